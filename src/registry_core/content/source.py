@@ -1,0 +1,120 @@
+"""Bytes in are re-openable, bytes out are read once."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self, runtime_checkable
+
+__all__ = ["PIECE", "ByteReader", "ByteSource", "BytesSource", "FileSource", "OpenerSource", "StreamReader"]
+
+# Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
+PIECE = 1 << 20
+
+
+@runtime_checkable
+class ByteReader(Protocol):
+    """A stream that is read once, front to back, and closed by whoever opened it."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+        ...
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill a buffer from its start; the count of bytes, 0 only at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is behind it. Idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """Content that can be opened again and again, at any offset: what makes a lost connection recoverable."""
+
+    def open(self, start: int = 0) -> ByteReader:
+        """A fresh reader from the byte at ``start`` on."""
+        ...
+
+
+class StreamReader:
+    """A ``ByteReader`` over anything with ``read`` and ``close``; for adapters to build on."""
+
+    def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes."""
+        return self._stream.read(size)
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill a buffer."""
+        data = self._stream.read(len(buffer))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def open(self, start: int = 0) -> ByteReader:
+        """A reader over the bytes from ``start`` on."""
+        stream = io.BytesIO(self.content)
+        stream.seek(start)
+        return StreamReader(stream)
+
+
+class FileSource:
+    """A file on disk; it must not change while it is read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def open(self, start: int = 0) -> ByteReader:
+        """A reader over the file from ``start`` on.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        stream = self.path.open("rb", buffering=0)
+        try:
+            stream.seek(start)
+        except BaseException:
+            stream.close()
+            raise
+        return StreamReader(stream)
+
+
+class OpenerSource:
+    """Whatever a function opens at an offset, such as a blob of another store."""
+
+    def __init__(self, opener: Callable[[int], ByteReader]) -> None:
+        self._opener = opener
+
+    def open(self, start: int = 0) -> ByteReader:
+        """What the function opens at ``start``."""
+        return self._opener(start)

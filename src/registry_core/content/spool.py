@@ -1,0 +1,111 @@
+"""Streams of unknown length, kept once so that they can be opened again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from registry_core.content.source import PIECE, ByteReader
+from registry_core.domain.digest import Digest
+from registry_core.scope import checkpoint
+
+__all__ = ["Spool"]
+
+_IN_MEMORY = 1 << 20
+
+
+class Spool:
+    """A place to write bytes to, once; then a ``ByteSource`` with a digest and a size.
+
+    Up to a mebibyte it lives in memory, beyond that in an unnamed temporary file that vanishes with the spool.
+    """
+
+    def __init__(self) -> None:
+        self._hasher = Digest.of(b"").hasher()
+        self._memory = bytearray()
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()
+        self.size = 0
+
+    @classmethod
+    def of(cls, reader: ByteReader) -> Self:
+        """Everything that a reader has left."""
+        spool = cls()
+        while data := reader.read(PIECE):
+            checkpoint()
+            spool.write(data)
+        return spool
+
+    @property
+    def digest(self) -> Digest:
+        """The sha256 of what was written so far."""
+        return Digest(f"sha256:{self._hasher.hexdigest()}")
+
+    def write(self, data: bytes) -> int:
+        """Take in the next bytes; a spool is written by one thread, before it is opened."""
+        self._hasher.update(data)
+        self.size += len(data)
+        if self._file is None and self.size > _IN_MEMORY:
+            self._file = tempfile.TemporaryFile(buffering=0)
+            weakref.finalize(self, self._file.close)
+            _write(self._file, self._memory)
+            self._memory = bytearray()
+        if self._file is None:
+            self._memory += data
+        else:
+            _write(self._file, data)
+        return len(data)
+
+    def open(self, start: int = 0) -> ByteReader:
+        """A reader from ``start`` on; as many at once as one likes."""
+        return _SpoolReader(self, start)
+
+    def at(self, position: int, size: int) -> bytes:
+        """Up to ``size`` bytes from a position."""
+        if self._file is None:
+            return bytes(memoryview(self._memory)[position : position + size])
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, position)
+        with self._lock:
+            self._file.seek(position)
+            return self._file.read(size)
+
+
+class _SpoolReader:
+    def __init__(self, spool: Spool, position: int) -> None:
+        self._spool: Spool | None = spool
+        self._position = position
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._spool is None:
+            raise ValueError("read of a closed reader")
+        left = max(0, self._spool.size - self._position)
+        data = self._spool.at(self._position, left if size < 0 else min(size, left))
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        data = self.read(len(buffer))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._spool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _write(file: BinaryIO, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[file.write(view) :]

@@ -1,0 +1,171 @@
+"""Platforms: what they are called, and which of several fits best (image-spec image-index.md, "platform")."""
+
+from __future__ import annotations
+
+import platform as _host
+import re
+from collections.abc import Iterable
+from typing import Self, TypeVar
+
+import msgspec
+
+from registry_core.errors import InvalidName
+
+__all__ = ["Platform", "best_match"]
+
+_PART = re.compile(r"[A-Za-z0-9_.-]+")
+_OS = {"macos": "darwin"}
+_ARCHITECTURE = {
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv6l": ("arm", "v6"),
+    "armv5l": ("arm", "v5"),
+}
+# The variant that an architecture has when it names none, and how we write that one.
+_BASELINE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+_WRITTEN = {"amd64": "", "arm64": "", "arm": "v7"}
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operating system on an architecture.
+
+    Args:
+        os: As Go's ``GOOS``: ``linux``, ``windows``, ``darwin`` …
+        architecture: As Go's ``GOARCH``: ``amd64``, ``arm64`` …
+        variant: Of the architecture: ``v7``, ``v8`` …
+        os_version: ``os.version``, for Windows.
+        os_features: ``os.features``, for Windows.
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+    os_features: tuple[str, ...] = msgspec.field(default=(), name="os.features")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``os/architecture[/variant][,osver=VERSION]``, or an architecture alone for Linux.
+
+        Raises:
+            InvalidName: The text is not a platform.
+        """
+        if not isinstance(text, str):
+            raise InvalidName(f"not a platform: {text!r:.200}")
+        names, _, option = text.strip().partition(",")
+        key, _, version = option.partition("=")
+        parts = names.split("/")
+        if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+            raise InvalidName(f"not a platform: {text!r:.200}")
+        if option and (key != "osver" or not _PART.fullmatch(version)):
+            raise InvalidName(f"not a platform: {text!r:.200}")
+        if len(parts) == 1:
+            parts.insert(0, "linux")
+        return cls(
+            os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "", os_version=version
+        ).normalised()
+
+    @classmethod
+    def host(cls) -> Self:
+        """What containers on this machine run on: Linux with its own architecture and variant."""
+        return cls(os="linux", architecture=_host.machine()).normalised()
+
+    def normalised(self) -> Self:
+        """The same platform under its usual names: ``x86_64`` is ``amd64``, ``arm64/v8`` is ``arm64``."""
+        system = self.os.strip().lower()
+        architecture = self.architecture.strip().lower()
+        architecture, implied = _ARCHITECTURE.get(architecture, (architecture, ""))
+        variant = self.variant.strip().lower() or implied
+        if variant.replace(".", "").isdigit():
+            variant = f"v{variant}"
+        if variant in ("", _BASELINE.get(architecture)):
+            variant = _WRITTEN.get(architecture, variant)
+        return msgspec.structs.replace(self, os=_OS.get(system, system), architecture=architecture, variant=variant)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it stands on something that runs nowhere: build attestations are ``unknown/unknown``."""
+        return "unknown" in (self.os, self.architecture) or not (self.os and self.architecture)
+
+    def __str__(self) -> str:
+        """``os/architecture[/variant][,osver=VERSION]``."""
+        names = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        return f"{names},osver={self.os_version}" if self.os_version else names
+
+    def runs(self, target: Platform) -> bool:
+        """Whether something built for ``target`` suits a caller who asked for this platform.
+
+        The same system and architecture; a variant not above the asked one; of Windows the first three parts of the
+        version, where one was asked. Windows and macOS hosts run Linux images too.
+        """
+        wanted, offered = self.normalised(), target.normalised()
+        if offered.is_unknown or wanted.architecture != offered.architecture:
+            return False
+        if not set(wanted.os_features) <= set(offered.os_features):
+            return False
+        if not _variant_runs(wanted, offered):
+            return False
+        if wanted.os == "windows" and offered.os == "windows":
+            return not wanted.os_version or _numbers(wanted.os_version)[:3] == _numbers(offered.os_version)[:3]
+        if wanted.os != offered.os:
+            return wanted.os in ("windows", "darwin") and offered.os == "linux"
+        return wanted.os in ("linux", "freebsd", "darwin") or wanted.os_version in ("", offered.os_version)
+
+
+_Item = TypeVar("_Item")
+
+
+def best_match(wanted: Platform, offers: Iterable[tuple[Platform | None, _Item]]) -> _Item | None:
+    """The offer that suits best, or ``None``: exact before compatible, then the highest variant, then the newest.
+
+    An offer without a platform, or with an unknown one, is never chosen. Among equals the first wins.
+
+    Args:
+        wanted: The platform that was asked for.
+        offers: What there is, each with its platform.
+    """
+    best: _Item | None = None
+    best_rank: tuple[object, ...] | None = None
+    for platform, item in offers:
+        if platform is None or not wanted.runs(platform):
+            continue
+        rank = _rank(wanted.normalised(), platform.normalised())
+        if best_rank is None or rank > best_rank:  # type: ignore[operator]  # ranks are alike, part by part
+            best, best_rank = item, rank
+    return best
+
+
+def _rank(wanted: Platform, offered: Platform) -> tuple[object, ...]:
+    return (
+        wanted.os == offered.os,
+        wanted.variant == offered.variant,
+        _level(offered) or (),
+        wanted.os_version == offered.os_version,
+        _numbers(offered.os_version),
+    )
+
+
+def _variant_runs(wanted: Platform, offered: Platform) -> bool:
+    if wanted.variant == offered.variant:
+        return True
+    have, need = _level(wanted), _level(offered)
+    if have is not None and need is not None:
+        return have >= need
+    # A variant whose name is no number is comparable to nothing; only "none named" is common ground.
+    return "" in (wanted.variant, offered.variant) and wanted.architecture not in _BASELINE
+
+
+def _level(platform: Platform) -> tuple[int, ...] | None:
+    variant = platform.variant or _BASELINE.get(platform.architecture, "")
+    match = re.fullmatch(r"v(\d{1,6}(?:\.\d{1,6})*)", variant)
+    return None if match is None else _numbers(match[1])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", version))

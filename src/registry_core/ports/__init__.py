@@ -1,0 +1,11 @@
+"""What the core needs from the outside, as protocols; adapters implement them, use cases rely on nothing else."""
+
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.keychain import Keychain
+from registry_core.ports.manifest_store import ManifestStore
+from registry_core.ports.observer import Observer
+from registry_core.ports.repository import Repository
+
+__all__ = ["Authenticator", "BlobStore", "Catalog", "Keychain", "ManifestStore", "Observer", "Repository"]

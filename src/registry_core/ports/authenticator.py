@@ -1,0 +1,53 @@
+"""How requests to a registry are authorised."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Generator, Sequence
+from typing import Protocol, runtime_checkable
+
+from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.origin import Origin
+
+__all__ = ["Authenticator"]
+
+
+@runtime_checkable
+class Authenticator(Protocol):
+    """Decides, without I/O, how to authorise a request; the HTTP session carries out what it asks for."""
+
+    @abstractmethod
+    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+        """The ``Authorization`` value to send at once, or ``None`` to send nothing.
+
+        Args:
+            registry: Whom the request is for; the value is sent there and nowhere else.
+            scopes: What the request needs.
+        """
+
+    @abstractmethod
+    def answer(
+        self,
+        registry: Origin,
+        challenges: Sequence[Challenge],
+        scopes: Collection[Scope],
+        *,
+        rejected: str | None = None,
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        """Answer a 401: yields what to ask a token server, receives its answers, returns the ``Authorization`` value.
+
+        Whoever drives it must exhaust or close it: other threads that need the same token may be waiting.
+
+        Args:
+            registry: Who challenged.
+            challenges: What it asked for.
+            scopes: What the request needs.
+            rejected: The value that was refused, if one was sent.
+
+        Returns:
+            The value to repeat the request with, or ``None`` where there is no answer to give.
+
+        Raises:
+            Unauthorized: The token server refused.
+            ProtocolError: Its realm is one that no credentials may go to (R-035), or its answer makes no sense (R-039).
+        """
