@@ -1,0 +1,36 @@
+"""What `import registry_core` costs, beside `import msgspec, json, hashlib`, in one run."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+
+RUNS = 15
+STATEMENTS = {"registry_core": "import registry_core", "floor": "import msgspec, json, hashlib", "bare": "pass"}
+
+
+def _cpu(statement: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Run each in turn, and print medians in milliseconds of CPU and their ratio."""
+    samples: dict[str, list[float]] = {name: [] for name in STATEMENTS}
+    for _ in range(RUNS + 1):
+        for name, statement in STATEMENTS.items():
+            samples[name].append(_cpu(statement))
+    medians = {name: statistics.median(values[1:]) * 1000 for name, values in samples.items()}
+    for name, milliseconds in medians.items():
+        sys.stdout.write(f"{name:<14} {milliseconds:7.1f} ms\n")
+    net = (medians["registry_core"] - medians["bare"]) / (medians["floor"] - medians["bare"])
+    sys.stdout.write(f"ratio, interpreter included: {medians['registry_core'] / medians['floor']:.2f}\n")
+    sys.stdout.write(f"ratio of the imports alone:  {net:.2f}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The names that users may rely on."""
+
+from __future__ import annotations
+
+import registry_adapters
+import registry_core
+from registry_core import errors
+
+PROMISED = """
+RegistryClient Catalog Repository BlobStore ManifestStore Authenticator Keychain
+Digest Tag RepositoryName PathSegments Reference Descriptor Platform RawManifest ImageManifest ImageIndex
+ImageConfig Image Index Layer ImageBuilder IndexBuilder Basic IdentityToken RegistryToken Anonymous
+CancelScope fail_after copy open_blob save_blob push_blob
+""".split()
+
+
+def test_the_core_exports_what_it_promises() -> None:
+    names = set(PROMISED) | {name for name in errors.__all__ if name not in ("during",)}
+
+    missing = {name for name in names if not hasattr(registry_core, name)}
+
+    assert missing == set()
+    assert names - {"ErrorInfo"} <= set(registry_core.__all__)
+
+
+def test_the_adapters_export_what_they_promise() -> None:
+    names = {"MemoryCatalog", "LayoutCatalog", "HttpCatalog", "HttpSettings", "open_catalog", "open_client"}
+
+    assert names == set(registry_adapters.__all__)
+    assert all(hasattr(registry_adapters, name) for name in names)
+
+
+def test_every_export_exists() -> None:
+    assert all(hasattr(registry_core, name) for name in registry_core.__all__)
