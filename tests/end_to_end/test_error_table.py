@@ -134,7 +134,9 @@ def _corrupt(kind: str, directory: Path) -> Iterator[RegistryClient]:
     layer = layout.get_image("v1", platform="linux/amd64").layers()[0]
     path = directory / "app" / "blobs" / "sha256" / layer.digest.encoded
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 0xFF
+    path.write_bytes(content)
     if kind == "layout":
         yield layout
         return

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from registry_adapters.wsgi.guard import TokenGuard
+from registry_adapters.wsgi.tokens import TokenGuard
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_catalog
 from registry_adapters.wsgi import registry_server

@@ -136,7 +136,7 @@ class TestImages:
         result = module.get_manifest("v1.0.0")
 
         assert (result.descriptor.media_type, result.descriptor.digest) == (image.media_type, image.digest)
-        assert result.descriptor.size == len(result.raw.content)
+        assert result.descriptor.size == len(result.raw)
         assert not result.is_index
         assert result.manifest.schema_version == 2
         assert result.manifest.config.digest == image.manifest().config.digest

@@ -40,6 +40,14 @@ def _docker(client: RegistryClient) -> str:
     return f"docker://{client.registry}"
 
 
+def _contents(image: Image) -> list[bytes]:
+    contents = []
+    for layer in image.layers():
+        with layer.open() as reader:
+            contents.append(reader.read())
+    return contents
+
+
 def _layout_digest(directory: Path) -> str:
     digest = json.loads((directory / "index.json").read_text())["manifests"][0]["digest"]
     assert isinstance(digest, str)
@@ -83,11 +91,11 @@ def test_we_read_what_skopeo_wrote_to_a_registry_and_to_a_layout(
         client = registry.with_segment("theirs", kind)
         _copy(skopeo, f"oci:{tmp_path / 'by-skopeo'}:v1", f"{_docker(client)}:v1")
         from_registry = client.get_image("v1", platform="linux/amd64")
-        content = [layer.open().read() for layer in from_registry.layers()]
+        content = _contents(from_registry)
         assert client.get_digest("v1") == original.digest
 
     layout = open_client(f"oci:{tmp_path / 'by-skopeo'}")
     from_layout = layout.get_image("v1", platform="linux/amd64")
     assert layout.get_digest("v1") == original.digest
     assert from_layout.digest == from_registry.digest
-    assert [layer.open().read() for layer in from_layout.layers()] == content
+    assert _contents(from_layout) == content

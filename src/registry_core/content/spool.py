@@ -50,7 +50,7 @@ class Spool:
         self._hasher.update(data)
         self.size += len(data)
         if self._file is None and self.size > _IN_MEMORY:
-            self._file = tempfile.TemporaryFile(buffering=0)
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # it outlives this call
             weakref.finalize(self, self._file.close)
             _write(self._file, self._memory)
             self._memory = bytearray()
@@ -83,8 +83,9 @@ class _SpoolReader:
     def read(self, size: int = -1, /) -> bytes:
         if self._spool is None:
             raise ValueError("read of a closed reader")
-        left = max(0, self._spool.size - self._position)
-        data = self._spool.at(self._position, left if size < 0 else min(size, left))
+        if size < 0:
+            return b"".join(iter(lambda: self.read(PIECE), b""))
+        data = self._spool.at(self._position, min(size, max(0, self._spool.size - self._position)))
         self._position += len(data)
         return data
 

@@ -37,8 +37,11 @@ class Verifier:
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take in the next bytes.
 
+        The last of the promised bytes is judged at once, so that whoever stops there is not deceived (R-006).
+
         Raises:
             SizeMismatch: There are more than promised (R-004).
+            DigestMismatch: These are the last, and all hash to something else.
         """
         self.count += len(data)
         if self._size is not None and self.count > self._size:
@@ -49,6 +52,8 @@ class Verifier:
                 reference=self._reference,
             )
         self._hasher.update(data)
+        if self.count == self._size:
+            self._check_digest()
 
     def finish(self) -> None:
         """Say that the stream has ended.
@@ -64,6 +69,9 @@ class Verifier:
                 actual=self.count,
                 reference=self._reference,
             )
+        self._check_digest()
+
+    def _check_digest(self) -> None:
         actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
         if actual != self._digest:
             raise DigestMismatch(
@@ -102,7 +110,7 @@ class VerifyingReader:
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE), b""))
-        if size == 0:
+        if size == 0 or self.verified:
             return b""
         checkpoint()
         data = self._reader.read(size)
@@ -111,7 +119,7 @@ class VerifyingReader:
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         """Fill a buffer; raises as ``read`` does."""
-        if not len(buffer):
+        if not len(buffer) or self.verified:
             return 0
         checkpoint()
         count = self._reader.readinto(buffer)
@@ -123,8 +131,6 @@ class VerifyingReader:
         self._reader.close()
 
     def _account(self, data: bytes | memoryview) -> None:
-        if self.verified:
-            return
         self._verifier.update(data)
         if not len(data):
             self._verifier.finish()
@@ -140,7 +146,9 @@ class VerifyingReader:
 
 
 def pieces(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:
-    """A source's bytes piece by piece, verified: what a store writes on ``put``. Raises before its end if they are wrong.
+    """A source's bytes piece by piece, verified: what a store writes on ``put``.
+
+    It raises before its end if they are wrong.
 
     Raises:
         SizeMismatch: The source is too short or too long.

@@ -74,6 +74,10 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Without headers, body and query."""
         return f"TokenRequest({self.method} {self.url.partition('?')[0]})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As little as ``repr``."""
+        return [("method", self.method), ("url", self.url.partition("?")[0])]
+
 
 class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
     """What a token server answered. It may hold secrets."""
@@ -85,6 +89,10 @@ class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
         """Without the content."""
         return f"TokenReply({self.status})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As little as ``repr``."""
+        return [("status", self.status)]
+
 
 class _Secret(msgspec.Struct, frozen=True):
     def __copy__(self) -> Self:
@@ -92,6 +100,9 @@ class _Secret(msgspec.Struct, frozen=True):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__} holds a secret and is not pickled; let each process read its own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -13,6 +13,8 @@ from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
 
 __all__ = ["ContainerConfig", "History", "ImageConfig", "RootFS"]
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
@@ -63,7 +65,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     config: ContainerConfig = ContainerConfig()
     rootfs: RootFS = RootFS()
     history: tuple[History, ...] = ()
-    raw: bytes = msgspec.field(default=b"", name="\0raw")
+    raw: bytes = b""
 
     @classmethod
     def read(cls, content: bytes) -> Self:
@@ -72,7 +74,9 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Raises:
             InvalidDocument: Not an image configuration.
         """
-        return msgspec.structs.replace(wire.lift(wire.decode(content), cls), raw=content)
+        mapping = wire.decode(content)
+        mapping.pop("raw", None)  # not a field of the document, whatever somebody put there
+        return msgspec.structs.replace(wire.lift(mapping, cls), raw=content)
 
     @property
     def platform(self) -> Platform | None:
@@ -97,6 +101,6 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         if not self.created:
             return None
         try:
-            return msgspec.convert(self.created, datetime)
+            return msgspec.convert(self.created, _Moment)
         except msgspec.ValidationError:
             raise InvalidDocument(f"not a date: {self.created!r:.100}", path="$.created") from None

@@ -155,13 +155,13 @@ def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
     Args:
         content: The bytes.
         claimed: The ``Content-Type`` they came with, as it came.
-        expected: The type that a descriptor promised; it wins over the claim where the digest has been verified (R-020).
+        expected: The type that a descriptor promised; it wins over the claim (R-020).
 
     Returns:
         A media type without parameters; types that nobody knows are carried (R-027).
 
     Raises:
-        InvalidDocument: Not a JSON object, type and document disagree (R-020), or a manifest and an index at once (R-021).
+        InvalidDocument: No JSON object; its type is another (R-020); manifest and index at once (R-021).
         Unsupported: A Docker schema 1 manifest (R-028).
     """
     mapping = wire.decode(content)

@@ -19,9 +19,11 @@ __all__ = ["Origin", "check_followable", "redacted", "resolve"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST = re.compile(
-    r"(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
     r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
+# ``127.1``, ``0x7f.1`` and ``2130706433``: resolvers take them for addresses, so they are no names.
+_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 
 
@@ -50,7 +52,10 @@ class Origin(msgspec.Struct, frozen=True):
             raise InvalidName(f"not a registry host: {host!r:.200}")
         port = int(match["port"]) if match["port"] else _PORTS[scheme]
         name = match["host"].strip("[]").lower()
-        if not 0 < port < 65536 or (match["host"].startswith("[") and _address(name) is None):
+        bracketed = match["host"].startswith("[")
+        if not 0 < port < 65536 or len(name) > 253 or bracketed is not (":" in name):
+            raise InvalidName(f"not a registry host: {host!r:.200}")
+        if (bracketed or _NUMERIC.fullmatch(name)) and _address(name) is None:
             raise InvalidName(f"not a registry host: {host!r:.200}")
         return cls(scheme, name, port)
 
@@ -146,7 +151,7 @@ def redacted(url: str) -> str:
         return "<malformed URL>"
     host = parts.netloc.rpartition("@")[2]
     query = "?…" if parts.query else ""
-    text = f"{parts.scheme}://{host}{parts.path}{query}" if host else f"{parts.path}{query}"
+    text = f"{parts.scheme}://{host}{parts.path}{query}" if host else f"{parts.path.rpartition('@')[2]}{query}"
     return "".join(char if char.isprintable() else "�" for char in text[:500])
 
 

@@ -17,15 +17,21 @@ _PART = re.compile(r"[A-Za-z0-9_.-]+")
 _OS = {"macos": "darwin"}
 _ARCHITECTURE = {
     "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
     "i686": ("386", ""),
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
     "aarch64": ("arm64", ""),
+    "loongarch64": ("loong64", ""),
+    "armv8l": ("arm", "v8"),
     "armhf": ("arm", "v7"),
     "armv7l": ("arm", "v7"),
     "armel": ("arm", "v6"),
     "armv6l": ("arm", "v6"),
     "armv5l": ("arm", "v5"),
+    "armv5tel": ("arm", "v5"),
+    "armv5tejl": ("arm", "v5"),
 }
 # The variant that an architecture has when it names none, and how we write that one.
 _BASELINE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
@@ -136,7 +142,7 @@ def best_match(wanted: Platform, offers: Iterable[tuple[Platform | None, _Item]]
         if platform is None or not wanted.runs(platform):
             continue
         rank = _rank(wanted.normalised(), platform.normalised())
-        if best_rank is None or rank > best_rank:  # type: ignore[operator]  # ranks are alike, part by part
+        if best_rank is None or rank > best_rank:
             best, best_rank = item, rank
     return best
 

@@ -73,6 +73,7 @@ def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest
         NotAnIndex: What stands there is no list.
         InvalidDocument: It is a broken one.
     """
+    media_type = OCI_INDEX if current is None else current.media_type
     if current is None:
         mapping: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
         entries: list[Any] = []
@@ -82,7 +83,7 @@ def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest
         mapping = dict(current.mapping)
         entries = list(mapping.get("manifests") or [])
     entries.append(_entry(entry))
-    return RawManifest(OCI_INDEX, wire.encode(mapping | {"manifests": entries}))
+    return RawManifest(media_type, wire.encode(mapping | {"manifests": entries}))
 
 
 def without_referrer(current: RawManifest, digest: Digest) -> RawManifest:

@@ -7,6 +7,7 @@ fetched travels as its bytes and is never encoded again (R-026, R-027).
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, TypeVar
 
@@ -21,8 +22,9 @@ __all__ = ["decode", "encode", "lift", "parse"]
 T = TypeVar("T")
 
 _DEPTH_LIMIT = 100
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+# An unclosed string reaches to the end: tried again from each quote in it, it would take quadratic time.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _TEXTS: tuple[type[str], ...] = (Digest, Tag, RepositoryName)
 
 
@@ -47,7 +49,7 @@ def parse(content: bytes) -> Any:
     _check_depth(content)
     try:
         text = content.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
     except InvalidDocument:
@@ -66,20 +68,28 @@ def lift(mapping: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(_without_nulls(mapping), kind, dec_hook=_text)
     except (msgspec.MsgspecError, InvalidValue, ValueError, RecursionError) as error:
-        message, _, path = str(error).partition(" - at `")
-        raise InvalidDocument(message[:300], path=path.rstrip("`")) from None
+        # The path comes last: what stands before it may quote the document.
+        message, found, path = str(error).rpartition(" - at `")
+        raise InvalidDocument((message if found else path)[:300], path=path.rstrip("`") if found else "") from None
 
 
 def encode(value: object) -> bytes:
-    """JSON without spaces, in the order of the mapping: the same value always gives the same bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    """JSON without spaces, in the order of the mapping: the same value always gives the same bytes.
+
+    Raises:
+        InvalidDocument: There is no JSON for it: a number that is none, or text that is no Unicode.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise InvalidDocument(f"cannot be written as JSON: {_short(error)}") from None
 
 
 def _check_depth(content: bytes) -> None:
     if content.count(b"{") + content.count(b"[") <= _DEPTH_LIMIT:
         return
     depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", content)):
+    for bracket in _STRING.sub(b"", content).translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > _DEPTH_LIMIT:
             raise InvalidDocument(f"nested more than {_DEPTH_LIMIT} levels deep")
@@ -94,6 +104,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise InvalidDocument(f"{name} is not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # it could never be written again
+        raise InvalidDocument("a number that is too large")
+    return value
 
 
 def _without_nulls(value: object) -> object:

@@ -1,0 +1,39 @@
+"""Backends for ``registry_core``: HTTP registries, image layouts in directories, memory; and how to open them by URL.
+
+Each name is imported when it is first used, so that a program pays only for the backends it has.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from registry_adapters.backends import open_catalog, open_client
+    from registry_adapters.http import HttpCatalog, HttpSettings
+    from registry_adapters.layout import LayoutCatalog
+    from registry_adapters.memory import MemoryCatalog
+
+__all__ = ["HttpCatalog", "HttpSettings", "LayoutCatalog", "MemoryCatalog", "open_catalog", "open_client"]
+
+_HOMES: Final = MappingProxyType(
+    {
+        "HttpCatalog": "registry_adapters.http",
+        "HttpSettings": "registry_adapters.http",
+        "LayoutCatalog": "registry_adapters.layout",
+        "MemoryCatalog": "registry_adapters.memory",
+        "open_catalog": "registry_adapters.backends",
+        "open_client": "registry_adapters.backends",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

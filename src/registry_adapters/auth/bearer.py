@@ -1,0 +1,96 @@
+"""Bearer tokens: asking for one with GET, and carrying one (distribution, "Token Authentication Specification")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Generator, Sequence
+from typing import NoReturn
+from urllib.parse import quote, urlencode
+
+from registry_adapters.auth.basic import basic_value
+from registry_core.domain.access import (
+    Basic,
+    Challenge,
+    RegistryToken,
+    Scope,
+    TokenReply,
+    TokenRequest,
+)
+from registry_core.domain.origin import Origin
+from registry_core.errors import ConfigError
+from registry_core.ports.authenticator import Authenticator
+
+__all__ = ["GivenToken", "bearer_value", "token_query"]
+
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+def bearer_value(token: str) -> str:
+    """The ``Authorization`` value for a token.
+
+    Raises:
+        ConfigError: It is empty or has anything but printable ASCII: it could break out of its header (R-039).
+    """
+    if not _PRINTABLE.fullmatch(token):
+        raise ConfigError("a bearer token is printable ASCII without spaces")
+    return f"Bearer {token}"
+
+
+def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: Basic | None) -> TokenRequest:
+    """The GET that asks a token server for a token: with a password, or anonymously.
+
+    Args:
+        realm: The token server's URL, judged by ``check_realm``; a query in it is kept.
+        service: As the challenge named it; empty for none.
+        scopes: What the token has to allow; one ``scope`` for each.
+        credential: Who asks.
+
+    Raises:
+        ConfigError: The credential cannot be written down.
+    """
+    fields = [("service", service)] if service else []
+    fields += [("scope", str(scope)) for scope in scopes]
+    base = realm.partition("#")[0]
+    query = urlencode(fields, quote_via=quote, safe=":/,*")
+    joint = "" if not query or base.endswith(("?", "&")) else "&" if "?" in base else "?"
+    headers = {"Accept": "application/json"}
+    if credential is not None:
+        headers["Authorization"] = basic_value(credential)
+    return TokenRequest(method="GET", url=f"{base}{joint}{query}", headers=headers)
+
+
+class GivenToken(Authenticator):
+    """Sends a token that the caller brought along, from the first request on, and never asks for another.
+
+    Args:
+        credential: The token.
+        registry: The one that it goes to; any, where there is none.
+
+    Raises:
+        ConfigError: The token has anything but printable ASCII.
+    """
+
+    def __init__(self, credential: RegistryToken, *, registry: Origin | None = None) -> None:
+        self._value = bearer_value(credential.token)
+        self._registry = registry
+
+    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+        """The token, for its registry."""
+        return self._value if self._registry in (None, registry) else None
+
+    def answer(
+        self,
+        registry: Origin,
+        challenges: Sequence[Challenge],
+        scopes: Collection[Scope],
+        *,
+        rejected: str | None = None,
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        """The token once more, unless that is what was refused."""
+        value = self.remembered(registry, scopes)
+        wanted = any(challenge.scheme == "bearer" for challenge in challenges)
+        return value if wanted and value != rejected else None
+        yield  # a generator by contract, though this one has nothing to ask
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("GivenToken holds a secret and is not pickled; let each process read its own")

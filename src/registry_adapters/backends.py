@@ -1,0 +1,214 @@
+"""Backends by URL.
+
+``https://host[:port]``, ``http://host[:port]``, or ``host[:port]`` alone, which means https whatever the host;
+``oci:DIRECTORY`` and ``memory:``; and whatever schemes other distributions register in the entry-point group
+``ociport.backends``: a name and an opener, called as ``opener(url, auth=…, **settings)`` to give a ``Catalog``.
+The schemes above cannot be taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Final
+
+from registry_core.client import RegistryClient
+from registry_core.domain.access import Credential
+from registry_core.domain.origin import Origin, redacted
+from registry_core.domain.platform import Platform
+from registry_core.errors import ConfigError, InvalidName
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.keychain import Keychain
+from registry_core.ports.observer import Observer
+
+__all__ = ["GROUP", "open_catalog", "open_client", "open_http", "open_layout", "open_memory"]
+
+GROUP: Final = "ociport.backends"
+
+Auth = Credential | Keychain | Authenticator | None
+
+
+def open_catalog(url: str, *, auth: Auth = None, **settings: Any) -> Catalog:
+    """The backend that a URL names. Nothing is contacted or written yet.
+
+    Args:
+        url: Without a path, where it is a registry's.
+        auth: A credential, for this registry only; a keychain; or an authenticator.
+        settings: What the chosen backend knows: for HTTP, the fields of ``HttpSettings`` and ``observer``.
+
+    Raises:
+        ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
+        TypeError: A setting that the chosen backend does not know.
+    """
+    scheme, address, segments = _located(url)
+    if segments:
+        raise ConfigError(f"a catalog is a whole registry, without a path: {redacted(url)}")
+    return _opened(scheme, address, auth, settings)
+
+
+def open_client(
+    url: str, *, auth: Auth = None, default_platform: Platform | str | None = None, **settings: Any
+) -> RegistryClient:
+    """A client for the backend that a URL names; the path of a registry's URL is where the client starts.
+
+    Args:
+        url: As for ``open_catalog``, or with a path: ``registry.example.com/org/app``.
+        auth: A credential, for this registry only; a keychain; or an authenticator.
+        default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
+        settings: What the chosen backend knows: for HTTP, the fields of ``HttpSettings`` and ``observer``.
+
+    Raises:
+        ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
+        InvalidName: The path is no repository name, or the platform is malformed.
+        TypeError: A setting that the chosen backend does not know.
+    """
+    scheme, address, segments = _located(url)
+    catalog = _opened(scheme, address, auth, settings)
+    try:
+        return RegistryClient(catalog, *segments, default_platform=default_platform)
+    except BaseException:
+        catalog.close()
+        raise
+
+
+def open_http(url: str, *, auth: Auth = None, observer: Observer | None = None, **settings: Any) -> Catalog:
+    """A registry over HTTP: the opener of ``https:`` and ``http:``.
+
+    Args:
+        url: ``https://host[:port]``, ``http://host[:port]`` or ``host[:port]``.
+        auth: A credential, for this registry only; a keychain; or an authenticator.
+        observer: Told what happens.
+        settings: Fields of ``HttpSettings``. A URL with a scheme settles ``plain_http``.
+
+    Raises:
+        ConfigError: The URL is none of these, contradicts ``plain_http``, or the settings cannot work.
+        TypeError: A setting that ``HttpSettings`` does not have.
+    """
+    from registry_adapters.auth import authenticator
+    from registry_adapters.http import HttpCatalog, HttpSettings
+
+    for name in settings:
+        if name not in HttpSettings.__struct_fields__:
+            raise TypeError(f"the HTTP backend does not know the setting {name!r}")
+    scheme, address, segments = _located(url)
+    if scheme not in ("https", "http") or segments:
+        raise ConfigError(f"not the URL of a registry: {redacted(url)}")
+    if "://" in address:
+        plain = scheme == "http"
+        if settings.setdefault("plain_http", plain) is not plain:
+            raise ConfigError(f"plain_http={settings['plain_http']!r} contradicts {scheme}://")
+    host = address.partition("://")[2] or address
+    chosen = HttpSettings(**settings)
+    origin = _origin(host, "http" if chosen.plain_http else "https")
+    return HttpCatalog(host, chosen, authenticator=authenticator(auth, registry=origin), observer=observer)
+
+
+def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
+    """Image layouts in a directory: the opener of ``oci:DIRECTORY``.
+
+    Args:
+        url: The directory behind ``oci:``, absolute or relative.
+        auth: Nothing to authenticate here.
+        fsync: Whether a write returns only once the disk has it.
+
+    Raises:
+        ConfigError: No directory is named, or the URL looks like a registry's.
+        TypeError: ``auth`` was given.
+    """
+    from registry_adapters.layout import LayoutCatalog
+
+    _demand_no_auth("layout", auth)
+    directory = url.partition(":")[2]
+    if not directory or directory.startswith("//") or "\0" in directory:
+        raise ConfigError(f"not a directory to keep image layouts in, as oci:DIRECTORY: {redacted(url)}")
+    return LayoutCatalog(directory, fsync=fsync)
+
+
+def open_memory(url: str, *, auth: None = None) -> Catalog:
+    """A new and empty backend in memory: the opener of ``memory:``.
+
+    Args:
+        url: ``memory:``, or with a name behind it, which distinguishes it in messages only.
+        auth: Nothing to authenticate here.
+
+    Raises:
+        TypeError: ``auth`` was given.
+    """
+    from registry_adapters.memory import MemoryCatalog
+
+    _demand_no_auth("memory", auth)
+    return MemoryCatalog(url)
+
+
+_BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
+    {"http": open_http, "https": open_http, "memory": open_memory, "oci": open_layout}
+)
+
+
+def _located(url: str) -> tuple[str, str, tuple[str, ...]]:
+    """Scheme, what its opener is to be given, and the path that is left for the client."""
+    word, colon, rest = url.partition(":")
+    scheme = word.lower()
+    if scheme in ("http", "https") and rest.startswith("//"):
+        host, path = _split(url, rest[2:])
+        return scheme, f"{scheme}://{host}", path
+    if colon and (scheme in _BUILT_IN or _offers(scheme)):
+        return scheme, f"{scheme}:{rest}", ()
+    if rest.startswith("//"):
+        raise _unknown(url)
+    host, path = _split(url, url)
+    return "https", host, path
+
+
+def _split(url: str, text: str) -> tuple[str, tuple[str, ...]]:
+    host, _, path = text.partition("/")
+    if "@" in host:
+        raise ConfigError(f"credentials belong into auth, not into a URL: {redacted(f'https://{text}')}")
+    if "?" in text or "#" in text:
+        raise ConfigError(f"a registry's URL has no query and no fragment: {redacted(url)}")
+    try:
+        Origin.of(host)
+    except InvalidName:
+        raise _unknown(url) from None
+    path = path.strip("/")
+    return host, tuple(path.split("/")) if path else ()
+
+
+def _origin(host: str, scheme: str) -> Origin:
+    try:
+        return Origin.of(host, scheme=scheme)
+    except InvalidName as error:
+        raise ConfigError(error.message) from None
+
+
+def _opened(scheme: str, address: str, auth: Auth, settings: dict[str, Any]) -> Catalog:
+    opener = _BUILT_IN.get(scheme) or _loaded(scheme)
+    catalog = opener(address, auth=auth, **settings)
+    if not isinstance(catalog, Catalog):
+        raise ConfigError(f"the opener of {scheme}: gave no Catalog, but {type(catalog).__name__}")
+    return catalog
+
+
+def _offers(scheme: str) -> bool:
+    return scheme in entry_points(group=GROUP).names
+
+
+def _loaded(scheme: str) -> Callable[..., Catalog]:
+    found = next(iter(entry_points(group=GROUP, name=scheme)))
+    try:
+        opener: Callable[..., Catalog] = found.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the opener of {scheme}:, {found.value}, cannot be loaded") from error
+    return opener
+
+
+def _unknown(url: str) -> ConfigError:
+    known = sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
+    return ConfigError(f"neither a registry nor a known backend ({', '.join(known)}): {redacted(url)}")
+
+
+def _demand_no_auth(backend: str, auth: object) -> None:
+    if auth is not None:
+        raise TypeError(f"the {backend} backend does not know the setting 'auth'")

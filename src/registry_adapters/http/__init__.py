@@ -1,0 +1,8 @@
+"""Registries that speak the OCI distribution protocol over HTTP, as backends."""
+
+from __future__ import annotations
+
+from registry_adapters.http.catalog import HttpCatalog
+from registry_adapters.http.settings import HttpSettings
+
+__all__ = ["HttpCatalog", "HttpSettings"]

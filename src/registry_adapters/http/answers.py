@@ -1,0 +1,98 @@
+"""What an answer's head claims, and how far it is believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from registry_adapters.http.exchange import Answer, Headers
+from registry_core.domain.digest import Digest
+from registry_core.errors import AccessDenied, DigestMismatch, InvalidDigest, ProtocolError, RegistryError, Unsupported
+
+__all__ = [
+    "HEAD_REFUSED",
+    "check_identity",
+    "check_promise",
+    "claimed_digest",
+    "content_length",
+    "deleting",
+    "status_of",
+]
+
+# What registries and proxies answer that know GET, but not HEAD; a denial or a 404 is none of them.
+HEAD_REFUSED = frozenset({400, 405, 406, 415, 501})
+_NUMBER = re.compile(r"[0-9]{1,19}")
+
+
+def status_of(error: RegistryError) -> int:
+    """The status behind an error; 0 where no answer came."""
+    return error.transport.status if error.transport is not None else 0
+
+
+def content_length(headers: Headers) -> int | None:
+    """How long the body is said to be, if that is said intelligibly (R-058)."""
+    text = headers.get("Content-Length")
+    return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**63 else None
+
+
+def claimed_digest(headers: Headers) -> Digest | None:
+    """What ``Docker-Content-Digest`` claims; a malformed or contradictory claim is none (R-005)."""
+    try:
+        return Digest(headers.get("Docker-Content-Digest"))
+    except InvalidDigest:
+        return None
+
+
+def check_promise(headers: Headers, digest: Digest, *, reference: str) -> None:
+    """Whether the registry stored under the digest that was asked for.
+
+    Another algorithm's digest contradicts nothing.
+
+    Raises:
+        DigestMismatch: It says that it has something else (R-076).
+    """
+    claim = claimed_digest(headers)
+    if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
+        raise DigestMismatch(
+            f"the registry says {claim} instead of {digest}", expected=digest, actual=claim, reference=reference
+        )
+
+
+def check_identity(answer: Answer, *, reference: str) -> None:
+    """Whether the body is the content itself; what is encoded is never decoded (R-056).
+
+    Raises:
+        ProtocolError: It is encoded; the answer is closed.
+    """
+    codings = [
+        coding.strip().lower() for value in answer.headers.all("Content-Encoding") for coding in value.split(",")
+    ]
+    if any(coding not in ("", "identity") for coding in codings):
+        answer.close()
+        raise ProtocolError(
+            f"the answer is encoded as {', '.join(codings)!r:.60}, which was not asked for",
+            status=answer.status,
+            reference=reference,
+        )
+
+
+@contextmanager
+def deleting(what: str, reference: str) -> Iterator[None]:
+    """Report a registry that does not delete as one that cannot (R-250).
+
+    Args:
+        what: What is deleted.
+        reference: Of it.
+
+    Raises:
+        Unsupported: The registry answered 400, 405 or 501.
+    """
+    try:
+        yield
+    except RegistryError as error:
+        if isinstance(error, (Unsupported, AccessDenied)) or status_of(error) not in (400, 405, 501):
+            raise
+        raise Unsupported(
+            f"the registry does not delete {what}", reference=reference, transport=error.transport
+        ) from error

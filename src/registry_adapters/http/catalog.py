@@ -1,0 +1,107 @@
+"""An HTTP registry as a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry_adapters.http.addresses import Address
+from registry_adapters.http.answers import status_of
+from registry_adapters.http.blobs import HttpBlobs
+from registry_adapters.http.exchange import Request
+from registry_adapters.http.manifests import HttpManifests
+from registry_adapters.http.paging import names
+from registry_adapters.http.referrers import ReferrersMemory
+from registry_adapters.http.session import Session
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport import Transport
+from registry_core.domain.access import Scope
+from registry_core.domain.names import RepositoryName
+from registry_core.domain.origin import Origin
+from registry_core.errors import CatalogUnsupported, RegistryError, Unsupported
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.observer import Observer
+from registry_core.ports.repository import Repository
+
+__all__ = ["HttpCatalog"]
+
+_DEFAULTS = HttpSettings()
+
+
+class HttpCatalog(Catalog):
+    """The repositories of a registry, over HTTP.
+
+    Args:
+        host: ``host[:port]`` of the registry.
+        settings: How to talk to it.
+        authenticator: Answers its challenges; ``None`` for one that answers none.
+        observer: Told what happens.
+        transport: Carries single exchanges, in place of sockets.
+
+    Raises:
+        InvalidName: The host is none.
+        ConfigError: The settings cannot work.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        settings: HttpSettings = _DEFAULTS,
+        *,
+        authenticator: Authenticator | None = None,
+        observer: Observer | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        origin = Origin.of(host, scheme="http" if settings.plain_http else "https")
+        self._session = Session(origin, settings, transport=transport, authenticator=authenticator, observer=observer)
+        self._chunk_size = settings.chunk_size
+        self._memory = ReferrersMemory()
+
+    @property
+    def registry(self) -> str:
+        """``host[:port]``."""
+        return self._session.origin.netloc
+
+    def repository(self, name: RepositoryName) -> Repository:
+        """A repository by name. The one without a name can be had, but not used: registries know no such thing."""
+        address = Address(self.registry, name)
+        return Repository(
+            name,
+            HttpBlobs(self._session, address, chunk_size=self._chunk_size),
+            HttpManifests(self._session, address, memory=self._memory),
+            self.registry,
+        )
+
+    def repositories(
+        self, *, after: RepositoryName | None = None, page_size: int | None = None
+    ) -> Iterator[RepositoryName]:
+        """All repositories: in ASCII order if the registry sends them at once, in the registry's if it sends pages.
+
+        Raises:
+            CatalogUnsupported: The registry does not list its repositories (R-095).
+            AccessDenied: It does not list them for everyone.
+        """
+        request = Request(
+            method="GET",
+            target="/v2/_catalog",
+            success=(200,),
+            scopes=(Scope.catalog(),),
+            reference=self.registry,
+            missing="catalog",
+        )
+        try:
+            yield from names(
+                self._session, request, key="repositories", kind=RepositoryName, after=after, page_size=page_size
+            )
+        except RegistryError as error:
+            if isinstance(error, CatalogUnsupported):
+                raise
+            if not isinstance(error, Unsupported) and status_of(error) not in (404, 405, 501):
+                raise
+            raise CatalogUnsupported(
+                "the registry does not list its repositories", reference=self.registry, transport=error.transport
+            ) from error
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._session.close()

@@ -1,0 +1,5 @@
+"""Where credentials come from."""
+
+from registry_adapters.keychains.static import StaticKeychain
+
+__all__ = ["StaticKeychain"]

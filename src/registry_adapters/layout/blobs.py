@@ -1,0 +1,225 @@
+"""The blobs of one layout: ``blobs/<algorithm>/<encoded>`` (image-spec image-layout.md, "Blobs"; R-308 to R-312)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from registry_adapters.layout.directory import Directory, Root
+from registry_adapters.layout.files import FileReader
+from registry_adapters.layout.place import BLOBS, Place
+from registry_core.content.source import PIECE, ByteReader, ByteSource
+from registry_core.content.verify import VerifyingReader
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import BlobNotFound, IntegrityError, LayoutError, during
+from registry_core.scope import checkpoint
+
+__all__ = ["LayoutBlobs", "open_blob", "remove_blob", "store_blob"]
+
+
+class LayoutBlobs:
+    """A ``BlobStore`` over the blobs of a layout.
+
+    Args:
+        root: Of the catalog.
+        place: Of the repository.
+        label: The repository in errors, as ``registry/name``.
+    """
+
+    def __init__(self, root: Root, place: Place, label: str) -> None:
+        self._root = root
+        self._place = place
+        self._label = label
+
+    def stat(self, digest: Digest) -> int:
+        """The size of a blob's file.
+
+        Raises:
+            BlobNotFound: There is none.
+            LayoutError: The layout is broken.
+        """
+        checkpoint()
+        with during("", self._at(digest)), self._file(digest) as file:
+            return file.status().st_size
+
+    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        """A reader over a blob's file, unverified.
+
+        Raises:
+            BlobNotFound: There is none.
+            LayoutError: The layout is broken.
+        """
+        checkpoint()
+        with during("", self._at(digest)):
+            file = self._opened(digest)
+            try:
+                file.seek(start)
+            except BaseException:
+                file.close()
+                raise
+            return file
+
+    def put(self, digest: Digest, size: int, source: ByteSource) -> None:
+        """Store a blob; the first one makes the layout.
+
+        Raises:
+            DigestMismatch: The content hashes to something else; nothing is left behind.
+            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
+            Unsupported: The digest's algorithm cannot be verified, or the place cannot be written.
+            LayoutError: The layout is broken; it is left as it is.
+        """
+        checkpoint()
+        with during("", self._at(digest)):
+            digest.hasher()
+            with self._place.writing() as directory:
+                store_blob(directory, digest, size, source, before=lambda: self._place.establish(directory))
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob's file; other layouts keep theirs.
+
+        Raises:
+            BlobNotFound: There is none.
+            LayoutError: The layout is broken.
+        """
+        checkpoint()
+        with during("", self._at(digest)), self._place.reading() as directory:
+            if directory is None or not remove_blob(directory, digest):
+                raise self._missing()
+
+    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+        """Take a blob over from another layout below the same root, as a hard link where the file system has them.
+
+        The bytes are read once to verify them: a corrupt blob is not passed on.
+
+        Raises:
+            LayoutError: One of the layouts is broken.
+        """
+        checkpoint()
+        if not digest.verifiable:
+            return False
+        with during("", self._at(digest)), ExitStack() as stack:
+            source = stack.enter_context(Place(self._root, origin).reading())
+            shelf = None if source is None else stack.enter_context(_shelf(source, digest))
+            file = None if shelf is None else shelf.open(digest.encoded)
+            if shelf is None or file is None:
+                return False
+            stack.enter_context(file)
+            status = file.status()
+            if not _is_intact(file, digest, status.st_size):
+                return False
+            with self._place.writing() as directory, _made_shelf(directory, digest) as target:
+                present = target.open(digest.encoded)
+                if present is not None:
+                    with present:
+                        if _is_intact(present, digest, status.st_size):
+                            self._place.establish(directory)
+                            return True
+                self._place.establish(directory)
+                return target.link(shelf, digest.encoded, status)
+
+    @contextmanager
+    def _file(self, digest: Digest) -> Iterator[FileReader]:
+        with self._opened(digest) as file:
+            yield file
+
+    def _opened(self, digest: Digest) -> FileReader:
+        with self._place.reading() as directory:
+            file = None if directory is None else open_blob(directory, digest)
+        if file is None:
+            raise self._missing()
+        return file
+
+    def _missing(self) -> BlobNotFound:
+        return BlobNotFound("no such blob")
+
+    def _at(self, digest: Digest) -> str:
+        return f"{self._label}@{digest}"
+
+
+def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
+    """A reader over a blob of a layout, or ``None``. Blobs that nobody could verify are not looked for (R-311).
+
+    Raises:
+        LayoutError: Something else than a regular file stands there, or on the way there.
+    """
+    if not digest.verifiable:
+        return None
+    with _shelf(directory, digest) as shelf:
+        return None if shelf is None else shelf.open(digest.encoded)
+
+
+def store_blob(
+    directory: Directory, digest: Digest, size: int, source: ByteSource, *, before: Callable[[], None] | None = None
+) -> None:
+    """Write a blob, unless the very same one is there.
+
+    A file is not trusted by its name: what is there is hashed, and written anew if it is something else (R-309).
+
+    Args:
+        directory: Of the layout.
+        digest: Of the blob.
+        size: Of the blob.
+        source: Its content.
+        before: What to do once the content is known to be right, before it is in place.
+
+    Raises:
+        DigestMismatch: The content hashes to something else.
+        SizeMismatch: It has another size.
+    """
+    with _made_shelf(directory, digest) as shelf:
+        present = shelf.open(digest.encoded)
+        if present is not None:
+            with present:
+                intact = _is_intact(present, digest, size)
+            if intact:
+                if before is not None:
+                    before()
+                return
+        with shelf.staged() as file:
+            with VerifyingReader(source.open(), digest, size) as reader:
+                while data := reader.read(PIECE):
+                    file.write(data)
+            if before is not None:
+                before()
+            file.commit(digest.encoded)
+
+
+def remove_blob(directory: Directory, digest: Digest) -> bool:
+    """Remove a blob's file; ``False`` where there is none.
+
+    Raises:
+        LayoutError: Something else than a regular file stands there, or on the way there.
+    """
+    if not digest.verifiable:
+        return False
+    with _shelf(directory, digest) as shelf:
+        return shelf is not None and shelf.remove(digest.encoded)
+
+
+def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
+    if file.status().st_size != size:
+        return False
+    reader = VerifyingReader(file, digest, size)
+    try:
+        while reader.read(PIECE):
+            continue
+    except IntegrityError:
+        return False
+    return True
+
+
+@contextmanager
+def _shelf(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
+    with ExitStack() as stack:
+        blobs = directory.child(BLOBS)
+        shelf = None if blobs is None else stack.enter_context(blobs).child(digest.algorithm)
+        yield None if shelf is None else stack.enter_context(shelf)
+
+
+@contextmanager
+def _made_shelf(directory: Directory, digest: Digest) -> Iterator[Directory]:
+    if not digest.verifiable:
+        raise LayoutError(f"no directory is made for {digest.algorithm} blobs")
+    with directory.make(BLOBS) as blobs, blobs.make(digest.algorithm) as shelf:
+        yield shelf

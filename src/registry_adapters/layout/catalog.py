@@ -1,0 +1,115 @@
+"""Image layouts below one directory as a catalog."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from registry_adapters.layout.blobs import LayoutBlobs
+from registry_adapters.layout.directory import Directory, Root
+from registry_adapters.layout.manifests import LayoutManifests
+from registry_adapters.layout.place import MARKER, RESERVED, Place
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import ConfigError, InvalidName, during
+from registry_core.ports.repository import Repository
+from registry_core.scope import checkpoint
+
+__all__ = ["LayoutCatalog"]
+
+
+class LayoutCatalog:
+    """Repositories in a directory: ``a/b`` is the image layout at ``root/a/b``, the empty name the one at the root.
+
+    Many threads and processes may use the same directory at once. Layouts that other tools wrote are read, and edited,
+    as they are.
+
+    Args:
+        root: The directory; made by the first write.
+        fsync: Whether a write returns only once the disk has it. Without, writes are atomic, but the last ones may be
+            lost when the machine stops.
+
+    Raises:
+        ConfigError: The root is empty, or no path at all.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, fsync: bool = True) -> None:
+        path = os.fspath(root)
+        if not path or "\0" in path:
+            raise ConfigError(f"not a directory: {path!r:.100}")
+        self._registry = f"oci:{path}"
+        # Made absolute now: the place must not move with the process's working directory.
+        self._root = Root(Path(path).absolute(), fsync=fsync)
+
+    @property
+    def registry(self) -> str:
+        """``oci:`` and the directory."""
+        return self._registry
+
+    def repository(self, name: RepositoryName) -> Repository:
+        """The repository in the directory of that name, whether it exists or not."""
+        label = "/".join(part for part in (self._registry, name) if part)
+        place = Place(self._root, name)
+        return Repository(
+            name=name,
+            blobs=LayoutBlobs(self._root, place, label),
+            manifests=LayoutManifests(place, label),
+            registry=self._registry,
+        )
+
+    def repositories(
+        self, *, after: RepositoryName | None = None, page_size: int | None = None
+    ) -> Iterator[RepositoryName]:
+        """All directories with an ``oci-layout`` file, by their paths from the root, in ASCII order.
+
+        Links are not followed, and directories whose path is no repository name are not looked into.
+
+        Raises:
+            LayoutError: The root is no directory.
+            Forbidden: A directory cannot be read.
+        """
+        # The smallest name goes first, and what lies below a name is larger than it: so the order holds while walking.
+        names = [RepositoryName("")]
+        while names:
+            checkpoint()
+            name = heapq.heappop(names)
+            with during("", self._registry), ExitStack() as stack:
+                directory = self._directory(name, stack)
+                if directory is None:
+                    continue
+                found = directory.is_file(MARKER)
+                for part in directory.directories():
+                    below = _below(name, part)
+                    if below is not None:
+                        heapq.heappush(names, below)
+            if found and (after is None or name > after):
+                yield name
+
+    def close(self) -> None:
+        """Nothing is held between calls, so there is nothing to let go of."""
+
+    def __repr__(self) -> str:
+        """With the directory."""
+        return f"LayoutCatalog({self._registry[4:]!r})"
+
+    def _directory(self, name: RepositoryName, stack: ExitStack) -> Directory | None:
+        directory = self._root.open()
+        for part in name.split("/") if name else ():
+            if directory is None:
+                return None
+            stack.enter_context(directory)
+            if not directory.is_directory(part):
+                return None
+            directory = directory.child(part)
+        return None if directory is None else stack.enter_context(directory)
+
+
+def _below(name: RepositoryName, part: str) -> RepositoryName | None:
+    if part in RESERVED:
+        return None
+    try:
+        return name / part
+    except InvalidName:
+        return None

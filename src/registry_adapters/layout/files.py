@@ -1,0 +1,108 @@
+"""Open files, and what the system says about them in the library's words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Self
+
+from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
+
+__all__ = ["FileReader", "explained", "kind_of"]
+
+_MALFORMED: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENOTEMPTY})
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn the system's errors into the library's.
+
+    Args:
+        where: The path they are about, relative to the root.
+
+    Raises:
+        LayoutError: Something that is no regular file or directory stands where one should.
+        Forbidden: The system does not let us.
+        Unsupported: The file system cannot be written.
+        InvalidName: A name is longer than the file system takes.
+        Unavailable: Anything else, such as a full disk.
+    """
+    try:
+        yield
+    except RegistryError:
+        raise
+    except OSError as error:
+        message = f"{where}: {error.strerror or type(error).__name__}"
+        if error.errno in _MALFORMED:
+            raise LayoutError(message) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise Forbidden(message) from error
+        if error.errno == errno.EROFS:
+            raise Unsupported(message) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidName(message) from error
+        raise Unavailable(message) from error
+
+
+class FileReader:
+    """A reader over an open regular file.
+
+    Args:
+        descriptor: The file's; closed with the reader.
+        where: Its path relative to the root.
+    """
+
+    def __init__(self, descriptor: int, where: str) -> None:
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._where = where
+
+    def status(self) -> os.stat_result:
+        """What the system says about the file."""
+        with explained(self._where):
+            return os.fstat(self._file.fileno())
+
+    def seek(self, position: int) -> None:
+        """Go to a byte."""
+        with explained(self._where):
+            self._file.seek(position)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes.
+
+        Raises:
+            Unavailable: The disk failed.
+        """
+        with explained(self._where):
+            return self._file.read(size) or b""
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill a buffer; raises as ``read`` does."""
+        with explained(self._where):
+            return self._file.readinto(buffer) or 0
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def kind_of(mode: int) -> str:
+    """What stands somewhere, in words, by its mode."""
+    kinds = (
+        (stat.S_ISLNK, "a link"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISREG, "a file"),
+    )
+    return next((name for test, name in kinds if test(mode)), "a device or socket")

@@ -1,0 +1,64 @@
+"""What a catalog in memory holds, behind one lock."""
+
+from __future__ import annotations
+
+import threading
+
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import RepositoryName, Tag
+
+__all__ = ["Contents", "State"]
+
+
+class Contents:
+    """One repository's content."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Digest, bytes] = {}
+        self.manifests: dict[Digest, RawManifest] = {}
+        self.tags: dict[Tag, Digest] = {}
+        self.referrers: dict[Digest, set[Digest]] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it: such a repository does not exist."""
+        return not (self.blobs or self.manifests)
+
+
+class State:
+    """All repositories of one catalog. Hold ``lock`` around every use, and never while a source is read.
+
+    Args:
+        registry: What the catalog is called.
+    """
+
+    def __init__(self, registry: str) -> None:
+        self.registry = registry
+        self.lock = threading.RLock()
+        self._contents: dict[RepositoryName, Contents] = {}
+
+    def names(self) -> list[RepositoryName]:
+        """The repositories that hold something, in ASCII order."""
+        return sorted(self._contents)
+
+    def find(self, name: RepositoryName) -> Contents | None:
+        """A repository's content, or ``None`` if it holds nothing."""
+        return self._contents.get(name)
+
+    def make(self, name: RepositoryName) -> Contents:
+        """A repository's content, to put something into."""
+        return self._contents.setdefault(name, Contents())
+
+    def sweep(self, name: RepositoryName) -> None:
+        """Forget a repository if nothing is left in it."""
+        contents = self._contents.get(name)
+        if contents is not None and contents.empty:
+            del self._contents[name]
+
+    def at(self, name: RepositoryName, reference: str = "") -> str:
+        """How a repository, or a tag or digest in it, is written in errors."""
+        where = "/".join(part for part in (self.registry, name) if part)
+        if not reference:
+            return where
+        return f"{where}{'@' if isinstance(reference, Digest) else ':'}{reference}"

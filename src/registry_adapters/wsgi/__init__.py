@@ -1,0 +1,13 @@
+"""Serves any ``Catalog`` as a registry of the OCI distribution specification, version 1.1.
+
+``RegistryApp`` is a plain WSGI application; ``registry_server`` runs one in a thread (extra ``ociport[serve]``).
+"""
+
+from __future__ import annotations
+
+from registry_adapters.wsgi.app import RegistryApp
+from registry_adapters.wsgi.guard import BasicGuard, Guard
+from registry_adapters.wsgi.server import RegistryServer, registry_server
+from registry_adapters.wsgi.tokens import TokenGuard
+
+__all__ = ["BasicGuard", "Guard", "RegistryApp", "RegistryServer", "TokenGuard", "registry_server"]

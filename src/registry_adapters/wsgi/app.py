@@ -1,0 +1,245 @@
+"""The application: from a WSGI environment to the handlers and back."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from registry_adapters.wsgi import blobs, listings, manifests
+from registry_adapters.wsgi.guard import Guard
+from registry_adapters.wsgi.messages import Request, Response, json_response
+from registry_adapters.wsgi.problems import Refusal, document, refusal
+from registry_adapters.wsgi.routes import Kind, Route, route
+from registry_adapters.wsgi.sessions import UploadSessions
+from registry_adapters.wsgi.uploads import Uploads
+from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.domain.access import Scope
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import ConfigError, InvalidName, RegistryError
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.repository import Repository
+
+__all__ = ["RegistryApp"]
+
+_log = logging.getLogger(__name__)
+
+_READ: Final = frozenset({"GET", "HEAD"})
+_METHODS: Final = {
+    Kind.BASE: ("GET", "HEAD"),
+    Kind.CATALOG: ("GET", "HEAD"),
+    Kind.TAGS: ("GET", "HEAD"),
+    Kind.REFERRERS: ("GET", "HEAD"),
+    Kind.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Kind.BLOB: ("GET", "HEAD", "DELETE"),
+    Kind.UPLOADS: ("POST",),
+    Kind.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
+}
+
+
+class RegistryApp:
+    """Serves a catalog as a registry, as a WSGI application for any server with threads.
+
+    Args:
+        catalog: What is served; it stays open when the application is closed.
+        read_only: Refuse whatever would change something, with 405.
+        guard: Who may do what; everyone everything if ``None``.
+        manifest_limit: The most bytes of a manifest that are taken.
+        page_limit: The most entries of a list in one answer; none by default.
+        upload_directory: Where uploads are kept on their way; the system's temporary directory by default.
+        referrers_api: Whether there is one; without it, clients keep lists under tags.
+        chunk_min_length: The least size of every chunk but the last; none by default.
+        root_name: Under which name the repository with the empty name is shown, which has no path otherwise.
+
+    Raises:
+        ConfigError: A limit is not positive, or the root's name is no repository name.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        read_only: bool = False,
+        guard: Guard | None = None,
+        manifest_limit: int = MANIFEST_LIMIT,
+        page_limit: int | None = None,
+        upload_directory: str | os.PathLike[str] | None = None,
+        referrers_api: bool = True,
+        chunk_min_length: int | None = None,
+        root_name: str = "",
+    ) -> None:
+        if manifest_limit < 1 or (page_limit is not None and page_limit < 1):
+            raise ConfigError("limits are positive")
+        try:
+            self._root_name = RepositoryName(root_name)
+        except InvalidName as error:
+            raise ConfigError(error.message) from None
+        self.catalog = catalog
+        self._read_only = read_only
+        self._guard = guard
+        self._manifest_limit = manifest_limit
+        self._page_limit = page_limit
+        self._referrers_api = referrers_api
+        self._sessions = UploadSessions(upload_directory)
+        self._uploads = Uploads(self._sessions, chunk_min_length=chunk_min_length)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        request: Request | None = None
+        try:
+            request = Request(environ)
+            response = self._answer(request)
+        except Exception as error:
+            response = _failure(error, writing=environ["REQUEST_METHOD"] not in _READ)
+        # What is left of the body would be taken for the next request, or swallowed whole by the server.
+        if request is not None and not request.body.settle():
+            response.headers = [(name, value) for name, value in response.headers if name != "Connection"]
+            response.headers.append(("Connection", "close"))
+        if environ["REQUEST_METHOD"] == "HEAD":
+            response.bare()
+        start_response(response.line, response.headers)
+        return response.body
+
+    def close(self) -> None:
+        """Drop all uploads on their way. The catalog stays open. Idempotent."""
+        self._sessions.close()
+
+    def _answer(self, request: Request) -> Response:
+        if self._guard is not None:
+            own = self._guard.serve(request)
+            if own is not None:
+                return own
+        wanted = route(request.path)
+        if wanted is None or (wanted.kind is Kind.REFERRERS and not self._referrers_api):
+            raise Refusal(HTTPStatus.NOT_FOUND, "NOT_FOUND", "no such endpoint")
+        denial = self._check(request, *_scopes(request.method, wanted))
+        if denial is not None:
+            return denial
+        allowed = _METHODS[wanted.kind]
+        if request.method not in allowed or (self._read_only and request.method not in _READ):
+            raise Refusal(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "UNSUPPORTED",
+                "this registry is read-only" if request.method in allowed else "no such method here",
+                headers=(("Allow", ", ".join(_READ & set(allowed) if self._read_only else allowed)),),
+            )
+        if wanted.kind is Kind.BASE:
+            return json_response({}, headers=[("Docker-Distribution-API-Version", "registry/2.0")])
+        if wanted.kind is Kind.CATALOG:
+            limit = self._page_limit
+            return listings.repositories(request, self.catalog, root_name=self._root_name, page_limit=limit)
+        return self._handle(request, wanted, self._repository(wanted.name))
+
+    def _handle(self, request: Request, wanted: Route, repository: Repository) -> Response:
+        home = f"{request.prefix}/v2/{wanted.name}"
+        match wanted.kind:
+            case Kind.MANIFEST:
+                return self._manifest(request, repository, wanted.reference, home)
+            case Kind.BLOB:
+                return _blob(request, repository, Digest(wanted.reference))
+            case Kind.UPLOADS:
+                return self._uploads.start(request, repository, f"{home}/blobs", self._origin(request, wanted))
+            case Kind.UPLOAD:
+                return self._upload(request, repository, wanted.reference, f"{home}/blobs")
+            case Kind.TAGS:
+                return listings.tags(request, repository, wanted.name, page_limit=self._page_limit)
+            case _:
+                subject = Digest(wanted.reference)
+                return listings.referrers(request, repository, subject, page_limit=self._page_limit)
+
+    def _manifest(self, request: Request, repository: Repository, text: str, home: str) -> Response:
+        reference = manifests.reference(text)
+        match request.method:
+            case "GET":
+                return manifests.pull(repository, reference)
+            case "HEAD":
+                return manifests.head(repository, reference)
+            case "PUT":
+                return manifests.push(
+                    request,
+                    repository,
+                    reference,
+                    location=f"{home}/manifests",
+                    limit=self._manifest_limit,
+                    referrers_api=self._referrers_api,
+                )
+            case _:
+                return manifests.delete(repository, reference)
+
+    def _upload(self, request: Request, repository: Repository, identity: str, home: str) -> Response:
+        match request.method:
+            case "GET":
+                return self._uploads.status(repository, identity, home)
+            case "PATCH":
+                return self._uploads.append(request, repository, identity, home)
+            case "PUT":
+                return self._uploads.finish(request, repository, identity, home)
+            case _:
+                return self._uploads.cancel(repository, identity)
+
+    def _origin(self, request: Request, wanted: Route) -> RepositoryName | None:
+        """The repository to mount from, if the client may read it."""
+        text = request.parameter("from")
+        if text is None or request.parameter("mount") is None:
+            return None
+        origin = self._repository(text).name
+        pull = Scope.repository(RepositoryName(text), ("pull",))
+        denial = self._check(request, *_scopes(request.method, wanted), pull)
+        if denial is None:
+            return origin
+        if denial.status == HTTPStatus.UNAUTHORIZED:
+            # A better token may help; a client that may never read it is not refused, but has to upload.
+            raise _Denied(denial)
+        return None
+
+    def _repository(self, text: str) -> Repository:
+        if not text:
+            raise InvalidName("a repository without a name")
+        name = RepositoryName(text)
+        return self.catalog.repository(RepositoryName("") if name == self._root_name else name)
+
+    def _check(self, request: Request, *scopes: Scope) -> Response | None:
+        return None if self._guard is None else self._guard.check(request, scopes)
+
+
+class _Denied(Exception):
+    """A guard's answer, on its way out."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+def _blob(request: Request, repository: Repository, digest: Digest) -> Response:
+    match request.method:
+        case "GET":
+            return blobs.pull(request, repository, digest)
+        case "HEAD":
+            return blobs.head(repository, digest)
+        case _:
+            return blobs.delete(repository, digest)
+
+
+def _scopes(method: str, wanted: Route) -> tuple[Scope, ...]:
+    if wanted.kind is Kind.BASE:
+        return ()
+    if wanted.kind is Kind.CATALOG:
+        return (Scope.catalog(),)
+    if wanted.kind in (Kind.UPLOADS, Kind.UPLOAD) or method not in (*_READ, "DELETE"):
+        actions: tuple[str, ...] = ("pull", "push")
+    else:
+        actions = ("delete",) if method == "DELETE" else ("pull",)
+    return (Scope.repository(RepositoryName(wanted.name), actions),)
+
+
+def _failure(error: Exception, *, writing: bool) -> Response:
+    if isinstance(error, _Denied):
+        return error.response
+    problem = refusal(error, writing=writing)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Refusal):
+        _log.debug("a request failed", exc_info=error if not isinstance(error, RegistryError) else None)
+    return json_response(document(problem), problem.status, list(problem.headers))

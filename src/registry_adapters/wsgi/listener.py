@@ -1,0 +1,151 @@
+"""What is special about the HTTP server: it closes where it must, drains in pieces, and stops at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import weakref
+from contextlib import suppress
+from typing import Any, Final
+from wsgiref.types import WSGIApplication
+
+from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+from cheroot.wsgi import Server
+
+__all__ = ["Listener"]
+
+_log = logging.getLogger(__name__)
+
+# A client that is refused early is still sending. If the connection were closed at once, it would be reset, and the
+# answer lost with it; so the rest is read and dropped, up to a size and for a time.
+_LINGER_LIMIT: Final = 256 << 20
+_LINGER_SECONDS: Final = 2.0
+_LINGER_PIECE: Final = 256 << 10
+
+
+class _Request(HTTPRequest):
+    def respond(self) -> None:
+        super().respond()
+        if self.chunked_read and not self.close_connection:
+            # The end of a chunked body is left in the stream, where it would keep a thread waiting for a request.
+            try:
+                for _ in self.rfile.read_trailer_lines():
+                    continue
+            except ValueError:
+                self.close_connection = True
+
+    def send_headers(self) -> None:
+        if (b"Connection", b"close") in self.outheaders:
+            # Else the server would read the rest of the body into memory first.
+            self.close_connection = True
+        super().send_headers()
+        if self.close_connection:
+            self.conn.unread = self.chunked_read or getattr(self.rfile, "remaining", 0) > 0
+
+
+class _Connection(HTTPConnection):
+    RequestHandlerClass = _Request
+    unread = False
+
+    def __init__(self, server: Any, sock: Any, makefile: Any) -> None:
+        super().__init__(server, sock, makefile)
+        server.sockets.add(sock)
+
+    def close(self) -> None:
+        if self.unread and self.server.ready:
+            with suppress(OSError):
+                self._linger()
+        super().close()
+
+    def _linger(self) -> None:
+        # Past a TLS wrapper: what comes is dropped, not understood.
+        sock = self.socket
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        left, end = _LINGER_LIMIT, time.monotonic() + _LINGER_SECONDS
+        while left > 0 and (seconds := end - time.monotonic()) > 0:
+            sock.settimeout(seconds)
+            data = socket.socket.recv(sock, _LINGER_PIECE)
+            if not data:
+                break
+            left -= len(data)
+
+
+class Listener(Server):
+    """The server of one application.
+
+    Args:
+        app: What answers.
+        host: The address to listen on.
+        port: 0 takes a free one.
+        tls: Certificate chain and private key.
+        threads: How many requests are answered at once.
+
+    Raises:
+        OSError: Certificate or key cannot be read.
+    """
+
+    ConnectionClass = _Connection
+    # How long stopping waits for the loop that watches idle connections.
+    expiration_interval = 0.05
+    keep_alive_conn_limit = 1024
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        host: str,
+        port: int,
+        tls: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
+        threads: int,
+    ) -> None:
+        super().__init__(
+            (host, port),
+            app,
+            numthreads=threads,
+            max=threads,
+            server_name="ociport",
+            request_queue_size=128,
+            timeout=30,
+            shutdown_timeout=0,
+        )
+        self.max_request_header_size = 64 << 10
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        if tls is not None:
+            self.ssl_adapter = BuiltinSSLAdapter(os.fspath(tls[0]), os.fspath(tls[1]))
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.bind_addr[1])
+
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: Any) -> socket.socket:
+        """Take the address, or close the socket."""
+        try:
+            socket_.bind(bind_addr)
+        except OSError:
+            socket_.close()
+            raise
+        return socket_
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Log what went wrong on a connection."""
+        _log.debug("%s", msg, exc_info=traceback)
+
+    def put_conn(self, conn: Any) -> None:
+        """Keep a connection for its next request; when the server is stopping, close it."""
+        try:
+            super().put_conn(conn)
+        except (OSError, ValueError, KeyError, RuntimeError):
+            conn.close()
+
+    def stop(self) -> None:
+        """Cut all connections, so that no thread waits for a peer, and stop."""
+        for sock in list(self.sockets):
+            with suppress(OSError):
+                # Past a TLS wrapper, whose state belongs to the thread that is reading from it.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        super().stop()

@@ -1,0 +1,261 @@
+"""Layers as tars: what their media types say about compression, and undoing it (R-142, R-144)."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from types import TracebackType
+from typing import Any, Final, Self
+
+from registry_core.content.source import PIECE, ByteReader
+from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, DOCKER_LAYER_GZIP, OCI_LAYER
+from registry_core.errors import IntegrityError, Unsupported
+from registry_core.scope import checkpoint
+
+__all__ = ["DecodingReader", "compression_of", "decoded"]
+
+_NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+_DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+_COMPRESSIONS: Final = {
+    **{
+        f"{kind}{suffix}": name
+        for kind in (OCI_LAYER, _NONDISTRIBUTABLE)
+        for suffix, name in (("", ""), ("+gzip", "gzip"), ("+zstd", "zstd"))
+    },
+    DOCKER_LAYER_GZIP: "gzip",
+    DOCKER_FOREIGN_LAYER: "gzip",
+    _DOCKER_LAYER: "",
+    f"{_DOCKER_LAYER}.zstd": "zstd",
+    _DOCKER_FOREIGN: "",
+}
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+# zstd frames may ask for a window of gigabytes; 128 MiB is what the program itself accepts by default (R-140).
+_WINDOW_LOG: Final = 27
+
+
+def compression_of(media_type: str) -> str:
+    """How a layer of a type is compressed: ``gzip``, ``zstd``, or ``""`` for not at all.
+
+    Raises:
+        Unsupported: Nobody knows layers of that type.
+    """
+    try:
+        return _COMPRESSIONS[media_type]
+    except KeyError:
+        raise Unsupported(f"not a layer of a known type: {media_type!r:.200}") from None
+
+
+def decoded(reader: ByteReader, media_type: str, *, reference: str = "") -> ByteReader:
+    """A reader over a layer's tar; closing it closes the reader behind it.
+
+    The media type decides whether the layer is compressed. Between gzip and zstd its first bytes decide, because
+    builders that changed from one to the other have been known to keep the old type.
+
+    Args:
+        reader: The layer as it is stored.
+        media_type: Of the layer.
+        reference: What it is, for errors.
+
+    Raises:
+        Unsupported: Nobody knows layers of that type, or zstd is not installed.
+    """
+    compression = compression_of(media_type)
+    return DecodingReader(reader, compression, reference=reference) if compression else reader
+
+
+class DecodingReader:
+    """What a compressed stream holds: all its gzip members or zstd frames.
+
+    The read that reaches the end has read the compressed stream to its own end, so that a verifying reader behind
+    this one has verified everything.
+
+    Args:
+        reader: The compressed stream; closed with this one.
+        compression: ``gzip`` or ``zstd``.
+        reference: What it is, for errors.
+
+    Raises:
+        Unsupported: Another compression, or zstd where it is not installed.
+    """
+
+    def __init__(self, reader: ByteReader, compression: str, *, reference: str = "") -> None:
+        if compression not in ("gzip", "zstd"):
+            raise Unsupported(f"no decoder for {compression!r:.50}", reference=reference)
+        self._reader = reader
+        self._compression = compression
+        self._reference = reference
+        self._decoder: _Gzip | _Zstd | None = None
+        self._pending = b""
+        self._members = 0
+        self._ended = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left if negative.
+
+        Raises:
+            IntegrityError: The stream is cut off or corrupt, or something else stands behind it.
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
+        """
+        if size < 0:
+            return b"".join(iter(lambda: self.read(PIECE), b""))
+        if size == 0:
+            return b""
+        while not self._ended:
+            checkpoint()
+            if self._decoder is None and not self._next_member():
+                break
+            data = self._decode(min(size, PIECE))
+            if data:
+                return data
+        return b""
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill a buffer; raises as ``read`` does."""
+        data = self.read(len(buffer))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the stream behind it."""
+        self._reader.close()
+
+    def _next_member(self) -> bool:
+        self._fill(len(_ZSTD_MAGIC))
+        if self._members and not self._pending.strip(b"\0"):
+            # gzip allows zeros behind the last member; whatever they hide is still read and verified.
+            self._skip_padding()
+        if self._members and not self._pending:
+            self._ended = True
+            return False
+        compression = self._sniffed()
+        if not self._members:
+            self._compression = compression
+        self._members += 1
+        self._decoder = _Gzip() if self._compression == "gzip" else _zstd()
+        return True
+
+    def _sniffed(self) -> str:
+        if self._pending.startswith(_GZIP_MAGIC):
+            found = "gzip"
+        elif self._pending.startswith(_ZSTD_MAGIC) or _is_skippable(self._pending):
+            found = "zstd"
+        else:
+            found = ""
+        if not found or (self._members and found != self._compression):
+            what = "an empty stream" if not self._pending else "other content"
+            raise self._corrupt(f"{what} where {self._compression} begins")
+        return found
+
+    def _skip_padding(self) -> None:
+        if self._compression != "gzip":
+            return
+        while self._pending and not self._pending.strip(b"\0"):
+            checkpoint()
+            self._pending = self._reader.read(PIECE)
+        if self._pending:
+            raise self._corrupt("something else stands behind the end of the stream")
+
+    def _fill(self, count: int) -> None:
+        while len(self._pending) < count and (data := self._reader.read(PIECE)):
+            self._pending += data
+
+    def _decode(self, limit: int) -> bytes:
+        decoder = self._decoder
+        if decoder is None:
+            return b""
+        fed, self._pending = self._pending, b""
+        starved = not fed and decoder.needs_input
+        if starved:
+            fed = self._reader.read(PIECE)
+        try:
+            data = decoder.decode(fed, limit)
+        except (zlib.error, ValueError, EOFError) as error:
+            raise self._corrupt(str(error)) from None
+        except Exception as error:
+            if not _is_zstd_error(error):
+                raise
+            raise self._corrupt(str(error)) from None
+        if decoder.eof:
+            self._pending = decoder.unused_data
+            self._decoder = None
+        elif starved and not fed and not data:
+            raise self._corrupt("cut off")
+        return data
+
+    def _corrupt(self, reason: str) -> IntegrityError:
+        return IntegrityError(f"not a sound {self._compression} stream: {reason}", reference=self._reference)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._decoder.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        return self._decoder.decompress(self._decoder.unconsumed_tail + data, limit)
+
+
+class _Zstd:
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._decoder.eof)
+
+    @property
+    def needs_input(self) -> bool:
+        return bool(self._decoder.needs_input)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._decoder.unused_data)
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        return bytes(self._decoder.decompress(data, max_length=limit))
+
+
+def _zstd_module() -> Any:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise Unsupported("zstd is not installed") from None
+    return zstd
+
+
+def _zstd() -> _Zstd:
+    zstd = _zstd_module()
+    return _Zstd(zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}))
+
+
+def _is_zstd_error(error: Exception) -> bool:
+    return type(error).__name__ == "ZstdError"
+
+
+def _is_skippable(data: bytes) -> bool:
+    return len(data) >= 4 and 0x50 <= data[0] <= 0x5F and data[1:4] == b"\x2a\x4d\x18"

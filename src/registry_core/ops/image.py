@@ -1,0 +1,292 @@
+"""Images, indexes and layers as values that read lazily from wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry_core.content.codecs import compression_of, decoded
+from registry_core.content.source import ByteReader, BytesSource
+from registry_core.content.verify import VerifyingReader
+from registry_core.domain.config import ImageConfig
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
+from registry_core.domain.platform import Platform
+from registry_core.errors import InvalidDocument, during
+from registry_core.ops.configs import has_config, read_config
+from registry_core.ops.graph import child
+from registry_core.ops.read import verified
+from registry_core.ops.select import is_image, select
+from registry_core.ports.repository import Repository
+
+__all__ = ["Image", "Index", "Layer"]
+
+
+class Image:
+    """An image in some repository. Nothing but its manifest is read before it is asked for; ``document`` is that manifest.
+
+    Args:
+        repository: Where its blobs are.
+        manifest: Its manifest.
+        reference: How it was asked for, for messages; by its digest if not given.
+        platform: What it runs on, where an index has said so.
+
+    Raises:
+        NotAnImage: The manifest is of another kind.
+        InvalidDocument: It is malformed.
+    """
+
+    def __init__(
+        self, repository: Repository, manifest: RawManifest, *, reference: str = "", platform: Platform | None = None
+    ) -> None:
+        with during("", reference or repository.at(manifest.digest)):
+            self._view = manifest.image
+        self.repository = repository
+        self.document = manifest
+        self.reference = reference or repository.at(manifest.digest)
+        self._platform = platform
+        self._config: ImageConfig | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the manifest."""
+        return self.document.digest
+
+    @property
+    def size(self) -> int:
+        """The size of the manifest in bytes; that of each layer is with the layer."""
+        return len(self.document.content)
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the manifest."""
+        return self.document.media_type
+
+    @property
+    def raw(self) -> bytes:
+        """The exact bytes."""
+        return self.document.content
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What an index would say about it: type, digest, size, and the platform where it is known already."""
+        return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size, platform=self._platform)
+
+    @property
+    def platform(self) -> Platform | None:
+        """What it runs on: as its index said, else as its configuration says, which is read for that.
+
+        Raises:
+            NotAnImage: Its configuration is not an image's.
+            RegistryError: The configuration cannot be read.
+        """
+        if self._platform is None:
+            self._platform = self.config().platform
+        return self._platform
+
+    def manifest(self) -> ImageManifest:
+        """The manifest, as a view."""
+        return self._view
+
+    def config(self) -> ImageConfig:
+        """The configuration, verified; read once.
+
+        Raises:
+            NotAnImage: It is not an image's: the manifest belongs to some other artifact (R-027).
+            BlobNotFound: It is missing.
+            IntegrityError: It is not what the manifest says.
+            TooLarge: It is larger than any honest one.
+            InvalidDocument: It is malformed.
+        """
+        if self._config is None:
+            with during("", self.reference):
+                self._config = read_config(self.repository, self.document)
+        return self._config
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, lowest first."""
+        return tuple(Layer(self, position, descriptor) for position, descriptor in enumerate(self._view.layers))
+
+    @property
+    def has_config(self) -> bool:
+        """Whether its configuration is one of images, and not of some other artifact."""
+        return has_config(self.document)
+
+    def __repr__(self) -> str:
+        """What it is and where."""
+        return f"Image({self.reference!r}, digest={str(self.digest)!r})"
+
+
+class Layer:
+    """One layer of an image.
+
+    Args:
+        image: Whose.
+        position: Which one, from the lowest.
+        descriptor: What the manifest says about it.
+    """
+
+    def __init__(self, image: Image, position: int, descriptor: Descriptor) -> None:
+        self._image = image
+        self._position = position
+        self.descriptor = descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the layer as it is stored."""
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """The size of the layer as it is stored, in bytes."""
+        return self.descriptor.size
+
+    @property
+    def media_type(self) -> str:
+        """The media type, which tells how it is compressed."""
+        return self.descriptor.media_type
+
+    def diff_id(self) -> Digest:
+        """The digest of the uncompressed tar, from the configuration (image-spec config.md, "Layer DiffID").
+
+        Raises:
+            NotAnImage: The configuration is not an image's.
+            InvalidDocument: It does not have one for each layer.
+            RegistryError: The configuration cannot be read.
+        """
+        diff_ids = self._image.config().rootfs.diff_ids
+        count = len(self._image.manifest().layers)
+        if len(diff_ids) != count:
+            raise InvalidDocument(
+                f"{len(diff_ids)} diff_ids for {count} layers",
+                path="$.rootfs.diff_ids",
+                reference=self._image.reference,
+            )
+        return diff_ids[self._position]
+
+    def open(self) -> ByteReader:
+        """A reader over the layer as it is stored; the read that reaches its end has verified it.
+
+        Raises:
+            BlobNotFound: It is missing; its ``urls`` are not followed (R-032).
+            IntegrityError: Its embedded content is wrong.
+            Unsupported: Its digest cannot be verified.
+        """
+        repository = self._image.repository
+        with during("", repository.at(self.digest)):
+            embedded = self.descriptor.embedded()
+            if embedded is not None:
+                return BytesSource(embedded).open()
+            return verified(repository, self.digest, self.size)
+
+    def open_uncompressed(self) -> ByteReader:
+        """A reader over the layer's tar; the read that reaches its end has verified the layer and its diff_id.
+
+        Raises:
+            BlobNotFound: It is missing.
+            Unsupported: It is of a type that nobody knows, or its digest cannot be verified.
+            IntegrityError: Raised by the reader: the content is corrupt, cut off, or not what the image says.
+            InvalidDocument: The configuration does not have a diff_id for each layer.
+        """
+        reference = self._image.repository.at(self.digest)
+        with during("", reference):
+            compression_of(self.media_type)
+            diff_id = self.diff_id() if self._image.has_config else None
+            stored = self.open()
+            try:
+                tar = decoded(stored, self.media_type, reference=reference)
+                return tar if diff_id is None else VerifyingReader(tar, diff_id, None, reference=reference)
+            except BaseException:
+                stored.close()
+                raise
+
+    def __repr__(self) -> str:
+        """Its digest and size."""
+        return f"Layer(digest={str(self.digest)!r}, size={self.size})"
+
+
+class Index:
+    """An image index in some repository: several images, mostly one a platform; ``document`` is its manifest.
+
+    Args:
+        repository: Where its manifests are.
+        manifest: Its bytes.
+        reference: How it was asked for, for messages; by its digest if not given.
+
+    Raises:
+        NotAnIndex: The manifest is of another kind.
+        InvalidDocument: It is malformed.
+    """
+
+    def __init__(self, repository: Repository, manifest: RawManifest, *, reference: str = "") -> None:
+        with during("", reference or repository.at(manifest.digest)):
+            self._view = manifest.index
+        self.repository = repository
+        self.document = manifest
+        self.reference = reference or repository.at(manifest.digest)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the index."""
+        return self.document.digest
+
+    @property
+    def size(self) -> int:
+        """The size of the index in bytes."""
+        return len(self.document.content)
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the index."""
+        return self.document.media_type
+
+    @property
+    def raw(self) -> bytes:
+        """The exact bytes."""
+        return self.document.content
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Type, digest and size."""
+        return self.document.descriptor
+
+    @property
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """What it lists, in its order."""
+        return self._view.manifests
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations."""
+        return dict(self._view.annotations)
+
+    def manifest(self) -> ImageIndex:
+        """The index, as a view."""
+        return self._view
+
+    def image(self, platform: Platform | str | None = None) -> Image:
+        """The image that fits a platform best; that of the host where none is named.
+
+        Raises:
+            InvalidName: The text is not a platform.
+            PlatformNotFound: Nothing fits; the error lists what there is.
+            RegistryError: A manifest cannot be read.
+        """
+        wanted = Platform.parse(platform) if isinstance(platform, str) else platform
+        with during("", self.reference):
+            choice = select(self.repository, self.document, wanted)
+        return Image(self.repository, choice.manifest, platform=choice.platform)
+
+    def images(self) -> Iterator[Image]:
+        """The images that it lists, in its order; nested indexes, attestations and other artifacts are left out.
+
+        Raises:
+            RegistryError: A manifest cannot be read.
+        """
+        for descriptor in self.manifests:
+            if is_image(descriptor):
+                yield Image(self.repository, child(self.repository, descriptor), platform=descriptor.platform)
+
+    def __repr__(self) -> str:
+        """What it is and where."""
+        return f"Index({self.reference!r}, digest={str(self.digest)!r})"

@@ -1,0 +1,81 @@
+"""Lists, whole or in part, with errors that say what was listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TypeVar
+
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidValue, during
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.repository import Repository
+from registry_core.scope import checkpoint
+
+__all__ = ["repositories_below", "tags_of"]
+
+_Item = TypeVar("_Item")
+
+
+def tags_of(repository: Repository, limit: int | None, last: str | None, *, operation: str) -> Iterator[str]:
+    """The tags of a repository, lazily; arguments are checked at once.
+
+    Args:
+        repository: Whose tags.
+        limit: No more than so many.
+        last: Start behind this tag.
+        operation: What to call it in errors.
+
+    Raises:
+        InvalidValue: The limit is negative, or ``last`` is not a tag.
+    """
+    reference = str(repository)
+    with during(operation, reference):
+        count = _count(limit)
+        after = None if last is None else Tag(last)
+        if count == 0:
+            return iter(())
+        tags = repository.manifests.tags(after=after, page_size=count)
+        return _framed(operation, reference, map(str, islice(tags, count)))
+
+
+def repositories_below(
+    catalog: Catalog, base: RepositoryName, limit: int | None, last: str | None, *, operation: str
+) -> Iterator[str]:
+    """The repositories below a path, relative to it, lazily; arguments are checked at once.
+
+    Args:
+        catalog: The backend.
+        base: The path; all repositories lie below the empty one.
+        limit: No more than so many.
+        last: Start behind this name, relative as well.
+        operation: What to call it in errors.
+
+    Raises:
+        CatalogUnsupported: The backend does not list repositories.
+        InvalidValue: The limit is negative, or ``last`` is not a name.
+    """
+    reference = "/".join(part for part in (catalog.registry, base) if part)
+    with during(operation, reference):
+        count = _count(limit)
+        # What lies below a name sorts behind it, in ASCII order and by path components alike.
+        after = (base or None) if last is None else base / RepositoryName(last)
+        if count == 0:
+            return iter(())
+        names = catalog.repositories(after=after, page_size=count)
+        below = (str(name) for name in (full.below(base) for full in names) if name)
+        return _framed(operation, reference, islice(below, count))
+
+
+def _framed(operation: str, reference: str, items: Iterator[_Item]) -> Iterator[_Item]:
+    with during(operation, reference):
+        checkpoint()
+        for item in items:
+            yield item
+            checkpoint()
+
+
+def _count(limit: int | None) -> int | None:
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise InvalidValue(f"not a limit: {limit!r:.50}")
+    return limit

@@ -1,0 +1,144 @@
+"""What every backend does in a scope that is cancelled or out of time."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_core.content.source import BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import Tag
+from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
+from registry_core.ports.repository import Repository
+from registry_core.scope import CancelScope, fail_after
+from registry_core.testing.content import blob, image_manifest, push_image, put_blob, put_parts
+from registry_core.testing.contract.base import Contract
+from registry_core.testing.contract.blobs import read
+from registry_core.testing.contract.faulty_sources import assert_absent
+from registry_core.testing.faults import HookedSource, WatchedSource, outlasting
+
+__all__ = ["CancellationContract"]
+
+_SIZES = [64, 2_500_000]
+
+
+class CancellationContract(Contract):
+    """Work ends when its scope does, cleanly, and the backend is as good as before."""
+
+    @pytest.mark.parametrize("size", _SIZES)
+    def test_a_put_that_is_cancelled_midway(self, repository: Repository, size: int) -> None:
+        """Nothing is left, and the source is closed."""
+        content = blob("cancelled midway", size)
+
+        with CancelScope() as scope:
+            source = WatchedSource(HookedSource(content, scope.cancel))
+            with pytest.raises(Cancelled):
+                repository.blobs.put(Digest.of(content), size, source)
+
+        assert_absent(repository, content)
+        assert source.still_open == 0
+
+    def test_a_put_whose_time_runs_out_midway(self, repository: Repository) -> None:
+        """Nothing is left."""
+        content = blob("too late", 2_500_000)
+
+        with fail_after(0.05), pytest.raises(DeadlineExceeded):
+            repository.blobs.put(Digest.of(content), len(content), outlasting(content))
+
+        assert_absent(repository, content)
+
+    def test_putting_a_blob_in_a_cancelled_scope(self, repository: Repository) -> None:
+        """The source is not even read."""
+        content = blob("cancelled before")
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                repository.blobs.put(Digest.of(content), len(content), BytesSource(content))
+
+        assert_absent(repository, content)
+
+    def test_putting_a_blob_out_of_time(self, repository: Repository) -> None:
+        """``DeadlineExceeded`` is a ``TimeoutError``."""
+        content = blob("out of time")
+
+        with fail_after(0), pytest.raises(DeadlineExceeded):
+            repository.blobs.put(Digest.of(content), len(content), BytesSource(content))
+
+        assert_absent(repository, content)
+
+    def test_putting_a_manifest_in_a_cancelled_scope(self, repository: Repository) -> None:
+        """Neither the manifest nor its tag is stored."""
+        push_image(repository, "bystander")
+        config, layer = put_parts(repository, "cancelled")
+        manifest = image_manifest(config, [layer])
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                repository.manifests.put(manifest, tags=[Tag("v1")])
+
+        for reference in (manifest.digest, Tag("v1")):
+            with pytest.raises(ImageNotFound):
+                repository.manifests.resolve(reference)
+
+    def test_putting_a_manifest_out_of_time(self, repository: Repository) -> None:
+        """Neither the manifest nor its tag is stored."""
+        push_image(repository, "bystander")
+        config, layer = put_parts(repository, "out of time")
+        manifest = image_manifest(config, [layer])
+
+        with fail_after(0), pytest.raises(DeadlineExceeded):
+            repository.manifests.put(manifest, tags=[Tag("v1")])
+
+        for reference in (manifest.digest, Tag("v1")):
+            with pytest.raises(ImageNotFound):
+                repository.manifests.resolve(reference)
+
+    def test_nothing_is_deleted_in_a_cancelled_scope(self, repository: Repository) -> None:
+        """Whether the backend could delete it or not."""
+        manifest = push_image(repository, "kept", tags=["v1"])
+        layer = manifest.image.layers[0].digest
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(RegistryError):
+                repository.manifests.untag(Tag("v1"))
+            with pytest.raises(RegistryError):
+                repository.manifests.delete(manifest.digest)
+            with pytest.raises(RegistryError):
+                repository.blobs.delete(layer)
+
+        assert repository.manifests.get(Tag("v1")) == manifest
+        assert repository.blobs.stat(layer) == manifest.image.layers[0].size
+
+    def test_a_cancelled_put_can_be_repeated(self, repository: Repository) -> None:
+        """The backend works normally after it."""
+        content = blob("second attempt", 2_500_000)
+        with CancelScope() as scope, pytest.raises(Cancelled):
+            repository.blobs.put(Digest.of(content), len(content), HookedSource(content, scope.cancel))
+
+        digest = put_blob(repository, content)
+
+        assert read(repository, digest) == content
+
+    def test_other_work_goes_on(self, repository: Repository) -> None:
+        """A scope ends what is inside, and nothing else."""
+        content = blob("unharmed")
+        with CancelScope() as scope:
+            scope.cancel()
+
+        manifest = push_image(repository, "unharmed", tags=["v1"])
+        digest = put_blob(repository, content)
+
+        assert repository.manifests.get(Tag("v1")) == manifest
+        assert read(repository, digest) == content
+
+    def test_a_generous_deadline_changes_nothing(self, repository: Repository) -> None:
+        """As long as it has not passed."""
+        with fail_after(600):
+            manifest = push_image(repository, "in time", tags=["v1"])
+            found = repository.manifests.get(Tag("v1"))
+            parts = [read(repository, part.digest) for part in manifest.children]
+
+        assert found == manifest
+        assert [len(part) for part in parts] == [part.size for part in manifest.children]

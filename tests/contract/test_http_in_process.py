@@ -1,0 +1,41 @@
+"""The HTTP backend over our own server, without a socket between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.http.in_process import WsgiTransport
+from registry_adapters.memory import MemoryCatalog
+from registry_adapters.wsgi import RegistryApp
+from registry_core.ports.catalog import Catalog
+from registry_core.testing.contract import Can, ContractSuite
+
+BACKENDS: Final = {"http", "https"}
+
+# An answer to HEAD has no body that could tell an absent repository from an absent manifest.
+_CAN: Final = ~(Can.EMPTY_NAME | Can.MISSING_REPOSITORY | Can.FLAT_MEMORY)
+
+
+class TestHttpInProcess(ContractSuite):
+    can = _CAN
+
+    @pytest.fixture
+    def catalog(self) -> Iterator[Catalog]:
+        catalog = HttpCatalog("registry.test", transport=WsgiTransport(RegistryApp(MemoryCatalog())))
+        yield catalog
+        catalog.close()
+
+
+class TestHttpInProcessInChunks(ContractSuite):
+    can = _CAN
+
+    @pytest.fixture
+    def catalog(self) -> Iterator[Catalog]:
+        settings = HttpSettings(chunk_size=700_000)
+        catalog = HttpCatalog("registry.test", settings, transport=WsgiTransport(RegistryApp(MemoryCatalog())))
+        yield catalog
+        catalog.close()

@@ -1,0 +1,28 @@
+"""The layout backend keeps every promise of the ports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_adapters.layout import LayoutCatalog
+from registry_core.ports.catalog import Catalog
+from registry_core.testing.contract import ContractSuite
+
+BACKENDS = {"oci"}
+
+
+class TestLayout(ContractSuite):
+    @pytest.fixture
+    def catalog(self, tmp_path: Path) -> Catalog:
+        return LayoutCatalog(tmp_path)
+
+
+class TestLayoutByPaths(ContractSuite):
+    """On systems that have no descriptors for directories."""
+
+    @pytest.fixture
+    def catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
+        monkeypatch.setattr("registry_adapters.layout.directory._ANCHORED", False)
+        return LayoutCatalog(tmp_path, fsync=False)

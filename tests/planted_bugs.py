@@ -1,0 +1,184 @@
+"""The suite, tested: plant one bug at a time in a copy of the sources, and see the contract suite fail.
+
+Run it before each release: ``python tests/planted_bugs.py``, or with the names of backends for a part of it:
+``python tests/planted_bugs.py memory layout``. It exits with 1 if a bug goes unnoticed, or cannot be planted because
+the code has moved on: then change its entry here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+PROJECT = Path(__file__).resolve().parent.parent
+LONGEST_RUN = 300
+
+
+class Bug(NamedTuple):
+    """One line gone wrong: what it was in which file below an adapter, and what it becomes."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Target(NamedTuple):
+    """An adapter, the contract file that has to notice, the bugs to plant, and a program that the contract needs."""
+
+    folder: str
+    contract: str
+    bugs: tuple[Bug, ...]
+    program: str = ""
+
+
+MEMORY = (
+    Bug("blobs.py", 'content = b"".join(pieces(source, digest, size))', "content = source.open().read()"),
+    Bug("blobs.py", "raise BlobNotFound(", "raise KeyError("),
+    Bug("blobs.py", "BytesSource(self._find(digest)).open(start)", "BytesSource(self._find(digest)).open()"),
+    Bug("blobs.py", "self._state.make(self._name).blobs[digest] = there.blobs[digest]", "pass"),
+    Bug("blobs.py", "there is None or digest not in there.blobs", "there is None"),
+    Bug("blobs.py", "self._state.make(self._name).blobs.pop(digest)", "pass"),
+    Bug("manifests.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content).strip())"),
+    Bug("manifests.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
+    Bug("manifests.py", "identify(manifest.content, claimed=manifest.media_type)", "manifest.media_type"),
+    Bug("manifests.py", "tag: target for tag, target in contents.tags.items() if target != digest", "**contents.tags"),
+    Bug("manifests.py", "contents.referrers[removed.subject.digest].discard(digest)", "pass"),
+    Bug("manifests.py", "if subject is not None:", "if subject is not None and subject.digest in contents.manifests:"),
+    Bug("manifests.py", "tags = sorted(self._contents().tags)", "tags = sorted(self._contents().tags, key=str.lower)"),
+    Bug("manifests.py", "if after is None or tag > after", "if after is None or tag >= after"),
+    Bug("manifests.py", "yield from selected((entry for entry in fresh if entry is not None), artifact_type)",
+        "yield from (entry for entry in fresh if entry is not None)"),
+    Bug("manifests.py", "self._contents(tag).tags.pop(tag, None)", "self._contents(tag).manifests.pop(tag, None)"),
+    Bug("catalog.py", "if after is None or name > after", ""),
+    Bug("state.py", "return sorted(self._contents)", "return list(self._contents)"),
+    Bug("state.py", "return self._contents.get(name)", "return self._contents.setdefault(name, Contents())"),
+)  # fmt: skip
+
+LAYOUT = (
+    Bug("blobs.py", "with VerifyingReader(source.open(), digest, size) as reader:", "with source.open() as reader:"),
+    Bug("blobs.py", "file.seek(start)", "file.seek(0)"),
+    Bug("blobs.py", "return target.link(shelf, digest.encoded, status)", "return True"),
+    Bug("blobs.py", "return shelf is not None and shelf.remove(digest.encoded)", "return shelf is not None"),
+    Bug("blobs.py", "file.commit(digest.encoded)", "file.commit(digest.encoded[:-1])"),
+    Bug("index_file.py", "return sorted(found)", "return sorted(found, key=str.lower)"),
+    Bug("index_file.py", "return self._with(self._untagged([tag]))",
+        "return self._with([entry for entry in self._entries if _name(entry) != tag])"),
+    Bug("index_file.py", "entries = self._untagged(wanted, keeping=manifest.digest)",
+        "entries = [entry for entry in self._entries if _name(entry) not in wanted]"),
+    Bug("index_file.py", "wanted = sorted(set(tags))", "wanted = sorted(set(tags))[:1]"),
+    Bug("manifests.py", "kind = identify(manifest.content, expected=manifest.media_type)",
+        "kind = manifest.media_type"),
+    Bug("manifests.py", "self._place.write_index(directory, index.without_manifest(digest))", "pass"),
+    Bug("manifests.py", "if manifest.subject is None or manifest.subject.digest != subject:",
+        "if manifest.subject is None:"),
+    Bug("manifests.py", "yield from selected(found, artifact_type)", "yield from found"),
+    Bug("manifests.py", "            with self._place.locked(directory):", "            if True:"),
+    Bug("manifests.py", "raise RepositoryNotFound(", "raise ImageNotFound("),
+    Bug("catalog.py", "name = heapq.heappop(names)", "name = names.pop()"),
+    Bug("catalog.py", "after is None or name > after", "after is None or name >= after"),
+)  # fmt: skip
+
+HTTP = (
+    Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
+    Bug("blobs.py", "if answer.status == 201:", "if answer.status == 202:"),
+    Bug("blobs.py", '("from", origin)', '("from", self._address.name)'),
+    Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
+    Bug("manifests.py", "send(manifest, tags[0]), tags[1:]", "send(manifest, tags[0]), []"),
+    Bug("manifests.py", "self._documents.remove(tag)", "self._documents.remove(self._documents.fetch(tag).digest)"),
+    Bug("manifests.py", "self._documents.remove(digest)", "self._listed_under(digest)"),
+    Bug("documents.py", "                algorithm = reference.algorithm", '                algorithm = "sha256"'),
+    Bug("documents.py", 'headers={"Content-Type": manifest.media_type}', 'headers={"Content-Type": MANIFESTS[0]}'),
+    Bug("documents.py", 'claimed=headers.get("Content-Type")', "claimed=MANIFESTS[0]"),
+    Bug("paging.py", "if following is None:", "if True:"),
+    Bug("problems.py", '"blob": BlobNotFound,', '"blob": ImageNotFound,'),
+    Bug("problems.py", '"MANIFEST_INVALID": InvalidDocument,', ""),
+)  # fmt: skip
+
+# What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.
+ELSEWHERE = (
+    Bug("referrers.py", "selected(self._all(subject, artifact_type), artifact_type)",
+        "self._all(subject, artifact_type)"),
+    Bug("referrers.py", "with self._memory.changing(self._address.name, subject):", "if True:"),
+    Bug("manifests.py", "self._referrers.add(manifest.subject.digest, entry)", "self._referrers.note_api()"),
+    Bug("manifests.py", "self._referrers.remove(subject, digest)", "self._referrers.note_api()"),
+    Bug("problems.py", '"MANIFEST_BLOB_UNKNOWN": BlobNotFound,', ""),
+)  # fmt: skip
+
+TARGETS = {
+    "memory": Target("src/registry_adapters/memory", "test_memory.py", MEMORY),
+    "layout": Target("src/registry_adapters/layout", "test_layout.py", LAYOUT),
+    "http": Target("src/registry_adapters/http", "test_http_in_process.py", HTTP),
+    "elsewhere": Target("src/registry_adapters/http", "test_http_docker_registry.py", ELSEWHERE, "docker-registry"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Plant all bugs of some backends; 0 if each was noticed."""
+    parser = argparse.ArgumentParser(description="Plant bugs and see the contract suite fail.")
+    parser.add_argument("backend", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
+    chosen = parser.parse_args(arguments).backend or list(TARGETS)
+    if unknown := [name for name in chosen if name not in TARGETS]:
+        parser.error(f"no such backend: {', '.join(unknown)}")
+    problems = 0
+    with tempfile.TemporaryDirectory() as directory:
+        for name in chosen:
+            target = TARGETS[name]
+            if target.program and shutil.which(target.program) is None:
+                say(f"BROKEN  {name}: {target.program} is not installed")
+                problems += 1
+                continue
+            copy = Path(directory, name)
+            shutil.copytree(PROJECT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+            healthy = outcome(copy, target.contract)
+            if healthy != 0:
+                say(f"BROKEN  {name}: {target.contract} fails without any bug planted")
+                problems += 1
+                continue
+            for bug in target.bugs:
+                verdict = judge(copy, target, bug)
+                problems += verdict != "caught"
+                say(f"{verdict:8}{name}/{bug.file}: {bug.old} -> {bug.new or 'nothing'}")
+    say(f"{problems} problems" if problems else "every bug was caught")
+    return 1 if problems else 0
+
+
+def judge(copy: Path, target: Target, bug: Bug) -> str:
+    """What became of one bug: caught, MISSED, or why it could not be planted."""
+    path = copy / target.folder / bug.file
+    sound = path.read_text(encoding="utf-8")
+    if sound.count(bug.old) != 1:
+        return "MOVED"
+    path.write_text(sound.replace(bug.old, bug.new), encoding="utf-8")
+    try:
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+        return {0: "MISSED", 1: "caught"}.get(outcome(copy, target.contract), "BROKEN")
+    except SyntaxError:
+        return "BROKEN"
+    except subprocess.TimeoutExpired:
+        return "caught"  # it hangs, which nobody would overlook
+    finally:
+        path.write_text(sound, encoding="utf-8")
+
+
+def outcome(copy: Path, contract: str) -> int:
+    """The exit code of pytest for one contract file against a copy of the sources: 1 means that tests failed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/contract/{contract}"]
+    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False, timeout=LONGEST_RUN)
+    return run.returncode
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,233 @@
+"""Challenges answered over real sockets, with a token server of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from registry_adapters import open_client
+from registry_core.domain.access import Basic, IdentityToken, RegistryToken
+from registry_core.errors import AccessDenied, ProtocolError, Unauthorized
+
+USER = Basic("user", "hunter2")
+PASSWORD = f"Basic {b64encode(b'user:hunter2').decode()}"
+
+
+class Servers:
+    """A registry and a token server on two ports, and what they have seen."""
+
+    def __init__(self) -> None:
+        self.challenge = ""
+        self.accepted: set[str] = set()
+        self.anonymous = False
+        self.exchanges: list[tuple[str, str]] = []
+        self.registry_saw: list[str] = []
+        self.lock = threading.Lock()
+        self.registry = ThreadingHTTPServer(("127.0.0.1", 0), self._registry())
+        self.tokens = ThreadingHTTPServer(("127.0.0.1", 0), self._tokens())
+        self.challenge = f'Bearer realm="http://127.0.0.1:{self.tokens.server_port}/token",service="test"'
+        self.url = f"http://127.0.0.1:{self.registry.server_port}/org/app"
+
+    def _registry(servers) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+        class Registry(Quiet):
+            def do_GET(self) -> None:
+                sent = self.headers.get("Authorization", "")
+                with servers.lock:
+                    servers.registry_saw.append(sent)
+                    allowed = sent in servers.accepted
+                if allowed:
+                    self.reply(200, {"name": "org/app", "tags": ["v1"]})
+                else:
+                    self.reply(401, {"errors": [{"code": "UNAUTHORIZED"}]}, challenge=servers.challenge)
+
+        return Registry
+
+    def _tokens(servers) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+        class Tokens(Quiet):
+            def do_GET(self) -> None:
+                scope = parse_qs(urlsplit(self.path).query).get("scope", [""])[0]
+                self.give(self.headers.get("Authorization", ""), scope)
+
+            def do_POST(self) -> None:
+                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                self.give(form["refresh_token"][0], form["scope"][0])
+
+            def give(self, identity: str, scope: str) -> None:
+                with servers.lock:
+                    servers.exchanges.append((identity, scope))
+                    text = f"token-{len(servers.exchanges)}"
+                    welcome = identity in (PASSWORD, "identity") or servers.anonymous
+                    if welcome:
+                        servers.accepted = {f"Bearer {text}"}
+                self.reply(200 if welcome else 401, {"token": text} if welcome else {})
+
+        return Tokens
+
+    def close(self) -> None:
+        for server in (self.registry, self.tokens):
+            server.shutdown()
+            server.server_close()
+
+
+class Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def reply(self, status: int, body: object, *, challenge: str = "") -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        if challenge:
+            self.send_header("WWW-Authenticate", challenge)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    threads = [
+        threading.Thread(target=server.serve_forever, args=(0.01,)) for server in (servers.registry, servers.tokens)
+    ]
+    for thread in threads:
+        thread.start()
+    yield servers
+    servers.close()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_password_is_exchanged_and_never_shown_to_the_registry(servers: Servers) -> None:
+    with open_client(servers.url, auth=USER) as client:
+        assert client.list_tags() == ["v1"]
+
+    assert servers.exchanges == [(PASSWORD, "repository:org/app:pull")]
+    assert servers.registry_saw == ["", "Bearer token-1"]
+
+
+def test_an_identity_token_is_exchanged_and_never_shown_to_the_registry(servers: Servers) -> None:
+    """R-037."""
+    with open_client(servers.url, auth=IdentityToken("identity")) as client:
+        assert client.list_tags() == ["v1"]
+
+    assert servers.exchanges == [("identity", "repository:org/app:pull")]
+    assert servers.registry_saw == ["", "Bearer token-1"]
+
+
+def test_an_anonymous_token_is_fetched_where_the_registry_wants_one(servers: Servers) -> None:
+    servers.anonymous = True
+
+    with open_client(servers.url) as client:
+        assert client.list_tags() == ["v1"]
+
+    assert servers.exchanges == [("", "repository:org/app:pull")]
+
+
+def test_the_second_operation_asks_for_no_new_token(servers: Servers) -> None:
+    with open_client(servers.url, auth=USER) as client:
+        client.list_tags()
+        client.list_tags()
+
+    assert len(servers.exchanges) == 1
+    assert servers.registry_saw == ["", "Bearer token-1", "Bearer token-1"]
+
+
+def test_a_token_that_expires_meanwhile_is_replaced_unnoticed(servers: Servers) -> None:
+    """R-038."""
+    with open_client(servers.url, auth=USER) as client:
+        client.list_tags()
+        servers.accepted.clear()
+
+        assert client.list_tags() == ["v1"]
+
+    assert len(servers.exchanges) == 2
+
+
+def test_many_threads_fetch_one_token(servers: Servers) -> None:
+    """R-039."""
+    start = threading.Barrier(8)
+
+    with open_client(servers.url, auth=USER) as client, ThreadPoolExecutor(8) as pool:
+
+        def work(_: int) -> list[str]:
+            start.wait(30)
+            return client.list_tags()
+
+        results = list(pool.map(work, range(8)))
+
+    assert results == [["v1"]] * 8
+    assert len(servers.exchanges) == 1
+
+
+def test_a_wrong_password_is_an_unauthorized_that_does_not_repeat_it(servers: Servers) -> None:
+    with open_client(servers.url, auth=Basic("user", "s3cret")) as client, pytest.raises(Unauthorized) as caught:
+        client.list_tags()
+
+    assert caught.value.transport is not None
+    assert caught.value.transport.status == 401
+    assert "s3cret" not in repr(caught.value) + str(caught.value)
+
+
+def test_a_basic_challenge_is_answered_with_the_password(servers: Servers) -> None:
+    servers.challenge = 'Basic realm="registry"'
+    servers.accepted = {PASSWORD}
+
+    with open_client(servers.url, auth=USER) as client:
+        assert client.list_tags() == ["v1"]
+        assert client.list_tags() == ["v1"]
+
+    assert servers.registry_saw == ["", PASSWORD, PASSWORD]
+
+
+def test_after_a_token_a_basic_challenge_gets_no_password(servers: Servers) -> None:
+    """R-031."""
+    with open_client(servers.url, auth=USER) as client:
+        client.list_tags()
+        servers.accepted.clear()
+        servers.challenge = 'Basic realm="registry"'
+
+        with pytest.raises(AccessDenied):
+            client.list_tags()
+
+    assert PASSWORD not in servers.registry_saw
+
+
+def test_a_registry_token_is_sent_as_it_is_from_the_start(servers: Servers) -> None:
+    servers.accepted = {"Bearer given"}
+
+    with open_client(servers.url, auth=RegistryToken("given")) as client:
+        assert client.list_tags() == ["v1"]
+
+    assert servers.registry_saw == ["Bearer given"]
+
+
+def test_a_realm_beyond_the_policy_is_contacted_by_nobody(servers: Servers) -> None:
+    """R-035."""
+    servers.challenge = 'Bearer realm="http://169.254.169.254/token"'
+
+    with open_client(servers.url, auth=USER) as client, pytest.raises(ProtocolError):
+        client.list_tags()
+
+    assert servers.registry_saw == [""]
+
+
+@pytest.mark.parametrize("challenge", ["", "Bearer", "Negotiate", 'Bearer realm="', "=,=", "Digest realm=x"])
+def test_a_challenge_that_makes_no_sense_is_an_unauthorized(servers: Servers, challenge: str) -> None:
+    """R-040."""
+    servers.challenge = challenge
+
+    with open_client(servers.url, auth=USER) as client, pytest.raises(Unauthorized):
+        client.list_tags()
+
+    assert servers.exchanges == []

@@ -1,0 +1,449 @@
+"""The answers to challenges, driven by hand (R-030 to R-039)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from registry_adapters.auth.basic import basic_value
+from registry_adapters.auth.bearer import GivenToken
+from registry_adapters.auth.select import ChallengeAuthenticator, authenticator
+from registry_core.domain.access import (
+    Anonymous,
+    Basic,
+    Challenge,
+    Credential,
+    IdentityToken,
+    RegistryToken,
+    Scope,
+    TokenReply,
+    TokenRequest,
+)
+from registry_core.domain.names import RepositoryName
+from registry_core.domain.origin import Origin
+from registry_core.errors import Forbidden, ProtocolError, Unauthorized, Unavailable
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.keychain import Keychain
+
+REGISTRY = Origin.of("registry.example.com")
+EVIL = Origin.of("evil.example")
+APP = RepositoryName("org/app")
+PULL = Scope.repository(APP, ["pull"])
+PUSH = Scope.repository(APP, ["pull", "push"])
+LIB = Scope.repository(RepositoryName("org/lib"), ["pull"])
+USER = Basic("user", "hunter2")
+BASIC = Challenge("basic", {"realm": "registry"})
+BEARER = Challenge("bearer", {"realm": "https://auth.example.com/token", "service": "registry"})
+
+
+class TokenServer:
+    """Answers by a list of statuses, then with tokens counted from 1."""
+
+    def __init__(self, *statuses: int, expires_in: object = 300) -> None:
+        self.statuses = list(statuses)
+        self.expires_in = expires_in
+        self.asked: list[TokenRequest] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, request: TokenRequest) -> TokenReply:
+        with self.lock:
+            self.asked.append(request)
+            status = self.statuses.pop(0) if self.statuses else 200
+            body = {"token": f"token-{len(self.asked)}", "expires_in": self.expires_in}
+            return TokenReply(status=status, content=json.dumps(body).encode())
+
+
+class PerRepository(Keychain):
+    def __init__(self, credentials: dict[str | None, Credential]) -> None:
+        self.credentials = credentials
+        self.asked = 0
+
+    def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
+        self.asked += 1
+        return self.credentials.get(repository)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drive(
+    chosen: Authenticator,
+    server: Callable[[TokenRequest], TokenReply],
+    challenges: Sequence[Challenge],
+    scopes: Collection[Scope],
+    *,
+    registry: Origin = REGISTRY,
+    rejected: str | None = None,
+) -> str | None:
+    steps = chosen.answer(registry, challenges, scopes, rejected=rejected)
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(server(request))
+    except StopIteration as stopped:
+        value: str | None = stopped.value
+        return value
+
+
+def scopes_of(request: TokenRequest) -> list[str]:
+    return parse_qs(urlsplit(request.url).query).get("scope", [])
+
+
+@pytest.fixture
+def server() -> TokenServer:
+    return TokenServer()
+
+
+class TestBasic:
+    def test_a_password_answers_a_basic_challenge_and_is_remembered(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+
+        value = drive(chosen, server, [BASIC], [PULL])
+
+        assert value == basic_value(USER)
+        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert server.asked == []
+
+    def test_nothing_is_sent_before_a_challenge(self) -> None:
+        assert authenticator(USER).remembered(REGISTRY, [PULL]) is None
+
+    def test_it_is_not_remembered_for_endlessly_many_repositories(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4097)]
+
+        for scope in scopes:
+            drive(chosen, server, [BASIC], [scope])
+
+        assert chosen.remembered(REGISTRY, [scopes[0]]) is None
+        assert (
+            chosen.remembered(REGISTRY, [scopes[1]]) == chosen.remembered(REGISTRY, [scopes[-1]]) == basic_value(USER)
+        )
+
+    def test_a_refused_password_is_not_sent_again(self, server: TokenServer) -> None:
+        """R-038."""
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BASIC], [PULL])
+
+        assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
+        assert chosen.remembered(REGISTRY, [PULL]) is None
+
+    @pytest.mark.parametrize("credential", [None, Anonymous(), IdentityToken("s3cret"), RegistryToken("s3cret")])
+    def test_nothing_but_a_password_answers_it(self, server: TokenServer, credential: Credential | None) -> None:
+        """R-037: identity tokens go only to the token endpoint."""
+        assert (
+            drive(ChallengeAuthenticator(PerRepository({APP: credential or Anonymous()})), server, [BASIC], [PULL])
+            is None
+        )
+
+    def test_it_is_remembered_for_the_registry_that_asked_only(self, server: TokenServer) -> None:
+        """R-030."""
+        chosen = authenticator(USER)
+        drive(chosen, server, [BASIC], [PULL])
+
+        assert chosen.remembered(EVIL, [PULL]) is None
+        assert chosen.remembered(Origin.of("registry.example.com", scheme="http"), [PULL]) is None
+        assert chosen.remembered(Origin.of("registry.example.com:8443"), [PULL]) is None
+
+    def test_after_a_token_the_password_itself_is_withheld(self, server: TokenServer) -> None:
+        """R-031."""
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], [PULL])
+
+        assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
+        assert drive(chosen, server, [BASIC], [LIB]) is None
+
+    def test_of_two_schemes_the_token_is_preferred(self, server: TokenServer) -> None:
+        assert drive(authenticator(USER), server, [BASIC, BEARER], [PULL]) == "Bearer token-1"
+
+    @pytest.mark.parametrize("challenges", [[], [Challenge("negotiate", {})], [Challenge("digest", {"realm": "r"})]])
+    def test_what_we_do_not_speak_has_no_answer(self, server: TokenServer, challenges: list[Challenge]) -> None:
+        keychain = PerRepository({APP: USER})
+
+        assert drive(ChallengeAuthenticator(keychain), server, challenges, [PULL]) is None
+        assert keychain.asked == 0
+
+
+class TestBearer:
+    @pytest.mark.parametrize("auth", [None, Anonymous()])
+    def test_without_credentials_an_anonymous_token_is_asked_for(
+        self, server: TokenServer, auth: Anonymous | None
+    ) -> None:
+        value = drive(authenticator(auth), server, [BEARER], [PULL])
+
+        assert value == "Bearer token-1"
+        assert "Authorization" not in server.asked[0].headers
+
+    def test_the_password_goes_to_the_token_server(self, server: TokenServer) -> None:
+        drive(authenticator(USER), server, [BEARER], [PULL])
+
+        assert server.asked[0].url.startswith("https://auth.example.com/token?")
+        assert server.asked[0].headers["Authorization"] == basic_value(USER)
+
+    def test_the_operations_scopes_are_asked_for_and_not_the_challenges(self, server: TokenServer) -> None:
+        """R-037."""
+        greedy = Challenge("bearer", {**BEARER.parameters, "scope": "repository:org/app:pull,push,delete"})
+
+        drive(authenticator(USER), server, [greedy], [PULL])
+
+        assert scopes_of(server.asked[0]) == ["repository:org/app:pull"]
+
+    def test_where_the_operation_names_none_the_challenge_may_ask_for_reading(self, server: TokenServer) -> None:
+        """R-037: never escalated."""
+        greedy = Challenge(
+            "bearer",
+            {**BEARER.parameters, "scope": "repository:org/app:pull,push registry:catalog:* repository:x:push ::"},
+        )
+
+        drive(authenticator(USER), server, [greedy], [])
+
+        assert scopes_of(server.asked[0]) == ["registry:catalog:*", "repository:org/app:pull"]
+
+    def test_scopes_of_one_repository_are_joined(self, server: TokenServer) -> None:
+        drive(authenticator(USER), server, [BEARER], [PUSH, LIB, PULL])
+
+        assert scopes_of(server.asked[0]) == ["repository:org/app:pull,push", "repository:org/lib:pull"]
+
+    def test_the_second_operation_on_a_repository_asks_for_no_new_token(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        drive(chosen, server, [BEARER], [PUSH])
+
+        assert chosen.remembered(REGISTRY, [PUSH]) == "Bearer token-1"
+        assert chosen.remembered(REGISTRY, [PULL]) == "Bearer token-1"
+
+    def test_a_token_is_not_used_for_more_than_it_was_given_for(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        drive(chosen, server, [BEARER], [PULL])
+
+        assert chosen.remembered(REGISTRY, [PUSH]) is None
+        assert chosen.remembered(REGISTRY, [LIB]) is None
+        assert chosen.remembered(EVIL, [PULL]) is None
+
+    def test_an_expired_token_is_replaced(self, server: TokenServer) -> None:
+        """R-038."""
+        clock = Clock()
+        chosen = ChallengeAuthenticator(PerRepository({APP: USER}), clock=clock)
+        first = drive(chosen, server, [BEARER], [PULL])
+        clock.now += 299.0
+
+        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert drive(chosen, server, [BEARER], [PULL], rejected=first) == "Bearer token-2"
+
+    def test_a_refused_token_is_replaced_before_its_time(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        first = drive(chosen, server, [BEARER], [PULL])
+
+        second = drive(chosen, server, [BEARER], [PULL], rejected=first)
+
+        assert second == "Bearer token-2"
+        assert chosen.remembered(REGISTRY, [PULL]) == second
+
+    def test_whoever_was_refused_late_takes_the_token_that_another_fetched(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        first = drive(chosen, server, [BEARER], [PULL])
+        second = drive(chosen, server, [BEARER], [PULL], rejected=first)
+
+        late = drive(chosen, server, [BEARER], [PULL], rejected=first)
+
+        assert late == second
+        assert len(server.asked) == 2
+
+    def test_each_repository_is_asked_for_with_its_own_credential(self, server: TokenServer) -> None:
+        other = Basic("robot", "word")
+        chosen = ChallengeAuthenticator(PerRepository({"org/app": USER, "org/lib": other}))
+
+        drive(chosen, server, [BEARER], [PULL])
+        drive(chosen, server, [BEARER], [LIB])
+
+        assert [one.headers["Authorization"] for one in server.asked] == [basic_value(USER), basic_value(other)]
+
+    def test_a_changed_credential_makes_a_new_token(self, server: TokenServer) -> None:
+        keychain = PerRepository({"org/app": USER})
+        chosen = ChallengeAuthenticator(keychain)
+        drive(chosen, server, [BEARER], [PULL])
+        keychain.credentials["org/app"] = Basic("user", "changed")
+
+        drive(chosen, server, [BEARER], [PULL])
+
+        assert len(server.asked) == 2
+
+    def test_remembering_asks_no_keychain(self, server: TokenServer) -> None:
+        keychain = PerRepository({"org/app": USER})
+        chosen = ChallengeAuthenticator(keychain)
+        drive(chosen, server, [BEARER], [PULL])
+
+        chosen.remembered(REGISTRY, [PULL])
+
+        assert keychain.asked == 1
+
+    def test_a_basic_challenge_beside_one_without_a_realm_is_answered(self, server: TokenServer) -> None:
+        assert drive(authenticator(USER), server, [Challenge("bearer", {}), BASIC], [PULL]) == basic_value(USER)
+
+    def test_further_token_servers_can_be_allowed(self, server: TokenServer) -> None:
+        realms = {"registry.example.com": ["auth:5001"]}
+        chosen = ChallengeAuthenticator(PerRepository({}), realms=realms)
+
+        drive(chosen, server, [Challenge("bearer", {"realm": "https://auth:5001/token"})], [PULL])
+
+        assert server.asked[0].url == "https://auth:5001/token?scope=repository:org/app:pull"
+
+    def test_a_challenge_without_a_realm_has_no_answer(self, server: TokenServer) -> None:
+        assert drive(authenticator(USER), server, [Challenge("bearer", {"service": "x"})], [PULL]) is None
+
+    @pytest.mark.parametrize("auth", [None, USER, IdentityToken("s3cret")])
+    def test_a_realm_beyond_the_policy_is_sent_nothing(
+        self, server: TokenServer, auth: Basic | IdentityToken | None
+    ) -> None:
+        """R-035: anonymous requests too."""
+        evil = Challenge("bearer", {"realm": "https://169.254.169.254/token"})
+
+        with pytest.raises(ProtocolError):
+            drive(authenticator(auth), server, [evil], [PULL])
+
+        assert server.asked == []
+
+    @pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (503, Unavailable)])
+    def test_a_refusal_of_the_token_server_is_the_error_that_fits(self, status: int, kind: type[Exception]) -> None:
+        with pytest.raises(kind):
+            drive(authenticator(USER), TokenServer(status), [BEARER], [PULL])
+
+    def test_after_a_failure_the_next_one_can_try(self) -> None:
+        server = TokenServer(503)
+        chosen = authenticator(USER)
+        with pytest.raises(Unavailable):
+            drive(chosen, server, [BEARER], [PULL])
+
+        assert drive(chosen, server, [BEARER], [PULL]) == "Bearer token-2"
+
+    def test_an_exchange_given_up_half_way_blocks_nobody(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        steps = chosen.answer(REGISTRY, [BEARER], [PULL])
+        next(steps)
+        steps.close()
+
+        assert drive(chosen, server, [BEARER], [PULL]) == "Bearer token-1"
+
+    def test_many_threads_fetch_one_token(self, server: TokenServer) -> None:
+        """R-039: no refresh storm."""
+        chosen = authenticator(USER)
+        start = threading.Barrier(16)
+
+        def work(_: int) -> str | None:
+            start.wait(30)
+            return drive(chosen, server, [BEARER], [PULL])
+
+        with ThreadPoolExecutor(16) as pool:
+            values = set(pool.map(work, range(16)))
+
+        assert values == {"Bearer token-1"}
+        assert len(server.asked) == 1
+
+
+class TestOauth:
+    def test_an_identity_token_is_traded_by_post(self, server: TokenServer) -> None:
+        value = drive(authenticator(IdentityToken("s3cret")), server, [BEARER], [PULL])
+
+        assert value == "Bearer token-1"
+        assert server.asked[0].method == "POST"
+        assert b"refresh_token=s3cret" in (server.asked[0].body or b"")
+        assert "s3cret" not in server.asked[0].url
+
+    @pytest.mark.parametrize("status", [404, 405])
+    def test_a_password_is_posted_where_get_is_not_served(self, status: int) -> None:
+        server = TokenServer(status)
+
+        value = drive(authenticator(USER), server, [BEARER], [PULL])
+
+        assert value == "Bearer token-2"
+        assert [one.method for one in server.asked] == ["GET", "POST"]
+        assert b"grant_type=password" in (server.asked[1].body or b"")
+
+    def test_a_refused_password_is_not_tried_in_another_way(self) -> None:
+        server = TokenServer(401)
+
+        with pytest.raises(Unauthorized):
+            drive(authenticator(USER), server, [BEARER], [PULL])
+
+        assert len(server.asked) == 1
+
+    def test_an_expired_identity_token_is_an_unauthorized(self) -> None:
+        with pytest.raises(Unauthorized):
+            drive(authenticator(IdentityToken("old")), TokenServer(400), [BEARER], [PULL])
+
+
+class TestScopes:
+    def test_one_that_names_no_repository_belongs_to_the_registry(self, server: TokenServer) -> None:
+        keychain = PerRepository({None: USER})
+        chosen = ChallengeAuthenticator(keychain)
+        odd = Scope("repository", "No/Repository", ("pull",))
+
+        assert drive(chosen, server, [BEARER], [odd]) == "Bearer token-1"
+        assert drive(chosen, server, [BEARER], [Scope.catalog()]) == "Bearer token-2"
+        assert {one.headers["Authorization"] for one in server.asked} == {basic_value(USER)}
+
+
+class TestRegistryToken:
+    def test_one_from_a_keychain_answers_a_bearer_challenge_and_is_remembered(self, server: TokenServer) -> None:
+        chosen = ChallengeAuthenticator(PerRepository({"org/app": RegistryToken("abc")}))
+
+        value = drive(chosen, server, [BEARER], [PULL])
+
+        assert value == "Bearer abc"
+        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert server.asked == []
+
+    def test_one_given_directly_is_sent_at_once(self) -> None:
+        chosen = authenticator(RegistryToken("abc"), registry=REGISTRY)
+
+        assert chosen.remembered(REGISTRY, [PULL]) == "Bearer abc"
+        assert chosen.remembered(EVIL, [PULL]) is None
+
+    def test_a_refused_one_has_no_second_answer(self, server: TokenServer) -> None:
+        chosen = ChallengeAuthenticator(PerRepository({"org/app": RegistryToken("abc")}))
+        value = drive(chosen, server, [BEARER], [PULL])
+
+        assert drive(chosen, server, [BEARER], [PULL], rejected=value) is None
+
+
+class TestAuthenticator:
+    def test_a_bound_credential_goes_to_no_other_registry(self, server: TokenServer) -> None:
+        """R-030."""
+        chosen = authenticator(USER, registry=REGISTRY)
+
+        assert drive(chosen, server, [BASIC], [PULL], registry=EVIL) is None
+        assert drive(chosen, server, [BASIC], [PULL]) == basic_value(USER)
+
+    def test_an_authenticator_is_taken_as_it_is(self) -> None:
+        given = GivenToken(RegistryToken("abc"))
+
+        assert authenticator(given) is given
+
+    def test_a_keychain_is_asked(self, server: TokenServer) -> None:
+        assert drive(authenticator(PerRepository({"org/app": USER})), server, [BASIC], [PULL]) == basic_value(USER)
+
+    @pytest.mark.parametrize("auth", [("user", "hunter2"), "hunter2", {"username": "user"}, 5])
+    def test_anything_else_is_a_type_error_that_shows_no_secret(self, auth: Any) -> None:
+        with pytest.raises(TypeError) as caught:
+            authenticator(auth)
+
+        assert "hunter2" not in str(caught.value)
+
+    def test_it_shows_nothing_and_is_not_pickled(self, server: TokenServer) -> None:
+        """R-043."""
+        chosen = authenticator(USER)
+        drive(chosen, server, [BEARER], [PULL])
+
+        assert "hunter2" not in repr(chosen)
+        assert "token-1" not in repr(chosen)
+        with pytest.raises(TypeError):
+            pickle.dumps(chosen)

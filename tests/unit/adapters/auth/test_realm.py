@@ -1,0 +1,99 @@
+"""Whom a registry may send credentials to (R-035)."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_adapters.auth.realm import check_realm
+from registry_core.domain.origin import Origin
+from registry_core.errors import ProtocolError
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm"),
+    [
+        ("https://registry.example.com", "https://registry.example.com/token"),
+        ("https://registry.example.com:5000", "https://registry.example.com:5000/token"),
+        ("https://registry-1.docker.io", "https://auth.docker.io/token"),
+        ("https://ghcr.io", "https://ghcr.io/token?x=y"),
+        ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+        ("https://registry.example.com", "https://auth.example.com:8443/token"),
+        ("http://registry.example.com", "https://auth.example.com/token"),
+        ("http://registry:5000", "http://registry:5000/token"),
+        ("http://10.0.0.5:5000", "http://10.0.0.5:5000/token"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token"),
+        ("http://localhost:5000", "http://127.0.0.1:5001/token"),
+        ("https://[::1]:5000", "https://[::1]:5001/token"),
+    ],
+)
+def test_a_token_server_within_the_policy_is_accepted(registry: str, realm: str) -> None:
+    target = check_realm(Origin.of_url(registry), realm)
+
+    assert target == Origin.of_url(realm.split("/token")[0].split("/jwt")[0])
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm"),
+    [
+        ("https://registry.example.com", "http://registry.example.com/token"),
+        ("https://registry.example.com", "http://auth.example.com/token"),
+        ("https://registry.example.com", "https://user:word@auth.example.com/token"),
+        ("https://registry.example.com", "https://registry.example.com@evil.example/token"),
+        ("https://registry.example.com", "/token"),
+        ("https://registry.example.com", "//auth.example.com/token"),
+        ("https://registry.example.com", ""),
+        ("https://registry.example.com", "ftp://auth.example.com/token"),
+        ("https://registry.example.com", "file:///etc/passwd"),
+        ("https://registry.example.com", "https://auth.example.com\\@evil.example/token"),
+        ("https://registry.example.com", "https://auth.example.com/\r\nX: y"),
+        ("https://registry.example.com", "https://127.0.0.1/token"),
+        ("https://registry.example.com", "https://localhost/token"),
+        ("https://registry.example.com", "https://auth.localhost/token"),
+        ("https://registry.example.com", "https://169.254.169.254/latest"),
+        ("https://registry.example.com", "https://10.0.0.1/token"),
+        ("https://registry.example.com", "https://224.0.0.1/token"),
+        ("https://registry.example.com", "https://0.0.0.0/token"),
+        ("https://registry.example.com", "https://[::1]/token"),
+        ("https://registry.example.com", "https://[::ffff:10.0.0.1]/token"),
+        ("https://registry.example.com", "https://[fe80::1]/token"),
+        ("https://registry.example.com", "https://8.8.8.8/token"),
+        ("https://registry.example.com", "https://2130706433/token"),
+        ("https://registry.example.com", "https://127.1/token"),
+        ("https://registry.example.com", "https://0x7f.1/token"),
+        ("https://registry.example.com", "https://0x7f.0x1/token"),
+        ("https://registry.example.com", "https://intranet/token"),
+        ("https://registry.example.com", "https://metadata.google.internal/token"),
+        ("https://registry.example.com", "https://printer.local/token"),
+        ("https://10.0.0.5:5000", "https://10.0.0.5:5001/token"),
+        ("https://10.0.0.5:5000", "https://127.0.0.1:5000/token"),
+        ("http://127.0.0.1:5000", "http://10.0.0.1/token"),
+        ("http://127.0.0.1:5000", "http://auth.example.com/token"),
+        ("http://registry:5000", "http://auth:5001/token"),
+    ],
+)
+def test_any_other_is_refused(registry: str, realm: str) -> None:
+    with pytest.raises(ProtocolError):
+        check_realm(Origin.of_url(registry), realm)
+
+
+def test_an_allowed_host_is_accepted_for_its_registry_only() -> None:
+    allowed = {"10.0.0.5:5000": ["10.0.0.6:5001"]}
+
+    check_realm(Origin.of("10.0.0.5:5000"), "https://10.0.0.6:5001/token", allowed)
+
+    with pytest.raises(ProtocolError):
+        check_realm(Origin.of("10.0.0.7:5000"), "https://10.0.0.6:5001/token", allowed)
+
+
+def test_an_allowed_host_still_needs_tls_where_the_registry_has_it() -> None:
+    with pytest.raises(ProtocolError):
+        check_realm(Origin.of("10.0.0.5"), "http://10.0.0.6/token", {"10.0.0.5": ["10.0.0.6"]})
+
+
+def test_the_refusal_shows_neither_password_nor_query() -> None:
+    """R-043."""
+    with pytest.raises(ProtocolError) as caught:
+        check_realm(Origin.of("registry.example.com"), "https://user:hunter2@auth.example.com/token?key=s3cret")
+
+    assert "hunter2" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)

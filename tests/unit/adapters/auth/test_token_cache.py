@@ -1,0 +1,172 @@
+"""Tokens in memory (R-037)."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+import pytest
+
+from registry_adapters.auth.token import Token
+from registry_adapters.auth.token_cache import Audience, TokenCache
+from registry_core.domain.access import Anonymous, Basic, Scope
+from registry_core.domain.names import RepositoryName
+from registry_core.domain.origin import Origin
+from registry_core.errors import Cancelled
+from registry_core.scope import CancelScope
+
+NAME = RepositoryName("org/app")
+PULL = Scope.repository(NAME, ["pull"])
+PUSH = Scope.repository(NAME, ["pull", "push"])
+OTHER = Scope.repository(RepositoryName("org/other"), ["pull"])
+AUDIENCE = Audience(Origin.of("registry.example.com"), "https://auth.example.com", "registry", Anonymous())
+STRANGERS = [
+    Audience(Origin.of("evil.example"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
+    Audience(Origin.of("registry.example.com", scheme="http"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
+    Audience(AUDIENCE.registry, "https://other.example.com", AUDIENCE.service, AUDIENCE.identity),
+    Audience(AUDIENCE.registry, AUDIENCE.realm, "other", AUDIENCE.identity),
+    Audience(AUDIENCE.registry, AUDIENCE.realm, AUDIENCE.service, Basic("user", "word")),
+]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cache(clock: Clock) -> TokenCache:
+    return TokenCache(clock=clock)
+
+
+@pytest.mark.parametrize(
+    ("granted", "wanted", "found"),
+    [
+        ([PULL], [PULL], True),
+        ([PUSH], [PULL], True),
+        ([PULL, OTHER], [OTHER], True),
+        ([PULL], [], True),
+        ([PULL], [PUSH], False),
+        ([PULL], [OTHER], False),
+        ([PULL], [PULL, OTHER], False),
+        ([], [PULL], False),
+        ([PULL], [Scope("registry", "org/app", ("pull",))], False),
+    ],
+)
+def test_a_token_serves_what_it_was_given_for_and_nothing_wider(
+    cache: TokenCache, granted: list[Scope], wanted: list[Scope], found: bool
+) -> None:
+    cache.keep(AUDIENCE, granted, Token("abc", 300.0))
+
+    assert cache.find(AUDIENCE, wanted) == ("abc" if found else None)
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_token_is_for_its_audience_only(cache: TokenCache, stranger: Audience) -> None:
+    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
+
+    assert cache.find(stranger, [PULL]) is None
+
+
+def test_a_token_is_given_up_shortly_before_its_end(cache: TokenCache, clock: Clock) -> None:
+    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
+
+    clock.now += 294.0
+    assert cache.find(AUDIENCE, [PULL]) == "abc"
+    clock.now += 2.0
+    assert cache.find(AUDIENCE, [PULL]) is None
+
+
+def test_a_refused_token_is_not_found_again(cache: TokenCache) -> None:
+    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
+    cache.keep(AUDIENCE, [OTHER], Token("def", 300.0))
+
+    cache.forget(AUDIENCE, "abc")
+
+    assert cache.find(AUDIENCE, [PULL]) is None
+    assert cache.find(AUDIENCE, [OTHER]) == "def"
+
+
+def test_it_does_not_grow_without_end(cache: TokenCache) -> None:
+    scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4200)]
+
+    for scope in scopes:
+        cache.keep(AUDIENCE, [scope], Token("abc", 300.0))
+
+    assert cache.find(AUDIENCE, [scopes[0]]) is None
+    assert cache.find(AUDIENCE, [scopes[-1]]) == "abc"
+
+
+def test_expired_tokens_make_room_first(cache: TokenCache, clock: Clock) -> None:
+    scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4097)]
+    cache.keep(AUDIENCE, [scopes[0]], Token("lasting", 3000.0))
+    for scope in scopes[1:-1]:
+        cache.keep(AUDIENCE, [scope], Token("abc", 60.0))
+    clock.now += 60.0
+
+    cache.keep(AUDIENCE, [scopes[-1]], Token("abc", 60.0))
+
+    assert cache.find(AUDIENCE, [scopes[0]]) == "lasting"
+
+
+def test_one_at_a_time_has_the_turn_for_one_token(cache: TokenCache) -> None:
+    inside = 0
+    most = 0
+    lock = threading.Lock()
+
+    def take(_: int) -> None:
+        nonlocal inside, most
+        with cache.turn(AUDIENCE, [PULL]):
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(take, range(200)))
+
+    assert most == 1
+
+
+def test_another_token_has_a_turn_of_its_own(cache: TokenCache) -> None:
+    with cache.turn(AUDIENCE, [PULL]), cache.turn(AUDIENCE, [OTHER]), cache.turn(STRANGERS[0], [PULL]):
+        entered = True
+
+    assert entered
+
+
+def test_a_turn_ends_with_an_error_too(cache: TokenCache) -> None:
+    with pytest.raises(ValueError, match="broken"), cache.turn(AUDIENCE, [PULL]):
+        raise ValueError("broken")
+
+    with cache.turn(AUDIENCE, [PULL]):
+        entered = True
+    assert entered
+
+
+def test_waiting_for_a_turn_can_be_cancelled(cache: TokenCache) -> None:
+    def wait() -> None:
+        with cache.turn(AUDIENCE, [PULL]):
+            pass
+
+    with CancelScope() as scope, cache.turn(AUDIENCE, [PULL]), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(copy_context().run, wait)
+        scope.cancel()
+
+        with pytest.raises(Cancelled):
+            waiting.result(timeout=30)
+
+
+def test_it_is_not_pickled(cache: TokenCache) -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(cache)

@@ -1,0 +1,152 @@
+"""What token servers answer (R-039)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_adapters.auth.token import LIFETIME_LIMIT, REPLY_LIMIT, Token, token
+from registry_core.domain.access import TokenReply, TokenRequest
+from registry_core.errors import (
+    Forbidden,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unavailable,
+)
+
+GET = TokenRequest(method="GET", url="https://auth.example.com/token?account=me")
+POST = TokenRequest(method="POST", url="https://auth.example.com/token", body=b"password=hunter2")
+
+
+def reply(**fields: object) -> TokenReply:
+    return TokenReply(status=200, content=json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"token": "abc"},
+        {"access_token": "abc"},
+        {"token": "abc", "access_token": "other"},
+        {"token": "", "access_token": "abc"},
+        {"token": None, "access_token": "abc", "unknown": [1]},
+    ],
+)
+def test_the_token_is_found_under_either_name(fields: dict[str, object]) -> None:
+    assert token(GET, reply(**fields)).text == "abc"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"abc"',
+        b"<html>",
+        b"\xff",
+        b'{"token": 5}',
+        b'{"token": ["abc"]}',
+        b'{"token": ""}',
+        b'{"token": "a\\r\\nX: y"}',
+        b'{"token": "a\\u0000"}',
+        '{"token": "ä"}'.encode(),
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_without_a_usable_token_is_a_protocol_error(content: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        token(GET, TokenReply(status=200, content=content))
+
+
+def test_an_answer_that_is_too_large_is_refused() -> None:
+    padded = json.dumps({"token": "abc", "pad": "x" * REPLY_LIMIT}).encode()
+
+    with pytest.raises(ProtocolError):
+        token(GET, TokenReply(status=200, content=padded))
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "lifetime"),
+    [
+        (300, 300.0),
+        (90.5, 90.5),
+        (1, 60.0),
+        (0, 60.0),
+        (-5, 60.0),
+        ("300", 60.0),
+        (True, 60.0),
+        (None, 60.0),
+        ([], 60.0),
+        (60_000_000_000, LIFETIME_LIMIT),
+        (10**400, LIFETIME_LIMIT),
+    ],
+)
+def test_a_lifetime_is_kept_within_reason(expires_in: object, lifetime: float) -> None:
+    assert token(GET, reply(token="abc", expires_in=expires_in)).lifetime == lifetime
+
+
+@pytest.mark.parametrize("issued_at", ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "garbage", 5, None])
+def test_the_time_of_issue_changes_nothing(issued_at: object) -> None:
+    assert token(GET, reply(token="abc", expires_in=300, issued_at=issued_at)).lifetime == 300.0
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "kind"),
+    [
+        (GET, 401, Unauthorized),
+        (POST, 401, Unauthorized),
+        (POST, 400, Unauthorized),
+        (GET, 400, ProtocolError),
+        (GET, 403, Forbidden),
+        (GET, 404, ProtocolError),
+        (GET, 307, ProtocolError),
+        (GET, 429, RateLimited),
+        (GET, 500, Unavailable),
+        (GET, 503, Unavailable),
+    ],
+)
+def test_a_refusal_is_the_error_that_fits(request_: TokenRequest, status: int, kind: type[RegistryError]) -> None:
+    with pytest.raises(kind) as caught:
+        token(request_, TokenReply(status=status, content=b'{"token": "abc"}'))
+
+    assert type(caught.value) is kind
+    assert caught.value.transport is not None
+    assert caught.value.transport.status == status
+
+
+@given(st.sampled_from([GET, POST]), st.integers(100, 599), st.binary(max_size=200))
+def test_whatever_comes_is_a_token_or_an_error_of_the_library(
+    request_: TokenRequest, status: int, content: bytes
+) -> None:
+    outcome: object
+    try:
+        outcome = token(request_, TokenReply(status=status, content=content))
+    except RegistryError as error:
+        outcome = error
+
+    assert isinstance(outcome, Token | RegistryError)
+
+
+def test_a_refusal_repeats_nothing_that_was_sent() -> None:
+    """R-043."""
+    with pytest.raises(Unauthorized) as caught:
+        token(GET, TokenReply(status=401, content=b"s3cret"))
+
+    assert "account=me" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_token_shows_nothing_and_is_not_pickled() -> None:
+    secret = Token("s3cret", 60.0)
+
+    assert "s3cret" not in repr(secret)
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)

@@ -1,0 +1,230 @@
+"""A real server that says exactly what a test scripts, and a transport that needs none."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import pytest
+
+from registry_adapters.http.exchange import Answer, Body, Headers
+from registry_core.content.source import StreamReader
+from registry_core.domain.origin import Origin
+from registry_core.ports.observer import Event
+
+
+class Received(NamedTuple):
+    """A request as it came over the wire; header names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._file = sock.makefile("rb")
+
+    def head(self) -> Received | None:
+        """The next request's head, its body left unread; ``None`` once the client has gone."""
+        line = self._file.readline()
+        if not line:
+            return None
+        method, target, _ = line.decode().split(" ", 2)
+        headers = {}
+        while (field := self._file.readline().strip()) != b"":
+            name, _, value = field.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        return Received(method, target, headers, b"")
+
+    def receive(self) -> Received | None:
+        """The next request, whole."""
+        request = self.head()
+        if request is None:
+            return None
+        return request._replace(body=self._file.read(int(request.headers.get("content-length", "0"))))
+
+    def send(self, data: bytes) -> None:
+        """Say something."""
+        self.sock.sendall(data)
+
+    def wait(self) -> None:
+        """Say nothing until the client goes, or the test ends."""
+        while self._file.read(1 << 16):
+            continue
+
+    def close(self) -> None:
+        self._file.close()
+        self.sock.close()
+
+
+class Wire:
+    """A server on loopback that runs a script for each connection."""
+
+    def __init__(self, script: Callable[[Peer], None]) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.origin = Origin("http", "127.0.0.1", self._listener.getsockname()[1])
+        self.connections = 0
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._sockets.append(sock)
+            thread = threading.Thread(target=self._serve, args=(sock,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        peer = Peer(sock)
+        with contextlib.closing(peer), contextlib.suppress(OSError):
+            self._script(peer)
+
+    def close(self) -> None:
+        """End all connections."""
+        for sock in [self._listener, *self._sockets]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+class Answers:
+    """A script: one prepared answer to each request, on whatever connection, and then the end."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = deque(answers)
+        self.received: list[Received] = []
+
+    def __call__(self, peer: Peer) -> None:
+        while self._answers and (request := peer.receive()) is not None:
+            self.received.append(request)
+            peer.send(self._answers.popleft())
+
+
+def spoken(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+    """An answer's bytes, with a ``Content-Length``."""
+    fields = {"Content-Length": str(len(body)), **(headers or {})}
+    return (
+        f"HTTP/1.1 {status} Said\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    ).encode() + body
+
+
+class Sent(NamedTuple):
+    """A request as a transport was given it."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class Reply(NamedTuple):
+    """What a scripted transport answers."""
+
+    status: int
+    headers: Mapping[str, str] = MappingProxyType({})
+    content: bytes = b""
+
+
+class ScriptedTransport:
+    """Answers from a list; what is an exception there is raised."""
+
+    def __init__(self, *replies: Reply | BaseException) -> None:
+        self.replies = deque(replies)
+        self.sent: list[Sent] = []
+        self.readers: list[StreamReader] = []
+        self.closed = False
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        content = None
+        if body is not None:
+            with body.source.open(body.start) as reader:
+                content = reader.read(body.length)
+        self.sent.append(Sent(method, url, dict(headers), content))
+        reply = self.replies.popleft()
+        if isinstance(reply, BaseException):
+            raise reply
+        return Answer(
+            status=reply.status,
+            headers=Headers(list(reply.headers.items())),
+            url=url,
+            reader=StreamReader(io.BytesIO(reply.content)),
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Recorder:
+    """An observer that keeps all events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[Peer], None]], Wire]]:
+    """Starts servers, and stops them after the test."""
+    wires: list[Wire] = []
+
+    def start(script: Callable[[Peer], None]) -> Wire:
+        wires.append(Wire(script))
+        return wires[-1]
+
+    yield start
+    for wire in wires:
+        wire.close()
+
+
+@pytest.fixture
+def say() -> Callable[..., bytes]:
+    """Builds an answer's bytes."""
+    return spoken
+
+
+@pytest.fixture
+def answers() -> type[Answers]:
+    """Builds scripts of prepared answers."""
+    return Answers
+
+
+@pytest.fixture
+def scripted() -> type[ScriptedTransport]:
+    """Builds transports with prepared replies."""
+    return ScriptedTransport
+
+
+@pytest.fixture
+def reply() -> type[Reply]:
+    """Builds replies."""
+    return Reply
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Keeps what an observer is told."""
+    return Recorder()

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from registry_adapters.http.exchange import Body
+from registry_adapters.http.in_process import WsgiTransport
+from registry_adapters.http.pieces import SourceFailed
+from registry_adapters.http.transport import Transport
+from registry_core.content.source import BytesSource
+from registry_core.errors import Cancelled, ServerError, SizeMismatch, Unavailable
+from registry_core.scope import CancelScope
+
+Start = Callable[..., object]
+URL = "http://registry.example.com:5000/v2/a%20b/?n=1&last=x"
+
+
+class Chunks:
+    """What an application answers; knows whether it was closed."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = iter(chunks)
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def saying(status: str, headers: list[tuple[str, str]], chunks: Iterable[bytes]) -> WsgiTransport:
+    def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        start(status, headers)
+        return chunks
+
+    return WsgiTransport(app)
+
+
+def test_it_is_a_transport() -> None:
+    assert isinstance(saying("200 OK", [], []), Transport)
+
+
+def test_the_application_sees_the_request() -> None:
+    seen: dict[str, Any] = {}
+
+    def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        seen.update(environ, content=environ["wsgi.input"].read())
+        start("201 Created", [("Location", "/x")])
+        return []
+
+    headers = {"Content-Type": "text/x", "Content-Range": "0-3"}
+    answer = WsgiTransport(app).send("PUT", URL, headers, Body(BytesSource(b"xxbody"), 2, 4))
+
+    assert (answer.status, answer.headers.get("location"), answer.url) == (201, "/x", URL)
+    assert (seen["REQUEST_METHOD"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("PUT", "/v2/a b/", "n=1&last=x")
+    assert (seen["CONTENT_TYPE"], seen["HTTP_CONTENT_RANGE"]) == ("text/x", "0-3")
+    assert (seen["CONTENT_LENGTH"], seen["content"]) == ("4", b"body")
+    assert (seen["HTTP_HOST"], seen["wsgi.url_scheme"]) == ("registry.example.com:5000", "http")
+
+
+def test_the_answer_is_read_lazily_and_closed() -> None:
+    """R-060."""
+    chunks = Chunks(b"ab", b"", b"cde", b"f")
+    answer = saying("200 OK", [("Content-Length", "6")], chunks).send("GET", URL, {}, None)
+
+    parts = [answer.reader.read(1), answer.reader.read(10), answer.reader.read()]
+    answer.close()
+    answer.close()
+
+    assert (parts, chunks.closed) == ([b"a", b"b", b"cdef"], 1)
+
+
+def test_a_generator_may_start_late() -> None:
+    def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        start("200 OK", [])
+        yield b"late"
+
+    answer = WsgiTransport(app).send("GET", URL, {}, None)
+
+    assert answer.content(10) == b"late"
+
+
+def test_a_short_answer_is_no_end() -> None:
+    """R-050."""
+    answer = saying("200 OK", [("Content-Length", "5")], [b"abc"]).send("GET", URL, {}, None)
+
+    with pytest.raises(Unavailable):
+        answer.content(10)
+
+
+def test_surplus_is_not_read() -> None:
+    """R-058."""
+    answer = saying("200 OK", [("Content-Length", "2")], [b"abc"]).send("GET", URL, {}, None)
+
+    assert answer.content(10) == b"ab"
+
+
+def test_head_has_no_body() -> None:
+    answer = saying("200 OK", [("Content-Length", "5")], []).send("HEAD", URL, {}, None)
+
+    assert (answer.content(10), answer.headers.get("content-length")) == (b"", "5")
+
+
+def test_an_application_that_fails_is_a_server_error() -> None:
+    """R-062."""
+
+    def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        raise KeyError("secret")
+
+    with pytest.raises(ServerError) as caught:
+        WsgiTransport(app).send("GET", URL, {}, None)
+
+    assert caught.value.status == 500
+    assert "secret" not in str(caught.value)
+
+
+def test_an_answer_that_fails_half_way_is_cut_off() -> None:
+    """R-050, R-062."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"ab"
+        raise OSError("disk")
+
+    answer = saying("200 OK", [("Content-Length", "4")], chunks()).send("GET", URL, {}, None)
+
+    with pytest.raises(Unavailable):
+        answer.content(10)
+
+
+def test_the_sources_error_is_told_apart() -> None:
+    def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        environ["wsgi.input"].read()
+        start("201 Created", [])
+        return []
+
+    with pytest.raises(SourceFailed) as caught:
+        WsgiTransport(app).send("PUT", URL, {}, Body(BytesSource(b"abc"), 0, 5))
+
+    assert isinstance(caught.value.error, SizeMismatch)
+
+
+def test_cancellation_is_noticed_between_pieces() -> None:
+    answer = saying("200 OK", [], [b"a", b"b"]).send("GET", URL, {}, None)
+
+    with CancelScope() as scope, answer:
+        answer.reader.read(1)
+        scope.cancel()
+        with pytest.raises(Cancelled):
+            answer.reader.read(1)

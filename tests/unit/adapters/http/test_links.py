@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from registry_adapters.http.links import next_target
+from registry_core.errors import ProtocolError
+
+
+@pytest.mark.parametrize(
+    ("field", "target"),
+    [
+        ('</v2/a/tags/list?last=b&n=2>; rel="next"', "/v2/a/tags/list?last=b&n=2"),
+        ("</v2/a/tags/list?last=b>; rel=next", "/v2/a/tags/list?last=b"),
+        ('<?last=b>;rel="next"', "?last=b"),
+        ('<//registry.example.com/x> ; REL = "Next"', "//registry.example.com/x"),
+        ('<https://registry.example.com/x>; rel="prev next"', "https://registry.example.com/x"),
+        ('</first>; rel="first", </x,y;z>; rel="next"', "/x,y;z"),
+        ('</x>; title="a, <b>; rel=\\"prev\\""; rel=next', "/x"),
+        ("</x>; rel=next;", "/x"),
+        (", </x>; rel=next, ", "/x"),
+        ('</x>; rel="prev"; rel="next"', None),
+        ("</x>; title=next", None),
+        ("</x>", None),
+        ("", None),
+    ],
+)
+def test_the_next_page_is_found_however_it_is_written(field: str, target: str | None) -> None:
+    """R-091."""
+    assert next_target([field]) == target
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "/x; rel=next",
+        "</x; rel=next",
+        '</x>; rel="next',
+        "</x> rel=next",
+        "</a>; rel=prev </b>; rel=next",
+        "<a<b>; rel=next",
+    ],
+)
+def test_a_malformed_field_is_an_error_not_the_end_of_the_list(field: str) -> None:
+    """R-091."""
+    with pytest.raises(ProtocolError):
+        next_target([field])
+
+
+def test_several_fields_are_one_list() -> None:
+    """R-091."""
+    assert next_target(["</a>; rel=prev", "</b>; rel=next"]) == "/b"
+
+
+def test_two_different_next_pages_are_an_error() -> None:
+    """R-091: neither is silently left out."""
+    with pytest.raises(ProtocolError):
+        next_target(["</a>; rel=next", "</b>; rel=next"])
+
+
+def test_the_same_next_page_twice_is_one() -> None:
+    assert next_target(["</a>; rel=next, </a>; rel=next"]) == "/a"

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_adapters.http.exchange import Headers, Request
+from registry_adapters.http.problems import error_infos, escaped, problem
+from registry_core.errors import (
+    BlobNotFound,
+    CatalogUnsupported,
+    DigestMismatch,
+    ErrorInfo,
+    Forbidden,
+    ImageNotFound,
+    InvalidDocument,
+    InvalidName,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    RepositoryNotFound,
+    ServerError,
+    SizeMismatch,
+    TooLarge,
+    TransportError,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+
+
+def ask(method: str = "GET", missing: str = "manifest") -> Request:
+    return Request(
+        method=method,
+        target="/v2/a/b/manifests/v1?sig=hunter2",
+        success=(200,),
+        reference="registry.example.com/a/b:v1",
+        missing=missing,
+    )
+
+
+def said(*codes: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": f"about {code}"} for code in codes]}).encode()
+
+
+def judge(
+    status: int, content: bytes = b"", *, method: str = "GET", missing: str = "manifest", **headers: str
+) -> RegistryError:
+    return problem(
+        status,
+        Headers([(name.replace("_", "-"), value) for name, value in headers.items()]),
+        content,
+        ask(method, missing),
+        url="https://registry.example.com/v2/a/b/manifests/v1?sig=hunter2",
+        now=0.0,
+    )
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("status", "missing", "code", "kind"),
+        [
+            (401, "manifest", "", Unauthorized),
+            (401, "catalog", "UNSUPPORTED", Unauthorized),
+            (401, "blob", "NAME_UNKNOWN", Unauthorized),
+            (403, "blob", "", Forbidden),
+            (403, "blob", "UNAUTHORIZED", Forbidden),
+            (404, "manifest", "DENIED", Forbidden),
+            (400, "manifest", "UNAUTHORIZED", Unauthorized),
+            (404, "manifest", "", ImageNotFound),
+            (404, "blob", "", BlobNotFound),
+            (404, "repository", "", RepositoryNotFound),
+            (404, "upload", "", BlobNotFound),
+            (404, "manifest", "NOT_FOUND", ImageNotFound),
+            (404, "blob", "NOT_FOUND", BlobNotFound),
+            (404, "blob", "NAME_UNKNOWN", RepositoryNotFound),
+            (404, "blob", "MANIFEST_UNKNOWN", ImageNotFound),
+            (404, "manifest", "BLOB_UNKNOWN", BlobNotFound),
+            (400, "manifest", "MANIFEST_BLOB_UNKNOWN", BlobNotFound),
+            (422, "manifest", "MANIFEST_BLOB_UNKNOWN", BlobNotFound),
+            (404, "catalog", "", CatalogUnsupported),
+            (404, "catalog", "NAME_UNKNOWN", CatalogUnsupported),
+            (405, "catalog", "", CatalogUnsupported),
+            (400, "catalog", "UNSUPPORTED", CatalogUnsupported),
+            (405, "manifest", "", Unsupported),
+            (501, "manifest", "UNSUPPORTED", Unsupported),
+            (404, "manifest", "UNSUPPORTED", Unsupported),
+            (413, "blob", "", TooLarge),
+            (400, "manifest", "MANIFEST_INVALID", InvalidDocument),
+            (400, "manifest", "NAME_INVALID", InvalidName),
+            (400, "manifest", "TAG_INVALID", InvalidName),
+            (429, "manifest", "", RateLimited),
+            (429, "manifest", "DENIED", RateLimited),
+            (403, "manifest", "TOOMANYREQUESTS", RateLimited),
+            (408, "manifest", "", Unavailable),
+            (499, "manifest", "", Unavailable),
+            (502, "manifest", "", Unavailable),
+            (503, "manifest", "UNSUPPORTED", Unavailable),
+            (504, "manifest", "", Unavailable),
+            (522, "manifest", "", Unavailable),
+            (500, "manifest", "", ServerError),
+            (500, "manifest", "UNKNOWN", ServerError),
+            (507, "manifest", "", ServerError),
+            (400, "manifest", "", ProtocolError),
+            (400, "manifest", "DIGEST_INVALID", ProtocolError),
+            (416, "upload", "", ProtocolError),
+            (418, "manifest", "", ProtocolError),
+            (200, "manifest", "", ProtocolError),
+            (202, "manifest", "MANIFEST_UNKNOWN", ProtocolError),
+            (304, "manifest", "", ProtocolError),
+        ],
+    )
+    def test_reading(self, status: int, missing: str, code: str, kind: type[RegistryError]) -> None:
+        """R-055, R-095."""
+        error = judge(status, said(code) if code else b"", missing=missing)
+
+        assert type(error) is kind
+
+    @pytest.mark.parametrize(
+        ("method", "status", "code", "kind"),
+        [
+            ("DELETE", 400, "", Unsupported),
+            ("DELETE", 405, "", Unsupported),
+            ("DELETE", 400, "NAME_INVALID", InvalidName),
+            ("DELETE", 404, "", ImageNotFound),
+            ("PUT", 400, "", ProtocolError),
+            ("PUT", 400, "DIGEST_INVALID", DigestMismatch),
+            ("PATCH", 400, "SIZE_INVALID", SizeMismatch),
+        ],
+    )
+    def test_writing(self, method: str, status: int, code: str, kind: type[RegistryError]) -> None:
+        """R-250, R-253."""
+        error = judge(status, said(code) if code else b"", method=method)
+
+        assert type(error) is kind
+
+
+class TestContents:
+    def test_every_error_leads_to_its_exchange(self) -> None:
+        """R-055."""
+        error = judge(404, said("MANIFEST_UNKNOWN", "NAME_UNKNOWN"), retry_after="9")
+
+        transport = error.transport
+        assert transport is not None
+        assert (transport.status, transport.method, transport.retry_after) == (404, "GET", 9.0)
+        assert transport.errors == (
+            ErrorInfo(code="MANIFEST_UNKNOWN", message="about MANIFEST_UNKNOWN"),
+            ErrorInfo(code="NAME_UNKNOWN", message="about NAME_UNKNOWN"),
+        )
+        assert (error.reference, error.code) == ("registry.example.com/a/b:v1", "MANIFEST_UNKNOWN")
+
+    def test_transport_errors_are_their_own_exchange(self) -> None:
+        error = judge(503, said("UNAVAILABLE"))
+
+        assert isinstance(error, TransportError)
+        assert error.transport is error
+        assert (error.status, error.code, error.reference) == (503, "UNAVAILABLE", "registry.example.com/a/b:v1")
+
+    def test_retry_after_is_read_as_a_date_too(self) -> None:
+        """R-054."""
+        error = judge(429, retry_after="Thu, 01 Jan 1970 00:02:00 GMT")
+
+        assert isinstance(error, RateLimited)
+        assert error.retry_after == 120.0
+
+    def test_no_code_leaves_the_kinds_own(self) -> None:
+        assert (judge(404).code, judge(404, missing="upload").code) == ("MANIFEST_UNKNOWN", "BLOB_UPLOAD_UNKNOWN")
+
+    def test_query_values_are_not_shown(self) -> None:
+        """R-043."""
+        error = judge(404)
+
+        assert "hunter2" not in str(error)
+        assert error.transport is not None
+        assert "hunter2" not in error.transport.url
+
+    def test_text_is_escaped_and_cut(self) -> None:
+        """R-063."""
+        content = json.dumps({"errors": [{"code": "X\x1b[2J", "message": "a\r\n\u202eb" + "c" * 5000}]}).encode()
+
+        error = judge(400, content)
+
+        assert error.transport is not None
+        assert str(error).isprintable()
+        assert error.transport.errors[0].code == "X\\x1b[2J"
+        assert len(error.transport.errors[0].message) <= 300
+        assert len(str(error)) < 800
+
+    def test_errors_survive_pickling(self) -> None:
+        error = pickle.loads(pickle.dumps(judge(404, said("MANIFEST_UNKNOWN"))))
+
+        assert isinstance(error, ImageNotFound)
+        assert error.transport is not None
+        assert error.transport.status == 404
+
+
+class TestErrorInfos:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"<html>not found</html>",
+            b"null",
+            b"[]",
+            b'"errors"',
+            b"{}",
+            b'{"errors":null}',
+            b'{"errors":{}}',
+            b'{"errors":"x"}',
+            b'{"errors":[null,1,"x",[]]}',
+            b'{"errors":[{"code":"X"',
+            b"\xff\xfe",
+            b"[" * 60000,
+        ],
+    )
+    def test_other_formats_say_nothing(self, content: bytes) -> None:
+        """R-055."""
+        assert error_infos(content) == ()
+
+    def test_fields_of_wrong_types_are_left_out(self) -> None:
+        """R-055."""
+        infos = error_infos(b'{"errors":[{"code":5,"message":["x"],"detail":{"Name":"a/b"}},{"code":"X"}]}')
+
+        assert infos == (ErrorInfo(detail='{"Name":"a/b"}'), ErrorInfo(code="X"))
+
+    def test_entries_are_bounded(self) -> None:
+        """R-055."""
+        assert len(error_infos(said(*["X"] * 1000))) <= 16
+
+    @given(st.integers(100, 599), st.binary(max_size=200), st.sampled_from(["GET", "PUT", "DELETE"]))
+    def test_any_answer_is_some_error_of_ours(self, status: int, content: bytes, method: str) -> None:
+        """R-062."""
+        error = judge(status, content, method=method)
+
+        assert isinstance(error, RegistryError)
+        assert error.transport is not None
+        assert error.transport.status == status
+
+    @given(
+        st.recursive(
+            st.none() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner) | st.dictionaries(st.sampled_from(["code", "message", "detail", "errors"]), inner)
+            ),
+        )
+    )
+    def test_any_document_is_tolerated(self, document: object) -> None:
+        """R-055."""
+        infos = error_infos(json.dumps({"errors": [document]}).encode())
+
+        assert all(isinstance(info, ErrorInfo) for info in infos)
+
+
+@given(st.text(max_size=50), st.integers(1, 40))
+def test_escaped_text_is_printable_and_short(text: str, limit: int) -> None:
+    """R-063."""
+    safe = escaped(text, limit)
+
+    assert safe.isprintable()
+    assert len(safe) <= limit

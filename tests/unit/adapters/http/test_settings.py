@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.tls import ssl_context
+from registry_core.errors import ConfigError
+
+
+class TestHttpSettings:
+    def test_defaults_are_safe(self) -> None:
+        """R-041, R-052."""
+        settings = HttpSettings()
+
+        assert (settings.plain_http, settings.tls_verify) == (False, True)
+        assert (settings.connect_timeout, settings.read_timeout) == (10.0, 60.0)
+        assert settings.user_agent.startswith("ociport")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"plain_http": 1},
+            {"tls_verify": "no"},
+            {"connect_timeout": 0},
+            {"connect_timeout": True},
+            {"read_timeout": -1.0},
+            {"read_timeout": None},
+            {"read_timeout": float("inf")},
+            {"read_timeout": float("nan")},
+            {"chunk_size": 0},
+            {"chunk_size": 1.5},
+            {"max_connections": 0},
+            {"retries": -1},
+            {"retries": True},
+            {"ca_file": ""},
+            {"client_cert": ("only one",)},
+            {"client_cert": 5},
+            {"user_agent": "a\r\nEvil: yes"},
+            {"proxy": "proxy:3128"},
+            {"proxy": "socks5://proxy:1080"},
+            {"proxy": "http://"},
+            {"proxy": "http://host:99999"},
+        ],
+        ids=repr,
+    )
+    def test_what_cannot_work_is_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            HttpSettings(**wrong)
+
+    def test_config_error_is_a_value_error(self) -> None:
+        with pytest.raises(ValueError, match="retries"):
+            HttpSettings(retries=-1)
+
+    def test_repr_holds_no_secret(self) -> None:
+        """R-043."""
+        text = repr(HttpSettings(proxy="http://me:hunter2@proxy:3128"))
+
+        assert "hunter2" not in text
+        assert "http://***@proxy:3128" in text
+
+    def test_settings_are_frozen_values(self) -> None:
+        settings = HttpSettings(retries=1)
+
+        with pytest.raises(AttributeError):
+            settings.retries = 2  # type: ignore[misc]  # the very thing that must not work
+        assert settings == HttpSettings(retries=1)
+
+
+class TestContext:
+    def test_verifies_and_demands_tls_1_2(self) -> None:
+        """R-041."""
+        context = ssl_context(HttpSettings())
+
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
+        assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+    def test_verifies_nothing_only_when_told_so(self) -> None:
+        context = ssl_context(HttpSettings(tls_verify=False))
+
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+
+    def test_adds_further_authorities(self, tmp_path: Path) -> None:
+        path = tmp_path / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(str(path))
+
+        context = ssl_context(HttpSettings(ca_file=str(path)))
+
+        assert any("trustme" in str(known["subject"]) for known in context.get_ca_certs())
+
+    def test_takes_a_client_certificate_from_one_file_or_two(self, tmp_path: Path) -> None:
+        issued = trustme.CA().issue_cert("me@example.com")
+        both, certificate, key = (str(tmp_path / name) for name in ("both.pem", "cert.pem", "key.pem"))
+        issued.private_key_and_cert_chain_pem.write_to_path(both)
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        issued.private_key_pem.write_to_path(key)
+
+        contexts = [ssl_context(HttpSettings(client_cert=files)) for files in (both, (certificate, key))]
+
+        assert len(contexts) == 2
+
+    @pytest.mark.parametrize("field", ["ca_file", "client_cert"])
+    @pytest.mark.parametrize("content", [None, b"no PEM"])
+    def test_a_bad_file_is_a_config_error(self, tmp_path: Path, field: str, content: bytes | None) -> None:
+        path = tmp_path / "file.pem"
+        if content is not None:
+            path.write_bytes(content)
+
+        values: dict[str, Any] = {field: str(path)}
+
+        with pytest.raises(ConfigError, match=field):
+            ssl_context(HttpSettings(**values))

@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.http.exchange import Headers
+from registry_adapters.http.uploads import chunk_length, closing_target, received
+from registry_core.content.source import ByteReader, BytesSource, OpenerSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import (
+    DigestMismatch,
+    Forbidden,
+    ProtocolError,
+    RegistryError,
+    ServerError,
+    SizeMismatch,
+    Unavailable,
+    Unsupported,
+)
+from registry_core.scope import CancelScope
+
+if TYPE_CHECKING:
+    from tests.unit.adapters.http.conftest import Reply, ScriptedTransport
+
+    Script = Callable[..., ScriptedTransport]
+    Build = Callable[..., Reply]
+
+CONTENT = b"0123456789"
+DIGEST = Digest.of(CONTENT)
+HOME = "https://registry.example.com"
+START = f"POST {HOME}/v2/org/app/blobs/uploads/"
+QUERY = f"digest={DIGEST}"
+FIRST = {"Location": "/u/1"}
+
+
+def put(
+    transport: ScriptedTransport,
+    *,
+    chunk: int | None = None,
+    content: bytes = CONTENT,
+    size: int = len(CONTENT),
+    digest: Digest = DIGEST,
+) -> None:
+    settings = HttpSettings(retries=0, chunk_size=chunk)
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
+    catalog.repository(RepositoryName("org/app")).blobs.put(digest, size, BytesSource(content))
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [f"{sent.method} {sent.url}" for sent in transport.sent]
+
+
+def patched(transport: ScriptedTransport) -> list[tuple[str, bytes | None]]:
+    return [(sent.headers["Content-Range"], sent.body) for sent in transport.sent if sent.method == "PATCH"]
+
+
+class TestInOne:
+    @pytest.mark.parametrize("status", [201, 204])
+    def test_a_session_is_opened_and_closed_with_the_content(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-230, R-076."""
+        transport = scripted(reply(202, FIRST), reply(status))
+
+        put(transport)
+
+        assert asked(transport) == [START, f"PUT {HOME}/u/1?{QUERY}"]
+        assert transport.sent[1].body == CONTENT
+        assert transport.sent[1].headers["Content-Type"] == "application/octet-stream"
+
+    @pytest.mark.parametrize(
+        ("location", "closing"),
+        [
+            ("https://registry.example.com/u/1", f"{HOME}/u/1?{QUERY}"),
+            ("https://registry.example.com:443/u/1", f"https://registry.example.com:443/u/1?{QUERY}"),
+            ("//registry.example.com/u/1", f"{HOME}/u/1?{QUERY}"),
+            ("/u/1?state=a%2Fb%3D&x=", f"{HOME}/u/1?state=a%2Fb%3D&x=&{QUERY}"),
+            ("1?state=x#part", f"{HOME}/v2/org/app/blobs/uploads/1?state=x&{QUERY}"),
+            ("?state=x", f"{HOME}/v2/org/app/blobs/uploads/?state=x&{QUERY}"),
+        ],
+    )
+    def test_the_location_is_kept_as_it_is(self, scripted: Script, reply: Build, location: str, closing: str) -> None:
+        """R-071."""
+        transport = scripted(reply(202, {"Location": location}), reply(201))
+
+        put(transport)
+
+        assert asked(transport)[1] == f"PUT {closing}"
+
+    @pytest.mark.parametrize(
+        "headers", [{}, {"Location": "https://evil.example.com/u"}, {"Location": "http://registry.example.com/u"}]
+    )
+    def test_another_origin_or_none_is_refused(self, scripted: Script, reply: Build, headers: dict[str, str]) -> None:
+        """R-033: nothing is sent there, not even a cancellation."""
+        transport = scripted(reply(202, headers))
+
+        with pytest.raises(ProtocolError):
+            put(transport)
+
+        assert len(transport.sent) == 1
+
+    def test_another_algorithm_is_announced(self, scripted: Script, reply: Build) -> None:
+        """R-233."""
+        transport = scripted(reply(202, FIRST), reply(201))
+
+        put(transport, digest=Digest.of(CONTENT, "sha512"))
+
+        assert asked(transport)[0] == f"{START}?digest-algorithm=sha512"
+
+    def test_an_algorithm_that_cannot_be_verified_is_refused(self, scripted: Script) -> None:
+        """R-002: before anything is sent."""
+        with pytest.raises(Unsupported):
+            put(scripted(), digest=Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
+
+    def test_a_blob_without_bytes(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(202, FIRST), reply(201))
+
+        put(transport, content=b"", size=0, digest=Digest.of(b""), chunk=4)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PUT"]
+
+    def test_more_bytes_than_none_are_refused(self, scripted: Script) -> None:
+        with pytest.raises(SizeMismatch):
+            put(scripted(), size=0, digest=Digest.of(b""))
+
+    def test_another_digest_in_the_answer_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-076."""
+        transport = scripted(reply(202, FIRST), reply(201, {"Docker-Content-Digest": Digest.of(b"")}), reply(404))
+
+        with pytest.raises(DigestMismatch):
+            put(transport)
+
+    def test_202_is_no_success(self, scripted: Script, reply: Build) -> None:
+        """R-076."""
+        transport = scripted(reply(202, FIRST), reply(202), reply(204))
+
+        with pytest.raises(ProtocolError):
+            put(transport)
+
+    def test_a_refused_upload_is_cancelled(self, scripted: Script, reply: Build) -> None:
+        """R-236: whatever comes of that."""
+        transport = scripted(reply(202, FIRST), reply(403), reply(500))
+
+        with pytest.raises(Forbidden):
+            put(transport)
+
+        assert asked(transport)[2] == f"DELETE {HOME}/u/1"
+
+    def test_a_cancelled_upload_is_cancelled_there_too(self, scripted: Script, reply: Build) -> None:
+        """R-236: although the caller's scope is over."""
+        transport = scripted(reply(202, FIRST), reply(204))
+
+        with CancelScope() as scope, pytest.raises(RegistryError):
+
+            def opened(start: int) -> ByteReader:
+                scope.cancel()
+                return BytesSource(CONTENT).open(start)
+
+            catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, OpenerSource(opened))
+
+        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+
+
+class TestWrongSources:
+    @pytest.mark.parametrize(
+        ("content", "error"),
+        [(b"0123456789a", SizeMismatch), (b"9876543210", DigestMismatch)],
+    )
+    @pytest.mark.parametrize("chunk", [None, 10])
+    def test_nothing_is_sent_whole(
+        self, scripted: Script, reply: Build, content: bytes, error: type[Exception], chunk: int | None
+    ) -> None:
+        """The error is about the source, and the session is cancelled."""
+        transport = scripted(reply(202, FIRST), reply(204))
+
+        with pytest.raises(error):
+            put(transport, content=content, chunk=chunk)
+
+        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+
+    def test_what_a_source_raises_is_not_taken_for_a_failure_of_the_registry(
+        self, scripted: Script, reply: Build
+    ) -> None:
+        """Nothing is tried again for it."""
+        transport = scripted(reply(202, FIRST), reply(204))
+
+        def broken(start: int) -> ByteReader:
+            raise Unavailable("the source is gone")
+
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+        with pytest.raises(Unavailable, match="the source is gone"):
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, OpenerSource(broken))
+
+        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+
+    def test_wrong_bytes_are_found_across_chunks(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(202, FIRST), *(reply(202, {"Range": f"0-{end}"}) for end in (3, 7)), reply(204))
+
+        with pytest.raises(DigestMismatch):
+            put(transport, content=b"x123456789", chunk=4)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PATCH", "DELETE"]
+
+
+class TestLost:
+    def test_a_lost_closing_answer_is_looked_up(self, scripted: Script, reply: Build) -> None:
+        """R-075: done, if the blob is there."""
+        transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(200, {"Content-Length": "10"}))
+
+        put(transport)
+
+        assert asked(transport)[2] == f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}"
+
+    def test_it_is_begun_anew_if_the_blob_is_not_there(self, scripted: Script, reply: Build) -> None:
+        """R-075."""
+        transport = scripted(
+            reply(202, FIRST), reply(500), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
+        )
+
+        put(transport)
+
+        assert asked(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
+        assert transport.sent[-1].body == CONTENT
+
+    def test_a_lost_session_is_begun_anew(self, scripted: Script, reply: Build) -> None:
+        """R-075."""
+        transport = scripted(reply(202, FIRST), reply(404), reply(404), reply(202, FIRST), reply(201))
+
+        put(transport)
+
+        assert len(transport.replies) == 0
+
+    def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
+        """R-075."""
+        transport = scripted(*[reply(202, FIRST), reply(500), reply(404), reply(204)] * 3)
+
+        with pytest.raises(ServerError):
+            put(transport)
+
+        assert len(transport.replies) == 0
+
+
+class TestChunks:
+    def test_they_come_in_order_and_follow_each_location(self, scripted: Script, reply: Build) -> None:
+        """R-072, R-232."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202, {"Location": "/u/2", "Range": "0-3"}),
+            reply(204, {"Location": "/u/3?s=1", "Range": "bytes=0-7"}),
+            reply(202, {"Location": "/u/4?s=2"}),
+            reply(201),
+        )
+
+        put(transport, chunk=4)
+
+        assert patched(transport) == [("0-3", b"0123"), ("4-7", b"4567"), ("8-9", b"89")]
+        assert asked(transport)[2:] == [
+            f"PATCH {HOME}/u/2",
+            f"PATCH {HOME}/u/3?s=1",
+            f"PUT {HOME}/u/4?s=2&{QUERY}",
+        ]
+        assert transport.sent[-1].body is None
+
+    def test_they_are_as_long_as_the_registry_asks_for(self, scripted: Script, reply: Build) -> None:
+        """R-073."""
+        transport = scripted(reply(202, FIRST | {"OCI-Chunk-Min-Length": "8"}), reply(202), reply(202), reply(201))
+
+        put(transport, chunk=4)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-7", "8-9"]
+
+    @pytest.mark.parametrize(("text", "length"), [("1" * 12, 64 << 20), ("-1", 4), ("x", 4), ("9" * 400, 4), ("²", 4)])
+    def test_an_absurd_minimum_is_no_order(self, text: str, length: int) -> None:
+        """R-073."""
+        assert chunk_length(4, Headers([("OCI-Chunk-Min-Length", text)])) == length
+
+    def test_a_shorter_range_is_believed(self, scripted: Script, reply: Build) -> None:
+        """R-074."""
+        transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-9"}), reply(201))
+
+        put(transport, chunk=8)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-7", "6-9"]
+
+    def test_more_than_was_sent_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-074."""
+        transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-8"}), reply(204))
+
+        with pytest.raises(ProtocolError):
+            put(transport, chunk=4)
+
+    def test_a_refused_range_is_asked_about(self, scripted: Script, reply: Build) -> None:
+        """R-074, R-235."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202, {"Range": "0-3"}),
+            reply(416),
+            reply(204, {"Location": "/u/9", "Range": "0-5"}),
+            reply(202, {"Range": "0-9"}),
+            reply(201),
+        )
+
+        put(transport, chunk=4)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "6-9"]
+        assert asked(transport)[3:5] == [f"GET {HOME}/u/1", f"PATCH {HOME}/u/9"]
+
+    def test_a_lost_answer_is_asked_about_before_anything_is_sent_again(self, scripted: Script, reply: Build) -> None:
+        """R-075: a chunk is never sent again on a guess."""
+        transport = scripted(
+            reply(202, FIRST),
+            Unavailable("cut"),
+            reply(204, {"Range": "0-3"}),
+            reply(202, {"Range": "0-7"}),
+            reply(202, {"Range": "0-9"}),
+            reply(201),
+        )
+
+        put(transport, chunk=4)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
+
+    def test_one_byte_or_none_is_begun_anew(self, scripted: Script, reply: Build) -> None:
+        """R-074: 0-0 is ambiguous."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202, {"Range": "0-0"}),
+            reply(204),
+            reply(202, FIRST),
+            *[reply(202)] * 3,
+            reply(201),
+        )
+
+        put(transport, chunk=4)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "0-3", "4-7", "8-9"]
+
+    def test_a_session_without_progress_is_given_up(self, scripted: Script, reply: Build) -> None:
+        """R-074: and begun anew, but not for ever."""
+        stuck = [reply(202, FIRST), reply(202, {"Range": "0-3"}), *[reply(202, {"Range": "0-3"})] * 5, reply(204)]
+        transport = scripted(*stuck * 3)
+
+        with pytest.raises(ProtocolError):
+            put(transport, chunk=4)
+
+        assert len(transport.replies) == 0
+
+    def test_a_registry_that_takes_no_chunks_gets_all_in_one(self, scripted: Script, reply: Build) -> None:
+        """R-072."""
+        transport = scripted(reply(202, FIRST), reply(405), reply(201))
+
+        put(transport, chunk=4)
+
+        assert asked(transport)[2] == f"PUT {HOME}/u/1?{QUERY}"
+        assert transport.sent[2].body == CONTENT
+
+    def test_a_registry_that_closes_with_the_last_chunk(self, scripted: Script, reply: Build) -> None:
+        """R-076: believed once the blob is there."""
+        transport = scripted(reply(202, FIRST), reply(201), reply(201), reply(200, {"Content-Length": "10"}))
+
+        put(transport, chunk=5)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PATCH", "HEAD"]
+
+    def test_another_origin_on_the_way_is_refused(self, scripted: Script, reply: Build) -> None:
+        """R-033: checked again on every answer."""
+        transport = scripted(reply(202, FIRST), reply(202, {"Location": "https://evil.example.com/u"}), reply(204))
+
+        with pytest.raises(ProtocolError):
+            put(transport, chunk=4)
+
+        assert asked(transport)[2] == f"DELETE {HOME}/u/1"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0-9", 10),
+        ("bytes=0-9", 10),
+        ("bytes 0-9", 10),
+        ("0-0", 1),
+        ("1-9", None),
+        ("0-", None),
+        ("", None),
+        ("0--1", None),
+    ],
+)
+def test_ranges_are_read_as_registries_write_them(text: str, count: int | None) -> None:
+    """R-074."""
+    assert received(Headers([("Range", text)])) == count
+
+
+def test_an_odd_digest_is_encoded_in_the_query() -> None:
+    """R-010."""
+    assert closing_target("/u?a=b", Digest("a+b:c=")) == "/u?a=b&digest=a%2Bb:c%3D"

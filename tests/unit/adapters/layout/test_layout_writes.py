@@ -1,0 +1,535 @@
+"""Writes are verified, atomic, and keep what they do not know (R-006, R-309, R-313)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from registry_adapters.layout import LayoutCatalog
+from registry_core.content.source import ByteSource, BytesSource
+from registry_core.domain.annotations import REF_NAME
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_MANIFEST
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DigestMismatch,
+    Forbidden,
+    InvalidDocument,
+    LayoutError,
+    RegistryError,
+    SizeMismatch,
+    Unavailable,
+    Unsupported,
+)
+from registry_core.ports.repository import Repository
+from registry_core.scope import CancelScope, fail_after
+from registry_core.testing.content import image_manifest, index_manifest, push_image, put_blob
+from registry_core.testing.faults import HookedSource, altered, longer, raising, shorter
+
+NAME = RepositoryName("org/app")
+CONTENT = b"some content"
+DIGEST = Digest.of(CONTENT)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> LayoutCatalog:
+    return LayoutCatalog(tmp_path)
+
+
+@pytest.fixture
+def repository(catalog: LayoutCatalog) -> Repository:
+    return catalog.repository(NAME)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / NAME
+
+
+def _index(directory: Path) -> dict[str, Any]:
+    mapping: dict[str, Any] = json.loads((directory / "index.json").read_bytes())
+    return mapping
+
+
+def _files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+
+
+def _blob(directory: Path, digest: Digest = DIGEST) -> Path:
+    return directory / "blobs" / digest.algorithm / digest.encoded
+
+
+class TestBlobs:
+    @pytest.mark.parametrize(
+        ("source", "error"),
+        [
+            (altered(CONTENT), DigestMismatch),
+            (shorter(CONTENT), SizeMismatch),
+            (longer(CONTENT), SizeMismatch),
+            (raising(CONTENT, KeyError("broken")), KeyError),
+        ],
+    )
+    def test_a_failed_put_leaves_no_file(
+        self, repository: Repository, directory: Path, source: ByteSource, error: type[Exception]
+    ) -> None:
+        """R-006."""
+        with pytest.raises(error):
+            repository.blobs.put(DIGEST, len(CONTENT), source)
+
+        assert _files(directory) == set()
+
+    def test_an_interrupted_put_leaves_no_file(self, repository: Repository, directory: Path) -> None:
+        """R-006: whatever interrupts it."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            repository.blobs.put(DIGEST, len(CONTENT), HookedSource(CONTENT, interrupt))
+
+        assert _files(directory) == set()
+
+    def test_while_it_is_written_it_is_private_and_under_another_name(
+        self, repository: Repository, directory: Path
+    ) -> None:
+        """R-006."""
+        seen: list[tuple[str, int]] = []
+
+        def look() -> None:
+            files = list((directory / "blobs" / "sha256").iterdir())
+            seen.extend((file.name, stat.S_IMODE(file.stat().st_mode)) for file in files)
+
+        repository.blobs.put(DIGEST, len(CONTENT), HookedSource(CONTENT, look))
+
+        assert [mode for _, mode in seen] == [0o600]
+        assert seen[0][0] != DIGEST.encoded
+        assert os.listdir(directory / "blobs" / "sha256") == [DIGEST.encoded]
+
+    @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o644)])
+    def test_finished_files_obey_the_umask(
+        self, repository: Repository, directory: Path, umask: int, mode: int
+    ) -> None:
+        before = os.umask(umask)
+        try:
+            put_blob(repository, CONTENT)
+        finally:
+            os.umask(before)
+
+        assert stat.S_IMODE(_blob(directory).stat().st_mode) == mode
+        assert stat.S_IMODE((directory / "index.json").stat().st_mode) == mode
+
+    @pytest.mark.parametrize("wrong", [b"", b"other bytes!", b"longer than it should be"])
+    def test_a_file_is_not_trusted_by_its_name(self, repository: Repository, directory: Path, wrong: bytes) -> None:
+        """R-309: neither by its size."""
+        put_blob(repository, CONTENT)
+        _blob(directory).write_bytes(wrong)
+
+        put_blob(repository, CONTENT)
+
+        assert _blob(directory).read_bytes() == CONTENT
+
+    def test_what_is_there_is_not_written_again(self, repository: Repository, directory: Path) -> None:
+        put_blob(repository, CONTENT)
+        before = _blob(directory).stat()
+
+        repository.blobs.put(DIGEST, len(CONTENT), raising(CONTENT, KeyError("not to be read")))
+
+        assert os.path.samestat(before, _blob(directory).stat())
+
+    def test_a_mount_shares_the_file(self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository) -> None:
+        put_blob(repository, CONTENT)
+
+        mounted = catalog.repository(RepositoryName("other")).blobs.mount(DIGEST, NAME)
+
+        assert mounted is True
+        assert os.path.samestat(_blob(tmp_path / NAME).stat(), _blob(tmp_path / "other").stat())
+        assert os.listdir(tmp_path / "other" / "blobs" / "sha256") == [DIGEST.encoded]
+
+    def test_a_corrupt_blob_is_not_mounted(
+        self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository
+    ) -> None:
+        """R-309."""
+        put_blob(repository, CONTENT)
+        _blob(tmp_path / NAME).write_bytes(b"wrong bytes!")
+
+        mounted = catalog.repository(RepositoryName("other")).blobs.mount(DIGEST, NAME)
+
+        assert mounted is False
+        assert not _blob(tmp_path / "other").exists()
+
+    def test_a_mount_mends_what_is_corrupt_here(
+        self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository
+    ) -> None:
+        """R-309."""
+        other = catalog.repository(RepositoryName("other"))
+        put_blob(repository, CONTENT)
+        put_blob(other, CONTENT)
+        _blob(tmp_path / "other").write_bytes(b"wrong bytes!")
+
+        assert other.blobs.mount(DIGEST, NAME) is True
+
+        assert _blob(tmp_path / "other").read_bytes() == CONTENT
+
+    def test_a_blob_that_is_swapped_before_it_is_mounted_is_not_taken(
+        self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-309: only the very file that was verified."""
+        put_blob(repository, CONTENT)
+        really_link = os.link
+
+        def swapping(source: str, target: str, **where: Any) -> None:
+            (tmp_path / "other bytes").write_bytes(b"wrong bytes!")
+            os.replace(tmp_path / "other bytes", _blob(tmp_path / NAME))
+            really_link(source, target, **where)
+
+        monkeypatch.setattr(os, "link", swapping)
+
+        assert catalog.repository(RepositoryName("other")).blobs.mount(DIGEST, NAME) is False
+
+        assert os.listdir(tmp_path / "other" / "blobs" / "sha256") == []
+
+    def test_a_mount_that_the_disk_cannot_do_is_said_so(
+        self, catalog: LayoutCatalog, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_blob(repository, CONTENT)
+
+        def link(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, "another disk")
+
+        monkeypatch.setattr(os, "link", link)
+
+        assert catalog.repository(RepositoryName("other")).blobs.mount(DIGEST, NAME) is False
+
+    @pytest.mark.parametrize(
+        ("code", "error"),
+        [(errno.ENOSPC, Unavailable), (errno.EACCES, Forbidden), (errno.EROFS, Unsupported), (errno.EIO, Unavailable)],
+    )
+    def test_what_the_disk_says_is_an_error_of_the_library(
+        self,
+        repository: Repository,
+        directory: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        code: int,
+        error: type[RegistryError],
+    ) -> None:
+        def write(*_: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "write", write)
+
+        with pytest.raises(error, match=DIGEST):
+            put_blob(repository, CONTENT)
+
+        assert _files(directory) == set()
+
+    def test_a_directory_that_is_swapped_on_the_way_is_noticed(
+        self, tmp_path: Path, repository: Repository, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-310: looking first is not enough."""
+        put_blob(repository, CONTENT)
+        really_open = os.open
+
+        def swapping(name: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if name == "blobs":
+                (directory / "blobs").rename(tmp_path / "outside")
+                (directory / "blobs").symlink_to(tmp_path / "outside")
+            return really_open(name, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", swapping)
+
+        with pytest.raises(LayoutError):
+            repository.blobs.open(DIGEST)
+
+
+class TestIndex:
+    def test_unknown_fields_survive_every_edit(self, repository: Repository, directory: Path) -> None:
+        """R-313."""
+        push_image(repository, "one", tags=["v1"])
+        mapping = _index(directory)
+        mapping |= {"x-field": {"deep": [1, 2.5, None, "ü"]}, "annotations": {"owner": "me"}}
+        mapping["manifests"][0] |= {"x-entry": True, "platform": {"os": "linux", "architecture": "amd64"}}
+        mapping["manifests"][0]["annotations"]["note"] = "kept"
+        (directory / "index.json").write_text(json.dumps(mapping))
+
+        two = push_image(repository, "two", tags=["v1", "v2"])
+        repository.manifests.untag(Tag("v2"))
+        repository.manifests.delete(two.digest)
+
+        after = _index(directory)
+        assert {key: after[key] for key in after if key != "manifests"} == {
+            key: mapping[key] for key in mapping if key != "manifests"
+        }
+        assert after["manifests"] == [mapping["manifests"][0] | {"annotations": {"note": "kept"}}]
+
+    def test_the_same_puts_give_the_same_bytes(self, tmp_path: Path) -> None:
+        """R-313: whatever order a set of tags has."""
+        written = set()
+        for name, tags in (("a", ["x", "y", "z"]), ("b", ["z", "x", "y"])):
+            repository = LayoutCatalog(tmp_path).repository(RepositoryName(name))
+            push_image(repository, "one", tags=tags)
+            push_image(repository, "two", tags=["y"])
+            written.add((tmp_path / name / "index.json").read_bytes())
+
+        assert len(written) == 1
+
+    def test_a_moved_tag_leaves_its_manifest_an_entry(self, repository: Repository, directory: Path) -> None:
+        first = push_image(repository, "one", tags=["v1"])
+        second = push_image(repository, "two", tags=["v1"])
+
+        entries = _index(directory)["manifests"]
+
+        assert [(entry["digest"], entry.get("annotations")) for entry in entries] == [
+            (first.digest, None),
+            (second.digest, {REF_NAME: "v1"}),
+        ]
+
+    def test_a_tag_that_goes_to_and_fro_leaves_no_heap_of_entries(
+        self, repository: Repository, directory: Path
+    ) -> None:
+        for _ in range(3):
+            push_image(repository, "one", tags=["v1", "v2"])
+            push_image(repository, "two", tags=["v1", "v2"])
+
+        assert len(_index(directory)["manifests"]) == 3
+
+    def test_several_tags_are_several_entries(self, repository: Repository, directory: Path) -> None:
+        """R-304: one name an entry is what other tools look for."""
+        push_image(repository, "one", tags=["v1", "v2"])
+
+        entries = _index(directory)["manifests"]
+
+        assert [entry["annotations"] for entry in entries] == [{REF_NAME: "v1"}, {REF_NAME: "v2"}]
+        assert len({entry["digest"] for entry in entries}) == 1
+
+    def test_a_put_that_changes_nothing_writes_nothing(self, repository: Repository, directory: Path) -> None:
+        push_image(repository, "one", tags=["v1"])
+
+        # Held open, so that no new file can be given its number.
+        with (directory / "index.json").open() as before:
+            push_image(repository, "one", tags=["v1"])
+            push_image(repository, "one")
+
+            assert os.path.samestat(os.fstat(before.fileno()), (directory / "index.json").stat())
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schemaVersion":2,"config":{},"layers":[]}', b"\xff"])
+    def test_what_is_no_manifest_leaves_nothing(self, repository: Repository, directory: Path, content: bytes) -> None:
+        with pytest.raises(InvalidDocument):
+            repository.manifests.put(RawManifest(OCI_MANIFEST, content), tags=[Tag("v1")])
+
+        assert not directory.exists()
+
+    def test_a_corrupt_manifest_is_written_anew(self, repository: Repository, directory: Path) -> None:
+        """R-309."""
+        manifest = push_image(repository, "one", tags=["v1"])
+        _blob(directory, manifest.digest).write_bytes(manifest.content[:-1] + b"?")
+
+        repository.manifests.put(manifest)
+
+        assert repository.manifests.get(Tag("v1")) == manifest
+
+    def test_a_failed_write_of_the_index_keeps_the_old_one(
+        self, repository: Repository, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-313."""
+        one = push_image(repository, "one", tags=["v1"])
+        two = push_image(repository, "two")
+        before = (directory / "index.json").read_bytes()
+        replace = os.replace
+
+        def failing(source: str, target: str, **where: Any) -> None:
+            if target == "index.json":
+                raise OSError(errno.ENOSPC, "full")
+            replace(source, target, **where)
+
+        monkeypatch.setattr(os, "replace", failing)
+        with pytest.raises(Unavailable):
+            repository.manifests.put(two, tags=[Tag("v1")])
+
+        assert (directory / "index.json").read_bytes() == before
+        assert repository.manifests.get(Tag("v1")) == one
+        assert not [name for name in _files(directory) if name.endswith(".tmp")]
+
+    def test_files_reach_the_disk_before_their_names(
+        self, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-006: else a power cut leaves names without content."""
+        steps: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def recorded_fsync(descriptor: int) -> None:
+            steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+            fsync(descriptor)
+
+        def recorded_replace(source: str, target: str, **where: Any) -> None:
+            steps.append("rename")
+            replace(source, target, **where)
+
+        put_blob(repository, b"first, so that there is a layout")
+        monkeypatch.setattr(os, "fsync", recorded_fsync)
+        monkeypatch.setattr(os, "replace", recorded_replace)
+        put_blob(repository, CONTENT)
+
+        assert steps == ["file", "rename", "directory"]
+
+    def test_without_fsync_nothing_waits_for_the_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fsync(_: int) -> None:
+            raise AssertionError("fsync was called")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+        manifest = push_image(LayoutCatalog(tmp_path, fsync=False).repository(NAME), "one", tags=["v1"])
+
+        assert LayoutCatalog(tmp_path).repository(NAME).manifests.get(Tag("v1")) == manifest
+
+
+class TestLock:
+    def test_a_deadline_ends_the_wait(self, repository: Repository, directory: Path) -> None:
+        """R-313."""
+        manifest = push_image(repository, "one")
+
+        with FileLock(directory / ".ociport.lock"), pytest.raises(DeadlineExceeded):
+            _in_a_thread(lambda: _within(0.05, lambda: repository.manifests.put(manifest, tags=[Tag("late")])))
+
+        assert list(repository.manifests.tags()) == []
+
+    def test_a_cancelled_scope_ends_the_wait(self, repository: Repository, directory: Path) -> None:
+        manifest = push_image(repository, "one")
+        scope = CancelScope()
+
+        def put() -> None:
+            with scope:
+                started.set()
+                repository.manifests.put(manifest, tags=[Tag("late")])
+
+        started = threading.Event()
+
+        def cancel() -> None:
+            started.wait(10)
+            scope.cancel()
+
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        with FileLock(directory / ".ociport.lock"), pytest.raises(Cancelled):
+            _in_a_thread(put)
+        canceller.join()
+
+        assert list(repository.manifests.tags()) == []
+
+    def test_readers_do_not_wait(self, repository: Repository, directory: Path) -> None:
+        """Neither do writers of blobs."""
+        manifest = push_image(repository, "one", tags=["v1"])
+
+        with FileLock(directory / ".ociport.lock"), fail_after(5):
+            assert repository.manifests.get(Tag("v1")) == manifest
+            assert list(repository.manifests.tags()) == ["v1"]
+            put_blob(repository, CONTENT)
+
+    def test_a_put_waits_for_its_turn(self, repository: Repository, directory: Path) -> None:
+        manifest = push_image(repository, "one")
+        writer = threading.Thread(target=lambda: repository.manifests.put(manifest, tags=[Tag("v1")]))
+
+        with FileLock(directory / ".ociport.lock"):
+            writer.start()
+            writer.join(0.05)
+            during = list(repository.manifests.tags())
+        writer.join(10)
+
+        assert during == []
+        assert list(repository.manifests.tags()) == ["v1"]
+
+
+def _in_a_thread(work: Callable[[], object]) -> None:
+    """Run something in another thread, since a thread that holds a lock cannot wait for it; its error comes home."""
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    thread.join(30)
+    for error in errors:
+        raise error
+
+
+def _within(seconds: float, work: Callable[[], object]) -> None:
+    with fail_after(seconds):
+        work()
+
+
+class TestReferrers:
+    def test_a_list_under_a_fallback_tag_is_followed(self, repository: Repository, directory: Path) -> None:
+        """R-306: that is how other tools keep them."""
+        subject = push_image(repository, "subject", tags=["v1"])
+        config = b"{}"
+        put_blob(repository, config)
+        about = image_manifest(
+            config, artifactType="application/vnd.example", subject={
+                "mediaType": OCI_MANIFEST, "digest": str(subject.digest), "size": len(subject.content),
+            },
+        )  # fmt: skip
+        put_blob(repository, about.content)
+        listing = index_manifest([about.descriptor])
+        repository.manifests.put(listing, tags=[Tag(subject.digest.replace(":", "-"))])
+
+        found = list(repository.manifests.referrers(subject.digest))
+
+        assert [(entry.digest, entry.artifact_type) for entry in found] == [(about.digest, "application/vnd.example")]
+
+    def test_a_referrer_that_several_ways_lead_to_is_listed_once(self, repository: Repository) -> None:
+        """R-025."""
+        subject = push_image(repository, "subject")
+        pointer = {"mediaType": OCI_MANIFEST, "digest": str(subject.digest), "size": len(subject.content)}
+        about = push_image(repository, "about", tags=["a", "b"], subject=pointer)
+        repository.manifests.put(index_manifest([about.descriptor]), tags=[Tag("c")])
+
+        assert [entry.digest for entry in repository.manifests.referrers(subject.digest)] == [about.digest]
+
+    def test_a_lying_list_does_not_make_a_referrer(self, repository: Repository) -> None:
+        """R-025: only what a manifest says itself counts."""
+        subject = push_image(repository, "subject")
+        other = push_image(repository, "other")
+        listing = index_manifest([other.descriptor])
+        repository.manifests.put(listing, tags=[Tag(subject.digest.replace(":", "-"))])
+
+        assert list(repository.manifests.referrers(subject.digest)) == []
+
+
+def test_a_source_is_not_read_in_vain(repository: Repository) -> None:
+    """R-002: what could not be verified is refused first."""
+    with pytest.raises(Unsupported):
+        repository.blobs.put(Digest("md5:abc"), 3, raising(b"abc", KeyError("read")))
+
+
+def test_bytes_are_kept_as_they_came(repository: Repository, directory: Path) -> None:
+    """R-026."""
+    content = b' {"schemaVersion" : 2,\n"manifests":[ ], "x":1.50 }\n'
+    manifest = RawManifest("application/vnd.oci.image.index.v1+json", content)
+
+    descriptor = repository.manifests.put(manifest, tags=[Tag("v1")])
+
+    assert _blob(directory, descriptor.digest).read_bytes() == content
+    assert repository.manifests.get(Tag("v1")).content == content
+
+
+def test_an_empty_blob_is_a_blob(repository: Repository) -> None:
+    digest = Digest.of(b"")
+
+    repository.blobs.put(digest, 0, BytesSource(b""))
+
+    assert repository.blobs.stat(digest) == 0

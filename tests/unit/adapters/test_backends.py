@@ -1,0 +1,261 @@
+"""Backends by URL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
+from registry_adapters.backends import open_http
+from registry_core.domain.access import Basic, RegistryToken
+from registry_core.errors import ConfigError, InvalidName
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "registry"),
+    [
+        ("https://registry.example.com", {}, "registry.example.com"),
+        ("https://registry.example.com:5000/", {}, "registry.example.com:5000"),
+        ("HTTPS://Registry.Example.com", {}, "registry.example.com"),
+        ("registry.example.com", {}, "registry.example.com"),
+        ("registry.example.com:443", {}, "registry.example.com"),
+        ("registry.example.com:80", {}, "registry.example.com:80"),
+        ("localhost:5000", {}, "localhost:5000"),
+        ("http://registry.example.com", {}, "registry.example.com"),
+        ("http://registry.example.com:80", {}, "registry.example.com"),
+        ("http://registry.example.com:443", {"plain_http": True}, "registry.example.com:443"),
+        ("registry.example.com:80", {"plain_http": True}, "registry.example.com"),
+        ("https://[::1]:5000", {}, "[::1]:5000"),
+        ("[::1]:5000", {}, "[::1]:5000"),
+    ],
+)
+def test_a_registry_is_reached_over_http(url: str, settings: dict[str, Any], registry: str) -> None:
+    catalog = open_catalog(url, **settings)
+
+    assert isinstance(catalog, HttpCatalog)
+    assert catalog.registry == registry
+    catalog.close()
+
+
+@pytest.mark.parametrize("host", ["localhost:80", "127.0.0.1:80", "registry.example.com:80"])
+def test_plain_http_is_spoken_only_where_it_was_asked_for(host: str) -> None:
+    """R-041: port 80 is http's own, so the name shows which of the two it is."""
+    secure = open_catalog(host)
+    plain = open_catalog(f"http://{host}")
+
+    assert (secure.registry, plain.registry) == (host, host.removesuffix(":80"))
+    secure.close()
+    plain.close()
+
+
+def test_a_directory_is_a_layout(tmp_path: Path) -> None:
+    catalog = open_catalog(f"oci:{tmp_path}/images", fsync=False)
+
+    assert isinstance(catalog, LayoutCatalog)
+    assert catalog.registry == f"oci:{tmp_path}/images"
+    assert not (tmp_path / "images").exists()
+
+
+def test_each_memory_is_a_new_one() -> None:
+    first, second = open_catalog("memory:"), open_catalog("memory:")
+
+    assert isinstance(first, MemoryCatalog)
+    assert first.registry == "memory:"
+    assert first is not second
+
+
+@pytest.mark.parametrize(
+    ("url", "registry"),
+    [
+        ("registry.example.com/org/app", "registry.example.com/org/app"),
+        ("https://registry.example.com/org/app/", "registry.example.com/org/app"),
+        ("localhost:5000/app", "localhost:5000/app"),
+        ("registry.example.com", "registry.example.com"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_a_client_starts_at_the_path(url: str, registry: str) -> None:
+    client = open_client(url)
+
+    assert client.registry == registry
+    client.close()
+
+
+def test_a_path_that_is_no_repository_is_an_invalid_name() -> None:
+    with pytest.raises(InvalidName):
+        open_client("registry.example.com/Org/app:v1")
+
+
+def test_a_client_keeps_its_default_platform() -> None:
+    with pytest.raises(InvalidName):
+        open_client("memory:", default_platform="not a platform/at/all/x/y")
+
+
+def test_a_catalog_has_no_path() -> None:
+    with pytest.raises(ConfigError):
+        open_catalog("registry.example.com/org/app")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nowhere://registry.example.com", "foo:bar", "http:", "https://", "https:///x", "oci:", "oci://host/x", "a b"],
+)
+def test_what_names_no_backend_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_catalog(url)
+
+
+@pytest.mark.parametrize("url", ["memory:", "oci:images", "https://registry.example.com/org"])
+def test_the_opener_of_http_opens_registries_only(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_http(url)
+
+
+def test_an_unknown_scheme_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"http, https, memory, oci"):
+        open_catalog("nowhere://registry.example.com")
+
+
+@pytest.mark.parametrize("url", ["https://user:hunter2@registry.example.com", "user:hunter2@registry.example.com/app"])
+def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
+    """R-043."""
+    with pytest.raises(ConfigError) as caught:
+        open_client(url)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://registry.example.com?a=s3cret", "registry.example.com/app#s3cret"])
+def test_query_and_fragment_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_client(url)
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"), [("https://registry.example.com", True), ("http://registry.example.com", False)]
+)
+def test_a_setting_does_not_contradict_the_url(url: str, plain: bool) -> None:
+    with pytest.raises(ConfigError):
+        open_catalog(url, plain_http=plain)
+
+
+@pytest.mark.parametrize("url", ["registry.example.com", "oci:images", "memory:"])
+@pytest.mark.parametrize("opener", [open_catalog, open_client])
+def test_a_setting_that_the_backend_does_not_know_is_a_type_error_that_names_it(opener: Any, url: str) -> None:
+    with pytest.raises(TypeError, match="verify_tls"):
+        opener(url, verify_tls=False)
+
+
+@pytest.mark.parametrize("url", ["oci:images", "memory:"])
+def test_only_registries_know_auth(url: str) -> None:
+    with pytest.raises(TypeError, match="auth"):
+        open_catalog(url, auth=Basic("user", "word"))
+
+
+def test_auth_that_is_none_is_a_type_error() -> None:
+    auth: Any = ("user", "hunter2")
+
+    with pytest.raises(TypeError, match="tuple"):
+        open_catalog("registry.example.com", auth=auth)
+
+
+@pytest.mark.parametrize("auth", [Basic("user", "word"), RegistryToken("abc")])
+def test_a_credential_is_accepted(auth: Basic | RegistryToken) -> None:
+    catalog = open_catalog("registry.example.com", auth=auth)
+
+    assert catalog.registry == "registry.example.com"
+    catalog.close()
+
+
+@pytest.mark.parametrize("settings", [{"read_timeout": -1}, {"tls_verify": "no"}, {"max_connections": 0}])
+def test_settings_that_cannot_work_are_a_config_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        open_catalog("registry.example.com", **settings)
+
+
+OPENER = """
+from registry_adapters.memory import MemoryCatalog
+
+def open_mine(url, *, auth=None, colour="red"):
+    return MemoryCatalog(f"{url}#{colour}")
+
+def open_nothing(url, *, auth=None):
+    return object()
+"""
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution that registers backends, as an installer leaves it behind."""
+    (tmp_path / "mine_backend.py").write_text(OPENER)
+    metadata = tmp_path / "mine-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[ociport.backends]\n"
+        "mine = mine_backend:open_mine\n"
+        "nothing = mine_backend:open_nothing\n"
+        "broken = mine_backend:absent\n"
+        "memory = mine_backend:open_mine\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("third_party")
+class TestThirdParty:
+    @pytest.mark.parametrize("url", ["mine:place", "mine://place/deep"])
+    def test_its_scheme_opens_its_backend_with_its_settings(self, url: str) -> None:
+        assert open_catalog(url, colour="blue").registry == f"{url}#blue"
+
+    def test_its_scheme_opens_a_client_too(self) -> None:
+        client = open_client("mine:place")
+
+        assert client.registry.startswith("mine:place#red")
+        client.close()
+
+    def test_a_setting_that_it_does_not_know_is_a_type_error(self) -> None:
+        with pytest.raises(TypeError, match="taste"):
+            open_catalog("mine:place", taste="sweet")
+
+    def test_it_cannot_take_over_a_scheme_of_ours(self) -> None:
+        assert open_catalog("memory:").registry == "memory:"
+
+    @pytest.mark.parametrize("url", ["broken:x", "nothing:x"])
+    def test_one_that_cannot_be_loaded_or_gives_no_catalog_is_a_config_error(self, url: str) -> None:
+        with pytest.raises(ConfigError):
+            open_catalog(url)
+
+    def test_it_is_listed_among_the_known(self) -> None:
+        with pytest.raises(ConfigError, match="mine"):
+            open_catalog("nowhere://x")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_no_backend() -> None:
+    code = "import sys, registry_adapters; print({'urllib3', 'ssl', 'filelock'} & set(sys.modules))"
+
+    assert run(code) == "set()"
+
+
+def test_a_backend_in_memory_loads_no_http() -> None:
+    code = "import sys, registry_adapters; registry_adapters.open_catalog('memory:'); print('urllib3' in sys.modules)"
+
+    assert run(code) == "False"
+
+
+def test_the_package_lists_its_names() -> None:
+    import registry_adapters
+
+    assert set(registry_adapters.__all__) <= set(dir(registry_adapters))
+    with pytest.raises(AttributeError, match="nonsense"):
+        registry_adapters.nonsense  # noqa: B018

@@ -1,0 +1,250 @@
+"""The library wired for dependency-injector."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dependency_injector import containers, providers
+
+from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog
+from registry_adapters.container import RegistryContainer, close, configured, validated
+from registry_adapters.keychains import StaticKeychain
+from registry_core.client import RegistryClient
+from registry_core.domain.access import Basic
+from registry_core.errors import ConfigError
+from registry_core.ports.catalog import Catalog
+
+MEMORY: dict[str, Any] = {"backend": "memory"}
+HTTP: dict[str, Any] = {"backend": "http", "http": {"registry": "registry.example.com"}}
+
+
+class Application(containers.DeclarativeContainer):
+    """A host that embeds ours."""
+
+    config = providers.Configuration(strict=True)
+    keychain = providers.Object(StaticKeychain({"registry.example.com": Basic("user", "word")}))
+    registry = providers.Container(RegistryContainer, config=config.registry, keychain=keychain)
+    greeting = providers.Factory("{0.registry}".format, registry.client)
+
+
+class TestBackends:
+    def test_http(self) -> None:
+        container = configured({"backend": "http", "http": {"registry": "localhost:80", "plain_http": True}})
+
+        catalog = container.catalog()
+
+        assert isinstance(catalog, HttpCatalog)
+        assert catalog.registry == "localhost"
+        close(container)
+
+    def test_layout(self, tmp_path: Path) -> None:
+        container = configured({"backend": "layout", "layout": {"root": str(tmp_path)}})
+
+        assert isinstance(container.catalog(), LayoutCatalog)
+        assert container.catalog().registry == f"oci:{tmp_path}"
+        close(container)
+
+    def test_memory(self) -> None:
+        container = configured(MEMORY)
+
+        assert isinstance(container.catalog(), MemoryCatalog)
+
+    @pytest.mark.parametrize("backend", ["memory", "layout", "http"])
+    def test_each_makes_clients(self, backend: str, tmp_path: Path) -> None:
+        container = configured({**HTTP, "layout": {"root": str(tmp_path)}, "backend": backend})
+
+        client = container.client()
+
+        assert isinstance(client, RegistryClient)
+        assert client.registry == container.catalog().registry
+        close(container)
+
+    def test_nothing_is_undefined(self) -> None:
+        configured(MEMORY).check_dependencies()
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("mapping", "word"),
+        [
+            ({}, "backend"),
+            ({"backend": "tape"}, "tape"),
+            ({"backend": "http"}, "http"),
+            ({"backend": "layout"}, "layout"),
+            ({"backend": "http", "http": {}}, "registry"),
+            ({"backend": "http", "http": {"registry": "https://registry.example.com"}}, "host"),
+            ({"backend": "http", "http": {"registry": "r", "tls_verfy": False}}, "tls_verfy"),
+            ({"backend": "http", "http": {"registry": "r", "read_timeout": "soon"}}, "read_timeout"),
+            ({"backend": "http", "http": {"registry": "r", "read_timeout": -1}}, "read_timeout"),
+            ({"backend": "layout", "layout": {"root": ""}}, "root"),
+            ({"backend": "layout", "layout": {"root": "x", "colour": "red"}}, "colour"),
+            ({"backend": "memory", "colour": "red"}, "colour"),
+            (None, "object"),
+        ],
+    )
+    def test_a_mistake_is_a_config_error_that_names_it(self, mapping: Any, word: str) -> None:
+        with pytest.raises(ConfigError, match=word):
+            configured(mapping)
+
+    def test_text_from_the_environment_will_do(self) -> None:
+        settings = validated(
+            {
+                "backend": "http",
+                "http": {
+                    "registry": "r",
+                    "plain_http": "true",
+                    "tls_verify": "false",
+                    "read_timeout": "2.5",
+                    "retries": "1",
+                },
+            }
+        )
+
+        assert settings.http is not None
+        assert (settings.http.plain_http, settings.http.tls_verify) == (True, False)
+        assert (settings.http.read_timeout, settings.http.retries) == (2.5, 1)
+
+    def test_a_mistake_does_not_repeat_the_proxys_password(self) -> None:
+        """R-043."""
+        mapping = {"backend": "http", "http": {"registry": "r", "proxy": "ftp://user:hunter2@proxy"}}
+
+        with pytest.raises(ConfigError) as caught:
+            validated(mapping)
+
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_container_that_was_never_configured_says_so(self) -> None:
+        with pytest.raises(ConfigError, match="backend"):
+            RegistryContainer().catalog()
+
+    @pytest.mark.parametrize("backend", ["http", "layout"])
+    def test_a_backend_without_its_section_says_so_when_taken_directly(self, backend: str) -> None:
+        container = configured(MEMORY)
+
+        with pytest.raises(ConfigError, match=backend):
+            container.providers[backend]()
+
+    def test_a_mistake_in_an_embedded_configuration_is_found_as_well(self) -> None:
+        application = Application()
+        application.config.from_dict({"registry": {"backend": "tape"}})
+
+        with pytest.raises(ConfigError, match="tape"):
+            application.registry.catalog()
+
+
+class TestSharing:
+    def test_sixteen_threads_get_one_catalog(self) -> None:
+        container = configured(HTTP)
+        start = threading.Barrier(16)
+
+        def take(_: int) -> Catalog:
+            start.wait(30)
+            catalog: Catalog = container.catalog()
+            return catalog
+
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(take, range(16)))
+
+        assert len({id(catalog) for catalog in found}) == 1
+        close(container)
+
+    def test_two_containers_share_nothing(self) -> None:
+        assert configured(MEMORY).catalog() is not configured(MEMORY).catalog()
+
+
+class TestOverriding:
+    def test_a_catalog_put_in_holds_at_once_and_until_it_is_taken_out(self) -> None:
+        container = configured(HTTP)
+        fake = MemoryCatalog("memory:fake")
+        before = container.client().registry
+
+        with container.catalog.override(providers.Object(fake)):
+            during = container.client().registry
+
+        assert (before, during, container.client().registry) == (
+            "registry.example.com",
+            "memory:fake",
+            "registry.example.com",
+        )
+        close(container)
+
+    def test_an_override_stays_in_its_container(self) -> None:
+        first, second = configured(MEMORY), configured(MEMORY)
+
+        with first.catalog.override(providers.Object(MemoryCatalog("memory:fake"))):
+            assert second.client().registry == "memory:"
+
+    def test_the_keychain_can_be_a_credential(self) -> None:
+        container = configured(HTTP)
+
+        with container.keychain.override(providers.Object(Basic("user", "word"))):
+            assert container.catalog().registry == "registry.example.com"
+        close(container)
+
+
+class TestEmbedding:
+    def test_a_host_application_embeds_it(self) -> None:
+        application = Application()
+        application.config.from_dict({"registry": HTTP})
+
+        assert application.greeting() == "registry.example.com"
+        close(application.registry())
+
+    def test_the_hosts_tests_put_a_fake_in(self) -> None:
+        application = Application()
+        application.config.from_dict({"registry": HTTP})
+
+        with application.registry.catalog.override(providers.Object(MemoryCatalog("memory:fake"))):
+            assert application.greeting() == "memory:fake"
+
+    def test_nothing_of_the_host_is_undefined(self) -> None:
+        application = Application()
+
+        application.check_dependencies()
+
+
+class TestClosing:
+    def test_what_was_built_is_closed_and_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed: list[Catalog] = []
+        real = HttpCatalog.close
+
+        def close_and_note(catalog: HttpCatalog) -> None:
+            closed.append(catalog)
+            real(catalog)
+
+        monkeypatch.setattr(HttpCatalog, "close", close_and_note)
+        container = configured(HTTP)
+        catalog = container.catalog()
+
+        close(container)
+
+        assert closed == [catalog]
+        assert container.catalog() is not catalog
+        close(container)
+
+    def test_closing_twice_or_unused_does_no_harm(self) -> None:
+        container = configured(HTTP)
+
+        close(container)
+        close(container)
+
+        assert container.catalog().registry == "registry.example.com"
+        close(container)
+
+    def test_what_overrides_is_left_to_its_owner(self) -> None:
+        closed: list[str] = []
+
+        class Fake(MemoryCatalog):
+            def close(self) -> None:
+                closed.append("fake")
+
+        container = configured(MEMORY)
+        with container.catalog.override(providers.Object(Fake())):
+            container.client()
+            close(container)
+
+        assert closed == []

@@ -1,0 +1,151 @@
+"""Upload sessions: bounded in number, age and traces."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from registry_adapters.wsgi.messages import Body
+from registry_adapters.wsgi.problems import Refusal
+from registry_adapters.wsgi.sessions import UploadSessions
+from registry_core import RepositoryName
+
+NAME = RepositoryName("org/app")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Slow(io.BytesIO):
+    """Comes byte by byte."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(1)
+
+
+def body(content: bytes) -> Body:
+    return Body({"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))})
+
+
+def test_there_are_no_more_than_allowed(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path, limit=2)
+    first = sessions.start(NAME)
+    sessions.start(NAME)
+
+    with pytest.raises(Refusal) as caught:
+        sessions.start(NAME)
+
+    assert caught.value.status == 429
+    sessions.end(first)
+    sessions.start(NAME)
+    sessions.close()
+
+
+def test_an_idle_session_is_forgotten_with_its_file(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
+    session = sessions.start(NAME)
+    clock.now += 61
+
+    with pytest.raises(Refusal) as caught:
+        sessions.find(NAME, session.identity)
+
+    assert caught.value.status == 404
+    assert not session.path.exists()
+    sessions.close()
+
+
+def test_a_session_in_use_is_not_idle(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
+    session = sessions.start(NAME)
+
+    with session.held():
+        clock.now += 61
+        found = sessions.find(NAME, session.identity)
+
+    assert found is session
+    assert sessions.find(NAME, session.identity) is session
+    sessions.close()
+
+
+def test_using_a_session_keeps_it(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
+    session = sessions.start(NAME)
+    clock.now += 50
+    with session.held():
+        session.append(body(b"x"))
+    clock.now += 50
+
+    found = sessions.find(NAME, session.identity)
+
+    assert found is session
+    sessions.close()
+
+
+def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path)
+    session = sessions.start(NAME)
+
+    with session.held(), pytest.raises(Refusal) as caught, session.held(patience=0):
+        session.append(body(b"never"))
+
+    assert caught.value.status == 503
+    assert session.size == 0
+    sessions.close()
+
+
+def test_closing_leaves_no_trace(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path)
+    session = sessions.start(NAME)
+    with session.held():
+        session.append(body(b"content"))
+    assert session.path.read_bytes() == b"content"
+
+    sessions.close()
+
+    assert list(tmp_path.iterdir()) == []
+    assert len(sessions) == 0
+
+
+def test_dropping_leaves_no_trace(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path)
+    sessions.start(NAME)
+
+    del sessions
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path)
+    session = sessions.start(NAME)
+    short = Body({"wsgi.input": io.BytesIO(b"half"), "CONTENT_LENGTH": "8"})
+
+    with session.held(), pytest.raises(Refusal):
+        session.append(short)
+
+    assert (session.size, session.path.read_bytes()) == (4, b"half")
+    sessions.close()
+
+
+def test_nothing_is_kept_of_a_chunk_that_turns_out_too_long(tmp_path: Path) -> None:
+    sessions = UploadSessions(tmp_path)
+    session = sessions.start(NAME)
+
+    with session.held():
+        session.append(body(b"kept"))
+        with pytest.raises(Refusal):
+            session.append(Body({"wsgi.input": Slow(b"too long"), "CONTENT_LENGTH": "8"}), limit=5)
+        session.append(body(b"!"))
+
+    assert (session.size, session.path.read_bytes()) == (5, b"kept!")
+    sessions.close()

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from registry_core.domain import wire
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.media_types import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+)
+from registry_core.errors import (
+    DigestMismatch,
+    InvalidDocument,
+    NotAnImage,
+    NotAnIndex,
+    SizeMismatch,
+    Unsupported,
+)
+
+SHA = "sha256:" + "a" * 64
+
+
+def part(media_type: str = OCI_CONFIG, **more: object) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": SHA, "size": 7} | more
+
+
+def image(**more: object) -> bytes:
+    return json.dumps({"schemaVersion": 2, "config": part(), "layers": [part(OCI_LAYER)]} | more).encode()
+
+
+def index(**more: object) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": [part(OCI_MANIFEST)]} | more).encode()
+
+
+@pytest.mark.parametrize("size", [True, False, -1, 2**63, 10**30, 1.0, 1.5, "1", None, [1]])
+def test_a_size_is_a_natural_number_below_two_to_the_63(size: object) -> None:
+    """R-008."""
+    with pytest.raises(InvalidDocument):
+        wire.lift(part(size=size), Descriptor)
+
+
+@pytest.mark.parametrize("size", [0, 2**63 - 1])
+def test_every_other_size_is_taken(size: int) -> None:
+    """R-008."""
+    assert wire.lift(part(size=size), Descriptor).size == size
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mediaType": 5},
+        {"digest": "sha256:abc"},
+        {"digest": 5},
+        {"annotations": {"a": 1}},
+        {"annotations": ["a"]},
+        {"urls": [None]},
+        {"urls": "https://a.example"},
+        {"data": "not base64!"},
+        {"data": 5},
+        {"platform": "linux/amd64"},
+    ],
+)
+def test_a_descriptor_of_another_shape_is_refused(more: dict[str, object]) -> None:
+    """R-008."""
+    with pytest.raises(InvalidDocument):
+        wire.lift(part() | more, Descriptor)
+
+
+def test_null_counts_as_absent() -> None:
+    document = part(annotations=None, urls=None, data=None, platform=None, artifactType=None)
+
+    assert wire.lift(document, Descriptor) == wire.lift(part(), Descriptor)
+
+
+def test_descriptors_do_not_share_their_annotations() -> None:
+    one, other = wire.lift(part(), Descriptor), wire.lift(part(), Descriptor)
+
+    one.annotations["a"] = "b"
+
+    assert other.annotations == {}
+
+
+def test_descriptors_can_be_hashed() -> None:
+    assert len({wire.lift(part(), Descriptor), wire.lift(part(annotations={}), Descriptor)}) == 1
+
+
+def test_embedded_data_is_handed_out_once_verified() -> None:
+    """R-009."""
+    data = b"{}"
+    document = {
+        "mediaType": "a/b",
+        "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "size": 2,
+        "data": base64.b64encode(data).decode(),
+    }
+
+    assert wire.lift(document, Descriptor).embedded() == data
+    assert wire.lift(part(), Descriptor).embedded() is None
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "error"),
+    [(b"lie", 3, DigestMismatch), (b"lie", 2, SizeMismatch), (b"", 3, SizeMismatch)],
+)
+def test_embedded_data_that_is_not_the_content_is_never_handed_out(
+    data: bytes, size: int, error: type[Exception]
+) -> None:
+    """R-009."""
+    descriptor = Descriptor(media_type="a/b", digest=Digest(SHA), size=size, data=data)
+
+    with pytest.raises(error):
+        descriptor.embedded()
+
+
+def test_embedded_data_under_an_unverifiable_digest_is_never_handed_out() -> None:
+    """R-002, R-009."""
+    descriptor = Descriptor(media_type="a/b", digest=Digest("md5:abc"), size=1, data=b"a")
+
+    with pytest.raises(Unsupported):
+        descriptor.embedded()
+
+
+@pytest.mark.parametrize(
+    ("content", "claimed", "expected"),
+    [
+        (image(mediaType=OCI_MANIFEST), OCI_MANIFEST, OCI_MANIFEST),
+        (image(mediaType=OCI_MANIFEST), f"{OCI_MANIFEST}; charset=utf-8", OCI_MANIFEST),
+        (image(mediaType=DOCKER_MANIFEST), "", DOCKER_MANIFEST),
+        (image(mediaType=DOCKER_MANIFEST), "Application/JSON", DOCKER_MANIFEST),
+        (image(), OCI_MANIFEST.upper(), OCI_MANIFEST),
+        (image(), "", OCI_MANIFEST),
+        (index(), "text/plain; charset=utf-8", OCI_INDEX),
+        (index(mediaType=None), "", OCI_INDEX),
+        (index(mediaType=DOCKER_INDEX), DOCKER_INDEX, DOCKER_INDEX),
+        (b'{"schemaVersion":2,"manifests":null}', "", OCI_INDEX),
+        (b'{"anything":1}', "application/vnd.acme.thing+json", "application/vnd.acme.thing+json"),
+        (b'{"mediaType":"application/vnd.acme.thing"}', "", "application/vnd.acme.thing"),
+    ],
+)
+def test_a_manifest_is_identified(content: bytes, claimed: str, expected: str) -> None:
+    """R-020, R-027, R-029."""
+    assert identify(content, claimed=claimed) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "claimed"),
+    [
+        (image(mediaType=OCI_MANIFEST), DOCKER_MANIFEST),
+        (index(mediaType=OCI_INDEX), OCI_MANIFEST),
+        (image(mediaType=5), ""),
+        (index(), OCI_MANIFEST),
+        (b'{"schemaVersion":2,"manifests":{}}', OCI_INDEX),
+        (b"{}", ""),
+        (b"{}", "application/json"),
+        (b"[]", OCI_INDEX),
+        (b'{"schemaVersion":true,"manifests":[]}', ""),
+    ],
+)
+def test_type_and_document_must_not_disagree(content: bytes, claimed: str) -> None:
+    """R-020, R-029."""
+    with pytest.raises(InvalidDocument):
+        identify(content, claimed=claimed)
+
+
+def test_the_type_that_a_descriptor_promised_wins_over_the_claim() -> None:
+    """R-020."""
+    assert identify(image(), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST) == OCI_MANIFEST
+    with pytest.raises(InvalidDocument):
+        identify(image(mediaType=DOCKER_MANIFEST), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST)
+
+
+@pytest.mark.parametrize("field", ["layers", "config", "fsLayers"])
+@pytest.mark.parametrize("claimed", ["", OCI_INDEX, OCI_MANIFEST, "application/vnd.acme.thing"])
+def test_nothing_is_an_image_and_an_index_at_once(field: str, claimed: str) -> None:
+    """R-021."""
+    with pytest.raises(InvalidDocument):
+        identify(index(**{field: None}), claimed=claimed)
+
+
+@pytest.mark.parametrize(
+    ("content", "claimed"),
+    [
+        (b'{"schemaVersion":1,"fsLayers":[]}', ""),
+        (b'{"schemaVersion":1}', "application/vnd.docker.distribution.manifest.v1+prettyjws"),
+        (b'{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}', ""),
+    ],
+)
+def test_schema_1_is_refused_as_unsupported(content: bytes, claimed: str) -> None:
+    """R-028."""
+    with pytest.raises(Unsupported):
+        identify(content, claimed=claimed)
+
+
+def test_what_nobody_knows_is_carried() -> None:
+    """R-027."""
+    content = image(future={"a": [1]}, artifactType="acme", config=part("acme/config", future=1))
+
+    manifest = RawManifest.of(content)
+
+    assert manifest.content == content
+    assert manifest.image.config.media_type == "acme/config"
+    assert manifest.mapping["future"] == {"a": [1]}
+
+
+def test_a_manifest_is_its_bytes() -> None:
+    """R-026."""
+    content = image() + b"\n  "
+
+    manifest = RawManifest.of(content)
+
+    assert manifest.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert manifest.descriptor == Descriptor(media_type=OCI_MANIFEST, digest=manifest.digest, size=len(content))
+    assert pickle.loads(pickle.dumps(manifest)) == manifest
+
+
+def test_parts_come_configuration_first() -> None:
+    manifest = RawManifest.of(image(subject=part(OCI_MANIFEST)))
+
+    assert [child.media_type for child in manifest.children] == [OCI_CONFIG, OCI_LAYER]
+    assert manifest.subject is not None
+
+
+def test_an_unknown_manifest_has_no_parts() -> None:
+    """R-027."""
+    manifest = RawManifest.of(b'{"layers":"x"}', claimed="acme/x")
+
+    assert manifest.children == ()
+    assert manifest.subject is None
+
+
+def test_the_wrong_view_is_refused() -> None:
+    with pytest.raises(NotAnIndex):
+        _ = RawManifest.of(image()).index
+    with pytest.raises(NotAnImage):
+        _ = RawManifest.of(index()).image

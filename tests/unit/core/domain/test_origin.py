@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_core.domain.origin import Origin, check_followable, redacted, resolve
+from registry_core.errors import InvalidName, ProtocolError
+
+BASE = "https://registry.example.com/v2/app/blobs/uploads/1?state=old"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "written"),
+    [
+        ("EXAMPLE.com", "example.com", 443, "https://example.com"),
+        ("example.com:443", "example.com", 443, "https://example.com"),
+        ("example.com:5000", "example.com", 5000, "https://example.com:5000"),
+        ("box", "box", 443, "https://box"),
+        ("[::1]:5000", "::1", 5000, "https://[::1]:5000"),
+        ("10.0.0.1", "10.0.0.1", 443, "https://10.0.0.1"),
+        ("1.example", "1.example", 443, "https://1.example"),
+    ],
+)
+def test_a_host_becomes_an_origin(text: str, host: str, port: int, written: str) -> None:
+    """R-011."""
+    origin = Origin.of(text)
+
+    assert (origin.host, origin.port, str(origin)) == (host, port, written)
+    assert Origin.of(origin.netloc) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "https://example.com",
+        "example.com/",
+        "user@example.com",
+        "user:secret@example.com",
+        "example.com\n",
+        "exa mple.com",
+        "example.com:",
+        "example.com:0",
+        "example.com:65536",
+        "example.com:x",
+        "example.com:\u0663",
+        "a..b",
+        "-a",
+        "a-",
+        "a_b",
+        "é.example",
+        "::1",
+        "[::1",
+        "[fe80::1%25eth0]",
+        "[1.2.3.4]",
+        "[::g]",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "0177.0.0.1",
+        "example.com?x",
+        "example.com#x",
+        "a" * 64,
+        "a." * 127 + "aa",
+    ],
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    """R-011, R-046: short and numeric spellings of addresses are no names."""
+    with pytest.raises(InvalidName):
+        Origin.of(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a.example/",
+        "javascript:alert(1)",
+        "https://user@a.example/",
+        "https://@a.example/",
+        "https://a.example:x/",
+        "https://a.example:99999/",
+        "https://a.example\\@b.example/",
+        "https://a.example/\r\nX: y",
+        "https://a.example/ b",
+        "https:///x",
+        "//a.example/",
+        "https://[::1",
+        "https://\u2100.example/",
+        "",
+    ],
+)
+def test_a_url_not_to_follow_is_refused(url: str) -> None:
+    """R-042."""
+    with pytest.raises(ProtocolError):
+        Origin.of_url(url)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("https://other.example/x?a=1", "https://other.example/x?a=1"),
+        ("//other.example/x", "https://other.example/x"),
+        ("/v2/x?_state=a%2Fb%3D&c=", "https://registry.example.com/v2/x?_state=a%2Fb%3D&c="),
+        ("2?q", "https://registry.example.com/v2/app/blobs/uploads/2?q"),
+        ("?state=new%zz", "https://registry.example.com/v2/app/blobs/uploads/1?state=new%zz"),
+        ("/x#part?y", "https://registry.example.com/x"),
+    ],
+)
+def test_every_form_of_location_is_resolved(target: str, expected: str) -> None:
+    """R-071: the query is kept byte for byte, the fragment goes."""
+    assert resolve(BASE, target) == expected
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", "javascript:alert(1)", "data:,x", "http:x", "file:///etc/passwd", "\\\\evil.example", "/a b", "/a\tb"],
+)
+def test_a_location_not_to_follow_is_refused(target: str) -> None:
+    """R-042, R-071."""
+    with pytest.raises(ProtocolError):
+        resolve(BASE, target)
+
+
+@given(st.text(alphabet="htps:/?#@[]\\.%a1 \n\u2100", max_size=25))
+def test_resolving_never_fails_with_anything_but_a_protocol_error(target: str) -> None:
+    try:
+        url = resolve(BASE, target)
+    except ProtocolError:
+        return
+
+    assert Origin.of_url(url).scheme in ("http", "https")
+    assert "#" not in url
+
+
+@given(st.text(max_size=40))
+def test_parsing_a_host_never_fails_with_anything_but_an_invalid_name(text: str) -> None:
+    try:
+        origin = Origin.of(text)
+    except InvalidName:
+        return
+
+    assert Origin.of(origin.netloc) == origin
+
+
+def test_nobody_is_followed_from_https_down_to_http() -> None:
+    """R-041."""
+    with pytest.raises(ProtocolError):
+        check_followable(Origin.of("a.example"), "http://a.example/")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.2",
+        "[::1]",
+        "10.1.2.3",
+        "192.168.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "[::ffff:10.0.0.1]",
+        "[fe80::1]",
+        "[::]",
+    ],
+)
+def test_a_public_registry_sends_nobody_to_an_internal_address(host: str) -> None:
+    """R-046."""
+    with pytest.raises(ProtocolError):
+        check_followable(Origin.of("registry.example.com"), f"https://{host}/x")
+
+
+def test_an_internal_registry_may_stay_among_its_own() -> None:
+    """R-046."""
+    home = Origin.of("10.0.0.1:5000", scheme="http")
+
+    target = check_followable(home, "http://10.0.0.2:9000/blob")
+
+    assert target == Origin("http", "10.0.0.2", 9000)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("localhost", True), ("127.9.9.9", True), ("[::1]", True), ("10.0.0.1", False)]
+)
+def test_this_machine_is_known_by_name_and_address(host: str, loopback: bool) -> None:
+    """R-041."""
+    assert Origin.of(host).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2@a.example/x",
+        "https://a.example/x?sig=hunter2",
+        "https://a.example/x#hunter2",
+        "https:user:hunter2@a.example",
+        "hunter2@[::1",
+    ],
+)
+def test_secrets_are_left_out_of_messages(url: str) -> None:
+    """R-043."""
+    assert "hunter2" not in redacted(url)
+
+
+def test_messages_hold_no_control_characters_and_are_short() -> None:
+    """R-043."""
+    text = redacted("https://a.example/\x1b[31m" + "x" * 9999)
+
+    assert text.isprintable()
+    assert len(text) <= 500

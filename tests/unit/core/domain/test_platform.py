@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_core.domain import wire
+from registry_core.domain.platform import Platform, best_match
+from registry_core.errors import InvalidName, InvalidValue
+
+PLATFORMS = st.builds(
+    Platform,
+    os=st.sampled_from(["linux", "windows", "darwin", "macOS", "plan9", "unknown", ""]),
+    architecture=st.sampled_from(["amd64", "x86_64", "arm64", "aarch64", "arm", "armhf", "riscv64", "unknown"]),
+    variant=st.sampled_from(["", "v1", "v2", "V3", "v6", "7", "v8", "8", "v8.1", "rva22", "."]),
+    os_version=st.sampled_from(["", "10.0", "10.0.1", "10.0.17763.1", "10.0.17763.2", "10.0.20348.1"]),
+)
+
+
+def chosen(wanted: str, *offers: str) -> str | None:
+    return best_match(Platform.parse(wanted), [(Platform.parse(offer), offer) for offer in offers])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/x86_64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/aarch64/8", "linux/arm64"),
+        ("arm64", "linux/arm64"),
+        ("linux/arm", "linux/arm/v7"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/armhf", "linux/arm/v7"),
+        ("linux/i386", "linux/386"),
+        ("macos/arm64", "darwin/arm64"),
+        ("LINUX/AMD64", "linux/amd64"),
+        ("windows/amd64,osver=10.0.17763.1", "windows/amd64,osver=10.0.17763.1"),
+    ],
+)
+def test_a_platform_goes_by_its_usual_name(text: str, expected: str) -> None:
+    assert str(Platform.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64", "linux/amd64,x=1", "linux/amd64,osver=", "é/a", None],
+)
+def test_text_that_is_no_platform_is_refused(text: str) -> None:
+    with pytest.raises(InvalidName):
+        Platform.parse(text)
+
+
+@given(st.text(alphabet="linuxarmv8/,=osver10. \n", max_size=25))
+def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
+    try:
+        platform = Platform.parse(text)
+    except InvalidValue:
+        return
+
+    assert Platform.parse(str(platform)) == platform
+
+
+@given(PLATFORMS)
+def test_normalising_twice_changes_nothing(platform: Platform) -> None:
+    assert platform.normalised().normalised() == platform.normalised()
+
+
+def test_json_names_are_those_of_the_specification() -> None:
+    document = {
+        "os": "windows",
+        "architecture": "amd64",
+        "os.version": "10.0.1",
+        "os.features": ["win32k"],
+        "features": ["sse4"],
+    }
+
+    platform = wire.lift(document, Platform)
+
+    assert platform == Platform(os="windows", architecture="amd64", os_version="10.0.1", os_features=("win32k",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offers", "expected"),
+    [
+        ("linux/arm64", ["linux/amd64", "linux/arm64/v8"], "linux/arm64/v8"),
+        ("linux/arm64/v8", ["linux/amd64", "linux/arm64"], "linux/arm64"),
+        ("linux/arm64", ["linux/arm64/v9"], None),
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6", "linux/arm/v8"], "linux/arm/v6"),
+        ("linux/arm/v8", ["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"], "linux/arm/v7"),
+        ("linux/arm/v6", ["linux/arm/v7"], None),
+        ("linux/arm/v6", ["linux/arm"], None),
+        ("linux/arm64", ["linux/arm/v7"], None),
+        ("linux/amd64", ["linux/amd64/v2"], None),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2", "linux/amd64/v4"], "linux/amd64/v2"),
+        ("linux/amd64/v3", ["linux/amd64/v2", "linux/amd64/v3"], "linux/amd64/v3"),
+        ("linux/arm64", ["linux/arm64/strange"], None),
+        ("linux/arm64/strange", ["linux/arm64", "linux/arm64/strange"], "linux/arm64/strange"),
+        ("windows/amd64", ["linux/amd64", "windows/amd64,osver=10.0.1"], "windows/amd64,osver=10.0.1"),
+        ("windows/amd64", ["linux/amd64"], "linux/amd64"),
+        ("darwin/arm64", ["linux/amd64", "linux/arm64"], "linux/arm64"),
+        ("linux/amd64", ["windows/amd64", "darwin/amd64"], None),
+        ("plan9/amd64", ["linux/amd64"], None),
+        (
+            "windows/amd64,osver=10.0.17763.999",
+            ["windows/amd64,osver=10.0.20348.1", "windows/amd64,osver=10.0.17763.1"],
+            "windows/amd64,osver=10.0.17763.1",
+        ),
+        ("windows/amd64,osver=10.0.17763.1", ["windows/amd64,osver=10.0.20348.1"], None),
+        (
+            "windows/amd64",
+            ["windows/amd64,osver=10.0.9", "windows/amd64,osver=10.0.10"],
+            "windows/amd64,osver=10.0.10",
+        ),
+    ],
+)
+def test_what_fits_best_is_chosen(wanted: str, offers: list[str], expected: str | None) -> None:
+    assert chosen(wanted, *offers) == expected
+
+
+def test_among_equals_the_first_wins() -> None:
+    platform = Platform.parse("linux/amd64")
+
+    assert best_match(platform, [(platform, 1), (platform, 2)]) == 1
+
+
+def test_offers_without_a_platform_are_never_chosen() -> None:
+    assert best_match(Platform.parse("linux/amd64"), [(None, 1)]) is None
+
+
+@given(PLATFORMS)
+def test_unknown_platforms_are_never_chosen(wanted: Platform) -> None:
+    unknown = Platform(os="unknown", architecture="unknown")
+
+    assert best_match(wanted, [(unknown, 1)]) is None
+
+
+def test_a_short_version_is_older_than_a_long_one_either_way_round() -> None:
+    """A comparison that stops at the shorter of two versions contradicts itself."""
+    short, long = "windows/amd64,osver=10.0", "windows/amd64,osver=10.0.1"
+
+    assert chosen("windows/amd64", short, long) == long
+    assert chosen("windows/amd64", long, short) == long
+
+
+def test_asked_features_must_be_there() -> None:
+    wanted = Platform(os="windows", architecture="amd64", os_features=("win32k",))
+    plain = Platform(os="windows", architecture="amd64")
+
+    assert not wanted.runs(plain)
+    assert plain.runs(wanted)
+
+
+@given(PLATFORMS, st.lists(PLATFORMS, max_size=4))
+def test_the_choice_does_not_depend_on_the_order_of_offers(wanted: Platform, offers: list[Platform]) -> None:
+    """The preference is a strict weak order: every order of the offers leads to one of the equally good."""
+    choices = [best_match(wanted, [(offer, offer) for offer in order]) for order in itertools.permutations(offers)]
+
+    first = choices[0]
+    for choice in choices:
+        assert (choice is None) is (first is None)
+        if choice is not None and first is not None:
+            assert best_match(wanted, [(choice, 1), (first, 2)]) == 1
+            assert best_match(wanted, [(first, 1), (choice, 2)]) == 1
+
+
+@given(PLATFORMS, PLATFORMS)
+def test_what_is_chosen_suits(wanted: Platform, offer: Platform) -> None:
+    assert (best_match(wanted, [(offer, 1)]) == 1) is wanted.runs(offer)
+
+
+@given(PLATFORMS)
+def test_a_known_platform_runs_what_was_built_for_it(platform: Platform) -> None:
+    assert platform.runs(platform) is not platform.normalised().is_unknown
+
+
+def test_this_machine_has_a_platform() -> None:
+    host = Platform.host()
+
+    assert host.os == "linux"
+    assert host.runs(host)

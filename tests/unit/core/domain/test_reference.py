@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import Reference, locator
+from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
+
+SHA = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "registry", "repository", "tag", "digest"),
+    [
+        (f"registry.example.com:5000/org/app:v1@{SHA}", "registry.example.com:5000", "org/app", "v1", SHA),
+        ("registry.example.com/app", "registry.example.com", "app", None, None),
+        ("localhost/app:v1", "localhost", "app", "v1", None),
+        (f"[::1]:5000/a/b@{SHA}", "[::1]:5000", "a/b", None, SHA),
+        ("box:80/a:b", "box:80", "a", "b", None),
+    ],
+)
+def test_a_reference_is_taken_apart(
+    text: str, registry: str, repository: str, tag: str | None, digest: str | None
+) -> None:
+    reference = Reference.parse(text)
+
+    assert (reference.registry, reference.repository, reference.tag, reference.digest) == (
+        registry,
+        repository,
+        tag,
+        digest,
+    )
+    assert str(reference) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "debian",
+        "org/app:v1",
+        "/app",
+        "example.com",
+        "example.com/",
+        "example.com/App",
+        "example.com/app:",
+        "example.com/app@",
+        "example.com/app@sha256:abc",
+        f"example.com/app@{SHA}@{SHA}",
+        f"example.com/app@{SHA}:v1",
+        "example.com/app:v1:v2",
+        "user@example.com/app",
+        "https://example.com/app",
+        "example.com:port/app",
+        "example.com:70000/app",
+        "example.com/app\n",
+        " example.com/app",
+        "oci:dir/app",
+    ],
+)
+def test_everything_else_is_refused(text: str) -> None:
+    """R-010, R-011."""
+    with pytest.raises(InvalidReference):
+        Reference.parse(text)
+
+
+def test_the_digest_decides_where_there_is_a_tag_too() -> None:
+    assert Reference.parse(f"a.io/b:v1@{SHA}").locator == Digest(SHA)
+    assert Reference.parse("a.io/b:v1").locator == Tag("v1")
+
+
+def test_a_repository_alone_locates_nothing() -> None:
+    with pytest.raises(InvalidReference) as caught:
+        _ = Reference.parse("a.io/b").locator
+
+    assert caught.value.reference == "a.io/b"
+
+
+def test_a_reference_cannot_be_made_malformed() -> None:
+    with pytest.raises(InvalidReference):
+        Reference("u:p@a.io", RepositoryName("b"))
+    with pytest.raises(InvalidReference):
+        Reference("a.io", RepositoryName(""))
+    with pytest.raises(InvalidReference):
+        Reference("registry", RepositoryName("b"))
+
+
+def test_parts_given_as_text_get_their_types() -> None:
+    reference = Reference("a.io", "b", "v1", SHA)  # type: ignore[arg-type]  # what untyped callers do
+
+    assert type(reference.repository) is RepositoryName
+    assert type(reference.tag) is Tag
+    assert type(reference.digest) is Digest
+
+
+def test_references_are_values() -> None:
+    reference = Reference.parse(f"a.io/b:v1@{SHA}")
+
+    assert pickle.loads(pickle.dumps(reference)) == reference
+    assert len({reference, Reference.parse(str(reference))}) == 1
+
+
+@given(
+    st.sampled_from(["a.io", "localhost", "EXAMPLE.com", "x:1", "[::1]", "127.0.0.1:5000"]),
+    st.from_regex(r"[a-z0-9]+([._-][a-z0-9]+)?(/[a-z0-9]+)?", fullmatch=True),
+    st.none() | st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,9}", fullmatch=True),
+    st.none() | st.just(SHA),
+)
+def test_what_is_written_reads_the_same(registry: str, repository: str, tag: str | None, digest: str | None) -> None:
+    reference = Reference(
+        registry, RepositoryName(repository), Tag(tag) if tag else None, Digest(digest) if digest else None
+    )
+
+    assert Reference.parse(str(reference)) == reference
+
+
+@given(st.text(alphabet="aA0.:/@[]-_ \nsh", max_size=30))
+def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
+    for parse in (Reference.parse, locator):
+        try:
+            parsed = parse(text)
+        except InvalidValue:
+            continue
+        assert str(parsed) == text.removeprefix("@")
+
+
+@pytest.mark.parametrize("text", [SHA, f"@{SHA}", "sha512:" + "b" * 128, "@md5:abc"])
+def test_a_locator_with_a_colon_is_a_digest(text: str) -> None:
+    found = locator(text)
+
+    assert isinstance(found, Digest)
+    assert found == text.removeprefix("@")
+
+
+def test_a_locator_without_a_colon_is_a_tag() -> None:
+    found = locator("v1")
+
+    assert isinstance(found, Tag)
+    assert found == "v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", InvalidReference),
+        ("a/b", InvalidReference),
+        (f"v1@{SHA}", InvalidReference),
+        (f"@@{SHA}", InvalidReference),
+        (None, InvalidReference),
+        ("@v1", InvalidDigest),
+        ("sha256:abc", InvalidDigest),
+        ("@", InvalidDigest),
+        ("-v1", InvalidName),
+        ("v1\n", InvalidName),
+    ],
+)
+def test_what_locates_nothing_is_refused(text: str, error: type[InvalidValue]) -> None:
+    with pytest.raises(error):
+        locator(text)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.referrers import fallback_tag, referrer, selected, with_referrer, without_referrer
+from registry_core.errors import NotAnIndex
+
+A = "a" * 64
+LONG_ALGORITHM = "test+algorithm+using+algorithm+separators+and+lots+of+characters+to+excercise+overall+truncation"
+LONG_ENCODED = (
+    "alsoSome=InTheEncodedSectionToShowHyphenReplacementAndLotsAndLotsOfCharactersToExcerciseEncodedTruncation"
+)
+
+
+def entry(letter: str, artifact_type: str = "") -> Descriptor:
+    return Descriptor(
+        media_type=OCI_MANIFEST, digest=Digest(f"sha256:{letter * 64}"), size=5, artifact_type=artifact_type
+    )
+
+
+def manifest(**fields: Any) -> RawManifest:
+    return RawManifest.of(json.dumps({"schemaVersion": 2} | fields).encode())
+
+
+def part(**more: object) -> dict[str, Any]:
+    return {"mediaType": "acme/config", "digest": f"sha256:{A}", "size": 1} | more
+
+
+@pytest.mark.parametrize(
+    ("subject", "tag"),
+    [
+        (f"sha256:{A}", f"sha256-{A}"),
+        (f"sha512:{A}{A}", f"sha512-{A}"),
+        (
+            f"{LONG_ALGORITHM}:{LONG_ENCODED}",
+            "test-algorithm-using-algorithm-s-alsoSome-InTheEncodedSectionToShowHyphenReplacementAndLotsAndLot",
+        ),
+    ],
+)
+def test_the_fallback_tag_is_that_of_the_specification(subject: str, tag: str) -> None:
+    """R-223: distribution-spec, "Referrers Tag Schema"."""
+    assert fallback_tag(Digest(subject)) == tag
+
+
+def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
+    """R-222."""
+    image = manifest(config=part(), subject=part(), artifactType="acme/sbom", annotations={"a": "b"})
+
+    found = referrer(image)
+
+    assert found is not None
+    assert (found.digest, found.size, found.media_type) == (image.digest, len(image.content), OCI_MANIFEST)
+    assert (found.artifact_type, found.annotations) == ("acme/sbom", {"a": "b"})
+
+
+def test_an_image_without_artifact_type_goes_by_its_configuration() -> None:
+    """R-222."""
+    found = referrer(manifest(config=part(), subject=part()))
+
+    assert found is not None
+    assert found.artifact_type == "acme/config"
+
+
+def test_an_index_without_artifact_type_has_none() -> None:
+    """R-222."""
+    found = referrer(manifest(manifests=[], subject=part()))
+
+    assert found is not None
+    assert (found.media_type, found.artifact_type) == (OCI_INDEX, "")
+
+
+def test_without_a_subject_there_is_nothing_to_list() -> None:
+    assert referrer(manifest(config=part())) is None
+
+
+def test_entries_are_selected_by_artifact_type() -> None:
+    """R-220."""
+    entries = [entry("a", "x"), entry("b", "y"), entry("c")]
+
+    assert list(selected(entries, "y")) == [entries[1]]
+    assert list(selected(entries, "")) == entries
+
+
+def test_a_new_list_is_an_index_with_one_entry() -> None:
+    """R-222."""
+    made = with_referrer(None, entry("a", "x"))
+
+    assert made.media_type == OCI_INDEX
+    assert RawManifest.of(made.content).index.manifests == (entry("a", "x"),)
+    assert made.mapping["mediaType"] == OCI_INDEX
+
+
+def test_an_entry_that_is_there_changes_nothing() -> None:
+    """R-222: no duplicates."""
+    current = with_referrer(None, entry("a"))
+
+    assert with_referrer(current, entry("a", "other")) is current
+
+
+def test_fields_nobody_knows_survive_an_addition_and_a_removal() -> None:
+    """R-027, R-222, R-224."""
+    current = manifest(manifests=[part(future=1)], future={"x": [None]})
+
+    grown = with_referrer(current, entry("b"))
+    back = without_referrer(grown, Digest(f"sha256:{'b' * 64}"))
+
+    assert grown.mapping["manifests"][0] == part(future=1)
+    assert back.mapping == current.mapping
+
+
+def test_a_list_stays_of_its_type() -> None:
+    current = manifest(mediaType=DOCKER_INDEX, manifests=None)
+
+    grown = with_referrer(current, entry("a"))
+
+    assert RawManifest.of(grown.content, claimed=grown.media_type).media_type == DOCKER_INDEX
+
+
+def test_removing_what_is_not_there_changes_nothing() -> None:
+    """R-224."""
+    current = with_referrer(None, entry("a"))
+
+    assert without_referrer(current, entry("b").digest) is current
+
+
+def test_only_the_entry_asked_for_is_removed() -> None:
+    """R-224."""
+    current = with_referrer(with_referrer(None, entry("a")), entry("b"))
+
+    assert without_referrer(current, entry("a").digest).index.manifests == (entry("b"),)
+
+
+def test_what_is_no_list_is_reported() -> None:
+    """R-222."""
+    image = manifest(config=part())
+
+    with pytest.raises(NotAnIndex):
+        with_referrer(image, entry("a"))
+    with pytest.raises(NotAnIndex):
+        without_referrer(image, entry("a").digest)

@@ -1,0 +1,137 @@
+"""Single blobs: read, saved, pushed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.content.source import BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import BlobNotFound, Cancelled, DigestMismatch, InvalidDigest, SizeMismatch, Unsupported
+from registry_core.ops.read import open_blob, push_blob, save_blob
+from registry_core.ops.staged import StagedBlobs, StagedManifests
+from registry_core.ports.repository import Repository
+from registry_core.scope import CancelScope
+
+TRUTH = b"truth" * 1000
+
+
+@pytest.fixture
+def repository() -> Repository:
+    return MemoryCatalog().repository(RepositoryName("org/app"))
+
+
+def lying(promised: Digest, content: bytes) -> Repository:
+    blobs = StagedBlobs()
+    blobs.add(promised, len(content), BytesSource(content))
+    return Repository(RepositoryName("liar"), blobs, StagedManifests(), "test")
+
+
+class TestOpen:
+    def test_what_was_pushed_is_read(self, repository: Repository) -> None:
+        pushed = push_blob(repository, TRUTH, media_type="text/plain")
+
+        with open_blob(repository, pushed.digest, pushed.size) as reader:
+            content = reader.read()
+
+        assert content == TRUTH
+        assert pushed.media_type == "text/plain"
+
+    def test_the_read_that_reaches_a_wrong_end_raises(self) -> None:
+        """R-003, R-006."""
+        promised = Digest.of(TRUTH)
+
+        with open_blob(lying(promised, b"lies"), promised) as reader, pytest.raises(DigestMismatch) as caught:
+            reader.read()
+
+        assert caught.value.reference == f"test/liar@{promised}"
+
+    def test_a_longer_stream_is_not_read_on(self) -> None:
+        """R-004."""
+        promised = Digest.of(TRUTH)
+
+        with open_blob(lying(promised, TRUTH + b"!"), promised, len(TRUTH)) as reader, pytest.raises(SizeMismatch):
+            reader.read()
+
+    def test_an_absent_blob_is_told_at_once(self, repository: Repository) -> None:
+        absent = Digest.of(b"absent")
+
+        with pytest.raises(BlobNotFound) as caught:
+            open_blob(repository, absent)
+
+        assert caught.value.operation
+        assert str(absent) in caught.value.reference
+
+    def test_text_that_is_no_digest_is_refused(self, repository: Repository) -> None:
+        """R-001."""
+        with pytest.raises(InvalidDigest):
+            open_blob(repository, "sha256:../../etc/passwd")  # type: ignore[arg-type]  # what a careless caller passes
+
+    def test_content_that_cannot_be_verified_is_not_opened(self, repository: Repository) -> None:
+        """R-002."""
+        with pytest.raises(Unsupported):
+            open_blob(repository, Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
+
+
+class TestSave:
+    def test_the_file_holds_the_blob_and_nothing_is_beside_it(self, repository: Repository, tmp_path: Path) -> None:
+        pushed = push_blob(repository, TRUTH)
+
+        save_blob(repository, pushed.digest, tmp_path / "blob", size=pushed.size)
+
+        assert (tmp_path / "blob").read_bytes() == TRUTH
+        assert os.listdir(tmp_path) == ["blob"]
+        assert (tmp_path / "blob").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("wrong", [b"lies", TRUTH[:-1], b""])
+    def test_a_wrong_blob_leaves_the_old_file_and_nothing_else(self, wrong: bytes, tmp_path: Path) -> None:
+        """R-006."""
+        promised = Digest.of(TRUTH)
+        (tmp_path / "blob").write_bytes(b"old")
+
+        with pytest.raises(DigestMismatch):
+            save_blob(lying(promised, wrong), promised, tmp_path / "blob")
+
+        assert (tmp_path / "blob").read_bytes() == b"old"
+        assert os.listdir(tmp_path) == ["blob"]
+
+    def test_an_absent_blob_makes_no_file(self, repository: Repository, tmp_path: Path) -> None:
+        with pytest.raises(BlobNotFound):
+            save_blob(repository, Digest.of(b"absent"), tmp_path / "blob")
+
+        assert os.listdir(tmp_path) == []
+
+    def test_a_cancelled_save_leaves_nothing(self, repository: Repository, tmp_path: Path) -> None:
+        pushed = push_blob(repository, TRUTH)
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                save_blob(repository, pushed.digest, tmp_path / "blob")
+
+        assert os.listdir(tmp_path) == []
+
+    def test_a_symbolic_link_is_replaced_and_not_followed(self, repository: Repository, tmp_path: Path) -> None:
+        """R-006."""
+        pushed = push_blob(repository, TRUTH)
+        (tmp_path / "precious").write_bytes(b"precious")
+        (tmp_path / "blob").symlink_to("precious")
+
+        save_blob(repository, pushed.digest, tmp_path / "blob")
+
+        assert (tmp_path / "precious").read_bytes() == b"precious"
+        assert not (tmp_path / "blob").is_symlink()
+
+
+class TestPush:
+    def test_every_form_of_content_gives_the_same_descriptor(self, repository: Repository, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(TRUTH)
+
+        pushed = {push_blob(repository, form) for form in (TRUTH, tmp_path / "file", BytesSource(TRUTH))}
+
+        assert [(each.digest, each.size) for each in pushed] == [(Digest.of(TRUTH), len(TRUTH))]
+        assert repository.blobs.stat(Digest.of(TRUTH)) == len(TRUTH)

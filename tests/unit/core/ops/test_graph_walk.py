@@ -1,0 +1,135 @@
+"""Walking graphs of manifests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_MANIFEST
+from registry_core.domain.names import Tag
+from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch, TooLarge
+from registry_core.ops import graph
+from registry_core.ops.graph import child, fetch, walk
+from registry_core.ops.staged import StagedManifests
+from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    Graphs = Any
+
+
+class _Swapped(StagedManifests):
+    """Answers every question with the same manifest."""
+
+    def __init__(self, answer: RawManifest) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def get(self, reference: Tag | Digest) -> RawManifest:
+        return self._answer
+
+
+def swapped(repository: Repository, answer: RawManifest) -> Repository:
+    return msgspec.structs.replace(repository, manifests=_Swapped(answer))
+
+
+class TestWalk:
+    def test_children_come_before_parents_and_the_root_last(self, source: Repository, graphs: Graphs) -> None:
+        one, two = graphs.image(b"1"), graphs.image(b"2")
+        inner = graphs.index(one, two)
+        root = graphs.index(inner, one)
+
+        order = [manifest.digest for manifest in walk(source, root)]
+
+        assert order == [one.digest, two.digest, inner.digest, root.digest]
+
+    def test_a_skipped_child_is_not_fetched_nor_what_lies_below(self, source: Repository, graphs: Graphs) -> None:
+        inner = graphs.index(graphs.image(b"1"))
+        root = graphs.index(inner)
+        source.manifests.delete(inner.digest)
+
+        found = list(walk(source, root, skip=lambda descriptor: descriptor.digest == inner.digest))
+
+        assert found == [root]
+
+    def test_a_missing_child_is_an_error(self, source: Repository, graphs: Graphs) -> None:
+        one = graphs.image(b"1")
+        root = graphs.index(one)
+        source.manifests.delete(one.digest)
+
+        with pytest.raises(ImageNotFound):
+            list(walk(source, root))
+
+    def test_indexes_nest_sixteen_deep_and_no_deeper(self, source: Repository, graphs: Graphs) -> None:
+        """R-024."""
+        root = graphs.image(b"1")
+        for _ in range(graph.DEPTH_LIMIT - 1):
+            root = graphs.index(root)
+
+        allowed = list(walk(source, root))
+
+        assert len(allowed) == graph.DEPTH_LIMIT
+        with pytest.raises(TooLarge):
+            list(walk(source, graphs.index(root)))
+
+    def test_the_count_of_manifests_is_bounded(
+        self, source: Repository, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-024."""
+        root = graphs.index(*(graphs.image(bytes([number])) for number in range(4)))
+        monkeypatch.setattr(graph, "NODE_LIMIT", 4)
+
+        with pytest.raises(TooLarge):
+            list(walk(source, root))
+
+
+class TestChild:
+    def test_other_bytes_than_promised_are_refused(self, source: Repository, graphs: Graphs) -> None:
+        """R-003: whatever the backend did."""
+        one, other = graphs.image(b"1"), graphs.image(b"2")
+
+        with pytest.raises(DigestMismatch) as caught:
+            fetch(swapped(source, other), one.digest)
+
+        assert (caught.value.expected, caught.value.actual) == (one.digest, other.digest)
+
+    def test_another_size_than_promised_is_refused(self, source: Repository, graphs: Graphs) -> None:
+        """R-004."""
+        one = graphs.image(b"1")
+
+        with pytest.raises(SizeMismatch):
+            child(source, msgspec.structs.replace(one.descriptor, size=one.descriptor.size + 1))
+
+    def test_another_type_than_promised_is_refused(self, source: Repository, graphs: Graphs) -> None:
+        """R-020."""
+        one = graphs.image(b"1")
+
+        with pytest.raises(InvalidDocument):
+            child(source, msgspec.structs.replace(one.descriptor, media_type=DOCKER_MANIFEST))
+
+    def test_embedded_content_saves_the_fetch(self, source: Repository, graphs: Graphs) -> None:
+        """R-009."""
+        one = graphs.image(b"1")
+        source.manifests.delete(one.digest)
+
+        found = child(source, msgspec.structs.replace(one.descriptor, data=one.content))
+
+        assert (found.content, found.media_type) == (one.content, OCI_MANIFEST)
+
+    def test_embedded_content_is_verified(self, source: Repository, graphs: Graphs) -> None:
+        """R-009."""
+        one = graphs.image(b"1")
+
+        with pytest.raises(DigestMismatch):
+            child(source, msgspec.structs.replace(one.descriptor, data=bytes(one.descriptor.size)))
+
+    def test_a_sha512_child_keeps_its_name(self, source: Repository, graphs: Graphs) -> None:
+        one = graphs.image(b"1")
+        strong = graphs.store(RawManifest(one.media_type, one.content, "sha512"))
+
+        found = child(source, strong.descriptor)
+
+        assert found.digest == Digest.of(one.content, "sha512")

@@ -1,0 +1,166 @@
+"""Undoing compression."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from registry_core.content.codecs import compression_of, decoded
+from registry_core.content.source import BytesSource
+from registry_core.domain.media_types import (
+    DOCKER_FOREIGN_LAYER,
+    DOCKER_LAYER_GZIP,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+)
+from registry_core.errors import Cancelled, IntegrityError, Unsupported
+from registry_core.scope import CancelScope
+
+TAR = bytes(range(256)) * 5000
+PACK: dict[str, Callable[[bytes], bytes]] = {OCI_LAYER_GZIP: gzip.compress, OCI_LAYER_ZSTD: zstd.compress}
+
+
+def unpack(stored: bytes, media_type: str, size: int = -1) -> bytes:
+    with decoded(BytesSource(stored).open(), media_type) as reader:
+        return reader.read() if size < 0 else b"".join(iter(lambda: reader.read(size), b""))
+
+
+@pytest.mark.parametrize("media_type", PACK)
+class TestSoundStreams:
+    @pytest.mark.parametrize("size", [-1, 1000, 1 << 22])
+    def test_everything_comes_out(self, media_type: str, size: int) -> None:
+        assert unpack(PACK[media_type](TAR), media_type, size) == TAR
+
+    def test_all_members_come_out(self, media_type: str) -> None:
+        """R-142."""
+        pack = PACK[media_type]
+
+        assert unpack(pack(b"one") + pack(b"") + pack(TAR), media_type) == b"one" + TAR
+
+    def test_an_empty_content_is_no_empty_stream(self, media_type: str) -> None:
+        assert unpack(PACK[media_type](b""), media_type) == b""
+        with pytest.raises(IntegrityError):
+            unpack(b"", media_type)
+
+    def test_it_fills_buffers(self, media_type: str) -> None:
+        buffer = bytearray(10)
+
+        with decoded(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
+            count = reader.readinto(buffer)
+
+        assert bytes(buffer[:count]) == TAR[:count]
+        assert count > 0
+
+    def test_little_that_makes_much_comes_in_small_pieces(self, media_type: str) -> None:
+        """R-140."""
+        with decoded(BytesSource(PACK[media_type](bytes(50 << 20))).open(), media_type) as reader:
+            largest = max(len(piece) for piece in iter(lambda: reader.read(1 << 16), b""))
+
+        assert largest <= 1 << 16
+
+
+@pytest.mark.parametrize("media_type", PACK)
+class TestUnsoundStreams:
+    @pytest.mark.parametrize("cut", [1, 4, 9, 1000])
+    def test_a_stream_that_is_cut_off_is_an_error(self, media_type: str, cut: int) -> None:
+        """R-144."""
+        with pytest.raises(IntegrityError):
+            unpack(PACK[media_type](TAR)[:-cut], media_type)
+
+    @pytest.mark.parametrize("behind", [b"garbage", b"\x1f\x8b", b"\0\0\0\0garbage"])
+    def test_something_behind_the_stream_is_an_error(self, media_type: str, behind: bytes) -> None:
+        with pytest.raises(IntegrityError):
+            unpack(PACK[media_type](TAR) + behind, media_type)
+
+    def test_content_that_is_not_compressed_is_an_error(self, media_type: str) -> None:
+        with pytest.raises(IntegrityError):
+            unpack(TAR, media_type)
+
+    def test_a_cancelled_read_raises(self, media_type: str) -> None:
+        with CancelScope() as scope, decoded(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                reader.read()
+
+
+@pytest.mark.parametrize("place", [-1, -5, -8, 30, 0, 2])
+def test_a_flipped_bit_in_gzip_is_an_error(place: int) -> None:
+    """R-144: data, CRC, length and header."""
+    stored = bytearray(gzip.compress(TAR))
+    stored[place] ^= 0x04
+
+    with pytest.raises(IntegrityError):
+        unpack(bytes(stored), OCI_LAYER_GZIP)
+
+
+def test_a_zstd_checksum_is_checked() -> None:
+    """R-144."""
+    stored = bytearray(zstd.compress(TAR, options={zstd.CompressionParameter.checksum_flag: 1}))
+    stored[-1] ^= 1
+
+    with pytest.raises(IntegrityError):
+        unpack(bytes(stored), OCI_LAYER_ZSTD)
+
+
+def test_a_zstd_frame_that_asks_for_gigabytes_is_refused() -> None:
+    """R-140."""
+    stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + zstd.compress(TAR)[6:]
+
+    with pytest.raises(IntegrityError):
+        unpack(stored, OCI_LAYER_ZSTD)
+
+
+def test_skippable_zstd_frames_are_skipped() -> None:
+    """R-142."""
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+    assert unpack(skippable + zstd.compress(TAR) + skippable, OCI_LAYER_ZSTD) == TAR
+
+
+def test_zeros_behind_gzip_are_padding() -> None:
+    assert unpack(gzip.compress(TAR) + bytes(3 << 20), OCI_LAYER_GZIP) == TAR
+
+
+def test_zstd_under_the_old_name_is_read() -> None:
+    assert unpack(zstd.compress(TAR), DOCKER_LAYER_GZIP) == TAR
+
+
+def test_a_plain_tar_is_itself_whatever_it_begins_with() -> None:
+    """R-142: the media type decides."""
+    stored = zlib.compress(b"x", wbits=31)
+
+    assert unpack(stored, OCI_LAYER) == stored
+
+
+@pytest.mark.parametrize(
+    ("media_type", "compression"),
+    [
+        (OCI_LAYER, ""),
+        (OCI_LAYER_GZIP, "gzip"),
+        (OCI_LAYER_ZSTD, "zstd"),
+        (DOCKER_LAYER_GZIP, "gzip"),
+        (DOCKER_FOREIGN_LAYER, "gzip"),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "zstd"),
+        ("application/vnd.docker.image.rootfs.diff.tar", ""),
+    ],
+)
+def test_the_media_type_tells_the_compression(media_type: str, compression: str) -> None:
+    assert compression_of(media_type) == compression
+
+
+@pytest.mark.parametrize("media_type", ["", "application/octet-stream", OCI_MANIFEST, f"{OCI_LAYER}+bzip2", "x+gzip"])
+def test_an_unknown_type_is_not_guessed(media_type: str) -> None:
+    """R-142."""
+    with pytest.raises(Unsupported):
+        compression_of(media_type)

@@ -1,0 +1,415 @@
+"""The facade, row by row of what users may rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core import (
+    BlobNotFound,
+    Cancelled,
+    CancelScope,
+    Digest,
+    Image,
+    ImageBuilder,
+    ImageNotFound,
+    Index,
+    IndexBuilder,
+    InvalidDigest,
+    InvalidName,
+    InvalidReference,
+    InvalidValue,
+    NotAnImage,
+    NotAnIndex,
+    Platform,
+    PlatformNotFound,
+    RegistryClient,
+    RegistryError,
+    Repository,
+    RepositoryName,
+    RepositoryNotFound,
+)
+from registry_core.ports.catalog import Catalog
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+
+
+def build(text: str = "hello", platform: str = AMD64) -> Image:
+    return ImageBuilder(platform=platform).add_files({"hello": text}).label("text", text).build()
+
+
+def build_index() -> Index:
+    return IndexBuilder().add(build(platform=AMD64)).add(build(platform=ARM64)).build()
+
+
+class Asked(Catalog):
+    """Writes down how its lists are asked for."""
+
+    def __init__(self) -> None:
+        self._inner = MemoryCatalog("registry.example.com")
+        self.asked: list[tuple[RepositoryName | None, int | None]] = []
+        self.closed = 0
+
+    @property
+    def registry(self) -> str:
+        return self._inner.registry
+
+    def repository(self, name: RepositoryName) -> Repository:
+        return self._inner.repository(name)
+
+    def repositories(
+        self, *, after: RepositoryName | None = None, page_size: int | None = None
+    ) -> Iterator[RepositoryName]:
+        self.asked.append((after, page_size))
+        return self._inner.repositories(after=after, page_size=page_size)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def catalog() -> Asked:
+    return Asked()
+
+
+@pytest.fixture
+def root(catalog: Asked) -> RegistryClient:
+    return RegistryClient(catalog)
+
+
+@pytest.fixture
+def app(root: RegistryClient) -> RegistryClient:
+    return root.with_segment("org", "app")
+
+
+class TestPaths:
+    def test_segments_make_new_clients(self, root: RegistryClient) -> None:
+        org = root.with_segment("org")
+        app = org.with_segment("/team/app/")
+
+        assert root.registry == "registry.example.com"
+        assert org.registry == "registry.example.com/org"
+        assert app.registry == "registry.example.com/org/team/app"
+        assert app.path == ("org", "team/app")
+        assert app.catalog is root.catalog
+
+    @pytest.mark.parametrize("segment", ["", "/", "UPPER", "..", "a//b", "a b", "a\n"])
+    def test_a_bad_segment_is_refused(self, root: RegistryClient, segment: str) -> None:
+        """R-010."""
+        with pytest.raises(InvalidName):
+            root.with_segment(segment)
+
+    def test_the_default_platform_is_inherited(self, catalog: Asked) -> None:
+        app = RegistryClient(catalog, default_platform=ARM64).with_segment("app")
+        app.push_index("v1", build_index())
+
+        assert app.get_image("v1").platform == Platform.parse(ARM64)
+
+    def test_closing_closes_the_backend(self, catalog: Asked) -> None:
+        with RegistryClient(catalog, "app") as client:
+            assert catalog.closed == 0
+
+        assert catalog.closed == 1
+        assert repr(client) == "RegistryClient('registry.example.com/app')"
+
+
+class TestReading:
+    def test_an_image_is_had_by_tag_and_by_digest(self, app: RegistryClient) -> None:
+        image = build()
+        pushed = app.push_image("v1", image)
+
+        found = [app.get_image(reference) for reference in ("v1", str(pushed.digest), f"@{pushed.digest}")]
+
+        assert [each.digest for each in found] == [image.digest] * 3
+        assert found[0].reference == "registry.example.com/org/app:v1"
+        assert found[1].reference == found[2].reference == f"registry.example.com/org/app@{image.digest}"
+        assert found[0].config().config.labels == {"text": "hello"}
+
+    def test_an_index_is_resolved_by_platform(self, app: RegistryClient) -> None:
+        app.push_index("v1", build_index())
+
+        for platform in (AMD64, ARM64, Platform.parse(ARM64)):
+            image = app.get_image("v1", platform=platform)
+            assert str(image.platform) == str(platform)
+            assert app.get_image_config("v1", platform=platform).platform == image.platform
+            assert app.get_manifest("v1", platform=platform).digest == image.digest
+
+    def test_a_platform_that_is_not_there_is_an_error(self, app: RegistryClient) -> None:
+        app.push_index("index", build_index())
+        app.push_image("image", build(platform=AMD64))
+
+        with pytest.raises(PlatformNotFound) as of_index:
+            app.get_image("index", platform="linux/s390x")
+        with pytest.raises(PlatformNotFound) as of_image:
+            app.get_image("image", platform=ARM64)
+
+        assert of_index.value.available == (AMD64, ARM64)
+        assert of_index.value.reference == "registry.example.com/org/app:index"
+        assert of_image.value.available == (AMD64,)
+
+    def test_a_single_image_is_what_it_is(self, app: RegistryClient) -> None:
+        app.push_image("v1", build(platform="linux/s390x"))
+
+        assert app.get_image("v1").config().architecture == "s390x"
+        assert app.get_image_config("v1").architecture == "s390x"
+
+    def test_a_manifest_is_had_as_it_is(self, app: RegistryClient) -> None:
+        image, index = build(), build_index()
+        app.push_image("image", image)
+        app.push_index("index", index)
+
+        one, many = app.get_manifest("image"), app.get_manifest("index")
+
+        assert (one.raw, one.is_index, one.size) == (image.raw, False, image.size)
+        assert (one.media_type, one.descriptor) == (image.media_type, image.document.descriptor)
+        assert one.manifest == image.manifest()
+        assert (many.raw, many.is_index, many.digest) == (index.raw, True, index.digest)
+        assert many.index.manifests == index.manifests
+        with pytest.raises(NotAnIndex):
+            _ = one.index
+        with pytest.raises(NotAnImage):
+            _ = many.manifest
+
+    def test_an_index_is_had_whole(self, app: RegistryClient) -> None:
+        index = build_index()
+        app.push_index("index", index)
+        app.push_image("image", build())
+
+        assert app.get_index("index").raw == index.raw
+        with pytest.raises(NotAnIndex) as caught:
+            app.get_index("image")
+        assert caught.value.operation == "get_index"
+
+    def test_the_digest_of_a_tag(self, app: RegistryClient) -> None:
+        pushed = app.push_image("v1", build())
+
+        digest = app.get_digest("v1")
+
+        assert digest == pushed.digest
+        assert isinstance(digest, Digest)
+
+    def test_existence(self, app: RegistryClient) -> None:
+        app.push_image("v1", build())
+
+        app.check_image_exists("v1")
+        assert (app.image_exists("v1"), app.image_exists("v2")) == (True, False)
+        assert not app.with_segment("absent").image_exists("v1")
+        with pytest.raises(ImageNotFound):
+            app.check_image_exists("v2")
+
+
+class TestWriting:
+    def test_pushing_by_digest_leaves_no_tag(self, app: RegistryClient) -> None:
+        image = build()
+
+        app.push_image(f"@{image.digest}", image)
+
+        assert app.image_exists(str(image.digest))
+        assert app.list_tags() == []
+
+    def test_pushing_under_another_digest_is_refused(self, app: RegistryClient) -> None:
+        image = build()
+
+        with pytest.raises(InvalidReference):
+            app.push_image(f"@{Digest.of(b'other')}", image)
+
+        assert not app.image_exists(str(image.digest))
+
+    def test_a_tag_is_added_and_removed(self, app: RegistryClient) -> None:
+        pushed = app.push_image("v1", build())
+
+        tagged = app.tag_image("v1", "latest")
+        app.delete_tag("v1")
+
+        assert tagged == pushed
+        assert app.list_tags() == ["latest"]
+        assert app.image_exists(str(pushed.digest))
+
+    def test_deleting_a_manifest_takes_its_tags(self, app: RegistryClient) -> None:
+        digest = app.push_image("v1", build()).digest
+        app.push_image("other", build("other"))
+        app.tag_image("v1", "latest")
+
+        app.delete_by_digest(f"@{digest}")
+
+        assert app.list_tags() == ["other"]
+
+    def test_an_index_is_copied_whole_to_another_backend(self, app: RegistryClient) -> None:
+        index = build_index()
+        app.push_index("v1", index)
+        mirror = RegistryClient(MemoryCatalog(), "mirror")
+
+        copied = app.copy_image("v1", mirror, "v2")
+
+        assert copied.digest == index.digest == mirror.get_digest("v2")
+        assert mirror.get_index("v2").raw == index.raw
+        for platform in (AMD64, ARM64):
+            with mirror.get_image("v2", platform=platform).layers()[0].open_uncompressed() as reader:
+                assert reader.read()
+
+
+class TestTags:
+    @pytest.fixture
+    def tagged(self, app: RegistryClient) -> RegistryClient:
+        app.push_image("t0", build())
+        for number in range(1, 5):
+            app.tag_image("t0", f"t{number}")
+        return app
+
+    def test_all_or_a_part(self, tagged: RegistryClient) -> None:
+        assert tagged.list_tags() == ["t0", "t1", "t2", "t3", "t4"]
+        assert tagged.list_tags(limit=2) == ["t0", "t1"]
+        assert tagged.list_tags(limit=2, last="t1") == ["t2", "t3"]
+        assert tagged.list_tags(last="t4") == []
+        assert tagged.list_tags(limit=0) == []
+
+    def test_they_come_one_by_one(self, tagged: RegistryClient) -> None:
+        tags = tagged.iter_tags(last="t2")
+
+        assert next(tags) == "t3"
+        assert list(tags) == ["t4"]
+
+    def test_they_are_asked_for_when_they_are_needed(self, tagged: RegistryClient) -> None:
+        absent = tagged.with_segment("absent").iter_tags()
+
+        with pytest.raises(RepositoryNotFound) as caught:
+            next(absent)
+
+        assert caught.value.operation == "iter_tags"
+        assert caught.value.reference.startswith("registry.example.com/org/app/absent")
+
+    @pytest.mark.parametrize("limit", [-1, 1.5, True, "1"])
+    def test_a_limit_that_is_none_is_refused_at_once(self, tagged: RegistryClient, limit: int) -> None:
+        for ask in (tagged.list_tags, tagged.iter_tags, tagged.list_repositories, tagged.iter_repositories):
+            with pytest.raises(InvalidValue):
+                ask(limit=limit)
+
+    def test_last_must_be_a_name(self, tagged: RegistryClient) -> None:
+        with pytest.raises(InvalidName):
+            tagged.iter_tags(last="not a tag")
+        with pytest.raises(InvalidName):
+            tagged.iter_repositories(last="../up")
+
+
+class TestRepositories:
+    @pytest.fixture
+    def filled(self, root: RegistryClient) -> RegistryClient:
+        for path in ("org", "org-x/a", "org/a", "org/b/c", "org/d", "other"):
+            root.with_segment(path).push_image("v1", build())
+        return root
+
+    def test_names_are_relative_and_lead_there(self, filled: RegistryClient) -> None:
+        org = filled.with_segment("org")
+
+        names = org.list_repositories()
+
+        assert names == ["a", "b/c", "d"]
+        assert all(org.with_segment(name).image_exists("v1") for name in names)
+        assert filled.list_repositories() == ["org", "org-x/a", "org/a", "org/b/c", "org/d", "other"]
+
+    def test_limit_and_last_are_relative_too(self, filled: RegistryClient, catalog: Asked) -> None:
+        org = filled.with_segment("org")
+
+        assert org.list_repositories(limit=1) == ["a"]
+        assert org.list_repositories(limit=2, last="a") == ["b/c", "d"]
+        assert list(org.iter_repositories(last="d")) == []
+        assert catalog.asked == [("org", 1), ("org/a", 2), ("org/d", None)]
+
+    def test_nothing_is_asked_for_nothing(self, filled: RegistryClient, catalog: Asked) -> None:
+        assert filled.list_repositories(limit=0) == []
+        assert catalog.asked == []
+
+
+BAD_REFERENCES = ["", "a tag", "v1\n", "sha256:short", "@v1", "x" * 129, "a/b", "../v1", "v1@sha256:" + "0" * 64]
+OPERATIONS: dict[str, Callable[[RegistryClient, str], object]] = {
+    "get_image": lambda client, reference: client.get_image(reference),
+    "get_index": lambda client, reference: client.get_index(reference),
+    "get_manifest": lambda client, reference: client.get_manifest(reference),
+    "get_image_config": lambda client, reference: client.get_image_config(reference),
+    "get_digest": lambda client, reference: client.get_digest(reference),
+    "check_image_exists": lambda client, reference: client.check_image_exists(reference),
+    "tag_image": lambda client, reference: client.tag_image(reference, "other"),
+    "copy_image": lambda client, reference: client.copy_image(reference, client.with_segment("other"), "v1"),
+}
+
+
+class TestScopes:
+    @pytest.mark.parametrize("operation", [*OPERATIONS, "list_tags", "delete_tag", "push_index"])
+    def test_cancelled_work_does_not_even_begin(self, app: RegistryClient, operation: str) -> None:
+        app.push_image("v1", build())
+        built = build_index()
+        more: dict[str, Callable[[RegistryClient, str], object]] = {
+            "list_tags": lambda client, _: client.list_tags(),
+            "delete_tag": lambda client, reference: client.delete_tag(reference),
+            "push_index": lambda client, reference: client.push_index(reference, built),
+        }
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                (OPERATIONS | more)[operation](app, "v1")
+
+        assert app.list_tags() == ["v1"]
+
+
+class TestErrors:
+    @pytest.mark.parametrize("reference", BAD_REFERENCES)
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_a_malformed_reference_is_refused_and_named(
+        self, app: RegistryClient, operation: str, reference: str
+    ) -> None:
+        with pytest.raises((InvalidName, InvalidDigest, InvalidReference)) as caught:
+            OPERATIONS[operation](app, reference)
+
+        assert caught.value.operation == operation
+        assert caught.value.reference.startswith("registry.example.com/org/app")
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_what_is_absent_is_named(self, app: RegistryClient, operation: str) -> None:
+        app.push_image("other", build())
+
+        with pytest.raises(ImageNotFound) as caught:
+            OPERATIONS[operation](app, "v1")
+
+        assert caught.value.operation == operation
+        assert caught.value.reference == "registry.example.com/org/app:v1"
+        assert caught.value.code == "MANIFEST_UNKNOWN"
+
+    @pytest.mark.parametrize("reference", BAD_REFERENCES)
+    def test_nothing_is_pushed_under_a_malformed_reference(self, app: RegistryClient, reference: str) -> None:
+        with pytest.raises(RegistryError):
+            app.push_image(reference, build())
+
+        assert list(app.catalog.repositories()) == []
+
+    @pytest.mark.parametrize("target", ["a b", "@" + "sha256:" + "0" * 64, ""])
+    def test_an_image_is_tagged_with_tags_only(self, app: RegistryClient, target: str) -> None:
+        app.push_image("v1", build())
+
+        with pytest.raises(InvalidName):
+            app.tag_image("v1", target)
+
+    def test_deletions_name_what_they_are_about(self, app: RegistryClient) -> None:
+        app.push_image("v1", build())
+
+        with pytest.raises(ImageNotFound) as of_tag:
+            app.delete_tag("absent")
+        with pytest.raises(ImageNotFound):
+            app.delete_by_digest(Digest.of(b"absent"))
+        with pytest.raises(InvalidDigest) as malformed:
+            app.delete_by_digest("v1")
+
+        assert of_tag.value.operation == "delete_tag"
+        assert of_tag.value.reference == "registry.example.com/org/app:absent"
+        assert malformed.value.operation == "delete_by_digest"
+
+    def test_a_missing_part_names_the_push(self, app: RegistryClient) -> None:
+        image = build()
+        image.repository.blobs.delete(image.layers()[0].digest)
+
+        with pytest.raises(BlobNotFound):
+            app.push_image("v1", image)
+
+        assert not app.image_exists("v1")

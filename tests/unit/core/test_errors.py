@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from registry_core import errors
+from registry_core.errors import (
+    DigestMismatch,
+    ErrorInfo,
+    ImageNotFound,
+    InvalidDocument,
+    PlatformNotFound,
+    RegistryError,
+    SizeMismatch,
+    TransportError,
+    Unavailable,
+    during,
+)
+
+CLASSES = [
+    kind
+    for name in errors.__all__
+    if isinstance(kind := getattr(errors, name), type) and issubclass(kind, RegistryError)
+]
+BASES = {
+    "InvalidValue": ValueError,
+    "InvalidName": ValueError,
+    "InvalidReference": ValueError,
+    "InvalidDigest": ValueError,
+    "InvalidDocument": ValueError,
+    "ConfigError": ValueError,
+    "NotFound": LookupError,
+    "ImageNotFound": LookupError,
+    "RepositoryNotFound": ImageNotFound,
+    "BlobNotFound": LookupError,
+    "PlatformNotFound": LookupError,
+    "NotAnImage": RegistryError,
+    "NotAnIndex": RegistryError,
+    "AccessDenied": PermissionError,
+    "Unauthorized": PermissionError,
+    "Forbidden": PermissionError,
+    "Unsupported": NotImplementedError,
+    "CatalogUnsupported": NotImplementedError,
+    "IntegrityError": ValueError,
+    "DigestMismatch": ValueError,
+    "SizeMismatch": ValueError,
+    "TooLarge": ValueError,
+    "LayoutError": ValueError,
+    "UnsafeArchive": ValueError,
+    "Cancelled": RegistryError,
+    "DeadlineExceeded": TimeoutError,
+    "TransportError": OSError,
+    "Unavailable": OSError,
+    "RateLimited": OSError,
+    "TLSError": OSError,
+    "ServerError": OSError,
+    "ProtocolError": OSError,
+    "RegistryError": Exception,
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_is_its_closest_builtin_too(kind: type[RegistryError]) -> None:
+    assert issubclass(kind, BASES[kind.__name__])
+    assert issubclass(kind, RegistryError)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_survives_pickling_and_copying(kind: type[RegistryError]) -> None:
+    error = kind("it failed", reference="a.io/b:v1", operation="get", code="X")
+    if not isinstance(error, TransportError):
+        error.transport = Unavailable("cut", status=503, url="https://a.io/", method="GET", retry_after=1.5)
+
+    for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(copied) is kind
+        assert str(copied) == str(error) == "get a.io/b:v1: it failed [X]"
+        assert copied.args == error.args
+        assert copied.transport is not None
+        assert error.transport is not None
+        assert copied.transport.status == error.transport.status
+        assert copied.transport is copied or not isinstance(copied, TransportError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidDocument("x", path="$.a"),
+        PlatformNotFound("x", available=("linux/amd64",)),
+        DigestMismatch("x", expected="a", actual="b"),
+        SizeMismatch("x", expected=1, actual=2),
+        TransportError(
+            "x",
+            status=500,
+            errors=(ErrorInfo(code="C", message="m", detail="d"),),
+            method="GET",
+            url="u",
+            retry_after=2.0,
+        ),
+        ImageNotFound("x", transport=TransportError("y", status=404)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_attribute_is_lost_by_pickling(error: RegistryError) -> None:
+    copied = pickle.loads(pickle.dumps(error))
+
+    for name, value in vars(error).items():
+        found = getattr(copied, name)
+        assert (vars(found) if isinstance(found, RegistryError) else found) == (
+            vars(found) if isinstance(value, RegistryError) else value
+        )
+    assert (copied.transport is None) is (error.transport is None)
+    if error.transport is not None:
+        assert copied.transport.status == error.transport.status
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_can_be_made_of_nothing(kind: type[RegistryError]) -> None:
+    assert kind().code == kind.default_code
+
+
+def test_text_has_what_is_known() -> None:
+    assert str(RegistryError("gone")) == "gone"
+    assert str(ImageNotFound("gone", reference="a.io/b:v1")) == "a.io/b:v1: gone [MANIFEST_UNKNOWN]"
+
+
+def test_a_transport_error_is_its_own_exchange() -> None:
+    error = TransportError("cut", status=502)
+
+    assert error.transport is error
+
+
+def test_a_code_from_the_registry_beats_that_of_the_class() -> None:
+    assert ImageNotFound("x", code="NAME_UNKNOWN").code == "NAME_UNKNOWN"
+
+
+def test_what_passes_is_given_what_it_lacks() -> None:
+    with pytest.raises(ImageNotFound) as caught, during("pull", "a.io/b"):
+        raise ImageNotFound("x")
+
+    assert (caught.value.operation, caught.value.reference) == ("pull", "a.io/b")
+
+
+def test_what_a_deeper_floor_said_stays() -> None:
+    with pytest.raises(ImageNotFound) as caught, during("copy", "outer"), during("pull", "inner"):
+        raise ImageNotFound("x", reference="innermost")
+
+    assert (caught.value.operation, caught.value.reference) == ("pull", "innermost")
+
+
+def test_errors_of_others_pass_untouched() -> None:
+    with pytest.raises(KeyError) as caught, during("pull"):
+        raise KeyError("x")
+
+    assert not hasattr(caught.value, "operation")

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+
+import pytest
+
+from registry_core.errors import Cancelled, DeadlineExceeded
+from registry_core.scope import CancelScope, checkpoint, fail_after, interruptible, pause, remaining
+
+
+def test_without_a_scope_nothing_is_limited() -> None:
+    checkpoint()
+
+    assert remaining() is None
+
+
+def test_cancelled_work_ends_at_its_next_checkpoint() -> None:
+    with CancelScope() as scope:
+        checkpoint()
+        scope.cancel()
+
+        with pytest.raises(Cancelled):
+            checkpoint()
+
+    checkpoint()
+
+
+def test_a_pause_is_ended_from_another_thread() -> None:
+    with CancelScope() as scope:
+        canceller = threading.Timer(0.01, scope.cancel)
+        canceller.start()
+        started = time.monotonic()
+
+        with pytest.raises(Cancelled):
+            pause(60)
+
+        canceller.join()
+    assert time.monotonic() - started < 30
+
+
+def test_a_pause_ends_at_the_deadline() -> None:
+    started = time.monotonic()
+
+    with fail_after(0.01), pytest.raises(DeadlineExceeded):
+        pause(60)
+
+    assert time.monotonic() - started < 30
+
+
+def test_a_passed_deadline_ends_the_work() -> None:
+    with fail_after(0):
+        assert remaining() == 0.0
+        with pytest.raises(DeadlineExceeded):
+            checkpoint()
+        with pytest.raises(DeadlineExceeded):
+            pause(0)
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(1000, 2000), (2000, 1000)])
+def test_of_nested_deadlines_the_tightest_wins(outer: float, inner: float) -> None:
+    with fail_after(outer), fail_after(inner):
+        left = remaining()
+
+    assert left is not None
+    assert 900 < left <= 1000
+
+
+def test_cancelling_the_outer_scope_ends_the_inner_work() -> None:
+    with CancelScope() as outer, CancelScope() as inner:
+        outer.cancel()
+
+        assert inner.cancelled
+        with pytest.raises(Cancelled):
+            checkpoint()
+
+
+def test_cancelling_the_inner_scope_leaves_the_outer_alone() -> None:
+    with CancelScope() as outer:
+        with CancelScope() as inner:
+            inner.cancel()
+
+        checkpoint()
+        assert not outer.cancelled
+
+
+def test_cancellation_comes_before_the_deadline() -> None:
+    with fail_after(0) as scope:
+        scope.cancel()
+
+        with pytest.raises(Cancelled):
+            checkpoint()
+
+
+def test_a_scope_is_entered_once() -> None:
+    scope = CancelScope()
+    with scope:
+        pass
+
+    with pytest.raises(RuntimeError), scope:
+        pass
+
+
+def test_a_wait_is_woken_as_long_as_it_lasts() -> None:
+    calls: list[str] = []
+    with CancelScope() as outer, CancelScope():
+        with interruptible(lambda: calls.append("early")):
+            pass
+        with interruptible(lambda: calls.append("woken")):
+            outer.cancel()
+
+    assert calls == ["woken"]
+
+
+def test_a_wait_is_not_begun_by_cancelled_work() -> None:
+    begun = False
+    with CancelScope() as scope:
+        scope.cancel()
+
+        with pytest.raises(Cancelled), interruptible(lambda: None):
+            begun = True
+
+    assert not begun
+    assert not scope._wakers
+
+
+def test_a_wait_that_fails_is_detached_too() -> None:
+    calls: list[int] = []
+    with CancelScope() as scope:
+        with pytest.raises(KeyError), interruptible(lambda: calls.append(1)):
+            raise KeyError
+        scope.cancel()
+
+    assert calls == []
+
+
+def test_a_thread_in_a_copy_of_the_context_is_in_the_scope() -> None:
+    seen: list[type[BaseException]] = []
+
+    def work() -> None:
+        try:
+            pause(60)
+        except Cancelled as error:
+            seen.append(type(error))
+
+    with CancelScope() as scope:
+        context = contextvars.copy_context()
+        worker = threading.Thread(target=context.run, args=(work,))
+        worker.start()
+        scope.cancel()
+        worker.join(30)
+
+    assert seen == [Cancelled]
+
+
+def test_a_thread_of_its_own_is_in_no_scope() -> None:
+    seen: list[float | None] = []
+
+    with fail_after(0):
+        worker = threading.Thread(target=contextvars.Context().run, args=(lambda: seen.append(remaining()),))
+        worker.start()
+        worker.join(30)
+
+    assert seen == [None]

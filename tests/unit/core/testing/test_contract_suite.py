@@ -1,0 +1,64 @@
+"""The suite as others meet it: outside of our own tests, with pytest alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BACKEND = """
+import pytest
+from registry_adapters.memory import MemoryCatalog
+from registry_core.testing.contract import Can, ContractSuite
+
+class TestIt(ContractSuite):
+{body}
+"""
+FIXTURE = """
+    can = {can}
+
+    @pytest.fixture
+    def catalog(self):
+        return MemoryCatalog()
+"""
+
+
+def run(directory: Path, body: str, only: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_it.py").write_text(BACKEND.format(body=body), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, "test_it.py"]
+    # The packages that these tests run with, installed or not.
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_a_class_and_a_fixture_are_all_it_takes(tmp_path: Path) -> None:
+    result = run(tmp_path, FIXTURE.format(can="~Can.FLAT_MEMORY"), "ascii_order")
+
+    assert result.returncode == 0, result.stdout
+    assert "skipped" not in result.stdout
+
+
+def test_a_class_without_the_fixture_is_told_so(tmp_path: Path) -> None:
+    result = run(tmp_path, "    pass", "test_a_tag_moves_back")
+
+    assert result.returncode == 1
+    assert "a backend's test class overrides this fixture" in result.stdout
+
+
+def test_a_backend_that_can_more_than_it_says_fails(tmp_path: Path) -> None:
+    result = run(tmp_path, FIXTURE.format(can="~Can.UNTAG"), "untag_leaves_the_manifest")
+
+    assert result.returncode == 1
+    assert "DID NOT RAISE" in result.stdout
+
+
+def test_failures_show_what_was_compared(tmp_path: Path) -> None:
+    """Assertions of the suite are rewritten as those in test files are."""
+    result = run(tmp_path, FIXTURE.format(can="~Can.MOUNT"), "mount_takes_a_blob_over")
+
+    assert result.returncode == 1
+    assert "assert True is False" in result.stdout

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from registry_core.content.source import PIECE
+from registry_core.domain.digest import Digest
+from registry_core.testing.content import PatternSource
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, PIECE - 1, PIECE, PIECE + 1, PIECE + 8, 2 * PIECE + 12_345])
+def test_it_has_as_many_bytes_as_it_says_and_hashes_to_its_digest(size: int) -> None:
+    source = PatternSource(size)
+
+    with source.open() as reader:
+        content = b"".join(iter(lambda: reader.read(10_007), b""))
+
+    assert len(content) == size
+    assert Digest.of(content) == source.digest
+
+
+@pytest.mark.parametrize("start", [0, 3, 8, 11, PIECE - 2, PIECE, PIECE + 5, 2 * PIECE + 99, 2 * PIECE + 100])
+def test_a_later_start_gives_the_same_bytes(start: int) -> None:
+    source = PatternSource(2 * PIECE + 100)
+    whole = source.at(0, source.size)
+
+    with source.open(start) as reader:
+        tail = b"".join(iter(lambda: reader.read(PIECE), b""))
+
+    assert tail == whole[start:]
+
+
+def test_no_two_blocks_are_alike() -> None:
+    source = PatternSource(4 * PIECE)
+
+    blocks = {source.at(number * PIECE, PIECE) for number in range(4)}
+
+    assert len(blocks) == 4
+
+
+def test_other_seeds_give_other_content() -> None:
+    assert PatternSource(1_000, seed=1).digest != PatternSource(1_000, seed=2).digest
+    assert PatternSource(1_000, seed=1).digest == PatternSource(1_000, seed=1).digest
+
+
+def test_it_fills_buffers() -> None:
+    source = PatternSource(1_000)
+    buffer = bytearray(2_000)
+
+    with source.open() as reader:
+        count = reader.readinto(buffer)
+
+    assert count == 1_000
+    assert bytes(buffer[:count]) == source.at(0, 1_000)
+
+
+def test_a_closed_reader_does_not_read() -> None:
+    reader = PatternSource(10).open()
+    reader.close()
+
+    with pytest.raises(ValueError, match="closed"):
+        reader.read(1)
