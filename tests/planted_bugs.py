@@ -97,7 +97,7 @@ HTTP = (
     Bug("documents.py", 'claimed=headers.get("Content-Type")', "claimed=MANIFESTS[0]"),
     Bug("paging.py", "if following is None:", "if True:"),
     Bug("problems.py", '"blob": BlobNotFound,', '"blob": ImageNotFound,'),
-    Bug("problems.py", '"MANIFEST_INVALID": InvalidDocument,', ""),
+    Bug("problems.py", '"NAME_UNKNOWN": RepositoryNotFound,', '"NAME_UNKNOWN": ImageNotFound,'),
 )  # fmt: skip
 
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.

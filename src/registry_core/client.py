@@ -372,7 +372,13 @@ class RegistryClient:
         with during(operation, self._at(reference)):
             tags = _tags(reference, pushed.digest)
             return move_graph(
-                pushed.repository, self._repository, pushed.document, tags=tags, observer=observer, jobs=jobs
+                pushed.repository,
+                self._repository,
+                pushed.document,
+                tags=tags,
+                observer=observer,
+                jobs=jobs,
+                operation=operation,
             )
 
 

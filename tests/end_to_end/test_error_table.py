@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from registry_adapters.wsgi.guard import BasicGuard
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_client
 from registry_adapters.wsgi import registry_server
+from registry_adapters.wsgi.guard import BasicGuard
 from registry_core import (
     AccessDenied,
     Basic,

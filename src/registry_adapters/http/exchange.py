@@ -40,7 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         headers: Without ``Authorization``, ``Host`` and ``Content-Length``, which the session sets.
         body: What to send, if anything.
         reference: What it is about, for errors.
-        missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload`` or ``catalog``.
+        missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload`` or
+            ``catalog``.
         repeatable: Whether sending it again after a lost answer does no harm (R-053, R-054).
     """
 

@@ -23,7 +23,7 @@ __all__ = ["Image", "Index", "Layer"]
 
 
 class Image:
-    """An image in some repository. Nothing but its manifest is read before it is asked for; ``document`` is that manifest.
+    """An image in some repository. Nothing but its manifest, ``document``, is read before it is asked for.
 
     Args:
         repository: Where its blobs are.

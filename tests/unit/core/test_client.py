@@ -409,7 +409,8 @@ class TestErrors:
         image = build()
         image.repository.blobs.delete(image.layers()[0].digest)
 
-        with pytest.raises(BlobNotFound):
+        with pytest.raises(BlobNotFound) as caught:
             app.push_image("v1", image)
 
+        assert caught.value.operation == "push_image"
         assert not app.image_exists("v1")

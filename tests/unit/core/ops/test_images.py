@@ -51,7 +51,8 @@ class TestImage:
         image = Image(source, raw)
 
         assert (image.digest, image.size, image.media_type) == (raw.digest, len(raw.content), raw.media_type)
-        assert (image.document is raw) and (image.raw == raw.content)
+        assert image.document is raw
+        assert image.raw == raw.content
         assert image.reference == source.at(raw.digest)
         assert image.descriptor == raw.descriptor
         assert image.manifest().config.media_type == OCI_CONFIG
