@@ -87,6 +87,7 @@ class MemoryBlobs(BlobStore):
             return True
 
     def _find(self, digest: Digest) -> bytes:
+        checkpoint()
         content = self._peek(digest)
         if content is None:
             raise BlobNotFound("no such blob", reference=self._state.at(self._name, digest))

@@ -10,6 +10,7 @@ from registry_adapters.memory.state import State
 from registry_core.domain.names import RepositoryName
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.repository import Repository
+from registry_core.scope import checkpoint
 
 __all__ = ["MemoryCatalog"]
 
@@ -41,6 +42,7 @@ class MemoryCatalog(Catalog):
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
         """The repositories that hold something, in ASCII order, as they were at the first step."""
+        checkpoint()
         with self._state.lock:
             names = self._state.names()
         yield from (name for name in names if after is None or name > after)

@@ -114,12 +114,14 @@ class MemoryManifests(ManifestStore):
         Raises:
             RepositoryNotFound: The repository holds nothing.
         """
+        checkpoint()
         with self._state.lock:
             tags = sorted(self._contents().tags)
         yield from (tag for tag in tags if after is None or tag > after)
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
         """The manifests whose subject is that digest, ordered by their own digests."""
+        checkpoint()
         with self._state.lock:
             contents = self._state.find(self._name)
             digests = contents.referrers.get(subject, ()) if contents else ()
@@ -129,6 +131,7 @@ class MemoryManifests(ManifestStore):
         yield from selected((entry for entry in fresh if entry is not None), artifact_type)
 
     def _find(self, reference: Tag | Digest) -> tuple[Digest, RawManifest]:
+        checkpoint()
         with self._state.lock:
             contents = self._contents(reference)
             digest = reference if isinstance(reference, Digest) else contents.tags.get(reference)

@@ -24,8 +24,10 @@ class Can(enum.Flag):
     LIST_REPOSITORIES = enum.auto()
     # Without it, ``mount`` says False.
     MOUNT = enum.auto()
-    # Manifests and blobs under sha512 digests.
-    SHA512 = enum.auto()
+    # Blobs under sha512 digests.
+    SHA512_BLOBS = enum.auto()
+    # Manifests under sha512 digests.
+    SHA512_MANIFESTS = enum.auto()
     # Takes manifests whose parts are absent; without it, they are refused with BlobNotFound.
     KEEPS_DANGLING = enum.auto()
     # Has a repository with the empty name.
@@ -34,6 +36,12 @@ class Can(enum.Flag):
     ANY_MEDIA_TYPE = enum.auto()
     # Tells an absent repository apart from an absent manifest.
     MISSING_REPOSITORY = enum.auto()
+    # Lists repositories in ASCII order; without it, completely, but in an order of its own.
+    ASCII_CATALOG = enum.auto()
+    # Says ImageNotFound when a blob's digest is asked for as a manifest; without it, fails over the question.
+    DENIES_BLOBS_AS_MANIFESTS = enum.auto()
+    # Who reads while others write gets what was or what is; without it, now and then a ServerError.
+    ATOMIC_WRITES = enum.auto()
     # Blobs of any size take no more memory than a few pieces.
     FLAT_MEMORY = enum.auto()
 

@@ -244,7 +244,7 @@ class BlobContract(Contract):
         content = blob("sha512")
         digest = Digest.of(content, "sha512")
 
-        if self.can & Can.SHA512:
+        if self.can & Can.SHA512_BLOBS:
             repository.blobs.put(digest, len(content), BytesSource(content))
             assert read(repository, digest) == content
             assert repository.blobs.stat(digest) == len(content)

@@ -94,6 +94,24 @@ class CancellationContract(Contract):
             with pytest.raises(ImageNotFound):
                 repository.manifests.resolve(reference)
 
+    def test_nothing_is_read_in_a_cancelled_scope(self, repository: Repository) -> None:
+        """Look-ups and lists end as promptly as transfers."""
+        manifest = push_image(repository, "unread", tags=["v1"])
+        layer = manifest.image.layers[0].digest
+
+        with CancelScope() as scope:
+            scope.cancel()
+            for ask in (
+                lambda: repository.manifests.resolve(Tag("v1")),
+                lambda: repository.manifests.get(manifest.digest),
+                lambda: list(repository.manifests.tags()),
+                lambda: list(repository.manifests.referrers(manifest.digest)),
+                lambda: repository.blobs.stat(layer),
+                lambda: read(repository, layer),
+            ):
+                with pytest.raises(Cancelled):
+                    ask()
+
     def test_nothing_is_deleted_in_a_cancelled_scope(self, repository: Repository) -> None:
         """Whether the backend could delete it or not."""
         manifest = push_image(repository, "kept", tags=["v1"])
