@@ -13,6 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,44 +129,53 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in chosen if name not in TARGETS]:
         parser.error(f"no such backend: {', '.join(unknown)}")
     problems = 0
-    with tempfile.TemporaryDirectory() as directory:
-        for name in chosen:
-            target = TARGETS[name]
-            if target.program and shutil.which(target.program) is None:
-                say(f"BROKEN  {name}: {target.program} is not installed")
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        healthy = dict(zip(chosen, pool.map(lambda name: health(TARGETS[name]), chosen), strict=True))
+        for name, trouble in healthy.items():
+            if trouble:
+                say(f"BROKEN  {name}: {trouble}")
                 problems += 1
-                continue
-            copy = Path(directory, name)
-            shutil.copytree(PROJECT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
-            healthy = outcome(copy, target.contract)
-            if healthy != 0:
-                say(f"BROKEN  {name}: {target.contract} fails without any bug planted")
-                problems += 1
-                continue
-            for bug in target.bugs:
-                verdict = judge(copy, target, bug)
-                problems += verdict != "caught"
-                say(f"{verdict:8}{name}/{bug.file}: {bug.old} -> {bug.new or 'nothing'}")
-    say(f"{problems} problems" if problems else "every bug was caught")
+        planted = [(name, bug) for name in chosen if not healthy[name] for bug in TARGETS[name].bugs]
+        verdicts = pool.map(lambda each: judge(TARGETS[each[0]], each[1]), planted)
+        for (name, bug), verdict in zip(planted, verdicts, strict=True):
+            problems += verdict != "caught"
+            say(f"{verdict:8}{name}/{bug.file}: {bug.old} -> {bug.new or 'nothing'}")
+    say(f"{problems} problems" if problems else f"every one of {len(planted)} bugs was caught")
     return 1 if problems else 0
 
 
-def judge(copy: Path, target: Target, bug: Bug) -> str:
+def health(target: Target) -> str:
+    """Why no bug can be planted in a target; empty if its contract passes as it is."""
+    if target.program and shutil.which(target.program) is None:
+        return f"{target.program} is not installed"
+    with sources() as copy:
+        return "" if outcome(copy, target.contract) == 0 else f"{target.contract} fails without any bug planted"
+
+
+def judge(target: Target, bug: Bug) -> str:
     """What became of one bug: caught, MISSED, or why it could not be planted."""
-    path = copy / target.folder / bug.file
-    sound = path.read_text(encoding="utf-8")
-    if sound.count(bug.old) != 1:
-        return "MOVED"
-    path.write_text(sound.replace(bug.old, bug.new), encoding="utf-8")
-    try:
-        compile(path.read_text(encoding="utf-8"), str(path), "exec")
-        return {0: "MISSED", 1: "caught"}.get(outcome(copy, target.contract), "BROKEN")
-    except SyntaxError:
-        return "BROKEN"
-    except subprocess.TimeoutExpired:
-        return "caught"  # it hangs, which nobody would overlook
-    finally:
-        path.write_text(sound, encoding="utf-8")
+    with sources() as copy:
+        path = copy / target.folder / bug.file
+        sound = path.read_text(encoding="utf-8")
+        if sound.count(bug.old) != 1:
+            return "MOVED"
+        path.write_text(sound.replace(bug.old, bug.new), encoding="utf-8")
+        try:
+            compile(path.read_text(encoding="utf-8"), str(path), "exec")
+            return {0: "MISSED", 1: "caught"}.get(outcome(copy, target.contract), "BROKEN")
+        except SyntaxError:
+            return "BROKEN"
+        except subprocess.TimeoutExpired:
+            return "caught"  # it hangs, which nobody would overlook
+
+
+@contextmanager
+def sources() -> Iterator[Path]:
+    """A copy of the sources to spoil."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        shutil.copytree(PROJECT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        yield copy
 
 
 def outcome(copy: Path, contract: str) -> int:
