@@ -46,7 +46,7 @@ def main() -> None:
         shop = registry.with_segment("acme", "shop")
         say("client path", shop.registry)
 
-        heading(2, "Build an image for two platforms, the same bytes on any machine")
+        heading(2, "Build an image for two platforms, the same bytes whenever it is built")
         images = [
             ImageBuilder(platform=platform)
             .add_files({"app/hello.txt": f"hello from {platform}\n".encode(), "etc/motd": b"welcome\n"})

@@ -4,6 +4,9 @@
 ``oci:DIRECTORY`` and ``memory:``; and whatever schemes other distributions register in the entry-point group
 ``ociport.backends``: a name and an opener, called as ``opener(url, auth=…, **settings)`` to give a ``Catalog``.
 The schemes above cannot be taken over.
+
+Docker Hub is called ``docker.io``, but listens elsewhere: over https, ``docker.io`` and ``index.docker.io`` lead to
+``registry-1.docker.io``. The registry is still called ``docker.io``, and that is what a keychain is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any, Final
 
 from registry_core.client import RegistryClient
 from registry_core.domain.access import Credential
+from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin, redacted
 from registry_core.domain.platform import Platform
 from registry_core.errors import ConfigError, InvalidName
@@ -26,6 +30,10 @@ from registry_core.ports.observer import Observer
 __all__ = ["GROUP", "open_catalog", "open_client", "open_http", "open_layout", "open_memory"]
 
 GROUP: Final = "ociport.backends"
+
+_HUB: Final = "docker.io"
+_HUB_HOST: Final = "registry-1.docker.io"
+_HUB_ORIGINS: Final = (Origin("https", "docker.io", 443), Origin("https", "index.docker.io", 443))
 
 Auth = Credential | Keychain | Authenticator | None
 
@@ -102,7 +110,12 @@ def open_http(url: str, *, auth: Auth = None, observer: Observer | None = None, 
     host = address.partition("://")[2] or address
     chosen = HttpSettings(**settings)
     origin = _origin(host, "http" if chosen.plain_http else "https")
-    return HttpCatalog(host, chosen, authenticator=authenticator(auth, registry=origin), observer=observer)
+    called = ""
+    if origin in _HUB_ORIGINS:
+        host, called, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
+        auth = _HubKeychain(auth) if isinstance(auth, Keychain) else auth
+    chosen_auth = authenticator(auth, registry=origin)
+    return HttpCatalog(host, chosen, authenticator=chosen_auth, observer=observer, called=called)
 
 
 def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
@@ -122,7 +135,7 @@ def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
     _demand_no_auth("layout", auth)
     directory = url.partition(":")[2]
     if not directory or directory.startswith("//") or "\0" in directory:
-        raise ConfigError(f"not a directory to keep image layouts in, as oci:DIRECTORY: {redacted(url)}")
+        raise ConfigError(f"not a directory to keep image layouts in, as oci:DIRECTORY: {_shown(url)}")
     return LayoutCatalog(directory, fsync=fsync)
 
 
@@ -140,6 +153,16 @@ def open_memory(url: str, *, auth: None = None) -> Catalog:
 
     _demand_no_auth("memory", auth)
     return MemoryCatalog(url)
+
+
+class _HubKeychain(Keychain):
+    """A keychain that knows Docker Hub by its name, not by its host."""
+
+    def __init__(self, keychain: Keychain) -> None:
+        self._keychain = keychain
+
+    def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
+        return self._keychain.credential(_HUB if registry == _HUB_HOST else registry, repository)
 
 
 _BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
@@ -206,7 +229,14 @@ def _loaded(scheme: str) -> Callable[..., Catalog]:
 
 def _unknown(url: str) -> ConfigError:
     known = sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
-    return ConfigError(f"neither a registry nor a known backend ({', '.join(known)}): {redacted(url)}")
+    return ConfigError(f"neither a registry nor a known backend ({', '.join(known)}): {_shown(url)}")
+
+
+def _shown(url: str) -> str:
+    """A URL fit for messages, its scheme included; unless what stands before the colon might be a user's name."""
+    scheme, colon, rest = url.partition(":")
+    plain = colon and "@" not in url and not rest.startswith("//") and scheme.isascii() and scheme.isalnum()
+    return f"{scheme}:{redacted(rest)}" if plain else redacted(url)
 
 
 def _demand_no_auth(backend: str, auth: object) -> None:

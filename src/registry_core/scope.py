@@ -6,6 +6,7 @@ and whatever worker threads run in a copy of its context.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
-from registry_core.errors import Cancelled, DeadlineExceeded
+from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
 __all__ = ["CancelScope", "checkpoint", "fail_after", "interruptible", "pause", "remaining"]
 
@@ -96,7 +97,12 @@ def fail_after(seconds: float) -> CancelScope:
 
     Args:
         seconds: How long the work may take in all.
+
+    Raises:
+        InvalidValue: It is not a number, so no moment would ever be past it.
     """
+    if math.isnan(seconds):
+        raise InvalidValue("a deadline in NaN seconds never comes")
     return CancelScope(deadline=time.monotonic() + seconds)
 
 

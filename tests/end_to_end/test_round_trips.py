@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,61 @@ def test_the_digest_of_a_tag_takes_one_exchange(backing: MemoryCatalog) -> None:
         client.close()
 
     assert len(journal.take()) == 1
+
+
+@pytest.mark.parametrize(
+    ("exchanges", "operation"),
+    [
+        (1, lambda client: client.get_manifest("v1")),
+        (1, lambda client: client.image_exists("v1")),
+        (1, lambda client: client.image_exists("absent")),
+        (1, lambda client: client.list_tags()),
+        (1, lambda client: client.iter_tags().__next__()),
+        (2, lambda client: client.get_image_config("v1")),
+        (2, lambda client: client.tag_image("v1", "v2")),
+    ],
+    ids=["get_manifest", "image_exists", "image_is_absent", "list_tags", "iter_tags", "get_image_config", "tag_image"],
+)
+def test_no_operation_asks_more_than_it_must(
+    backing: MemoryCatalog, exchanges: int, operation: Callable[[RegistryClient], object]
+) -> None:
+    journal = Journal()
+    with registry_server(backing) as server:
+        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+
+        operation(client)
+        client.close()
+
+    taken = journal.take()
+    assert len(taken) <= exchanges, taken
+
+
+def test_a_tag_is_resolved_once_and_its_digest_is_used_from_there_on(backing: MemoryCatalog, tmp_path: Path) -> None:
+    """R-012: a tag that moves meanwhile cannot mix two images."""
+    journal = Journal()
+    with registry_server(backing) as server:
+        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+
+        client.copy_image("v1", RegistryClient(LayoutCatalog(tmp_path), "app"), "v1")
+        client.close()
+
+    assert len([line for line in journal.take() if line.endswith("/manifests/v1")]) == 1
+
+
+def test_what_is_there_already_is_not_pulled_again(backing: MemoryCatalog, tmp_path: Path) -> None:
+    journal = Journal()
+    target = RegistryClient(LayoutCatalog(tmp_path), "app")
+    with registry_server(backing) as server:
+        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client.copy_image("v1", target, "v1")
+        journal.take()
+
+        client.copy_image("v1", target, "v1")
+        client.close()
+
+    taken = journal.take()
+    assert all("/blobs/" not in line for line in taken)
+    assert len(taken) <= 2, taken
 
 
 def test_pulling_five_layers_takes_seven_exchanges(backing: MemoryCatalog, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from registry_core.domain.access import Basic, IdentityToken, Scope, TokenRequest
+from registry_core.errors import ConfigError
 
 __all__ = ["CLIENT_ID", "token_form"]
 
@@ -21,6 +22,9 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
         service: As the challenge named it; empty for none.
         scopes: What the token has to allow; one field, with spaces between them.
         credential: Who asks.
+
+    Raises:
+        ConfigError: The credential cannot be written down.
     """
     if isinstance(credential, IdentityToken):
         fields = [("grant_type", "refresh_token"), ("refresh_token", credential.token)]
@@ -31,9 +35,13 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
         fields.append(("service", service))
     if scopes:
         fields.append(("scope", " ".join(str(scope) for scope in scopes)))
+    try:
+        body = urlencode(fields, errors="surrogateescape").encode("ascii")
+    except UnicodeEncodeError:
+        raise ConfigError("user name, password or identity token is not valid text") from None
     return TokenRequest(
         method="POST",
         url=realm.partition("#")[0],
         headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
-        body=urlencode(fields, errors="surrogateescape").encode("ascii"),
+        body=body,
     )

@@ -19,7 +19,7 @@ from registry_adapters.http.uploads import Upload, cancel, location_of
 from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import AccessDenied, BlobNotFound, ProtocolError, RegistryError, TransportError, Unsupported
+from registry_core.errors import AccessDenied, NotFound, ProtocolError, RegistryError, TransportError, Unsupported
 from registry_core.ports.blob_store import BlobStore
 from registry_core.scope import checkpoint
 
@@ -180,7 +180,7 @@ class HttpBlobs(BlobStore):
     def _has(self, digest: Digest, size: int) -> bool:
         try:
             return self.stat(digest) == size
-        except (BlobNotFound, AccessDenied, Unsupported, TransportError):
+        except (NotFound, AccessDenied, Unsupported, TransportError):
             return False
 
 

@@ -37,6 +37,7 @@ class HttpCatalog(Catalog):
         authenticator: Answers its challenges; ``None`` for one that answers none.
         observer: Told what happens.
         transport: Carries single exchanges, in place of sockets.
+        called: What the registry is called where that is not its host; requests and credentials go to the host.
 
     Raises:
         InvalidName: The host is none.
@@ -51,16 +52,18 @@ class HttpCatalog(Catalog):
         authenticator: Authenticator | None = None,
         observer: Observer | None = None,
         transport: Transport | None = None,
+        called: str = "",
     ) -> None:
         origin = Origin.of(host, scheme="http" if settings.plain_http else "https")
         self._session = Session(origin, settings, transport=transport, authenticator=authenticator, observer=observer)
         self._chunk_size = settings.chunk_size
+        self._called = called or origin.netloc
         self._memory = ReferrersMemory()
 
     @property
     def registry(self) -> str:
-        """``host[:port]``."""
-        return self._session.origin.netloc
+        """``host[:port]``, or what else it is called."""
+        return self._called
 
     def repository(self, name: RepositoryName) -> Repository:
         """A repository by name. The one without a name can be had, but not used: registries know no such thing."""

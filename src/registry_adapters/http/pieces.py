@@ -62,6 +62,12 @@ class Pieces:
                             expected=self._body.length,
                             actual=sent,
                         )
+                    if len(data) > left:
+                        raise SizeMismatch(
+                            "the source gave out more bytes than it was asked for",
+                            expected=self._body.length,
+                            actual=self._body.length - left + len(data),
+                        )
                     left -= len(data)
                     yield data
         except (Cancelled, DeadlineExceeded):

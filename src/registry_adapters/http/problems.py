@@ -110,7 +110,7 @@ def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
     """The errors that a body lists as the specification says ("Error Codes"); none where it is anything else."""
     try:
         document: Any = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
     entries = document.get("errors") if isinstance(document, dict) else None
     if not isinstance(entries, list):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment
 
@@ -14,6 +16,8 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 
 __all__ = ["Proxy", "is_bypassed", "proxy_for"]
+
+_HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
 
 
 class Proxy(msgspec.Struct, frozen=True):
@@ -34,12 +38,12 @@ class Proxy(msgspec.Struct, frozen=True):
             host, port = parts.hostname, parts.port
         except ValueError:
             host = port = None
-        if not host or parts.scheme not in ("http", "https"):
+        if not host or not _HOST.fullmatch(host) or parts.scheme not in ("http", "https"):
             raise ConfigError("a proxy must be an http or https URL with a host")
         authorization = ""
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            authorization = f"Basic {base64.b64encode(pair.encode('utf-8', 'surrogateescape')).decode()}"
         netloc = f"[{host}]" if ":" in host else host
         return cls(f"{parts.scheme}://{netloc}" + (f":{port}" if port else ""), authorization)
 

@@ -39,7 +39,8 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     """What to ask next.
 
     GET and HEAD stay what they are. Anything that changes something is only followed where the answer says that method
-    and body are to be kept: a DELETE or PUT that became a GET would be reported as done (R-254).
+    and body are to be kept: a DELETE or PUT that became a GET would be reported as done (R-254). And it stays with the
+    registry, as uploads do (R-033).
 
     Args:
         home: The registry.
@@ -55,4 +56,7 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     if not location:
         raise ProtocolError(f"a redirect ({status}) without a single Location, from {redacted(hop.url)}")
     url = resolve(hop.url, location)
-    return Hop(hop.method, url, check_followable(home, url))
+    target = check_followable(home, url)
+    if hop.method not in ("GET", "HEAD") and target != home:
+        raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redacted(url)}")
+    return Hop(hop.method, url, target)

@@ -10,10 +10,10 @@ import msgspec
 
 from registry_core.errors import RateLimited, TransportError, Unavailable
 
-__all__ = ["RetryPolicy", "Stale", "Unreached", "retry_after"]
+__all__ = ["REFUSED", "RetryPolicy", "Stale", "Unreached", "retry_after"]
 
-# These say for a request with a side effect, too, that nothing has been done.
-_REFUSED: Final = frozenset({429, 503})
+# These say for a request with a side effect, too, that nothing has been done; but of a body some may have been taken.
+REFUSED: Final = frozenset({429, 503})
 
 
 class Unreached(Unavailable):
@@ -39,18 +39,19 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     cap: float = 10.0
     patience: float = 60.0
 
-    def is_worthwhile(self, error: BaseException, *, repeatable: bool) -> bool:
+    def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True) -> bool:
         """Whether another attempt may end otherwise and does no harm.
 
         Args:
             error: How the last one ended.
             repeatable: Whether it does no harm to send the request again after its answer was lost.
+            empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows (R-075).
         """
         if not isinstance(error, Unavailable | RateLimited):
             return False
         if error.retry_after is not None and error.retry_after > self.patience:
             return False
-        return repeatable or isinstance(error, Unreached) or error.status in _REFUSED
+        return repeatable or isinstance(error, Unreached) or (empty and error.status in REFUSED)
 
     def pause(self, attempt: int, error: BaseException, luck: float) -> float:
         """How long to wait before the next attempt.

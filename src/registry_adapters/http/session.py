@@ -97,7 +97,8 @@ class Session:
         if self._authenticator is not None:
             call.authorization = self._authenticator.remembered(self.origin, request.scopes)
         try:
-            answer: Answer = self._retrying(request.method, call.url, repeatable=request.repeatable)(
+            empty = request.body is None or not request.body.length
+            answer: Answer = self._retrying(request.method, call.url, repeatable=request.repeatable, empty=empty)(
                 self._attempt, call
             )
         except SourceFailed as failure:
@@ -224,7 +225,7 @@ class Session:
             return answer
         raise AssertionError("unreachable")
 
-    def _retrying(self, method: str, url: str, *, repeatable: bool) -> tenacity.Retrying:
+    def _retrying(self, method: str, url: str, *, repeatable: bool, empty: bool = True) -> tenacity.Retrying:
         policy = self._policy
 
         def failure(state: tenacity.RetryCallState) -> BaseException:
@@ -241,7 +242,9 @@ class Session:
             )
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: policy.is_worthwhile(error, repeatable=repeatable)),
+            retry=tenacity.retry_if_exception(
+                lambda error: policy.is_worthwhile(error, repeatable=repeatable, empty=empty)
+            ),
             wait=lambda state: policy.pause(state.attempt_number, failure(state), self._random()),
             stop=enough,
             before_sleep=announce,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,8 +43,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     plain_http: bool = False
     tls_verify: bool = True
-    ca_file: str | None = None
-    client_cert: str | tuple[str, str] | None = None
+    ca_file: str | os.PathLike[str] | None = None
+    client_cert: str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     chunk_size: int | None = None
@@ -105,7 +106,8 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and "\0" not in value
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return isinstance(text, str) and bool(text) and "\0" not in text
 
 
 def _is_certificate(value: object) -> bool:

@@ -239,13 +239,14 @@ class _Trace:
 
 
 _trace: ContextVar[_Trace | None] = ContextVar("registry_adapters.http.transport", default=None)
+_returning: ContextVar[bool] = ContextVar("registry_adapters.http.transport.returning", default=False)
 
 
 class _Quiet(logging.Filter):
     """Drops what urllib3 logs about our exchanges, and only ours: it has whole URLs, signatures included (R-043)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return _trace.get() is None
+        return _trace.get() is None and not _returning.get()
 
 
 _QUIET: Final = _Quiet()
@@ -308,8 +309,16 @@ class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
 class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
+    def _put_conn(self, conn: Any) -> None:
+        # Connections beyond those that are kept are meant to be dropped: nobody needs a warning about it.
+        token = _returning.set(True)
+        try:
+            super()._put_conn(conn)
+        finally:
+            _returning.reset(token)
 
-class _TLSPool(urllib3.HTTPSConnectionPool):
+
+class _TLSPool(_Pool, urllib3.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 

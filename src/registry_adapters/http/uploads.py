@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import random
 import re
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,7 @@ import msgspec
 from registry_adapters.http.addresses import Address, Sender
 from registry_adapters.http.answers import check_promise, status_of
 from registry_adapters.http.exchange import Answer, Body, Headers, Request
+from registry_adapters.http.retry import REFUSED, RetryPolicy
 from registry_adapters.http.source_check import CheckedSource
 from registry_core.content.source import ByteSource
 from registry_core.domain.digest import Digest
@@ -31,12 +33,15 @@ from registry_core.errors import (
     ServerError,
     Unavailable,
 )
-from registry_core.scope import checkpoint, fail_after
+from registry_core.scope import checkpoint, fail_after, pause
 
 __all__ = ["Upload", "cancel", "chunk_length", "closing_target", "location_of", "received"]
 
 _ATTEMPTS: Final = 3
 _STALLS: Final = 4
+# Forward and back again is no progress, either.
+_SETBACKS: Final = 16
+_PATIENCE: Final = RetryPolicy()
 _CHUNK_LIMIT: Final = 64 << 20
 _CANCEL_SECONDS: Final = 5.0
 _RANGE = re.compile(r"(?:bytes[= ])?0-(?P<last>[0-9]{1,19})")
@@ -147,6 +152,7 @@ class Upload:
         self._chunk_size = chunk_size
         self._present = present
         self._location = ""
+        self._refusals = 0
 
     def run(self) -> None:
         """Bring it there, or leave nothing behind.
@@ -182,7 +188,7 @@ class Upload:
             raise
 
     def _send_chunks(self, length: int) -> None:
-        offset = stalls = 0
+        offset = stalls = setbacks = 0
         while offset < self._size:
             checkpoint()
             end = min(offset + length, self._size)
@@ -197,7 +203,8 @@ class Upload:
             if reached is None:
                 return
             stalls = 0 if reached > offset else stalls + 1
-            if stalls > _STALLS:
+            setbacks += reached < offset
+            if stalls > _STALLS or setbacks > _SETBACKS:
                 raise _Lost(ProtocolError("an upload that makes no progress", reference=self._reference))
             offset = reached
         self._close(None)
@@ -208,6 +215,7 @@ class Upload:
             raise _Lost(error) from None
         if status_of(error) != 416 and not isinstance(error, (Unavailable, ServerError, RateLimited)):
             raise error
+        self._wait(error)
         return self._ask(sent, error)
 
     def _send_chunk(self, start: int, end: int) -> int | None:
@@ -226,6 +234,7 @@ class Upload:
                 if self._present():
                     return None
             reached = received(answer.headers)
+        self._refusals = 0
         return end if reached is None else self._plausible(reached, end)
 
     def _ask(self, sent: int, why: RegistryError) -> int:
@@ -258,12 +267,24 @@ class Upload:
         except (Unavailable, ServerError, RateLimited) as error:
             self._raise_source_failure()
             if not self._present():
+                self._wait(error)
                 raise _Lost(error) from None
         except RegistryError as error:
             self._raise_source_failure()
-            if status_of(error) == 404:
+            if status_of(error) != 404:
+                raise
+            # An upload that an earlier try has closed is not known any more, either.
+            if not self._present():
                 raise _Lost(error) from None
-            raise
+
+    def _wait(self, error: RegistryError) -> None:
+        """Leave a registry that refused for now the time that it asked for; too much, or too often, is an error."""
+        if status_of(error) not in REFUSED:
+            return
+        self._refusals += 1
+        if self._refusals > _PATIENCE.retries or not _PATIENCE.is_worthwhile(error, repeatable=True):
+            raise error
+        pause(_PATIENCE.pause(self._refusals, error, random.random()))
 
     def _raise_source_failure(self) -> None:
         """What the source raised, however it was reported: that is no failure of the registry."""

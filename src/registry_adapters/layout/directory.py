@@ -34,6 +34,7 @@ _SAFE = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_PREFIX, _SUFFIX = ".ociport-", ".tmp"
 _READ = os.O_RDONLY | _SAFE
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
 
@@ -283,6 +284,22 @@ class Directory:
             self.sync()
         return True
 
+    def sweep(self, moment: float) -> None:
+        """Remove the temporary files that nobody has touched since a moment: whoever wrote them was killed.
+
+        Args:
+            moment: In seconds since the epoch, as files have it.
+        """
+        with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
+            found = [entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)]
+        for name in found:
+            # What another process removed meanwhile, or does not let us remove, is none of our business.
+            with suppress(OSError):
+                status = self._status(name)
+                # A link to an old file is as young as its last change, not as its content.
+                if stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < moment:
+                    os.unlink(self.at(name), dir_fd=self.fd)
+
     def directories(self) -> list[str]:
         """The names of the directories in this one, links to directories not among them."""
         with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
@@ -349,4 +366,4 @@ class StagedFile:
 
 
 def _temporary() -> str:
-    return f".ociport-{secrets.token_hex(8)}.tmp"
+    return f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"

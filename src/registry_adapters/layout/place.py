@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root
@@ -11,7 +12,7 @@ from registry_adapters.layout.files import explained
 from registry_adapters.layout.index_file import FRESH, IndexFile
 from registry_core.domain import wire
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import InvalidDocument, LayoutError, TooLarge, Unsupported
+from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
 from registry_core.scope import checkpoint, pause
 
 __all__ = ["BLOBS", "MARKER", "RESERVED", "Place"]
@@ -28,6 +29,8 @@ _FRESH_MARKER: Final = wire.encode({"imageLayoutVersion": _VERSION})
 _MARKER_LIMIT: Final = 64 << 10
 _INDEX_LIMIT: Final = 32 << 20
 _POLL: Final = 0.01
+# Who writes touches his file all the time.
+_ABANDONED: Final = 3600.0
 
 
 class Place:
@@ -126,7 +129,7 @@ class Place:
         return IndexFile.parse(content, directory.where(_INDEX))
 
     def write_index(self, directory: Directory, index: IndexFile) -> None:
-        """Replace ``index.json``; to be called while it is locked.
+        """Replace ``index.json``, and sweep up what killed writers left; to be called while it is locked.
 
         Raises:
             TooLarge: Nobody could read it any more.
@@ -135,6 +138,7 @@ class Place:
         if len(content) > _INDEX_LIMIT:
             raise TooLarge(f"{directory.where(_INDEX)} would have more than {_INDEX_LIMIT} bytes")
         directory.write(_INDEX, content)
+        _sweep(directory, time.time() - _ABANDONED)
 
     @property
     def _is_reserved(self) -> bool:
@@ -147,6 +151,21 @@ class Place:
                 return None
             directory = stack.enter_context(directory).child(part)
         return None if directory is None else stack.enter_context(directory)
+
+
+def _sweep(directory: Directory, moment: float) -> None:
+    # The index is written: that somebody else's rubbish cannot be seen must not make a failure of it.
+    with suppress(RegistryError):
+        directory.sweep(moment)
+        blobs = directory.child(BLOBS)
+        if blobs is None:
+            return
+        with blobs:
+            for algorithm in blobs.directories():
+                shelf = blobs.child(algorithm)
+                if shelf is not None:
+                    with shelf:
+                        shelf.sweep(moment)
 
 
 def _is_layout(directory: Directory) -> bool:

@@ -51,7 +51,7 @@ class MemoryBlobs(BlobStore):
             Unsupported: The digest's algorithm cannot be verified.
         """
         checkpoint()
-        with during("put blob", self._state.at(self._name, digest)):
+        with during("", self._state.at(self._name, digest)):
             if self._peek(digest) is not None:
                 return
             content = b"".join(pieces(source, digest, size))

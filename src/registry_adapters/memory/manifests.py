@@ -66,7 +66,7 @@ class MemoryManifests(ManifestStore):
             Unsupported: A Docker schema 1 manifest, or a digest algorithm that cannot be verified.
         """
         checkpoint()
-        with during("put manifest", self._state.at(self._name)):
+        with during("", self._state.at(self._name)):
             media_type = identify(manifest.content, claimed=manifest.media_type)
             stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
             descriptor, subject = stored.descriptor, stored.subject

@@ -39,7 +39,7 @@ class Body:
         self.length: int | None = None
         if not environ.get("wsgi.input_terminated"):
             text = environ.get("CONTENT_LENGTH") or "0"
-            if not (text.isascii() and text.isdigit()):
+            if not (text.isascii() and text.isdigit() and len(text) < 20):
                 self._broken = True
                 raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Length is not a length", close=True)
             self.length = int(text)

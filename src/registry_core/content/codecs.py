@@ -29,6 +29,9 @@ _COMPRESSIONS: Final = {
     f"{_DOCKER_LAYER}.zstd": "zstd",
     _DOCKER_FOREIGN: "",
 }
+# Decoders copy what they were fed and have not used at each step: small reads, or many small members, of a large piece
+# would take quadratic time.
+_FEED: Final = 1 << 16
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 # zstd frames may ask for a window of gigabytes; 128 MiB is what the program itself accepts by default.
@@ -154,12 +157,12 @@ class DecodingReader:
             return
         while self._pending and not self._pending.strip(b"\0"):
             checkpoint()
-            self._pending = self._reader.read(PIECE)
+            self._pending = self._reader.read(_FEED)
         if self._pending:
             raise self._corrupt("something else stands behind the end of the stream")
 
     def _fill(self, count: int) -> None:
-        while len(self._pending) < count and (data := self._reader.read(PIECE)):
+        while len(self._pending) < count and (data := self._reader.read(_FEED)):
             self._pending += data
 
     def _decode(self, limit: int) -> bytes:
@@ -169,7 +172,7 @@ class DecodingReader:
         fed, self._pending = self._pending, b""
         starved = not fed and decoder.needs_input
         if starved:
-            fed = self._reader.read(PIECE)
+            fed = self._reader.read(_FEED)
         try:
             data = decoder.decode(fed, limit)
         except (zlib.error, ValueError, EOFError) as error:

@@ -107,7 +107,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
             InvalidDocument: It says it is one, but is not.
         """
         if self.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
-            raise NotAnImage(f"not an image manifest but {self.media_type}", reference=str(self.digest))
+            raise NotAnImage(f"not an image manifest but {self.media_type}")
         return wire.lift(self.mapping, ImageManifest)
 
     @cached_property
@@ -119,7 +119,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
             InvalidDocument: It says it is one, but is not.
         """
         if not self.is_index:
-            raise NotAnIndex(f"not an image index but {self.media_type}", reference=str(self.digest))
+            raise NotAnIndex(f"not an image index but {self.media_type}")
         return wire.lift(self.mapping, ImageIndex)
 
     @property

@@ -1,4 +1,4 @@
-"""Images and indexes from parts: the same parts give the same digest on any machine."""
+"""Images and indexes from parts: the same parts give the same digest, wherever zlib compresses alike."""
 
 from __future__ import annotations
 
@@ -52,6 +52,10 @@ class ImageBuilder:
 
     Layers are read and written when they are added. Times are those given by ``created``, else the beginning of
     1970, so that nothing depends on when the image is built.
+
+    The same parts give the same tars, and so the same ``diff_id`` of each layer, on any machine. They give the same
+    digest as well wherever Python was built with the same zlib: another one, such as zlib-ng, may compress the same
+    tar to other bytes. Where digests must agree across such machines, make the layers once and use ``add_layer``.
 
     Args:
         platform: What the image will run on; by default what its base runs on, or ``linux/amd64`` without one.

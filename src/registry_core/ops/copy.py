@@ -72,7 +72,7 @@ def copy(
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
-    with during("copy"):
+    with during("copy", str(source)):
         if isinstance(reference, RawManifest):
             root = reference
         else:
@@ -99,8 +99,11 @@ def move_graph(
         InvalidValue: There are no jobs to do it with, or a tag is malformed.
         RegistryError: One side failed.
     """
-    if jobs < 1:
-        raise InvalidValue(f"a copy needs at least one job, not {jobs}")
+    if not isinstance(jobs, int) or jobs < 1:
+        raise InvalidValue(f"a copy needs at least one job, not {jobs!r:.50}")
+    if isinstance(tags, str):
+        # Taken as a collection, it would be one tag for each letter.
+        raise InvalidValue(f"tags are a list of tags, not one text: {tags!r:.200}")
     tags = tuple(Tag(tag) for tag in tags)
     checkpoint()
     with CancelScope() as scope, Workers(jobs, scope) as workers:

@@ -1,7 +1,8 @@
-"""Layers from files: the same files give the same bytes on any machine (image-spec layer.md).
+"""Layers from files: the same files give the same tar on any machine (image-spec layer.md).
 
 Nothing of the machine goes in: no owners, times, link counts or directory order. Headers are written here, field by
-field, because what the standard library writes has changed between versions.
+field, because what the standard library writes has changed between versions. The bytes of the compressed
+layer are up to the zlib that Python was built with.
 """
 
 from __future__ import annotations

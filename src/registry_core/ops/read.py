@@ -149,7 +149,8 @@ def _parsed(digest: Digest) -> Digest:
 def _temporary(target: Path) -> tuple[FileIO, Path]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     for _ in range(_ATTEMPTS):
-        path = target.with_name(f".{target.name[:100]}.{os.urandom(8).hex()}")
+        # Names may have 255 bytes, and a character up to four of them.
+        path = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}")
         with contextlib.suppress(FileExistsError):
             return FileIO(os.open(path, flags, 0o600), "w"), path
     raise FileExistsError(f"no free temporary name beside {target}")

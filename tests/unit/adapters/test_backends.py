@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ import pytest
 
 from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.backends import open_http
-from registry_core.domain.access import Basic, RegistryToken
-from registry_core.errors import ConfigError, InvalidName
+from registry_adapters.http.exchange import Answer, Body, Headers
+from registry_adapters.http.transport import Urllib3Transport
+from registry_core.content.source import BytesSource
+from registry_core.domain.access import Basic, Credential, RegistryToken
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import ConfigError, InvalidName, Unauthorized
+from registry_core.ports.keychain import Keychain
+
+HUB_CHALLENGE = Headers([("WWW-Authenticate", 'Basic realm="hub"')])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +121,14 @@ def test_what_names_no_backend_is_a_config_error(url: str) -> None:
 def test_the_opener_of_http_opens_registries_only(url: str) -> None:
     with pytest.raises(ConfigError):
         open_http(url)
+
+
+@pytest.mark.parametrize("url", ["oci:", "nowhere:place", "ftp://place"])
+def test_what_was_asked_for_is_repeated_whole(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_catalog(url)
+
+    assert str(caught.value).endswith(f": {url}")
 
 
 def test_an_unknown_scheme_is_answered_with_the_known_ones() -> None:
@@ -259,3 +275,42 @@ def test_the_package_lists_its_names() -> None:
     assert set(registry_adapters.__all__) <= set(dir(registry_adapters))
     with pytest.raises(AttributeError, match="nonsense"):
         registry_adapters.nonsense  # noqa: B018
+
+
+class _Asked(Keychain):
+    def __init__(self) -> None:
+        self.registries: list[str] = []
+
+    def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
+        self.registries.append(registry)
+        return None
+
+
+@pytest.mark.parametrize("url", ["docker.io", "https://index.docker.io", "Docker.io:443"])
+def test_docker_hub_is_called_by_its_name_and_asked_at_its_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Its keychain, too, knows it by name."""
+    urls: list[str] = []
+
+    def answer(self: Urllib3Transport, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        urls.append(url)
+        return Answer(status=401, headers=HUB_CHALLENGE, url=url, reader=BytesSource(b"").open())
+
+    monkeypatch.setattr(Urllib3Transport, "send", answer)
+    keychain = _Asked()
+    catalog = open_catalog(url, auth=keychain)
+
+    with pytest.raises(Unauthorized, match=r"docker\.io/library/debian"):
+        catalog.repository(RepositoryName("library/debian")).manifests.resolve(Tag("12"))
+
+    assert catalog.registry == "docker.io"
+    assert urls == ["https://registry-1.docker.io/v2/library/debian/manifests/12"]
+    assert keychain.registries == ["docker.io"]
+
+
+@pytest.mark.parametrize("url", ["docker.io:5000", "http://docker.io", "registry-1.docker.io", "notdocker.io"])
+def test_no_other_registry_is_taken_for_docker_hub(url: str) -> None:
+    """R-045: names match exactly."""
+    catalog = open_catalog(url)
+
+    assert catalog.registry == url.removeprefix("http://")
+    catalog.close()

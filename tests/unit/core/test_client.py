@@ -167,10 +167,12 @@ class TestReading:
         assert one.manifest == image.manifest()
         assert (many.raw, many.is_index, many.digest) == (index.raw, True, index.digest)
         assert many.index.manifests == index.manifests
-        with pytest.raises(NotAnIndex):
+        with pytest.raises(NotAnIndex) as no_index:
             _ = one.index
-        with pytest.raises(NotAnImage):
+        with pytest.raises(NotAnImage) as no_image:
             _ = many.manifest
+        assert no_index.value.reference == f"{app.registry}:image"
+        assert no_image.value.reference == f"{app.registry}:index"
 
     def test_an_index_is_had_whole(self, app: RegistryClient) -> None:
         index = build_index()
@@ -181,6 +183,7 @@ class TestReading:
         with pytest.raises(NotAnIndex) as caught:
             app.get_index("image")
         assert caught.value.operation == "get_index"
+        assert caught.value.reference == f"{app.registry}:image"
 
     def test_the_digest_of_a_tag(self, app: RegistryClient) -> None:
         pushed = app.push_image("v1", build())

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from registry_core.errors import Cancelled, DeadlineExceeded
+from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 from registry_core.scope import CancelScope, checkpoint, fail_after, interruptible, pause, remaining
 
 
@@ -163,3 +163,8 @@ def test_a_thread_of_its_own_is_in_no_scope() -> None:
         worker.join(30)
 
     assert seen == [None]
+
+
+def test_a_deadline_that_never_comes_is_refused() -> None:
+    with pytest.raises(InvalidValue):
+        fail_after(float("nan"))

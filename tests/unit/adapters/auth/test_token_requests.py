@@ -92,6 +92,14 @@ class TestForm:
             "scope": "repository:org/app:pull repository:org/lib:pull,push",
         }
 
+    @pytest.mark.parametrize("credential", [Basic("user", "hunter2\ud800"), IdentityToken("hunter2\ud800")])
+    def test_text_that_is_none_is_not_traded_and_not_shown(self, credential: Basic | IdentityToken) -> None:
+        """R-062, R-043."""
+        with pytest.raises(ConfigError) as caught:
+            token_form(REALM, "", [PULL], credential)
+
+        assert "hunter2" not in str(caught.value)
+
     def test_a_password_is_traded_in_the_body_only(self) -> None:
         request = token_form(REALM, "", [], Basic("user", "pa&ss=wörd"))
 

@@ -85,7 +85,7 @@ class TestOpen:
         assert "Range" not in transport.sent[0].headers
 
     def test_a_stretch(self, scripted: Script, reply: Build) -> None:
-        """R-051."""
+        """R-051, R-206."""
         transport = scripted(reply(206, {"Content-Range": "bytes 5-11/12"}, CONTENT[5:]))
 
         with blobs(transport).open(DIGEST, start=5) as reader:

@@ -127,12 +127,13 @@ class TestKinds:
             ("DELETE", 400, "NAME_INVALID", InvalidName),
             ("DELETE", 404, "", ImageNotFound),
             ("PUT", 400, "", ProtocolError),
+            ("PUT", 413, "", TooLarge),
             ("PUT", 400, "DIGEST_INVALID", DigestMismatch),
             ("PATCH", 400, "SIZE_INVALID", SizeMismatch),
         ],
     )
     def test_writing(self, method: str, status: int, code: str, kind: type[RegistryError]) -> None:
-        """R-250, R-253."""
+        """R-239, R-250, R-253."""
         error = judge(status, said(code) if code else b"", method=method)
 
         assert type(error) is kind
@@ -140,7 +141,7 @@ class TestKinds:
 
 class TestContents:
     def test_every_error_leads_to_its_exchange(self) -> None:
-        """R-055."""
+        """R-055, R-241."""
         error = judge(404, said("MANIFEST_UNKNOWN", "NAME_UNKNOWN"), retry_after="9")
 
         transport = error.transport
@@ -160,7 +161,7 @@ class TestContents:
         assert (error.status, error.code, error.reference) == (503, "UNAVAILABLE", "registry.example.com/a/b:v1")
 
     def test_retry_after_is_read_as_a_date_too(self) -> None:
-        """R-054."""
+        """R-054, R-242."""
         error = judge(429, retry_after="Thu, 01 Jan 1970 00:02:00 GMT")
 
         assert isinstance(error, RateLimited)
@@ -226,6 +227,13 @@ class TestErrorInfos:
 
         assert infos == (ErrorInfo(detail='{"Name":"a/b"}'), ErrorInfo(code="X"))
 
+    def test_text_in_another_encoding_is_no_error_of_its_own(self) -> None:
+        """R-055, R-062."""
+        assert (
+            error_infos('{"errors":[{"code":"DENIED","message":"Zugriff verweigert für alle"}]}'.encode("latin-1"))
+            == ()
+        )
+
     def test_entries_are_bounded(self) -> None:
         """R-055."""
         assert len(error_infos(said(*["X"] * 1000))) <= 16
@@ -248,7 +256,7 @@ class TestErrorInfos:
         )
     )
     def test_any_document_is_tolerated(self, document: object) -> None:
-        """R-055."""
+        """R-055, R-241."""
         infos = error_infos(json.dumps({"errors": [document]}).encode())
 
         assert all(isinstance(info, ErrorInfo) for info in infos)

@@ -61,7 +61,16 @@ class TestProxy:
         assert proxy == Proxy("https://proxy.example.com:8443", "Basic bWU6cEBzcw==")
         assert "bWU6" not in repr(proxy)
 
-    @pytest.mark.parametrize("text", ["socks5://proxy:1080", "http://", "http://proxy:port", "http://[::1"])
+    def test_user_information_of_the_environment_may_be_bytes(self) -> None:
+        """R-062: what an environment has that is no text comes as lone surrogates."""
+        proxy = Proxy.parse("http://me:\udcff@proxy.example.com")
+
+        assert proxy.authorization == "Basic bWU6/w=="
+
+    @pytest.mark.parametrize(
+        "text",
+        ["socks5://proxy:1080", "http://", "http://proxy:port", "http://[::1", "http://a proxy:80", "http://a%zz"],
+    )
     def test_what_is_no_proxy_is_refused_without_being_quoted(self, text: str) -> None:
         with pytest.raises(ConfigError) as caught:
             Proxy.parse(text)

@@ -28,6 +28,14 @@ class TestNextHop:
 
         assert found == Hop(method, "https://registry.example.com/v2/b", HOME)
 
+    @pytest.mark.parametrize("status", [307, 308])
+    @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+    @pytest.mark.parametrize("location", ["https://cdn.example.net/u", "https://registry.example.com:8443/u"])
+    def test_changes_stay_with_the_registry(self, location: str, method: str, status: int) -> None:
+        """R-033: no content goes to another origin by a redirect, either."""
+        with pytest.raises(ProtocolError, match=method):
+            next_hop(HOME, hop(method), status, location)
+
     @pytest.mark.parametrize("status", [301, 302, 303])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
     def test_changes_never_become_a_get(self, method: str, status: int) -> None:

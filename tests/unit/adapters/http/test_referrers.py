@@ -106,6 +106,13 @@ class TestFallback:
         assert [found.digest for found in store.referrers(SUBJECT, artifact_type="text/b")] == digests("b")
         assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
 
+    def test_a_repository_that_is_not_there_has_none(self, scripted: Script, reply: Build) -> None:
+        """R-220: as any digest that nobody knows."""
+        unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        transport = scripted(*[reply(404, {}, unknown)] * 2)
+
+        assert list(manifests(transport).referrers(SUBJECT)) == []
+
     def test_an_answer_that_is_no_index_is_no_api(self, scripted: Script, reply: Build) -> None:
         """R-221."""
         transport = scripted(reply(200, {"Content-Type": "text/html"}, b"<html>"), reply(404))

@@ -58,6 +58,14 @@ class TestIsWorthwhile:
         """R-053, R-054."""
         assert POLICY.is_worthwhile(error, repeatable=False) is expected
 
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [(RateLimited(status=429), False), (Unavailable(status=503), False), (Unreached(), True)],
+    )
+    def test_a_body_is_sent_again_only_if_none_of_it_went_out(self, error: Unavailable, expected: bool) -> None:
+        """R-075."""
+        assert POLICY.is_worthwhile(error, repeatable=False, empty=False) is expected
+
     def test_longer_waits_than_our_patience_are_the_callers_choice(self) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(RateLimited(retry_after=60), repeatable=True)

@@ -314,7 +314,7 @@ class TestRedirects:
     def test_credentials_stay_with_the_registry(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
-        """R-030."""
+        """R-030, R-207."""
         transport = scripted(
             reply(307, {"Location": "/elsewhere"}),
             reply(307, {"Location": "https://registry.example.com:8443/x"}),

@@ -47,7 +47,10 @@ def lines(script: Answers) -> list[str]:
 
 
 def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
-    """R-200: "Pulling manifests" and "Pulling blobs", and nothing else."""
+    """R-200: "Pulling manifests" and "Pulling blobs", and nothing else.
+
+    No ping comes first (R-202), nobody says ``Docker-Distribution-API-Version`` (R-203), no ``ns`` is sent (R-208).
+    """
     head = {
         "Content-Type": OCI_INDEX,
         "Content-Length": str(len(MANIFEST.content)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import ssl
 import threading
@@ -14,11 +15,11 @@ import pytest
 import trustme
 
 from registry_adapters.http.exchange import Answer, Body
-from registry_adapters.http.pieces import SourceFailed
+from registry_adapters.http.pieces import Pieces, SourceFailed
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport import Urllib3Transport
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource
+from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
 from registry_core.errors import Cancelled, DeadlineExceeded, ProtocolError, SizeMismatch, TLSError, Unavailable
 from registry_core.scope import CancelScope, fail_after
 
@@ -315,6 +316,19 @@ class TestConnections:
 
         assert contents == {b"x" * 100}
 
+    def test_connections_that_are_not_kept_are_no_cause_for_a_warning(
+        self, serve: Serve, answers: type[Answers], say: Say, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        wire = serve(answers(*[say(200, b"x" * 100)] * 3))
+
+        with closing(Urllib3Transport(settings)) as transport:
+            with get(transport, wire) as first, get(transport, wire) as second, get(transport, wire) as third:
+                contents = {first.content(100), second.content(100), third.content(100)}
+
+        assert contents == {b"x" * 100}
+        assert caplog.record_tuples == []
+
     def test_a_kept_connection_that_died_is_told_apart(
         self, transport: Urllib3Transport, serve: Serve, say: Say
     ) -> None:
@@ -381,6 +395,22 @@ class TestRequests:
             transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(b"abc"), 0, 5))
 
         assert isinstance(caught.value.error, SizeMismatch)
+
+    def test_a_source_that_gives_out_too_much_at_once_does_not_overrun_the_body(self) -> None:
+        """R-061: what is behind the body would be taken for the next request."""
+
+        class Generous(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read()
+
+        source = OpenerSource(lambda start: StreamReader(Generous(b"0123456789")))
+        sent: list[bytes] = []
+
+        with pytest.raises(SourceFailed) as caught:
+            sent.extend(Pieces(Body(source, 0, 5)))
+
+        assert isinstance(caught.value.error, SizeMismatch)
+        assert sent == []
 
     def test_an_error_of_the_source_is_not_taken_for_one_of_the_connection(
         self, transport: Urllib3Transport, serve: Serve

@@ -15,6 +15,7 @@ from registry_core.errors import (
     DigestMismatch,
     Forbidden,
     ProtocolError,
+    RateLimited,
     RegistryError,
     ServerError,
     SizeMismatch,
@@ -35,6 +36,7 @@ HOME = "https://registry.example.com"
 START = f"POST {HOME}/v2/org/app/blobs/uploads/"
 QUERY = f"digest={DIGEST}"
 FIRST = {"Location": "/u/1"}
+NOW = {"Retry-After": "0"}
 
 
 def put(
@@ -44,8 +46,9 @@ def put(
     content: bytes = CONTENT,
     size: int = len(CONTENT),
     digest: Digest = DIGEST,
+    retries: int = 0,
 ) -> None:
-    settings = HttpSettings(retries=0, chunk_size=chunk)
+    settings = HttpSettings(retries=retries, chunk_size=chunk)
     catalog = HttpCatalog("registry.example.com", settings, transport=transport)
     catalog.repository(RepositoryName("org/app")).blobs.put(digest, size, BytesSource(content))
 
@@ -225,13 +228,65 @@ class TestLost:
         assert asked(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
         assert transport.sent[-1].body == CONTENT
 
+    def test_a_repository_that_is_not_known_yet_does_not_have_the_blob(self, scripted: Script, reply: Build) -> None:
+        """R-075, R-078: looking it up does not replace what went wrong."""
+        unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        lost = [reply(202, FIRST), reply(500), reply(405), reply(404, {}, unknown), reply(204)]
+        transport = scripted(*lost * 3)
+
+        with pytest.raises(ServerError):
+            put(transport)
+
+        assert len(transport.replies) == 0
+
     def test_a_lost_session_is_begun_anew(self, scripted: Script, reply: Build) -> None:
         """R-075."""
-        transport = scripted(reply(202, FIRST), reply(404), reply(404), reply(202, FIRST), reply(201))
+        transport = scripted(reply(202, FIRST), *[reply(404)] * 3, reply(202, FIRST), reply(201))
 
         put(transport)
 
-        assert len(transport.replies) == 0
+        assert [sent.method for sent in transport.sent] == ["POST", "PUT", "HEAD", "DELETE", "POST", "PUT"]
+
+    def test_a_session_that_an_earlier_try_has_closed_is_done(self, scripted: Script, reply: Build) -> None:
+        """R-075: the first PUT took effect, though its answer said otherwise."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202),
+            reply(503, NOW),
+            reply(404),
+            reply(200, {"Content-Length": "10"}),
+        )
+
+        put(transport, chunk=10, retries=1)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "PUT", "HEAD"]
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_content_is_not_sent_again_into_a_session_that_refused_it(
+        self, scripted: Script, reply: Build, status: int
+    ) -> None:
+        """R-075: some of it may have been taken."""
+        transport = scripted(
+            reply(202, FIRST), reply(status, NOW), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
+        )
+
+        put(transport, retries=3)
+
+        assert asked(transport)[2:] == [
+            f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}",
+            f"DELETE {HOME}/u/1",
+            START,
+            f"PUT {HOME}/u/2?{QUERY}",
+        ]
+
+    def test_a_registry_that_goes_on_refusing_is_believed(self, scripted: Script, reply: Build) -> None:
+        """R-054: the error is raised with what the registry asked for."""
+        transport = scripted(reply(202, FIRST), reply(429, {"Retry-After": "3600"}), reply(404), reply(204))
+
+        with pytest.raises(RateLimited) as caught:
+            put(transport)
+
+        assert caught.value.retry_after == 3600
 
     def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
         """R-075."""
@@ -265,7 +320,7 @@ class TestChunks:
         assert transport.sent[-1].body is None
 
     def test_they_are_as_long_as_the_registry_asks_for(self, scripted: Script, reply: Build) -> None:
-        """R-073."""
+        """R-073, R-234."""
         transport = scripted(reply(202, FIRST | {"OCI-Chunk-Min-Length": "8"}), reply(202), reply(202), reply(201))
 
         put(transport, chunk=4)
@@ -322,6 +377,44 @@ class TestChunks:
         put(transport, chunk=4)
 
         assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_refused_chunk_is_asked_about_before_anything_is_sent_again(
+        self, scripted: Script, reply: Build, status: int
+    ) -> None:
+        """R-075: some of it may have been taken."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(status, NOW),
+            reply(204, {"Range": "0-1"}),
+            reply(202, {"Range": "0-5"}),
+            reply(202, {"Range": "0-9"}),
+            reply(201),
+        )
+
+        put(transport, chunk=4, retries=3)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "2-5", "6-9"]
+
+    def test_chunks_that_are_refused_again_and_again_are_given_up(self, scripted: Script, reply: Build) -> None:
+        """R-054."""
+        refused = [reply(429, NOW), reply(204, {"Range": "0-3"})] * 3
+        transport = scripted(reply(202, FIRST), reply(202), *refused, reply(429, NOW), reply(204))
+
+        with pytest.raises(RateLimited):
+            put(transport, chunk=4)
+
+        assert len(transport.replies) == 0
+
+    def test_a_session_that_goes_forward_and_back_is_given_up(self, scripted: Script, reply: Build) -> None:
+        """R-074: no progress is bounded."""
+        circle = [reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-1"})] * 17
+        transport = scripted(*[reply(202, FIRST), *circle, reply(204)] * 3)
+
+        with pytest.raises(ProtocolError):
+            put(transport, chunk=8)
+
+        assert len(transport.replies) == 0
 
     def test_one_byte_or_none_is_begun_anew(self, scripted: Script, reply: Build) -> None:
         """R-074: 0-0 is ambiguous."""

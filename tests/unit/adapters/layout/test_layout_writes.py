@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -533,3 +534,59 @@ def test_an_empty_blob_is_a_blob(repository: Repository) -> None:
     repository.blobs.put(digest, 0, BytesSource(b""))
 
     assert repository.blobs.stat(digest) == 0
+
+
+class TestWhatKilledWritersLeft:
+    PARTS = ("", "blobs/sha256", "blobs/sha512")
+
+    @pytest.fixture
+    def leftovers(self, repository: Repository, directory: Path) -> list[Path]:
+        push_image(repository, "one", tags=["v1"])
+        (directory / "blobs" / "sha512").mkdir()
+        leftovers = [directory / part / f".ociport-{number}.tmp" for number, part in enumerate(self.PARTS)]
+        for path in leftovers:
+            path.write_bytes(CONTENT)
+        return leftovers
+
+    @pytest.mark.parametrize(("minutes", "kept"), [(59, True), (61, False)])
+    def test_it_is_swept_up_an_hour_later(
+        self,
+        repository: Repository,
+        leftovers: list[Path],
+        monkeypatch: pytest.MonkeyPatch,
+        minutes: int,
+        kept: bool,
+    ) -> None:
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 60 * minutes)
+
+        push_image(repository, "two", tags=["v2"])
+
+        assert [path.exists() for path in leftovers] == [kept] * 3
+        assert list(repository.manifests.tags()) == ["v1", "v2"]
+
+    def test_a_new_link_to_an_old_file_is_kept(self, repository: Repository, leftovers: list[Path]) -> None:
+        """It is how a mount looks midway."""
+        os.utime(leftovers[1], (0, 0))
+
+        push_image(repository, "two", tags=["v2"])
+
+        assert leftovers[1].exists()
+
+    def test_nothing_else_is_swept_up(
+        self, repository: Repository, directory: Path, leftovers: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-303."""
+        others = [directory / "other.tmp", directory / ".ociport-notes", directory / "blobs" / ".ociport-linked.tmp"]
+        for path in others[:2]:
+            path.write_bytes(CONTENT)
+        others[2].symlink_to(directory / "oci-layout")
+        folder = directory / ".ociport-folder.tmp"
+        folder.mkdir()
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 7200)
+
+        push_image(repository, "two", tags=["v2"])
+
+        assert not any(path.exists() for path in leftovers)
+        assert all(path.exists() for path in [*others, folder])

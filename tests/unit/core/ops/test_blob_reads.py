@@ -42,7 +42,7 @@ class TestOpen:
         assert pushed.media_type == "text/plain"
 
     def test_the_read_that_reaches_a_wrong_end_raises(self) -> None:
-        """R-003, R-006."""
+        """R-003, R-006, R-206."""
         promised = Digest.of(TRUTH)
 
         with open_blob(lying(promised, b"lies"), promised) as reader, pytest.raises(DigestMismatch) as caught:
@@ -86,6 +86,17 @@ class TestSave:
         assert (tmp_path / "blob").read_bytes() == TRUTH
         assert os.listdir(tmp_path) == ["blob"]
         assert (tmp_path / "blob").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("character", ["a", "ü", "界", "𝄞"])
+    def test_a_name_may_be_as_long_as_the_system_takes(
+        self, repository: Repository, tmp_path: Path, character: str
+    ) -> None:
+        digest = push_blob(repository, TRUTH).digest
+        path = tmp_path / (character * (255 // len(character.encode())))
+
+        save_blob(repository, digest, path)
+
+        assert path.read_bytes() == TRUTH
 
     @pytest.mark.parametrize("wrong", [b"lies", TRUTH[:-1], b""])
     def test_a_wrong_blob_leaves_the_old_file_and_nothing_else(self, wrong: bytes, tmp_path: Path) -> None:

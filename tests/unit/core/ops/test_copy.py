@@ -404,6 +404,18 @@ class TestWhenItFails:
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(root.digest)
 
+    def test_one_text_is_not_taken_for_a_tag_a_letter(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"1")
+
+        with pytest.raises(InvalidValue) as caught:
+            copy(source, target, root.digest, tags="v1")  # type: ignore[arg-type]
+
+        assert (caught.value.operation, caught.value.reference) == ("copy", str(source))
+        with pytest.raises(ImageNotFound):
+            target.manifests.resolve(root.digest)
+
     def test_a_copy_without_jobs_is_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         with pytest.raises(InvalidValue):
             copy(source, target, graphs.image(b"1").digest, jobs=0)

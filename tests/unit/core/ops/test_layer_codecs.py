@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sys
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ else:
     from backports import zstd
 
 from registry_core.content.codecs import compression_of, decoded
-from registry_core.content.source import BytesSource
+from registry_core.content.source import BytesSource, StreamReader
 from registry_core.domain.media_types import (
     DOCKER_FOREIGN_LAYER,
     DOCKER_LAYER_GZIP,
@@ -29,6 +30,16 @@ from registry_core.scope import CancelScope
 
 TAR = bytes(range(256)) * 5000
 PACK: dict[str, Callable[[bytes], bytes]] = {OCI_LAYER_GZIP: gzip.compress, OCI_LAYER_ZSTD: zstd.compress}
+
+
+class AskedStream(io.BytesIO):
+    """Remembers the most that was ever asked for."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.most = max(self.most, -1 if size is None else size)
+        return super().read(size)
 
 
 def unpack(stored: bytes, media_type: str, size: int = -1) -> bytes:
@@ -47,6 +58,16 @@ class TestSoundStreams:
         pack = PACK[media_type]
 
         assert unpack(pack(b"one") + pack(b"") + pack(TAR), media_type) == b"one" + TAR
+
+    def test_the_stream_is_fed_in_pieces_that_are_cheap_to_copy(self, media_type: str) -> None:
+        """A decoder copies what it has not used at each step: the cost of small reads is bounded by the piece."""
+        stored = AskedStream(PACK[media_type](TAR))
+
+        with decoded(StreamReader(stored), media_type) as reader:
+            unpacked = b"".join(iter(lambda: reader.read(1 << 20), b""))
+
+        assert unpacked == TAR
+        assert 0 < stored.most <= 1 << 16
 
     def test_an_empty_content_is_no_empty_stream(self, media_type: str) -> None:
         assert unpack(PACK[media_type](b""), media_type) == b""

@@ -1,0 +1,164 @@
+"""Registries over TLS: private authorities, client certificates, and checks that were switched off."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import pytest
+import trustme
+
+from registry_adapters import MemoryCatalog, open_client
+from registry_adapters.wsgi import BasicGuard, RegistryApp, TokenGuard, registry_server
+from registry_core import Basic, ConfigError, Image, ImageBuilder, RegistryClient, TLSError, TransportError
+
+
+class Identity:
+    """A certificate and its key, as files."""
+
+    def __init__(self, directory: Path, leaf: trustme.LeafCert) -> None:
+        self.both = str(directory / "both.pem")
+        self.certificate = str(directory / "certificate.pem")
+        self.key = str(directory / "key.pem")
+        directory.mkdir()
+        leaf.private_key_and_cert_chain_pem.write_to_path(self.both)
+        leaf.cert_chain_pems[0].write_to_path(self.certificate)
+        leaf.private_key_pem.write_to_path(self.key)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def server_identity(authority: trustme.CA, tmp_path: Path) -> Identity:
+    return Identity(tmp_path / "server", authority.issue_cert("127.0.0.1"))
+
+
+@pytest.fixture
+def client_identity(authority: trustme.CA, tmp_path: Path) -> Identity:
+    return Identity(tmp_path / "client", authority.issue_cert("client.example.com"))
+
+
+def _image() -> Image:
+    return ImageBuilder(platform="linux/amd64").add_files({"a": bytes(3 << 20)}).build()
+
+
+@pytest.mark.parametrize("guard", [None, BasicGuard({"user": "secret"}), TokenGuard({"user": "secret"})], ids=repr)
+def test_an_image_goes_and_comes_by_a_private_authority(
+    guard: BasicGuard | TokenGuard | None, server_identity: Identity, ca_file: str
+) -> None:
+    """R-041."""
+    auth = Basic("user", "secret") if guard else None
+    tls = (server_identity.certificate, server_identity.key)
+    with registry_server(MemoryCatalog(), tls=tls, guard=guard) as server:
+        with open_client(server.url, ca_file=ca_file, auth=auth) as client:
+            app = client.with_segment("app")
+
+            pushed = app.push_image("v1", _image())
+            with app.get_image("v1", platform="linux/amd64").layers()[0].open_uncompressed() as reader:
+                content = reader.read()
+
+    assert server.url.startswith("https://")
+    assert pushed.digest == _image().digest
+    assert len(content) > 3 << 20
+
+
+@pytest.mark.parametrize("operation", ["list_tags", "iter_tags"])
+def test_a_strange_authority_is_a_tls_error_that_names_the_operation(operation: str, server_identity: Identity) -> None:
+    """R-041."""
+    with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
+        with open_client(server.url) as client, pytest.raises(TLSError) as caught:
+            list(getattr(client.with_segment("app"), operation)())
+
+    assert caught.value.operation == operation
+    assert "app" in caught.value.reference
+    assert caught.value.status == 0
+
+
+def test_another_name_than_the_certificates_is_a_tls_error(authority: trustme.CA, ca_file: str, tmp_path: Path) -> None:
+    """R-041."""
+    other = Identity(tmp_path / "other", authority.issue_cert("registry.example.com"))
+    with registry_server(MemoryCatalog(), tls=(other.certificate, other.key)) as server:
+        with open_client(server.url, ca_file=ca_file) as client, pytest.raises(TLSError):
+            client.with_segment("app").list_tags()
+
+
+def test_a_strange_authority_is_taken_where_nobody_checks(server_identity: Identity) -> None:
+    with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
+        with open_client(server.url, tls_verify=False) as client:
+            client.with_segment("app").push_image("v1", _image())
+
+            repositories = client.list_repositories()
+
+    assert repositories == ["app"]
+
+
+def test_an_authority_that_is_not_there_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="ca_file"):
+        open_client("registry.example.com", ca_file="/nowhere/ca.pem").with_segment("app").list_tags()
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet."""
+
+
+class _Server(WSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A handshake that failed is the client's to report."""
+
+
+@contextmanager
+def _demanding(catalog: MemoryCatalog, server: Identity, ca_file: str) -> Iterator[str]:
+    """A registry that talks only to those who show a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.both)
+    context.load_verify_locations(ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    app = RegistryApp(catalog)
+    with make_server("127.0.0.1", 0, app, server_class=_Server, handler_class=_Handler) as listener:
+        listener.socket = context.wrap_socket(listener.socket, server_side=True)
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.server_port}"
+        finally:
+            listener.shutdown()
+            thread.join(5)
+            app.close()
+
+
+@pytest.mark.parametrize("files", ["one", "two"])
+def test_a_client_shows_its_certificate(
+    files: str, server_identity: Identity, client_identity: Identity, ca_file: str
+) -> None:
+    catalog = MemoryCatalog()
+    RegistryClient(catalog, "app").push_image("v1", _image())
+    shown = client_identity.both if files == "one" else (client_identity.certificate, client_identity.key)
+    with _demanding(catalog, server_identity, ca_file) as url:
+        with open_client(url, ca_file=ca_file, client_cert=shown) as client:
+            tags = client.with_segment("app").list_tags()
+
+    assert tags == ["v1"]
+
+
+def test_a_client_without_a_certificate_is_turned_away(server_identity: Identity, ca_file: str) -> None:
+    with _demanding(MemoryCatalog(), server_identity, ca_file) as url:
+        with open_client(url, ca_file=ca_file, retries=0) as client, pytest.raises(TransportError) as caught:
+            client.with_segment("app").list_tags()
+
+    assert caught.value.status == 0
