@@ -43,8 +43,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     plain_http: bool = False
     tls_verify: bool = True
-    ca_file: str | os.PathLike[str] | None = None
-    client_cert: str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None
+    ca_file: str | None = None
+    client_cert: str | tuple[str, str] | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     chunk_size: int | None = None
@@ -54,7 +54,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 3
 
     def __post_init__(self) -> None:
-        """Check types and ranges."""
+        """Check types and ranges; a path object becomes its text."""
+        for name in ("ca_file", "client_cert"):
+            msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
         for name in ("plain_http", "tls_verify"):
             _demand(isinstance(getattr(self, name), bool), name, "must be True or False")
         for name in ("connect_timeout", "read_timeout"):
@@ -105,9 +107,14 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _path_text(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(_path_text(part) for part in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _is_path(value: object) -> bool:
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return isinstance(text, str) and bool(text) and "\0" not in text
+    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _is_certificate(value: object) -> bool:
