@@ -7,10 +7,41 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.errors import during
 
-__all__ = ["Manifest"]
+__all__ = ["Identified", "Manifest"]
 
 
-class Manifest:
+class Identified:
+    """What is known of a manifest by its bytes alone; ``document`` holds them and their type."""
+
+    document: RawManifest
+
+    @property
+    def raw(self) -> bytes:
+        """The exact bytes."""
+        return self.document.content
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Type, digest and size, and whatever else is known without asking."""
+        return self.document.descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the bytes."""
+        return self.document.digest
+
+    @property
+    def size(self) -> int:
+        """The size of the manifest in bytes; that of each layer is with the layer."""
+        return len(self.document.content)
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the manifest."""
+        return self.document.media_type
+
+
+class Manifest(Identified):
     """A manifest or an index; nobody has decided yet which. ``document`` is what it was read as.
 
     Args:
@@ -21,31 +52,6 @@ class Manifest:
     def __init__(self, document: RawManifest, *, reference: str) -> None:
         self.document = document
         self.reference = reference
-
-    @property
-    def raw(self) -> bytes:
-        """The exact bytes."""
-        return self.document.content
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """Type, digest and size."""
-        return self.document.descriptor
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of the bytes."""
-        return self.document.digest
-
-    @property
-    def size(self) -> int:
-        """The count of the bytes."""
-        return len(self.document.content)
-
-    @property
-    def media_type(self) -> str:
-        """What kind it is."""
-        return self.document.media_type
 
     @property
     def is_index(self) -> bool:

@@ -14,6 +14,7 @@ from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, during
 from registry_core.ops.configs import has_config, read_config
+from registry_core.ops.document import Identified
 from registry_core.ops.graph import child
 from registry_core.ops.read import verified
 from registry_core.ops.select import is_image, select
@@ -22,7 +23,7 @@ from registry_core.ports.repository import Repository
 __all__ = ["Image", "Index", "Layer"]
 
 
-class Image:
+class Image(Identified):
     """An image in some repository. Nothing but its manifest, ``document``, is read before it is asked for.
 
     Args:
@@ -46,26 +47,6 @@ class Image:
         self.reference = reference or repository.at(manifest.digest)
         self._platform = platform
         self._config: ImageConfig | None = None
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of the manifest."""
-        return self.document.digest
-
-    @property
-    def size(self) -> int:
-        """The size of the manifest in bytes; that of each layer is with the layer."""
-        return len(self.document.content)
-
-    @property
-    def media_type(self) -> str:
-        """The media type of the manifest."""
-        return self.document.media_type
-
-    @property
-    def raw(self) -> bytes:
-        """The exact bytes."""
-        return self.document.content
 
     @property
     def descriptor(self) -> Descriptor:
@@ -205,7 +186,7 @@ class Layer:
         return f"Layer(digest={str(self.digest)!r}, size={self.size})"
 
 
-class Index:
+class Index(Identified):
     """An image index in some repository: several images, mostly one a platform; ``document`` is its manifest.
 
     Args:
@@ -224,31 +205,6 @@ class Index:
         self.repository = repository
         self.document = manifest
         self.reference = reference or repository.at(manifest.digest)
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of the index."""
-        return self.document.digest
-
-    @property
-    def size(self) -> int:
-        """The size of the index in bytes."""
-        return len(self.document.content)
-
-    @property
-    def media_type(self) -> str:
-        """The media type of the index."""
-        return self.document.media_type
-
-    @property
-    def raw(self) -> bytes:
-        """The exact bytes."""
-        return self.document.content
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """Type, digest and size."""
-        return self.document.descriptor
 
     @property
     def manifests(self) -> tuple[Descriptor, ...]:
