@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,11 +29,18 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         plain_http: Speak http instead of https to the registry.
         tls_verify: Check certificates and host names. Off only for a registry you could as well trust over http.
         ca_file: A PEM file of further authorities to trust.
+        trust_system: Trust the machine's authorities as well; without them, only those of ``ca_file`` and ``certs_dir``.
+        certs_dir: A directory with one directory for each ``host[:port]``, as Docker and podman keep them: ``*.crt`` are
+            further authorities for that host, ``*.cert`` with ``*.key`` is who we are there.
+        tls_minimum: The oldest TLS version to speak: ``1.2`` or ``1.3``.
         client_cert: Who we are: a PEM file with certificate and key, or one path for each.
         connect_timeout: The longest wait for a connection, TLS handshake included.
         read_timeout: The longest silence, in either direction; a whole transfer is bounded by ``fail_after``.
         chunk_size: The most that one request uploads; ``None`` for a blob in one piece.
-        max_connections: How many idle connections to one origin are kept for reuse.
+        max_connections: How many connections to one origin are used at a time, and kept for reuse. A thread that has one
+            may open another; a body that nobody reads does not count.
+        requests_per_second: The most requests to begin in a second, to one origin; ``None`` for no limit of our own.
+        path_prefix: What stands before ``/v2`` where a registry does not have a host to itself: ``/registry``.
         proxy: ``None`` for what the environment says, ``""`` for no proxy, or the URL of one.
         user_agent: How we introduce ourselves.
         retries: How often a request is repeated, beyond the first try.
@@ -44,20 +52,25 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     plain_http: bool = False
     tls_verify: bool = True
     ca_file: str | None = None
+    trust_system: bool = True
+    certs_dir: str | None = None
+    tls_minimum: str = "1.2"
     client_cert: str | tuple[str, str] | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     chunk_size: int | None = None
     max_connections: int = 8
+    requests_per_second: float | None = None
+    path_prefix: str = ""
     proxy: str | None = None
     user_agent: str = msgspec.field(default_factory=_user_agent)
     retries: int = 3
 
     def __post_init__(self) -> None:
         """Check types and ranges; a path object becomes its text."""
-        for name in ("ca_file", "client_cert"):
+        for name in ("ca_file", "certs_dir", "client_cert"):
             msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
-        for name in ("plain_http", "tls_verify"):
+        for name in ("plain_http", "tls_verify", "trust_system"):
             _demand(isinstance(getattr(self, name), bool), name, "must be True or False")
         for name in ("connect_timeout", "read_timeout"):
             value = getattr(self, name)
@@ -70,6 +83,13 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             "must be a positive number of bytes, or None",
         )
         _demand(self.ca_file is None or _is_path(self.ca_file), "ca_file", "must be a path, or None")
+        _demand(self.certs_dir is None or _is_path(self.certs_dir), "certs_dir", "must be a path, or None")
+        _demand(self.tls_minimum in ("1.2", "1.3"), "tls_minimum", "must be '1.2' or '1.3'")
+        rate = self.requests_per_second
+        _demand(
+            rate is None or (_is_number(rate) and 0 < rate < 1e6), "requests_per_second", "must be positive, or None"
+        )
+        _demand(_is_prefix(self.path_prefix), "path_prefix", "must be empty, or a path such as '/registry'")
         _demand(_is_certificate(self.client_cert), "client_cert", "must be a path, a pair of paths, or None")
         _demand(
             isinstance(self.user_agent, str) and self.user_agent.isascii() and self.user_agent.isprintable(),
@@ -115,6 +135,10 @@ def _path_text(value: object) -> object:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _is_prefix(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", value) is not None
 
 
 def _is_certificate(value: object) -> bool:

@@ -9,7 +9,21 @@ import msgspec
 
 from registry_core.domain.digest import Digest
 
-__all__ = ["BlobCopied", "BlobMounted", "BlobSkipped", "Event", "Exchange", "Observer", "Retry", "Warned"]
+__all__ = [
+    "BlobCopied",
+    "BlobMounted",
+    "BlobProgress",
+    "BlobRestarted",
+    "BlobSkipped",
+    "Event",
+    "Exchange",
+    "Observer",
+    "Resumed",
+    "Retry",
+    "Throttled",
+    "TokenRequested",
+    "Warned",
+]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +47,67 @@ class Exchange(Event, frozen=True, kw_only=True):
 
 
 class Retry(Event, frozen=True, kw_only=True):
-    """A request will be repeated after a pause in seconds."""
+    """A request will be repeated after a pause in seconds.
+
+    Args:
+        method: The HTTP method.
+        url: Without credentials and query values.
+        attempt: The number of attempts so far, from 1.
+        pause: How long until the next one.
+        reason: The kind of error, and the status if an answer came: ``Unavailable 503``.
+    """
 
     method: str
     url: str
     attempt: int
     pause: float
+    reason: str = ""
+
+
+class Resumed(Event, frozen=True, kw_only=True):
+    """A transfer that broke off goes on where it stopped, instead of from its beginning.
+
+    Args:
+        method: ``GET`` for a download, ``PATCH`` for an upload.
+        url: Without credentials and query values.
+        offset: The byte from which on it is continued.
+    """
+
+    method: str
+    url: str
+    offset: int
+
+
+class Throttled(Event, frozen=True, kw_only=True):
+    """A registry asked for less; all threads of the client obey.
+
+    Args:
+        registry: ``host[:port]``.
+        pause: For how many seconds nothing is sent.
+        limit: How many requests may be under way at once from now on.
+    """
+
+    registry: str
+    pause: float
+    limit: int
+
+
+class TokenRequested(Event, frozen=True, kw_only=True):
+    """A token server was asked for a token.
+
+    Args:
+        registry: ``host[:port]`` of the registry that the token is for.
+        url: The token server's, without credentials and query values.
+        scopes: What was asked for, as ``repository:org/app:pull``.
+        status: The answer's; 0 where none came.
+        seconds: Until it was answered.
+    """
+
+    registry: str
+    url: str
+    scopes: tuple[str, ...]
+    status: int
+    seconds: float
 
 
 class Warned(Event, frozen=True, kw_only=True):
@@ -46,6 +115,28 @@ class Warned(Event, frozen=True, kw_only=True):
 
     registry: str
     text: str
+
+
+class BlobProgress(Event, frozen=True, kw_only=True):
+    """Bytes of a blob have been read from where they come from.
+
+    Args:
+        digest: Of the blob.
+        done: How many of its bytes have been read so far; less than before after ``BlobRestarted``.
+        size: How many there are.
+    """
+
+    digest: Digest
+    done: int
+    size: int
+
+
+class BlobRestarted(Event, frozen=True, kw_only=True):
+    """A blob has to be read again from an earlier byte: progress goes back to ``done``."""
+
+    digest: Digest
+    done: int
+    size: int
 
 
 class BlobCopied(Event, frozen=True, kw_only=True):
