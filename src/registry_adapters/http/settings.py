@@ -29,16 +29,16 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         plain_http: Speak http instead of https to the registry.
         tls_verify: Check certificates and host names. Off only for a registry you could as well trust over http.
         ca_file: A PEM file of further authorities to trust.
-        trust_system: Trust the machine's authorities as well; without them, only those of ``ca_file`` and ``certs_dir``.
-        certs_dir: A directory with one directory for each ``host[:port]``, as Docker and podman keep them: ``*.crt`` are
-            further authorities for that host, ``*.cert`` with ``*.key`` is who we are there.
+        trust_system: Trust the machine's authorities as well; without, only those of ``ca_file`` and ``certs_dir``.
+        certs_dir: A directory with one directory for each ``host[:port]``, as Docker and podman keep them: ``*.crt``
+            are further authorities for that host, ``*.cert`` with ``*.key`` is who we are there.
         tls_minimum: The oldest TLS version to speak: ``1.2`` or ``1.3``.
         client_cert: Who we are: a PEM file with certificate and key, or one path for each.
         connect_timeout: The longest wait for a connection, TLS handshake included.
         read_timeout: The longest silence, in either direction; a whole transfer is bounded by ``fail_after``.
         chunk_size: The most that one request uploads; ``None`` for a blob in one piece.
-        max_connections: How many connections to one origin are used at a time, and kept for reuse. A thread that has one
-            may open another; a body that nobody reads does not count.
+        max_connections: How many connections to one origin are used at a time, and kept for reuse. A thread that has
+            one may open another; a body that nobody reads does not count.
         requests_per_second: The most requests to begin in a second, to one origin; ``None`` for no limit of our own.
         path_prefix: What stands before ``/v2`` where a registry does not have a host to itself: ``/registry``.
         proxy: ``None`` for what the environment says, ``""`` for no proxy, or the URL of one.
