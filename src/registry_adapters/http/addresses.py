@@ -8,11 +8,13 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from registry_adapters.http.exchange import Answer, Request
+from registry_adapters.http.retry import RetryPolicy
 from registry_core.domain.access import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidName
+from registry_core.ports.observer import Event
 
 __all__ = ["Address", "Sender"]
 
@@ -24,6 +26,14 @@ class Sender(Protocol):
     def origin(self) -> Origin:
         """The registry's own origin."""
         ...
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How patient to be."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever watches."""
 
     def send(self, request: Request) -> Answer:
         """The answer to a request, if its status means success; whoever gets it closes it.

@@ -73,7 +73,7 @@ class Session:
         self._transport: Transport = Urllib3Transport(settings) if transport is None else transport
         self._authenticator = authenticator
         self._observer = observer
-        self._policy = RetryPolicy(retries=settings.retries)
+        self.policy = RetryPolicy(retries=settings.retries)
         self._sleep = sleep
         self._random = random
         self._clock = clock
@@ -220,13 +220,13 @@ class Session:
             finally:
                 seconds = self._clock() - started
                 _log.debug("%s %s: %s after %.3f s", method, redacted(url), status or "no answer", seconds)
-                self._tell(Exchange(method=method, url=redacted(url), status=status, seconds=seconds))
+                self.tell(Exchange(method=method, url=redacted(url), status=status, seconds=seconds))
             self._warn(answer)
             return answer
         raise AssertionError("unreachable")
 
     def _retrying(self, method: str, url: str, *, repeatable: bool, empty: bool = True) -> tenacity.Retrying:
-        policy = self._policy
+        policy = self.policy
 
         def failure(state: tenacity.RetryCallState) -> BaseException:
             error = state.outcome.exception() if state.outcome is not None else None
@@ -237,9 +237,7 @@ class Session:
             return state.attempt_number > policy.retries or (left is not None and state.upcoming_sleep >= left)
 
         def announce(state: tenacity.RetryCallState) -> None:
-            self._tell(
-                Retry(method=method, url=redacted(url), attempt=state.attempt_number, pause=state.upcoming_sleep)
-            )
+            self.tell(Retry(method=method, url=redacted(url), attempt=state.attempt_number, pause=state.upcoming_sleep))
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(
@@ -256,9 +254,10 @@ class Session:
         if Origin.of_url(answer.url) == self.origin:
             for text in self._notices.fresh(answer.headers):
                 _log.debug("%s warns: %s", self.origin.netloc, text)
-                self._tell(Warned(registry=self.origin.netloc, text=text))
+                self.tell(Warned(registry=self.origin.netloc, text=text))
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
         if self._observer is not None:
             self._observer.on(event)
 
