@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,17 +14,6 @@ from registry_core.ports.repository import Repository
 from registry_core.testing.content import index_manifest, push_image
 
 NAME = RepositoryName("org/app")
-
-
-@pytest.fixture(scope="session")
-def skopeo() -> str:
-    """Where the real program is; it has to be there where CI is true."""
-    found = shutil.which("skopeo")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail("skopeo is missing: apt-get install skopeo")
-    if found is None:
-        pytest.skip("needs skopeo: apt-get install skopeo")
-    return found
 
 
 @pytest.fixture

@@ -1,0 +1,187 @@
+"""The real programs: found or missed loudly, started on loopback, stopped by their process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pytest
+
+_START_SECONDS: Final = 20.0
+
+
+def program(name: str, package: str) -> str:
+    """Where a real program is; without it CI fails, and anybody else is told how to get it."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is missing, and has to be there in CI: apt-get install {package}")
+    if found is None:
+        pytest.skip(f"needs {name}: apt-get install {package}")
+    return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A server that is a process of its own, listening on a loopback port.
+
+    Args:
+        command: How to start it.
+        port: Where it listens once it is up.
+        log: Where it writes what it has to say.
+    """
+
+    def __init__(self, command: list[str], port: int, log: Path) -> None:
+        self._command = command
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+        self.host = f"127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "REGISTRY_"))}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        self.stop()
+        pytest.fail(f"{self._command[0]} did not start: {self._log.read_text(errors='replace')[-800:]}")
+
+    def stop(self) -> None:
+        """End it. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(10)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class DockerRegistry(Process):
+    """A real registry, which keeps what it has when it is started again.
+
+    Args:
+        found: The program.
+        root: Where it may write.
+        http: Further entries of the section ``http``.
+        sections: Further sections of its configuration.
+    """
+
+    def __init__(self, found: str, root: Path, http: dict[str, Any], sections: dict[str, Any]) -> None:
+        port = free_port()
+        root.mkdir(parents=True, exist_ok=True)
+        config = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(root / "data")}, "delete": {"enabled": True}},
+            "http": {"addr": f"127.0.0.1:{port}", "secret": "of these tests", **http},
+            **sections,
+        }
+        path = root / "config.yml"
+        path.write_text(json.dumps(config))
+        super().__init__([found, "serve", str(path)], port, root / "log")
+        self.url = f"{'https' if 'tls' in http else 'http'}://{self.host}"
+
+
+@pytest.fixture(scope="session")
+def skopeo() -> str:
+    """The skopeo program."""
+    return program("skopeo", "skopeo")
+
+
+@pytest.fixture(scope="session")
+def nginx() -> str:
+    """The nginx program."""
+    return program("nginx", "nginx-light")
+
+
+@pytest.fixture(scope="session")
+def docker_registry_program() -> str:
+    """The docker-registry program."""
+    return program("docker-registry", "docker-registry")
+
+
+@pytest.fixture(scope="module")
+def docker_registry(docker_registry_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fresh docker-registry that allows deletion."""
+    with DockerRegistry(docker_registry_program, tmp_path_factory.mktemp("docker-registry"), {}, {}) as registry:
+        yield registry.url
+
+
+@pytest.fixture
+def run_docker_registry(docker_registry_program: str, tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
+    """Starts docker-registries as they are configured: ``run_docker_registry(http={…}, auth={…})``."""
+    with ExitStack() as stack:
+        count = 0
+
+        def run(http: dict[str, Any] | None = None, **sections: Any) -> DockerRegistry:
+            nonlocal count
+            count += 1
+            registry = DockerRegistry(docker_registry_program, tmp_path / f"registry-{count}", http or {}, sections)
+            return stack.enter_context(registry)
+
+        yield run
+
+
+@pytest.fixture
+def run_nginx(nginx: str, tmp_path: Path) -> Iterator[Callable[[str], Process]]:
+    """Starts nginx with the contents of a ``server`` block, which has no ``listen`` of its own."""
+    with ExitStack() as stack:
+        count = 0
+
+        def run(server: str) -> Process:
+            nonlocal count
+            count += 1
+            port, root = free_port(), tmp_path / f"nginx-{count}"
+            root.mkdir()
+            temporary = "".join(
+                f"{kind}_temp_path {root}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            )
+            (root / "nginx.conf").write_text(
+                f"daemon off;\nmaster_process off;\npid {root}/pid;\nerror_log {root}/log error;\n"
+                "events { worker_connections 256; }\n"
+                f"http {{\naccess_log off;\n{temporary}"
+                f"server {{\nlisten 127.0.0.1:{port};\n{server}\n}}\n}}\n"
+            )
+            command = [nginx, "-p", str(root), "-c", str(root / "nginx.conf"), "-e", str(root / "log")]
+            return stack.enter_context(Process(command, port, root / "out"))
+
+        yield run
