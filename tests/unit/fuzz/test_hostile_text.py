@@ -1,0 +1,182 @@
+"""Parsers of what strangers send: no error but ours, and no more time than the length explains (R-022, R-040, R-091)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from registry_adapters.http.challenges import challenges
+from registry_adapters.http.exchange import Headers
+from registry_adapters.http.links import next_target
+from registry_adapters.http.problems import error_infos
+from registry_adapters.http.retry import retry_after
+from registry_adapters.http.uploads import received
+from registry_core.domain.config import ImageConfig
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from registry_core.errors import RegistryError
+
+MEBIBYTE = 1 << 20
+
+
+def read_challenge(text: str) -> None:
+    challenges([text])
+
+
+def read_link(text: str) -> None:
+    next_target([text])
+
+
+def read_range(text: str) -> None:
+    received(Headers([("Range", text)]))
+
+
+def read_retry_after(text: str) -> None:
+    found = retry_after(text, 1_800_000_000.0)
+    assert found is None or found >= 0
+
+
+def read_manifest(content: bytes) -> None:
+    for claimed in ("", OCI_MANIFEST, DOCKER_MANIFEST):
+        with contextlib.suppress(RegistryError):
+            manifest = RawManifest.of(content, claimed=claimed)
+            assert manifest.content == content
+            _ = manifest.image, manifest.children
+            [part.embedded() for part in manifest.children]
+
+
+def read_index(content: bytes) -> None:
+    for claimed in ("", OCI_INDEX, DOCKER_INDEX):
+        with contextlib.suppress(RegistryError):
+            manifest = RawManifest.of(content, claimed=claimed)
+            _ = manifest.index, manifest.children
+
+
+def read_config(content: bytes) -> None:
+    with contextlib.suppress(RegistryError):
+        config = ImageConfig.read(content)
+        _ = config.platform, config.created_at
+
+
+def read_problem(content: bytes) -> None:
+    for info in error_infos(content):
+        assert info.message.isprintable()
+
+
+HEADERS: dict[str, Callable[[str], None]] = {
+    "challenge": read_challenge,
+    "link": read_link,
+    "range": read_range,
+    "retry-after": read_retry_after,
+}
+DOCUMENTS: dict[str, Callable[[bytes], None]] = {
+    "manifest": read_manifest,
+    "index": read_index,
+    "config": read_config,
+    "error": read_problem,
+}
+
+_PIECES = st.sampled_from(
+    [
+        "Bearer", "Basic", "Negotiate", "realm", "=", '"', "\\", ",", ";", " ", "\t", "<", ">", "rel", "next", "/v2/",
+        "https://a.example/", "bytes", "0-", "-", "/", "*", "99999999999999999999", "Wed, 21 Oct 2026 07:28:00 GMT",
+        "\x00", "é", "\ud800", "\r\n", "%00", "abc==",
+    ]
+)  # fmt: skip
+TEXTS = st.one_of(st.lists(_PIECES, max_size=40).map("".join), st.text(max_size=200))
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=10), inner, max_size=4)),
+    max_leaves=12,
+)
+_FIELDS = st.sampled_from(
+    [
+        "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "digest", "size", "data", "urls",
+        "platform", "annotations", "subject", "artifactType", "os", "architecture", "rootfs", "diff_ids", "history", "created",
+        "Env", "Labels", "errors", "code", "message", "detail", "raw",
+    ]
+)  # fmt: skip
+_DIGEST = "sha256:" + "a" * 64
+_VALUES = st.one_of(_JSON, st.sampled_from([2, -1, 2**70, OCI_MANIFEST, OCI_INDEX, _DIGEST, "sha256:x", "e30="]))
+_OBJECTS = st.recursive(
+    st.dictionaries(_FIELDS, _VALUES, max_size=6),
+    lambda inner: st.dictionaries(_FIELDS, st.one_of(inner, st.lists(inner, max_size=3), _VALUES), max_size=6),
+    max_leaves=8,
+)
+
+
+def _spelled(value: object) -> bytes:
+    import json
+
+    return json.dumps(value).encode()
+
+
+CONTENTS = st.one_of(st.binary(max_size=200), _OBJECTS.map(_spelled), _JSON.map(_spelled))
+
+
+@pytest.mark.parametrize("reader", HEADERS)
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+@example(text='Bearer realm="')
+@example(text="<")
+def test_no_header_raises_anything_but_our_errors(reader: str, text: str) -> None:
+    """R-062."""
+    with contextlib.suppress(RegistryError):
+        HEADERS[reader](text)
+
+
+@pytest.mark.parametrize("reader", DOCUMENTS)
+@settings(max_examples=300, deadline=None)
+@given(content=CONTENTS)
+@example(content=b"[" * 100_000)
+@example(content=b'{"a":' + b"9" * 5000 + b"}")
+@example(content=b'{"mediaType":"\\ud800"}')
+def test_no_document_raises_anything_but_our_errors(reader: str, content: bytes) -> None:
+    """R-022, R-062."""
+    DOCUMENTS[reader](content)
+
+
+def _long(unit: str) -> str:
+    return (unit * (MEBIBYTE // len(unit) + 1))[:MEBIBYTE]
+
+
+HOSTILE_TEXTS = [
+    "a", '"', "\\", '\\"', "=", ",", ", ", " ", ";", "<", "<>", "<>,", "</v2/>;", "</v2/>; rel=next,", 'a="', 'a="\\',
+    "a=b,", 'Bearer realm="x",', "Bearer ", "Bearer a=b ", "Basic ,", "a b ", "0", "0-", "bytes 0-0/0", "Wed, ", "-", "%", "é",
+    "\t", '<a>;x="', '<a>;x="\\', "<a>;rel=next;", "<a>;=", "<a>;;",
+]  # fmt: skip
+HOSTILE_CONTENTS = [
+    b"[", b"{", b'{"', b'"', b'\\"', b"[]", b"[],", b'{"a":', b'{"a":[', b'"a",', b"0", b"1e9", b" ", b"\xff",
+    b"\xf0\x90\x80\x80", b'"\\ud800",', b'{"layers":[', b'{"manifests":[{},', b"9", b"-", b"\\u0000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE_TEXTS)
+@pytest.mark.parametrize("reader", HEADERS)
+def test_a_mebibyte_of_hostile_header_is_read_within_a_second(reader: str, unit: str) -> None:
+    for text in (_long(unit), 'Bearer realm="' + _long(unit), "<" + _long(unit), "</a>; rel=next" + _long(unit)):
+        started = time.process_time()
+
+        with contextlib.suppress(RegistryError):
+            HEADERS[reader](text)
+
+        assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("unit", HOSTILE_CONTENTS)
+@pytest.mark.parametrize("reader", DOCUMENTS)
+def test_a_mebibyte_of_hostile_document_is_read_within_a_second(reader: str, unit: bytes) -> None:
+    """R-022."""
+    long = (unit * (MEBIBYTE // len(unit) + 1))[:MEBIBYTE]
+    for content in (long, b'{"a":"' + long, b'{"layers":[' + long, b"[" + long + b"]", b'"' + long + b'"'):
+        started = time.process_time()
+
+        DOCUMENTS[reader](content)
+
+        assert time.process_time() - started < 1
