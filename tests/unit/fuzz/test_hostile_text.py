@@ -1,4 +1,4 @@
-"""Parsers of what strangers send: no error but ours, and no more time than the length explains (R-022, R-040, R-091)."""
+"""Parsers of what strangers send: no error but ours, no more time than the length explains (R-022, R-040, R-091)."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ _JSON = st.recursive(
 _FIELDS = st.sampled_from(
     [
         "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "digest", "size", "data", "urls",
-        "platform", "annotations", "subject", "artifactType", "os", "architecture", "rootfs", "diff_ids", "history", "created",
-        "Env", "Labels", "errors", "code", "message", "detail", "raw",
+        "platform", "annotations", "subject", "artifactType", "os", "architecture", "rootfs", "diff_ids", "history",
+        "created", "Env", "Labels", "errors", "code", "message", "detail", "raw",
     ]
 )  # fmt: skip
 _DIGEST = "sha256:" + "a" * 64
@@ -148,8 +148,8 @@ def _long(unit: str) -> str:
 
 HOSTILE_TEXTS = [
     "a", '"', "\\", '\\"', "=", ",", ", ", " ", ";", "<", "<>", "<>,", "</v2/>;", "</v2/>; rel=next,", 'a="', 'a="\\',
-    "a=b,", 'Bearer realm="x",', "Bearer ", "Bearer a=b ", "Basic ,", "a b ", "0", "0-", "bytes 0-0/0", "Wed, ", "-", "%", "é",
-    "\t", '<a>;x="', '<a>;x="\\', "<a>;rel=next;", "<a>;=", "<a>;;",
+    "a=b,", 'Bearer realm="x",', "Bearer ", "Bearer a=b ", "Basic ,", "a b ", "0", "0-", "bytes 0-0/0", "Wed, ", "-", "%",
+    "é", "\t", '<a>;x="', '<a>;x="\\', "<a>;rel=next;", "<a>;=", "<a>;;",
 ]  # fmt: skip
 HOSTILE_CONTENTS = [
     b"[", b"{", b'{"', b'"', b'\\"', b"[]", b"[],", b'{"a":', b'{"a":[', b'"a",', b"0", b"1e9", b" ", b"\xff",
