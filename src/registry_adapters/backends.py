@@ -3,7 +3,7 @@
 ``https://host[:port]``, ``http://host[:port]``, or ``host[:port]`` alone, which means https whatever the host;
 ``oci:DIRECTORY`` and ``memory:``; and whatever schemes other distributions register in the entry-point group
 ``ociport.backends``: a name and an opener, called as ``opener(url, auth=…, **settings)`` to give a ``Catalog``.
-The schemes above cannot be taken over.
+An opener that has a parameter ``observer`` is given the client's. The schemes above cannot be taken over.
 
 Docker Hub is called ``docker.io``, but listens elsewhere: over https, ``docker.io`` and ``index.docker.io`` lead to
 ``registry-1.docker.io``. The registry is still called ``docker.io``, and that is what a keychain is asked for.
@@ -11,10 +11,11 @@ Docker Hub is called ``docker.io``, but listens elsewhere: over https, ``docker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from registry_core.client import RegistryClient
 from registry_core.domain.access import Credential
@@ -26,6 +27,9 @@ from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Observer
+
+if TYPE_CHECKING:
+    from registry_adapters.http import Middleware
 
 __all__ = ["GROUP", "open_catalog", "open_client", "open_http", "open_layout", "open_memory"]
 
@@ -44,7 +48,8 @@ def open_catalog(url: str, *, auth: Auth = None, **settings: Any) -> Catalog:
     Args:
         url: Without a path, where it is a registry's.
         auth: A credential, for this registry only; a keychain; or an authenticator.
-        settings: What the chosen backend knows: for HTTP, the fields of ``HttpSettings`` and ``observer``.
+        settings: What the chosen backend knows: for HTTP, ``observer``, ``middleware`` and the fields of
+            ``HttpSettings``.
 
     Raises:
         ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
@@ -53,11 +58,16 @@ def open_catalog(url: str, *, auth: Auth = None, **settings: Any) -> Catalog:
     scheme, address, segments = _located(url)
     if segments:
         raise ConfigError(f"a catalog is a whole registry, without a path: {redacted(url)}")
-    return _opened(scheme, address, auth, settings)
+    return _opened(scheme, _opener(scheme), address, auth, settings)
 
 
 def open_client(
-    url: str, *, auth: Auth = None, default_platform: Platform | str | None = None, **settings: Any
+    url: str,
+    *,
+    auth: Auth = None,
+    default_platform: Platform | str | None = None,
+    observer: Observer | None = None,
+    **settings: Any,
 ) -> RegistryClient:
     """A client for the backend that a URL names; the path of a registry's URL is where the client starts.
 
@@ -65,7 +75,8 @@ def open_client(
         url: As for ``open_catalog``, or with a path: ``registry.example.com/org/app``.
         auth: A credential, for this registry only; a keychain; or an authenticator.
         default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
-        settings: What the chosen backend knows: for HTTP, the fields of ``HttpSettings`` and ``observer``.
+        observer: Told what happens: what the client moves, whatever the backend; and each exchange of HTTP.
+        settings: What the chosen backend knows: for HTTP, ``middleware`` and the fields of ``HttpSettings``.
 
     Raises:
         ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
@@ -73,21 +84,32 @@ def open_client(
         TypeError: A setting that the chosen backend does not know.
     """
     scheme, address, segments = _located(url)
-    catalog = _opened(scheme, address, auth, settings)
+    opener = _opener(scheme)
+    if observer is not None and _takes_observer(opener):
+        settings["observer"] = observer
+    catalog = _opened(scheme, opener, address, auth, settings)
     try:
-        return RegistryClient(catalog, *segments, default_platform=default_platform)
+        return RegistryClient(catalog, *segments, default_platform=default_platform, observer=observer)
     except BaseException:
         catalog.close()
         raise
 
 
-def open_http(url: str, *, auth: Auth = None, observer: Observer | None = None, **settings: Any) -> Catalog:
+def open_http(
+    url: str,
+    *,
+    auth: Auth = None,
+    observer: Observer | None = None,
+    middleware: Sequence[Middleware] = (),
+    **settings: Any,
+) -> Catalog:
     """A registry over HTTP: the opener of ``https:`` and ``http:``.
 
     Args:
         url: ``https://host[:port]``, ``http://host[:port]`` or ``host[:port]``.
         auth: A credential, for this registry only; a keychain; or an authenticator.
         observer: Told what happens.
+        middleware: Wrapped around each exchange, the first outermost.
         settings: Fields of ``HttpSettings``. A URL with a scheme settles ``plain_http``.
 
     Raises:
@@ -115,7 +137,7 @@ def open_http(url: str, *, auth: Auth = None, observer: Observer | None = None, 
         host, called, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
         auth = _HubKeychain(auth) if isinstance(auth, Keychain) else auth
     chosen_auth = authenticator(auth, registry=origin)
-    return HttpCatalog(host, chosen, authenticator=chosen_auth, observer=observer, called=called)
+    return HttpCatalog(host, chosen, authenticator=chosen_auth, observer=observer, middleware=middleware, called=called)
 
 
 def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
@@ -206,8 +228,18 @@ def _origin(host: str, scheme: str) -> Origin:
         raise ConfigError(error.message) from None
 
 
-def _opened(scheme: str, address: str, auth: Auth, settings: dict[str, Any]) -> Catalog:
-    opener = _BUILT_IN.get(scheme) or _loaded(scheme)
+def _opener(scheme: str) -> Callable[..., Catalog]:
+    return _BUILT_IN.get(scheme) or _loaded(scheme)
+
+
+def _takes_observer(opener: Callable[..., Catalog]) -> bool:
+    try:
+        return "observer" in inspect.signature(opener).parameters
+    except ValueError:  # a callable that does not tell
+        return False
+
+
+def _opened(scheme: str, opener: Callable[..., Catalog], address: str, auth: Auth, settings: dict[str, Any]) -> Catalog:
     catalog = opener(address, auth=auth, **settings)
     if not isinstance(catalog, Catalog):
         raise ConfigError(f"the opener of {scheme}: gave no Catalog, but {type(catalog).__name__}")

@@ -7,7 +7,7 @@ reaches every container made later; and values that are already built keep what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import Any, Literal
@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 from dependency_injector import containers, providers
 
-from registry_adapters.auth import authenticator
-from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.backends import open_http
+from registry_adapters.http import HttpSettings, Middleware
 from registry_adapters.keychains import StaticKeychain
 from registry_adapters.layout import LayoutCatalog
 from registry_adapters.memory import MemoryCatalog
@@ -100,16 +100,17 @@ def validated(mapping: object) -> RegistrySettings:
 
 
 def _http(
-    settings: RegistrySettings, keychain: Keychain, observer: Observer | None, opened: ExitStack[bool | None]
+    settings: RegistrySettings,
+    keychain: Keychain,
+    observer: Observer | None,
+    middleware: Sequence[Middleware],
+    opened: ExitStack[bool | None],
 ) -> Catalog:
     section = settings.http
     if section is None:
         raise ConfigError("registry configuration: there is no section http")
-    chosen = HttpSettings(**{name: getattr(section, name) for name in HttpSettings.__struct_fields__})
-    origin = Origin.of(section.registry, scheme="http" if chosen.plain_http else "https")
-    catalog = HttpCatalog(
-        section.registry, chosen, authenticator=authenticator(keychain, registry=origin), observer=observer
-    )
+    chosen = {name: getattr(section, name) for name in HttpSettings.__struct_fields__}
+    catalog = open_http(section.registry, auth=keychain, observer=observer, middleware=middleware, **chosen)
     opened.callback(catalog.close)
     return catalog
 
@@ -131,8 +132,9 @@ class RegistryContainer(containers.DeclarativeContainer):
     """One backend, chosen by configuration, and clients for it.
 
     * ``config``: a mapping as ``validated`` takes it.
-    * ``keychain``, ``observer``: for the host application to supply; without them requests are anonymous and unwatched.
-      In place of a keychain, a credential or an authenticator does as well.
+    * ``keychain``, ``observer``, ``middleware``: for the host application to supply; without them requests are
+      anonymous, unwatched and sent as they are. In place of a keychain, a credential or an authenticator does as well;
+      ``middleware`` is a sequence.
     * ``catalog``: the one backend, shared by all threads. To be overridden in tests.
     * ``client``: a ``RegistryClient`` around it, a new one for each call: it has nothing of its own to keep, and so an
       override of ``catalog`` holds at once.
@@ -141,18 +143,19 @@ class RegistryContainer(containers.DeclarativeContainer):
     config = providers.Configuration(strict=True)
     keychain: providers.Dependency[Any] = providers.Dependency(default=providers.Object(StaticKeychain({})))
     observer: providers.Dependency[Any] = providers.Dependency(default=providers.Object(None))
+    middleware: providers.Dependency[Any] = providers.Dependency(default=providers.Object(()))
 
     settings = providers.Callable(validated, config)
     opened: providers.ThreadSafeSingleton[ExitStack[bool | None]] = providers.ThreadSafeSingleton(_nothing_opened)
 
-    http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, opened)
+    http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, middleware, opened)
     layout = providers.ThreadSafeSingleton(_layout, settings, opened)
     memory = providers.ThreadSafeSingleton(MemoryCatalog)
 
     catalog = providers.Selector(
         providers.Callable(attrgetter("backend"), settings), http=http, layout=layout, memory=memory
     )
-    client = providers.Factory(RegistryClient, catalog)
+    client = providers.Factory(RegistryClient, catalog, observer=observer)
 
 
 def configured(mapping: Mapping[str, Any]) -> RegistryContainer:

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
     from registry_core.ports.catalog import Catalog
-    from registry_core.ports.keychain import Keychain
+    from registry_core.ports.keychain import CredentialStore, Keychain
     from registry_core.ports.manifest_store import ManifestStore
     from registry_core.ports.observer import Observer
     from registry_core.ports.repository import Repository
@@ -81,6 +81,7 @@ __all__ = [
     "Catalog",
     "CatalogUnsupported",
     "ConfigError",
+    "CredentialStore",
     "DeadlineExceeded",
     "Descriptor",
     "Digest",
@@ -219,7 +220,10 @@ _HOMES = {
     "registry_core.ports.authenticator": ("Authenticator",),
     "registry_core.ports.blob_store": ("BlobStore",),
     "registry_core.ports.catalog": ("Catalog",),
-    "registry_core.ports.keychain": ("Keychain",),
+    "registry_core.ports.keychain": (
+        "CredentialStore",
+        "Keychain",
+    ),
     "registry_core.ports.manifest_store": ("ManifestStore",),
     "registry_core.ports.observer": ("Observer",),
     "registry_core.ports.repository": ("Repository",),

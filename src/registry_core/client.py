@@ -41,15 +41,23 @@ class RegistryClient:
         catalog: The backend.
         *segments: The path; see ``with_segment``.
         default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
+        observer: Told of each blob that this client moves, where a call names no observer of its own.
 
     Raises:
         InvalidName: A segment or the platform is malformed.
     """
 
-    def __init__(self, catalog: Catalog, *segments: str, default_platform: Platform | str | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        *segments: str,
+        default_platform: Platform | str | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self._catalog = catalog
         self._path = PathSegments(*segments)
         self._default_platform = _platform(default_platform)
+        self._observer = observer
         self._repository = catalog.repository(self._path.repository)
 
     def with_segment(self, *segments: str) -> Self:
@@ -61,7 +69,8 @@ class RegistryClient:
         Raises:
             InvalidName: A segment is empty or malformed.
         """
-        return type(self)(self._catalog, *self._path.with_segment(*segments), default_platform=self._default_platform)
+        path = self._path.with_segment(*segments)
+        return type(self)(self._catalog, *path, default_platform=self._default_platform, observer=self._observer)
 
     @property
     def registry(self) -> str:
@@ -112,7 +121,8 @@ class RegistryClient:
         """
         with during("get_index", self._at(reference)):
             named = locator(reference)
-            return Index(self._repository, fetch(self._repository, named), reference=self._repository.at(named))
+            raw, at = fetch(self._repository, named), self._repository.at(named)
+            return Index(self._repository, raw, reference=at, default_platform=self._default_platform)
 
     def get_manifest(self, reference: str, platform: Platform | str | None = None) -> Manifest:
         """A manifest of any kind, as it is; with a platform, the one of the image that fits it.
@@ -182,7 +192,7 @@ class RegistryClient:
         Args:
             reference: A tag, or the image's own digest to store it untagged.
             image: What to store.
-            observer: Told of each blob.
+            observer: Told of each blob, in place of the client's own observer.
             jobs: How many blobs move at a time.
 
         Raises:
@@ -234,7 +244,7 @@ class RegistryClient:
             source: A tag or digest here.
             target_client: Where to.
             target: A tag there, or the same digest to store it untagged.
-            observer: Told of each blob.
+            observer: Told of each blob, in place of this client's own observer.
             jobs: How many blobs move at a time.
 
         Raises:
@@ -245,16 +255,9 @@ class RegistryClient:
         """
         with during("copy_image", self._at(source)):
             raw = fetch(self._repository, locator(source))
-            tags = _tags(target, raw.digest)
-            return move_graph(
-                self._repository,
-                target_client.repository,
-                raw,
-                tags=tags,
-                observer=observer,
-                jobs=jobs,
-                operation="copy_image",
-            )
+            tags, told = _tags(target, raw.digest), self._observer if observer is None else observer
+            there = target_client.repository
+            return move_graph(self._repository, there, raw, tags=tags, observer=told, jobs=jobs, operation="copy_image")
 
     def delete_tag(self, tag: str) -> None:
         """Remove a tag; the manifest stays, with its other tags.
@@ -285,7 +288,8 @@ class RegistryClient:
         """The tags in ASCII order: all of them, or an error.
 
         Args:
-            limit: No more than so many; the registry is asked for no more at a time.
+            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
+                so that what is missing is an error.
             last: Start behind this tag, whether it exists or not.
 
         Raises:
@@ -307,7 +311,8 @@ class RegistryClient:
         """The repositories below this path, relative to it: ``with_segment(name)`` reaches each.
 
         Args:
-            limit: No more than so many; the registry is asked for no more at a time.
+            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
+                so that what is missing is an error.
             last: Start behind this name, relative as well, whether it exists or not.
 
         Raises:
@@ -328,7 +333,10 @@ class RegistryClient:
         return repositories_below(self._catalog, self._path.repository, limit, last, operation="iter_repositories")
 
     def close(self) -> None:
-        """Close the backend, for every client that shares it. Idempotent."""
+        """Close the backend, for every client that shares it. Idempotent.
+
+        A registry's connections are let go; a later call opens new ones.
+        """
         self._catalog.close()
 
     def __enter__(self) -> Self:
@@ -354,12 +362,8 @@ class RegistryClient:
             wanted, named = _platform(platform), locator(reference)
             raw = fetch(self._repository, named)
             choice = select(self._repository, raw, wanted, default=self._default_platform)
-            return Image(
-                self._repository,
-                choice.manifest,
-                reference=self._repository.at(named),
-                platform=choice.platform,
-            )
+            reference = self._repository.at(named)
+            return Image(self._repository, choice.manifest, reference=reference, platform=choice.platform)
 
     def _resolve(self, operation: str, reference: str) -> Descriptor:
         with during(operation, self._at(reference)):
@@ -370,16 +374,9 @@ class RegistryClient:
         self, operation: str, reference: str, pushed: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
         with during(operation, self._at(reference)):
-            tags = _tags(reference, pushed.digest)
-            return move_graph(
-                pushed.repository,
-                self._repository,
-                pushed.document,
-                tags=tags,
-                observer=observer,
-                jobs=jobs,
-                operation=operation,
-            )
+            tags, told = _tags(reference, pushed.digest), self._observer if observer is None else observer
+            here, raw = self._repository, pushed.document
+            return move_graph(pushed.repository, here, raw, tags=tags, observer=told, jobs=jobs, operation=operation)
 
 
 def _platform(platform: Platform | str | None) -> Platform | None:

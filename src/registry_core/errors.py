@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 import msgspec
 
@@ -69,6 +69,15 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     message: str = ""
     detail: str = ""
+
+
+class _Frame(TypedDict, total=False):
+    """What ``RegistryError`` takes beyond the message, for the errors that take more."""
+
+    reference: str
+    operation: str
+    code: str
+    transport: TransportError | None
 
 
 class RegistryError(Exception):
@@ -138,17 +147,8 @@ class InvalidDocument(InvalidValue):
 
     default_code = "MANIFEST_INVALID"
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        path: str = "",
-        reference: str = "",
-        operation: str = "",
-        code: str = "",
-        transport: TransportError | None = None,
-    ) -> None:
-        super().__init__(message, reference=reference, operation=operation, code=code, transport=transport)
+    def __init__(self, message: str = "", *, path: str = "", **frame: Unpack[_Frame]) -> None:
+        super().__init__(message, **frame)
         self.path = path
 
 
@@ -187,17 +187,8 @@ class PlatformNotFound(NotFound):
 
     default_code = "MANIFEST_UNKNOWN"
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        available: tuple[str, ...] = (),
-        reference: str = "",
-        operation: str = "",
-        code: str = "",
-        transport: TransportError | None = None,
-    ) -> None:
-        super().__init__(message, reference=reference, operation=operation, code=code, transport=transport)
+    def __init__(self, message: str = "", *, available: tuple[str, ...] = (), **frame: Unpack[_Frame]) -> None:
+        super().__init__(message, **frame)
         self.available = available
 
 
@@ -249,18 +240,8 @@ class DigestMismatch(IntegrityError):
 
     default_code = "DIGEST_INVALID"
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        expected: str = "",
-        actual: str = "",
-        reference: str = "",
-        operation: str = "",
-        code: str = "",
-        transport: TransportError | None = None,
-    ) -> None:
-        super().__init__(message, reference=reference, operation=operation, code=code, transport=transport)
+    def __init__(self, message: str = "", *, expected: str = "", actual: str = "", **frame: Unpack[_Frame]) -> None:
+        super().__init__(message, **frame)
         self.expected = expected
         self.actual = actual
 
@@ -275,18 +256,8 @@ class SizeMismatch(IntegrityError):
 
     default_code = "SIZE_INVALID"
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        expected: int = 0,
-        actual: int = 0,
-        reference: str = "",
-        operation: str = "",
-        code: str = "",
-        transport: TransportError | None = None,
-    ) -> None:
-        super().__init__(message, reference=reference, operation=operation, code=code, transport=transport)
+    def __init__(self, message: str = "", *, expected: int = 0, actual: int = 0, **frame: Unpack[_Frame]) -> None:
+        super().__init__(message, **frame)
         self.expected = expected
         self.actual = actual
 

@@ -37,6 +37,7 @@ class CancelScope:
         self._parent: CancelScope | None = None
         self._token: Token[CancelScope | None] | None = None
         self._cancelled = threading.Event()
+        self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._wakers: dict[object, Callable[[], None]] = {}
 
@@ -59,9 +60,15 @@ class CancelScope:
         if self._token is not None:
             _current.reset(self._token)
 
-    def cancel(self) -> None:
-        """End the work inside: from any thread, as often as one likes."""
+    def cancel(self, *, cause: BaseException | None = None) -> None:
+        """End the work inside: from any thread, as often as one likes.
+
+        Args:
+            cause: The error for which it is given up: the ``__cause__`` of each ``Cancelled``. The first call counts.
+        """
         with self._lock:
+            if not self._cancelled.is_set():
+                self._cause = cause
             self._cancelled.set()
             wakers = list(self._wakers.values())
         for wake in wakers:
@@ -82,6 +89,13 @@ class CancelScope:
         while scope is not None:
             yield scope
             scope = scope._parent
+
+    def _error(self) -> Cancelled:
+        error = Cancelled("the work was cancelled")
+        causes = [scope._cause for scope in self._chain() if scope._cancelled.is_set()]
+        # Where anybody cancelled it without a reason, that is the reason.
+        error.__cause__ = None if None in causes else next(iter(causes), None)
+        return error
 
     def _attach(self, key: object, wake: Callable[[], None]) -> None:
         with self._lock:
@@ -117,7 +131,7 @@ def checkpoint() -> None:
     if scope is None:
         return
     if scope.cancelled:
-        raise Cancelled("the work was cancelled")
+        raise scope._error()
     deadline = scope.deadline
     if deadline is not None and time.monotonic() >= deadline:
         raise DeadlineExceeded("the time allowed for the work has passed")

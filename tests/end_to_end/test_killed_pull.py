@@ -1,13 +1,20 @@
-"""A pull that is killed leaves a sound layout behind, and is simply done again."""
+"""A pull that is killed leaves a sound layout behind, and goes on where it stopped when it is done again."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import pytest
 
 import registry_core
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_client
@@ -80,7 +87,7 @@ copy(msgspec.structs.replace(source, blobs=StickyBlobs()), target, Tag("v1"), ta
 _WHOLE = """
 class Moved:
     def on(self, event):
-        print(type(event).__name__, event.size)
+        print(type(event).__name__, event.size, getattr(event, "done", ""), flush=True)
 
 print(copy(source, target, Tag("v1"), tags=[Tag("v1")], jobs=1, observer=Moved()).digest)
 catalog.close()
@@ -96,17 +103,17 @@ def _start(script: str, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _pushed(repository: Repository) -> RawManifest:
+def _pushed(repository: Repository, layers: list[bytes] = LAYERS) -> RawManifest:
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(layer)) for layer in LAYERS]},
+            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(layer)) for layer in layers]},
         }
     ).encode()
-    for part in (config, *LAYERS):
+    for part in (config, *layers):
         put_blob(repository, part)
-    manifest = image_manifest(config, LAYERS)
+    manifest = image_manifest(config, layers)
     repository.manifests.put(manifest, tags=[Tag("v1")])
     return manifest
 
@@ -141,10 +148,170 @@ def test_a_pull_that_is_killed_midway_leaves_a_sound_layout_and_can_be_done_agai
         told, _ = again.communicate(timeout=60)
 
     assert again.returncode == 0
-    assert told.splitlines()[0] == f"BlobSkipped {len(LAYERS[0])}"
+    assert told.splitlines()[0].split() == ["BlobSkipped", str(len(LAYERS[0]))]
+    # What was left of the second layer is read from the disk.
+    assert told.splitlines()[1].split() == ["BlobProgress", str(len(LAYERS[1])), str(1 << 20)]
     assert told.splitlines()[-1] == manifest.digest
     pulled = LayoutCatalog(tmp_path).repository(NAME)
     assert pulled.manifests.get(Tag("v1")) == manifest
     for layer in LAYERS:
         with pulled.blobs.open(Digest.of(layer)) as reader:
             assert reader.read() == layer
+
+
+class Meter:
+    """A WSGI middleware that writes down what is sent of one blob, and stalls after so many bytes.
+
+    Args:
+        digest: Of the blob.
+    """
+
+    def __init__(self, digest: Digest) -> None:
+        self.ranges: list[str] = []
+        self.sent = 0
+        self.allowed = 0
+        self.stalled = threading.Event()
+        self.resume = threading.Event()
+        self._digest = digest
+
+    def allow(self, count: int) -> None:
+        """Let so many bytes through before the next stall."""
+        self.allowed = self.sent + count
+        self.stalled.clear()
+        self.resume.clear()
+
+    def wrap(self, app: WSGIApplication) -> WSGIApplication:
+        def metered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            body = app(environ, start_response)
+            if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(self._digest):
+                return body
+            self.ranges.append(environ.get("HTTP_RANGE", ""))
+            return self._metered(body)
+
+        return metered
+
+    def _metered(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            for piece in body:
+                for position in range(0, len(piece), 64 << 10):
+                    if self.sent >= self.allowed:
+                        self.stalled.set()
+                        self.resume.wait(60)
+                    data = piece[position : position + (64 << 10)]
+                    self.sent += len(data)
+                    yield data
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+
+
+BIG = [blob("big", 48 << 20)]
+
+
+@pytest.fixture(scope="module")
+def origin() -> MemoryCatalog:
+    catalog = MemoryCatalog()
+    _pushed(catalog.repository(NAME), BIG)
+    return catalog
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def _partial(layout: Path) -> int:
+    return sum(path.stat().st_size for path in (layout / "blobs" / "sha256").glob(".ociport-*.partial"))
+
+
+def test_a_pull_that_was_killed_goes_on_from_the_bytes_on_disk(tmp_path: Path, origin: MemoryCatalog) -> None:
+    """R-006, R-051: in another process, that moves only what is missing."""
+    digest, size = Digest.of(BIG[0]), len(BIG[0])
+    layout = tmp_path / NAME
+    meter = Meter(digest)
+    meter.allow(32 << 20)
+
+    with registry_server(origin, wrap=meter.wrap) as server:
+        killed = _start(_WHOLE, server.url, str(tmp_path))
+        assert killed.stdout is not None
+        # Half of it has been read, as it says itself; the next one may not have been written yet.
+        assert any(line.startswith(f"BlobProgress {size} {16 << 20}") for line in killed.stdout)
+        _kill(killed)
+        left = _partial(layout)
+        before = meter.sent
+        meter.resume.set()
+        meter.allow(size)
+        again = _start(_WHOLE, server.url, str(tmp_path))
+        told, _ = again.communicate(timeout=60)
+
+    assert again.returncode == 0
+    assert 15 << 20 <= left <= 33 << 20
+    assert meter.ranges == ["", f"bytes={left}-"]
+    assert before <= 33 << 20
+    # The server may have been stopped a piece late in its first answer.
+    assert size - left <= meter.sent - before <= size - left + (64 << 10)
+    progress = [int(line.split()[2]) for line in told.splitlines() if line.startswith(f"BlobProgress {size} ")]
+    assert progress[0] == left
+    assert progress == sorted(progress)
+    assert progress[-1] == size
+    assert sorted(path.name for path in (layout / "blobs" / "sha256").glob(".*")) == []
+    with LayoutCatalog(tmp_path).repository(NAME).blobs.open(digest) as reader:
+        assert reader.read() == BIG[0]
+
+
+def test_a_pull_that_is_killed_again_and_again_gets_done(tmp_path: Path, origin: MemoryCatalog, skopeo: str) -> None:
+    """R-006, R-313: wherever it is hit; what comes out of it is what other tools expect."""
+    digest, size = Digest.of(BIG[0]), len(BIG[0])
+    layout = tmp_path / NAME
+    meter = Meter(digest)
+    chance = random.Random(7)
+    lefts: list[int] = []
+
+    with registry_server(origin, wrap=meter.wrap) as server:
+        for _ in range(5):
+            meter.allow(chance.randrange(1 << 20, 8 << 20))
+            killed = _start(_WHOLE, server.url, str(tmp_path))
+            assert meter.stalled.wait(60)
+            _kill(killed)
+            meter.resume.set()
+            lefts.append(_partial(layout))
+        meter.allow(size)
+        done = _start(_WHOLE, server.url, str(tmp_path))
+        told, _ = done.communicate(timeout=60)
+
+    assert done.returncode == 0
+    assert lefts == sorted(lefts)
+    assert meter.ranges == ["", *(f"bytes={left}-" if left else "" for left in lefts)]
+    assert sorted(path.name for path in (layout / "blobs" / "sha256").glob(".*")) == []
+    seen = subprocess.run(
+        [skopeo, "inspect", f"oci:{layout}:v1"], check=True, capture_output=True, timeout=60
+    ).stdout  # fmt: skip
+    assert json.loads(seen)["Digest"] == told.splitlines()[-1]
+    subprocess.run(
+        [skopeo, "--insecure-policy", "copy", f"oci:{layout}:v1", f"dir:{tmp_path / 'copied'}"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (tmp_path / "copied" / digest.encoded).read_bytes() == BIG[0]
+
+
+def test_many_processes_may_pull_the_same_at_once(tmp_path: Path, origin: MemoryCatalog) -> None:
+    """R-313: one of them goes on with what is there, and none waits for another."""
+    digest = Digest.of(BIG[0])
+    meter = Meter(digest)
+    meter.allow(8 << 20)
+
+    with registry_server(origin, wrap=meter.wrap) as server:
+        killed = _start(_WHOLE, server.url, str(tmp_path))
+        assert meter.stalled.wait(60)
+        _kill(killed)
+        meter.resume.set()
+        meter.allow(4 * len(BIG[0]))
+        pulls = [_start(_WHOLE, server.url, str(tmp_path)) for _ in range(3)]
+        for pull in pulls:
+            pull.communicate(timeout=100)
+
+    assert [pull.returncode for pull in pulls] == [0, 0, 0]
+    assert sorted(path.name for path in (tmp_path / NAME / "blobs" / "sha256").glob(".*")) == []
+    with LayoutCatalog(tmp_path).repository(NAME).blobs.open(digest) as reader:
+        assert reader.read() == BIG[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -161,4 +162,80 @@ def test_a_client_without_a_certificate_is_turned_away(server_identity: Identity
         with open_client(url, ca_file=ca_file, retries=0) as client, pytest.raises(TransportError) as caught:
             client.with_segment("app").list_tags()
 
+    assert caught.value.status == 0
+
+
+def test_the_callers_authority_may_stand_alone(server_identity: Identity, ca_file: str) -> None:
+    """R-041."""
+    with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
+        with open_client(server.url, ca_file=ca_file, trust_system=False) as client:
+            pushed = client.with_segment("app").push_image("v1", _image())
+
+    assert pushed.digest == _image().digest
+
+
+def test_a_client_that_would_trust_nobody_is_not_made() -> None:
+    """R-041."""
+    with pytest.raises(ConfigError, match="trust_system"):
+        open_client("registry.example.com", trust_system=False)
+
+
+def test_two_registries_with_an_authority_each_are_trusted_by_one_directory(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    """R-041: and not the other way round."""
+    authorities = {"127.0.0.1": authority, "localhost": trustme.CA()}
+    certs = tmp_path / "certs.d"
+    with ExitStack() as stack:
+        urls = {}
+        for host, issuer in authorities.items():
+            identity = Identity(tmp_path / host, issuer.issue_cert(host))
+            server = stack.enter_context(registry_server(MemoryCatalog(), tls=(identity.certificate, identity.key)))
+            port = server.url.rpartition(":")[2]
+            urls[host] = f"https://{host}:{port}"
+            (certs / f"{host}:{port}").mkdir(parents=True)
+            issuer.cert_pem.write_to_path(str(certs / f"{host}:{port}" / "ca.crt"))
+        for url in urls.values():
+            with open_client(url, certs_dir=certs, trust_system=False) as client:
+                client.with_segment("app").push_image("v1", _image())
+                assert client.with_segment("app").list_tags() == ["v1"]
+
+        other = urls["localhost"].replace("localhost", "127.0.0.1")
+        with open_client(other, certs_dir=certs) as client, pytest.raises(TLSError):
+            client.with_segment("app").list_tags()
+
+
+def test_a_client_is_known_by_what_lies_in_the_registrys_directory(
+    authority: trustme.CA, server_identity: Identity, client_identity: Identity, ca_file: str, tmp_path: Path
+) -> None:
+    catalog = MemoryCatalog()
+    RegistryClient(catalog, "app").push_image("v1", _image())
+    with _demanding(catalog, server_identity, ca_file) as url:
+        place = tmp_path / "certs.d" / url.removeprefix("https://")
+        place.mkdir(parents=True)
+        authority.cert_pem.write_to_path(str(place / "ca.crt"))
+        shutil.copy(client_identity.certificate, place / "me.cert")
+        shutil.copy(client_identity.key, place / "me.key")
+        with open_client(url, certs_dir=place.parent, trust_system=False) as client:
+            tags = client.with_segment("app").list_tags()
+
+    assert tags == ["v1"]
+
+
+def test_a_token_server_elsewhere_never_sees_the_client_certificate(
+    server_identity: Identity, client_identity: Identity, ca_file: str
+) -> None:
+    """R-030: it is a credential of the registry, and this token server is on another port."""
+    catalog = MemoryCatalog()
+    tls = (server_identity.certificate, server_identity.key)
+    with _demanding(catalog, server_identity, ca_file) as tokens:
+        guard = TokenGuard({"user": "secret"}, realm=f"{tokens}/token")
+        with registry_server(catalog, tls=tls, guard=guard) as server:
+            with open_client(
+                server.url, ca_file=ca_file, client_cert=client_identity.both, auth=Basic("user", "secret"), retries=0
+            ) as client:
+                with pytest.raises(TransportError) as caught:
+                    client.with_segment("app").list_tags()
+
+    # It was turned away in the handshake: an answer would have had a status.
     assert caught.value.status == 0

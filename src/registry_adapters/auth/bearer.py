@@ -56,7 +56,7 @@ def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: B
     headers = {"Accept": "application/json"}
     if credential is not None:
         headers["Authorization"] = basic_value(credential)
-    return TokenRequest(method="GET", url=f"{base}{joint}{query}", headers=headers)
+    return TokenRequest(method="GET", url=f"{base}{joint}{query}", headers=headers, scopes=tuple(scopes))
 
 
 class GivenToken(Authenticator):

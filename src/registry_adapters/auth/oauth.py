@@ -44,4 +44,5 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
         url=realm.partition("#")[0],
         headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
         body=body,
+        scopes=tuple(scopes),
     )

@@ -10,17 +10,18 @@ The realm of a Bearer challenge is text from the network, and passwords go there
 Never another scheme than http and https, never with user information, never http where the registry is https, and
 never an address literal but in the cases above. Names are not looked up: a public name that leads to a private address
 is not noticed (R-046). Requests without credentials follow the same rules, for they too can be aimed.
+
+The rules are those of ``registry_core.domain.errands``; here stands whom a user trusts for which registry.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from registry_core.domain.origin import Origin, redacted
-from registry_core.errors import ProtocolError
+from registry_core.domain.errands import Errand, judge
+from registry_core.domain.origin import Origin
 
 __all__ = ["REALMS", "check_realm"]
 
@@ -29,24 +30,6 @@ _HUB: Final = ("auth.docker.io",)
 REALMS: Final[Mapping[str, Collection[str]]] = MappingProxyType(
     {"docker.io": _HUB, "index.docker.io": _HUB, "registry-1.docker.io": _HUB}
 )
-
-_PRIVATE: Final = (
-    ".localhost",
-    ".localdomain",
-    ".local",
-    ".internal",
-    ".intranet",
-    ".private",
-    ".corp",
-    ".home",
-    ".lan",
-    ".arpa",
-    ".test",
-    ".invalid",
-    ".onion",
-)
-# "127.1" and "0x7f.1" are addresses to a resolver: a public name ends in a label that begins with a letter.
-_PUBLIC = re.compile(r"[a-z0-9.-]+\.[a-z][a-z0-9-]*[a-z0-9]")
 
 
 def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[str]] = REALMS) -> Origin:
@@ -60,19 +43,4 @@ def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[s
     Raises:
         ProtocolError: They may not; nothing was sent.
     """
-    target = Origin.of_url(realm)
-    if registry.scheme == "https" and target.scheme != "https":
-        raise ProtocolError(f"{registry}: refused a token server without TLS: {redacted(realm)}")
-    if (target.host, target.port) == (registry.host, registry.port):
-        return target
-    if target.netloc in allowed.get(registry.netloc, ()):
-        return target
-    if target.is_loopback and registry.is_loopback:
-        return target
-    if target.scheme == "https" and _is_public(target):
-        return target
-    raise ProtocolError(f"{registry}: refused a token server that is not the registry's: {redacted(realm)}")
-
-
-def _is_public(target: Origin) -> bool:
-    return bool(_PUBLIC.fullmatch(target.host)) and not target.is_internal and not target.host.endswith(_PRIVATE)
+    return judge(Errand.REALM, registry, realm, listed=allowed.get(registry.netloc, ())).origin

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from typing import Final, NoReturn, TypeVar
+from typing import NoReturn
 
 from registry_adapters.auth.basic import basic_value
-from registry_adapters.auth.bearer import GivenToken, bearer_value, token_query
-from registry_adapters.auth.oauth import token_form
+from registry_adapters.auth.bearer import GivenToken, bearer_value
+from registry_adapters.auth.bounded import remember
+from registry_adapters.auth.grants import Grants
 from registry_adapters.auth.realm import REALMS, check_realm
-from registry_adapters.auth.token import Token, token
+from registry_adapters.auth.scopes import joined, offered, own, repository, widened
 from registry_adapters.auth.token_cache import Audience, TokenCache
+from registry_adapters.auth.turns import Turns
 from registry_core.domain.access import (
     Anonymous,
     Basic,
@@ -26,18 +28,13 @@ from registry_core.domain.access import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.errors import InvalidName
+from registry_core.errors import AccessDenied, RegistryError, TransportError, Unauthorized
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
 
 __all__ = ["ChallengeAuthenticator", "authenticator"]
 
-_NOT_SERVED: Final = (404, 405)
-_SCOPE_LIMIT: Final = 16
-_PLACES: Final = 4096
-
 _Place = tuple[Origin, RepositoryName | None]
-_Value = TypeVar("_Value")
 
 
 class ChallengeAuthenticator(Authenticator):
@@ -67,15 +64,18 @@ class ChallengeAuthenticator(Authenticator):
         self._audiences: dict[_Place, Audience] = {}
         self._values: dict[_Place, str] = {}
         self._bearers: set[Origin] = set()
+        self._apart: dict[tuple[Audience, tuple[Scope, ...]], bool] = {}
+        self._turns = Turns(AccessDenied)
+        self._grants = Grants()
 
     def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         """What answered the last challenge for the same repository, where it is still good for these scopes."""
-        place = (registry, _repository(scopes))
+        place = (registry, repository(scopes))
         with self._lock:
             value = self._values.get(place)
             audience = self._audiences.get(place)
         if audience is not None:
-            found = self._cache.find(audience, _joined(scopes))
+            found = self._cache.find(audience, self._grantable(audience, scopes))
             return None if found is None else bearer_value(found)
         return value
 
@@ -96,16 +96,33 @@ class ChallengeAuthenticator(Authenticator):
             ConfigError: The credential cannot be written into a header.
         """
         schemes = {one.scheme for one in challenges}
-        exchange = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if not schemes & {"basic", "bearer"}:
+            if schemes:
+                raise Unauthorized(
+                    f"{registry.netloc} asks for {_named(schemes)}; only Basic and Bearer are spoken here"
+                )
             return None
-        place = (registry, _repository(scopes))
-        credential = self._keychain.credential(registry.netloc, place[1]) or Anonymous()
+        place = (registry, repository(scopes))
+        credential = self._keychain.credential(_called(registry), place[1]) or Anonymous()
         if isinstance(credential, RegistryToken):
             return self._settle(place, bearer_value(credential.token), rejected) if "bearer" in schemes else None
+        exchange = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if exchange is not None:
-            return (yield from self._exchange(place, exchange, credential, scopes, rejected))
+            parameters = exchange.parameters
+            check_realm(registry, parameters["realm"], self._realms)
+            audience = Audience(registry, parameters["realm"], parameters.get("service", ""), credential)
+            return (yield from self._exchange(place, audience, parameters, scopes, rejected))
+        known = self._known(place, credential)
+        if known is not None and rejected is not None:
+            # Harbor answers a token that has run out with a challenge for Basic.
+            return (yield from self._exchange(place, known, {}, scopes, rejected))
         return self._password(place, credential, rejected) if "basic" in schemes else None
+
+    def _known(self, place: _Place, credential: Credential) -> Audience | None:
+        """Who gave the last token for a place, if the same credential would be traded for the next one."""
+        with self._lock:
+            audience = self._audiences.get(place)
+        return audience if audience is not None and audience.identity == credential else None
 
     def _password(self, place: _Place, credential: Credential, rejected: str | None) -> str | None:
         with self._lock:
@@ -119,34 +136,67 @@ class ChallengeAuthenticator(Authenticator):
             if value == rejected:
                 self._values.pop(place, None)
                 return None
-            _put(self._values, place, value)
+            remember(self._values, place, value)
             return value
 
     def _exchange(
         self,
         place: _Place,
-        challenge: Challenge,
-        credential: Credential,
+        audience: Audience,
+        parameters: Mapping[str, str],
         scopes: Collection[Scope],
         rejected: str | None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        parameters = challenge.parameters
-        check_realm(place[0], parameters["realm"], self._realms)
-        audience = Audience(place[0], parameters["realm"], parameters.get("service", ""), credential)
-        wanted = _joined(scopes) or _offered(parameters.get("scope", ""))
+        """A token for the operation; for its own repository alone, where none is given for several."""
+        asked = joined(scopes)
+        wanted = self._grantable(audience, scopes) or offered(parameters.get("scope", ""))
         if rejected is not None:
-            self._cache.forget(audience, rejected.removeprefix("Bearer "))
-        with self._cache.turn(audience, wanted):
-            text = self._cache.find(audience, wanted)
-            if text is None:
-                fresh = yield from _fetched(audience, wanted)
-                self._cache.keep(audience, wanted, fresh)
-                text = fresh.text
+            text = rejected.removeprefix("Bearer ")
+            wanted = widened(wanted, parameters.get("scope", ""))
+            if wanted == asked != own(scopes) and parameters.get("error") == "insufficient_scope":
+                # The token is good, but for less. A registry that gives none for two repositories never will.
+                self._separate(audience, asked)
+                return None
+            self._cache.forget(audience, asked or wanted, text)
+        try:
+            fetched = yield from self._token(audience, wanted, rejected)
+        except (AccessDenied, TransportError) as error:
+            alone = own(scopes)
+            if wanted == alone or wanted != asked or not _is_verdict(error):
+                raise
+            fetched = yield from self._token(audience, alone, rejected)
+            self._separate(audience, asked)
+        if fetched is None:
+            return None
         with self._lock:
             self._bearers.add(place[0])
             self._values.pop(place, None)
-            _put(self._audiences, place, audience)
-        return bearer_value(text)
+            remember(self._audiences, place, audience)
+        return bearer_value(fetched)
+
+    def _token(
+        self, audience: Audience, wanted: tuple[Scope, ...], rejected: str | None
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        """A kept or new token; ``None`` where the server gives out again what was refused."""
+        with self._turns.turn((audience, wanted)):
+            found = self._cache.find(audience, wanted)
+            if found is None:
+                fresh = yield from self._grants.fetch(audience, wanted)
+                if rejected == bearer_value(fresh.text):
+                    return None
+                self._cache.keep(audience, wanted, fresh)
+                found = fresh.text
+            return found
+
+    def _grantable(self, audience: Audience, scopes: Collection[Scope]) -> tuple[Scope, ...]:
+        """The operation's scopes; its own repository's alone, where none are granted together."""
+        asked = joined(scopes)
+        with self._lock:
+            return own(scopes) if (audience, asked) in self._apart else asked
+
+    def _separate(self, audience: Audience, asked: tuple[Scope, ...]) -> None:
+        with self._lock:
+            remember(self._apart, (audience, asked), True)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("ChallengeAuthenticator holds secrets and is not pickled; let each process build its own")
@@ -183,56 +233,19 @@ class _Bound(Keychain):
         self._registry = registry
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        return self._credential if self._registry is None or self._registry.netloc == registry else None
+        return self._credential if self._registry is None or _called(self._registry) == registry else None
 
 
-def _fetched(audience: Audience, scopes: Sequence[Scope]) -> Generator[TokenRequest, TokenReply, Token]:
-    who = audience.identity
-    if isinstance(who, IdentityToken):
-        request = token_form(audience.realm, audience.service, scopes, who)
-    else:
-        request = token_query(audience.realm, audience.service, scopes, who if isinstance(who, Basic) else None)
-    reply = yield request
-    if reply.status in _NOT_SERVED and isinstance(who, Basic):
-        request = token_form(audience.realm, audience.service, scopes, who)
-        reply = yield request
-    return token(request, reply)
+def _named(schemes: Collection[str]) -> str:
+    """Some scheme names as a peer wrote them, cut to what fits into a message."""
+    return ", ".join(one[:32] for one in sorted(schemes)[:4])
 
 
-def _put(memory: dict[_Place, _Value], place: _Place, value: _Value) -> None:
-    """Remember, and forget what was remembered longest ago where there is too much: that costs a 401, no more."""
-    memory.pop(place, None)
-    if len(memory) >= _PLACES:
-        del memory[next(iter(memory))]
-    memory[place] = value
+def _is_verdict(error: RegistryError) -> bool:
+    """Whether a token server said no to a request, in whatever way: GitLab's has said 500 to scopes it did not know."""
+    return error.transport is not None and error.transport.status not in (0, 429)
 
 
-def _repository(scopes: Collection[Scope]) -> RepositoryName | None:
-    for one in scopes:
-        if one.kind == "repository":
-            try:
-                return RepositoryName(one.name)
-            except InvalidName:
-                return None
-    return None
-
-
-def _joined(scopes: Collection[Scope]) -> tuple[Scope, ...]:
-    """Each repository once, with all of its actions, in a steady order."""
-    actions: dict[tuple[str, str], set[str]] = {}
-    for one in scopes:
-        actions.setdefault((one.kind, one.name), set()).update(one.actions)
-    return tuple(Scope(kind, name, tuple(sorted(some))) for (kind, name), some in sorted(actions.items()))
-
-
-def _offered(text: str) -> tuple[Scope, ...]:
-    """What a challenge proposes where the operation named nothing: reading only, whatever it says (R-037)."""
-    found = []
-    for word in text.split(None, _SCOPE_LIMIT)[:_SCOPE_LIMIT]:
-        kind, _, rest = word.partition(":")
-        name, _, actions = rest.rpartition(":")
-        if kind == "repository" and name and "pull" in actions.split(","):
-            found.append(Scope(kind, name, ("pull",)))
-        elif (kind, name, actions) == ("registry", "catalog", "*"):
-            found.append(Scope.catalog())
-    return _joined(found)
+def _called(registry: Origin) -> str:
+    """What keychains are asked for: to them, only the port of https goes without saying."""
+    return f"{registry.netloc}:80" if (registry.scheme, registry.port) == ("http", 80) else registry.netloc

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final, NoReturn
 
-from registry_core.domain import wire
+import msgspec
+
 from registry_core.domain.access import TokenReply, TokenRequest
 from registry_core.domain.origin import redacted
 from registry_core.errors import (
     Forbidden,
-    InvalidDocument,
     ProtocolError,
     RateLimited,
     TransportError,
@@ -34,13 +34,15 @@ class Token:
     Args:
         text: The token.
         lifetime: Seconds.
+        refresh: The identity token that replaces the one it was asked for with; empty for none.
     """
 
-    __slots__ = ("lifetime", "text")
+    __slots__ = ("lifetime", "refresh", "text")
 
-    def __init__(self, text: str, lifetime: float) -> None:
+    def __init__(self, text: str, lifetime: float, refresh: str = "") -> None:
         self.text = text
         self.lifetime = lifetime
+        self.refresh = refresh
 
     def __repr__(self) -> str:
         """Without the token."""
@@ -73,13 +75,31 @@ def token(request: TokenRequest, reply: TokenReply) -> Token:
     if len(reply.content) > REPLY_LIMIT:
         raise ProtocolError(f"{where}: the answer is larger than {REPLY_LIMIT} bytes", status=reply.status)
     try:
-        mapping = wire.decode(reply.content)
-    except InvalidDocument:
+        body = msgspec.json.decode(reply.content, type=_Body)
+    except (ValueError, RecursionError):
         raise ProtocolError(f"{where}: the answer is not a JSON object", status=reply.status) from None
-    text = mapping.get("token") or mapping.get("access_token")
+    text = _value(body.token) or _value(body.access_token)
     if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
         raise ProtocolError(f"{where}: the answer has no usable token", status=reply.status)
-    return Token(text, _lifetime(mapping.get("expires_in")))
+    refresh = _value(body.refresh_token)
+    usable = isinstance(refresh, str) and _PRINTABLE.fullmatch(refresh)
+    return Token(text, _lifetime(_value(body.expires_in)), str(refresh) if usable else "")
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """What is looked at in an answer; each field by itself, so that garbage in one harms no other."""
+
+    token: msgspec.Raw = msgspec.Raw()
+    access_token: msgspec.Raw = msgspec.Raw()
+    expires_in: msgspec.Raw = msgspec.Raw()
+    refresh_token: msgspec.Raw = msgspec.Raw()
+
+
+def _value(raw: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _lifetime(value: object) -> float:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
 import msgspec
 
 from registry_adapters.auth.token import Token
-from registry_core import scope
 from registry_core.domain.access import Credential, Scope
 from registry_core.domain.origin import Origin
 
 __all__ = ["Audience", "TokenCache"]
 
 _MARGIN: Final = 5.0
-_POLL: Final = 0.05
 _LIMIT: Final = 4096
 
 
@@ -47,15 +44,14 @@ class TokenCache:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
-        self._busy: set[tuple[Audience, frozenset[Scope]]] = set()
+        self._lock = threading.Lock()
         self._tokens: dict[tuple[Audience, frozenset[Scope]], tuple[Token, float]] = {}
 
     def find(self, audience: Audience, scopes: Collection[Scope]) -> str | None:
         """A token that was given for these scopes or for more, and is still good for some seconds."""
         wanted = frozenset(scopes)
         now = self._clock()
-        with self._changed:
+        with self._lock:
             exact = self._tokens.get((audience, wanted))
             if exact is not None and now < exact[1]:
                 return exact[0].text
@@ -67,40 +63,22 @@ class TokenCache:
     def keep(self, audience: Audience, scopes: Collection[Scope], token: Token) -> None:
         """Remember a token until shortly before its end."""
         now = self._clock()
-        with self._changed:
+        with self._lock:
             if len(self._tokens) >= _LIMIT:
                 self._tokens = {key: entry for key, entry in self._tokens.items() if now < entry[1]}
             if len(self._tokens) >= _LIMIT:
                 del self._tokens[next(iter(self._tokens))]
             self._tokens[audience, frozenset(scopes)] = (token, now + token.lifetime - _MARGIN)
 
-    def forget(self, audience: Audience, text: str) -> None:
-        """Drop a token that was refused, whatever it was given for."""
-        with self._changed:
+    def forget(self, audience: Audience, scopes: Collection[Scope], text: str) -> None:
+        """Drop a token that was refused for these scopes; one that was never given for all of them proves nothing."""
+        wanted = frozenset(scopes)
+        with self._lock:
             self._tokens = {
-                key: entry for key, entry in self._tokens.items() if key[0] != audience or entry[0].text != text
+                (known, granted): entry
+                for (known, granted), entry in self._tokens.items()
+                if known != audience or entry[0].text != text or not _covers(granted, wanted)
             }
-
-    @contextmanager
-    def turn(self, audience: Audience, scopes: Collection[Scope]) -> Iterator[None]:
-        """Be the only one to fetch this token; whoever comes later waits here, and should look again afterwards.
-
-        Raises:
-            Cancelled: While waiting.
-            DeadlineExceeded: While waiting.
-        """
-        key = (audience, frozenset(scopes))
-        with self._changed:
-            while key in self._busy:
-                scope.checkpoint()
-                self._changed.wait(_POLL)
-            self._busy.add(key)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy.discard(key)
-                self._changed.notify_all()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("TokenCache holds secrets and is not pickled")

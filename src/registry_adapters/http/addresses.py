@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.exchange import Answer, Request
+from registry_adapters.http.exchange import Answer, Document, Request
 from registry_adapters.http.retry import RetryPolicy
 from registry_core.domain.access import Scope
 from registry_core.domain.digest import Digest
@@ -40,6 +40,15 @@ class Sender(Protocol):
 
         Raises:
             RegistryError: Any other status, or no answer.
+        """
+        ...
+
+    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> Document:
+        """The whole answer to a request, asked for again if it breaks off.
+
+        Raises:
+            TooLarge: It has more bytes than the limit.
+            RegistryError: As ``send`` does.
         """
         ...
 

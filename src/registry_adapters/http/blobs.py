@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from registry_adapters.http.addresses import Address, Sender
@@ -14,18 +13,19 @@ from registry_adapters.http.answers import (
     deleting,
     status_of,
 )
+from registry_adapters.http.downloads import Download
 from registry_adapters.http.exchange import Answer, Request
-from registry_adapters.http.uploads import Upload, cancel, location_of
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
+from registry_adapters.http.upload_sessions import OpenUpload, OpenUploads, cancel, chunk_length, location_of
+from registry_adapters.http.uploads import Upload
+from registry_core.content.source import PIECE, ByteReader, ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import AccessDenied, NotFound, ProtocolError, RegistryError, TransportError, Unsupported
+from registry_core.errors import AccessDenied, NotFound, RegistryError, TransportError, Unsupported
 from registry_core.ports.blob_store import BlobStore
 from registry_core.scope import checkpoint
 
 __all__ = ["HttpBlobs"]
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})/(?:(?P<size>[0-9]{1,19})|\*)")
 _MOUNT_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 501})
 
 
@@ -35,13 +35,22 @@ class HttpBlobs(BlobStore):
     Args:
         sender: Who carries the requests.
         address: The repository.
-        chunk_size: How long the chunks of an upload are, in bytes; ``None`` for all in one.
+        chunk_size: How long the chunks of an upload are, in bytes; ``None`` for all in one, as long as that works.
+        uploads: The sessions that registries opened in place of a mount; ``None`` for none yet.
     """
 
-    def __init__(self, sender: Sender, address: Address, *, chunk_size: int | None = None) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        address: Address,
+        *,
+        chunk_size: int | None = None,
+        uploads: OpenUploads | None = None,
+    ) -> None:
         self._sender = sender
         self._address = address
         self._chunk_size = chunk_size
+        self._uploads = OpenUploads() if uploads is None else uploads
 
     def stat(self, digest: Digest) -> int:
         """The size of a blob in bytes: by HEAD, and by GET where HEAD says too little (R-205).
@@ -49,40 +58,22 @@ class HttpBlobs(BlobStore):
         Raises:
             BlobNotFound: It is not in this repository.
         """
-        try:
-            with self._sender.send(self._request("HEAD", digest)) as answer:
-                size = content_length(answer.headers)
-                if size is not None and not answer.headers.get("Content-Encoding"):
-                    return size
-        except RegistryError as error:
-            if status_of(error) not in HEAD_REFUSED:
-                raise
-        with self._read(self._request("GET", digest), digest) as answer:
-            size = content_length(answer.headers)
-            return _length(answer.reader) if size is None else size
+        size = self._stat(digest)
+        # The mount that was answered by a session instead is not needed any more.
+        if (opened := self._uploads.take(self._address, digest)) is not None:
+            cancel(self._sender, self._address, opened.location)
+        return size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         """A reader over a blob as the registry sends it, unverified, from the byte at ``start`` on (R-051).
+
+        What breaks off is continued where it stopped.
 
         Raises:
             BlobNotFound: It is not in this repository.
             ProtocolError: The registry sends another stretch, or encodes it.
         """
-        if start == 0:
-            return self._read(self._request("GET", digest), digest).reader
-        answer = self._read(self._request("GET", digest, start=start), digest)
-        try:
-            if answer.status == 206:
-                _check_range(answer, start, self._address.at(digest))
-            elif answer.status == 416:
-                answer.close()
-                return self._nothing(digest, start)
-            else:
-                _length(answer.reader, start)
-        except BaseException:
-            answer.close()
-            raise
-        return answer.reader
+        return Download(self._sender, self._address, digest, start=start, length=lambda: self._stat(digest))
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob, verified as it is sent.
@@ -100,6 +91,7 @@ class HttpBlobs(BlobStore):
             source,
             chunk_size=self._chunk_size,
             present=lambda: self._has(digest, size),
+            opened=self._uploads.take(self._address, digest),
         )
         upload.run()
 
@@ -125,7 +117,7 @@ class HttpBlobs(BlobStore):
         """Take a blob over from another repository of this registry (R-077).
 
         Returns:
-            Whether the registry did it.
+            Whether the registry did it. A session that it opened instead is kept for the ``put`` that follows.
         """
         if not origin:
             return False
@@ -146,62 +138,53 @@ class HttpBlobs(BlobStore):
                 if answer.status == 201:
                     check_promise(answer.headers, digest, reference=request.reference)
                     return True
-                location = location_of(self._sender.origin, answer)
+                opened = OpenUpload(location_of(self._sender.origin, answer), chunk_length(0, answer.headers))
         except RegistryError as error:
             if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
                 return False
             raise
-        cancel(self._sender, self._address, location)
+        if digest.algorithm == "sha256":
+            self._uploads.keep(self._sender, self._address, digest, opened)
+        else:
+            # The session may have been opened for the usual algorithm.
+            cancel(self._sender, self._address, opened.location)
         return False
 
-    def _request(self, method: str, digest: Digest, *, start: int = 0) -> Request:
+    def _stat(self, digest: Digest) -> int:
+        try:
+            with self._sender.send(self._request("HEAD", digest)) as answer:
+                size = content_length(answer.headers)
+                if size is not None and not answer.headers.get("Content-Encoding"):
+                    return size
+        except RegistryError as error:
+            if status_of(error) not in HEAD_REFUSED:
+                raise
+        with self._sender.send(self._request("GET", digest)) as answer:
+            check_identity(answer, reference=self._address.at(digest))
+            size = content_length(answer.headers)
+            return _length(answer) if size is None else size
+
+    def _request(self, method: str, digest: Digest) -> Request:
         return Request(
             method=method,
             target=self._address.path("blobs", digest),
-            success=(200, 206, 416) if start else (200,),
+            success=(200,),
             scopes=self._address.scopes("pull"),
-            headers={"Range": f"bytes={start}-"} if start else {},
             reference=self._address.at(digest),
             missing="blob",
         )
 
-    def _read(self, request: Request, digest: Digest) -> Answer:
-        answer = self._sender.send(request)
-        check_identity(answer, reference=self._address.at(digest))
-        return answer
-
-    def _nothing(self, digest: Digest, start: int) -> ByteReader:
-        if start < self.stat(digest):
-            raise ProtocolError(
-                f"the registry refuses to read from byte {start} on", status=416, reference=self._address.at(digest)
-            )
-        return BytesSource(b"").open()
-
     def _has(self, digest: Digest, size: int) -> bool:
         try:
-            return self.stat(digest) == size
+            return self._stat(digest) == size
         except (NotFound, AccessDenied, Unsupported, TransportError):
             return False
 
 
-def _check_range(answer: Answer, start: int, reference: str) -> None:
-    text = answer.headers.get("Content-Range")
-    match = _CONTENT_RANGE.fullmatch(text)
-    if (
-        match is None
-        or int(match["first"]) != start
-        or (match["size"] and int(match["last"]) + 1 != int(match["size"]))
-    ):
-        raise ProtocolError(f"asked for bytes {start}-, but got {text!r:.80}", status=206, reference=reference)
-
-
-def _length(reader: ByteReader, limit: int | None = None) -> int:
-    """How many bytes there were to read, up to a limit; they are thrown away."""
+def _length(answer: Answer) -> int:
+    """How many bytes there were to read; they are thrown away."""
     count = 0
-    while limit is None or count < limit:
+    while data := answer.reader.read(PIECE):
         checkpoint()
-        data = reader.read(PIECE if limit is None else min(PIECE, limit - count))
-        if not data:
-            break
         count += len(data)
     return count

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from registry_adapters.http.addresses import Address
 from registry_adapters.http.answers import status_of
 from registry_adapters.http.blobs import HttpBlobs
 from registry_adapters.http.exchange import Request
 from registry_adapters.http.manifests import HttpManifests
+from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.paging import names
 from registry_adapters.http.referrers import ReferrersMemory
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport import Transport
+from registry_adapters.http.upload_sessions import OpenUploads
 from registry_core.domain.access import Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
@@ -37,6 +39,7 @@ class HttpCatalog(Catalog):
         authenticator: Answers its challenges; ``None`` for one that answers none.
         observer: Told what happens.
         transport: Carries single exchanges, in place of sockets.
+        middleware: What is put around each exchange; the first is outermost.
         called: What the registry is called where that is not its host; requests and credentials go to the host.
 
     Raises:
@@ -52,13 +55,22 @@ class HttpCatalog(Catalog):
         authenticator: Authenticator | None = None,
         observer: Observer | None = None,
         transport: Transport | None = None,
+        middleware: Sequence[Middleware] = (),
         called: str = "",
     ) -> None:
         origin = Origin.of(host, scheme="http" if settings.plain_http else "https")
-        self._session = Session(origin, settings, transport=transport, authenticator=authenticator, observer=observer)
+        self._session = Session(
+            origin,
+            settings,
+            transport=transport,
+            authenticator=authenticator,
+            observer=observer,
+            middleware=middleware,
+        )
         self._chunk_size = settings.chunk_size
         self._called = called or origin.netloc
         self._memory = ReferrersMemory()
+        self._uploads = OpenUploads()
 
     @property
     def registry(self) -> str:
@@ -70,7 +82,7 @@ class HttpCatalog(Catalog):
         address = Address(self.registry, name)
         return Repository(
             name,
-            HttpBlobs(self._session, address, chunk_size=self._chunk_size),
+            HttpBlobs(self._session, address, chunk_size=self._chunk_size, uploads=self._uploads),
             HttpManifests(self._session, address, memory=self._memory),
             self.registry,
         )
@@ -105,6 +117,19 @@ class HttpCatalog(Catalog):
                 "the registry does not list its repositories", reference=self.registry, transport=error.transport
             ) from error
 
+    def ping(self) -> None:
+        """Ask whether this is a registry, and whether it knows us: nothing is returned, for nothing else is said.
+
+        Raises:
+            Unauthorized: It wants credentials that there are none of, or other ones.
+            Forbidden: It refuses.
+            Unsupported: What answers is no registry, or one that does not speak the distribution protocol.
+            TransportError: It cannot be reached, or does not answer as a registry does.
+        """
+        request = Request(method="GET", target="/v2/", success=(200,), reference=self.registry, missing="registry")
+        self._session.send(request).close()
+
     def close(self) -> None:
-        """Close the connections. Idempotent."""
+        """Close idle connections, and give up what uploads are still open; later calls open new ones. Idempotent."""
+        self._uploads.close(self._session)
         self._session.close()

@@ -8,7 +8,6 @@ from typing import Final
 from registry_adapters.http.addresses import Address, Sender
 from registry_adapters.http.answers import (
     HEAD_REFUSED,
-    check_identity,
     claimed_digest,
     content_length,
     status_of,
@@ -78,10 +77,8 @@ class ManifestDocuments:
         with during("", where):
             if isinstance(reference, Digest):
                 reference.hasher()
-            with self._sender.send(self._request("GET", reference)) as answer:
-                check_identity(answer, reference=where)
-                content = answer.content(MANIFEST_LIMIT, what="the manifest")
-                headers = answer.headers
+            document = self._sender.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")
+            content, headers = document.content, document.headers
             if isinstance(reference, Digest):
                 actual = Digest.of(content, reference.algorithm)
                 if actual != reference:

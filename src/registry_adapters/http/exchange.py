@@ -11,8 +11,9 @@ import msgspec
 from registry_core.content.limits import read_all
 from registry_core.content.source import ByteReader, ByteSource
 from registry_core.domain.access import Scope
+from registry_core.errors import ProtocolError
 
-__all__ = ["Answer", "Body", "Headers", "Request"]
+__all__ = ["Answer", "Body", "Document", "Headers", "Request"]
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -40,8 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         headers: Without ``Authorization``, ``Host`` and ``Content-Length``, which the session sets.
         body: What to send, if anything.
         reference: What it is about, for errors.
-        missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload`` or
-            ``catalog``.
+        missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload``,
+            ``catalog``, or ``registry``: then there is none at that address.
         repeatable: Whether sending it again after a lost answer does no harm (R-053, R-054).
     """
 
@@ -71,12 +72,33 @@ class Headers:
         return [value for known, value in self._fields if known == name.lower()]
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of a field that stands once; the default where it is absent or stands twice with two values."""
+        """The value of a field that stands once; the default where it is absent or stands twice with two values.
+
+        Raises:
+            ProtocolError: It is a ``Location`` that stands twice with two values: whoever went on without one would
+                go somewhere else.
+        """
         values = set(self.all(name))
+        if len(values) > 1 and name.lower() == "location":
+            raise ProtocolError("an answer with two different Locations")
         return values.pop().strip() if len(values) == 1 else default
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._fields)
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer.
+
+    Args:
+        headers: Its headers.
+        url: The URL that answered, after redirects.
+        content: Its body, raw.
+    """
+
+    headers: Headers
+    url: str
+    content: bytes
 
 
 class Answer:

@@ -66,6 +66,7 @@ class HttpManifests(ManifestStore):
             InvalidDocument: The bytes are no manifest of their media type; nothing was sent.
             Unsupported: The registry does not take that media type or digest algorithm.
             NotAnIndex: What stands where the list of referrers should be is something else (R-222).
+            TooLarge: That list has no room left; the manifest is stored, but not listed.
         """
         with during("", self._address.at(manifest.digest)):
             identify(manifest.content, claimed=manifest.media_type)

@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from registry_adapters.http.addresses import Sender
-from registry_adapters.http.answers import check_identity
 from registry_adapters.http.exchange import Headers, Request
 from registry_adapters.http.links import next_target
 from registry_core.domain import wire
+from registry_core.domain.errands import Errand, judge
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin, redacted, resolve
 from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, during
@@ -78,12 +78,11 @@ def pages(sender: Sender, first: Request) -> Iterator[Page]:
                 f"a list that leads back to {redacted(url)}", url=redacted(url), reference=first.reference
             )
         seen.add(url)
-        with sender.send(request) as answer, during("", first.reference):
-            check_identity(answer, reference=first.reference)
-            target = next_target(answer.headers.all("Link"))
-            following = None if target is None else _next(sender.origin, url, target)
-            content = answer.content(PAGE_LIMIT, what="a page of a list")
-        yield Page(content, answer.headers, url, following is not None)
+        with during("", first.reference):
+            document = sender.fetch(request, PAGE_LIMIT, what="a page of a list")
+            target = next_target(document.headers.all("Link"))
+            following = None if target is None else _next(sender.origin, document.url, target)
+        yield Page(document.content, document.headers, url, following is not None)
         if following is None:
             return
         request = msgspec.structs.replace(request, target=following)
@@ -114,13 +113,16 @@ def names(
     batch, more = next(batches, ([], False))
     second = None if more else next(batches, None)
     if not more and second is None:
-        yield from sorted({name for name in _valid(batch, kind) if after is None or name > after})
+        for name in sorted({name for name in _valid(batch, kind) if after is None or name > after}):
+            checkpoint()
+            yield name
         return
     previous = None
     for some, _ in chain([(batch, more)], [second] if second is not None else [], batches):
         for name in _valid(some, kind):
             # Some registries begin a page with the last name of the one before.
             if name != previous and (after is None or not _behind(name, after)):
+                checkpoint()
                 yield name
             previous = name
 
@@ -157,8 +159,7 @@ def _asking(first: Request, after: str | None, size: int | None) -> Request:
 
 def _next(origin: Origin, url: str, target: str) -> str:
     following = resolve(url, target)
-    if Origin.of_url(following) != origin:
-        raise ProtocolError(f"a list that goes on at another place: {redacted(following)}", url=redacted(url))
+    judge(Errand.LINK, origin, following)
     return following
 
 
@@ -177,7 +178,7 @@ def _valid(batch: list[str], kind: type[Name]) -> Iterator[Name]:
         try:
             name = kind(text)
         except InvalidName:
-            _log.debug("skipped what is no name in a list: %.200r", text)
+            _log.debug("skipped what is no name in a list, %d characters long", len(text))
             continue
         if name:
             yield name

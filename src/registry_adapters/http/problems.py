@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from registry_adapters.http.exchange import Headers, Request
-from registry_adapters.http.retry import retry_after
+from registry_adapters.http.retry import TRANSIENT, retry_after
 from registry_core.domain.origin import redacted
 from registry_core.errors import (
     BlobNotFound,
@@ -38,8 +38,8 @@ __all__ = ["CONTENT_LIMIT", "error_infos", "escaped", "problem"]
 CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
 _ENTRIES: Final = 16
-# 499 and 522 come from nginx and from CDNs, and mean what 504 means.
-_TRANSIENT: Final = frozenset({408, 499, 502, 503, 504, 522})
+_UNAVAILABLE: Final = TRANSIENT - {429, 500}
+_PROXY: Final = 407
 _INVALID: Final[dict[str, type[RegistryError]]] = {
     "NAME_INVALID": InvalidName,
     "TAG_INVALID": InvalidName,
@@ -89,6 +89,8 @@ def problem(
     target = redacted(url or request.target)
     text = "; ".join(": ".join(part for part in (info.code, info.message) if part) for info in infos)
     message = f"{request.method} {target}: {status}" + (f" {text[:_TEXT]}" if text else "")
+    if status == _PROXY:
+        message += " the proxy wants credentials, or other ones"
     transport = _transport_kind(status, code)(
         message,
         status=status,
@@ -140,7 +142,7 @@ def _text(value: object, limit: int) -> str:
 
 
 def _transport_kind(status: int, code: str) -> type[TransportError]:
-    if status in _TRANSIENT:
+    if status in _UNAVAILABLE:
         return Unavailable
     if status == 429 or (400 <= status < 500 and code == "TOOMANYREQUESTS"):
         return RateLimited
@@ -149,7 +151,7 @@ def _transport_kind(status: int, code: str) -> type[TransportError]:
 
 def _kind(status: int, code: str, request: Request) -> type[RegistryError] | None:
     """The kind beyond the transport's own, if there is one."""
-    if status < 400 or status in _TRANSIENT or status == 429 or code == "TOOMANYREQUESTS":
+    if status < 400 or status == _PROXY or status in _UNAVAILABLE or status == 429 or code == "TOOMANYREQUESTS":
         return None
     if status == 401 or (status != 403 and status < 500 and code == "UNAUTHORIZED"):
         return Unauthorized
@@ -157,6 +159,8 @@ def _kind(status: int, code: str, request: Request) -> type[RegistryError] | Non
         return Forbidden
     if status == 405 or code == "UNSUPPORTED" or (status == 404 and request.missing == "catalog"):
         return CatalogUnsupported if request.missing == "catalog" else Unsupported
+    if status == 404 and request.missing == "registry":
+        return Unsupported
     if status >= 500:
         return None
     if code in _UNKNOWN:

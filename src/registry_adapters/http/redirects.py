@@ -6,12 +6,12 @@ from typing import Final
 
 import msgspec
 
-from registry_core.domain.origin import Origin, check_followable, redacted, resolve
+from registry_core.domain.errands import MAX_HOPS, Errand, judge
+from registry_core.domain.origin import Origin, redacted, resolve
 from registry_core.errors import ProtocolError
 
 __all__ = ["MAX_HOPS", "Hop", "is_redirect", "next_hop"]
 
-MAX_HOPS: Final = 10
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _KEEPING: Final = frozenset({307, 308})
 
@@ -56,7 +56,7 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     if not location:
         raise ProtocolError(f"a redirect ({status}) without a single Location, from {redacted(hop.url)}")
     url = resolve(hop.url, location)
-    target = check_followable(home, url)
+    target = judge(Errand.REDIRECT, home, url).origin
     if hop.method not in ("GET", "HEAD") and target != home:
         raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redacted(url)}")
     return Hop(hop.method, url, target)

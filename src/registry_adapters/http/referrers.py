@@ -28,6 +28,7 @@ from registry_core.errors import (
     ProtocolError,
     RegistryError,
     RepositoryNotFound,
+    TooLarge,
     Unavailable,
     Unsupported,
 )
@@ -35,6 +36,8 @@ from registry_core.scope import checkpoint, pause
 
 __all__ = ["Referrers", "ReferrersMemory"]
 
+# What every registry has to take (distribution-spec, "Pushing Manifests"); many take no more.
+_LIST_LIMIT: Final = 4 << 20
 _MEMORY_SECONDS: Final = 300.0
 _TRIES: Final = 4
 _STRIPES: Final = 64
@@ -112,6 +115,7 @@ class Referrers:
 
         Raises:
             NotAnIndex: Something else stands under the tag; it is left alone.
+            TooLarge: The list would become larger than registries take; it is left as it is.
         """
         self._change(subject, lambda current: with_referrer(current, entry))
 
@@ -124,9 +128,20 @@ class Referrers:
         self._change(subject, lambda current: None if current is None else without_referrer(current, digest))
 
     def api_available(self, subject: Digest) -> bool:
-        """Whether the registry keeps lists itself; asked once in some minutes."""
+        """Whether the registry keeps lists itself; asked once in some minutes.
+
+        A registry whose API is broken (5xx) is taken for one without: a list under the tag, if there is one, is then
+        kept as well, which does no harm.
+        """
         known = self._memory.available(self._address.name)
-        return self._api(subject, "") is not None if known is None else known
+        if known is not None:
+            return known
+        try:
+            return self._api(subject, "") is not None
+        except RegistryError as error:
+            if status_of(error) < 500:
+                raise
+            return False
 
     def note_api(self) -> None:
         """Keep in mind that the registry keeps lists itself: it said so."""
@@ -203,6 +218,11 @@ class Referrers:
                 changed = change(current)
                 if changed is None or changed is current:
                     return
+                if len(changed.content) > _LIST_LIMIT:
+                    raise TooLarge(
+                        f"the list of referrers would have {len(changed.content)} bytes, more than {_LIST_LIMIT}",
+                        reference=self._address.at(tag),
+                    )
                 self._documents.send(changed, tag)
                 current = self._current(tag)
                 wanted = change(current)

@@ -4,24 +4,119 @@ from __future__ import annotations
 
 import math
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from registry_core.errors import RateLimited, TransportError, Unavailable
+from registry_core.errors import (
+    IntegrityError,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    TLSError,
+    TransportError,
+    Unavailable,
+)
 
-__all__ = ["REFUSED", "RetryPolicy", "Stale", "Unreached", "retry_after"]
+__all__ = [
+    "REFUSED",
+    "TRANSIENT",
+    "Fault",
+    "RetryPolicy",
+    "Stale",
+    "Unreached",
+    "Verdict",
+    "cause_of",
+    "reason",
+    "retry_after",
+    "verdict",
+]
 
 # These say for a request with a side effect, too, that nothing has been done; but of a body some may have been taken.
 REFUSED: Final = frozenset({429, 503})
+# 499 and 522 come from nginx and from CDNs, and mean what 504 means.
+TRANSIENT: Final = REFUSED | {408, 499, 500, 502, 504, 522}
+
+
+class Fault(StrEnum):
+    """How an exchange fails that brings no answer, or not the whole of one."""
+
+    UNREACHED = "no connection"
+    STALE = "a kept connection was dead"
+    BROKEN = "the connection broke, or fell silent"
+    TLS = "no trustworthy connection"
+    PROTOCOL = "what came is no HTTP, or breaks a rule"
+    CONTENT = "other content than was promised"
+
+
+class Verdict(StrEnum):
+    """What follows from a failure."""
+
+    AGAIN = "again"
+    RESYNC = "resync"
+    RAISE = "raise"
 
 
 class Unreached(Unavailable):
-    """No byte of the request was sent."""
+    """No byte of the request was sent; leaves the session as a plain ``Unavailable``."""
 
 
 class Stale(Unavailable):
-    """A connection that had been kept turned out to be dead before a byte of the answer came."""
+    """A kept connection turned out to be dead before a byte of the answer came; leaves the session as ``Unavailable``.
+
+    Its request may have arrived.
+    """
+
+
+_CONNECTION: Final = frozenset({Fault.UNREACHED, Fault.STALE, Fault.BROKEN})
+
+
+def verdict(method: str, cause: int | Fault | None, *, repeatable: bool = True, empty: bool = True) -> Verdict:
+    """Whether a failed request is sent again: the one table of that, and the same for all requests.
+
+    ``RESYNC`` means that the session raises, and that the upload asks the registry how far it has come: bytes of an
+    upload are never sent again on a guess. An upload may be begun twice, though: a session that nobody uses expires.
+
+    Args:
+        method: The HTTP method.
+        cause: The status that came, or what happened instead of one; ``None`` for what is no failure of the exchange.
+        repeatable: Whether it does no harm to send the request again after it may have been carried out.
+        empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows (R-075).
+    """
+    if cause not in TRANSIENT and cause not in _CONNECTION:
+        return Verdict.RAISE
+    if repeatable or cause is Fault.UNREACHED or (empty and (method == "POST" or cause in REFUSED)):
+        return Verdict.AGAIN
+    return Verdict.RESYNC
+
+
+def cause_of(error: BaseException) -> int | Fault | None:
+    """What an error says about its exchange: a status, a fault, or nothing at all."""
+    if isinstance(error, IntegrityError):
+        return Fault.CONTENT
+    if isinstance(error, RateLimited):
+        # Some registries say it by another status, and a code.
+        return 429
+    if not isinstance(error, RegistryError) or error.transport is None:
+        return None
+    if error.transport.status:
+        return error.transport.status
+    kinds: tuple[tuple[type[TransportError], Fault], ...] = (
+        (Unreached, Fault.UNREACHED),
+        (Stale, Fault.STALE),
+        (Unavailable, Fault.BROKEN),
+        (TLSError, Fault.TLS),
+        (ProtocolError, Fault.PROTOCOL),
+    )
+    return next((fault for kind, fault in kinds if isinstance(error, kind)), None)
+
+
+def reason(error: BaseException) -> str:
+    """An error in two words, fit for logs and events: ``Unavailable 503``."""
+    kind = Unavailable if isinstance(error, Unreached | Stale) else type(error)
+    status = error.transport.status if isinstance(error, RegistryError) and error.transport is not None else 0
+    return f"{kind.__name__} {status}" if status else kind.__name__
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,19 +134,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     cap: float = 10.0
     patience: float = 60.0
 
-    def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True) -> bool:
+    def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True, method: str = "GET") -> bool:
         """Whether another attempt may end otherwise and does no harm.
 
         Args:
             error: How the last one ended.
             repeatable: Whether it does no harm to send the request again after its answer was lost.
-            empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows (R-075).
+            empty: Whether the request has no body.
+            method: The HTTP method.
         """
-        if not isinstance(error, Unavailable | RateLimited):
+        if isinstance(error, TransportError) and error.retry_after is not None and error.retry_after > self.patience:
             return False
-        if error.retry_after is not None and error.retry_after > self.patience:
-            return False
-        return repeatable or isinstance(error, Unreached) or (empty and error.status in REFUSED)
+        return verdict(method, cause_of(error), repeatable=repeatable, empty=empty) is Verdict.AGAIN
 
     def pause(self, attempt: int, error: BaseException, luck: float) -> float:
         """How long to wait before the next attempt.
@@ -63,7 +157,16 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """
         if isinstance(error, TransportError) and error.retry_after is not None:
             return error.retry_after
-        return luck * min(self.cap, self.base * 2.0 ** min(attempt - 1, 30))
+        return self.backoff(attempt, luck)
+
+    def backoff(self, failures: int, luck: float) -> float:
+        """A pause of our own choice: longer with each failure in a row, and spread over its whole range.
+
+        Args:
+            failures: How many there have been, from 1.
+            luck: A random number from 0 to 1.
+        """
+        return luck * min(self.cap, self.base * 2.0 ** min(failures - 1, 30))
 
 
 def retry_after(value: str, now: float) -> float | None:
@@ -81,6 +184,6 @@ def retry_after(value: str, now: float) -> float | None:
     else:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError, OverflowError, IndexError):
+        except (ValueError, TypeError, OverflowError, IndexError, OSError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -5,52 +5,60 @@ The decisions are made elsewhere, without I/O: by the authenticator, ``retry``, 
 
 from __future__ import annotations
 
-import logging
 import random as chance
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
-import tenacity
-
+from registry_adapters.http.answers import check_identity
+from registry_adapters.http.attempts import Attempts
 from registry_adapters.http.challenges import challenges
-from registry_adapters.http.exchange import Answer, Body, Request
-from registry_adapters.http.notices import Notices
+from registry_adapters.http.exchange import Answer, Document, Request
+from registry_adapters.http.exchanges import Call, Exchanges, excerpt
+from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.pieces import SourceFailed
-from registry_adapters.http.problems import CONTENT_LIMIT, problem
+from registry_adapters.http.problems import problem
 from registry_adapters.http.redirects import MAX_HOPS, Hop, is_redirect, next_hop
-from registry_adapters.http.retry import RetryPolicy, Stale
+from registry_adapters.http.retry import RetryPolicy
 from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.throttle import Gates
+from registry_adapters.http.tokens import Tokens
 from registry_adapters.http.transport import Transport, Urllib3Transport
-from registry_core.content.source import BytesSource
-from registry_core.domain.access import Challenge, TokenReply, TokenRequest
-from registry_core.domain.origin import Origin, check_followable, redacted
-from registry_core.errors import ProtocolError, RateLimited, RegistryError, TransportError, Unavailable
+from registry_core.domain.access import Challenge
+from registry_core.domain.errands import Errand, judge
+from registry_core.domain.origin import Origin, redacted
+from registry_core.errors import ProtocolError, RegistryError
 from registry_core.ports.authenticator import Authenticator
-from registry_core.ports.observer import Event, Exchange, Observer, Retry, Warned
-from registry_core.scope import pause, remaining
+from registry_core.ports.observer import Event, Observer
+from registry_core.scope import pause
 
 __all__ = ["Session"]
 
-_log = logging.getLogger("registry_adapters.http")
 # R-038: one for a token that ran out, one more for a registry that asks for another scope only then.
 _ANSWERS: Final = 2
-# Each kept connection may have died meanwhile; more than a few in a row are not silently replaced.
-_STALE: Final = 3
+_API: Final = "/v2/"
+# Anything shorter than this may stand in a text by chance.
+_TELLING: Final = 8
+Result = TypeVar("Result")
 
 
 class Session:
     """Sends requests to one registry; safe for many threads.
+
+    All threads share what the registry asks for: while it wants to be left alone, every ``send`` waits. What an
+    observer or a middleware raises ends the request, unchanged, and leaves no connection behind.
 
     Args:
         origin: The registry; credentials go there and nowhere else (R-030).
         settings: How to talk to it.
         transport: What carries out exchanges; by default sockets.
         authenticator: How to answer challenges; ``None`` to answer none.
-        observer: Who is told about exchanges, retries and warnings.
+        observer: Who is told about exchanges, retries, tokens, pauses and warnings.
+        middleware: What is put around each exchange; the first is outermost.
         sleep: Waits for so many seconds.
         random: A number from 0 to 1.
         clock: Seconds that only go forward.
+        now: Seconds since the epoch.
 
     Raises:
         ConfigError: The settings name files that cannot be used.
@@ -64,23 +72,35 @@ class Session:
         transport: Transport | None = None,
         authenticator: Authenticator | None = None,
         observer: Observer | None = None,
+        middleware: Sequence[Middleware] = (),
         sleep: Callable[[float], None] = pause,
         random: Callable[[], float] = chance.random,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.origin = origin
         self.settings = settings
-        self._transport: Transport = Urllib3Transport(settings) if transport is None else transport
+        self.policy = RetryPolicy(retries=settings.retries, base=settings.backoff)
         self._authenticator = authenticator
-        self._observer = observer
-        self.policy = RetryPolicy(retries=settings.retries)
-        self._sleep = sleep
-        self._random = random
-        self._clock = clock
-        self._notices = Notices()
+        self._now = now
+        self._exchanges = Exchanges(
+            origin,
+            Urllib3Transport(settings, origin) if transport is None else transport,
+            Gates(maximum=settings.max_connections, rate=settings.requests_per_second, clock=clock, sleep=sleep),
+            policy=self.policy,
+            middleware=middleware,
+            observer=observer,
+            random=random,
+            clock=clock,
+            now=now,
+        )
+        self._attempts = Attempts(self.policy, self.tell, sleep=sleep, random=random)
+        self._tokens = Tokens(origin, self._exchanges, self._attempts, clock=clock, now=now)
 
     def send(self, request: Request) -> Answer:
         """The answer to a request, if its status is one of those that mean success; to be closed by the caller.
+
+        A ``DELETE`` that had to be repeated is also answered by a 404: then it was the first try that did it.
 
         Raises:
             Unauthorized: The registry wants credentials that there are none of, or other ones.
@@ -93,36 +113,63 @@ class Session:
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
+        return self._carried_out(request, lambda answer: answer)
+
+    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> Document:
+        """The whole answer to a request that can be repeated: also if its body breaks off.
+
+        Args:
+            request: What to ask.
+            limit: How many bytes it may have.
+            what: What it is called in errors.
+
+        Raises:
+            TooLarge: It has more.
+            ProtocolError: It is encoded (R-056).
+            RegistryError: As ``send`` does.
+        """
+
+        def whole(answer: Answer) -> Document:
+            check_identity(answer, reference=request.reference)
+            return Document(headers=answer.headers, url=answer.url, content=answer.content(limit, what=what))
+
+        return self._carried_out(request, whole)
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        self._exchanges.tell(event)
+
+    def close(self) -> None:
+        """Close idle connections; what is sent afterwards opens new ones. Idempotent."""
+        self._exchanges.close()
+
+    def _carried_out(self, request: Request, taken: Callable[[Answer], Result]) -> Result:
+        """What is made of a request's answer; making it is a part of the attempt."""
         call = _Call(request, self._url(request.target))
         if self._authenticator is not None:
             call.authorization = self._authenticator.remembered(self.origin, request.scopes)
+
+        def attempt() -> Result:
+            answer = self._authorised(call)
+            if answer.status in request.success or _was_done(call, answer):
+                return taken(answer)
+            raise self._problem(answer, call)
+
         try:
-            empty = request.body is None or not request.body.length
-            answer: Answer = self._retrying(request.method, call.url, repeatable=request.repeatable, empty=empty)(
-                self._attempt, call
-            )
+            return self._attempts.run(call, attempt)
         except SourceFailed as failure:
             raise failure.error from None
         except RegistryError as error:
             error.reference = error.reference or request.reference
             raise
-        return answer
-
-    def close(self) -> None:
-        """Close idle connections. Idempotent."""
-        self._transport.close()
 
     def _url(self, target: str) -> str:
+        if target.startswith(_API):
+            return f"{self.origin}{self.settings.path_prefix}{target}"
         if target.startswith("/"):
             return f"{self.origin}{target}"
-        check_followable(self.origin, target)
+        judge(Errand.REDIRECT, self.origin, target)
         return target
-
-    def _attempt(self, call: _Call) -> Answer:
-        answer = self._authorised(call)
-        if answer.status in call.request.success:
-            return answer
-        raise _problem(answer, call.request)
 
     def _authorised(self, call: _Call) -> Answer:
         """The answer after at most two answers to challenges; only the registry's own are answered (R-031)."""
@@ -135,7 +182,7 @@ class Session:
                 or Origin.of_url(answer.url) != self.origin
             ):
                 return answer
-            refusal = _problem(answer, call.request)
+            refusal = self._problem(answer, call)
             offers = challenges(answer.headers.all("www-authenticate"))
             value = self._credentials(self._authenticator, offers, call, refusal)
             if value is None or value == call.authorization:
@@ -151,7 +198,13 @@ class Session:
         try:
             asked = next(steps)
             while True:
-                asked = steps.send(self._token(asked, call.request))
+                try:
+                    reply = self._tokens.ask(asked, call.request)
+                except RegistryError as error:
+                    # Those who wait for the same token learn how it went.
+                    asked = steps.throw(error)
+                else:
+                    asked = steps.send(reply)
         except StopIteration as stop:
             value: str | None = stop.value
             return value
@@ -162,25 +215,6 @@ class Session:
             # Other threads may be waiting for the token that this one was to fetch.
             steps.close()
 
-    def _token(self, asked: TokenRequest, request: Request) -> TokenReply:
-        """What a token server says: no redirect is followed, for the request holds secrets (R-036)."""
-        check_followable(self.origin, asked.url)
-        body = None if asked.body is None else Body(BytesSource(asked.body), 0, len(asked.body))
-
-        def attempt() -> TokenReply:
-            answer = self._exchange(asked.method, asked.url, asked.headers, body, repeatable=True)
-            about = Request(
-                method=asked.method, target=asked.url, success=(200,), reference=request.reference, missing="repository"
-            )
-            status, content = answer.status, _content(answer, whole=True)
-            error = problem(status, answer.headers, b"", about, url=answer.url)
-            if isinstance(error, Unavailable | RateLimited):
-                raise error
-            return TokenReply(status=status, content=content)
-
-        reply: TokenReply = self._retrying(asked.method, asked.url, repeatable=True)(attempt)
-        return reply
-
     def _followed(self, call: _Call) -> Answer:
         """The answer at the end of all redirects; the registry's credentials stay with it."""
         request = call.request
@@ -189,13 +223,12 @@ class Session:
             headers = dict(request.headers)
             if call.authorization is not None and hop.origin == self.origin:
                 headers["Authorization"] = call.authorization
-            answer = self._exchange(hop.method, hop.url, headers, request.body, repeatable=request.repeatable)
+            answer = self._exchanges.send(call, hop.method, hop.url, headers)
             if not is_redirect(answer.status):
                 return answer
-            location = answer.headers.get("location")
-            _content(answer)
+            excerpt(answer)
             try:
-                hop = next_hop(self.origin, hop, answer.status, location)
+                hop = next_hop(self.origin, hop, answer.status, answer.headers.get("location"))
             except ProtocolError as error:
                 error.status, error.method, error.url = answer.status, hop.method, redacted(hop.url)
                 raise
@@ -203,100 +236,24 @@ class Session:
             f"more than {MAX_HOPS} redirects from {redacted(call.url)}", method=request.method, url=redacted(call.url)
         )
 
-    def _exchange(
-        self, method: str, url: str, headers: dict[str, str], body: Body | None, *, repeatable: bool
-    ) -> Answer:
-        """One exchange; a kept connection that turns out to be dead is replaced silently (R-053)."""
-        for left in range(_STALE, -1, -1):
-            started = self._clock()
-            status = 0
-            try:
-                answer = self._transport.send(method, url, headers, body)
-                status = answer.status
-            except Stale:
-                if not repeatable or not left:
-                    raise
-                continue
-            finally:
-                seconds = self._clock() - started
-                _log.debug("%s %s: %s after %.3f s", method, redacted(url), status or "no answer", seconds)
-                self.tell(Exchange(method=method, url=redacted(url), status=status, seconds=seconds))
-            self._warn(answer)
-            return answer
-        raise AssertionError("unreachable")
-
-    def _retrying(self, method: str, url: str, *, repeatable: bool, empty: bool = True) -> tenacity.Retrying:
-        policy = self.policy
-
-        def failure(state: tenacity.RetryCallState) -> BaseException:
-            error = state.outcome.exception() if state.outcome is not None else None
-            return error if error is not None else AssertionError("only failures are repeated")
-
-        def enough(state: tenacity.RetryCallState) -> bool:
-            left = remaining()
-            return state.attempt_number > policy.retries or (left is not None and state.upcoming_sleep >= left)
-
-        def announce(state: tenacity.RetryCallState) -> None:
-            self.tell(Retry(method=method, url=redacted(url), attempt=state.attempt_number, pause=state.upcoming_sleep))
-
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: policy.is_worthwhile(error, repeatable=repeatable, empty=empty)
-            ),
-            wait=lambda state: policy.pause(state.attempt_number, failure(state), self._random()),
-            stop=enough,
-            before_sleep=announce,
-            sleep=self._sleep,
-            reraise=True,
-        )
-
-    def _warn(self, answer: Answer) -> None:
-        if Origin.of_url(answer.url) == self.origin:
-            for text in self._notices.fresh(answer.headers):
-                _log.debug("%s warns: %s", self.origin.netloc, text)
-                self.tell(Warned(registry=self.origin.netloc, text=text))
-
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            self._observer.on(event)
+    def _problem(self, answer: Answer, call: _Call) -> RegistryError:
+        content = excerpt(answer)
+        secret = (call.authorization or "").rpartition(" ")[2].encode()
+        if len(secret) >= _TELLING:
+            # A registry may repeat what it was shown; it goes no further (R-043).
+            content = content.replace(secret, b"***")
+        return problem(answer.status, answer.headers, content, call.request, url=answer.url, now=self._now())
 
 
-class _Call:
-    """One request on its way: what has to be known from one attempt to the next."""
+class _Call(Call):
+    """A request to the registry on its way, with what authorises it."""
 
     def __init__(self, request: Request, url: str) -> None:
+        super().__init__(request.method, url, request.body, repeatable=request.repeatable)
         self.request = request
-        self.url = url
         self.authorization: str | None = None
         self.answered = 0
 
 
-def _content(answer: Answer, *, whole: bool = False) -> bytes:
-    """What an answer that is no success says, up to a limit; closes it.
-
-    Args:
-        answer: What came.
-        whole: Whether anything short of all of it is an error.
-
-    Raises:
-        ProtocolError: There is more than the limit, and the whole was wanted.
-        Unavailable: It broke off, and the whole was wanted.
-    """
-    parts: list[bytes] = []
-    left = CONTENT_LIMIT + 1
-    with answer:
-        try:
-            while left and (data := answer.reader.read(left)):
-                parts.append(data)
-                left -= len(data)
-        except TransportError:
-            if whole:
-                raise
-    if whole and not left:
-        raise ProtocolError(f"{redacted(answer.url)} said more than {CONTENT_LIMIT} bytes", url=redacted(answer.url))
-    return b"".join(parts)[:CONTENT_LIMIT]
-
-
-def _problem(answer: Answer, request: Request) -> RegistryError:
-    return problem(answer.status, answer.headers, _content(answer), request, url=answer.url)
+def _was_done(call: Call, answer: Answer) -> bool:
+    return call.method == "DELETE" and call.doubtful and answer.status == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,6 +44,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         proxy: ``None`` for what the environment says, ``""`` for no proxy, or the URL of one.
         user_agent: How we introduce ourselves.
         retries: How often a request is repeated, beyond the first try.
+        backoff: The longest first pause before a repetition; each further one may take twice as long as the one before.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -65,6 +66,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None
     user_agent: str = msgspec.field(default_factory=_user_agent)
     retries: int = 3
+    backoff: float = 0.5
 
     def __post_init__(self) -> None:
         """Check types and ranges; a path object becomes its text."""
@@ -72,7 +74,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
         for name in ("plain_http", "tls_verify", "trust_system"):
             _demand(isinstance(getattr(self, name), bool), name, "must be True or False")
-        for name in ("connect_timeout", "read_timeout"):
+        for name in ("connect_timeout", "read_timeout", "backoff"):
             value = getattr(self, name)
             _demand(_is_number(value) and 0 < value < 1e6, name, "must be a positive number of seconds")
         _demand(_is_count(self.max_connections, 1), "max_connections", "must be a whole number from 1 on")
@@ -97,6 +99,17 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             "must be printable ASCII",
         )
         _demand(_is_proxy(self.proxy), "proxy", "must be an http or https URL with a host, an empty string, or None")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.proxy and "@" in self.proxy:
+            raise TypeError("settings with a proxy's password are not pickled; let each process read its own")
+        return super().__reduce__()
 
     def __repr__(self) -> str:
         """All fields, the proxy's credentials masked (R-043)."""

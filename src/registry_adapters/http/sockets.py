@@ -1,20 +1,32 @@
 """Sockets that obey the ambient scope: each wait ends in time, and at once when the work is cancelled (R-052).
 
 A read timeout alone bounds the silence between two bytes, not the wait for a status line that drips. As every wait
-on these sockets looks at the deadline anew, headers, bodies, chunk sizes and sends are all covered.
+on these sockets looks at the deadline anew, headers, bodies, chunk sizes and sends are all covered; and so is the wait
+for the connection itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import selectors
 import socket
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from registry_adapters.http.resolver import AddressInfo
 from registry_core.errors import DeadlineExceeded
 from registry_core.scope import checkpoint, interruptible, remaining
 
-__all__ = ["Guard", "GuardedSocket"]
+__all__ = ["Guard", "GuardedSocket", "connect"]
+
+_PENDING: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
+# Linux wakes a socket that is connecting when it is shut down; elsewhere this is how long a cancel may take.
+_TICK: Final = 0.2
+# Of the time for all addresses, no one gets less than this, in seconds.
+_LEAST: Final = 0.001
 
 if TYPE_CHECKING:
     _Base = socket.socket
@@ -77,3 +89,88 @@ class Guard(_Base):
 
 class GuardedSocket(Guard, socket.socket):
     """A plain socket."""
+
+    def reach(self, address: tuple[Any, ...], timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Connect to an address.
+
+        Args:
+            address: As the socket's family has it.
+            timeout: How long it may take, in seconds.
+            clock: Seconds that only go forward.
+
+        Raises:
+            OSError: Nobody is there.
+            TimeoutError: The time was up.
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
+        """
+        self.setblocking(False)
+        code = self.connect_ex(address)
+        if code in _PENDING:
+            self._await_connection(clock() + timeout, clock)
+            code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def _await_connection(self, end: float, clock: Callable[[], float]) -> None:
+        # The connection is on its way before anybody can wake this wait, so no wake comes too early.
+        with interruptible(self.wake), selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_WRITE)
+            while True:
+                left, allowed = end - clock(), remaining()
+                if left <= 0:
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                if selector.select(min(_TICK, left, left if allowed is None else allowed)):
+                    break
+                checkpoint()
+        checkpoint()
+
+
+def connect(
+    addresses: Sequence[AddressInfo],
+    timeout: float,
+    options: Iterable[tuple[int, int, int | bytes]] = (),
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> GuardedSocket:
+    """A connection to the first address that takes one.
+
+    Each address gets its share of the time that is left, so that one which swallows everything does not use it up.
+
+    Args:
+        addresses: Where the other side may be, in the order to try.
+        timeout: How long it may take in all, in seconds.
+        options: Socket options to set before.
+        clock: Seconds that only go forward.
+
+    Raises:
+        OSError: Nobody is at any of them; the last one's error.
+        TimeoutError: The time was up.
+        Cancelled: The ambient scope was cancelled.
+        DeadlineExceeded: Its deadline has passed.
+    """
+    end = clock() + timeout
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    try:
+        for place, (family, kind, protocol, _, address) in enumerate(addresses):
+            try:
+                sock = GuardedSocket(family, kind, protocol)
+            except OSError as error:
+                failure = error
+                continue
+            try:
+                for option in options:
+                    sock.setsockopt(*option)
+                sock.reach(address, max(_LEAST, (end - clock()) / (len(addresses) - place)), clock)
+                sock.settimeout(max(_LEAST, end - clock()))
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+        raise failure
+    finally:
+        # An error that is kept by the frame that it points to would keep both alive.
+        del failure

@@ -39,6 +39,11 @@ class CheckedSource:
         self.failure: BaseException | None = None
         self._reader: ByteReader | None = None
 
+    @property
+    def count(self) -> int:
+        """How many bytes were read so far, from the first one on: nobody can have received more."""
+        return self._verifier.count
+
     def open(self, start: int = 0) -> ByteReader:
         """A reader from ``start`` on.
 

@@ -1,18 +1,74 @@
-"""Whom to trust, and who we are: one TLS context for all connections, and the sockets that it makes."""
+"""Whom to trust, and who we are: TLS contexts, one for each origin that has its own, and the sockets that they make.
+
+A client certificate is a credential: it is shown to the registry itself, and to hosts that have files of their own
+(R-030). No redirect, token server or CDN on another origin ever sees it.
+"""
 
 from __future__ import annotations
 
 import errno
 import ssl
 from collections.abc import Collection
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
+from registry_adapters.http.certificates import NO_FILES, HostFiles, host_files
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.sockets import Guard
+from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 from registry_core.scope import checkpoint, interruptible
 
-__all__ = ["GuardedTLSSocket", "ssl_context", "tls_reason"]
+__all__ = ["Contexts", "GuardedTLSSocket", "ssl_context", "tls_reason"]
+
+_MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
+
+_UNKNOWN_AUTHORITY: Final = (
+    "the authority that issued its certificate is not trusted here: "
+    "add it by ca_file or certs_dir, or have the server send its intermediate certificates"
+)
+_OTHER_NAME: Final = "its certificate is for another host: use a name that stands in it"
+# By OpenSSL's number of the error.
+_VERIFICATION: Final = MappingProxyType(
+    {
+        2: _UNKNOWN_AUTHORITY,
+        9: "its certificate is not valid yet: compare the clocks on both sides",
+        10: "its certificate has expired: the server needs a new one, unless the clock here is wrong",
+        18: "its certificate is self-signed: if it is the right one, add it by ca_file or certs_dir",
+        19: _UNKNOWN_AUTHORITY,
+        20: _UNKNOWN_AUTHORITY,
+        21: _UNKNOWN_AUTHORITY,
+        62: _OTHER_NAME,
+        64: _OTHER_NAME,
+    }
+)
+_PLAIN: Final = "it does not speak TLS; does it speak plain http? Then ask for that by plain_http"
+_NO_VERSION: Final = "it speaks no TLS version that is allowed here: see tls_minimum"
+_OTHER_IDENTITY: Final = "it does not accept our client certificate: see client_cert and certs_dir"
+# By OpenSSL's word for the reason; of an alert, what comes after ``ALERT_``: that is what the server complains about.
+_REASONS: Final = MappingProxyType(
+    {
+        "WRONG_VERSION_NUMBER": _PLAIN,
+        "HTTP_REQUEST": _PLAIN,
+        "PACKET_LENGTH_TOO_LONG": _PLAIN,
+        "RECORD_LAYER_FAILURE": _PLAIN,
+        "UNSUPPORTED_PROTOCOL": _NO_VERSION,
+        "PROTOCOL_VERSION": _NO_VERSION,
+        "CERTIFICATE_REQUIRED": "it demands a client certificate: give one by client_cert or certs_dir",
+        "UNKNOWN_CA": "it does not trust the authority of our client certificate: see client_cert and certs_dir",
+        "CERTIFICATE_EXPIRED": "our client certificate has expired: see client_cert and certs_dir",
+        "CERTIFICATE_REVOKED": "our client certificate is revoked: see client_cert and certs_dir",
+        "BAD_CERTIFICATE": _OTHER_IDENTITY,
+        "UNSUPPORTED_CERTIFICATE": _OTHER_IDENTITY,
+        "CERTIFICATE_UNKNOWN": _OTHER_IDENTITY,
+        "ACCESS_DENIED": _OTHER_IDENTITY,
+        "DECRYPT_ERROR": _OTHER_IDENTITY,
+        "HANDSHAKE_FAILURE": "it broke off the handshake: it may demand a client certificate (client_cert, certs_dir), "
+        "or share no cipher with us",
+        "TLSV1_UNRECOGNIZED_NAME": "it does not know itself by this host name",
+        "UNRECOGNIZED_NAME": "it does not know itself by this host name",
+    }
+)
 
 
 class GuardedTLSSocket(Guard, ssl.SSLSocket):
@@ -40,46 +96,121 @@ class GuardedTLSSocket(Guard, ssl.SSLSocket):
             raise ConnectionResetError(errno.ECONNRESET, "the other side closed the connection") from error
 
 
-def ssl_context(settings: HttpSettings) -> ssl.SSLContext:
-    """A context as the settings ask for: TLS 1.2 at least, the machine's authorities and those of ``ca_file``.
+class Contexts:
+    """TLS contexts by origin; safe for many threads and for processes that fork.
+
+    Each is made once, when its origin is first gone to; files that change later are not read again.
+
+    Args:
+        settings: Whom to trust, and who we are.
+        home: The registry: the only one to whom ``client_cert`` is shown.
+
+    Raises:
+        ConfigError: A file cannot be used, nobody at all is trusted, or a client certificate has no registry.
+    """
+
+    def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
+        self._settings = settings
+        self._home = home
+        # No lock: what is made twice by a race is dropped, and a lock might be held by nobody after a fork.
+        self._made: dict[tuple[HostFiles, bool], ssl.SSLContext] = {}
+        self._files: dict[Origin, HostFiles] = {}
+        if settings.client_cert is not None and home is None:
+            raise ConfigError("client_cert is shown to one registry only, and it is not said to which")
+        if settings.plain_http if home is None else home.scheme == "http":
+            if settings.ca_file is not None or settings.client_cert is not None:
+                ssl_context(settings)
+            return
+        files = NO_FILES if home is None else self._files_of(home)
+        may_trust = settings.trust_system or settings.ca_file is not None or files.authorities
+        if settings.tls_verify and not may_trust and (home is not None or settings.certs_dir is None):
+            raise ConfigError(
+                "trust_system is off, and neither ca_file nor certs_dir names an authority for the registry: "
+                "nobody would be trusted"
+            )
+        self._context(files, is_home=home is not None)
+
+    def of(self, origin: Origin) -> ssl.SSLContext:
+        """The context for connections to an origin.
+
+        Raises:
+            ConfigError: The files for it cannot be used.
+        """
+        return self._context(self._files_of(origin), is_home=origin == self._home)
+
+    def _files_of(self, origin: Origin) -> HostFiles:
+        files = self._files.get(origin)
+        if files is None:
+            files = host_files(self._settings.certs_dir, origin)
+            # Of hosts without files there may be any number: peers name them.
+            if files != NO_FILES:
+                self._files[origin] = files
+        return files
+
+    def _context(self, files: HostFiles, *, is_home: bool) -> ssl.SSLContext:
+        shown = is_home and self._settings.client_cert is not None
+        made = self._made.get((files, shown))
+        if made is None:
+            made = self._made.setdefault((files, shown), ssl_context(self._settings, files, is_home=is_home))
+        return made
+
+
+def ssl_context(settings: HttpSettings, files: HostFiles = NO_FILES, *, is_home: bool = True) -> ssl.SSLContext:
+    """A context as the settings ask for.
+
+    Args:
+        settings: Whom to trust, and which TLS versions to speak.
+        files: What there is for the host alone.
+        is_home: Whether it is for the registry itself, which is shown ``client_cert``.
 
     Raises:
         ConfigError: A file is missing or is not what it should be.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _MINIMUM[settings.tls_minimum]
     context.sslsocket_class = GuardedTLSSocket
-    if settings.tls_verify:
-        context.load_default_certs()
-    else:
+    if not settings.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    elif settings.trust_system:
+        context.load_default_certs()
     if settings.ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=settings.ca_file)
-        except OSError as error:
-            raise ConfigError(f"ca_file is no readable PEM file of certificates: {settings.ca_file!r}") from error
-    if settings.client_cert is not None:
-        certificate, key = (
-            settings.client_cert if isinstance(settings.client_cert, tuple) else (settings.client_cert, None)
-        )
-        try:
-            # An encrypted key would otherwise be asked for on the terminal.
-            context.load_cert_chain(certificate, key, password="")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"client_cert is no readable pair of certificate and unencrypted key: {certificate!r}"
-            ) from error
+        _trust(context, "ca_file", settings.ca_file)
+    for authority in files.authorities:
+        _trust(context, "certs_dir", authority)
+    if is_home and settings.client_cert is not None:
+        pair = settings.client_cert if isinstance(settings.client_cert, tuple) else (settings.client_cert, None)
+        _introduce(context, "client_cert", *pair)
+    elif files.identity is not None:
+        _introduce(context, "certs_dir", *files.identity)
     return context
 
 
 def tls_reason(causes: Collection[BaseException]) -> str:
-    """Why there is no trustworthy connection."""
+    """Why there is no trustworthy connection, and what can be done."""
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return str(cause.verify_message)
+            known = _VERIFICATION.get(cause.verify_code)
+            return str(cause.verify_message) if known is None else f"{known} ({cause.verify_message.rstrip('.')})"
     for cause in causes:
         if isinstance(cause, ssl.SSLError) and cause.reason:
-            hint = "; does it speak plain http?" if cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
-            return cause.reason.replace("_", " ").lower() + hint
+            word = cause.reason.rpartition("ALERT_")[2]
+            return _REASONS.get(word) or _REASONS.get(cause.reason) or cause.reason.replace("_", " ").lower()
     return "the TLS handshake failed"
+
+
+def _trust(context: ssl.SSLContext, setting: str, path: str) -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except OSError as error:
+        raise ConfigError(f"{setting} is no readable PEM file of certificates: {path!r}") from error
+
+
+def _introduce(context: ssl.SSLContext, setting: str, certificate: str, key: str | None) -> None:
+    try:
+        # An encrypted key would otherwise be asked for on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{setting} is no readable pair of certificate and unencrypted key: {certificate!r}"
+        ) from error

@@ -1,4 +1,4 @@
-"""One exchange at a time, and the only place that knows urllib3.
+"""One exchange at a time, by urllib3.
 
 No retries, no redirects, no decoding and no credentials happen here: those are decisions of the session.
 """
@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import logging
+import os
 import ssl
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol, Self, runtime_checkable
 
 import urllib3
-import urllib3.connection
 import urllib3.exceptions
 
 from registry_adapters.http.causes import causes_of, os_reason
+from registry_adapters.http.connections import POOLS, Trace, keep_quiet, traced
 from registry_adapters.http.exchange import Answer, Body, Headers
 from registry_adapters.http.pieces import Pieces
 from registry_adapters.http.proxies import Proxy, proxy_for
+from registry_adapters.http.resolver import Resolver
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.sockets import Guard, GuardedSocket
-from registry_adapters.http.tls import ssl_context, tls_reason
+from registry_adapters.http.tls import Contexts, tls_reason
 from registry_core.content.source import PIECE
 from registry_core.domain.origin import Origin, redacted
 from registry_core.errors import (
@@ -42,9 +40,10 @@ from registry_core.scope import checkpoint, remaining
 __all__ = ["Transport", "Urllib3Transport"]
 
 _BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
-_INTERIM: Final = 16
 # A socket may find that its time is up a little before the clock says so, in seconds.
 _ROUNDING: Final = 0.02
+# How a TLS server says that it does not understand: the first bytes of an alert.
+_ALERT: Final = "\x15\x03"
 _FOREIGN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
@@ -73,7 +72,7 @@ class Transport(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Close all idle connections. Idempotent."""
+        """Close all idle connections; what is sent afterwards opens new ones. Idempotent."""
 
 
 class Urllib3Transport:
@@ -82,22 +81,23 @@ class Urllib3Transport:
     More connections than the pool keeps are opened where they are needed at once, and dropped afterwards: a thread that
     reads one body while it asks for another never waits for itself.
 
+    A process that forks shares it with its children: each of them opens connections of its own, and leaves alone those
+    of its parent.
+
     Args:
         settings: How to connect.
+        home: The registry's origin: the only one that is shown the client certificate of the settings.
 
     Raises:
-        ConfigError: The settings name files that cannot be used.
+        ConfigError: The settings name files that cannot be used, or trust nobody.
     """
 
-    def __init__(self, settings: HttpSettings) -> None:
-        for name in ("urllib3.connectionpool", "urllib3.connection"):
-            logging.getLogger(name).addFilter(_QUIET)
+    def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
+        keep_quiet()
         self._settings = settings
-        self._lock = threading.Lock()
-        self._managers: dict[tuple[str, Proxy | None], urllib3.PoolManager] = {}
-        self._context: ssl.SSLContext | None = None
-        if not settings.plain_http or settings.ca_file or settings.client_cert:
-            self._context = ssl_context(settings)
+        self._contexts = Contexts(settings, home)
+        # By process: a connection that two processes read from belongs to neither.
+        self._rooms: dict[int, _Room] = {}
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         """Exactly one exchange, whatever its status.
@@ -106,81 +106,91 @@ class Urllib3Transport:
             Unavailable: No connection, or no answer.
             TLSError: No trustworthy connection.
             ProtocolError: What came is no HTTP.
+            ConfigError: The files for this origin cannot be used, or the environment's proxy.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
             SourceFailed: The body could not be read.
         """
         checkpoint()
-        manager = self._manager(url)
+        room = self._room()
+        manager = self._manager(room, url)
         fields = {**headers, "Accept-Encoding": "identity", "User-Agent": self._settings.user_agent}
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)
         pieces = Pieces(body) if body is not None and body.length else None
         left = remaining()
         patience = self._settings.connect_timeout
-        trace = _Trace(self._settings)
-        token = _trace.set(trace)
+        trace = Trace(self._settings, room.resolver)
         try:
-            response = manager.urlopen(
-                method,
-                url,
-                body=pieces,
-                headers=fields,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(
-                    connect=patience if left is None else max(0.001, min(patience, left)),
-                    read=self._settings.read_timeout,
-                ),
-            )
+            with traced(trace):
+                response = manager.urlopen(
+                    method,
+                    url,
+                    body=pieces,
+                    headers=fields,
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=urllib3.Timeout(
+                        connect=patience if left is None else max(0.001, min(patience, left)),
+                        read=self._settings.read_timeout,
+                    ),
+                )
         except (*_FOREIGN, RegistryError) as error:
             _translate(error, method, url, trace)
-        finally:
-            _trace.reset(token)
         fields_back = Headers(list(response.headers.items()))
         return Answer(status=response.status, headers=fields_back, url=url, reader=_BodyReader(response, method, url))
 
     def close(self) -> None:
-        """Close all idle connections. Idempotent."""
-        with self._lock:
-            managers = list(self._managers.values())
-            self._managers.clear()
-        for manager in managers:
-            manager.clear()
+        """Close this process's idle connections; what is sent afterwards opens new ones. Idempotent."""
+        managers = self._room().managers
+        while managers:
+            with contextlib.suppress(KeyError):
+                _close(managers.popitem()[1])
 
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        scheme = Origin.of_url(url).scheme
+    def _room(self) -> _Room:
+        return self._rooms.get(os.getpid()) or self._rooms.setdefault(os.getpid(), _Room())
+
+    def _manager(self, room: _Room, url: str) -> urllib3.PoolManager:
+        origin = Origin.of_url(url)
         proxy = proxy_for(url, self._settings.proxy)
-        with self._lock:
-            manager = self._managers.get((scheme, proxy))
-            if manager is None:
-                manager = self._managers[scheme, proxy] = self._new_manager(scheme, proxy)
-            return manager
+        context = self._contexts.of(origin) if origin.scheme == "https" else None
+        key = (proxy, context)
+        return room.managers.get(key) or room.managers.setdefault(key, self._new_manager(proxy, context))
 
-    def _new_manager(self, scheme: str, proxy: Proxy | None) -> urllib3.PoolManager:
+    def _new_manager(self, proxy: Proxy | None, context: ssl.SSLContext | None) -> urllib3.PoolManager:
         options: dict[str, Any] = {
             "num_pools": 16,
             "maxsize": self._settings.max_connections,
             "block": False,
             "blocksize": PIECE,
         }
-        if scheme == "https" or (proxy is not None and proxy.url.startswith("https:")):
-            if self._context is None:
-                self._context = ssl_context(self._settings)
-            options["ssl_context"] = self._context
+        if context is not None:
+            options["ssl_context"] = context
         manager: urllib3.PoolManager
         if proxy is None:
             manager = urllib3.PoolManager(**options)
         else:
             introduction = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else None
+            is_secure = proxy.url.startswith("https:")
             manager = urllib3.ProxyManager(
-                proxy.url, proxy_headers=introduction, proxy_ssl_context=self._context, **options
+                proxy.url,
+                proxy_headers=introduction,
+                proxy_ssl_context=self._contexts.of(Origin.of_url(proxy.url)) if is_secure else None,
+                **options,
             )
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        manager.pool_classes_by_scheme = dict(POOLS)
         return manager
+
+
+class _Room:
+    """What belongs to one process; entered without a lock, for a lock might be held by nobody after a fork."""
+
+    def __init__(self) -> None:
+        self.managers: dict[tuple[Proxy | None, ssl.SSLContext | None], urllib3.PoolManager] = {}
+        self.resolver = Resolver()
 
 
 class _BodyReader:
@@ -229,100 +239,16 @@ class _BodyReader:
         self.close()
 
 
-class _Trace:
-    """How far one exchange has got, as its connection sees it."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self.settings = settings
-        self.begun = False
-        self.reused = False
-
-
-_trace: ContextVar[_Trace | None] = ContextVar("registry_adapters.http.transport", default=None)
-_returning: ContextVar[bool] = ContextVar("registry_adapters.http.transport.returning", default=False)
+def _close(manager: urllib3.PoolManager) -> None:
+    # Left to itself, urllib3 closes a pool only once nobody refers to it any more, and the traceback of an error may.
+    for key in manager.pools.keys():  # noqa: SIM118  # no mapping one could go through
+        pool = manager.pools.get(key)
+        if pool is not None:
+            pool.close()
+    manager.clear()
 
 
-class _Quiet(logging.Filter):
-    """Drops what urllib3 logs about our exchanges, and only ours: it has whole URLs, signatures included (R-043)."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return _trace.get() is None and not _returning.get()
-
-
-_QUIET: Final = _Quiet()
-
-
-class _FinalResponse(http.client.HTTPResponse):
-    """A response that passes over all interim ones, not only 100 (R-059)."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(_INTERIM):
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
-            if not 100 < status < 200 or status == 101:
-                return version, status, reason
-            http.client.parse_headers(self.fp)  # bounded in lines and in length
-        raise http.client.HTTPException("too many interim responses")
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    """A connection over a guarded socket, which tells the exchange's trace how far it got."""
-
-    response_class = _FinalResponse
-    exchanges = 0
-
-    def _new_conn(self) -> GuardedSocket:
-        trace = _trace.get()
-        plain = super()._new_conn()
-        timeout = plain.gettimeout()
-        guarded = GuardedSocket(fileno=plain.detach())
-        guarded.settimeout(timeout)
-        if trace is not None:
-            guarded.silence = trace.settings.read_timeout
-        return guarded
-
-    def connect(self) -> None:
-        self.exchanges = 0
-        super().connect()
-        trace = _trace.get()
-        if trace is not None and isinstance(self.sock, Guard):
-            self.sock.silence = trace.settings.read_timeout
-        if trace is not None and not trace.settings.tls_verify:
-            # The caller said so; a warning at each connection would not change it.
-            self.is_verified = True
-
-    def request(self, *args: Any, **options: Any) -> None:
-        trace = _trace.get()
-        if trace is not None:
-            trace.begun = True
-            trace.reused = self.exchanges > 0
-        try:
-            super().request(*args, **options)
-        finally:
-            # Afterwards, for the first request may be what connects.
-            self.exchanges += 1
-
-
-class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-    def _put_conn(self, conn: Any) -> None:
-        # Connections beyond those that are kept are meant to be dropped: nobody needs a warning about it.
-        token = _returning.set(True)
-        try:
-            super()._put_conn(conn)
-        finally:
-            _returning.reset(token)
-
-
-class _TLSPool(_Pool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-def _translate(error: Exception, method: str, url: str, trace: _Trace | None) -> NoReturn:
+def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> NoReturn:
     """Raise the error of our tree that a foreign one stands for, without quoting what might hold a secret.
 
     Args:
@@ -354,10 +280,14 @@ def _translate(error: Exception, method: str, url: str, trace: _Trace | None) ->
         ssl.SSLEOFError, ssl.SSLZeroReturnError
     ):
         told(TLSError, f"no trustworthy connection: {tls_reason(causes)}")
+    if among(ssl.SSLEOFError) and trace is not None and not trace.begun:
+        told(Unreached, "closed in the middle of the TLS handshake; does it speak TLS?")
     if among(urllib3.exceptions.NameResolutionError):
         told(Unreached, "the host's name cannot be resolved")
     if among(urllib3.exceptions.ConnectTimeoutError):
         told(Unreached, "no connection in time")
+    if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
+        told(ProtocolError, "the proxy wants credentials, or other ones")
     if among(urllib3.exceptions.ProxyError):
         told(failure, "the proxy does not answer")
     if among(urllib3.exceptions.NewConnectionError):
@@ -366,6 +296,8 @@ def _translate(error: Exception, method: str, url: str, trace: _Trace | None) ->
         told(failure, "silence for too long")
     if among(http.client.IncompleteRead):
         told(failure, "the answer broke off")
+    if among(http.client.BadStatusLine) and any(str(cause).startswith(_ALERT) for cause in causes):
+        told(TLSError, "it speaks TLS, and was asked by plain http: ask by https, without plain_http")
     if among(http.client.HTTPException) and not among(http.client.RemoteDisconnected):
         told(ProtocolError, "what came is no HTTP answer")
     if among(OSError):

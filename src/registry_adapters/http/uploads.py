@@ -1,15 +1,15 @@
-"""Blob uploads: sessions, chunks, and what to do when one is lost (R-033, R-070 to R-076).
+"""Blob uploads: whole, in chunks, and what to do when a connection or a session is lost (R-070 to R-076).
 
-The session is the registry's: its location is opaque, and its word on how far it has come counts.
-A chunk is never sent again on a guess. What cannot be continued is begun anew, a few times.
+The session is the registry's: its location is opaque, and its word on how far it has come counts. A chunk is never sent
+again on a guess. What cannot be continued is begun anew, as often as the policy says.
+
+What breaks off is sent on in smaller requests, each on a connection of its own: many proxies cut a connection after
+a time or an amount, and some registries (docker-registry 2) forget a session that was cut in the middle of a request.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import random
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -17,13 +17,22 @@ import msgspec
 
 from registry_adapters.http.addresses import Address, Sender
 from registry_adapters.http.answers import check_promise, status_of
-from registry_adapters.http.exchange import Answer, Body, Headers, Request
-from registry_adapters.http.retry import REFUSED, RetryPolicy
+from registry_adapters.http.exchange import Answer, Body, Request
+from registry_adapters.http.retry import REFUSED, cause_of, reason
 from registry_adapters.http.source_check import CheckedSource
+from registry_adapters.http.upload_pace import Pace
+from registry_adapters.http.upload_sessions import (
+    OpenUpload,
+    cancel,
+    chunk_length,
+    closing_target,
+    location_of,
+    received,
+)
 from registry_core.content.source import ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.domain.origin import Origin, redacted, resolve
+from registry_core.domain.origin import redacted
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -31,20 +40,15 @@ from registry_core.errors import (
     RateLimited,
     RegistryError,
     ServerError,
+    TransportError,
     Unavailable,
 )
-from registry_core.scope import checkpoint, fail_after, pause
+from registry_core.ports.observer import Resumed, Retry
+from registry_core.scope import checkpoint, pause, remaining
 
-__all__ = ["Upload", "cancel", "chunk_length", "closing_target", "location_of", "received"]
+__all__ = ["Upload"]
 
-_ATTEMPTS: Final = 3
-_STALLS: Final = 4
-# Forward and back again is no progress, either.
-_SETBACKS: Final = 16
-_PATIENCE: Final = RetryPolicy()
-_CHUNK_LIMIT: Final = 64 << 20
-_CANCEL_SECONDS: Final = 5.0
-_RANGE = re.compile(r"(?:bytes[= ])?0-(?P<last>[0-9]{1,19})")
+_FAULTS: Final = (Unavailable, ServerError, RateLimited)
 _PATCH_REFUSED: Final = frozenset({405, 501})
 
 
@@ -56,66 +60,6 @@ class _Lost(Exception):
         self.cause = cause
 
 
-def closing_target(location: str, digest: Digest) -> str:
-    """A location with the digest appended; what stands in its query stays as it is (R-071)."""
-    return f"{location}{'&' if '?' in location else '?'}digest={digest.replace('+', '%2B').replace('=', '%3D')}"
-
-
-def chunk_length(wanted: int, headers: Headers) -> int:
-    """How long chunks are: as wanted, but no shorter than the registry asks for, within reason (R-073)."""
-    text = headers.get("OCI-Chunk-Min-Length")
-    least = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
-    return max(wanted, min(least, _CHUNK_LIMIT))
-
-
-def received(headers: Headers) -> int | None:
-    """How many bytes the registry says it has, or ``None`` where it does not say intelligibly (R-074).
-
-    ``0-0`` means one byte, or in some registries nothing; whoever asks has to know.
-    """
-    match = _RANGE.fullmatch(headers.get("Range"))
-    return int(match["last"]) + 1 if match else None
-
-
-def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
-    """Where an upload goes on.
-
-    Args:
-        origin: The registry's; uploads never leave it (R-033).
-        answer: What it said last.
-        current: Where it went so far, if an answer need not say it again.
-
-    Raises:
-        ProtocolError: The registry named no place, or one elsewhere.
-    """
-    text = answer.headers.get("Location")
-    if not text and current:
-        return current
-    location = resolve(answer.url, text)
-    if Origin.of_url(location) != origin:
-        raise ProtocolError(f"refused to upload to another place: {redacted(location)}", status=answer.status)
-    return location
-
-
-def cancel(sender: Sender, address: Address, location: str) -> None:
-    """Give an upload session up, whatever the registry says to it, and even if the caller's time is up (R-236)."""
-    request = Request(
-        method="DELETE",
-        target=location,
-        success=(200, 202, 204, 404),
-        scopes=address.scopes("pull", "push"),
-        reference=str(address),
-        missing="upload",
-        repeatable=False,
-    )
-
-    def attempt() -> None:
-        with contextlib.suppress(RegistryError), fail_after(_CANCEL_SECONDS):
-            sender.send(request).close()
-
-    contextvars.Context().run(attempt)
-
-
 class Upload:
     """One blob on its way.
 
@@ -125,8 +69,9 @@ class Upload:
         digest: Of the blob.
         size: Of the blob.
         source: Its bytes, verified as they pass.
-        chunk_size: How long chunks are to be; ``None`` for all in one.
+        chunk_size: How long chunks are to be; ``None`` for all in one, as long as that works.
         present: Whether the registry has the blob: asked when an answer was lost.
+        opened: A session to begin with, where there is one.
 
     Raises:
         Unsupported: The digest cannot be verified.
@@ -142,6 +87,7 @@ class Upload:
         *,
         chunk_size: int | None,
         present: Callable[[], bool],
+        opened: OpenUpload | None = None,
     ) -> None:
         self._sender = sender
         self._address = address
@@ -149,10 +95,10 @@ class Upload:
         self._size = size
         self._reference = address.at(digest)
         self._source = CheckedSource(source, digest, size, reference=self._reference)
-        self._chunk_size = chunk_size
         self._present = present
+        self._opened = opened
         self._location = ""
-        self._refusals = 0
+        self._pace = Pace(size, chunk_size)
 
     def run(self) -> None:
         """Bring it there, or leave nothing behind.
@@ -162,69 +108,76 @@ class Upload:
             SizeMismatch: The source is shorter or longer.
             RegistryError: The registry refuses, or fails again and again.
         """
-        self._source.check_empty()
-        for attempt in range(1, _ATTEMPTS + 1):
+        left = self._sender.policy.retries
+        try:
+            self._source.check_empty()
+        except BaseException:
+            self._give_up()
+            raise
+        while True:
+            borrowed = self._opened is not None
             try:
                 self._attempt()
             except _Lost as lost:
-                if attempt == _ATTEMPTS:
+                # A session from a mount may have run out meanwhile, and smaller requests are no repetition.
+                if borrowed or status_of(lost.cause) == 413:
+                    continue
+                if not left:
                     raise lost.cause from None
+                left -= 1
             else:
                 return
 
     def _attempt(self) -> None:
-        query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
-        target = self._address.path("blobs", "uploads", "", query=query)
-        with self._send("POST", target, success=(202,)) as answer:
-            self._location = location_of(self._sender.origin, answer)
-            headers = answer.headers
+        opened, self._opened = self._opened or self._start(), None
+        self._location = opened.location
+        self._pace.begin(opened.least)
         try:
-            if self._chunk_size is not None and self._size:
-                self._send_chunks(chunk_length(self._chunk_size, headers))
-            else:
-                self._close(Body(self._source, 0, self._size))
+            offset: int | None = 0
+            while offset is not None:
+                checkpoint()
+                offset = self._step(offset)
         except BaseException:
             cancel(self._sender, self._address, self._location)
             raise
 
-    def _send_chunks(self, length: int) -> None:
-        offset = stalls = setbacks = 0
-        while offset < self._size:
-            checkpoint()
-            end = min(offset + length, self._size)
-            try:
-                reached = self._send_chunk(offset, end)
-            except RegistryError as error:
-                self._raise_source_failure()
-                if status_of(error) in _PATCH_REFUSED and offset == 0:
-                    self._close(Body(self._source, 0, self._size))
-                    return
-                reached = self._recover(error, end)
-            if reached is None:
-                return
-            stalls = 0 if reached > offset else stalls + 1
-            setbacks += reached < offset
-            if stalls > _STALLS or setbacks > _SETBACKS:
-                raise _Lost(ProtocolError("an upload that makes no progress", reference=self._reference))
-            offset = reached
-        self._close(None)
+    def _start(self) -> OpenUpload:
+        query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
+        target = self._address.path("blobs", "uploads", "", query=query)
+        with self._send("POST", target, success=(202,)) as answer:
+            return OpenUpload(location_of(self._sender.origin, answer), chunk_length(0, answer.headers))
 
-    def _recover(self, error: RegistryError, sent: int) -> int:
-        """Where to go on after a chunk that failed."""
-        if status_of(error) == 404:
-            raise _Lost(error) from None
-        if status_of(error) != 416 and not isinstance(error, (Unavailable, ServerError, RateLimited)):
-            raise error
-        self._wait(error)
-        return self._ask(sent, error)
+    def _give_up(self) -> None:
+        if self._opened is not None:
+            cancel(self._sender, self._address, self._opened.location)
+
+    def _step(self, offset: int) -> int | None:
+        """One request's worth from an offset on; where to go on, or ``None`` once the blob is stored."""
+        end = self._pace.end(offset)
+        closing = self._pace.whole or offset == self._size
+        try:
+            if closing:
+                self._close()
+                return None
+            reached = self._send_chunk(offset, end)
+        except (Cancelled, DeadlineExceeded):
+            self._raise_source_failure()
+            raise
+        except RegistryError as error:
+            self._raise_source_failure()
+            return self._recover(error, offset, end, closing=closing)
+        return self._onward(offset, reached, end)
 
     def _send_chunk(self, start: int, end: int) -> int | None:
         """How far the registry has come with this chunk; ``None`` if it has closed the upload."""
+        headers = {"Content-Range": f"{start}-{end - 1}"}
+        if self._pace.alone:
+            headers["Connection"] = "close"
         with self._send(
             "PATCH",
             self._location,
             success=(201, 202, 204),
-            headers={"Content-Range": f"{start}-{end - 1}"},
+            headers=headers,
             body=Body(self._source, start, end - start),
         ) as answer:
             self._location = location_of(self._sender.origin, answer, current=self._location)
@@ -234,11 +187,59 @@ class Upload:
                 if self._present():
                     return None
             reached = received(answer.headers)
-        self._refusals = 0
-        return end if reached is None else self._plausible(reached, end)
+        return self._plausible(end if reached is None else reached, end)
+
+    def _close(self) -> None:
+        body = Body(self._source, 0, self._size) if self._pace.whole and self._size else None
+        target = closing_target(self._location, self._digest)
+        with self._send("PUT", target, success=(201, 204), body=body) as answer:
+            check_promise(answer.headers, self._digest, reference=self._reference)
+
+    def _recover(self, error: RegistryError, offset: int, end: int, *, closing: bool) -> int | None:
+        """Where to go on after a request that failed; ``None`` if it has done its work nevertheless."""
+        status, pace = status_of(error), self._pace
+        if status in _PATCH_REFUSED and not closing and offset == 0:
+            pace.refuse_chunks()
+            return 0
+        if status == 413:
+            if offset == self._size or not pace.shrink(end - offset):
+                raise error
+            return self._ask(end, error)
+        if status == 416 and not closing:
+            return self._onward(offset, self._ask(end, error), end)
+        if status != 404 and not isinstance(error, _FAULTS):
+            raise error
+        # An upload that an earlier try has closed is not known any more, either.
+        if closing and self._present():
+            return None
+        if status == 404:
+            raise _Lost(error)
+        self._wait(error, "PUT" if closing else "PATCH")
+        return self._resume(error, offset, end)
+
+    def _resume(self, error: RegistryError, offset: int, end: int) -> int | None:
+        """Where to go on after a request that may have been carried out in part."""
+        pace, cut = self._pace, status_of(error) == 0
+        again, pace.alone = cut and pace.alone, cut or pace.alone
+        if pace.whole and not pace.split():
+            raise _Lost(error)
+        try:
+            reached = self._ask(end, error)
+        except _Lost:
+            if again:
+                pace.shrink(end - offset)
+            raise
+        if again and reached <= offset < self._size:
+            pace.shrink(end - offset)
+        return self._onward(offset, reached, end, failed=True)
+
+    def _onward(self, offset: int, reached: int | None, end: int, *, failed: bool = False) -> int | None:
+        if reached is not None and self._pace.is_stuck(offset, reached, end, failed=failed):
+            raise _Lost(ProtocolError("an upload that makes no progress", reference=self._reference))
+        return reached
 
     def _ask(self, sent: int, why: RegistryError) -> int:
-        """How far the session has come, asked of the registry."""
+        """How far the session has come, asked of the registry (R-074)."""
         try:
             with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as answer:
                 self._location = location_of(self._sender.origin, answer, current=self._location)
@@ -250,41 +251,36 @@ class Upload:
         # 0-0 is one byte, or none.
         if reached is None or reached == 1:
             raise _Lost(why)
-        return self._plausible(reached, sent)
+        reached = self._plausible(reached, sent)
+        self._sender.tell(Resumed(method="PATCH", url=redacted(self._location), offset=reached))
+        return reached
 
     def _plausible(self, reached: int, sent: int) -> int:
+        sent = min(sent, self._source.count)
         if reached > sent:
             raise ProtocolError(f"the registry has {reached} bytes, but was sent {sent}", reference=self._reference)
         if reached == 1 and sent > 1:
             raise _Lost(ProtocolError("the registry has one byte, or none", reference=self._reference))
         return reached
 
-    def _close(self, body: Body | None) -> None:
-        target = closing_target(self._location, self._digest)
-        try:
-            with self._send("PUT", target, success=(201, 204), body=body) as answer:
-                check_promise(answer.headers, self._digest, reference=self._reference)
-        except (Unavailable, ServerError, RateLimited) as error:
-            self._raise_source_failure()
-            if not self._present():
-                self._wait(error)
-                raise _Lost(error) from None
-        except RegistryError as error:
-            self._raise_source_failure()
-            if status_of(error) != 404:
-                raise
-            # An upload that an earlier try has closed is not known any more, either.
-            if not self._present():
-                raise _Lost(error) from None
-
-    def _wait(self, error: RegistryError) -> None:
-        """Leave a registry that refused for now the time that it asked for; too much, or too often, is an error."""
-        if status_of(error) not in REFUSED:
-            return
-        self._refusals += 1
-        if self._refusals > _PATIENCE.retries or not _PATIENCE.is_worthwhile(error, repeatable=True):
+    def _wait(self, error: RegistryError, method: str) -> None:
+        """Leave a registry that failed some time; too much, or too often, is an error."""
+        self._pace.failures += 1
+        failures, policy = self._pace.failures, self._sender.policy
+        seconds, left = policy.pause(failures, error, random.random()), remaining()
+        asked = error.retry_after if isinstance(error, TransportError) else None
+        if (
+            failures > policy.retries
+            or (asked is not None and asked > policy.patience)
+            or (left is not None and seconds >= left)
+        ):
             raise error
-        pause(_PATIENCE.pause(self._refusals, error, random.random()))
+        self._sender.tell(
+            Retry(method=method, url=redacted(self._location), attempt=failures, pause=seconds, reason=reason(error))
+        )
+        # What a busy registry asks for, the sender waits for with the next request.
+        if asked is None or cause_of(error) not in REFUSED:
+            pause(seconds)
 
     def _raise_source_failure(self) -> None:
         """What the source raised, however it was reported: that is no failure of the registry."""

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.files import FileReader
 from registry_adapters.layout.place import BLOBS, Place
+from registry_adapters.layout.staging import StagedFile
 from registry_core.content.source import PIECE, ByteReader, ByteSource
-from registry_core.content.verify import VerifyingReader
+from registry_core.content.verify import Verifier, VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import BlobNotFound, IntegrityError, LayoutError, during
+from registry_core.errors import (
+    BlobNotFound,
+    Cancelled,
+    DigestMismatch,
+    IntegrityError,
+    LayoutError,
+    ProtocolError,
+    SizeMismatch,
+    TransportError,
+    during,
+)
 from registry_core.scope import checkpoint
 
 __all__ = ["LayoutBlobs", "open_blob", "remove_blob", "store_blob"]
+
+# What is read again sooner than somebody could have noticed is not worth going on with.
+_SMALL: Final = 1 << 20
 
 
 class LayoutBlobs:
@@ -63,7 +78,10 @@ class LayoutBlobs:
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob; the first one makes the layout.
 
+        A larger one goes on where a killed process, or a source that could not be reached, stopped.
+
         Raises:
+            TransportError: The source could not be reached; what came is kept for the next attempt.
             DigestMismatch: The content hashes to something else; nothing is left behind.
             SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
             Unsupported: The digest's algorithm cannot be verified, or the place cannot be written.
@@ -176,13 +194,67 @@ def store_blob(
                 if before is not None:
                     before()
                 return
-        with shelf.staged() as file:
-            with VerifyingReader(source.open(), digest, size) as reader:
-                while data := reader.read(PIECE):
-                    file.write(data)
+        with shelf.continued(digest.encoded) if size > _SMALL else shelf.staged() as file:
+            _fill(file, digest, size, source)
             if before is not None:
                 before()
             file.commit(digest.encoded)
+
+
+def _fill(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
+    if file.size > size:
+        file.clear()
+    kept = file.size
+    try:
+        _complete(file, digest, size, source)
+    except Cancelled as error:
+        # Given up for a neighbour that could not be reached: it will be tried again together with it.
+        if _is_absence(error.__cause__):
+            file.keep()
+        raise
+    except (DigestMismatch, SizeMismatch, ProtocolError):
+        if not kept:
+            raise
+        # What was kept may be to blame, or the other side cannot begin in the middle: once without it.
+        file.clear()
+        _complete(file, digest, size, source)
+
+
+def _complete(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
+    verifier = Verifier(digest, size)
+    while data := file.read(PIECE):
+        checkpoint()
+        verifier.update(data)
+    if 0 < verifier.count == size:
+        return
+    with _kept_if_unreachable(file):
+        reader = source.open(verifier.count)
+    with reader:
+        checkpoint()
+        while data := _next(reader, file):
+            verifier.update(data)
+            file.write(data)
+            checkpoint()
+    verifier.finish()
+
+
+def _next(reader: ByteReader, file: StagedFile) -> bytes:
+    with _kept_if_unreachable(file):
+        return reader.read(PIECE)
+
+
+@contextmanager
+def _kept_if_unreachable(file: StagedFile) -> Iterator[None]:
+    try:
+        yield
+    except TransportError as error:
+        if _is_absence(error):
+            file.keep()
+        raise
+
+
+def _is_absence(error: BaseException | None) -> bool:
+    return isinstance(error, TransportError) and not isinstance(error, ProtocolError)
 
 
 def remove_blob(directory: Directory, digest: Digest) -> bool:

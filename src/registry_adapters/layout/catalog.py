@@ -6,10 +6,13 @@ import heapq
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
+from registry_adapters.layout.index_file import IndexFile
 from registry_adapters.layout.manifests import LayoutManifests
 from registry_adapters.layout.place import MARKER, RESERVED, Place
 from registry_core.domain.names import RepositoryName
@@ -18,6 +21,8 @@ from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
 
 __all__ = ["LayoutCatalog"]
+
+_REMEMBERED: Final = 4
 
 
 class LayoutCatalog:
@@ -42,6 +47,8 @@ class LayoutCatalog:
         self._registry = f"oci:{path}"
         # Made absolute now: the place must not move with the process's working directory.
         self._root = Root(Path(path).absolute(), fsync=fsync)
+        # By their bytes, not by their dates: a file is read each time, and decoded only if it has changed.
+        self._parse = lru_cache(maxsize=_REMEMBERED)(IndexFile.parse)
 
     @property
     def registry(self) -> str:
@@ -51,7 +58,7 @@ class LayoutCatalog:
     def repository(self, name: RepositoryName) -> Repository:
         """The repository in the directory of that name, whether it exists or not."""
         label = "/".join(part for part in (self._registry, name) if part)
-        place = Place(self._root, name)
+        place = Place(self._root, name, self._parse)
         return Repository(
             name=name,
             blobs=LayoutBlobs(self._root, place, label),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +16,23 @@ from types import TracebackType
 from typing import Self
 
 from registry_adapters.layout.files import FileReader, explained, kind_of
+from registry_adapters.layout.staging import (
+    CREATE,
+    PARTIAL,
+    PREFIX,
+    SAFE,
+    SUFFIX,
+    StagedFile,
+    claimed,
+    is_private,
+    partial_name,
+    temporary_name,
+)
 from registry_core.content.limits import read_all
 from registry_core.errors import LayoutError, Unavailable
+from registry_core.scope import checkpoint
 
-__all__ = ["Directory", "Root", "StagedFile"]
+__all__ = ["Directory", "Root"]
 
 _ANCHORED = (
     {os.open, os.stat, os.unlink, os.mkdir, os.rename, os.link} <= os.supports_dir_fd
@@ -28,15 +40,7 @@ _ANCHORED = (
     and hasattr(os, "O_DIRECTORY")
     and hasattr(os, "O_NOFOLLOW")
 )
-_SAFE = (
-    getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_PREFIX, _SUFFIX = ".ociport-", ".tmp"
-_READ = os.O_RDONLY | _SAFE
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
+_READ = os.O_RDONLY | SAFE
 
 
 class Root:
@@ -76,8 +80,8 @@ class Root:
     def mode(self, directory: Directory) -> int:
         """What the process's umask leaves of 0644; found by looking, since asking for the umask would change it."""
         if self._mode is None:
-            name = _temporary()
-            descriptor = os.open(directory.at(name), _CREATE, 0o644, dir_fd=directory.fd)
+            name = temporary_name()
+            descriptor = os.open(directory.at(name), CREATE, 0o644, dir_fd=directory.fd)
             try:
                 self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
             finally:
@@ -132,7 +136,7 @@ class Directory:
         """
         with explained(self.where(name)):
             try:
-                status = self._status(name)
+                status = self.status(name)
                 if not stat.S_ISDIR(status.st_mode):
                     raise LayoutError(f"{self.where(name)}: {kind_of(status.st_mode)} where a directory should be")
                 fd = None if self.fd is None else os.open(name, os.O_DIRECTORY | _READ, dir_fd=self.fd)
@@ -166,7 +170,7 @@ class Directory:
         """Whether a regular file of that name is here; never raises for what else stands there."""
         with explained(self.where(name)):
             try:
-                return stat.S_ISREG(self._status(name).st_mode)
+                return stat.S_ISREG(self.status(name).st_mode)
             except FileNotFoundError:
                 return False
 
@@ -174,7 +178,7 @@ class Directory:
         """Whether a directory of that name is here, and no link to one."""
         with explained(self.where(name)):
             try:
-                return stat.S_ISDIR(self._status(name).st_mode)
+                return stat.S_ISDIR(self.status(name).st_mode)
             except FileNotFoundError:
                 return False
 
@@ -186,7 +190,7 @@ class Directory:
         """
         with explained(self.where(name)):
             try:
-                self._regular(name, self._status(name))
+                self._regular(name, self.status(name))
                 descriptor = os.open(self.at(name), _READ, dir_fd=self.fd)
             except FileNotFoundError:
                 return None
@@ -219,14 +223,28 @@ class Directory:
     @contextmanager
     def staged(self) -> Iterator[StagedFile]:
         """A temporary file in this directory that becomes a file when it is committed, and vanishes otherwise."""
-        name = _temporary()
+        name = temporary_name()
         with explained(self.where(name)):
-            descriptor = os.open(self.at(name), _CREATE, 0o600, dir_fd=self.fd)
-        file = StagedFile(self, name, descriptor)
-        try:
+            descriptor = os.open(self.at(name), CREATE, 0o600, dir_fd=self.fd)
+        with StagedFile(self, name, descriptor) as file:
             yield file
-        finally:
-            file.discard()
+
+    @contextmanager
+    def continued(self, name: str) -> Iterator[StagedFile]:
+        """As ``staged``, going on with what was kept of an earlier attempt at a file, or was left by a killed one.
+
+        Only one at a time can do that; whoever comes second starts from nothing.
+
+        Args:
+            name: What the file will be called.
+        """
+        partial = partial_name(name)
+        descriptor = claimed(self, partial)
+        if descriptor is not None and not is_private(os.fstat(descriptor)):
+            os.close(descriptor)
+            descriptor = None
+        with self.staged() if descriptor is None else StagedFile(self, partial, descriptor) as file:
+            yield file
 
     def link(self, source: Directory, name: str, status: os.stat_result) -> bool:
         """Take over a file of another directory under the same name, without moving its bytes.
@@ -239,7 +257,7 @@ class Directory:
         Returns:
             Whether it is here now; ``False`` where the file system cannot do that.
         """
-        temporary = _temporary()
+        temporary = temporary_name()
         try:
             os.link(
                 source.at(name), self.at(temporary), src_dir_fd=source.fd, dst_dir_fd=self.fd, follow_symlinks=False
@@ -248,7 +266,7 @@ class Directory:
             return False
         try:
             with explained(self.where(name)):
-                if not os.path.samestat(self._status(temporary), status):
+                if not os.path.samestat(self.status(temporary), status):
                     return False
             self.move(temporary, name)
             return True
@@ -265,7 +283,7 @@ class Directory:
         """
         with explained(self.where(name)):
             with suppress(FileNotFoundError):
-                self._regular(name, self._status(name))
+                self._regular(name, self.status(name))
             os.replace(self.at(temporary), self.at(name), src_dir_fd=self.fd, dst_dir_fd=self.fd)
             self.sync()
 
@@ -277,93 +295,60 @@ class Directory:
         """
         with explained(self.where(name)):
             try:
-                self._regular(name, self._status(name))
+                self._regular(name, self.status(name))
                 os.unlink(self.at(name), dir_fd=self.fd)
             except FileNotFoundError:
                 return False
             self.sync()
         return True
 
-    def sweep(self, moment: float) -> None:
-        """Remove the temporary files that nobody has touched since a moment: whoever wrote them was killed.
+    def sweep(self, moment: float, *, partial: float) -> None:
+        """Remove the temporary files that nobody has touched for long: whoever wrote them was killed.
 
         Args:
-            moment: In seconds since the epoch, as files have it.
+            moment: Since when, in seconds since the epoch, as files have it.
+            partial: The same for those that somebody may go on with.
         """
-        with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
-            found = [entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)]
-        for name in found:
+        names = [entry.name for entry in self._entries() if entry.name.startswith(PREFIX)]
+        for name in names:
             # What another process removed meanwhile, or does not let us remove, is none of our business.
             with suppress(OSError):
-                status = self._status(name)
-                # A link to an old file is as young as its last change, not as its content.
-                if stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < moment:
+                if name.endswith(SUFFIX) and self._is_older(name, moment):
                     os.unlink(self.at(name), dir_fd=self.fd)
+                elif name.endswith(PARTIAL) and self._is_older(name, partial):
+                    self._forget(name, partial)
 
     def directories(self) -> list[str]:
         """The names of the directories in this one, links to directories not among them."""
-        with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in self._entries() if entry.is_dir(follow_symlinks=False)]
 
     def sync(self) -> None:
         """Have the disk know the names in this directory."""
         if self.root.fsync and self.fd is not None:
             os.fsync(self.fd)
 
-    def _status(self, name: str) -> os.stat_result:
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
+            for entry in entries:
+                checkpoint()
+                yield entry
+
+    def _forget(self, name: str, moment: float) -> None:
+        descriptor = claimed(self, name)
+        if descriptor is not None:
+            with StagedFile(self, name, descriptor) as file:
+                if not self._is_older(name, moment):
+                    file.keep()
+
+    def _is_older(self, name: str, moment: float) -> bool:
+        status = self.status(name)
+        # A link to an old file is as young as its last change, not as its content.
+        return stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < moment
+
+    def status(self, name: str) -> os.stat_result:
+        """What the system says about a name here, links not followed."""
         return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
 
     def _regular(self, name: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise LayoutError(f"{self.where(name)}: {kind_of(status.st_mode)} where a file should be")
-
-
-class StagedFile:
-    """A file that is being written under a temporary name; see ``Directory.staged``."""
-
-    def __init__(self, directory: Directory, name: str, descriptor: int) -> None:
-        self._directory = directory
-        self._name = name
-        self._descriptor: int | None = descriptor
-        self._committed = False
-
-    def write(self, data: bytes) -> None:
-        """Append some bytes."""
-        assert self._descriptor is not None
-        with explained(self._directory.where(self._name)):
-            view = memoryview(data)
-            while len(view):
-                view = view[os.write(self._descriptor, view) :]
-
-    def commit(self, name: str) -> None:
-        """Make it the file of that name, whole and at once.
-
-        Raises:
-            LayoutError: Something that is no regular file has that name.
-        """
-        assert self._descriptor is not None
-        directory = self._directory
-        with explained(directory.where(name)):
-            if hasattr(os, "fchmod"):
-                os.fchmod(self._descriptor, directory.root.mode(directory))
-            if directory.root.fsync:
-                os.fsync(self._descriptor)
-            self._close()
-            directory.move(self._name, name)
-        self._committed = True
-
-    def discard(self) -> None:
-        """Remove what was not committed."""
-        self._close()
-        if not self._committed:
-            with suppress(OSError):
-                os.unlink(self._directory.at(self._name), dir_fd=self._directory.fd)
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
-
-
-def _temporary() -> str:
-    return f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
+from registry_core.scope import checkpoint
 
 __all__ = ["FileReader", "explained", "kind_of"]
 
@@ -75,12 +76,16 @@ class FileReader:
 
         Raises:
             Unavailable: The disk failed.
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
         """
+        checkpoint()
         with explained(self._where):
             return self._file.read(size) or b""
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         """Fill a buffer; raises as ``read`` does."""
+        checkpoint()
         with explained(self._where):
             return self._file.readinto(buffer) or 0
 

@@ -176,7 +176,9 @@ class LayoutManifests:
         checkpoint()
         with during("", self._at(subject)):
             found = list(self._referrers(subject))
-        yield from selected(found, artifact_type)
+        for entry in selected(found, artifact_type):
+            checkpoint()
+            yield entry
 
     def _referrers(self, subject: Digest) -> Iterator[Descriptor]:
         with self._place.reading() as directory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
@@ -15,7 +15,7 @@ from registry_core.domain.names import RepositoryName
 from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
 from registry_core.scope import checkpoint, pause
 
-__all__ = ["BLOBS", "MARKER", "RESERVED", "Place"]
+__all__ = ["BLOBS", "MARKER", "RESERVED", "Parse", "Place"]
 
 MARKER: Final = "oci-layout"
 BLOBS: Final = "blobs"
@@ -28,9 +28,17 @@ _VERSION: Final = "1.0.0"
 _FRESH_MARKER: Final = wire.encode({"imageLayoutVersion": _VERSION})
 _MARKER_LIMIT: Final = 64 << 10
 _INDEX_LIMIT: Final = 32 << 20
+# Larger ones are not kept in memory.
+_MEMORABLE: Final = 4 << 20
 _POLL: Final = 0.01
 # Who writes touches his file all the time.
 _ABANDONED: Final = 3600.0
+# What can be continued is worth keeping for longer.
+_FORGOTTEN: Final = 7 * 24 * 3600.0
+
+
+# The content, and where it stands.
+Parse = Callable[[bytes, str], IndexFile]
 
 
 class Place:
@@ -39,10 +47,12 @@ class Place:
     Args:
         root: What it lies below.
         name: Of the repository: its path from the root.
+        parse: Decodes an ``index.json``; may remember what it did with the same bytes.
     """
 
-    def __init__(self, root: Root, name: RepositoryName) -> None:
+    def __init__(self, root: Root, name: RepositoryName, parse: Parse = IndexFile.parse) -> None:
         self._root = root
+        self._parse = parse
         self._parts = name.split("/") if name else []
 
     @contextmanager
@@ -126,7 +136,8 @@ class Place:
         content = directory.read(_INDEX, _INDEX_LIMIT)
         if content is None:
             raise LayoutError(f"{directory.where(_INDEX)}: missing")
-        return IndexFile.parse(content, directory.where(_INDEX))
+        parse = self._parse if len(content) <= _MEMORABLE else IndexFile.parse
+        return parse(content, directory.where(_INDEX))
 
     def write_index(self, directory: Directory, index: IndexFile) -> None:
         """Replace ``index.json``, and sweep up what killed writers left; to be called while it is locked.
@@ -138,7 +149,7 @@ class Place:
         if len(content) > _INDEX_LIMIT:
             raise TooLarge(f"{directory.where(_INDEX)} would have more than {_INDEX_LIMIT} bytes")
         directory.write(_INDEX, content)
-        _sweep(directory, time.time() - _ABANDONED)
+        _sweep(directory)
 
     @property
     def _is_reserved(self) -> bool:
@@ -153,10 +164,15 @@ class Place:
         return None if directory is None else stack.enter_context(directory)
 
 
-def _sweep(directory: Directory, moment: float) -> None:
+def _sweep(directory: Directory) -> None:
+    now = time.time()
+
+    def sweep(one: Directory) -> None:
+        one.sweep(now - _ABANDONED, partial=now - _FORGOTTEN)
+
     # The index is written: that somebody else's rubbish cannot be seen must not make a failure of it.
     with suppress(RegistryError):
-        directory.sweep(moment)
+        sweep(directory)
         blobs = directory.child(BLOBS)
         if blobs is None:
             return
@@ -165,7 +181,7 @@ def _sweep(directory: Directory, moment: float) -> None:
                 shelf = blobs.child(algorithm)
                 if shelf is not None:
                     with shelf:
-                        shelf.sweep(moment)
+                        sweep(shelf)
 
 
 def _is_layout(directory: Directory) -> bool:

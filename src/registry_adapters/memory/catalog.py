@@ -45,7 +45,10 @@ class MemoryCatalog(Catalog):
         checkpoint()
         with self._state.lock:
             names = self._state.names()
-        yield from (name for name in names if after is None or name > after)
+        for name in names:
+            if after is None or name > after:
+                checkpoint()
+                yield name
 
     def close(self) -> None:
         """Nothing: there are no handles to let go of, and the content stays readable."""

@@ -117,7 +117,10 @@ class MemoryManifests(ManifestStore):
         checkpoint()
         with self._state.lock:
             tags = sorted(self._contents().tags)
-        yield from (tag for tag in tags if after is None or tag > after)
+        for tag in tags:
+            if after is None or tag > after:
+                checkpoint()
+                yield tag
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
         """The manifests whose subject is that digest, ordered by their own digests."""
@@ -128,7 +131,9 @@ class MemoryManifests(ManifestStore):
             held = [contents.manifests[digest] for digest in sorted(digests)] if contents else []
         # Built anew from the bytes each time, so that no caller can change what the next one sees.
         fresh = (referrer(RawManifest(each.media_type, each.content, each.algorithm)) for each in held)
-        yield from selected((entry for entry in fresh if entry is not None), artifact_type)
+        for entry in selected((entry for entry in fresh if entry is not None), artifact_type):
+            checkpoint()
+            yield entry
 
     def _find(self, reference: Tag | Digest) -> tuple[Digest, RawManifest]:
         checkpoint()

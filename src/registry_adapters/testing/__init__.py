@@ -1,1 +1,42 @@
-"""For applications' own tests: registries that fail on demand, and pytest fixtures for them (extra ``testing``)."""
+"""For applications' own tests: registries that fail on demand, and pytest fixtures for them (extra ``testing``).
+
+Each name is imported when it is first used, so that a test run that uses none of them does not pay.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from registry_adapters.testing import faults
+    from registry_adapters.testing.app import FaultyApp
+    from registry_adapters.testing.fault import Fault
+    from registry_adapters.testing.journal import Entry, Journal
+    from registry_adapters.testing.server import FaultyRegistry, faulty_registry
+
+__all__ = ["Entry", "Fault", "FaultyApp", "FaultyRegistry", "Journal", "faults", "faulty_registry"]
+
+_HOMES: Final = MappingProxyType(
+    {
+        "Entry": "registry_adapters.testing.journal",
+        "Fault": "registry_adapters.testing.fault",
+        "FaultyApp": "registry_adapters.testing.app",
+        "FaultyRegistry": "registry_adapters.testing.server",
+        "Journal": "registry_adapters.testing.journal",
+        "faulty_registry": "registry_adapters.testing.server",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    if name == "faults":
+        return import_module("registry_adapters.testing.faults")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
+import struct
 import time
 import weakref
 from contextlib import suppress
@@ -13,7 +15,9 @@ from wsgiref.types import WSGIApplication
 
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.ssl.builtin import BuiltinSSLAdapter
-from cheroot.wsgi import Server
+from cheroot.wsgi import Gateway_10, Server
+
+from registry_adapters.wsgi.connection import CONNECTION
 
 __all__ = ["Listener"]
 
@@ -49,12 +53,24 @@ class _Request(HTTPRequest):
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
     unread = False
+    broken = False
 
     def __init__(self, server: Any, sock: Any, makefile: Any) -> None:
         super().__init__(server, sock, makefile)
         server.sockets.add(sock)
+        self.number = next(server.numbers)
+
+    def reset(self) -> None:
+        if not self.broken:
+            self.broken = True
+            # Not to linger, not even for what is still to be sent, is what makes it a reset.
+            socket.socket.setsockopt(self.socket, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.close(self.socket.detach())
 
     def close(self) -> None:
+        if self.broken:
+            self.rfile.close()
+            return
         if self.unread and self.server.ready:
             with suppress(OSError):
                 self._linger()
@@ -71,6 +87,38 @@ class _Connection(HTTPConnection):
             if not data:
                 break
             left -= len(data)
+
+
+class _Exchange:
+    """The ``Connection`` of one request."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    @property
+    def number(self) -> int:
+        return int(self._request.conn.number)
+
+    def send_head(self) -> None:
+        self._request.ensure_headers_sent()
+
+    def send(self, data: bytes) -> None:
+        self._request.conn.wfile.write(data)
+
+    def hang_up(self) -> None:
+        self._request.sent_headers = True
+        self._request.chunked_write = False
+        self._request.close_connection = True
+
+    def reset(self) -> None:
+        self.hang_up()
+        self._request.conn.reset()
+
+
+class _Gateway(Gateway_10):
+    def __init__(self, request: Any) -> None:
+        super().__init__(request)
+        self.env[CONNECTION] = _Exchange(request)
 
 
 class Listener(Server):
@@ -111,6 +159,8 @@ class Listener(Server):
             timeout=30,
             shutdown_timeout=0,
         )
+        self.gateway = _Gateway
+        self.numbers = itertools.count(1)
         self.max_request_header_size = 64 << 10
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         if tls is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from wsgiref.types import WSGIApplication
 
 from registry_adapters.wsgi.app import RegistryApp
 from registry_adapters.wsgi.guard import Guard
@@ -52,6 +53,7 @@ def registry_server(
     chunk_min_length: int | None = None,
     root_name: str = "",
     threads: int = 16,
+    wrap: Callable[[WSGIApplication], WSGIApplication] | None = None,
 ) -> Iterator[RegistryServer]:
     """A catalog as a registry, listening when the block begins and gone when it ends.
 
@@ -71,6 +73,7 @@ def registry_server(
         chunk_min_length: See ``RegistryApp``.
         root_name: See ``RegistryApp``.
         threads: How many requests are answered at once.
+        wrap: Puts a WSGI middleware around the application.
 
     Raises:
         ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
@@ -78,7 +81,7 @@ def registry_server(
     try:
         from registry_adapters.wsgi.listener import Listener
     except ImportError as error:
-        raise ConfigError(f"serving needs the extra ociport[serve]: {error}") from error
+        raise ConfigError(f"serving needs the extra ociport[serve] or ociport[testing]: {error}") from error
 
     app = RegistryApp(
         catalog,
@@ -92,7 +95,8 @@ def registry_server(
         root_name=root_name,
     )
     try:
-        listener = Listener(app, host=host, port=port, tls=tls, threads=threads)
+        outermost = app if wrap is None else wrap(app)
+        listener = Listener(outermost, host=host, port=port, tls=tls, threads=threads)
         listener.prepare()
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error

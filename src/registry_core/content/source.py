@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, runtime_checkable
 
+from registry_core.scope import checkpoint
+
 __all__ = ["PIECE", "ByteReader", "ByteSource", "BytesSource", "FileSource", "OpenerSource", "StreamReader"]
 
 # Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
@@ -53,12 +55,18 @@ class StreamReader:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
+        """Up to ``size`` bytes.
+
+        Raises:
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
+        """
+        checkpoint()
         return self._stream.read(size)
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer."""
-        data = self._stream.read(len(buffer))
+        """Fill a buffer; raises as ``read`` does."""
+        data = self.read(len(buffer))
         memoryview(buffer)[: len(data)] = data
         return len(data)
 

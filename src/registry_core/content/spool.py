@@ -85,6 +85,7 @@ class _SpoolReader:
             raise ValueError("read of a closed reader")
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE), b""))
+        checkpoint()
         data = self._spool.at(self._position, min(size, max(0, self._spool.size - self._position)))
         self._position += len(data)
         return data

@@ -63,12 +63,21 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange with a token server, to be carried out by the HTTP session. It may hold secrets."""
+    """One exchange with a token server, to be carried out by the HTTP session. It may hold secrets.
+
+    Args:
+        method: The HTTP method.
+        url: Where to.
+        headers: What to send with it, authorisation included.
+        body: What to send, if anything.
+        scopes: What the token is to allow, for those who watch.
+    """
 
     method: str
     url: str
     headers: dict[str, str] = {}
     body: bytes | None = None
+    scopes: tuple[Scope, ...] = ()
 
     def __repr__(self) -> str:
         """Without headers, body and query."""
@@ -77,6 +86,9 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """As little as ``repr``."""
         return [("method", self.method), ("url", self.url.partition("?")[0])]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("TokenRequest may hold a secret and is not pickled")
 
 
 class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +104,9 @@ class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """As little as ``repr``."""
         return [("status", self.status)]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("TokenReply may hold a secret and is not pickled")
 
 
 class _Secret(msgspec.Struct, frozen=True):

@@ -1,13 +1,14 @@
 """Origins: to whom a request goes, and whom a registry may send us to (R-030 to R-037, R-041, R-042, R-046).
 
 Credentials belong to one origin: scheme, host and port. Every URL that a registry chooses (a redirect, an upload
-location, a link, a token realm) is resolved and judged here, and nowhere else.
+location, a link, a token realm) is taken apart here, and judged in ``errands``.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from enum import Enum
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -15,16 +16,32 @@ import msgspec
 
 from registry_core.errors import InvalidName, ProtocolError
 
-__all__ = ["Origin", "check_followable", "redacted", "resolve"]
+__all__ = ["Origin", "Zone", "redacted", "resolve"]
 
 _PORTS: Final = {"http": 80, "https": 443}
-_HOST = re.compile(
+_HOST: Final = re.compile(
     r"(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
     r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 # ``127.1``, ``0x7f.1`` and ``2130706433``: resolvers take them for addresses, so they are no names (R-046).
-_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
+
+_NOWHERE: Final = ipaddress.ip_network("0.0.0.0/8")
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_COMPATIBLE: Final = ipaddress.ip_network("::/96")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Zone(Enum):
+    """From where an address can be reached; names are taken to be public, but for ``localhost``."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    LINK_LOCAL = "link-local"
+    LOOPBACK = "loopback"
+    NOWHERE = "unspecified, multicast or reserved"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -89,15 +106,24 @@ class Origin(msgspec.Struct, frozen=True):
         return address is not None and address.is_loopback
 
     @property
+    def zone(self) -> Zone:
+        """From where it can be reached, as far as the text tells: names are not looked up (R-046)."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return Zone.LOOPBACK
+        address = _address(self.host)
+        if address is None:
+            return Zone.PUBLIC
+        carried = _carried(address)
+        zone = _zone(address) if carried is None else _zone(carried)
+        return Zone.PRIVATE if zone is Zone.PUBLIC and not address.is_global else zone
+
+    @property
     def is_internal(self) -> bool:
         """Whether it is an address literal, or ``localhost``, that no public registry should send anyone to (R-046).
 
         Names are not looked up: a public name that leads to a private address is not noticed.
         """
-        if self.is_loopback:
-            return True
-        address = _address(self.host)
-        return address is not None and not address.is_global
+        return self.zone is not Zone.PUBLIC
 
     def __str__(self) -> str:
         """``scheme://host[:port]``."""
@@ -122,27 +148,6 @@ def resolve(base: str, target: str) -> str:
     return url
 
 
-def check_followable(home: Origin, url: str) -> Origin:
-    """Whether a URL chosen by the registry at ``home`` may be visited at all; says nothing about credentials.
-
-    Args:
-        home: The registry's own origin.
-        url: Absolute, as ``resolve`` returns it.
-
-    Returns:
-        The URL's origin: credentials go there only if it equals ``home``.
-
-    Raises:
-        ProtocolError: From https down to http (R-041), or from a public registry to an internal address (R-046).
-    """
-    target = Origin.of_url(url)
-    if home.scheme == "https" and target.scheme == "http":
-        raise ProtocolError(f"refused to go from https to http: {redacted(url)}")
-    if target.is_internal and not home.is_internal and target != home:
-        raise ProtocolError(f"refused to go from a public registry to an internal address: {redacted(url)}")
-    return target
-
-
 def redacted(url: str) -> str:
     """A URL fit for messages: without user information, query values and fragment (R-043)."""
     try:
@@ -155,10 +160,36 @@ def redacted(url: str) -> str:
     return "".join(char if char.isprintable() else "�" for char in text[:500])
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(host: str) -> _Address | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _carried(address: _Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that gateways make of one of IPv6: NAT64, 6to4 and the old compatible form."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.sixtofour is not None:
+        return address.sixtofour
+    # "::" and "::1" are of IPv6 itself.
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+def _zone(address: _Address) -> Zone:
+    if address.is_loopback:
+        return Zone.LOOPBACK
+    if address.is_link_local:
+        return Zone.LINK_LOCAL
+    if isinstance(address, ipaddress.IPv4Address) and (address in _NOWHERE or address.is_reserved):
+        return Zone.NOWHERE
+    if address.is_unspecified or address.is_multicast:
+        return Zone.NOWHERE
+    if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return Zone.PRIVATE
+    return Zone.PUBLIC if address.is_global else Zone.PRIVATE

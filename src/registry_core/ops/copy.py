@@ -24,6 +24,7 @@ from registry_core.errors import (
     during,
 )
 from registry_core.ops.graph import fetch, is_child_manifest, walk
+from registry_core.ops.progress import ProgressSource
 from registry_core.ops.workers import Workers
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event, Observer
 from registry_core.ports.repository import Repository
@@ -56,7 +57,8 @@ def copy(
         target: Where to write.
         reference: The manifest by tag or digest, or the manifest itself if it is at hand.
         tags: Tags to point at it in the target; with none it is stored by its digest alone.
-        observer: Told of each blob that is moved, mounted or skipped, from the threads that do it.
+        observer: Told of each blob that is moved, mounted or skipped, and how far it has come, from the threads that
+            do it. What it raises ends the copy.
         jobs: How many blobs move at a time.
 
     Returns:
@@ -220,6 +222,9 @@ class _Copy:
         content: ByteSource = (
             OpenerSource(lambda start: self._open(part, origin, start)) if embedded is None else BytesSource(embedded)
         )
+        progress = None
+        if self._observer is not None:
+            content = progress = ProgressSource(content, part.digest, part.size, self._observer)
         with during(self._operation, self._target.at(part.digest)):
             try:
                 self._target.blobs.put(part.digest, part.size, content)
@@ -228,6 +233,8 @@ class _Copy:
                 if error.transport is None:
                     error.reference, error.operation = origin, self._operation
                 raise
+        if progress is not None:
+            progress.finish()
         self._tell(BlobCopied(digest=part.digest, size=part.size))
 
     def _open(self, part: Descriptor, origin: str, start: int) -> ByteReader:

@@ -193,15 +193,24 @@ class Index(Identified):
         repository: Where its manifests are.
         manifest: Its bytes.
         reference: How it was asked for, for messages; by its digest if not given.
+        default_platform: What it is resolved to where no platform is asked for; the host's own if not given.
 
     Raises:
         NotAnIndex: The manifest is of another kind.
         InvalidDocument: It is malformed.
     """
 
-    def __init__(self, repository: Repository, manifest: RawManifest, *, reference: str = "") -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        manifest: RawManifest,
+        *,
+        reference: str = "",
+        default_platform: Platform | None = None,
+    ) -> None:
         with during("", reference or repository.at(manifest.digest)):
             self._view = manifest.index
+        self._default_platform = default_platform
         self.repository = repository
         self.document = manifest
         self.reference = reference or repository.at(manifest.digest)
@@ -221,7 +230,7 @@ class Index(Identified):
         return self._view
 
     def image(self, platform: Platform | str | None = None) -> Image:
-        """The image that fits a platform best; that of the host where none is named.
+        """The image that fits a platform best; the default platform, where none is named.
 
         Raises:
             InvalidName: The text is not a platform.
@@ -230,7 +239,7 @@ class Index(Identified):
         """
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
         with during("", self.reference):
-            choice = select(self.repository, self.document, wanted)
+            choice = select(self.repository, self.document, wanted, default=self._default_platform)
         return Image(self.repository, choice.manifest, platform=choice.platform)
 
     def images(self) -> Iterator[Image]:

@@ -33,10 +33,8 @@ def tags_of(repository: Repository, limit: int | None, last: str | None, *, oper
     with during(operation, reference):
         count = _count(limit)
         after = None if last is None else Tag(last)
-        if count == 0:
-            return iter(())
-        tags = repository.manifests.tags(after=after, page_size=count)
-        return _framed(operation, reference, map(str, islice(tags, count)))
+        tags = repository.manifests.tags(after=after, page_size=_page(count))
+        return _framed(operation, reference, map(str, tags), count)
 
 
 def repositories_below(
@@ -60,19 +58,24 @@ def repositories_below(
         count = _count(limit)
         # What lies below a name sorts behind it, in ASCII order and by path components alike.
         after = (base or None) if last is None else base / RepositoryName(last)
-        if count == 0:
-            return iter(())
-        names = catalog.repositories(after=after, page_size=count)
+        names = catalog.repositories(after=after, page_size=_page(count))
         below = (str(name) for name in (full.below(base) for full in names) if name)
-        return _framed(operation, reference, islice(below, count))
+        return _framed(operation, reference, below, count)
 
 
-def _framed(operation: str, reference: str, items: Iterator[_Item]) -> Iterator[_Item]:
+def _framed(operation: str, reference: str, items: Iterator[_Item], count: int | None) -> Iterator[_Item]:
     with during(operation, reference):
         checkpoint()
-        for item in items:
+        if count == 0:
+            # Nothing of what is missing is not the same as nothing at all: whoever asks for nothing is told as well.
+            next(items, None)
+        for item in islice(items, count):
             yield item
             checkpoint()
+
+
+def _page(count: int | None) -> int | None:
+    return 1 if count == 0 else count
 
 
 def _count(limit: int | None) -> int | None:

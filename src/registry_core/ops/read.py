@@ -7,12 +7,14 @@ import os
 from io import FileIO
 from pathlib import Path
 
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource, FileSource
+from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource, FileSource, OpenerSource
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
 from registry_core.errors import InvalidDigest, during
+from registry_core.ops.progress import ProgressSource
+from registry_core.ports.observer import Observer
 from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
 
@@ -55,7 +57,14 @@ def verified(repository: Repository, digest: Digest, size: int | None = None) ->
         return VerifyingReader(repository.blobs.open(digest), digest, size, reference=reference)
 
 
-def save_blob(repository: Repository, digest: Digest, path: str | os.PathLike[str], *, size: int | None = None) -> None:
+def save_blob(
+    repository: Repository,
+    digest: Digest,
+    path: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    observer: Observer | None = None,
+) -> None:
     """Write a blob to a file: complete and verified, or not at all (R-006).
 
     What the path held before is replaced at once; until then, and on any failure, it stays.
@@ -65,6 +74,7 @@ def save_blob(repository: Repository, digest: Digest, path: str | os.PathLike[st
         digest: Which one.
         path: The file; its directory must exist.
         size: How long the blob must be, where that is known.
+        observer: Told how far it has come; where the size is not known, the backend is asked for it.
 
     Raises:
         BlobNotFound: It is not in this repository.
@@ -75,7 +85,7 @@ def save_blob(repository: Repository, digest: Digest, path: str | os.PathLike[st
     """
     digest = _parsed(digest)
     target = Path(path)
-    with during("save_blob", repository.at(digest)), verified(repository, digest, size) as reader:
+    with during("save_blob", repository.at(digest)), _told(repository, digest, size, observer) as reader:
         file, temporary = _temporary(target)
         try:
             with file:
@@ -91,7 +101,11 @@ def save_blob(repository: Repository, digest: Digest, path: str | os.PathLike[st
 
 
 def push_blob(
-    repository: Repository, content: bytes | Path | ByteSource, *, media_type: str = OCTET_STREAM
+    repository: Repository,
+    content: bytes | Path | ByteSource,
+    *,
+    media_type: str = OCTET_STREAM,
+    observer: Observer | None = None,
 ) -> Descriptor:
     """Store content as a blob, under its sha256.
 
@@ -101,6 +115,7 @@ def push_blob(
         repository: Where to.
         content: Bytes, a file, or anything that can be opened again and again.
         media_type: What the descriptor should call it.
+        observer: Told how far it has come while it is stored.
 
     Returns:
         The descriptor to refer to it by.
@@ -112,8 +127,13 @@ def push_blob(
     source = source_of(content)
     with during("push_blob", str(repository)):
         descriptor = identify(source, media_type)
+        progress = None
+        if observer is not None:
+            source = progress = ProgressSource(source, descriptor.digest, descriptor.size, observer)
         with during("push_blob", repository.at(descriptor.digest)):
             repository.blobs.put(descriptor.digest, descriptor.size, source)
+        if progress is not None:
+            progress.finish()
     return descriptor
 
 
@@ -138,6 +158,14 @@ def identify(source: ByteSource, media_type: str = OCTET_STREAM) -> Descriptor:
             hasher.update(data)
             size += len(data)
     return Descriptor(media_type=media_type, digest=Digest(f"sha256:{hasher.hexdigest()}"), size=size)
+
+
+def _told(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:
+    if observer is None:
+        return verified(repository, digest, size)
+    total = repository.blobs.stat(digest) if size is None else size
+    source = OpenerSource(lambda _: verified(repository, digest, size))
+    return ProgressSource(source, digest, total, observer).open()
 
 
 def _parsed(digest: Digest) -> Digest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from typing import Final
 
 from registry_core.content.source import ByteReader, ByteSource, OpenerSource
 from registry_core.content.spool import Spool
@@ -20,10 +21,12 @@ from registry_core.ports.repository import Repository
 
 __all__ = ["StagedBlobs", "StagedManifests", "stage", "staged_repository"]
 
+_NAME: Final = RepositoryName("staged")
+
 
 def staged_repository() -> Repository:
     """An empty repository in memory, large blobs in temporary files; for builders and tests to fill."""
-    return Repository(RepositoryName("staged"), StagedBlobs(), StagedManifests())
+    return Repository(_NAME, StagedBlobs(), StagedManifests())
 
 
 def stage(blobs: StagedBlobs, origin: Repository, part: Descriptor) -> None:
@@ -62,13 +65,13 @@ class StagedBlobs(BlobStore):
         """Remove a blob."""
         with self._lock:
             if self._blobs.pop(digest, None) is None:
-                raise BlobNotFound("no such blob", reference=str(digest))
+                raise BlobNotFound("no such blob", reference=_at(digest))
 
     def _held(self, digest: Digest) -> tuple[int, ByteSource]:
         with self._lock:
             held = self._blobs.get(digest)
         if held is None:
-            raise BlobNotFound("no such blob", reference=str(digest))
+            raise BlobNotFound("no such blob", reference=_at(digest))
         return held
 
 
@@ -90,7 +93,7 @@ class StagedManifests(ManifestStore):
             digest = reference if isinstance(reference, Digest) else self._tags.get(reference)
             held = None if digest is None else self._manifests.get(digest)
         if held is None:
-            raise ImageNotFound("no such manifest", reference=str(reference))
+            raise ImageNotFound("no such manifest", reference=_at(reference))
         return held
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
@@ -105,13 +108,13 @@ class StagedManifests(ManifestStore):
         """Remove a tag."""
         with self._lock:
             if self._tags.pop(tag, None) is None:
-                raise ImageNotFound("no such tag", reference=tag)
+                raise ImageNotFound("no such tag", reference=_at(tag))
 
     def delete(self, digest: Digest) -> None:
         """Remove a manifest that is here, and its tags."""
         with self._lock:
             if self._manifests.pop(digest, None) is None:
-                raise ImageNotFound("no such manifest", reference=str(digest))
+                raise ImageNotFound("no such manifest", reference=_at(digest))
             self._tags = {tag: target for tag, target in self._tags.items() if target != digest}
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
@@ -130,3 +133,7 @@ class StagedManifests(ManifestStore):
             if (entry := referrer(raw)) is not None
         )
         return selected(mine, artifact_type)
+
+
+def _at(reference: Tag | Digest) -> str:
+    return f"{_NAME}{'@' if isinstance(reference, Digest) else ':'}{reference}"

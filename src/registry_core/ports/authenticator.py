@@ -36,7 +36,8 @@ class Authenticator(Protocol):
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """Answer a 401: yields what to ask a token server, receives its answers, returns the ``Authorization`` value.
 
-        Whoever drives it must exhaust or close it: other threads that need the same token may be waiting.
+        Whoever drives it must exhaust or close it, and throw into it the error that a request ended with: other threads
+        that need the same token may be waiting, and learn how it went.
 
         Args:
             registry: Who challenged.
@@ -48,6 +49,8 @@ class Authenticator(Protocol):
             The value to repeat the request with, or ``None`` where there is no answer to give.
 
         Raises:
-            Unauthorized: The token server refused.
+            Unauthorized: The token server refused, or no scheme is on offer that can be answered at all.
+            Forbidden: The token server knows who asks, and refused.
+            TransportError: What a request ended with.
             ProtocolError: Its realm is one that no credentials may go to (R-035), or its answer makes no sense (R-039).
         """

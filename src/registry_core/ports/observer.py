@@ -18,6 +18,7 @@ __all__ = [
     "Event",
     "Exchange",
     "Observer",
+    "Observers",
     "Resumed",
     "Retry",
     "Throttled",
@@ -167,3 +168,23 @@ class Observer(Protocol):
     @abstractmethod
     def on(self, event: Event) -> None:
         """Take notice of an event."""
+
+
+class Observers(Observer):
+    """Several observers as one.
+
+    Args:
+        *observers: Told in this order.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on(self, event: Event) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on(event)
+
+    def __repr__(self) -> str:
+        """Who is told."""
+        return f"Observers({', '.join(map(repr, self._observers))})"

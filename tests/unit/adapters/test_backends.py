@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import pytest
 
 from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.backends import open_http
+from registry_adapters.http import Middleware, Outgoing, Send
 from registry_adapters.http.exchange import Answer, Body, Headers
 from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.wsgi import registry_server
 from registry_core.content.source import BytesSource
 from registry_core.domain.access import Basic, Credential, RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import ConfigError, InvalidName, Unauthorized
+from registry_core.errors import ConfigError, Forbidden, InvalidName, Unauthorized
+from registry_core.ops.build import ImageBuilder
 from registry_core.ports.keychain import Keychain
+from registry_core.ports.observer import Event, Observer
 
 HUB_CHALLENGE = Headers([("WWW-Authenticate", 'Basic realm="hub"')])
 
@@ -98,6 +104,53 @@ def test_a_path_that_is_no_repository_is_an_invalid_name() -> None:
         open_client("registry.example.com/Org/app:v1")
 
 
+class Seen(Observer):
+    """Keeps the kinds of events."""
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+
+    def on(self, event: Event) -> None:
+        self.kinds.add(type(event).__name__)
+
+
+IMAGE = ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build()
+
+
+class TestWatching:
+    @pytest.mark.parametrize("scheme", ["memory:", "oci:", "http:"])
+    def test_one_observer_sees_what_a_client_moves_over_any_backend(self, scheme: str, tmp_path: Path) -> None:
+        seen = Seen()
+
+        with registry_server(MemoryCatalog()) as server:
+            url = {"memory:": "memory:", "oci:": f"oci:{tmp_path}", "http:": server.url}[scheme]
+            with open_client(url, observer=seen) as client:
+                client.with_segment("app").push_image("v1", IMAGE)
+
+        assert "BlobCopied" in seen.kinds
+        assert ("Exchange" in seen.kinds) is (scheme == "http:")
+
+    def test_middleware_wraps_each_exchange_of_http_the_first_outermost(self) -> None:
+        told: list[str] = []
+
+        def named(name: str) -> Middleware:
+            def note(request: Outgoing, send: Send) -> Answer:
+                told.append(name)
+                return send(request)
+
+            return note
+
+        with registry_server(MemoryCatalog()) as server:
+            with open_client(server.url, middleware=[named("first"), named("second")]) as client:
+                client.with_segment("app").image_exists("v1")
+
+        assert told == ["first", "second"]
+
+    def test_a_catalog_that_tells_nothing_takes_no_observer(self) -> None:
+        with pytest.raises(TypeError, match="observer"):
+            open_catalog("memory:", observer=Seen())
+
+
 def test_a_client_keeps_its_default_platform() -> None:
     with pytest.raises(InvalidName):
         open_client("memory:", default_platform="not a platform/at/all/x/y")
@@ -153,6 +206,28 @@ def test_query_and_fragment_are_refused(url: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+def test_closing_ends_connections_even_while_an_error_of_one_is_kept() -> None:
+    def answer_once(listener: socket.socket) -> bytes:
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(10)
+            while not peer.recv(1 << 16).endswith(b"\r\n\r\n"):
+                continue
+            peer.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+            return peer.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(answer_once, listener)
+        client = open_client(f"http://127.0.0.1:{listener.getsockname()[1]}/app")
+        with pytest.raises(Forbidden) as caught:
+            client.get_manifest("v1")
+
+        client.close()
+
+        assert rest.result(20) == b""
+        assert caught.value.__traceback__ is not None
+
+
 @pytest.mark.parametrize(
     ("url", "plain"), [("https://registry.example.com", True), ("http://registry.example.com", False)]
 )
@@ -201,6 +276,9 @@ from registry_adapters.memory import MemoryCatalog
 def open_mine(url, *, auth=None, colour="red"):
     return MemoryCatalog(f"{url}#{colour}")
 
+def open_watched(url, *, auth=None, observer=None):
+    return MemoryCatalog(f"{url}#{observer}")
+
 def open_nothing(url, *, auth=None):
     return object()
 """
@@ -216,6 +294,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "entry_points.txt").write_text(
         "[ociport.backends]\n"
         "mine = mine_backend:open_mine\n"
+        "watched = mine_backend:open_watched\n"
         "nothing = mine_backend:open_nothing\n"
         "broken = mine_backend:absent\n"
         "memory = mine_backend:open_mine\n"
@@ -234,6 +313,12 @@ class TestThirdParty:
 
         assert client.registry.startswith("mine:place#red")
         client.close()
+
+    def test_one_that_can_tell_is_given_the_observer_and_any_other_is_not(self) -> None:
+        seen = Seen()
+
+        assert open_client("watched:place", observer=seen).registry == f"watched:place#{seen}"
+        assert open_client("mine:place", observer=seen).registry == "mine:place#red"
 
     def test_a_setting_that_it_does_not_know_is_a_type_error(self) -> None:
         with pytest.raises(TypeError, match="taste"):

@@ -12,11 +12,15 @@ from dependency_injector import containers, providers
 
 from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog
 from registry_adapters.container import RegistryContainer, close, configured, validated
+from registry_adapters.http import Answer, Outgoing, Send
 from registry_adapters.keychains import StaticKeychain
+from registry_adapters.wsgi import registry_server
 from registry_core.client import RegistryClient
 from registry_core.domain.access import Basic
 from registry_core.errors import ConfigError
+from registry_core.ops.build import ImageBuilder
 from registry_core.ports.catalog import Catalog
+from registry_core.ports.observer import Event, Observer
 
 MEMORY: dict[str, Any] = {"backend": "memory"}
 HTTP: dict[str, Any] = {"backend": "http", "http": {"registry": "registry.example.com"}}
@@ -108,6 +112,31 @@ class TestConfiguration:
         assert (settings.http.plain_http, settings.http.tls_verify) == (True, False)
         assert (settings.http.read_timeout, settings.http.retries) == (2.5, 1)
 
+    def test_every_setting_of_http_can_come_from_the_environment(self) -> None:
+        text = {
+            "trust_system": "true",
+            "certs_dir": "/etc/certs.d",
+            "tls_minimum": "1.3",
+            "requests_per_second": "2.5",
+            "max_connections": "4",
+            "path_prefix": "/registry",
+            "chunk_size": "1048576",
+        }
+
+        settings = validated({"backend": "http", "http": {"registry": "r", **text}})
+
+        assert settings.http is not None
+        assert (settings.http.trust_system, settings.http.certs_dir) == (True, "/etc/certs.d")
+        assert (settings.http.tls_minimum, settings.http.requests_per_second) == ("1.3", 2.5)
+        assert (settings.http.max_connections, settings.http.path_prefix) == (4, "/registry")
+        assert settings.http.chunk_size == 1 << 20
+
+    def test_a_limit_that_is_null_in_the_environment_is_none(self) -> None:
+        settings = validated({"backend": "http", "http": {"registry": "r", "requests_per_second": "null"}})
+
+        assert settings.http is not None
+        assert settings.http.requests_per_second is None
+
     def test_a_mistake_does_not_repeat_the_proxys_password(self) -> None:
         """R-043."""
         mapping = {"backend": "http", "http": {"registry": "r", "proxy": "ftp://user:hunter2@proxy"}}
@@ -184,6 +213,38 @@ class TestOverriding:
         with container.keychain.override(providers.Object(Basic("user", "word"))):
             assert container.catalog().registry == "registry.example.com"
         close(container)
+
+
+class TestWatching:
+    def test_the_hosts_observer_sees_what_clients_move(self) -> None:
+        kinds: list[str] = []
+
+        class Seen(Observer):
+            def on(self, event: Event) -> None:
+                kinds.append(type(event).__name__)
+
+        container = configured(MEMORY)
+        container.observer.override(providers.Object(Seen()))
+        client = container.client().with_segment("app")
+        client.push_image("v1", ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build())
+
+        assert "BlobCopied" in kinds
+
+    def test_the_hosts_middleware_wraps_each_exchange(self) -> None:
+        methods: list[str] = []
+
+        def note(request: Outgoing, send: Send) -> Answer:
+            methods.append(request.method)
+            return send(request)
+
+        with registry_server(MemoryCatalog()) as server:
+            container = configured({"backend": "http", "http": {"registry": server.host, "plain_http": True}})
+            container.middleware.override(providers.Object((note,)))
+
+            exists = container.client().with_segment("app").image_exists("v1")
+            close(container)
+
+        assert (exists, methods) == (False, ["HEAD"])
 
 
 class TestEmbedding:

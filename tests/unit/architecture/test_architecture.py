@@ -14,12 +14,14 @@ FLOORS = ["testing", "client", "ops", "ports", "content", "domain", "scope", "er
 SIBLINGS = {"http", "layout", "memory", "wsgi", "auth", "keychains", "telemetry"}
 # One owner for each outside package.
 OWNERS = {
-    "urllib3": {"registry_adapters.http.transport"},
+    "urllib3": {"registry_adapters.http.transport", "registry_adapters.http.connections"},
     "dependency_injector": {"registry_adapters.container"},
     "json": {"registry_core.domain.wire", "registry_core.testing.contract.odd_json"},
     "cheroot": {"registry_adapters.wsgi.listener"},
-    "filelock": {"registry_adapters.layout.place"},
-    "tenacity": {"registry_adapters.http.retry", "registry_adapters.http.session"},
+    "opentelemetry": {"registry_adapters.telemetry.otel"},
+    "filelock": {"registry_adapters.layout.place", "registry_adapters.keychains.files"},
+    "subprocess": {"registry_adapters.keychains.processes"},
+    "tenacity": {"registry_adapters.http.attempts"},
     "ssl": {"registry_adapters.http.tls", "registry_adapters.http.sockets", "registry_adapters.http.transport"},
 }
 NOT_IN_CORE = {
@@ -109,7 +111,7 @@ def test_pytest_is_imported_by_the_shipped_suite_only() -> None:
     users = {module for module in MODULES if any(name.split(".")[0] == "pytest" for name in _imports(module))}
 
     assert users
-    assert all(user.startswith("registry_core.testing") for user in users)
+    assert all(user.startswith("registry_core.testing") or user == "registry_adapters.testing.plugin" for user in users)
 
 
 def test_there_are_no_circles() -> None:

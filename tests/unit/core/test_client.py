@@ -32,6 +32,7 @@ from registry_core import (
     RepositoryNotFound,
 )
 from registry_core.ports.catalog import Catalog
+from registry_core.ports.observer import Event, Observer, Observers, Warned
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
@@ -107,12 +108,73 @@ class TestPaths:
 
         assert app.get_image("v1").platform == Platform.parse(ARM64)
 
+    def test_an_index_is_resolved_to_the_clients_default_platform(self, catalog: Asked) -> None:
+        """R-024."""
+        app = RegistryClient(catalog, "app", default_platform="linux/s390x")
+        app.push_index("v1", IndexBuilder().add(build(platform=AMD64)).add(build(platform="linux/s390x")).build())
+
+        image = app.get_index("v1").image()
+
+        assert image.platform == Platform.parse("linux/s390x")
+
     def test_closing_closes_the_backend(self, catalog: Asked) -> None:
         with RegistryClient(catalog, "app") as client:
             assert catalog.closed == 0
 
         assert catalog.closed == 1
         assert repr(client) == "RegistryClient('registry.example.com/app')"
+
+
+class Seen(Observer):
+    """Keeps the kinds of events."""
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+
+    def on(self, event: Event) -> None:
+        self.kinds.add(type(event).__name__)
+
+
+class TestWatching:
+    def test_the_clients_observer_sees_what_each_operation_moves(self, catalog: Asked) -> None:
+        pushed, indexed, copied = Seen(), Seen(), Seen()
+
+        RegistryClient(catalog, "a", observer=pushed).push_image("v1", build())
+        RegistryClient(catalog, "b", observer=indexed).push_index("v1", build_index())
+        RegistryClient(catalog, "a", observer=copied).copy_image("v1", RegistryClient(catalog, "c"), "v1")
+
+        assert "BlobCopied" in pushed.kinds
+        assert "BlobCopied" in indexed.kinds
+        assert "BlobMounted" in copied.kinds
+
+    def test_it_is_inherited(self, catalog: Asked) -> None:
+        seen = Seen()
+
+        RegistryClient(catalog, observer=seen).with_segment("org", "app").push_image("v1", build())
+
+        assert "BlobCopied" in seen.kinds
+
+    def test_a_call_may_name_another(self, catalog: Asked) -> None:
+        clients, calls = Seen(), Seen()
+
+        RegistryClient(catalog, "a", observer=clients).push_image("v1", build(), observer=calls)
+
+        assert "BlobCopied" in calls.kinds
+        assert clients.kinds == set()
+
+    def test_several_observers_are_told_in_order(self) -> None:
+        told: list[str] = []
+
+        class Named(Observer):
+            def __init__(self, name: str) -> None:
+                self._name = name
+
+            def on(self, event: Event) -> None:
+                told.append(self._name)
+
+        Observers(Named("first"), Named("second")).on(Warned(registry="r", text="t"))
+
+        assert told == ["first", "second"]
 
 
 class TestReading:
@@ -268,6 +330,12 @@ class TestTags:
         assert tagged.list_tags(last="t4") == []
         assert tagged.list_tags(limit=0) == []
 
+    def test_even_nothing_is_asked_of_what_exists(self, tagged: RegistryClient) -> None:
+        with pytest.raises(RepositoryNotFound) as caught:
+            tagged.with_segment("absent").list_tags(limit=0)
+
+        assert caught.value.operation == "list_tags"
+
     def test_they_come_one_by_one(self, tagged: RegistryClient) -> None:
         tags = tagged.iter_tags(last="t2")
 
@@ -320,9 +388,9 @@ class TestRepositories:
         assert list(org.iter_repositories(last="d")) == []
         assert catalog.asked == [("org", 1), ("org/a", 2), ("org/d", None)]
 
-    def test_nothing_is_asked_for_nothing(self, filled: RegistryClient, catalog: Asked) -> None:
+    def test_even_nothing_is_asked_for(self, filled: RegistryClient, catalog: Asked) -> None:
         assert filled.list_repositories(limit=0) == []
-        assert catalog.asked == []
+        assert catalog.asked == [(None, 1)]
 
 
 BAD_REFERENCES = ["", "a tag", "v1\n", "sha256:short", "@v1", "x" * 129, "a/b", "../v1", "v1@sha256:" + "0" * 64]

@@ -154,3 +154,14 @@ def test_errors_of_others_pass_untouched() -> None:
         raise KeyError("x")
 
     assert not hasattr(caught.value, "operation")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_argument_that_no_error_has_is_refused(kind: type[RegistryError]) -> None:
+    with pytest.raises(TypeError):
+        kind("x", colour="red")  # type: ignore[call-arg]
+
+
+def test_an_exchange_has_no_other_exchange_behind_it() -> None:
+    with pytest.raises(TypeError):
+        Unavailable("x", transport=TransportError("y"))  # type: ignore[call-arg]

@@ -168,3 +168,33 @@ def test_a_thread_of_its_own_is_in_no_scope() -> None:
 def test_a_deadline_that_never_comes_is_refused() -> None:
     with pytest.raises(InvalidValue):
         fail_after(float("nan"))
+
+
+def test_cancelled_work_learns_for_which_error_it_was_given_up() -> None:
+    cause = KeyError("a neighbour failed")
+    with CancelScope(), CancelScope() as scope, CancelScope():
+        scope.cancel(cause=cause)
+        scope.cancel(cause=KeyError("later"))
+        scope.cancel()
+
+        with pytest.raises(Cancelled) as caught:
+            checkpoint()
+
+    assert caught.value.__cause__ is cause
+
+
+def test_a_cancel_by_hand_has_no_cause() -> None:
+    with CancelScope() as scope, pytest.raises(Cancelled) as caught:
+        scope.cancel()
+        checkpoint()
+
+    assert caught.value.__cause__ is None
+
+
+def test_a_cancel_by_hand_counts_more_than_one_for_an_error() -> None:
+    with CancelScope() as outer, CancelScope() as inner, pytest.raises(Cancelled) as caught:
+        inner.cancel(cause=KeyError("a neighbour failed"))
+        outer.cancel()
+        checkpoint()
+
+    assert caught.value.__cause__ is None

@@ -13,8 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from registry_adapters import open_client
+from registry_adapters.auth import ChallengeAuthenticator
+from registry_adapters.keychains import StaticKeychain
 from registry_core.domain.access import Basic, IdentityToken, RegistryToken
-from registry_core.errors import AccessDenied, ProtocolError, Unauthorized
+from registry_core.errors import Forbidden, ProtocolError, Unauthorized, Unavailable
 
 USER = Basic("user", "hunter2")
 PASSWORD = f"Basic {b64encode(b'user:hunter2').decode()}"
@@ -27,13 +29,16 @@ class Servers:
         self.challenge = ""
         self.accepted: set[str] = set()
         self.anonymous = False
+        self.broken = 0
+        self.ready = threading.Event()
         self.exchanges: list[tuple[str, str]] = []
         self.registry_saw: list[str] = []
         self.lock = threading.Lock()
         self.registry = ThreadingHTTPServer(("127.0.0.1", 0), self._registry())
         self.tokens = ThreadingHTTPServer(("127.0.0.1", 0), self._tokens())
         self.challenge = f'Bearer realm="http://127.0.0.1:{self.tokens.server_port}/token",service="test"'
-        self.url = f"http://127.0.0.1:{self.registry.server_port}/org/app"
+        self.host = f"127.0.0.1:{self.registry.server_port}"
+        self.url = f"http://{self.host}/org/app"
 
     def _registry(servers) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Registry(Quiet):
@@ -60,8 +65,12 @@ class Servers:
                 self.give(form["refresh_token"][0], form["scope"][0])
 
             def give(self, identity: str, scope: str) -> None:
+                servers.ready.wait(30)
                 with servers.lock:
                     servers.exchanges.append((identity, scope))
+                    if servers.broken:
+                        self.reply(servers.broken, {})
+                        return
                     text = f"token-{len(servers.exchanges)}"
                     welcome = identity in (PASSWORD, "identity") or servers.anonymous
                     if welcome:
@@ -97,6 +106,7 @@ class Quiet(BaseHTTPRequestHandler):
 @pytest.fixture
 def servers() -> Iterator[Servers]:
     servers = Servers()
+    servers.ready.set()
     threads = [
         threading.Thread(target=server.serve_forever, args=(0.01,)) for server in (servers.registry, servers.tokens)
     ]
@@ -170,6 +180,28 @@ def test_many_threads_fetch_one_token(servers: Servers) -> None:
     assert len(servers.exchanges) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "most"), [(401, Unauthorized, 1), (403, Forbidden, 1), (503, Unavailable, 2)]
+)
+def test_a_token_server_that_fails_is_not_asked_by_each_thread(
+    servers: Servers, status: int, kind: type[Exception], most: int
+) -> None:
+    """R-039: those who wait for the same token learn how it went."""
+    servers.broken = status
+    servers.ready.clear()
+    chosen = ChallengeAuthenticator(StaticKeychain({servers.host: USER}))
+
+    with open_client(servers.url, auth=chosen, retries=0) as client, ThreadPoolExecutor(8) as pool:
+        tries = [pool.submit(client.list_tags) for _ in range(8)]
+        while len(chosen._turns._changed._waiters) < 7:  # type: ignore[attr-defined]
+            threading.Event().wait(0.001)
+        servers.ready.set()
+        errors = [one.exception(30) for one in tries]
+
+    assert [type(one) for one in errors] == [kind] * 8
+    assert len(servers.exchanges) == most
+
+
 def test_a_wrong_password_is_an_unauthorized_that_does_not_repeat_it(servers: Servers) -> None:
     with open_client(servers.url, auth=Basic("user", "s3cret")) as client, pytest.raises(Unauthorized) as caught:
         client.list_tags()
@@ -190,17 +222,17 @@ def test_a_basic_challenge_is_answered_with_the_password(servers: Servers) -> No
     assert servers.registry_saw == ["", PASSWORD, PASSWORD]
 
 
-def test_after_a_token_a_basic_challenge_gets_no_password(servers: Servers) -> None:
+def test_after_a_token_a_basic_challenge_gets_another_token_and_no_password(servers: Servers) -> None:
     """R-031."""
     with open_client(servers.url, auth=USER) as client:
         client.list_tags()
         servers.accepted.clear()
         servers.challenge = 'Basic realm="registry"'
 
-        with pytest.raises(AccessDenied):
-            client.list_tags()
+        assert client.list_tags() == ["v1"]
 
     assert PASSWORD not in servers.registry_saw
+    assert len(servers.exchanges) == 2
 
 
 def test_a_registry_token_is_sent_as_it_is_from_the_start(servers: Servers) -> None:

@@ -28,7 +28,7 @@ from registry_core.domain.access import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.errors import Forbidden, ProtocolError, Unauthorized, Unavailable
+from registry_core.errors import Cancelled, Forbidden, ProtocolError, RegistryError, Unauthorized, Unavailable
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
 
@@ -160,17 +160,26 @@ class TestBasic:
         chosen = authenticator(USER)
         value = drive(chosen, server, [BEARER], [PULL])
 
-        assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
+        assert drive(chosen, server, [BASIC], [PULL], rejected=value) == "Bearer token-2"
         assert drive(chosen, server, [BASIC], [LIB]) is None
 
     def test_of_two_schemes_the_token_is_preferred(self, server: TokenServer) -> None:
         assert drive(authenticator(USER), server, [BASIC, BEARER], [PULL]) == "Bearer token-1"
 
-    @pytest.mark.parametrize("challenges", [[], [Challenge("negotiate", {})], [Challenge("digest", {"realm": "r"})]])
-    def test_what_we_do_not_speak_has_no_answer(self, server: TokenServer, challenges: list[Challenge]) -> None:
+    def test_no_challenge_at_all_has_no_answer(self, server: TokenServer) -> None:
         keychain = PerRepository({APP: USER})
 
-        assert drive(ChallengeAuthenticator(keychain), server, challenges, [PULL]) is None
+        assert drive(ChallengeAuthenticator(keychain), server, [], [PULL]) is None
+        assert keychain.asked == 0
+
+    def test_what_we_do_not_speak_is_named(self, server: TokenServer) -> None:
+        keychain = PerRepository({APP: USER})
+        windows = [Challenge("ntlm", {}), Challenge("negotiate", {}), Challenge("x" * 5000, {})]
+
+        with pytest.raises(Unauthorized, match="negotiate, ntlm") as caught:
+            drive(ChallengeAuthenticator(keychain), server, windows, [PULL])
+
+        assert len(str(caught.value)) < 300
         assert keychain.asked == 0
 
 
@@ -336,17 +345,224 @@ class TestBearer:
     def test_many_threads_fetch_one_token(self, server: TokenServer) -> None:
         """R-039: no refresh storm."""
         chosen = authenticator(USER)
-        start = threading.Barrier(16)
+        start = threading.Barrier(32)
 
         def work(_: int) -> str | None:
             start.wait(30)
             return drive(chosen, server, [BEARER], [PULL])
 
-        with ThreadPoolExecutor(16) as pool:
-            values = set(pool.map(work, range(16)))
+        with ThreadPoolExecutor(32) as pool:
+            values = set(pool.map(work, range(32)))
 
         assert values == {"Bearer token-1"}
         assert len(server.asked) == 1
+
+    def test_where_the_first_one_is_cancelled_the_next_one_fetches(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        leading = chosen.answer(REGISTRY, [BEARER], [PULL])
+        next(leading)
+
+        with ThreadPoolExecutor(31) as pool:
+            others = [pool.submit(drive, chosen, server, [BEARER], [PULL]) for _ in range(31)]
+            with pytest.raises(Cancelled):
+                leading.throw(Cancelled("by its caller"))
+            values = {one.result(30) for one in others}
+
+        assert values == {"Bearer token-1"}
+        assert len(server.asked) == 1
+
+    def test_a_wrong_password_is_not_tried_by_each_thread(self) -> None:
+        """R-039: no storm of refusals either, for accounts get locked."""
+        held, go = threading.Event(), threading.Event()
+        asked: list[TokenRequest] = []
+
+        def refuse(request: TokenRequest) -> TokenReply:
+            asked.append(request)
+            held.set()
+            go.wait(30)
+            return TokenReply(status=401, content=b"")
+
+        chosen = authenticator(USER)
+        with ThreadPoolExecutor(4) as pool:
+            tries = [pool.submit(drive, chosen, refuse, [BEARER], [PULL])]
+            held.wait(30)
+            waiting = [chosen.answer(REGISTRY, [BEARER], [PULL]) for _ in range(3)]
+            tries += [pool.submit(next, one) for one in waiting]  # type: ignore[arg-type]
+            while len(chosen._turns._changed._waiters) < 3:  # type: ignore[attr-defined]
+                threading.Event().wait(0.001)
+            go.set()
+            errors = [one.exception(30) for one in tries]
+
+        assert [type(one) for one in errors] == [Unauthorized] * 4
+        assert len(asked) == 1
+
+    def test_a_server_that_gives_out_the_refused_token_again_is_not_believed(self) -> None:
+        """R-039."""
+        asked: list[TokenRequest] = []
+
+        def stubborn(request: TokenRequest) -> TokenReply:
+            asked.append(request)
+            return TokenReply(status=200, content=b'{"token": "same"}')
+
+        chosen = authenticator(USER)
+        value = drive(chosen, stubborn, [BEARER], [PULL])
+
+        assert drive(chosen, stubborn, [BEARER], [PULL], rejected=value) is None
+        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert len(asked) == 2
+
+    @pytest.mark.parametrize("expires_in", [0, -1, 1, "soon", None, 60])
+    def test_a_token_that_is_short_of_breath_is_used_for_some_time_all_the_same(self, expires_in: object) -> None:
+        """R-039: a token for each request would be a storm."""
+        clock = Clock()
+        server = TokenServer(expires_in=expires_in)
+        chosen = ChallengeAuthenticator(PerRepository({APP: USER}), clock=clock)
+        value = drive(chosen, server, [BEARER], [PULL])
+        clock.now += 54.0
+
+        assert chosen.remembered(REGISTRY, [PULL]) == value
+        clock.now += 2.0
+        assert chosen.remembered(REGISTRY, [PULL]) is None
+
+    def test_a_token_that_ran_out_where_the_registry_then_asks_for_a_password_is_replaced(
+        self, server: TokenServer
+    ) -> None:
+        """R-031, R-038: Harbor challenges for Basic whoever shows a token that it does not take."""
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], [PULL])
+
+        again = drive(chosen, server, [BASIC], [PULL], rejected=value)
+
+        assert again == "Bearer token-2"
+        assert [urlsplit(one.url).hostname for one in server.asked] == ["auth.example.com"] * 2
+
+    def test_it_is_not_replaced_where_the_credential_has_changed(self, server: TokenServer) -> None:
+        keychain = PerRepository({"org/app": USER})
+        chosen = ChallengeAuthenticator(keychain)
+        value = drive(chosen, server, [BEARER], [PULL])
+        keychain.credentials["org/app"] = Basic("user", "changed")
+
+        assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
+
+
+class TestInsufficientScope:
+    def challenge(self, scope: str, error: str = "insufficient_scope") -> Challenge:
+        return Challenge("bearer", {**BEARER.parameters, "scope": scope, "error": error})
+
+    @pytest.mark.parametrize("error", ["insufficient_scope", ""])
+    def test_what_reading_takes_is_added_and_kept(self, server: TokenServer, error: str) -> None:
+        """R-037."""
+        chosen = authenticator(USER)
+        push = Scope.repository(APP, ["push"])
+        first = drive(chosen, server, [BEARER], [push])
+
+        value = drive(chosen, server, [self.challenge("repository:org/app:pull,push", error)], [push], rejected=first)
+
+        assert [scopes_of(one) for one in server.asked] == [
+            ["repository:org/app:push"],
+            ["repository:org/app:pull,push"],
+        ]
+        assert chosen.remembered(REGISTRY, [push]) == value == "Bearer token-2"
+
+    def test_nothing_is_added_that_the_operation_does_not_take(self, server: TokenServer) -> None:
+        """R-037: not for another repository, and not to write where it reads."""
+        chosen = authenticator(USER)
+        first = drive(chosen, server, [BEARER], [PULL])
+        greedy = self.challenge("repository:org/app:pull,push,delete,* repository:org/lib:pull registry:catalog:*")
+
+        drive(chosen, server, [greedy], [PULL], rejected=first)
+
+        assert scopes_of(server.asked[1]) == ["repository:org/app:pull"]
+
+
+class TestTwoRepositories:
+    """A mount asks for two repositories at once; where that fails, what is left has to do for a plain upload."""
+
+    MOUNT = (PUSH, LIB)
+
+    def challenge(self, error: str) -> Challenge:
+        scope = "repository:org/app:pull,push repository:org/lib:pull"
+        return Challenge("bearer", {**BEARER.parameters, "scope": scope, "error": error})
+
+    def test_one_token_is_asked_for_with_both(self, server: TokenServer) -> None:
+        drive(authenticator(USER), server, [BEARER], self.MOUNT)
+
+        assert [scopes_of(one) for one in server.asked] == [["repository:org/app:pull,push", "repository:org/lib:pull"]]
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 414, 500])
+    def test_where_none_is_given_for_both_there_is_one_for_the_target(self, status: int) -> None:
+        server = TokenServer(status)
+        chosen = authenticator(None)
+
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+
+        assert value == "Bearer token-2"
+        assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
+        assert chosen.remembered(REGISTRY, [PUSH]) == value
+
+    def test_where_none_is_given_for_both_that_is_not_tried_again(self) -> None:
+        server = TokenServer(403)
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+
+        assert chosen.remembered(REGISTRY, self.MOUNT) == value
+        assert chosen.remembered(REGISTRY, (PUSH, Scope.repository(RepositoryName("org/else"), ["pull"]))) is None
+        assert len(server.asked) == 2
+
+    def test_where_the_targets_alone_is_refused_for_a_mount_it_is_kept_for_the_upload(self) -> None:
+        server = TokenServer(403)
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+
+        again = drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
+
+        assert again == value
+        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert len(server.asked) == 2
+
+    def test_where_less_is_granted_than_asked_for_the_mount_has_no_answer(self, server: TokenServer) -> None:
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+
+        again = drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
+
+        assert again is None
+        assert len(server.asked) == 1
+        assert chosen.remembered(REGISTRY, [PUSH]) == value
+
+    def test_where_the_token_was_for_the_source_only_the_upload_gets_its_own(self, server: TokenServer) -> None:
+        """GitLab's token server grants the last of several scopes."""
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+        drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
+
+        alone = drive(chosen, server, [self.challenge("insufficient_scope")], [PUSH], rejected=value)
+
+        assert alone == "Bearer token-2"
+        assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
+        assert chosen.remembered(REGISTRY, self.MOUNT) == alone
+
+    def test_a_token_for_both_that_ran_out_is_replaced(self, server: TokenServer) -> None:
+        """R-038."""
+        chosen = authenticator(USER)
+        value = drive(chosen, server, [BEARER], self.MOUNT)
+
+        again = drive(chosen, server, [self.challenge("invalid_token")], self.MOUNT, rejected=value)
+
+        assert again == "Bearer token-2"
+        assert len(scopes_of(server.asked[1])) == 2
+
+    def test_a_wrong_password_is_an_unauthorized(self) -> None:
+        with pytest.raises(Unauthorized):
+            drive(authenticator(USER), TokenServer(401, 401), [BEARER], self.MOUNT)
+
+    @pytest.mark.parametrize("error", [Unavailable("no connection"), Cancelled("by its caller")])
+    def test_where_nobody_answered_nothing_else_is_tried(self, error: RegistryError) -> None:
+        steps = authenticator(USER).answer(REGISTRY, [BEARER], self.MOUNT)
+        next(steps)
+
+        with pytest.raises(type(error)):
+            steps.throw(error)
 
 
 class TestOauth:

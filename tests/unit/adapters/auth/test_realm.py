@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+from contextlib import nullcontext
+
 import pytest
 
+from registry_adapters.auth import ChallengeAuthenticator
 from registry_adapters.auth.realm import check_realm
+from registry_adapters.http.exchange import Answer, Body, Headers, Request
+from registry_adapters.http.session import Session
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.keychains import StaticKeychain
+from registry_core.content.source import StreamReader
+from registry_core.domain.access import Basic, Scope
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError
 
@@ -97,3 +108,41 @@ def test_the_refusal_shows_neither_password_nor_query() -> None:
 
     assert "hunter2" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+class Network:
+    """A registry with a public name, and a token server at a private address that the user trusts."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        self.asked.append((url.partition("?")[0], headers.get("Authorization", "").partition(" ")[0]))
+        status, fields, content = 200, Headers([]), b"{}"
+        if "/token" in url:
+            content = b'{"token": "abc"}'
+        elif "Authorization" not in headers:
+            realm = 'Bearer realm="https://10.0.0.6:5001/token",service="s"'
+            status, fields = 401, Headers([("WWW-Authenticate", realm)])
+        return Answer(status=status, headers=fields, url=url, reader=StreamReader(io.BytesIO(content)))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_an_allowed_private_token_server_is_asked_and_no_other(is_listed: bool) -> None:
+    realms = {"registry.example.com": ["10.0.0.6:5001"] if is_listed else []}
+    network = Network()
+    asking = ChallengeAuthenticator(StaticKeychain({"registry.example.com": Basic("me", "pw")}), realms=realms)
+    session = Session(Origin.of("registry.example.com"), HttpSettings(), transport=network, authenticator=asking)
+    scopes = (Scope("repository", "app", ("pull",)),)
+    request = Request(
+        method="GET", target="/v2/app/tags/list", success=(200,), scopes=scopes, reference="app", missing="repository"
+    )
+
+    with nullcontext() if is_listed else pytest.raises(ProtocolError, match="token server"):
+        session.send(request).close()
+
+    registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
+    assert network.asked == [(registry, ""), *([(tokens, "Basic"), (registry, "Bearer")] if is_listed else [])]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 
 import pytest
 
@@ -14,8 +11,6 @@ from registry_adapters.auth.token_cache import Audience, TokenCache
 from registry_core.domain.access import Anonymous, Basic, Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.errors import Cancelled
-from registry_core.scope import CancelScope
 
 NAME = RepositoryName("org/app")
 PULL = Scope.repository(NAME, ["pull"])
@@ -90,10 +85,18 @@ def test_a_refused_token_is_not_found_again(cache: TokenCache) -> None:
     cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
     cache.keep(AUDIENCE, [OTHER], Token("def", 300.0))
 
-    cache.forget(AUDIENCE, "abc")
+    cache.forget(AUDIENCE, [PULL], "abc")
 
     assert cache.find(AUDIENCE, [PULL]) is None
     assert cache.find(AUDIENCE, [OTHER]) == "def"
+
+
+def test_a_token_that_was_refused_for_more_than_it_was_given_for_is_kept(cache: TokenCache) -> None:
+    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
+
+    cache.forget(AUDIENCE, [PULL, OTHER], "abc")
+
+    assert cache.find(AUDIENCE, [PULL]) == "abc"
 
 
 def test_it_does_not_grow_without_end(cache: TokenCache) -> None:
@@ -116,55 +119,6 @@ def test_expired_tokens_make_room_first(cache: TokenCache, clock: Clock) -> None
     cache.keep(AUDIENCE, [scopes[-1]], Token("abc", 60.0))
 
     assert cache.find(AUDIENCE, [scopes[0]]) == "lasting"
-
-
-def test_one_at_a_time_has_the_turn_for_one_token(cache: TokenCache) -> None:
-    inside = 0
-    most = 0
-    lock = threading.Lock()
-
-    def take(_: int) -> None:
-        nonlocal inside, most
-        with cache.turn(AUDIENCE, [PULL]):
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            with lock:
-                inside -= 1
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(take, range(200)))
-
-    assert most == 1
-
-
-def test_another_token_has_a_turn_of_its_own(cache: TokenCache) -> None:
-    with cache.turn(AUDIENCE, [PULL]), cache.turn(AUDIENCE, [OTHER]), cache.turn(STRANGERS[0], [PULL]):
-        entered = True
-
-    assert entered
-
-
-def test_a_turn_ends_with_an_error_too(cache: TokenCache) -> None:
-    with pytest.raises(ValueError, match="broken"), cache.turn(AUDIENCE, [PULL]):
-        raise ValueError("broken")
-
-    with cache.turn(AUDIENCE, [PULL]):
-        entered = True
-    assert entered
-
-
-def test_waiting_for_a_turn_can_be_cancelled(cache: TokenCache) -> None:
-    def wait() -> None:
-        with cache.turn(AUDIENCE, [PULL]):
-            pass
-
-    with CancelScope() as scope, cache.turn(AUDIENCE, [PULL]), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(copy_context().run, wait)
-        scope.cancel()
-
-        with pytest.raises(Cancelled):
-            waiting.result(timeout=30)
 
 
 def test_it_is_not_pickled(cache: TokenCache) -> None:

@@ -93,6 +93,15 @@ def test_a_lifetime_is_kept_within_reason(expires_in: object, lifetime: float) -
     assert token(GET, reply(token="abc", expires_in=expires_in)).lifetime == lifetime
 
 
+@pytest.mark.parametrize("text", [b"1e400", b"-1e400", b"1" + b"0" * 10_000, b"1e-400", b"[[{}]]", b"-0"])
+def test_a_lifetime_that_is_no_number_harms_nothing(text: bytes) -> None:
+    """R-039."""
+    found = token(GET, TokenReply(status=200, content=b'{"expires_in": ' + text + b', "token": "abc"}'))
+
+    assert found.text == "abc"
+    assert found.lifetime in (60.0, LIFETIME_LIMIT)
+
+
 @pytest.mark.parametrize("issued_at", ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "garbage", 5, None])
 def test_the_time_of_issue_changes_nothing(issued_at: object) -> None:
     assert token(GET, reply(token="abc", expires_in=300, issued_at=issued_at)).lifetime == 300.0

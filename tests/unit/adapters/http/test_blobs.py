@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.source import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, DigestMismatch, Forbidden, InvalidName, ProtocolError, Unsupported
@@ -98,23 +99,6 @@ class TestOpen:
         with blobs(scripted(reply(200, {}, CONTENT))).open(DIGEST, start=5) as reader:
             assert reader.read() == CONTENT[5:]
 
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            {},
-            {"Content-Range": "bytes 4-11/12"},
-            {"Content-Range": "bytes 5-10/12"},
-            {"Content-Range": "5-11/12"},
-            {"Content-Type": "multipart/byteranges"},
-        ],
-    )
-    def test_another_stretch_than_asked_for_is_refused(
-        self, scripted: Script, reply: Build, headers: dict[str, str]
-    ) -> None:
-        """R-051."""
-        with pytest.raises(ProtocolError):
-            blobs(scripted(reply(206, headers, CONTENT[5:]))).open(DIGEST, start=5)
-
     def test_an_unasked_part_is_refused(self, scripted: Script, reply: Build) -> None:
         """R-051."""
         with pytest.raises(ProtocolError):
@@ -154,11 +138,98 @@ class TestMount:
             f"POST {HOME}/v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"
         ]
 
-    def test_the_session_of_a_refusal_is_given_up(self, scripted: Script, reply: Build) -> None:
+    def test_the_session_of_a_refusal_takes_the_upload_that_follows(self, scripted: Script, reply: Build) -> None:
+        """R-077: by whatever object of the catalog."""
+        transport = scripted(reply(202, {"Location": "/upload/1?s=a", "OCI-Chunk-Min-Length": "9"}), reply(201))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+
+        mounted = catalog.repository(RepositoryName("org/app")).blobs.mount(DIGEST, self.origin)
+        catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert mounted is False
+        assert asked(transport)[1:] == [f"PUT {HOME}/upload/1?s=a&digest={DIGEST}"]
+
+    def test_the_minimum_that_came_with_it_is_kept(self, scripted: Script, reply: Build) -> None:
+        """R-073, R-077."""
+        transport = scripted(reply(202, {"Location": "/upload/1", "OCI-Chunk-Min-Length": "9"}), *[reply(202)] * 2)
+        transport.replies.append(reply(201))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0, chunk_size=4), transport=transport)
+        store = catalog.repository(RepositoryName("org/app")).blobs
+
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert [sent.headers.get("Content-Range") for sent in transport.sent] == [None, "0-8", "9-11", None]
+
+    def test_one_that_has_run_out_is_replaced(self, scripted: Script, reply: Build) -> None:
+        """R-075, R-077: which is no repetition."""
+        transport = scripted(
+            reply(202, {"Location": "/upload/1"}),
+            *[reply(404)] * 3,
+            reply(202, {"Location": "/upload/2"}),
+            reply(201),
+        )
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert asked(transport)[-1] == f"PUT {HOME}/upload/2?digest={DIGEST}"
+
+    def test_it_is_given_up_once_the_blob_is_found_to_be_there(self, scripted: Script, reply: Build) -> None:
         """R-236: nothing is left open."""
+        transport = scripted(reply(202, {"Location": "/upload/1"}), reply(200, {"Content-Length": "12"}), reply(204))
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        size = store.stat(DIGEST)
+
+        assert size == 12
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1"]
+
+    def test_it_is_given_up_when_the_catalog_is_closed(self, scripted: Script, reply: Build) -> None:
+        """R-236: whatever the registry says to it, and only once."""
+        refusals = [reply(202, {"Location": f"/upload/{number}"}) for number in range(2)]
+        transport = scripted(*refusals, reply(403), reply(204))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+        store = catalog.repository(RepositoryName("org/app")).blobs
+
+        store.mount(DIGEST, self.origin)
+        store.mount(Digest.of(b"other"), self.origin)
+        catalog.close()
+        catalog.close()
+
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/0", f"DELETE {HOME}/upload/1"]
+
+    def test_a_second_one_for_the_same_blob_replaces_the_first(self, scripted: Script, reply: Build) -> None:
+        """R-236."""
+        transport = scripted(
+            reply(202, {"Location": "/upload/1"}), reply(202, {"Location": "/upload/2"}), reply(204), reply(201)
+        )
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1", f"PUT {HOME}/upload/2?digest={DIGEST}"]
+
+    def test_no_more_than_a_few_are_kept(self, scripted: Script, reply: Build) -> None:
+        """R-236: the oldest is given up."""
+        transport = scripted(*[reply(202, {"Location": f"/upload/{number}"}) for number in range(65)], reply(204))
+        store = blobs(transport)
+
+        for number in range(65):
+            store.mount(Digest.of(b"%d" % number), self.origin)
+
+        assert asked(transport)[65:] == [f"DELETE {HOME}/upload/0"]
+
+    def test_a_session_for_another_algorithm_is_not_used(self, scripted: Script, reply: Build) -> None:
+        """R-233: it was opened without naming it."""
         transport = scripted(reply(202, {"Location": "/upload/1"}), reply(204))
 
-        assert blobs(transport).mount(DIGEST, self.origin) is False
+        blobs(transport).mount(Digest.of(CONTENT, "sha512"), self.origin)
+
         assert asked(transport)[1:] == [f"DELETE {HOME}/upload/1"]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])

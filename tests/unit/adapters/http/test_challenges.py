@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry_adapters.http.challenges import challenges
@@ -55,6 +55,38 @@ def quoted(text: str) -> str:
         ([', ,Bearer realm="x",, service="y",'], [("bearer", {"realm": "x", "service": "y"})]),
         (['Bearer realm="x" service="y"'], [("bearer", {"realm": "x", "service": "y"})]),
         (['Bearer realm="first",realm="second"'], [("bearer", {"realm": "first"})]),
+        (
+            ['Bearer realm="https://a/t",service="",scope="repository:a:pull repository:b:pull,push",error=""'],
+            [
+                (
+                    "bearer",
+                    {
+                        "realm": "https://a/t",
+                        "service": "",
+                        "scope": "repository:a:pull repository:b:pull,push",
+                        "error": "",
+                    },
+                )
+            ],
+        ),
+        (
+            ["Bearer realm=https://a/t,service=,scope="],
+            [("bearer", {"realm": "https://a/t", "service": "", "scope": ""})],
+        ),
+        (
+            ["Bearer realm=https://a/t?x=1&y=2 ,service=s"],
+            [("bearer", {"realm": "https://a/t?x=1&y=2", "service": "s"})],
+        ),
+        (
+            ['Digest qop="auth, auth-int", nonce=abc==, Bearer realm="t", Negotiate'],
+            [("digest", {"qop": "auth, auth-int", "nonce": "abc=="}), ("bearer", {"realm": "t"}), ("negotiate", {})],
+        ),
+        (
+            ["NTLM TlRMTVNTUAACAAAA==", 'Negotiate oYG2MIGz, BASIC Realm="r", CharSet="UTF-8"'],
+            [("ntlm", {}), ("negotiate", {}), ("basic", {"realm": "r", "charset": "UTF-8"})],
+        ),
+        (['Bearer error="x" Basic realm="y"'], [("bearer", {"error": "x"}), ("basic", {"realm": "y"})]),
+        (['Bearer realm="t",,,', "", ",", 'Basic realm="b"'], [("bearer", {"realm": "t"}), ("basic", {"realm": "b"})]),
         (['Bearer realm="a, Basic realm=b", service="s"'], [("bearer", {"realm": "a, Basic realm=b", "service": "s"})]),
     ],
 )
@@ -147,3 +179,22 @@ def test_a_mebibyte_of_anything_is_read_in_linear_time(unit: str) -> None:
     challenges([value])
 
     assert time.process_time() - start < 1.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text('aB="\\, \t/.~(;é', min_size=1, max_size=6), st.sampled_from(["", "Bearer ", 'Bearer realm="', "a="]))
+def test_whatever_is_repeated_is_read_in_linear_time(unit: str, before: str) -> None:
+    """R-040."""
+    value = before + unit * (2**18 // len(unit))
+    start = time.process_time()
+
+    challenges([value])
+
+    assert time.process_time() - start < 0.5
+
+
+def test_endlessly_many_fields_are_cut() -> None:
+    """R-040."""
+    found = challenges(f"Bearer p{number}=x" for number in range(100_000))
+
+    assert len(found) == 32

@@ -10,7 +10,17 @@ import pytest
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.paging import PAGE_LIMIT
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import CatalogUnsupported, InvalidName, ProtocolError, RepositoryNotFound, TooLarge
+from registry_core.errors import (
+    CatalogUnsupported,
+    Forbidden,
+    InvalidName,
+    ProtocolError,
+    RegistryError,
+    RepositoryNotFound,
+    TooLarge,
+    Unauthorized,
+    Unsupported,
+)
 from registry_core.ports.manifest_store import ManifestStore
 
 if TYPE_CHECKING:
@@ -29,6 +39,46 @@ def manifests(transport: ScriptedTransport, name: str = "org/app") -> ManifestSt
 
 def tags(*names: object, more: str = "") -> tuple[int, dict[str, str], bytes]:
     return 200, ({"Link": f"<{more}>; rel=next"} if more else {}), json.dumps({"name": "x", "tags": names}).encode()
+
+
+class TestPing:
+    def test_a_registry_answers_200(self, scripted: Script, reply: Build) -> None:
+        """R-200."""
+        transport = scripted(reply(200))
+
+        HttpCatalog("registry.example.com", transport=transport).ping()
+
+        assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", "https://registry.example.com/v2/")]
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(401, Unauthorized), (403, Forbidden), (404, Unsupported), (204, ProtocolError)]
+    )
+    def test_whatever_else_is_an_error(
+        self, scripted: Script, reply: Build, status: int, kind: type[RegistryError]
+    ) -> None:
+        with pytest.raises(kind) as caught:
+            HttpCatalog("registry.example.com", transport=scripted(reply(status))).ping()
+
+        assert (type(caught.value), caught.value.reference) == (kind, "registry.example.com")
+
+    def test_below_a_path_it_is_asked_there(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(200))
+
+        HttpCatalog("registry.example.com", HttpSettings(path_prefix="/registry"), transport=transport).ping()
+
+        assert transport.sent[0].url == "https://registry.example.com/registry/v2/"
+
+
+def test_pages_below_a_path_are_found_from_the_page_before(scripted: Script, reply: Build) -> None:
+    """R-034: a link is resolved against the URL that was asked."""
+    transport = scripted(reply(*tags("a", more="list?last=a")), reply(*tags("b")))
+    settings = HttpSettings(retries=0, path_prefix="/registry")
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
+
+    listed = list(catalog.repository(RepositoryName("org/app")).manifests.tags())
+
+    assert listed == ["a", "b"]
+    assert transport.sent[1].url == "https://registry.example.com/registry/v2/org/app/tags/list?last=a"
 
 
 def test_a_list_that_comes_at_once_is_sorted_by_us(scripted: Script, reply: Build) -> None:

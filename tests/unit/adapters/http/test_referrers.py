@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.limits import MANIFEST_LIMIT
 from registry_core.domain import wire
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.referrers import fallback_tag
-from registry_core.errors import Forbidden, NotAnIndex, ProtocolError, Unavailable
+from registry_core.errors import Forbidden, NotAnIndex, ProtocolError, TooLarge, Unavailable
 from registry_core.ports.manifest_store import ManifestStore
 
 if TYPE_CHECKING:
@@ -214,6 +215,46 @@ class TestUpkeep:
             manifests(transport).put(attachment())
 
         assert len(transport.replies) == 0
+
+    def test_a_list_that_has_become_too_long_is_not_sent(self, scripted: Script, reply: Build) -> None:
+        """R-222: a registry would cut it, or refuse it after all of it was sent."""
+        full = listing(*[entry(str(number), "x" * 4000) for number in range(1010)])
+        assert 4 << 20 < len(full) < MANIFEST_LIMIT
+        manifest = attachment()
+        transport = scripted(reply(201), reply(200, TYPED, full))
+
+        with pytest.raises(TooLarge):
+            manifests(transport).put(manifest)
+
+        assert asked(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
+
+    @pytest.mark.parametrize("status", [500, 503])
+    def test_a_broken_api_does_not_hinder_deleting(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-224: what it may have left in a list under the tag is taken out."""
+        manifest = attachment()
+        transport = scripted(
+            reply(status),
+            reply(200, TYPED, manifest.content),
+            reply(202),
+            reply(200, TYPED, listing(entry("x") | {"digest": manifest.digest})),
+            reply(201),
+            reply(404),
+        )
+
+        manifests(transport).delete(manifest.digest)
+
+        assert asked(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
+        assert asked(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
+        assert wire.decode(transport.sent[4].body or b"")["manifests"] == []
+
+    def test_one_that_cannot_be_reached_does(self, scripted: Script) -> None:
+        """R-224: nothing is deleted."""
+        transport = scripted(Unavailable("no connection"))
+
+        with pytest.raises(Unavailable):
+            manifests(transport).delete(attachment().digest)
+
+        assert len(transport.sent) == 1
 
     def test_something_else_under_the_tag_is_left_alone(self, scripted: Script, reply: Build) -> None:
         """R-222: reported, and nothing is overwritten."""

@@ -1,70 +1,176 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from registry_adapters.http.retry import RetryPolicy, Stale, Unreached, retry_after
+from registry_adapters.http.retry import (
+    TRANSIENT,
+    Fault,
+    RetryPolicy,
+    Stale,
+    Unreached,
+    Verdict,
+    cause_of,
+    reason,
+    retry_after,
+    verdict,
+)
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
+    DigestMismatch,
+    Forbidden,
     ImageNotFound,
+    InvalidDocument,
     ProtocolError,
     RateLimited,
     RegistryError,
     ServerError,
     TLSError,
+    TooLarge,
+    TransportError,
     Unavailable,
 )
 
 POLICY = RetryPolicy()
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "retries.md"
+
+
+class Kind(NamedTuple):
+    """A column of the table."""
+
+    title: str
+    method: str
+    repeatable: bool
+    empty: bool
+
+
+KINDS = (
+    Kind("`GET`, `HEAD`", "GET", True, True),
+    Kind("`DELETE`", "DELETE", True, True),
+    Kind("`PUT` of a manifest", "PUT", True, False),
+    Kind("`POST` to a token server", "POST", True, False),
+    Kind("`POST` that begins an upload, or mounts", "POST", False, True),
+    Kind("`PUT` that ends an upload, without bytes", "PUT", False, True),
+    Kind("`PATCH`, `PUT` with bytes of an upload", "PATCH", False, False),
+)
+CAUSES: tuple[int | Fault, ...] = (408, 429, 499, 500, 502, 503, 504, 522, *Fault)
+# One letter for each kind: again, resync, raise.
+TABLE: dict[int | Fault, str] = {
+    408: "AAAAARR",
+    429: "AAAAAAR",
+    499: "AAAAARR",
+    500: "AAAAARR",
+    502: "AAAAARR",
+    503: "AAAAAAR",
+    504: "AAAAARR",
+    522: "AAAAARR",
+    Fault.UNREACHED: "AAAAAAA",
+    Fault.STALE: "AAAAARR",
+    Fault.BROKEN: "AAAAARR",
+    Fault.TLS: "-------",
+    Fault.PROTOCOL: "-------",
+    Fault.CONTENT: "-------",
+}
+LETTERS = {"A": Verdict.AGAIN, "R": Verdict.RESYNC, "-": Verdict.RAISE}
+CELLS = [
+    pytest.param(kind, cause, LETTERS[letter], id=f"{kind.method}-{cause}")
+    for cause in CAUSES
+    for kind, letter in zip(KINDS, TABLE[cause], strict=True)
+]
+OTHERS = [*range(100, 408), *range(409, 429), *range(430, 499), 501, *range(505, 522), *range(523, 600)]
+
+
+def documented() -> Iterator[str]:
+    yield "| | " + " | ".join(kind.title for kind in KINDS) + " |"
+    yield "| --- " * (len(KINDS) + 1) + "|"
+    for cause in CAUSES:
+        verdicts = (verdict(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) for kind in KINDS)
+        yield f"| {cause} | " + " | ".join(verdicts) + " |"
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(("kind", "cause", "expected"), CELLS)
+    def test_the_table(self, kind: Kind, cause: int | Fault, expected: Verdict) -> None:
+        """R-053, R-054, R-075."""
+        assert verdict(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) is expected
+
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
+    def test_no_other_status_is_repeated(self, kind: Kind) -> None:
+        """R-054."""
+        verdicts = {verdict(kind.method, status, repeatable=kind.repeatable, empty=kind.empty) for status in OTHERS}
+
+        assert verdicts == {Verdict.RAISE}
+        assert set(OTHERS).isdisjoint(TRANSIENT)
+
+    def test_the_documented_table_is_this_one(self) -> None:
+        assert "\n".join(documented()) in PAGE.read_text()
+
+
+class TestCauseOf:
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (Unavailable(status=503), 503),
+            (ServerError(status=500), 500),
+            (RateLimited(status=429), 429),
+            (RateLimited(status=400), 429),
+            (ProtocolError(status=400), 400),
+            (ImageNotFound(transport=ProtocolError(status=404)), 404),
+            (Forbidden(transport=ProtocolError(status=403)), 403),
+            (Unreached(), Fault.UNREACHED),
+            (Stale(), Fault.STALE),
+            (Unavailable(), Fault.BROKEN),
+            (TLSError(), Fault.TLS),
+            (ProtocolError(), Fault.PROTOCOL),
+            (DigestMismatch(), Fault.CONTENT),
+            (TooLarge(transport=Unavailable(status=503)), Fault.CONTENT),
+            (ImageNotFound(), None),
+            (InvalidDocument(), None),
+            (Cancelled(), None),
+            (DeadlineExceeded(), None),
+            (OSError(), None),
+            (KeyboardInterrupt(), None),
+        ],
+        ids=repr,
+    )
+    def test_an_error_tells_its_status_or_fault(self, error: BaseException, expected: int | Fault | None) -> None:
+        assert cause_of(error) == expected
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (Unavailable(status=503), "Unavailable 503"),
+            (RateLimited(status=429), "RateLimited 429"),
+            (Stale(), "Unavailable"),
+            (Unreached(), "Unavailable"),
+            (OSError("secret"), "OSError"),
+        ],
+    )
+    def test_a_reason_is_a_kind_and_a_status(self, error: BaseException, expected: str) -> None:
+        """R-043: and nothing else of the error."""
+        assert reason(error) == expected
 
 
 class TestIsWorthwhile:
-    @pytest.mark.parametrize("error", [Unavailable(), Unavailable(status=504), RateLimited(status=429), Unreached()])
-    def test_what_may_pass_is_repeated(self, error: RegistryError) -> None:
+    @pytest.mark.parametrize("error", [Unavailable(), ServerError(status=500), RateLimited(status=429), Unreached()])
+    def test_what_the_table_says(self, error: RegistryError) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(error, repeatable=True)
 
-    @pytest.mark.parametrize(
-        "error",
-        [
-            ServerError(status=500),
-            ProtocolError(status=400),
-            TLSError(),
-            ImageNotFound(),
-            Cancelled(),
-            DeadlineExceeded(),
-            KeyboardInterrupt(),
-        ],
-    )
-    def test_what_will_not_pass_is_not(self, error: BaseException) -> None:
+    @pytest.mark.parametrize("error", [ServerError(status=501), TLSError(), ImageNotFound(), Cancelled(), OSError()])
+    def test_and_nothing_else(self, error: BaseException) -> None:
         """R-054."""
         assert not POLICY.is_worthwhile(error, repeatable=True)
 
-    @pytest.mark.parametrize(
-        ("error", "expected"),
-        [
-            (RateLimited(status=429), True),
-            (Unavailable(status=503), True),
-            (Unreached(), True),
-            (Unavailable(status=502), False),
-            (Unavailable(status=504), False),
-            (Unavailable(), False),
-            (Stale(), False),
-        ],
-    )
-    def test_side_effects_are_repeated_only_where_nothing_was_done(self, error: Unavailable, expected: bool) -> None:
-        """R-053, R-054."""
-        assert POLICY.is_worthwhile(error, repeatable=False) is expected
-
-    @pytest.mark.parametrize(
-        ("error", "expected"),
-        [(RateLimited(status=429), False), (Unavailable(status=503), False), (Unreached(), True)],
-    )
-    def test_a_body_is_sent_again_only_if_none_of_it_went_out(self, error: Unavailable, expected: bool) -> None:
-        """R-075."""
-        assert POLICY.is_worthwhile(error, repeatable=False, empty=False) is expected
+    @pytest.mark.parametrize(("method", "expected"), [("POST", True), ("PATCH", False)])
+    def test_an_upload_is_begun_again_but_not_repeated(self, method: str, expected: bool) -> None:
+        """R-053."""
+        assert POLICY.is_worthwhile(Unavailable(), method=method, repeatable=False) is expected
 
     def test_longer_waits_than_our_patience_are_the_callers_choice(self) -> None:
         """R-054."""
@@ -94,6 +200,7 @@ class TestRetryAfter:
             ("120", 120.0),
             (" 1.5 ", 1.5),
             ("Thu, 01 Jan 1970 00:01:30 GMT", 30.0),
+            ("Thursday, 01-Jan-70 00:01:30 GMT", 30.0),
             ("Thu, 01 Jan 1970 00:00:30 GMT", 0.0),
         ],
     )
@@ -109,6 +216,6 @@ class TestRetryAfter:
 
 @pytest.mark.parametrize("kind", [Stale, Unreached])
 def test_marked_errors_survive_pickling(kind: type[Unavailable]) -> None:
-    error = pickle.loads(pickle.dumps(kind("gone", method="GET")))
+    error: TransportError = pickle.loads(pickle.dumps(kind("gone", method="GET")))
 
     assert (type(error), error.method, str(error)) == (kind, "GET", "gone")

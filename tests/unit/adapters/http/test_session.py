@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_adapters.http.exchange import Body, Request
+from registry_adapters.http.exchange import Body, Headers, Request
+from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
@@ -23,11 +24,12 @@ from registry_core.errors import (
     RateLimited,
     ServerError,
     TLSError,
+    TooLarge,
     Unauthorized,
     Unavailable,
 )
-from registry_core.ports.observer import Exchange, Retry, Warned
-from registry_core.scope import fail_after
+from registry_core.ports.observer import Event, Exchange, Observer, Retry, Throttled, TokenRequested, Warned
+from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     from tests.unit.adapters.http.conftest import Answers, Peer, Recorder, Reply, ScriptedTransport, Wire
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 
 HOME = Origin.of("registry.example.com")
 SCOPE = Scope.repository(RepositoryName("a/b"), ["pull"])
+SETTINGS = HttpSettings(proxy="")
+PLAIN = HttpSettings(plain_http=True, proxy="")
+# Thu, 01 Jan 2026 00:00:00 GMT
+EPOCH = 1767225600.0
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token",service="s"'}
 
 
@@ -95,13 +101,18 @@ class Fetching:
 
 
 class Clock:
-    """Collects pauses instead of sleeping."""
+    """A clock that goes forward only where somebody sleeps, and collects the pauses."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
 
     def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self.time += seconds
 
 
 @pytest.fixture
@@ -111,18 +122,41 @@ def clock() -> Clock:
 
 @pytest.fixture
 def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
-    def build(transport: ScriptedTransport, authenticator: Fetching | None = None, *, origin: Origin = HOME) -> Session:
+    def build(
+        transport: ScriptedTransport,
+        authenticator: Fetching | None = None,
+        *,
+        settings: HttpSettings = SETTINGS,
+        middleware: Sequence[Middleware] = (),
+        observer: Observer = recorder,
+    ) -> Session:
         return Session(
-            origin,
-            HttpSettings(proxy=""),
+            HOME,
+            settings,
+            middleware=middleware,
             transport=transport,
             authenticator=authenticator,
-            observer=recorder,
+            observer=observer,
             sleep=clock.sleep,
             random=lambda: 1.0,
+            clock=clock,
+            now=lambda: clock.time + EPOCH,
         )
 
     return build
+
+
+class Cutting:
+    """A script: one prepared answer on each connection."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self.served = 0
+
+    def __call__(self, peer: Peer) -> None:
+        if peer.receive() is not None:
+            self.served += 1
+            peer.send(self._answers.pop(0))
 
 
 class TestSend:
@@ -391,7 +425,7 @@ class TestRedirects:
 
 
 class TestRetries:
-    @pytest.mark.parametrize("status", [408, 429, 499, 502, 503, 504, 522])
+    @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
     def test_what_may_pass_is_asked_again(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, status: int
     ) -> None:
@@ -415,11 +449,20 @@ class TestRetries:
         assert (len(transport.sent), clock.pauses) == (4, [0.5, 1.0, 2.0])
         assert (caught.value.status, caught.value.reference) == (503, "registry.example.com/a/b:v1")
 
+    def test_the_first_pause_is_a_setting(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        transport = scripted(reply(503), Unavailable("cut"), reply(200))
+
+        session(transport, settings=HttpSettings(proxy="", backoff=0.1)).send(ask())
+
+        assert clock.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
+
     def test_failures_that_repeating_does_not_mend_are_raised_at_once(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-054."""
-        transport = scripted(reply(500), reply(200))
+        transport = scripted(reply(501), reply(200))
 
         with pytest.raises(ServerError):
             session(transport).send(ask())
@@ -496,6 +539,329 @@ class TestRetries:
 
         assert len(transport.sent) == 1
 
+    def test_a_date_is_told_by_the_clock_on_the_wall(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        session(scripted(reply(503, {"Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}), reply(200))).send(ask())
+
+        assert clock.pauses == [9.0]
+
+    def test_garbage_in_its_place_is_ignored(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        session(scripted(reply(503, {"Retry-After": "soon"}), reply(200))).send(ask())
+
+        assert clock.pauses == [0.5]
+
+    def test_a_registry_may_say_429_in_words(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        content = b'{"errors":[{"code":"TOOMANYREQUESTS"}]}'
+
+        session(scripted(reply(400, {}, content), reply(200))).send(ask())
+
+        assert clock.pauses == [0.5]
+
+    @pytest.mark.parametrize("failure", [Stale("gone"), Unreached("no")])
+    def test_what_is_raised_in_the_end_is_an_error_that_users_know(
+        self, session: Callable[..., Session], scripted: Script, failure: Unavailable
+    ) -> None:
+        """R-062."""
+        failure.method = "PATCH"
+        failure.__cause__ = OSError("behind it")
+
+        with pytest.raises(Unavailable) as caught:
+            session(scripted(*[failure] * 4)).send(ask("PATCH", content=b"x", repeatable=False))
+
+        error = caught.value
+        assert (type(error), error.message, error.method) == (Unavailable, failure.message, "PATCH")
+        assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
+
+    def test_a_407_is_no_matter_of_patience(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-054."""
+        transport = scripted(reply(407), reply(200))
+
+        with pytest.raises(ProtocolError, match="proxy") as caught:
+            session(transport).send(ask())
+
+        assert (len(transport.sent), caught.value.status) == (1, 407)
+
+    def test_cancelling_ends_a_pause(self, scripted: Script, reply: type[Reply]) -> None:
+        """R-052."""
+        scope = CancelScope()
+
+        class Canceller:
+            def on(self, event: Event) -> None:
+                if isinstance(event, Retry):
+                    scope.cancel()
+
+        opened = Session(
+            HOME, SETTINGS, transport=scripted(reply(429, {"Retry-After": "50"}), reply(200)), observer=Canceller()
+        )
+
+        with scope, pytest.raises(Cancelled):
+            opened.send(ask())
+
+    def test_an_upload_is_begun_again_after_a_lost_answer(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-053: a session that nobody uses expires."""
+        transport = scripted(Unavailable("cut"), reply(500), reply(202))
+
+        session(transport).send(ask("POST", repeatable=False))
+
+        assert len(transport.sent) == 3
+
+
+class TestDelete:
+    @pytest.mark.parametrize("failure", [Unavailable("cut"), Stale("gone"), 500, 502, 503, 504])
+    def test_404_to_its_repetition_means_that_it_was_done(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
+    ) -> None:
+        """R-053."""
+        lost = reply(failure) if isinstance(failure, int) else failure
+
+        with session(scripted(lost, reply(404))).send(ask("DELETE")) as answer:
+            status = answer.status
+
+        assert status == 404
+
+    @pytest.mark.parametrize("failure", [Unreached("no"), 429, None])
+    def test_but_not_if_the_first_was_never_carried_out(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unreached | int | None
+    ) -> None:
+        """R-053."""
+        before = [reply(failure) if isinstance(failure, int) else failure] if failure is not None else []
+
+        with pytest.raises(ImageNotFound):
+            session(scripted(*before, reply(404))).send(ask("DELETE"))
+
+    def test_404_to_the_repetition_of_a_get_is_what_it_says(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        with pytest.raises(ImageNotFound):
+            session(scripted(Unavailable("cut"), reply(404))).send(ask())
+
+
+class TestPauses:
+    def test_the_next_request_keeps_it_too(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        opened = session(
+            scripted(reply(503, {"Retry-After": "7"}), reply(200)), settings=HttpSettings(proxy="", retries=0)
+        )
+        with pytest.raises(Unavailable):
+            opened.send(ask())
+        before = list(clock.pauses)
+
+        opened.send(ask())
+
+        assert (before, clock.pauses) == ([], [7.0])
+
+    def test_another_host_is_not_concerned(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        transport = scripted(
+            reply(307, {"Location": "https://cdn.example.net/x"}), reply(429, {"Retry-After": "7"}), reply(200)
+        )
+        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        with pytest.raises(RateLimited):
+            opened.send(ask())
+
+        opened.send(ask())
+
+        assert clock.pauses == []
+
+    def test_what_is_beyond_our_patience_is_left_to_each_request(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        opened = session(scripted(reply(429, {"Retry-After": "3600"}), reply(200)))
+        with pytest.raises(RateLimited):
+            opened.send(ask())
+
+        opened.send(ask())
+
+        assert clock.pauses == []
+
+    def test_one_beyond_the_deadline_is_an_error_before_anything_is_sent(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-052."""
+        transport = scripted(reply(503, {"Retry-After": "30"}), reply(200))
+        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        with pytest.raises(Unavailable):
+            opened.send(ask())
+
+        with fail_after(20), pytest.raises(Unavailable) as caught:
+            opened.send(ask())
+
+        assert (caught.value.status, caught.value.retry_after, len(transport.sent)) == (503, 30.0, 1)
+        assert (caught.value.reference, clock.pauses) == ("registry.example.com/a/b:v1", [])
+
+    def test_requests_are_spread_as_the_budget_says(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        opened = session(
+            scripted(*[reply(200)] * 3), settings=HttpSettings(proxy="", requests_per_second=2.0, max_connections=1)
+        )
+
+        for _ in range(3):
+            opened.send(ask()).close()
+
+        assert clock.pauses == [0.5, 0.5]
+
+
+class TestFetch:
+    def test_an_answer_that_breaks_off_is_asked_for_again(self, serve: Serve, say: Say, recorder: Recorder) -> None:
+        """R-050, R-054."""
+        script = Cutting(say(200, b"whole content", {"X-Try": "1"})[:-5], say(200, b"whole content", {"X-Try": "2"}))
+        wire = serve(script)
+
+        with closing(
+            Session(wire.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
+        ) as opened:
+            document = opened.fetch(ask(), 100)
+
+        assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
+        assert document.url == f"{wire.origin}/v2/a/b/manifests/v1"
+        assert [event.reason for event in recorder.events if isinstance(event, Retry)] == ["Unavailable"]
+
+    def test_but_not_for_ever(self, serve: Serve, say: Say) -> None:
+        """R-050, R-054."""
+        script = Cutting(*[say(200, b"whole content")[:-5]] * 9)
+        wire = serve(script)
+
+        with closing(Session(wire.origin, PLAIN, sleep=lambda seconds: None)) as opened:
+            with pytest.raises(Unavailable) as caught:
+                opened.fetch(ask(), 100)
+
+        assert (script.served, caught.value.reference) == (4, "registry.example.com/a/b:v1")
+
+    def test_one_that_is_too_large_is_not(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200, {}, b"12345"), reply(200))
+
+        with pytest.raises(TooLarge, match="the page") as caught:
+            session(transport).fetch(ask(), 4, what="the page")
+
+        assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
+
+    def test_nor_one_that_is_encoded(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-056."""
+        transport = scripted(reply(200, {"Content-Encoding": "gzip"}, b"123"), reply(200))
+
+        with pytest.raises(ProtocolError, match="gzip"):
+            session(transport).fetch(ask(), 4)
+
+        assert len(transport.sent) == 1
+
+
+class TestPathPrefix:
+    def test_it_stands_before_the_api(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200), reply(200))
+        opened = session(transport, settings=HttpSettings(proxy="", path_prefix="/registry"))
+
+        opened.send(ask())
+        opened.send(ask(target="https://registry.example.com/v2/a/b/next"))
+
+        assert [sent.url for sent in transport.sent] == [
+            "https://registry.example.com/registry/v2/a/b/manifests/v1",
+            "https://registry.example.com/v2/a/b/next",
+        ]
+
+
+class Raising:
+    """An observer that fails at one kind of event."""
+
+    def __init__(self, kind: type[Event]) -> None:
+        self._kind = kind
+        self.error = RuntimeError("the observer's own")
+
+    def on(self, event: Event) -> None:
+        if isinstance(event, self._kind):
+            raise self.error
+
+
+class TestFailingObservers:
+    @pytest.mark.parametrize("kind", [Exchange, Throttled, Warned])
+    def test_the_error_is_passed_on_and_the_answer_closed(
+        self, serve: Serve, say: Say, answers: type[Answers], kind: type[Event]
+    ) -> None:
+        """The connection is closed, its body unread; the client goes on with a new one."""
+        headers = {"Warning": '299 - "careful"', "Retry-After": "0"}
+        wire = serve(answers(say(503 if kind is Throttled else 200, b"x" * 500_000, headers), say(200, b"mine")))
+        observer = Raising(kind)
+        events: list[type[Event]] = []
+
+        class Once:
+            def on(self, event: Event) -> None:
+                if type(event) not in events:
+                    events.append(type(event))
+                    observer.on(event)
+
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        with closing(Session(wire.origin, settings, observer=Once())) as opened:
+            with pytest.raises(RuntimeError) as caught:
+                opened.send(ask())
+            with opened.send(ask()) as answer:
+                content = answer.content(100)
+
+        assert caught.value is observer.error
+        assert (content, wire.connections) == (b"mine", 2)
+
+    @pytest.mark.parametrize("kind", [Retry, TokenRequested])
+    def test_whatever_it_is_told(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
+    ) -> None:
+        observer = Raising(kind)
+        authenticator = Fetching()
+        transport = scripted(reply(502), reply(401, CHALLENGE), reply(200, {}, b"new"), reply(200))
+
+        with pytest.raises(RuntimeError) as caught:
+            session(transport, authenticator, observer=observer).send(ask())
+
+        assert caught.value is observer.error
+        assert authenticator.open == 0
+
+
+class TestHeaders:
+    def test_two_locations_are_an_error(self) -> None:
+        """R-042."""
+        headers = Headers([("Location", "/a"), ("location", "/b")])
+
+        with pytest.raises(ProtocolError, match="Location"):
+            headers.get("Location")
+
+    def test_the_same_location_twice_is_one(self) -> None:
+        assert Headers([("Location", "/a"), ("location", "/a")]).get("Location") == "/a"
+
+    def test_other_contradictions_say_nothing(self) -> None:
+        """R-058."""
+        assert Headers([("Content-Length", "1"), ("Content-Length", "2")]).get("Content-Length") == ""
+
+    def test_a_redirect_to_two_places_is_an_error(self, serve: Serve, answers: type[Answers]) -> None:
+        """R-042."""
+        wire = serve(answers(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"))
+
+        with closing(Session(wire.origin, PLAIN)) as opened:
+            with pytest.raises(ProtocolError, match="Location") as caught:
+                opened.send(ask())
+
+        assert (caught.value.status, caught.value.method) == (307, "GET")
+
 
 class TestReports:
     def test_each_exchange_is_reported_without_secrets(
@@ -534,7 +900,50 @@ class TestReports:
         session(scripted(reply(503), reply(200))).send(ask())
 
         retries = [event for event in recorder.events if isinstance(event, Retry)]
-        assert [(event.attempt, event.pause) for event in retries] == [(1, 0.5)]
+        assert [(event.attempt, event.pause, event.reason) for event in retries] == [(1, 0.5, "Unavailable 503")]
+
+    def test_tokens_are_reported(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        transport = scripted(reply(401, CHALLENGE), reply(502), reply(200, {}, b"new"), reply(200))
+
+        session(transport, Fetching()).send(ask())
+
+        tokens = [event for event in recorder.events if isinstance(event, TokenRequested)]
+        assert [(event.registry, event.url, event.scopes, event.status) for event in tokens] == [
+            ("registry.example.com", "https://registry.example.com/token", ("repository:a/b:pull",), status)
+            for status in (502, 200)
+        ]
+
+    def test_pauses_are_reported(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        session(scripted(reply(429, {"Retry-After": "7"}), reply(429), reply(200))).send(ask())
+
+        pauses = [event for event in recorder.events if isinstance(event, Throttled)]
+        assert [(event.registry, event.pause, event.limit) for event in pauses] == [
+            ("registry.example.com", 7.0, 4),
+            ("registry.example.com", 1.0, 2),
+        ]
+
+    def test_logs_say_nothing_that_a_peer_wrote(
+        self,
+        session: Callable[..., Session],
+        scripted: Script,
+        reply: type[Reply],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """R-043."""
+        caplog.set_level(logging.DEBUG)
+        headers = {"Warning": '299 - "written"', "Retry-After": "3", "X-Other": "written"}
+        transport = scripted(reply(503, headers, b'{"errors":[{"code":"WRITTEN"}]}'), reply(200, {}, b"written"))
+
+        session(transport).fetch(ask("GET", "/v2/a/b/manifests/v1?token=written"), 100)
+
+        texts = [record.getMessage() for record in caplog.records]
+        assert len(texts) == 5
+        assert "written" not in caplog.text.lower()
+        assert "attempt 1 failed (Unavailable 503), again in 3.000 s" in texts[3]
 
     def test_warnings_are_reported_once_escaped_and_cut(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
@@ -588,6 +997,18 @@ class TestOverTheWire:
 
         assert content == b"blob"
         assert "authorization" not in elsewhere.received[0].headers
+
+    def test_a_proxy_that_wants_credentials_is_not_asked_again(self, serve: Serve, answers: type[Answers]) -> None:
+        """R-054."""
+        script = answers(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
+        wire = serve(script)
+
+        with closing(Session(HOME, HttpSettings(proxy=str(wire.origin)))) as session:
+            with pytest.raises(ProtocolError, match="proxy wants credentials"):
+                session.send(ask())
+
+        assert [received.method for received in script.received] == ["CONNECT"]
+        assert wire.connections == 1
 
     def test_a_kept_connection_that_died_is_replaced(self, serve: Serve, say: Say) -> None:
         """R-053."""

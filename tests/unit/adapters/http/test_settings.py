@@ -43,6 +43,19 @@ class TestHttpSettings:
             {"chunk_size": 0},
             {"chunk_size": 1.5},
             {"max_connections": 0},
+            {"backoff": 0},
+            {"requests_per_second": 0},
+            {"requests_per_second": -1.0},
+            {"requests_per_second": float("nan")},
+            {"requests_per_second": True},
+            {"path_prefix": "registry"},
+            {"path_prefix": "/registry/"},
+            {"path_prefix": "/a/../b"},
+            {"path_prefix": "/a?b"},
+            {"path_prefix": None},
+            {"trust_system": 1},
+            {"certs_dir": ""},
+            {"tls_minimum": "1.1"},
             {"retries": -1},
             {"retries": True},
             {"ca_file": ""},
@@ -59,6 +72,17 @@ class TestHttpSettings:
     def test_what_cannot_work_is_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             HttpSettings(**wrong)
+
+    @pytest.mark.parametrize("prefix", ["", "/registry", "/a/b-c/d_e.f~g"])
+    def test_a_prefix_is_a_path(self, prefix: str) -> None:
+        assert HttpSettings(path_prefix=prefix).path_prefix == prefix
+
+    def test_every_setting_is_documented(self) -> None:
+        page = (Path(__file__).parents[4] / "docs" / "reference" / "settings.md").read_text()
+
+        missing = [name for name in HttpSettings.__struct_fields__ if f"| `{name}` |" not in page]
+
+        assert missing == []
 
     def test_config_error_is_a_value_error(self) -> None:
         with pytest.raises(ValueError, match="retries"):

@@ -20,7 +20,15 @@ from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport import Urllib3Transport
 from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
-from registry_core.errors import Cancelled, DeadlineExceeded, ProtocolError, SizeMismatch, TLSError, Unavailable
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ProtocolError,
+    SizeMismatch,
+    TLSError,
+    TransportError,
+    Unavailable,
+)
 from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
@@ -228,6 +236,28 @@ class TestBrokenAnswers:
 
         with get(transport, wire) as answer, pytest.raises(Unavailable):
             answer.content(100)
+
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            b"HTTP/1.1 2",
+            b"HTTP/1.1 200 OK",
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\r\nDocker-Content-Digest: sha256:ab",
+            b"HTTP/1.1 200 OK\r\nX: y\r\n",
+            b"HTTP/1.1 103 Hint\r\nLink: x",
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+    def test_a_head_that_was_cut_is_no_answer(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], method: str, cut: bytes
+    ) -> None:
+        """R-050: nor is it a success without the headers that are missing."""
+        wire = serve(answers(cut))
+
+        with pytest.raises(Unavailable, match="broke off"):
+            transport.send(method, f"{wire.origin}/", {}, None)
 
     def test_no_answer_is_unavailable(self, transport: Urllib3Transport, serve: Serve) -> None:
         wire = serve(lambda peer: peer.receive() and None)
@@ -711,14 +741,15 @@ class TestProxies:
         assert script.received[0].target == "http://registry.example.com/v2/"
         assert script.received[0].headers["proxy-authorization"] == "Basic bWU6cHc="
 
-    def test_https_is_tunnelled_and_a_refusal_is_unavailable(
-        self, serve: Serve, answers: type[Answers], say: Say
+    @pytest.mark.parametrize(("status", "kind"), [(407, ProtocolError), (502, Unavailable)])
+    def test_https_is_tunnelled_and_a_refusal_is_told_from_an_outage(
+        self, serve: Serve, answers: type[Answers], say: Say, status: int, kind: type[TransportError]
     ) -> None:
-        script = answers(say(407))
+        script = answers(say(status))
         wire = serve(script)
 
         with closing(Urllib3Transport(HttpSettings(proxy=f"http://me:pw@{wire.origin.netloc}"))) as transport:
-            with pytest.raises(Unavailable) as caught:
+            with pytest.raises(kind) as caught:
                 transport.send("GET", "https://registry.example.com/v2/", {"Authorization": "Bearer s"}, None)
 
         assert (script.received[0].method, script.received[0].target) == ("CONNECT", "registry.example.com:443")

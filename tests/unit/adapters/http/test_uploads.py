@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.exchange import Headers
-from registry_adapters.http.uploads import chunk_length, closing_target, received
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource
+from registry_adapters.http.exchange import Answer, Body, Headers
+from registry_adapters.http.upload_sessions import OpenUpload, chunk_length, closing_target, received
+from registry_core.content.source import PIECE, ByteReader, BytesSource, OpenerSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
@@ -19,13 +21,16 @@ from registry_core.errors import (
     RegistryError,
     ServerError,
     SizeMismatch,
+    TooLarge,
     Unavailable,
     Unsupported,
 )
+from registry_core.ports.observer import Event, Observer, Resumed
 from registry_core.scope import CancelScope
+from registry_core.testing.content import PatternSource
 
 if TYPE_CHECKING:
-    from tests.unit.adapters.http.conftest import Reply, ScriptedTransport
+    from tests.unit.adapters.http.conftest import Recorder, Reply, ScriptedTransport
 
     Script = Callable[..., ScriptedTransport]
     Build = Callable[..., Reply]
@@ -37,6 +42,7 @@ START = f"POST {HOME}/v2/org/app/blobs/uploads/"
 QUERY = f"digest={DIGEST}"
 FIRST = {"Location": "/u/1"}
 NOW = {"Retry-After": "0"}
+MIB = 1 << 20
 
 
 def put(
@@ -47,10 +53,71 @@ def put(
     size: int = len(CONTENT),
     digest: Digest = DIGEST,
     retries: int = 0,
+    observer: Observer | None = None,
 ) -> None:
     settings = HttpSettings(retries=retries, chunk_size=chunk)
-    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport, observer=observer)
     catalog.repository(RepositoryName("org/app")).blobs.put(digest, size, BytesSource(content))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The luckiest jitter: each pause has no length."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+class HalfSent:
+    """A transport that takes half of each body, and then does what another one does."""
+
+    def __init__(self, transport: ScriptedTransport) -> None:
+        self._transport = transport
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        half = None if body is None else Body(body.source, body.start, body.length // 2)
+        return self._transport.send(method, url, headers, half)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Discarding:
+    """A transport that answers from a list, and keeps no bodies."""
+
+    def __init__(self, *replies: Reply | BaseException) -> None:
+        self.replies = deque(replies)
+        self.sent: list[Sent] = []
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        left = 0 if body is None else body.length
+        if body is not None:
+            with body.source.open(body.start) as reader:
+                while left and (data := reader.read(min(PIECE, left))):
+                    left -= len(data)
+        self.sent.append(Sent(method, dict(headers)))
+        reply = self.replies.popleft()
+        if isinstance(reply, BaseException):
+            raise reply
+        fields = Headers(list(reply.headers.items()))
+        return Answer(status=reply.status, headers=fields, url=url, reader=BytesSource(reply.content).open())
+
+    def close(self) -> None:
+        self.replies.clear()
+
+
+class Sent(NamedTuple):
+    """A request without its body."""
+
+    method: str
+    headers: dict[str, str]
+
+    @property
+    def line(self) -> str:
+        """The method, and a chunk's stretch in MiB."""
+        stretch = self.headers.get("Content-Range")
+        if stretch is None:
+            return self.method
+        first, last = (int(text) for text in stretch.split("-"))
+        return f"{self.method} {first / MIB:g}-{(last + 1) / MIB:g}"
 
 
 def asked(transport: ScriptedTransport) -> list[str]:
@@ -223,7 +290,7 @@ class TestLost:
             reply(202, FIRST), reply(500), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
         )
 
-        put(transport)
+        put(transport, retries=1)
 
         assert asked(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
         assert transport.sent[-1].body == CONTENT
@@ -235,7 +302,7 @@ class TestLost:
         transport = scripted(*lost * 3)
 
         with pytest.raises(ServerError):
-            put(transport)
+            put(transport, retries=2)
 
         assert len(transport.replies) == 0
 
@@ -243,7 +310,7 @@ class TestLost:
         """R-075."""
         transport = scripted(reply(202, FIRST), *[reply(404)] * 3, reply(202, FIRST), reply(201))
 
-        put(transport)
+        put(transport, retries=1)
 
         assert [sent.method for sent in transport.sent] == ["POST", "PUT", "HEAD", "DELETE", "POST", "PUT"]
 
@@ -293,7 +360,7 @@ class TestLost:
         transport = scripted(*[reply(202, FIRST), reply(500), reply(404), reply(204)] * 3)
 
         with pytest.raises(ServerError):
-            put(transport)
+            put(transport, retries=2)
 
         assert len(transport.replies) == 0
 
@@ -374,7 +441,7 @@ class TestChunks:
             reply(201),
         )
 
-        put(transport, chunk=4)
+        put(transport, chunk=4, retries=1)
 
         assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
 
@@ -402,7 +469,7 @@ class TestChunks:
         transport = scripted(reply(202, FIRST), reply(202), *refused, reply(429, NOW), reply(204))
 
         with pytest.raises(RateLimited):
-            put(transport, chunk=4)
+            put(transport, chunk=4, retries=3)
 
         assert len(transport.replies) == 0
 
@@ -412,7 +479,7 @@ class TestChunks:
         transport = scripted(*[reply(202, FIRST), *circle, reply(204)] * 3)
 
         with pytest.raises(ProtocolError):
-            put(transport, chunk=8)
+            put(transport, chunk=8, retries=2)
 
         assert len(transport.replies) == 0
 
@@ -427,7 +494,7 @@ class TestChunks:
             reply(201),
         )
 
-        put(transport, chunk=4)
+        put(transport, chunk=4, retries=1)
 
         assert [stretch for stretch, _ in patched(transport)] == ["0-3", "0-3", "4-7", "8-9"]
 
@@ -437,7 +504,7 @@ class TestChunks:
         transport = scripted(*stuck * 3)
 
         with pytest.raises(ProtocolError):
-            put(transport, chunk=4)
+            put(transport, chunk=4, retries=2)
 
         assert len(transport.replies) == 0
 
@@ -466,6 +533,261 @@ class TestChunks:
             put(transport, chunk=4)
 
         assert asked(transport)[2] == f"DELETE {HOME}/u/1"
+
+
+class TestRecovery:
+    @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
+    def test_every_fault_of_a_chunk_is_asked_about(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-054, R-075: what the registry has is kept, what it has not is sent again."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202, {"Range": "0-3"}),
+            reply(status),
+            reply(204, {"Range": "0-4"}),
+            *[reply(202)] * 2,
+            reply(201),
+        )
+
+        put(transport, chunk=4, retries=1)
+
+        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "5-8", "9-9"]
+
+    def test_whoever_watches_is_told_where_it_goes_on(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
+        transport = scripted(
+            reply(202, {"Location": "/u/1?s=secret"}),
+            Unavailable("cut"),
+            reply(204, {"Range": "0-5"}),
+            reply(202),
+            reply(201),
+        )
+
+        put(transport, chunk=8, retries=1, observer=recorder)
+
+        told: list[Event] = [event for event in recorder.events if isinstance(event, Resumed)]
+        assert told == [Resumed(method="PATCH", url=f"{HOME}/u/1?…", offset=6)]
+
+    def test_without_retries_a_fault_is_final(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(204))
+
+        with pytest.raises(Unavailable, match="cut"):
+            put(transport, chunk=4)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "DELETE"]
+
+    def test_progress_renews_the_patience(self, scripted: Script, reply: Build) -> None:
+        """R-051: four faults in all, but never two without a byte between them."""
+        faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 3, 5, 9)]
+        transport = scripted(reply(202, FIRST), *[part for fault in faults for part in fault], reply(201))
+
+        put(transport, chunk=10, retries=1)
+
+        assert len(transport.replies) == 0
+
+    def test_hardly_any_progress_does_not(self, scripted: Script, reply: Build) -> None:
+        """R-074: a byte at a time would never end."""
+        content = b"x" * 100
+        faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 2)]
+        transport = scripted(reply(202, FIRST), *faults[0], *faults[1], Unavailable("cut"), reply(204))
+
+        with pytest.raises(Unavailable, match="cut"):
+            put(transport, chunk=100, content=content, size=100, digest=Digest.of(content), retries=2)
+
+        assert len(transport.replies) == 0
+
+    def test_more_than_was_read_from_the_source_is_not_believed(self, scripted: Script, reply: Build) -> None:
+        """R-074: the bytes between would never have been verified."""
+        catalog = HttpCatalog(
+            "registry.example.com",
+            HttpSettings(retries=3, chunk_size=10),
+            transport=HalfSent(scripted(reply(202, FIRST), reply(500), reply(204, {"Range": "0-9"}), reply(204))),
+        )
+
+        with pytest.raises(ProtocolError, match="was sent 5"):
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, BytesSource(CONTENT))
+
+    def test_a_lost_end_is_asked_for_again_and_nothing_else_is_sent(self, scripted: Script, reply: Build) -> None:
+        """R-075: the session still has everything."""
+        transport = scripted(
+            reply(202, FIRST), reply(202), Unavailable("cut"), reply(404), reply(204, {"Range": "0-9"}), reply(201)
+        )
+
+        put(transport, chunk=10, retries=1)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "HEAD", "GET", "PUT"]
+
+    def test_a_session_that_is_gone_is_begun_anew(self, scripted: Script, reply: Build) -> None:
+        """R-075: from the first byte on."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202, {"Range": "0-3"}),
+            reply(404),
+            reply(404),
+            reply(202, {"Location": "/u/2"}),
+            *[reply(202)] * 3,
+            reply(201),
+        )
+
+        put(transport, chunk=4, retries=1)
+
+        assert patched(transport) == [
+            ("0-3", b"0123"),
+            ("4-7", b"4567"),
+            ("0-3", b"0123"),
+            ("4-7", b"4567"),
+            ("8-9", b"89"),
+        ]
+
+    def test_after_a_cut_each_chunk_has_a_connection_of_its_own(self, scripted: Script, reply: Build) -> None:
+        """R-053: what was cut once may be cut after the same amount again."""
+        transport = scripted(
+            reply(202, FIRST),
+            reply(202),
+            Unavailable("cut"),
+            reply(204, {"Range": "0-3"}),
+            *[reply(202)] * 2,
+            reply(201),
+        )
+
+        put(transport, chunk=4, retries=1)
+
+        chunks = [sent.headers.get("Connection") for sent in transport.sent if sent.method == "PATCH"]
+        assert chunks == [None, None, "close", "close"]
+
+
+def put_pattern(transport: Discarding, size: int, *, retries: int = 3, chunk: int | None = None) -> None:
+    source = PatternSource(size)
+    settings = HttpSettings(retries=retries, chunk_size=chunk)
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
+    catalog.repository(RepositoryName("org/app")).blobs.put(source.digest, size, source)
+
+
+def lines(transport: Discarding) -> list[str]:
+    return [sent.line for sent in transport.sent]
+
+
+class TestLarge:
+    def test_what_broke_off_in_one_goes_on_in_chunks(self, reply: Build) -> None:
+        """R-075: what the session has is not sent again."""
+        transport = Discarding(
+            reply(202, FIRST),
+            Unavailable("cut"),
+            reply(404),
+            reply(204, {"Range": f"0-{5 * MIB - 1}"}),
+            *[reply(202)] * 2,
+            reply(201),
+        )
+
+        put_pattern(transport, 20 * MIB)
+
+        assert lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
+
+    def test_where_the_session_did_not_survive_a_new_one_gets_chunks(self, reply: Build) -> None:
+        """R-075: docker-registry 2 forgets what was cut."""
+        transport = Discarding(
+            reply(202, FIRST),
+            Unavailable("cut"),
+            *[reply(404)] * 3,
+            reply(202, FIRST),
+            *[reply(202)] * 2,
+            reply(201),
+        )
+
+        put_pattern(transport, 12 * MIB)
+
+        assert lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
+
+    def test_chunks_that_are_cut_on_their_own_become_smaller(self, reply: Build) -> None:
+        transport = Discarding(
+            reply(202, FIRST),
+            Unavailable("cut"),
+            *[reply(404)] * 3,
+            reply(202, FIRST),
+            Unavailable("cut"),
+            *[reply(404)] * 2,
+            reply(202, FIRST),
+            *[reply(202)] * 5,
+            reply(201),
+        )
+
+        put_pattern(transport, 10 * MIB)
+
+        assert lines(transport)[6:] == [
+            "PATCH 0-8",
+            "GET",
+            "DELETE",
+            "POST",
+            *[f"PATCH {start}-{start + 2}" for start in range(0, 10, 2)],
+            "PUT",
+        ]
+
+    @pytest.mark.parametrize(("size", "chunk"), [(64, 8), (20, 5), (4, 1), (2, 0.5)])
+    def test_too_large_a_request_becomes_several(self, reply: Build, size: int, chunk: float) -> None:
+        """R-072: nginx answers 413 beyond its client_max_body_size."""
+        count = int(size / chunk)
+        transport = Discarding(
+            reply(202, FIRST), reply(413), *[reply(404)] * 2, reply(202, FIRST), *[reply(202)] * count, reply(201)
+        )
+
+        put_pattern(transport, size * MIB, retries=0)
+
+        assert lines(transport)[:5] == ["POST", "PUT", "GET", "DELETE", "POST"]
+        assert lines(transport)[5] == f"PATCH 0-{chunk:g}"
+        assert len(transport.replies) == 0
+
+    def test_too_large_a_chunk_is_quartered_where_it_stands(self, reply: Build) -> None:
+        """R-074: the session is asked first."""
+        transport = Discarding(
+            reply(202, FIRST),
+            reply(202),
+            reply(413),
+            reply(204, {"Range": f"0-{4 * MIB - 1}"}),
+            *[reply(202)] * 4,
+            reply(201),
+        )
+
+        put_pattern(transport, 8 * MIB, retries=0, chunk=4 * MIB)
+
+        assert lines(transport) == [
+            "POST",
+            "PATCH 0-4",
+            "PATCH 4-8",
+            "GET",
+            *[f"PATCH {start}-{start + 1}" for start in range(4, 8)],
+            "PUT",
+        ]
+
+    def test_no_smaller_than_the_registry_takes(self, reply: Build) -> None:
+        """R-073."""
+        least = FIRST | {"OCI-Chunk-Min-Length": str(4 * MIB)}
+        transport = Discarding(reply(202, least), reply(413), reply(204))
+
+        with pytest.raises(TooLarge):
+            put_pattern(transport, 8 * MIB, chunk=4 * MIB)
+
+    def test_a_limit_below_a_quarter_of_a_mebibyte_is_an_error(self, reply: Build) -> None:
+        """R-055: it is reported as what it is."""
+        session = [reply(413), reply(404), reply(204), reply(202, FIRST)]
+        transport = Discarding(reply(202, FIRST), *session, *session, reply(413), reply(204))
+
+        with pytest.raises(TooLarge):
+            put_pattern(transport, 3 * MIB, retries=0)
+
+        assert [line for line in lines(transport) if line.startswith("PATCH")] == ["PATCH 0-0.75", "PATCH 0-0.25"]
+
+    def test_a_registry_that_takes_no_chunks_gets_all_in_one_again(self, reply: Build) -> None:
+        """R-072."""
+        transport = Discarding(
+            reply(202, FIRST), reply(405), Unavailable("cut"), *[reply(404)] * 2, reply(202, FIRST), reply(201)
+        )
+
+        put_pattern(transport, 9 * MIB, chunk=8 * MIB)
+
+        assert lines(transport) == ["POST", "PATCH 0-8", "PUT", "HEAD", "DELETE", "POST", "PUT"]
+
+
+def test_a_session_shows_no_secrets() -> None:
+    """R-043."""
+    assert "hidden" not in repr(OpenUpload("https://registry.example.com/u?state=hidden"))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.keychains import StaticKeychain
+from registry_adapters.keychains import MemoryKeychain, StaticKeychain
 from registry_core.domain.access import Basic
 from registry_core.errors import InvalidName
 
 USER = Basic("user", "hunter2")
+OTHER = Basic("other", "hunter3")
 
 
 @pytest.mark.parametrize("registry", ["registry.example.com", "REGISTRY.example.com", "registry.example.com:443"])
@@ -20,7 +21,7 @@ def test_a_registry_has_the_credential_given_for_it(registry: str) -> None:
 
 @pytest.mark.parametrize(
     "registry",
-    ["example.com", "evil-registry.example.com", "registry.example.com.evil.example", "registry.example.com:80"],
+    ["example.com", "evil-registry.example.com", "registry.example.com.evil.example", "registry.example.com:8080"],
 )
 def test_no_other_registry_has_it(registry: str) -> None:
     """R-045: never suffix, prefix or substring."""
@@ -29,11 +30,59 @@ def test_no_other_registry_has_it(registry: str) -> None:
     assert keychain.credential(registry, None) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ("registry.example.com:80", "registry.example.com"),
+        ("registry.example.com:80", "registry.example.com:443"),
+        ("registry.example.com:443", "registry.example.com:80"),
+        ("registry.example.com:5000", "registry.example.com"),
+        ("[::1]:5000", "[::1]"),
+        ("docker.io:5000", "docker.io"),
+        ("docker.io", "index.docker.io:5000"),
+    ],
+)
+def test_a_port_that_is_written_is_meant(key: str, asked: str) -> None:
+    """R-045: what is for the port of plain http is for no other, and the other way round."""
+    keychain = StaticKeychain({key: USER})
+
+    assert keychain.credential(asked, None) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ("registry.example.com:80", "registry.example.com:80"),
+        ("registry.example.com:0443", "registry.example.com"),
+        ("registry.example.com", "registry.example.com:80"),
+        ("[::1]", "[::1]:443"),
+        ("[::1]:5000", "[::1]:5000"),
+        ("index.docker.io", "docker.io"),
+    ],
+)
+def test_a_bare_host_has_the_default_port_of_either_scheme(key: str, asked: str) -> None:
+    """R-045."""
+    keychain = StaticKeychain({key: USER})
+
+    assert keychain.credential(asked, None) is USER
+
+
+@pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])
+def test_the_exact_port_comes_before_the_bare_host(kind: type[StaticKeychain | MemoryKeychain]) -> None:
+    keychain = kind({"registry.example.com": USER, "registry.example.com:80": OTHER})
+
+    assert keychain.credential("registry.example.com:80", None) is OTHER
+    assert keychain.credential("registry.example.com", None) is USER
+
+
 @pytest.mark.parametrize("host", ["", "https://registry.example.com", "registry.example.com/v2", "user@host", "a:b"])
-def test_a_key_that_is_no_host_is_refused(host: str) -> None:
+@pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])
+def test_a_key_that_is_no_host_is_refused(kind: type[StaticKeychain | MemoryKeychain], host: str) -> None:
     with pytest.raises(InvalidName):
-        StaticKeychain({host: USER})
+        kind({host: USER})
 
 
-def test_its_repr_shows_no_credential() -> None:
-    assert repr(StaticKeychain({"registry.example.com": USER})) == "StaticKeychain(registry.example.com)"
+@pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])
+def test_its_repr_shows_no_credential(kind: type[StaticKeychain | MemoryKeychain]) -> None:
+    """R-043."""
+    assert repr(kind({"registry.example.com": USER})) == f"{kind.__name__}(registry.example.com)"

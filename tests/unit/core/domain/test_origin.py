@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.origin import Origin, check_followable, redacted, resolve
+from registry_core.domain.origin import Origin, Zone, redacted, resolve
 from registry_core.errors import InvalidName, ProtocolError
 
 BASE = "https://registry.example.com/v2/app/blobs/uploads/1?state=old"
@@ -143,40 +143,50 @@ def test_parsing_a_host_never_fails_with_anything_but_an_invalid_name(text: str)
     assert Origin.of(origin.netloc) == origin
 
 
-def test_nobody_is_followed_from_https_down_to_http() -> None:
-    """R-041."""
-    with pytest.raises(ProtocolError):
-        check_followable(Origin.of("a.example"), "http://a.example/")
-
-
 @pytest.mark.parametrize(
-    "host",
+    ("host", "zone"),
     [
-        "localhost",
-        "127.0.0.2",
-        "[::1]",
-        "10.1.2.3",
-        "192.168.0.1",
-        "169.254.169.254",
-        "0.0.0.0",
-        "[::ffff:10.0.0.1]",
-        "[fe80::1]",
-        "[::]",
+        ("registry.example.com", Zone.PUBLIC),
+        ("box", Zone.PUBLIC),
+        ("8.8.8.8", Zone.PUBLIC),
+        ("[2606:4700::1111]", Zone.PUBLIC),
+        ("[::ffff:8.8.8.8]", Zone.PUBLIC),
+        ("[64:ff9b::8.8.8.8]", Zone.PUBLIC),
+        ("[2002:808:808::1]", Zone.PUBLIC),
+        ("localhost", Zone.LOOPBACK),
+        ("registry.localhost", Zone.LOOPBACK),
+        ("127.0.0.2", Zone.LOOPBACK),
+        ("[::1]", Zone.LOOPBACK),
+        ("[::ffff:127.0.0.1]", Zone.LOOPBACK),
+        ("[64:ff9b::127.0.0.1]", Zone.LOOPBACK),
+        ("10.1.2.3", Zone.PRIVATE),
+        ("100.64.0.1", Zone.PRIVATE),
+        ("172.16.0.1", Zone.PRIVATE),
+        ("192.168.0.1", Zone.PRIVATE),
+        ("[fd00::1]", Zone.PRIVATE),
+        ("[fec0::1]", Zone.PRIVATE),
+        ("[2002:a00:1::]", Zone.PRIVATE),
+        ("169.254.169.254", Zone.LINK_LOCAL),
+        ("[fe80::1]", Zone.LINK_LOCAL),
+        ("[::ffff:169.254.169.254]", Zone.LINK_LOCAL),
+        ("0.0.0.0", Zone.NOWHERE),
+        ("[::]", Zone.NOWHERE),
+        ("224.0.0.1", Zone.NOWHERE),
+        ("255.255.255.255", Zone.NOWHERE),
+        ("[ff02::1]", Zone.NOWHERE),
     ],
 )
-def test_a_public_registry_sends_nobody_to_an_internal_address(host: str) -> None:
+def test_addresses_have_a_zone(host: str, zone: Zone) -> None:
     """R-046."""
-    with pytest.raises(ProtocolError):
-        check_followable(Origin.of("registry.example.com"), f"https://{host}/x")
+    origin = Origin.of(host)
+
+    assert origin.zone is zone
+    assert origin.is_internal is (zone is not Zone.PUBLIC)
 
 
-def test_an_internal_registry_may_stay_among_its_own() -> None:
-    """R-046."""
-    home = Origin.of("10.0.0.1:5000", scheme="http")
-
-    target = check_followable(home, "http://10.0.0.2:9000/blob")
-
-    assert target == Origin("http", "10.0.0.2", 9000)
+def test_a_name_below_localhost_is_not_taken_for_this_machine() -> None:
+    """R-041: nobody speaks plain http to it unasked, for some resolvers look such names up."""
+    assert not Origin.of("registry.localhost").is_loopback
 
 
 @pytest.mark.parametrize(

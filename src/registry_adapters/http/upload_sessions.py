@@ -1,0 +1,160 @@
+"""An upload session as the registry names it: where it goes on, how far it has come, and those left open for later."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import re
+import threading
+from typing import Final
+
+import msgspec
+
+from registry_adapters.http.addresses import Address, Sender
+from registry_adapters.http.exchange import Answer, Headers, Request
+from registry_core.domain.digest import Digest
+from registry_core.domain.errands import Errand, judge
+from registry_core.domain.origin import Origin, redacted, resolve
+from registry_core.errors import ProtocolError, RegistryError
+from registry_core.scope import checkpoint, fail_after
+
+__all__ = ["OpenUpload", "OpenUploads", "cancel", "chunk_length", "closing_target", "location_of", "received"]
+
+_CHUNK_LIMIT: Final = 64 << 20
+_CANCEL_SECONDS: Final = 5.0
+# Work that is to end at once has no more than that for it: the request is sent, its answer not waited for.
+_CANCEL_MOMENT: Final = 0.3
+_RANGE: Final = re.compile(r"(?:bytes[= ])?0-(?P<last>[0-9]{1,19})")
+
+
+class OpenUpload(msgspec.Struct, frozen=True):
+    """An upload session that nothing was sent into yet.
+
+    Args:
+        location: Where it goes on; the registry's secret.
+        least: The shortest chunk that the registry takes, in bytes; 0 for any.
+    """
+
+    location: str
+    least: int = 0
+
+    def __repr__(self) -> str:
+        """Without the query, which may be a signature (R-043)."""
+        return f"OpenUpload({redacted(self.location)!r}, least={self.least})"
+
+
+class OpenUploads:
+    """Sessions that registries opened in place of a mount, until their blob is put (R-077); safe for many threads.
+
+    Args:
+        limit: How many are kept; beyond, the oldest is given up.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[Address, Digest], OpenUpload] = {}
+
+    def keep(self, sender: Sender, address: Address, digest: Digest, upload: OpenUpload) -> None:
+        """Remember a session for a blob; what it displaces is cancelled."""
+        displaced = []
+        with self._lock:
+            key = (address, digest)
+            if key in self._kept:
+                displaced.append((address, self._kept.pop(key)))
+            elif len(self._kept) >= self._limit:
+                oldest = next(iter(self._kept))
+                displaced.append((oldest[0], self._kept.pop(oldest)))
+            self._kept[key] = upload
+        for owner, old in displaced:
+            cancel(sender, owner, old.location)
+
+    def take(self, address: Address, digest: Digest) -> OpenUpload | None:
+        """The session that is open for a blob, if there is one; it is the caller's from now on."""
+        with self._lock:
+            return self._kept.pop((address, digest), None)
+
+    def close(self, sender: Sender) -> None:
+        """Cancel all that nobody came for, within a few seconds in all. Idempotent."""
+        with self._lock:
+            kept, self._kept = self._kept, {}
+
+        def cancel_all() -> None:
+            with fail_after(_CANCEL_SECONDS):
+                for (address, _), upload in kept.items():
+                    with contextlib.suppress(RegistryError):
+                        checkpoint()
+                        sender.send(_cancellation(address, upload.location)).close()
+
+        contextvars.Context().run(cancel_all)
+
+
+def closing_target(location: str, digest: Digest) -> str:
+    """A location with the digest appended; what stands in its query stays as it is (R-071)."""
+    return f"{location}{'&' if '?' in location else '?'}digest={digest.replace('+', '%2B').replace('=', '%3D')}"
+
+
+def chunk_length(wanted: int, headers: Headers) -> int:
+    """How long chunks are: as wanted, but no shorter than the registry asks for, within reason (R-073)."""
+    text = headers.get("OCI-Chunk-Min-Length")
+    least = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    return max(wanted, min(least, _CHUNK_LIMIT))
+
+
+def received(headers: Headers) -> int | None:
+    """How many bytes the registry says it has, or ``None`` where it does not say intelligibly (R-074).
+
+    ``0-0`` means one byte, or in some registries nothing; whoever asks has to know.
+    """
+    match = _RANGE.fullmatch(headers.get("Range"))
+    return int(match["last"]) + 1 if match else None
+
+
+def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
+    """Where an upload goes on.
+
+    Args:
+        origin: The registry's; uploads never leave it (R-033).
+        answer: What it said last.
+        current: Where it went so far, if an answer need not say it again.
+
+    Raises:
+        ProtocolError: The registry named no place, or one elsewhere.
+    """
+    text = answer.headers.get("Location")
+    if not text and current:
+        return current
+    location = resolve(answer.url, text)
+    try:
+        judge(Errand.UPLOAD, origin, location)
+    except ProtocolError as error:
+        error.status = answer.status
+        raise
+    return location
+
+
+def cancel(sender: Sender, address: Address, location: str) -> None:
+    """Give an upload session up, whatever the registry says to it, and even if the caller's time is up (R-236)."""
+    try:
+        checkpoint()
+        seconds = _CANCEL_SECONDS
+    except RegistryError:
+        seconds = _CANCEL_MOMENT
+
+    def attempt() -> None:
+        with contextlib.suppress(RegistryError), fail_after(seconds):
+            sender.send(_cancellation(address, location)).close()
+
+    contextvars.Context().run(attempt)
+
+
+def _cancellation(address: Address, location: str) -> Request:
+    return Request(
+        method="DELETE",
+        target=location,
+        success=(200, 202, 204, 404),
+        scopes=address.scopes("pull", "push"),
+        reference=str(address),
+        missing="upload",
+        repeatable=False,
+    )

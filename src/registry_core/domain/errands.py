@@ -1,0 +1,186 @@
+"""One policy for every URL that somebody else chose (R-030 to R-037, R-041, R-042, R-046).
+
+A registry sends its clients on errands: to a CDN, to an upload session, to a next page, to a token server. Each kind
+of errand has one rule, in ``RULES``; ``judge`` applies it. Whoever is about to follow such a URL asks here first, and
+nobody decides for himself.
+
+Names are not looked up: a public name that leads to a private address is not noticed (R-046).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from registry_core.domain.origin import Origin, Zone, redacted
+from registry_core.errors import ProtocolError
+
+__all__ = ["MAX_HOPS", "REACH", "RULES", "Carried", "Elsewhere", "Errand", "Rule", "Verdict", "judge"]
+
+MAX_HOPS: Final = 10
+
+_PRIVATE_NAMES: Final = (
+    ".localhost",
+    ".localdomain",
+    ".local",
+    ".internal",
+    ".intranet",
+    ".private",
+    ".corp",
+    ".home",
+    ".lan",
+    ".arpa",
+    ".test",
+    ".invalid",
+    ".onion",
+)
+# "127.1" and "0x7f.1" are addresses to a resolver: a public name ends in a label that begins with a letter.
+_PUBLIC_NAME: Final = re.compile(r"[a-z0-9.-]+\.[a-z][a-z0-9-]*[a-z0-9]")
+
+
+class Errand(Enum):
+    """Why somebody is sent to a URL; the value says it in words."""
+
+    REDIRECT = "a redirect"
+    UPLOAD = "the location of an upload"
+    LINK = "a link to a next page"
+    REALM = "a token server"
+    FOREIGN = "a layer kept elsewhere"
+    MIRROR = "a mirror"
+
+
+class Elsewhere(Enum):
+    """Which origins besides the registry's own may be gone to; the value says it in words."""
+
+    NONE = "no other"
+    LISTED = "hosts that the caller listed"
+    REACHABLE = "any, but for addresses of a kind that the registry could not know"
+    VOUCHED = "the same host and port, hosts that the caller listed, public names by https, this machine from itself"
+    CHOSEN = "any proper address, for the caller named it"
+
+
+class Carried(Enum):
+    """Whose credentials may go along; the value says it in words."""
+
+    AT_HOME = "the registry's, at its own origin only"
+    ALONG = "the registry's"
+    OWN = "those of the origin gone to"
+    NONE = "none"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for one kind of errand.
+
+    Beyond it, the same for all: http and https only, no user information, never from https to http (R-041, R-042).
+
+    Args:
+        elsewhere: Which other origins may be gone to.
+        carried: Whose credentials go along.
+        hops: How many redirects may follow.
+    """
+
+    elsewhere: Elsewhere
+    carried: Carried
+    hops: int
+
+
+RULES: Final[Mapping[Errand, Rule]] = MappingProxyType(
+    {
+        Errand.REDIRECT: Rule(elsewhere=Elsewhere.REACHABLE, carried=Carried.AT_HOME, hops=MAX_HOPS),
+        Errand.UPLOAD: Rule(elsewhere=Elsewhere.LISTED, carried=Carried.AT_HOME, hops=MAX_HOPS),
+        Errand.LINK: Rule(elsewhere=Elsewhere.NONE, carried=Carried.AT_HOME, hops=MAX_HOPS),
+        # What goes there is a password: it goes to whom the registry named, and no further (R-036).
+        Errand.REALM: Rule(elsewhere=Elsewhere.VOUCHED, carried=Carried.ALONG, hops=0),
+        Errand.FOREIGN: Rule(elsewhere=Elsewhere.REACHABLE, carried=Carried.NONE, hops=MAX_HOPS),
+        Errand.MIRROR: Rule(elsewhere=Elsewhere.CHOSEN, carried=Carried.OWN, hops=MAX_HOPS),
+    }
+)
+
+# A registry may name addresses of its own kind. From the network nobody is sent to this machine, nor, but by one who
+# is there, to a link: cloud machines keep their own credentials at a link-local address.
+REACH: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
+    {
+        Zone.PUBLIC: frozenset({Zone.PUBLIC}),
+        Zone.PRIVATE: frozenset({Zone.PUBLIC, Zone.PRIVATE}),
+        Zone.LINK_LOCAL: frozenset({Zone.PUBLIC, Zone.LINK_LOCAL}),
+        Zone.LOOPBACK: frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}),
+        Zone.NOWHERE: frozenset({Zone.PUBLIC}),
+    }
+)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A URL that may be gone to.
+
+    Args:
+        origin: Whom it leads to.
+        credentials: Whose credentials may go along; ``None`` for nobody's.
+    """
+
+    origin: Origin
+    credentials: Origin | None
+
+
+def judge(errand: Errand, home: Origin, url: str, *, listed: Collection[str] = ()) -> Verdict:
+    """Whether one may go to a URL, and with whose credentials.
+
+    Args:
+        errand: Why.
+        home: The registry on whose behalf it is done; for a mirror, the registry that it mirrors.
+        url: Absolute; ``resolve`` makes it so where it may be relative.
+        listed: Further hosts to trust, as ``host[:port]``; they count where the errand's rule says so.
+
+    Raises:
+        ProtocolError: One may not; nothing was sent.
+    """
+    rule = RULES[errand]
+    target = Origin.of_url(url)
+    reason = None if target == home else _refusal(rule.elsewhere, home, target, target.netloc in listed)
+    if reason is not None:
+        raise ProtocolError(f"{home}: refused {errand.value}, {reason}: {redacted(url)}")
+    return Verdict(target, _owner(rule.carried, home, target))
+
+
+def _refusal(elsewhere: Elsewhere, home: Origin, target: Origin, is_listed: bool) -> str | None:
+    """Why not; ``None`` if nothing speaks against it."""
+    if home.scheme == "https" and target.scheme == "http" and not _is_own_machine(elsewhere, target):
+        return "from https to http"
+    match elsewhere:
+        case Elsewhere.NONE:
+            return "at another place than the registry"
+        case Elsewhere.LISTED:
+            return None if is_listed else "at another place than the registry"
+        case Elsewhere.REACHABLE:
+            return None if target.zone in REACH[home.zone] else f"to an internal address ({target.zone.value})"
+        case Elsewhere.VOUCHED:
+            return None if is_listed or _is_vouched(home, target) else "not the registry's, nor with a public name"
+        case Elsewhere.CHOSEN:
+            return None if target.zone is not Zone.NOWHERE else f"at no proper address ({target.zone.value})"
+
+
+def _owner(carried: Carried, home: Origin, target: Origin) -> Origin | None:
+    match carried:
+        case Carried.AT_HOME:
+            return home if target == home else None
+        case Carried.ALONG:
+            return home
+        case Carried.OWN:
+            return target
+        case Carried.NONE:
+            return None
+
+
+def _is_own_machine(elsewhere: Elsewhere, target: Origin) -> bool:
+    return elsewhere is Elsewhere.CHOSEN and target.is_loopback
+
+
+def _is_vouched(home: Origin, target: Origin) -> bool:
+    if (target.host, target.port) == (home.host, home.port) or (target.is_loopback and home.is_loopback):
+        return True
+    is_public = target.zone is Zone.PUBLIC and _PUBLIC_NAME.fullmatch(target.host) is not None
+    return target.scheme == "https" and is_public and not target.host.endswith(_PRIVATE_NAMES)

@@ -1,0 +1,50 @@
+"""One contract for all authenticators."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_adapters.auth import authenticator as made
+from registry_core.domain.access import Basic, Challenge, IdentityToken, RegistryToken
+from registry_core.ports.authenticator import Authenticator
+from registry_core.testing.authenticators import REGISTRY, AuthenticatorContract
+
+BEARER = Challenge("bearer", {"realm": "https://auth.example.com/token", "service": "registry"})
+
+
+class TestPassword(AuthenticatorContract):
+    secrets = ("hunter2", "dXNlcjpodW50ZXIy")
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        return made(Basic("user", "hunter2"), registry=REGISTRY)
+
+
+class TestTradedPassword(TestPassword):
+    challenge = BEARER
+
+
+class TestIdentityToken(AuthenticatorContract):
+    challenge = BEARER
+    secrets = ("r3fresh",)
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        return made(IdentityToken("r3fresh"), registry=REGISTRY)
+
+
+class TestAnonymous(AuthenticatorContract):
+    challenge = BEARER
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        return made(None)
+
+
+class TestGivenToken(AuthenticatorContract):
+    challenge = BEARER
+    secrets = ("g1ven",)
+
+    @pytest.fixture
+    def authenticator(self) -> Authenticator:
+        return made(RegistryToken("g1ven"), registry=REGISTRY)

@@ -1,0 +1,147 @@
+"""Tokens that run out in the middle of things, against a registry that means it (R-038)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from registry_adapters import open_catalog
+from registry_adapters.memory import MemoryCatalog
+from registry_adapters.wsgi import TokenGuard, registry_server
+from registry_core.content.source import BytesSource
+from registry_core.domain.access import Basic
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.ports.observer import Event, Exchange
+
+NAME = RepositoryName("org/app")
+BLOB = bytes(range(256)) * 4096
+DIGEST = Digest.of(BLOB)
+USER = Basic("user", "secret")
+
+
+class Hurried:
+    """A clock of the server's own, on which a token's whole life passes within so many looks."""
+
+    def __init__(self, step: float) -> None:
+        self._step = step
+        self._now = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            self._now += self._step
+            return self._now
+
+
+class Journal:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.lines: list[tuple[str, int]] = []
+
+    def on(self, event: Event) -> None:
+        if isinstance(event, Exchange):
+            with self._lock:
+                self.lines.append((f"{event.method} {'/token' if '/token' in event.url else '/v2'}", event.status))
+
+    def count(self, line: str, status: int) -> int:
+        return self.lines.count((line, status))
+
+
+def guard(looks: int) -> TokenGuard:
+    return TokenGuard({"user": "secret"}, lifetime=60, clock=Hurried(60 / looks))
+
+
+def test_between_the_chunks_of_an_upload_it_is_replaced_unnoticed() -> None:
+    backing, journal = MemoryCatalog(), Journal()
+
+    with (
+        registry_server(backing, guard=guard(5)) as server,
+        closing(open_catalog(server.url, auth=USER, observer=journal, chunk_size=128 * 1024)) as catalog,
+    ):
+        catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+
+    with backing.repository(NAME).blobs.open(DIGEST) as reader:
+        assert reader.read() == BLOB
+    assert journal.count("PATCH /v2", 401) >= 1
+    assert journal.count("PATCH /v2", 202) == 8
+    assert journal.count("GET /token", 200) >= 3
+
+
+def test_between_blobs_it_is_replaced_unnoticed() -> None:
+    backing, journal = MemoryCatalog(), Journal()
+    contents = [bytes([number]) * 1000 for number in range(20)]
+    for content in contents:
+        backing.repository(NAME).blobs.put(Digest.of(content), len(content), BytesSource(content))
+
+    with (
+        registry_server(backing, guard=guard(7)) as server,
+        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+    ):
+        blobs = catalog.repository(NAME).blobs
+        found = []
+        for content in contents:
+            with blobs.open(Digest.of(content)) as reader:
+                found.append(reader.read())
+
+    assert found == contents
+    assert journal.count("GET /v2", 200) == 20
+    assert journal.count("GET /v2", 401) >= 2
+
+
+def test_in_many_threads_at_once_it_is_replaced_once_for_all() -> None:
+    """R-039: no refresh storm."""
+    backing, journal = MemoryCatalog(), Journal()
+    backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+    moment = [0.0]
+    server_guard = TokenGuard({"user": "secret"}, lifetime=60, clock=lambda: moment[0])
+
+    with (
+        registry_server(backing, guard=server_guard) as server,
+        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        blobs = catalog.repository(NAME).blobs
+        first = list(pool.map(lambda _: blobs.stat(DIGEST), range(32)))
+        moment[0] += 61.0
+        second = list(pool.map(lambda _: blobs.stat(DIGEST), range(32)))
+
+    assert first == second == [len(BLOB)] * 32
+    assert journal.count("GET /token", 200) == 2
+
+
+@pytest.mark.parametrize("server_time", [0.0, 4_000_000_000.0])
+def test_a_server_in_another_time_is_no_different(server_time: float) -> None:
+    """R-039: a clock that is wrong by decades costs nothing."""
+    backing, journal = MemoryCatalog(), Journal()
+    backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+    strange = TokenGuard({"user": "secret"}, lifetime=60, clock=lambda: server_time)
+
+    with (
+        registry_server(backing, guard=strange) as server,
+        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+    ):
+        for _ in range(5):
+            catalog.repository(NAME).blobs.stat(DIGEST)
+
+    assert journal.count("GET /token", 200) == 1
+    assert journal.count("HEAD /v2", 401) == 1
+
+
+def test_a_mount_from_what_may_not_be_read_becomes_an_upload() -> None:
+    backing = MemoryCatalog()
+    hidden = RepositoryName("org/hidden")
+    backing.repository(hidden).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+    choosy = TokenGuard({"user": "secret"}, policy=lambda user, scope: scope.actions if scope.name == NAME else ())
+
+    with registry_server(backing, guard=choosy) as server, closing(open_catalog(server.url, auth=USER)) as catalog:
+        blobs = catalog.repository(NAME).blobs
+        mounted = blobs.mount(DIGEST, hidden)
+        blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+        size = blobs.stat(DIGEST)
+
+    assert not mounted
+    assert size == len(BLOB)

@@ -1,0 +1,356 @@
+"""The formats of Docker's and podman's files, without files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_adapters.keychains import TextKeychain
+from registry_adapters.keychains.entries import Entries, entry_of
+from registry_core.domain.access import Anonymous, Basic, Credential, IdentityToken, RegistryToken
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import ConfigError, RegistryError
+
+HOST = "registry.example.com"
+USER = Basic("user", "pass")
+
+
+def auth(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def found(document: dict[str, Any], registry: str = HOST, repository: str | None = None) -> Credential | None:
+    name = None if repository is None else RepositoryName(repository)
+    return Entries(document, "config.json").credential(registry, name)
+
+
+class TestEntry:
+    @pytest.mark.parametrize(
+        ("entry", "credential"),
+        [
+            ({"auth": auth("user:pass")}, USER),
+            ({"auth": auth("user:pass:with:colons")}, Basic("user", "pass:with:colons")),
+            ({"auth": auth(b"user:pass\0\0\0")}, USER),
+            ({"auth": auth("user:pä$$ ")}, Basic("user", "pä$$ ")),
+            ({"auth": auth("user:")}, Basic("user", "")),
+            ({"auth": auth("user:pass")[:8] + "\r\n" + auth("user:pass")[8:]}, USER),
+            ({"username": "user", "password": "pass"}, USER),
+            ({"username": "stale", "password": "stale", "auth": auth("user:pass")}, USER),
+            ({"auth": "", "username": "user", "password": "pass"}, USER),
+            ({"auth": auth("user:pass"), "email": "user@example.com", "unknown": [1]}, USER),
+            ({"identitytoken": "refresh"}, IdentityToken("refresh")),
+            ({"auth": auth("user:"), "identitytoken": "refresh"}, IdentityToken("refresh", "user")),
+            ({"registrytoken": "bearer"}, RegistryToken("bearer")),
+            ({"registrytoken": "bearer", "identitytoken": "refresh"}, RegistryToken("bearer")),
+            ({"auth": auth("user:pass"), "registrytoken": "bearer"}, RegistryToken("bearer")),
+        ],
+    )
+    def test_it_says_what_docker_means_by_it(self, entry: dict[str, object], credential: Credential) -> None:
+        """R-045: NULs at the end are cut, only the first colon splits."""
+        assert found({"auths": {HOST: entry}}) == credential
+
+    @pytest.mark.parametrize("entry", [{}, None, {"auth": ""}, {"auth": None}, {"auth": auth(":")}, {"email": "a@b"}])
+    def test_an_empty_one_is_legal(self, entry: object) -> None:
+        """R-045: beside a helper, Docker leaves ``{}``."""
+        assert found({"auths": {HOST: entry}}) is None
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            1,
+            "text",
+            ["list"],
+            {"auth": 1},
+            {"auth": "hunter2!"},
+            {"auth": auth("hunter2")},
+            {"auth": "!" + auth("user:hunter2")},
+            {"auth": auth(b"user:\xff\xfe")},
+            {"username": {}, "password": "hunter2"},
+            {"identitytoken": ["hunter2"]},
+        ],
+    )
+    def test_a_broken_one_is_an_error_that_quotes_nothing(self, entry: object) -> None:
+        """R-043, R-045."""
+        with pytest.raises(ConfigError, match=r"config\.json: the entry for registry\.example\.com") as caught:
+            found({"auths": {HOST: entry}})
+
+        assert "hunter2" not in str(caught.value)
+        assert auth("hunter2") not in str(caught.value)
+
+    def test_a_broken_one_of_another_host_harms_nothing(self) -> None:
+        """R-045."""
+        broken = {"broken.example.com": 1, "": 2, "::::": {}, "https://": [], "a b": {"auth": "?"}}
+
+        assert found({"auths": {**broken, HOST: {"auth": auth("user:pass")}}}) == USER
+
+
+class TestKey:
+    @pytest.mark.parametrize(
+        "key",
+        [
+            HOST,
+            "REGISTRY.example.com",
+            f"https://{HOST}",
+            f"http://{HOST}",
+            f"HTTPS://{HOST}/",
+            f"https://{HOST}/v1/",
+            f"https://{HOST}/v2",
+            f"{HOST}/v2/",
+            f"{HOST}:443",
+            f"https://{HOST}:443/v2/",
+        ],
+    )
+    def test_scheme_and_version_count_for_nothing(self, key: str) -> None:
+        """R-045."""
+        assert found({"auths": {key: {"auth": auth("user:pass")}}}) == USER
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "example.com",
+            f"evil-{HOST}",
+            f"{HOST}.evil.example",
+            f"https://evil.example/{HOST}",
+            f"https://{HOST}@evil.example",
+            f"user@{HOST}",
+            f"{HOST}:5000",
+            f"{HOST}:80",
+            "*.example.com",
+            f"https://https://{HOST}",
+            f" {HOST}",
+        ],
+    )
+    def test_no_other_key_will_do(self, key: str) -> None:
+        """R-045: exact host and port, never suffix, prefix or substring."""
+        assert found({"auths": {key: {"auth": auth("user:pass")}}}) is None
+
+    @pytest.mark.parametrize(
+        "key", ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "https://registry-1.docker.io/v2/"]
+    )
+    @pytest.mark.parametrize("registry", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+    def test_docker_hub_has_many_names(self, key: str, registry: str) -> None:
+        """R-045."""
+        assert found({"auths": {key: {"auth": auth("user:pass")}}}, registry, "library/alpine") == USER
+
+    def test_the_plain_key_comes_before_the_url(self) -> None:
+        auths = {f"https://{HOST}/v1/": {"auth": auth("old:old")}, HOST: {"auth": auth("user:pass")}}
+
+        assert found({"auths": auths}) == USER
+
+
+class TestNamespace:
+    AUTHS: dict[str, Any] = {  # noqa: RUF012 - read only
+        f"{HOST}/org/team/app": {"auth": auth("app:1")},
+        f"{HOST}/org/team": {"auth": auth("team:1")},
+        f"{HOST}/org": {"auth": auth("org:1")},
+        HOST: {"auth": auth("all:1")},
+    }
+
+    @pytest.mark.parametrize(
+        ("repository", "username"),
+        [
+            ("org/team/app", "app"),
+            ("org/team/app/sub", "app"),
+            ("org/team/application", "team"),
+            ("org/team", "team"),
+            ("org/teams", "org"),
+            ("organisation/app", "all"),
+            ("app", "all"),
+            (None, "all"),
+        ],
+    )
+    def test_the_most_specific_one_wins(self, repository: str | None, username: str) -> None:
+        """containers-auth.json(5): from the repository up to the host, by whole segments."""
+        assert found({"auths": self.AUTHS}, HOST, repository) == Basic(username, "1")
+
+    @pytest.mark.parametrize("repository", ["other/app", "organisation", None])
+    def test_without_a_host_s_own_the_others_have_none(self, repository: str | None) -> None:
+        assert found({"auths": {f"{HOST}/org": {"auth": auth("org:1")}}}, HOST, repository) is None
+
+    def test_an_empty_one_leads_to_the_next(self) -> None:
+        auths = {f"{HOST}/org": {}, HOST: {"auth": auth("user:pass")}}
+
+        assert found({"auths": auths}, HOST, "org/app") == USER
+
+
+class TestDocument:
+    @pytest.mark.parametrize("auths", [1, "text", [], [{}], True])
+    def test_entries_that_are_no_object_are_an_error(self, auths: object) -> None:
+        with pytest.raises(ConfigError):
+            found({"auths": auths})
+
+    @pytest.mark.parametrize("document", [{}, {"auths": None}, {"auths": {}}, {"HttpHeaders": {}}])
+    def test_one_without_entries_has_none(self, document: dict[str, Any]) -> None:
+        assert found(document) is None
+
+    def test_an_old_dockercfg_is_entries_alone(self) -> None:
+        document = {f"https://{HOST}/v1/": {"auth": auth("user:pass"), "email": "user@example.com"}}
+
+        assert Entries(document, ".dockercfg", legacy=True).credential(HOST, None) == USER
+
+
+class TestWriting:
+    @pytest.mark.parametrize(
+        "credential",
+        [USER, Basic("user", "a:b"), IdentityToken("refresh"), IdentityToken("refresh", "user"), RegistryToken("t")],
+    )
+    def test_what_is_written_is_read_again(self, credential: Credential) -> None:
+        assert found({"auths": {HOST: entry_of(credential)}}) == credential
+
+    @pytest.mark.parametrize(
+        "credential",
+        [
+            Anonymous(),
+            Basic("us:er", "pass"),
+            Basic("user", "pass\0"),
+            Basic("", ""),
+            Basic("\ud800", "pass"),
+            IdentityToken(""),
+            RegistryToken(""),
+        ],
+    )
+    def test_what_would_be_read_as_another_one_is_refused(self, credential: Credential) -> None:
+        with pytest.raises(ConfigError):
+            entry_of(credential)
+
+    def test_what_else_stood_there_stays(self) -> None:
+        document = {
+            "auths": {
+                f"https://{HOST}/v1/": {"auth": auth("old:old")},
+                HOST: {"auth": auth("old:old"), "email": "user@example.com"},
+                f"{HOST}/org": {"auth": auth("org:1")},
+                "other.example.com": {"auth": auth("other:1")},
+            },
+            "HttpHeaders": {"X": "1"},
+        }
+
+        Entries(document, "config.json").put(HOST, entry_of(USER))
+
+        assert document == {
+            "auths": {
+                HOST: {"auth": auth("user:pass"), "email": "user@example.com"},
+                f"{HOST}/org": {"auth": auth("org:1")},
+                "other.example.com": {"auth": auth("other:1")},
+            },
+            "HttpHeaders": {"X": "1"},
+        }
+
+    def test_docker_hub_is_written_under_its_url(self) -> None:
+        """R-045."""
+        document: dict[str, Any] = {"auths": {"docker.io": {"auth": auth("old:old")}}}
+
+        Entries(document, "config.json").put("registry-1.docker.io", entry_of(USER))
+
+        assert document["auths"] == {"https://index.docker.io/v1/": entry_of(USER)}
+
+
+class TestText:
+    DOCUMENT = json.dumps({"auths": {HOST: {"auth": auth("user:pass")}}})
+    OLD = json.dumps({f"https://{HOST}": {"auth": auth("user:pass")}})
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            DOCUMENT,
+            DOCUMENT.encode(),
+            f"\n {DOCUMENT}\n",
+            auth(DOCUMENT),
+            auth(DOCUMENT)[:40] + "\n" + auth(DOCUMENT)[40:] + "\n",
+            OLD,
+            auth(OLD),
+        ],
+    )
+    def test_a_pull_secret_is_read_in_all_its_forms(self, text: str | bytes) -> None:
+        assert TextKeychain(text).credential(HOST, None) == USER
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "hunter2", "{hunter2", "[]", auth("hunter2"), b"\xff\xfe", '{"a": 1, "a": 2}', "\ud800", "{" * 5000],
+    )
+    def test_anything_else_is_an_error_that_quotes_nothing(self, text: str | bytes) -> None:
+        """R-043, R-045."""
+        with pytest.raises(ConfigError) as caught:
+            TextKeychain(text)
+
+        assert "hunter2" not in str(caught.value)
+
+    def test_too_much_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="more than"):
+            TextKeychain(" " * (5 << 20))
+
+    def test_no_helper_is_started_for_it(self) -> None:
+        """R-044: the entry counts, and a program that a secret names does not."""
+        document = {**json.loads(self.DOCUMENT), "credsStore": "missing", "credHelpers": {HOST: "missing"}}
+
+        assert TextKeychain(json.dumps(document)).credential(HOST, None) == USER
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([HOST, "auths", "auth", "credHelpers", "credsStore", "username", f"{HOST}/org"])
+            | st.text(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+class TestHostileInput:
+    @given(st.text() | st.binary() | JSON.map(json.dumps))
+    def test_only_library_errors_come_out(self, text: str | bytes) -> None:
+        """R-045: any shape gives a credential, ``None`` or a library error."""
+        try:
+            result = TextKeychain(text).credential(HOST, RepositoryName("org/app"))
+        except RegistryError:
+            return
+
+        assert result is None or isinstance(result, Basic | IdentityToken | RegistryToken)
+
+    @given(JSON, JSON, JSON)
+    def test_no_shape_of_a_section_surprises(self, auths: object, helpers: object, store: object) -> None:
+        entries = Entries({"auths": auths, "credHelpers": helpers, "credsStore": store}, "config.json")
+
+        for ask in (lambda: entries.credential(HOST, None), lambda: entries.helper(HOST), entries.store):
+            said = "config.json"
+            try:
+                ask()
+            except RegistryError as error:
+                said = str(error)
+            assert "config.json" in said
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{" * (1 << 20),
+            '{"auths":' * 100_000,
+            '"' * (1 << 20),
+            json.dumps({"auths": {f"{HOST}:{port}/{'a' * 5}": {} for port in range(25_000)}}),
+            json.dumps({"auths": {HOST + "/" + "a/" * 500_000: {"auth": "x"}}}),
+            json.dumps({"auths": {HOST: {"auth": "A" * (1 << 20)}}}),
+            json.dumps({"auths": {"a." * 500_000 + HOST: {}}}),
+        ],
+        ids=["braces", "nested", "quotes", "keys", "path", "auth", "host"],
+    )
+    def test_a_mebibyte_takes_less_than_a_second(self, text: str) -> None:
+        said = ""
+
+        start = time.perf_counter()
+        try:
+            TextKeychain(text).credential(HOST, RepositoryName("org/app"))
+        except RegistryError as error:
+            said = str(error)
+        seconds = time.perf_counter() - start
+
+        assert seconds < 1
+        assert len(said) < 300

@@ -1,0 +1,165 @@
+"""Logging in and out."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_adapters import MemoryCatalog, open_client
+from registry_adapters.auth import ChallengeAuthenticator, authenticator
+from registry_adapters.keychains import DockerConfigKeychain, MemoryKeychain, StaticKeychain, default_keychain
+from registry_adapters.login import login, logout
+from registry_adapters.wsgi import BasicGuard, Guard, RegistryServer, TokenGuard, registry_server
+from registry_core.domain.access import Anonymous, Basic, Challenge
+from registry_core.domain.origin import Origin
+from registry_core.errors import ConfigError, TransportError, Unauthorized
+from registry_core.ops.build import ImageBuilder
+
+USER = Basic("user", "hunter2")
+
+
+@pytest.fixture(params=[BasicGuard, TokenGuard])
+def server(request: pytest.FixtureRequest) -> Iterator[RegistryServer]:
+    guard: Guard = request.param({"user": "hunter2"})
+    with registry_server(MemoryCatalog(), guard=guard) as running:
+        yield running
+
+
+def host(server: RegistryServer) -> str:
+    return server.url.partition("://")[2].strip("/")
+
+
+class TestLogin:
+    def test_what_the_registry_accepts_is_kept(self, server: RegistryServer) -> None:
+        keychain = MemoryKeychain()
+
+        login(server.url, USER, keychain=keychain)
+
+        assert keychain.credential(host(server), None) == USER
+
+    def test_settings_reach_the_backend(self, server: RegistryServer) -> None:
+        keychain = MemoryKeychain()
+
+        login(host(server), USER, keychain=keychain, plain_http=True)
+
+        assert keychain.credential(host(server), None) == USER
+
+    def test_what_it_refuses_is_not(self, server: RegistryServer) -> None:
+        keychain = MemoryKeychain({host(server): USER})
+
+        with pytest.raises(Unauthorized) as caught:
+            login(server.url, Basic("user", "wr0ng"), keychain=keychain)
+
+        assert keychain.credential(host(server), None) == USER
+        assert "wr0ng" not in str(caught.value)
+
+    def test_a_registry_that_is_not_there_changes_nothing(self) -> None:
+        keychain = MemoryKeychain()
+        with registry_server(MemoryCatalog()) as server:
+            address = server.url
+
+        with pytest.raises(TransportError):
+            login(address, USER, keychain=keychain, retries=0)
+
+        assert repr(keychain) == "MemoryKeychain()"
+
+    def test_it_is_then_enough_to_name_the_keychain(self, server: RegistryServer, tmp_path: Path) -> None:
+        keychain = DockerConfigKeychain(tmp_path / "config.json")
+        login(server.url, USER, keychain=keychain)
+
+        with open_client(f"{server.url}/app", auth=DockerConfigKeychain(tmp_path / "config.json")) as client:
+            client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
+
+            assert list(client.list_tags()) == ["v1"]
+
+    @pytest.mark.parametrize(
+        "registry", ["", "oci:x", "ftp://host", "https://host/path", "https://user:pw@host", "a b"]
+    )
+    def test_what_is_no_registry_is_refused(self, registry: str) -> None:
+        with pytest.raises(ConfigError):
+            login(registry, USER, keychain=MemoryKeychain())
+        with pytest.raises(ConfigError):
+            logout(registry, keychain=MemoryKeychain())
+
+    def test_without_credentials_nobody_logs_in(self) -> None:
+        with pytest.raises(ConfigError):
+            login("registry.example.com", Anonymous(), keychain=MemoryKeychain())
+
+
+class TestDefaultStore:
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        for name in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "OCIPORT_REGISTRY", "OCIPORT_USERNAME", "OCIPORT_PASSWORD"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        return tmp_path
+
+    def test_the_user_s_own_file_is_written(self, server: RegistryServer, home: Path) -> None:
+        login(server.url, USER)
+
+        kept = json.loads((home / ".docker" / "config.json").read_text())["auths"]
+        assert list(kept) == [host(server)]
+        assert default_keychain().credential(host(server), None) == USER
+
+    def test_and_emptied_again(self, server: RegistryServer, home: Path) -> None:
+        login(server.url, USER)
+
+        logout(server.url)
+
+        assert default_keychain().credential(host(server), None) is None
+
+
+class TestLogout:
+    def test_only_that_registry_is_forgotten(self) -> None:
+        keychain = MemoryKeychain({"registry.example.com": USER, "other.example.com": USER})
+
+        logout("https://registry.example.com", keychain=keychain)
+
+        assert keychain.credential("registry.example.com", None) is None
+        assert keychain.credential("other.example.com", None) == USER
+
+    def test_nothing_is_asked_and_nothing_has_to_be_there(self) -> None:
+        logout("unknown.example.com", keychain=MemoryKeychain())
+
+    @pytest.mark.parametrize("name", ["docker.io", "https://index.docker.io", "registry-1.docker.io"])
+    def test_docker_hub_is_forgotten_under_any_name(self, name: str, tmp_path: Path) -> None:
+        """R-045."""
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"identitytoken": "x"}}}))
+
+        logout(name, keychain=DockerConfigKeychain(path))
+
+        assert json.loads(path.read_text()) == {"auths": {}}
+
+
+class TestPorts:
+    @pytest.mark.parametrize(
+        ("url", "username"),
+        [("http://registry.example.com", "plain"), ("https://registry.example.com", "tls")],
+    )
+    def test_plain_http_has_a_port_of_its_own(self, url: str, username: str) -> None:
+        """R-045: what was written for port 80 goes there, and only there."""
+        keychain = StaticKeychain(
+            {"registry.example.com:80": Basic("plain", "x"), "registry.example.com:443": Basic("tls", "x")}
+        )
+        asking = ChallengeAuthenticator(keychain).answer(Origin.of_url(url), [Challenge("basic", {"realm": "x"})], ())
+
+        with pytest.raises(StopIteration) as answered:
+            next(asking)
+
+        assert answered.value.value == "Basic " + b64encode(f"{username}:x".encode()).decode()
+
+    def test_a_credential_by_itself_goes_to_port_80_too(self) -> None:
+        origin = Origin.of_url("http://registry.example.com")
+        asking = authenticator(USER, registry=origin).answer(origin, [Challenge("basic", {"realm": "x"})], ())
+
+        with pytest.raises(StopIteration) as answered:
+            next(asking)
+
+        assert answered.value.value is not None

@@ -1,0 +1,96 @@
+"""A registry that fails on demand with one image in it, and a client that knows nothing but HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_adapters.testing import Fault, FaultyRegistry, faulty_registry
+from registry_adapters.wsgi import Guard
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.testing.content import push_image, put_blob
+
+CONTENT = bytes(range(256)) * 4
+
+
+class Heard:
+    """What came back, as far as it came."""
+
+    def __init__(self, response: http.client.HTTPResponse, content: bytes, *, whole: bool) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.content = content
+        self.whole = whole
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Caller:
+    """One keep-alive connection to a registry that has a blob, an image and its tags under ``app``."""
+
+    def __init__(self, registry: FaultyRegistry) -> None:
+        repository = registry.catalog.repository(RepositoryName("app"))
+        self.registry = registry
+        self.manifest = push_image(repository, "first", tags=["v1", "v2"])
+        self.digest: Digest = put_blob(repository, CONTENT)
+        self.blob = f"/v2/app/blobs/{self.digest}"
+        self.connection = http.client.HTTPConnection(registry.host, timeout=10)
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Heard:
+        try:
+            self.connection.request(method, path, body, dict(headers or {}))
+            response = self.connection.getresponse()
+        except (http.client.HTTPException, OSError):
+            self.connection.close()
+            raise
+        try:
+            return Heard(response, response.read(), whole=True)
+        except http.client.IncompleteRead as error:
+            self.connection.close()
+            return Heard(response, error.partial, whole=False)
+        except OSError:
+            self.connection.close()
+            return Heard(response, b"", whole=False)
+
+    def start(self) -> str:
+        """Begin an upload; its path."""
+        reply = self("POST", "/v2/app/blobs/uploads/")
+        assert reply.status == 202
+        return str(reply.headers["Location"])
+
+
+class Call:
+    """Starts registries for one test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def __call__(self, *faults: Fault, guard: Guard | None = None, page_limit: int | None = None) -> Caller:
+        registry = self._stack.enter_context(
+            faulty_registry(*faults, catalog=MemoryCatalog(), guard=guard, page_limit=page_limit, threads=4)
+        )
+        caller = Caller(registry)
+        self._stack.callback(caller.connection.close)
+        return caller
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    """Starts registries with faults; all are gone after the test."""
+    with ExitStack() as stack:
+        yield Call(stack)

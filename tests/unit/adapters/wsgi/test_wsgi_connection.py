@@ -1,0 +1,96 @@
+"""What a middleware can do to a connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_adapters.wsgi import registry_server
+from registry_adapters.wsgi.connection import Connection, connection
+
+ASK = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def doing(act: Callable[[Connection], None]) -> Callable[[WSGIApplication], WSGIApplication]:
+    """A middleware that does something to the connection and gives no answer."""
+
+    def wrap(app: WSGIApplication) -> WSGIApplication:
+        def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            found = connection(environ)
+            assert found is not None
+            act(found)
+            return []
+
+        return middleware
+
+    return wrap
+
+
+def heard(host: str) -> bytes:
+    name, _, port = host.rpartition(":")
+    with closing(socket.create_connection((name, int(port)), timeout=10)) as sock:
+        sock.sendall(ASK)
+        return b"".join(iter(lambda: sock.recv(4096), b""))
+
+
+def test_it_hangs_up_without_a_word() -> None:
+    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.hang_up())) as server:
+        assert heard(server.host) == b""
+
+
+def test_it_resets() -> None:
+    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.reset())) as server:
+        with pytest.raises(ConnectionResetError):
+            heard(server.host)
+
+
+def test_to_reset_twice_does_no_harm() -> None:
+    def act(found: Connection) -> None:
+        found.reset()
+        found.reset()
+
+    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
+        for _ in range(3):
+            with pytest.raises(ConnectionResetError):
+                heard(server.host)
+
+
+def test_it_says_something_else() -> None:
+    def act(found: Connection) -> None:
+        found.send(b"hello")
+        found.hang_up()
+
+    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
+        assert heard(server.host) == b"hello"
+
+
+def test_connections_are_numbered() -> None:
+    numbers: list[int] = []
+
+    def act(found: Connection) -> None:
+        numbers.append(found.number)
+        found.hang_up()
+
+    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
+        for _ in range(3):
+            heard(server.host)
+
+    assert numbers == [1, 2, 3]
+
+
+def test_without_a_middleware_all_is_as_it_was() -> None:
+    with registry_server(MemoryCatalog()) as server:
+        name, _, port = server.host.rpartition(":")
+        with closing(socket.create_connection((name, int(port)), timeout=10)) as sock:
+            sock.sendall(ASK)
+
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_another_server_offers_no_connection() -> None:
+    assert connection({}) is None

@@ -1,0 +1,295 @@
+"""The one policy for URLs that somebody else chose (R-030 to R-037, R-041, R-042, R-046)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_core.domain.errands import MAX_HOPS, REACH, RULES, Errand, Verdict, judge
+from registry_core.domain.origin import Origin, Zone
+from registry_core.errors import ProtocolError
+
+REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "origins.md"
+
+HOMES: Final = (
+    "https://registry.example.com",
+    "http://registry.example.com",
+    "https://10.0.0.5:5000",
+    "http://127.0.0.1:5000",
+    "https://127.0.0.1:5000",
+)
+TARGETS: Final = (
+    "the same origin",
+    "https://cdn.example.net",
+    "http://cdn.example.net",
+    "https://8.8.8.8",
+    "https://10.0.0.6",
+    "https://169.254.169.254",
+    "https://127.0.0.1:9000",
+    "http://127.0.0.1:9000",
+    "https://0.0.0.0",
+    "https://224.0.0.1",
+)
+# By home, and then by target: H with the registry's credentials, o with those of the target, - without, x not at all.
+EXPECTED: Final = {
+    Errand.REDIRECT: ("H-x-xxxxxx", "H---xxxxxx", "H-x--xxxxx", "H----x--xx", "H-x--x-xxx"),
+    Errand.UPLOAD: ("Hxxxxxxxxx",) * 5,
+    Errand.LINK: ("Hxxxxxxxxx",) * 5,
+    Errand.REALM: ("HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxHHxx", "HHxxxxHxxx"),
+    Errand.FOREIGN: ("--x-xxxxxx", "----xxxxxx", "--x--xxxxx", "-----x--xx", "--x--x-xxx"),
+    Errand.MIRROR: ("ooxoooooxx", "ooooooooxx", "ooxoooooxx", "ooooooooxx", "ooxoooooxx"),
+}
+CELLS: Final = [
+    (errand, home, target, row[column])
+    for errand, rows in EXPECTED.items()
+    for home, row in zip(HOMES, rows, strict=True)
+    for column, target in enumerate(TARGETS)
+]
+PUBLIC: Final = Origin.of("registry.example.com")
+
+
+def verdict(errand: Errand, home: str, target: str) -> str:
+    """A cell of the table, by the code."""
+    origin = Origin.of_url(home)
+    try:
+        found = judge(errand, origin, f"{home if target == TARGETS[0] else target}/x")
+    except ProtocolError:
+        return "x"
+    if found.credentials is None:
+        return "-"
+    return "o" if errand is Errand.MIRROR else "H"
+
+
+class TestTable:
+    @pytest.mark.parametrize(("errand", "home", "target", "expected"), CELLS)
+    def test_each_errand_from_each_home_to_each_target(
+        self, errand: Errand, home: str, target: str, expected: str
+    ) -> None:
+        """R-030, R-032, R-033, R-034, R-035, R-041, R-046."""
+        assert verdict(errand, home, target) == expected
+
+    def test_every_errand_has_a_rule_and_a_row(self) -> None:
+        assert set(RULES) == set(Errand) == set(EXPECTED)
+
+    def test_no_errand_takes_more_than_ten_redirects_and_one_for_passwords_takes_none(self) -> None:
+        """R-036, R-042."""
+        assert MAX_HOPS == 10
+        assert {rule.hops for errand, rule in RULES.items() if errand is not Errand.REALM} == {10}
+        assert RULES[Errand.REALM].hops == 0
+
+    def test_from_every_zone_one_gets_to_the_public_and_from_none_to_nowhere(self) -> None:
+        """R-046."""
+        assert set(REACH) == set(Zone)
+        assert all(Zone.PUBLIC in reach and Zone.NOWHERE not in reach for reach in REACH.values())
+
+
+@pytest.mark.parametrize("errand", [errand for errand in Errand if errand is not Errand.MIRROR])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "registry.localhost",
+        "127.0.0.1",
+        "127.1",
+        "127.0.0.1.",
+        "0177.0.0.1",
+        "0x7f.0.0.1",
+        "0x7f000001",
+        "2130706433",
+        "017700000001",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b::a00:1]",
+        "[2002:a00:1::]",
+        "[::]",
+        "[fe80::1]",
+        "[fe80::1%25eth0]",
+        "[fe80::1%eth0]",
+        "[fc00::1]",
+        "[fd12:3456::1]",
+        "[fec0::1]",
+        "[ff02::1]",
+        "0",
+        "0.0.0.0",
+        "0.1.2.3",
+        "10.1.2.3",
+        "100.64.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "192.168.0.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "%6cocalhost",
+        "127\u30020\u30020\u30021",
+        "\uff11\uff12\uff17.0.0.1",
+    ],
+)
+def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: Errand, host: str) -> None:
+    """R-046."""
+    with pytest.raises(ProtocolError):
+        judge(errand, PUBLIC, f"https://{host}/x")
+
+
+@pytest.mark.parametrize("errand", Errand)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/relative",
+        "//registry.example.com/x",
+        "ftp://registry.example.com/x",
+        "file:///etc/passwd",
+        "data:,x",
+        "https://me@registry.example.com/x",
+        "https://me:pw@registry.example.com/x",
+        "https://registry.example.com:0/x",
+        "https://registry.example.com:99999/x",
+        "https://registry.example.com\\@evil.example/x",
+        "https://registry.example.com/\r\nX: y",
+        "https://registry.example.com/a b",
+        "https:///x",
+    ],
+)
+def test_what_is_no_proper_url_is_refused_on_every_errand(errand: Errand, url: str) -> None:
+    """R-032, R-042."""
+    with pytest.raises(ProtocolError):
+        judge(errand, PUBLIC, url)
+
+
+@pytest.mark.parametrize("spelling", ["https://REGISTRY.example.com/x", "https://registry.example.com:443/x"])
+def test_another_spelling_of_the_registrys_origin_is_the_registry(spelling: str) -> None:
+    """R-030: default ports filled in, case ignored."""
+    assert judge(Errand.LINK, PUBLIC, spelling) == Verdict(PUBLIC, PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "https://registry.example.com:8443/x",
+        "https://registry.example.com.evil.example/x",
+        "https://cdn.registry.example.com/x",
+        "https://example.com/x",
+    ],
+)
+def test_a_neighbour_gets_no_credentials(other: str) -> None:
+    """R-030."""
+    assert judge(Errand.REDIRECT, PUBLIC, other).credentials is None
+
+
+def test_a_registry_without_tls_gets_no_credentials_at_its_own_name_with_tls() -> None:
+    """R-030: the scheme is part of the origin."""
+    home = Origin.of("registry.example.com", scheme="http")
+
+    assert judge(Errand.REDIRECT, home, "https://registry.example.com/x").credentials is None
+
+
+class TestLists:
+    def test_a_listed_host_takes_uploads_without_credentials(self) -> None:
+        """R-033."""
+        found = judge(Errand.UPLOAD, PUBLIC, "https://uploads.example.net/x", listed=["uploads.example.net"])
+
+        assert found == Verdict(Origin.of("uploads.example.net"), None)
+
+    def test_a_listed_host_gets_passwords(self) -> None:
+        """R-035."""
+        found = judge(Errand.REALM, PUBLIC, "https://10.0.0.9:5001/token", listed=["10.0.0.9:5001"])
+
+        assert found == Verdict(Origin.of("10.0.0.9:5001"), PUBLIC)
+
+    @pytest.mark.parametrize("errand", [Errand.UPLOAD, Errand.REALM])
+    def test_a_listed_host_needs_tls_where_the_registry_has_it(self, errand: Errand) -> None:
+        """R-041."""
+        with pytest.raises(ProtocolError, match="https to http"):
+            judge(errand, PUBLIC, "http://other.example.net/x", listed=["other.example.net"])
+
+    @pytest.mark.parametrize("url", ["https://other.example.net:444/x", "https://a.other.example.net/x"])
+    def test_a_list_names_hosts_exactly(self, url: str) -> None:
+        """R-033."""
+        with pytest.raises(ProtocolError):
+            judge(Errand.UPLOAD, PUBLIC, url, listed=["other.example.net"])
+
+    @pytest.mark.parametrize("errand", [Errand.LINK, Errand.REDIRECT, Errand.FOREIGN])
+    def test_a_list_opens_no_other_errand(self, errand: Errand) -> None:
+        """R-034, R-046."""
+        with pytest.raises(ProtocolError):
+            judge(errand, PUBLIC, "https://10.0.0.9/x", listed=["10.0.0.9"])
+
+
+def test_a_refusal_says_who_what_and_why_and_shows_no_secret() -> None:
+    """R-043."""
+    with pytest.raises(ProtocolError) as caught:
+        judge(Errand.UPLOAD, PUBLIC, "https://evil.example/x?sig=hunter2")
+
+    assert "https://registry.example.com" in str(caught.value)
+    assert "upload" in str(caught.value)
+    assert "https://evil.example/x" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@given(
+    st.sampled_from(Errand),
+    st.sampled_from(HOMES),
+    st.text(alphabet="htps:/@[].%0127lcaofx\\ \n", max_size=30).map(lambda text: f"https://{text}"),
+)
+def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(errand: Errand, home: str, url: str) -> None:
+    """R-030, R-041."""
+    origin = Origin.of_url(home)
+    try:
+        found = judge(errand, origin, url)
+    except ProtocolError:
+        return
+
+    assert found.origin == Origin.of_url(url)
+    assert found.credentials in (None, found.origin) or errand is Errand.REALM
+    assert origin.scheme == "http" or found.origin.scheme == "https"
+
+
+WORDS: Final = {"H": "yes, with", "-": "yes", "o": "yes, with its own", "x": "no"}
+
+
+def rendered_rules() -> str:
+    """The rules as a table."""
+    lines = [
+        "| What leads there | Origins besides the registry's own | Credentials | Redirects |",
+        "| --- | --- | --- | --- |",
+    ]
+    for errand, rule in RULES.items():
+        lines.append(f"| {errand.value} | {rule.elsewhere.value} | {rule.carried.value} | {rule.hops} |")
+    return "\n".join(lines)
+
+
+def rendered_verdicts(home: str) -> str:
+    """What comes of the rules for one registry, as a table."""
+    lines = [
+        f"| From `{home}` to | " + " | ".join(errand.value for errand in RULES) + " |",
+        "| --- |" + " --- |" * len(RULES),
+    ]
+    for target in TARGETS:
+        name = target if target == TARGETS[0] else f"`{target}`"
+        lines.append(f"| {name} | " + " | ".join(WORDS[verdict(errand, home, target)] for errand in RULES) + " |")
+    return "\n".join(lines)
+
+
+def rendered_reach() -> str:
+    """Which kinds of address may name which."""
+    lines = ["| A registry at an address that is | may lead to addresses that are |", "| --- | --- |"]
+    for zone, reach in REACH.items():
+        lines.append(f"| {zone.value} | {', '.join(other.value for other in Zone if other in reach)} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("table", [rendered_rules(), rendered_reach(), *map(rendered_verdicts, HOMES)])
+def test_the_reference_shows_the_tables_as_they_are(table: str) -> None:
+    assert table in REFERENCE.read_text(encoding="utf-8")

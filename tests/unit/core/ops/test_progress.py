@@ -1,0 +1,310 @@
+"""How far a blob has come, as a progress bar would show it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import DigestMismatch
+from registry_core.ops.copy import copy
+from registry_core.ops.progress import ProgressSource
+from registry_core.ops.read import push_blob, save_blob
+from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.observer import BlobCopied, BlobMounted, BlobProgress, BlobRestarted, BlobSkipped, Event
+from registry_core.ports.repository import Repository
+from registry_core.testing.content import blob, put_blob
+from registry_core.testing.faults import WatchedSource, altered
+
+if TYPE_CHECKING:
+    Graphs = Any
+
+CONTENT = blob("progress", 2 * PIECE + 17)
+DIGEST = Digest.of(CONTENT)
+SIZE = len(CONTENT)
+
+
+class Bar:
+    """Keeps every event, and where a bar would stand."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def steps(self) -> list[tuple[str, int]]:
+        return [
+            (type(event).__name__, event.done)
+            for event in self.events
+            if isinstance(event, BlobProgress | BlobRestarted)
+        ]
+
+
+class Refusing:
+    """An observer with a bug."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.left = after
+
+    def on(self, event: Event) -> None:
+        if self.left == 0:
+            raise ZeroDivisionError("a bug of the observer")
+        self.left -= 1
+
+
+@pytest.fixture
+def bar() -> Bar:
+    return Bar()
+
+
+@pytest.fixture
+def told(bar: Bar) -> ProgressSource:
+    return ProgressSource(BytesSource(CONTENT), DIGEST, SIZE, bar)
+
+
+def _drain(source: ByteSource, start: int = 0, *, by: int = PIECE) -> bytes:
+    with source.open(start) as reader:
+        return b"".join(iter(lambda: reader.read(by), b""))
+
+
+def test_each_piece_and_the_end_are_told(bar: Bar, told: ProgressSource) -> None:
+    assert _drain(told) == CONTENT
+
+    assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+    assert {(event.digest, event.size) for event in bar.events if isinstance(event, BlobProgress)} == {(DIGEST, SIZE)}
+
+
+@pytest.mark.parametrize("by", [4096, 70_000, 10 * PIECE, -1])
+def test_however_it_is_read_there_is_one_a_piece(bar: Bar, told: ProgressSource, by: int) -> None:
+    _drain(told, by=by)
+
+    steps = [done for _, done in bar.steps]
+    assert 2 <= len(steps) <= 3
+    assert steps[-1] == SIZE
+    assert all(later - earlier >= PIECE for earlier, later in itertools.pairwise(steps[:-1]))
+
+
+def test_filling_buffers_counts_as_reading(bar: Bar, told: ProgressSource) -> None:
+    buffer = bytearray(3 * PIECE)
+
+    with told.open() as reader:
+        counts = list(iter(lambda: reader.readinto(buffer), 0))
+
+    assert counts == [PIECE, PIECE, 17]
+    assert bar.steps[-1] == ("BlobProgress", SIZE)
+
+
+def test_the_end_is_told_once(bar: Bar, told: ProgressSource) -> None:
+    _drain(told)
+    told.finish()
+
+    assert [done for _, done in bar.steps].count(SIZE) == 1
+
+
+def test_what_need_not_be_read_is_complete(bar: Bar, told: ProgressSource) -> None:
+    """A store that has the blob already does not read it."""
+    told.finish()
+
+    assert bar.steps == [("BlobProgress", SIZE)]
+
+
+def test_an_empty_blob_is_complete_once(bar: Bar) -> None:
+    source = ProgressSource(BytesSource(b""), Digest.of(b""), 0, bar)
+    _drain(source)
+
+    source.finish()
+
+    assert bar.steps == [("BlobProgress", 0)]
+
+
+def test_a_retry_from_the_beginning_takes_the_bar_back(bar: Bar, told: ProgressSource) -> None:
+    with told.open() as reader:
+        reader.read(PIECE)
+
+    _drain(told)
+
+    assert bar.steps[:3] == [("BlobProgress", PIECE), ("BlobRestarted", 0), ("BlobProgress", PIECE)]
+    assert bar.steps[-1] == ("BlobProgress", SIZE)
+
+
+def test_a_retry_from_the_middle_takes_the_bar_there(bar: Bar, told: ProgressSource) -> None:
+    """Also where the step back is smaller than what is told of."""
+    with told.open() as reader:
+        reader.read(PIECE)
+        reader.read(100)
+
+    _drain(told, PIECE + 50)
+
+    assert bar.steps == [
+        ("BlobProgress", PIECE),
+        ("BlobRestarted", PIECE + 50),
+        ("BlobProgress", SIZE),
+    ]
+
+
+def test_going_on_where_it_stopped_is_no_restart(bar: Bar, told: ProgressSource) -> None:
+    """As chunks of an upload do."""
+    for start in (0, PIECE, 2 * PIECE):
+        with told.open(start) as reader:
+            reader.read(PIECE)
+
+    assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+
+
+def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: ProgressSource) -> None:
+    """As a store does that has the rest."""
+    _drain(told, 1000)
+
+    assert bar.steps == [
+        ("BlobProgress", 1000),
+        ("BlobProgress", PIECE + 1000),
+        ("BlobProgress", SIZE),
+    ]
+
+
+def test_a_reader_that_was_given_up_is_not_heard(bar: Bar, told: ProgressSource) -> None:
+    old = told.open()
+    with old, told.open() as new:
+        new.read(PIECE)
+        old.read(PIECE)
+        old.read(PIECE)
+
+    assert bar.steps == [("BlobProgress", PIECE)]
+
+
+def test_more_than_was_promised_is_not_told(bar: Bar) -> None:
+    source = ProgressSource(BytesSource(CONTENT), DIGEST, PIECE, bar)
+
+    _drain(source)
+
+    assert bar.steps == [("BlobProgress", PIECE)]
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_an_observer_that_raises_leaves_nothing_open(start: int) -> None:
+    watched = WatchedSource(BytesSource(CONTENT))
+    source = ProgressSource(watched, DIGEST, SIZE, Refusing())
+
+    with pytest.raises(ZeroDivisionError):
+        _drain(source, start)
+
+    assert watched.opened == 1
+    assert watched.still_open == 0
+
+
+class _Watched(BlobStore):
+    """Counts what is open, and may send something else."""
+
+    def __init__(self, inner: BlobStore, disturb: Callable[[bytes], ByteSource] = BytesSource) -> None:
+        self._inner = inner
+        self._disturb = disturb
+        self.sources: list[WatchedSource] = []
+
+    def stat(self, digest: Digest) -> int:
+        return self._inner.stat(digest)
+
+    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        with self._inner.open(digest) as reader:
+            source = WatchedSource(self._disturb(reader.read()))
+        self.sources.append(source)
+        return source.open(start)
+
+    def put(self, digest: Digest, size: int, source: ByteSource) -> None:
+        self._inner.put(digest, size, source)
+
+    def delete(self, digest: Digest) -> None:
+        self._inner.delete(digest)
+
+
+class TestCopy:
+    def test_a_copy_tells_of_each_blob_until_it_is_there(
+        self, source: Repository, target: Repository, bar: Bar, graphs: Graphs
+    ) -> None:
+        manifest = graphs.image(CONTENT)
+
+        copy(source, target, manifest, observer=bar)
+
+        for part in manifest.children:
+            mine = [event for event in bar.events if getattr(event, "digest", None) == part.digest]
+            assert isinstance(mine[-1], BlobCopied)
+            assert isinstance(mine[-2], BlobProgress)
+            assert mine[-2].done == mine[-2].size == part.size
+
+    def test_a_blob_that_is_not_moved_makes_no_progress(
+        self, bar: Bar, graphs_of: Callable[[Repository], Graphs]
+    ) -> None:
+        catalog = MemoryCatalog()
+        here, there = (catalog.repository(RepositoryName(name)) for name in ("here", "there"))
+        manifest = graphs_of(here).image(CONTENT)
+
+        copy(here, there, manifest, observer=bar)
+        copy(here, there, manifest, observer=bar)
+
+        assert {type(event) for event in bar.events} == {BlobMounted, BlobSkipped}
+
+    @pytest.mark.parametrize("jobs", [1, 4])
+    def test_what_an_observer_raises_ends_the_copy(
+        self, source: Repository, target: Repository, graphs: Graphs, jobs: int
+    ) -> None:
+        """Nothing stays open, and no thread stays."""
+        manifest = graphs.image(CONTENT)
+        blobs = _Watched(source.blobs)
+        before = threading.active_count()
+
+        with pytest.raises(ZeroDivisionError):
+            copy(msgspec.structs.replace(source, blobs=blobs), target, manifest, observer=Refusing(1), jobs=jobs)
+
+        assert all(each.still_open == 0 for each in blobs.sources)
+        assert threading.active_count() == before
+
+    def test_wrong_bytes_are_refused_as_without_an_observer(
+        self, source: Repository, target: Repository, bar: Bar, graphs: Graphs
+    ) -> None:
+        """R-003."""
+        manifest = graphs.image(CONTENT)
+
+        with pytest.raises(DigestMismatch):
+            copy(
+                msgspec.structs.replace(source, blobs=_Watched(source.blobs, altered)),
+                target,
+                manifest,
+                observer=bar,
+                jobs=1,
+            )
+
+        assert not any(isinstance(event, BlobCopied) for event in bar.events)
+
+
+class TestSingleBlobs:
+    @pytest.mark.parametrize("size", [None, SIZE])
+    def test_saving_one_to_a_file(self, source: Repository, tmp_path: Path, bar: Bar, size: int | None) -> None:
+        digest = put_blob(source, CONTENT)
+
+        save_blob(source, digest, tmp_path / "blob", size=size, observer=bar)
+
+        assert (tmp_path / "blob").read_bytes() == CONTENT
+        assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+
+    def test_pushing_one(self, target: Repository, bar: Bar) -> None:
+        """Reading it for its digest is no progress."""
+        push_blob(target, CONTENT, observer=bar)
+
+        assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+
+    def test_pushing_one_that_is_there(self, target: Repository, bar: Bar) -> None:
+        push_blob(target, CONTENT)
+
+        push_blob(target, CONTENT, observer=bar)
+
+        assert bar.steps == [("BlobProgress", SIZE)]
