@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Generator, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn, TypeGuard
 from urllib.parse import quote, urlencode
 
 from registry_adapters.auth.basic import basic_value
@@ -20,9 +20,14 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 from registry_core.ports.authenticator import Authenticator
 
-__all__ = ["GivenToken", "bearer_value", "token_query"]
+__all__ = ["GivenToken", "bearer_value", "is_token", "token_query"]
 
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
+
+
+def is_token(text: object) -> TypeGuard[str]:
+    """Whether this can be sent in a header: printable ASCII without spaces, and not empty (R-039)."""
+    return isinstance(text, str) and _PRINTABLE.fullmatch(text) is not None
 
 
 def bearer_value(token: str) -> str:
@@ -31,7 +36,7 @@ def bearer_value(token: str) -> str:
     Raises:
         ConfigError: It is empty or has anything but printable ASCII: it could break out of its header (R-039).
     """
-    if not _PRINTABLE.fullmatch(token):
+    if not is_token(token):
         raise ConfigError("a bearer token is printable ASCII without spaces")
     return f"Bearer {token}"
 

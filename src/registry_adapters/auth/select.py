@@ -48,6 +48,7 @@ class ChallengeAuthenticator(Authenticator):
         keychain: Where credentials come from.
         clock: Seconds that only grow; how the age of tokens is measured.
         realms: Token servers to trust, as ``host[:port]``, by the registry's ``host[:port]``; see ``check_realm``.
+        registry: The only one that the keychain is asked for; any, where there is none.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class ChallengeAuthenticator(Authenticator):
         *,
         clock: Callable[[], float] = time.monotonic,
         realms: Mapping[str, Collection[str]] = REALMS,
+        registry: Origin | None = None,
     ) -> None:
         self._keychain = keychain
+        self._registry = registry
         self._realms = realms
         self._cache = TokenCache(clock=clock)
         self._lock = threading.Lock()
@@ -103,7 +106,7 @@ class ChallengeAuthenticator(Authenticator):
                 )
             return None
         place = (registry, repository(scopes))
-        credential = self._keychain.credential(_called(registry), place[1]) or Anonymous()
+        credential = self._credential(*place)
         if isinstance(credential, RegistryToken):
             return self._settle(place, bearer_value(credential.token), rejected) if "bearer" in schemes else None
         exchange = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
@@ -117,6 +120,12 @@ class ChallengeAuthenticator(Authenticator):
             # Harbor answers a token that has run out with a challenge for Basic.
             return (yield from self._exchange(place, known, {}, scopes, rejected))
         return self._password(place, credential, rejected) if "basic" in schemes else None
+
+    def _credential(self, registry: Origin, repository: RepositoryName | None) -> Credential:
+        # Keychains know names, which are the same with TLS and without.
+        if self._registry not in (None, registry):
+            return Anonymous()
+        return self._keychain.credential(_called(registry), repository) or Anonymous()
 
     def _known(self, place: _Place, credential: Credential) -> Audience | None:
         """Who gave the last token for a place, if the same credential would be traded for the next one."""
@@ -221,19 +230,18 @@ def authenticator(
     if isinstance(auth, RegistryToken):
         return GivenToken(auth, registry=registry)
     if auth is None or isinstance(auth, Basic | IdentityToken | Anonymous):
-        return ChallengeAuthenticator(_Bound(auth, registry))
+        return ChallengeAuthenticator(_Single(auth), registry=registry)
     if isinstance(auth, Keychain):
         return ChallengeAuthenticator(auth)
     raise TypeError(f"auth is a credential, a Keychain or an Authenticator, not {type(auth).__name__}")
 
 
-class _Bound(Keychain):
-    def __init__(self, credential: Credential | None, registry: Origin | None) -> None:
+class _Single(Keychain):
+    def __init__(self, credential: Credential | None) -> None:
         self._credential = credential
-        self._registry = registry
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        return self._credential if self._registry is None or _called(self._registry) == registry else None
+        return self._credential
 
 
 def _named(schemes: Collection[str]) -> str:

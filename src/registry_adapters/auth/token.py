@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, NoReturn
 
 import msgspec
 
+from registry_adapters.auth.bearer import is_token
 from registry_core.domain.access import TokenReply, TokenRequest
 from registry_core.domain.origin import redacted
 from registry_core.errors import (
@@ -24,8 +24,6 @@ REPLY_LIMIT: Final = 64 * 1024
 SHORTEST_LIFETIME: Final = 60.0
 # A server that counts in nanoseconds must not make a token immortal; an expired one costs a 401, no more.
 LIFETIME_LIMIT: Final = 24 * 3600.0
-
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class Token:
@@ -79,11 +77,10 @@ def token(request: TokenRequest, reply: TokenReply) -> Token:
     except (ValueError, RecursionError):
         raise ProtocolError(f"{where}: the answer is not a JSON object", status=reply.status) from None
     text = _value(body.token) or _value(body.access_token)
-    if not isinstance(text, str) or not _PRINTABLE.fullmatch(text):
+    if not is_token(text):
         raise ProtocolError(f"{where}: the answer has no usable token", status=reply.status)
     refresh = _value(body.refresh_token)
-    usable = isinstance(refresh, str) and _PRINTABLE.fullmatch(refresh)
-    return Token(text, _lifetime(_value(body.expires_in)), str(refresh) if usable else "")
+    return Token(text, _lifetime(_value(body.expires_in)), refresh if is_token(refresh) else "")
 
 
 class _Body(msgspec.Struct, frozen=True):

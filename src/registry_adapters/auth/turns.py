@@ -74,9 +74,13 @@ class Turns:
             row.busy = True
 
     def _note(self, row: _Row, error: RegistryError) -> None:
+        refused, is_outage = isinstance(error, self._shared), isinstance(error, _OUTAGES)
+        if not refused and not is_outage:
+            # It is this thread's own: one that still waits may be about to look for a refusal that came before.
+            return
         with self._changed:
-            row.refusals += isinstance(error, self._shared)
-            row.outages += isinstance(error, _OUTAGES)
+            row.refusals += refused
+            row.outages += is_outage
             row.failure = copy.copy(error)
 
     def __reduce__(self) -> NoReturn:

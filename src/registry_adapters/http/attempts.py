@@ -9,7 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from registry_adapters.http.exchanges import Call
-from registry_adapters.http.retry import REFUSED, Fault, RetryPolicy, Stale, Unreached, cause_of, reason
+from registry_adapters.http.retry import REFUSED, Failure, RetryPolicy, Stale, Unreached, cause_of, reason
 from registry_core.domain.origin import redacted
 from registry_core.errors import Unavailable
 from registry_core.ports.observer import Event, Retry
@@ -82,7 +82,7 @@ class Attempts:
 
     def _announce(self, call: Call, error: BaseException, state: tenacity.RetryCallState) -> None:
         number, seconds, url, why = state.attempt_number, state.upcoming_sleep, redacted(call.url), reason(error)
-        call.doubtful = call.doubtful or cause_of(error) not in (Fault.UNREACHED, 429)
+        call.doubtful = call.doubtful or cause_of(error) not in (Failure.UNREACHED, 429)
         call.waits = not _held(call, error)
         _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", call.method, url, number, why, seconds)
         self._tell(Retry(method=call.method, url=url, attempt=number, pause=seconds, reason=why))

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import logging
+import re
 import socket
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote_from_bytes
 
 import urllib3
 import urllib3.connection
@@ -21,11 +23,17 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from registry_adapters.http.resolver import Resolver
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.sockets import Guard, GuardedSocket, connect
+from registry_core.domain.origin import Origin
 
-__all__ = ["POOLS", "Trace", "keep_quiet", "traced"]
+__all__ = ["POOLS", "Trace", "keep_quiet", "traced", "written"]
 
 _INTERIM: Final = 16
 _VERSION: Final = b"HTTP/"
+_TARGET: Final = re.compile(r"[/?].*", re.DOTALL)
+_UNWRITABLE: Final = re.compile(r"[^!-~]")
+# A length, and extensions that nobody looks at; more of them than this are no chunk.
+_CHUNK_HEAD: Final = 4096
+_CHUNK_SIZE: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
 
 class Trace:
@@ -34,15 +42,17 @@ class Trace:
     Args:
         settings: How to connect.
         resolver: Looks names up.
+        url: Where it goes, as it is to stand in the request.
 
     Attributes:
         begun: Whether a byte of the request may have been sent.
         reused: Whether the connection had served another exchange before.
     """
 
-    def __init__(self, settings: HttpSettings, resolver: Resolver) -> None:
+    def __init__(self, settings: HttpSettings, resolver: Resolver, url: str) -> None:
         self.settings = settings
         self.resolver = resolver
+        self.url = url
         self.begun = False
         self.reused = False
 
@@ -59,6 +69,24 @@ def traced(trace: Trace) -> Iterator[None]:
         yield
     finally:
         _trace.reset(token)
+
+
+def written(url: str, *, is_whole: bool = False) -> str:
+    """A URL as it stands in a request: byte for byte as it came, but for what no request line can hold (R-071).
+
+    Args:
+        url: Absolute; of what a header said, each character is a byte.
+        is_whole: Whether the origin stands before path and query, as a proxy wants it.
+    """
+    found = _TARGET.search(url.partition("#")[0], url.index("://") + 3)
+    target = "" if found is None else _UNWRITABLE.sub(_escaped, found[0])
+    target = target if target.startswith("/") else f"/{target}"
+    return f"{Origin.of_url(url)}{target}" if is_whole else target
+
+
+def _escaped(found: re.Match[str]) -> str:
+    text = found[0]
+    return quote_from_bytes(text.encode("latin-1" if text < "\u0100" else "utf-8"), safe="")
 
 
 class _Quiet(logging.Filter):
@@ -102,7 +130,15 @@ class _HeadLines:
 
 
 class _FinalResponse(http.client.HTTPResponse):
-    """A response that passes over all interim ones, not only 100 (R-059), and whose head is whole."""
+    """A response that is read strictly: past all interim ones, not only 100 (R-059), whole, and not a byte further.
+
+    The base takes more for HTTP than is good: chunks of negative length, which it reads to the end of the connection
+    at once, trailers without end, and codings that it does not undo (R-057, R-058).
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._sock = sock
 
     def begin(self) -> None:
         """Read the head."""
@@ -114,14 +150,37 @@ class _FinalResponse(http.client.HTTPResponse):
             # The base gives up its file when it gives up.
             if self.fp is not None:
                 self.fp = file
+        codings = ",".join(self.headers.get_all("transfer-encoding", [])).strip().lower()
+        if codings not in ("", "identity") and not (self.chunked and codings == "chunked"):
+            raise http.client.HTTPException("a transfer coding that was not asked for")
+        # Whoever is in between may have taken the other one for the length.
+        self.will_close = self.will_close or (self.chunked and "content-length" in self.headers)
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(_INTERIM):
             version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
-            if not 100 < status < 200 or status == 101:
+            if not 100 <= status < 200:
                 return version, status, reason
+            if status == 101:
+                raise http.client.HTTPException("a switch of protocols that was not asked for")
             http.client.parse_headers(self.fp)  # bounded in lines and in length
         raise http.client.HTTPException("too many interim responses")
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_CHUNK_HEAD + 1)
+        match = _CHUNK_SIZE.fullmatch(line)
+        if match is None:
+            raise ValueError("not the head of a chunk")
+        return int(match["size"], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        http.client.parse_headers(self.fp)  # bounded in lines and in length
+
+    def _close_conn(self) -> None:
+        # What comes after the end would be taken for the answer to the next request (R-061).
+        if isinstance(self._sock, Guard) and isinstance(self.fp, io.BufferedReader) and self._sock.has_more(self.fp):
+            self._sock.wake()
+        super()._close_conn()  # type: ignore[misc]  # not in the stubs
 
 
 class _Connection(urllib3.connection.HTTPConnection):
@@ -167,6 +226,13 @@ class _Connection(urllib3.connection.HTTPConnection):
         if trace is not None and not trace.settings.tls_verify:
             # The caller said so; a warning at each connection would not change it.
             self.is_verified = True
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        trace = _trace.get()
+        if trace is not None:
+            # urllib3 writes it its own way, and a signature would not fit any more (R-071).
+            url = written(trace.url, is_whole=not url.startswith("/"))
+        super().putrequest(method, url, *args, **options)
 
     def request(self, *args: Any, **options: Any) -> None:
         trace = _trace.get()

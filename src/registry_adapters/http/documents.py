@@ -64,11 +64,11 @@ class ManifestDocuments:
         return Descriptor(media_type=media_type, digest=claim, size=size)
 
     def fetch(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes; the digest is that of the bytes, whatever the registry says (R-003, R-005).
+        """A manifest's exact bytes; their digest is theirs, and the registry must not say otherwise (R-003, R-005).
 
         Raises:
             ImageNotFound: No such manifest.
-            DigestMismatch: The registry has other bytes than were asked for.
+            DigestMismatch: The registry has other bytes than were asked for, or than it says it has.
             InvalidDocument: It is no manifest.
             TooLarge: It is larger than a manifest may be.
             Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
@@ -85,7 +85,7 @@ class ManifestDocuments:
                     raise _mismatch(reference, actual, where)
                 algorithm = reference.algorithm
             else:
-                algorithm = _algorithm(headers, content)
+                algorithm = _algorithm(headers, content, where)
             return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
 
     def send(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
@@ -147,12 +147,15 @@ class ManifestDocuments:
         )
 
 
-def _algorithm(headers: Headers, content: bytes) -> str:
-    """The algorithm of a tagged manifest's digest: the registry's, if what it claims is true."""
+def _algorithm(headers: Headers, content: bytes, reference: str) -> str:
+    """The algorithm of a tagged manifest's digest: the registry's, which is the only witness against broken bytes."""
     claim = claimed_digest(headers)
-    if claim is not None and claim.verifiable and Digest.of(content, claim.algorithm) == claim:
-        return claim.algorithm
-    return "sha256"
+    if claim is None or not claim.verifiable:
+        return "sha256"
+    actual = Digest.of(content, claim.algorithm)
+    if actual != claim:
+        raise _mismatch(claim, actual, reference)
+    return claim.algorithm
 
 
 def _mismatch(expected: Digest, actual: Digest, reference: str) -> DigestMismatch:

@@ -25,6 +25,8 @@ __all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
 # A million tags in one answer are 14 MB at worst; with Link pages the list may be of any length.
 PAGE_LIMIT: Final = 8 << 20
 _COUNT_LIMIT: Final = 10_000
+# Empty pages happen where a registry filters what it lists; but one that says the same for ever has no end.
+_REPEAT_LIMIT: Final = 100
 
 _log = logging.getLogger(__name__)
 Name = TypeVar("Name", Tag, RepositoryName)
@@ -65,11 +67,12 @@ def pages(sender: Sender, first: Request) -> Iterator[Page]:
         first: The request for the first page; the others are like it, but for the target.
 
     Raises:
-        ProtocolError: A page leads elsewhere, in a circle, or nobody knows where.
+        ProtocolError: A page leads elsewhere, in a circle, or nobody knows where; or all pages are the same.
         TooLarge: A page is, or there are too many of them.
     """
     request = first
     seen: set[str] = set()
+    last, repeats = b"", 0
     for _ in range(_COUNT_LIMIT):
         checkpoint()
         url = resolve(str(sender.origin), request.target)
@@ -82,6 +85,9 @@ def pages(sender: Sender, first: Request) -> Iterator[Page]:
             document = sender.fetch(request, PAGE_LIMIT, what="a page of a list")
             target = next_target(document.headers.all("Link"))
             following = None if target is None else _next(sender.origin, document.url, target)
+        last, repeats = document.content, repeats + 1 if document.content == last else 0
+        if repeats == _REPEAT_LIMIT:
+            raise ProtocolError("a list that repeats itself", url=redacted(url), reference=first.reference)
         yield Page(document.content, document.headers, url, following is not None)
         if following is None:
             return

@@ -22,7 +22,7 @@ from registry_core.errors import (
 __all__ = [
     "REFUSED",
     "TRANSIENT",
-    "Fault",
+    "Failure",
     "RetryPolicy",
     "Stale",
     "Unreached",
@@ -39,7 +39,7 @@ REFUSED: Final = frozenset({429, 503})
 TRANSIENT: Final = REFUSED | {408, 499, 500, 502, 504, 522}
 
 
-class Fault(StrEnum):
+class Failure(StrEnum):
     """How an exchange fails that brings no answer, or not the whole of one."""
 
     UNREACHED = "no connection"
@@ -69,10 +69,10 @@ class Stale(Unavailable):
     """
 
 
-_CONNECTION: Final = frozenset({Fault.UNREACHED, Fault.STALE, Fault.BROKEN})
+_CONNECTION: Final = frozenset({Failure.UNREACHED, Failure.STALE, Failure.BROKEN})
 
 
-def verdict(method: str, cause: int | Fault | None, *, repeatable: bool = True, empty: bool = True) -> Verdict:
+def verdict(method: str, cause: int | Failure | None, *, repeatable: bool = True, empty: bool = True) -> Verdict:
     """Whether a failed request is sent again: the one table of that, and the same for all requests.
 
     ``RESYNC`` means that the session raises, and that the upload asks the registry how far it has come: bytes of an
@@ -86,15 +86,15 @@ def verdict(method: str, cause: int | Fault | None, *, repeatable: bool = True, 
     """
     if cause not in TRANSIENT and cause not in _CONNECTION:
         return Verdict.RAISE
-    if repeatable or cause is Fault.UNREACHED or (empty and (method == "POST" or cause in REFUSED)):
+    if repeatable or cause is Failure.UNREACHED or (empty and (method == "POST" or cause in REFUSED)):
         return Verdict.AGAIN
     return Verdict.RESYNC
 
 
-def cause_of(error: BaseException) -> int | Fault | None:
+def cause_of(error: BaseException) -> int | Failure | None:
     """What an error says about its exchange: a status, a fault, or nothing at all."""
     if isinstance(error, IntegrityError):
-        return Fault.CONTENT
+        return Failure.CONTENT
     if isinstance(error, RateLimited):
         # Some registries say it by another status, and a code.
         return 429
@@ -102,12 +102,12 @@ def cause_of(error: BaseException) -> int | Fault | None:
         return None
     if error.transport.status:
         return error.transport.status
-    kinds: tuple[tuple[type[TransportError], Fault], ...] = (
-        (Unreached, Fault.UNREACHED),
-        (Stale, Fault.STALE),
-        (Unavailable, Fault.BROKEN),
-        (TLSError, Fault.TLS),
-        (ProtocolError, Fault.PROTOCOL),
+    kinds: tuple[tuple[type[TransportError], Failure], ...] = (
+        (Unreached, Failure.UNREACHED),
+        (Stale, Failure.STALE),
+        (Unavailable, Failure.BROKEN),
+        (TLSError, Failure.TLS),
+        (ProtocolError, Failure.PROTOCOL),
     )
     return next((fault for kind, fault in kinds if isinstance(error, kind)), None)
 

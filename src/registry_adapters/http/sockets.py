@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import selectors
 import socket
@@ -38,6 +39,7 @@ class Guard(_Base):
     """What both kinds of socket share; ``silence`` is the longest wait for the other side, in seconds."""
 
     silence: float = 60.0
+    _waits = True
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """Some bytes."""
@@ -61,8 +63,29 @@ class Guard(_Base):
             while sent < len(left):
                 sent += self.send(left[sent:], flags)
 
+    def has_more(self, file: io.BufferedReader) -> bool:
+        """Whether more has come than was read so far; nothing is waited for.
+
+        Args:
+            file: Made of this socket.
+        """
+        before = self.gettimeout()
+        self._waits = False
+        try:
+            self.settimeout(0)
+            return bool(file.peek(1))
+        except (OSError, ValueError):
+            return False
+        finally:
+            self._waits = True
+            with contextlib.suppress(OSError):
+                self.settimeout(before)
+
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
+        if not self._waits:
+            yield
+            return
         left = remaining()
         # Zero would make the socket non-blocking.
         self.settimeout(self.silence if left is None else max(0.001, min(self.silence, left)))

@@ -120,7 +120,7 @@ class Urllib3Transport:
         pieces = Pieces(body) if body is not None and body.length else None
         left = remaining()
         patience = self._settings.connect_timeout
-        trace = Trace(self._settings, room.resolver)
+        trace = Trace(self._settings, room.resolver, url)
         try:
             with traced(trace):
                 response = manager.urlopen(

@@ -70,14 +70,14 @@ class FaultyApp:
         visit = Visit(self._app, environ, entry, self.journal, self._gate, occasions)
         try:
             reply = visit.proceed() if fault is None else fault.effect(visit)
+            entry.status = reply.status
+            start_response(reply.line, reply.headers)
         except Gone:
             self.journal.settle(entry)
             return []
         except BaseException:
             self.journal.settle(entry)
             raise
-        entry.status = reply.status
-        start_response(reply.line, reply.headers)
         return _Sent(reply, visit, self.journal)
 
     def _befalling(self, environ: WSGIEnvironment) -> tuple[Fault | None, Occasions | None]:

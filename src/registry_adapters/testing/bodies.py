@@ -49,14 +49,14 @@ def drip(visit: Visit, *, bytes_per_second: float) -> Reply:
     piece = max(1, int(bytes_per_second * _TICK))
 
     def body(reply: Reply) -> Iterator[bytes]:
-        released = False
+        released, since = False, visit.releases
         for data in reply.proper:
             start = 0
             while start < len(data):
                 end = len(data) if released else start + piece
                 yield data[start:end]
                 start = end
-                released = released or visit.wait(piece / bytes_per_second)
+                released = released or visit.wait(piece / bytes_per_second, since=since)
 
     return _with_body(visit, body)
 

@@ -73,8 +73,8 @@ class Reply:
         self.headers = [(key, value) for key, value in self.headers if key.lower() != name.lower()]
 
     def close(self) -> None:
-        """Let go of the body."""
-        for body in (self.body, self._source):
+        """Let go of the body, once."""
+        for body in [self._source] if self.body is self._source else [self.body, self._source]:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
@@ -88,18 +88,24 @@ class Gate:
         self._releases = 0
         self.is_closed = False
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait.
+    @property
+    def releases(self) -> int:
+        """How often those who waited were let go on."""
+        with self._changed:
+            return self._releases
+
+    def wait(self, releases: int, seconds: float | None) -> bool:
+        """Wait for one more release.
 
         Args:
+            releases: How many there were when the wait was made known: one that comes at once must not be missed.
             seconds: The longest time; ``None`` for no limit.
 
         Returns:
             Whether it was released, or the end has come; else the time has passed.
         """
         with self._changed:
-            start = self._releases
-            return self._changed.wait_for(lambda: self.is_closed or self._releases != start, seconds)
+            return self._changed.wait_for(lambda: self.is_closed or self._releases != releases, seconds)
 
     def release(self) -> None:
         """Let go on whoever is waiting now."""
@@ -214,15 +220,25 @@ class Visit:
             else:
                 self.connection.hang_up()
 
-    def wait(self, seconds: float | None = None) -> bool:
+    @property
+    def releases(self) -> int:
+        """How often those who were held back were let go on."""
+        return self._gate.releases
+
+    def wait(self, seconds: float | None = None, *, since: int | None = None) -> bool:
         """Hold the answer back; if the registry ends meanwhile, there is none.
+
+        Args:
+            seconds: The longest time; ``None`` for no limit.
+            since: The ``releases`` to look back to; those of this moment if ``None``.
 
         Returns:
             Whether it was released before its time.
         """
+        releases = self.releases if since is None else since
         self._journal.note_waiting(self.entry, waiting=True)
         try:
-            released = self._gate.wait(seconds)
+            released = self._gate.wait(releases, seconds)
         finally:
             self._journal.note_waiting(self.entry, waiting=False)
         self.demand_open()

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -57,7 +58,7 @@ class _Connection(HTTPConnection):
 
     def __init__(self, server: Any, sock: Any, makefile: Any) -> None:
         super().__init__(server, sock, makefile)
-        server.sockets.add(sock)
+        server.watch(sock)
         self.number = next(server.numbers)
 
     def reset(self) -> None:
@@ -162,7 +163,8 @@ class Listener(Server):
         self.gateway = _Gateway
         self.numbers = itertools.count(1)
         self.max_request_header_size = 64 << 10
-        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
         if tls is not None:
             self.ssl_adapter = BuiltinSSLAdapter(os.fspath(tls[0]), os.fspath(tls[1]))
 
@@ -192,9 +194,17 @@ class Listener(Server):
         except (OSError, ValueError, KeyError, RuntimeError):
             conn.close()
 
+    def watch(self, sock: socket.socket) -> None:
+        """Have a connection cut when the server stops."""
+        with self._lock:
+            self._sockets.add(sock)
+
     def stop(self) -> None:
         """Cut all connections, so that no thread waits for a peer, and stop."""
-        for sock in list(self.sockets):
+        with self._lock:
+            # The thread that accepts connections goes on adding to them meanwhile.
+            sockets = list(self._sockets)
+        for sock in sockets:
             with suppress(OSError):
                 # Past a TLS wrapper, whose state belongs to the thread that is reading from it.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -113,9 +113,7 @@ class Origin(msgspec.Struct, frozen=True):
         address = _address(self.host)
         if address is None:
             return Zone.PUBLIC
-        carried = _carried(address)
-        zone = _zone(address) if carried is None else _zone(carried)
-        return Zone.PRIVATE if zone is Zone.PUBLIC and not address.is_global else zone
+        return _zone(_carried(address) or address)
 
     @property
     def is_internal(self) -> bool:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 import pytest
 
@@ -30,7 +30,9 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, Unauthorized, Unavailable
 from registry_core.ports.authenticator import Authenticator
 
-__all__ = ["PULL", "PUSH", "REGISTRY", "AuthenticatorContract", "TokenServer", "driven"]
+__all__ = ["PULL", "PUSH", "REGISTRY", "AuthenticatorContract", "TokenServer", "concluded", "driven"]
+
+_Result = TypeVar("_Result")
 
 REGISTRY: Final = Origin.of("registry.example.com")
 PULL: Final = Scope.repository(RepositoryName("org/app"), ["pull"])
@@ -71,14 +73,24 @@ def driven(
     Raises:
         RegistryError: What the authenticator raises.
     """
-    steps = authenticator.answer(REGISTRY, challenges, scopes, rejected=rejected)
+    return concluded(authenticator.answer(REGISTRY, challenges, scopes, rejected=rejected), server)
+
+
+def concluded(
+    steps: Generator[TokenRequest, TokenReply, _Result], server: Callable[[TokenRequest], TokenReply]
+) -> _Result:
+    """What comes of asking for tokens, once a token server has answered each request.
+
+    Raises:
+        RegistryError: What those steps, or the server, raise.
+    """
     try:
         request = next(steps)
         while True:
             request = steps.send(server(request))
     except StopIteration as stopped:
-        value: str | None = stopped.value
-        return value
+        result: _Result = stopped.value
+        return result
     finally:
         steps.close()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,15 @@ def open_watched(url, *, auth=None, observer=None):
 
 def open_nothing(url, *, auth=None):
     return object()
+
+closed = []
+
+class Closing(MemoryCatalog):
+    def close(self):
+        closed.append(self.registry)
+
+def open_closing(url, *, auth=None):
+    return Closing(url)
 """
 
 
@@ -296,6 +306,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "mine = mine_backend:open_mine\n"
         "watched = mine_backend:open_watched\n"
         "nothing = mine_backend:open_nothing\n"
+        "closing = mine_backend:open_closing\n"
         "broken = mine_backend:absent\n"
         "memory = mine_backend:open_mine\n"
     )
@@ -319,6 +330,12 @@ class TestThirdParty:
 
         assert open_client("watched:place", observer=seen).registry == f"watched:place#{seen}"
         assert open_client("mine:place", observer=seen).registry == "mine:place#red"
+
+    def test_where_no_client_comes_of_it_its_backend_is_closed(self) -> None:
+        with pytest.raises(InvalidName):
+            open_client("closing:place", default_platform="no platform")
+
+        assert import_module("mine_backend").closed == ["closing:place"]
 
     def test_a_setting_that_it_does_not_know_is_a_type_error(self) -> None:
         with pytest.raises(TypeError, match="taste"):

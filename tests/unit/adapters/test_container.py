@@ -20,7 +20,7 @@ from registry_core.domain.access import Basic
 from registry_core.errors import ConfigError
 from registry_core.ops.build import ImageBuilder
 from registry_core.ports.catalog import Catalog
-from registry_core.ports.observer import Event, Observer
+from registry_core.ports.observer import Event, Exchange, Observer
 
 MEMORY: dict[str, Any] = {"backend": "memory"}
 HTTP: dict[str, Any] = {"backend": "http", "http": {"registry": "registry.example.com"}}
@@ -229,6 +229,23 @@ class TestWatching:
         client.push_image("v1", ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build())
 
         assert "BlobCopied" in kinds
+
+    def test_the_hosts_observer_sees_each_exchange(self) -> None:
+        methods: list[str] = []
+
+        class Seen(Observer):
+            def on(self, event: Event) -> None:
+                if isinstance(event, Exchange):
+                    methods.append(event.method)
+
+        with registry_server(MemoryCatalog()) as server:
+            container = configured({"backend": "http", "http": {"registry": server.host, "plain_http": True}})
+            container.observer.override(providers.Object(Seen()))
+
+            container.client().with_segment("app").image_exists("v1")
+            close(container)
+
+        assert methods == ["HEAD"]
 
     def test_the_hosts_middleware_wraps_each_exchange(self) -> None:
         methods: list[str] = []

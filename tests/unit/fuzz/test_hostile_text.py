@@ -11,14 +11,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry_adapters.http.challenges import challenges
+from registry_adapters.http.downloads import content_range
 from registry_adapters.http.exchange import Headers
 from registry_adapters.http.links import next_target
 from registry_adapters.http.problems import error_infos
 from registry_adapters.http.retry import retry_after
 from registry_adapters.http.upload_sessions import received
+from registry_adapters.keychains import TextKeychain
+from registry_adapters.keychains.helper import parse_answer
 from registry_core.domain.config import ImageConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.names import RepositoryName
 from registry_core.errors import RegistryError
 
 MEBIBYTE = 1 << 20
@@ -36,13 +40,18 @@ def read_range(text: str) -> None:
     received(Headers([("Range", text)]))
 
 
+def read_content_range(text: str) -> None:
+    found = content_range(text)
+    assert found is None or found[0] <= found[1]
+
+
 def read_retry_after(text: str) -> None:
     found = retry_after(text, 1_800_000_000.0)
     assert found is None or found >= 0
 
 
-def read_manifest(content: bytes) -> None:
-    for claimed in ("", OCI_MANIFEST, DOCKER_MANIFEST):
+def read_manifest(content: bytes, *claims: str) -> None:
+    for claimed in claims or ("",):
         with contextlib.suppress(RegistryError):
             manifest = RawManifest.of(content, claimed=claimed)
             assert manifest.content == content
@@ -50,8 +59,8 @@ def read_manifest(content: bytes) -> None:
             [part.embedded() for part in manifest.children]
 
 
-def read_index(content: bytes) -> None:
-    for claimed in ("", OCI_INDEX, DOCKER_INDEX):
+def read_index(content: bytes, *claims: str) -> None:
+    for claimed in claims or ("",):
         with contextlib.suppress(RegistryError):
             manifest = RawManifest.of(content, claimed=claimed)
             _ = manifest.index, manifest.children
@@ -63,6 +72,18 @@ def read_config(content: bytes) -> None:
         _ = config.platform, config.created_at
 
 
+def read_docker_config(content: bytes) -> None:
+    with contextlib.suppress(RegistryError):
+        keychain = TextKeychain(content)
+        for registry in ("docker.io", "a.example", "localhost:5000"):
+            keychain.credential(registry, RepositoryName("org/app"))
+
+
+def read_helper_output(content: bytes) -> None:
+    with contextlib.suppress(RegistryError):
+        parse_answer(content, "docker-credential-test")
+
+
 def read_problem(content: bytes) -> None:
     for info in error_infos(content):
         assert info.message.isprintable()
@@ -72,13 +93,16 @@ HEADERS: dict[str, Callable[[str], None]] = {
     "challenge": read_challenge,
     "link": read_link,
     "range": read_range,
+    "content-range": read_content_range,
     "retry-after": read_retry_after,
 }
-DOCUMENTS: dict[str, Callable[[bytes], None]] = {
+DOCUMENTS: dict[str, Callable[..., None]] = {
     "manifest": read_manifest,
     "index": read_index,
     "config": read_config,
     "error": read_problem,
+    "docker config": read_docker_config,
+    "helper output": read_helper_output,
 }
 
 _PIECES = st.sampled_from(
@@ -99,11 +123,16 @@ _FIELDS = st.sampled_from(
     [
         "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "digest", "size", "data", "urls",
         "platform", "annotations", "subject", "artifactType", "os", "architecture", "rootfs", "diff_ids", "history",
-        "created", "Env", "Labels", "errors", "code", "message", "detail", "raw",
+        "created", "Env", "Labels", "errors", "code", "message", "detail", "raw", "auths",
+        "credHelpers", "credsStore", "auth", "username", "password", "identitytoken", "registrytoken", "a.example",
+        "https://index.docker.io/v1/", "localhost:5000/org", "Username", "Secret",
     ]
 )  # fmt: skip
 _DIGEST = "sha256:" + "a" * 64
-_VALUES = st.one_of(_JSON, st.sampled_from([2, -1, 2**70, OCI_MANIFEST, OCI_INDEX, _DIGEST, "sha256:x", "e30="]))
+_VALUES = st.one_of(
+    _JSON,
+    st.sampled_from([2, -1, 2**70, OCI_MANIFEST, OCI_INDEX, _DIGEST, "sha256:x", "e30=", "dXNlcjpwYXNz", "<token>"]),
+)
 _OBJECTS = st.recursive(
     st.dictionaries(_FIELDS, _VALUES, max_size=6),
     lambda inner: st.dictionaries(_FIELDS, st.one_of(inner, st.lists(inner, max_size=3), _VALUES), max_size=6),
@@ -140,6 +169,8 @@ def test_no_header_raises_anything_but_our_errors(reader: str, text: str) -> Non
 def test_no_document_raises_anything_but_our_errors(reader: str, content: bytes) -> None:
     """R-022, R-062."""
     DOCUMENTS[reader](content)
+    read_manifest(content, OCI_MANIFEST, DOCKER_MANIFEST)
+    read_index(content, OCI_INDEX, DOCKER_INDEX)
 
 
 def _long(unit: str) -> str:
@@ -153,7 +184,7 @@ HOSTILE_TEXTS = [
 ]  # fmt: skip
 HOSTILE_CONTENTS = [
     b"[", b"{", b'{"', b'"', b'\\"', b"[]", b"[],", b'{"a":', b'{"a":[', b'"a",', b"0", b"1e9", b" ", b"\xff",
-    b"\xf0\x90\x80\x80", b'"\\ud800",', b'{"layers":[', b'{"manifests":[{},', b"9", b"-", b"\\u0000",
+    b"\xf0\x90\x80\x80", b'"\\ud800",', b'{"layers":[', b'{"manifests":[{},', b"9", b"-", b"\\u0000", b'{"auths":{"a":{}},', b"e30=",
 ]  # fmt: skip
 
 

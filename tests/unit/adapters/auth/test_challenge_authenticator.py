@@ -28,9 +28,18 @@ from registry_core.domain.access import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.errors import Cancelled, Forbidden, ProtocolError, RegistryError, Unauthorized, Unavailable
+from registry_core.errors import (
+    Cancelled,
+    Forbidden,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unavailable,
+)
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
+from registry_core.testing.authenticators import concluded
 
 REGISTRY = Origin.of("registry.example.com")
 EVIL = Origin.of("evil.example")
@@ -86,14 +95,7 @@ def drive(
     registry: Origin = REGISTRY,
     rejected: str | None = None,
 ) -> str | None:
-    steps = chosen.answer(registry, challenges, scopes, rejected=rejected)
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(server(request))
-    except StopIteration as stopped:
-        value: str | None = stopped.value
-        return value
+    return concluded(chosen.answer(registry, challenges, scopes, rejected=rejected), server)
 
 
 def scopes_of(request: TokenRequest) -> list[str]:
@@ -556,6 +558,14 @@ class TestTwoRepositories:
         with pytest.raises(Unauthorized):
             drive(authenticator(USER), TokenServer(401, 401), [BEARER], self.MOUNT)
 
+    def test_where_the_token_server_asks_for_patience_nothing_else_is_tried(self) -> None:
+        server = TokenServer(429)
+
+        with pytest.raises(RateLimited):
+            drive(authenticator(USER), server, [BEARER], self.MOUNT)
+
+        assert len(server.asked) == 1
+
     @pytest.mark.parametrize("error", [Unavailable("no connection"), Cancelled("by its caller")])
     def test_where_nobody_answered_nothing_else_is_tried(self, error: RegistryError) -> None:
         steps = authenticator(USER).answer(REGISTRY, [BEARER], self.MOUNT)
@@ -632,12 +642,33 @@ class TestRegistryToken:
 
 
 class TestAuthenticator:
-    def test_a_bound_credential_goes_to_no_other_registry(self, server: TokenServer) -> None:
-        """R-030."""
-        chosen = authenticator(USER, registry=REGISTRY)
+    @pytest.mark.parametrize(
+        "other",
+        [EVIL, Origin.of("registry.example.com:5000", scheme="http"), Origin.of("registry.example.com")],
+        ids=str,
+    )
+    def test_a_bound_credential_goes_to_no_other_registry(self, server: TokenServer, other: Origin) -> None:
+        """R-030: nor to the same host and port without TLS."""
+        registry = Origin.of("registry.example.com:5000")
+        chosen = authenticator(USER, registry=registry)
 
-        assert drive(chosen, server, [BASIC], [PULL], registry=EVIL) is None
-        assert drive(chosen, server, [BASIC], [PULL]) == basic_value(USER)
+        assert drive(chosen, server, [BASIC], [PULL], registry=other) is None
+        assert drive(chosen, server, [BASIC], [PULL], registry=registry) == basic_value(USER)
+
+    def test_a_keychain_is_asked_for_port_80_by_its_number(self, server: TokenServer) -> None:
+        """Where an entry is for the port of https, plain HTTP is another registry."""
+        names: list[str] = []
+
+        class Asked(Keychain):
+            def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
+                names.append(registry)
+                return None
+
+        chosen = ChallengeAuthenticator(Asked())
+        for origin in (REGISTRY, Origin.of("registry.example.com", scheme="http")):
+            drive(chosen, server, [BASIC], [PULL], registry=origin)
+
+        assert names == ["registry.example.com", "registry.example.com:80"]
 
     def test_an_authenticator_is_taken_as_it_is(self) -> None:
         given = GivenToken(RegistryToken("abc"))

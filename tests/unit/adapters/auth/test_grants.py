@@ -19,6 +19,7 @@ from registry_core.domain.access import Anonymous, Basic, Credential, IdentityTo
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import Forbidden, ProtocolError, Unauthorized
+from registry_core.testing.authenticators import concluded
 
 PULL = Scope.repository(RepositoryName("org/app"), ["pull"])
 USER = Basic("user", "hunter2")
@@ -32,14 +33,7 @@ def audience(identity: Credential) -> Audience:
 def drive(
     grants: Grants, server: Callable[[TokenRequest], TokenReply], identity: Credential, scope: Scope = PULL
 ) -> Token:
-    steps = grants.fetch(audience(identity), [scope])
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(server(request))
-    except StopIteration as stopped:
-        found: Token = stopped.value
-        return found
+    return concluded(grants.fetch(audience(identity), [scope]), server)
 
 
 class Rotating:

@@ -157,6 +157,27 @@ def test_where_the_first_fails_the_next_one_tries_and_nobody_else_fails(turns: T
     assert outcomes[1:] == [None] * 8
 
 
+@pytest.mark.parametrize("own", [Cancelled("by its caller"), DeadlineExceeded("its own"), ProtocolError("odd")])
+def test_who_waits_gets_the_refusal_and_not_what_befell_another_in_between(turns: Turns, own: RegistryError) -> None:
+    def wait() -> None:
+        with turns.turn(KEY):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(Unauthorized), turns.turn(KEY):
+            waiting = pool.submit(wait)
+            while not turns._changed._waiters:  # type: ignore[attr-defined]
+                threading.Event().wait(0.001)
+            # The one that waits cannot wake before the next one is through as well.
+            turns._changed.acquire()
+            raise Unauthorized("wrong password")
+        with pytest.raises(type(own)), turns.turn(KEY):
+            raise own
+        turns._changed.release()
+
+        assert type(waiting.exception(30)) is Unauthorized
+
+
 def test_who_comes_later_has_not_seen_the_outages_before(turns: Turns) -> None:
     tried: list[str] = []
 

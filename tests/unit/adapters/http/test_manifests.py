@@ -129,11 +129,23 @@ class TestGet:
 
         assert caught.value.actual == INDEX.digest
 
-    def test_the_digest_of_a_tag_is_that_of_the_bytes(self, scripted: Script, reply: Build) -> None:
+    @pytest.mark.parametrize("claim", ["", "sha256:short", "md5:d41d8cd98f00b204e9800998ecf8427e"])
+    def test_the_digest_of_a_tag_is_that_of_the_bytes(self, scripted: Script, reply: Build, claim: str) -> None:
         """R-005."""
-        transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": Digest.of(b"")}, CONTENT))
+        transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": claim}, CONTENT))
 
         assert manifests(transport).get(Tag("v1")).digest == INDEX.digest
+
+    def test_bytes_that_are_not_what_the_registry_says_they_are_are_refused(
+        self, scripted: Script, reply: Build
+    ) -> None:
+        """R-005: for a tag nothing else tells that they were damaged on their way."""
+        transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": Digest.of(b"")}, CONTENT))
+
+        with pytest.raises(DigestMismatch) as caught:
+            manifests(transport).get(Tag("v1"))
+
+        assert (caught.value.expected, caught.value.actual) == (Digest.of(b""), INDEX.digest)
 
     def test_a_true_claim_of_another_algorithm_is_kept(self, scripted: Script, reply: Build) -> None:
         """R-005."""

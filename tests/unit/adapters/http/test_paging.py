@@ -41,6 +41,23 @@ def tags(*names: object, more: str = "") -> tuple[int, dict[str, str], bytes]:
     return 200, ({"Link": f"<{more}>; rel=next"} if more else {}), json.dumps({"name": "x", "tags": names}).encode()
 
 
+class TestRepetition:
+    def test_pages_that_say_the_same_for_ever_are_an_error_soon(self, scripted: Script, reply: Build) -> None:
+        """R-092: each under a URL of its own, so that no circle is seen."""
+        transport = scripted(*(reply(*tags("a", "b", more=f"{LIST}?page={number}")) for number in range(300)))
+
+        with pytest.raises(ProtocolError, match="repeats itself"):
+            list(manifests(transport).tags())
+
+        assert len(transport.sent) == 101
+
+    def test_empty_pages_are_passed_over(self, scripted: Script, reply: Build) -> None:
+        """R-090."""
+        empty = (reply(*tags(more=f"{LIST}?page={number}")) for number in range(50))
+
+        assert list(manifests(scripted(*empty, reply(*tags("a")))).tags()) == ["a"]
+
+
 class TestPing:
     def test_a_registry_answers_200(self, scripted: Script, reply: Build) -> None:
         """R-200."""

@@ -9,7 +9,7 @@ import pytest
 
 from registry_adapters.http.retry import (
     TRANSIENT,
-    Fault,
+    Failure,
     RetryPolicy,
     Stale,
     Unreached,
@@ -58,9 +58,9 @@ KINDS = (
     Kind("`PUT` that ends an upload, without bytes", "PUT", False, True),
     Kind("`PATCH`, `PUT` with bytes of an upload", "PATCH", False, False),
 )
-CAUSES: tuple[int | Fault, ...] = (408, 429, 499, 500, 502, 503, 504, 522, *Fault)
+CAUSES: tuple[int | Failure, ...] = (408, 429, 499, 500, 502, 503, 504, 522, *Failure)
 # One letter for each kind: again, resync, raise.
-TABLE: dict[int | Fault, str] = {
+TABLE: dict[int | Failure, str] = {
     408: "AAAAARR",
     429: "AAAAAAR",
     499: "AAAAARR",
@@ -69,12 +69,12 @@ TABLE: dict[int | Fault, str] = {
     503: "AAAAAAR",
     504: "AAAAARR",
     522: "AAAAARR",
-    Fault.UNREACHED: "AAAAAAA",
-    Fault.STALE: "AAAAARR",
-    Fault.BROKEN: "AAAAARR",
-    Fault.TLS: "-------",
-    Fault.PROTOCOL: "-------",
-    Fault.CONTENT: "-------",
+    Failure.UNREACHED: "AAAAAAA",
+    Failure.STALE: "AAAAARR",
+    Failure.BROKEN: "AAAAARR",
+    Failure.TLS: "-------",
+    Failure.PROTOCOL: "-------",
+    Failure.CONTENT: "-------",
 }
 LETTERS = {"A": Verdict.AGAIN, "R": Verdict.RESYNC, "-": Verdict.RAISE}
 CELLS = [
@@ -95,7 +95,7 @@ def documented() -> Iterator[str]:
 
 class TestVerdict:
     @pytest.mark.parametrize(("kind", "cause", "expected"), CELLS)
-    def test_the_table(self, kind: Kind, cause: int | Fault, expected: Verdict) -> None:
+    def test_the_table(self, kind: Kind, cause: int | Failure, expected: Verdict) -> None:
         """R-053, R-054, R-075."""
         assert verdict(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) is expected
 
@@ -122,13 +122,13 @@ class TestCauseOf:
             (ProtocolError(status=400), 400),
             (ImageNotFound(transport=ProtocolError(status=404)), 404),
             (Forbidden(transport=ProtocolError(status=403)), 403),
-            (Unreached(), Fault.UNREACHED),
-            (Stale(), Fault.STALE),
-            (Unavailable(), Fault.BROKEN),
-            (TLSError(), Fault.TLS),
-            (ProtocolError(), Fault.PROTOCOL),
-            (DigestMismatch(), Fault.CONTENT),
-            (TooLarge(transport=Unavailable(status=503)), Fault.CONTENT),
+            (Unreached(), Failure.UNREACHED),
+            (Stale(), Failure.STALE),
+            (Unavailable(), Failure.BROKEN),
+            (TLSError(), Failure.TLS),
+            (ProtocolError(), Failure.PROTOCOL),
+            (DigestMismatch(), Failure.CONTENT),
+            (TooLarge(transport=Unavailable(status=503)), Failure.CONTENT),
             (ImageNotFound(), None),
             (InvalidDocument(), None),
             (Cancelled(), None),
@@ -138,7 +138,7 @@ class TestCauseOf:
         ],
         ids=repr,
     )
-    def test_an_error_tells_its_status_or_fault(self, error: BaseException, expected: int | Fault | None) -> None:
+    def test_an_error_tells_its_status_or_fault(self, error: BaseException, expected: int | Failure | None) -> None:
         assert cause_of(error) == expected
 
     @pytest.mark.parametrize(

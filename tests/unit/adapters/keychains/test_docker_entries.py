@@ -345,12 +345,12 @@ class TestHostileInput:
     def test_a_mebibyte_takes_less_than_a_second(self, text: str) -> None:
         said = ""
 
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             TextKeychain(text).credential(HOST, RepositoryName("org/app"))
         except RegistryError as error:
             said = str(error)
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
 
         assert seconds < 1
         assert len(said) < 300

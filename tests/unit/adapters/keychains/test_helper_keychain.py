@@ -418,12 +418,12 @@ class TestAnswer:
 
     @pytest.mark.parametrize("content", [b"{" * (1 << 20), b'"' * (1 << 20), b'{"Username":' * (1 << 16)])
     def test_a_mebibyte_takes_less_than_a_second(self, content: bytes) -> None:
-        start = time.perf_counter()
+        start = time.thread_time()
 
         with pytest.raises(ConfigError):
             parse_answer(content, "docker-credential-x")
 
-        assert time.perf_counter() - start < 1
+        assert time.thread_time() - start < 1
 
 
 def test_no_process_and_no_descriptor_is_left(install: Installer) -> None:

@@ -239,6 +239,7 @@ class TestMisfortunes:
             "ociport.blob.restart",
         ]
         assert (span.events[0].attributes or {})["ociport.reason"] == "Unavailable 503"
+        assert {event.timestamp for event in span.events} == {telemetry.now}
 
     def test_they_are_counted(self, telemetry: Telemetry) -> None:
         for pause in (0.5, 1.0):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from typing import NoReturn
 from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
 from registry_adapters.http.in_process import WsgiTransport
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.testing import Fault, FaultyApp, FaultyRegistry, faults, faulty_registry
-from registry_adapters.wsgi import RegistryApp
+from registry_adapters.testing import Entry, Fault, FaultyApp, FaultyRegistry, Journal, faults, faulty_registry
+from registry_adapters.testing.server import ServerOptions
+from registry_adapters.testing.visits import Gate, Visit
+from registry_adapters.wsgi import RegistryApp, registry_server
 from registry_core import ConfigError, ImageBuilder, RegistryError, ServerError, Unavailable
 from registry_core.domain.names import RepositoryName
 from registry_core.testing.content import push_image
@@ -140,9 +145,33 @@ def test_nobody_stalls_where_nobody_asks() -> None:
         assert not registry.wait_for_stall(0.01)
 
 
+def test_who_is_released_as_soon_as_the_stall_is_known_goes_on() -> None:
+    gate = Gate()
+
+    class Eager(Journal):
+        def note_waiting(self, entry: Entry, *, waiting: bool) -> None:
+            super().note_waiting(entry, waiting=waiting)
+            gate.release()
+
+    environ: WSGIEnvironment = {}
+    setup_testing_defaults(environ)
+    journal = Eager()
+    visit = Visit(RegistryApp(MemoryCatalog()), environ, journal.begin(environ), journal, gate)
+
+    released = visit.wait(5)
+
+    assert released
+
+
 def test_options_are_those_of_the_server() -> None:
     with pytest.raises(ConfigError), faulty_registry(page_limit=0):
         pass
+
+
+def test_no_option_of_the_server_is_missing() -> None:
+    parameters = set(inspect.signature(registry_server).parameters)
+
+    assert parameters - {"catalog", "wrap"} == set(ServerOptions.__annotations__)
 
 
 def test_an_application_may_answer_late() -> None:
@@ -155,6 +184,24 @@ def test_an_application_may_answer_late() -> None:
 
     with WsgiTransport(app).send("GET", "http://r/v2/", {}, None).reader as reader:
         assert reader.read() == b"latd"
+
+
+@pytest.mark.parametrize("fault", [faults.wrong_bytes(3), faults.missing_header("X"), faults.cut(100)], ids=str)
+def test_an_applications_body_is_closed_once(fault: Fault) -> None:
+    """PEP 3333: whatever the fault made of it."""
+    closed: list[bool] = []
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def plain(environ: WSGIEnvironment, start_response: StartResponse) -> Body:
+        start_response("200 OK", [("Content-Length", "4")])
+        return Body([b"late"])
+
+    WsgiTransport(FaultyApp(plain, fault)).send("GET", "http://r/v2/", {}, None).reader.close()
+
+    assert closed == [True]
 
 
 class TestInProcess:
@@ -191,5 +238,18 @@ class TestInProcess:
 
         with pytest.raises(ServerError):
             WsgiTransport(app).send("GET", "http://r/v2/", {}, None)
+
+        assert [entry.is_settled for entry in app.journal] == [True]
+
+    def test_an_answer_that_the_server_does_not_take_is_in_the_journal(self) -> None:
+        def refuse(*_: object) -> NoReturn:
+            raise ValueError("not a header")
+
+        app = FaultyApp(RegistryApp(MemoryCatalog()))
+        environ: WSGIEnvironment = {}
+        setup_testing_defaults(environ)
+
+        with pytest.raises(ValueError, match="not a header"):
+            app(environ, refuse)
 
         assert [entry.is_settled for entry in app.journal] == [True]

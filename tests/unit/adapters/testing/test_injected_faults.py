@@ -19,7 +19,7 @@ from registry_core.domain.access import Scope
 from registry_core.domain.names import RepositoryName
 
 if TYPE_CHECKING:
-    from tests.unit.adapters.testing.conftest import Call
+    from tests.unit.adapters.testing.conftest import Call, Heard
 
 CONTENT = bytes(range(256)) * 4
 BROKEN = (http.client.HTTPException, ConnectionError)
@@ -264,6 +264,19 @@ def test_drops_come_one_by_one_and_are_whole_in_the_end(call: Call) -> None:
 
     assert heard.content == CONTENT
     assert time.monotonic() - start > 0.09  # 1024 bytes at 10,000 a second
+
+
+def test_drops_that_are_released_come_at_once(call: Call) -> None:
+    caller = call(faults.drip(1).on("blob"))
+    heard: list[Heard] = []
+    thread = threading.Thread(target=lambda: heard.append(caller("GET", caller.blob)))
+    thread.start()
+
+    assert caller.registry.wait_for_stall()
+    caller.registry.release()
+    thread.join(10)
+
+    assert [one.content for one in heard] == [CONTENT]
 
 
 def test_nothing_drips_without_speed() -> None:

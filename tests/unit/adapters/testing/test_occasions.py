@@ -40,6 +40,17 @@ def test_how_often(occasion: Occasion, expected: list[int]) -> None:
     assert befallen(occasion) == expected
 
 
+def test_the_last_time_is_not_given_to_two_requests_at_once() -> None:
+    occasions = Occasions(Occasion(limit=1))
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/"}
+
+    meant = [occasions.meant(environ), occasions.meant(environ)]
+    taken = [occasions.take(), occasions.take()]
+
+    assert meant == [True, True]
+    assert taken == [True, False]
+
+
 def test_luck_is_the_same_in_every_run_and_depends_on_the_seed() -> None:
     first, again, other = (befallen(Occasion(chance=0.5, seed=seed)) for seed in (1, 1, 2))
 

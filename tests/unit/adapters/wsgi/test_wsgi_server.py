@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ import pytest
 import trustme
 
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import BasicGuard, TokenGuard, registry_server
+from registry_adapters.wsgi import BasicGuard, RegistryApp, TokenGuard, registry_server
+from registry_adapters.wsgi.listener import Listener
 from registry_core import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +76,39 @@ def test_it_ends_at_once_although_clients_hold_connections() -> None:
     for connection in (idle, busy, silent):
         connection.close()
     assert seconds < 3  # far below the server's patience with silent clients
+
+
+def test_it_ends_although_connections_are_still_being_accepted() -> None:
+    listener = Listener(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
+    interval, over = sys.getswitchinterval(), threading.Event()
+
+    def accept(count: int) -> list[socket.socket]:
+        accepted = []
+        for _ in range(count):
+            with socket.socket() as sock:
+                accepted.append(sock)
+            listener.watch(sock)
+        return accepted
+
+    def accept_on() -> None:
+        while not over.is_set():
+            accept(100)
+
+    held = accept(2000)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            accepting = pool.submit(accept_on)
+            try:
+                for _ in range(20):
+                    listener.stop()
+            finally:
+                over.set()
+            accepting.result(30)
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert len(held) == 2000
 
 
 def test_the_catalog_stays_open() -> None:
