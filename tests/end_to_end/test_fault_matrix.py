@@ -368,8 +368,8 @@ _PREAMBLE: Final = (
     "there as it was, and sends credentials to nobody but the registry. The tests fill in this table, and compare it.",
     "",
     "The client repeats twice (`retries=2`) and uploads in chunks; lists come in pages of two; the registry demands",
-    "tokens. Where a fault does not touch what an operation does, the operation does not notice. What digest a tag stands",
-    "for is the registry's word: where HEAD claims one, `get_digest` returns it, and whoever reads by it finds out.",
+    "tokens. Where a fault does not touch what an operation does, the operation does not notice. What digest a tag",
+    "stands for is the registry's word: where HEAD claims one, `get_digest` returns it, and who reads by it finds out.",
     "",
 )
 

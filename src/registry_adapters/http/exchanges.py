@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from registry_adapters.http.echoes import Echoes
 from registry_adapters.http.exchange import Answer, Body
 from registry_adapters.http.middleware import Fields, Middleware, Outgoing, through
 from registry_adapters.http.notices import Notices
@@ -134,6 +135,7 @@ class Exchanges:
                 slot.release()
                 raise
             answer.reader = slot.holding(answer.reader)
+            answer.headers = Echoes(headers.get("Authorization", "")).hushed(answer.headers)
             try:
                 self._heed(gate, slot, origin, answer)
                 self._warn(origin, answer)

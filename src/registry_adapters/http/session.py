@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from registry_adapters.http.answers import check_identity
 from registry_adapters.http.attempts import Attempts
 from registry_adapters.http.challenges import challenges
+from registry_adapters.http.echoes import Echoes
 from registry_adapters.http.exchange import Answer, Document, Request
 from registry_adapters.http.exchanges import Call, Exchanges, excerpt
 from registry_adapters.http.middleware import Middleware
@@ -37,8 +38,6 @@ __all__ = ["Session"]
 # one for a token that ran out, one more for a registry that asks for another scope only then.
 _ANSWERS: Final = 2
 _API: Final = "/v2/"
-# Anything shorter than this may stand in a text by chance.
-_TELLING: Final = 8
 Result = TypeVar("Result")
 
 
@@ -237,11 +236,7 @@ class Session:
         )
 
     def _problem(self, answer: Answer, call: _Call) -> RegistryError:
-        content = excerpt(answer)
-        secret = (call.authorization or "").rpartition(" ")[2].encode()
-        if len(secret) >= _TELLING:
-            # A registry may repeat what it was shown; it goes no further.
-            content = content.replace(secret, b"***")
+        content = Echoes(call.authorization or "").masked(excerpt(answer))
         return problem(answer.status, answer.headers, content, call.request, url=answer.url, now=self._now())
 
 

@@ -184,7 +184,8 @@ HOSTILE_TEXTS = [
 ]  # fmt: skip
 HOSTILE_CONTENTS = [
     b"[", b"{", b'{"', b'"', b'\\"', b"[]", b"[],", b'{"a":', b'{"a":[', b'"a",', b"0", b"1e9", b" ", b"\xff",
-    b"\xf0\x90\x80\x80", b'"\\ud800",', b'{"layers":[', b'{"manifests":[{},', b"9", b"-", b"\\u0000", b'{"auths":{"a":{}},', b"e30=",
+    b"\xf0\x90\x80\x80", b'"\\ud800",', b'{"layers":[', b'{"manifests":[{},', b"9", b"-",
+    b"\\u0000", b'{"auths":{"a":{}},', b"e30=",
 ]  # fmt: skip
 
 

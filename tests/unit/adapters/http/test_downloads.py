@@ -235,6 +235,17 @@ class TestPatience:
 
         assert len(script.asked) == 3
 
+    def test_what_has_to_be_skipped_for_it_is_set_against_progress(self, serve: Serve) -> None:
+        """R-051: otherwise a registry without ranges could send everything again for each little bit."""
+        content = bytes(3 << 20)
+        script = Cutting(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
+
+        with connected(serve(script), retries=1) as catalog, opened(catalog, Digest.of(content)) as reader:
+            with pytest.raises(Unavailable, match="broke off"):
+                reader.read()
+
+        assert len(script.asked) == 2
+
     def test_a_deadline_ends_a_silent_read_and_does_not_spoil_the_reader(self, serve: Serve) -> None:
         """R-051, R-052: whoever reads on later gets the rest."""
         script = Cutting(CONTENT, 7, how="stall")

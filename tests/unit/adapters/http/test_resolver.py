@@ -131,11 +131,13 @@ def test_one_look_up_serves_all_who_want_the_same_meanwhile(slow: System) -> Non
     with pytest.raises(TimeoutError):
         resolver.addresses("registry.example.com", 443, 0.05)
     running = len(slow.threads)
+    released = time.monotonic()
     slow.release.set()
     for thread in threads:
         thread.join()
 
     assert running == 1
+    assert time.monotonic() - released < 5
     assert found == [FOUND] * 8
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from registry_adapters.http.resolver import AddressInfo
-from registry_adapters.http.sockets import GuardedSocket, connect
+from registry_adapters.http.sockets import Guard, GuardedSocket, connect
 from registry_core.errors import Cancelled, DeadlineExceeded
 from registry_core.scope import CancelScope, fail_after
 
@@ -80,6 +80,39 @@ def test_what_comes_after_a_cancel_is_not_handed_out(pair: tuple[GuardedSocket, 
             ours.recv(4)
 
 
+def test_what_comes_during_a_cancel_is_not_handed_out() -> None:
+    """It was shut down by it; it must not go back to a pool."""
+    scope = CancelScope()
+
+    class Late(socket.socket):
+        def recv(self, buflen: int, flags: int = 0, /) -> bytes:
+            scope.cancel()
+            return super().recv(buflen, flags)
+
+    class GuardedLate(Guard, Late):
+        """Cancelled while it reads."""
+
+    ours, theirs = socket.socketpair()
+    with GuardedLate(fileno=ours.detach()) as guarded, theirs:
+        theirs.sendall(b"data")
+
+        with scope, pytest.raises(Cancelled):
+            guarded.recv(4)
+
+
+def test_more_is_seen_without_waiting_and_the_timeout_stays(pair: tuple[GuardedSocket, socket.socket]) -> None:
+    """R-061."""
+    ours, theirs = pair
+    ours.settimeout(7.0)
+
+    with ours.makefile("rb") as file:
+        before = ours.has_more(file)
+        theirs.sendall(b"data")
+        after = ours.has_more(file)
+
+    assert (before, after, ours.gettimeout()) == (False, True, 7.0)
+
+
 def test_waking_a_closed_socket_does_nothing(pair: tuple[GuardedSocket, socket.socket]) -> None:
     ours, _ = pair
     ours.close()
@@ -146,6 +179,7 @@ class TestConnect:
     ) -> None:
         with connect(at(deaf.address, listener.getsockname()), 1.0) as sock:
             assert sock.getpeername() == listener.getsockname()
+            assert (sock.gettimeout() or 0) > 0.1
 
     def test_an_unknown_family_is_passed_over(self, listener: socket.socket) -> None:
         strange: list[AddressInfo] = [(9999, socket.SOCK_STREAM, 0, "", ("nowhere",))]

@@ -91,6 +91,12 @@ class TestProgress:
 
         assert (without, pace.failures) == (3, 0)
 
+    def test_failures_are_counted_by_themselves(self) -> None:
+        """R-075: they end by the policy, which may have more patience."""
+        pace = Pace(100, 10)
+
+        assert not any(pace.is_stuck(10, 10, 20, failed=True) for _ in range(20))
+
     def test_forward_and_back_again_is_none(self) -> None:
         """R-074."""
         pace = Pace(100, 10)

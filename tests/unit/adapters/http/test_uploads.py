@@ -14,6 +14,7 @@ from registry_core.content.source import PIECE, ByteReader, BytesSource, OpenerS
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
+    Cancelled,
     DigestMismatch,
     Forbidden,
     ProtocolError,
@@ -653,6 +654,52 @@ class TestRecovery:
         chunks = [sent.headers.get("Connection") for sent in transport.sent if sent.method == "PATCH"]
         assert chunks == [None, None, "close", "close"]
 
+    def test_a_pause_that_nobody_wants_to_wait_for_ends_it(self, scripted: Script, reply: Build) -> None:
+        """R-054: beyond what a registry may ask for, the error says it."""
+        transport = scripted(reply(202, FIRST), reply(503, {"Retry-After": "3600"}), reply(204))
+
+        with pytest.raises(Unavailable) as caught:
+            put(transport, chunk=4, retries=3)
+
+        assert caught.value.retry_after == 3600
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "DELETE"]
+
+
+class Interrupted:
+    """A transport that reads some of a body, is interrupted, and closes nothing."""
+
+    def __init__(self) -> None:
+        self.kept: list[ByteReader] = []
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        if body is None:
+            return Answer(status=202, headers=Headers(list(FIRST.items())), url=url, reader=BytesSource(b"").open())
+        self.kept.append(body.source.open(body.start))
+        self.kept[-1].read(1)
+        raise Cancelled("interrupted")
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def test_a_source_is_closed_though_the_transport_was_interrupted() -> None:
+    """R-060: nobody else knows what it has open."""
+    opened: list[ByteReader] = []
+
+    def opener(start: int) -> ByteReader:
+        opened.append(BytesSource(CONTENT).open(start))
+        return opened[-1]
+
+    catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=Interrupted())
+    blobs = catalog.repository(RepositoryName("org/app")).blobs
+
+    with pytest.raises(Cancelled):
+        blobs.put(DIGEST, len(CONTENT), OpenerSource(opener))
+
+    assert len(opened) == 1
+    with pytest.raises(ValueError, match="closed"):
+        opened[0].read(1)
+
 
 def put_pattern(transport: Discarding, size: int, *, retries: int = 3, chunk: int | None = None) -> None:
     source = PatternSource(size)
@@ -695,6 +742,25 @@ class TestLarge:
         put_pattern(transport, 12 * MIB)
 
         assert lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
+
+    def test_chunks_that_are_cut_again_and_leave_nothing_become_smaller(self, reply: Build) -> None:
+        """R-075: also where the session survives."""
+        here = {"Range": f"0-{MIB - 1}"}
+        cuts: list[Reply | BaseException] = [Unavailable("cut"), reply(204, here)] * 2
+        transport = Discarding(
+            *[reply(202, FIRST)] * 2,
+            *cuts,
+            *[reply(202)] * 4,
+            reply(201),
+        )
+
+        put_pattern(transport, 2 * MIB, chunk=MIB)
+
+        assert lines(transport)[2:] == [
+            *["PATCH 1-2", "GET"] * 2,
+            *[f"PATCH {start / 4:g}-{(start + 1) / 4:g}" for start in range(4, 8)],
+            "PUT",
+        ]
 
     def test_chunks_that_are_cut_on_their_own_become_smaller(self, reply: Build) -> None:
         transport = Discarding(

@@ -168,6 +168,43 @@ def test_what_is_no_proper_url_is_refused_on_every_errand(errand: Errand, url: s
         judge(errand, PUBLIC, url)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "auth",
+        "auth.localhost",
+        "auth.localdomain",
+        "auth.local",
+        "auth.internal",
+        "auth.intranet",
+        "auth.private",
+        "auth.corp",
+        "auth.home",
+        "auth.home.arpa",
+        "auth.lan",
+        "auth.test",
+        "auth.invalid",
+        "auth.onion",
+        "AUTH.Internal",
+        "auth.123",
+        "auth.0x7f",
+    ],
+)
+def test_no_password_goes_to_a_name_of_a_private_network(host: str) -> None:
+    """R-035: unless the caller lists it."""
+    listed = host.lower()
+
+    with pytest.raises(ProtocolError):
+        judge(Errand.REALM, PUBLIC, f"https://{host}/token")
+    with pytest.raises(ProtocolError):
+        judge(Errand.REALM, PUBLIC, f"https://{host}/token", listed=[f"other.{listed}"])
+
+
+def test_a_private_name_that_the_caller_listed_gets_it() -> None:
+    """R-035."""
+    assert judge(Errand.REALM, PUBLIC, "https://auth.internal/token", listed=["auth.internal"]).credentials == PUBLIC
+
+
 @pytest.mark.parametrize("spelling", ["https://REGISTRY.example.com/x", "https://registry.example.com:443/x"])
 def test_another_spelling_of_the_registrys_origin_is_the_registry(spelling: str) -> None:
     """R-030: default ports filled in, case ignored."""

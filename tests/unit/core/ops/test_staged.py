@@ -101,3 +101,20 @@ def test_referrers_are_listed(staged: Repository, graphs: Graphs) -> None:
 
     assert [entry.digest for entry in staged.manifests.referrers(raw.digest)] == [signature.digest]
     assert list(staged.manifests.referrers(raw.digest, artifact_type="application/x-other")) == []
+
+
+def test_errors_say_where_something_is_missing(staged: Repository) -> None:
+    """A digest alone could be anywhere."""
+    digest = Digest.of(b"absent")
+
+    for reference, ask in (
+        (digest, lambda: staged.blobs.stat(digest)),
+        (digest, lambda: staged.blobs.delete(digest)),
+        (digest, lambda: staged.manifests.get(digest)),
+        (Tag("v1"), lambda: staged.manifests.get(Tag("v1"))),
+        (Tag("v1"), lambda: staged.manifests.untag(Tag("v1"))),
+    ):
+        with pytest.raises((BlobNotFound, ImageNotFound)) as caught:
+            ask()
+
+        assert caught.value.reference == staged.at(reference)
