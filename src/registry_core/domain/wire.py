@@ -25,6 +25,7 @@ _DEPTH_LIMIT = 100
 # An unclosed string reaches to the end: tried again from each quote in it, it would take quadratic time.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ALIKE = bytes.maketrans(b"{}", b"[]")
 _TEXTS: tuple[type[str], ...] = (Digest, Tag, RepositoryName)
 
 
@@ -88,11 +89,14 @@ def encode(value: object) -> bytes:
 def _check_depth(content: bytes) -> None:
     if content.count(b"{") + content.count(b"[") <= _DEPTH_LIMIT:
         return
-    depth = 0
-    for bracket in _STRING.sub(b"", content).translate(None, _NO_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > _DEPTH_LIMIT:
-            raise InvalidDocument(f"nested more than {_DEPTH_LIMIT} levels deep")
+    brackets = _STRING.sub(b"", content).translate(_ALIKE, _NO_BRACKETS)
+    # Each round takes away the innermost pairs, so that there is no step for each of a million brackets.
+    for _ in range(_DEPTH_LIMIT):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise InvalidDocument(f"nested more than {_DEPTH_LIMIT} levels deep, or brackets that do not match")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
