@@ -141,7 +141,8 @@ def remaining() -> float | None:
     """Seconds left until the current deadline, never negative; ``None`` where there is none."""
     scope = _current.get()
     deadline = None if scope is None else scope.deadline
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    # No wait can be longer than that.
+    return None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from registry_adapters.http.addresses import Address, Sender
 from registry_adapters.http.answers import check_identity, content_length
 from registry_adapters.http.exchange import Answer, Request
 from registry_adapters.http.retry import reason
-from registry_core.content.source import PIECE
+from registry_core.content.source import PIECE, Reader
 from registry_core.domain.digest import Digest
 from registry_core.domain.origin import Origin, redacted
 from registry_core.errors import ProtocolError, Unavailable
@@ -55,7 +54,7 @@ def strong_tag(text: str) -> str:
     return text if _STRONG_TAG.fullmatch(text) else ""
 
 
-class Download:
+class Download(Reader):
     """A reader over a blob, unverified, that goes on after a break.
 
     It has one connection at a time. It gives up after as many breaks in a row as the sender's policy has retries,
@@ -100,7 +99,7 @@ class Download:
             ProtocolError: What came is another content, or makes no sense.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         if self._closed:
             raise ValueError("read of a closed reader")
         if size == 0:
@@ -122,12 +121,6 @@ class Download:
             if self._position:
                 self._sender.tell(Resumed(method="GET", url=self._url, offset=self._position))
         return b""
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer from its start; raises as ``read`` does."""
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
@@ -261,11 +254,3 @@ class Download:
             Retry(method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=reason(error))
         )
         pause(seconds)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -40,8 +40,14 @@ class Echoes:
         return content
 
     def hushed(self, headers: Headers) -> Headers:
-        """Headers without what was sent. A password may be a word that a URL needs: there it stays."""
-        fields = list(headers)
-        if not self._value or not any(self._value in value for _, value in fields):
+        """Headers without what was sent.
+
+        A password may be a word that a URL needs: it stays, but for a warning, which is a text for people.
+        """
+        if not self._value:
             return headers
-        return Headers([(name, value.replace(self._value, _MASK)) for name, value in fields])
+        return Headers([(name, self._hushed(name, value)) for name, value in headers])
+
+    def _hushed(self, name: str, value: str) -> str:
+        value = value.replace(self._value, _MASK)
+        return value.replace(self._password, _MASK) if self._password and name == "warning" else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from registry_adapters.http.echoes import Echoes
@@ -124,7 +125,7 @@ class Exchanges:
         for left in range(_STALE, -1, -1):
             slot = gate.enter()
             try:
-                answer = through(self._middleware, request, lambda final: self._exchange(final, body))
+                answer = through(self._middleware, request, partial(self._exchange, body=_fed(slot, body)))
             except Stale:
                 slot.release()
                 call.doubtful = True
@@ -193,6 +194,10 @@ class Exchanges:
             for text in self._notices.fresh(answer.headers):
                 _log.debug("%s sent a warning of %d characters", origin.netloc, len(text))
                 self.tell(Warned(registry=origin.netloc, text=text))
+
+
+def _fed(slot: Slot, body: Body | None) -> Body | None:
+    return None if body is None else Body(slot.feeding(body.source), body.start, body.length)
 
 
 def excerpt(answer: Answer, *, whole: bool = False) -> bytes:

@@ -6,13 +6,12 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from registry_adapters.http.exchange import Answer, Body, Headers
 from registry_adapters.http.pieces import Pieces, SourceFailed
-from registry_core.content.source import PIECE
+from registry_core.content.source import PIECE, Reader
 from registry_core.domain.origin import Origin, redacted
 from registry_core.errors import Cancelled, DeadlineExceeded, ServerError, Unavailable
 from registry_core.scope import checkpoint
@@ -114,7 +113,7 @@ class _Input(io.RawIOBase):
         super().close()
 
 
-class _Output:
+class _Output(Reader):
     """What an application answers, as a ``ByteReader``; raises if it is shorter than its ``Content-Length``."""
 
     def __init__(self, result: object, chunks: Iterator[bytes], length: int | None, what: str) -> None:
@@ -127,7 +126,7 @@ class _Output:
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         if self._closed:
             raise ValueError("read of a closed reader")
         checkpoint()
@@ -149,23 +148,10 @@ class _Output:
             self._length -= len(data)
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             _close(self._result)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _environ(

@@ -149,11 +149,10 @@ def _wrapped(layer: Middleware, inner: Send) -> Send:
 
 def _settled(original: Outgoing, wanted: Outgoing) -> Outgoing:
     """The request as it is sent: secrets of a middleware's own stay with the registry (R-030)."""
-    if not isinstance(wanted, Outgoing) or (wanted.method, wanted.url, wanted.length, wanted.at_home) != (
-        original.method,
-        original.url,
-        original.length,
-        original.at_home,
+    if (
+        not isinstance(wanted, Outgoing)
+        or not isinstance(wanted.headers, Fields)
+        or msgspec.structs.replace(wanted, headers=original.headers) != original
     ):
         raise ConfigError("a middleware may change the headers of a request, and nothing else")
     for name, value in wanted.headers.items():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-from registry_core.content.source import ByteReader
+from registry_core.content.source import ByteReader, ByteSource, Reader
 
 __all__ = ["Keeper", "Slot"]
 
@@ -15,7 +16,7 @@ class Keeper(Protocol):
     """Who gave slots out, and counts them."""
 
     def resume(self, slot: Slot) -> None:
-        """Count a slot again: its body is being read from, by this thread."""
+        """Count a slot again: this thread uses it."""
 
     def rest(self, slot: Slot) -> None:
         """Count a slot for some time more."""
@@ -37,7 +38,7 @@ class Slot:
 
     Attributes:
         thread: Who uses it.
-        busy: Whether it counts however long it takes: there is no answer yet, or its body is just being read from.
+        busy: Whether it counts however long it takes: what is sent is on its way, or the answer is awaited or read.
         touched: When that was last so.
         released: Whether it was given back.
     """
@@ -55,12 +56,53 @@ class Slot:
         self._keeper.rest(self)
         return _Held(self._keeper, self, reader)
 
+    def feeding(self, source: ByteSource) -> ByteSource:
+        """The same content to be sent; while it is waited for, the slot counts as if it were a body nobody reads.
+
+        It may come from where somebody waits for this very slot.
+        """
+        return _Food(self._keeper, self, source)
+
     def release(self) -> None:
         """Give it back. Idempotent."""
         self._keeper.release(self)
 
 
-class _Held:
+class _Food:
+    """What is sent by the right of a slot."""
+
+    def __init__(self, keeper: Keeper, slot: Slot, source: ByteSource) -> None:
+        self._keeper = keeper
+        self._slot = slot
+        self._source = source
+
+    def open(self, start: int = 0) -> ByteReader:
+        with self.awaited():
+            return _FoodReader(self, self._source.open(start))
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        self._keeper.rest(self._slot)
+        try:
+            yield
+        finally:
+            self._keeper.resume(self._slot)
+
+
+class _FoodReader(Reader):
+    def __init__(self, food: _Food, reader: ByteReader) -> None:
+        self._food = food
+        self._reader = reader
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self._food.awaited():
+            return self._reader.read(size)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _Held(Reader):
     """A body that holds a slot."""
 
     def __init__(self, keeper: Keeper, slot: Slot, reader: ByteReader) -> None:
@@ -78,29 +120,11 @@ class _Held:
             self._slot.release()
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        self._keeper.resume(self._slot)
-        try:
-            count = self._reader.readinto(buffer)
-        finally:
-            self._keeper.rest(self._slot)
-        if len(buffer) and not count:
-            self._slot.release()
-        return count
-
     def close(self) -> None:
         try:
             self._reader.close()
         finally:
             self._slot.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self._keeper.abandon(self._slot)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
-from registry_core.content.source import ByteReader, ByteSource
+from registry_core.content.source import ByteReader, ByteSource, Reader
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
 from registry_core.errors import SizeMismatch
@@ -103,7 +100,7 @@ class CheckedSource:
             self._verifier.finish()
 
 
-class _CheckedReader:
+class _CheckedReader(Reader):
     def __init__(self, check: CheckedSource, reader: ByteReader, position: int) -> None:
         self._check = check
         self._reader = reader
@@ -121,25 +118,5 @@ class _CheckedReader:
         self._position += len(data)
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        try:
-            checkpoint()
-            count = self._reader.readinto(buffer)
-            if len(buffer):
-                self._check.account(memoryview(buffer)[:count], self._position, self._reader)
-        except BaseException as error:
-            self._check.failure = error
-            raise
-        self._position += count
-        return count
-
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,9 +1,10 @@
 """How many requests may be under way to one place, and when the next one may begin; shared by all threads of a client.
 
 A slot stands for a connection in use: it is taken before connecting, and given back when the answer's body has been
-read to its end or closed. Two rules keep threads from waiting for each other for ever. A thread that has a slot gets
-another without waiting: copying within one registry reads a body while it sends it. And a body that nobody has read
-from for a second does not count: a program may open many readers and do something else first.
+read to its end or closed. Three rules keep threads from waiting for each other for ever. A thread that has a slot gets
+another without waiting: copying within one registry reads a body while it sends it. A body that nobody has read
+from for a second does not count: a program may open many readers and do something else first. Nor does a request that
+has waited for a second for the bytes that it is to send: they may come from where somebody waits for this slot.
 Whoever waits, for whatever reason, holds nothing while doing so.
 """
 
@@ -22,7 +23,7 @@ from registry_core.scope import checkpoint, interruptible, remaining
 
 __all__ = ["Brake", "Gate", "Gates"]
 
-# A body that has not been read from for so many seconds does not count.
+# What has moved no byte for so many seconds, and waits for nobody's answer, does not count.
 _IDLE: Final = 1.0
 # So many answers without a complaint, and one more may be under way.
 _RECOVERY: Final = 10
@@ -95,8 +96,8 @@ class Gate:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it, and nothing has to be kept in mind about it."""
-        return not self.under_way and not self._tickets and self._limit == self._maximum and not self.left()
+        """Whether nobody uses it, and no pause has to be kept in mind."""
+        return not self.under_way and not self._tickets and not self.left()
 
     def left(self) -> float:
         """How many seconds the pause that was asked for goes on."""
@@ -178,7 +179,7 @@ class Gate:
                     self._wake()
 
     def resume(self, slot: Slot) -> None:
-        """Count a slot again: its body is being read from, by this thread."""
+        """Count a slot again: this thread uses it."""
         with self._lock:
             if not slot.released:
                 slot.busy = True

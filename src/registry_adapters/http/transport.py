@@ -11,8 +11,7 @@ import os
 import ssl
 from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, NoReturn, Protocol, Self, runtime_checkable
+from typing import Any, Final, NoReturn, Protocol, runtime_checkable
 
 import urllib3
 import urllib3.exceptions
@@ -26,7 +25,7 @@ from registry_adapters.http.resolver import Resolver
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.tls import Contexts, tls_reason
-from registry_core.content.source import PIECE
+from registry_core.content.source import PIECE, Reader
 from registry_core.domain.origin import Origin, redacted
 from registry_core.errors import (
     DeadlineExceeded,
@@ -193,7 +192,7 @@ class _Room:
         self.resolver = Resolver()
 
 
-class _BodyReader:
+class _BodyReader(Reader):
     """A response's body as a ``ByteReader``; raises rather than end early (R-050)."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
@@ -204,7 +203,7 @@ class _BodyReader:
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         if self._closed:
             raise ValueError("read of a closed reader")
         if size == 0:
@@ -215,11 +214,6 @@ class _BodyReader:
         except (*_FOREIGN, RegistryError) as error:
             _translate(error, self._method, self._url, None)
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         if self._closed:
             return
@@ -229,14 +223,6 @@ class _BodyReader:
             with contextlib.suppress(*_FOREIGN, RegistryError):
                 self._response.read(1, decode_content=False)
         self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _close(manager: urllib3.PoolManager) -> None:

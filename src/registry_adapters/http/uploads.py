@@ -209,6 +209,9 @@ class Upload:
             return self._onward(offset, self._ask(end, error), end)
         if status != 404 and not isinstance(error, _FAULTS):
             raise error
+        # A refused request without bytes has been repeated by the sender as often as it may be.
+        if closing and not (pace.whole and self._size) and cause_of(error) in REFUSED:
+            raise error
         # An upload that an earlier try has closed is not known any more, either.
         if closing and self._present():
             return None

@@ -7,9 +7,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from registry_core.content.source import Reader
 from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
 from registry_core.scope import checkpoint
 
@@ -49,7 +49,7 @@ def explained(where: str) -> Iterator[None]:
         raise Unavailable(message) from error
 
 
-class FileReader:
+class FileReader(Reader):
     """A reader over an open regular file.
 
     Args:
@@ -83,23 +83,9 @@ class FileReader:
         with explained(self._where):
             return self._file.read(size) or b""
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer; raises as ``read`` does."""
-        checkpoint()
-        with explained(self._where):
-            return self._file.readinto(buffer) or 0
-
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def kind_of(mode: int) -> str:

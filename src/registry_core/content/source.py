@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from registry_core.scope import checkpoint
 
-__all__ = ["PIECE", "ByteReader", "ByteSource", "BytesSource", "FileSource", "OpenerSource", "StreamReader"]
+__all__ = ["PIECE", "ByteReader", "ByteSource", "BytesSource", "FileSource", "OpenerSource", "Reader", "StreamReader"]
 
 # Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
 PIECE = 1 << 20
@@ -48,7 +49,37 @@ class ByteSource(Protocol):
         ...
 
 
-class StreamReader:
+class Reader(ABC):
+    """What readers have in common: each says how to ``read`` and to ``close``."""
+
+    @abstractmethod
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is behind it. Idempotent."""
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """Fill a buffer from its start, no further than a piece; raises as ``read`` does."""
+        data = self.read(min(len(buffer), PIECE))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def _rest(self) -> bytes:
+        """All that is left, piece by piece: nothing is allocated on a peer's word."""
+        return b"".join(iter(lambda: self.read(PIECE), b""))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class StreamReader(Reader):
     """A ``ByteReader`` over anything with ``read`` and ``close``; for adapters to build on."""
 
     def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
@@ -64,23 +95,9 @@ class StreamReader:
         checkpoint()
         return self._stream.read(size)
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer; raises as ``read`` does."""
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class BytesSource:

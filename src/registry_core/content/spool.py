@@ -6,10 +6,9 @@ import os
 import tempfile
 import threading
 import weakref
-from types import TracebackType
 from typing import BinaryIO, Self
 
-from registry_core.content.source import PIECE, ByteReader
+from registry_core.content.source import PIECE, ByteReader, Reader
 from registry_core.domain.digest import Digest
 from registry_core.scope import checkpoint
 
@@ -75,7 +74,7 @@ class Spool:
             return self._file.read(size)
 
 
-class _SpoolReader:
+class _SpoolReader(Reader):
     def __init__(self, spool: Spool, position: int) -> None:
         self._spool: Spool | None = spool
         self._position = position
@@ -84,27 +83,14 @@ class _SpoolReader:
         if self._spool is None:
             raise ValueError("read of a closed reader")
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         checkpoint()
         data = self._spool.at(self._position, min(size, max(0, self._spool.size - self._position)))
         self._position += len(data)
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         self._spool = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _write(file: BinaryIO, data: bytes | bytearray) -> None:

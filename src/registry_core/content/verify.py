@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
-from registry_core.content.source import PIECE, ByteReader, ByteSource
+from registry_core.content.source import PIECE, ByteReader, ByteSource, Reader
 from registry_core.domain.digest import Digest
 from registry_core.errors import DigestMismatch, SizeMismatch
 from registry_core.scope import checkpoint
@@ -82,7 +80,7 @@ class Verifier:
             )
 
 
-class VerifyingReader:
+class VerifyingReader(Reader):
     """A reader that checks what passes: the read that reaches the end raises if anything is wrong.
 
     A consumer that stops early has verified nothing (R-007); ``verified`` tells.
@@ -109,22 +107,13 @@ class VerifyingReader:
             DeadlineExceeded: Its deadline has passed.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         if size == 0 or self.verified:
             return b""
         checkpoint()
         data = self._reader.read(size)
         self._account(data)
         return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer; raises as ``read`` does."""
-        if not len(buffer) or self.verified:
-            return 0
-        checkpoint()
-        count = self._reader.readinto(buffer)
-        self._account(memoryview(buffer)[:count])
-        return count
 
     def close(self) -> None:
         """Close the stream behind it."""
@@ -135,14 +124,6 @@ class VerifyingReader:
         if not len(data):
             self._verifier.finish()
             self.verified = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def pieces(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from types import TracebackType
-from typing import Self
 
-from registry_core.content.source import ByteReader, ByteSource, BytesSource, OpenerSource
+from registry_core.content.source import ByteReader, ByteSource, BytesSource, OpenerSource, Reader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -246,7 +244,7 @@ class _Copy:
             self._observer.on(event)
 
 
-class _SourceReader:
+class _SourceReader(Reader):
     """A reader whose errors name the side that is read."""
 
     def __init__(self, reader: ByteReader, operation: str, origin: str) -> None:
@@ -258,17 +256,5 @@ class _SourceReader:
         with during(self._operation, self._origin):
             return self._reader.read(size)
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        with during(self._operation, self._origin):
-            return self._reader.readinto(buffer)
-
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()

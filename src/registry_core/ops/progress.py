@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Self
 
-from registry_core.content.source import PIECE, ByteReader, ByteSource
+from registry_core.content.source import PIECE, ByteReader, ByteSource, Reader
 from registry_core.domain.digest import Digest
 from registry_core.ports.observer import BlobProgress, BlobRestarted, Observer
 
@@ -78,7 +76,7 @@ class ProgressSource:
         self._observer.on(BlobProgress(digest=self._digest, done=done, size=self._size))
 
 
-class _ProgressReader:
+class _ProgressReader(Reader):
     def __init__(self, source: ProgressSource, reader: ByteReader, position: int) -> None:
         self._source = source
         self._reader = reader
@@ -86,26 +84,13 @@ class _ProgressReader:
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return self._rest()
         data = self._reader.read(min(size, PIECE))
         self._count(len(data))
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        count = self._reader.readinto(memoryview(buffer)[:PIECE])
-        self._count(count)
-        return count
-
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def _count(self, count: int) -> None:
         if count:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from registry_core.content.source import PIECE, ByteReader, BytesSource
+from registry_core.content.source import PIECE, ByteReader, BytesSource, Reader
 from registry_core.domain import media_types, wire
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -68,7 +67,7 @@ class PatternSource:
         return b"".join(parts)
 
 
-class _PatternReader:
+class _PatternReader(Reader):
     def __init__(self, source: PatternSource, position: int) -> None:
         self._source = source
         self._position = position
@@ -81,21 +80,8 @@ class _PatternReader:
         self._position += len(data)
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def blob(label: str, size: int = 64) -> bytes:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
-from registry_core.content.source import ByteReader, ByteSource, BytesSource
+from registry_core.content.source import ByteReader, ByteSource, BytesSource, Reader
 from registry_core.errors import RegistryError
 from registry_core.scope import remaining
 
@@ -96,28 +94,7 @@ def outlasting(content: bytes) -> ByteSource:
     return HookedSource(content, hook)
 
 
-class _Reader:
-    def read(self, size: int = -1, /) -> bytes:
-        raise NotImplementedError
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class _HookedReader(_Reader):
+class _HookedReader(Reader):
     def __init__(self, content: bytes, start: int, hook: Callable[[], None]) -> None:
         self._content = content
         self._position = start
@@ -137,8 +114,11 @@ class _HookedReader(_Reader):
         self._position += len(data)
         return data
 
+    def close(self) -> None:
+        """Nothing to let go of."""
 
-class _WatchedReader(_Reader):
+
+class _WatchedReader(Reader):
     def __init__(self, reader: ByteReader, closed: Callable[[], None]) -> None:
         self._reader = reader
         self._on_close: Callable[[], None] | None = closed

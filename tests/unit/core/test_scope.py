@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 import time
 
@@ -56,6 +57,20 @@ def test_a_passed_deadline_ends_the_work() -> None:
             checkpoint()
         with pytest.raises(DeadlineExceeded):
             pause(0)
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e300])
+def test_a_deadline_that_never_comes_is_no_error(seconds: float) -> None:
+    woken = threading.Event()
+    woken.set()
+
+    with fail_after(seconds):
+        left = remaining()
+        ended = woken.wait(left)
+
+    assert left is not None
+    assert left > 1e6
+    assert ended
 
 
 @pytest.mark.parametrize(("outer", "inner"), [(1000, 2000), (2000, 1000)])

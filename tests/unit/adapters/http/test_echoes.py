@@ -51,6 +51,15 @@ def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() 
     assert hushed.get("Location") == "https://registry.example.com/v2/"
 
 
+def test_a_warning_loses_the_password_too() -> None:
+    """R-043."""
+    headers = Headers([("Warning", '299 - "user with pass:word is old"'), ("Link", "</pass:word>")])
+
+    hushed = Echoes(f"Basic {PAIR}").hushed(headers)
+
+    assert list(hushed) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
+
+
 def test_a_token_in_any_header_goes_no_further(
     scripted: Callable[..., ScriptedTransport], reply: Callable[..., Reply], recorder: Recorder
 ) -> None:

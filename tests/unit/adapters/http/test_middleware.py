@@ -129,6 +129,7 @@ class TestThrough:
             {"at_home": False},
             {"headers": Fields({"X-Trace": "a\r\nHost: b"})},
             {"headers": Fields({"Host": "b"})},
+            {"headers": {"authorization": "mine", "Authorization": "ours"}},
         ],
     )
     def test_it_changes_headers_and_nothing_else(self, change: dict[str, Any]) -> None:

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_adapters.http.exchange import Request
+from registry_adapters.http import throttle
+from registry_adapters.http.exchange import Answer, Body, Headers, Request
+from registry_adapters.http.pieces import SourceFailed
+from registry_adapters.http.retry import Stale
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.slots import Slot
 from registry_adapters.http.throttle import Brake, Gate, Gates
-from registry_core.content.source import StreamReader
+from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
 from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, DeadlineExceeded, RateLimited, Unavailable
 from registry_core.scope import CancelScope, fail_after, pause
@@ -139,6 +143,43 @@ class TestSlots:
 
         reader.close()
 
+    def test_a_request_whose_bytes_do_not_come_does_not_count(self, gate: Callable[..., Gate], clock: Clock) -> None:
+        """They may come from where somebody waits for this very slot."""
+        narrow = gate(1)
+        slot = narrow.enter()
+        counts: list[int] = []
+
+        class Slow(StreamReader):
+            def read(self, size: int = -1, /) -> bytes:
+                clock.time += 1.0
+                counts.append(narrow.under_way)
+                return super().read(size)
+
+        def opened(start: int) -> StreamReader:
+            clock.time += 1.0
+            counts.append(narrow.under_way)
+            return Slow(io.BytesIO(b"body"[start:]))
+
+        with slot.feeding(OpenerSource(opened)).open(1) as reader:
+            counts.append(narrow.under_way)
+            content = reader.read(3)
+            counts.append(narrow.under_way)
+
+        assert content == b"ody"
+        assert counts == [0, 1, 0, 1]
+        slot.release()
+
+    def test_bytes_that_come_too_late_do_not_take_a_slot_back(self, gate: Callable[..., Gate]) -> None:
+        narrow = gate(1)
+        slot = narrow.enter()
+        reader = slot.feeding(BytesSource(b"body")).open()
+        slot.release()
+
+        reader.read(1)
+
+        assert narrow.under_way == 0
+        reader.close()
+
     def test_until_it_is_read_again(self, gate: Callable[..., Gate], clock: Clock) -> None:
         narrow = gate(1)
         reader = narrow.enter().holding(body())
@@ -231,6 +272,42 @@ class TestSlots:
             thread.join()
 
         assert order == list(range(count))
+
+    @pytest.mark.parametrize("first", ["is cancelled", "goes on"])
+    def test_the_next_one_is_woken_and_does_not_find_out_by_itself(
+        self, gate: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch, first: str
+    ) -> None:
+        monkeypatch.setattr(throttle, "_IDLE", 60.0)
+        narrow = gate(2)
+        slots = [narrow.enter(), narrow.enter()]
+        narrow.refuse(slots[1], 429, 0.0, backoff)
+        scope = CancelScope()
+        ends: list[str] = []
+
+        def wait_in_scope() -> None:
+            with scope:
+                narrow.enter().release()
+
+        def work() -> None:
+            with contextlib.suppress(Cancelled):
+                wait_in_scope()
+            ends.append("first")
+
+        with elsewhere(work) as one:
+            while narrow.waiting < 1:
+                pause(0.001)
+            with elsewhere(lambda: narrow.enter().release()) as other:
+                while narrow.waiting < 2:
+                    pause(0.001)
+                slots[0].release()
+                if first == "is cancelled":
+                    scope.cancel()
+                slots[1].release()
+
+                assert one.wait(10)
+                assert other.wait(10)
+
+        assert ends == ["first"]
 
     def test_cancelling_ends_the_wait_and_lets_the_next_one_in(self, gate: Callable[..., Gate]) -> None:
         """R-052."""
@@ -372,6 +449,36 @@ class TestLimit:
 
         assert limits == [2, 3, 4, 4]
 
+    def test_a_refusal_forgets_the_answers_before_it(self, gate: Callable[..., Gate]) -> None:
+        wide = gate(8)
+        refused(wide, asked=0.0)
+        for _ in range(9):
+            wide.accept()
+
+        refused(wide, asked=0.0)
+        for _ in range(9):
+            wide.accept()
+
+        assert wide.limit == 2
+
+    def test_who_waits_is_woken_when_it_recovers(
+        self, gate: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(throttle, "_IDLE", 60.0)
+        narrow = gate(2)
+        refused(narrow, asked=0.0)
+        slot = narrow.enter()
+
+        with elsewhere(lambda: narrow.enter().release()) as done:
+            while not narrow.waiting:
+                pause(0.001)
+            for _ in range(10):
+                narrow.accept()
+
+            assert done.wait(10)
+
+        slot.release()
+
     def test_a_lower_limit_holds_for_who_comes_next(self, gate: Callable[..., Gate]) -> None:
         opened = gate(2)
         refused(opened)
@@ -430,6 +537,8 @@ class TestGates:
         gates = Gates(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
         paused, used = gates.of(HOME), gates.of(Origin.of("cdn.example.net"))
         refused(paused, asked=60.0)
+        slowed = gates.of(Origin.of("slowed.example.net"))
+        refused(slowed, asked=0.0)
         slot = used.enter()
         first = gates.of(Origin.of("h0.example.net"))
 
@@ -439,6 +548,7 @@ class TestGates:
         assert gates.of(HOME) is paused
         assert gates.of(Origin.of("cdn.example.net")) is used
         assert gates.of(Origin.of("h0.example.net")) is not first
+        assert gates.of(Origin.of("slowed.example.net")) is not slowed
         slot.release()
 
     def test_a_child_process_begins_anew(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,6 +561,24 @@ class TestGates:
 
         assert gates.of(HOME).under_way == 0
         slot.release()
+
+
+class Echoing:
+    """Reads what is sent, and says what is four bytes long; before that, it may fail."""
+
+    def __init__(self, failures: Sequence[Exception] = ()) -> None:
+        self._failures = list(failures)
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+        if self._failures:
+            raise self._failures.pop(0)
+        if body is not None:
+            with body.source.open(body.start) as reader:
+                reader.read(body.length)
+        return Answer(status=200, headers=Headers([]), url=url, reader=StreamReader(io.BytesIO(b"body")))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class Counting:
@@ -521,6 +649,46 @@ def test_bodies_that_all_threads_hold_do_not_block_them(serve: Serve, say: Say) 
             thread.join()
 
     assert contents == [b"body"] * 8
+
+
+@pytest.mark.parametrize(
+    "failure", [Unavailable("cut"), Stale("cut"), SourceFailed(OSError("gone")), Cancelled("enough")]
+)
+def test_a_request_that_fails_gives_its_slot_back(failure: Exception) -> None:
+    """Whoever comes next is another thread, which has none."""
+    session = Session(HOME, HttpSettings(max_connections=1, retries=0), transport=Echoing(failures=[failure]))
+    request = Request(method="PUT", target="/v2/", success=(200,), repeatable=False)
+    statuses: list[int] = []
+
+    def send() -> None:
+        with fail_after(5), session.send(request) as answer:
+            statuses.append(answer.status)
+
+    with pytest.raises((Unavailable, OSError, Cancelled)):
+        session.send(request)
+    with elsewhere(send) as done:
+        assert done.wait(10)
+
+    assert statuses == [200]
+
+
+def test_two_that_copy_towards_each_other_do_not_block() -> None:
+    """Each sends to where the other one reads, by the only slot there is."""
+    first, second = (Session(HOME, HttpSettings(max_connections=1), transport=Echoing()) for _ in range(2))
+    both = threading.Barrier(2)
+
+    def copy(source: Session, target: Session) -> None:
+        def opened(start: int) -> ByteReader:
+            both.wait(10)
+            return source.send(Request(method="GET", target="/v2/", success=(200,))).reader
+
+        body = Body(OpenerSource(opened), 0, 4)
+        target.send(Request(method="PUT", target="/v2/", success=(200,), body=body)).close()
+
+    with fail_after(8), elsewhere(lambda: copy(first, second)) as done:
+        copy(second, first)
+
+        assert done.wait(10)
 
 
 def test_readers_opened_in_any_number_do_not_block(serve: Serve, say: Say) -> None:

@@ -356,6 +356,18 @@ class TestLost:
 
         assert caught.value.retry_after == 3600
 
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_refused_end_is_repeated_as_often_as_any_request_and_no_more(
+        self, scripted: Script, reply: Build, status: int
+    ) -> None:
+        """R-054: the retries of an upload do not multiply those of its requests."""
+        transport = scripted(reply(202, FIRST), reply(202), *[reply(status, NOW)] * 3, reply(204))
+
+        with pytest.raises((RateLimited, Unavailable)):
+            put(transport, chunk=10, retries=2)
+
+        assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "PUT", "PUT", "DELETE"]
+
     def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
         """R-075."""
         transport = scripted(*[reply(202, FIRST), reply(500), reply(404), reply(204)] * 3)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from registry_core.content.limits import read_all
 from registry_core.content.source import (
+    PIECE,
     ByteReader,
     ByteSource,
     BytesSource,
@@ -52,6 +53,17 @@ def test_every_reader_fills_buffers(tmp_path: Path) -> None:
 
             assert reader.readinto(buffer) == 5
             assert buffer == SMALL[3:8]
+
+
+def test_a_large_buffer_is_filled_piece_by_piece() -> None:
+    """Nothing that large is held a second time."""
+    with BytesSource(LARGE).open() as reader:
+        buffer = bytearray(LARGE)
+
+        counts = [reader.readinto(buffer), reader.readinto(memoryview(buffer)[PIECE:]), reader.readinto(buffer)]
+
+    assert counts == [PIECE, len(LARGE) - PIECE, 0]
+    assert buffer == LARGE
 
 
 def test_a_missing_file_is_noticed_when_it_is_opened(tmp_path: Path) -> None:
