@@ -22,6 +22,7 @@ from registry_core.errors import (
     ImageNotFound,
     ProtocolError,
     RateLimited,
+    RegistryError,
     ServerError,
     TLSError,
     TooLarge,
@@ -486,13 +487,20 @@ class TestRetries:
 
         assert (caught.value.retry_after, clock.pauses) == (3600.0, [])
 
+    @pytest.mark.parametrize(("status", "error"), [(503, Unavailable), (500, ServerError)])
     def test_no_pause_goes_beyond_the_deadline(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self,
+        session: Callable[..., Session],
+        scripted: Script,
+        reply: type[Reply],
+        clock: Clock,
+        status: int,
+        error: type[RegistryError],
     ) -> None:
-        """R-052."""
-        transport = scripted(reply(503, {"Retry-After": "30"}), reply(200))
+        """R-052: neither the one for everybody nor one of the request's own."""
+        transport = scripted(reply(status, {"Retry-After": "30"}), reply(200))
 
-        with fail_after(20), pytest.raises(Unavailable):
+        with fail_after(20), pytest.raises(error):
             session(transport).send(ask())
 
         assert (len(transport.sent), clock.pauses) == (1, [])
