@@ -218,7 +218,9 @@ def sources() -> Iterator[Path]:
 
 def outcome(copy: Path, contract: str) -> int:
     """The exit code of pytest for one contract file against a copy of the sources: 1 means that tests failed."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{contract}"]
+    # A place of its own for temporary files: what other runs leave behind, or tidy up, is none of this one's business.
+    place = f"--basetemp={copy / 'temporary'}"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", place, f"tests/{contract}"]
     environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False, timeout=LONGEST_RUN)
     return run.returncode
