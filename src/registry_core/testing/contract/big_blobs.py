@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from registry_core.content.source import PIECE
 from registry_core.content.verify import VerifyingReader
+from registry_core.domain.digest import Digest
 from registry_core.ports.repository import Repository
 from registry_core.testing.content import PatternSource
 from registry_core.testing.contract.base import Can, Contract
@@ -47,7 +48,8 @@ class BigBlobContract(Contract):
         with repository.blobs.open(source.digest, start=start) as reader:
             tail = b"".join(iter(lambda: reader.read(PIECE), b""))
 
-        assert tail == source.at(start, source.size)
+        # By digest: what differs in megabytes would take minutes to show.
+        assert Digest.of(tail) == Digest.of(source.at(start, source.size))
 
 
 def peak_of(work: Callable[[], None]) -> int:
