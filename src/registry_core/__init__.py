@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry_core.client import RegistryClient
+    from registry_core.content.compression import Compression
     from registry_core.domain.access import Anonymous, Basic, IdentityToken, RegistryToken
     from registry_core.domain.config import ImageConfig
     from registry_core.domain.descriptor import Descriptor
@@ -58,7 +59,10 @@ if TYPE_CHECKING:
     from registry_core.ops.build import ImageBuilder, IndexBuilder
     from registry_core.ops.copy import copy
     from registry_core.ops.document import Manifest
+    from registry_core.ops.edit import ImageEditor
+    from registry_core.ops.extract import Extracted
     from registry_core.ops.image import Image, Index, Layer
+    from registry_core.ops.members import ExtractLimits, FileEntry, FileKind
     from registry_core.ops.read import open_blob, push_blob, save_blob
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
@@ -80,6 +84,7 @@ __all__ = [
     "Cancelled",
     "Catalog",
     "CatalogUnsupported",
+    "Compression",
     "ConfigError",
     "CredentialStore",
     "DeadlineExceeded",
@@ -87,11 +92,16 @@ __all__ = [
     "Digest",
     "DigestMismatch",
     "ErrorInfo",
+    "ExtractLimits",
+    "Extracted",
+    "FileEntry",
+    "FileKind",
     "Forbidden",
     "IdentityToken",
     "Image",
     "ImageBuilder",
     "ImageConfig",
+    "ImageEditor",
     "ImageIndex",
     "ImageManifest",
     "ImageNotFound",
@@ -144,6 +154,7 @@ __all__ = [
 
 _HOMES = {
     "registry_core.client": ("RegistryClient",),
+    "registry_core.content.compression": ("Compression",),
     "registry_core.domain.access": (
         "Anonymous",
         "Basic",
@@ -207,10 +218,17 @@ _HOMES = {
     ),
     "registry_core.ops.copy": ("copy",),
     "registry_core.ops.document": ("Manifest",),
+    "registry_core.ops.edit": ("ImageEditor",),
+    "registry_core.ops.extract": ("Extracted",),
     "registry_core.ops.image": (
         "Image",
         "Index",
         "Layer",
+    ),
+    "registry_core.ops.members": (
+        "ExtractLimits",
+        "FileEntry",
+        "FileKind",
     ),
     "registry_core.ops.read": (
         "open_blob",

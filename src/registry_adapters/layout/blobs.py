@@ -8,6 +8,7 @@ from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.files import FileReader
+from registry_adapters.layout.leases import renewed
 from registry_adapters.layout.place import BLOBS, Place
 from registry_adapters.layout.staging import StagedFile
 from registry_core.content.source import PIECE, ByteReader, ByteSource
@@ -27,7 +28,7 @@ from registry_core.errors import (
 )
 from registry_core.scope import checkpoint
 
-__all__ = ["LayoutBlobs", "open_blob", "remove_blob", "store_blob"]
+__all__ = ["LayoutBlobs", "open_blob", "remove_blob", "renewed_blob", "store_blob"]
 
 # What is read again sooner than somebody could have noticed is not worth going on with.
 _SMALL: Final = 1 << 20
@@ -48,15 +49,18 @@ class LayoutBlobs:
         self._label = label
 
     def stat(self, digest: Digest) -> int:
-        """The size of a blob's file.
+        """The size of a blob's file, which a garbage collection will leave alone for its grace period.
 
         Raises:
             BlobNotFound: There is none.
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(digest)), self._file(digest) as file:
-            return file.status().st_size
+        with during("", self._at(digest)), self._place.reading() as directory:
+            size = None if directory is None else renewed_blob(directory, digest)
+            if size is None:
+                raise self._missing()
+            return size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         """A reader over a blob's file, unverified.
@@ -130,16 +134,12 @@ class LayoutBlobs:
                 present = target.open(digest.encoded)
                 if present is not None:
                     with present:
-                        if _is_intact(present, digest, status.st_size):
+                        intact = _is_intact(present, digest, status.st_size)
+                        if intact and renewed(target, digest.encoded, present):
                             self._place.establish(directory)
                             return True
                 self._place.establish(directory)
                 return target.link(shelf, digest.encoded, status)
-
-    @contextmanager
-    def _file(self, digest: Digest) -> Iterator[FileReader]:
-        with self._opened(digest) as file:
-            yield file
 
     def _opened(self, digest: Digest) -> FileReader:
         with self._place.reading() as directory:
@@ -167,6 +167,22 @@ def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
         return None if shelf is None else shelf.open(digest.encoded)
 
 
+def renewed_blob(directory: Directory, digest: Digest) -> int | None:
+    """The size of a blob that a garbage collection leaves alone from now on for its grace period, or ``None``.
+
+    Raises:
+        LayoutError: Something else than a regular file stands there, or on the way there.
+    """
+    if not digest.verifiable:
+        return None
+    with _shelf(directory, digest) as shelf:
+        file = None if shelf is None else shelf.open(digest.encoded)
+        if shelf is None or file is None:
+            return None
+        with file:
+            return file.status().st_size if renewed(shelf, digest.encoded, file) else None
+
+
 def store_blob(
     directory: Directory, digest: Digest, size: int, source: ByteSource, *, before: Callable[[], None] | None = None
 ) -> None:
@@ -189,7 +205,7 @@ def store_blob(
         present = shelf.open(digest.encoded)
         if present is not None:
             with present:
-                intact = _is_intact(present, digest, size)
+                intact = _is_intact(present, digest, size) and renewed(shelf, digest.encoded, present)
             if intact:
                 if before is not None:
                     before()

@@ -15,7 +15,9 @@ from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.index_file import IndexFile
 from registry_adapters.layout.manifests import LayoutManifests
 from registry_adapters.layout.place import MARKER, RESERVED, Place
+from registry_core.domain.findings import Report
 from registry_core.domain.names import RepositoryName
+from registry_core.domain.pruning import PruneReport
 from registry_core.errors import ConfigError, InvalidName, during
 from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
@@ -23,6 +25,7 @@ from registry_core.scope import checkpoint
 __all__ = ["LayoutCatalog"]
 
 _REMEMBERED: Final = 4
+_ROOT: Final = RepositoryName("")
 
 
 class LayoutCatalog:
@@ -78,7 +81,7 @@ class LayoutCatalog:
             Forbidden: A directory cannot be read.
         """
         # The smallest name goes first, and what lies below a name is larger than it: so the order holds while walking.
-        names = [RepositoryName("")]
+        names = [_ROOT]
         while names:
             checkpoint()
             name = heapq.heappop(names)
@@ -93,6 +96,58 @@ class LayoutCatalog:
                         heapq.heappush(names, below)
             if found and (after is None or name > after):
                 yield name
+
+    def check(self, name: RepositoryName = _ROOT, *, jobs: int = 4) -> Report:
+        """A report on one layout and every file in it; nothing is changed.
+
+        Beyond what ``validate`` looks at in images, this finds blobs that nothing refers to or that are not what
+        their names say, files that do not belong there, and what killed writers have left.
+
+        Args:
+            name: Of the repository.
+            jobs: How many blobs are read at a time.
+
+        Raises:
+            RepositoryNotFound: No such layout.
+            Forbidden: A file cannot be read.
+        """
+        from registry_adapters.layout.check import check_layout
+
+        repository = self.repository(name)
+        with during("check", str(repository)):
+            return check_layout(Place(self._root, name, self._parse), repository, jobs=jobs)
+
+    def prune(
+        self,
+        name: RepositoryName = _ROOT,
+        *,
+        grace: float = 3600.0,
+        untagged: bool = False,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove blobs that nothing in a layout refers to, and what killed writers have left.
+
+        Others may write meanwhile, as long as they use this library: no tag that they were told of is harmed, if
+        they took no longer than the grace period from their first blob to their last manifest.
+
+        Args:
+            name: Of the repository.
+            grace: How old, in seconds, anything must be to go.
+            untagged: Whether manifests without a tag go too, unless something that stays needs them or is their
+                subject.
+            dry_run: Whether to only say what would go.
+
+        Raises:
+            RepositoryNotFound: No such layout.
+            InvalidValue: The grace period is less than two seconds.
+            IntegrityError: A manifest is corrupt, so that nobody can tell what is needed; no blob is removed.
+            Unsupported: The system does not lock files, or the place cannot be written.
+        """
+        from registry_adapters.layout.garbage import collect
+
+        with during("prune", str(self.repository(name))):
+            place = Place(self._root, name, self._parse)
+            return collect(place, grace=grace, untagged=untagged, is_dry_run=dry_run)
 
     def close(self) -> None:
         """Nothing is held between calls, so there is nothing to let go of."""

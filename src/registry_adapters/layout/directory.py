@@ -322,6 +322,14 @@ class Directory:
         """The names of the directories in this one, links to directories not among them."""
         return [entry.name for entry in self._entries() if entry.is_dir(follow_symlinks=False)]
 
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """The names of what is here but directories, each with what the system says about it, links not followed."""
+        for entry in self._entries():
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode):
+                    yield entry.name, status
+
     def sync(self) -> None:
         """Have the disk know the names in this directory."""
         if self.root.fsync and self.fd is not None:

@@ -66,6 +66,10 @@ class FileReader(Reader):
         with explained(self._where):
             return os.fstat(self._file.fileno())
 
+    def fileno(self) -> int:
+        """The file's descriptor, which stays the reader's."""
+        return self._file.fileno()
+
     def seek(self, position: int) -> None:
         """Go to a byte."""
         with explained(self._where):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_adapters.layout.blobs import open_blob, remove_blob, store_blob
+from registry_adapters.layout.blobs import open_blob, remove_blob, renewed_blob, store_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.index_file import IndexFile
 from registry_adapters.layout.place import Place
@@ -52,7 +52,7 @@ class LayoutManifests:
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest.
+        """Type, digest and size of a manifest, which a garbage collection will leave alone for its grace period.
 
         Raises:
             ImageNotFound: No such manifest.
@@ -64,12 +64,13 @@ class LayoutManifests:
         with during("", self._at(reference)), self._reading() as directory:
             entry = self._place.index(directory).find(reference)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
-                return self._get(directory, reference).descriptor
-            file = open_blob(directory, entry.digest)
-            if file is None:
+                found = self._get(directory, reference).descriptor
+                if renewed_blob(directory, found.digest) is None:
+                    raise ImageNotFound("its blob is missing")
+                return found
+            size = renewed_blob(directory, entry.digest)
+            if size is None:
                 raise ImageNotFound("its blob is missing")
-            with file:
-                size = file.status().st_size
             if size != entry.size:
                 raise SizeMismatch("its file has another size", expected=entry.size, actual=size)
             return Descriptor(media_type=entry.media_type, digest=entry.digest, size=size)

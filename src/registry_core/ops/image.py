@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from registry_core.content.codecs import compression_of, decoded
 from registry_core.content.source import ByteReader, BytesSource
@@ -19,6 +21,10 @@ from registry_core.ops.graph import child
 from registry_core.ops.read import verified
 from registry_core.ops.select import is_image, select
 from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    from registry_core.ops.extract import Extracted
+    from registry_core.ops.members import ExtractLimits, FileEntry
 
 __all__ = ["Image", "Index", "Layer"]
 
@@ -93,9 +99,121 @@ class Image(Identified):
         """Whether its configuration is one of images, and not of some other artifact."""
         return has_config(self.document)
 
+    def extract(self, *, limits: ExtractLimits | None = None) -> ByteReader:
+        """A readable tar stream of the file system that the layers make together; close it after use.
+
+        It is safe for whoever unpacks it: clean relative names, each once, directories before what is in them, links
+        behind what they link to. The read that reaches the end has verified every layer and diff_id.
+
+        Args:
+            limits: How much is accepted.
+
+        Raises:
+            Unsupported: A layer is of a type that nobody knows.
+            UnsafeArchive: Raised by the reader: a layer contradicts itself, or tries to reach outside.
+            IntegrityError: Raised by the reader: a layer is corrupt, cut off, or not what the image says.
+            TooLarge: Raised by the reader: a limit was reached.
+        """
+        from registry_core.ops.extract import flat_tar
+
+        return flat_tar(self._known_layers("extract"), _limits(limits), reference=self.reference)
+
+    def extract_to(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        owners: bool = False,
+        special_modes: bool = False,
+        devices: bool = False,
+        xattrs: bool = False,
+        limits: ExtractLimits | None = None,
+    ) -> Extracted:
+        """Unpack the file system that the layers make together: complete and verified, or not at all.
+
+        Nothing outside of the directory is ever touched, whatever the layers hold. A new directory appears under its
+        name when it is complete; one that exists must be empty, keeps its inode, and is empty again after a failure.
+
+        Args:
+            directory: Where to; its own parent must exist.
+            owners: Whether files belong to whom the image says, by number, instead of to the present user.
+            special_modes: Whether setuid and setgid bits are kept.
+            devices: Whether devices and fifos are made instead of skipped.
+            xattrs: Whether extended attributes are kept.
+            limits: How much is accepted.
+
+        Returns:
+            How many entries were made, and the devices and fifos that were not.
+
+        Raises:
+            InvalidValue: There is something in the directory.
+            UnsafeArchive: A layer contradicts itself, tries to reach outside, or has names that cannot be made.
+            IntegrityError: A layer is corrupt, cut off, or not what the image says.
+            TooLarge: A limit was reached.
+            Unsupported: A layer is of a type that nobody knows, or this system has no means to do it safely.
+            OSError: The system refuses to make something.
+        """
+        from registry_core.ops.extract import extract_to
+        from registry_core.ops.sinks import Keep
+
+        keep = Keep(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
+        layers = self._known_layers("extract_to")
+        with during("extract_to", self.reference):
+            return extract_to(layers, directory, keep=keep, limits=_limits(limits), reference=self.reference)
+
+    def open_file(self, path: str | os.PathLike[str], *, limits: ExtractLimits | None = None) -> ByteReader:
+        """A reader over a single file; layers are read from the top until one has it, and nothing is unpacked.
+
+        Symbolic links are followed inside the image. The read that hands out the last byte has verified the layer.
+
+        Args:
+            path: From the root, such as ``etc/os-release``.
+            limits: How much is accepted.
+
+        Raises:
+            NotFound: There is no such file.
+            InvalidName: Not a path.
+            IntegrityError: A layer is corrupt, cut off, or not what the image says.
+            Unsupported: A layer is of a type that nobody knows.
+        """
+        from registry_core.ops.lookup import open_file
+
+        layers = self._known_layers("open_file")
+        with during("open_file", self.reference):
+            return open_file(layers, path, _limits(limits), reference=self.reference)
+
+    def list_files(self, *, limits: ExtractLimits | None = None) -> Iterator[FileEntry]:
+        """Everything in the file system that the layers make together, each entry once, in no particular order.
+
+        Whoever stops early has verified nothing of the layer at hand.
+
+        Args:
+            limits: How much is accepted.
+
+        Raises:
+            UnsafeArchive: A layer contradicts itself, or tries to reach outside.
+            IntegrityError: A layer is corrupt, cut off, or not what the image says.
+            Unsupported: A layer is of a type that nobody knows.
+        """
+        from registry_core.ops.lookup import list_files
+
+        return list_files(self._known_layers("list_files"), _limits(limits), reference=self.reference)
+
+    def _known_layers(self, operation: str) -> tuple[Layer, ...]:
+        layers = self.layers()
+        with during(operation, self.reference):
+            for layer in layers:
+                compression_of(layer.media_type)
+        return layers
+
     def __repr__(self) -> str:
         """What it is and where."""
         return f"Image({self.reference!r}, digest={str(self.digest)!r})"
+
+
+def _limits(limits: ExtractLimits | None) -> ExtractLimits:
+    from registry_core.ops.members import ExtractLimits
+
+    return ExtractLimits() if limits is None else limits
 
 
 class Layer:

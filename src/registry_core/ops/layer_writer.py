@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from registry_core.content.compression import GZIP, Compression
 from registry_core.content.source import PIECE, ByteSource, BytesSource, FileSource
-from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, TooLarge
+from registry_core.ops.new_layer import LayerStream, NewLayer
 from registry_core.scope import checkpoint
-
-if TYPE_CHECKING:
-    from registry_core.content.spool import Spool
 
 __all__ = ["Entry", "NewLayer", "clean_name", "directory_entries", "file_entries", "write_layer"]
 
 _BLOCK: Final = 512
 _REGULAR, _SYMLINK, _DIRECTORY, _EXTENDED = b"0", b"2", b"5", b"x"
-# A header of RFC 1952 without a name, a time, or a word about the system; "best guess" level.
-_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-_LEVEL: Final = 6
 _PROGRAMS: Final = (b"#!", b"\x7fELF")
 
 
@@ -52,20 +44,6 @@ class Entry(msgspec.Struct, frozen=True):
     size: int = 0
     content: ByteSource | None = None
     link: str = ""
-
-
-class NewLayer(msgspec.Struct, frozen=True):
-    """A layer that was just made.
-
-    Args:
-        descriptor: Of the layer as it is stored.
-        diff_id: Of its tar.
-        content: The layer as it is stored.
-    """
-
-    descriptor: Descriptor
-    diff_id: Digest
-    content: ByteSource
 
 
 _FOLDER: Final = Entry(_DIRECTORY, 0o755)
@@ -147,20 +125,22 @@ def directory_entries(directory: str | os.PathLike[str], target: str = "") -> di
     return entries
 
 
-def write_layer(entries: Mapping[str, Entry]) -> NewLayer:
-    """A gzip-compressed layer of some members, parents before what is in them.
+def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP) -> NewLayer:
+    """A compressed layer of some members, parents before what is in them.
 
     Args:
         entries: By clean names; directories that are not among them are made.
+        compression: How it is stored.
 
     Raises:
         InvalidName: Something lies below a file.
         SizeMismatch: A file changed while it was read.
         OSError: A file cannot be read.
+        Unsupported: The compression is zstd, which is not installed.
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
-    writer = _Writer()
+    writer = LayerStream(compression)
     for name, entry in _with_parents(entries):
         checkpoint()
         writer.write(_header(name, entry))
@@ -170,30 +150,6 @@ def write_layer(entries: Mapping[str, Entry]) -> NewLayer:
             writer.write(bytes(-entry.size % _BLOCK))
     writer.write(bytes(2 * _BLOCK))
     return writer.finish()
-
-
-class _Writer:
-    def __init__(self) -> None:
-        from registry_core.content.spool import Spool
-
-        self._spool: Spool = Spool()
-        self._hasher = Digest.of(b"").hasher()
-        self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._crc = 0
-        self._size = 0
-        self._spool.write(_GZIP_HEADER)
-
-    def write(self, data: bytes) -> None:
-        self._hasher.update(data)
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._spool.write(self._deflate.compress(data))
-
-    def finish(self) -> NewLayer:
-        self._spool.write(self._deflate.flush())
-        self._spool.write(self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little"))
-        descriptor = Descriptor(media_type=OCI_LAYER_GZIP, digest=self._spool.digest, size=self._spool.size)
-        return NewLayer(descriptor, Digest(f"sha256:{self._hasher.hexdigest()}"), self._spool)
 
 
 def _with_parents(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from registry_core.content.source import ByteReader, ByteSource, OpenerSource
+from registry_core.content.source import ByteReader, ByteSource, BytesSource, OpenerSource
 from registry_core.content.spool import Spool
 from registry_core.content.verify import pieces
 from registry_core.domain.descriptor import Descriptor
@@ -19,7 +19,7 @@ from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.repository import Repository
 
-__all__ = ["StagedBlobs", "StagedManifests", "stage", "staged_repository"]
+__all__ = ["StagedBlobs", "StagedManifests", "origin_source", "stage", "staged_repository"]
 
 _NAME: Final = RepositoryName("staged")
 
@@ -31,7 +31,15 @@ def staged_repository() -> Repository:
 
 def stage(blobs: StagedBlobs, origin: Repository, part: Descriptor) -> None:
     """Make a blob of another repository readable here; its bytes stay where they are until somebody asks."""
-    blobs.add(part.digest, part.size, OpenerSource(lambda start: origin.blobs.open(part.digest, start=start)))
+    blobs.add(part.digest, part.size, origin_source(origin, part))
+
+
+def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
+    """A blob where it is; nothing is read before somebody asks, and nothing at all where its descriptor embeds it."""
+    embedded = part.embedded()
+    if embedded is not None:
+        return BytesSource(embedded)
+    return OpenerSource(lambda start: origin.blobs.open(part.digest, start=start))
 
 
 class StagedBlobs(BlobStore):

@@ -1,0 +1,247 @@
+"""Garbage collection: what nothing in a layout refers to goes, while others write to it.
+
+Marking reads without a lock. Removing happens under the lock of the index, a few blobs at a time, after a look at what
+has been added to the index since. Manifests go before what they name, so that one that somebody
+counts on after all can still keep its parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Final
+
+from registry_adapters.layout.directory import Directory
+from registry_adapters.layout.index_file import IndexFile
+from registry_adapters.layout.leases import age_of, remove_expired
+from registry_adapters.layout.marks import Marks
+from registry_adapters.layout.place import BLOBS, Place
+from registry_adapters.layout.staging import PARTIAL, PREFIX, SUFFIX
+from registry_core.domain.annotations import REF_NAME
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.pruning import PruneReport
+from registry_core.errors import InvalidDigest, InvalidValue, RepositoryNotFound
+from registry_core.scope import checkpoint
+
+__all__ = ["GRACE", "collect", "shelves"]
+
+GRACE: Final = 3600.0
+# What can be continued is worth keeping for longer.
+_PARTIAL_GRACE: Final = 7 * 24 * 3600.0
+_SHORTEST: Final = 2.0
+_BATCH: Final = 64
+
+
+def collect(
+    place: Place,
+    *,
+    grace: float = GRACE,
+    untagged: bool = False,
+    is_dry_run: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> PruneReport:
+    """Remove what nothing in a layout refers to, and what killed writers have left.
+
+    Args:
+        place: Of the layout.
+        grace: How old, in seconds, anything must be to go: longer than any push takes from its first blob to its last
+            manifest.
+        untagged: Whether manifests without a tag go too, unless something that stays needs or is their subject.
+        is_dry_run: Whether to only say what would go.
+        clock: Tells the time as files have it.
+
+    Raises:
+        RepositoryNotFound: No such layout.
+        InvalidValue: The grace period is too short for anybody to count on it.
+        IntegrityError: A manifest is corrupt, so that nobody can tell what is needed; no blob is removed.
+        Unsupported: The system does not lock files.
+    """
+    if not grace >= _SHORTEST:
+        raise InvalidValue(f"a grace period of less than {_SHORTEST:g} seconds: {grace!r:.50}")
+    with place.reading() as directory:
+        if directory is None:
+            raise RepositoryNotFound("no image layout there")
+        return _Collection(place, directory, clock(), grace, is_dry_run=is_dry_run).run(untagged=untagged)
+
+
+@contextmanager
+def shelves(directory: Directory) -> Iterator[dict[str, Directory]]:
+    """The directories of a layout's blobs, by algorithm, open."""
+    with ExitStack() as stack:
+        found: dict[str, Directory] = {}
+        blobs = directory.child(BLOBS)
+        if blobs is not None:
+            stack.enter_context(blobs)
+            for algorithm in sorted(blobs.directories()):
+                shelf = blobs.child(algorithm)
+                if shelf is not None:
+                    found[algorithm] = stack.enter_context(shelf)
+        yield found
+
+
+class _Collection:
+    def __init__(self, place: Place, directory: Directory, now: float, grace: float, *, is_dry_run: bool) -> None:
+        self._place = place
+        self._directory = directory
+        self._moment = now - grace
+        self._leftover_moment = now - max(grace, GRACE)
+        self._partial_moment = now - max(grace, _PARTIAL_GRACE)
+        self._is_dry_run = is_dry_run
+        self._marks = Marks(directory)
+        self._known = b""
+        self._removed: list[Digest] = []
+        self._entries: list[Digest] = []
+        self._bytes = 0
+        self._leftovers = 0
+
+    def run(self, *, untagged: bool) -> PruneReport:
+        with shelves(self._directory) as found:
+            if untagged:
+                with self._locked():
+                    self._forget_untagged(found)
+            self._mark_entries()
+            orphans, count = self._orphans(found)
+            ordered = self._parents_first(orphans)
+            self._sweep(found, ordered)
+            for directory in (self._directory, *found.values()):
+                self._remove_leftovers(directory)
+        return PruneReport(
+            blobs=tuple(self._removed),
+            entries=tuple(self._entries),
+            leftovers=self._leftovers,
+            bytes=self._bytes,
+            kept=count - len(orphans),
+            spared=len(orphans) - len(self._removed),
+            is_dry_run=self._is_dry_run,
+        )
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_dry_run else self._place.locked(self._directory)
+
+    def _mark_entries(self) -> None:
+        index = self._place.index(self._directory)
+        content = index.encode()
+        if content != self._known:
+            dropped = set(self._entries) if self._is_dry_run else set()
+            self._marks.add(entry for entry in index.entries if entry.digest not in dropped)
+            self._known = content
+
+    def _forget_untagged(self, found: dict[str, Directory]) -> None:
+        index = self._place.index(self._directory)
+        named = {entry.digest for entry in index.entries if REF_NAME in entry.annotations}
+        nameless = [entry for entry in index.entries if entry.digest not in named]
+        roots = [entry for entry in index.entries if entry.digest in named]
+        roots += [entry for entry in nameless if not self._is_old(found, entry.digest)]
+        about: dict[Digest, list[Descriptor]] = {}
+        for entry in nameless:
+            subject = self._marks.subject_of(entry)
+            if subject is not None:
+                about.setdefault(subject, []).append(entry)
+        waiting = deque(self._marks.add(roots))
+        while waiting:
+            checkpoint()
+            waiting.extend(self._marks.add(about.pop(waiting.popleft(), ())))
+        self._entries = sorted({entry.digest for entry in nameless} - self._marks.kept)
+        if self._entries and not self._is_dry_run:
+            self._place.write_index(self._directory, _without(index, self._entries))
+
+    def _is_old(self, found: dict[str, Directory], digest: Digest) -> bool:
+        shelf = found.get(digest.algorithm)
+        try:
+            return shelf is not None and age_of(shelf.status(digest.encoded)) < self._moment
+        except OSError:
+            # What is not here is not ours to judge.
+            return False
+
+    def _orphans(self, found: dict[str, Directory]) -> tuple[set[Digest], int]:
+        orphans: set[Digest] = set()
+        young: list[Digest] = []
+        count = 0
+        for algorithm, shelf in found.items():
+            for name, status in shelf.files():
+                digest = _named(algorithm, name)
+                if digest is None:
+                    continue
+                count += 1
+                if digest not in self._marks.kept:
+                    orphans.add(digest)
+                    if age_of(status) >= self._moment:
+                        young.append(digest)
+        for digest in young:
+            self._marks.spare(digest)
+        return orphans, count
+
+    def _parents_first(self, orphans: set[Digest]) -> list[Digest]:
+        """Those that may go, none before what names it."""
+        candidates = orphans - self._marks.kept
+        parts: dict[Digest, list[Digest]] = {}
+        pending: dict[Digest, int] = {}
+        for digest in candidates:
+            checkpoint()
+            inner = sorted({link.digest for link in self._marks.links_of(digest)} & candidates - {digest})
+            if inner:
+                parts[digest] = inner
+                for part in inner:
+                    pending[part] = pending.get(part, 0) + 1
+        ready = deque(sorted(digest for digest in candidates if digest not in pending))
+        ordered: list[Digest] = []
+        while ready:
+            digest = ready.popleft()
+            ordered.append(digest)
+            for part in parts.get(digest, ()):
+                pending[part] -= 1
+                if not pending[part]:
+                    ready.append(part)
+        return ordered
+
+    def _sweep(self, found: dict[str, Directory], ordered: list[Digest]) -> None:
+        for start in range(0, len(ordered), _BATCH):
+            checkpoint()
+            with self._locked():
+                self._mark_entries()
+                for digest in ordered[start : start + _BATCH]:
+                    if digest not in self._marks.kept:
+                        self._remove(found[digest.algorithm], digest)
+
+    def _remove(self, shelf: Directory, digest: Digest) -> None:
+        status = remove_expired(shelf, digest.encoded, self._moment, is_dry_run=self._is_dry_run)
+        if status is None:
+            self._marks.spare(digest)
+            return
+        self._removed.append(digest)
+        if status.st_nlink == 1:
+            self._bytes += status.st_size
+
+    def _expiry(self, name: str) -> float | None:
+        if not name.startswith(PREFIX):
+            return None
+        if name.endswith(PARTIAL):
+            return self._partial_moment
+        return self._leftover_moment if name.endswith(SUFFIX) else None
+
+    def _remove_leftovers(self, directory: Directory) -> None:
+        for name, status in list(directory.files()):
+            moment = self._expiry(name)
+            if moment is None or age_of(status) >= moment:
+                continue
+            # Whoever goes on with a partial file has a lock on it.
+            if remove_expired(directory, name, moment, is_dry_run=self._is_dry_run) is not None:
+                self._leftovers += 1
+                self._bytes += status.st_size
+
+
+def _named(algorithm: str, name: str) -> Digest | None:
+    try:
+        digest = Digest(f"{algorithm}:{name}")
+    except InvalidDigest:
+        return None
+    return digest if digest.verifiable else None
+
+
+def _without(index: IndexFile, digests: list[Digest]) -> IndexFile:
+    for digest in digests:
+        index = index.without_manifest(digest)
+    return index

@@ -1,0 +1,123 @@
+"""What refers to a manifest, and what refers to that: signatures, bills of materials, attestations.
+
+Registries make these lists up as they answer, so nothing about them can be verified but the manifests themselves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import Tag
+from registry_core.domain.reference import locator
+from registry_core.domain.referrers import selected
+from registry_core.errors import TooLarge, during
+from registry_core.ops.graph import DEPTH_LIMIT, NODE_LIMIT
+from registry_core.ports.repository import Repository
+from registry_core.scope import checkpoint
+
+__all__ = ["Referrer", "list_referrers", "walk_referrers"]
+
+_OPERATION: Final = "walk_referrers"
+
+
+class Referrer(msgspec.Struct, frozen=True):
+    """One manifest that refers to another.
+
+    Args:
+        descriptor: Of the manifest, with its artifact type and annotations as the registry lists them.
+        subject: What it refers to.
+        depth: 1 for what refers to the very first subject, 2 for what refers to that, and so on.
+    """
+
+    descriptor: Descriptor
+    subject: Digest
+    depth: int
+
+
+def list_referrers(
+    repository: Repository, subject: Descriptor | Tag | Digest | str, *, artifact_type: str = ""
+) -> Iterator[Descriptor]:
+    """The manifests that refer to one, each once.
+
+    Args:
+        repository: Where to look.
+        subject: A tag, which is resolved, a digest or a descriptor; a digest need not be here.
+        artifact_type: Only those of this type.
+
+    Raises:
+        ImageNotFound: There is no such tag.
+        InvalidValue: The reference is malformed.
+        TooLarge: There are more than any honest registry lists.
+    """
+    with during("list_referrers", str(repository)):
+        found = _listed(repository, _digest(repository, subject), artifact_type)
+        for count, entry in enumerate(found, 1):
+            if count > NODE_LIMIT:
+                raise TooLarge(f"more than {NODE_LIMIT} referrers")
+            yield entry
+
+
+def walk_referrers(
+    repository: Repository,
+    subject: Descriptor | Tag | Digest | str,
+    *,
+    artifact_type: str = "",
+    depth: int = DEPTH_LIMIT,
+    limit: int = NODE_LIMIT,
+) -> Iterator[Referrer]:
+    """What refers to a manifest, directly or through others, nearest first, each manifest once (R-025).
+
+    Args:
+        repository: Where to look.
+        subject: A tag, which is resolved, a digest or a descriptor.
+        artifact_type: Only those of this type are handed out; the way to them may lead through others.
+        depth: How far from the subject anything may be.
+        limit: How many there may be in all.
+
+    Raises:
+        ImageNotFound: There is no such tag.
+        InvalidValue: The reference is malformed.
+        TooLarge: They are deeper, or more, than the limits.
+    """
+    with during(_OPERATION, str(repository)):
+        first = _digest(repository, subject)
+        seen = {first}
+        queue = deque([(first, 1)])
+        while queue:
+            checkpoint()
+            about, level = queue.popleft()
+            # What the registry says of types is asked of each level: a filter would cut off what is behind others.
+            for entry in _listed(repository, about, ""):
+                if entry.digest in seen:
+                    continue
+                seen.add(entry.digest)
+                if len(seen) > limit + 1:
+                    raise TooLarge(f"more than {limit} referrers")
+                if level > depth:
+                    raise TooLarge(f"referrers of referrers more than {depth} deep")
+                queue.append((entry.digest, level + 1))
+                if not artifact_type or entry.artifact_type == artifact_type:
+                    yield Referrer(entry, about, level)
+
+
+def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
+    with during("", repository.at(subject)):
+        seen: set[Digest] = set()
+        for entry in selected(repository.manifests.referrers(subject, artifact_type=artifact_type), artifact_type):
+            checkpoint()
+            if entry.digest not in seen:
+                seen.add(entry.digest)
+                yield entry
+
+
+def _digest(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:
+    if isinstance(subject, Descriptor):
+        return subject.digest
+    named = subject if isinstance(subject, Tag | Digest) else locator(subject)
+    return named if isinstance(named, Digest) else repository.manifests.resolve(named).digest

@@ -1,0 +1,385 @@
+"""Images made by GNU tar, extracted here and, layer by layer, by GNU tar: the same trees."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from registry_adapters import MemoryCatalog
+from registry_core import (
+    Cancelled,
+    CancelScope,
+    Extracted,
+    Image,
+    ImageBuilder,
+    NotFound,
+    RegistryClient,
+    RepositoryName,
+)
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
+from registry_core.errors import DigestMismatch, InvalidDocument, Unsupported
+from registry_core.ops.members import FileKind
+from registry_core.testing.content import put_blob
+
+ROOT = os.geteuid() == 0
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    OCI_LAYER: bytes,
+    OCI_LAYER_GZIP: gzip.compress,
+    OCI_LAYER_ZSTD: zstd.compress,
+}
+FORMATS = ["gnu", "pax", "oldgnu"]
+
+
+class File(NamedTuple):
+    """Everything that must be equal."""
+
+    kind: int
+    mode: int
+    size: int
+    mtime: float
+    uid: int
+    gid: int
+    device: int
+    link: str
+    content: str
+    attributes: tuple[tuple[str, bytes], ...]
+
+
+def tree(directory: Path) -> dict[bytes, File]:
+    found: dict[bytes, File] = {}
+    top = os.fsencode(directory)
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            kind = stat.S_IFMT(status.st_mode)
+            content = ""
+            if stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            attributes = tuple(
+                (key, os.getxattr(path, key, follow_symlinks=False))
+                for key in sorted(os.listxattr(path, follow_symlinks=False))
+            )
+            found[os.path.relpath(path, top)] = File(
+                kind,
+                0 if stat.S_ISLNK(kind) else stat.S_IMODE(status.st_mode),
+                0 if stat.S_ISDIR(kind) else status.st_size,
+                status.st_mtime,
+                status.st_uid,
+                status.st_gid,
+                status.st_rdev,
+                os.readlink(path).decode("utf-8", "backslashreplace") if stat.S_ISLNK(kind) else "",
+                content,
+                attributes,
+            )
+    return found
+
+
+def same_files(directory: Path) -> set[frozenset[bytes]]:
+    groups: dict[int, set[bytes]] = {}
+    top = os.fsencode(directory)
+    for folder, _, files in os.walk(top):
+        for name in files:
+            path = os.path.join(folder, name)
+            groups.setdefault(os.lstat(path).st_ino, set()).add(os.path.relpath(path, top))
+    return {frozenset(group) for group in groups.values() if len(group) > 1}
+
+
+def pack(directory: Path, format_: str, *names: str) -> bytes:
+    """A tar of some of a directory, by GNU tar."""
+    command = ["tar", "-c", f"--format={format_}", "--sparse", "--sort=name", "--numeric-owner", "-C", str(directory)]
+    if format_ == "pax":
+        command += ["--xattrs", "--pax-option=delete=atime,delete=ctime"]
+    return subprocess.run([*command, "--", *(names or (".",))], check=True, capture_output=True).stdout
+
+
+def apply(layers: list[bytes], directory: Path) -> None:
+    """What the specification says, by GNU tar and with its whiteouts done by hand."""
+    directory.mkdir()
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer), errors="surrogateescape") as archive:
+            infos = [(info.name.removeprefix("./"), info.isdir()) for info in archive]
+        for name, is_folder in infos:
+            folder, _, last = name.rpartition("/")
+            if last == ".wh..wh..opq":
+                for child in (directory / folder).iterdir():
+                    remove(child)
+            elif last.startswith(".wh."):
+                remove(directory / folder / last.removeprefix(".wh."))
+            elif not is_folder or (directory / name).is_symlink() or not (directory / name).is_dir():
+                remove(directory / name)
+        command = [
+            "tar",
+            "-x",
+            "-p",
+            "--same-owner",
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--delay-directory-restore",
+        ]
+        subprocess.run([*command, "--exclude=.wh.*", "-C", str(directory)], input=layer, check=True)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None) -> Image:
+    """An image in memory, of tars and the media types that they are packed for."""
+    repository = MemoryCatalog().repository(RepositoryName("org/app"))
+    entries = []
+    for content, media_type in layers:
+        stored = PACK[media_type](content)
+        put_blob(repository, stored)
+        entries.append({"mediaType": media_type, "digest": str(Digest.of(stored)), "size": len(stored)})
+    ids = [str(Digest.of(content)) for content, _ in layers] if diff_ids is None else diff_ids
+    config = wire.encode({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}})
+    put_blob(repository, config)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
+        "layers": entries,
+    }
+    manifest = RawManifest(OCI_MANIFEST, wire.encode(document))
+    repository.manifests.put(manifest)
+    return Image(repository, manifest)
+
+
+def populate(base: Path) -> None:
+    """A tree with everything that a root file system has."""
+    for folder in ("bin", "etc", "dev", "tmp", "usr/lib", "var/long"):
+        (base / folder).mkdir(parents=True)
+    (base / "etc/os-release").symlink_to("../usr/lib/os-release")
+    (base / "usr/lib/os-release").write_text("ID=debian\n")
+    (base / "etc/mtab").symlink_to("/proc/mounts")
+    (base / "lib").symlink_to("usr/lib")
+    (base / "bin/sh").write_bytes(os.urandom(300_000))
+    os.link(base / "bin/sh", base / "bin/dash")
+    os.link(base / "bin/sh", base / "usr/lib/sh")
+    (base / "bin/su").write_bytes(b"su")
+    (base / "bin/su").chmod(0o4755)
+    (base / "tmp").chmod(0o1777)
+    (base / "var/long" / ("n" * 250)).write_text("long")
+    deep = base / "var/long" / "/".join(["deep" * 20] * 4)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("deep")
+    (deep / "link").symlink_to("t" * 300)
+    for name in (b"\xff\xfe", b"new\nline", "é".encode(), "e\u0301".encode(), b"A", b"a", b" "):
+        with open(os.path.join(os.fsencode(base / "var"), name), "wb") as file:
+            file.write(name)
+    with (base / "var/sparse").open("wb") as file:
+        for place in range(0, 40 << 20, 1 << 20):
+            file.seek(place)
+            file.write(b"data")
+        file.truncate(50 << 20)
+    (base / "empty").touch()
+    os.mkfifo(base / "dev/initctl", 0o600)
+    if ROOT:
+        os.mknod(base / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.mknod(base / "dev/sda", stat.S_IFBLK | 0o660, os.makedev(8, 0))
+        os.chown(base / "etc", 12, 34)
+        os.chown(base / "usr/lib/os-release", 2_500_000, 3_000_000)
+        os.chown(base / "etc/mtab", 56, 78, follow_symlinks=False)
+    os.utime(base / "usr/lib/os-release", ns=(0, 1234567890_000000000))
+    os.utime(base / "etc", ns=(0, 86400_000000000))
+
+
+@pytest.fixture
+def tars(request: pytest.FixtureRequest, tmp_path: Path) -> list[bytes]:
+    """Four layers: everything; whiteouts, links and replacements; an opaque directory; and what was gone, again."""
+    format_: str = request.param
+    base = tmp_path / "base"
+    populate(base)
+    if format_ == "pax":
+        os.setxattr(base / "bin/sh", "user.origin", b"\0debian")
+    first = pack(base, format_)
+    second = tmp_path / "second"
+    (second / "etc").mkdir(parents=True)
+    (second / "bin").mkdir()
+    (second / "etc/.wh.mtab").touch()
+    (second / "bin/.wh.dash").touch()
+    (second / "empty").mkdir()
+    (second / "empty/no-more").write_text("x")
+    (second / "lib").mkdir()
+    (second / "lib/own").write_text("own")
+    third = tmp_path / "third"
+    (third / "var").mkdir(parents=True)
+    (third / "var/.wh..wh..opq").touch()
+    (third / "var/new").write_text("new")
+    (third / "usr").write_text("a file now")
+    fourth = tmp_path / "fourth"
+    (fourth / "usr/lib").mkdir(parents=True)
+    (fourth / "usr/lib/again").write_text("again")
+    (fourth / ".wh.empty").touch()
+    for layer in (second, third, fourth):
+        for path in (layer, *layer.rglob("*")):
+            os.utime(path, ns=(0, 1_600_000_000_000_000_000), follow_symlinks=False)
+    return [first, *(pack(layer, format_) for layer in (second, third, fourth))]
+
+
+@pytest.mark.parametrize("media_type", PACK)
+@pytest.mark.parametrize("tars", FORMATS, indirect=True)
+class TestAgainstTar:
+    def test_a_directory_is_what_tar_makes_of_the_layers(
+        self, tars: list[bytes], media_type: str, tmp_path: Path
+    ) -> None:
+        for count in range(1, len(tars) + 1):
+            layers = tars[:count]
+            ours, theirs = tmp_path / f"ours {count}", tmp_path / f"theirs {count}"
+
+            image([(layer, media_type) for layer in layers]).extract_to(
+                ours, owners=ROOT, special_modes=True, devices=True, xattrs=True
+            )
+            apply(layers, theirs)
+
+            assert tree(ours) == tree(theirs)
+            assert same_files(ours) == same_files(theirs)
+            assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
+
+    def test_a_flattened_tar_is_the_same_to_tar(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
+        """R-156."""
+        theirs, again = tmp_path / "theirs", tmp_path / "again"
+
+        with image([(layer, media_type) for layer in tars]).extract() as stream:
+            flat = stream.read()
+        apply(tars, theirs)
+        apply([flat], again)
+
+        assert tree(again) == tree(theirs)
+        assert same_files(again) == same_files(theirs)
+
+    def test_sparse_files_stay_sparse(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
+        image([(tars[0], media_type)]).extract_to(tmp_path / "ours")
+
+        status = (tmp_path / "ours/var/sparse").stat()
+        assert status.st_size == 50 << 20
+        assert status.st_blocks * 512 < 10 << 20
+
+    def test_single_files_and_the_list_agree_with_the_tree(
+        self, tars: list[bytes], media_type: str, tmp_path: Path
+    ) -> None:
+        whole = image([(layer, media_type) for layer in tars])
+        apply(tars, tmp_path / "theirs")
+
+        entries = {os.fsencode(entry.path): entry for entry in whole.list_files()}
+
+        assert set(entries) == set(tree(tmp_path / "theirs"))
+        assert entries[b"var"].kind is FileKind.DIRECTORY
+        with whole.open_file("lib/own") as reader:
+            assert reader.read() == b"own"
+        with image([(tars[0], media_type)]).open_file("/etc/os-release") as reader:
+            assert reader.read() == b"ID=debian\n"
+        for gone in ("etc/os-release", "etc/mtab", "empty/no-more", "var/a"):
+            with pytest.raises(NotFound):
+                whole.open_file(gone)
+
+
+@pytest.mark.parametrize("tars", ["gnu"], indirect=True)
+class TestImages:
+    def test_layers_of_all_kinds_go_together_whatever_their_types_say(self, tars: list[bytes], tmp_path: Path) -> None:
+        """R-142."""
+        types = [OCI_LAYER_ZSTD, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD]
+        repository_image = image(list(zip(tars, types, strict=True)))
+
+        repository_image.extract_to(tmp_path / "ours", owners=ROOT, special_modes=True, devices=True)
+        apply(tars, tmp_path / "theirs")
+
+        assert tree(tmp_path / "ours") == tree(tmp_path / "theirs")
+
+    def test_a_wrong_diff_id_leaves_nothing(self, tars: list[bytes], tmp_path: Path) -> None:
+        """R-156."""
+        wrong = image([(tars[0], OCI_LAYER_GZIP)], diff_ids=[str(Digest.of(b"other"))])
+
+        with pytest.raises(DigestMismatch):
+            wrong.extract_to(tmp_path / "ours")
+        with pytest.raises(DigestMismatch), wrong.extract() as stream:
+            stream.read()
+        with pytest.raises(DigestMismatch):
+            wrong.open_file("usr/lib/os-release")
+
+        assert not (tmp_path / "ours").exists()
+
+    def test_a_missing_diff_id_is_an_error(self, tars: list[bytes], tmp_path: Path) -> None:
+        """R-156."""
+        with pytest.raises(InvalidDocument):
+            image([(tars[0], OCI_LAYER_GZIP)], diff_ids=[]).extract_to(tmp_path / "ours")
+
+
+def test_layers_of_unknown_types_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """R-142."""
+    repository = MemoryCatalog().repository(RepositoryName("org/app"))
+    config = b'{"os":"linux","architecture":"amd64"}'
+    put_blob(repository, config)
+    layer = {"mediaType": "application/x-rar", "digest": str(Digest.of(b"x")), "size": 1}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
+        "layers": [layer],
+    }
+    unknown = Image(repository, RawManifest(OCI_MANIFEST, wire.encode(document)))
+
+    for attempt in (unknown.extract, unknown.list_files, lambda: unknown.extract_to(tmp_path / "x")):
+        with pytest.raises(Unsupported):
+            attempt()
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_every_backend_gives_the_same_file_system(client: RegistryClient, tmp_path: Path) -> None:
+    builder = ImageBuilder(platform="linux/amd64").add_files(
+        {"usr/lib/os-release": b"ID=x\n", "srv/big": bytes(3 << 20)}
+    )
+    client.with_segment("org").push_image("v1", builder.add_files({"srv/app": b"#!/bin/sh\n"}).build())
+    pulled = client.with_segment("org").get_image("v1", platform="linux/amd64")
+
+    report = pulled.extract_to(tmp_path / "rootfs")
+    with pulled.extract() as stream, tarfile.open(fileobj=io.BytesIO(stream.read())) as archive:
+        names = {info.name for info in archive}
+    with pulled.open_file("srv/app") as file:
+        content = file.read()
+
+    assert report == Extracted(6, ())
+    assert names == {os.fsdecode(name) for name in tree(tmp_path / "rootfs")}
+    assert names == {"srv", "srv/app", "srv/big", "usr", "usr/lib", "usr/lib/os-release"}
+    assert content == b"#!/bin/sh\n"
+
+
+def test_a_cancelled_extraction_from_a_registry_leaves_nothing(client: RegistryClient, tmp_path: Path) -> None:
+    builder = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"})
+    client.with_segment("org").push_image("v1", builder.build())
+    pulled = client.with_segment("org").get_image("v1", platform="linux/amd64")
+
+    with CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(Cancelled):
+            pulled.extract_to(tmp_path / "rootfs")
+
+    assert not (tmp_path / "rootfs").exists()
+    assert not any(name.startswith(".rootfs") for name in os.listdir(tmp_path))
