@@ -109,7 +109,12 @@ def problem(
 
 
 def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
-    """The errors that a body lists as the specification says ("Error Codes"); none where it is anything else."""
+    """The errors that a body lists as the specification says ("Error Codes"); none where it is anything else.
+
+    A body larger than any that is read has none.
+    """
+    if len(content) > CONTENT_LIMIT:
+        return ()
     try:
         document: Any = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
