@@ -56,14 +56,14 @@ if TYPE_CHECKING:
         UnsafeArchive,
         Unsupported,
     )
-    from registry_core.ops.build import ImageBuilder, IndexBuilder
+    from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+    from registry_core.ops.build.edit import ImageEditor
     from registry_core.ops.copy import copy
     from registry_core.ops.document import Manifest
-    from registry_core.ops.edit import ImageEditor
-    from registry_core.ops.extract import Extracted
+    from registry_core.ops.extract.unpack import Extracted
     from registry_core.ops.image import Image, Index, Layer
-    from registry_core.ops.members import ExtractLimits, FileEntry, FileKind
     from registry_core.ops.read import open_blob, push_blob, save_blob
+    from registry_core.ops.tar.members import ExtractLimits, FileEntry, FileKind
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
     from registry_core.ports.catalog import Catalog
@@ -212,20 +212,20 @@ _HOMES = {
         "UnsafeArchive",
         "Unsupported",
     ),
-    "registry_core.ops.build": (
+    "registry_core.ops.build.builders": (
         "ImageBuilder",
         "IndexBuilder",
     ),
     "registry_core.ops.copy": ("copy",),
     "registry_core.ops.document": ("Manifest",),
-    "registry_core.ops.edit": ("ImageEditor",),
-    "registry_core.ops.extract": ("Extracted",),
+    "registry_core.ops.build.edit": ("ImageEditor",),
+    "registry_core.ops.extract.unpack": ("Extracted",),
     "registry_core.ops.image": (
         "Image",
         "Index",
         "Layer",
     ),
-    "registry_core.ops.members": (
+    "registry_core.ops.tar.members": (
         "ExtractLimits",
         "FileEntry",
         "FileKind",

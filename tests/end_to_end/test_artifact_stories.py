@@ -12,11 +12,11 @@ from registry_adapters import open_client
 from registry_core import RegistryClient
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ops.artifact_pull import pull_artifact
-from registry_core.ops.artifacts import ArtifactFile, push_artifact
+from registry_core.ops.artifacts.pull import pull_artifact
+from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
+from registry_core.ops.artifacts.referrers import walk_referrers
 from registry_core.ops.copy import copy
-from registry_core.ops.referrers import walk_referrers
-from registry_core.ops.validate import validate
+from registry_core.ops.upkeep.validate import validate
 
 MODEL = "application/vnd.example.model"
 SBOM = "application/vnd.example.sbom"

@@ -38,7 +38,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.errors import DigestMismatch, InvalidDocument, Unsupported
-from registry_core.ops.members import FileKind
+from registry_core.ops.tar.members import FileKind
 from registry_core.testing.content import put_blob
 
 ROOT = os.geteuid() == 0

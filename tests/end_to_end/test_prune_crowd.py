@@ -10,7 +10,7 @@ from pathlib import Path
 import registry_core
 from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ops.validate import validate
+from registry_core.ops.upkeep.validate import validate
 from registry_core.testing.content import push_image
 
 NAME = RepositoryName("org/app")
@@ -24,7 +24,7 @@ from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.content.source import OpenerSource
 from registry_core.errors import BlobNotFound, ImageNotFound
-from registry_core.ops.staged import staged_repository
+from registry_core.ops.build.staged import staged_repository
 from registry_core.testing.content import push_image
 
 root, me, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])

@@ -23,8 +23,8 @@ from registry_core.ops.select import is_image, select
 from registry_core.ports.repository import Repository
 
 if TYPE_CHECKING:
-    from registry_core.ops.extract import Extracted
-    from registry_core.ops.members import ExtractLimits, FileEntry
+    from registry_core.ops.extract.unpack import Extracted
+    from registry_core.ops.tar.members import ExtractLimits, FileEntry
 
 __all__ = ["Image", "Index", "Layer"]
 
@@ -114,7 +114,7 @@ class Image(Identified):
             IntegrityError: Raised by the reader: a layer is corrupt, cut off, or not what the image says.
             TooLarge: Raised by the reader: a limit was reached.
         """
-        from registry_core.ops.extract import flat_tar
+        from registry_core.ops.extract.unpack import flat_tar
 
         return flat_tar(self._known_layers("extract"), _limits(limits), reference=self.reference)
 
@@ -152,8 +152,8 @@ class Image(Identified):
             Unsupported: A layer is of a type that nobody knows, or this system has no means to do it safely.
             OSError: The system refuses to make something.
         """
-        from registry_core.ops.extract import extract_to
-        from registry_core.ops.sinks import Keep
+        from registry_core.ops.extract.sinks import Keep
+        from registry_core.ops.extract.unpack import extract_to
 
         keep = Keep(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
         layers = self._known_layers("extract_to")
@@ -175,7 +175,7 @@ class Image(Identified):
             IntegrityError: A layer is corrupt, cut off, or not what the image says.
             Unsupported: A layer is of a type that nobody knows.
         """
-        from registry_core.ops.lookup import open_file
+        from registry_core.ops.extract.lookup import open_file
 
         layers = self._known_layers("open_file")
         with during("open_file", self.reference):
@@ -194,7 +194,7 @@ class Image(Identified):
             IntegrityError: A layer is corrupt, cut off, or not what the image says.
             Unsupported: A layer is of a type that nobody knows.
         """
-        from registry_core.ops.lookup import list_files
+        from registry_core.ops.extract.lookup import list_files
 
         return list_files(self._known_layers("list_files"), _limits(limits), reference=self.reference)
 
@@ -211,7 +211,7 @@ class Image(Identified):
 
 
 def _limits(limits: ExtractLimits | None) -> ExtractLimits:
-    from registry_core.ops.members import ExtractLimits
+    from registry_core.ops.tar.members import ExtractLimits
 
     return ExtractLimits() if limits is None else limits
 

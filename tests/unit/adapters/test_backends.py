@@ -23,7 +23,7 @@ from registry_core.content.source import BytesSource
 from registry_core.domain.access import Basic, Credential, RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, Forbidden, InvalidName, Unauthorized
-from registry_core.ops.build import ImageBuilder
+from registry_core.ops.build.builders import ImageBuilder
 from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Event, Observer
 

@@ -17,7 +17,7 @@ from registry_adapters.wsgi import BasicGuard, Guard, RegistryServer, TokenGuard
 from registry_core.domain.access import Anonymous, Basic, Challenge
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TransportError, Unauthorized
-from registry_core.ops.build import ImageBuilder
+from registry_core.ops.build.builders import ImageBuilder
 
 USER = Basic("user", "hunter2")
 

@@ -12,8 +12,8 @@ from registry_core.content.source import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, Cancelled, DigestMismatch, InvalidDigest, SizeMismatch, Unsupported
+from registry_core.ops.build.staged import StagedBlobs, StagedManifests
 from registry_core.ops.read import open_blob, push_blob, save_blob
-from registry_core.ops.staged import StagedBlobs, StagedManifests
 from registry_core.ports.repository import Repository
 from registry_core.scope import CancelScope
 

@@ -13,8 +13,8 @@ from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch, TooLarge
 from registry_core.ops import graph
+from registry_core.ops.build.staged import StagedManifests
 from registry_core.ops.graph import child, fetch, walk
-from registry_core.ops.staged import StagedManifests
 from registry_core.ports.repository import Repository
 
 if TYPE_CHECKING:

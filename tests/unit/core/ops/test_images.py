@@ -23,8 +23,8 @@ from registry_core.errors import (
     TooLarge,
     Unsupported,
 )
+from registry_core.ops.build.staged import StagedBlobs
 from registry_core.ops.image import Image, Index
-from registry_core.ops.staged import StagedBlobs
 from registry_core.ports.repository import Repository
 
 if TYPE_CHECKING:

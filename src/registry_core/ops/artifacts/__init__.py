@@ -1,0 +1,1 @@
+"""Files as OCI artifacts, and what refers to a manifest."""

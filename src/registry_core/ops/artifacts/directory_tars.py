@@ -1,0 +1,153 @@
+"""Directories as single files: packed to a deterministic tar, and unpacked again without trust.
+
+The members' names begin with the directory's title, as the tools of the ORAS project write and expect them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+from registry_core.content.codecs import decoded
+from registry_core.content.source import PIECE, ByteReader
+from registry_core.content.verify import VerifyingReader
+from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import OCI_LAYER_GZIP
+from registry_core.domain.titles import stays_inside
+from registry_core.errors import InvalidValue, SizeMismatch, UnsafeArchive
+from registry_core.ops.build.layer_writer import Entry, directory_entries
+from registry_core.ops.build.new_layer import LayerStream, NewLayer
+from registry_core.ops.extract.sinks import DirectorySink, Keep
+from registry_core.ops.tar.header import padding
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
+from registry_core.ops.tar.reader import TarReader
+from registry_core.ops.tar.writer import END, header_of
+from registry_core.scope import checkpoint
+
+__all__ = ["pack", "unpack"]
+
+_KINDS: Final = {b"0": FileKind.FILE, b"2": FileKind.SYMLINK, b"5": FileKind.DIRECTORY}
+_UNPACKED: Final = (FileKind.FILE, FileKind.DIRECTORY, FileKind.SYMLINK, FileKind.HARDLINK)
+
+
+def pack(directory: str | os.PathLike[str], title: str) -> NewLayer:
+    """A directory as a gzip-compressed tar: the same files give the same tar on any machine.
+
+    Args:
+        directory: On disk; links in it are kept as they are.
+        title: Clean; the members' names begin with it.
+
+    Raises:
+        InvalidName: A file's name is not UTF-8.
+        InvalidValue: Something is neither a file, a directory nor a symbolic link, or a link leaves the directory.
+        SizeMismatch: A file changed while it was read.
+        OSError: Something cannot be read.
+    """
+    stream = LayerStream()
+    stream.write(header_of(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
+    entries = directory_entries(directory)
+    for name, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
+        checkpoint()
+        _add(stream, f"{title}/{name}", name, entry)
+    stream.write(END)
+    return stream.finish()
+
+
+def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: Digest | None, reference: str) -> None:
+    """Make what such a tar holds in an open, empty directory; on failure, it is empty again.
+
+    Devices are refused, and so are symbolic links that leave the directory: whoever uses the files follows them.
+
+    Args:
+        stored: The compressed tar, verifying; it is read to its end.
+        size: Of the compressed tar.
+        root: A descriptor of the directory.
+        title: Clean; what the members' names may begin with.
+        tar_digest: Of the uncompressed tar, where that is known.
+        reference: What is read, for errors.
+
+    Raises:
+        UnsafeArchive: It tries to reach outside, contradicts itself, or has something else than files and links.
+        IntegrityError: It is corrupt, cut off, or not what its digests say.
+        TooLarge: It becomes larger than any honest one.
+    """
+    limits = ExtractLimits()
+    budget = Budget(limits, reference=reference)
+    budget.begin(size)
+    tar = decoded(stored, OCI_LAYER_GZIP, reference=reference)
+    if tar_digest is not None:
+        tar = VerifyingReader(tar, tar_digest, None, reference=reference)
+    reader = TarReader(tar, budget, reference=reference)
+    names = _Names(title.encode())
+    with contextlib.closing(DirectorySink(root, Keep())) as sink:
+        try:
+            own: Member | None = None
+            for member in reader.members():
+                placed = names.below(member)
+                if placed.path:
+                    budget.hold(placed.path)
+                    sink.add(placed, reader.pieces())
+                else:
+                    own = placed
+            while tar.read(PIECE):
+                checkpoint()
+            sink.finish(own or Member(b"", FileKind.DIRECTORY, 0o755))
+        except BaseException:
+            sink.clear()
+            raise
+
+
+class _Names:
+    """Where members belong: the first one tells what all names begin with."""
+
+    def __init__(self, title: bytes) -> None:
+        self._title = title
+        self._prefix: bytes | None = None
+
+    def below(self, member: Member) -> Member:
+        if member.kind not in _UNPACKED:
+            raise UnsafeArchive(f"a {member.kind.value} where files belong: {shown(member.path)}")
+        path = self._stripped(member.path)
+        if not path and member.kind is not FileKind.DIRECTORY:
+            raise UnsafeArchive(f"something else than a directory for the whole: {shown(member.path)}")
+        link = member.link
+        if member.kind is FileKind.SYMLINK and not stays_inside(path, link):
+            raise UnsafeArchive(f"a link that leaves the directory: {shown(member.path)}")
+        if member.kind is FileKind.HARDLINK:
+            link = self._stripped(link)
+        return Member(path, member.kind, member.mode, 0, 0, member.mtime, member.size, link, spans=member.spans)
+
+    def _stripped(self, path: bytes) -> bytes:
+        if self._prefix is None:
+            last = self._title.rpartition(b"/")[2]
+            self._prefix = next((each for each in (self._title, last) if _is_below(path, each)), b"")
+        if not self._prefix:
+            return path
+        if not _is_below(path, self._prefix):
+            raise UnsafeArchive(f"a member beside the directory: {shown(path)}")
+        return path[len(self._prefix) + 1 :]
+
+
+def _is_below(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder + b"/")
+
+
+def _add(stream: LayerStream, path: str, name: str, entry: Entry) -> None:
+    kind, link = _KINDS[entry.kind], entry.link.encode()
+    if kind is FileKind.SYMLINK and not stays_inside(name.encode(), link):
+        raise InvalidValue(f"a link that leaves the directory: {name!r:.200}")
+    stream.write(header_of(Member(path.encode(), kind, entry.mode, size=entry.size, link=link)))
+    if entry.content is None:
+        return
+    count = 0
+    with entry.content.open() as reader:
+        while data := reader.read(PIECE):
+            checkpoint()
+            count += len(data)
+            if count > entry.size:
+                break
+            stream.write(data)
+    if count != entry.size:
+        raise SizeMismatch(f"{name!r:.200} changed while it was read", expected=entry.size, actual=count)
+    stream.write(bytes(padding(entry.size)))

@@ -1,0 +1,179 @@
+"""Artifacts back on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from registry_core.content.source import PIECE, ByteReader, BytesSource, OpenerSource
+from registry_core.domain.annotations import TITLE
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import EMPTY_JSON
+from registry_core.domain.names import Tag
+from registry_core.domain.reference import locator
+from registry_core.domain.titles import clean_title, distinct_titles
+from registry_core.errors import (
+    InvalidDigest,
+    InvalidDocument,
+    InvalidName,
+    InvalidValue,
+    NotFound,
+    UnsafeArchive,
+    during,
+)
+from registry_core.ops.artifacts.directory_tars import unpack as unpack_tar
+from registry_core.ops.artifacts.placements import Placements
+from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
+from registry_core.ops.graph import fetch
+from registry_core.ops.progress import ProgressSource
+from registry_core.ops.read import verified
+from registry_core.ops.workers import Workers
+from registry_core.ports.observer import Observer
+from registry_core.ports.repository import Repository
+from registry_core.scope import CancelScope, checkpoint
+
+__all__ = ["pull_artifact"]
+
+_OPERATION: Final = "pull_artifact"
+
+
+class _Part(msgspec.Struct, frozen=True):
+    number: int
+    title: str
+    descriptor: Descriptor
+
+    @property
+    def is_packed(self) -> bool:
+        return self.descriptor.annotations.get(UNPACK) == "true"
+
+
+def pull_artifact(
+    repository: Repository,
+    reference: Tag | Digest | str,
+    directory: str | os.PathLike[str],
+    *,
+    unpack: bool = False,
+    overwrite: bool = False,
+    select: Callable[[Descriptor], bool] = lambda _: True,
+    observer: Observer | None = None,
+    jobs: int = 4,
+) -> list[Path]:
+    """Write an artifact's files to a directory by their titles: all of them, complete and verified, or none.
+
+    Titles are somebody else's words: those that lead out of the directory, or mean the same file on some system, are
+    refused before anything is fetched. No link below the directory is followed. What has no title is left out.
+
+    Args:
+        repository: Where the artifact is.
+        reference: A tag or digest.
+        directory: Made if it does not exist; its own parent must exist.
+        unpack: Whether packed directories become directories again; they stay single files otherwise.
+        overwrite: Whether files that exist are replaced. Directories never are.
+        select: Which files are wanted, by their descriptors.
+        observer: Told how far each has come.
+        jobs: How many are fetched at a time.
+
+    Returns:
+        The paths of what was written, in the artifact's order.
+
+    Raises:
+        ImageNotFound: There is no such manifest.
+        NotAnImage: It is an index.
+        NotFound: Nothing in it has a title, or its content is missing.
+        UnsafeArchive: Titles or a packed directory reach outside, or contradict each other.
+        InvalidValue: Something is in the way, or the reference is malformed.
+        IntegrityError: Content is not what the manifest says.
+        Unsupported: The system has no means to do this safely.
+        OSError: The system refuses to write.
+    """
+    if not isinstance(jobs, int) or jobs < 1:
+        raise InvalidValue(f"a pull needs at least one job, not {jobs!r:.50}")
+    named = reference if isinstance(reference, Tag | Digest) else locator(reference)
+    with during(_OPERATION, repository.at(named)):
+        parts = _parts(fetch(repository, named), select)
+        with CancelScope() as scope, Workers(jobs, scope) as workers, Placements(directory, overwrite=overwrite) as to:
+            to.check(part.title for part in parts)
+            delivery = _Delivery(repository, to, observer, unpack=unpack)
+            # The largest first, so that none is left to be waited for alone.
+            workers.each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True))
+            checkpoint()
+            return to.place((part.number, part.title) for part in parts)
+
+
+def _parts(manifest: RawManifest, select: Callable[[Descriptor], bool]) -> list[_Part]:
+    layers = manifest.image.layers
+    titled = [
+        _Part(number, _title(layer, number), layer)
+        for number, layer in enumerate(layers)
+        if TITLE in layer.annotations and select(layer)
+    ]
+    distinct_titles([part.title for part in titled])
+    untitled = (layer for layer in layers if TITLE not in layer.annotations)
+    if not titled and any(layer.media_type != EMPTY_JSON for layer in untitled):
+        raise NotFound("nothing in it has a title to be written under")
+    return titled
+
+
+def _title(layer: Descriptor, number: int) -> str:
+    try:
+        return clean_title(layer.annotations[TITLE])
+    except InvalidName as error:
+        raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
+
+
+class _Delivery:
+    """Fetches parts to where they can be placed from."""
+
+    def __init__(self, repository: Repository, target: Placements, observer: Observer | None, *, unpack: bool) -> None:
+        self._repository = repository
+        self._target = target
+        self._observer = observer
+        self._unpack = unpack
+
+    def fetch(self, part: _Part) -> None:
+        reference = self._repository.at(part.descriptor.digest)
+        with during(_OPERATION, reference), self._open(part.descriptor) as stored:
+            if self._unpack and part.is_packed:
+                with self._target.folder(part.number) as folder:
+                    unpack_tar(
+                        stored,
+                        part.descriptor.size,
+                        folder,
+                        title=part.title,
+                        tar_digest=_tar_digest(part.descriptor),
+                        reference=reference,
+                    )
+                return
+            with self._target.file(part.number) as file:
+                while data := stored.read(PIECE):
+                    checkpoint()
+                    view = memoryview(data)
+                    while len(view):
+                        view = view[file.write(view) :]
+
+    def _open(self, part: Descriptor) -> ByteReader:
+        embedded = part.embedded()
+        if embedded is not None:
+            return BytesSource(embedded).open()
+        if self._observer is None:
+            return verified(self._repository, part.digest, part.size)
+        source = OpenerSource(lambda _: verified(self._repository, part.digest, part.size))
+        return ProgressSource(source, part.digest, part.size, self._observer).open()
+
+
+def _tar_digest(part: Descriptor) -> Digest | None:
+    text = part.annotations.get(TAR_DIGEST)
+    if text is None:
+        return None
+    try:
+        digest = Digest(text)
+    except InvalidDigest:
+        raise InvalidDocument(f"not a digest of a directory: {text!r:.200}") from None
+    digest.hasher()
+    return digest

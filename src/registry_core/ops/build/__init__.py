@@ -1,0 +1,1 @@
+"""New images from parts, and changed ones from old."""

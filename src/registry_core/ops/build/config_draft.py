@@ -1,0 +1,265 @@
+"""An image's configuration in the making: its decoded JSON, so that fields nobody knew survive (R-027)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.platform import Platform
+from registry_core.errors import InvalidDocument, InvalidValue
+from registry_core.ops.build.rebasing import rebased
+
+__all__ = ["EPOCH", "ConfigDraft", "merged", "ordered", "platform_entry"]
+
+EPOCH: Final = "1970-01-01T00:00:00Z"
+# What the other methods keep in step with the layers.
+_KEPT_IN_STEP: Final = frozenset({"rootfs", "history", "config", "created"})
+_PLATFORM: Final = ("architecture", "os", "variant", "os.version", "os.features")
+# What Docker has left there of the machine and the container that built the image.
+_OF_THE_MACHINE: Final = ("container", "container_config", "docker_version")
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """A step of the history that is new: its time is the image's, whatever that will be."""
+
+    told: str
+    empty: bool = False
+
+
+class ConfigDraft:
+    """A configuration that layers are added to and taken from.
+
+    Args:
+        mapping: What it begins with; copied.
+        layers: How many layers that has.
+        complete: Whether ``rootfs``, ``history`` and ``config`` are written even where nothing changed.
+
+    Raises:
+        InvalidDocument: It does not have a diff_id for each layer, or a history that is none.
+    """
+
+    def __init__(self, mapping: Mapping[str, Any], layers: int, *, complete: bool = False) -> None:
+        self._mapping = copy.deepcopy(dict(mapping))
+        rootfs = self._mapping.get("rootfs") or {}
+        history = self._mapping.get("history") or []
+        if not isinstance(rootfs, dict) or not isinstance(history, list):
+            raise InvalidDocument("not an image configuration: rootfs and history are something else")
+        self.diff_ids: list[str] = list(rootfs.get("diff_ids") or [])
+        if len(self.diff_ids) != layers:
+            raise InvalidDocument("the image does not have a diff_id for each layer", path="$.rootfs.diff_ids")
+        if not all(isinstance(step, dict) for step in history):
+            raise InvalidDocument("not a list of steps", path="$.history")
+        self._steps: list[dict[str, Any] | _Step] = list(history)
+        self._before = (list(self.diff_ids), list(self._steps))
+        self._labels = tuple(self._dict("Labels"))
+        self._complete = complete
+        self.moment: str | None = None
+
+    @property
+    def mapping(self) -> dict[str, Any]:
+        """The configuration as it is so far, without what is new of ``rootfs`` and ``history``."""
+        return self._mapping
+
+    @property
+    def tells_of_each_layer(self) -> bool:
+        """Whether the history has one step for each layer; one that has not tells nothing by one step more."""
+        return len(self._positions()) == len(self.diff_ids)
+
+    @property
+    def platform(self) -> Platform | None:
+        """What it runs on; ``None`` where it does not say."""
+        mapping = self._mapping
+        if not (mapping.get("os") and mapping.get("architecture")):
+            return None
+        return wire.lift({key: mapping[key] for key in _PLATFORM if key in mapping}, Platform).normalised()
+
+    def append(self, diff_id: Digest, told: str) -> None:
+        """Take in a new layer on top of the others."""
+        if self.tells_of_each_layer:
+            self._steps.append(_Step(told))
+        self.diff_ids.append(str(diff_id))
+
+    def replace(self, position: int, diff_id: Digest, told: str = "") -> None:
+        """Put a new layer in the place of another; its step stays if nothing is told."""
+        if told and self.tells_of_each_layer:
+            self._steps[self._positions()[position]] = _Step(told)
+        self.diff_ids[position] = str(diff_id)
+
+    def remove(self, position: int) -> None:
+        """Take out a layer and its step."""
+        if self.tells_of_each_layer:
+            del self._steps[self._positions()[position]]
+        del self.diff_ids[position]
+
+    def squash(self, diff_id: Digest, told: str) -> None:
+        """Have one layer instead of all; the steps stay as ones without a layer."""
+        steps = [
+            _Step(step.told, empty=True) if isinstance(step, _Step) else step | {"empty_layer": True}
+            for step in self._steps
+        ]
+        self._steps = [*steps, _Step(told)]
+        self.diff_ids = [str(diff_id)]
+
+    def set(self, key: str, value: object) -> None:
+        """Set a field of ``config``; ``None`` and what is empty remove it.
+
+        Raises:
+            InvalidValue: It is not JSON.
+        """
+        config = self._container()
+        if value is None or value in ("", [], {}):
+            config.pop(key, None)
+        else:
+            config[key] = _json(key, value)
+
+    def set_top(self, key: str, value: object) -> None:
+        """Set a field of the configuration itself; ``None`` removes it.
+
+        Raises:
+            InvalidValue: It is one that other methods keep in step with the layers, or the value is not JSON.
+        """
+        if key in _KEPT_IN_STEP:
+            raise InvalidValue(f"not a field to set by hand: {key!r:.100}")
+        if value is None:
+            self._mapping.pop(key, None)
+        else:
+            self._mapping[key] = _json(key, value)
+
+    def label(self, key: str, value: str | None) -> None:
+        """Set a label, or remove it."""
+        labels = self._dict("Labels")
+        self.set("Labels", merged(labels, {key: value}))
+
+    def env(self, name: str, value: str | None) -> None:
+        """Set a variable, or remove it.
+
+        Raises:
+            InvalidValue: The name is empty or has a ``=``.
+        """
+        if not name or "=" in name:
+            raise InvalidValue(f"not a variable's name: {name!r:.200}")
+        variables = self._dict_config().get("Env") or []
+        new = [] if value is None else [f"{name}={value}"]
+        if [item for item in variables if item.partition("=")[0] == name] != new:
+            self.set("Env", [*(item for item in variables if item.partition("=")[0] != name), *new])
+
+    def set_platform(self, platform: Platform) -> None:
+        """Say what it runs on."""
+        if platform.normalised() != self.platform:
+            for key in _PLATFORM:
+                self._mapping.pop(key, None)
+            self._mapping |= platform_entry(platform)
+
+    def date(self, moment: str) -> None:
+        """Give every step the same time, and remove what is left of the machine that built the image."""
+        self.moment = moment
+        self._steps = [step if isinstance(step, _Step) else step | {"created": moment} for step in self._steps]
+        for key in _OF_THE_MACHINE:
+            self._mapping.pop(key, None)
+        if "Hostname" in self._dict_config():
+            self.set("Hostname", None)
+
+    def rebase(self, old: ConfigDraft, new: ConfigDraft) -> None:
+        """Stand on a new base instead of an old one, whose layers are the lowest.
+
+        The history is the new base's with our own steps behind it. Where one of the two does not tell of each layer,
+        nothing sound can be told, and the result has none.
+
+        Args:
+            old: The configuration of the base so far.
+            new: The configuration of the new one.
+        """
+        own: list[dict[str, Any] | _Step] | None = None
+        if self.tells_of_each_layer and new.tells_of_each_layer:
+            own = self._steps[self._above(old) :]
+        self._mapping = rebased(self._mapping, old.mapping, new.mapping)
+        self._steps = [] if own is None else [*new._steps, *own]
+        self.diff_ids = [*new.diff_ids, *self.diff_ids[len(old.diff_ids) :]]
+
+    def _above(self, old: ConfigDraft) -> int:
+        """Where our own steps begin: behind the old base's, or behind its highest layer if it tells another story."""
+        steps = old._steps
+        if old.tells_of_each_layer and self._steps[: len(steps)] == steps:
+            return len(steps)
+        return self._positions()[len(old.diff_ids) - 1] + 1 if old.diff_ids else 0
+
+    def document(self) -> dict[str, Any]:
+        """The JSON to write."""
+        document = copy.deepcopy(self._mapping)
+        config = document.get("config")
+        if isinstance(config, dict) and isinstance(config.get("Labels"), dict):
+            config["Labels"] = ordered(config["Labels"], first=self._labels)
+        elif self._complete and not isinstance(config, dict):
+            document["config"] = {}
+        made = self.moment or document.get("created") or EPOCH
+        diff_ids, steps = self._before
+        if self.moment is not None:
+            document["created"] = self.moment
+        if self._complete or self.diff_ids != diff_ids:
+            document["rootfs"] = dict(document.get("rootfs") or {}) | {"type": "layers", "diff_ids": self.diff_ids}
+        if self._complete or self._steps != steps:
+            document["history"] = [_written(step, made) for step in self._steps]
+        return document
+
+    def _positions(self) -> list[int]:
+        return [
+            position
+            for position, step in enumerate(self._steps)
+            if not (step.empty if isinstance(step, _Step) else step.get("empty_layer"))
+        ]
+
+    def _container(self) -> dict[str, Any]:
+        if not isinstance(self._mapping.get("config"), dict):
+            self._mapping["config"] = {}
+        config: dict[str, Any] = self._mapping["config"]
+        return config
+
+    def _dict_config(self) -> Mapping[str, Any]:
+        config = self._mapping.get("config")
+        return config if isinstance(config, dict) else {}
+
+    def _dict(self, key: str) -> dict[str, Any]:
+        value = self._dict_config().get(key)
+        return value if isinstance(value, dict) else {}
+
+
+def _json(key: str, value: object) -> Any:
+    try:
+        return wire.parse(wire.encode(value))
+    except TypeError:
+        raise InvalidValue(f"not JSON for {key!r:.100}: {type(value).__name__}") from None
+
+
+def _written(step: dict[str, Any] | _Step, made: str) -> dict[str, Any]:
+    if isinstance(step, dict):
+        return step
+    return {"created": made, "created_by": step.told} | ({"empty_layer": True} if step.empty else {})
+
+
+def platform_entry(platform: Platform) -> dict[str, Any]:
+    """A platform as it stands in configurations and indexes."""
+    entry: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        entry["variant"] = platform.variant
+    if platform.os_version:
+        entry["os.version"] = platform.os_version
+    if platform.os_features:
+        entry["os.features"] = list(platform.os_features)
+    return entry
+
+
+def merged(texts: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
+    """Labels or annotations after some changes; ``None`` removes one."""
+    whole = {**texts, **changes}
+    return {key: value for key, value in whole.items() if value is not None or key not in changes}
+
+
+def ordered(texts: Mapping[str, Any], *, first: Iterable[str]) -> dict[str, Any]:
+    """The same texts, those that were there before in their old order, new ones behind them by their names."""
+    known = [key for key in first if key in texts]
+    return {key: texts[key] for key in [*known, *sorted(texts.keys() - set(known))]}

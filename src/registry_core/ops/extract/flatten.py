@@ -1,0 +1,365 @@
+"""Layers laid over each other, from the top down, each read once (R-130, R-134, R-150 to R-155).
+
+What upper layers have or hide is known before a lower one is read, so that only what wins is ever handed out, and no
+content is kept. What it takes is in the names alone.
+
+``gone`` and ``cleared`` remember the lowest layer that hid a path, or what is in it, from those below. A hard link's
+target is looked up in what lay below the link at the time, whatever became of it later: that is asked of the same two.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Final, Protocol
+
+import msgspec
+
+from registry_core.content.source import ByteReader
+from registry_core.domain.layer_paths import Mark, MarkKind, ancestors, mark_of, parent_of
+from registry_core.errors import UnsafeArchive
+from registry_core.ops.tar.members import Budget, FileKind, Member, shown
+from registry_core.ops.tar.reader import TarReader
+from registry_core.scope import checkpoint
+
+__all__ = ["Flattening", "Standing", "StoredLayer"]
+
+
+class StoredLayer(Protocol):
+    """A layer that can be read, more than once if need be."""
+
+    @property
+    def size(self) -> int:
+        """Its size as it is stored."""
+        ...
+
+    def open_uncompressed(self) -> ByteReader:
+        """Its tar; the read that reaches the end has verified it."""
+        ...
+
+
+class Standing(enum.Enum):
+    """What is known of a path from the layers that were read."""
+
+    UNKNOWN = "unknown"
+    GONE = "gone"
+    LEAF = "leaf"
+    DIRECTORY = "directory"
+    IMPLIED = "implied"
+
+
+# What a layer itself has at a path, in bits: a directory that it names or only implies, or something else; whether the
+# path is visible from the top; whether what this layer has in it is.
+_LEAF: Final = 1
+_NAMED: Final = 2
+_IMPLIED: Final = 4
+_THERE: Final = 8
+_OPEN: Final = 16
+
+
+class _Wish(msgspec.Struct):
+    """Hard links that wait for their target: their names, and the layer below which it must be."""
+
+    view: int
+    names: list[bytes]
+
+
+class Flattening:
+    """The members of what layers make together.
+
+    Directories come before or after what is in them: their attributes may stand in a lower layer than that. Each comes
+    at most once; one that no layer describes comes last. Links come behind what they are links to.
+
+    Args:
+        layers: Lowest first.
+        budget: What the limits leave.
+        reference: What is read, for errors.
+    """
+
+    def __init__(self, layers: Sequence[StoredLayer], budget: Budget, *, reference: str = "") -> None:
+        self._layers = layers
+        self._budget = budget
+        self._reference = reference
+        self._decided: dict[bytes, Standing] = {}
+        self._gone: dict[bytes, int] = {}
+        self._cleared: dict[bytes, int] = {}
+        self._wishes: dict[bytes, list[_Wish]] = {}
+        self._tar: TarReader | None = None
+        self.root: Member | None = None
+        self.source = b""
+
+    def members(self) -> Iterator[Member]:
+        """Everything, layer by layer from the top; a file's content must be read before the next is asked for.
+
+        The root's own attributes are in ``root`` afterwards, where a layer has them.
+
+        Raises:
+            UnsafeArchive: A layer contradicts itself, or tries to reach outside.
+            IntegrityError: A layer is corrupt or cut off, or not what the image says.
+            TooLarge: It is beyond a limit.
+            RegistryError: A layer cannot be read.
+        """
+        for number in reversed(range(len(self._layers))):
+            yield from self.layer(number)
+        yield from self.rest()
+
+    def layer(self, number: int) -> Iterator[Member]:
+        """What one layer adds; layers are asked for from the highest to the lowest."""
+        yield from _Pass(self, number).members()
+
+    def rest(self) -> Iterator[Member]:
+        """What no layer describes, once all were read: directories that are only implied.
+
+        Raises:
+            UnsafeArchive: A hard link's target is nowhere.
+        """
+        for target, wishes in self._wishes.items():
+            raise _dangling(wishes[0].names[0], target)
+        for path, standing in self._decided.items():
+            if standing is Standing.IMPLIED and path:
+                yield Member(path, FileKind.DIRECTORY, 0o755)
+
+    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+        """The content of the member that came last, each piece with its offset; holes are left out."""
+        return iter(()) if self._tar is None else self._tar.pieces()
+
+    def standing(self, path: bytes) -> Standing:
+        """What is known of a path: ``UNKNOWN`` where only lower layers can tell."""
+        decided = self._decided.get(path)
+        if decided is not None:
+            return decided
+        return Standing.UNKNOWN if self._visible(path, -1) else Standing.GONE
+
+    def _visible(self, path: bytes, view: int) -> bool:
+        """Whether nothing hides a path from those who look from a layer; from the very top for ``-1``."""
+        gone, cleared = self._gone, self._cleared
+        top = len(self._layers) if view < 0 else view
+        if gone.get(path, top) < top:
+            return False
+        return all(gone.get(above, top) >= top and cleared.get(above, top) >= top for above in ancestors(path))
+
+
+class _Pass:
+    """One layer's pass."""
+
+    def __init__(self, whole: Flattening, number: int) -> None:
+        self._whole = whole
+        self._number = number
+        self._layer = whole._layers[number]
+        self._budget = whole._budget
+        self._decided, self._gone, self._cleared = whole._decided, whole._gone, whole._cleared
+        # What upper layers wait for. What this one waits for is not to be found in itself.
+        self._wanted = whole._wishes
+        self._wishes: dict[bytes, list[_Wish]] = {}
+        self._here: dict[bytes, int] = {b"": _IMPLIED | _THERE | (0 if b"" in self._cleared else _OPEN)}
+        self._marks: list[Mark] = []
+        self._attributes: dict[bytes, Member] = {}
+        # Links to files, to anything else, and to what is in lower layers; and the files that came under another name,
+        # or not at all.
+        self._files: dict[bytes, bytes] = {}
+        self._others: dict[bytes, Member] = {}
+        self._distant: dict[bytes, bytes] = {}
+        self._homes: dict[bytes, bytes] = {}
+        self._missed: dict[bytes, list[bytes]] = {}
+
+    def members(self) -> Iterator[Member]:
+        whole = self._whole
+        self._budget.begin(self._layer.size)
+        with closing(self._layer.open_uncompressed()) as stream:
+            whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
+            try:
+                for member in tar.members():
+                    checkpoint()
+                    yield from self._member(member)
+            finally:
+                whole._tar = None
+        self._settle()
+        if self._missed:
+            yield from self._second_pass()
+
+    def _member(self, member: Member) -> Iterator[Member]:
+        path, kind = member.path, member.kind
+        if not path:
+            self._describe(path, member)
+            if self._whole.root is None:
+                self._whole.root = member
+            return
+        mark = mark_of(path, regular=kind is FileKind.FILE)
+        if mark is not None:
+            self._budget.hold(path)
+            if mark.kind is not MarkKind.PRIVATE:
+                self._marks.append(mark)
+            return
+        folder = self._enter(parent_of(path))
+        self._whole.source = path
+        if kind is FileKind.DIRECTORY:
+            if self._directory(member, folder):
+                yield member
+            return
+        visible = self._leaf(path, folder)
+        names = [path] if visible else []
+        for wish in self._wanted.pop(path, ()):
+            self._check_wish(path, wish)
+            names += wish.names
+        if kind is FileKind.HARDLINK:
+            yield from self._link(member, names)
+        elif kind is FileKind.FILE:
+            yield from self._file(member, names)
+        else:
+            self._others[path] = member
+            yield from (_renamed(member, name) for name in names)
+
+    def _enter(self, path: bytes) -> int:
+        """What this layer has at a directory, which it implies if it does not name it."""
+        found = self._here.get(path)
+        if found is not None:
+            if found & _LEAF:
+                raise UnsafeArchive(f"something below {shown(path)}, which is not a directory in the same layer")
+            return found
+        missing = [path]
+        for above in ancestors(path):
+            found = self._here.get(above)
+            if found is not None:
+                break
+            missing.append(above)
+        if found is None or found & _LEAF:
+            raise UnsafeArchive(f"something below a file or link of the same layer: {shown(path)}")
+        for folder in reversed(missing):
+            found = self._imply(folder, found)
+        return found
+
+    def _imply(self, path: bytes, above: int) -> int:
+        self._budget.hold(path)
+        self._refuse_wish(path)
+        there = bool(above & _OPEN) and path not in self._gone
+        state = _IMPLIED
+        if there:
+            state |= _THERE
+            self._decided.setdefault(path, Standing.IMPLIED)
+            if path not in self._cleared:
+                state |= _OPEN
+        self._here[path] = state
+        return state
+
+    def _directory(self, member: Member, above: int) -> bool:
+        """Take in a directory that the layer names: whether its attributes are those of the result."""
+        path = member.path
+        known = self._here.get(path)
+        if known is None:
+            known = self._imply(path, above)
+        elif known & _LEAF:
+            raise UnsafeArchive(f"both a directory and something else in one layer: {shown(path)}")
+        elif known & _NAMED:
+            self._describe(path, member)
+            return False
+        self._describe(path, member)
+        self._here[path] = known & ~_IMPLIED | _NAMED
+        if known & _THERE and self._decided[path] is Standing.IMPLIED:
+            self._decided[path] = Standing.DIRECTORY
+            return True
+        return False
+
+    def _describe(self, path: bytes, member: Member) -> None:
+        """Refuse a directory that comes twice and is not the same: one of them has been handed out already."""
+        if self._attributes.setdefault(path, member) != member:
+            raise UnsafeArchive(f"a directory that comes twice in one layer and differs: {shown(path)}")
+
+    def _leaf(self, path: bytes, above: int) -> bool:
+        """Take in anything else: whether it is part of the result under its own name."""
+        if path in self._here:
+            raise UnsafeArchive(f"a path that comes twice in one layer: {shown(path)}")
+        self._budget.hold(path)
+        self._here[path] = _LEAF
+        if not above & _OPEN or path in self._gone or path in self._decided:
+            return False
+        self._here[path] = _LEAF | _THERE
+        self._decided[path] = Standing.LEAF
+        return True
+
+    def _file(self, member: Member, names: list[bytes]) -> Iterator[Member]:
+        if not names:
+            return
+        home = names[0]
+        self._homes[member.path] = home
+        yield _renamed(member, home)
+        yield from (_another(member, name, home) for name in names[1:])
+
+    def _link(self, member: Member, names: list[bytes]) -> Iterator[Member]:
+        path, target = member.path, member.link
+        if not target or target == path:
+            raise UnsafeArchive(f"a hard link to itself or to the root: {shown(path)}")
+        if mark_of(target, regular=True) is not None:
+            raise UnsafeArchive(f"a hard link to a whiteout: {shown(path)}")
+        known = self._here.get(target, 0)
+        if not known or (known & _LEAF and target in self._distant):
+            # Not in this layer, or not yet: what lower ones have there.
+            distant = self._distant.get(target, target)
+            self._distant[path] = distant
+            if names:
+                self._wishes.setdefault(distant, []).append(_Wish(self._number, names))
+        elif not known & _LEAF:
+            raise UnsafeArchive(f"a hard link to a directory: {shown(path)}")
+        elif target in self._others:
+            # Only files can safely be linked to; another symbolic link or device is as good.
+            other = self._others[path] = self._others[target]
+            yield from (_renamed(other, name) for name in names)
+        else:
+            first = self._files[path] = self._files.get(target, target)
+            home = self._homes.get(first)
+            if home is not None:
+                yield from (_another(member, name, home) for name in names)
+            elif names:
+                self._missed.setdefault(first, []).extend(names)
+
+    def _check_wish(self, target: bytes, wish: _Wish) -> None:
+        if not self._whole._visible(target, wish.view):
+            raise _dangling(wish.names[0], target)
+
+    def _refuse_wish(self, path: bytes) -> None:
+        for wish in self._wanted.get(path, ()):
+            raise _dangling(wish.names[0], path)
+
+    def _settle(self) -> None:
+        """Let what this layer has hide what lower ones have, wherever in the layer it stood (R-153, R-154)."""
+        number = self._number
+        for path, state in self._here.items():
+            if state & _LEAF:
+                self._gone[path] = number
+        for mark in self._marks:
+            if mark.kind is MarkKind.WHITEOUT:
+                self._gone[mark.path] = number
+            else:
+                self._cleared[mark.path] = number
+        for target, wishes in self._wishes.items():
+            self._wanted.setdefault(target, []).extend(wishes)
+
+    def _second_pass(self) -> Iterator[Member]:
+        """Files that upper layers hide, but to which a later member was a link: only then is a layer read again."""
+        whole = self._whole
+        self._budget.begin(self._layer.size)
+        with closing(self._layer.open_uncompressed()) as stream:
+            whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
+            try:
+                for member in tar.members():
+                    checkpoint()
+                    names = self._missed.get(member.path)
+                    if names:
+                        whole.source = member.path
+                        yield from self._file(member, names)
+            finally:
+                whole._tar = None
+
+
+def _renamed(member: Member, name: bytes) -> Member:
+    return member if member.path == name else msgspec.structs.replace(member, path=name)
+
+
+def _another(member: Member, name: bytes, home: bytes) -> Member:
+    return msgspec.structs.replace(
+        member, path=name, kind=FileKind.HARDLINK, link=home, size=0, spans=None, xattrs=(), device=(0, 0)
+    )
+
+
+def _dangling(name: bytes, target: bytes) -> UnsafeArchive:
+    return UnsafeArchive(f"a hard link to a file that is not there: {shown(name)} to {shown(target)}")

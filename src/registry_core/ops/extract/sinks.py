@@ -1,0 +1,240 @@
+"""Where a flattened image goes on disk: below one open directory, and nowhere else (R-131 to R-139).
+
+Whatever is made is made anew: nothing that exists is opened, changed or followed. Directories get their attributes
+last, so that what is in them can still be made, and their times stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from registry_core.errors import UnsafeArchive
+from registry_core.ops.extract.directory_handles import DirectoryHandles
+from registry_core.ops.tar.members import FileKind, Member, shown
+from registry_core.scope import checkpoint
+
+__all__ = ["DirectorySink", "Keep"]
+
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_ONLY_NAME: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_ID: Final = (1 << 32) - 1
+# Seconds that every system's clock calls can take; file systems narrow them further by themselves.
+_LATEST: Final = (1 << 33) * 10**9
+# What a name in an archive can do wrong by itself, whatever the file system.
+_NAMES: Final = {
+    errno.ENAMETOOLONG: "a name or link that is too long for the file system",
+    errno.EEXIST: "two names that are the same for the file system",
+    errno.EILSEQ: "a name that the file system cannot hold",
+    errno.ENOTDIR: "a directory that is something else on the file system",
+    errno.ELOOP: "a directory that is a symbolic link on the file system",
+    errno.EMLINK: "more links to one file than the file system can hold",
+}
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an image's files is kept beyond names, content, times and permissions (R-139).
+
+    Args:
+        owners: Owner and group, by number.
+        special_modes: The setuid and setgid bits.
+        devices: Devices and fifos.
+        xattrs: Extended attributes.
+    """
+
+    owners: bool = False
+    special_modes: bool = False
+    devices: bool = False
+    xattrs: bool = False
+
+
+class DirectorySink:
+    """A directory that members are made in.
+
+    Args:
+        root: A descriptor of it. It must be empty, and nobody else's while this works.
+        keep: What is kept of the files.
+    """
+
+    def __init__(self, root: int, keep: Keep) -> None:
+        self._root = root
+        self._keep = keep
+        self._made: dict[bytes, Member | None] = {}
+        self._handles = DirectoryHandles(root, self._note)
+        self.count = 0
+        self.skipped: list[bytes] = []
+
+    def add(self, member: Member, pieces: Iterable[tuple[int, memoryview]] = ()) -> None:
+        """Make one member.
+
+        Args:
+            member: What to make.
+            pieces: A file's content, each with its offset.
+
+        Raises:
+            UnsafeArchive: The file system cannot hold its name, or takes it for another's.
+            OSError: The system refuses for reasons of its own.
+        """
+        with _blamed(member.path):
+            if member.kind is FileKind.DIRECTORY:
+                self._handles.at(member.path, make=True)
+                self._made[member.path] = member
+            else:
+                folder, _, name = member.path.rpartition(b"/")
+                handle = self._handles.at(folder, make=True)
+                if member.kind is FileKind.FILE:
+                    self._file(handle, name, member, pieces)
+                elif member.kind is FileKind.SYMLINK:
+                    os.symlink(member.link, name, dir_fd=handle)
+                    self._dress_link(handle, name, member)
+                elif member.kind is FileKind.HARDLINK:
+                    self._link(name, member)
+                elif self._keep.devices:
+                    self._special(handle, name, member)
+                else:
+                    self.skipped.append(member.path)
+                    return
+        self.count += 1
+
+    def finish(self, root: Member | None) -> None:
+        """Give the directories their attributes, deepest first.
+
+        Args:
+            root: What the image says about its root, where it does.
+
+        Raises:
+            UnsafeArchive: An owner is none.
+            OSError: The system refuses.
+        """
+        for path in self._deepest_first():
+            checkpoint()
+            member = self._made[path] or Member(path, FileKind.DIRECTORY, 0o755)
+            with _blamed(path):
+                self._dress(self._handles.at(path), member)
+        if root is not None:
+            with _blamed(b""):
+                self._dress(self._root, root)
+
+    def clear(self) -> None:
+        """Remove everything that was made, as far as the system lets that happen. Nothing is raised."""
+        for path in (*self._deepest_first(), b""):
+            with contextlib.suppress(OSError):
+                handle = self._handles.at(path)
+                for name in os.listdir(handle):
+                    with contextlib.suppress(OSError):
+                        _remove(name, handle)
+
+    def close(self) -> None:
+        """Let go of what is open; the root stays."""
+        self._handles.close()
+
+    def _note(self, path: bytes) -> None:
+        self._made[path] = None
+
+    def _deepest_first(self) -> list[bytes]:
+        return sorted(self._made, reverse=True)
+
+    def _file(self, handle: int, name: bytes, member: Member, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        file = os.open(name, _NEW_FILE, 0o600, dir_fd=handle)
+        try:
+            position = 0
+            for offset, piece in pieces:
+                if offset != position:
+                    os.lseek(file, offset, os.SEEK_SET)
+                position = offset + len(piece)
+                while len(piece):
+                    piece = piece[os.write(file, piece) :]
+            if position != member.size:
+                os.ftruncate(file, member.size)
+            self._dress(file, member)
+        finally:
+            os.close(file)
+
+    def _dress(self, file: int, member: Member) -> None:
+        """Set an open file's or directory's attributes; owners first, because changing them drops setuid."""
+        if self._keep.owners:
+            os.chown(file, *_owner(member))
+        if self._keep.xattrs:
+            for name, value in member.xattrs:
+                os.setxattr(file, name, value)
+        os.chmod(file, self._mode(member))
+        os.utime(file, ns=_times(member))
+
+    def _dress_link(self, handle: int, name: bytes, member: Member) -> None:
+        if self._keep.owners:
+            os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
+        if self._keep.xattrs:
+            for key, value in member.xattrs:
+                os.setxattr(_path_of(handle) + b"/" + name, key, value, follow_symlinks=False)
+        os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
+
+    def _link(self, name: bytes, member: Member) -> None:
+        folder, _, target = member.link.rpartition(b"/")
+        # Both directories are needed at once, and asking for one may close the other.
+        source = os.dup(self._handles.at(folder))
+        try:
+            if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
+                raise UnsafeArchive(f"a hard link to what is not a file: {shown(member.path)}")
+            handle = self._handles.at(member.path.rpartition(b"/")[0], make=True)
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=handle, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    def _special(self, handle: int, name: bytes, member: Member) -> None:
+        kind = {FileKind.CHARACTER_DEVICE: stat.S_IFCHR, FileKind.BLOCK_DEVICE: stat.S_IFBLK}.get(
+            member.kind, stat.S_IFIFO
+        )
+        os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=handle)
+        if self._keep.owners:
+            os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
+        # A handle on the name alone: a fifo or device is never opened itself.
+        only = os.open(name, _ONLY_NAME, dir_fd=handle)
+        try:
+            os.chmod(_path_of(only), self._mode(member))
+        finally:
+            os.close(only)
+        os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
+
+    def _mode(self, member: Member) -> int:
+        return member.mode & (0o7777 if self._keep.special_modes else 0o1777)
+
+
+def _owner(member: Member) -> tuple[int, int]:
+    # The highest number means "leave it as it is" to the system.
+    if max(member.uid, member.gid) >= _NO_ID:
+        raise UnsafeArchive(f"an owner that no system has: {member.uid}:{member.gid}")
+    return member.uid, member.gid
+
+
+def _times(member: Member) -> tuple[int, int]:
+    moment = max(-_LATEST, min(member.mtime, _LATEST))
+    return moment, moment
+
+
+def _path_of(handle: int) -> bytes:
+    return b"/proc/self/fd/%d" % handle
+
+
+def _remove(name: str, handle: int) -> None:
+    try:
+        os.unlink(name, dir_fd=handle)
+    except (IsADirectoryError, PermissionError):
+        os.rmdir(name, dir_fd=handle)
+
+
+@contextmanager
+def _blamed(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _NAMES.get(error.errno or 0)
+        if reason is None or isinstance(error, UnsafeArchive):
+            raise
+        raise UnsafeArchive(f"{reason}: {shown(path)}") from error

@@ -1,0 +1,1 @@
+"""The tar format of layers: strict to read, exact to write."""

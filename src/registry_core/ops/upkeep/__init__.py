@@ -1,0 +1,1 @@
+"""Checks that everything is what it says."""

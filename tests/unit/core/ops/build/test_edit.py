@@ -1,0 +1,323 @@
+"""Images that are changed: what was not touched stays to the byte, and where it is."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from registry_core.content.source import ByteReader
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
+from registry_core.errors import InvalidName, InvalidValue
+from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+from registry_core.ops.build.edit import ImageEditor
+from registry_core.ops.build.staged import staged_repository
+from registry_core.ops.copy import copy
+from registry_core.ops.image import Image
+from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.repository import Repository
+
+
+def base() -> Image:
+    return (
+        ImageBuilder(platform="linux/amd64")
+        .add_files({"bin/sh": b"#!/bin/sh\n"})
+        .add_files({"etc/name": b"base\n"})
+        .label("from", "base")
+        .env("PATH", "/bin")
+        .build()
+    )
+
+
+def tar_of(image: Image, position: int) -> dict[str, bytes]:
+    with image.layers()[position].open_uncompressed() as reader:
+        content = io.BytesIO(reader.read())
+    found = {}
+    with tarfile.open(fileobj=content) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            found[member.name] = file.read() if file else b""
+    return found
+
+
+class Untouchable(BlobStore):
+    """A store that says what it is asked to open."""
+
+    def __init__(self, inner: BlobStore) -> None:
+        self.opened: list[Digest] = []
+        self._inner = inner
+
+    def stat(self, digest: Digest) -> int:
+        return self._inner.stat(digest)
+
+    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        self.opened.append(digest)
+        return self._inner.open(digest, start=start)
+
+    def put(self, digest: Digest, size: int, source: Any) -> None:
+        self._inner.put(digest, size, source)
+
+    def delete(self, digest: Digest) -> None:
+        self._inner.delete(digest)
+
+
+def watched(image: Image) -> tuple[Image, Untouchable]:
+    blobs = Untouchable(image.repository.blobs)
+    repository = Repository(image.repository.name, blobs, image.repository.manifests)
+    return Image(repository, image.document), blobs
+
+
+def odd() -> Image:
+    """An image with fields that nobody knows, in an order and a spelling of its own."""
+    image = base()
+    repository = staged_repository()
+    copy(image.repository, repository, image.document)
+    with image.repository.blobs.open(image.manifest().config.digest) as reader:
+        config = wire.decode(reader.read()) | {"vendor": {"kept": [1, None]}, "moby.buildkit": "x"}
+    content = b" " + wire.encode(config)
+    digest = Digest.of(content)
+    with_source = _source(content)
+    repository.blobs.put(digest, len(content), with_source)
+    mapping = wire.decode(image.raw) | {"x-vendor": {"a": 1}}
+    mapping["config"] = mapping["config"] | {"digest": str(digest), "size": len(content), "x-note": "kept"}
+    document = RawManifest.of(b"\n" + wire.encode(mapping))
+    repository.manifests.put(document)
+    return Image(repository, document)
+
+
+def _source(content: bytes) -> Any:
+    from registry_core.content.source import BytesSource
+
+    return BytesSource(content)
+
+
+@pytest.fixture(params=[base, odd], ids=["plain", "odd"])
+def image(request: pytest.FixtureRequest) -> Image:
+    made: Image = request.param()
+    return made
+
+
+class TestNothing:
+    def test_without_a_change_it_is_the_same_image_and_nothing_is_read(self, image: Image) -> None:
+        """R-026."""
+        source, blobs = watched(image)
+
+        edited = ImageEditor(source).build()
+
+        assert edited.digest == image.digest
+        assert edited.raw == image.raw
+        assert not blobs.opened
+
+
+class TestConfiguration:
+    def test_labels_variables_and_fields_change_and_the_rest_stays(self) -> None:
+        """R-027."""
+        edited = (
+            ImageEditor(odd())
+            .label("new", "1")
+            .label("from", None)
+            .env("FOO", "bar")
+            .set_config("StopSignal", "SIGINT")
+        ).build()
+
+        mapping = wire.decode(edited.config().raw)
+        assert mapping["config"]["Labels"] == {"new": "1"}
+        assert mapping["config"]["Env"] == ["PATH=/bin", "FOO=bar"]
+        assert mapping["config"]["StopSignal"] == "SIGINT"
+        assert mapping["vendor"] == {"kept": [1, None]}
+        assert wire.decode(edited.raw)["x-vendor"] == {"a": 1}
+        assert wire.decode(edited.raw)["config"]["x-note"] == "kept"
+
+    def test_no_layer_is_read_for_it(self, image: Image) -> None:
+        source, blobs = watched(image)
+
+        edited = ImageEditor(source).label("a", "b").annotate("key", "value").build()
+
+        assert edited.digest != image.digest
+        assert set(blobs.opened) <= {image.manifest().config.digest}
+        assert [layer.digest for layer in edited.layers()] == [layer.digest for layer in image.layers()]
+
+    def test_what_contradicts_itself_is_refused(self) -> None:
+        with pytest.raises((InvalidValue, InvalidName)):
+            ImageEditor(base()).env("A=B", "c")
+        with pytest.raises(InvalidName):
+            ImageEditor(base()).platform("linux/")
+
+    def test_a_date_stands_in_the_configuration(self) -> None:
+        assert ImageEditor(base()).created("2026-01-02T03:04:05Z").build().config().created == "2026-01-02T03:04:05Z"
+
+    def test_changes_that_do_not_touch_each_other_commute(self) -> None:
+        one = ImageEditor(base()).label("a", "1").user("me").annotate("k", "v").build()
+        other = ImageEditor(base()).annotate("k", "v").user("me").label("a", "1").build()
+
+        assert one.digest == other.digest
+
+
+class TestLayers:
+    def test_one_is_added_on_top(self) -> None:
+        edited = ImageEditor(base()).add_files({"srv/new": b"new"}).build()
+
+        assert len(edited.layers()) == 3
+        assert tar_of(edited, 2)["srv/new"] == b"new"
+        assert len(edited.config().rootfs.diff_ids) == 3
+        assert [layer.diff_id() for layer in edited.layers()] == list(edited.config().rootfs.diff_ids)
+
+    def test_one_is_replaced_and_one_is_removed(self) -> None:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            member = tarfile.TarInfo("only")
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"abc"))
+
+        edited = (
+            ImageEditor(base())
+            .replace_layer(0, stream.getvalue(), media_type="application/vnd.oci.image.layer.v1.tar")
+            .remove_layer(1)
+            .build()
+        )
+
+        assert [tar_of(edited, 0)] == [{"only": b"abc"}]
+        assert edited.config().rootfs.diff_ids == (Digest.of(stream.getvalue()),)
+
+    @pytest.mark.parametrize("which", [2, -1, Digest.of(b"another")])
+    def test_a_layer_that_is_not_there_is_an_error(self, which: int | Digest) -> None:
+        with pytest.raises(InvalidValue):
+            ImageEditor(base()).remove_layer(which)
+
+    def test_other_compressions_keep_the_diff_ids(self) -> None:
+        image = base()
+
+        edited = ImageEditor(image).recompress("zstd").build()
+
+        assert {layer.media_type for layer in edited.layers()} == {OCI_LAYER_ZSTD}
+        assert edited.config().rootfs.diff_ids == image.config().rootfs.diff_ids
+        assert tar_of(edited, 1) == tar_of(image, 1)
+        assert {layer.media_type for layer in ImageEditor(edited).recompress("gzip").build().layers()} == {
+            OCI_LAYER_GZIP
+        }
+
+    def test_squashed_it_has_one_layer_with_all_files(self) -> None:
+        image = ImageEditor(base()).add_files({"etc/name": b"upper\n", "etc/.wh.nothing": b""}).build()
+
+        edited = ImageEditor(image).squash().build()
+
+        (layer,) = edited.layers()
+        files = {name: content for name, content in tar_of(edited, 0).items() if content}
+        assert files == {"bin/sh": b"#!/bin/sh\n", "etc/name": b"upper\n"}
+        assert edited.config().rootfs.diff_ids == (layer.diff_id(),)
+
+    def test_squashing_gives_the_same_for_the_same_files_however_spread(self) -> None:
+        one = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"}).add_files({"b": b"2"}).build()
+        other = ImageBuilder(platform="linux/amd64").add_files({"b": b"2", "a": b"1"}).build()
+
+        squashed = [ImageEditor(image).squash().build().layers()[0].digest for image in (one, other)]
+
+        assert squashed[0] == squashed[1]
+
+
+class TestCanonical:
+    def _built(self, times: Iterator[int]) -> Image:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name in ("b", "a"):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime, member.uname = 1, next(times), "somebody"
+                archive.addfile(member, io.BytesIO(name.encode()))
+        builder = ImageBuilder(platform="linux/amd64")
+        return builder.add_layer(stream.getvalue(), media_type="application/vnd.oci.image.layer.v1.tar").build()
+
+    def test_what_differs_in_times_only_becomes_the_same(self) -> None:
+        one, other = self._built(iter((1, 2))), self._built(iter((30, 40)))
+        assert one.digest != other.digest
+
+        canonical = [ImageEditor(image).canonicalise(0, owner=(0, 0)).build() for image in (one, other)]
+
+        assert canonical[0].digest == canonical[1].digest
+        assert list(tar_of(canonical[0], 0)) == ["a", "b"]
+
+
+class TestRebase:
+    def test_the_lower_layers_change_and_ours_stay(self) -> None:
+        old = base()
+        image = ImageBuilder(platform="linux/amd64", base=old).add_files({"app": b"ours"}).label("app", "1").build()
+        new = ImageEditor(base()).add_files({"etc/new": b"x"}).label("from", "newer").env("PATH", "/usr/bin").build()
+
+        edited = ImageEditor(image).rebase(old, new).build()
+
+        assert [layer.digest for layer in edited.layers()][:-1] == [layer.digest for layer in new.layers()]
+        assert edited.layers()[-1].digest == image.layers()[-1].digest
+        assert edited.config().config.labels == {"from": "newer", "app": "1"}
+        assert edited.config().config.env == ("PATH=/usr/bin",)
+        assert [layer.diff_id() for layer in edited.layers()] == list(edited.config().rootfs.diff_ids)
+
+    def test_an_image_that_stands_on_something_else_is_refused(self) -> None:
+        stranger = ImageBuilder(platform="linux/amd64").add_files({"x": b"y"}).build()
+
+        with pytest.raises(InvalidValue, match="does not stand on"):
+            ImageEditor(base()).rebase(stranger, base())
+
+    def test_a_base_of_another_platform_is_refused(self) -> None:
+        other = ImageBuilder(platform="linux/arm64").add_files({"x": b"y"}).build()
+
+        with pytest.raises(InvalidValue, match="arm64"):
+            ImageEditor(base()).rebase(base(), other)
+
+
+class TestFamilies:
+    def test_there_and_back_again_is_the_same_content(self) -> None:
+        image = base()
+
+        docker = ImageEditor(image).to_docker().build()
+        back = ImageEditor(docker).to_oci().build()
+
+        assert docker.media_type == DOCKER_MANIFEST
+        assert "docker" in docker.layers()[0].media_type
+        assert back.media_type == OCI_MANIFEST
+        assert [layer.digest for layer in back.layers()] == [layer.digest for layer in image.layers()]
+        assert back.digest == image.digest
+
+    def test_an_edited_docker_image_stays_one(self) -> None:
+        docker = ImageEditor(base()).to_docker().build()
+
+        edited = ImageEditor(docker).add_files({"new": b"1"}).build()
+
+        assert edited.media_type == DOCKER_MANIFEST
+        assert {layer.media_type for layer in edited.layers()} == {docker.layers()[0].media_type}
+
+    def test_what_docker_has_no_place_for_is_refused(self) -> None:
+        with pytest.raises(InvalidValue):
+            ImageEditor(base()).annotate("key", "value").to_docker().build()
+
+
+class TestPushing:
+    def test_layers_that_the_target_has_are_neither_read_nor_sent(self) -> None:
+        image = base()
+        target = staged_repository()
+        copy(image.repository, target, image.document)
+        source, blobs = watched(image)
+        edited = ImageEditor(source).add_files({"new": b"1"}).build()
+        blobs.opened.clear()
+
+        copy(edited.repository, target, edited.document)
+
+        assert not blobs.opened
+        assert target.manifests.resolve(edited.digest).digest == edited.digest
+
+
+class TestIndexes:
+    def test_one_platform_is_replaced_and_the_others_keep_their_entries(self) -> None:
+        arm = ImageBuilder(platform="linux/arm64").add_files({"a": b"arm"}).build()
+        index = IndexBuilder().add(base()).add(arm).annotate("key", "value").build()
+        fresh = ImageEditor(arm).label("new", "1").build()
+
+        edited = IndexBuilder(index).replace(fresh).build()
+
+        assert [entry.digest for entry in edited.manifests] == [base().digest, fresh.digest]
+        assert edited.annotations == {"key": "value"}
+        assert IndexBuilder(index).build().digest == index.digest

@@ -1,0 +1,496 @@
+"""Tars, read strictly."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tracemalloc
+
+import pytest
+
+from registry_core.content.source import ByteReader, BytesSource, StreamReader
+from registry_core.errors import Cancelled, IntegrityError, TooLarge, UnsafeArchive
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
+from registry_core.ops.tar.reader import TarReader
+from registry_core.scope import CancelScope
+from registry_core.testing.layers import TarLayer, member, records, tar
+
+
+def read(stream: bytes | ByteReader, limits: ExtractLimits | None = None) -> list[tuple[Member, bytes]]:
+    """Every member with its content, holes as zeros."""
+    reader = BytesSource(stream).open() if isinstance(stream, bytes) else stream
+    archive = TarReader(reader, Budget(limits or ExtractLimits()), reference="the layer")
+    found = []
+    for each in archive.members():
+        content = bytearray(each.size)
+        for offset, piece in archive.pieces():
+            content[offset : offset + len(piece)] = piece
+        found.append((each, bytes(content)))
+    return found
+
+
+def only(*parts: bytes) -> Member:
+    [(found, _)] = read(tar(*parts).content)
+    return found
+
+
+def made(format_: int, *infos: tarfile.TarInfo) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=format_, encoding="utf-8") as archive:
+        for info in infos:
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    return stream.getvalue()
+
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+class TestFormats:
+    def test_names_and_attributes_come_out(self, format_: int) -> None:
+        info = tarfile.TarInfo("etc/motd")
+        info.size, info.mode, info.uid, info.gid, info.mtime = 700, 0o4751, 12, 34, 1234567890
+
+        [(found, content)] = read(made(format_, info))
+
+        assert found == Member(b"etc/motd", FileKind.FILE, 0o4751, 12, 34, 1234567890 * 10**9, 700)
+        assert content == bytes(700)
+
+    def test_long_names_come_out(self, format_: int) -> None:
+        """R-136."""
+        name = "/".join(["directory"] * 20)
+        info = tarfile.TarInfo(name)
+
+        [(found, _)] = read(made(format_, info))
+
+        assert found.path == name.encode()
+
+    @pytest.mark.parametrize(
+        ("type_", "kind"),
+        [
+            (tarfile.DIRTYPE, FileKind.DIRECTORY),
+            (tarfile.SYMTYPE, FileKind.SYMLINK),
+            (tarfile.LNKTYPE, FileKind.HARDLINK),
+            (tarfile.FIFOTYPE, FileKind.FIFO),
+            (tarfile.CHRTYPE, FileKind.CHARACTER_DEVICE),
+            (tarfile.BLKTYPE, FileKind.BLOCK_DEVICE),
+            (tarfile.CONTTYPE, FileKind.FILE),
+        ],
+    )
+    def test_every_kind_is_known(self, format_: int, type_: bytes, kind: FileKind) -> None:
+        info = tarfile.TarInfo("x")
+        info.type, info.linkname, info.devmajor, info.devminor = type_, "y", 8, 1
+
+        [(found, _)] = read(made(format_, info))
+
+        assert found.kind is kind
+
+
+@pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_link_texts_come_out(format_: int) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.linkname = tarfile.SYMTYPE, "t" * 300
+
+    [(found, _)] = read(made(format_, info))
+
+    assert found.link == b"t" * 300
+
+
+def test_numbers_may_be_in_base_256() -> None:
+    info = tarfile.TarInfo("x")
+    info.uid, info.mtime = 5_000_000, -5
+
+    [(found, _)] = read(made(tarfile.GNU_FORMAT, info))
+
+    assert found.uid == 5_000_000
+    assert found.mtime == -5 * 10**9
+
+
+def test_attributes_in_extended_headers_win() -> None:
+    """R-135."""
+    found = only(
+        member(
+            "short",
+            b"12345",
+            size=0,
+            pax={
+                b"path": b"long/\xc3\xa4",
+                b"size": b"5",
+                b"mtime": b"-1.25",
+                b"uid": b"3000000000",
+                b"gid": b"7",
+                b"SCHILY.xattr.user.a": b"\0=\n",
+                b"comment": b"nothing",
+            },
+        )
+    )
+
+    assert found == Member(
+        b"long/\xc3\xa4", FileKind.FILE, 0o644, 3_000_000_000, 7, -1_250_000_000, 5, xattrs=((b"user.a", b"\0=\n"),)
+    )
+
+
+def test_a_size_in_an_extended_header_moves_the_next_member() -> None:
+    """R-135: what an extended header calls content is content, even if it looks like a header."""
+    inner = member("inner")
+    outer = member("outer", inner, size=0, pax={b"size": b"%d" % len(inner)})
+
+    assert [each.path for each, _ in read(tar(outer, member("next")).content)] == [b"outer", b"next"]
+
+
+def test_global_headers_set_no_paths() -> None:
+    """R-135."""
+    found = only(member("g", records({b"path": b"../evil", b"comment": b"x"}), kind="g"), member("mine"))
+
+    assert found.path == b"mine"
+
+
+@pytest.mark.parametrize("keyword", [b"size", b"GNU.sparse.major"])
+def test_global_headers_do_not_move_members(keyword: bytes) -> None:
+    """R-135."""
+    with pytest.raises(IntegrityError):
+        only(member("g", records({keyword: b"1"}), kind="g"), member("mine"))
+
+
+def test_the_prefix_of_posix_belongs_to_the_name() -> None:
+    """R-130: the whole name is judged."""
+    assert only(member("c", patch={345: b"a/b"})).path == b"a/b/c"
+
+    with pytest.raises(UnsafeArchive):
+        only(member("c", patch={345: b"../b"}))
+
+
+def test_a_file_of_old_whose_name_ends_with_a_slash_is_a_directory() -> None:
+    assert only(member("old/", kind="\0", patch={257: bytes(8)})).kind is FileKind.DIRECTORY
+
+
+def test_names_of_any_bytes_survive() -> None:
+    """R-136."""
+    names = [b"\xff\xfe", "é".encode(), "e\u0301".encode(), b"A", b"a", b"new\nline", b" ", b"-rf"]
+
+    found = read(tar(*(member(name) for name in names)).content)
+
+    assert [each.path for each, _ in found] == names
+
+
+@pytest.mark.parametrize("name", [b"../x", b"a/../../x", b"/../x"])
+@pytest.mark.parametrize("carrier", ["header", "pax", "gnu"])
+def test_names_that_leave_are_refused_wherever_they_stand(name: bytes, carrier: str) -> None:
+    """R-130: after every extension."""
+    parts = {
+        "header": [member(name)],
+        "pax": [member("x", pax={b"path": name})],
+        "gnu": [member("L", name + b"\0", kind="L"), member("x")],
+    }
+
+    with pytest.raises(UnsafeArchive):
+        read(tar(*parts[carrier]).content)
+
+
+MALFORMED = {
+    "wrong checksum": member("x", checksum=b"000000\0 "),
+    "no checksum": member("x", checksum=bytes(8)),
+    "octal with a nine": member("x", patch={100: b"0000649\0"}),
+    "octal with an underscore": member("x", patch={124: b"000000_0010\0"}),
+    "octal with a sign": member("x", patch={124: b"-0000000010\0"}),
+    "octal with a prefix": member("x", patch={124: b"0o000000010\0"}),
+    "negative size in base 256": member("x", patch={124: b"\xff" * 12}),
+    "huge size in base 256": member("x", patch={124: b"\x80" + b"\xff" * 11}),
+    "negative owner": member("x", patch={108: b"\xff" * 8}),
+    "garbage": b"garbage!" * 64,
+    "unknown type": member("x", kind="Q"),
+    "a directory with content": member("x", b"content", kind="5"),
+    "a symbolic link with content": member("x", b"content", kind="2", link="y"),
+    "pax without length": member("p", b"path=x\n", kind="x") + member("x"),
+    "pax with length zero": member("p", b"0 path=x\n", kind="x") + member("x"),
+    "pax with a length beyond the end": member("p", b"99 path=x\n", kind="x") + member("x"),
+    "pax with a length that is too short": member("p", b"5 path=x\n", kind="x") + member("x"),
+    "pax with a length that cuts itself": member("p", b"2 path=x\n", kind="x") + member("x"),
+    "pax with a signed length": member("p", b"+9 path=x\n", kind="x") + member("x"),
+    "pax with a length of a thousand digits": member("p", b"1" * 1000 + b" a=b\n", kind="x") + member("x"),
+    "pax without a newline": member("p", b"9 path=xy", kind="x") + member("x"),
+    "pax without a keyword": member("p", b"5 =x\n", kind="x") + member("x"),
+    "pax without an equals sign": member("p", b"7 path\n", kind="x") + member("x"),
+    "pax with a negative size": member("x", pax={b"size": b"-1"}),
+    "pax with a size in words": member("x", pax={b"size": b"many"}),
+    "pax with a size of 5000 digits": member("x", pax={b"size": b"9" * 5000}),
+    "pax with a time that is none": member("x", pax={b"mtime": b"nan"}),
+    "pax with an owner that is none": member("x", pax={b"uid": b"root"}),
+    "pax with an empty path": member("x", pax={b"path": b""}),
+    "pax with a NUL in a path": member("x", pax={b"path": b"a\0b"}),
+    "pax with a NUL in a link": member("x", kind="2", pax={b"linkpath": b"a\0b"}),
+    "pax with an empty attribute name": member("x", pax={b"SCHILY.xattr.": b"v"}),
+    "GNU name with a NUL": member("L", b"a\0b\0", kind="L") + member("x"),
+    "GNU name that is empty": member("L", b"\0", kind="L") + member("x"),
+    "two extended headers": member("p", records({b"path": b"a"}), kind="x") * 2 + member("x"),
+    "two GNU names": member("L", b"a\0", kind="L") * 2 + member("x"),
+    "two GNU link names": member("K", b"a\0", kind="K") * 2 + member("x", kind="2"),
+    "no name": member(""),
+    "a root that is a file": member("./"),
+    "a root that is a link": member(".", kind="2", link="/etc"),
+    "a symbolic link without a text": member("x", kind="2"),
+    "half an end in the middle": bytes(512) + member("x"),
+}
+
+
+@pytest.mark.parametrize("bad", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_malformed_is_refused_in_the_middle_too(bad: bytes) -> None:
+    """R-133, R-135, R-143."""
+    with pytest.raises(IntegrityError):
+        read(tar(member("before"), bad, member("behind")).content)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [member("p", records({b"path": b"a"}), kind="x"), member("L", b"a\0", kind="L"), member("K", b"a\0", kind="K")],
+)
+def test_headers_that_belong_to_nothing_are_refused(last: bytes) -> None:
+    """R-143."""
+    with pytest.raises(IntegrityError, match="ends between"):
+        read(tar(member("before"), last).content)
+
+
+@pytest.mark.parametrize("cut", [1, 511, 512 * 2 + 1, 512 * 2 + 300, 512 * 3 + 1, 512 * 4 - 1])
+def test_a_tar_that_is_cut_off_is_an_error(cut: int) -> None:
+    """R-144: in the end, the padding, the content and the header."""
+    whole = tar(member("a", b"x" * 600)).content
+
+    with pytest.raises(IntegrityError):
+        read(whole[:-cut])
+
+
+def test_a_tar_may_just_stop_where_a_member_could_begin() -> None:
+    [(found, _)] = read(member("a", b"x"))
+
+    assert found.path == b"a"
+
+
+@pytest.mark.parametrize("behind", [member("hidden"), b"garbage", bytes(1 << 20) + member("hidden")])
+def test_what_stands_behind_the_end_is_read_but_no_member(behind: bytes) -> None:
+    """R-145, R-007."""
+    stream = io.BytesIO(tar(member("a")).content + behind)
+
+    found = read(StreamReader(stream))
+
+    assert [each.path for each, _ in found] == [b"a"]
+    assert stream.read() == b""
+
+
+def test_content_that_nobody_reads_is_skipped() -> None:
+    archive = TarReader(BytesSource(tar(member("a", bytes(600)), member("b")).content).open(), Budget(ExtractLimits()))
+
+    assert [each.path for each in archive.members()] == [b"a", b"b"]
+
+
+def test_small_reads_make_no_difference() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(7)
+
+    layer = tar(member("a", b"x" * 1000), member("b", pax={b"path": b"c"}))
+
+    assert read(StreamReader(Slow(layer.content))) == read(layer.content)
+
+
+def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> None:
+    """R-141."""
+
+    class Endless(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size) or bytes(size or 0)
+            self.count += len(data)
+            return data
+
+    stream = Endless(member("p", kind="x", size=(1 << 20) + 1))
+
+    with pytest.raises(TooLarge):
+        read(StreamReader(stream))
+
+    assert stream.count < 1 << 20
+
+
+def test_a_chain_of_extended_headers_ends_at_once() -> None:
+    """R-137."""
+    link = member("g", records({b"comment": b"x"}), kind="g")
+
+    assert read(tar(link * 20_000, member("a")).content)[0][0].path == b"a"
+
+
+class TestLimits:
+    def test_the_bytes_of_all_are_counted(self) -> None:
+        """R-140."""
+        with pytest.raises(TooLarge):
+            read(tar(member("a", bytes(5000))).content, ExtractLimits(total_bytes=5000))
+
+    def test_the_bytes_of_each_are_counted_before_they_are_read(self) -> None:
+        """R-140."""
+        with pytest.raises(TooLarge):
+            read(member("a", size=1001), ExtractLimits(file_bytes=1000))
+
+    def test_holes_are_counted(self) -> None:
+        """R-140."""
+        sparse = member("a", pax={b"GNU.sparse.map": b"", b"GNU.sparse.size": b"9999999999"})
+
+        with pytest.raises(TooLarge):
+            read(tar(sparse).content, ExtractLimits(total_bytes=1 << 30))
+
+    def test_the_ratio_counts_only_beyond_a_floor(self) -> None:
+        """R-140: compression alone is no error."""
+        content = tar(member("a", bytes(10_000))).content
+        for floor, refused in ((20_000, False), (5_000, True)):
+            budget = Budget(ExtractLimits(ratio=10, ratio_floor=floor))
+            budget.begin(100)
+            archive = TarReader(BytesSource(content).open(), budget)
+
+            if refused:
+                with pytest.raises(TooLarge):
+                    list(archive.members())
+            else:
+                assert len(list(archive.members())) == 1
+
+    def test_memory_stays_flat(self) -> None:
+        """R-140."""
+        content = tar(member("a", bytes(30 << 20))).content
+        tracemalloc.start()
+        try:
+            archive = TarReader(BytesSource(content).open(), Budget(ExtractLimits()))
+            for _ in archive.members():
+                for _, piece in archive.pieces():
+                    assert len(piece) <= 1 << 20
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert peak < len(content) + (4 << 20)
+
+
+def test_a_cancelled_read_raises() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(Cancelled):
+            read(tar(member("a")).content)
+
+
+def test_errors_say_what_was_read() -> None:
+    with pytest.raises(IntegrityError) as caught:
+        read(b"garbage!" * 64)
+
+    assert caught.value.reference == "the layer"
+
+
+class TestSparseFiles:
+    """R-135, R-140."""
+
+    EXPECTED = b"head" + bytes(5996) + b"tail" + bytes(1000)
+    PARTS = b"0,4,6000,4"
+
+    def check(self, layer: TarLayer) -> None:
+        [(found, content), (behind, _)] = read(layer.content)
+
+        assert found.path == b"sparse"
+        assert found.size == 7004
+        assert found.spans == ((0, 4), (6000, 4))
+        assert content == self.EXPECTED
+        assert behind.path == b"behind"
+
+    def test_of_the_format_0_0(self) -> None:
+        data = (
+            records({b"GNU.sparse.size": b"7004", b"GNU.sparse.numblocks": b"2"})
+            + records({b"GNU.sparse.offset": b"0", b"GNU.sparse.numbytes": b"4"})
+            + records({b"GNU.sparse.offset": b"6000", b"GNU.sparse.numbytes": b"4"})
+        )
+
+        self.check(tar(member("p", data, kind="x"), member("sparse", b"headtail"), member("behind")))
+
+    def test_of_the_format_0_1(self) -> None:
+        pax = {
+            b"GNU.sparse.size": b"7004",
+            b"GNU.sparse.numblocks": b"2",
+            b"GNU.sparse.name": b"sparse",
+            b"GNU.sparse.map": self.PARTS,
+        }
+
+        self.check(tar(member("GNUSparseFile.1/sparse", b"headtail", pax=pax), member("behind")))
+
+    def test_of_the_format_1_0(self) -> None:
+        pax = {
+            b"GNU.sparse.major": b"1",
+            b"GNU.sparse.minor": b"0",
+            b"GNU.sparse.name": b"./sparse",
+            b"GNU.sparse.realsize": b"7004",
+        }
+        content = b"2\n0\n4\n6000\n4\n".ljust(512, b"\0") + b"headtail"
+
+        self.check(tar(member("GNUSparseFile.1/sparse", content, pax=pax), member("behind")))
+
+    def test_of_old_gnu(self) -> None:
+        spans = b"%011o\0%011o\0%011o\0%011o\0" % (0, 4, 6000, 4)
+
+        self.check(
+            tar(
+                member("sparse", b"headtail", kind="S", patch={257: b"ustar  \0", 386: spans, 483: b"%011o\0" % 7004}),
+                member("behind"),
+            )
+        )
+
+    def test_of_old_gnu_with_a_long_map(self) -> None:
+        parts = [(number * 1000, 1) for number in range(30)]
+        text = b"".join(b"%011o\0%011o\0" % part for part in parts)
+        first = {257: b"ustar  \0", 386: text[:96], 482: b"\1", 483: b"%011o\0" % 30_000}
+        header = member("sparse", kind="S", size=30, patch=first)
+        second = text[96 : 96 + 504].ljust(504, b"\0") + b"\1" + bytes(7)
+        third = text[600:].ljust(512, b"\0")
+
+        [(found, content)] = read(tar(header, second, third, b"x" * 30 + bytes(482)).content)
+
+        assert found.spans == tuple(parts)
+        assert content[29_000:29_001] == b"x"
+
+    def test_a_name_in_a_sparse_record_is_judged_as_well(self) -> None:
+        """R-130."""
+        pax = {b"GNU.sparse.map": b"", b"GNU.sparse.size": b"0", b"GNU.sparse.name": b"../x"}
+
+        with pytest.raises(UnsafeArchive):
+            read(tar(member("x", pax=pax)).content)
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            (b"0,4,2,4", b"9"),
+            (b"6,4,0,4", b"99"),
+            (b"0,4,6,4", b"9"),
+            (b"0,4,6", b"99"),
+            (b"0,4,6,5", b"99"),
+            (b"0,4,-6,4", b"99"),
+            (b"0,4,x,4", b"99"),
+            (b"0,4,9223372036854775807,4", b"99"),
+        ],
+    )
+    def test_a_map_is_in_order_within_the_file_and_for_all_its_data(self, text: bytes, size: bytes) -> None:
+        pax = {b"GNU.sparse.map": text, b"GNU.sparse.size": size}
+
+        with pytest.raises(IntegrityError):
+            read(tar(member("x", b"headtail", pax=pax)).content)
+
+    @pytest.mark.parametrize(
+        "text", [b"2\n0\n4\n", b"x\n", b"99999999999999999999\n", b"-1\n", b"70000\n", b"1" * 512, b"1\n0\n"]
+    )
+    def test_a_map_before_the_data_is_bounded(self, text: bytes) -> None:
+        pax = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"99"}
+
+        with pytest.raises(IntegrityError):
+            read(tar(member("x", text.ljust(512, b"\0"), pax=pax)).content)
+
+    def test_an_endless_map_of_old_gnu_is_bounded(self) -> None:
+        header = member("x", kind="S", patch={482: b"\1"})
+        more = (b"%011o\0%011o\0" % (0, 0)) * 21 + b"\1" + bytes(7)
+
+        with pytest.raises(IntegrityError):
+            read(header + more * 4000)
+
+    @pytest.mark.parametrize("keyword", [b"GNU.sparse.major", b"GNU.sparse.realsize", b"GNU.sparse.new"])
+    def test_formats_that_nobody_knows_are_refused(self, keyword: bytes) -> None:
+        with pytest.raises(IntegrityError):
+            read(tar(member("x", pax={keyword: b"7"})).content)
