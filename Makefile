@@ -25,7 +25,7 @@ planted-bugs: $(VENV)/.dev
 	$(BIN)/python tests/planted_bugs.py
 
 bench: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/import_time.py
+	$(BIN)/python tests/benchmarks/run.py
 
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ociport needs Python 3.11 or later")'
@@ -38,7 +38,7 @@ $(VENV)/.demo: $(VENV)/.base
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,testing,otel]' --group test --group lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,testing,otel,mirror,fast]' --group test --group lint
 	touch $@ $(VENV)/.demo
 
 clean:

@@ -16,15 +16,15 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidName
 from registry_core.ports.observer import Event
 
-__all__ = ["Address", "Sender"]
+__all__ = ["Address", "Carrier", "Sender"]
 
 
-class Sender(Protocol):
-    """Carries requests to one registry: what the stores need of a session."""
+class Carrier(Protocol):
+    """Carries requests to one place: what a download needs of a session."""
 
     @property
     def origin(self) -> Origin:
-        """The registry's own origin."""
+        """The place's own origin."""
         ...
 
     @property
@@ -42,6 +42,10 @@ class Sender(Protocol):
             RegistryError: Any other status, or no answer.
         """
         ...
+
+
+class Sender(Carrier, Protocol):
+    """Carries requests to one registry: what the stores need of a session."""
 
     def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> Document:
         """The whole answer to a request, asked for again if it breaks off.

@@ -8,6 +8,7 @@ from registry_adapters.http.addresses import Address
 from registry_adapters.http.answers import status_of
 from registry_adapters.http.blobs import HttpBlobs
 from registry_adapters.http.exchange import Request
+from registry_adapters.http.foreign import HttpForeignLayers, Outside
 from registry_adapters.http.manifests import HttpManifests
 from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.paging import names
@@ -67,6 +68,7 @@ class HttpCatalog(Catalog):
             observer=observer,
             middleware=middleware,
         )
+        self._outside = Outside(origin, settings, transport=transport, observer=observer, middleware=middleware)
         self._chunk_size = settings.chunk_size
         self._called = called or origin.netloc
         self._memory = ReferrersMemory()
@@ -85,6 +87,7 @@ class HttpCatalog(Catalog):
             HttpBlobs(self._session, address, chunk_size=self._chunk_size, uploads=self._uploads),
             HttpManifests(self._session, address, memory=self._memory),
             self.registry,
+            HttpForeignLayers(self._outside, address),
         )
 
     def repositories(
@@ -133,3 +136,4 @@ class HttpCatalog(Catalog):
         """Close idle connections, and give up what uploads are still open; later calls open new ones. Idempotent."""
         self._uploads.close(self._session)
         self._session.close()
+        self._outside.close()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from registry_adapters.http.addresses import Address, Sender
+from registry_adapters.http.addresses import Address, Carrier
 from registry_adapters.http.answers import check_identity, content_length
 from registry_adapters.http.exchange import Answer, Request
 from registry_adapters.http.retry import reason
@@ -73,7 +73,7 @@ class Download(Reader):
     """
 
     def __init__(
-        self, sender: Sender, address: Address, digest: Digest, *, start: int, length: Callable[[], int]
+        self, sender: Carrier, address: Address, digest: Digest, *, start: int, length: Callable[[], int]
     ) -> None:
         self._sender = sender
         self._target = address.path("blobs", digest)

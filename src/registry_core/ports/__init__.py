@@ -3,6 +3,7 @@
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog
+from registry_core.ports.foreign_layers import ForeignLayers
 from registry_core.ports.keychain import CredentialStore, Keychain
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import Observer
@@ -13,6 +14,7 @@ __all__ = [
     "BlobStore",
     "Catalog",
     "CredentialStore",
+    "ForeignLayers",
     "Keychain",
     "ManifestStore",
     "Observer",

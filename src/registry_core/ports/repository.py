@@ -7,6 +7,7 @@ import msgspec
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.foreign_layers import ForeignLayers
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["Repository"]
@@ -20,12 +21,14 @@ class Repository(msgspec.Struct, frozen=True):
         blobs: Its blobs.
         manifests: Its manifests, tags and referrers.
         registry: What the backend is called; repositories of one registry may mount each other's blobs.
+        foreign: Who follows the URLs of its layers for those who ask for that; ``None`` for nobody.
     """
 
     name: RepositoryName
     blobs: BlobStore
     manifests: ManifestStore
     registry: str = ""
+    foreign: ForeignLayers | None = None
 
     def __str__(self) -> str:
         """``registry/name``."""

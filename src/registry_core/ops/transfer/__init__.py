@@ -1,0 +1,1 @@
+"""Graphs moved from repository to repository: planned first, or at once."""

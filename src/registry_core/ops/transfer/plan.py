@@ -1,0 +1,326 @@
+"""Copies that are planned first, and copies of any number of images at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import Tag
+from registry_core.errors import InvalidValue, during
+from registry_core.ops.transfer.choices import CopyChoices
+from registry_core.ops.transfer.engine import Engine, Found
+from registry_core.ops.transfer.hands import Asker, Mover
+from registry_core.ops.transfer.ledger import Shelf
+from registry_core.ops.transfer.nodes import Action, CopyReport, Node, NodeKind, Outcome, Result
+from registry_core.ops.transfer.sides import Blame
+from registry_core.ops.transfer.tasks import CopyTask, Follower
+from registry_core.ops.workers import Crew
+from registry_core.ports.observer import Observer
+from registry_core.ports.repository import Repository
+from registry_core.scope import CancelScope, checkpoint
+
+__all__ = ["Plan", "move", "plan_copies", "plan_copy", "run_copies"]
+
+
+class Plan:
+    """What a copy would do, and the means to do just that.
+
+    Args:
+        nodes: Everything that was looked at, each once, parts before wholes.
+        failures: What could not be planned, where the planning went on after errors.
+        tasks: The copies, by digest: what moves a tag in the source meanwhile changes nothing.
+        choices: What of each graph is copied.
+        shelf: Manifests that were read and need not be read again.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        failures: Sequence[Result],
+        tasks: Sequence[CopyTask],
+        choices: CopyChoices,
+        shelf: Shelf,
+    ) -> None:
+        self._nodes = tuple(nodes)
+        self._failures = tuple(failures)
+        self._tasks = tuple(tasks)
+        self._choices = choices
+        self._shelf = shelf
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Everything that was looked at, each once, parts before wholes."""
+        return self._nodes
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        """What could not be planned, where the planning went on after errors."""
+        return self._failures
+
+    @property
+    def bytes_to_move(self) -> int:
+        """How many bytes would go through this program."""
+        return self._bytes(Action.MOVE)
+
+    @property
+    def bytes_to_mount(self) -> int:
+        """How many bytes the target would be asked to take over by itself."""
+        return self._bytes(Action.MOUNT)
+
+    @property
+    def bytes_to_skip(self) -> int:
+        """How many bytes the target has already; what lies below a manifest that it has is not counted."""
+        return self._bytes(Action.SKIP)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would change."""
+        return all(node.action in (Action.SKIP, Action.KEEP) for node in self._nodes)
+
+    def apply(
+        self,
+        *,
+        observer: Observer | None = None,
+        jobs: int = 4,
+        images: int = 4,
+        continue_on_error: bool = False,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> CopyReport:
+        """Do it: what the plan shows, and nothing else. What has come to be there meanwhile is skipped.
+
+        A plan may be applied again, to go on after an error.
+
+        Args:
+            observer: Told of each blob.
+            jobs: How many blobs move at a time.
+            images: How many images are under way at a time.
+            continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
+            on_result: Told of each node when it is settled, by one thread at a time.
+
+        Raises:
+            InvalidValue: There are no jobs or images.
+            RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
+        """
+        # What refers to what was found while planning: nobody asks again.
+        choices = msgspec.structs.replace(self._choices, referrers=False, digest_tags=False)
+        with during("apply"):
+            return move(
+                self._tasks,
+                choices,
+                operation="apply",
+                observer=observer,
+                jobs=jobs,
+                images=images,
+                goes_on=continue_on_error,
+                on_result=on_result,
+                shelf=self._shelf,
+            )
+
+    def __str__(self) -> str:
+        """A summary, and a line for each node."""
+        summary = (
+            f"{self.bytes_to_move} bytes to move, {self.bytes_to_mount} to mount, {self.bytes_to_skip} are there; "
+            f"{len(self._failures)} failed"
+        )
+        return "\n".join((summary, *map(str, self._nodes), *map(str, self._failures)))
+
+    def __repr__(self) -> str:
+        """How much there is to do."""
+        return f"Plan({len(self._nodes)} nodes, {self.bytes_to_move} bytes to move)"
+
+    def _bytes(self, action: Action) -> int:
+        return sum(node.size for node in self._nodes if node.action is action and node.kind is not NodeKind.TAG)
+
+
+def plan_copy(
+    source: Repository,
+    target: Repository,
+    reference: Tag | Digest | RawManifest | str,
+    *,
+    tags: Collection[Tag] = (),
+    choices: CopyChoices | None = None,
+    jobs: int = 4,
+) -> Plan:
+    """What ``copy`` would do, without doing it: nothing is written anywhere.
+
+    Args:
+        source: Where to read.
+        target: Where to write.
+        reference: The manifest by tag or digest, or the manifest itself if it is at hand.
+        tags: Tags to point at it in the target.
+        choices: What of the graph is copied.
+        jobs: How many nodes are asked for at a time.
+
+    Raises:
+        ImageNotFound: The source has no such manifest.
+        PlatformNotFound: Nothing there is for any of the platforms.
+        InvalidValue: The reference or a tag is malformed, or there are no jobs.
+        RegistryError: One side failed.
+    """
+    with during("plan_copy", str(source)):
+        task = CopyTask(source=source, target=target, reference=reference, tags=tags)  # type: ignore[arg-type]
+    return plan_copies([task], choices=choices, jobs=jobs)
+
+
+def plan_copies(
+    tasks: Iterable[CopyTask],
+    *,
+    choices: CopyChoices | None = None,
+    continue_on_error: bool = False,
+    jobs: int = 4,
+    images: int = 4,
+) -> Plan:
+    """What copying many images would do: each node once, however many of them share it. Nothing is written anywhere.
+
+    Args:
+        tasks: What to copy. Those of one repository should share one ``Repository``: by that, what they share is known.
+        choices: What of each graph is copied.
+        continue_on_error: Whether what cannot be planned becomes one of the plan's ``failures``, instead of an error.
+        jobs: How many nodes are asked for at a time.
+        images: How many images are looked at at a time.
+
+    Raises:
+        InvalidValue: There are no jobs or images.
+        RegistryError: One side failed.
+    """
+    chosen, shelf = choices or CopyChoices(), Shelf()
+    nodes: list[Node] = []
+    failures: list[Result] = []
+    roots: dict[int, tuple[CopyTask, list[Follower]]] = {}
+
+    def record(result: Result) -> None:
+        if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
+            failures.append(result)
+        else:
+            nodes.append(result.node)
+
+    def found(task: CopyTask, follower: Follower, _: Descriptor) -> None:
+        roots.setdefault(id(task), (task, []))[1].append(follower)
+
+    _check_jobs(jobs, images)
+    blame = Blame("plan_copy")
+    with CancelScope() as scope, during("plan_copy"):
+        checkpoint()
+        Engine(
+            tasks,
+            Asker(blame),
+            blame,
+            Crew(jobs, scope),
+            choices=chosen,
+            images=images,
+            goes_on=continue_on_error,
+            record=record,
+            shelf=shelf,
+            found=found,
+        ).run()
+    return Plan(nodes, failures, [_settled(*root) for root in roots.values()], chosen, shelf)
+
+
+def run_copies(
+    tasks: Iterable[CopyTask],
+    *,
+    choices: CopyChoices | None = None,
+    continue_on_error: bool = False,
+    observer: Observer | None = None,
+    jobs: int = 4,
+    images: int = 4,
+    on_result: Callable[[Result], None] | None = None,
+) -> CopyReport:
+    """Copy many images without a plan: each node once, however many of them share it.
+
+    A tag that stands for the same thing in the target costs one question to each side. What was interrupted is gone
+    on with by doing it again.
+
+    Args:
+        tasks: What to copy, asked for one by one: there may be any number. Those of one repository should share one
+            ``Repository``: by that, what they share is known.
+        choices: What of each graph is copied.
+        continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
+        observer: Told of each blob.
+        jobs: How many blobs move at a time.
+        images: How many images are under way at a time.
+        on_result: Told of each node when it is settled, by one thread at a time.
+
+    Raises:
+        InvalidValue: There are no jobs or images.
+        RegistryError: One side failed; where it goes on after errors, only what the tasks themselves raise.
+    """
+    with during("run_copies"):
+        return move(
+            tasks,
+            choices or CopyChoices(),
+            operation="run_copies",
+            observer=observer,
+            jobs=jobs,
+            images=images,
+            goes_on=continue_on_error,
+            on_result=on_result,
+        )
+
+
+def _check_jobs(jobs: int, images: int) -> None:
+    if not isinstance(jobs, int) or jobs < 1:
+        raise InvalidValue(f"a copy needs at least one job, not {jobs!r:.50}")
+    if not isinstance(images, int) or images < 1:
+        raise InvalidValue(f"a copy needs at least one image at a time, not {images!r:.50}")
+
+
+def move(
+    tasks: Iterable[CopyTask],
+    choices: CopyChoices,
+    *,
+    operation: str,
+    observer: Observer | None,
+    jobs: int,
+    images: int = 1,
+    goes_on: bool = False,
+    on_result: Callable[[Result], None] | None = None,
+    shelf: Shelf | None = None,
+    found: Found | None = None,
+) -> CopyReport:
+    """Copy, in the name of whichever operation that is for.
+
+    Raises:
+        InvalidValue: There are no jobs or images.
+        RegistryError: One side failed.
+    """
+    _check_jobs(jobs, images)
+    results: list[Result] = []
+
+    def record(result: Result) -> None:
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+
+    blame = Blame(operation)
+    with CancelScope() as scope:
+        checkpoint()
+        Engine(
+            tasks,
+            Mover(blame, observer),
+            blame,
+            Crew(jobs, scope),
+            choices=choices,
+            images=images,
+            goes_on=goes_on,
+            record=record,
+            shelf=shelf,
+            found=found,
+        ).run()
+    return CopyReport(results=tuple(results))
+
+
+def _settled(task: CopyTask, found: list[Follower]) -> CopyTask:
+    """A task as it was planned: by digest, with what comes after it."""
+    root, *followers = found
+    return CopyTask(
+        source=task.source,
+        target=task.target,
+        reference=task.reference if isinstance(task.reference, RawManifest) else root.digest,
+        tags=task.tags,
+        followers=tuple(followers),
+    )

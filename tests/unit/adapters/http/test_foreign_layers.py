@@ -1,0 +1,320 @@
+"""Layers at URLs that a registry names: gone to with empty hands, and with nothing taken on trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from registry_adapters.http.catalog import HttpCatalog
+from registry_adapters.http.exchange import Answer
+from registry_adapters.http.foreign import Outside
+from registry_adapters.http.middleware import Outgoing, Send
+from registry_adapters.http.settings import HttpSettings
+from registry_core import RepositoryName
+from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
+from registry_core.domain.origin import Origin
+from registry_core.errors import (
+    BlobNotFound,
+    ConfigError,
+    DigestMismatch,
+    IntegrityError,
+    ProtocolError,
+    SizeMismatch,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.foreign_layers import ForeignLayers
+from registry_core.ports.observer import Resumed
+
+NAME = RepositoryName("windows/servercore")
+CONTENT = bytes(range(256)) * 1024
+DIGEST = Digest.of(CONTENT)
+ELSEWHERE = "https://layers.example.com/servercore?sig=1"
+
+
+class Generous(Authenticator):
+    """Knows a password for everybody."""
+
+    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+        return "Basic c2VjcmV0"
+
+    def answer(
+        self,
+        registry: Origin,
+        challenges: Sequence[Challenge],
+        scopes: Collection[Scope],
+        *,
+        rejected: str | None = None,
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        yield from ()
+        return "Basic c2VjcmV0"
+
+
+def _layer(*urls: str, digest: Digest = DIGEST, size: int = len(CONTENT)) -> Descriptor:
+    return Descriptor(media_type=DOCKER_FOREIGN_LAYER, digest=digest, size=size, urls=urls)
+
+
+@pytest.fixture
+def foreign_of() -> Iterator[Callable[..., ForeignLayers]]:
+    """Who follows URLs on behalf of a registry."""
+    opened: list[HttpCatalog] = []
+
+    def build(host: str = "registry.example.com", **more: Any) -> ForeignLayers:
+        settings = more.pop("settings", HttpSettings(retries=0, backoff=0.001))
+        opened.append(HttpCatalog(host, settings, authenticator=Generous(), **more))
+        foreign = opened[-1].repository(NAME).foreign
+        assert foreign is not None
+        return foreign
+
+    yield build
+    for catalog in opened:
+        catalog.close()
+
+
+class TestGoing:
+    def test_brings_the_layer(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        transport = scripted(reply(200, {"Content-Length": str(len(CONTENT))}, CONTENT))
+
+        with foreign_of(transport=transport).open(_layer(ELSEWHERE)) as reader:
+            content = reader.read()
+
+        assert content == CONTENT
+        assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", ELSEWHERE)]
+
+    @pytest.mark.parametrize("url", [ELSEWHERE, "https://registry.example.com/v2/secret/blobs/sha256:1"])
+    def test_takes_no_credentials_along_not_even_home(
+        self, foreign_of: Any, scripted: Any, reply: Any, url: str
+    ) -> None:
+        """R-032: a registry that could be sent to itself would hand out what only we may read."""
+        back = "https://registry.example.com/v2/other/blobs/sha256:2"
+        transport = scripted(reply(302, {"Location": back}), reply(200, {}, CONTENT))
+        seen: list[bool] = []
+
+        def watch(request: Outgoing, send: Send) -> Answer:
+            seen.append(request.at_home)
+            return send(request)
+
+        with foreign_of(transport=transport, middleware=[watch]).open(_layer(url)) as reader:
+            reader.read()
+
+        assert [sent.url for sent in transport.sent] == [url, back]
+        assert all("authorization" not in map(str.lower, sent.headers) for sent in transport.sent)
+        assert seen == [False, False]
+
+    def test_answers_no_challenge(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        """R-031, R-032."""
+        transport = scripted(reply(401, {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token"'}))
+
+        with pytest.raises(Unauthorized):
+            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+
+        assert len(transport.sent) == 1
+
+    def test_shows_no_client_certificate(self) -> None:
+        """R-030: who we are is for the registry alone."""
+        settings = HttpSettings(client_cert="/absent/me.pem", certs_dir="/absent/certs.d", retries=0)
+        outside = Outside(Origin.of("registry.example.com"), settings)
+
+        assert (outside._settings.client_cert, outside._settings.certs_dir) == (None, None)
+
+    def test_needs_somebody_to_trust_only_when_it_happens(self, foreign_of: Any, tmp_path: Any) -> None:
+        home = tmp_path / "registry.example.com"
+        home.mkdir()
+        (home / "ca.crt").write_text("")
+        settings = HttpSettings(plain_http=True, trust_system=False, retries=0)
+        foreign = foreign_of("127.0.0.1:1", settings=settings)
+
+        with pytest.raises((ConfigError, Unavailable)):
+            foreign.open(_layer("https://127.0.0.1:1/layer"))
+
+    @pytest.mark.parametrize("start", [0, 1, len(CONTENT) - 1])
+    def test_begins_where_it_is_asked_to(self, foreign_of: Any, serve: Any, answers: Any, say: Any, start: int) -> None:
+        """R-051."""
+        rest = CONTENT[start:]
+        span = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
+        script = answers(say(206 if start else 200, rest, span if start else {}))
+        wire = serve(script)
+        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+
+        with foreign.open(_layer(f"{wire.origin}/layer"), start=start) as reader:
+            content = reader.read()
+
+        assert content == rest
+        assert script.received[0].headers.get("range") == (f"bytes={start}-" if start else None)
+
+    def test_goes_on_after_a_break(self, foreign_of: Any, serve: Any, answers: Any, say: Any, recorder: Any) -> None:
+        """R-050, R-051."""
+        size, half = len(CONTENT), len(CONTENT) // 2
+        span = {"Content-Range": f"bytes {half}-{size - 1}/{size}"}
+        replies = [say(200, CONTENT, {"Connection": "close"})[: -(size - half)], say(206, CONTENT[half:], span)]
+
+        def script(peer: Any) -> None:
+            if peer.receive() is not None:
+                peer.send(replies.pop(0))
+
+        wire = serve(script)
+        settings = HttpSettings(plain_http=True, retries=2, backoff=0.001)
+        foreign = foreign_of(wire.origin.netloc, settings=settings, observer=recorder)
+
+        with foreign.open(_layer(f"{wire.origin}/layer")) as reader:
+            content = reader.read()
+
+        assert content == CONTENT
+        assert [event.offset for event in recorder.events if isinstance(event, Resumed)] == [half]
+
+
+class TestWhereNobodyIsSent:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://layers.example.com/layer", "file:///etc/passwd", "ftp://layers.example.com/layer", "/v2/layer",
+            "//layers.example.com/layer", "", "https://user:pass@layers.example.com/layer",
+            "https://169.254.169.254/latest/meta-data", "https://127.0.0.1/layer", "https://localhost/layer",
+            "https://10.0.0.1/layer", "https://[::1]/layer", "https://2130706433/layer", "https://0x7f.1/layer",
+            "https://[::ffff:169.254.169.254]/layer", "https://layers.example.com\\@evil.example/layer",
+            "https://layers.example.com/a\r\nX: y", "gopher://layers.example.com/", "https:///layer",
+        ],
+    )  # fmt: skip
+    def test_is_refused_before_anything_is_sent(self, foreign_of: Any, scripted: Any, url: str) -> None:
+        """R-032, R-042, R-046."""
+        transport = scripted()
+
+        with pytest.raises(ProtocolError) as caught:
+            foreign_of(transport=transport).open(_layer(url))
+
+        assert transport.sent == []
+        assert caught.value.reference == f"registry.example.com/{NAME}@{DIGEST}"
+        assert "pass" not in str(caught.value).partition("etc/")[0]
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "http://169.254.169.254/latest/meta-data", "https://169.254.169.254/latest/meta-data",
+            "http://layers.example.com/layer", "https://127.0.0.1/layer", "https://192.168.0.1/", "file:///etc/passwd",
+            "https://me@layers.example.com/", "",
+        ],
+    )  # fmt: skip
+    def test_is_refused_of_redirects_as_well(self, foreign_of: Any, scripted: Any, reply: Any, location: str) -> None:
+        """R-032: each hop is judged again."""
+        transport = scripted(
+            reply(307, {"Location": "https://cdn.example.com/1"}), reply(302, {"Location": location}), reply(200)
+        )
+
+        with pytest.raises(ProtocolError):
+            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+
+        assert [sent.url for sent in transport.sent] == [ELSEWHERE, "https://cdn.example.com/1"]
+
+    def test_redirects_that_never_end_do(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        transport = scripted(*(reply(302, {"Location": f"https://cdn.example.com/{number}"}) for number in range(20)))
+
+        with pytest.raises(ProtocolError, match="more than 10 redirects"):
+            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+
+        assert len(transport.sent) == 11
+
+    def test_by_a_loopback_server_leads_to_no_metadata_address(
+        self, foreign_of: Any, serve: Any, answers: Any, say: Any
+    ) -> None:
+        """R-046: not even from this machine itself."""
+        wire = serve(answers(say(302, headers={"Location": "http://169.254.169.254/latest/meta-data"})))
+        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+
+        with pytest.raises(ProtocolError, match="internal address"):
+            foreign.open(_layer(f"{wire.origin}/layer"))
+
+    def test_may_be_plain_http_for_a_plain_http_registry(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        """R-032."""
+        transport = scripted(reply(200, {}, CONTENT))
+        foreign = foreign_of(transport=transport, settings=HttpSettings(plain_http=True, retries=0))
+
+        with foreign.open(_layer("http://layers.example.com/layer")) as reader:
+            content = reader.read()
+
+        assert content == CONTENT
+
+
+class TestWhatComes:
+    def test_is_verified(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        """R-003, R-032."""
+        transport = scripted(reply(200, {}, bytes(len(CONTENT))))
+
+        with foreign_of(transport=transport).open(_layer(ELSEWHERE)) as reader, pytest.raises(DigestMismatch):
+            reader.read()
+
+    @pytest.mark.parametrize("start", [0, 5])
+    @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!"])
+    def test_is_as_long_as_promised(
+        self, foreign_of: Any, scripted: Any, reply: Any, content: bytes, start: int
+    ) -> None:
+        """R-004."""
+        transport = scripted(reply(200, {}, content))
+
+        with foreign_of(transport=transport).open(_layer(ELSEWHERE), start=start) as reader:
+            with pytest.raises(SizeMismatch):
+                reader.read()
+
+    @pytest.mark.parametrize("start", [0, 5])
+    def test_may_never_end_and_is_cut(self, foreign_of: Any, serve: Any, start: int) -> None:
+        """R-023, R-032."""
+
+        def script(peer: Any) -> None:
+            if peer.receive() is not None:
+                peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    peer.send(bytes(1 << 16))
+
+        wire = serve(script)
+        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+
+        with foreign.open(_layer(f"{wire.origin}/layer"), start=start) as reader, pytest.raises(IntegrityError):
+            reader.read()
+
+    def test_is_not_asked_for_if_nobody_could_verify_it(self, foreign_of: Any, scripted: Any) -> None:
+        """R-002."""
+        transport = scripted()
+
+        with pytest.raises(Unsupported):
+            foreign_of(transport=transport).open(_layer(ELSEWHERE, digest=Digest("md5:" + "0" * 32)))
+
+        assert transport.sent == []
+
+
+class TestSeveralUrls:
+    def test_are_tried_in_their_order(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        transport = scripted(reply(404), reply(403), Unavailable("gone"), reply(200, {}, CONTENT))
+        urls = [f"https://{number}.example.com/" for number in range(5)]
+
+        with foreign_of(transport=transport).open(_layer("ftp://example.com/", *urls)) as reader:
+            content = reader.read()
+
+        assert content == CONTENT
+        assert [sent.url for sent in transport.sent] == urls[:4]
+
+    def test_are_no_more_than_a_few(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        transport = scripted(*(reply(404) for _ in range(100)))
+
+        with pytest.raises(BlobNotFound):
+            foreign_of(transport=transport).open(_layer(*(f"https://example.com/{number}" for number in range(100))))
+
+        assert len(transport.sent) == 8
+
+    def test_may_be_none_at_all(self, foreign_of: Any, scripted: Any) -> None:
+        with pytest.raises(BlobNotFound) as caught:
+            foreign_of(transport=scripted()).open(_layer())
+
+        assert caught.value.reference == f"registry.example.com/{NAME}@{DIGEST}"
+
+    def test_without_a_path_lead_to_the_root(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+        transport = scripted(reply(200, {}, CONTENT))
+
+        foreign_of(transport=transport).open(_layer("https://layers.example.com#part")).close()
+
+        assert [sent.url for sent in transport.sent] == ["https://layers.example.com/"]

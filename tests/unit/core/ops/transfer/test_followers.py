@@ -1,0 +1,244 @@
+"""What refers to an image goes along, where that was asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.content.source import BytesSource
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import BlobNotFound, ImageNotFound, TooLarge
+from registry_core.ops.copy import copy
+from registry_core.ops.transfer.choices import CopyChoices
+from registry_core.ops.transfer.nodes import Action, NodeKind, Outcome
+from registry_core.ops.transfer.plan import plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.foreign_layers import ForeignLayers
+from registry_core.ports.manifest_store import ManifestStore
+from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    Graphs = Any
+    Watch = Any
+
+V1 = Tag("v1")
+CLOSURE = CopyChoices(referrers=True)
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+
+
+def about(graphs: Graphs, subject: RawManifest, content: bytes) -> RawManifest:
+    entry = graphs.entry(subject.media_type, subject.content)
+    made: RawManifest = graphs.image(content, subject=entry, artifactType="application/x-signature")
+    return made
+
+
+def has(repository: Repository, manifest: RawManifest) -> bool:
+    try:
+        repository.manifests.resolve(manifest.digest)
+    except ImageNotFound:
+        return False
+    return True
+
+
+class TestReferrers:
+    def test_they_go_along_with_what_refers_to_them(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        """R-025: of the index, of the images in it, and of the signature itself; subjects first."""
+        image = graphs.image(b"1")
+        root = graphs.index(image)
+        signature, sbom = about(graphs, root, b"signature"), about(graphs, image, b"sbom")
+        attested = about(graphs, signature, b"attested")
+        there = watch(target)
+
+        copied = copy(source, there.repository, root.digest, tags=[V1], choices=CLOSURE)
+
+        assert copied == root.descriptor
+        order = [digest for call, digest in there.calls if call == "put manifest"]
+        assert set(order) == {each.digest for each in (image, root, signature, sbom, attested)}
+        assert order.index(image.digest) < order.index(sbom.digest)
+        assert order.index(root.digest) < order.index(signature.digest) < order.index(attested.digest)
+        assert [entry.digest for entry in target.manifests.referrers(root.digest)] == [signature.digest]
+
+    def test_without_being_asked_for_they_stay(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        root = graphs.image(b"1")
+        signature = about(graphs, root, b"signature")
+
+        copy(source, target, root.digest)
+
+        assert not has(target, signature)
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_new_ones_of_an_image_that_is_there_are_found(
+        self, source: Repository, target: Repository, graphs: Graphs, nested: bool
+    ) -> None:
+        image = graphs.image(b"1")
+        root = graphs.index(image) if nested else image
+        source.manifests.put(root, tags=(V1,))
+        task = CopyTask(source=source, target=target, reference=V1, tags=(V1,))
+        run_copies([task], choices=CLOSURE)
+        signature = about(graphs, image, b"signature")
+
+        report = run_copies([task], choices=CLOSURE)
+
+        assert has(target, signature)
+        assert report.counts[Outcome.MOVED] == 2
+
+    def test_what_a_list_names_and_nobody_has_is_passed_over(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        """R-224: registries keep entries of what was deleted."""
+        root = graphs.image(b"1")
+        stale = Descriptor(media_type=root.media_type, digest=Digest.of(b"gone"), size=4)
+        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: [stale]}))
+
+        assert copy(source, target, root.digest, choices=CLOSURE).digest == root.digest
+
+    def test_circles_end(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        """R-025: the lists are not content-addressed, so they may say anything."""
+        one, two = graphs.image(b"1"), graphs.image(b"2")
+        lists = {one.digest: [two.descriptor, one.descriptor], two.digest: [one.descriptor]}
+        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
+
+        copy(source, target, one.digest, choices=CLOSURE)
+
+        assert has(target, two)
+
+    def test_endless_chains_are_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        """R-025."""
+        chain = [graphs.image(b"%d" % number) for number in range(40)]
+        lists = {one.digest: [other.descriptor] for one, other in itertools.pairwise(chain)}
+        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
+
+        with pytest.raises(TooLarge, match="deep"):
+            copy(source, target, chain[0].digest, choices=CLOSURE)
+
+    def test_a_plan_keeps_to_those_it_found(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        root = graphs.image(b"1")
+        signature = about(graphs, root, b"signature")
+        plan = plan_copy(source, target, root.digest, choices=CLOSURE)
+        late = about(graphs, root, b"late")
+
+        report = plan.apply()
+
+        assert {node.digest for node in plan.nodes} >= {root.digest, signature.digest}
+        assert {result.node.digest for result in report.results} == {node.digest for node in plan.nodes}
+        assert (has(target, signature), has(target, late)) == (True, False)
+
+    def test_a_plan_of_new_ones_for_what_is_there_is_applied(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"1")
+        source.manifests.put(root, tags=(V1,))
+        task = CopyTask(source=source, target=target, reference=V1, tags=(V1,))
+        run_copies([task])
+        signature = about(graphs, root, b"signature")
+
+        plan_copies([task], choices=CLOSURE).apply()
+
+        assert has(target, signature)
+
+
+class TestDigestTags:
+    def test_what_cosign_tags_goes_along_under_its_tag(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        image = graphs.image(b"1")
+        root = graphs.index(image)
+        tags = [Tag(f"sha256-{image.digest.encoded}.sig"), Tag(f"sha256-{root.digest.encoded}.sbom")]
+        for tag in tags:
+            source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
+
+        copy(source, target, root.digest, tags=[V1], choices=CopyChoices(digest_tags=True))
+
+        assert set(target.manifests.tags()) == {V1, *tags}
+        for tag in tags:
+            assert target.manifests.get(tag).content == source.manifests.get(tag).content
+
+    def test_a_plan_shows_them(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        root = graphs.image(b"1")
+        tag = Tag(f"sha256-{root.digest.encoded}.att")
+        source.manifests.put(graphs.image(b"attestation"), tags=(tag,))
+
+        plan = plan_copy(source, target, root.digest, choices=CopyChoices(digest_tags=True))
+        plan.apply()
+
+        (shown,) = (node for node in plan.nodes if node.kind is NodeKind.TAG)
+        assert (shown.action, shown.target) == (Action.TAG, target.at(tag))
+        assert target.manifests.resolve(tag).digest == source.manifests.resolve(tag).digest
+
+
+class TestForeignLayers:
+    def test_they_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        """R-032."""
+        layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
+        root = graphs.image(layers=[layer])
+        graphs.blob(b"windows")
+
+        copy(source, target, root.digest, choices=CopyChoices(foreign_layers=True))
+
+        assert target.blobs.stat(Digest.of(b"windows")) == 7
+
+    def test_those_that_the_source_does_not_have_come_from_where_they_are(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        """R-032."""
+        layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
+        root = graphs.image(layers=[layer])
+        elsewhere = msgspec.structs.replace(source, foreign=_Elsewhere(b"windows"))
+
+        copy(elsewhere, target, root.digest, choices=CopyChoices(foreign_layers=True))
+
+        assert target.blobs.stat(Digest.of(b"windows")) == 7
+        with pytest.raises(BlobNotFound):
+            copy(source, _fresh(), root.digest, choices=CopyChoices(foreign_layers=True))
+
+
+class _Elsewhere(ForeignLayers):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def open(self, layer: Descriptor, *, start: int = 0) -> Any:
+
+        return BytesSource(self._content).open(start)
+
+
+class _Listing(ManifestStore):
+    """A store whose lists of referrers somebody made up."""
+
+    def __init__(self, inner: ManifestStore, lists: dict[Digest, list[Descriptor]]) -> None:
+        self._inner = inner
+        self._lists = lists
+
+    def resolve(self, reference: Tag | Digest) -> Descriptor:
+        return self._inner.resolve(reference)
+
+    def get(self, reference: Tag | Digest) -> RawManifest:
+        return self._inner.get(reference)
+
+    def put(self, manifest: RawManifest, *, tags: Any = ()) -> Descriptor:
+        return self._inner.put(manifest, tags=tags)
+
+    def untag(self, tag: Tag) -> None:
+        self._inner.untag(tag)
+
+    def delete(self, digest: Digest) -> None:
+        self._inner.delete(digest)
+
+    def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
+        return self._inner.tags(after=after, page_size=page_size)
+
+    def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
+        return iter(self._lists.get(subject, []))
+
+
+def _fresh() -> Repository:
+    return MemoryCatalog("fresh.test").repository(RepositoryName("app"))

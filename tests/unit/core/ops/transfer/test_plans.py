@@ -1,0 +1,409 @@
+"""Plans: they say what will happen, and then just that happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.content.source import BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import BlobNotFound, ImageNotFound, InvalidName, InvalidValue, Unavailable
+from registry_core.ops.transfer.choices import CopyChoices
+from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Side
+from registry_core.ops.transfer.plan import Plan, plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.repository import Repository
+from registry_core.scope import fail_after
+
+if TYPE_CHECKING:
+    Graphs = Any
+    Watch = Any
+
+V1, V2 = Tag("v1"), Tag("v2")
+
+
+def actions(plan: Plan) -> dict[str, Action]:
+    return {node.target.rpartition("/")[2]: node.action for node in plan.nodes}
+
+
+def by_kind(nodes: tuple[Node, ...], kind: NodeKind) -> list[Node]:
+    return [node for node in nodes if node.kind is kind]
+
+
+def task(source: Repository, target: Repository, reference: Tag | Digest | RawManifest, *tags: Tag) -> CopyTask:
+    return CopyTask(source=source, target=target, reference=reference, tags=tags)
+
+
+class TestPlanning:
+    def test_a_plan_says_what_is_to_be_moved_and_what_is_there(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"new layer", b"old")
+        source.manifests.put(root, tags=(V1,))
+        target.blobs.put(Digest.of(b"old"), 3, BytesSource(b"old"))
+        there = watch(target)
+
+        plan = plan_copy(source, there.repository, "v1", tags=[V2])
+
+        found = {node.digest: node.action for node in by_kind(plan.nodes, NodeKind.BLOB)}
+        config = root.image.config
+        assert found == {
+            config.digest: Action.MOVE,
+            Digest.of(b"new layer"): Action.MOVE,
+            Digest.of(b"old"): Action.SKIP,
+        }
+        assert [(node.kind, node.action) for node in plan.nodes[-2:]] == [
+            (NodeKind.MANIFEST, Action.MOVE),
+            (NodeKind.TAG, Action.TAG),
+        ]
+        assert plan.bytes_to_move == len(root.content) + config.size + 9
+        assert (plan.bytes_to_skip, plan.bytes_to_mount, plan.is_empty) == (3, 0, False)
+        assert plan.nodes[-1].source == source.at(root.digest)
+        assert plan.nodes[-1].target == target.at(V2)
+        assert there.writes == []
+
+    def test_what_lies_beside_it_will_be_mounted(self, graphs_of: Any) -> None:
+        catalog = MemoryCatalog("one.test")
+        source, target = (catalog.repository(RepositoryName(name)) for name in ("a", "b"))
+        root = graphs_of(source).image(b"layer")
+
+        plan = plan_copy(source, target, root.digest)
+
+        assert {node.action for node in by_kind(plan.nodes, NodeKind.BLOB)} == {Action.MOUNT}
+        assert plan.bytes_to_mount == sum(part.size for part in root.children)
+        assert {result.outcome for result in plan.apply().results} == {Outcome.MOUNTED, Outcome.MOVED}
+
+    def test_a_tag_that_stands_for_it_already_leaves_nothing_to_do(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"layer")
+        source.manifests.put(root, tags=(V1,))
+        plan_copy(source, target, "v1", tags=[V1]).apply()
+        here = watch(source)
+
+        plan = plan_copy(here.repository, target, "v1", tags=[V1])
+
+        assert plan.is_empty
+        assert [(node.kind, node.action) for node in plan.nodes] == [(NodeKind.TAG, Action.SKIP)]
+        assert here.calls == [("resolve", "v1")]
+
+    def test_a_tag_of_somebody_else_is_kept_on_request(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, watch: Watch
+    ) -> None:
+        source.manifests.put(graphs.image(b"new"), tags=(V1,))
+        theirs = graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=(V1,))
+        there = watch(target)
+
+        plan = plan_copy(source, there.repository, "v1", tags=[V1], choices=CopyChoices(overwrite=False))
+        report = plan.apply()
+
+        assert [node.action for node in plan.nodes] == [Action.KEEP]
+        assert [result.outcome for result in report.results] == [Outcome.KEPT]
+        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert there.writes == []
+
+    def test_a_kept_tag_does_not_keep_the_others(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
+    ) -> None:
+        root = graphs.image(b"new")
+        source.manifests.put(root, tags=(V1,))
+        theirs = graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=(V1,))
+
+        run_copies([task(source, target, V1, V1, V2)], choices=CopyChoices(overwrite=False))
+
+        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(V2).digest == root.digest
+
+    def test_what_cannot_be_planned_is_an_error_or_a_failure_of_the_plan(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"layer")
+        tasks = [task(source, target, Tag("absent"), V1), task(source, target, root.digest)]
+
+        with pytest.raises(ImageNotFound) as caught:
+            plan_copies(tasks)
+        plan = plan_copies(tasks, continue_on_error=True)
+
+        assert (caught.value.operation, caught.value.reference) == ("plan_copy", source.at(Tag("absent")))
+        (failure,) = plan.failures
+        assert (failure.outcome, failure.blamed, failure.node.digest) == (Outcome.FAILED, Side.SOURCE, None)
+        assert plan.apply().ok
+        assert target.manifests.resolve(root.digest).digest == root.digest
+
+    @pytest.mark.parametrize("count", [{"jobs": 0}, {"images": 0}, {"jobs": "4"}])
+    def test_nobody_does_nothing(self, source: Repository, target: Repository, graphs: Graphs, count: Any) -> None:
+        tasks = [task(source, target, graphs.image(b"1").digest)]
+
+        with pytest.raises(InvalidValue):
+            plan_copies(tasks, **count)
+        with pytest.raises(InvalidValue):
+            run_copies(tasks, **count)
+
+    @pytest.mark.parametrize(("tags", "error"), [("v1", InvalidValue), (["no tag!"], InvalidName)])
+    def test_malformed_tags_are_refused(
+        self, source: Repository, target: Repository, tags: Any, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            plan_copy(source, target, "v1", tags=tags)
+
+    def test_a_person_can_read_it(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        plan = plan_copy(source, target, graphs.image(b"layer").digest)
+
+        lines = str(plan).splitlines()
+
+        assert lines[0] == f"{plan.bytes_to_move} bytes to move, 0 to mount, 0 are there; 0 failed"
+        assert len(lines) == 1 + len(plan.nodes)
+        assert lines[-1].split()[:2] == ["move", "manifest"]
+        assert repr(plan) == f"Plan(3 nodes, {plan.bytes_to_move} bytes to move)"
+
+
+class TestApplying:
+    def test_what_the_tag_stood_for_is_moved_and_not_what_it_stands_for_now(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        """R-012."""
+        planned, later = graphs.image(b"planned"), graphs.image(b"later")
+        source.manifests.put(planned, tags=(V1,))
+        plan = plan_copy(source, target, "v1", tags=[V1])
+        source.manifests.put(later, tags=(V1,))
+
+        plan.apply()
+
+        assert target.manifests.resolve(V1).digest == planned.digest
+        with pytest.raises(ImageNotFound):
+            target.manifests.resolve(later.digest)
+
+    def test_manifests_are_not_read_twice(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.index(graphs.image(b"1"), graphs.image(b"2"))
+        here = watch(source)
+        plan = plan_copy(here.repository, target, root.digest)
+        here.calls.clear()
+
+        plan.apply()
+
+        assert here.count("get") == 0
+        assert target.manifests.get(root.digest).content == root.content
+
+    def test_what_has_come_to_be_there_is_skipped(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        root = graphs.image(b"layer")
+        plan = plan_copy(source, target, root.digest)
+        target.blobs.put(Digest.of(b"layer"), 5, BytesSource(b"layer"))
+
+        report = plan.apply()
+
+        outcomes = {result.node.digest: result.outcome for result in report.results}
+        assert outcomes[Digest.of(b"layer")] is Outcome.SKIPPED
+        assert outcomes[root.digest] is Outcome.MOVED
+
+    def test_a_plan_can_be_applied_again(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        plan = plan_copy(source, target, graphs.image(b"layer").digest, tags=[V1])
+
+        first, second = plan.apply(), plan.apply()
+
+        assert first.bytes_moved == plan.bytes_to_move
+        assert second.ok
+        assert second.bytes_moved == 0
+
+    def test_a_report_says_what_became_of_each_node(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"layer")
+        plan = plan_copy(source, target, root.digest, tags=[V1])
+        seen: list[Outcome] = []
+
+        report = plan.apply(on_result=lambda result: seen.append(result.outcome))
+
+        assert [result.node for result in report.results] == list(plan.nodes)
+        assert seen == [result.outcome for result in report.results]
+        assert report.counts == {Outcome.MOVED: 3, Outcome.TAGGED: 1}
+        assert str(report) == f"3 moved, 1 tagged; {plan.bytes_to_move} bytes moved"
+        assert report.ok
+        report.raise_first()
+
+
+class TestManyImages:
+    def test_what_they_share_is_moved_once(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        roots = [graphs.image(b"base", b"%d" % number) for number in range(50)]
+        there = watch(target)
+
+        report = run_copies([task(source, there.repository, root.digest) for root in roots], jobs=8, images=8)
+
+        assert report.ok
+        assert there.count("put blob", Digest.of(b"base")) == 1
+        assert there.count("stat", Digest.of(b"base")) == 1
+        assert all(target.manifests.get(root.digest).content == root.content for root in roots)
+
+    def test_two_tags_of_one_image_are_both_set(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"layer")
+        there = watch(target)
+        tasks = [task(source, there.repository, root, tag) for tag in (V1, V2, Tag("latest"))]
+
+        report = run_copies(tasks)
+
+        assert {target.manifests.resolve(tag).digest for tag in (V1, V2, Tag("latest"))} == {root.digest}
+        assert there.count("put blob", Digest.of(b"layer")) == 1
+        assert report.counts == {Outcome.MOVED: 3, Outcome.TAGGED: 3}
+
+    def test_what_another_repository_just_got_is_mounted_from_there(
+        self, source: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        """R-077."""
+        root = graphs.image(b"layer")
+        catalog = MemoryCatalog("target.test")
+        places = [watch(catalog.repository(RepositoryName(name))) for name in ("a", "b", "c")]
+
+        plan = plan_copies([task(source, place.repository, root.digest) for place in places])
+        report = plan.apply(jobs=8)
+
+        stored = [sum(place.count("put blob", part.digest) for place in places) for part in root.children]
+        assert stored == [1, 1]
+        assert report.counts == {Outcome.MOVED: 5, Outcome.MOUNTED: 4}
+        assert report.bytes_mounted == plan.bytes_to_mount == 2 * sum(part.size for part in root.children)
+
+    def test_two_backends_of_one_name_are_two(self, source: Repository, graphs: Graphs) -> None:
+        root = graphs.image(b"layer")
+        targets = [MemoryCatalog().repository(RepositoryName("app")) for _ in range(2)]
+
+        run_copies([task(source, target, root.digest) for target in targets])
+
+        for target in targets:
+            assert target.manifests.get(root.digest).content == root.content
+            assert target.blobs.stat(Digest.of(b"layer")) == 5
+
+    def test_images_are_asked_for_as_there_is_room(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"layer")
+        under_way = [0, 0]
+
+        def tasks() -> Any:
+            for number in range(40):
+                under_way[0] += 1
+                under_way[1] = max(under_way[1], under_way[0])
+                yield task(source, target, root, Tag(f"v{number}"))
+
+        def done(result: Any) -> None:
+            under_way[0] -= result.node.kind is NodeKind.TAG
+
+        run_copies(tasks(), jobs=3, images=2, on_result=done)
+
+        assert under_way[1] <= 3
+        assert len(list(target.manifests.tags())) == 40
+
+    @pytest.mark.parametrize(("jobs", "images"), [(1, 1), (1, 8), (2, 1), (8, 8)])
+    def test_no_number_of_hands_gets_stuck(self, source: Repository, graphs: Graphs, jobs: int, images: int) -> None:
+        shared = graphs.image(b"shared")
+        roots = [graphs.index(graphs.index(shared, graphs.image(b"%d" % number)), shared) for number in range(12)]
+        catalog = MemoryCatalog("target.test")
+        names = [RepositoryName("a"), RepositoryName("b")]
+        targets = [catalog.repository(name) for name in names]
+
+        with fail_after(60):
+            run_copies(
+                [task(source, target, root.digest) for root in roots for target in targets], jobs=jobs, images=images
+            )
+
+        for target in targets:
+            assert all(target.manifests.get(root.digest).content == root.content for root in roots)
+
+    def test_what_the_list_of_images_raises_ends_it(self, source: Repository, target: Repository) -> None:
+        def tasks() -> Any:
+            raise Unavailable("no list")
+            yield
+
+        with pytest.raises(Unavailable, match="no list"):
+            run_copies(tasks(), continue_on_error=True)
+
+
+class TestGoingOn:
+    def test_an_error_ends_only_what_needs_the_node(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        bad, good = graphs.image(b"bad"), graphs.image(b"good")
+        root = graphs.index(bad, good)
+        source.blobs.delete(Digest.of(b"bad"))
+
+        report = run_copies([task(source, target, root, V1)], continue_on_error=True)
+
+        outcomes = {(result.node.kind, result.node.digest): result.outcome for result in report.results}
+        assert outcomes[NodeKind.BLOB, Digest.of(b"bad")] is Outcome.FAILED
+        assert outcomes[NodeKind.MANIFEST, bad.digest] is Outcome.NOT_DONE
+        assert outcomes[NodeKind.MANIFEST, good.digest] is Outcome.MOVED
+        assert outcomes[NodeKind.MANIFEST, root.digest] is Outcome.NOT_DONE
+        (failed,) = report.failed
+        assert failed.blamed is Side.SOURCE
+        assert isinstance(failed.error, BlobNotFound)
+        assert not report.ok
+        assert str(target.at(Digest.of(b"bad"))) in str(report)
+        with pytest.raises(BlobNotFound):
+            report.raise_first()
+        with pytest.raises(ImageNotFound):
+            target.manifests.resolve(V1)
+
+    def test_the_target_is_blamed_for_what_it_refuses(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        there = watch(target)
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put blob" and about == Digest.of(b"layer"):
+                raise Unavailable("full")
+
+        there.before = refuse
+
+        report = run_copies([task(source, there.repository, graphs.image(b"layer"))], continue_on_error=True)
+
+        (failed,) = report.failed
+        assert (failed.blamed, failed.node.kind) == (Side.TARGET, NodeKind.BLOB)
+        assert failed.error is not None
+        assert (failed.error.operation, failed.error.reference) == ("run_copies", target.at(Digest.of(b"layer")))
+
+    def test_what_failed_once_fails_for_all_that_need_it(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        roots = [graphs.image(b"gone", b"%d" % number) for number in range(3)]
+        source.blobs.delete(Digest.of(b"gone"))
+        here = watch(source)
+
+        report = run_copies([task(here.repository, target, root) for root in roots], continue_on_error=True, jobs=1)
+
+        assert here.count("open", Digest.of(b"gone")) == 1
+        assert [result.outcome for result in report.results].count(Outcome.NOT_DONE) == 3
+
+    def test_an_interrupted_run_is_gone_on_with(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        roots = [graphs.image(b"base", b"%d" % number) for number in range(10)]
+        for number, root in enumerate(roots):
+            source.manifests.put(root, tags=(Tag(f"v{number}"),))
+        here = watch(source)
+
+        def cut(call: str, about: str) -> None:
+            if about == Digest.of(b"6"):
+                raise Unavailable("cut off")
+
+        here.before = cut
+        tasks = [task(here.repository, target, Tag(f"v{number}"), Tag(f"v{number}")) for number in range(10)]
+        with pytest.raises(Unavailable):
+            run_copies(tasks, jobs=1, images=1)
+        here.before = lambda call, about: None
+        here.calls.clear()
+
+        report = run_copies(tasks, jobs=1, images=1)
+
+        assert report.ok
+        assert here.count("open", Digest.of(b"base")) == 0
+        assert here.count("open") == 4
+        assert len(list(target.manifests.tags())) == 10

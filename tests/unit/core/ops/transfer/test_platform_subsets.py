@@ -1,0 +1,204 @@
+"""Some platforms of an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.errors import BlobNotFound, ImageNotFound, PlatformNotFound
+from registry_core.ops.copy import copy
+from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+from registry_core.ops.transfer.plan import plan_copy
+from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    Graphs = Any
+
+AMD64 = {"os": "linux", "architecture": "amd64"}
+ARM64 = {"os": "linux", "architecture": "arm64"}
+S390X = {"os": "linux", "architecture": "s390x"}
+UNKNOWN = {"os": "unknown", "architecture": "unknown"}
+
+
+def chosen(*platforms: str, form: IndexForm = IndexForm.REWRITTEN) -> CopyChoices:
+    given: Any = platforms
+    return CopyChoices(platforms=given, index_form=form)
+
+
+def has(repository: Repository, manifest: RawManifest) -> bool:
+    try:
+        repository.manifests.resolve(manifest.digest)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def test_a_rewritten_index_lists_what_was_chosen_and_keeps_what_nobody_knows(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    """R-027: fields of the index and of its entries."""
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
+    entries = [
+        graphs.entry(one.media_type, one.content, platform=AMD64, vendor={"a": 1}),
+        graphs.entry(two.media_type, two.content, platform=ARM64),
+    ]
+    root = graphs.index(manifests=entries, annotations={"k": "v"}, vendor=[1])
+
+    copied = copy(source, target, root.digest, tags=["v1"], choices=chosen("linux/amd64"))  # type: ignore[list-item]
+
+    found = target.manifests.get(copied.digest)
+    assert copied.digest != root.digest
+    assert found.mapping == {**root.mapping, "manifests": [entries[0]]}
+    assert not has(target, two)
+    with pytest.raises(BlobNotFound):
+        target.blobs.stat(Digest.of(b"arm64"))
+
+
+def test_a_sparse_index_keeps_its_bytes(source: Repository, target: Repository, graphs: Graphs) -> None:
+    """R-026."""
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
+    root = graphs.index(one, two, platforms=[AMD64, ARM64])
+
+    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+
+    assert copied == root.descriptor
+    assert target.manifests.get(root.digest).content == root.content
+    assert (has(target, one), has(target, two)) == (False, True)
+
+
+def test_all_platforms_of_an_index_leave_it_as_it_is(source: Repository, target: Repository, graphs: Graphs) -> None:
+    root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
+
+    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", "linux/amd64", "linux/riscv64"))
+
+    assert copied.digest == root.digest
+
+
+def test_attestations_stay_with_what_they_are_about(source: Repository, target: Repository, graphs: Graphs) -> None:
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
+    about = [graphs.image(b"of amd64"), graphs.image(b"of arm64")]
+    entries = [
+        graphs.entry(image.media_type, image.content, platform=platform)
+        for image, platform in ((one, AMD64), (two, ARM64))
+    ] + [
+        graphs.entry(
+            each.media_type,
+            each.content,
+            platform=UNKNOWN,
+            annotations={
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": str(image.digest),
+            },
+        )
+        for each, image in zip(about, (one, two), strict=True)
+    ]
+    root = graphs.index(manifests=entries)
+
+    copied = copy(source, target, root.digest, choices=chosen("linux/arm64"))
+
+    assert target.manifests.get(copied.digest).mapping["manifests"] == [entries[1], entries[3]]
+    assert [has(target, each) for each in (one, two, *about)] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("form", IndexForm)
+def test_indexes_below_indexes_are_reduced_too(
+    source: Repository, target: Repository, graphs: Graphs, form: IndexForm
+) -> None:
+    """R-024."""
+    one, two, three = graphs.image(b"1"), graphs.image(b"2"), graphs.image(b"3")
+    inner = graphs.index(one, two, platforms=[AMD64, ARM64])
+    other = graphs.index(three, platforms=[S390X])
+    root = graphs.index(inner, other)
+
+    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", form=form))
+
+    top = target.manifests.get(copied.digest)
+    below = target.manifests.get(top.children[0].digest)
+    assert [has(target, each) for each in (one, two, three, other)] == [False, True, False, False]
+    if form is IndexForm.SPARSE:
+        assert (top.content, below.content) == (root.content, inner.content)
+    else:
+        assert len(top.children) == 1
+        assert top.children[0].size == len(below.content)
+        assert [entry.digest for entry in below.children] == [two.digest]
+
+
+def test_an_entry_without_a_platform_is_judged_by_its_configuration(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    one = graphs.image(b"1", config=b'{"os":"linux","architecture":"s390x"}')
+    two = graphs.image(b"2", config=b'{"os":"linux","architecture":"arm64"}')
+    root = graphs.index(one, two)
+
+    copy(source, target, root.digest, choices=chosen("linux/arm64"))
+
+    assert (has(target, one), has(target, two)) == (False, True)
+
+
+def test_where_nothing_is_exactly_for_a_platform_what_runs_there_is_taken(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    five, six = graphs.image(b"5"), graphs.image(b"6")
+    arm = {"os": "linux", "architecture": "arm"}
+    root = graphs.index(five, six, platforms=[{**arm, "variant": "v5"}, {**arm, "variant": "v6"}])
+
+    copy(source, target, root.digest, choices=chosen("linux/arm/v7"))
+
+    assert (has(target, five), has(target, six)) == (False, True)
+
+
+def test_every_version_of_windows_is_taken_unless_one_was_named(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    windows = {"os": "windows", "architecture": "amd64"}
+    images = [graphs.image(b"2019"), graphs.image(b"2022")]
+    platforms = [{**windows, "os.version": "10.0.17763.1"}, {**windows, "os.version": "10.0.20348.1"}]
+    root = graphs.index(*images, platforms=platforms)
+
+    all_of_them = copy(source, target, root.digest, choices=chosen("windows/amd64"))
+    one = copy(source, target, root.digest, choices=chosen("windows/amd64,osver=10.0.20348"))
+
+    assert all_of_them.digest == root.digest
+    assert [entry.digest for entry in target.manifests.get(one.digest).children] == [images[1].digest]
+
+
+def test_where_there_is_nothing_it_is_said_what_there_is(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
+
+    with pytest.raises(PlatformNotFound) as caught:
+        copy(source, target, root.digest, choices=chosen("linux/s390x"))
+
+    assert caught.value.available == ("linux/amd64", "linux/arm64")
+    assert caught.value.reference == source.at(root.digest)
+    assert not has(target, root)
+
+
+def test_an_image_alone_must_not_contradict(source: Repository, target: Repository, graphs: Graphs) -> None:
+    image = graphs.image(b"1", config=b'{"os":"linux","architecture":"arm64"}')
+
+    assert copy(source, target, image.digest, choices=chosen("linux/amd64", "linux/arm64")).digest == image.digest
+    with pytest.raises(PlatformNotFound):
+        copy(source, target, image.digest, choices=chosen("linux/amd64"))
+
+
+def test_an_artifact_has_no_platform(source: Repository, target: Repository, graphs: Graphs) -> None:
+    graphs.blob(b"{}")
+    config = graphs.entry("application/vnd.cncf.helm.config.v1+json", b"{}")
+    chart = graphs.image(b"chart", overrides={"config": config})
+
+    assert copy(source, target, chart.digest, choices=chosen("linux/amd64")).digest == chart.digest
+
+
+def test_a_plan_shows_the_index_that_will_be_written(source: Repository, target: Repository, graphs: Graphs) -> None:
+    root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
+    plan = plan_copy(source, target, root.digest, choices=chosen("linux/amd64"))
+
+    report = plan.apply()
+
+    assert plan.nodes[-1].digest == report.results[-1].node.digest != root.digest
+    assert has(target, target.manifests.get(plan.nodes[-1].digest))  # type: ignore[arg-type]

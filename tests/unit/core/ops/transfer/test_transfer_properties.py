@@ -1,0 +1,105 @@
+"""Any graph, any choice, any number of hands: the target has what it should, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import ImageNotFound
+from registry_core.ops.transfer.plan import plan_copies, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.repository import Repository
+from registry_core.scope import fail_after
+
+if TYPE_CHECKING:
+    Graphs = Any
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> list[list[int]]:
+    """For each manifest what is in it: layers of an image, or, from the second on, earlier manifests of an index."""
+    shape: list[list[int]] = []
+    for number in range(draw(st.integers(1, 8))):
+        earlier = draw(st.lists(st.integers(0, number - 1), max_size=4)) if number else []
+        shape.append(earlier if earlier else [-1 - layer for layer in draw(st.lists(st.integers(0, 5), max_size=4))])
+    return shape
+
+
+def built(graphs: Graphs, shape: list[list[int]]) -> list[RawManifest]:
+    made: list[RawManifest] = []
+    for number, parts in enumerate(shape):
+        if parts and parts[0] >= 0:
+            made.append(graphs.index(*(made[part] for part in parts), annotations={"n": str(number)}))
+        else:
+            made.append(graphs.image(*(b"layer %d" % part for part in parts), annotations={"n": str(number)}))
+    return made
+
+
+def reachable(shape: list[list[int]], roots: list[int]) -> set[int]:
+    found: set[int] = set()
+    queue = list(roots)
+    while queue:
+        number = queue.pop()
+        if number not in found:
+            found.add(number)
+            queue += [part for part in shape[number] if part >= 0]
+    return found
+
+
+def present(repository: Repository, manifest: RawManifest) -> bool:
+    try:
+        return repository.manifests.get(manifest.digest).content == manifest.content
+    except ImageNotFound:
+        return False
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=shapes(),
+    data=st.data(),
+    jobs=st.integers(1, 6),
+    images=st.integers(1, 4),
+    planned=st.booleans(),
+    places=st.integers(1, 3),
+)
+def test_the_target_has_what_was_asked_for_and_nothing_else(
+    graphs_of: Any, shape: list[list[int]], data: st.DataObject, jobs: int, images: int, planned: bool, places: int
+) -> None:
+    source = MemoryCatalog("source.test").repository(RepositoryName("app"))
+    catalog = MemoryCatalog("target.test")
+    targets = [catalog.repository(RepositoryName(f"copy{number}")) for number in range(places)]
+    made = built(graphs_of(source), shape)
+    roots = data.draw(st.lists(st.integers(0, len(made) - 1), min_size=1, max_size=5))
+    tasks = [
+        CopyTask(source=source, target=target, reference=made[root].digest, tags=(Tag(f"t{position}"),))
+        for position, root in enumerate(roots)
+        for target in targets
+    ]
+
+    with fail_after(60):
+        if planned:
+            report = plan_copies(tasks, jobs=jobs, images=images).apply(jobs=jobs, images=images)
+        else:
+            report = run_copies(tasks, jobs=jobs, images=images)
+
+    expected = reachable(shape, roots)
+    assert report.ok
+    for target in targets:
+        assert {number for number, manifest in enumerate(made) if present(target, manifest)} >= expected
+        for number in expected:
+            for part in made[number].children:
+                if not made[number].is_index:
+                    assert target.blobs.stat(part.digest) == part.size
+        for position, root in enumerate(roots):
+            assert target.manifests.resolve(Tag(f"t{position}")).digest == made[root].digest
+    unwanted = {made[number].digest for number in range(len(made)) if number not in expected} - {
+        made[number].digest for number in expected
+    }
+    assert not any(present(target, manifest) for target in targets for manifest in made if manifest.digest in unwanted)
+    nodes = [(result.node.kind, result.node.target) for result in report.results]
+    assert len(nodes) == len(set(nodes))
