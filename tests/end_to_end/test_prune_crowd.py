@@ -1,20 +1,35 @@
-"""Many processes write to a layout and collect its garbage at once (R-313)."""
+"""Ten processes write to a layout and collect its garbage at once (R-313), and some of them are killed."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
+
+import pytest
 
 import registry_core
 from registry_adapters.layout import LayoutCatalog
+from registry_adapters.layout.directory import Root
+from registry_adapters.layout.garbage import collect
+from registry_adapters.layout.place import Place
+from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.ops.upkeep.validate import validate
+from registry_core.ports.repository import Repository
 from registry_core.testing.content import push_image
 
 NAME = RepositoryName("org/app")
 GRACE = 2.0
+WRITERS, COLLECTORS = 8, 2
+MONTH = 30 * 24 * 3600.0
 
 # Images share layers, lose their tags, and are made again out of parts that nothing refers to any more. What was pushed
 # slower than the grace period allows is not promised to anybody, and not told.
@@ -31,15 +46,18 @@ root, me, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(s
 repository = LayoutCatalog(root, fsync=False).repository(RepositoryName("org/app"))
 chance = random.Random(me)
 end = time.monotonic() + seconds
-mine, count = {}, 0
+mine = set()
+
+def say(*words):
+    print(*words, flush=True)
+
 while time.monotonic() < end:
-    count += 1
     staged = staged_repository()
     # Mostly what others make just now, sometimes what was made as long ago as the collectors look for.
-    moment = int(seconds - end + time.monotonic()) - chance.choice((0, 0, 2, 2, 3))
+    moment = int(time.time()) - chance.choice((0, 0, 2, 2, 3))
     manifest = push_image(staged, f"shared-{moment}-{chance.randrange(12)}")
     tag, begun = f"w{me}-{chance.randrange(3)}", time.monotonic()
-    mine.pop(tag, None)
+    say("begin", tag)
     for part in manifest.children:
         try:
             repository.blobs.stat(part.digest)
@@ -49,19 +67,17 @@ while time.monotonic() < end:
     time.sleep(chance.random() * grace / 8)
     repository.manifests.put(manifest, tags=[Tag(tag)])
     if time.monotonic() - begun < grace / 2:
-        mine[tag] = manifest.digest
+        say("done", tag, manifest.digest)
+        mine.add(tag)
     else:
-        print("slow")
-    if chance.random() < 0.5:
-        old = chance.choice(sorted(mine) or [tag])
-        mine.pop(old, None)
-        try:
-            repository.manifests.untag(Tag(old))
-        except ImageNotFound:
-            pass
-for tag, digest in mine.items():
-    print(tag, digest)
-print("done", count)
+        say("slow", tag)
+        mine.discard(tag)
+    if mine and chance.random() < 0.5:
+        old = chance.choice(sorted(mine))
+        mine.remove(old)
+        say("begin", old)
+        repository.manifests.untag(Tag(old))
+        say("gone", old)
 """
 
 _COLLECTOR = """
@@ -72,42 +88,162 @@ from registry_core.domain.names import RepositoryName
 root, _, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 catalog = LayoutCatalog(root, fsync=False)
 end = time.monotonic() + seconds
-removed = 0
 while time.monotonic() < end:
     report = catalog.prune(RepositoryName("org/app"), grace=grace, untagged=True)
-    removed += len(report.blobs)
-print("removed", removed)
+    print("removed", len(report.blobs), flush=True)
 """
 
 
-def _start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    source = str(Path(registry_core.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((source, os.environ.get("PYTHONPATH", "")))}
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
+class Crowd:
+    """Ten processes on one layout, and what they say.
+
+    Args:
+        root: Of the catalog.
+        notes: An empty directory for what they say: a pipe that nobody reads would stop them.
+        seconds: How long they work.
+    """
+
+    def __init__(self, root: Path, notes: Path, seconds: float) -> None:
+        self._root = root
+        self._notes = notes
+        self._end = time.monotonic() + seconds
+        self._numbers = itertools.count()
+        self._scripts = [_WRITER] * WRITERS + [_COLLECTOR] * COLLECTORS
+        self._running = [self._start(script) for script in self._scripts]
+
+    @property
+    def left(self) -> float:
+        """How many seconds there are left."""
+        return self._end - time.monotonic()
+
+    def kill(self, position: int) -> None:
+        """End one of them wherever it stands, and let another take its place."""
+        process = self._running[position]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self._running[position] = self._start(self._scripts[position])
+
+    def wait(self) -> list[int]:
+        """How each of them ended."""
+        return [process.wait(timeout=max(self.left, 0) + 60) for process in self._running]
+
+    def close(self) -> None:
+        """Leave none of them behind."""
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+    def said(self) -> Iterable[list[str]]:
+        """Every line that was told whole, in words, in the order in which each process told them."""
+        for note in self._notes.iterdir():
+            for line in note.read_text().splitlines(keepends=True):
+                if line.endswith("\n"):
+                    yield line.split()
+
+    def promised(self) -> dict[Tag, Digest]:
+        """What each tag was when somebody last was told about it; without those that something had been begun with."""
+        tags: dict[Tag, Digest] = {}
+        for word, subject, *more in self.said():
+            if word == "begin":
+                tags.pop(Tag(subject), None)
+            elif word == "done":
+                tags[Tag(subject)] = Digest(more[0])
+        return tags
+
+    def _start(self, script: str) -> subprocess.Popen[bytes]:
+        number = next(self._numbers)
+        source = str(Path(registry_core.__file__).parents[1])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join((source, os.environ.get("PYTHONPATH", "")))}
+        arguments = [str(self._root), str(number), str(max(self.left, 0)), str(GRACE)]
+        with (self._notes / str(number)).open("wb") as note:
+            return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, stdout=note)
 
 
-def test_every_tag_that_was_acknowledged_is_there_and_sound(tmp_path: Path) -> None:
-    """R-313."""
-    seconds = os.environ.get("OCIPORT_CROWD_SECONDS", "6")
-    catalog = LayoutCatalog(tmp_path, fsync=False)
-    repository = catalog.repository(NAME)
-    push_image(repository, "first", tags=["first"])
+def _read_by_skopeo(layout: Path, tags: Iterable[Tag], target: Path) -> None:
+    """Fail unless skopeo reads every blob of every tag."""
+    skopeo = shutil.which("skopeo")
+    assert skopeo is not None
+    for tag in tags:
+        subprocess.run([skopeo, "copy", "--quiet", f"oci:{layout}:{tag}", f"dir:{target}"], check=True)
+        shutil.rmtree(target)
 
-    writers = [_start(_WRITER, str(tmp_path), str(number), seconds, str(GRACE)) for number in range(8)]
-    collectors = [_start(_COLLECTOR, str(tmp_path), str(number), seconds, str(GRACE)) for number in range(2)]
-    answers = [process.communicate(timeout=100)[0] for process in (*writers, *collectors)]
 
-    assert [process.returncode for process in (*writers, *collectors)] == [0] * 10
-    promised = dict(line.split() for answer in answers[:8] for line in answer.splitlines() if line.startswith("w"))
-    removed = sum(int(answer.split()[1]) for answer in answers[8:])
-    assert promised
-    assert removed
+def _sound(repository: Repository, promised: dict[Tag, Digest]) -> None:
     for tag, digest in promised.items():
-        assert repository.manifests.resolve(Tag(tag)).digest == digest
+        assert repository.manifests.resolve(tag).digest == digest
         report = validate(repository, tag)
         assert report.is_clean, str(report)
-    slow = any("slow" in answer for answer in answers)
+
+
+def _tidied(catalog: LayoutCatalog, root: Path, promised: dict[Tag, Digest]) -> None:
+    """What a later collection leaves is what was promised, and nothing else."""
+    repository = catalog.repository(NAME)
+    for tag in list(repository.manifests.tags()):
+        if tag not in promised:
+            repository.manifests.untag(tag)
+
+    collect(Place(Root(root, fsync=False), NAME), grace=GRACE, untagged=True, clock=lambda: time.time() + MONTH)
+
     whole = catalog.check(NAME)
-    assert slow or whole.is_clean, str(whole)
+    assert whole.findings == (), str(whole)
+    assert set(repository.manifests.tags()) == set(promised)
+    assert whole.manifests == len(set(promised.values()))
+
+
+@pytest.fixture
+def seconds() -> float:
+    """How long a crowd works: a minute, where somebody has one."""
+    return float(os.environ.get("OCIPORT_CROWD_SECONDS", "6"))
+
+
+def test_every_tag_that_was_acknowledged_is_there_and_sound(tmp_path: Path, seconds: float) -> None:
+    """R-313."""
+    root, notes = tmp_path / "images", tmp_path / "notes"
+    notes.mkdir()
+    catalog = LayoutCatalog(root, fsync=False)
+    repository = catalog.repository(NAME)
+    first = push_image(repository, "first", tags=["first"]).digest
+
+    crowd = Crowd(root, notes, seconds)
+    try:
+        ended = crowd.wait()
+    finally:
+        crowd.close()
+
+    assert ended == [0] * 10
+    promised = crowd.promised() | {Tag("first"): first}
+    said = list(crowd.said())
+    assert len(promised) > WRITERS
+    assert sum(int(words[1]) for words in said if words[0] == "removed")
+    _sound(repository, promised)
+    _read_by_skopeo(root / NAME, promised, tmp_path / "copy")
+    whole = catalog.check(NAME)
+    assert whole.is_clean or any(words[0] == "slow" for words in said), str(whole)
+    _tidied(catalog, root, promised)
+
+
+def test_whoever_is_killed_harms_nobody_else(tmp_path: Path, seconds: float) -> None:
+    """R-313: writers and collectors end anywhere; what was acknowledged stays, and a later collection tidies up."""
+    root, notes = tmp_path / "images", tmp_path / "notes"
+    notes.mkdir()
+    catalog = LayoutCatalog(root, fsync=False)
+    repository = catalog.repository(NAME)
+    first = push_image(repository, "first", tags=["first"]).digest
+    chance = random.Random(313)
+
+    crowd = Crowd(root, notes, seconds)
+    try:
+        while crowd.left > 0.5:
+            time.sleep(chance.uniform(0.1, 0.5))
+            crowd.kill(chance.randrange(WRITERS + COLLECTORS))
+        ended = crowd.wait()
+    finally:
+        crowd.close()
+
+    assert ended == [0] * 10
+    promised = crowd.promised() | {Tag("first"): first}
+    assert len(promised) > WRITERS
+    _sound(repository, promised)
+    _read_by_skopeo(root / NAME, promised, tmp_path / "copy")
+    _tidied(catalog, root, promised)
+    _sound(repository, promised)

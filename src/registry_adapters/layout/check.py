@@ -15,7 +15,7 @@ from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Report, Severity
 from registry_core.errors import IntegrityError, InvalidDigest, LayoutError, RepositoryNotFound
-from registry_core.ops.upkeep.validate import Validation
+from registry_core.ops.upkeep.validation import Validation
 from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
 

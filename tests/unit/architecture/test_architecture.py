@@ -21,6 +21,7 @@ OWNERS = {
     "opentelemetry": {"registry_adapters.telemetry.otel"},
     "filelock": {"registry_adapters.layout.place", "registry_adapters.keychains.files"},
     "subprocess": {"registry_adapters.keychains.processes"},
+    "semver": {"registry_core.ops.mirror.versions"},
     "tenacity": {"registry_adapters.http.attempts"},
     "ssl": {"registry_adapters.http.tls", "registry_adapters.http.sockets", "registry_adapters.http.transport"},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from registry_core.content.codecs import decoded
@@ -87,7 +88,8 @@ def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: 
                 placed = names.below(member)
                 if placed.path:
                     budget.hold(placed.path)
-                    sink.add(placed, reader.pieces())
+                    with _linked(placed):
+                        sink.add(placed, reader.pieces())
                 else:
                     own = placed
             while tar.read(PIECE):
@@ -127,6 +129,17 @@ class _Names:
         if not _is_below(path, self._prefix):
             raise UnsafeArchive(f"a member beside the directory: {shown(path)}")
         return path[len(self._prefix) + 1 :]
+
+
+@contextlib.contextmanager
+def _linked(member: Member) -> Iterator[None]:
+    """Blame the archive for hard links to what it did not have before."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if member.kind is FileKind.HARDLINK:
+            raise UnsafeArchive(f"a hard link to what is not there: {shown(member.path)}") from error
+        raise
 
 
 def _is_below(path: bytes, folder: bytes) -> bool:

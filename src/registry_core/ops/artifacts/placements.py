@@ -21,8 +21,10 @@ from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported
 from registry_core.ops.extract.directory_handles import DirectoryHandles, handles_work, open_directory
 from registry_core.scope import checkpoint
 
-__all__ = ["Placements"]
+__all__ = ["HERE", "Placements"]
 
+# The title of a packed directory whose files belong into the directory itself.
+HERE: Final = "."
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -69,8 +71,9 @@ class Placements:
             UnsafeArchive: A link or a file stands where a directory should be.
         """
         for title in titles:
-            path = title.encode()
-            folder, _, name = path.rpartition(b"/")
+            if title == HERE:
+                continue
+            folder, _, name = title.encode().rpartition(b"/")
             try:
                 with _explained(title):
                     handle = self._handles.at(folder)
@@ -109,7 +112,7 @@ class Placements:
         """Give everything its name.
 
         Args:
-            titles: By number, clean.
+            titles: By number, clean; what is in a directory called ``.`` gets its name in the directory itself.
 
         Raises:
             InvalidValue: Something is in the way; nothing has changed.
@@ -118,13 +121,13 @@ class Placements:
         """
         placed: list[Path] = []
         with contextlib.ExitStack() as handles, contextlib.ExitStack() as undo:
-            for number, title in titles:
+            for staged, title in self._staged(titles):
                 folder, _, name = title.encode().rpartition(b"/")
                 with _explained(title):
                     handle = os.dup(self._handles.at(folder, make=True))
                 handles.callback(os.close, handle)
                 self._check_free(handle, name, title)
-                self._move(number, handle, name, title, undo)
+                self._move(staged, handle, name, title, undo)
                 placed.append(self._target / title)
             self._open_up()
             self._placed = True
@@ -147,6 +150,21 @@ class Placements:
         os.close(self._root)
         self._forget_root()
 
+    def _staged(self, titles: Iterable[tuple[int, str]]) -> Iterator[tuple[bytes, str]]:
+        """Where everything is in the stage, and what it is to be called."""
+        for number, title in titles:
+            if title != HERE:
+                yield b"%d" % number, title
+                continue
+            handle = open_directory(b"%d" % number, inside=self._stage)
+            try:
+                os.fchmod(handle, 0o700)
+                names = sorted(os.listdir(handle))
+            finally:
+                os.close(handle)
+            for name in names:
+                yield b"%d/%s" % (number, os.fsencode(name)), name
+
     def _open_up(self) -> None:
         """Give the directories that were made on the way the permissions that new ones have here."""
         os.mkdir(b"mode", dir_fd=self._stage)
@@ -167,8 +185,8 @@ class Placements:
         if not (self._overwrite and stat.S_ISREG(status.st_mode)):
             raise InvalidValue(f"something is in the way: {title!r:.200}")
 
-    def _move(self, number: int, folder: int, name: bytes, title: str, undo: contextlib.ExitStack) -> None:
-        staged, kept = b"%d" % number, b"old-%d" % number
+    def _move(self, staged: bytes, folder: int, name: bytes, title: str, undo: contextlib.ExitStack) -> None:
+        kept = b"old-" + staged.replace(b"/", b"-")
         if stat.S_ISDIR(os.stat(staged, dir_fd=self._stage, follow_symlinks=False).st_mode):
             try:
                 _move_directory(staged, self._stage, name, folder)

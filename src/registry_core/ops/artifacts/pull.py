@@ -28,7 +28,7 @@ from registry_core.errors import (
     during,
 )
 from registry_core.ops.artifacts.directory_tars import unpack as unpack_tar
-from registry_core.ops.artifacts.placements import Placements
+from registry_core.ops.artifacts.placements import HERE, Placements
 from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
 from registry_core.ops.graph import fetch
 from registry_core.ops.progress import ProgressSource
@@ -41,6 +41,8 @@ from registry_core.scope import CancelScope, checkpoint
 __all__ = ["pull_artifact"]
 
 _OPERATION: Final = "pull_artifact"
+# What other tools call the directory that they were started in.
+_HERE: Final = frozenset({".", "./"})
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -80,7 +82,8 @@ def pull_artifact(
         jobs: How many are fetched at a time.
 
     Returns:
-        The paths of what was written, in the artifact's order.
+        The paths of what was written, in the artifact's order; of a packed directory that is called ``.``, of all that
+        was in it.
 
     Raises:
         ImageNotFound: There is no such manifest.
@@ -96,7 +99,7 @@ def pull_artifact(
         raise InvalidValue(f"a pull needs at least one job, not {jobs!r:.50}")
     named = reference if isinstance(reference, Tag | Digest) else locator(reference)
     with during(_OPERATION, repository.at(named)):
-        parts = _parts(fetch(repository, named), select)
+        parts = _parts(fetch(repository, named), select, unpack=unpack)
         with CancelScope() as scope, Workers(jobs, scope) as workers, Placements(directory, overwrite=overwrite) as to:
             to.check(part.title for part in parts)
             delivery = _Delivery(repository, to, observer, unpack=unpack)
@@ -106,23 +109,31 @@ def pull_artifact(
             return to.place((part.number, part.title) for part in parts)
 
 
-def _parts(manifest: RawManifest, select: Callable[[Descriptor], bool]) -> list[_Part]:
+def _parts(manifest: RawManifest, select: Callable[[Descriptor], bool], *, unpack: bool) -> list[_Part]:
     layers = manifest.image.layers
     titled = [
-        _Part(number, _title(layer, number), layer)
+        _Part(number, _title(layer, number, unpack=unpack), layer)
         for number, layer in enumerate(layers)
         if TITLE in layer.annotations and select(layer)
     ]
-    distinct_titles([part.title for part in titled])
+    titles = [part.title for part in titled]
+    if HERE in titles and len(titles) > 1:
+        raise UnsafeArchive("a packed directory takes the place of all other files: select one of them")
+    distinct_titles(titles)
     untitled = (layer for layer in layers if TITLE not in layer.annotations)
     if not titled and any(layer.media_type != EMPTY_JSON for layer in untitled):
         raise NotFound("nothing in it has a title to be written under")
     return titled
 
 
-def _title(layer: Descriptor, number: int) -> str:
+def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
+    title = layer.annotations[TITLE]
+    if title in _HERE and layer.annotations.get(UNPACK) == "true":
+        if unpack:
+            return HERE
+        raise UnsafeArchive(f"a packed directory without a name, which can only be unpacked, at $.layers[{number}]")
     try:
-        return clean_title(layer.annotations[TITLE])
+        return clean_title(title)
     except InvalidName as error:
         raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
 

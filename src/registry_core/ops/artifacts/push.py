@@ -156,7 +156,10 @@ def _named(file: ArtifactFile | os.PathLike[str]) -> ArtifactFile:
         raise InvalidValue(f"neither an ArtifactFile nor a path: {type(file).__name__}")
     if file.title or not isinstance(file.content, os.PathLike):
         return file
-    return msgspec.structs.replace(file, title=Path(file.content).name)
+    path = Path(file.content)
+    # What stands for another name, "." and "..", is called by that one.
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    return msgspec.structs.replace(file, title=name)
 
 
 def _layer(blobs: StagedBlobs, file: ArtifactFile) -> dict[str, Any]:

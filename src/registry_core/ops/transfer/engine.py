@@ -18,7 +18,7 @@ from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
 from registry_core.ops.graph import child, fetch, is_child_manifest
-from registry_core.ops.transfer.choices import CopyChoices
+from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 from registry_core.ops.transfer.hands import Hands
 from registry_core.ops.transfer.ledger import Item, Job, Ledger, Shelf
 from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Result
@@ -162,7 +162,7 @@ class Engine:
                 known = task.source.manifests.resolve(reference)
             reference, standing = known.digest, self._standing(job, task.tags)
             if self._is_known(job, known, standing):
-                self._found(task, Follower(known.digest), known)
+                self._found(task, Follower(known), known)
                 self._next_follower(job)
                 return
         elif task.tags and (self._hands.asks_tags or not self._choices.overwrite):
@@ -173,7 +173,7 @@ class Engine:
             job.subset = subset(task.source, raw, self._choices)
         self._shelf.put(raw)
         root = job.subset.root
-        self._found(task, Follower(raw.digest), root.descriptor)
+        self._found(task, Follower(raw.descriptor), root.descriptor)
         tags = self._wanted_tags(job, root.descriptor, task.tags, standing)
         if task.tags and not tags and root.digest not in (standing or {}).values():
             # All of its tags are somebody else's there: it is not wanted.
@@ -182,7 +182,7 @@ class Engine:
 
     def _is_known(self, job: Job, known: Descriptor, standing: dict[Tag, Digest | None]) -> bool:
         """Whether nothing has to be read to see that nothing has to be done; says so of each tag then."""
-        if self._choices.referrers or self._choices.digest_tags:
+        if self._choices.referrers or self._choices.digest_tags or self._choices.platforms:
             return False
         there = all(digest == known.digest for digest in standing.values())
         kept = not self._choices.overwrite and None not in standing.values()
@@ -250,21 +250,27 @@ class Engine:
         job, descriptor = item.job, item.descriptor
         item.there = self._hands.has_manifest(job.pair, descriptor)
         follows = (self._choices.referrers or self._choices.digest_tags) and not item.loose
-        if not item.there or item.tags or (follows and is_index(descriptor.media_type)):
+        # An index that stays as it is may have been put there with other platforms, or fewer.
+        open_ended = is_index(descriptor.media_type) and (follows or self._is_sparse)
+        if not item.there or item.tags or open_ended:
             item.raw = item.raw or self._read_raw(item)
             if item.raw is None:
                 return
-        if item.raw is not None and not (item.there and not follows):
+        if item.raw is not None and (not item.there or follows or open_ended):
             reduced = () if job.subset is None else job.subset.entries.get(item.raw.digest)
             item.parts = reduced or item.raw.children
             self._need_parts(item, item.raw)
         self._release(item)
 
+    @property
+    def _is_sparse(self) -> bool:
+        return self._choices.index_form is IndexForm.SPARSE
+
     def _need_parts(self, item: Item, raw: RawManifest) -> None:
         for part in item.parts:
             if is_child_manifest(raw, part):
                 self._need(item, part, NodeKind.MANIFEST)
-            elif not item.there and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
+            elif (not item.there or self._is_sparse) and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
                 self._need(item, part, NodeKind.BLOB, odd=raw.is_index)
 
     def _read_raw(self, item: Item) -> RawManifest | None:
@@ -283,6 +289,8 @@ class Engine:
                         self._settle(item, ok=True)
                         return None
             self._shelf.put(raw)
+        if item.loose:
+            item.descriptor = raw.descriptor
         return raw
 
     def _fetched(self, job: Job, reference: Tag | Digest) -> RawManifest:
@@ -361,7 +369,7 @@ class Engine:
         wanted = self._wanted_tags(job, entry, tags, standing)
         if tags and not wanted and entry.digest not in (standing or {}).values():
             return
-        self._found(job.task, Follower(entry.digest, wanted), entry)
+        self._found(job.task, Follower(entry, wanted), entry)
         item = Item(job, NodeKind.MANIFEST, entry, depth + 1)
         item.tags, item.loose = wanted, True
         self._add_root(item)
@@ -370,7 +378,7 @@ class Engine:
         if not job.followers:
             return
         follower = job.followers.pop()
-        self._follow(job, Descriptor(media_type="", digest=follower.digest, size=0), follower.tags, 0)
+        self._follow(job, follower.descriptor, follower.tags, 0)
 
     # Ends.
 

@@ -23,7 +23,7 @@ from registry_core.ports.observer import Observer
 from registry_core.ports.repository import Repository
 from registry_core.scope import CancelScope, checkpoint
 
-__all__ = ["Plan", "move", "plan_copies", "plan_copy", "run_copies"]
+__all__ = ["Plan", "ask", "move", "plan_copies", "plan_copy", "run_copies"]
 
 
 class Plan:
@@ -187,37 +187,14 @@ def plan_copies(
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed.
     """
-    chosen, shelf = choices or CopyChoices(), Shelf()
-    nodes: list[Node] = []
-    failures: list[Result] = []
-    roots: dict[int, tuple[CopyTask, list[Follower]]] = {}
-
-    def record(result: Result) -> None:
-        if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
-            failures.append(result)
-        else:
-            nodes.append(result.node)
-
-    def found(task: CopyTask, follower: Follower, _: Descriptor) -> None:
-        roots.setdefault(id(task), (task, []))[1].append(follower)
-
-    _check_jobs(jobs, images)
-    blame = Blame("plan_copy")
-    with CancelScope() as scope, during("plan_copy"):
-        checkpoint()
-        Engine(
-            tasks,
-            Asker(blame),
-            blame,
-            Crew(jobs, scope),
-            choices=chosen,
-            images=images,
-            goes_on=continue_on_error,
-            record=record,
-            shelf=shelf,
-            found=found,
-        ).run()
-    return Plan(nodes, failures, [_settled(*root) for root in roots.values()], chosen, shelf)
+    return ask(
+        tasks,
+        choices or CopyChoices(),
+        operation="plan_copy",
+        goes_on=continue_on_error,
+        jobs=jobs,
+        images=images,
+    )
 
 
 def run_copies(
@@ -267,6 +244,48 @@ def _check_jobs(jobs: int, images: int) -> None:
         raise InvalidValue(f"a copy needs at least one job, not {jobs!r:.50}")
     if not isinstance(images, int) or images < 1:
         raise InvalidValue(f"a copy needs at least one image at a time, not {images!r:.50}")
+
+
+def ask(
+    tasks: Iterable[CopyTask], choices: CopyChoices, *, operation: str, goes_on: bool, jobs: int, images: int
+) -> Plan:
+    """Plan, in the name of whichever operation that is for.
+
+    Raises:
+        InvalidValue: There are no jobs or images.
+        RegistryError: One side failed.
+    """
+    _check_jobs(jobs, images)
+    shelf = Shelf()
+    nodes: list[Node] = []
+    failures: list[Result] = []
+    roots: dict[int, tuple[CopyTask, list[Follower]]] = {}
+
+    def record(result: Result) -> None:
+        if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
+            failures.append(result)
+        else:
+            nodes.append(result.node)
+
+    def found(task: CopyTask, follower: Follower, _: Descriptor) -> None:
+        roots.setdefault(id(task), (task, []))[1].append(follower)
+
+    blame = Blame(operation)
+    with CancelScope() as scope, during(operation):
+        checkpoint()
+        Engine(
+            tasks,
+            Asker(blame),
+            blame,
+            Crew(jobs, scope),
+            choices=choices,
+            images=images,
+            goes_on=goes_on,
+            record=record,
+            shelf=shelf,
+            found=found,
+        ).run()
+    return Plan(nodes, failures, [_settled(*root) for root in roots.values()], choices, shelf)
 
 
 def move(
@@ -320,7 +339,7 @@ def _settled(task: CopyTask, found: list[Follower]) -> CopyTask:
     return CopyTask(
         source=task.source,
         target=task.target,
-        reference=task.reference if isinstance(task.reference, RawManifest) else root.digest,
+        reference=task.reference if isinstance(task.reference, RawManifest) else root.descriptor.digest,
         tags=task.tags,
         followers=tuple(followers),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
@@ -19,7 +20,7 @@ __all__ = ["CopyTask", "Follower", "tags_of"]
 class Follower(msgspec.Struct, frozen=True):
     """A manifest that comes after what a task is about: a referrer, or what a digest tag stands for."""
 
-    digest: Digest
+    descriptor: Descriptor
     tags: tuple[Tag, ...] = ()
 
 

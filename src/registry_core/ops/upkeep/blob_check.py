@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from registry_core.content.codecs import decoded
+from registry_core.content.codecs import compression_of, decoded
 from registry_core.content.source import PIECE, ByteReader, Reader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
@@ -19,6 +19,8 @@ from registry_core.scope import checkpoint
 
 __all__ = ["BlobCheck", "BlobFacts"]
 
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_HEAD: Final = 4
 _NOT_READ: Final = "its digest cannot be verified, so it was not read"
 
 
@@ -87,6 +89,8 @@ class BlobCheck:
             except IntegrityError as error:
                 # What comes to light as a broken stream may be broken bytes: the rest of them tells.
                 problem = error.message
+            else:
+                doubt = self._mistaken(stored.head)
         try:
             while stored.read(PIECE):
                 checkpoint()
@@ -112,14 +116,23 @@ class BlobCheck:
                 hasher.update(data)
         return frozenset(Digest(f"{algorithm}:{hasher.hexdigest()}") for algorithm, hasher in hashers.items())
 
+    def _mistaken(self, head: bytes) -> str:
+        """How the media type differs from what the layer turned out to be; empty where it does not."""
+        claimed = compression_of(self._descriptor.media_type)
+        actual = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+        if claimed == actual:
+            return ""
+        return f"its media type says {claimed or 'no compression'}, and it has {actual or 'none'}"
+
 
 class _Counted(Reader):
-    """A verifying reader that knows how much it has read, and raises a mismatch only once it is asked again."""
+    """A verifying reader that knows how it began and how far it is, and raises a mismatch only once asked again."""
 
     def __init__(self, reader: VerifyingReader) -> None:
         self._reader = reader
         self._failure: IntegrityError | None = None
         self.count = 0
+        self.head = b""
 
     def read(self, size: int = -1, /) -> bytes:
         if self._failure is not None:
@@ -129,6 +142,8 @@ class _Counted(Reader):
         except IntegrityError as error:
             self._failure = error
             raise
+        if len(self.head) < _HEAD:
+            self.head += data[:_HEAD]
         self.count += len(data)
         return data
 

@@ -1,19 +1,22 @@
-"""Repositories, and small graphs to put into them."""
+"""Repositories, small graphs to put into them, and a watch on what is asked of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
+import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import BytesSource
+from registry_core.content.source import ByteReader, ByteSource, BytesSource
 from registry_core.domain import wire
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from registry_core.domain.names import RepositoryName
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.repository import Repository
 
 
@@ -88,3 +91,90 @@ def graphs(source: Repository) -> Graphs:
 @pytest.fixture
 def graphs_of() -> Callable[[Repository], Graphs]:
     return Graphs
+
+
+class Watched:
+    """A repository, the calls that were made, and a place to step in before each."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.before: Callable[[str, str], None] = lambda call, about: None
+        self.repository = msgspec.structs.replace(
+            repository, blobs=_Blobs(repository.blobs, self), manifests=_Manifests(repository.manifests, self)
+        )
+
+    def note(self, call: str, about: str) -> None:
+        self.calls.append((call, str(about)))
+        self.before(call, str(about))
+
+    def count(self, call: str, about: str | None = None) -> int:
+        return sum(1 for name, what in self.calls if name == call and about in (None, what))
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        return [call for call in self.calls if call[0] in ("put blob", "put manifest", "mount", "untag", "delete")]
+
+
+class _Blobs(BlobStore):
+    def __init__(self, inner: BlobStore, watched: Watched) -> None:
+        self._inner = inner
+        self._watched = watched
+
+    def stat(self, digest: Digest) -> int:
+        self._watched.note("stat", digest)
+        return self._inner.stat(digest)
+
+    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        self._watched.note("open", digest)
+        return self._inner.open(digest, start=start)
+
+    def put(self, digest: Digest, size: int, source: ByteSource) -> None:
+        self._watched.note("put blob", digest)
+        self._inner.put(digest, size, source)
+
+    def delete(self, digest: Digest) -> None:
+        self._watched.note("delete", digest)
+        self._inner.delete(digest)
+
+    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+        self._watched.note("mount", digest)
+        return self._inner.mount(digest, origin)
+
+
+class _Manifests(ManifestStore):
+    def __init__(self, inner: ManifestStore, watched: Watched) -> None:
+        self._inner = inner
+        self._watched = watched
+
+    def resolve(self, reference: Tag | Digest) -> Descriptor:
+        self._watched.note("resolve", reference)
+        return self._inner.resolve(reference)
+
+    def get(self, reference: Tag | Digest) -> RawManifest:
+        self._watched.note("get", reference)
+        return self._inner.get(reference)
+
+    def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
+        self._watched.note("put manifest", manifest.digest)
+        return self._inner.put(manifest, tags=tags)
+
+    def untag(self, tag: Tag) -> None:
+        self._watched.note("untag", tag)
+        self._inner.untag(tag)
+
+    def delete(self, digest: Digest) -> None:
+        self._watched.note("delete", digest)
+        self._inner.delete(digest)
+
+    def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
+        self._watched.note("tags", "")
+        return self._inner.tags(after=after, page_size=page_size)
+
+    def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
+        self._watched.note("referrers", subject)
+        return self._inner.referrers(subject, artifact_type=artifact_type)
+
+
+@pytest.fixture
+def watch() -> type[Watched]:
+    return Watched

@@ -340,6 +340,54 @@ class TestDirectories:
 
         assert _tree(tmp_path / "deep" / "data") == {"a": "A", "b": "/", "b/c": "C"}
 
+    @pytest.mark.parametrize("title", [".", "./"])
+    @pytest.mark.parametrize("prefix", ["", "./"])
+    def test_called_by_no_name_are_unpacked_where_one_pulls_to(
+        self, source: Repository, tmp_path: Path, title: str, prefix: str
+    ) -> None:
+        """What ORAS makes of the directory that it is started in."""
+        (tmp_path / "mine").write_text("mine")
+        link = _member(f"{prefix}l", tarfile.SYMTYPE, "sub/b")
+        _packed(source, title, _member(".", tarfile.DIRTYPE), (f"{prefix}a", b"A"), (f"{prefix}sub/b", b"B"), link)
+
+        written = pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert written == [tmp_path / "a", tmp_path / "l", tmp_path / "sub"]
+        assert _tree(tmp_path) == {"a": "A", "l": "-> sub/b", "mine": "mine", "sub": "/", "sub/b": "B"}
+
+    def test_called_by_no_name_undo_all_of_it(self, source: Repository, tmp_path: Path) -> None:
+        _packed(source, ".", ("a", b"A"), ("b/c", b"C"), ("z", b"Z"))
+        (tmp_path / "z").write_text("mine")
+        (tmp_path / "empty").mkdir()
+
+        with pytest.raises(InvalidValue, match="way"):
+            pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert _tree(tmp_path) == {"empty": "/", "z": "mine"}
+
+    def test_called_by_no_name_replace_files_on_request(self, source: Repository, tmp_path: Path) -> None:
+        _packed(source, ".", ("a", b"A"), ("b", b"B"))
+        (tmp_path / "b").write_text("mine")
+
+        pull_artifact(source, "v1", tmp_path, unpack=True, overwrite=True)
+
+        assert _tree(tmp_path) == {"a": "A", "b": "B"}
+
+    def test_called_by_no_name_cannot_stay_packed(self, source: Repository, tmp_path: Path) -> None:
+        _packed(source, ".", ("a", b"A"))
+
+        with pytest.raises(UnsafeArchive, match="unpacked"):
+            pull_artifact(source, "v1", tmp_path)
+
+    def test_called_by_no_name_stand_alone(self, source: Repository, tmp_path: Path) -> None:
+        here = {"mediaType": OCI_LAYER_GZIP, "annotations": {TITLE: ".", UNPACK: "true"}}
+        _store(source, _put(source, b"x") | here, _put(source, b"y") | {"annotations": {TITLE: "y"}})
+
+        with pytest.raises(UnsafeArchive, match="all other files"):
+            pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert _tree(tmp_path) == {}
+
     def test_keep_their_own_permissions(self, source: Repository, tmp_path: Path) -> None:
         info = _member("data", tarfile.DIRTYPE)
         info.mode = 0o555
@@ -368,6 +416,15 @@ class TestDirectories:
             [_member("data/d/l", tarfile.SYMTYPE, ".."), ("data/d/l/evil", b"x")],
             [_member("data/l", tarfile.LNKTYPE, "../outside")],
             [_member("data/l", tarfile.LNKTYPE, "data/absent")],
+            [_member("data/l", tarfile.LNKTYPE, "data")],
+            [_member("data/l", tarfile.LNKTYPE, "data/l")],
+            [_member("data/d", tarfile.DIRTYPE), _member("data/l", tarfile.LNKTYPE, "data/d")],
+            [_member("data/l", tarfile.SYMTYPE, "")],
+            [_member("data/l", tarfile.SYMTYPE, "x" * 5000)],
+            [("data/" + "n" * 300, b"x")],
+            [("data/a", b"A"), _member("data/a", tarfile.DIRTYPE)],
+            [_member("data/d", tarfile.DIRTYPE), _member("data/d", tarfile.SYMTYPE, "x"), ("data/d/e", b"x")],
+            [("data/./../../evil", b"x")],
             [_member("data/l", tarfile.SYMTYPE, "x"), _member("data/h", tarfile.LNKTYPE, "data/l")],
             [("data/a", b"1"), ("data/a", b"2")],
             [("data/a", b"1"), ("data/a/b", b"2")],
@@ -384,10 +441,18 @@ class TestDirectories:
         (tmp_path / "outside").write_text("precious")
         _packed(source, "data", *members)
 
-        with pytest.raises((UnsafeArchive, OSError)):
+        with pytest.raises(UnsafeArchive):
             pull_artifact(source, "v1", tmp_path / "out", unpack=True)
 
         assert _tree(tmp_path) == {"outside": "precious"}
+
+    def test_with_names_from_the_root_stay_where_they_belong(self, source: Repository, tmp_path: Path) -> None:
+        """R-130."""
+        _packed(source, "data", ("/etc/evil", b"x"))
+
+        pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert _tree(tmp_path) == {"data": "/", "data/etc": "/", "data/etc/evil": "x"}
 
     def test_that_are_not_what_their_digest_says_are_refused(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, "data", ("data/a", b"A"), **{TAR_DIGEST: str(Digest.of(b"other"))})

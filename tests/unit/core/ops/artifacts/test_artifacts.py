@@ -137,6 +137,19 @@ class TestFilesOnDisk:
         ]  # fmt: skip
         assert {(member.uid, member.gid, member.mtime) for member in members} == {(0, 0, 0)}
 
+    @pytest.mark.parametrize("path", [".", "inner/.."])
+    def test_by_no_name_of_their_own_are_called_what_they_are(
+        self, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        folder = tmp_path / "data"
+        (folder / "inner").mkdir(parents=True)
+        monkeypatch.chdir(folder)
+
+        pushed = push_artifact(source, [Path(path)], artifact_type=KIND)
+
+        (layer,) = source.manifests.get(pushed.digest).image.layers
+        assert layer.annotations[TITLE] == "data"
+
     def test_links_that_leave_a_directory_are_refused(self, source: Repository, tmp_path: Path) -> None:
         folder = tmp_path / "data"
         folder.mkdir()

@@ -5,17 +5,28 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry_core.content.source import ByteReader, BytesSource
 from registry_core.domain import wire
+from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Finding, Severity
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from registry_core.domain.media_types import (
+    DOCKER_FOREIGN_LAYER,
+    EMPTY_JSON,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+)
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import Forbidden, InvalidValue, Unavailable
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
@@ -293,6 +304,221 @@ class TestIndexes:
 
         assert "not looked at" in found.what
 
+    def test_two_types_for_one_manifest(self, made: Made) -> None:
+        """R-020."""
+        entry = _entry(made.image().content, OCI_MANIFEST)
+        made.index(entry, entry | {"mediaType": OCI_INDEX})
+
+        (found,) = made.findings("all")
+
+        assert found.startswith(f"error: $.manifests[1]: said to be {OCI_INDEX!r} here")
+
+
+class TestCompression:
+    @pytest.mark.parametrize(
+        ("kind", "content", "expected"),
+        [
+            (OCI_LAYER, LAYER, "says no compression, and it has gzip"),
+            (OCI_LAYER_GZIP, TAR, "says gzip, and it has none"),
+            (OCI_LAYER_ZSTD, LAYER, "says zstd, and it has gzip"),
+        ],
+    )
+    def test_that_the_media_type_does_not_tell_is_odd(
+        self, made: Made, kind: str, content: bytes, expected: str
+    ) -> None:
+        """R-142: it can be read all the same."""
+        made.blobs.hold(content)
+        made.layer = _entry(content, kind)
+        made.image()
+
+        (found,) = made.findings()
+
+        assert found.startswith("warning: $.layers[0]: its media type")
+        assert expected in found
+
+    def test_of_an_empty_layer_is_none(self, made: Made) -> None:
+        made.blobs.hold(b"")
+        made.layer = _entry(b"", OCI_LAYER)
+        made.config["rootfs"]["diff_ids"] = [str(Digest.of(b""))]
+        made.image()
+
+        assert made.findings() == []
+
+
+class TestArtifacts:
+    def test_without_any_type_are_odd(self, made: Made) -> None:
+        """Image-spec manifest.md, "Guidelines for Artifact Usage"."""
+        made.blobs.hold(b"{}")
+        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": _entry(b"{}", EMPTY_JSON), "layers": []}
+        raw = made.stored(OCI_MANIFEST, document, "v1")
+
+        (found,) = validate(made.repository, "v1").findings
+
+        assert (found.severity, found.where) == (Severity.WARNING, made.repository.at(raw.digest))
+        assert "no artifactType" in found.what
+
+
+class TestSubjects:
+    def test_that_are_here_are_fine(self, made: Made) -> None:
+        subject = made.image()
+        made.more = {"subject": _entry(subject.content, OCI_MANIFEST)}
+        made.image()
+
+        assert validate(made.repository).findings == ()
+
+    @pytest.mark.parametrize("tag", [None, "v1"])
+    @pytest.mark.parametrize("change", [{"size": 1}, {"mediaType": OCI_INDEX}])
+    def test_are_compared_with_what_is_said_of_them(self, made: Made, change: dict[str, Any], tag: str | None) -> None:
+        """Image-spec manifest.md, "subject"; also where it is read for its own sake."""
+        subject = made.image()
+        made.manifests.put(subject, tags=[Tag("subject")])
+        made.more = {"subject": _entry(subject.content, OCI_MANIFEST) | change}
+        made.image()
+
+        (found,) = validate(made.repository, tag).findings
+
+        assert found.severity is Severity.WARNING
+        assert found.where.endswith(" $.subject")
+        assert f"{len(subject.content)} bytes of '{OCI_MANIFEST}'" in found.what
+
+    @pytest.mark.parametrize(
+        ("digest", "expected"), [(str(Digest.of(b"absent")), "is not here"), ("md5:" + "0" * 32, "nobody can tell")]
+    )
+    def test_may_be_absent(self, made: Made, digest: str, expected: str) -> None:
+        """Distribution-spec, "Pushing Manifests with Subject": odd, and no harm."""
+        made.more = {"subject": {"mediaType": OCI_MANIFEST, "digest": digest, "size": 6}}
+        made.image()
+
+        (found,) = validate(made.repository, "v1").findings
+
+        assert found.severity is Severity.WARNING
+        assert expected in found.what
+
+
+class _Claiming(StagedManifests):
+    """A registry that lists what it likes as referrers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims: dict[Digest, list[Descriptor]] = {}
+
+    def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
+        yield from self.claims.get(subject, ())
+
+
+class TestReferrers:
+    @pytest.fixture
+    def made(self) -> Made:
+        made = Made()
+        made.manifests = _Claiming()
+        made.repository = Repository(RepositoryName("made"), made.blobs, made.manifests)
+        return made
+
+    def _artifact(self, made: Made, subject: Digest | None, name: str = "sbom", **more: Any) -> Descriptor:
+        made.blobs.hold(b"{}")
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": f"application/vnd.example.{name}",
+            "config": _entry(b"{}", EMPTY_JSON),
+            "layers": [_entry(b"{}", EMPTY_JSON)],
+            **more,
+        }
+        if subject is not None:
+            found = made.manifests.resolve(subject)
+            document["subject"] = {"mediaType": found.media_type, "digest": str(subject), "size": found.size}
+        raw = made.stored(OCI_MANIFEST, document, name)
+        return msgspec.structs.replace(
+            raw.descriptor, artifact_type=document["artifactType"], annotations=more.get("annotations", {})
+        )
+
+    def _claim(self, made: Made, subject: Digest, *listed: Descriptor) -> None:
+        assert isinstance(made.manifests, _Claiming)
+        made.manifests.claims[subject] = list(listed)
+
+    def _found(self, made: Made) -> list[str]:
+        report = validate(made.repository, "v1", referrers=True)
+        return [f"{found.severity.value}: {found.what}" for found in report.findings]
+
+    def test_are_left_alone_unless_asked_for(self, made: Made) -> None:
+        subject = made.image().digest
+        self._claim(made, subject, Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"absent"), size=6))
+
+        assert validate(made.repository, "v1").findings == ()
+
+    def test_are_checked_with_what_refers_to_them(self, made: Made) -> None:
+        """R-025."""
+        subject = made.image().digest
+        sbom = self._artifact(made, subject, annotations={"a": "1"})
+        signature = self._artifact(made, sbom.digest, "signature")
+        self._claim(made, subject, sbom)
+        self._claim(made, sbom.digest, signature)
+
+        report = validate(made.repository, "v1", referrers=True)
+
+        assert report.findings == ()
+        assert report.manifests == 3
+
+    def test_that_are_missing_or_broken_are_found(self, made: Made) -> None:
+        subject = made.image().digest
+        absent = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"absent"), size=6)
+        short = msgspec.structs.replace(self._artifact(made, subject), size=3)
+        self._claim(made, subject, absent, short)
+
+        found = self._found(made)
+
+        assert [each.startswith("error: ") for each in found] == [True, True]
+        assert "no such manifest" in found[0]
+        assert "instead of the promised 3" in found[1]
+
+    def test_that_refer_to_something_else_are_odd(self, made: Made) -> None:
+        """R-220."""
+        subject = made.image().digest
+        about_itself = self._artifact(made, None)
+        self._claim(made, subject, about_itself)
+
+        assert self._found(made) == ["warning: it refers to nothing"]
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"artifact_type": ""}, "listed without its artifact type"),
+            ({"artifact_type": "a/b"}, "listed as 'a/b'"),
+            ({"annotations": {"a": "2"}}, "listed with other annotations"),
+        ],
+    )
+    def test_are_compared_with_the_list(self, made: Made, change: dict[str, Any], expected: str) -> None:
+        """Distribution-spec, "Listing Referrers"."""
+        subject = made.image().digest
+        sbom = self._artifact(made, subject, annotations={"a": "1"})
+        self._claim(made, subject, msgspec.structs.replace(sbom, **change))
+
+        (found,) = self._found(made)
+
+        assert found.startswith(f"warning: {expected}")
+
+    def test_in_a_circle_are_read_once(self, made: Made) -> None:
+        """R-025."""
+        subject = made.image().digest
+        sbom = self._artifact(made, subject)
+        self._claim(made, subject, sbom)
+        self._claim(made, sbom.digest, made.manifests.resolve(subject), sbom)
+
+        report = validate(made.repository, "v1", referrers=True)
+
+        assert report.manifests == 2
+        assert [found.what for found in report.findings] == [
+            "it refers to nothing", f"it refers to {subject}",
+        ]  # fmt: skip
+
+    def test_without_end_are_left(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-025."""
+        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 3)
+        subject = made.image().digest
+        self._claim(made, subject, *(self._artifact(made, subject, f"a{number}") for number in range(4)))
+
+        assert self._found(made) == ["error: not looked at: too many manifests"] * 2
+
 
 class _Failing(StagedBlobs):
     def __init__(self, error: Exception) -> None:
@@ -315,6 +541,8 @@ class TestOutages:
     def test_neither_are_nonsensical_arguments(self, made: Made) -> None:
         with pytest.raises(InvalidValue):
             validate(made.repository, "v1", jobs=0)
+        with pytest.raises(InvalidValue):
+            validate(Image(made.repository, made.image()), "v1")
         with pytest.raises(InvalidValue):
             validate(made.repository, "not a tag")
 

@@ -1,0 +1,1 @@
+"""Many repositories kept alike: which tags, what to copy, what to remove."""

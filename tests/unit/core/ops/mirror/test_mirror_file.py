@@ -1,0 +1,124 @@
+"""Mirrors as TOML, checked to the last field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_core.domain.platform import Platform
+from registry_core.errors import InvalidDocument
+from registry_core.ops.mirror.file import read_mirror_file
+from registry_core.ops.mirror.selection import Patterns, TagSelection
+from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+
+WHOLE = """
+jobs = 2
+images = 3
+continue_on_error = true
+
+[defaults]
+platforms = ["linux/amd64"]
+index = "rewritten"
+prune = true
+
+[backends."localhost:5000"]
+plain_http = true
+
+[[mirror]]
+source = "localhost:5000/org"
+target = "oci:mirror"
+repositories = ["app", "lib/*"]
+tags = { semver = ">=1.2, <2", glob = ["*-alpine"], exclude = { regex = [".*rc.*"] }, latest = 3 }
+referrers = true
+digest_tags = true
+
+[[mirror]]
+source = "localhost:5000/org/tool"
+target = "oci:tools"
+tags = ["v1", "v2.*"]
+platforms = ["linux/arm64"]
+index = "sparse"
+foreign_layers = true
+overwrite = false
+prune = false
+"""
+
+
+def read(tmp_path: Path, text: str | bytes) -> object:
+    path = tmp_path / "mirror.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_mirror_file(path)
+
+
+def test_a_file_says_what_is_to_be_kept_alike(tmp_path: Path) -> None:
+    path = tmp_path / "mirror.toml"
+    path.write_text(
+        WHOLE.replace('platforms = []\nindex = "sparse"\n', 'platforms = ["linux/arm64"]\nindex = "sparse"\n')
+    )
+
+    found = read_mirror_file(path)
+
+    first, second = found.mirrors
+    assert (found.jobs, found.images, found.continue_on_error) == (2, 3, True)
+    assert found.backends == {"localhost:5000": {"plain_http": True}}
+    assert (first.source, first.target, first.repositories, first.prune) == (
+        "localhost:5000/org", "oci:mirror", ("app", "lib/*"), True,
+    )  # fmt: skip
+    assert first.tags == TagSelection(
+        include=Patterns(globs=("*-alpine",), semver=">=1.2, <2"), exclude=Patterns(regexes=(".*rc.*",)), latest=3
+    )
+    assert first.choices == CopyChoices(
+        platforms=(Platform.parse("linux/amd64"),), index_form=IndexForm.REWRITTEN, referrers=True, digest_tags=True
+    )
+    assert second.tags == TagSelection(include=Patterns(names=("v1",), globs=("v2.*",)))
+    assert second.choices == CopyChoices(
+        platforms=(Platform.parse("linux/arm64"),), index_form=IndexForm.SPARSE, foreign_layers=True, overwrite=False
+    )
+    assert (second.repositories, second.prune) == ((), False)
+
+
+ONE = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("", ""),
+        ("mirror = []", "$.mirror"),
+        ('[[mirror]]\nsource = "a.test"', "$.mirror[0]"),
+        (ONE + "wrong = 1", "$.mirror[0]"),
+        (ONE + ONE + "prune = 1", "$.mirror[1].prune"),
+        (ONE + "tags = 3", "$.mirror[0].tags"),
+        (ONE + 'tags = ["no tag!"]', "$.mirror[0].tags"),
+        (ONE + 'tags = { names = ["no tag!"] }', "$.mirror[0].tags.names"),
+        (ONE + 'tags = { regex = ["("] }', "$.mirror[0].tags.regex"),
+        (ONE + ONE + 'tags = { semver = "nonsense" }', "$.mirror[1].tags.semver"),
+        (ONE + 'tags = { exclude = { semver = "nonsense" } }', "$.mirror[0].tags.exclude.semver"),
+        (ONE + "tags = { latest = 0 }", "$.mirror[0].tags.latest"),
+        (ONE + "tags = { older = 1 }", "$.mirror[0].tags"),
+        (ONE + 'repositories = ["ok", "NOT OK"]', "$.mirror[0].repositories[1]"),
+        (ONE + 'platforms = ["/"]\nindex = "sparse"', "$.mirror[0].platforms[0]"),
+        (ONE + 'platforms = ["linux/amd64"]', "$.mirror[0].platforms"),
+        (ONE + 'index = "other"', "$.mirror[0].index"),
+        ("jobs = 0\n" + ONE, "$.jobs"),
+        ('[[mirror]]\nsource = "https://user:secret@a.test"\ntarget = "oci:x"', "$.mirror[0].source"),
+        (ONE + '[backends."user:secret@a.test"]\n', "$.backends"),
+        ("not toml", ""),
+        (b"\xff", ""),
+        ("a = " + "[" * 5000, ""),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes, path: str) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        read(tmp_path, text)
+
+    assert caught.value.path.startswith(path)
+    assert (caught.value.path == "") is (path == "")
+    assert "secret" not in f"{caught.value}{caught.value.path}"
+    assert caught.value.operation == "read_mirror_file"
+
+
+def test_a_file_is_read_no_further_than_any_honest_one_is_long(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDocument, match="larger"):
+        read(tmp_path, "#" * (2 << 20))

@@ -1,0 +1,358 @@
+"""Mirrors: the target becomes like the source, and loses nothing that is not for it to lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import (
+    CatalogUnsupported,
+    ImageNotFound,
+    InvalidName,
+    InvalidValue,
+    RepositoryNotFound,
+    Unavailable,
+    Unsupported,
+)
+from registry_core.ops.mirror.mirror import plan_mirror, run_mirror
+from registry_core.ops.mirror.rules import MirrorRule
+from registry_core.ops.mirror.selection import Patterns, TagSelection
+from registry_core.ops.transfer.choices import CopyChoices
+from registry_core.ops.transfer.nodes import Action, Outcome, Side
+from registry_core.ports.catalog import Catalog
+from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    Graphs = Any
+
+
+class Steered(Catalog):
+    """A catalog that lets a test step in before each call on a manifest store."""
+
+    def __init__(self, inner: Catalog, watch: Any) -> None:
+        self._inner = inner
+        self._watch = watch
+        self.before: Any = lambda call, about: None
+        self.lists = True
+        self.calls: list[tuple[str, str]] = []
+
+    @property
+    def registry(self) -> str:
+        return self._inner.registry
+
+    def repository(self, name: RepositoryName) -> Repository:
+        watched = self._watch(self._inner.repository(name))
+
+        def before(call: str, about: str) -> None:
+            self.calls.append((call, about))
+            self.before(call, about)
+
+        watched.before = before
+        found: Repository = watched.repository
+        return found
+
+    def repositories(
+        self, *, after: RepositoryName | None = None, page_size: int | None = None
+    ) -> Iterator[RepositoryName]:
+        if not self.lists:
+            raise CatalogUnsupported("no list of repositories")
+        return self._inner.repositories(after=after, page_size=page_size)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.fixture
+def here(watch: Any) -> Steered:
+    return Steered(MemoryCatalog("source.test"), watch)
+
+
+@pytest.fixture
+def there(watch: Any) -> Steered:
+    return Steered(MemoryCatalog("target.test"), watch)
+
+
+def push(graphs_of: Any, catalog: Catalog, name: str, *tags: str, content: bytes = b"layer") -> RawManifest:
+    repository = catalog.repository(RepositoryName(name))
+    made: RawManifest = graphs_of(repository).image(content)
+    repository.manifests.put(made, tags=[Tag(tag) for tag in tags])
+    return made
+
+
+def tags(catalog: Catalog, name: str) -> list[str]:
+    try:
+        return [str(tag) for tag in catalog.repository(RepositoryName(name)).manifests.tags()]
+    except RepositoryNotFound:
+        return []
+
+
+def rule(here: Catalog, there: Catalog, **more: Any) -> MirrorRule:
+    return MirrorRule(source=here, target=there, **more)
+
+
+class TestWhatIsCopied:
+    def test_repositories_are_found_by_pattern_below_a_path_and_kept_below_another(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        for name in ("org/app", "org/lib/a", "org/lib/b", "org/other", "lib/c"):
+            push(graphs_of, here, name, "v1", content=name.encode())
+
+        run_mirror([
+            rule(here, there, source_path="org", target_path="mirror", repositories=("app", "lib/*"))
+        ])  # fmt: skip
+
+        assert list(there.repositories()) == ["mirror/app", "mirror/lib/a", "mirror/lib/b"]
+        assert tags(there, "mirror/lib/b") == ["v1"]
+
+    def test_names_alone_need_no_list(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "org/app", "v1", "v2")
+        here.lists = False
+
+        run_mirror([rule(here, there, repositories=("org/app",), tags=TagSelection(include=Patterns(names=("v2",))))])
+
+        assert tags(there, "org/app") == ["v2"]
+        assert ("tags", "") not in here.calls
+
+    def test_without_names_it_is_the_repository_at_the_path(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "org/app", "v1")
+        push(graphs_of, here, "org/app/below", "v1")
+
+        run_mirror([rule(here, there, source_path="org/app", target_path="copy")])
+
+        assert list(there.repositories()) == ["copy"]
+
+    def test_a_second_run_asks_one_question_of_each_side_for_a_tag(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        rules = [rule(here, there, repositories=("app",))]
+        run_mirror(rules)
+        here.calls.clear()
+        there.calls.clear()
+
+        report = run_mirror(rules)
+
+        assert report.counts == {Outcome.SKIPPED: 1}
+        assert here.calls == [("tags", ""), ("resolve", "v1")]
+        assert there.calls == [("resolve", "v1")]
+
+    def test_a_plan_writes_nothing_and_then_does_what_it_shows(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "old", content=b"old")
+        there.calls.clear()
+        plan = plan_mirror([rule(here, there, repositories=("app",), prune=True)])
+        asked = {call for call, _ in there.calls}
+
+        report = plan.apply()
+
+        assert asked == {"resolve", "stat", "tags"}
+        assert [(node.action, node.target) for node in plan.nodes[-2:]] == [
+            (Action.TAG, "target.test/app:v1"), (Action.DELETE, "target.test/app:old"),
+        ]  # fmt: skip
+        assert [result.node for result in report.results] == list(plan.nodes)
+        assert report.ok
+        assert not plan.is_empty
+        assert "1 tags to remove" in str(plan)
+        assert "delete" in str(plan)
+        assert tags(there, "app") == ["v1"]
+        assert plan_mirror([rule(here, there, repositories=("app",), prune=True)]).is_empty
+
+    @pytest.mark.parametrize(
+        ("more", "error"),
+        [
+            ({"repositories": "app"}, InvalidValue),
+            ({"repositories": ("NOT OK",)}, InvalidName),
+            ({"source_path": "NOT OK"}, InvalidName),
+        ],
+    )
+    def test_malformed_rules_are_refused(
+        self, here: Steered, there: Steered, more: dict[str, Any], error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            rule(here, there, **more)
+
+
+class TestPrune:
+    def test_what_the_source_has_no_more_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "v0", content=b"old")
+
+        report = run_mirror([rule(here, there, repositories=("app",), prune=True)])
+
+        assert tags(there, "app") == ["v1"]
+        assert report.counts[Outcome.DELETED] == 1
+
+    def test_without_being_asked_nothing_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "v0", content=b"old")
+
+        run_mirror([rule(here, there, repositories=("app",))])
+
+        assert tags(there, "app") == ["v0", "v1"]
+
+    def test_what_is_not_among_the_latest_any_more_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "1.0.0", "1.1.0", "1.2.0")
+        push(graphs_of, there, "app", "1.0.0", "local")
+        selection = TagSelection(include=Patterns(semver="1.x"), latest=2)
+
+        run_mirror([rule(here, there, repositories=("app",), tags=selection, prune=True)])
+
+        assert tags(there, "app") == ["1.1.0", "1.2.0", "local"]
+
+    def test_tags_of_digests_stay(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        signature, lists = f"sha256-{'a' * 64}.sig", f"sha256-{'b' * 64}"
+        push(graphs_of, there, "app", signature, lists)
+
+        run_mirror([rule(here, there, repositories=("app",), prune=True)])
+
+        assert tags(there, "app") == [signature, lists, "v1"]
+
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_nothing_goes_where_something_failed(
+        self, here: Steered, there: Steered, graphs_of: Any, planned: bool
+    ) -> None:
+        for name in ("bad", "good"):
+            push(graphs_of, here, name, "v1", content=name.encode())
+            push(graphs_of, there, name, "v0", content=b"old")
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put blob" and about == wrong:
+                raise Unavailable("full")
+
+        wrong = Digest.of(b"bad")
+        there.before = refuse
+        rules = [rule(here, there, repositories=("*",), prune=True)]
+
+        if planned:
+            report = plan_mirror(rules, continue_on_error=True).apply(continue_on_error=True)
+        else:
+            report = run_mirror(rules, continue_on_error=True)
+
+        assert tags(there, "bad") == ["v0"]
+        assert tags(there, "good") == ["v1"]
+        assert [result.outcome for result in report.results if result.node.action is Action.DELETE] == [
+            Outcome.NOT_DONE, Outcome.DELETED,
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_a_source_that_cannot_be_listed_empties_nothing(
+        self, here: Steered, there: Steered, graphs_of: Any, planned: bool
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "v0", content=b"old")
+        push(graphs_of, there, "gone", "v0", content=b"old")
+
+        def refuse(call: str, about: str) -> None:
+            if call == "tags":
+                raise Unavailable("no list")
+
+        here.before = refuse
+        rules = [rule(here, there, repositories=("app", "gone"), prune=True)]
+
+        with pytest.raises(Unavailable):
+            run_mirror(rules)
+        if planned:
+            plan = plan_mirror(rules, continue_on_error=True)
+            report, failed = plan.apply(continue_on_error=True), plan.failures
+        else:
+            report = run_mirror(rules, continue_on_error=True)
+            failed = report.failed
+
+        assert tags(there, "app") == tags(there, "gone") == ["v0"]
+        assert [(failure.blamed, failure.node.target) for failure in failed] == [
+            (Side.SOURCE, "target.test/app"), (Side.SOURCE, "target.test/gone"),
+        ]  # fmt: skip
+        assert all(result.outcome is not Outcome.DELETED for result in report.results)
+
+    def test_a_tag_that_was_moved_since_the_plan_was_made_stays(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "mine", "gone", content=b"old")
+        plan = plan_mirror([rule(here, there, repositories=("app",), prune=True)])
+        push(graphs_of, there, "app", "mine", content=b"new")
+        there.repository(RepositoryName("app")).manifests.untag(Tag("gone"))
+
+        report = plan.apply()
+
+        outcomes = {result.node.target: result.outcome for result in report.results}
+        assert tags(there, "app") == ["mine", "v1"]
+        assert outcomes["target.test/app:mine"] is Outcome.KEPT
+        assert outcomes["target.test/app:gone"] is Outcome.SKIPPED
+
+    def test_a_target_that_does_not_remove_tags_says_so(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "v0", content=b"old")
+
+        def refuse(call: str, about: str) -> None:
+            if call == "untag":
+                raise Unsupported("no")
+
+        there.before = refuse
+        rules = [rule(here, there, repositories=("app",), prune=True)]
+
+        report = run_mirror(rules, continue_on_error=True)
+
+        (failed,) = report.failed
+        assert (failed.blamed, failed.node.target) == (Side.TARGET, "target.test/app:v0")
+        assert failed.error is not None
+        assert (failed.error.operation, failed.error.reference) == ("prune", "target.test/app:v0")
+        with pytest.raises(Unsupported):
+            run_mirror(rules)
+
+
+class TestFailures:
+    def test_a_backend_without_a_list_of_repositories_says_so(self, here: Steered, there: Steered) -> None:
+        here.lists = False
+        rules = [rule(here, there, repositories=("*",))]
+
+        with pytest.raises(CatalogUnsupported) as caught:
+            run_mirror(rules)
+
+        assert caught.value.operation == "run_mirror"
+        assert len(run_mirror(rules, continue_on_error=True).failed) == 1
+        assert len(plan_mirror(rules, continue_on_error=True).failures) == 1
+
+    def test_an_absent_tag_fails_and_the_others_go_on(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        selection = TagSelection(include=Patterns(names=("absent", "v1")))
+
+        report = run_mirror([rule(here, there, repositories=("app",), tags=selection)], continue_on_error=True)
+
+        (failed,) = report.failed
+        assert isinstance(failed.error, ImageNotFound)
+        assert failed.error.reference == "source.test/app:absent"
+        assert tags(there, "app") == ["v1"]
+
+    def test_an_interrupted_mirror_is_gone_on_with(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        for number in range(6):
+            push(graphs_of, here, f"app{number}", "v1", content=b"%d" % number)
+        rules = [rule(here, there, repositories=("*",), choices=CopyChoices())]
+
+        def cut(call: str, about: str) -> None:
+            if call == "put manifest" and len(list(there.repositories())) > 3:
+                raise Unavailable("cut off")
+
+        there.before = cut
+        with pytest.raises(Unavailable):
+            run_mirror(rules, jobs=1, images=1)
+        there.before = lambda call, about: None
+        before = len(list(there.repositories()))
+
+        report = run_mirror(rules, jobs=1, images=1)
+
+        assert 3 <= before < 6
+        assert report.ok
+        assert report.counts[Outcome.TAGGED] == 6 - before + 1
+        assert len(list(there.repositories())) == 6

@@ -1,0 +1,66 @@
+"""Ranges of semantic versions."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from registry_core.errors import ConfigError, InvalidValue
+from registry_core.ops.mirror.versions import VersionRange, version_of
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        (">=1.2, <2", ["1.2", "v1.9.9", "1.2.0"], ["2.0.0", "2.0.0-rc.1", "1.1.9", "1.3.0-rc.1"]),
+        (">=1.2 <2", ["1.5.0"], ["2.0.0"]),
+        ("^1.2.3", ["1.2.3", "1.9.0"], ["2.0.0", "1.2.2", "2.0.0-rc1"]),
+        ("^0.2.3", ["0.2.9"], ["0.3.0"]),
+        ("^0.0.3", ["0.0.3"], ["0.0.4"]),
+        ("^0", ["0.9.1"], ["1.0.0"]),
+        ("^0.0", ["0.0.9"], ["0.1.0"]),
+        ("~1.2", ["1.2.9"], ["1.3.0"]),
+        ("~1.2.3", ["1.2.3", "1.2.9"], ["1.2.2", "1.3.0"]),
+        ("~1", ["1.9.0"], ["2.0.0"]),
+        ("1.2.x", ["1.2.0"], ["1.3.0"]),
+        ("1.x", ["1.5.5"], ["2.0.0"]),
+        ("1.2", ["1.2.7"], ["1.3.0"]),
+        ("1.2.3", ["1.2.3"], ["1.2.4"]),
+        ("=1.2.3", ["v1.2.3"], ["1.2.4"]),
+        ("*", ["1.0.0"], ["1.0.0-rc1"]),
+        ("1 || 3", ["1.5.0", "3.0"], ["2.0.0"]),
+        (">=2.0.0-rc.1", ["2.0.0-rc.2", "2.0.0", "3.0.0"], ["2.1.0-rc.1", "2.0.0-beta"]),
+        ("<2.0.0-rc.2", ["2.0.0-rc.1", "1.0.0"], ["2.0.0-rc.2", "2.0.0"]),
+        ("!=1.2.3", ["1.2.4"], ["1.2.3"]),
+        ("!=1.2", ["1.3.0"], ["1.2.9"]),
+        ("<=1.2", ["1.2.9"], ["1.3.0"]),
+        ("<=1.2.3", ["1.2.3"], ["1.2.4"]),
+        (">1.2", ["1.3.0"], ["1.2.9"]),
+        (">1.2.3", ["1.2.4"], ["1.2.3"]),
+    ],
+)
+def test_a_range_holds_what_it_says(text: str, inside: list[str], outside: list[str]) -> None:
+    found = VersionRange(text)
+
+    assert [tag for tag in (*inside, *outside) if version_of(tag) in found] == inside
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", ">=", "1.2.3.4", "a", ">=1.2 ||", "|| 1", "1..2", "~>1", "1.x.3", "^*", "1.2-rc", "1" * 2000, 1]
+)
+def test_a_malformed_range_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        VersionRange(text)
+
+
+@pytest.mark.parametrize("tag", ["latest", "1.2.3.4", "2024-01-01", "vv1", "1.02.3", "sha256-00"])
+def test_what_is_no_version_is_none(tag: str) -> None:
+    assert version_of(tag) is None
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "semver", None)
+
+    with pytest.raises(ConfigError, match=r"ociport\[mirror\]"):
+        VersionRange("1.x")
