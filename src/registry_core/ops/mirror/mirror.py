@@ -153,9 +153,7 @@ def plan_mirror(
             survey = _Survey(rule, journal)
             tasks = survey.tasks()
             plans.append(
-                ask(
-                    tasks, rule.choices, operation="plan_mirror", goes_on=continue_on_error, jobs=jobs, images=images
-                )
+                ask(tasks, rule.choices, operation="plan_mirror", goes_on=continue_on_error, jobs=jobs, images=images)
             )
             doomed += survey.doomed
     return MirrorPlan(plans, doomed, journal.report().results)

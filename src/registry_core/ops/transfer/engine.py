@@ -267,10 +267,11 @@ class Engine:
         return self._choices.index_form is IndexForm.SPARSE
 
     def _need_parts(self, item: Item, raw: RawManifest) -> None:
+        complete = item.there and not self._is_sparse
         for part in item.parts:
             if is_child_manifest(raw, part):
                 self._need(item, part, NodeKind.MANIFEST)
-            elif (not item.there or self._is_sparse) and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
+            elif not complete and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
                 self._need(item, part, NodeKind.BLOB, odd=raw.is_index)
 
     def _read_raw(self, item: Item) -> RawManifest | None:

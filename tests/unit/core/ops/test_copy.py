@@ -27,6 +27,7 @@ from registry_core.errors import (
     Unavailable,
 )
 from registry_core.ops.copy import copy
+from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event
@@ -475,6 +476,37 @@ class TestForgetfulTargets:
 class _Lying(_Blobs):
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         return _source(b"lies!").open(start)
+
+
+class TestChoices:
+    def test_foreign_layers_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        """R-032."""
+        graphs.blob(b"theirs")
+        root = graphs.image(b"ours", overrides={"layers": [graphs.entry(FOREIGN, b"theirs")]})
+
+        copy(source, target, root.digest, choices=CopyChoices(foreign_layers=True))
+
+        assert target.blobs.stat(Digest.of(b"theirs")) == 6
+
+    def test_a_tag_that_stands_for_something_else_is_left_alone_on_request(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Callable[[Repository], Any]
+    ) -> None:
+        root, theirs = graphs.image(b"ours"), graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=(V1,))
+
+        copy(source, target, root.digest, tags=(V1, Tag("v2")), choices=CopyChoices(overwrite=False))
+
+        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(Tag("v2")).digest == root.digest
+
+    def test_the_index_that_was_made_is_returned(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        platforms = [{"os": "linux", "architecture": each} for each in ("amd64", "arm64")]
+        root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=platforms)
+        choices = CopyChoices(platforms=("linux/amd64",), index_form=IndexForm.REWRITTEN)  # type: ignore[arg-type]
+
+        copied = copy(source, target, root.digest, tags=(V1,), choices=choices)
+
+        assert copied.digest == target.manifests.resolve(V1).digest != root.digest
 
 
 def _source(content: bytes) -> ByteSource:

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from registry_core.errors import Cancelled, DeadlineExceeded, Unavailable
 from registry_core.ops import workers
-from registry_core.ops.workers import Workers
+from registry_core.ops.workers import Crew, Workers
 from registry_core.scope import CancelScope, checkpoint, fail_after, pause
 
 PROMPT = 1.0
@@ -235,3 +236,59 @@ def test_nobody_begins_in_a_cancelled_scope() -> None:
             _each(work, "one", "two")
 
     assert seen == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 8])
+def test_work_begets_work_until_there_is_none(jobs: int) -> None:
+    done: list[int] = []
+
+    with CancelScope() as scope, fail_after(60):
+        crew = Crew(jobs, scope)
+
+        def work(number: int) -> None:
+            done.append(number)
+            for below in (2 * number, 2 * number + 1):
+                if below < 512:
+                    crew.add(partial(work, below))
+
+        crew.add(partial(work, 1))
+        crew.run()
+
+    assert sorted(done) == list(range(1, 512))
+
+
+def test_of_what_is_ready_the_lowest_rank_comes_first_and_then_the_oldest() -> None:
+    done: list[str] = []
+    with CancelScope() as scope:
+        crew = Crew(1, scope)
+        for name, rank in (("c", (1, 0)), ("b", (1, -5)), ("d", (1, 0)), ("a", (0, 0))):
+            crew.add(partial(done.append, name), rank)
+
+        crew.run()
+
+    assert done == ["a", "b", "c", "d"]
+
+
+def test_hands_that_were_let_go_come_back_for_new_work() -> None:
+    begun = threading.Barrier(3)
+    with CancelScope() as scope, fail_after(60):
+        crew = Crew(3, scope)
+
+        def meet() -> None:
+            begun.wait(30)
+
+        def many() -> None:
+            for _ in range(3):
+                crew.add(meet)
+
+        crew.add(many)
+        crew.run()
+
+    assert not begun.broken
+
+
+def test_no_work_is_done_at_once() -> None:
+    with CancelScope() as scope:
+        Crew(4, scope).run()
+
+        checkpoint()

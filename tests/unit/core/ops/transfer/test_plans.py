@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +13,13 @@ from registry_core.content.source import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import BlobNotFound, ImageNotFound, InvalidName, InvalidValue, Unavailable
+from registry_core.errors import BlobNotFound, Cancelled, ImageNotFound, InvalidName, InvalidValue, Unavailable
 from registry_core.ops.transfer.choices import CopyChoices
 from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Side
 from registry_core.ops.transfer.plan import Plan, plan_copies, plan_copy, run_copies
 from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
+from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -325,6 +327,97 @@ class TestManyImages:
 
         with pytest.raises(Unavailable, match="no list"):
             run_copies(tasks(), continue_on_error=True)
+
+    def test_a_base_that_two_thousand_images_share_is_stored_once(
+        self, source: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        catalog = MemoryCatalog("target.test")
+        places = [watch(catalog.repository(RepositoryName(f"app{number}"))) for number in range(20)]
+
+        def tasks() -> Any:
+            for number in range(2000):
+                root = graphs.image(b"base", b"%d" % number)
+                yield task(source, places[number % 20].repository, root.digest)
+
+        with fail_after(120):
+            report = run_copies(tasks(), jobs=8, images=8)
+
+        assert report.ok
+        assert sum(place.count("put blob", Digest.of(b"base")) for place in places) == 1
+        assert [place.count("mount", Digest.of(b"base")) for place in places].count(1) == 19
+        # Each image has a manifest and a layer of its own; beside those there are the base and the configuration.
+        assert report.counts == {Outcome.MOVED: 4002, Outcome.MOUNTED: 38}
+
+    def test_the_first_error_ends_it(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        roots = [graphs.image(b"%d" % number) for number in range(50)]
+        here = watch(source)
+
+        def cut(call: str, about: str) -> None:
+            if call == "open" and about == Digest.of(b"3"):
+                raise Unavailable("cut off")
+
+        here.before = cut
+
+        with pytest.raises(Unavailable) as caught:
+            run_copies([task(here.repository, target, root.digest) for root in roots], jobs=1, images=1)
+
+        assert caught.value.reference == source.at(Digest.of(b"3"))
+        assert caught.value.operation == "run_copies"
+        assert here.count("get", roots[5].digest) == 0
+
+    @pytest.mark.parametrize("goes_on", [True, False])
+    @pytest.mark.parametrize("jobs", [1, 4])
+    def test_a_cancel_ends_it_whether_it_goes_on_after_errors_or_not(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch, jobs: int, goes_on: bool
+    ) -> None:
+        roots = [graphs.image(b"%d" % number) for number in range(50)]
+        there = watch(target)
+
+        with CancelScope() as scope, pytest.raises(Cancelled):
+            there.before = lambda call, about: scope.cancel() if call == "put blob" else None
+            run_copies(
+                [task(source, there.repository, root.digest) for root in roots],
+                jobs=jobs,
+                images=2,
+                continue_on_error=goes_on,
+            )
+
+        assert len(there.writes) <= 2 * jobs + 2
+
+    def test_a_cancel_wakes_whoever_waits_for_a_hanging_target(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"layer", b"other")
+        there = watch(target)
+        hanging, release = threading.Event(), threading.Event()
+
+        def hang(call: str, about: str) -> None:
+            if about == Digest.of(b"layer"):
+                hanging.set()
+                release.wait(60)
+
+        there.before = hang
+        with CancelScope() as scope:
+
+            def cancel() -> None:
+                hanging.wait(30)
+                scope.cancel()
+
+            canceller = threading.Thread(target=cancel)
+            canceller.start()
+            began = time.monotonic()
+
+            with pytest.raises(Cancelled):
+                run_copies([task(source, there.repository, root.digest)], jobs=2)
+
+            assert time.monotonic() - began < 10
+            canceller.join(30)
+        release.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("registry-copy"):
+                thread.join(30)
 
 
 class TestGoingOn:

@@ -8,10 +8,12 @@ import pytest
 
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, PlatformNotFound
 from registry_core.ops.copy import copy
 from registry_core.ops.transfer.choices import CopyChoices, IndexForm
-from registry_core.ops.transfer.plan import plan_copy
+from registry_core.ops.transfer.plan import plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.repository import Repository
 
 if TYPE_CHECKING:
@@ -67,6 +69,35 @@ def test_a_sparse_index_keeps_its_bytes(source: Repository, target: Repository, 
     assert copied == root.descriptor
     assert target.manifests.get(root.digest).content == root.content
     assert (has(target, one), has(target, two)) == (False, True)
+
+
+def test_a_sparse_index_that_is_there_gains_platforms(source: Repository, target: Repository, graphs: Graphs) -> None:
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
+    root = graphs.index(one, two, platforms=[AMD64, ARM64])
+    source.manifests.put(root, tags=(Tag("v1"),))
+    tags = (Tag("v1"),)
+    copy(source, target, Tag("v1"), tags=tags, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+
+    copy(source, target, Tag("v1"), tags=tags, choices=chosen("linux/amd64", form=IndexForm.SPARSE))
+
+    assert (has(target, one), has(target, two)) == (True, True)
+
+
+def test_a_tag_that_stands_for_a_sparse_index_does_not_hide_what_is_missing(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
+    root = graphs.index(one, two, platforms=[AMD64, ARM64])
+    source.manifests.put(root, tags=(Tag("v1"),))
+    tasks = [CopyTask(source=source, target=target, reference=Tag("v1"), tags=(Tag("v1"),))]
+    run_copies(tasks, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+
+    plan = plan_copies(tasks, choices=chosen("linux/amd64", form=IndexForm.SPARSE))
+    report = plan.apply()
+
+    assert Digest.of(b"amd64") in {node.digest for node in plan.nodes}
+    assert report.ok
+    assert (has(target, one), has(target, two)) == (True, True)
 
 
 def test_all_platforms_of_an_index_leave_it_as_it_is(source: Repository, target: Repository, graphs: Graphs) -> None:

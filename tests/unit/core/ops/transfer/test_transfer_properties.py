@@ -62,7 +62,7 @@ def present(repository: Repository, manifest: RawManifest) -> bool:
 @given(
     shape=shapes(),
     data=st.data(),
-    jobs=st.integers(1, 6),
+    jobs=st.integers(1, 8),
     images=st.integers(1, 4),
     planned=st.booleans(),
     places=st.integers(1, 3),
