@@ -69,9 +69,11 @@ def proxy_for(url: str, setting: str | None, *, environment: Mapping[str, str] |
     if setting is not None:
         return Proxy.parse(setting) if setting else None
     origin = Origin.of_url(url)
+    if origin.is_loopback:
+        return None
     known = getproxies_environment() if environment is None else environment
     text = known.get(origin.scheme) or known.get("all")
-    if not text or origin.is_loopback or is_bypassed(origin, known.get("no", "")):
+    if not text or is_bypassed(origin, known.get("no", "")):
         return None
     return Proxy.parse(text)
 

@@ -88,7 +88,9 @@ class Guard(_Base):
             return
         left = remaining()
         # Zero would make the socket non-blocking.
-        self.settimeout(self.silence if left is None else max(0.001, min(self.silence, left)))
+        patience = self.silence if left is None else max(0.001, min(self.silence, left))
+        if self.gettimeout() != patience:
+            self.settimeout(patience)
         with interruptible(self.wake):
             try:
                 yield
