@@ -1,0 +1,33 @@
+"""All works that are measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.benchmarks.case import Case
+from tests.benchmarks.contestants import Tool
+from tests.benchmarks.moving import MOVED, copy, pull, push, wide
+from tests.benchmarks.reading import extract_directory, extract_tar, lookups, tags
+
+__all__ = ["WANTED", "cases"]
+
+WANTED: Final = ("crane", "skopeo", "oras", "regctl", "umoci", "curl")
+
+
+def cases(found: dict[str, list[Tool]], tag_count: int) -> list[Case]:
+    """All works.
+
+    Args:
+        found: The peers' programs.
+        tag_count: How many tags the repository with many of them has.
+    """
+    return [
+        *(pull(image, found) for image in MOVED),
+        *(push(image, found) for image in MOVED),
+        *(copy(image, found) for image in MOVED),
+        extract_tar(found),
+        extract_directory(found),
+        tags(found, tag_count),
+        lookups(found),
+        wide(),
+    ]

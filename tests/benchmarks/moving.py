@@ -1,0 +1,178 @@
+"""Images on their way: pulled, pushed and copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.case import Case, at, each, layout_of, regctl_hosts
+from tests.benchmarks.contestants import Kind, Stage, Tool, floor, library, ours, program, resident
+from tests.benchmarks.images import TAG, blobs_of
+
+__all__ = ["MOVED", "copy", "pull", "push", "wide"]
+
+MOVED: Final = {
+    "many": "40 layers of 2 MiB",
+    "big": "4 layers of 256 MiB that nothing makes smaller",
+}
+
+
+def pull(image: str, found: dict[str, list[Tool]]) -> Case:
+    def arguments(stage: Stage) -> list[str]:
+        return [f"{stage.source.url}/{image}", TAG, str(stage.fresh)]
+
+    def remote(stage: Stage) -> list[str]:
+        return ["pull", stage.source.host, image, TAG, str(stage.fresh)]
+
+    def source(stage: Stage) -> str:
+        return at(stage.source.host, image)
+
+    return Case(
+        f"pull {image}",
+        f"Pull into an image layout: {MOVED[image]}",
+        [
+            ours("pull", arguments),
+            resident("ours", "pull", Kind.OURS, "ociport", arguments),
+            *each(found, "crane", lambda s, path: [path, "pull", "--format=oci", source(s), str(s.fresh)]),
+            *each(
+                found,
+                "skopeo",
+                lambda s, path: [
+                    *(path, "--insecure-policy", "copy", "-q", "--src-tls-verify=false"),
+                    *(f"docker://{source(s)}", f"oci:{s.fresh}:{TAG}"),
+                ],
+            ),
+            *each(
+                found,
+                "oras",
+                lambda s, path: [
+                    *(path, "cp", "--no-tty", "--from-plain-http", "--to-oci-layout", source(s)),
+                    f"{s.fresh}:{TAG}",
+                ],
+            ),
+            *each(
+                found,
+                "regctl",
+                lambda s, path: [
+                    *(path, *regctl_hosts(s.source.host), "image", "copy", source(s), f"ocidir://{s.fresh}:{TAG}")
+                ],
+            ),
+            *library("oras", "oras-py", "oras_py", remote),
+            *library("dxf", "python-dxf", "dxf_py", remote),
+            floor("floor: urllib3, sha256, file", lambda s: [*program("floors"), *remote(s)]),
+            floor("floor: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
+            *each(found, "curl", lambda s, path: _curl_blobs(s, path, image), floor="floor: curl to nowhere"),
+        ],
+    )
+
+
+def _curl_blobs(stage: Stage, path: str, image: str) -> list[str]:
+    _, _, descriptors = blobs_of(Path(layout_of(stage, image)))
+    urls = [f"{stage.source.url}/v2/{image}/blobs/{entry['digest']}" for entry in descriptors]
+    return [path, "-sSf", *(part for url in urls for part in ("-o", "/dev/null", url))]
+
+
+def push(image: str, found: dict[str, list[Tool]]) -> Case:
+    def arguments(stage: Stage) -> list[str]:
+        return [layout_of(stage, image), TAG, f"{stage.target.url}/{image}"]
+
+    def remote(stage: Stage) -> list[str]:
+        return ["push", layout_of(stage, image), stage.target.host, image, TAG]
+
+    def target(stage: Stage) -> str:
+        return at(stage.target.host, image)
+
+    return Case(
+        f"push {image}",
+        f"Push from an image layout to an empty registry: {MOVED[image]}",
+        [
+            ours("push", arguments),
+            resident("ours", "push", Kind.OURS, "ociport", arguments),
+            *each(found, "crane", lambda s, path: [path, "push", layout_of(s, image), target(s)]),
+            *each(
+                found,
+                "skopeo",
+                lambda s, path: [
+                    *(path, "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"),
+                    *(f"oci:{layout_of(s, image)}:{TAG}", f"docker://{target(s)}"),
+                ],
+            ),
+            *each(
+                found,
+                "oras",
+                lambda s, path: [
+                    *(path, "cp", "--no-tty", "--from-oci-layout", "--to-plain-http"),
+                    *(f"{layout_of(s, image)}:{TAG}", target(s)),
+                ],
+            ),
+            *each(
+                found,
+                "regctl",
+                lambda s, path: [
+                    *(path, *regctl_hosts(s.target.host), "image", "copy"),
+                    *(f"ocidir://{layout_of(s, image)}:{TAG}", target(s)),
+                ],
+            ),
+            *library("oras", "oras-py", "oras_py", remote),
+            *library("dxf", "python-dxf", "dxf_py", remote),
+            floor("floor: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
+            floor("floor: cp", lambda s: ["cp", "-r", layout_of(s, image), str(s.fresh)]),
+        ],
+        needs_target=True,
+    )
+
+
+def copy(image: str, found: dict[str, list[Tool]]) -> Case:
+    def arguments(stage: Stage) -> list[str]:
+        return [f"{stage.source.url}/{image}", TAG, f"{stage.target.url}/{image}"]
+
+    def ends(stage: Stage) -> tuple[str, str]:
+        return at(stage.source.host, image), at(stage.target.host, image)
+
+    return Case(
+        f"copy {image}",
+        f"Copy from a registry to an empty one: {MOVED[image]}",
+        [
+            ours("copy", arguments),
+            resident("ours", "copy", Kind.OURS, "ociport", arguments),
+            *each(found, "crane", lambda s, path: [path, "copy", *ends(s)]),
+            *each(
+                found,
+                "skopeo",
+                lambda s, path: [
+                    *(path, "--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"),
+                    *(f"docker://{end}" for end in ends(s)),
+                ],
+            ),
+            *each(
+                found,
+                "oras",
+                lambda s, path: [path, "cp", "--no-tty", "--from-plain-http", "--to-plain-http", *ends(s)],
+            ),
+            *each(
+                found,
+                "regctl",
+                lambda s, path: [*(path, *regctl_hosts(s.source.host, s.target.host), "image", "copy", *ends(s))],
+            ),
+            floor("floor: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
+        ],
+        needs_target=True,
+    )
+
+
+def wide() -> Case:
+    return Case(
+        "wide",
+        "8 blobs of 64 MiB at once: what is resident",
+        [
+            ours("pull", lambda s: [f"{s.source.url}/wide", TAG, str(s.fresh), "8"], note="pull", tool="pull"),
+            ours("push", lambda s: [layout_of(s, "wide"), TAG, f"{s.target.url}/wide", "8"], note="push", tool="push"),
+            ours(
+                "copy",
+                lambda s: [f"{s.source.url}/wide", TAG, f"{s.target.url}/wide", "8"],
+                note="copy",
+                tool="copy",
+            ),
+        ],
+        needs_target=True,
+    )

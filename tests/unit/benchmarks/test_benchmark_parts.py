@@ -1,0 +1,155 @@
+"""The parts of the benchmark suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tests.benchmarks.case import Case
+from tests.benchmarks.chart import Bar, Group, chart
+from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, floor, tools
+from tests.benchmarks.images import blobs_of, write_image
+from tests.benchmarks.measuring import Failed, Resident, Sample, Samples, measure
+from tests.benchmarks.report import Outcome, verdicts, write_report
+
+ROOT = Path(__file__).resolve().parents[3]
+FLOORS = ROOT / "tests" / "benchmarks" / "programs" / "floors.py"
+ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+
+
+def contestant(name: str, kind: Kind = Kind.PEER) -> Contestant:
+    return Contestant(name, name, kind, lambda stage: [])
+
+
+def outcome(case: str, **walls: float) -> Outcome:
+    known = Outcome(Case(case, case, [contestant(name) for name in walls]))
+    known.samples = {name: Samples([Sample(wall, wall, 10)]) for name, wall in walls.items()}
+    return known
+
+
+def test_median_and_span_are_of_all_runs() -> None:
+    samples = Samples([Sample(3, 0, 0), Sample(1, 0, 0), Sample(2, 0, 0)])
+
+    assert samples.median("wall") == 2
+    assert samples.span("wall") == (1, 3)
+
+
+def test_a_measured_process_costs_memory_and_time(tmp_path: Path) -> None:
+    sample = measure([sys.executable, "-c", "bytes(range(256)) * 400_000"], tmp_path / "log", ENVIRONMENT)
+
+    assert sample.wall > 0
+    assert sample.cpu > 0
+    assert sample.memory > 80
+
+
+def test_a_program_that_fails_is_no_sample(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="ended with 3: no luck"):
+        measure([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"], tmp_path / "log", ENVIRONMENT)
+
+
+def test_a_resident_works_again_and_again(tmp_path: Path) -> None:
+    write_image(tmp_path / "image", "tiny", True)
+
+    with Resident([sys.executable, str(FLOORS), "--resident"], tmp_path / "log", ENVIRONMENT) as resident:
+        samples = [resident.measure(["sha256", str(tmp_path / "image")]) for _ in range(2)]
+
+    assert all(sample.wall > 0 for sample in samples)
+
+
+def test_a_resident_that_ends_says_why(tmp_path: Path) -> None:
+    with Resident([sys.executable, str(FLOORS), "--resident"], tmp_path / "log", ENVIRONMENT) as resident:
+        with pytest.raises(Failed, match="KeyError"):
+            resident.measure(["nonsense"])
+
+
+def test_images_are_the_same_each_time(tmp_path: Path) -> None:
+    write_image(tmp_path / "one", "tiny", True)
+    write_image(tmp_path / "two", "tiny", True)
+
+    assert (tmp_path / "one" / "index.json").read_bytes() == (tmp_path / "two" / "index.json").read_bytes()
+
+
+def test_an_image_has_the_blobs_that_it_names(tmp_path: Path) -> None:
+    write_image(tmp_path / "image", "tiny", True)
+    _, _, descriptors = blobs_of(tmp_path / "image")
+    blobs = tmp_path / "image" / "blobs" / "sha256"
+
+    for descriptor in descriptors:
+        assert (blobs / descriptor["digest"].removeprefix("sha256:")).stat().st_size == descriptor["size"]
+    subprocess.run([sys.executable, FLOORS, "sha256", tmp_path / "image"], check=True, env=ENVIRONMENT)
+
+
+def test_tools_are_found_with_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, version in (("crate", "1.9.3"), ("crate122", "1.22.0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} version {version}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path))
+
+    found = tools(["crate", "missing"])
+
+    assert [tool.name for tool in found["crate"]] == ["crate 1.22.0", "crate 1.9.3"]
+    assert found["missing"] == []
+
+
+@pytest.mark.parametrize(("wall", "word"), [(1.0, "| 1.00 x | met |"), (1.2, "| 1.20 x | **missed** |")])
+def test_a_target_is_met_or_missed(wall: float, word: str) -> None:
+    rows = list(verdicts({"pull big": outcome("pull big", ociport=wall, crane=1.0)}))
+
+    assert rows[0].endswith(word)
+
+
+def test_a_target_without_its_rival_is_not_measured() -> None:
+    rows = list(verdicts({"pull big": outcome("pull big", ociport=1.0)}))
+
+    assert rows[0].endswith("| not measured |")
+
+
+def test_a_report_keeps_what_a_page_says_around_its_figures(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nbehind\n")
+
+    write_report([outcome("pull big", ociport=1.0, crane=2.0)], tmp_path, command="", runs=1, is_quick=False)
+
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nbehind\n")
+    assert "old" not in text
+    assert "| crane | 2.00 (2.00-2.00) | 2.00 | 10 | 0.50 x |" in text
+
+
+def test_a_report_tells_of_failures(tmp_path: Path) -> None:
+    known = outcome("pull big", ociport=1.0, crane=2.0)
+    known.failures["crane"] = "no luck"
+
+    write_report([known], tmp_path, command="", runs=1, is_quick=False)
+
+    assert "crane failed: `no luck`" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_the_chart_has_a_bar_for_everybody() -> None:
+    drawn = ElementTree.fromstring(chart([Group("a <work>", [Bar("one", 1, "ours"), Bar("two", 2, "peer")])]))
+
+    bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if bar.get("x")]
+    assert float(bars[1].get("width", "")) == pytest.approx(2 * float(bars[0].get("width", "")), abs=0.1)
+
+
+def test_a_floor_is_no_peer() -> None:
+    assert floor("cp", lambda stage: []).kind is Kind.FLOOR
+
+
+@pytest.mark.usefixtures("docker_registry_program")
+def test_a_small_run_writes_the_report(tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, ROOT / "tests" / "benchmarks" / "run.py", "--quick", "--runs", "1"]
+    command += ["--only", "pull many", "--out", tmp_path / "out", "--scratch", tmp_path / "room"]
+
+    subprocess.run(command, check=True, capture_output=True)
+
+    page = (tmp_path / "out" / "benchmarks.md").read_text()
+    assert "| **ociport** |" in page
+    assert "| **ociport, in process** |" in page
+    assert "ociport failed" not in page
+    assert "<svg" in (tmp_path / "out" / "benchmarks.svg").read_text()
