@@ -1,8 +1,9 @@
 """Backends by URL.
 
 ``https://host[:port]``, ``http://host[:port]``, or ``host[:port]`` alone, which means https whatever the host;
-``oci:DIRECTORY`` and ``memory:``; and whatever schemes other distributions register in the entry-point group
-``ociport.backends``: a name and an opener, called as ``opener(url, auth=…, **settings)`` to give a ``Catalog``.
+``oci:DIRECTORY``, ``docker-archive:FILE``, ``oci-archive:FILE`` and ``memory:``; and whatever schemes other
+distributions register in the entry-point group ``ociport.backends``: a name and an opener, called as
+``opener(url, auth=…, **settings)`` to give a ``Catalog``.
 An opener that has a parameter ``observer`` is given the client's. The schemes above cannot be taken over.
 
 Docker Hub is called ``docker.io``, but listens elsewhere: over https, ``docker.io`` and ``index.docker.io`` lead to
@@ -31,7 +32,16 @@ from registry_core.ports.observer import Observer
 if TYPE_CHECKING:
     from registry_adapters.http import Middleware
 
-__all__ = ["GROUP", "open_catalog", "open_client", "open_http", "open_layout", "open_memory"]
+__all__ = [
+    "GROUP",
+    "open_catalog",
+    "open_client",
+    "open_docker_archive",
+    "open_http",
+    "open_layout",
+    "open_memory",
+    "open_oci_archive",
+]
 
 GROUP: Final = "ociport.backends"
 
@@ -161,6 +171,46 @@ def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
     return LayoutCatalog(directory, fsync=fsync)
 
 
+def open_docker_archive(url: str, *, auth: None = None, replace: bool = False, fsync: bool = True) -> Catalog:
+    """Images in a file that ``docker load`` reads: the opener of ``docker-archive:FILE``.
+
+    A file that exists is read, whichever form it has. A new one is there once the catalog is closed.
+
+    Args:
+        url: The file behind ``docker-archive:``, absolute or relative.
+        auth: Nothing to authenticate here.
+        replace: Begin a new archive, even where there is one.
+        fsync: Whether closing returns only once the disk has it.
+
+    Raises:
+        ConfigError: No file is named, or the URL looks like a registry's.
+        TypeError: ``auth`` was given.
+    """
+    from registry_adapters.archive import ArchiveCatalog, ArchiveForm
+
+    return ArchiveCatalog(_archive(url, auth), ArchiveForm.DOCKER, replace=replace, fsync=fsync)
+
+
+def open_oci_archive(url: str, *, auth: None = None, replace: bool = False, fsync: bool = True) -> Catalog:
+    """An image layout in a tar: the opener of ``oci-archive:FILE``.
+
+    A file that exists is read, whichever form it has. A new one is there once the catalog is closed.
+
+    Args:
+        url: The file behind ``oci-archive:``, absolute or relative.
+        auth: Nothing to authenticate here.
+        replace: Begin a new archive, even where there is one.
+        fsync: Whether closing returns only once the disk has it.
+
+    Raises:
+        ConfigError: No file is named, or the URL looks like a registry's.
+        TypeError: ``auth`` was given.
+    """
+    from registry_adapters.archive import ArchiveCatalog, ArchiveForm
+
+    return ArchiveCatalog(_archive(url, auth), ArchiveForm.OCI, replace=replace, fsync=fsync)
+
+
 def open_memory(url: str, *, auth: None = None) -> Catalog:
     """A new and empty backend in memory: the opener of ``memory:``.
 
@@ -188,7 +238,14 @@ class _HubKeychain(Keychain):
 
 
 _BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
-    {"http": open_http, "https": open_http, "memory": open_memory, "oci": open_layout}
+    {
+        "docker-archive": open_docker_archive,
+        "http": open_http,
+        "https": open_http,
+        "memory": open_memory,
+        "oci": open_layout,
+        "oci-archive": open_oci_archive,
+    }
 )
 
 
@@ -267,8 +324,17 @@ def _unknown(url: str) -> ConfigError:
 def _shown(url: str) -> str:
     """A URL fit for messages, its scheme included; unless what stands before the colon might be a user's name."""
     scheme, colon, rest = url.partition(":")
-    plain = colon and "@" not in url and not rest.startswith("//") and scheme.isascii() and scheme.isalnum()
+    named = scheme.isascii() and scheme.replace("-", "").isalnum()
+    plain = colon and named and "@" not in url and not rest.startswith("//")
     return f"{scheme}:{redacted(rest)}" if plain else redacted(url)
+
+
+def _archive(url: str, auth: object) -> str:
+    scheme, _, path = url.partition(":")
+    _demand_no_auth(scheme, auth)
+    if not path or path.startswith("//") or "\0" in path:
+        raise ConfigError(f"not a file to keep images in, as {scheme}:FILE: {_shown(url)}")
+    return path
 
 
 def _demand_no_auth(backend: str, auth: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[3] / "src"
 FLOORS = ["testing", "client", "ops", "ports", "content", "domain", "scope", "errors"]
-SIBLINGS = {"http", "layout", "memory", "wsgi", "auth", "keychains", "telemetry"}
+SIBLINGS = {"http", "layout", "memory", "wsgi", "auth", "keychains", "telemetry", "archive"}
 # One owner for each outside package.
 OWNERS = {
     "urllib3": {"registry_adapters.http.transport", "registry_adapters.http.connections"},

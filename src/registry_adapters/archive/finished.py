@@ -1,0 +1,218 @@
+"""An archive that is read: ``index.json`` and ``manifest.json``, whichever it has, and where their parts are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from registry_adapters.archive.contents import Held
+from registry_adapters.archive.medium import Medium, Stretch
+from registry_adapters.archive.names import ROOT, name_of, parse_name
+from registry_adapters.archive.saved import SavedImage, digest_in, made_manifest, parse_saved
+from registry_adapters.archive.tar_index import indexed
+from registry_adapters.archive.turns import Turn
+from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.domain import wire
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import ImageIndex, RawManifest
+from registry_core.domain.media_types import is_manifest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.referrers import referrer
+from registry_core.errors import IntegrityError, InvalidDocument, LayoutError, NotFound, TooLarge, Unsupported, during
+from registry_core.scope import checkpoint
+
+__all__ = ["FinishedArchive"]
+
+_INDEX, _MARKER, _SAVED = "index.json", "oci-layout", "manifest.json"
+_NODE_LIMIT: Final = 10_000
+# What one broken image must not keep others from.
+_BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
+
+
+class FinishedArchive:
+    """The contents of an archive that is not changed any more.
+
+    Tags are each repository's own; what is there by digest is there for all of them.
+
+    Args:
+        medium: The archive.
+
+    Raises:
+        LayoutError: It is no archive of images, or a broken one.
+        UnsafeArchive: It reaches outside.
+        InvalidDocument: Its documents are none.
+        TooLarge: It is larger than any honest one.
+    """
+
+    def __init__(self, medium: Medium) -> None:
+        self._files = indexed(medium)
+        self._blobs = {digest: stretch for name, stretch in self._files.items() if (digest := digest_in(name))}
+        self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | SavedImage]]] = {}
+        self._entries: tuple[Descriptor, ...] = ()
+        self._saved: tuple[SavedImage, ...] = ()
+        self._turn = Turn()
+        self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
+        self._made_by_digest: dict[Digest, RawManifest] = {}
+        self._hashes: dict[str, Digest] = {}
+        self._known: dict[Digest, Descriptor] | None = None
+        self._referrers: dict[Digest, list[Descriptor]] = {}
+        if not self._files.keys() & {_INDEX, _SAVED}:
+            raise LayoutError("an archive with neither index.json nor manifest.json")
+        if _INDEX in self._files:
+            self._read_index()
+        if _SAVED in self._files:
+            self._read_saved()
+
+    def names(self) -> list[RepositoryName]:
+        """The repositories that are named, and the empty name where something is without one."""
+        return sorted(self._tags)
+
+    def has(self, name: RepositoryName) -> bool:
+        """Whether there is such a repository; the one without a name always is."""
+        return not name or name in self._tags
+
+    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+        """Where a blob is, by its name in the archive, or as a part of an image that was saved without a manifest."""
+        if digest not in self._blobs:
+            self._make_all()
+        return self._blobs.get(digest)
+
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+        """A manifest by tag or digest; the ones that are made, too.
+
+        Raises:
+            LayoutError: The tag is several manifests', or its image is broken.
+        """
+        if not isinstance(reference, Digest):
+            targets = self._tags.get(name, {}).get(reference, [])
+            if len(targets) > 1:
+                raise LayoutError(f"the archive has {len(targets)} images of the name {reference}")
+            return self._held(targets[0]) if targets else None
+        known = self._reachable().get(reference)
+        if known is not None:
+            return self._held(known)
+        self._make_all()
+        made = self._made_by_digest.get(reference)
+        return None if made is None else Held(made.descriptor, made.content)
+
+    def tags(self, name: RepositoryName) -> list[Tag]:
+        """The tags of a repository."""
+        return sorted(self._tags.get(name, {}))
+
+    def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
+        """What refers to a manifest, of all that ``index.json`` leads to."""
+        self._reachable()
+        return sorted(self._referrers.get(subject, ()), key=lambda entry: entry.digest)
+
+    def _read_index(self) -> None:
+        mapping = self._document(_INDEX)
+        if _SAVED not in self._files:
+            marker = self._files.get(_MARKER)
+            if marker is None or self._document(_MARKER).get("imageLayoutVersion") != "1.0.0":
+                raise LayoutError("not an image layout of version 1.0.0")
+        if "manifests" not in mapping or not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
+            raise InvalidDocument("index.json is no image index")
+        self._entries = wire.lift(mapping, ImageIndex).manifests
+        if len(self._entries) > _NODE_LIMIT:
+            raise TooLarge(f"index.json has more than {_NODE_LIMIT} manifests")
+        for entry in self._entries:
+            self._name(name_of(entry.annotations), entry)
+
+    def _read_saved(self) -> None:
+        content = self._files[_SAVED].content(MANIFEST_LIMIT, _SAVED)
+        with during("", _SAVED):
+            self._saved = parse_saved(content)
+        # What index.json names, it has the manifest of; who saved it wrote the other for older readers.
+        kept = {
+            (name, tag)
+            for name, tags in self._tags.items()
+            for tag, targets in tags.items()
+            if any(isinstance(each, Descriptor) and each.digest in self._blobs for each in targets)
+        }
+        for image in self._saved:
+            names = [parse_name(text) for text in image.repo_tags]
+            for name in names or [None] * (not self._entries):
+                if name not in kept:
+                    self._name(name, image)
+
+    def _name(self, name: tuple[RepositoryName, Tag] | None, target: Descriptor | SavedImage) -> None:
+        tags = self._tags.setdefault(ROOT if name is None else name[0], {})
+        if name is None:
+            return
+        targets = tags.setdefault(name[1], [])
+        if isinstance(target, SavedImage):
+            # A name that index.json has for what is missing is better led to what is there.
+            targets[:] = [each for each in targets if isinstance(each, SavedImage)]
+        if all(_identity(each) != _identity(target) for each in targets):
+            targets.append(target)
+
+    def _document(self, name: str) -> dict[str, object]:
+        with during("", name):
+            return wire.decode(self._files[name].content(MANIFEST_LIMIT, name))
+
+    def _held(self, target: Descriptor | SavedImage) -> Held | None:
+        if isinstance(target, SavedImage):
+            made = self._make(target)
+            return Held(made.descriptor, made.content)
+        stretch = self._blobs.get(target.digest)
+        return None if stretch is None else Held(target, stretch)
+
+    def _make(self, image: SavedImage) -> RawManifest:
+        key = (image.config, image.layers)
+        with self._turn.held():
+            made = self._made.get(key)
+            if made is None:
+                made, parts = made_manifest(image, self._files, self._hashes)
+                for digest, stretch in parts.items():
+                    self._blobs.setdefault(digest, stretch)
+                self._made[key] = self._made_by_digest[made.digest] = made
+        # A fresh value for each caller: the decoded views that it caches can be changed, and are not shared.
+        return RawManifest(made.media_type, made.content)
+
+    def _make_all(self) -> None:
+        for image in self._saved:
+            if (image.config, image.layers) not in self._made:
+                checkpoint()
+                try:
+                    self._make(image)
+                except _BROKEN:
+                    continue
+
+    def _reachable(self) -> Mapping[Digest, Descriptor]:
+        with self._turn.held():
+            if self._known is None:
+                self._known, self._referrers = self._walked()
+            return self._known
+
+    def _walked(self) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
+        known: dict[Digest, Descriptor] = {}
+        referrers: dict[Digest, list[Descriptor]] = {}
+        waiting = deque(self._entries)
+        while waiting:
+            checkpoint()
+            entry = waiting.popleft()
+            if entry.digest in known:
+                continue
+            if len(known) >= _NODE_LIMIT:
+                raise TooLarge(f"more than {_NODE_LIMIT} manifests in one archive")
+            known[entry.digest] = entry
+            try:
+                held = self._held(entry)
+                if held is None:
+                    continue
+                manifest = held.read()
+                stands = referrer(manifest)
+                children = manifest.children if manifest.is_index else ()
+            except _BROKEN:
+                # Whoever asks for this one is told.
+                continue
+            if stands is not None and manifest.subject is not None:
+                referrers.setdefault(manifest.subject.digest, []).append(stands)
+            waiting.extend(child for child in children if is_manifest(child.media_type))
+        return known, referrers
+
+
+def _identity(target: Descriptor | SavedImage) -> object:
+    return target.digest if isinstance(target, Descriptor) else (target.config, target.layers)

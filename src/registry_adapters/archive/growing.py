@@ -1,0 +1,303 @@
+"""A new archive: it grows in a file of another name, and has its own once it is whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+import threading
+import weakref
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Final
+
+from registry_adapters.archive.contents import Held
+from registry_adapters.archive.documents import closing_documents
+from registry_adapters.archive.medium import FileMedium, Stretch
+from registry_adapters.archive.names import ArchiveForm, annotations_of
+from registry_adapters.archive.problems import explained
+from registry_adapters.archive.saved import blob_name
+from registry_adapters.archive.turns import Turn
+from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.content.source import PIECE, ByteSource, BytesSource
+from registry_core.content.verify import pieces
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.referrers import referrer
+from registry_core.errors import TooLarge, Unsupported
+from registry_core.ops.tar.header import padding
+from registry_core.ops.tar.members import FileKind, Member
+from registry_core.ops.tar.writer import END, header_of
+
+__all__ = ["GrowingArchive"]
+
+_FLAGS: Final = (
+    os.O_RDWR
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_STREAM: Final = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class _Room:
+    """One repository."""
+
+    def __init__(self) -> None:
+        self.blobs: set[Digest] = set()
+        self.manifests: dict[Digest, Descriptor] = {}
+        self.tags: dict[Tag, Digest] = {}
+        self.referrers: dict[Digest, dict[Digest, Descriptor]] = {}
+
+
+class GrowingArchive:
+    """The contents of an archive that is being written. What was put can be read at once.
+
+    Blobs are appended as they come, one at a time and each once; documents follow when it is published.
+
+    Args:
+        path: What it will be called.
+        form: How it is written.
+        fsync: Whether it gets its name only once the disk has it.
+    """
+
+    def __init__(self, path: str, form: ArchiveForm, *, fsync: bool) -> None:
+        self._path = path
+        self._form = form
+        self._fsync = fsync
+        self._rooms: dict[RepositoryName, _Room] = {}
+        self._lock = threading.Lock()
+        self._turn = Turn()
+        self._stretches: dict[Digest, Stretch] = {}
+        self._medium: FileMedium | None = None
+        self._temporary = ""
+        self._undo: weakref.finalize[[str, int], GrowingArchive] | None = None
+        self._end = 0
+        self._over = False
+
+    def names(self) -> list[RepositoryName]:
+        """The repositories that hold something."""
+        with self._lock:
+            return sorted(self._rooms)
+
+    def has(self, name: RepositoryName) -> bool:
+        """Whether a repository holds something."""
+        with self._lock:
+            return name in self._rooms
+
+    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+        """Where a blob of a repository is."""
+        with self._lock:
+            room = self._rooms.get(name)
+            return self._stretches[digest] if room is not None and digest in room.blobs else None
+
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+        """A manifest of a repository, by tag or digest."""
+        with self._lock:
+            room = self._rooms.get(name)
+            if room is None:
+                return None
+            digest = reference if isinstance(reference, Digest) else room.tags.get(reference)
+            descriptor = None if digest is None else room.manifests.get(digest)
+            return None if descriptor is None else Held(descriptor, self._stretches[descriptor.digest])
+
+    def tags(self, name: RepositoryName) -> list[Tag]:
+        """The tags of a repository."""
+        with self._lock:
+            room = self._rooms.get(name)
+            return [] if room is None else sorted(room.tags)
+
+    def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
+        """What was put into a repository with that subject."""
+        with self._lock:
+            room = self._rooms.get(name)
+            found = {} if room is None else room.referrers.get(subject, {})
+            return [found[digest] for digest in sorted(found)]
+
+    def put_blob(self, name: RepositoryName, digest: Digest, size: int, source: ByteSource) -> None:
+        """Append a blob, unless the archive has it.
+
+        Raises:
+            DigestMismatch: The content hashes to something else; nothing is left behind.
+            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
+            Unsupported: The digest's algorithm cannot be verified.
+            Unavailable: The disk is full, or failed.
+        """
+        digest.hasher()
+        self._keep(digest, size, source)
+        with self._lock:
+            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+
+    def mount(self, name: RepositoryName, digest: Digest, origin: RepositoryName) -> bool:
+        """Let a repository have what another one has.
+
+        Returns:
+            Whether the blob is in this repository now.
+        """
+        with self._lock:
+            room, there = self._rooms.get(name), self._rooms.get(origin)
+            if room is not None and digest in room.blobs:
+                return True
+            if there is None or digest not in there.blobs:
+                return False
+            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+            return True
+
+    def put_manifest(self, name: RepositoryName, manifest: RawManifest, tags: Collection[Tag]) -> Descriptor:
+        """Append a manifest, unless the archive has it, and point tags at it.
+
+        Raises:
+            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
+            InvalidName: The archive's form has no names for these tags; nothing is stored.
+            TooLarge: It is larger than 8 MiB.
+            Unsupported: A Docker schema 1 manifest, or a digest that cannot be verified.
+            Unavailable: The disk is full, or failed.
+        """
+        for tag in tags:
+            annotations_of(self._form, name, tag)
+        media_type = identify(manifest.content, claimed=manifest.media_type)
+        if len(manifest.content) > MANIFEST_LIMIT:
+            raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
+        stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
+        descriptor, subject, stands = stored.descriptor, stored.subject, referrer(stored)
+        self._keep(descriptor.digest, descriptor.size, BytesSource(stored.content))
+        with self._lock:
+            room = self._rooms.setdefault(name, _Room())
+            room.manifests[descriptor.digest] = descriptor
+            room.tags.update((tag, descriptor.digest) for tag in tags)
+            if subject is not None and stands is not None:
+                room.referrers.setdefault(subject.digest, {})[descriptor.digest] = stands
+        return descriptor
+
+    def publish(self) -> None:
+        """Append the documents and give the archive its name, in place of what had it. Without a manifest, do nothing.
+
+        A pipe or a device keeps its name, and is written to instead.
+
+        Raises:
+            Unavailable: The disk is full, or failed; nothing is left behind.
+            Forbidden: The system does not let us.
+        """
+        try:
+            with self._turn.held():
+                medium, over, self._over = self._medium, self._over, True
+                if over or medium is None or not any(room.manifests for room in self._rooms.values()):
+                    return
+                for name, content in closing_documents(self._form, self._manifests(), self._tags(), self._stretches):
+                    self._append(name, len(content), [content])
+                medium.write(self._end, END)
+                if _is_stream(self._path):
+                    _pour(Stretch(medium, 0, self._end + len(END)), self._path)
+                else:
+                    self._rename(medium)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing behind, if it was not published. Idempotent."""
+        self._over = True
+        if self._undo is not None:
+            self._undo()
+
+    def _rename(self, medium: FileMedium) -> None:
+        if self._fsync:
+            medium.sync()
+        with explained(self._path):
+            os.replace(self._temporary, self._path)
+        if self._undo is not None:
+            self._undo.detach()
+        if self._fsync:
+            _sync_directory(self._path)
+
+    def _manifests(self) -> list[Held]:
+        found: dict[Digest, Held] = {}
+        for room in self._rooms.values():
+            for digest, descriptor in room.manifests.items():
+                found.setdefault(digest, Held(descriptor, self._stretches[digest]))
+        return sorted(found.values(), key=lambda held: held.descriptor.digest)
+
+    def _tags(self) -> list[tuple[RepositoryName, Tag, Digest]]:
+        return sorted((name, tag, digest) for name, room in self._rooms.items() for tag, digest in room.tags.items())
+
+    def _keep(self, digest: Digest, size: int, source: ByteSource) -> None:
+        with self._turn.held():
+            if self._over:
+                raise Unsupported("the archive is closed: what comes now is too late for it")
+            if digest in self._stretches:
+                return
+            stretch = self._append(blob_name(digest), size, pieces(source, digest, size))
+            with self._lock:
+                self._stretches[digest] = stretch
+
+    def _append(self, name: str, size: int, content: Iterable[bytes]) -> Stretch:
+        medium = self._begun()
+        header = header_of(Member(name.encode(), FileKind.FILE, size=size))
+        offset = position = self._end + len(header)
+        try:
+            for piece in content:
+                medium.write(position, piece)
+                position += len(piece)
+            medium.write(position, bytes(padding(size)))
+            medium.write(self._end, header)
+        except BaseException:
+            # What was half written is overwritten by what comes next; the rest is cut off for the sake of the disk.
+            with suppress(Exception):
+                medium.cut(self._end)
+            raise
+        self._end = position + padding(size)
+        return Stretch(medium, offset, size)
+
+    def _begun(self) -> FileMedium:
+        if self._medium is None:
+            # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files.
+            place = tempfile.gettempdir() if _is_stream(self._path) else os.path.dirname(self._path)
+            self._temporary = os.path.join(place, f".ociport-{secrets.token_hex(8)}.tmp")
+            with explained(self._path):
+                descriptor = os.open(self._temporary, _FLAGS, 0o666)
+            self._medium = FileMedium(descriptor, self._path)
+            self._undo = weakref.finalize(self, _remove, self._temporary, os.getpid())
+        return self._medium
+
+
+def _is_stream(path: str) -> bool:
+    """Whether a name is a pipe's, a device's or a socket's."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _pour(archive: Stretch, path: str) -> None:
+    with explained(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened_stream) as stream:
+        while data := reader.read(PIECE):
+            rest = memoryview(data)
+            while len(rest):
+                rest = rest[stream.write(rest) or 0 :]
+
+
+def _opened_stream(path: str, _flags: int) -> int:
+    # Neither created nor cut: it was a stream a moment ago, and must not become a file.
+    return os.open(path, _STREAM)
+
+
+def _remove(path: str, owner: int) -> None:
+    # A forked child that ends must not take its parent's file away.
+    if os.getpid() == owner:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _sync_directory(path: str) -> None:
+    # Not every system opens directories; the file is in place either way.
+    with suppress(OSError):
+        handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,100 @@
+"""Names of images in archives, and the repositories and tags that they are here.
+
+A repository is called as one would type it: ``library/debian`` for Docker Hub's ``docker.io/library/debian``, and
+``quay.io/org/app`` for what is elsewhere. A port has no place in a repository's name and is left out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from registry_core.domain.annotations import REF_NAME
+from registry_core.domain.familiar import familiar
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidName, InvalidReference
+
+__all__ = ["ROOT", "ArchiveForm", "annotations_of", "canonical", "full_name", "name_of", "parse_name", "short_name"]
+
+ROOT: Final = RepositoryName("")
+
+_HUB: Final = "docker.io"
+_OFFICIAL: Final = "library/"
+# What containerd, and Docker with it, calls an image in an index.
+_CONTAINERD_NAME: Final = "io.containerd.image.name"
+
+
+class ArchiveForm(enum.Enum):
+    """How a new archive is written, by the scheme of its URL. Reading needs no such word: the file tells."""
+
+    DOCKER = "docker-archive"
+    OCI = "oci-archive"
+
+
+def parse_name(text: str) -> tuple[RepositoryName, Tag] | None:
+    """Repository and tag of an image's name; ``None`` for what is no such name."""
+    try:
+        reference = familiar(text)
+        host = "" if reference.registry == _HUB else reference.registry.rpartition(":")[0] or reference.registry
+        name = RepositoryName(host.lower()) / reference.repository
+    except (InvalidReference, InvalidName):
+        return None
+    return None if reference.tag is None else (name, reference.tag)
+
+
+def canonical(name: RepositoryName) -> RepositoryName:
+    """The one spelling of a repository's name: ``debian`` and ``docker.io/library/debian`` are ``library/debian``."""
+    found = parse_name(f"{name}:x") if name else None
+    return name if found is None else found[0]
+
+
+def full_name(name: RepositoryName, tag: Tag) -> str:
+    """The whole name of an image, such as ``docker.io/library/debian:12``.
+
+    Raises:
+        InvalidName: There is none: it is too long, or its beginning is a host that cannot be.
+    """
+    try:
+        return str(familiar(f"{name}:{tag}"))
+    except InvalidReference as error:
+        raise InvalidName(error.message) from None
+
+
+def short_name(name: RepositoryName, tag: Tag) -> str:
+    """The name that ``docker save`` writes, such as ``debian:12``.
+
+    Raises:
+        InvalidName: There is none.
+    """
+    path = full_name(name, tag).removeprefix(f"{_HUB}/")
+    bare = path.removeprefix(_OFFICIAL)
+    return path if "/" in bare else bare
+
+
+def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag] | None:
+    """What an entry of ``index.json`` calls its manifest; ``None`` if it has no name that we could use."""
+    whole = annotations.get(_CONTAINERD_NAME)
+    if whole is not None:
+        return parse_name(whole)
+    text = annotations.get(REF_NAME, "")
+    try:
+        return ROOT, Tag(text)
+    except InvalidName:
+        return parse_name(text)
+
+
+def annotations_of(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[str, str]:
+    """What an entry of ``index.json`` says about the name of its manifest.
+
+    Raises:
+        InvalidName: The archive's form has no such names.
+    """
+    if not name:
+        if form is ArchiveForm.DOCKER:
+            raise InvalidName("a docker archive names images by repository and tag, and no repository was chosen")
+        return {REF_NAME: tag}
+    whole = full_name(name, tag)
+    if form is ArchiveForm.DOCKER:
+        return {_CONTAINERD_NAME: whole, REF_NAME: tag}
+    return {REF_NAME: whole}
