@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from registry_adapters.archive.contents import Held
@@ -20,7 +21,7 @@ from registry_core.domain.manifest import ImageIndex, RawManifest
 from registry_core.domain.media_types import is_manifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer
-from registry_core.errors import IntegrityError, InvalidDocument, LayoutError, NotFound, TooLarge, Unsupported, during
+from registry_core.errors import IntegrityError, InvalidDocument, LayoutError, NotFound, TooLarge, Unsupported
 from registry_core.scope import checkpoint
 
 __all__ = ["FinishedArchive"]
@@ -42,7 +43,6 @@ class FinishedArchive:
     Raises:
         LayoutError: It is no archive of images, or a broken one.
         UnsafeArchive: It reaches outside.
-        InvalidDocument: Its documents are none.
         TooLarge: It is larger than any honest one.
     """
 
@@ -113,17 +113,17 @@ class FinishedArchive:
             if marker is None or self._document(_MARKER).get("imageLayoutVersion") != "1.0.0":
                 raise LayoutError("not an image layout of version 1.0.0")
         if "manifests" not in mapping or not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
-            raise InvalidDocument("index.json is no image index")
-        self._entries = wire.lift(mapping, ImageIndex).manifests
+            raise LayoutError("index.json is no image index")
+        with _sound(_INDEX):
+            self._entries = wire.lift(mapping, ImageIndex).manifests
         if len(self._entries) > _NODE_LIMIT:
             raise TooLarge(f"index.json has more than {_NODE_LIMIT} manifests")
         for entry in self._entries:
             self._name(name_of(entry.annotations), entry)
 
     def _read_saved(self) -> None:
-        content = self._files[_SAVED].content(MANIFEST_LIMIT, _SAVED)
-        with during("", _SAVED):
-            self._saved = parse_saved(content)
+        with _sound(_SAVED):
+            self._saved = parse_saved(self._files[_SAVED].content(MANIFEST_LIMIT, _SAVED))
         # What index.json names, it has the manifest of; who saved it wrote the other for older readers.
         kept = {
             (name, tag)
@@ -149,7 +149,7 @@ class FinishedArchive:
             targets.append(target)
 
     def _document(self, name: str) -> dict[str, object]:
-        with during("", name):
+        with _sound(name):
             return wire.decode(self._files[name].content(MANIFEST_LIMIT, name))
 
     def _held(self, target: Descriptor | SavedImage) -> Held | None:
@@ -212,6 +212,14 @@ class FinishedArchive:
                 referrers.setdefault(manifest.subject.digest, []).append(stands)
             waiting.extend(child for child in children if is_manifest(child.media_type))
         return known, referrers
+
+
+@contextmanager
+def _sound(document: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidDocument as error:
+        raise LayoutError(f"{document}: {error.message}{f' at {error.path}' if error.path else ''}") from error
 
 
 def _identity(target: Descriptor | SavedImage) -> object:

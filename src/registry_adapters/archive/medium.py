@@ -193,7 +193,7 @@ def opened(path: str) -> Medium | None:
     if not compression:
         return medium
     whole = Stretch(medium, 0, medium.size)
-    with DecodingReader(whole.open(), compression, reference=path) as decoder:
+    with DecodingReader(whole.open(), compression) as decoder:
         return _spooled(decoder, max(_RATIO_FLOOR, _RATIO * whole.size))
 
 

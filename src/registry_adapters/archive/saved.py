@@ -52,7 +52,7 @@ def parse_saved(content: bytes) -> tuple[SavedImage, ...]:
     """
     value = wire.parse(content)
     if not isinstance(value, list):
-        raise InvalidDocument("manifest.json is not a list", path="$")
+        raise InvalidDocument("not a list", path="$")
     if len(value) > _IMAGE_LIMIT:
         raise TooLarge(f"manifest.json has more than {_IMAGE_LIMIT} images")
     images = tuple(wire.lift(item, SavedImage) for item in value)
