@@ -1,4 +1,4 @@
-"""Backends for ``registry_core``: HTTP registries, image layouts in directories, memory; and how to open them by URL.
+"""Backends for ``registry_core``: HTTP registries, image layouts, archives and memory; and how to open them by URL.
 
 Each name is imported when it is first used, so that a program pays only for the backends it has.
 """
@@ -10,15 +10,27 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from registry_adapters.archive import ArchiveCatalog, ArchiveForm
     from registry_adapters.backends import open_catalog, open_client
     from registry_adapters.http import HttpCatalog, HttpSettings
     from registry_adapters.layout import LayoutCatalog
     from registry_adapters.memory import MemoryCatalog
 
-__all__ = ["HttpCatalog", "HttpSettings", "LayoutCatalog", "MemoryCatalog", "open_catalog", "open_client"]
+__all__ = [
+    "ArchiveCatalog",
+    "ArchiveForm",
+    "HttpCatalog",
+    "HttpSettings",
+    "LayoutCatalog",
+    "MemoryCatalog",
+    "open_catalog",
+    "open_client",
+]
 
 _HOMES: Final = MappingProxyType(
     {
+        "ArchiveCatalog": "registry_adapters.archive",
+        "ArchiveForm": "registry_adapters.archive",
         "HttpCatalog": "registry_adapters.http",
         "HttpSettings": "registry_adapters.http",
         "LayoutCatalog": "registry_adapters.layout",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from dependency_injector import containers, providers
 
+from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.backends import open_http
 from registry_adapters.http import HttpSettings, Middleware
 from registry_adapters.keychains import StaticKeychain
@@ -27,7 +28,16 @@ from registry_core.ports.catalog import Catalog
 from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Observer
 
-__all__ = ["HttpSection", "LayoutSection", "RegistryContainer", "RegistrySettings", "close", "configured", "validated"]
+__all__ = [
+    "ArchiveSection",
+    "HttpSection",
+    "LayoutSection",
+    "RegistryContainer",
+    "RegistrySettings",
+    "close",
+    "configured",
+    "validated",
+]
 
 
 class HttpSection(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,18 +75,41 @@ class LayoutSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ConfigError("root is the name of a directory")
 
 
+class ArchiveSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section ``archive``.
+
+    Args:
+        path: The file.
+        form: How a new one is written: ``docker-archive`` or ``oci-archive``.
+        replace: Begin a new archive, even where there is one.
+        fsync: Whether closing returns only once the disk has it.
+    """
+
+    path: str
+    form: ArchiveForm = ArchiveForm.DOCKER
+    replace: bool = False
+    fsync: bool = True
+
+    def __post_init__(self) -> None:
+        """A file has a name."""
+        if not self.path:
+            raise ConfigError("path is the name of a file")
+
+
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration: which backend, and a section for each that needs one.
 
     Args:
-        backend: ``http``, ``layout`` or ``memory``.
+        backend: ``http``, ``layout``, ``archive`` or ``memory``.
         http: Demanded by the backend of that name.
         layout: Demanded by the backend of that name.
+        archive: Demanded by the backend of that name.
     """
 
-    backend: Literal["http", "layout", "memory"]
+    backend: Literal["http", "layout", "archive", "memory"]
     http: HttpSection | None = None
     layout: LayoutSection | None = None
+    archive: ArchiveSection | None = None
 
     def __post_init__(self) -> None:
         """The chosen backend has its section."""
@@ -124,6 +157,15 @@ def _layout(settings: RegistrySettings, opened: ExitStack[bool | None]) -> Catal
     return catalog
 
 
+def _archive(settings: RegistrySettings, opened: ExitStack[bool | None]) -> Catalog:
+    section = settings.archive
+    if section is None:
+        raise ConfigError("registry configuration: there is no section archive")
+    catalog = ArchiveCatalog(section.path, section.form, replace=section.replace, fsync=section.fsync)
+    opened.callback(catalog.close)
+    return catalog
+
+
 def _nothing_opened() -> ExitStack[bool | None]:
     return ExitStack()
 
@@ -150,10 +192,11 @@ class RegistryContainer(containers.DeclarativeContainer):
 
     http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, middleware, opened)
     layout = providers.ThreadSafeSingleton(_layout, settings, opened)
+    archive = providers.ThreadSafeSingleton(_archive, settings, opened)
     memory = providers.ThreadSafeSingleton(MemoryCatalog)
 
     catalog = providers.Selector(
-        providers.Callable(attrgetter("backend"), settings), http=http, layout=layout, memory=memory
+        providers.Callable(attrgetter("backend"), settings), http=http, layout=layout, archive=archive, memory=memory
     )
     client = providers.Factory(RegistryClient, catalog, observer=observer)
 

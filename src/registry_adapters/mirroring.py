@@ -100,7 +100,8 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # Not merely closed: an archive of half a mirror is discarded.
+        self._open.__exit__(kind, error, trace)
 
     def _client(self, url: str, auth: Auth) -> RegistryClient:
         known = self._clients.get(url)
@@ -112,7 +113,7 @@ class Mirror:
             client = open_client(url, auth=auth, observer=self._observer, **settings)
         except TypeError as error:
             raise ConfigError(f"settings of {backend}: {error}") from None
-        self._open.callback(client.close)
+        self._open.enter_context(client)
         self._clients[url] = client
         return client
 

@@ -335,7 +335,8 @@ class RegistryClient:
     def close(self) -> None:
         """Close the backend, for every client that shares it. Idempotent.
 
-        A registry's connections are let go; a later call opens new ones.
+        A registry's connections are let go; a later call opens new ones. A new archive gets its name. Leaving a
+        ``with`` block closes as well, unless it is left by an exception: a new archive is discarded then.
         """
         self._catalog.close()
 
@@ -345,7 +346,10 @@ class RegistryClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self._catalog.discard()
 
     def __repr__(self) -> str:
         """Where it works."""

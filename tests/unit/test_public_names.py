@@ -24,7 +24,8 @@ def test_the_core_exports_what_it_promises() -> None:
 
 
 def test_the_adapters_export_what_they_promise() -> None:
-    names = {"MemoryCatalog", "LayoutCatalog", "HttpCatalog", "HttpSettings", "open_catalog", "open_client"}
+    catalogs = {"MemoryCatalog", "LayoutCatalog", "ArchiveCatalog", "HttpCatalog"}
+    names = catalogs | {"ArchiveForm", "HttpSettings", "open_catalog", "open_client"}
 
     assert names == set(registry_adapters.__all__)
     assert all(hasattr(registry_adapters, name) for name in names)

@@ -1,6 +1,7 @@
 """Images in one file: what ``docker save`` writes, and image layouts in a tar."""
 
 from registry_adapters.archive.catalog import ArchiveCatalog
+from registry_adapters.archive.contents import ArchivedImage
 from registry_adapters.archive.names import ArchiveForm
 
-__all__ = ["ArchiveCatalog", "ArchiveForm"]
+__all__ = ["ArchiveCatalog", "ArchiveForm", "ArchivedImage"]

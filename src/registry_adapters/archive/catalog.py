@@ -8,7 +8,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Self
 
-from registry_adapters.archive.contents import Contents
+from registry_adapters.archive.contents import ArchivedImage, Contents
 from registry_adapters.archive.finished import FinishedArchive
 from registry_adapters.archive.growing import GrowingArchive
 from registry_adapters.archive.medium import opened
@@ -92,6 +92,18 @@ class ArchiveCatalog(Catalog):
             if after is None or name > after:
                 checkpoint()
                 yield name
+
+    def images(self) -> Iterator[ArchivedImage]:
+        """Whatever the archive lists, by repositories; also what has no tag, and can be asked for by digest only.
+
+        Raises:
+            LayoutError: The archive is broken, or a name in it is several images'.
+        """
+        checkpoint()
+        with during("", self._registry):
+            for image in self._contents().images():
+                checkpoint()
+                yield image
 
     def close(self) -> None:
         """Give a new archive its name, if an image was put into it. Whoever asks after that reads it. Idempotent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -14,7 +15,21 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import DigestMismatch, SizeMismatch
 
-__all__ = ["Contents", "Held"]
+__all__ = ["ArchivedImage", "Contents", "Held"]
+
+
+class ArchivedImage(msgspec.Struct, frozen=True):
+    """An image, an index or an artifact in an archive, as one of its repositories has it.
+
+    Args:
+        repository: Which one; the empty name for what has no name in the archive.
+        tags: What it is called there, in ASCII order; none for what is known by its digest only.
+        descriptor: Its type, digest and size.
+    """
+
+    repository: RepositoryName
+    tags: tuple[Tag, ...]
+    descriptor: Descriptor
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -65,6 +80,14 @@ class Contents(Protocol):
 
     def names(self) -> list[RepositoryName]:
         """The repositories, in ASCII order."""
+        ...
+
+    def images(self) -> Iterator[ArchivedImage]:
+        """Whatever has a name or is no part of anything else, by repositories in ASCII order.
+
+        Raises:
+            LayoutError: A name is several images', or an image is broken.
+        """
         ...
 
     def has(self, name: RepositoryName) -> bool:

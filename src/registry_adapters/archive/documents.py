@@ -8,13 +8,15 @@ from typing import Any, Final
 from registry_adapters.archive.contents import Held
 from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name
 from registry_adapters.archive.saved import blob_name
+from registry_core.content.codecs import compression_of
 from registry_core.domain import wire
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import Unsupported
 
-__all__ = ["closing_documents"]
+__all__ = ["closing_documents", "roots_of"]
 
 _Tagged = tuple[RepositoryName, Tag, Digest]
 
@@ -33,7 +35,7 @@ def closing_documents(
         tags: What points at them, in order.
         blobs: What the archive has.
     """
-    roots = _roots(manifests, tags)
+    roots = roots_of(manifests, {digest for _, _, digest in tags})
     yield "oci-layout", wire.encode({"imageLayoutVersion": "1.0.0"})
     yield "index.json", _index(form, manifests, tags, roots)
     if form is ArchiveForm.DOCKER:
@@ -42,9 +44,9 @@ def closing_documents(
         yield "repositories", _repositories(images)
 
 
-def _roots(manifests: Sequence[Held], tags: Sequence[_Tagged]) -> list[Held]:
+def roots_of(manifests: Sequence[Held], tagged: Collection[Digest]) -> list[Held]:
     """The manifests without a tag that no other one is made of."""
-    led_to = {digest for _, _, digest in tags}
+    led_to = set(tagged)
     for held in manifests:
         manifest = held.read()
         if manifest.is_index:
@@ -95,9 +97,19 @@ def _below(manifest: RawManifest, held: Mapping[Digest, Held], blobs: Collection
         if (
             each.media_type in _IMAGES
             and each.image.config.media_type in _CONFIGS
+            and all(_is_layer(layer.media_type) for layer in each.image.layers)
             and all(part.digest in blobs for part in each.children)
         ):
             yield each
+
+
+def _is_layer(media_type: str) -> bool:
+    # Attestations have the configuration of an image, but nothing that could be unpacked.
+    try:
+        compression_of(media_type)
+    except Unsupported:
+        return False
+    return True
 
 
 def _saved(image: RawManifest, names: Sequence[tuple[RepositoryName, Tag]]) -> dict[str, Any]:

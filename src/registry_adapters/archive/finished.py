@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from registry_adapters.archive.contents import Held
+from registry_adapters.archive.contents import ArchivedImage, Held
 from registry_adapters.archive.medium import Medium, Stretch
 from registry_adapters.archive.names import ROOT, name_of, parse_name
 from registry_adapters.archive.saved import SavedImage, digest_in, made_manifest, parse_saved
@@ -50,10 +50,12 @@ class FinishedArchive:
         self._files = indexed(medium)
         self._blobs = {digest: stretch for name, stretch in self._files.items() if (digest := digest_in(name))}
         self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | SavedImage]]] = {}
+        self._untagged: dict[RepositoryName, list[Descriptor | SavedImage]] = {}
         self._entries: tuple[Descriptor, ...] = ()
         self._saved: tuple[SavedImage, ...] = ()
         self._turn = Turn()
         self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
+        self._all_made = False
         self._made_by_digest: dict[Digest, RawManifest] = {}
         self._hashes: dict[str, Digest] = {}
         self._known: dict[Digest, Descriptor] | None = None
@@ -68,6 +70,24 @@ class FinishedArchive:
     def names(self) -> list[RepositoryName]:
         """The repositories that are named, and the empty name where something is without one."""
         return sorted(self._tags)
+
+    def images(self) -> Iterator[ArchivedImage]:
+        """What ``index.json`` and ``manifest.json`` list.
+
+        Raises:
+            LayoutError: A name is several images', or an image is broken.
+        """
+        for name, tags in sorted(self._tags.items()):
+            called: dict[object, tuple[Descriptor | SavedImage, list[Tag]]] = {}
+            for target in self._untagged.get(name, ()):
+                called.setdefault(_identity(target), (target, []))
+            for tag in sorted(tags):
+                target = self._only(tag, tags[tag])
+                called.setdefault(_identity(target), (target, []))[1].append(tag)
+            for target, names in called.values():
+                found = self._make(target).descriptor if isinstance(target, SavedImage) else target
+                bare = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
+                yield ArchivedImage(name, tuple(names), bare)
 
     def has(self, name: RepositoryName) -> bool:
         """Whether there is such a repository; the one without a name always is."""
@@ -87,9 +107,7 @@ class FinishedArchive:
         """
         if not isinstance(reference, Digest):
             targets = self._tags.get(name, {}).get(reference, [])
-            if len(targets) > 1:
-                raise LayoutError(f"the archive has {len(targets)} images of the name {reference}")
-            return self._held(targets[0]) if targets else None
+            return self._held(self._only(reference, targets)) if targets else None
         known = self._reachable().get(reference)
         if known is not None:
             return self._held(known)
@@ -137,16 +155,24 @@ class FinishedArchive:
                 if name not in kept:
                     self._name(name, image)
 
-    def _name(self, name: tuple[RepositoryName, Tag] | None, target: Descriptor | SavedImage) -> None:
-        tags = self._tags.setdefault(ROOT if name is None else name[0], {})
-        if name is None:
+    def _name(self, name: tuple[RepositoryName, Tag | None] | None, target: Descriptor | SavedImage) -> None:
+        repository, tag = (ROOT, None) if name is None else name
+        tags = self._tags.setdefault(repository, {})
+        if tag is None:
+            self._untagged.setdefault(repository, []).append(target)
             return
-        targets = tags.setdefault(name[1], [])
+        targets = tags.setdefault(tag, [])
         if isinstance(target, SavedImage):
             # A name that index.json has for what is missing is better led to what is there.
             targets[:] = [each for each in targets if isinstance(each, SavedImage)]
         if all(_identity(each) != _identity(target) for each in targets):
             targets.append(target)
+
+    @staticmethod
+    def _only(tag: Tag, targets: list[Descriptor | SavedImage]) -> Descriptor | SavedImage:
+        if len(targets) > 1:
+            raise LayoutError(f"the archive has {len(targets)} images of the name {tag}")
+        return targets[0]
 
     def _document(self, name: str) -> dict[str, object]:
         with _sound(name):
@@ -172,13 +198,14 @@ class FinishedArchive:
         return RawManifest(made.media_type, made.content)
 
     def _make_all(self) -> None:
-        for image in self._saved:
+        for image in () if self._all_made else self._saved:
             if (image.config, image.layers) not in self._made:
                 checkpoint()
                 try:
                     self._make(image)
                 except _BROKEN:
                     continue
+        self._all_made = True
 
     def _reachable(self) -> Mapping[Digest, Descriptor]:
         with self._turn.held():

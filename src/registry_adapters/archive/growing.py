@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import tempfile
 import threading
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import Final
 
-from registry_adapters.archive.contents import Held
-from registry_adapters.archive.documents import closing_documents
+from registry_adapters.archive.contents import ArchivedImage, Held
+from registry_adapters.archive.documents import closing_documents, roots_of
 from registry_adapters.archive.medium import FileMedium, Stretch
 from registry_adapters.archive.names import ArchiveForm, annotations_of
+from registry_adapters.archive.places import created, is_stream, pour, remove, sync_directory
 from registry_adapters.archive.problems import explained
 from registry_adapters.archive.saved import blob_name
 from registry_adapters.archive.turns import Turn
 from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.content.source import PIECE, ByteSource, BytesSource
+from registry_core.content.source import ByteSource, BytesSource
 from registry_core.content.verify import pieces
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -33,16 +32,6 @@ from registry_core.ops.tar.members import FileKind, Member
 from registry_core.ops.tar.writer import END, header_of
 
 __all__ = ["GrowingArchive"]
-
-_FLAGS: Final = (
-    os.O_RDWR
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_STREAM: Final = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class _Room:
@@ -75,7 +64,7 @@ class GrowingArchive:
         self._turn = Turn()
         self._stretches: dict[Digest, Stretch] = {}
         self._medium: FileMedium | None = None
-        self._temporary = ""
+        self._place = self._temporary = ""
         self._undo: weakref.finalize[[str, int], GrowingArchive] | None = None
         self._end = 0
         self._over = False
@@ -84,6 +73,22 @@ class GrowingArchive:
         """The repositories that hold something."""
         with self._lock:
             return sorted(self._rooms)
+
+    def images(self) -> Iterator[ArchivedImage]:
+        """What has a tag, and what was put without one and is no part of anything else."""
+        for name in self.names():
+            with self._lock:
+                room = self._rooms[name]
+                manifests = [Held(room.manifests[each], self._stretches[each]) for each in sorted(room.manifests)]
+                tags = sorted((tag, digest) for tag, digest in room.tags.items())
+            called: dict[Digest, list[Tag]] = {}
+            for tag, digest in tags:
+                called.setdefault(digest, []).append(tag)
+            untagged = {held.descriptor.digest for held in roots_of(manifests, called.keys())}
+            for held in manifests:
+                digest = held.descriptor.digest
+                if digest in called or digest in untagged:
+                    yield ArchivedImage(name, tuple(called.get(digest, ())), held.check())
 
     def has(self, name: RepositoryName) -> bool:
         """Whether a repository holds something."""
@@ -191,8 +196,8 @@ class GrowingArchive:
                 for name, content in closing_documents(self._form, self._manifests(), self._tags(), self._stretches):
                     self._append(name, len(content), [content])
                 medium.write(self._end, END)
-                if _is_stream(self._path):
-                    _pour(Stretch(medium, 0, self._end + len(END)), self._path)
+                if is_stream(self._path):
+                    pour(Stretch(medium, 0, self._end + len(END)), self._path)
                 else:
                     self._rename(medium)
         finally:
@@ -208,11 +213,11 @@ class GrowingArchive:
         if self._fsync:
             medium.sync()
         with explained(self._path):
-            os.replace(self._temporary, self._path)
+            os.replace(self._temporary, self._place)
         if self._undo is not None:
             self._undo.detach()
         if self._fsync:
-            _sync_directory(self._path)
+            sync_directory(self._place)
 
     def _manifests(self) -> list[Held]:
         found: dict[Digest, Held] = {}
@@ -254,50 +259,12 @@ class GrowingArchive:
 
     def _begun(self) -> FileMedium:
         if self._medium is None:
-            # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files.
-            place = tempfile.gettempdir() if _is_stream(self._path) else os.path.dirname(self._path)
-            self._temporary = os.path.join(place, f".ociport-{secrets.token_hex(8)}.tmp")
-            with explained(self._path):
-                descriptor = os.open(self._temporary, _FLAGS, 0o666)
+            # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files. What a link
+            # leads to is replaced, not the link: it may be /dev/stdout.
+            self._place = os.path.realpath(self._path)
+            directory = tempfile.gettempdir() if is_stream(self._path) else os.path.dirname(self._place)
+            self._temporary = os.path.join(directory, f".ociport-{secrets.token_hex(8)}.tmp")
+            descriptor = created(self._temporary, self._path)
             self._medium = FileMedium(descriptor, self._path)
-            self._undo = weakref.finalize(self, _remove, self._temporary, os.getpid())
+            self._undo = weakref.finalize(self, remove, self._temporary, os.getpid())
         return self._medium
-
-
-def _is_stream(path: str) -> bool:
-    """Whether a name is a pipe's, a device's or a socket's."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _pour(archive: Stretch, path: str) -> None:
-    with explained(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened_stream) as stream:
-        while data := reader.read(PIECE):
-            rest = memoryview(data)
-            while len(rest):
-                rest = rest[stream.write(rest) or 0 :]
-
-
-def _opened_stream(path: str, _flags: int) -> int:
-    # Neither created nor cut: it was a stream a moment ago, and must not become a file.
-    return os.open(path, _STREAM)
-
-
-def _remove(path: str, owner: int) -> None:
-    # A forked child that ends must not take its parent's file away.
-    if os.getpid() == owner:
-        with suppress(OSError):
-            os.unlink(path)
-
-
-def _sync_directory(path: str) -> None:
-    # Not every system opens directories; the file is in place either way.
-    with suppress(OSError):
-        handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -15,7 +15,7 @@ from registry_core.content.codecs import DecodingReader
 from registry_core.content.limits import read_all
 from registry_core.content.source import PIECE, ByteReader, Reader, StreamReader
 from registry_core.content.spool import Spool
-from registry_core.errors import LayoutError, TooLarge
+from registry_core.errors import LayoutError, TooLarge, Unsupported
 from registry_core.scope import checkpoint
 
 __all__ = ["FileMedium", "Medium", "Stretch", "compression_at", "opened"]
@@ -26,6 +26,7 @@ _STREAM_LIMIT: Final = 256 << 30
 _RATIO: Final = 200
 _RATIO_FLOOR: Final = 8 << 30
 _MAGICS: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_REFUSED: Final = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 
 
 class Medium(Protocol):
@@ -172,35 +173,43 @@ def opened(path: str) -> Medium | None:
         LayoutError: It is a directory.
         IntegrityError: It is compressed, and corrupt.
         TooLarge: It becomes larger than any honest archive.
+        Unsupported: It is compressed in a way that we do not read.
         Forbidden: It cannot be read.
+        Unavailable: The disk is full, or failed.
     """
     with explained(path):
         try:
             descriptor = os.open(path, _FLAGS)
         except FileNotFoundError:
             return None
-        mode = os.fstat(descriptor).st_mode
-        medium: Medium
-        if stat.S_ISREG(mode):
-            medium = FileMedium(descriptor, path)
-        elif stat.S_ISDIR(mode):
-            os.close(descriptor)
-            raise LayoutError(f"{path}: a directory, not an archive")
-        else:
-            with StreamReader(os.fdopen(descriptor, "rb", buffering=0)) as stream:
-                medium = _spooled(stream, _STREAM_LIMIT)
-    compression = compression_at(medium, 0)
-    if not compression:
-        return medium
-    whole = Stretch(medium, 0, medium.size)
-    with DecodingReader(whole.open(), compression) as decoder:
-        return _spooled(decoder, max(_RATIO_FLOOR, _RATIO * whole.size))
+        medium = _medium(descriptor, path)
+        start = medium.at(0, 6)
+        for magic, name in _REFUSED:
+            if start.startswith(magic):
+                raise Unsupported(f"compressed with {name}: gzip and zstd are read, and what is not compressed")
+        compression = compression_at(medium, 0)
+        if not compression:
+            return medium
+        whole = Stretch(medium, 0, medium.size)
+        with DecodingReader(whole.open(), compression) as decoder:
+            return _spooled(decoder, max(_RATIO_FLOOR, _RATIO * whole.size))
 
 
 def compression_at(medium: Medium, position: int) -> str:
     """How what begins somewhere is compressed, by its first bytes: ``gzip``, ``zstd``, or ``""`` for not at all."""
     start = medium.at(position, 4)
     return next((name for magic, name in _MAGICS if start.startswith(magic)), "")
+
+
+def _medium(descriptor: int, path: str) -> Medium:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return FileMedium(descriptor, path)
+    if stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise LayoutError(f"{path}: a directory, not an archive")
+    with StreamReader(os.fdopen(descriptor, "rb", buffering=0)) as stream:
+        return _spooled(stream, _STREAM_LIMIT)
 
 
 def _spooled(reader: ByteReader, limit: int) -> Spool:

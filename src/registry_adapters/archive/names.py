@@ -32,15 +32,18 @@ class ArchiveForm(enum.Enum):
     OCI = "oci-archive"
 
 
-def parse_name(text: str) -> tuple[RepositoryName, Tag] | None:
-    """Repository and tag of an image's name; ``None`` for what is no such name."""
+def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:
+    """Repository and tag of an image's name; ``None`` for what is no such name.
+
+    Without a tag, the name means ``latest``; with a digest instead, it has no tag.
+    """
     try:
         reference = familiar(text)
         host = "" if reference.registry == _HUB else reference.registry.rpartition(":")[0] or reference.registry
         name = RepositoryName(host.lower()) / reference.repository
     except (InvalidReference, InvalidName):
         return None
-    return None if reference.tag is None else (name, reference.tag)
+    return name, reference.tag
 
 
 def canonical(name: RepositoryName) -> RepositoryName:
@@ -72,11 +75,11 @@ def short_name(name: RepositoryName, tag: Tag) -> str:
     return path if "/" in bare else bare
 
 
-def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag] | None:
+def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag | None] | None:
     """What an entry of ``index.json`` calls its manifest; ``None`` if it has no name that we could use."""
-    whole = annotations.get(_CONTAINERD_NAME)
+    whole = parse_name(annotations.get(_CONTAINERD_NAME, ""))
     if whole is not None:
-        return parse_name(whole)
+        return whole
     text = annotations.get(REF_NAME, "")
     try:
         return ROOT, Tag(text)

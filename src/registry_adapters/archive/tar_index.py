@@ -19,6 +19,8 @@ _MEMBER_LIMIT: Final = 200_000
 _NAME_LIMIT: Final = 4096
 _NAMES_LIMIT: Final = 32 << 20
 _EXTENDED_LIMIT: Final = 64 << 10
+# ``docker save`` links to files only; whoever packs its files anew may make a hard link of a link.
+_HOPS: Final = 8
 _ZEROS: Final = bytes(BLOCK)
 _FILES: Final = (b"0", b"\0", b"7")
 _HARD, _SOFT, _DIRECTORY = b"1", b"2", b"5"
@@ -32,8 +34,8 @@ _NEVER_GLOBAL: Final = (b"size", b"path", b"linkpath", b"GNU.sparse.")
 def indexed(medium: Medium) -> Mapping[str, Stretch]:
     """The files of a tar, by their names from its root.
 
-    A link is another name of a file of the same archive, as ``docker save`` uses them; what leads to another link, or
-    to nothing, is left out.
+    A link is another name of a file of the same archive, as ``docker save`` uses them; what leads to nothing, or in a
+    circle, is left out.
 
     Raises:
         LayoutError: It is no tar, cut off or corrupt, or has the same name twice.
@@ -96,8 +98,13 @@ class _Pass:
                 self._member(header)
         if self._records is not None or self._name is not None or self._link is not None:
             raise LayoutError("a tar that ends between a member's headers")
-        second = {name: self._files[target] for name, target in self._links.items() if target in self._files}
-        return self._files | second
+        second = {name: self._behind(name) for name in self._links}
+        return self._files | {name: stretch for name, stretch in second.items() if stretch is not None}
+
+    def _behind(self, name: str) -> Stretch | None:
+        for _ in range(_HOPS):
+            name = self._links.get(name, name)
+        return self._files.get(name)
 
     def _forget(self) -> None:
         self._records: dict[bytes, bytes] | None = None

@@ -19,6 +19,7 @@ from registry_core.domain.findings import Report
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.pruning import PruneReport
 from registry_core.errors import ConfigError, InvalidName, during
+from registry_core.ports.catalog import Catalog
 from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
 
@@ -28,7 +29,7 @@ _REMEMBERED: Final = 4
 _ROOT: Final = RepositoryName("")
 
 
-class LayoutCatalog:
+class LayoutCatalog(Catalog):
     """Repositories in a directory: ``a/b`` is the image layout at ``root/a/b``, the empty name the one at the root.
 
     Many threads and processes may use the same directory at once. Layouts that other tools wrote are read, and edited,

@@ -41,4 +41,11 @@ class Catalog(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and handles. Idempotent."""
+        """Let go of connections and handles, and finish what is only seen once it is finished. Idempotent."""
+
+    def discard(self) -> None:
+        """Close, but throw away what only closing would show, such as a new archive. Idempotent.
+
+        Most backends show at once what they are given, and have nothing to throw away.
+        """
+        self.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dependency_injector import containers, providers
 
-from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog
+from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog
 from registry_adapters.container import RegistryContainer, close, configured, validated
 from registry_adapters.http import Answer, Outgoing, Send
 from registry_adapters.keychains import StaticKeychain
@@ -52,14 +52,27 @@ class TestBackends:
         assert container.catalog().registry == f"oci:{tmp_path}"
         close(container)
 
+    def test_archive(self, tmp_path: Path) -> None:
+        section = {"path": str(tmp_path / "images.tar"), "form": "oci-archive", "fsync": "false"}
+        container = configured({"backend": "archive", "archive": section})
+
+        container.client().push_image("v1", ImageBuilder(platform="linux/amd64").build())
+
+        assert isinstance(container.catalog(), ArchiveCatalog)
+        assert container.catalog().registry == f"oci-archive:{tmp_path}/images.tar"
+        close(container)
+        assert container.client().list_tags() == ["v1"]
+        close(container)
+
     def test_memory(self) -> None:
         container = configured(MEMORY)
 
         assert isinstance(container.catalog(), MemoryCatalog)
 
-    @pytest.mark.parametrize("backend", ["memory", "layout", "http"])
+    @pytest.mark.parametrize("backend", ["memory", "layout", "archive", "http"])
     def test_each_makes_clients(self, backend: str, tmp_path: Path) -> None:
-        container = configured({**HTTP, "layout": {"root": str(tmp_path)}, "backend": backend})
+        archive = {"path": str(tmp_path / "images.tar")}
+        container = configured({**HTTP, "layout": {"root": str(tmp_path)}, "archive": archive, "backend": backend})
 
         client = container.client()
 
@@ -86,6 +99,9 @@ class TestConfiguration:
             ({"backend": "http", "http": {"registry": "r", "read_timeout": -1}}, "read_timeout"),
             ({"backend": "layout", "layout": {"root": ""}}, "root"),
             ({"backend": "layout", "layout": {"root": "x", "colour": "red"}}, "colour"),
+            ({"backend": "archive"}, "archive"),
+            ({"backend": "archive", "archive": {"path": ""}}, "path"),
+            ({"backend": "archive", "archive": {"path": "x", "form": "zip"}}, "zip"),
             ({"backend": "memory", "colour": "red"}, "colour"),
             (None, "object"),
         ],

@@ -70,6 +70,20 @@ class Asked(Catalog):
         self.closed += 1
 
 
+class Discarding(MemoryCatalog):
+    """Writes down how it ends."""
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(registry)
+        self.ends: list[str] = []
+
+    def close(self) -> None:
+        self.ends.append("closed")
+
+    def discard(self) -> None:
+        self.ends.append("discarded")
+
+
 @pytest.fixture
 def catalog() -> Asked:
     return Asked()
@@ -116,6 +130,14 @@ class TestPaths:
         image = app.get_index("v1").image()
 
         assert image.platform == Platform.parse("linux/s390x")
+
+    def test_leaving_by_an_exception_discards(self) -> None:
+        catalog = Discarding("registry.example.com")
+
+        with pytest.raises(ZeroDivisionError), RegistryClient(catalog, "app"):
+            raise ZeroDivisionError
+
+        assert catalog.ends == ["discarded"]
 
     def test_closing_closes_the_backend(self, catalog: Asked) -> None:
         with RegistryClient(catalog, "app") as client:
