@@ -31,6 +31,7 @@ from registry_core import (
     RepositoryName,
     RepositoryNotFound,
 )
+from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Event, Observer, Observers, Warned
 
@@ -335,6 +336,16 @@ class TestWriting:
         for platform in (AMD64, ARM64):
             with mirror.get_image("v2", platform=platform).layers()[0].open_uncompressed() as reader:
                 assert reader.read()
+
+    def test_a_copy_may_be_of_some_platforms_only(self, app: RegistryClient) -> None:
+        app.push_index("v1", build_index())
+        mirror = RegistryClient(MemoryCatalog(), "mirror")
+        choices = CopyChoices(platforms=(Platform.parse(ARM64),), index_form=IndexForm.REWRITTEN)
+
+        copied = app.copy_image("v1", mirror, "v1", choices=choices)
+
+        assert [str(entry.platform) for entry in mirror.get_index("v1").manifests] == [ARM64]
+        assert copied.digest == mirror.get_digest("v1") != app.get_digest("v1")
 
 
 class TestTags:

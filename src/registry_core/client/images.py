@@ -1,16 +1,14 @@
-"""The facade: one path into one backend, and everything one does with the images there."""
+"""Images and indexes: looked at, stored, copied, tagged, removed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from registry_core.client.place import Place, platform_of
 from registry_core.domain.config import ImageConfig
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
-from registry_core.domain.paths import PathSegments
 from registry_core.domain.platform import Platform
 from registry_core.domain.reference import locator
 from registry_core.errors import ImageNotFound, InvalidReference, during
@@ -18,79 +16,18 @@ from registry_core.ops.copy import move_graph
 from registry_core.ops.document import Manifest
 from registry_core.ops.graph import fetch
 from registry_core.ops.image import Image, Index
-from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.select import select
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
 from registry_core.scope import checkpoint
 
 if TYPE_CHECKING:
+    from registry_core.ops.transfer.choices import CopyChoices
     from registry_core.ports.observer import Observer
 
-__all__ = ["RegistryClient"]
+__all__ = ["ImageMethods"]
 
 
-class RegistryClient:
-    """Images below one path of one backend.
-
-    References are tags or digests within the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``.
-    Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``; all errors
-    name the method and what they are about.
-
-    Args:
-        catalog: The backend.
-        *segments: The path; see ``with_segment``.
-        default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
-        observer: Told of each blob that this client moves, where a call names no observer of its own.
-
-    Raises:
-        InvalidName: A segment or the platform is malformed.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        *segments: str,
-        default_platform: Platform | str | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        self._catalog = catalog
-        self._path = PathSegments(*segments)
-        self._default_platform = _platform(default_platform)
-        self._observer = observer
-        self._repository = catalog.repository(self._path.repository)
-
-    def with_segment(self, *segments: str) -> Self:
-        """A client for a path below this one; this one stays as it is, and both share the backend.
-
-        Args:
-            *segments: Outer slashes are trimmed; ``"a/b"`` is one segment.
-
-        Raises:
-            InvalidName: A segment is empty or malformed.
-        """
-        path = self._path.with_segment(*segments)
-        return type(self)(self._catalog, *path, default_platform=self._default_platform, observer=self._observer)
-
-    @property
-    def registry(self) -> str:
-        """Backend and path, as ``registry.example.com/org/repo``."""
-        return str(self._repository)
-
-    @property
-    def path(self) -> PathSegments:
-        """The path inside the backend."""
-        return self._path
-
-    @property
-    def catalog(self) -> Catalog:
-        """The backend."""
-        return self._catalog
-
-    @property
-    def repository(self) -> Repository:
-        """The repository at this path, for everything that this facade does not cover."""
-        return self._repository
+class ImageMethods(Place):
+    """The part of the client that is about images."""
 
     def get_image(self, reference: str, platform: Platform | str | None = None) -> Image:
         """An image, lazily: only manifests are read for now.
@@ -133,7 +70,7 @@ class RegistryClient:
             InvalidValue: The reference or the platform is malformed.
         """
         with during("get_manifest", self._at(reference)):
-            wanted, named = _platform(platform), locator(reference)
+            wanted, named = platform_of(platform), locator(reference)
             raw = fetch(self._repository, named)
             if wanted is not None:
                 raw = select(self._repository, raw, wanted).manifest
@@ -232,9 +169,10 @@ class RegistryClient:
     def copy_image(
         self,
         source: str,
-        target_client: RegistryClient,
+        target_client: Place,
         target: str,
         *,
+        choices: CopyChoices | None = None,
         observer: Observer | None = None,
         jobs: int = 4,
     ) -> Descriptor:
@@ -244,20 +182,30 @@ class RegistryClient:
             source: A tag or digest here.
             target_client: Where to.
             target: A tag there, or the same digest to store it untagged.
+            choices: What of it is copied: some platforms, referrers, cosign's tags; by default the whole, and nothing
+                that merely refers to it.
             observer: Told of each blob, in place of this client's own observer.
             jobs: How many blobs move at a time.
 
         Raises:
             ImageNotFound: No such manifest.
+            PlatformNotFound: Nothing there is for any of the platforms that were chosen.
             InvalidValue: A reference is malformed, or the target is another digest.
             Unsupported: The target cannot be written.
             IntegrityError: The source sent something else than what was asked for.
         """
         with during("copy_image", self._at(source)):
             raw = fetch(self._repository, locator(source))
-            tags, told = _tags(target, raw.digest), self._observer if observer is None else observer
-            there = target_client.repository
-            return move_graph(self._repository, there, raw, tags=tags, observer=told, jobs=jobs, operation="copy_image")
+            return move_graph(
+                self._repository,
+                target_client.repository,
+                raw,
+                tags=_tags(target, raw.digest),
+                choices=choices,
+                observer=self._told(observer),
+                jobs=jobs,
+                operation="copy_image",
+            )
 
     def delete_tag(self, tag: str) -> None:
         """Remove a tag; the manifest stays, with its other tags.
@@ -284,86 +232,9 @@ class RegistryClient:
             checkpoint()
             self._repository.manifests.delete(Digest(text))
 
-    def list_tags(self, limit: int | None = None, last: str | None = None) -> list[str]:
-        """The tags in ASCII order: all of them, or an error.
-
-        Args:
-            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
-                so that what is missing is an error.
-            last: Start behind this tag, whether it exists or not.
-
-        Raises:
-            RepositoryNotFound: No such repository.
-            InvalidValue: The limit is negative, or ``last`` is not a tag.
-        """
-        return list(tags_of(self._repository, limit, last, operation="list_tags"))
-
-    def iter_tags(self, limit: int | None = None, last: str | None = None) -> Iterator[str]:
-        """As ``list_tags``, page by page as one goes on.
-
-        Raises:
-            RepositoryNotFound: No such repository.
-            InvalidValue: The limit is negative, or ``last`` is not a tag.
-        """
-        return tags_of(self._repository, limit, last, operation="iter_tags")
-
-    def list_repositories(self, limit: int | None = None, last: str | None = None) -> list[str]:
-        """The repositories below this path, relative to it: ``with_segment(name)`` reaches each.
-
-        Args:
-            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
-                so that what is missing is an error.
-            last: Start behind this name, relative as well, whether it exists or not.
-
-        Raises:
-            CatalogUnsupported: The backend does not list repositories.
-            InvalidValue: The limit is negative, or ``last`` is not a name.
-        """
-        return list(
-            repositories_below(self._catalog, self._path.repository, limit, last, operation="list_repositories")
-        )
-
-    def iter_repositories(self, limit: int | None = None, last: str | None = None) -> Iterator[str]:
-        """As ``list_repositories``, page by page as one goes on.
-
-        Raises:
-            CatalogUnsupported: The backend does not list repositories.
-            InvalidValue: The limit is negative, or ``last`` is not a name.
-        """
-        return repositories_below(self._catalog, self._path.repository, limit, last, operation="iter_repositories")
-
-    def close(self) -> None:
-        """Close the backend, for every client that shares it. Idempotent.
-
-        A registry's connections are let go; a later call opens new ones. A new archive gets its name. Leaving a
-        ``with`` block closes as well, unless it is left by an exception: a new archive is discarded then.
-        """
-        self._catalog.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._catalog.discard()
-
-    def __repr__(self) -> str:
-        """Where it works."""
-        return f"{type(self).__name__}({self.registry!r})"
-
-    def _at(self, reference: object) -> str:
-        text = str(reference)[:200]
-        return (
-            f"{self.registry}{text}" if text.startswith("@") else f"{self.registry}{'@' if ':' in text else ':'}{text}"
-        )
-
     def _image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
         with during(operation, self._at(reference)):
-            wanted, named = _platform(platform), locator(reference)
+            wanted, named = platform_of(platform), locator(reference)
             raw = fetch(self._repository, named)
             choice = select(self._repository, raw, wanted, default=self._default_platform)
             reference = self._repository.at(named)
@@ -378,13 +249,9 @@ class RegistryClient:
         self, operation: str, reference: str, pushed: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
         with during(operation, self._at(reference)):
-            tags, told = _tags(reference, pushed.digest), self._observer if observer is None else observer
+            tags, told = _tags(reference, pushed.digest), self._told(observer)
             here, raw = self._repository, pushed.document
             return move_graph(pushed.repository, here, raw, tags=tags, observer=told, jobs=jobs, operation=operation)
-
-
-def _platform(platform: Platform | str | None) -> Platform | None:
-    return platform if platform is None or isinstance(platform, Platform) else Platform.parse(platform)
 
 
 def _tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
