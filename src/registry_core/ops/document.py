@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.errors import during
+from registry_core.ports.repository import Repository
 
-__all__ = ["Identified", "Manifest"]
+if TYPE_CHECKING:
+    from registry_core.domain.findings import Report
+    from registry_core.ops.tar.members import ExtractLimits
+
+__all__ = ["Identified", "Located", "Manifest"]
 
 
 class Identified:
@@ -39,6 +46,29 @@ class Identified:
     def media_type(self) -> str:
         """The media type of the manifest."""
         return self.document.media_type
+
+
+class Located(Identified):
+    """A manifest of which is known where its parts are: ``repository`` holds them, or says where it is empty."""
+
+    repository: Repository
+
+    def validate(self, *, referrers: bool = False, limits: ExtractLimits | None = None, jobs: int = 4) -> Report:
+        """A report on all that it consists of, down to the uncompressed layers; nothing is changed.
+
+        Args:
+            referrers: Whether what refers to any of it is checked as well, and what refers to that.
+            limits: How much layers may become when they are unpacked for their diff_id; nothing is kept of them.
+            jobs: How many blobs are read at a time.
+
+        Raises:
+            InvalidValue: There are no jobs.
+            AccessDenied: The registry refused.
+            TransportError: The registry could not be asked.
+        """
+        from registry_core.ops.upkeep.validate import validate
+
+        return validate(self, referrers=referrers, limits=limits, jobs=jobs)
 
 
 class Manifest(Identified):

@@ -16,7 +16,7 @@ from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, during
 from registry_core.ops.configs import has_config, read_config
-from registry_core.ops.document import Identified
+from registry_core.ops.document import Located
 from registry_core.ops.graph import child
 from registry_core.ops.read import verified
 from registry_core.ops.select import is_image, select
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Image", "Index", "Layer"]
 
 
-class Image(Identified):
+class Image(Located):
     """An image in some repository. Nothing but its manifest, ``document``, is read before it is asked for.
 
     Args:
@@ -304,7 +304,7 @@ class Layer:
         return f"Layer(digest={str(self.digest)!r}, size={self.size})"
 
 
-class Index(Identified):
+class Index(Located):
     """An image index in some repository: several images, mostly one a platform; ``document`` is its manifest.
 
     Args:

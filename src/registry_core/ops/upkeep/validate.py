@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Report
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import locator
 from registry_core.errors import InvalidValue, during
-from registry_core.ops.image import Image, Index
 from registry_core.ops.tar.members import ExtractLimits
 from registry_core.ops.upkeep.validation import Validation
 from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    from registry_core.ops.document import Located
 
 __all__ = ["validate"]
 
 
 def validate(
-    target: Image | Index | Repository,
+    target: Located | Repository,
     reference: Tag | Digest | str | None = None,
     *,
     referrers: bool = False,
@@ -29,7 +33,7 @@ def validate(
     layers, the platforms against what indexes say, subjects against what refers to them, and that everything is there.
 
     Args:
-        target: An image, an index, or a repository.
+        target: An ``Image``, an ``Index``, or a repository.
         reference: What to check in a repository: a tag or digest; all tags if not given.
         referrers: Whether what refers to any of it is checked as well, and what refers to that: signatures, bills of
             materials, attestations.

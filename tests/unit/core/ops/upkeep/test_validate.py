@@ -126,7 +126,8 @@ class TestCleanImages:
 
         reports = [
             validate(source), validate(source, "v1"), validate(source, Tag("v1")), validate(source, image.digest),
-            validate(Image(source, image.document)), validate(source, "v1", jobs=1),
+            validate(Image(source, image.document)), validate(source, "v1", jobs=1), Image(source, image.document).validate(),
+            image.validate(),
         ]  # fmt: skip
 
         assert len({(report.findings, report.manifests, report.blobs, report.bytes) for report in reports}) == 1
@@ -259,7 +260,7 @@ class TestIndexes:
         image = made.image()
         index = made.index(_entry(image.content, OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"}))
 
-        assert validate(Index(made.repository, index)).findings == ()
+        assert Index(made.repository, index).validate().findings == ()
 
     @pytest.mark.parametrize(
         ("change", "expected"),
