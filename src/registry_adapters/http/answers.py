@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 from registry_adapters.http.exchange import Answer, Headers
 from registry_core.domain.digest import Digest
@@ -18,6 +19,7 @@ __all__ = [
     "content_length",
     "deleting",
     "status_of",
+    "storing",
 ]
 
 # What registries and proxies answer that know GET, but not HEAD; a denial or a 404 is none of them.
@@ -95,4 +97,27 @@ def deleting(what: str, reference: str) -> Iterator[None]:
             raise
         raise Unsupported(
             f"the registry does not delete {what}", reference=reference, transport=error.transport
+        ) from error
+
+
+@contextmanager
+def storing(digest: Digest, reference: str) -> Iterator[None]:
+    """Report a registry that knows no digest but sha256 as one that cannot, instead of as one that got something else.
+
+    Args:
+        digest: Of the very bytes that are sent.
+        reference: Of them.
+
+    Raises:
+        Unsupported: The registry answered 400, DIGEST_INVALID, to a digest of another algorithm.
+    """
+    try:
+        yield
+    except DigestMismatch as error:
+        if digest.algorithm == "sha256" or status_of(error) != HTTPStatus.BAD_REQUEST:
+            raise
+        raise Unsupported(
+            f"the registry does not store manifests under {digest.algorithm} digests",
+            reference=reference,
+            transport=error.transport,
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from registry_adapters.http.addresses import Address, Sender
-from registry_adapters.http.answers import deleting
+from registry_adapters.http.answers import deleting, storing
 from registry_adapters.http.documents import ManifestDocuments
 from registry_adapters.http.exchange import Headers, Request
 from registry_adapters.http.paging import names
@@ -71,7 +71,8 @@ class HttpManifests(ManifestStore):
         with during("", self._address.at(manifest.digest)):
             identify(manifest.content, claimed=manifest.media_type)
             entry = referrer(manifest)
-        headers = self._send(manifest, list(dict.fromkeys(tags)))
+        with storing(manifest.digest, self._address.at(manifest.digest)):
+            headers = self._send(manifest, list(dict.fromkeys(tags)))
         if entry is not None and manifest.subject is not None:
             if headers.get("OCI-Subject"):
                 self._referrers.note_api()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from registry_core.domain import wire
 from registry_core.domain.descriptor import Descriptor
@@ -12,11 +13,12 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import Tag
-from registry_core.errors import InvalidDocument
+from registry_core.errors import InvalidDocument, InvalidName
 
-__all__ = ["fallback_tag", "referrer", "selected", "with_referrer", "without_referrer"]
+__all__ = ["digest_tags", "fallback_tag", "referrer", "selected", "with_referrer", "without_referrer"]
 
 _NOT_IN_TAG = re.compile(r"[^a-zA-Z0-9._-]")
+_DIGEST_TAGS: Final = ("sig", "att", "sbom")
 
 
 def fallback_tag(subject: Digest) -> Tag:
@@ -30,6 +32,21 @@ def fallback_tag(subject: Digest) -> Tag:
     """
     text = f"{subject.algorithm[:32]}-{subject.encoded[:64]}"
     return Tag(_NOT_IN_TAG.sub("-", text))
+
+
+def digest_tags(subject: Digest) -> list[Tag]:
+    """The tags by which cosign says what a manifest is about: ``sha256-….sig``, ``.att`` and ``.sbom``.
+
+    A sha512 digest is longer than a tag may be, so there are none for it.
+
+    Args:
+        subject: The manifest they are about.
+    """
+    tags = []
+    for suffix in _DIGEST_TAGS:
+        with suppress(InvalidName):
+            tags.append(Tag(f"{subject.algorithm}-{subject.encoded}.{suffix}"))
+    return tags
 
 
 def referrer(manifest: RawManifest) -> Descriptor | None:

@@ -105,9 +105,10 @@ def push_blob(
     content: bytes | Path | ByteSource,
     *,
     media_type: str = OCTET_STREAM,
+    algorithm: str = "sha256",
     observer: Observer | None = None,
 ) -> Descriptor:
-    """Store content as a blob, under its sha256.
+    """Store content as a blob, under its digest.
 
     It is read twice: once for the digest, once to be stored; a file must not change meanwhile.
 
@@ -115,18 +116,19 @@ def push_blob(
         repository: Where to.
         content: Bytes, a file, or anything that can be opened again and again.
         media_type: What the descriptor should call it.
+        algorithm: Of the digest: ``sha256``, which every registry takes, or ``sha512``.
         observer: Told how far it has come while it is stored.
 
     Returns:
         The descriptor to refer to it by.
 
     Raises:
-        Unsupported: The repository cannot be written.
+        Unsupported: The repository cannot be written, or does not take that algorithm, or nobody knows it.
         OSError: The file cannot be read.
     """
     source = source_of(content)
     with during("push_blob", str(repository)):
-        descriptor = identify(source, media_type)
+        descriptor = identify(source, media_type, algorithm)
         progress = None
         if observer is not None:
             source = progress = ProgressSource(source, descriptor.digest, descriptor.size, observer)
@@ -148,16 +150,20 @@ def source_of(content: bytes | bytearray | memoryview | str | os.PathLike[str] |
     return content
 
 
-def identify(source: ByteSource, media_type: str = OCTET_STREAM) -> Descriptor:
-    """What a source holds: read once, to its end."""
-    hasher = Digest.of(b"").hasher()
+def identify(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str = "sha256") -> Descriptor:
+    """What a source holds: read once, to its end.
+
+    Raises:
+        Unsupported: Nobody could verify content under that algorithm.
+    """
+    hasher = Digest.of(b"", algorithm).hasher()
     size = 0
     with source.open() as reader:
         while data := reader.read(PIECE):
             checkpoint()
             hasher.update(data)
             size += len(data)
-    return Descriptor(media_type=media_type, digest=Digest(f"sha256:{hasher.hexdigest()}"), size=size)
+    return Descriptor(media_type=media_type, digest=Digest(f"{algorithm}:{hasher.hexdigest()}"), size=size)
 
 
 def _told(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:

@@ -16,6 +16,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
+from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
 from registry_core.ops.graph import child, fetch, is_child_manifest
 from registry_core.ops.transfer.choices import CopyChoices, IndexForm
@@ -39,7 +40,6 @@ _NEXT: Final = (3, 0)
 
 Found = Callable[[CopyTask, Follower, Descriptor], None]
 
-_DIGEST_TAGS: Final = ("sig", "att", "sbom")
 _DONE: Final = {
     Action.MOVE: Outcome.MOVED,
     Action.MOUNT: Outcome.MOUNTED,
@@ -354,8 +354,7 @@ class Engine:
                     checkpoint()
                     self._follow(item.job, entry, (), item.depth)
         if self._choices.digest_tags:
-            for suffix in _DIGEST_TAGS:
-                tag = Tag(f"{subject.algorithm}-{subject.encoded}.{suffix}")
+            for tag in digest_tags(subject):
                 try:
                     with self._blame.source(source.at(tag)):
                         checkpoint()

@@ -185,6 +185,8 @@ class Mover(Asker):
         checkpoint()
         origin = pair.source.at(part.digest)
         with self._blame.source(origin):
+            # What nobody can verify is carried as far as it need not be read.
+            part.digest.hasher()
             embedded = part.embedded()
         content: ByteSource = (
             OpenerSource(lambda start: self._open(pair, part, origin, start))
