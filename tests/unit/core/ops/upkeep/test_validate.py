@@ -126,8 +126,8 @@ class TestCleanImages:
 
         reports = [
             validate(source), validate(source, "v1"), validate(source, Tag("v1")), validate(source, image.digest),
-            validate(Image(source, image.document)), validate(source, "v1", jobs=1), Image(source, image.document).validate(),
-            image.validate(),
+            validate(Image(source, image.document)), validate(source, "v1", jobs=1), image.validate(),
+            Image(source, image.document).validate(),
         ]  # fmt: skip
 
         assert len({(report.findings, report.manifests, report.blobs, report.bytes) for report in reports}) == 1
