@@ -128,6 +128,21 @@ def skopeo() -> str:
 
 
 @pytest.fixture(scope="session")
+def umoci() -> str:
+    """The umoci program."""
+    return program("umoci", "umoci")
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    """The right to make devices and to give files away; without it CI fails."""
+    if os.geteuid() and os.environ.get("CI") == "true":
+        pytest.fail("whoever runs the tests in CI has to be root")
+    if os.geteuid():
+        pytest.skip("needs root: only root makes devices and gives files away")
+
+
+@pytest.fixture(scope="session")
 def nginx() -> str:
     """The nginx program."""
     return program("nginx", "nginx-light")
