@@ -98,6 +98,6 @@ def move_graph(
         operation=operation,
         observer=observer,
         jobs=jobs,
-        found=lambda task, follower, root: stored.append(root),
+        found=lambda task, follower, root, to_do: stored.append(root),
     )
     return stored[0]

@@ -15,7 +15,7 @@ from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import redacted
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue, during
-from registry_core.ops.mirror.selection import Patterns, TagSelection, has_wildcard
+from registry_core.ops.mirror.selection import TagPatterns, TagSelection, has_wildcard
 from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 
 __all__ = ["MirrorEntry", "MirrorFile", "read_mirror_file"]
@@ -72,8 +72,8 @@ class _Patterns(_Strict, kw_only=True):
     regex: tuple[str, ...] = ()
     semver: str = ""
 
-    def value(self) -> Patterns:
-        return Patterns(names=self.names, globs=self.glob, regexes=self.regex, semver=self.semver)
+    def value(self) -> TagPatterns:
+        return TagPatterns(names=self.names, globs=self.glob, regexes=self.regex, semver=self.semver)
 
 
 class _Tags(_Patterns, kw_only=True):
@@ -91,6 +91,7 @@ class _Choices(_Strict, kw_only=True):
     digest_tags: bool | None = None
     foreign_layers: bool | None = None
     overwrite: bool | None = None
+    repair: bool | None = None
     prune: bool | None = None
 
 
@@ -178,6 +179,7 @@ def _entry(mirror: _Mirror, defaults: _Choices, at: str) -> MirrorEntry:
             digest_tags=bool(choice("digest_tags")),
             foreign_layers=bool(choice("foreign_layers")),
             overwrite=choice("overwrite") is not False,
+            repair=bool(choice("repair")),
         ),
         f"{at}.platforms",
     )
@@ -198,11 +200,11 @@ def _selection(tags: tuple[str, ...] | _Tags | None, at: str) -> TagSelection:
         # A list alone: names, and shell patterns where there is a wildcard.
         globs = tuple(tag for tag in tags if has_wildcard(tag))
         names = tuple(tag for tag in tags if not has_wildcard(tag))
-        return TagSelection(include=_checked(lambda: Patterns(names=names, globs=globs), at))
+        return TagSelection(include=_checked(lambda: TagPatterns(names=names, globs=globs), at))
     for place, patterns in (("", tags), (".exclude", tags.exclude)):
-        _checked(partial(Patterns, names=patterns.names), f"{at}{place}.names")
-        _checked(partial(Patterns, regexes=patterns.regex), f"{at}{place}.regex")
-        _checked(partial(Patterns, semver=patterns.semver), f"{at}{place}.semver")
+        _checked(partial(TagPatterns, names=patterns.names), f"{at}{place}.names")
+        _checked(partial(TagPatterns, regexes=patterns.regex), f"{at}{place}.regex")
+        _checked(partial(TagPatterns, semver=patterns.semver), f"{at}{place}.semver")
     return _checked(tags.selection, f"{at}.latest")
 
 

@@ -14,7 +14,7 @@ from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, Not
 from registry_core.ops.mirror.rules import MirrorRule
 from registry_core.ops.mirror.selection import has_wildcard, matching_names
 from registry_core.ops.transfer.nodes import Action, CopyReport, Node, NodeKind, Outcome, Result, Side
-from registry_core.ops.transfer.plan import Plan, ask, move
+from registry_core.ops.transfer.plan import CopyPlan, ask, move
 from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Observer
@@ -46,7 +46,7 @@ class MirrorPlan:
         failures: Repositories that could not be listed, where the planning went on after errors.
     """
 
-    def __init__(self, plans: Sequence[Plan], doomed: Sequence[_Doomed], failures: Sequence[Result]) -> None:
+    def __init__(self, plans: Sequence[CopyPlan], doomed: Sequence[_Doomed], failures: Sequence[Result]) -> None:
         self._plans = tuple(plans)
         self._doomed = tuple(doomed)
         self._failures = tuple(failures)
@@ -146,7 +146,7 @@ def plan_mirror(
         RegistryError: One side failed.
     """
     journal = _Journal(None, goes_on=continue_on_error)
-    plans: list[Plan] = []
+    plans: list[CopyPlan] = []
     doomed: list[_Doomed] = []
     with during("plan_mirror"):
         for rule in rules:

@@ -13,12 +13,12 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidValue
 from registry_core.ops.mirror.versions import VersionRange, version_of
 
-__all__ = ["Patterns", "TagSelection", "has_wildcard", "matching_names"]
+__all__ = ["TagPatterns", "TagSelection", "has_wildcard", "matching_names"]
 
 _WILD: Final = re.compile(r"[*?\[]")
 
 
-class Patterns(msgspec.Struct, frozen=True, kw_only=True):
+class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
     """Tags by name or by pattern; one that any of them fits is meant.
 
     Args:
@@ -91,8 +91,8 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         ConfigError: Versions need an extra that is not installed.
     """
 
-    include: Patterns = Patterns()
-    exclude: Patterns = Patterns()
+    include: TagPatterns = TagPatterns()
+    exclude: TagPatterns = TagPatterns()
     latest: int | None = None
 
     def __post_init__(self) -> None:

@@ -37,6 +37,8 @@ class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
         foreign_layers: Whether layers that may not be distributed are copied too (R-032); if the source does not have
             them, from the URLs that their descriptors name.
         overwrite: Whether a tag that stands for something else in the target is moved. If not, it is left alone.
+        repair: Whether to look below manifests that the target has, and bring what is missing there. Otherwise they are
+            taken to be complete.
 
     Raises:
         InvalidName: A text is not a platform.
@@ -49,6 +51,7 @@ class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
     digest_tags: bool = False
     foreign_layers: bool = False
     overwrite: bool = True
+    repair: bool = False
 
     def __post_init__(self) -> None:
         """Take platforms as text as well."""

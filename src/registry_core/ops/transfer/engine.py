@@ -12,24 +12,23 @@ from functools import partial
 from typing import Final
 
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
-from registry_core.domain.names import Tag
-from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
 from registry_core.ops.graph import child, fetch, is_child_manifest
 from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 from registry_core.ops.transfer.hands import Hands
-from registry_core.ops.transfer.ledger import Item, Job, Ledger, Shelf
-from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Result
+from registry_core.ops.transfer.ledger import Item, Job, Ledger
+from registry_core.ops.transfer.nodes import Action, NodeKind
+from registry_core.ops.transfer.roots import Found, Roots
+from registry_core.ops.transfer.shelf import Shelf
 from registry_core.ops.transfer.sides import Blame, Pair
-from registry_core.ops.transfer.subset import subset
 from registry_core.ops.transfer.tasks import CopyTask, Follower
+from registry_core.ops.transfer.telling import Audience, Teller
 from registry_core.ops.workers import Crew
 from registry_core.scope import checkpoint
 
-__all__ = ["Engine", "Found"]
+__all__ = ["Engine"]
 
 # What goes first of what is ready: manifests that wait for nothing more, for that lets go of memory; then what finds
 # more work; then blobs, the largest first; and only when hands are free, another image.
@@ -37,16 +36,6 @@ _STORE: Final = (0, 0)
 _READ: Final = (1, 0)
 _BLOB: Final = 2
 _NEXT: Final = (3, 0)
-
-Found = Callable[[CopyTask, Follower, Descriptor], None]
-
-_DONE: Final = {
-    Action.MOVE: Outcome.MOVED,
-    Action.MOUNT: Outcome.MOUNTED,
-    Action.SKIP: Outcome.SKIPPED,
-    Action.TAG: Outcome.TAGGED,
-    Action.KEEP: Outcome.KEPT,
-}
 
 
 class Engine:
@@ -60,9 +49,9 @@ class Engine:
         choices: What of each graph is copied.
         images: How many tasks may be under way at a time.
         goes_on: Whether an error ends only what needs the node.
+        audience: Told of each node when it is settled.
         shelf: Manifests that are at hand, and where to leave them for later.
-        record: Told of each node when it is settled, by one thread at a time.
-        found: Told what a task's reference stands for, and then of each of its followers, with what the target gets.
+        found: Told what there is to do for each task; see ``Roots``.
     """
 
     def __init__(
@@ -75,7 +64,7 @@ class Engine:
         choices: CopyChoices,
         images: int,
         goes_on: bool,
-        record: Callable[[Result], None],
+        audience: Audience,
         shelf: Shelf | None = None,
         found: Found | None = None,
     ) -> None:
@@ -86,9 +75,12 @@ class Engine:
         self._choices = choices
         self._images = images
         self._goes_on = goes_on
+        self._audience = audience
         self._shelf = Shelf(0) if shelf is None else shelf
-        self._record = record
-        self._found: Found = found or (lambda task, follower, stored: None)
+        self._teller = Teller(audience, blame)
+        self._roots = Roots(
+            hands, blame, choices, self._shelf, self._teller, found or (lambda task, follower, stored, to_do: None)
+        )
         self._lock = threading.Lock()
         self._open = 0
         self._drained = False
@@ -125,185 +117,111 @@ class Engine:
         self._crew.add(partial(self._begin, Job(task)), _READ)
         self._invite()
 
-    def _leave(self, job: Job) -> None:
-        with self._lock:
-            job.left -= 1
-            if job.left:
-                return
-            self._open -= 1
-        self._invite()
-
     def _begin(self, job: Job) -> None:
-        task = job.task
         try:
-            self._open_task(job)
+            root = self._roots.open(job)
+            if root is not None:
+                item = Item(job, NodeKind.MANIFEST, root.raw.descriptor, 1, root=True)
+                item.raw, item.tags = root.raw, root.tags
+                self._enter_root(item)
         except RegistryError as error:
             self._pass_on(error)
-            named = task.reference.digest if isinstance(task.reference, RawManifest) else task.reference
-            node = Node(
-                kind=NodeKind.MANIFEST,
-                action=Action.MOVE,
-                digest=None if isinstance(named, Tag) else named,
-                size=0,
-                media_type="",
-                source=task.source.at(named),
-                target=task.target.at(task.tags[0] if task.tags else named),
-            )
-            self._tell(Result(node=node, outcome=Outcome.FAILED, error=error, blamed=self._blame.of(error)))
+            self._teller.not_opened(job, error)
+            self._drop_followers(job)
         self._leave(job)
 
-    def _open_task(self, job: Job) -> None:
-        task, reference = job.task, job.task.reference
-        standing: dict[Tag, Digest | None] | None = None
-        if isinstance(reference, Tag) and task.tags:
-            # Most of what a mirror looks at is there: that is seen without reading anything.
-            with self._blame.source(task.source.at(reference)):
-                checkpoint()
-                known = task.source.manifests.resolve(reference)
-            reference, standing = known.digest, self._standing(job, task.tags)
-            if self._is_known(job, known, standing):
-                self._found(task, Follower(known), known)
-                self._next_follower(job)
-                return
-        elif task.tags and (self._hands.asks_tags or not self._choices.overwrite):
-            standing = self._standing(job, task.tags)
-        named = reference.digest if isinstance(reference, RawManifest) else reference
-        with self._blame.source(task.source.at(named)):
-            raw = reference if isinstance(reference, RawManifest) else self._fetched(job, reference)
-            job.subset = subset(task.source, raw, self._choices)
-        self._shelf.put(raw)
-        root = job.subset.root
-        self._found(task, Follower(raw.descriptor), root.descriptor)
-        tags = self._wanted_tags(job, root.descriptor, task.tags, standing)
-        if task.tags and not tags and root.digest not in (standing or {}).values():
-            # All of its tags are somebody else's there: it is not wanted.
-            return
-        self._root(job, root, tags)
-
-    def _is_known(self, job: Job, known: Descriptor, standing: dict[Tag, Digest | None]) -> bool:
-        """Whether nothing has to be read to see that nothing has to be done; says so of each tag then."""
-        if self._choices.referrers or self._choices.digest_tags or self._choices.platforms:
-            return False
-        there = all(digest == known.digest for digest in standing.values())
-        kept = not self._choices.overwrite and None not in standing.values()
-        if there or kept:
-            self._wanted_tags(job, known, tuple(standing), standing)
-        return there or kept
-
-    def _standing(self, job: Job, tags: tuple[Tag, ...]) -> dict[Tag, Digest | None]:
-        """What some tags stand for in the target just now."""
-        found: dict[Tag, Digest | None] = {}
-        for tag in tags:
-            try:
-                with self._blame.target(job.pair.target.at(tag)):
-                    checkpoint()
-                    found[tag] = job.pair.target.manifests.resolve(tag).digest
-            except ImageNotFound:
-                found[tag] = None
-        return found
-
-    def _wanted_tags(
-        self, job: Job, root: Descriptor, tags: tuple[Tag, ...], standing: dict[Tag, Digest | None] | None
-    ) -> tuple[Tag, ...]:
-        """The tags that have to be set; what becomes of the others is recorded."""
-        if standing is None:
-            return tags
-        wanted = []
-        for tag in tags:
-            held = standing[tag]
-            if held == root.digest:
-                self._tell_tag(job, root, tag, Action.SKIP)
-            elif held is not None and not self._choices.overwrite:
-                self._tell_tag(job, root, tag, Action.KEEP)
-            else:
-                wanted.append(tag)
-        return tuple(wanted)
+    def _leave(self, job: Job) -> None:
+        if self._ledger.leave(job):
+            with self._lock:
+                self._open -= 1
+            self._invite()
 
     # Nodes: each once in its place.
 
-    def _root(self, job: Job, raw: RawManifest, tags: tuple[Tag, ...], *, depth: int = 1) -> None:
-        """Have a manifest copied that is at hand, and tags put at it."""
-        item = Item(job, NodeKind.MANIFEST, raw.descriptor, depth)
-        item.raw, item.tags = raw, tags
-        self._add_root(item)
+    def _enter_root(self, item: Item) -> None:
+        if self._ledger.enter_root(item):
+            self._start(item)
 
-    def _add_root(self, item: Item) -> None:
-        self._ledger.enter_root(item)
-        if item.kind is NodeKind.TAG:
+    def _enter_part(self, above: Item, part: Descriptor, kind: NodeKind, *, odd: bool = False) -> None:
+        item = Item(above.job, kind, part, above.depth + 1, odd=odd)
+        if self._ledger.enter_part(above, item):
+            self._start(item)
+
+    def _start(self, item: Item) -> None:
+        if item.kind is NodeKind.MANIFEST:
+            self._crew.add(partial(self._step, self._read, item), _READ)
+        else:
+            self._release(item)
+
+    def _resume(self, item: Item) -> None:
+        """An item whose content somebody else has seen to, with other claims about it, has its turn."""
+        if not self._ledger.is_done(item):
+            self._start(item)
+        elif item.root:
+            item.kind = NodeKind.TAG
             self._release(item)
         else:
-            self._crew.add(partial(self._step, self._read, item), _READ)
-
-    def _need(self, item: Item, part: Descriptor, kind: NodeKind, *, odd: bool = False) -> None:
-        """Have a part of a manifest copied, unless it is or was."""
-        below = Item(item.job, kind, part, item.depth + 1)
-        below.odd = odd
-        if not self._ledger.enter_part(item, below):
-            return
-        if kind is NodeKind.MANIFEST:
-            self._crew.add(partial(self._step, self._read, below), _READ)
-        else:
-            self._release(below)
+            self._settle(item, ok=True)
 
     def _read(self, item: Item) -> None:
         """Find out what a manifest is made of."""
         job, descriptor = item.job, item.descriptor
         item.there = self._hands.has_manifest(job.pair, descriptor)
+        # What is there is complete; but an index that stays as it is may have come with other platforms, or fewer, and
+        # what refers to the images in an index is found by way of them.
         follows = (self._choices.referrers or self._choices.digest_tags) and not item.loose
-        # An index that stays as it is may have been put there with other platforms, or fewer.
-        open_ended = is_index(descriptor.media_type) and (follows or self._is_sparse)
-        if not item.there or item.tags or open_ended:
-            item.raw = item.raw or self._read_raw(item)
-            if item.raw is None:
-                return
-        if item.raw is not None and (not item.there or follows or open_ended):
-            reduced = () if job.subset is None else job.subset.entries.get(item.raw.digest)
+        deeper = self._choices.repair or (is_index(descriptor.media_type) and (follows or self._is_sparse))
+        if (not item.there or item.tags or deeper) and not self._has_raw(item):
+            return
+        if item.raw is not None:
+            reduced = None if job.subset is None else job.subset.entries.get(item.raw.digest)
             item.parts = reduced or item.raw.children
-            self._need_parts(item, item.raw)
+            if deeper or not item.there:
+                self._enter_parts(item, item.raw)
         self._release(item)
 
-    @property
-    def _is_sparse(self) -> bool:
-        return self._choices.index_form is IndexForm.SPARSE
+    def _has_raw(self, item: Item) -> bool:
+        """Whether the manifest of an item is at hand now: lists of referrers may name what is not there."""
+        try:
+            item.raw = item.raw or self._read_raw(item)
+        except ImageNotFound:
+            if not item.loose:
+                raise
+            item.kind = NodeKind.TAG
+            self._settle(item, ok=True)
+            return False
+        if item.loose:
+            item.descriptor = item.raw.descriptor
+        return True
 
-    def _need_parts(self, item: Item, raw: RawManifest) -> None:
-        complete = item.there and not self._is_sparse
-        for part in item.parts:
-            if is_child_manifest(raw, part):
-                self._need(item, part, NodeKind.MANIFEST)
-            elif not complete and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
-                self._need(item, part, NodeKind.BLOB, odd=raw.is_index)
-
-    def _read_raw(self, item: Item) -> RawManifest | None:
-        """The manifest of an item; ``None`` where a list of referrers names what is not there."""
+    def _read_raw(self, item: Item) -> RawManifest:
         pair, digest = item.job.pair, item.descriptor.digest
         made = None if item.job.subset is None else item.job.subset.made.get(digest)
         raw = made or self._shelf.get(digest)
         if raw is None:
             with self._blame.source(pair.source.at(digest)):
-                if not item.loose:
-                    raw = child(pair.source, item.descriptor)
-                else:
-                    try:
-                        raw = fetch(pair.source, digest)
-                    except ImageNotFound:
-                        self._settle(item, ok=True)
-                        return None
+                raw = fetch(pair.source, digest) if item.loose else child(pair.source, item.descriptor)
             self._shelf.put(raw)
-        if item.loose:
-            item.descriptor = raw.descriptor
         return raw
 
-    def _fetched(self, job: Job, reference: Tag | Digest) -> RawManifest:
-        held = None if isinstance(reference, Tag) else self._shelf.get(reference)
-        return held or fetch(job.pair.source, reference)
+    @property
+    def _is_sparse(self) -> bool:
+        return self._choices.index_form is IndexForm.SPARSE
+
+    def _enter_parts(self, item: Item, raw: RawManifest) -> None:
+        wants_blobs = not item.there or self._is_sparse or self._choices.repair
+        for part in item.parts:
+            if is_child_manifest(raw, part):
+                self._enter_part(item, part, NodeKind.MANIFEST)
+            elif wants_blobs and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
+                self._enter_part(item, part, NodeKind.BLOB, odd=raw.is_index)
 
     def _release(self, item: Item) -> None:
         """One thing less that an item waits for."""
         if not self._ledger.release(item):
             return
         if item.lost:
-            self._tell(Result(node=_node(item, Action.MOVE), outcome=Outcome.NOT_DONE))
+            self._teller.not_done(item)
             self._settle(item, ok=False)
         elif item.kind is NodeKind.BLOB:
             self._crew.add(partial(self._step, self._move, item), (_BLOB, -item.descriptor.size))
@@ -314,11 +232,9 @@ class Engine:
         """See to a blob."""
         pair, part = item.job.pair, item.descriptor
         if item.odd and self._moved_as_manifest(pair, part):
-            item.kind = NodeKind.MANIFEST
-            self._tell_done(item, Action.MOVE)
-            item.kind = NodeKind.BLOB
+            self._teller.done(item, Action.MOVE, NodeKind.MANIFEST)
         else:
-            self._tell_done(item, self._hands.blob(pair, part, self._ledger.beside(pair, part.digest)))
+            self._teller.done(item, self._hands.blob(pair, part, self._ledger.beside(pair, part)))
         self._settle(item, ok=True)
 
     def _moved_as_manifest(self, pair: Pair, part: Descriptor) -> bool:
@@ -333,63 +249,79 @@ class Engine:
 
     def _store(self, item: Item) -> None:
         """See to a manifest whose parts are there, or to more tags of one."""
-        pair = item.job.pair
-        if item.raw is not None and (item.tags or (item.kind is NodeKind.MANIFEST and not item.there)):
-            self._hands.manifest(pair, item.raw, item.parts, item.tags)
-        if item.kind is NodeKind.MANIFEST:
-            self._tell_done(item, Action.SKIP if item.there else Action.MOVE)
+        is_tag = item.kind is NodeKind.TAG
+        if item.tags or not (is_tag or item.there):
+            if not self._has_raw(item) or item.raw is None:
+                return
+            self._hands.manifest(item.job.pair, item.raw, item.parts, item.tags)
+        if not is_tag:
+            self._teller.done(item, Action.SKIP if item.there else Action.MOVE)
         for tag in item.tags:
-            self._tell_tag(item.job, item.descriptor, tag, Action.TAG)
-        if item.kind is NodeKind.MANIFEST:
-            self._find_followers(item)
+            self._teller.tag(item.job, item.descriptor, tag, Action.TAG)
+        if not is_tag and (self._choices.referrers or self._choices.digest_tags):
+            self._ledger.stay(item.job)
+            self._crew.add(partial(self._find_followers, item), _READ)
         self._settle(item, ok=True)
 
     # Followers: what refers to a manifest, found while planning or copying, or known from a plan.
 
     def _find_followers(self, item: Item) -> None:
-        source, subject = item.job.pair.source, item.descriptor.digest
-        if self._choices.referrers:
-            with self._blame.source(source.at(subject)):
-                for entry in source.manifests.referrers(subject):
-                    checkpoint()
-                    self._follow(item.job, entry, (), item.depth)
-        if self._choices.digest_tags:
-            for tag in digest_tags(subject):
-                try:
-                    with self._blame.source(source.at(tag)):
-                        checkpoint()
-                        entry = source.manifests.resolve(tag)
-                except ImageNotFound:
-                    continue
-                self._follow(item.job, entry, (tag,), item.depth)
+        job, subject = item.job, item.descriptor.digest
+        try:
+            for follower in self._roots.following(job, subject):
+                self._follow(job, follower, item.depth)
+        except RegistryError as error:
+            self._pass_on(error)
+            self._teller.not_followed(job, subject, error)
+        self._leave(job)
 
-    def _follow(self, job: Job, entry: Descriptor, tags: tuple[Tag, ...], depth: int) -> None:
-        ask = tags and (self._hands.asks_tags or not self._choices.overwrite)
-        standing = self._standing(job, tags) if ask else None
-        wanted = self._wanted_tags(job, entry, tags, standing)
-        if tags and not wanted and entry.digest not in (standing or {}).values():
-            return
-        self._found(job.task, Follower(entry, wanted), entry)
-        item = Item(job, NodeKind.MANIFEST, entry, depth + 1)
-        item.tags, item.loose = wanted, True
-        self._add_root(item)
+    def _follow(self, job: Job, follower: Follower, depth: int) -> bool:
+        wanted = self._roots.wanted(job, follower)
+        if wanted is None:
+            return False
+        item = Item(job, NodeKind.MANIFEST, wanted.descriptor, depth + 1, loose=True, root=True)
+        item.tags = wanted.tags
+        self._enter_root(item)
+        return True
 
     def _next_follower(self, job: Job) -> None:
-        if not job.followers:
+        """The next of those that a plan has found; one after the other, as they may refer to each other."""
+        while job.followers:
+            follower = job.followers.pop()
+            try:
+                if self._follow(job, follower, 0):
+                    break
+            except RegistryError as error:
+                self._pass_on(error)
+                self._teller.not_followed(job, follower.descriptor.digest, error)
+        self._leave(job)
+
+    def _go_on_behind(self, item: Item, *, ok: bool) -> None:
+        job = item.job
+        if job.head is not item or not job.followers:
             return
-        follower = job.followers.pop()
-        self._follow(job, follower.descriptor, follower.tags, 0)
+        if ok or item.loose:
+            self._ledger.stay(job)
+            self._crew.add(partial(self._next_follower, job), _READ)
+        else:
+            self._drop_followers(job)
+
+    def _drop_followers(self, job: Job) -> None:
+        """They refer to what is not there."""
+        while job.followers:
+            self._teller.follower_not_done(job, job.followers.pop().descriptor)
 
     # Ends.
 
     def _settle(self, item: Item, *, ok: bool) -> None:
-        above = self._ledger.settle(item, ok=ok)
-        if above is None:
+        ended = self._ledger.settle(item, ok=ok)
+        if ended is None:
             return
-        for each in above:
+        for each in ended.above:
             self._release(each)
-        if item.job.head is item:
-            self._next_follower(item.job)
+        for each in ended.twins:
+            self._resume(each)
+        self._go_on_behind(item, ok=ok)
         self._leave(item.job)
 
     def _step(self, work: Callable[[Item], None], item: Item) -> None:
@@ -397,42 +329,9 @@ class Engine:
             work(item)
         except RegistryError as error:
             self._pass_on(error)
-            node = _node(item, Action.MOVE)
-            self._tell(Result(node=node, outcome=Outcome.FAILED, error=error, blamed=self._blame.of(error)))
+            self._teller.failed(item, error)
             self._settle(item, ok=False)
 
     def _pass_on(self, error: RegistryError) -> None:
-        if not self._goes_on or isinstance(error, Cancelled | DeadlineExceeded):
+        if not self._goes_on or self._audience.has_left or isinstance(error, Cancelled | DeadlineExceeded):
             raise error
-
-    def _tell_done(self, item: Item, action: Action) -> None:
-        self._tell(Result(node=_node(item, action), outcome=_DONE[action]))
-
-    def _tell_tag(self, job: Job, root: Descriptor, tag: Tag, action: Action) -> None:
-        node = Node(
-            kind=NodeKind.TAG,
-            action=action,
-            digest=root.digest,
-            size=root.size,
-            media_type=root.media_type,
-            source=job.pair.source.at(root.digest),
-            target=job.pair.target.at(tag),
-        )
-        self._tell(Result(node=node, outcome=_DONE[action]))
-
-    def _tell(self, result: Result) -> None:
-        with self._lock:
-            self._record(result)
-
-
-def _node(item: Item, action: Action) -> Node:
-    pair, descriptor = item.job.pair, item.descriptor
-    return Node(
-        kind=item.kind,
-        action=action,
-        digest=descriptor.digest,
-        size=descriptor.size,
-        media_type=descriptor.media_type,
-        source=pair.source.at(descriptor.digest),
-        target=pair.target.at(item.tags[0] if item.kind is NodeKind.TAG and item.tags else descriptor.digest),
-    )

@@ -15,6 +15,7 @@ from registry_core.errors import (
     Forbidden,
     ImageNotFound,
     ProtocolError,
+    SizeMismatch,
     Unsupported,
 )
 from registry_core.ops.foreign import open_here_or_elsewhere
@@ -85,13 +86,29 @@ class Asker(Hands):
         return found.digest == descriptor.digest
 
     def has_blob(self, pair: Pair, part: Descriptor) -> bool:
-        """Whether the target has a blob."""
+        """Whether the target has a blob.
+
+        Raises:
+            SizeMismatch: It has, and the source has, but neither is as long as it is said to be.
+        """
         checkpoint()
         try:
             with self._blame.target(pair.target.at(part.digest)):
-                return pair.target.blobs.stat(part.digest) == part.size
+                found = pair.target.blobs.stat(part.digest)
         except _UNKNOWN:
             return False
+        if found != part.size:
+            self._check_claim(pair, part)
+        return found == part.size
+
+    def _check_claim(self, pair: Pair, part: Descriptor) -> None:
+        """Somebody is wrong about a size. A store that has the blob takes it for stored, whatever is said of it."""
+        with self._blame.source(pair.source.at(part.digest)):
+            embedded = part.embedded()
+            actual = pair.source.blobs.stat(part.digest) if embedded is None else len(embedded)
+            if actual != part.size:
+                message = f"{actual} bytes instead of the promised {part.size}"
+                raise SizeMismatch(message, expected=part.size, actual=actual)
 
     def blob(self, pair: Pair, part: Descriptor, beside: RepositoryName | None) -> Action:
         """What would have to be done to a blob."""
@@ -109,10 +126,17 @@ class Asker(Hands):
 
 
 class Mover(Asker):
-    """Does it."""
+    """Does it.
 
-    def __init__(self, blame: Blame, observer: Observer | None = None) -> None:
+    Args:
+        blame: Who names errors.
+        observer: Told of each blob.
+        foreign_layers: Whether layers that may not be distributed are stored as well, where a target misses parts.
+    """
+
+    def __init__(self, blame: Blame, observer: Observer | None = None, *, foreign_layers: bool = False) -> None:
         super().__init__(blame, observer)
+        self._foreign_layers = foreign_layers
 
     @property
     def asks_tags(self) -> bool:
@@ -173,8 +197,9 @@ class Mover(Asker):
 
     def _store_parts(self, pair: Pair, raw: RawManifest, parts: Collection[Descriptor]) -> None:
         for part in parts:
-            if not is_child_manifest(raw, part):
-                self._store(pair, part)
+            if is_child_manifest(raw, part) or (is_nondistributable(part.media_type) and not self._foreign_layers):
+                continue
+            self._store(pair, part)
 
     def _put(self, pair: Pair, raw: RawManifest, tags: Collection[Tag]) -> None:
         checkpoint()

@@ -6,9 +6,10 @@ Nothing here touches a repository, and nothing here waits.
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
+from typing import NamedTuple
 
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import TooLarge
@@ -19,31 +20,7 @@ from registry_core.ops.transfer.subset import Subset
 from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.repository import Repository
 
-__all__ = ["Item", "Job", "Ledger", "Shelf"]
-
-
-class Shelf:
-    """Manifests that were read and will be needed again, as far as they fit.
-
-    Args:
-        room: How many bytes they may have together.
-    """
-
-    def __init__(self, room: int = 8 << 20) -> None:
-        self._room = room
-        self._held: dict[Digest, RawManifest] = {}
-        self._lock = threading.Lock()
-
-    def put(self, raw: RawManifest) -> None:
-        """Keep one, if there is room."""
-        with self._lock:
-            if raw.digest not in self._held and len(raw.content) <= self._room:
-                self._room -= len(raw.content)
-                self._held[raw.digest] = raw
-
-    def get(self, digest: Digest) -> RawManifest | None:
-        """One that was kept."""
-        return self._held.get(digest)
+__all__ = ["Ended", "Item", "Job", "Ledger"]
 
 
 class Job:
@@ -68,42 +45,80 @@ class Job:
 class Item:
     """A node that is not settled yet.
 
-    ``waits`` counts what it waits for; ``above`` is who waits for it, and whether they cannot do without it; ``loose``
-    is a manifest that nothing describes but a list of referrers or a tag, ``odd`` a part of an index of which nobody
-    knows whether it is one.
+    ``content`` is what it is in its place, and ``identity`` that with all that was claimed about it: one image may lie
+    about what another describes well. ``waits`` counts what it waits for; ``above`` is who waits for it, and whether
+    they cannot do without it; ``twins`` are items of the same content, but with other claims, that have their turn when
+    this one is settled.
+
+    Args:
+        job: The task that needs it.
+        kind: What it is; a manifest that somebody else sees to becomes a tag, as its tags are what is left to do.
+        descriptor: What is claimed about it.
+        depth: How many manifests stand above it.
+        loose: Whether it is a manifest that nothing describes but a list of referrers or a tag.
+        odd: Whether it is a part of an index of which nobody knows if it is a manifest.
+        root: Whether nothing in its graph stands above it.
     """
 
     __slots__ = (
-        "above", "depth", "descriptor", "job", "kind", "loose", "lost", "odd", "parts", "raw", "settled", "tags",
-        "there", "waits",
+        "above", "content", "depth", "descriptor", "identity", "job", "kind", "loose", "lost", "odd", "parts", "raw",
+        "root", "settled", "tags", "there", "twins", "waits",
     )  # fmt: skip
 
-    def __init__(self, job: Job, kind: NodeKind, descriptor: Descriptor, depth: int) -> None:
+    def __init__(
+        self,
+        job: Job,
+        kind: NodeKind,
+        descriptor: Descriptor,
+        depth: int,
+        *,
+        loose: bool = False,
+        odd: bool = False,
+        root: bool = False,
+    ) -> None:
         self.job = job
         self.kind = kind
         self.descriptor = descriptor
         self.depth = depth
+        self.loose = loose
+        self.odd = odd
+        self.root = root
+        self.content: Hashable = (kind, odd, descriptor.digest)
+        claims = None if loose else (descriptor.size, descriptor.media_type, descriptor.urls, descriptor.data)
+        self.identity: Hashable = (kind, odd, descriptor.digest, claims)
         self.waits = 1
         self.above: list[tuple[Item, bool]] = []
-        self.lost = self.settled = self.there = self.loose = self.odd = False
+        self.twins: list[Item] = []
+        self.lost = self.settled = self.there = False
         self.raw: RawManifest | None = None
         self.parts: tuple[Descriptor, ...] = ()
         self.tags: tuple[Tag, ...] = ()
 
     @property
-    def key(self) -> tuple[NodeKind, str]:
-        """What it is in its place."""
-        return self.kind, self.descriptor.digest
+    def truth(self) -> Hashable:
+        """What has to be claimed about something that is there, for nobody to look at it again."""
+        return (
+            self.descriptor.size if self.kind is NodeKind.BLOB else (self.descriptor.size, self.descriptor.media_type)
+        )
+
+
+class Ended(NamedTuple):
+    """Who goes on after an item: those that waited for it, and those that have their turn."""
+
+    above: list[Item]
+    twins: list[Item]
 
 
 class _Place:
-    """One repository of the target: nodes that are under way, and whether others ended well."""
+    """One repository of the target: nodes that are under way, and how others ended."""
 
-    __slots__ = ("ended", "items")
+    __slots__ = ("done", "failed", "first", "items")
 
     def __init__(self) -> None:
-        self.items: dict[tuple[NodeKind, str], Item] = {}
-        self.ended: dict[tuple[NodeKind, str], bool] = {}
+        self.items: dict[Hashable, Item] = {}
+        self.first: dict[Hashable, Item] = {}
+        self.done: dict[Hashable, Hashable] = {}
+        self.failed: set[Hashable] = set()
 
 
 class Ledger:
@@ -118,10 +133,21 @@ class Ledger:
         self._places: dict[Repository, _Place] = {}
         # By registry: blobs that are on their way to one of its repositories, and those that are in one.
         self._moving: dict[tuple[str, str], Item] = {}
-        self._placed: dict[tuple[str, str], RepositoryName] = {}
+        self._placed: dict[tuple[str, str, int], RepositoryName] = {}
 
-    def enter_root(self, item: Item) -> None:
-        """Enter a manifest that nothing in its graph stands above.
+    def stay(self, job: Job) -> None:
+        """There is something more to do for a task."""
+        with self._lock:
+            job.left += 1
+
+    def leave(self, job: Job) -> bool:
+        """There is something less to do for a task: whether that was all."""
+        with self._lock:
+            job.left -= 1
+            return not job.left
+
+    def enter_root(self, item: Item) -> bool:
+        """Enter a manifest that nothing in its graph stands above: whether it has its turn at once.
 
         Where somebody else sees to that manifest, what is left of the item are its tags.
 
@@ -130,43 +156,50 @@ class Ledger:
         """
         with self._lock:
             _count(item)
-            place = self._place(item)
-            ended, busy = place.ended.get(item.key), place.items.get(item.key)
-            if ended is None and busy is None:
-                place.items[item.key] = item
-            else:
-                item.lost = ended is False
-                if busy is not None:
-                    busy.above.append((item, True))
-                    item.waits += 1
-                item.kind = NodeKind.TAG
             item.job.left += 1
             item.job.head = item
+            place = self._place(item)
+            busy = place.items.get(item.identity)
+            if busy is None and item.content not in place.done and item.identity not in place.failed:
+                return self._enter(place, item)
+            if busy is not None:
+                busy.above.append((item, True))
+                item.waits += 1
+            else:
+                item.lost = item.content not in place.done
+            item.kind = NodeKind.TAG
+            return True
 
     def enter_part(self, above: Item, item: Item) -> bool:
-        """Enter a part of a manifest, which waits for it: whether nobody else sees to it, or did.
+        """Enter a part of a manifest, which waits for it unless it is there: whether it has its turn at once.
 
         Raises:
             TooLarge: There are more, or they are deeper, than any honest graph has.
         """
         with self._lock:
             place = self._place(item)
-            ended, busy = place.ended.get(item.key), place.items.get(item.key)
-            if ended is not None:
-                above.lost = above.lost or not ended
+            if place.done.get(item.content) == item.truth:
                 return False
-            if busy is None and item.kind is NodeKind.MANIFEST:
-                _count(item)
-            above.waits += 1
+            if item.identity in place.failed:
+                above.lost = True
+                return False
+            busy = place.items.get(item.identity)
             if busy is not None:
+                above.waits += 1
                 busy.above.append((above, True))
                 return False
+            if item.kind is NodeKind.MANIFEST:
+                _count(item)
+            above.waits += 1
             item.above.append((above, True))
             item.job.left += 1
-            place.items[item.key] = item
-            if item.kind is NodeKind.BLOB:
-                self._wait_for_mover(item)
-            return True
+            return self._enter(place, item)
+
+    def is_done(self, item: Item) -> bool:
+        """Whether somebody else has seen to the very same."""
+        with self._lock:
+            done = self._place(item).done.get(item.content)
+            return done is not None and (item.root or done == item.truth)
 
     def release(self, item: Item) -> bool:
         """One thing less that an item waits for: whether that was the last."""
@@ -174,30 +207,47 @@ class Ledger:
             item.waits -= 1
             return not item.waits and not item.settled
 
-    def settle(self, item: Item, *, ok: bool) -> list[Item] | None:
-        """An item has come to its end: who waited for it, or ``None`` if that was known."""
+    def settle(self, item: Item, *, ok: bool) -> Ended | None:
+        """An item has come to its end: who goes on, or ``None`` if that was known."""
         with self._lock:
             if item.settled:
                 return None
             item.settled = True
             item.raw, item.parts = None, ()
+            place = self._place(item)
+            if place.items.get(item.identity) is item:
+                del place.items[item.identity]
+            if place.first.get(item.content) is item:
+                del place.first[item.content]
             if item.kind is not NodeKind.TAG:
-                place = self._place(item)
-                place.items.pop(item.key, None)
-                place.ended[item.key] = ok
+                if ok:
+                    place.done[item.content] = item.truth
+                else:
+                    place.failed.add(item.identity)
             if item.kind is NodeKind.BLOB:
                 self._settle_blob(item, ok=ok)
-            above, item.above = item.above, []
-            for each, needs in above:
+            ended = Ended([each for each, _ in item.above], item.twins)
+            for each, needs in item.above:
                 each.lost = each.lost or (needs and not ok)
-            return [each for each, _ in above]
+            item.above, item.twins = [], []
+            return ended
 
-    def beside(self, pair: Pair, digest: Digest) -> RepositoryName | None:
+    def beside(self, pair: Pair, part: Descriptor) -> RepositoryName | None:
         """A repository of the target's registry from which it may take over a blob, if one is known."""
         if pair.may_mount:
             return pair.source.name
-        found = self._placed.get((pair.target.registry, digest))
+        found = self._placed.get((pair.target.registry, part.digest, part.size))
         return None if found == pair.target.name else found
+
+    def _enter(self, place: _Place, item: Item) -> bool:
+        place.items[item.identity] = item
+        first = place.first.setdefault(item.content, item)
+        if first is not item:
+            first.twins.append(item)
+            return False
+        if item.kind is NodeKind.BLOB:
+            self._wait_for_mover(item)
+        return True
 
     def _wait_for_mover(self, item: Item) -> None:
         # A blob that is on its way to another repository of the same registry can be mounted from there.
@@ -210,14 +260,13 @@ class Ledger:
             item.waits += 1
 
     def _settle_blob(self, item: Item, *, ok: bool) -> None:
-        target = item.job.pair.target
+        target, part = item.job.pair.target, item.descriptor
         if not target.registry:
             return
-        known = (target.registry, item.descriptor.digest)
-        if self._moving.get(known) is item:
-            del self._moving[known]
+        if self._moving.get((target.registry, part.digest)) is item:
+            del self._moving[target.registry, part.digest]
         if ok:
-            self._placed.setdefault(known, target.name)
+            self._placed.setdefault((target.registry, part.digest, part.size), target.name)
 
     def _place(self, item: Item) -> _Place:
         return self._places.setdefault(item.job.pair.target, _Place())

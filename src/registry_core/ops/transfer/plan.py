@@ -12,27 +12,29 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.errors import InvalidValue, during
 from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.engine import Engine, Found
+from registry_core.ops.transfer.engine import Engine
 from registry_core.ops.transfer.hands import Asker, Mover
-from registry_core.ops.transfer.ledger import Shelf
 from registry_core.ops.transfer.nodes import Action, CopyReport, Node, NodeKind, Outcome, Result
+from registry_core.ops.transfer.roots import Found
+from registry_core.ops.transfer.shelf import Shelf
 from registry_core.ops.transfer.sides import Blame
 from registry_core.ops.transfer.tasks import CopyTask, Follower
+from registry_core.ops.transfer.telling import DONE, Audience
 from registry_core.ops.workers import Crew
 from registry_core.ports.observer import Observer
 from registry_core.ports.repository import Repository
 from registry_core.scope import CancelScope, checkpoint
 
-__all__ = ["Plan", "ask", "move", "plan_copies", "plan_copy", "run_copies"]
+__all__ = ["CopyPlan", "ask", "move", "plan_copies", "plan_copy", "run_copies"]
 
 
-class Plan:
+class CopyPlan:
     """What a copy would do, and the means to do just that.
 
     Args:
         nodes: Everything that was looked at, each once, parts before wholes.
         failures: What could not be planned, where the planning went on after errors.
-        tasks: The copies, by digest: what moves a tag in the source meanwhile changes nothing.
+        tasks: What there is to do, by digest: what moves a tag in the source meanwhile changes nothing.
         choices: What of each graph is copied.
         shelf: Manifests that were read and need not be read again.
     """
@@ -92,6 +94,7 @@ class Plan:
     ) -> CopyReport:
         """Do it: what the plan shows, and nothing else. What has come to be there meanwhile is skipped.
 
+        Tags that the plan does not set are not touched, whatever they stand for by now.
         A plan may be applied again, to go on after an error.
 
         Args:
@@ -107,6 +110,11 @@ class Plan:
         """
         # What refers to what was found while planning: nobody asks again.
         choices = msgspec.structs.replace(self._choices, referrers=False, digest_tags=False)
+        left_alone = [
+            Result(node=node, outcome=DONE[node.action])
+            for node in self._nodes
+            if node.kind is NodeKind.TAG and node.action in (Action.SKIP, Action.KEEP)
+        ]
         with during("apply"):
             return move(
                 self._tasks,
@@ -118,6 +126,7 @@ class Plan:
                 goes_on=continue_on_error,
                 on_result=on_result,
                 shelf=self._shelf,
+                results=left_alone,
             )
 
     def __str__(self) -> str:
@@ -130,7 +139,7 @@ class Plan:
 
     def __repr__(self) -> str:
         """How much there is to do."""
-        return f"Plan({len(self._nodes)} nodes, {self.bytes_to_move} bytes to move)"
+        return f"CopyPlan({len(self._nodes)} nodes, {self.bytes_to_move} bytes to move)"
 
     def _bytes(self, action: Action) -> int:
         return sum(node.size for node in self._nodes if node.action is action and node.kind is not NodeKind.TAG)
@@ -144,7 +153,7 @@ def plan_copy(
     tags: Collection[Tag] = (),
     choices: CopyChoices | None = None,
     jobs: int = 4,
-) -> Plan:
+) -> CopyPlan:
     """What ``copy`` would do, without doing it: nothing is written anywhere.
 
     Args:
@@ -173,7 +182,7 @@ def plan_copies(
     continue_on_error: bool = False,
     jobs: int = 4,
     images: int = 4,
-) -> Plan:
+) -> CopyPlan:
     """What copying many images would do: each node once, however many of them share it. Nothing is written anywhere.
 
     Args:
@@ -248,7 +257,7 @@ def _check_jobs(jobs: int, images: int) -> None:
 
 def ask(
     tasks: Iterable[CopyTask], choices: CopyChoices, *, operation: str, goes_on: bool, jobs: int, images: int
-) -> Plan:
+) -> CopyPlan:
     """Plan, in the name of whichever operation that is for.
 
     Raises:
@@ -267,8 +276,9 @@ def ask(
         else:
             nodes.append(result.node)
 
-    def found(task: CopyTask, follower: Follower, _: Descriptor) -> None:
-        roots.setdefault(id(task), (task, []))[1].append(follower)
+    def found(task: CopyTask, follower: Follower, _: Descriptor, to_do: bool) -> None:
+        if to_do:
+            roots.setdefault(id(task), (task, []))[1].append(follower)
 
     blame = Blame(operation)
     with CancelScope() as scope, during(operation):
@@ -281,11 +291,11 @@ def ask(
             choices=choices,
             images=images,
             goes_on=goes_on,
-            record=record,
+            audience=Audience(record),
             shelf=shelf,
             found=found,
         ).run()
-    return Plan(nodes, failures, [_settled(*root) for root in roots.values()], choices, shelf)
+    return CopyPlan(nodes, failures, [_settled(*root) for root in roots.values()], choices, shelf)
 
 
 def move(
@@ -300,46 +310,50 @@ def move(
     on_result: Callable[[Result], None] | None = None,
     shelf: Shelf | None = None,
     found: Found | None = None,
+    results: Iterable[Result] = (),
 ) -> CopyReport:
-    """Copy, in the name of whichever operation that is for.
+    """Copy, in the name of whichever operation that is for; ``results`` are known beforehand.
 
     Raises:
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed.
     """
     _check_jobs(jobs, images)
-    results: list[Result] = []
+    told: list[Result] = []
 
     def record(result: Result) -> None:
-        results.append(result)
+        told.append(result)
         if on_result is not None:
             on_result(result)
 
-    blame = Blame(operation)
+    for result in results:
+        record(result)
+    blame, audience = Blame(operation), Audience(record, observer)
+    listener = None if observer is None else audience
     with CancelScope() as scope:
         checkpoint()
         Engine(
             tasks,
-            Mover(blame, observer),
+            Mover(blame, listener, foreign_layers=choices.foreign_layers),
             blame,
             Crew(jobs, scope),
             choices=choices,
             images=images,
             goes_on=goes_on,
-            record=record,
+            audience=audience,
             shelf=shelf,
             found=found,
         ).run()
-    return CopyReport(results=tuple(results))
+    return CopyReport(results=tuple(told))
 
 
 def _settled(task: CopyTask, found: list[Follower]) -> CopyTask:
-    """A task as it was planned: by digest, with what comes after it."""
+    """A task as it was planned: by digest, with the tags that have to be set and what comes after it."""
     root, *followers = found
     return CopyTask(
         source=task.source,
         target=task.target,
         reference=task.reference if isinstance(task.reference, RawManifest) else root.descriptor.digest,
-        tags=task.tags,
+        tags=root.tags,
         followers=tuple(followers),
     )

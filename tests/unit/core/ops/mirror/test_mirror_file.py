@@ -9,7 +9,7 @@ import pytest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
 from registry_core.ops.mirror.file import read_mirror_file
-from registry_core.ops.mirror.selection import Patterns, TagSelection
+from registry_core.ops.mirror.selection import TagPatterns, TagSelection
 from registry_core.ops.transfer.choices import CopyChoices, IndexForm
 
 WHOLE = """
@@ -66,12 +66,12 @@ def test_a_file_says_what_is_to_be_kept_alike(tmp_path: Path) -> None:
         "localhost:5000/org", "oci:mirror", ("app", "lib/*"), True,
     )  # fmt: skip
     assert first.tags == TagSelection(
-        include=Patterns(globs=("*-alpine",), semver=">=1.2, <2"), exclude=Patterns(regexes=(".*rc.*",)), latest=3
+        include=TagPatterns(globs=("*-alpine",), semver=">=1.2, <2"), exclude=TagPatterns(regexes=(".*rc.*",)), latest=3
     )
     assert first.choices == CopyChoices(
         platforms=(Platform.parse("linux/amd64"),), index_form=IndexForm.REWRITTEN, referrers=True, digest_tags=True
     )
-    assert second.tags == TagSelection(include=Patterns(names=("v1",), globs=("v2.*",)))
+    assert second.tags == TagSelection(include=TagPatterns(names=("v1",), globs=("v2.*",)))
     assert second.choices == CopyChoices(
         platforms=(Platform.parse("linux/arm64"),), index_form=IndexForm.SPARSE, foreign_layers=True, overwrite=False
     )

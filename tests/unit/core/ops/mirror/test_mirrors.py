@@ -22,7 +22,7 @@ from registry_core.errors import (
 )
 from registry_core.ops.mirror.mirror import plan_mirror, run_mirror
 from registry_core.ops.mirror.rules import MirrorRule
-from registry_core.ops.mirror.selection import Patterns, TagSelection
+from registry_core.ops.mirror.selection import TagPatterns, TagSelection
 from registry_core.ops.transfer.choices import CopyChoices
 from registry_core.ops.transfer.nodes import Action, Outcome, Side
 from registry_core.ports.catalog import Catalog
@@ -114,7 +114,9 @@ class TestWhatIsCopied:
         push(graphs_of, here, "org/app", "v1", "v2")
         here.lists = False
 
-        run_mirror([rule(here, there, repositories=("org/app",), tags=TagSelection(include=Patterns(names=("v2",))))])
+        run_mirror(
+            [rule(here, there, repositories=("org/app",), tags=TagSelection(include=TagPatterns(names=("v2",))))]
+        )
 
         assert tags(there, "org/app") == ["v2"]
         assert ("tags", "") not in here.calls
@@ -203,7 +205,7 @@ class TestPrune:
     def test_what_is_not_among_the_latest_any_more_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "1.0.0", "1.1.0", "1.2.0")
         push(graphs_of, there, "app", "1.0.0", "local")
-        selection = TagSelection(include=Patterns(semver="1.x"), latest=2)
+        selection = TagSelection(include=TagPatterns(semver="1.x"), latest=2)
 
         run_mirror([rule(here, there, repositories=("app",), tags=selection, prune=True)])
 
@@ -326,7 +328,7 @@ class TestFailures:
 
     def test_an_absent_tag_fails_and_the_others_go_on(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
-        selection = TagSelection(include=Patterns(names=("absent", "v1")))
+        selection = TagSelection(include=TagPatterns(names=("absent", "v1")))
 
         report = run_mirror([rule(here, there, repositories=("app",), tags=selection)], continue_on_error=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,15 +15,16 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import BlobNotFound, ImageNotFound, TooLarge
+from registry_core.errors import BlobNotFound, ImageNotFound, TooLarge, Unavailable
 from registry_core.ops.copy import copy
 from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.nodes import Action, NodeKind, Outcome
+from registry_core.ops.transfer.nodes import Action, NodeKind, Outcome, Side
 from registry_core.ops.transfer.plan import plan_copies, plan_copy, run_copies
 from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.foreign_layers import ForeignLayers
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.repository import Repository
+from registry_core.scope import fail_after
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -146,6 +147,75 @@ class TestReferrers:
 
         assert has(target, signature)
 
+    def test_a_list_that_cannot_be_read_fails_and_nothing_else_does(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        image = graphs.image(b"1")
+        root = graphs.index(image)
+        here = watch(source)
+
+        def refuse(call: str, about: str) -> None:
+            if call == "referrers" and about == image.digest:
+                raise Unavailable("no list")
+
+        here.before = refuse
+        task = CopyTask(source=here.repository, target=target, reference=root, tags=(V1,))
+
+        report = run_copies([task], choices=CLOSURE, continue_on_error=True)
+
+        (failed,) = report.failed
+        assert (failed.blamed, failed.node.source, failed.node.digest) == (Side.SOURCE, source.at(image.digest), None)
+        assert report.counts[Outcome.MOVED] == 4
+        assert target.manifests.resolve(V1).digest == root.digest
+
+    def test_floods_are_refused_and_the_image_stays(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        """R-025."""
+        root = graphs.image(b"1")
+        flood = (Descriptor(media_type=root.media_type, digest=Digest.of(b"%d" % n), size=1) for n in itertools.count())
+        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: flood}))
+        task = CopyTask(source=source, target=target, reference=root, tags=(V1,))
+
+        with fail_after(60):
+            report = run_copies([task], choices=CLOSURE, continue_on_error=True)
+
+        (failed,) = report.failed
+        assert isinstance(failed.error, TooLarge)
+        assert target.manifests.resolve(V1).digest == root.digest
+
+    def test_hundreds_that_fail_for_two_tags_alike_are_all_said(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"1")
+        source.manifests.put(root, tags=(V1, Tag("v2")))
+        for number in range(400):
+            about(graphs, root, b"s%d" % number)
+        tasks = [CopyTask(source=source, target=target, reference=tag, tags=(tag,)) for tag in (V1, Tag("v2"))]
+        plan = plan_copies(tasks, choices=CLOSURE)
+        for number in range(400):
+            source.blobs.delete(Digest.of(b"s%d" % number))
+
+        report = plan.apply(continue_on_error=True, jobs=1)
+
+        assert len(report.failed) == 400
+        assert set(target.manifests.tags()) == {V1, Tag("v2")}
+
+    def test_what_refers_to_something_that_failed_is_not_done(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        root = graphs.image(b"gone")
+        signature = about(graphs, root, b"signature")
+        plan = plan_copy(source, target, root.digest, tags=[V1], choices=CLOSURE)
+        source.blobs.delete(Digest.of(b"gone"))
+
+        report = plan.apply(continue_on_error=True)
+
+        outcomes = {(result.node.kind, result.node.digest): result.outcome for result in report.results}
+        assert outcomes[NodeKind.MANIFEST, signature.digest] is Outcome.NOT_DONE
+        assert outcomes[NodeKind.TAG, root.digest] is Outcome.NOT_DONE
+        assert not has(target, signature)
+
 
 class TestDigestTags:
     def test_what_cosign_tags_goes_along_under_its_tag(
@@ -175,8 +245,87 @@ class TestDigestTags:
         assert (shown.action, shown.target) == (Action.TAG, target.at(tag))
         assert target.manifests.resolve(tag).digest == source.manifests.resolve(tag).digest
 
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_two_tags_of_one_manifest_are_both_set(
+        self, source: Repository, target: Repository, graphs: Graphs, planned: bool
+    ) -> None:
+        root, both = graphs.image(b"1"), graphs.image(b"both")
+        tags = [Tag(f"sha256-{root.digest.encoded}.{suffix}") for suffix in ("att", "sbom")]
+        source.manifests.put(both, tags=tags)
+        task = CopyTask(source=source, target=target, reference=root)
+        choices = CopyChoices(digest_tags=True)
+
+        report = plan_copies([task], choices=choices).apply() if planned else run_copies([task], choices=choices)
+
+        assert report.counts[Outcome.TAGGED] == 2
+        assert [target.manifests.resolve(tag).digest for tag in tags] == [both.digest, both.digest]
+
+    def test_one_that_is_kept_does_not_keep_the_others(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
+    ) -> None:
+        root = graphs.image(b"1")
+        tags = [Tag(f"sha256-{root.digest.encoded}.{suffix}") for suffix in ("sig", "att", "sbom")]
+        for tag in tags:
+            source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
+        choices = CopyChoices(digest_tags=True, overwrite=False)
+        plan = plan_copy(source, target, root.digest, choices=choices)
+        theirs = graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=tags[:2])
+
+        report = plan.apply()
+
+        assert report.counts[Outcome.KEPT] == 2
+        assert target.manifests.resolve(tags[0]).digest == theirs.digest
+        assert target.manifests.resolve(tags[2]).digest == source.manifests.resolve(tags[2]).digest
+
+    def test_one_that_cannot_be_looked_up_does_not_end_the_images_behind_it(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        roots = [graphs.image(b"%d" % number) for number in range(5)]
+        tag = Tag(f"sha256-{roots[0].digest.encoded}.sig")
+        source.manifests.put(graphs.image(b"signature"), tags=(tag,))
+        there = watch(target)
+        tasks = [
+            CopyTask(source=source, target=there.repository, reference=root, tags=(Tag(f"v{number}"),))
+            for number, root in enumerate(roots)
+        ]
+        plan = plan_copies(tasks, choices=CopyChoices(digest_tags=True, overwrite=False))
+
+        def refuse(call: str, about: str) -> None:
+            if (call, about) == ("resolve", tag):
+                raise Unavailable("busy")
+
+        there.before = refuse
+
+        report = plan.apply(continue_on_error=True, images=1)
+
+        (failed,) = report.failed
+        assert failed.blamed is Side.TARGET
+        assert set(target.manifests.tags()) == {f"v{number}" for number in range(5)}
+
 
 class TestForeignLayers:
+    def test_a_target_that_misses_them_is_not_given_them_unasked(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        """R-032, R-078: parts are stored once more, but not those that may not be distributed."""
+        layers = [graphs.entry(FOREIGN, b"foreign", urls=["https://a.test/x"])]
+        root = graphs.image(b"foreign", overrides={"layers": layers})
+        there = watch(target)
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put manifest":
+                raise BlobNotFound("blob unknown", code="MANIFEST_BLOB_UNKNOWN")
+
+        there.before = refuse
+
+        with pytest.raises(BlobNotFound) as caught:
+            copy(source, there.repository, root.digest)
+
+        assert caught.value.reference == target.at(root.digest)
+        assert there.count("put blob", Digest.of(b"foreign")) == 0
+        assert there.count("put blob", root.image.config.digest) == 2
+
     def test_they_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-032."""
         layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
@@ -214,7 +363,7 @@ class _Elsewhere(ForeignLayers):
 class _Listing(ManifestStore):
     """A store whose lists of referrers somebody made up."""
 
-    def __init__(self, inner: ManifestStore, lists: dict[Digest, list[Descriptor]]) -> None:
+    def __init__(self, inner: ManifestStore, lists: Mapping[Digest, Iterable[Descriptor]]) -> None:
         self._inner = inner
         self._lists = lists
 

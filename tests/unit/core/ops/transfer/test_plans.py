@@ -14,10 +14,12 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, Cancelled, ImageNotFound, InvalidName, InvalidValue, Unavailable
+from registry_core.ops.copy import copy
 from registry_core.ops.transfer.choices import CopyChoices
 from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Side
-from registry_core.ops.transfer.plan import Plan, plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.plan import CopyPlan, plan_copies, plan_copy, run_copies
 from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.observer import Event, Observer
 from registry_core.ports.repository import Repository
 from registry_core.scope import CancelScope, fail_after
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 V1, V2 = Tag("v1"), Tag("v2")
 
 
-def actions(plan: Plan) -> dict[str, Action]:
+def actions(plan: CopyPlan) -> dict[str, Action]:
     return {node.target.rpartition("/")[2]: node.action for node in plan.nodes}
 
 
@@ -162,7 +164,7 @@ class TestPlanning:
         assert lines[0] == f"{plan.bytes_to_move} bytes to move, 0 to mount, 0 are there; 0 failed"
         assert len(lines) == 1 + len(plan.nodes)
         assert lines[-1].split()[:2] == ["move", "manifest"]
-        assert repr(plan) == f"Plan(3 nodes, {plan.bytes_to_move} bytes to move)"
+        assert repr(plan) == f"CopyPlan(3 nodes, {plan.bytes_to_move} bytes to move)"
 
 
 class TestApplying:
@@ -229,6 +231,132 @@ class TestApplying:
         assert str(report) == f"3 moved, 1 tagged; {plan.bytes_to_move} bytes moved"
         assert report.ok
         report.raise_first()
+
+    def test_a_tag_that_the_plan_does_not_set_is_not_touched(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, watch: Watch
+    ) -> None:
+        root = graphs.image(b"layer")
+        source.manifests.put(root, tags=(V1,))
+        there = watch(target)
+        tasks = [task(source, there.repository, V1, V1, V2)]
+        run_copies(tasks)
+        plan = plan_copies(tasks)
+        theirs = graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=(V1,))
+        there.calls.clear()
+
+        report = plan.apply()
+
+        assert there.calls == []
+        assert [result.node for result in report.results] == list(plan.nodes)
+        assert report.counts == {Outcome.SKIPPED: 2}
+        assert target.manifests.resolve(V1).digest == theirs.digest
+
+    def test_of_several_tags_only_those_that_the_plan_sets_are_set(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
+    ) -> None:
+        source.manifests.put(graphs.image(b"new"), tags=(V1,))
+        theirs = graphs_of(target).image(b"theirs")
+        target.manifests.put(theirs, tags=(V1,))
+        plan = plan_copy(source, target, "v1", tags=[V1, V2], choices=CopyChoices(overwrite=False))
+        target.manifests.untag(V1)
+
+        plan.apply()
+
+        assert list(target.manifests.tags()) == [V2]
+
+
+class TestRepair:
+    def losing(self, target: Repository, *content: bytes) -> None:
+        for each in content:
+            target.blobs.delete(Digest.of(each))
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_what_a_target_has_lost_is_brought_on_request(
+        self, source: Repository, target: Repository, graphs: Graphs, nested: bool
+    ) -> None:
+        image = graphs.image(b"kept", b"lost")
+        root = graphs.index(image) if nested else image
+        source.manifests.put(root, tags=(V1,))
+        run_copies([task(source, target, V1, V1)])
+        self.losing(target, b"lost")
+
+        taken_for_complete = run_copies([task(source, target, V1, V1)])
+        plan = plan_copies([task(source, target, V1, V1)], choices=CopyChoices(repair=True))
+        report = plan.apply()
+
+        assert taken_for_complete.bytes_moved == 0
+        assert plan.bytes_to_move == report.bytes_moved == 4
+        assert report.ok
+        assert target.blobs.stat(Digest.of(b"lost")) == 4
+
+    def test_a_target_that_says_so_itself_is_given_what_it_lost(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        """R-078: also where it has the manifest, and only another tag was to be set."""
+        root = graphs.image(b"lost")
+        copy(source, target, root.digest)
+        self.losing(target, b"lost")
+        there = watch(target)
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put manifest" and ("put blob", Digest.of(b"lost")) not in there.calls:
+                raise BlobNotFound("blob unknown", code="MANIFEST_BLOB_UNKNOWN")
+
+        there.before = refuse
+
+        copy(source, there.repository, root.digest, tags=[V1])
+
+        assert target.blobs.stat(Digest.of(b"lost")) == 4
+        assert target.manifests.resolve(V1).digest == root.digest
+
+
+class TestListening:
+    """Callbacks are somebody else's code: their errors are not those of a repository."""
+
+    @pytest.mark.parametrize("error", [Unavailable("no log"), ValueError("no log")])
+    @pytest.mark.parametrize("jobs", [1, 4])
+    def test_what_on_result_raises_ends_even_a_run_that_goes_on(
+        self, source: Repository, target: Repository, graphs: Graphs, jobs: int, error: Exception
+    ) -> None:
+        roots = [graphs.image(b"%d" % number) for number in range(20)]
+        seen: list[Any] = []
+
+        def told(result: Any) -> None:
+            seen.append(result)
+            raise error
+
+        with pytest.raises(type(error), match="no log"):
+            run_copies(
+                [task(source, target, root) for root in roots], jobs=jobs, continue_on_error=True, on_result=told
+            )
+
+        assert len(seen) <= jobs
+
+    @pytest.mark.parametrize("error", [Unavailable("no log"), ValueError("no log")])
+    def test_what_an_observer_raises_ends_even_a_run_that_goes_on(
+        self, source: Repository, target: Repository, graphs: Graphs, error: Exception
+    ) -> None:
+        class Broken(Observer):
+            def on(self, event: Event) -> None:
+                raise error
+
+        with pytest.raises(type(error), match="no log"):
+            run_copies([task(source, target, graphs.image(b"1"))], continue_on_error=True, observer=Broken())
+
+    @pytest.mark.parametrize("jobs", [1, 4])
+    def test_a_cancel_from_inside_ends_it(
+        self, source: Repository, target: Repository, graphs: Graphs, jobs: int
+    ) -> None:
+        roots = [graphs.image(b"%d" % number) for number in range(50)]
+
+        with CancelScope() as scope, pytest.raises(Cancelled):
+            run_copies(
+                [task(source, target, root) for root in roots],
+                jobs=jobs,
+                continue_on_error=True,
+                on_result=lambda result: scope.cancel(),
+            )
 
 
 class TestManyImages:
@@ -440,10 +568,43 @@ class TestGoingOn:
         assert isinstance(failed.error, BlobNotFound)
         assert not report.ok
         assert str(target.at(Digest.of(b"bad"))) in str(report)
+        assert outcomes[NodeKind.TAG, root.digest] is Outcome.NOT_DONE
         with pytest.raises(BlobNotFound):
             report.raise_first()
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(V1)
+
+    def test_each_tag_that_could_not_be_set_is_said(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"layer")
+        there = watch(target)
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put manifest":
+                raise Unavailable("full")
+
+        there.before = refuse
+
+        report = run_copies(
+            [
+                task(source, there.repository, root, V1, V2),
+                task(source, there.repository, root, Tag("v3")),
+                task(source, there.repository, Tag("absent"), Tag("v4"), Tag("v5")),
+            ],
+            continue_on_error=True,
+            jobs=1,
+        )
+
+        wrong = {r.node.target: r.outcome for r in report.results if r.outcome in (Outcome.FAILED, Outcome.NOT_DONE)}
+        assert wrong == {
+            target.at(root.digest): Outcome.FAILED,
+            target.at(V1): Outcome.NOT_DONE,
+            target.at(V2): Outcome.NOT_DONE,
+            target.at(Tag("v3")): Outcome.NOT_DONE,
+            target.at(Tag("v4")): Outcome.FAILED,
+            target.at(Tag("v5")): Outcome.NOT_DONE,
+        }
 
     def test_the_target_is_blamed_for_what_it_refuses(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch

@@ -1,0 +1,165 @@
+"""What one image lies about does no harm to another that describes the same content well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.memory import MemoryCatalog
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import ImageNotFound, IntegrityError, InvalidDocument, SizeMismatch
+from registry_core.ops.transfer.nodes import NodeKind, Side
+from registry_core.ops.transfer.plan import plan_copies, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.repository import Repository
+
+if TYPE_CHECKING:
+    Graphs = Any
+    Watch = Any
+
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+BASE = b"the base of both"
+
+
+def image_of(graphs: Graphs, own: bytes, **claims: object) -> RawManifest:
+    """An image of a layer of its own and the base, about which it claims something."""
+    layers = [graphs.entry(OCI_LAYER, own), graphs.entry(OCI_LAYER, BASE) | claims]
+    made: RawManifest = graphs.image(own, BASE, overrides={"layers": layers})
+    return made
+
+
+def index_of(graphs: Graphs, child: RawManifest, **claims: object) -> RawManifest:
+    entry = graphs.entry(child.media_type, child.content) | claims
+    content = wire.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+    made: RawManifest = graphs.store(RawManifest(OCI_INDEX, content))
+    return made
+
+
+def has(repository: Repository, manifest: RawManifest) -> bool:
+    try:
+        repository.manifests.resolve(manifest.digest)
+    except ImageNotFound:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("jobs", [1, 8])
+@pytest.mark.parametrize("liar_first", [True, False])
+@pytest.mark.parametrize("claims", [{"size": 5}, {"size": 500}, {"data": "bm90IHRoZSBiYXNl", "size": 12}])
+def test_a_lie_about_a_layer_ends_the_image_that_tells_it_and_no_other(
+    source: Repository, target: Repository, graphs: Graphs, claims: dict[str, object], liar_first: bool, jobs: int
+) -> None:
+    """R-004: moved once is no reason to believe whoever comes second."""
+    liar, honest = image_of(graphs, b"liar", **claims), image_of(graphs, b"honest")
+    roots = [liar, honest] if liar_first else [honest, liar]
+
+    report = run_copies(
+        [CopyTask(source=source, target=target, reference=root) for root in roots], continue_on_error=True, jobs=jobs
+    )
+
+    assert (has(target, honest), has(target, liar)) == (True, False)
+    (failed,) = report.failed
+    assert isinstance(failed.error, IntegrityError)
+    assert (failed.node.digest, failed.node.size, failed.blamed) == (Digest.of(BASE), claims["size"], Side.SOURCE)
+
+
+@pytest.mark.parametrize("liar_first", [True, False])
+@pytest.mark.parametrize(
+    ("claims", "error"), [({"size": 5}, SizeMismatch), ({"mediaType": OCI_INDEX}, InvalidDocument)]
+)
+def test_a_lie_about_a_manifest_ends_the_index_that_tells_it_and_no_other(
+    source: Repository,
+    target: Repository,
+    graphs: Graphs,
+    claims: dict[str, object],
+    error: type[Exception],
+    liar_first: bool,
+) -> None:
+    child = graphs.image(b"layer")
+    source.manifests.put(child)
+    liar, honest = index_of(graphs, child, **claims), index_of(graphs, child, annotations={"a": "b"})
+    roots = [liar, honest] if liar_first else [honest, liar]
+
+    report = run_copies(
+        [CopyTask(source=source, target=target, reference=root) for root in roots],
+        continue_on_error=True,
+        jobs=1,
+        images=2,
+    )
+
+    assert has(target, honest)
+    assert has(target, child)
+    if liar_first:
+        assert isinstance(report.failed[0].error, error)
+        assert not has(target, liar)
+
+
+@pytest.mark.parametrize("jobs", [1, 8])
+def test_two_names_for_the_type_of_one_layer_move_it_once(
+    source: Repository, target: Repository, graphs: Graphs, watch: Watch, jobs: int
+) -> None:
+    """Images are converted from Docker's types to OCI's, and their layers stay the same."""
+    roots = [image_of(graphs, b"1"), image_of(graphs, b"2", mediaType=DOCKER_LAYER), image_of(graphs, b"3")]
+    there = watch(target)
+    tasks = [CopyTask(source=source, target=there.repository, reference=root) for root in roots]
+
+    plan = plan_copies(tasks)
+    report = run_copies(tasks, jobs=jobs)
+
+    assert there.count("put blob", Digest.of(BASE)) == 1
+    assert [node.digest for node in plan.nodes].count(Digest.of(BASE)) == 1
+    assert report.bytes_moved == plan.bytes_to_move
+
+
+@pytest.mark.parametrize("jobs", [1, 8])
+def test_an_image_under_its_tag_does_not_depend_on_an_index_that_lies_about_it(
+    source: Repository, target: Repository, graphs: Graphs, jobs: int
+) -> None:
+    child = graphs.image(b"layer")
+    liar = index_of(graphs, child, size=5)
+
+    run_copies(
+        [CopyTask(source=source, target=target, reference=root, tags=(Tag("v1"),)) for root in (liar, child)],
+        continue_on_error=True,
+        jobs=jobs,
+    )
+
+    assert target.manifests.resolve(Tag("v1")).digest == child.digest
+
+
+@pytest.mark.parametrize("liar_first", [True, False])
+def test_a_lie_in_one_repository_does_no_harm_to_another_that_waits_for_the_same_blob(
+    source: Repository, graphs: Graphs, liar_first: bool
+) -> None:
+    catalog = MemoryCatalog("target.test")
+    places = [catalog.repository(RepositoryName(name)) for name in ("a", "b")]
+    liar, honest = image_of(graphs, b"liar", size=5), image_of(graphs, b"honest")
+    pairs = [(places[0], liar), (places[1], honest)]
+
+    report = run_copies(
+        [
+            CopyTask(source=source, target=place, reference=root)
+            for place, root in (pairs if liar_first else reversed(pairs))
+        ],
+        continue_on_error=True,
+        jobs=1,
+    )
+
+    assert has(places[1], honest)
+    assert not has(places[0], liar)
+    assert [result.node.kind for result in report.failed] == [NodeKind.BLOB]
+
+
+def test_a_plan_sees_a_lie_about_what_the_target_has(source: Repository, target: Repository, graphs: Graphs) -> None:
+    liar, honest = image_of(graphs, b"liar", size=5), image_of(graphs, b"honest")
+    run_copies([CopyTask(source=source, target=target, reference=honest)])
+
+    with pytest.raises(SizeMismatch) as caught:
+        plan_copies([CopyTask(source=source, target=target, reference=liar)])
+
+    assert caught.value.reference == source.at(Digest.of(BASE))
