@@ -30,7 +30,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A name is malformed.
-        InvalidValue: The repositories are one text.
+        InvalidValue: The repositories are one text, or repositories are to be pruned by what they have themselves.
     """
 
     source: Catalog
@@ -48,6 +48,8 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValue(f"repositories are a list, not one text: {self.repositories!r:.200}")
         msgspec.structs.force_setattr(self, "source_path", RepositoryName(self.source_path))
         msgspec.structs.force_setattr(self, "target_path", RepositoryName(self.target_path))
+        if self.prune and self.source is self.target and self.source_path == self.target_path:
+            raise InvalidValue("a mirror onto itself would remove what it does not select from its source")
         for name in self.repositories:
             if not has_wildcard(name):
                 RepositoryName(name)

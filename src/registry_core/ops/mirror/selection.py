@@ -13,9 +13,13 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidValue
 from registry_core.ops.mirror.versions import VersionRange, version_of
 
-__all__ = ["TagPatterns", "TagSelection", "has_wildcard", "matching_names"]
+__all__ = ["TagPatterns", "TagSelection", "has_wildcard", "is_of_digest", "matching_names"]
 
 _WILD: Final = re.compile(r"[*?\[]")
+
+# Where a registry without a referrers API keeps a list of them (R-223), and what others keep beside that.
+_LIST: Final = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64}(?:[0-9a-f]{64})?)")
+_OF_DIGEST: Final = re.compile(rf"{_LIST.pattern}(?:[._-].*)?")
 
 
 class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +112,11 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         return not self.include.is_empty and self.include.is_exact
 
     def meant(self, tags: Iterable[str]) -> set[str]:
-        """Those of some tags that the patterns are about, however many of them are wanted."""
-        there = set(tags)
+        """Those of some tags that the patterns are about, however many of them are wanted.
+
+        Where a registry keeps a list of referrers is no image, and meant only by its name.
+        """
+        there = {tag for tag in tags if tag in self.include.names or not _LIST.fullmatch(tag)}
         return (there if self.include.is_empty else self.include.fitting(there)) - self.exclude.fitting(there)
 
     def select(self, tags: Iterable[str]) -> list[Tag]:
@@ -120,6 +127,11 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
             # Two tags of one version, such as 1.2 and v1.2.0, count as one each.
             found = [tag for _, tag in sorted(versions, reverse=True)[: self.latest]]
         return [Tag(tag) for tag in sorted(found)]
+
+
+def is_of_digest(tag: str) -> bool:
+    """Whether a tag belongs to a manifest by its name, as lists of referrers and cosign's signatures do."""
+    return _OF_DIGEST.fullmatch(tag) is not None
 
 
 def has_wildcard(pattern: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
+from registry_adapters.memory.manifests import MemoryManifests
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
@@ -131,6 +132,26 @@ class TestWhatIsCopied:
 
         assert list(there.repositories()) == ["copy"]
 
+    def test_a_mirror_into_a_path_of_its_source_does_not_mirror_itself(self, here: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        rules = [rule(here, here, target_path="mirror", repositories=("*",))]
+
+        run_mirror(rules)
+        run_mirror(rules)
+
+        assert list(here.repositories()) == ["app", "mirror/app"]
+
+    def test_lists_of_referrers_are_no_images(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        """R-223: what a registry keeps under such a tag is its own, and would replace what the target has of it."""
+        lists, signature = f"sha256-{'a' * 64}", f"sha256-{'a' * 64}.sig"
+        push(graphs_of, here, "app", "v1", lists, signature)
+        theirs = push(graphs_of, there, "app", lists, content=b"theirs")
+
+        run_mirror([rule(here, there, repositories=("app",))])
+
+        assert tags(there, "app") == [lists, signature, "v1"]
+        assert there.repository(RepositoryName("app")).manifests.resolve(Tag(lists)).digest == theirs.digest
+
     def test_a_second_run_asks_one_question_of_each_side_for_a_tag(
         self, here: Steered, there: Steered, graphs_of: Any
     ) -> None:
@@ -210,6 +231,153 @@ class TestPrune:
         run_mirror([rule(here, there, repositories=("app",), tags=selection, prune=True)])
 
         assert tags(there, "app") == ["1.1.0", "1.2.0", "local"]
+
+    def test_a_tag_that_merely_ends_in_a_hash_is_a_tag_like_others(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        commit = f"main-{'0a' * 20}"
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", commit)
+
+        run_mirror([rule(here, there, repositories=("app",), prune=True)])
+
+        assert tags(there, "app") == ["v1"]
+
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_a_source_without_any_tags_empties_nothing(
+        self, here: Steered, there: Steered, graphs_of: Any, planned: bool
+    ) -> None:
+        push(graphs_of, here, "app")
+        push(graphs_of, there, "app", "v0", "v1", content=b"old")
+        rules = [rule(here, there, repositories=("app",), prune=True)]
+
+        if planned:
+            plan = plan_mirror(rules)
+            assert plan.is_empty
+            assert {node.action for node in plan.nodes} == {Action.KEEP}
+            report = plan.apply()
+        else:
+            report = run_mirror(rules)
+
+        assert tags(there, "app") == ["v0", "v1"]
+        assert report.ok
+        assert report.counts == {Outcome.KEPT: 2}
+
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_what_another_rule_selects_stays(
+        self, here: Steered, there: Steered, graphs_of: Any, planned: bool
+    ) -> None:
+        push(graphs_of, here, "one", "1.0", "1.1")
+        push(graphs_of, here, "two", "edge", content=b"edge")
+        push(graphs_of, there, "both", "old", content=b"old")
+        rules = [
+            rule(here, there, source_path="one", target_path="both", prune=True),
+            rule(here, there, source_path="two", target_path="both", prune=True),
+        ]
+
+        for _ in range(2):
+            report = plan_mirror(rules).apply() if planned else run_mirror(rules)
+            assert tags(there, "both") == ["1.0", "1.1", "edge"]
+
+        assert Outcome.DELETED not in report.counts
+
+    def test_what_a_rule_that_failed_may_have_selected_stays(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "one/app", "v1")
+        push(graphs_of, there, "both/app", "edge", content=b"edge")
+        broken = Steered(here, there._watch)
+        broken.lists = False
+        rules = [
+            rule(broken, there, target_path="both", repositories=("*",)),
+            rule(here, there, source_path="one", target_path="both", repositories=("app",), prune=True),
+        ]
+
+        plan = plan_mirror(rules, continue_on_error=True)
+        applied = plan.apply(continue_on_error=True)
+        report = run_mirror(rules, continue_on_error=True)
+
+        assert tags(there, "both/app") == ["edge", "v1"]
+        assert [node.action for node in plan.nodes][-1] is Action.KEEP
+        assert applied.counts[Outcome.KEPT] == 1
+        assert report.results[-1].outcome is Outcome.NOT_DONE
+
+    def test_nothing_goes_where_something_failed_whatever_the_target_is_called(
+        self, watch: Any, here: Steered, graphs_of: Any
+    ) -> None:
+        there = Steered(MemoryCatalog("oci:/data/me@work:1"), watch)
+        push(graphs_of, here, "app", "v1", content=b"bad")
+        push(graphs_of, there, "app", "v0", content=b"old")
+
+        def refuse(call: str, about: str) -> None:
+            if call == "put blob" and about == Digest.of(b"bad"):
+                raise Unavailable("full")
+
+        there.before = refuse
+
+        run_mirror([rule(here, there, repositories=("app",), prune=True)], continue_on_error=True)
+
+        assert tags(there, "app") == ["v0"]
+
+    def test_one_that_was_removed_meanwhile_does_not_keep_the_others(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "a", "b", content=b"old")
+
+        def vanish(call: str, about: str) -> None:
+            if (call, about) == ("resolve", "a"):
+                raise ImageNotFound("gone")
+
+        there.before = vanish
+
+        run_mirror([rule(here, there, repositories=("app",), prune=True)])
+
+        assert tags(there, "app") == ["a", "v1"]
+
+    def test_a_repository_is_not_pruned_by_what_it_has_itself(self, here: Steered) -> None:
+        with pytest.raises(InvalidValue, match="itself"):
+            rule(here, here, source_path="org", target_path="org", prune=True, tags=TagSelection(latest=1))
+
+    def test_repositories_that_the_source_does_not_have_stay(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "other", "v0", content=b"old")
+
+        run_mirror([rule(here, there, repositories=("*",), prune=True)])
+
+        assert tags(there, "other") == ["v0"]
+
+    def test_a_tag_that_came_since_the_plan_was_made_stays(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+        push(graphs_of, here, "app", "v1")
+        plan = plan_mirror([rule(here, there, repositories=("app",), prune=True)])
+        push(graphs_of, there, "app", "new", content=b"new")
+
+        plan.apply()
+
+        assert tags(there, "app") == ["new", "v1"]
+
+    def test_a_list_that_breaks_off_empties_nothing(
+        self, here: Steered, there: Steered, graphs_of: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-092: a list is complete or an error."""
+        push(graphs_of, here, "app", "v1", "v2")
+        push(graphs_of, there, "app", "v0", "v2", content=b"old")
+        whole = MemoryManifests.tags
+
+        def broken(store: MemoryManifests, **more: Any) -> Iterator[Tag]:
+            found = whole(store, **more)
+            yield next(found)
+            raise Unavailable("cut off")
+
+        monkeypatch.setattr(MemoryManifests, "tags", broken)
+
+        report = run_mirror([rule(here, there, repositories=("app",), prune=True)], continue_on_error=True)
+        monkeypatch.undo()
+
+        assert not report.ok
+        assert tags(there, "app") == ["v0", "v2"]
 
     def test_tags_of_digests_stay(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
