@@ -62,8 +62,16 @@ if TYPE_CHECKING:
     from registry_core.ops.document import Manifest
     from registry_core.ops.extract.unpack import Extracted
     from registry_core.ops.image import Image, Index, Layer
+    from registry_core.ops.mirror.mirror import MirrorPlan, plan_mirror, run_mirror
+    from registry_core.ops.mirror.rules import MirrorRule
+    from registry_core.ops.mirror.selection import TagPatterns, TagSelection
     from registry_core.ops.read import open_blob, push_blob, save_blob
     from registry_core.ops.tar.members import ExtractLimits, FileEntry, FileKind
+    from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+    from registry_core.ops.transfer.nodes import Action, CopyReport, NodeKind, Outcome, Side
+    from registry_core.ops.transfer.plan import CopyPlan, plan_copies, plan_copy, run_copies
+    from registry_core.ops.transfer.tasks import CopyTask
+    from registry_core.ops.upkeep.validate import validate
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
     from registry_core.ports.catalog import Catalog
@@ -75,6 +83,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDenied",
+    "Action",
     "Anonymous",
     "Authenticator",
     "Basic",
@@ -86,6 +95,10 @@ __all__ = [
     "CatalogUnsupported",
     "Compression",
     "ConfigError",
+    "CopyChoices",
+    "CopyPlan",
+    "CopyReport",
+    "CopyTask",
     "CredentialStore",
     "DeadlineExceeded",
     "Descriptor",
@@ -107,6 +120,7 @@ __all__ = [
     "ImageNotFound",
     "Index",
     "IndexBuilder",
+    "IndexForm",
     "IntegrityError",
     "InvalidDigest",
     "InvalidDocument",
@@ -118,10 +132,14 @@ __all__ = [
     "LayoutError",
     "Manifest",
     "ManifestStore",
+    "MirrorPlan",
+    "MirrorRule",
+    "NodeKind",
     "NotAnImage",
     "NotAnIndex",
     "NotFound",
     "Observer",
+    "Outcome",
     "PathSegments",
     "Platform",
     "PlatformNotFound",
@@ -136,9 +154,12 @@ __all__ = [
     "RepositoryName",
     "RepositoryNotFound",
     "ServerError",
+    "Side",
     "SizeMismatch",
     "TLSError",
     "Tag",
+    "TagPatterns",
+    "TagSelection",
     "TooLarge",
     "TransportError",
     "Unauthorized",
@@ -148,8 +169,14 @@ __all__ = [
     "copy",
     "fail_after",
     "open_blob",
+    "plan_copies",
+    "plan_copy",
+    "plan_mirror",
     "push_blob",
+    "run_copies",
+    "run_mirror",
     "save_blob",
+    "validate",
 ]
 
 _HOMES = {
@@ -235,6 +262,14 @@ _HOMES = {
         "push_blob",
         "save_blob",
     ),
+    "registry_core.ops.mirror.mirror": ("MirrorPlan", "plan_mirror", "run_mirror"),
+    "registry_core.ops.mirror.rules": ("MirrorRule",),
+    "registry_core.ops.mirror.selection": ("TagPatterns", "TagSelection"),
+    "registry_core.ops.transfer.choices": ("CopyChoices", "IndexForm"),
+    "registry_core.ops.transfer.nodes": ("Action", "CopyReport", "NodeKind", "Outcome", "Side"),
+    "registry_core.ops.transfer.plan": ("CopyPlan", "plan_copies", "plan_copy", "run_copies"),
+    "registry_core.ops.transfer.tasks": ("CopyTask",),
+    "registry_core.ops.upkeep.validate": ("validate",),
     "registry_core.ports.authenticator": ("Authenticator",),
     "registry_core.ports.blob_store": ("BlobStore",),
     "registry_core.ports.catalog": ("Catalog",),
