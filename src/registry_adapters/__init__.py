@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry_adapters.http import HttpCatalog, HttpSettings
     from registry_adapters.layout import LayoutCatalog
     from registry_adapters.memory import MemoryCatalog
+    from registry_adapters.mirroring import open_mirror
 
 __all__ = [
     "ArchiveCatalog",
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryCatalog",
     "open_catalog",
     "open_client",
+    "open_mirror",
 ]
 
 _HOMES: Final = MappingProxyType(
@@ -37,6 +39,7 @@ _HOMES: Final = MappingProxyType(
         "MemoryCatalog": "registry_adapters.memory",
         "open_catalog": "registry_adapters.backends",
         "open_client": "registry_adapters.backends",
+        "open_mirror": "registry_adapters.mirroring",
     }
 )
 

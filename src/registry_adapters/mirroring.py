@@ -10,11 +10,13 @@ from typing import Any, Self
 
 from registry_adapters.backends import Auth, open_client
 from registry_core.client import RegistryClient
+from registry_core.domain.origin import redacted
 from registry_core.errors import ConfigError
 from registry_core.ops.mirror.file import MirrorFile, read_mirror_file
 from registry_core.ops.mirror.mirror import MirrorPlan, plan_mirror, run_mirror
 from registry_core.ops.mirror.rules import MirrorRule
 from registry_core.ops.transfer.nodes import CopyReport, Result
+from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Observer
 
 __all__ = ["Mirror", "open_mirror"]
@@ -31,12 +33,14 @@ class Mirror:
     Raises:
         ConfigError: A URL or a setting cannot work.
         InvalidName: The path of a URL is no repository name.
+        InvalidValue: A repository is to be pruned by what it has itself.
     """
 
     def __init__(self, file: MirrorFile, *, auth: Auth = None, observer: Observer | None = None) -> None:
         self._file = file
         self._observer = observer
         self._clients: dict[str, RegistryClient] = {}
+        self._catalogs: dict[tuple[str, str], Catalog] = {}
         self._open = ExitStack()
         try:
             self._rules = [
@@ -112,8 +116,15 @@ class Mirror:
         try:
             client = open_client(url, auth=auth, observer=self._observer, **settings)
         except TypeError as error:
-            raise ConfigError(f"settings of {backend}: {error}") from None
-        self._open.enter_context(client)
+            raise ConfigError(f"settings of {backend or redacted(url)}: {error}") from None
+        # Paths in one registry share its connections, its tokens and the bounds on both.
+        registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
+        shared = self._catalogs.setdefault((backend, registry), client.catalog)
+        if shared is client.catalog:
+            self._open.callback(client.close)
+        else:
+            client.close()
+            client = RegistryClient(shared, *client.path, observer=self._observer)
         self._clients[url] = client
         return client
 

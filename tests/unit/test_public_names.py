@@ -27,7 +27,7 @@ def test_the_core_exports_what_it_promises() -> None:
 
 def test_the_adapters_export_what_they_promise() -> None:
     catalogs = {"MemoryCatalog", "LayoutCatalog", "ArchiveCatalog", "HttpCatalog"}
-    names = catalogs | {"ArchiveForm", "HttpSettings", "open_catalog", "open_client"}
+    names = catalogs | {"ArchiveForm", "HttpSettings", "open_catalog", "open_client", "open_mirror"}
 
     assert names == set(registry_adapters.__all__)
     assert all(hasattr(registry_adapters, name) for name in names)

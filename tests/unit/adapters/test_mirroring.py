@@ -1,0 +1,155 @@
+"""Mirrors from files: which backends they open, with what, and that they close them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_adapters import open_client, open_mirror
+from registry_adapters.wsgi import registry_server
+from registry_adapters.wsgi.guard import BasicGuard
+from registry_core import ConfigError, ImageBuilder, InvalidValue, RegistryClient
+from registry_core.domain.access import Basic
+from registry_core.ops.transfer.nodes import Outcome, Result
+from registry_core.ports.observer import BlobCopied, Event, Observer
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mirror.toml"
+    path.write_text(text)
+    return path
+
+
+def push(client: RegistryClient, *tags: str) -> None:
+    for tag in tags:
+        client.push_image(tag, ImageBuilder("linux/amd64").add_files({"tag": tag.encode()}).build())
+
+
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_paths_in_one_registry_share_its_catalog(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        [[mirror]]
+        source = "registry.test/org"
+        target = "registry.test/mirror/org"
+        [[mirror]]
+        source = "https://other.test/org/"
+        target = "http://other.test/org"
+        """,
+    )
+
+    with open_mirror(path) as mirror:
+        first, second = mirror.rules
+
+    assert first.source is first.target
+    assert (first.source_path, first.target_path) == ("org", "mirror/org")
+    assert second.source is not second.target
+    assert (second.source_path, second.target_path) == ("org", "org")
+
+
+def test_a_repository_is_not_pruned_by_what_it_has_itself(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "registry.test/a/"\nprune = true\ntags = ["v*"]\n'
+    )
+
+    with pytest.raises(InvalidValue, match="itself"):
+        open_mirror(path)
+
+
+def test_settings_go_to_the_registry_that_they_name_and_to_no_other(tmp_path: Path) -> None:
+    with registry_server(open_client("memory:").catalog) as one, registry_server(open_client("memory:").catalog) as two:
+        hosts = [server.url.removeprefix("http://") for server in (one, two)]
+        with open_client(one.url) as client:
+            push(client.with_segment("app"), "v1")
+        text = f'[[mirror]]\nsource = "{hosts[0]}/app"\ntarget = "{hosts[1]}/app"\n[backends."{hosts[0]}"]\n'
+        plain = f'plain_http = true\n[backends."{hosts[1]}"]\n'
+
+        with open_mirror(written(tmp_path, text + plain + "plain_http = true\n")) as mirror:
+            report = mirror.run()
+        with (
+            open_mirror(written(tmp_path, text + plain + "connect_timeout = 5\n")) as mirror,
+            pytest.raises(Exception, match=hosts[1]) as caught,
+        ):
+            mirror.run()
+
+        assert report.counts[Outcome.TAGGED] == 1
+        assert isinstance(caught.value, OSError)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[backends."oci:x"]\nplain_http = true\n[[mirror]]\nsource = "oci:x"\ntarget = "oci:y"\n', "oci:x"),
+        ('[[mirror]]\nsource = "nothing:x"\ntarget = "oci:y"\n', "nothing"),
+    ],
+)
+def test_what_a_backend_cannot_use_is_said(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        open_mirror(written(tmp_path, text))
+
+
+def test_credentials_come_from_outside_and_events_go_there(tmp_path: Path) -> None:
+    with registry_server(open_client("memory:").catalog, guard=BasicGuard({"me": "secret"})) as server:
+        host = server.url.removeprefix("http://")
+        with open_client(server.url, auth=Basic("me", "secret")) as client:
+            push(client.with_segment("app"), "v1", "v2")
+        path = written(
+            tmp_path,
+            f"""
+            [backends."{host}"]
+            plain_http = true
+            [[mirror]]
+            source = "{host}"
+            target = "oci:{tmp_path / "copy"}"
+            repositories = ["app"]
+            """,
+        )
+        heard, results = Heard(), list[Result]()
+
+        with open_mirror(path, auth=Basic("me", "secret"), observer=heard) as mirror:
+            report = mirror.run(on_result=results.append)
+
+    assert report.ok
+    assert list(report.results) == results
+    assert sum(isinstance(event, BlobCopied) for event in heard.events) == 4
+    assert open_client(f"oci:{tmp_path / 'copy'}").with_segment("app").list_tags() == ["v1", "v2"]
+
+
+def test_a_file_that_says_to_go_on_goes_on(tmp_path: Path) -> None:
+    push(open_client(f"oci:{tmp_path / 'store'}").with_segment("app"), "v1")
+    text = f"""
+        continue_on_error = true
+        [[mirror]]
+        source = "oci:{tmp_path / "store"}"
+        target = "oci:{tmp_path / "copy"}"
+        repositories = ["lost", "app"]
+        """
+    path = written(tmp_path, text)
+
+    with open_mirror(path) as mirror:
+        plan, report = mirror.plan(), mirror.run()
+
+    assert [failure.node.source for failure in plan.failures] == [result.node.source for result in report.failed]
+    assert report.counts[Outcome.TAGGED] == 1
+    with open_mirror(written(tmp_path, text.replace("true", "false"))) as mirror, pytest.raises(LookupError):
+        mirror.run()
+
+
+def test_backends_are_closed_when_one_of_them_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr("registry_core.client.RegistryClient.close", lambda client: closed.append(client.registry))
+
+    with pytest.raises(ConfigError):
+        open_mirror(written(tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "nothing:y"\n'))
+
+    assert closed == ["registry.test/a"]
