@@ -41,6 +41,7 @@ __all__ = [
     "open_layout",
     "open_memory",
     "open_oci_archive",
+    "takes_credentials",
 ]
 
 GROUP: Final = "ociport.backends"
@@ -103,6 +104,16 @@ def open_client(
     except BaseException:
         catalog.close()
         raise
+
+
+def takes_credentials(url: str) -> bool:
+    """Whether there is anybody to authenticate to in the backend that a URL names.
+
+    Raises:
+        ConfigError: No such backend, or a URL that it cannot use.
+    """
+    scheme, _, _ = _located(url)
+    return scheme in ("http", "https") or scheme not in _BUILT_IN
 
 
 def open_http(

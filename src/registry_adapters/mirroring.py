@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from registry_adapters.backends import Auth, open_client
+from registry_adapters.backends import Auth, open_client, takes_credentials
 from registry_core.client import RegistryClient
 from registry_core.domain.origin import redacted
 from registry_core.errors import ConfigError
@@ -114,7 +114,8 @@ class Mirror:
         backend = max((name for name in self._file.backends if _lies_in(url, name)), key=len, default="")
         settings: dict[str, Any] = self._file.backends.get(backend, {})
         try:
-            client = open_client(url, auth=auth, observer=self._observer, **settings)
+            credentials = auth if takes_credentials(url) else None
+            client = open_client(url, auth=credentials, observer=self._observer, **settings)
         except TypeError as error:
             raise ConfigError(f"settings of {backend or redacted(url)}: {error}") from None
         # Paths in one registry share its connections, its tokens and the bounds on both.
