@@ -68,7 +68,7 @@ class ArchiveCatalog(Catalog):
         return self._registry
 
     def repository(self, name: RepositoryName) -> Repository:
-        """A repository by name, whether it exists or not; ``debian`` is the same as ``library/debian``."""
+        """A repository by name, whether it exists or not; ``debian`` may be another spelling of ``library/debian``."""
         label = "/".join(part for part in (self._registry, name) if part)
         return Repository(
             name=name,

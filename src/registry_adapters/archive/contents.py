@@ -76,7 +76,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Contents(Protocol):
-    """Repositories by their canonical names. Every method may be called from many threads at once."""
+    """Repositories by their names as ``called`` gives them. Every method may be called from many threads at once."""
 
     def names(self) -> list[RepositoryName]:
         """The repositories, in ASCII order."""
@@ -90,8 +90,8 @@ class Contents(Protocol):
         """
         ...
 
-    def has(self, name: RepositoryName) -> bool:
-        """Whether there is such a repository."""
+    def called(self, name: RepositoryName) -> RepositoryName | None:
+        """A repository's name as the archive spells it; ``None`` if there is no such repository."""
         ...
 
     def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from registry_adapters.archive.contents import ArchivedImage, Held
 from registry_adapters.archive.medium import Medium, Stretch
-from registry_adapters.archive.names import ROOT, name_of, parse_name
+from registry_adapters.archive.names import ROOT, name_of, parse_name, spellings
 from registry_adapters.archive.saved import SavedImage, digest_in, made_manifest, parse_saved
 from registry_adapters.archive.tar_index import indexed
 from registry_adapters.archive.turns import Turn
@@ -89,9 +89,11 @@ class FinishedArchive:
                 bare = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
                 yield ArchivedImage(name, tuple(names), bare)
 
-    def has(self, name: RepositoryName) -> bool:
-        """Whether there is such a repository; the one without a name always is."""
-        return not name or name in self._tags
+    def called(self, name: RepositoryName) -> RepositoryName | None:
+        """A repository's name as the archive spells it; the one without a name is always there."""
+        if not name:
+            return name
+        return next((spelling for spelling in spellings(name) if spelling in self._tags), None)
 
     def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
         """Where a blob is, by its name in the archive, or as a part of an image that was saved without a manifest."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from registry_adapters.archive.contents import ArchivedImage, Held
 from registry_adapters.archive.documents import closing_documents, roots_of
 from registry_adapters.archive.medium import FileMedium, Stretch
-from registry_adapters.archive.names import ArchiveForm, annotations_of
+from registry_adapters.archive.names import ArchiveForm, annotations_of, spelled
 from registry_adapters.archive.places import created, is_stream, pour, remove, sync_directory
 from registry_adapters.archive.problems import explained
 from registry_adapters.archive.saved import blob_name
@@ -90,10 +90,11 @@ class GrowingArchive:
                 if digest in called or digest in untagged:
                     yield ArchivedImage(name, tuple(called.get(digest, ())), held.check())
 
-    def has(self, name: RepositoryName) -> bool:
-        """Whether a repository holds something."""
+    def called(self, name: RepositoryName) -> RepositoryName | None:
+        """A repository's name as the archive is going to spell it, if it holds something."""
+        name = spelled(self._form, name)
         with self._lock:
-            return name in self._rooms
+            return name if name in self._rooms else None
 
     def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
         """Where a blob of a repository is."""
@@ -134,6 +135,7 @@ class GrowingArchive:
             Unavailable: The disk is full, or failed.
         """
         digest.hasher()
+        name = spelled(self._form, name)
         self._keep(digest, size, source)
         with self._lock:
             self._rooms.setdefault(name, _Room()).blobs.add(digest)
@@ -144,6 +146,7 @@ class GrowingArchive:
         Returns:
             Whether the blob is in this repository now.
         """
+        name, origin = spelled(self._form, name), spelled(self._form, origin)
         with self._lock:
             room, there = self._rooms.get(name), self._rooms.get(origin)
             if room is not None and digest in room.blobs:
@@ -163,6 +166,7 @@ class GrowingArchive:
             Unsupported: A Docker schema 1 manifest, or a digest that cannot be verified.
             Unavailable: The disk is full, or failed.
         """
+        name = spelled(self._form, name)
         for tag in tags:
             annotations_of(self._form, name, tag)
         media_type = identify(manifest.content, claimed=manifest.media_type)

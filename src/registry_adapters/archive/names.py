@@ -1,13 +1,14 @@
 """Names of images in archives, and the repositories and tags that they are here.
 
 A repository is called as one would type it: ``library/debian`` for Docker Hub's ``docker.io/library/debian``, and
-``quay.io/org/app`` for what is elsewhere. A port has no place in a repository's name and is left out.
+``quay.io/org/app`` for what is elsewhere. A port has no place in a repository's name and is left out. To ``docker
+save``, ``debian`` is another spelling of ``library/debian``; image layouts in a tar keep the two apart.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from registry_core.domain.annotations import REF_NAME
@@ -15,7 +16,17 @@ from registry_core.domain.familiar import familiar
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidName, InvalidReference
 
-__all__ = ["ROOT", "ArchiveForm", "annotations_of", "canonical", "full_name", "name_of", "parse_name", "short_name"]
+__all__ = [
+    "ROOT",
+    "ArchiveForm",
+    "annotations_of",
+    "full_name",
+    "name_of",
+    "parse_name",
+    "short_name",
+    "spelled",
+    "spellings",
+]
 
 ROOT: Final = RepositoryName("")
 
@@ -46,10 +57,23 @@ def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:
     return name, reference.tag
 
 
-def canonical(name: RepositoryName) -> RepositoryName:
-    """The one spelling of a repository's name: ``debian`` and ``docker.io/library/debian`` are ``library/debian``."""
-    found = parse_name(f"{name}:x") if name else None
+def spelled(form: ArchiveForm, name: RepositoryName) -> RepositoryName:
+    """The one spelling of a repository's name in an archive that is written.
+
+    ``docker.io/org/app`` is ``org/app`` and, as far as ``docker save`` goes, ``debian`` is ``library/debian``.
+    """
+    literal = form is ArchiveForm.OCI and "/" not in name
+    found = None if literal or not name else parse_name(f"{name}:x")
     return name if found is None else found[0]
+
+
+def spellings(name: RepositoryName) -> Iterator[RepositoryName]:
+    """How an archive may call what is asked for by a name, the likeliest first."""
+    yield name
+    whole = spelled(ArchiveForm.DOCKER, name)
+    yield whole
+    if whole.startswith(_OFFICIAL):
+        yield RepositoryName(whole.removeprefix(_OFFICIAL))
 
 
 def full_name(name: RepositoryName, tag: Tag) -> str:
@@ -82,9 +106,14 @@ def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag | None]
         return whole
     text = annotations.get(REF_NAME, "")
     try:
-        return ROOT, Tag(text)
+        if ":" not in text:
+            return ROOT, Tag(text)
+        path, _, tag = text.partition(":")
+        if "/" not in text:
+            return RepositoryName(path), Tag(tag)
     except InvalidName:
-        return parse_name(text)
+        pass
+    return parse_name(text)
 
 
 def annotations_of(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[str, str]:
@@ -97,7 +126,6 @@ def annotations_of(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[st
         if form is ArchiveForm.DOCKER:
             raise InvalidName("a docker archive names images by repository and tag, and no repository was chosen")
         return {REF_NAME: tag}
-    whole = full_name(name, tag)
     if form is ArchiveForm.DOCKER:
-        return {_CONTAINERD_NAME: whole, REF_NAME: tag}
-    return {REF_NAME: whole}
+        return {_CONTAINERD_NAME: full_name(name, tag), REF_NAME: tag}
+    return {REF_NAME: full_name(name, tag) if "/" in name else f"{name}:{tag}"}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator
 from registry_adapters.archive.contents import Contents, Held
 from registry_adapters.archive.growing import GrowingArchive
 from registry_adapters.archive.medium import Stretch
-from registry_adapters.archive.names import canonical
 from registry_core.content.source import ByteReader, ByteSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -41,7 +40,7 @@ class ArchiveBlobs(BlobStore):
     ) -> None:
         self._contents = contents
         self._growing = growing
-        self._name = canonical(name)
+        self._name = name
         self._label = label
 
     def stat(self, digest: Digest) -> int:
@@ -90,13 +89,14 @@ class ArchiveBlobs(BlobStore):
         """
         checkpoint()
         with during("", self._at(digest)):
-            return self._growing().mount(self._name, digest, canonical(origin))
+            return self._growing().mount(self._name, digest, origin)
 
     def _find(self, digest: Digest) -> Stretch:
         checkpoint()
         with during("", self._at(digest)):
             contents = self._contents()
-            found = contents.blob(self._name, digest) if contents.has(self._name) else None
+            name = contents.called(self._name)
+            found = None if name is None else contents.blob(name, digest)
             if found is None:
                 raise BlobNotFound("no such blob")
             return found
@@ -124,7 +124,7 @@ class ArchiveManifests(ManifestStore):
     ) -> None:
         self._contents = contents
         self._growing = growing
-        self._name = canonical(name)
+        self._name = name
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
@@ -193,7 +193,8 @@ class ArchiveManifests(ManifestStore):
         """
         checkpoint()
         with during("", self._label):
-            tags = self._existing().tags(self._name)
+            contents, name = self._existing()
+            tags = contents.tags(name)
         for tag in tags:
             if after is None or tag > after:
                 checkpoint()
@@ -208,23 +209,26 @@ class ArchiveManifests(ManifestStore):
         checkpoint()
         with during("", self._at(subject)):
             contents = self._contents()
-            found = contents.referrers(self._name, subject) if contents.has(self._name) else []
+            name = contents.called(self._name)
+            found = [] if name is None else contents.referrers(name, subject)
         for entry in selected(found, artifact_type):
             checkpoint()
             yield entry
 
     def _find(self, reference: Tag | Digest) -> Held:
         checkpoint()
-        found = self._existing().manifest(self._name, reference)
+        contents, name = self._existing()
+        found = contents.manifest(name, reference)
         if found is None:
             raise ImageNotFound("no such manifest")
         return found
 
-    def _existing(self) -> Contents:
+    def _existing(self) -> tuple[Contents, RepositoryName]:
         contents = self._contents()
-        if not contents.has(self._name):
+        name = contents.called(self._name)
+        if name is None:
             raise RepositoryNotFound("no such repository")
-        return contents
+        return contents, name
 
     def _at(self, reference: Tag | Digest) -> str:
         return f"{self._label}{'@' if isinstance(reference, Digest) else ':'}{reference}"
