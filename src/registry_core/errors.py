@@ -269,7 +269,7 @@ class TooLarge(IntegrityError):
 
 
 class LayoutError(IntegrityError):
-    """A directory is not an OCI image layout, or a broken one (image-spec, "OCI Image Layout Specification")."""
+    """No OCI image layout or archive of images, or a broken one (image-spec, "OCI Image Layout Specification")."""
 
 
 class UnsafeArchive(IntegrityError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -10,7 +9,8 @@ from typing import Final
 from registry_adapters.archive.contents import ArchivedImage, Held
 from registry_adapters.archive.medium import Medium, Stretch
 from registry_adapters.archive.names import ROOT, name_of, parse_name, spellings
-from registry_adapters.archive.saved import SavedImage, digest_in, made_manifest, parse_saved
+from registry_adapters.archive.reachable import BROKEN, NODE_LIMIT, walked
+from registry_adapters.archive.saved import ManifestMaker, SavedImage, digest_in, parse_saved
 from registry_adapters.archive.tar_index import indexed
 from registry_adapters.archive.turns import Turn
 from registry_core.content.limits import MANIFEST_LIMIT
@@ -18,18 +18,15 @@ from registry_core.domain import wire
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import ImageIndex, RawManifest
-from registry_core.domain.media_types import is_manifest
+from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import referrer
-from registry_core.errors import IntegrityError, InvalidDocument, LayoutError, NotFound, TooLarge, Unsupported
+from registry_core.errors import InvalidDocument, LayoutError, TooLarge
 from registry_core.scope import checkpoint
 
 __all__ = ["FinishedArchive"]
 
 _INDEX, _MARKER, _SAVED = "index.json", "oci-layout", "manifest.json"
-_NODE_LIMIT: Final = 10_000
-# What one broken image must not keep others from.
-_BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
+_CONFIGS_LIMIT: Final = 256 << 20
 
 
 class FinishedArchive:
@@ -48,16 +45,16 @@ class FinishedArchive:
 
     def __init__(self, medium: Medium) -> None:
         self._files = indexed(medium)
-        self._blobs = {digest: stretch for name, stretch in self._files.items() if (digest := digest_in(name))}
+        self._blobs = _blobs(self._files)
         self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | SavedImage]]] = {}
         self._untagged: dict[RepositoryName, list[Descriptor | SavedImage]] = {}
         self._entries: tuple[Descriptor, ...] = ()
         self._saved: tuple[SavedImage, ...] = ()
         self._turn = Turn()
+        self._maker = ManifestMaker(self._files)
         self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
         self._all_made = False
         self._made_by_digest: dict[Digest, RawManifest] = {}
-        self._hashes: dict[str, Digest] = {}
         self._known: dict[Digest, Descriptor] | None = None
         self._referrers: dict[Digest, list[Descriptor]] = {}
         if not self._files.keys() & {_INDEX, _SAVED}:
@@ -132,18 +129,25 @@ class FinishedArchive:
             marker = self._files.get(_MARKER)
             if marker is None or self._document(_MARKER).get("imageLayoutVersion") != "1.0.0":
                 raise LayoutError("not an image layout of version 1.0.0")
-        if "manifests" not in mapping or not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
+        if (
+            "manifests" not in mapping
+            or mapping.get("mediaType") not in (None, "", OCI_INDEX)
+            or not mapping.keys().isdisjoint({"layers", "config", "fsLayers"})
+        ):
             raise LayoutError("index.json is no image index")
         with _sound(_INDEX):
             self._entries = wire.lift(mapping, ImageIndex).manifests
-        if len(self._entries) > _NODE_LIMIT:
-            raise TooLarge(f"index.json has more than {_NODE_LIMIT} manifests")
+        if len(self._entries) > NODE_LIMIT:
+            raise TooLarge(f"index.json has more than {NODE_LIMIT} manifests")
         for entry in self._entries:
             self._name(name_of(entry.annotations), entry)
 
     def _read_saved(self) -> None:
         with _sound(_SAVED):
             self._saved = parse_saved(self._files[_SAVED].content(MANIFEST_LIMIT, _SAVED))
+        # One file may be the configuration of many, and a broken one is read again for each.
+        if sum(map(self._maker.config_size, self._saved)) > _CONFIGS_LIMIT:
+            raise TooLarge(f"configurations of more than {_CONFIGS_LIMIT} bytes in all")
         # What index.json names, it has the manifest of; who saved it wrote the other for older readers.
         kept = {
             (name, tag)
@@ -192,7 +196,7 @@ class FinishedArchive:
         with self._turn.held():
             made = self._made.get(key)
             if made is None:
-                made, parts = made_manifest(image, self._files, self._hashes)
+                made, parts = self._maker.make(image)
                 for digest, stretch in parts.items():
                     self._blobs.setdefault(digest, stretch)
                 self._made[key] = self._made_by_digest[made.digest] = made
@@ -205,42 +209,15 @@ class FinishedArchive:
                 checkpoint()
                 try:
                     self._make(image)
-                except _BROKEN:
+                except BROKEN:
                     continue
         self._all_made = True
 
     def _reachable(self) -> Mapping[Digest, Descriptor]:
         with self._turn.held():
             if self._known is None:
-                self._known, self._referrers = self._walked()
+                self._known, self._referrers = walked(self._entries, self._held)
             return self._known
-
-    def _walked(self) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
-        known: dict[Digest, Descriptor] = {}
-        referrers: dict[Digest, list[Descriptor]] = {}
-        waiting = deque(self._entries)
-        while waiting:
-            checkpoint()
-            entry = waiting.popleft()
-            if entry.digest in known:
-                continue
-            if len(known) >= _NODE_LIMIT:
-                raise TooLarge(f"more than {_NODE_LIMIT} manifests in one archive")
-            known[entry.digest] = entry
-            try:
-                held = self._held(entry)
-                if held is None:
-                    continue
-                manifest = held.read()
-                stands = referrer(manifest)
-                children = manifest.children if manifest.is_index else ()
-            except _BROKEN:
-                # Whoever asks for this one is told.
-                continue
-            if stands is not None and manifest.subject is not None:
-                referrers.setdefault(manifest.subject.digest, []).append(stands)
-            waiting.extend(child for child in children if is_manifest(child.media_type))
-        return known, referrers
 
 
 @contextmanager
@@ -249,6 +226,20 @@ def _sound(document: str) -> Iterator[None]:
         yield
     except InvalidDocument as error:
         raise LayoutError(f"{document}: {error.message}{f' at {error.path}' if error.path else ''}") from error
+
+
+def _blobs(files: Mapping[str, Stretch]) -> dict[Digest, Stretch]:
+    blobs: dict[Digest, Stretch] = {}
+    seen: set[tuple[int, str]] = set()
+    for name, stretch in files.items():
+        digest = digest_in(name)
+        if digest is not None:
+            # Links cost nothing to make, and each would have to be hashed.
+            if (stretch.offset, digest.algorithm) in seen:
+                raise LayoutError(f"an archive with several digests for one file, such as {digest}")
+            seen.add((stretch.offset, digest.algorithm))
+            blobs[digest] = stretch
+    return blobs
 
 
 def _identity(target: Descriptor | SavedImage) -> object:

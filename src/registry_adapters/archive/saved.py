@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -20,7 +20,7 @@ from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZ
 from registry_core.errors import DigestMismatch, InvalidDigest, InvalidDocument, LayoutError, TooLarge, UnsafeArchive
 from registry_core.scope import checkpoint
 
-__all__ = ["SavedImage", "blob_name", "digest_in", "made_manifest", "parse_saved"]
+__all__ = ["ManifestMaker", "SavedImage", "blob_name", "digest_in", "parse_saved"]
 
 _IMAGE_LIMIT: Final = 10_000
 _LAYER_LIMIT: Final = 100_000
@@ -61,50 +61,6 @@ def parse_saved(content: bytes) -> tuple[SavedImage, ...]:
     return images
 
 
-def made_manifest(
-    image: SavedImage, files: Mapping[str, Stretch], hashes: MutableMapping[str, Digest]
-) -> tuple[RawManifest, dict[Digest, Stretch]]:
-    """The manifest of an image that was saved without one, and where its parts are.
-
-    The same files always give the same manifest. A plain layer goes by the digest that the configuration has for it,
-    a compressed one is hashed; either is verified like any other content when it is read.
-
-    Args:
-        image: As ``manifest.json`` has it.
-        files: The archive's.
-        hashes: What was hashed before, by name; what is hashed now is added.
-
-    Raises:
-        LayoutError: A file is missing, or there are more or fewer layers than the configuration says.
-        UnsafeArchive: A name leaves the archive.
-        InvalidDocument: The configuration is none.
-        DigestMismatch: It is not the one that its name says.
-        TooLarge: It is larger than 8 MiB.
-    """
-    stretch = _found(image.config, files)
-    content = stretch.content(MANIFEST_LIMIT, "an image's configuration")
-    config = _identified(image.config, content)
-    diff_ids = ImageConfig.read(content).rootfs.diff_ids
-    if len(diff_ids) != len(image.layers):
-        raise LayoutError(f"an image of {len(image.layers)} layers whose configuration has {len(diff_ids)}")
-    parts = {config: stretch}
-    layers = []
-    for name, diff_id in zip(image.layers, diff_ids, strict=True):
-        checkpoint()
-        layer = _found(name, files)
-        compression = compression_at(layer.medium, layer.offset) if layer.size else ""
-        digest = digest_in(inside(name.encode())) or (_hashed(name, layer, hashes) if compression else diff_id)
-        parts[digest] = layer
-        layers.append({"mediaType": _TYPES[compression], "digest": str(digest), "size": layer.size})
-    mapping = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": str(config), "size": stretch.size},
-        "layers": layers,
-    }
-    return RawManifest(OCI_MANIFEST, wire.encode(mapping)), parts
-
-
 def digest_in(name: str) -> Digest | None:
     """The digest in a blob's name, as image layouts have it; ``None`` for other names."""
     match = _BLOB(name)
@@ -122,32 +78,94 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
-def _found(name: str, files: Mapping[str, Stretch]) -> Stretch:
-    try:
-        stretch = files.get(inside(name.encode()))
-    except UnicodeEncodeError:
-        raise UnsafeArchive("manifest.json with a name that is no text") from None
-    if stretch is None:
-        raise LayoutError(f"manifest.json names a file that is not in the archive: {name!r:.200}")
-    return stretch
+class ManifestMaker:
+    """Manifests for images that were saved without one.
 
+    The same files always give the same manifest. A plain layer goes by the digest that the configuration has for it,
+    a compressed one is hashed; either is verified like any other content when it is read.
 
-def _identified(name: str, content: bytes) -> Digest:
-    match = _CONFIG(name)
-    claimed = Digest(f"sha256:{match[1]}") if match else digest_in(name)
-    digest = Digest.of(content, "sha256" if claimed is None else claimed.algorithm)
-    if claimed not in (None, digest):
-        raise DigestMismatch(f"{name} hashes to {digest}", expected=str(claimed), actual=str(digest))
-    return digest
+    No file is read twice, however many names the archive has for it: links cost nothing to make.
 
+    Args:
+        files: The archive's, by name.
+    """
 
-def _hashed(name: str, layer: Stretch, hashes: MutableMapping[str, Digest]) -> Digest:
-    if name in hashes:
-        return hashes[name]
-    hasher = Digest.of(b"").hasher()
-    with layer.open() as reader:
-        while data := reader.read(PIECE):
+    def __init__(self, files: Mapping[str, Stretch]) -> None:
+        self._files = files
+        self._configs: dict[int, tuple[dict[str, Digest], tuple[Digest, ...]]] = {}
+        self._hashes: dict[int, Digest] = {}
+
+    def config_size(self, image: SavedImage) -> int:
+        """How large an image's configuration is, which may be missing.
+
+        Raises:
+            UnsafeArchive: Its name leaves the archive.
+        """
+        try:
+            return self._found(image.config).size
+        except LayoutError:
+            return 0
+
+    def make(self, image: SavedImage) -> tuple[RawManifest, dict[Digest, Stretch]]:
+        """The manifest of an image, and where its parts are.
+
+        Raises:
+            LayoutError: A file is missing, or there are more or fewer layers than the configuration says.
+            UnsafeArchive: A name leaves the archive.
+            InvalidDocument: The configuration is none.
+            DigestMismatch: It is not the one that its name says.
+            TooLarge: It is larger than 8 MiB.
+        """
+        stretch = self._found(image.config)
+        config, diff_ids = self._config(image.config, stretch)
+        if len(diff_ids) != len(image.layers):
+            raise LayoutError(f"an image of {len(image.layers)} layers whose configuration has {len(diff_ids)}")
+        parts = {config: stretch}
+        layers = []
+        for name, diff_id in zip(image.layers, diff_ids, strict=True):
             checkpoint()
-            hasher.update(data)
-    hashes[name] = Digest(f"sha256:{hasher.hexdigest()}")
-    return hashes[name]
+            layer = self._found(name)
+            compression = compression_at(layer.medium, layer.offset) if layer.size else ""
+            digest = digest_in(inside(name.encode())) or (self._hashed(layer) if compression else diff_id)
+            parts[digest] = layer
+            layers.append({"mediaType": _TYPES[compression], "digest": str(digest), "size": layer.size})
+        mapping = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, "digest": str(config), "size": stretch.size},
+            "layers": layers,
+        }
+        return RawManifest(OCI_MANIFEST, wire.encode(mapping)), parts
+
+    def _found(self, name: str) -> Stretch:
+        try:
+            stretch = self._files.get(inside(name.encode()))
+        except UnicodeEncodeError:
+            raise UnsafeArchive("manifest.json with a name that is no text") from None
+        if stretch is None:
+            raise LayoutError(f"manifest.json names a file that is not in the archive: {name!r:.200}")
+        return stretch
+
+    def _config(self, name: str, stretch: Stretch) -> tuple[Digest, tuple[Digest, ...]]:
+        match = _CONFIG(name)
+        claimed = Digest(f"sha256:{match[1]}") if match else digest_in(inside(name.encode()))
+        algorithm = "sha256" if claimed is None else claimed.algorithm
+        if stretch.offset not in self._configs:
+            content = stretch.content(MANIFEST_LIMIT, "an image's configuration")
+            digests = {each: Digest.of(content, each) for each in ("sha256", "sha512")}
+            self._configs[stretch.offset] = digests, ImageConfig.read(content).rootfs.diff_ids
+        digests, diff_ids = self._configs[stretch.offset]
+        digest = digests[algorithm]
+        if claimed not in (None, digest):
+            raise DigestMismatch(f"{name} hashes to {digest}", expected=str(claimed), actual=str(digest))
+        return digest, diff_ids
+
+    def _hashed(self, layer: Stretch) -> Digest:
+        if layer.offset not in self._hashes:
+            hasher = Digest.of(b"").hasher()
+            with layer.open() as reader:
+                while data := reader.read(PIECE):
+                    checkpoint()
+                    hasher.update(data)
+            self._hashes[layer.offset] = Digest(f"sha256:{hasher.hexdigest()}")
+        return self._hashes[layer.offset]

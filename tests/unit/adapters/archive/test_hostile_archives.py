@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import hashlib
-import io
-import json
+import lzma
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.adapters.archive.forms import (
+    MARKER,
+    Member,
+    config_of,
+    entry,
+    layout,
+    listing,
+    member,
+    named,
+    saved,
+    sha256,
+    tar,
+)
 
-from registry_adapters.archive import ArchiveCatalog
+from registry_adapters.archive import ArchiveCatalog, medium
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
     ConfigError,
@@ -26,47 +38,17 @@ from registry_core.errors import (
     RegistryError,
     TooLarge,
     UnsafeArchive,
+    Unsupported,
 )
 from registry_core.ops.upkeep.validate import validate
 
-CONFIG = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
-CONFIG_NAME = f"{hashlib.sha256(CONFIG).hexdigest()}.json"
-MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+CONFIG = config_of([])
+CONFIG_NAME = f"{sha256(CONFIG)}.json"
+ABSENT = f"sha256:{'0' * 64}"
 
 
-class Member(tarfile.TarInfo):
-    """A member of a tar, with what is in it."""
-
-    content: bytes
-
-
-def member(
-    name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
-) -> Member:
-    made = Member(name)
-    made.type, made.linkname, made.size, made.content = kind, link, len(content), content
-    made.pax_headers = pax or {}
-    return made
-
-
-def tar(*members: Member, form: int = tarfile.PAX_FORMAT) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=form) as out:
-        for each in members:
-            out.addfile(each, io.BytesIO(each.content))
-    return stream.getvalue()
-
-
-def listing(config: str = CONFIG_NAME, layers: list[str] | None = None, tags: Any = ("org/app:v1",)) -> bytes:
-    return json.dumps([{"Config": config, "RepoTags": list(tags), "Layers": layers or []}]).encode()
-
-
-def honest(*more: Member, saved: bytes | None = None) -> bytes:
-    return tar(member(CONFIG_NAME, CONFIG), *more, member("manifest.json", saved or listing()))
-
-
-def layout(index: Any, *more: Member) -> bytes:
-    return tar(member("oci-layout", MARKER), member("index.json", json.dumps(index).encode()), *more)
+def honest(*more: Member, images: Member | None = None) -> bytes:
+    return tar(member(CONFIG_NAME, CONFIG), *more, images or listing(saved(CONFIG_NAME)))
 
 
 def read_everything(path: Path) -> None:
@@ -115,71 +97,88 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         lambda: honest(
             member("a", kind=tarfile.SYMTYPE, link="b"),
             member("b", kind=tarfile.SYMTYPE, link="a"),
-            saved=listing(config="a"),
+            images=listing(saved("a")),
         ),
         LayoutError,
     ),
-    "an extended header of a gigabyte": (
+    "an extended header of a megabyte": (
         lambda: honest(member("x", b"x", pax={"comment": "y" * (1 << 20)})),
         TooLarge,
     ),
-    "a configuration that climbs": (lambda: honest(saved=listing(config="../config.json")), UnsafeArchive),
-    "a configuration that is not there": (lambda: honest(saved=listing(config="absent.json")), LayoutError),
-    "a layer that is not there": (lambda: honest(saved=listing(layers=["absent/layer.tar"])), LayoutError),
+    "a configuration that climbs": (lambda: honest(images=listing(saved("../config.json"))), UnsafeArchive),
+    "a configuration that is not there": (lambda: honest(images=listing(saved("absent.json"))), LayoutError),
+    "a layer that is not there": (lambda: honest(images=listing(saved(CONFIG_NAME, ["l/layer.tar"]))), LayoutError),
     "another configuration than its name says": (
-        lambda: tar(member(f"{'0' * 64}.json", CONFIG), member("manifest.json", listing(config=f"{'0' * 64}.json"))),
+        lambda: tar(member(f"{'0' * 64}.json", CONFIG), listing(saved(f"{'0' * 64}.json"))),
         DigestMismatch,
     ),
-    "a list that is no list": (lambda: honest(saved=b"{}"), LayoutError),
-    "a list that is no JSON": (lambda: honest(saved=b"[" * 5000), LayoutError),
-    "images without end": (lambda: honest(saved=b"[" + b",".join([listing()[1:-1]] * 10_001) + b"]"), TooLarge),
+    "a list that is no list": (lambda: honest(images=member("manifest.json", b"{}")), LayoutError),
+    "a list that is no JSON": (lambda: honest(images=member("manifest.json", b"[" * 5000)), LayoutError),
+    "images without end": (lambda: honest(images=listing(*[saved(CONFIG_NAME)] * 10_001)), TooLarge),
     "one name for two images": (
         lambda: tar(
             member(CONFIG_NAME, CONFIG),
             member("other.json", CONFIG + b" "),
-            member("manifest.json", b"[%b,%b]" % (listing()[1:-1], listing(config="other.json")[1:-1])),
+            listing(saved(CONFIG_NAME), saved("other.json")),
         ),
         LayoutError,
+    ),
+    "another count of layers than in the configuration": (
+        lambda: honest(member("l.tar", b"x"), images=listing(saved(CONFIG_NAME, ["l.tar"]))),
+        LayoutError,
+    ),
+    "one file under many digests": (
+        lambda: honest(
+            *[
+                member(f"blobs/sha256/{sha256(bytes([i]))}", kind=tarfile.LNKTYPE, link=CONFIG_NAME)
+                for i in range(2)
+            ]
+        ),
+        LayoutError,
+    ),
+    "one configuration for very many images": (
+        lambda: tar(
+            member("c.json", b"{" * (4 << 20)),
+            listing(*[saved("c.json", tags=[f"app:v{i}"]) for i in range(65)]),
+        ),
+        TooLarge,
     ),
     "a layout of another version": (
         lambda: tar(member("oci-layout", b'{"imageLayoutVersion":"9.0.0"}'), member("index.json", b'{"manifests":[]}')),
         LayoutError,
     ),
-    "an index that is none": (lambda: layout({"schemaVersion": 2, "manifests": 3}), LayoutError),
+    "an index that is none": (
+        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":3}')),
+        LayoutError,
+    ),
+    "an index that is a manifest, too": (
+        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":[],"layers":[]}')),
+        LayoutError,
+    ),
+    "an index of another type": (
+        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":[],"mediaType":"a/b"}')),
+        LayoutError,
+    ),
+    "an index without a layout": (lambda: tar(member("index.json", b'{"manifests":[]}')), LayoutError),
+    "an index of nine megabytes": (
+        lambda: tar(member("oci-layout", MARKER), member("index.json", b" " * (9 << 20))),
+        TooLarge,
+    ),
     "an entry that is not there": (
-        lambda: layout(
-            {
-                "schemaVersion": 2,
-                "manifests": [
-                    {
-                        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                        "digest": f"sha256:{'0' * 64}",
-                        "size": 3,
-                        "annotations": {"org.opencontainers.image.ref.name": "v1"},
-                    }
-                ],
-            }
-        ),
+        lambda: tar(*layout({**named(b"{}", "v1"), "digest": ABSENT})),
         NotFound,
     ),
     "a blob that is not what its name says": (
-        lambda: layout(
-            {
-                "schemaVersion": 2,
-                "manifests": [
-                    {
-                        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                        "digest": f"sha256:{'0' * 64}",
-                        "size": 2,
-                        "annotations": {"org.opencontainers.image.ref.name": "v1"},
-                    }
-                ],
-            },
-            member(f"blobs/sha256/{'0' * 64}", b"{}"),
-        ),
+        lambda: tar(*layout({**named(b"{}", "v1"), "digest": ABSENT}), member(f"blobs/sha256/{'0' * 64}", b"{}")),
         DigestMismatch,
     ),
+    "a digest that climbs": (
+        lambda: tar(*layout({**entry(b"{}"), "digest": "sha256:../../../etc/passwd"})),
+        LayoutError,
+    ),
     "gzip that is cut off": (lambda: gzip.compress(honest())[:-20], IntegrityError),
+    "xz": (lambda: lzma.compress(honest()), Unsupported),
+    "bzip2": (lambda: bz2.compress(honest()), Unsupported),
     "gzip with another sum": (lambda: gzip.compress(honest())[:-8] + b"\0" * 8, IntegrityError),
 }  # fmt: skip
 
@@ -201,7 +200,7 @@ def test_a_hostile_archive_is_refused(name: str, tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_anywhere_is_found_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(honest(member("layer.tar", tar(member("a", b"b"))), saved=listing()))
+    content = bytearray(honest(member("layer.tar", tar(member("a", b"b")))))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "a.tar"
@@ -227,3 +226,41 @@ def test_what_is_no_file_is_refused(path: str) -> None:
 def test_a_directory_is_no_archive(tmp_path: Path) -> None:
     with pytest.raises(RegistryError):
         list(ArchiveCatalog(tmp_path).repositories())
+
+
+def test_an_archive_that_swells_beyond_reason_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-140: compressed a thousandfold; what it becomes is counted while it is unpacked."""
+    monkeypatch.setattr(medium, "_RATIO_FLOOR", 1 << 20)
+    path = tmp_path / "a.tar"
+    path.write_bytes(gzip.compress(honest(member("zeros", bytes(64 << 20)))))
+
+    with pytest.raises(TooLarge):
+        read_everything(path)
+
+
+def test_a_claimed_size_is_not_allocated(tmp_path: Path) -> None:
+    """R-004: a layer of a terabyte, of which there is nothing."""
+    path = tmp_path / "a.tar"
+    huge = member("l.tar")
+    huge.size = 1 << 40
+    path.write_bytes(tar(member(CONFIG_NAME, CONFIG))[:1024] + huge.tobuf())
+    tracemalloc.start()
+
+    with pytest.raises(LayoutError):
+        read_everything(path)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_broken_image_does_not_keep_others_from_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(honest(images=listing(saved("absent.json", tags=["broken:v1"]), saved(CONFIG_NAME))))
+    catalog = ArchiveCatalog(path)
+
+    report = validate(catalog.repository(RepositoryName("org/app")))
+
+    assert not report.errors
+    with pytest.raises(LayoutError):
+        list(catalog.images())

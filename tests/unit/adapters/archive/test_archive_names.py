@@ -1,0 +1,133 @@
+"""What images are called in archives, and what that is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_adapters.archive import ArchiveCatalog, ArchiveForm
+from registry_adapters.archive.names import annotations_of, name_of, parse_name, short_name, spelled, spellings
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidName, RepositoryNotFound
+from registry_core.testing.content import push_image
+
+CONTAINERD = "io.containerd.image.name"
+REF = "org.opencontainers.image.ref.name"
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "tag"),
+    [
+        ("debian:12", "library/debian", "12"),
+        ("debian", "library/debian", "latest"),
+        ("library/debian:12", "library/debian", "12"),
+        ("docker.io/library/debian:12", "library/debian", "12"),
+        ("index.docker.io/debian:12", "library/debian", "12"),
+        ("org/app:v1", "org/app", "v1"),
+        ("docker.io/org/app:v1", "org/app", "v1"),
+        ("quay.io/org/app:v1", "quay.io/org/app", "v1"),
+        ("registry.example.com:5000/org/app:v1", "registry.example.com/org/app", "v1"),
+        ("localhost/app:v1", "localhost/app", "v1"),
+        ("localhost:5000/app:v1", "localhost/app", "v1"),
+        ("Registry.Example.Com/app:v1", "registry.example.com/app", "v1"),
+        (f"org/app@sha256:{'0' * 64}", "org/app", None),
+        (f"org/app:v1@sha256:{'0' * 64}", "org/app", "v1"),
+    ],
+)
+def test_a_name_is_a_repository_and_a_tag(text: str, repository: str, tag: str | None) -> None:
+    assert parse_name(text) == (repository, tag)
+
+
+@pytest.mark.parametrize("text", ["", ":", "Debian:12", "<none>:<none>", "a//b:v1", "debian:", "0" * 64, "x" * 300])
+def test_what_is_no_name_is_none(text: str) -> None:
+    assert parse_name(text) is None
+
+
+@pytest.mark.parametrize(
+    ("annotations", "name"),
+    [
+        ({CONTAINERD: "docker.io/library/debian:12", REF: "12"}, ("library/debian", "12")),
+        ({CONTAINERD: "no name: at all", REF: "v1"}, ("", "v1")),
+        ({REF: "v1"}, ("", "v1")),
+        ({REF: "debian:12"}, ("debian", "12")),
+        ({REF: "docker.io/library/debian:12"}, ("library/debian", "12")),
+        ({REF: "quay.io/org/app:v1"}, ("quay.io/org/app", "v1")),
+        ({REF: "not a name"}, None),
+        ({"title": "x"}, None),
+        ({}, None),
+    ],
+)
+def test_an_entry_is_called_what_its_annotations_say(annotations: dict[str, str], name: tuple[str, str] | None) -> None:
+    """R-307: other names are no names, and never paths."""
+    assert name_of(annotations) == name
+
+
+@pytest.mark.parametrize(
+    ("repository", "docker", "oci"),
+    [
+        ("debian", "debian:v1", "debian:v1"),
+        ("library/debian", "debian:v1", "docker.io/library/debian:v1"),
+        ("library/org/app", "library/org/app:v1", "docker.io/library/org/app:v1"),
+        ("org/app", "org/app:v1", "docker.io/org/app:v1"),
+        ("docker.io/org/app", "org/app:v1", "docker.io/org/app:v1"),
+        ("quay.io/org/app", "quay.io/org/app:v1", "quay.io/org/app:v1"),
+        ("localhost/app", "localhost/app:v1", "localhost/app:v1"),
+    ],
+)
+def test_a_repository_is_written_as_others_read_it(repository: str, docker: str, oci: str) -> None:
+    name, tag = RepositoryName(repository), Tag("v1")
+
+    assert short_name(name, tag) == docker
+    assert annotations_of(ArchiveForm.OCI, name, tag) == {REF: oci}
+
+
+@pytest.mark.parametrize("form", ArchiveForm)
+@pytest.mark.parametrize("repository", ["debian", "library/debian", "org/app", "quay.io/org/app", "localhost/app"])
+def test_what_is_written_is_read_under_the_same_name(repository: str, form: ArchiveForm) -> None:
+    name, tag = RepositoryName(repository), Tag("v1")
+
+    assert name_of(annotations_of(form, name, tag)) == (spelled(form, name), tag)
+
+
+def test_a_layout_in_a_tar_has_a_repository_without_a_name_and_docker_has_none() -> None:
+    root, tag = RepositoryName(""), Tag("v1")
+
+    assert annotations_of(ArchiveForm.OCI, root, tag) == {REF: "v1"}
+    with pytest.raises(InvalidName):
+        annotations_of(ArchiveForm.DOCKER, root, tag)
+
+
+@pytest.mark.parametrize("repository", ["under_score.example/app", "/".join(["x" * 60] * 5)])
+def test_a_name_that_nobody_could_load_is_refused(repository: str) -> None:
+    with pytest.raises(InvalidName):
+        annotations_of(ArchiveForm.DOCKER, RepositoryName(repository), Tag("v1"))
+
+
+def test_an_archive_is_asked_for_a_name_in_any_spelling() -> None:
+    assert list(spellings(RepositoryName("debian"))) == ["debian", "library/debian", "debian"]
+    assert list(spellings(RepositoryName("docker.io/org/app"))) == ["docker.io/org/app", "org/app"]
+
+
+@pytest.mark.parametrize(("form", "listed"), [(ArchiveForm.DOCKER, ["library/debian"]), (ArchiveForm.OCI, ["debian"])])
+@pytest.mark.parametrize("asked", ["debian", "library/debian", "docker.io/library/debian"])
+def test_debian_is_found_however_it_is_spelled(
+    form: ArchiveForm, listed: list[str], asked: str, tmp_path: Path
+) -> None:
+    with ArchiveCatalog(tmp_path / "images.tar", form, fsync=False) as catalog:
+        pushed = push_image(catalog.repository(RepositoryName("debian")), "one", tags=["12"])
+
+    found = catalog.repository(RepositoryName(asked)).manifests
+
+    assert found.get(Tag("12")) == pushed
+    assert list(catalog.repositories()) == listed
+    with pytest.raises(RepositoryNotFound):
+        catalog.repository(RepositoryName("org/debian")).manifests.resolve(Tag("12"))
+
+
+def test_a_new_archive_of_docker_takes_two_spellings_for_one_repository(tmp_path: Path) -> None:
+    with ArchiveCatalog(tmp_path / "images.tar", fsync=False) as catalog:
+        push_image(catalog.repository(RepositoryName("debian")), "one", tags=["12"])
+        push_image(catalog.repository(RepositoryName("docker.io/library/debian")), "two", tags=["13"])
+
+    assert list(catalog.repository(RepositoryName("library/debian")).manifests.tags()) == ["12", "13"]
