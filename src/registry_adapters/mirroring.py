@@ -122,7 +122,7 @@ class Mirror:
         registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
         shared = self._catalogs.setdefault((backend, registry), client.catalog)
         if shared is client.catalog:
-            self._open.callback(client.close)
+            self._open.enter_context(client)
         else:
             client.close()
             client = RegistryClient(shared, *client.path, observer=self._observer)
