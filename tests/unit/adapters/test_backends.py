@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from registry_adapters import HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
+from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.backends import open_http
 from registry_adapters.http import Middleware, Outgoing, Send
 from registry_adapters.http.exchange import Answer, Body, Headers
 from registry_adapters.http.transport import Urllib3Transport
 from registry_adapters.wsgi import registry_server
+from registry_core.client import RegistryClient
 from registry_core.content.source import BytesSource
 from registry_core.domain.access import Basic, Credential, RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
@@ -75,6 +77,21 @@ def test_a_directory_is_a_layout(tmp_path: Path) -> None:
     assert not (tmp_path / "images").exists()
 
 
+@pytest.mark.parametrize(("scheme", "entries"), [("docker-archive", 4), ("oci-archive", 2)])
+def test_a_file_is_an_archive_of_its_form(scheme: str, entries: int, tmp_path: Path) -> None:
+    url = f"{scheme}:{tmp_path}/images.tar"
+    catalog = open_catalog(url, fsync=False)
+
+    assert isinstance(catalog, ArchiveCatalog)
+    assert catalog.registry == url
+    assert list(tmp_path.iterdir()) == []
+    with catalog:
+        RegistryClient(catalog, "org/app").push_image("v1", IMAGE)
+    with tarfile.open(tmp_path / "images.tar") as archive:
+        assert len([name for name in archive.getnames() if "/" not in name]) == entries
+    assert list(open_catalog(url, replace=True).repositories()) == []
+
+
 def test_each_memory_is_a_new_one() -> None:
     first, second = open_catalog("memory:"), open_catalog("memory:")
 
@@ -119,12 +136,12 @@ IMAGE = ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build()
 
 
 class TestWatching:
-    @pytest.mark.parametrize("scheme", ["memory:", "oci:", "http:"])
+    @pytest.mark.parametrize("scheme", ["memory:", "oci:", "docker-archive:", "http:"])
     def test_one_observer_sees_what_a_client_moves_over_any_backend(self, scheme: str, tmp_path: Path) -> None:
         seen = Seen()
 
         with registry_server(MemoryCatalog()) as server:
-            url = {"memory:": "memory:", "oci:": f"oci:{tmp_path}", "http:": server.url}[scheme]
+            url = {"http:": server.url, "memory:": scheme}.get(scheme, f"{scheme}{tmp_path / 'images'}")
             with open_client(url, observer=seen) as client:
                 client.with_segment("app").push_image("v1", IMAGE)
 
@@ -164,7 +181,10 @@ def test_a_catalog_has_no_path() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nowhere://registry.example.com", "foo:bar", "http:", "https://", "https:///x", "oci:", "oci://host/x", "a b"],
+    [
+        *("", "nowhere://registry.example.com", "foo:bar", "http:", "https://", "https:///x"),
+        *("oci:", "oci://host/x", "oci-archive:", "docker-archive://host/x", "a b"),
+    ],
 )
 def test_what_names_no_backend_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):
