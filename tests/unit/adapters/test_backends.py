@@ -264,7 +264,7 @@ def test_a_setting_that_the_backend_does_not_know_is_a_type_error_that_names_it(
         opener(url, verify_tls=False)
 
 
-@pytest.mark.parametrize("url", ["oci:images", "memory:"])
+@pytest.mark.parametrize("url", ["oci:images", "docker-archive:images.tar", "oci-archive:images.tar", "memory:"])
 def test_only_registries_know_auth(url: str) -> None:
     with pytest.raises(TypeError, match="auth"):
         open_catalog(url, auth=Basic("user", "word"))

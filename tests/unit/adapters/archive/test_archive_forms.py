@@ -169,6 +169,21 @@ class TestOldForm:
         ]
         assert images[1].descriptor == images[2].descriptor
 
+    def test_files_may_be_called_by_digests_in_other_ways(self, tmp_path: Path) -> None:
+        """As crane has them."""
+        layers = [compressed(each, "gzip") for each in (ONE, TWO)]
+        names = [f"{sha256(each)}.tar.gz" for each in layers]
+        content = tar(
+            member(f"sha256:{sha256(FIRST)}", FIRST),
+            *[member(name, layer) for name, layer in zip(names, layers, strict=True)],
+            listing(saved(f"sha256:{sha256(FIRST)}", names)),
+        )
+
+        manifest = opened(tmp_path / "a.tar", content).repository(APP).manifests.get(V1)
+
+        assert manifest.image.config.digest == f"sha256:{sha256(FIRST)}"
+        assert [layer.digest for layer in manifest.image.layers] == [f"sha256:{sha256(each)}" for each in layers]
+
     def test_names_may_begin_with_a_dot(self, tmp_path: Path) -> None:
         """As ``tar -c .`` has them (R-136)."""
         content = tar(member("./", kind=tarfile.DIRTYPE), member("./c.json", config_of([])), listing(saved("c.json")))

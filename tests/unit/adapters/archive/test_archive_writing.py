@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -192,6 +193,26 @@ client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
         catalog.close()
 
         assert list(ArchiveCatalog(path).repository(APP).manifests.tags()) == ["v2"]
+
+    def test_what_finds_no_room_on_the_disk_leaves_none_in_the_archive(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(descriptor: int, data: memoryview, position: int) -> int:
+            if position > 4096:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(descriptor, data[:1024], position)
+
+        write = os.pwrite
+        with new(path) as catalog:
+            repository = catalog.repository(APP)
+            monkeypatch.setattr(os, "pwrite", full)
+            with pytest.raises(Unavailable, match="No space"):
+                put_blob(repository, b"much" * 10_000)
+            monkeypatch.undo()
+            push_image(repository, "one", tags=["v1"])
+
+        assert b"muchmuch" not in path.read_bytes()
+        assert not validate(repository).errors
 
     def test_wrong_content_leaves_no_trace_in_the_archive(self, path: Path) -> None:
         with new(path) as catalog:
