@@ -78,6 +78,11 @@ class Held(msgspec.Struct, frozen=True):
 class Contents(Protocol):
     """Repositories by their names as ``called`` gives them. Every method may be called from many threads at once."""
 
+    @property
+    def nature(self) -> str:
+        """What kind of archive it is, for whoever misses something in it."""
+        ...
+
     def names(self) -> list[RepositoryName]:
         """The repositories, in ASCII order."""
         ...

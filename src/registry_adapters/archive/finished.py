@@ -64,6 +64,11 @@ class FinishedArchive:
         if _SAVED in self._files:
             self._read_saved()
 
+    @property
+    def nature(self) -> str:
+        """A file that was found."""
+        return "this archive"
+
     def names(self) -> list[RepositoryName]:
         """The repositories that are named, and the empty name where something is without one."""
         return sorted(self._tags)

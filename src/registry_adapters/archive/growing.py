@@ -69,6 +69,11 @@ class GrowingArchive:
         self._end = 0
         self._over = False
 
+    @property
+    def nature(self) -> str:
+        """A file that is not there yet, which may come as a surprise to whoever misspelled it."""
+        return "a new archive" if os.path.lexists(self._path) else "a new archive, for there is no such file"
+
     def names(self) -> list[RepositoryName]:
         """The repositories that hold something."""
         with self._lock:

@@ -227,7 +227,7 @@ class ArchiveManifests(ManifestStore):
         contents = self._contents()
         name = contents.called(self._name)
         if name is None:
-            raise RepositoryNotFound("no such repository")
+            raise RepositoryNotFound(f"no such repository in {contents.nature}")
         return contents, name
 
     def _at(self, reference: Tag | Digest) -> str:

@@ -283,6 +283,16 @@ class TestLayout:
             assert reader.read(-1) == ONE
 
 
+def test_whoever_misspells_the_file_is_told_that_there_is_none(tmp_path: Path) -> None:
+    catalog = ArchiveCatalog(tmp_path / "imgaes.tar")
+
+    with pytest.raises(RepositoryNotFound, match="there is no such file"):
+        catalog.repository(APP).manifests.get(V1)
+
+    assert list(catalog.repositories()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("suffix", [b"", bytes(10240), b"garbage behind the end"])
 def test_what_stands_behind_the_end_is_no_matter(suffix: bytes, tmp_path: Path) -> None:
     """R-145."""

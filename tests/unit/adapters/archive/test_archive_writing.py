@@ -198,30 +198,31 @@ client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(descriptor: int, data: memoryview, position: int) -> int:
-            if position > 4096:
+            if position > 1 << 20:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(descriptor, data[:1024], position)
+            return write(descriptor, data[:65536], position)
 
         write = os.pwrite
         with new(path) as catalog:
             repository = catalog.repository(APP)
             monkeypatch.setattr(os, "pwrite", full)
             with pytest.raises(Unavailable, match="No space"):
-                put_blob(repository, b"much" * 10_000)
+                put_blob(repository, b"much" * (1 << 20))
             monkeypatch.undo()
             push_image(repository, "one", tags=["v1"])
 
-        assert b"muchmuch" not in path.read_bytes()
+        assert path.stat().st_size < 1 << 20
         assert not validate(repository).errors
 
     def test_wrong_content_leaves_no_trace_in_the_archive(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
             with pytest.raises(DigestMismatch):
-                repository.blobs.put(Digest.of(b"truth" * 1000), 5000, BytesSource(b"liars" * 1000))
+                size = 3 << 20
+                repository.blobs.put(Digest.of(b"truth" * size), 5 * size, BytesSource(b"liars" * size))
             push_image(repository, "one", tags=["v1"])
 
-        assert b"liars" not in path.read_bytes()
+        assert path.stat().st_size < 1 << 20
         assert not validate(repository).errors
 
 
