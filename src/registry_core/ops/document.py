@@ -53,11 +53,14 @@ class Located(Identified):
 
     repository: Repository
 
-    def validate(self, *, referrers: bool = False, limits: ExtractLimits | None = None, jobs: int = 4) -> Report:
+    def validate(
+        self, *, referrers: bool = False, sparse: bool = False, limits: ExtractLimits | None = None, jobs: int = 4
+    ) -> Report:
         """A report on all that it consists of, down to the uncompressed layers; nothing is changed.
 
         Args:
             referrers: Whether what refers to any of it is checked as well, and what refers to that.
+            sparse: Whether what an index lists may be absent: that is only a warning then.
             limits: How much layers may become when they are unpacked for their diff_id; nothing is kept of them.
             jobs: How many blobs are read at a time.
 
@@ -68,7 +71,7 @@ class Located(Identified):
         """
         from registry_core.ops.upkeep.validate import validate
 
-        return validate(self, referrers=referrers, limits=limits, jobs=jobs)
+        return validate(self, referrers=referrers, sparse=sparse, limits=limits, jobs=jobs)
 
 
 class Manifest(Identified):

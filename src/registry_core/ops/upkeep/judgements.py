@@ -16,7 +16,17 @@ from registry_core.domain.platform import Platform
 from registry_core.domain.referrers import referrer
 from registry_core.errors import Unsupported
 
-__all__ = ["Judgement", "of_config", "of_diff_id", "of_entry", "of_history", "of_listing", "of_type"]
+__all__ = [
+    "Judgement",
+    "artifact_type_of",
+    "of_config",
+    "of_diff_id",
+    "of_entry",
+    "of_history",
+    "of_listing",
+    "of_platform",
+    "of_type",
+]
 
 # How bad it is, and what it is.
 Judgement: TypeAlias = tuple[Severity, str]
@@ -30,9 +40,8 @@ def of_type(manifest: RawManifest) -> Iterator[Judgement]:
         yield Severity.WARNING, "an empty configuration, and no artifactType that says what it is"
 
 
-def of_entry(listed: Descriptor, manifest: RawManifest) -> Iterator[Judgement]:
-    """A manifest against what lists it; type, digest and size were compared when it was fetched."""
-    actual = _artifact_type(manifest)
+def of_entry(listed: Descriptor, actual: str) -> Iterator[Judgement]:
+    """The kind of artifact that a manifest is against what lists it; all else was compared when it was fetched."""
     if listed.artifact_type and listed.artifact_type != actual:
         yield Severity.WARNING, f"listed as {listed.artifact_type!r:.100} but is {actual!r:.100}"
 
@@ -53,15 +62,17 @@ def of_listing(listed: Descriptor, manifest: RawManifest) -> Iterator[Judgement]
         yield Severity.WARNING, "listed with other annotations than it has"
 
 
-def of_config(config: ImageConfig, listed: Platform | None) -> Iterator[Judgement]:
-    """A configuration by itself, and against the platform that an index says it is for."""
+def of_config(config: ImageConfig) -> Iterator[Judgement]:
+    """A configuration by itself."""
     if config.rootfs.type != "layers":
         yield Severity.ERROR, f"a rootfs of type {config.rootfs.type!r:.100}"
-    actual = config.platform
-    if actual is None:
+    if config.platform is None:
         yield Severity.WARNING, "it does not say what it runs on"
-        return
-    if listed is None or listed.is_unknown:
+
+
+def of_platform(listed: Platform | None, actual: Platform | None) -> Iterator[Judgement]:
+    """What an image runs on against what an index says about it."""
+    if actual is None or listed is None or listed.is_unknown:
         return
     wanted = listed.normalised()
     what = f"it runs on {actual}, and is listed for {wanted}"
@@ -93,7 +104,8 @@ def of_diff_id(layer: Descriptor, diff_id: Digest) -> Judgement | None:
     return None
 
 
-def _artifact_type(manifest: RawManifest) -> str:
+def artifact_type_of(manifest: RawManifest) -> str:
+    """What kind of artifact a manifest is, as a list of referrers would say; of unknown types, nothing is known."""
     if manifest.is_index:
         return manifest.index.artifact_type
     if not is_manifest(manifest.media_type):

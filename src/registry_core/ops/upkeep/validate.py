@@ -24,6 +24,7 @@ def validate(
     reference: Tag | Digest | str | None = None,
     *,
     referrers: bool = False,
+    sparse: bool = False,
     limits: ExtractLimits | None = None,
     jobs: int = 4,
 ) -> Report:
@@ -37,6 +38,8 @@ def validate(
         reference: What to check in a repository: a tag or digest; all tags if not given.
         referrers: Whether what refers to any of it is checked as well, and what refers to that: signatures, bills of
             materials, attestations.
+        sparse: Whether what an index lists may be absent, as after a copy of some of its platforms: that is only a
+            warning then.
         limits: How much layers may become when they are unpacked for their diff_id; nothing is kept of them.
         jobs: How many blobs are read at a time.
 
@@ -51,11 +54,11 @@ def validate(
     if not isinstance(target, Repository):
         if reference is not None:
             raise InvalidValue("a reference says what to check in a repository, and this is an image already")
-        validation = Validation(target.repository, limits=limits)
+        validation = Validation(target.repository, limits=limits, sparse=sparse)
         with during("validate", str(target.repository)):
             validation.manifest(target.document)
     else:
-        validation = Validation(target, limits=limits)
+        validation = Validation(target, limits=limits, sparse=sparse)
         with during("validate", str(target)):
             wanted = target.manifests.tags() if reference is None else iter((reference,))
             for each in wanted:

@@ -1,12 +1,11 @@
 """A check in progress: what was added to it so far, what is odd about it, and what is still to be read.
 
 Graphs are walked first and read manifest by manifest; what they are made of is read afterwards, each blob once,
-several at a time. Only digests and sizes are kept meanwhile.
+several at a time.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
@@ -18,7 +17,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Finding, Report, Severity
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import is_manifest, is_nondistributable
+from registry_core.domain.media_types import is_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
 from registry_core.errors import (
@@ -37,19 +36,20 @@ from registry_core.ops.artifacts.referrers import list_referrers
 from registry_core.ops.configs import has_config, read_config
 from registry_core.ops.graph import DEPTH_LIMIT, NODE_LIMIT, child, fetch, is_child_manifest
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.ops.upkeep.blob_check import BlobCheck, BlobFacts
+from registry_core.ops.upkeep.contents import Contents
 from registry_core.ops.upkeep.judgements import (
     Judgement,
+    artifact_type_of,
     of_config,
     of_diff_id,
     of_entry,
     of_history,
     of_listing,
+    of_platform,
     of_type,
 )
-from registry_core.ops.workers import Workers
 from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, checkpoint
+from registry_core.scope import checkpoint
 
 __all__ = ["Validation"]
 
@@ -57,13 +57,11 @@ __all__ = ["Validation"]
 _OUTAGES: Final = (TransportError, AccessDenied, Cancelled, DeadlineExceeded)
 
 
-class _Layer(msgspec.Struct, frozen=True):
-    """A layer whose diff_id is to be compared once it has been read."""
+class _Known(msgspec.Struct, frozen=True):
+    """What of a manifest is compared with everything that lists it."""
 
-    where: str
-    digest: Digest
-    size: int
-    diff_id: Digest
+    artifact_type: str
+    platform: Platform | None
 
 
 class Validation:
@@ -72,23 +70,26 @@ class Validation:
     Args:
         repository: Where everything is.
         limits: How much layers may become when they are unpacked.
+        sparse: Whether what indexes list may be absent.
     """
 
-    def __init__(self, repository: Repository, *, limits: ExtractLimits | None = None) -> None:
+    def __init__(self, repository: Repository, *, limits: ExtractLimits | None = None, sparse: bool = False) -> None:
         self.repository = repository
-        self._limits = ExtractLimits() if limits is None else limits
+        self._absence = Severity.WARNING if sparse else Severity.ERROR
         self._findings: list[Finding] = []
         self._seen: dict[Digest, tuple[int, str]] = {}
+        self._known: dict[Digest, _Known] = {}
+        self._listed_again: list[tuple[str, Descriptor]] = []
         self._subjects: dict[Digest, Digest] = {}
-        self._blobs: dict[tuple[Digest, int], tuple[str, Descriptor]] = {}
-        self._layers: list[_Layer] = []
+        self._contents = Contents(repository, ExtractLimits() if limits is None else limits)
+        self._limit = NODE_LIMIT
         self._manifests = 0
         self._bytes = 0
 
     @property
     def named(self) -> set[Digest]:
         """The digests of all that was named so far, manifests and blobs alike."""
-        return set(self._seen) | {digest for digest, _ in self._blobs}
+        return set(self._seen) | self._contents.digests
 
     def found(self, where: str, what: str, *, severity: Severity = Severity.ERROR) -> None:
         """Take a finding into the report."""
@@ -131,7 +132,7 @@ class Validation:
         if not is_manifest(descriptor.media_type):
             self._blob(where, descriptor)
         elif self._is_new(where, descriptor):
-            found = self._child(where, descriptor)
+            found = self._child(where, descriptor, Severity.ERROR)
             if found is not None:
                 self._walk([(found, descriptor, 1)])
 
@@ -143,6 +144,8 @@ class Validation:
             TransportError: The registry could not be asked.
         """
         waiting = deque(self._seen)
+        # As many as there are in one graph, for each manifest that somebody asked about.
+        self._limit = len(self._seen) * NODE_LIMIT
         while waiting:
             checkpoint()
             subject = waiting.popleft()
@@ -159,32 +162,16 @@ class Validation:
 
     def report(self, *, jobs: int = 4) -> Report:
         """Read every blob that was named, and say what was found."""
-        facts: dict[tuple[Digest, int], BlobFacts] = {}
-        lock = threading.Lock()
-        unpacked: dict[tuple[Digest, int], set[str]] = {}
-        for layer in self._layers:
-            unpacked.setdefault((layer.digest, layer.size), set()).add(layer.diff_id.algorithm)
-
-        def read(key: tuple[Digest, int]) -> None:
-            checkpoint()
-            _, descriptor = self._blobs[key]
-            check = BlobCheck(self.repository, descriptor, self._limits)
-            found = check.read(unpacked.get(key, ()))
-            with lock:
-                facts[key] = found
-
-        with CancelScope() as scope, Workers(jobs, scope) as workers:
-            workers.each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
-        for key, (where, descriptor) in self._blobs.items():
-            self._judge_blob(where, descriptor, facts[key])
-        for layer in self._layers:
-            actual = facts[layer.digest, layer.size].diff_ids
-            if actual and layer.diff_id not in actual:
-                self.found(layer.where, f"its tar hashes to {', '.join(sorted(actual))}, not to {layer.diff_id}")
-        read_bytes = sum(found.bytes for found in facts.values())
-        return Report(tuple(self._findings), self._manifests, len(facts), self._bytes + read_bytes)
+        for where, listed in self._listed_again:
+            known = self._known.get(listed.digest)
+            if known is not None:
+                self._judged(where, of_entry(listed, known.artifact_type))
+                self._judged(where, of_platform(listed.platform, known.platform))
+        self._findings += self._contents.read(jobs)
+        return Report(tuple(self._findings), self._manifests, self._contents.count, self._bytes + self._contents.bytes)
 
     def _walk(self, waiting: list[tuple[RawManifest, Descriptor | None, int]]) -> None:
+        limit = len(self._seen) + NODE_LIMIT
         while waiting:
             checkpoint()
             manifest, listed, depth = waiting.pop()
@@ -192,34 +179,38 @@ class Validation:
             self._bytes += len(manifest.content)
             where = self.repository.at(manifest.digest)
             self._judged(where, of_type(manifest))
+            artifact_type = artifact_type_of(manifest)
             if listed is not None:
-                self._judged(where, of_entry(listed, manifest))
+                self._judged(where, of_entry(listed, artifact_type))
             self._subject(where, manifest)
             below: list[tuple[RawManifest, Descriptor | None, int]] = []
             for place, part in _parts(manifest):
                 if not is_child_manifest(manifest, part):
                     self._blob(f"{where} {place}", part)
                 elif self._is_new(f"{where} {place}", part):
-                    if depth >= DEPTH_LIMIT or len(self._seen) >= NODE_LIMIT:
+                    if depth >= DEPTH_LIMIT or len(self._seen) >= limit:
                         self.found(f"{where} {place}", "not looked at: too many manifests, or too deep")
                         continue
-                    found = self._child(f"{where} {place}", part)
+                    found = self._child(f"{where} {place}", part, self._absence)
                     if found is not None:
                         below.append((found, part, depth + 1))
-            if not manifest.is_index:
-                self._image(where, manifest, None if listed is None else listed.platform)
+            platform = None if manifest.is_index else self._image(where, manifest)
+            if listed is not None:
+                self._judged(f"{where} $.config", of_platform(listed.platform, platform))
+            self._known[manifest.digest] = _Known(artifact_type, platform)
             waiting.extend(reversed(below))
 
     def _referrer(self, where: str, entry: Descriptor, subject: Digest) -> None:
-        if len(self._seen) >= NODE_LIMIT:
+        if len(self._seen) >= self._limit:
             self.found(where, "not looked at: too many manifests")
             return
-        if self._is_new(where, entry):
-            found = self._child(where, entry)
-            if found is None:
-                return
+        is_new = self._is_new(where, entry)
+        found = self._child(where, entry, Severity.ERROR) if is_new else self._again(entry)
+        if found is None:
+            return
+        if is_new:
             self._walk([(found, entry, 1)])
-            self._judged(where, of_listing(entry, found))
+        self._judged(where, of_listing(entry, found))
         about = self._subjects.get(entry.digest)
         if about != subject:
             self.found(where, f"it refers to {about or 'nothing'}", severity=Severity.WARNING)
@@ -240,14 +231,15 @@ class Validation:
         known = self._seen.get(subject.digest)
         if known is None:
             try:
-                found = self.repository.manifests.resolve(subject.digest)
+                # Read, not looked up: being told that something is here has a layout keep it for longer.
+                found = fetch(self.repository, subject.digest)
             except _OUTAGES:
                 raise
             except NotFound:
                 return f"what it refers to is not here: {subject.digest}"
             except RegistryError as error:
                 return _reason(error)
-            known = (found.size, found.media_type)
+            known = (len(found.content), found.media_type)
         if known == (subject.size, subject.media_type):
             return ""
         told = f"{subject.size} bytes of {subject.media_type!r:.100}"
@@ -262,14 +254,29 @@ class Validation:
             self.found(where, f"said to have {descriptor.size} bytes here, and {size} elsewhere")
         if media_type != descriptor.media_type:
             self.found(where, f"said to be {descriptor.media_type!r:.100} here, and {media_type!r:.100} elsewhere")
+        self._listed_again.append((where, descriptor))
         return False
 
-    def _child(self, where: str, descriptor: Descriptor) -> RawManifest | None:
-        self._seen[descriptor.digest] = (descriptor.size, descriptor.media_type)
+    def _again(self, entry: Descriptor) -> RawManifest | None:
+        """A manifest that was looked at before; whatever is wrong with it has been said."""
         try:
-            return child(self.repository, descriptor)
+            return fetch(self.repository, entry.digest)
         except _OUTAGES:
             raise
+        except RegistryError:
+            return None
+
+    def _child(self, where: str, descriptor: Descriptor, absence: Severity) -> RawManifest | None:
+        self._seen[descriptor.digest] = (descriptor.size, descriptor.media_type)
+        try:
+            found = child(self.repository, descriptor)
+            if descriptor.data is not None and self._again(descriptor) is None:
+                self.found(where, "it is not here", severity=Severity.WARNING)
+            return found
+        except _OUTAGES:
+            raise
+        except NotFound as error:
+            self.found(where, _reason(error), severity=absence)
         except Unsupported as error:
             self.found(where, _reason(error), severity=Severity.WARNING)
         except RegistryError as error:
@@ -280,36 +287,38 @@ class Validation:
         try:
             part.embedded()
         except Unsupported:
-            return
+            pass  # said once it is to be read
         except RegistryError as error:
             self.found(where, _reason(error))
-        self._blobs.setdefault((part.digest, part.size), (where, part))
+        self._contents.add(where, part)
 
-    def _image(self, where: str, manifest: RawManifest, listed: Platform | None) -> None:
+    def _image(self, where: str, manifest: RawManifest) -> Platform | None:
+        """Judge an image; tells what it runs on, where that is known."""
         try:
             if not has_config(manifest):
-                return
+                return None
             config = read_config(self.repository, manifest)
         except _OUTAGES:
             raise
         except (InvalidValue, NotAnImage, TooLarge) as error:
             self.found(f"{where} $.config", _reason(error))
-            return
+            return None
         except RegistryError:
-            return  # it is read again together with all other blobs, and judged then
-        self._judged(f"{where} $.config", of_config(config, listed))
+            return None  # it is read again together with all other blobs, and judged then
+        self._judged(f"{where} $.config", of_config(config))
         layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
         if len(diff_ids) != len(layers):
             self.found(f"{where} $.config", f"{len(diff_ids)} diff_ids for {len(layers)} layers")
-            return
+            return config.platform
         for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
             self._layer(f"{where} $.layers[{number}]", layer, diff_id)
         self._judged(f"{where} $.config", of_history(config, layers))
+        return config.platform
 
     def _layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
         doubt = of_diff_id(layer, diff_id)
         if doubt is None:
-            self._layers.append(_Layer(where, layer.digest, layer.size, diff_id))
+            self._contents.add_layer(where, layer, diff_id)
         elif diff_id != layer.digest:
             # Attestations are filed as layers of other types, and never compressed: what they hash to is known.
             self._judged(where, (doubt,))
@@ -317,15 +326,6 @@ class Validation:
     def _judged(self, where: str, judgements: Iterable[Judgement]) -> None:
         for severity, what in judgements:
             self.found(where, what, severity=severity)
-
-    def _judge_blob(self, where: str, descriptor: Descriptor, facts: BlobFacts) -> None:
-        if facts.is_missing and (is_nondistributable(descriptor.media_type) or descriptor.data is not None):
-            self.found(where, "it is not here", severity=Severity.WARNING)
-            return
-        for problem in facts.problems:
-            self.found(where, problem)
-        for doubt in facts.doubts:
-            self.found(where, doubt, severity=Severity.WARNING)
 
 
 def _parts(manifest: RawManifest) -> Iterable[tuple[str, Descriptor]]:

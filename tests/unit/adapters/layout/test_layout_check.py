@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog
+from registry_adapters.layout import LayoutCatalog, leases
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Report
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import RepositoryNotFound
+from registry_core.ops.upkeep.validate import validate
 from registry_core.ports.repository import Repository
 from registry_core.testing.content import entry, image_manifest, push_image, put_blob
 
@@ -44,6 +45,22 @@ def test_a_sound_layout_is_clean_and_stays_as_it_is(tmp_path: Path, repository: 
 
     assert report.findings == ()
     assert (report.manifests, report.blobs) == (2, 4)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_nothing_is_renewed_by_a_look(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """What a check has read, a garbage collection may take as before."""
+    monkeypatch.setattr(leases, "_FRESH", -1.0)
+    subject = push_image(repository, "one")
+    push_image(repository, "two", tags=["v1"], subject=entry(subject.content, subject.media_type))
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    report = _check(tmp_path) if whole else validate(repository, "v1", referrers=True)
+
+    assert report.findings == ()
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

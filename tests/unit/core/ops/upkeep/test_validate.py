@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import tarfile
@@ -180,6 +181,10 @@ class TestFindings:
                 "warning: $.layers[0]: its diff_id cannot",
             ),
             (lambda made: made.layer.update(digest="md5:abc"), "warning: $.layers[0]: its digest cannot be verified"),
+            (
+                lambda made: made.layer.update(digest="md5:abc", data="eHg=", size=2),
+                "warning: $.layers[0]: its digest cannot be verified",
+            ),
         ],
     )
     def test_say_what_is_wrong_and_where(self, made: Made, change: Callable[[Made], object], expected: str) -> None:
@@ -313,6 +318,66 @@ class TestIndexes:
         (found,) = made.findings("all")
 
         assert found.startswith(f"error: $.manifests[1]: said to be {OCI_INDEX!r} here")
+
+    def test_platforms_are_compared_though_the_image_was_looked_at_before(self, made: Made) -> None:
+        image = made.image()
+        made.manifests.put(image, tags=[Tag("a-first")])
+        arm = {"platform": {"os": "linux", "architecture": "arm64"}}
+        index = made.index(_entry(image.content, OCI_MANIFEST, **arm))
+
+        (found,) = validate(made.repository).errors
+
+        assert found.where == f"{made.repository.at(index.digest)} $.manifests[0]"
+        assert "it runs on linux/amd64, and is listed for linux/arm64" in found.what
+
+    def test_an_image_is_listed_for_one_platform_only(self, made: Made) -> None:
+        content = made.image().content
+        made.index(
+            _entry(content, OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"}),
+            _entry(content, OCI_MANIFEST, platform={"os": "linux", "architecture": "arm64"}, artifactType="a/b"),
+        )
+
+        found = made.findings("all")
+
+        assert [each.partition(": ")[0] for each in found] == ["warning", "error"]
+        assert "$.manifests[1]: listed as 'a/b'" in found[0]
+        assert "$.manifests[1]: it runs on linux/amd64" in found[1]
+
+    def test_what_is_absent_from_a_sparse_index_is_only_a_warning(self, made: Made) -> None:
+        made.index(_entry(made.image().content, OCI_MANIFEST), _entry(b"absent", OCI_MANIFEST))
+
+        strict, lenient = validate(made.repository, "all"), validate(made.repository, "all", sparse=True)
+
+        assert [found.what for found in strict.errors] == ["no such manifest"]
+        assert lenient.is_clean
+        assert [found.what for found in lenient.warnings] == ["no such manifest"]
+
+    def test_a_sparse_index_excuses_no_missing_layers(self, made: Made) -> None:
+        made.blobs.delete(Digest.of(LAYER))
+        made.index(_entry(made.image().content, OCI_MANIFEST))
+
+        assert not validate(made.repository, "all", sparse=True).is_clean
+
+    def test_embedded_manifests_are_expected_to_be_here_as_well(self, made: Made) -> None:
+        """Image-spec descriptor.md, "Embedded Content": it stands in for a request, not for the content."""
+        image = made.image()
+        made.manifests.delete(image.digest)
+        data = base64.b64encode(image.content).decode()
+        made.index(_entry(image.content, OCI_MANIFEST, data=data))
+
+        assert made.findings("all") == ["warning: $.manifests[0]: it is not here"]
+
+    def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-024: what is bounded is one graph, not the repository."""
+        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        for number in range(5):
+            made.config["number"] = number
+            made.manifests.put(made.index(_entry(made.image().content, OCI_MANIFEST)), tags=[Tag(f"t{number}")])
+
+        report = validate(made.repository)
+
+        assert report.findings == ()
+        assert report.manifests == 10
 
 
 class TestCompression:
@@ -497,6 +562,17 @@ class TestReferrers:
         (found,) = self._found(made)
 
         assert found.startswith(f"warning: {expected}")
+
+    def test_are_compared_with_the_list_though_they_were_looked_at_before(self, made: Made) -> None:
+        """Also where they have a tag of their own."""
+        subject = made.image().digest
+        sbom = self._artifact(made, subject, annotations={"a": "1"})
+        self._claim(made, subject, msgspec.structs.replace(sbom, annotations={}))
+
+        report = validate(made.repository, referrers=True)
+
+        assert [found.what for found in report.findings] == ["listed with other annotations than it has"]
+        assert report.manifests == 2
 
     def test_in_a_circle_are_read_once(self, made: Made) -> None:
         """R-025."""
