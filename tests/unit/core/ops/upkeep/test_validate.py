@@ -29,7 +29,7 @@ from registry_core.domain.media_types import (
     OCI_MANIFEST,
 )
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import Forbidden, InvalidValue, Unavailable
+from registry_core.errors import Cancelled, DeadlineExceeded, Forbidden, InvalidValue, Unavailable, Unsupported
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
 from registry_core.ops.build.builders import ImageBuilder
 from registry_core.ops.build.staged import StagedBlobs, StagedManifests
@@ -112,14 +112,14 @@ def made() -> Made:
 
 class TestCleanImages:
     def test_are_reported_clean(self, made: Made) -> None:
-        made.image()
+        raw = made.image()
 
         report = validate(made.repository, "v1")
 
         assert report.findings == ()
         assert report.is_clean
         assert (report.manifests, report.blobs) == (1, 2)
-        assert report.bytes > len(LAYER)
+        assert report.bytes == len(raw.content) + sum(part.size for part in raw.children)
 
     def test_in_any_form_of_asking(self, source: Repository) -> None:
         image = ImageBuilder("linux/amd64").add_files({"a": b"1"}).build()
@@ -205,6 +205,43 @@ class TestFindings:
 
         assert found.startswith("error: $.layers[0]: hashes to sha256:")
 
+    @pytest.mark.parametrize("place", ["$.config", "$.layers[0]"])
+    def test_wrong_bytes_of_what_is_not_unpacked(self, made: Made, place: str) -> None:
+        """R-003."""
+        made.layer = _entry(b"text", "text/plain")
+        made.blobs.hold(b"text")
+        raw = made.image()
+        part = raw.children[place != "$.config"]
+        made.blobs.delete(part.digest)
+        made.blobs.add(part.digest, part.size, BytesSource(b"!" * part.size))
+
+        errors = [str(found) for found in validate(made.repository, "v1").errors]
+
+        assert len(errors) == 1
+        assert f"{place}: hashes to sha256:" in errors[0]
+
+    def test_layers_that_nobody_here_can_unpack_are_read_all_the_same(
+        self, made: Made, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def nobody(*_: object) -> ByteReader:
+            raise Unsupported("no zstd here")
+
+        monkeypatch.setattr("registry_core.ops.upkeep.blob_check.decoded", nobody)
+        raw = made.image()
+
+        report = validate(made.repository, "v1")
+
+        assert [(found.severity, found.what) for found in report.findings] == [(Severity.WARNING, "no zstd here")]
+        assert report.bytes == len(raw.content) + sum(part.size for part in raw.children)
+
+    def test_embedded_layers_are_expected_to_be_here_as_well(self, made: Made) -> None:
+        """Image-spec descriptor.md, "Embedded Content"."""
+        made.blobs.delete(Digest.of(LAYER))
+        made.layer["data"] = base64.b64encode(LAYER).decode()
+        made.image()
+
+        assert made.findings() == ["warning: $.layers[0]: it is not here"]
+
     def test_bytes_that_are_right_but_no_stream(self, made: Made) -> None:
         """R-144."""
         cut = LAYER[:-9]
@@ -225,6 +262,15 @@ class TestFindings:
         (found,) = report.findings
         assert found.severity is Severity.WARNING
         assert "more than 512 bytes" in found.what
+
+    @pytest.mark.parametrize(("ratio", "count"), [(1000, 0), (2, 1)])
+    def test_layers_become_so_many_times_their_stored_size(self, made: Made, ratio: int, count: int) -> None:
+        """R-140."""
+        made.image()
+
+        report = validate(made.repository, "v1", limits=ExtractLimits(ratio=ratio, ratio_floor=1))
+
+        assert len(report.warnings) == count
 
     def test_missing_layers_that_may_not_be_distributed_are_only_a_warning(self, made: Made) -> None:
         """R-032."""
@@ -260,6 +306,13 @@ class TestIndexes:
         (found,) = validate(made.repository, "all").errors
 
         assert "it runs on linux/amd64, and is listed for linux/arm64" in found.what
+
+    def test_platforms_that_say_nothing_are_fine(self, made: Made) -> None:
+        """As attestations are listed."""
+        unknown = {"platform": {"os": "unknown", "architecture": "unknown"}}
+        made.index(_entry(made.image().content, OCI_MANIFEST, **unknown))
+
+        assert made.findings("all") == []
 
     def test_platforms_that_agree_are_fine(self, made: Made) -> None:
         image = made.image()
@@ -366,6 +419,19 @@ class TestIndexes:
         made.index(_entry(image.content, OCI_MANIFEST, data=data))
 
         assert made.findings("all") == ["warning: $.manifests[0]: it is not here"]
+
+    def test_that_are_too_large_are_reported(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-024."""
+        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        entries = []
+        for number in range(4):
+            made.config["number"] = number
+            entries.append(_entry(made.image().content, OCI_MANIFEST))
+        made.index(*entries)
+
+        assert [each.partition(",")[0] for each in made.findings("all")] == [
+            f"error: $.manifests[{number}]: not looked at: too many manifests" for number in (2, 3)
+        ]
 
     def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024: what is bounded is one graph, not the repository."""
@@ -588,6 +654,23 @@ class TestReferrers:
             "it refers to nothing", f"it refers to {subject}",
         ]  # fmt: skip
 
+    def test_of_many_images_may_be_many(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-025: what is bounded is how many there are for each."""
+        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        for number in range(3):
+            made.config["number"] = number
+            subject = made.image()
+            made.manifests.put(subject, tags=[Tag(f"t{number}")])
+            sbom = self._artifact(made, subject.digest)
+            made.manifests.untag(Tag("sbom"))
+            self._claim(made, subject.digest, sbom)
+        made.manifests.untag(Tag("v1"))
+
+        report = validate(made.repository, referrers=True)
+
+        assert report.findings == ()
+        assert report.manifests == 6
+
     def test_without_end_are_left(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-025."""
         monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 3)
@@ -597,23 +680,50 @@ class TestReferrers:
         assert self._found(made) == ["error: not looked at: too many manifests"] * 2
 
 
-class _Failing(StagedBlobs):
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
+class _Failing:
+    """Blobs and manifests of an image, of which one thing cannot be asked."""
 
-    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        raise self._error
+    def __init__(self, made: Made, error: Exception, what: str) -> None:
+        subject = made.image()
+        made.more = {"subject": _entry(subject.content, OCI_MANIFEST)}
+        self.image = made.image()
+        made.index(_entry(self.image.content, OCI_MANIFEST))
+        self._subject = subject.digest
+        self._error = error
+        self._what = what
+        self._made = made
+        self.blobs, self.manifests = Careless(), StagedManifests()
+        self.blobs.open = self._open  # type: ignore[method-assign]
+        self.manifests.get = self._get  # type: ignore[method-assign]
+        self.manifests.referrers = self._referrers  # type: ignore[method-assign]
+        self.repository = Repository(made.repository.name, self.blobs, self.manifests)
+
+    def _fail(self, what: str) -> None:
+        if what == self._what:
+            raise self._error
+
+    def _open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        self._fail("configuration" if digest == self.image.children[0].digest else "layer")
+        return self._made.blobs.open(digest, start=start)
+
+    def _get(self, reference: Tag | Digest) -> RawManifest:
+        kinds: dict[str, str] = {self.image.digest: "child", self._subject: "subject"}
+        self._fail(kinds.get(reference, "tag"))
+        return self._made.manifests.get(reference)
+
+    def _referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
+        self._fail("referrers")
+        return iter(())
 
 
 class TestOutages:
-    @pytest.mark.parametrize("error", [Unavailable("gone"), Forbidden("no")])
-    def test_are_no_findings(self, made: Made, error: Exception) -> None:
-        made.image()
-        repository = Repository(made.repository.name, _Failing(error), made.manifests)
+    @pytest.mark.parametrize("what", ["tag", "child", "configuration", "layer", "subject", "referrers"])
+    @pytest.mark.parametrize("error", [Unavailable("gone"), Forbidden("no"), Cancelled("so"), DeadlineExceeded("late")])
+    def test_are_no_findings(self, made: Made, error: Exception, what: str) -> None:
+        failing = _Failing(made, error, what)
 
         with pytest.raises(type(error)):
-            validate(repository, "v1")
+            validate(failing.repository, "all", referrers=True)
 
     def test_neither_are_nonsensical_arguments(self, made: Made) -> None:
         with pytest.raises(InvalidValue):
