@@ -12,7 +12,7 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.errors import InvalidDigest, during
+from registry_core.errors import InvalidDigest, InvalidValue, during
 from registry_core.ops.progress import ProgressSource
 from registry_core.ports.observer import Observer
 from registry_core.ports.repository import Repository
@@ -102,7 +102,7 @@ def save_blob(
 
 def push_blob(
     repository: Repository,
-    content: bytes | Path | ByteSource,
+    content: bytes | os.PathLike[str] | ByteSource | ByteReader,
     *,
     media_type: str = OCTET_STREAM,
     algorithm: str = "sha256",
@@ -114,7 +114,8 @@ def push_blob(
 
     Args:
         repository: Where to.
-        content: Bytes, a file, or anything that can be opened again and again.
+        content: Bytes, a file, anything that can be opened again and again, or a stream of any length, which is kept in
+            a temporary file meanwhile.
         media_type: What the descriptor should call it.
         algorithm: Of the digest: ``sha256``, which every registry takes, or ``sha512``.
         observer: Told how far it has come while it is stored.
@@ -124,6 +125,7 @@ def push_blob(
 
     Raises:
         Unsupported: The repository cannot be written, or does not take that algorithm, or nobody knows it.
+        InvalidValue: It is text, which could be content or a path.
         OSError: The file cannot be read.
     """
     source = source_of(content)
@@ -139,14 +141,29 @@ def push_blob(
     return descriptor
 
 
-def source_of(content: bytes | bytearray | memoryview | str | os.PathLike[str] | ByteSource) -> ByteSource:
-    """Content in any of its forms as a source; text is encoded as UTF-8, a path names a file."""
+def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | ByteReader) -> ByteSource:
+    """Content in any of its forms as a source: bytes, a file by its path, or a stream.
+
+    A stream cannot be read again: it is read to its end once, whatever its length, and kept in a temporary file.
+    Whoever opened it closes it.
+
+    Raises:
+        InvalidValue: It is text, which could be content or a path, or nothing that can be read.
+        OSError: The stream cannot be read.
+    """
     if isinstance(content, bytes | bytearray | memoryview):
         return BytesSource(bytes(content))
-    if isinstance(content, str):
-        return BytesSource(content.encode("utf-8"))
     if isinstance(content, os.PathLike):
         return FileSource(content)
+    if isinstance(content, ByteReader):
+        # Imported only where it is used: temporary files cost more than everything else here.
+        from registry_core.content.spool import Spool
+
+        return Spool.of(content)
+    if isinstance(content, str):
+        raise InvalidValue(f"text could be content or a path; give bytes or a Path: {content!r:.200}")
+    if not isinstance(content, ByteSource):
+        raise InvalidValue(f"nothing that can be read: {type(content).__name__}")
     return content
 
 

@@ -16,11 +16,10 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.domain.titles import stays_inside
-from registry_core.errors import InvalidValue, SizeMismatch, UnsafeArchive
-from registry_core.ops.build.layer_writer import Entry, directory_entries
+from registry_core.errors import InvalidValue, UnsafeArchive
+from registry_core.ops.build.layer_writer import directory_entries, write_entry
 from registry_core.ops.build.new_layer import LayerStream, NewLayer
 from registry_core.ops.extract.sinks import DirectorySink, Keep
-from registry_core.ops.tar.header import padding
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END, header_of
@@ -28,7 +27,6 @@ from registry_core.scope import checkpoint
 
 __all__ = ["pack", "unpack"]
 
-_KINDS: Final = {b"0": FileKind.FILE, b"2": FileKind.SYMLINK, b"5": FileKind.DIRECTORY}
 _UNPACKED: Final = (FileKind.FILE, FileKind.DIRECTORY, FileKind.SYMLINK, FileKind.HARDLINK)
 
 
@@ -49,8 +47,9 @@ def pack(directory: str | os.PathLike[str], title: str) -> NewLayer:
     stream.write(header_of(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
     entries = directory_entries(directory)
     for name, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
-        checkpoint()
-        _add(stream, f"{title}/{name}", name, entry)
+        if entry.kind is FileKind.SYMLINK and not stays_inside(name.encode(), entry.link.encode()):
+            raise InvalidValue(f"a link that leaves the directory: {name!r:.200}")
+        write_entry(stream, f"{title}/{name}", entry)
     stream.write(END)
     return stream.finish()
 
@@ -144,23 +143,3 @@ def _linked(member: Member) -> Iterator[None]:
 
 def _is_below(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder + b"/")
-
-
-def _add(stream: LayerStream, path: str, name: str, entry: Entry) -> None:
-    kind, link = _KINDS[entry.kind], entry.link.encode()
-    if kind is FileKind.SYMLINK and not stays_inside(name.encode(), link):
-        raise InvalidValue(f"a link that leaves the directory: {name!r:.200}")
-    stream.write(header_of(Member(path.encode(), kind, entry.mode, size=entry.size, link=link)))
-    if entry.content is None:
-        return
-    count = 0
-    with entry.content.open() as reader:
-        while data := reader.read(PIECE):
-            checkpoint()
-            count += len(data)
-            if count > entry.size:
-                break
-            stream.write(data)
-    if count != entry.size:
-        raise SizeMismatch(f"{name!r:.200} changed while it was read", expected=entry.size, actual=count)
-    stream.write(bytes(padding(entry.size)))

@@ -6,8 +6,9 @@ from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue
 from registry_core.ops.build.config_draft import EPOCH, ConfigDraft
-from registry_core.ops.build.draft import Draft, draft_of, inherited_parts
+from registry_core.ops.build.draft import Draft
 from registry_core.ops.build.index_draft import IndexBuilder
+from registry_core.ops.build.parts import draft_of, inherited_parts
 from registry_core.ops.image import Image
 
 __all__ = ["ImageBuilder", "IndexBuilder"]
@@ -41,7 +42,7 @@ class ImageBuilder(Draft):
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
         config = ConfigDraft({}, 0, complete=True) if base is None else draft_of(base, complete=True)
         offered = config.platform
-        if wanted is not None and offered is not None and not wanted.runs(offered):
+        if wanted is not None and offered is not None and not _stands_on(wanted, offered):
             raise InvalidValue(f"a base for {offered} does not run on {wanted}")
         if wanted is not None or offered is None:
             config.set_platform(wanted or Platform(os="linux", architecture="amd64"))
@@ -49,3 +50,8 @@ class ImageBuilder(Draft):
         manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST}
         super().__init__(manifest, [] if base is None else inherited_parts(base, ours=True), config)
         self._inherited_cmd = base is not None
+
+
+def _stands_on(platform: Platform, base: Platform) -> bool:
+    """Whether an image for a platform may have a base for another: Windows runs Linux images, but not as its own."""
+    return platform.normalised().os == base.normalised().os and platform.runs(base)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from registry_core.domain import wire
+from registry_core.domain.config import ContainerConfig, ImageConfig
 from registry_core.domain.digest import Digest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue
@@ -109,40 +110,52 @@ class ConfigDraft:
         """Set a field of ``config``; ``None`` and what is empty remove it.
 
         Raises:
-            InvalidValue: It is not JSON.
+            InvalidValue: It is not JSON, or not of the kind that the field has.
         """
         config = self._container()
-        if value is None or value in ("", [], {}):
+        value = _json(key, value, ContainerConfig)
+        if value in (None, "", [], {}):
             config.pop(key, None)
         else:
-            config[key] = _json(key, value)
+            config[key] = value
 
     def set_top(self, key: str, value: object) -> None:
         """Set a field of the configuration itself; ``None`` removes it.
 
         Raises:
-            InvalidValue: It is one that other methods keep in step with the layers, or the value is not JSON.
+            InvalidValue: It is one that other methods keep in step with the layers, or the value is not JSON, or not of
+                the kind that the field has.
         """
         if key in _KEPT_IN_STEP:
             raise InvalidValue(f"not a field to set by hand: {key!r:.100}")
+        value = _json(key, value, ImageConfig)
         if value is None:
             self._mapping.pop(key, None)
         else:
-            self._mapping[key] = _json(key, value)
+            self._mapping[key] = value
 
     def label(self, key: str, value: str | None) -> None:
-        """Set a label, or remove it."""
-        labels = self._dict("Labels")
-        self.set("Labels", merged(labels, {key: value}))
+        """Set a label, or remove it.
+
+        Raises:
+            InvalidValue: Key or value is no text.
+        """
+        self.set("Labels", merged(self._dict("Labels"), {key: value}))
+
+    def add_keys(self, field: str, keys: Iterable[str]) -> None:
+        """Add to a field of ``config`` that is a set, as OCI has them: an object whose values are empty objects."""
+        self.set(field, self._dict(field) | {key: {} for key in keys if key not in self._dict(field)})
 
     def env(self, name: str, value: str | None) -> None:
         """Set a variable, or remove it.
 
         Raises:
-            InvalidValue: The name is empty or has a ``=``.
+            InvalidValue: The name is empty or has a ``=``, or the value is no text.
         """
-        if not name or "=" in name:
+        if not isinstance(name, str) or not name or "=" in name:
             raise InvalidValue(f"not a variable's name: {name!r:.200}")
+        if not isinstance(value, str | None):
+            raise InvalidValue(f"not a variable's value: {value!r:.200}")
         variables = self._dict_config().get("Env") or []
         new = [] if value is None else [f"{name}={value}"]
         if [item for item in variables if item.partition("=")[0] == name] != new:
@@ -228,11 +241,18 @@ class ConfigDraft:
         return value if isinstance(value, dict) else {}
 
 
-def _json(key: str, value: object) -> Any:
+def _json(key: str, value: object, kind: type[ContainerConfig | ImageConfig]) -> Any:
+    """A value as JSON has it, once it is clear that whoever reads the document will understand it."""
+    if not isinstance(key, str) or not key:
+        raise InvalidValue(f"not a field: {key!r:.100}")
     try:
-        return wire.parse(wire.encode(value))
+        value = wire.parse(wire.encode(value))
+        wire.lift({key: value}, kind)
     except TypeError:
         raise InvalidValue(f"not JSON for {key!r:.100}: {type(value).__name__}") from None
+    except InvalidDocument as error:
+        raise InvalidValue(f"nothing for {key!r:.100}: {error.message}") from None
+    return value
 
 
 def _written(step: dict[str, Any] | _Step, made: str) -> dict[str, Any]:
@@ -254,7 +274,14 @@ def platform_entry(platform: Platform) -> dict[str, Any]:
 
 
 def merged(texts: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
-    """Labels or annotations after some changes; ``None`` removes one."""
+    """Labels or annotations after some changes; ``None`` removes one.
+
+    Raises:
+        InvalidValue: A key or value is no text.
+    """
+    for key, value in changes.items():
+        if not isinstance(key, str) or not key or not isinstance(value, str | None):
+            raise InvalidValue(f"labels and annotations are text by text: {key!r:.200}")
     whole = {**texts, **changes}
     return {key: value for key, value in whole.items() if value is not None or key not in changes}
 

@@ -9,58 +9,32 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Self
 
-import msgspec
-
-from registry_core.content.codecs import DecodingReader, compression_of, decoded
+from registry_core.content.codecs import decoded
 from registry_core.content.compression import Compression
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
+from registry_core.content.source import ByteReader, ByteSource, BytesSource
 from registry_core.domain import wire
-from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_CONFIG, OCI_LAYER
-from registry_core.domain.names import RepositoryName
-from registry_core.errors import InvalidValue, during
+from registry_core.errors import InvalidValue
 from registry_core.ops.build.config_draft import ConfigDraft, merged, ordered
 from registry_core.ops.build.families import DOCKER, OCI, in_family, renamed
 from registry_core.ops.build.layer_writer import directory_entries, file_entries, write_layer
-from registry_core.ops.build.moments import rfc3339
-from registry_core.ops.build.new_layer import NewLayer, compressed
-from registry_core.ops.build.repacking import repacked
-from registry_core.ops.build.staged import StagedBlobs, StagedManifests, origin_source
+from registry_core.ops.build.moments import seconds_of
+from registry_core.ops.build.new_layer import NewLayer
+from registry_core.ops.build.parts import Part, draft_of, ready_layer
+from registry_core.ops.build.repacking import checked, repacked
+from registry_core.ops.build.settings import Settings
+from registry_core.ops.build.staged import StagedBlobs, StagedManifests, stage, staged_repository
 from registry_core.ops.image import Image
-from registry_core.ops.read import identify, source_of
-from registry_core.ports.repository import Repository
+from registry_core.ops.read import source_of
 
-__all__ = ["Draft", "Part", "draft_of", "entry_of", "inherited_parts", "ready_layer"]
-
-_STAGED: Final = RepositoryName("staged")
+__all__ = ["Draft"]
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A layer of an image in the making.
-
-    Args:
-        entry: Its descriptor as it stands in the manifest.
-        descriptor: The same, typed.
-        content: Where its bytes are.
-        ours: Whether its descriptor is ours to write; one that was there before stays as it is.
-    """
-
-    entry: dict[str, Any]
-    descriptor: Descriptor
-    content: ByteSource
-    ours: bool = False
-
-    @classmethod
-    def of(cls, layer: NewLayer) -> Self:
-        """A layer that was just made."""
-        return cls(entry_of(layer.descriptor), layer.descriptor, layer.content, ours=True)
-
-
-class Draft:
+class Draft(Settings):
     """An image in the making. Each method changes it and returns it; layers are read and written when they are added.
 
     Args:
@@ -84,10 +58,14 @@ class Draft:
         self._original = original
         self._converted = False
         self._annotated = False
-        self._inherited_cmd = bool(parts) or original is not None
+        super().__init__(inherited_cmd=bool(parts) or original is not None)
 
     def add_files(
-        self, files: Mapping[str, bytes | str | os.PathLike[str]], *, compression: Compression | str = "gzip"
+        self,
+        files: Mapping[str, bytes | str | os.PathLike[str]],
+        *,
+        compression: Compression | str = "gzip",
+        mtime: str | int | datetime = 0,
     ) -> Self:
         """Add a layer of single files.
 
@@ -95,16 +73,23 @@ class Draft:
             files: By their paths in the image; bytes, text, or the path of a file on disk. Files on disk stay
                 executable; content given as such is executable where it begins with ``#!`` or as ELF.
             compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
+            mtime: When all of them were changed: never what the disk says, so that it does not matter.
 
         Raises:
             InvalidName: A path leaves the image.
-            InvalidValue: What stands on disk is not a file.
+            InvalidValue: What stands on disk is not a file, or it is not a moment.
             OSError: A file cannot be read.
         """
-        return self._add(write_layer(file_entries(files), Compression.of(compression)), "add files")
+        chosen, seconds = Compression.of(compression), seconds_of(mtime)
+        return self._add(write_layer(file_entries(files), chosen, seconds=seconds), "add files")
 
     def add_directory(
-        self, directory: str | os.PathLike[str], target: str = "", *, compression: Compression | str = "gzip"
+        self,
+        directory: str | os.PathLike[str],
+        target: str = "",
+        *,
+        compression: Compression | str = "gzip",
+        mtime: str | int | datetime = 0,
     ) -> Self:
         """Add a layer of everything below a directory on disk; symbolic links are kept as they are.
 
@@ -112,15 +97,15 @@ class Draft:
             directory: On disk.
             target: Where its content goes in the image; the root if empty.
             compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
+            mtime: When all of it was changed: never what the disk says, so that it does not matter.
 
         Raises:
-            InvalidName: The target leaves the image.
-            InvalidValue: Something is neither a file, a directory nor a symbolic link.
+            InvalidName: The target leaves the image, or a file's name is not UTF-8.
+            InvalidValue: Something is neither a file, a directory nor a symbolic link, or it is not a moment.
             OSError: Something cannot be read.
         """
-        return self._add(
-            write_layer(directory_entries(directory, target), Compression.of(compression)), "add directory"
-        )
+        chosen, seconds = Compression.of(compression), seconds_of(mtime)
+        return self._add(write_layer(directory_entries(directory, target), chosen, seconds=seconds), "add directory")
 
     def add_tar(
         self,
@@ -129,113 +114,51 @@ class Draft:
         canonical: bool = False,
         compression: Compression | str = "gzip",
     ) -> Self:
-        """Add a layer of a tar stream, which is read once; its digests are taken as it passes.
+        """Add a layer of a tar stream of any length, which is read once; its digests are taken as it passes.
 
         Args:
-            tar: Plain, or compressed with gzip or zstd, which is undone. An open stream is read to its end, and closed
-                by whoever opened it.
+            tar: Plain, or compressed with gzip or zstd, which is undone. An open stream, such as a pipe, is read to
+                its end, and closed by whoever opened it.
             canonical: Whether it is packed anew, in the order of names and under headers of one form, so that the
-                same files give the same layer; it is then checked, too. Otherwise it stays as it is, byte for byte.
+                same files give the same layer. Otherwise it stays as it is, byte for byte.
             compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
 
         Raises:
-            UnsafeArchive: It is packed anew, and contradicts itself or leaves the image.
-            IntegrityError: It is packed anew, or was compressed, and is corrupt or cut off.
+            UnsafeArchive: A name leaves the image, or it contradicts itself.
+            IntegrityError: It is no tar, or corrupt or cut off.
+            InvalidValue: It is text, which could be content or a path.
             OSError: It cannot be read.
         """
         chosen = Compression.of(compression)
-        pack = repacked if canonical else compressed
+        pack = repacked if canonical else checked
         if isinstance(tar, ByteReader):
             return self._add(pack(decoded(tar, OCI_LAYER), chosen), "add tar")
         with source_of(tar).open() as reader:
             return self._add(pack(decoded(reader, OCI_LAYER), chosen), "add tar")
 
-    def add_layer(self, content: bytes | os.PathLike[str] | ByteSource, *, media_type: str = OCI_LAYER) -> Self:
+    def add_layer(
+        self, content: bytes | os.PathLike[str] | ByteSource | ByteReader, *, media_type: str = OCI_LAYER
+    ) -> Self:
         """Add a layer that is made already, as it is; it is read through once for its digests.
 
         Args:
-            content: A tar, compressed as the media type says.
+            content: A tar, compressed as the media type says; of a stream, a copy is kept in a temporary file.
             media_type: Of the layer.
 
         Raises:
             Unsupported: Nobody knows layers of that type.
             IntegrityError: The compressed stream is corrupt.
+            InvalidValue: It is text, which could be content or a path.
             OSError: The file cannot be read.
         """
         return self._add(ready_layer(content, media_type), "add layer")
 
-    def label(self, key: str, value: str | None) -> Self:
-        """Set a label of the configuration; ``None`` removes it."""
-        self._config.label(key, value)
-        return self
-
-    def env(self, name: str, value: str | None) -> Self:
-        """Set a variable of the environment; ``None`` removes it.
-
-        Raises:
-            InvalidValue: The name is empty or has a ``=``.
-        """
-        self._config.env(name, value)
-        return self
-
-    def entrypoint(self, *arguments: str) -> Self:
-        """Set the program to run. A base's command goes, for it was meant for the base's program."""
-        if self._inherited_cmd:
-            self._config.set("Cmd", None)
-            self._inherited_cmd = False
-        return self.set_config("Entrypoint", list(arguments))
-
-    def cmd(self, *arguments: str) -> Self:
-        """Set the default arguments, or the program where there is no entrypoint."""
-        self._inherited_cmd = False
-        return self.set_config("Cmd", list(arguments))
-
-    def working_dir(self, path: str) -> Self:
-        """Set the directory to start in."""
-        return self.set_config("WorkingDir", path)
-
-    def user(self, user: str) -> Self:
-        """Set whom to run as: a user, by name or number, and perhaps a group behind a colon."""
-        return self.set_config("User", user)
-
-    def set_config(self, key: str, value: object) -> Self:
-        """Set any field of what containers start with, such as ``ExposedPorts``, ``Healthcheck`` or ``StopSignal``.
-
-        Args:
-            key: As image-spec config.md has it below ``config``.
-            value: Whatever JSON it takes; ``None``, and what is empty, removes it.
-        """
-        self._config.set(key, value)
-        return self
-
-    def set_field(self, key: str, value: object) -> Self:
-        """Set any other field of the configuration, such as ``author``.
-
-        Args:
-            key: As image-spec config.md has it.
-            value: Whatever JSON it takes; ``None`` removes it.
-
-        Raises:
-            InvalidValue: It is one that has to agree with the layers, or has a method of its own.
-        """
-        self._config.set_top(key, value)
-        return self
-
-    def created(self, moment: str | int | datetime) -> Self:
-        """Set when the image and its new layers were made.
-
-        Args:
-            moment: RFC 3339 text, which is kept as it is, a ``datetime`` with a time zone, or whole seconds since
-                1970, as ``SOURCE_DATE_EPOCH`` has them.
-
-        Raises:
-            InvalidValue: It is none of these.
-        """
-        self._config.moment = rfc3339(moment)
-        return self
-
     def annotate(self, key: str, value: str | None) -> Self:
-        """Set an annotation of the manifest; ``None`` removes it."""
+        """Set an annotation of the manifest; ``None`` removes it.
+
+        Raises:
+            InvalidValue: Key or value is no text.
+        """
         before = self._manifest.get("annotations") or {}
         after = merged(before, {key: value})
         if after != before:
@@ -261,7 +184,7 @@ class Draft:
     def _built(self) -> Image:
         blobs, manifests = StagedBlobs(), StagedManifests()
         for part in self._parts:
-            blobs.add(part.descriptor.digest, part.descriptor.size, part.content)
+            part.stage(blobs)
         document = self._document(blobs)
         raw = RawManifest(document.get("mediaType") or self._media_type, wire.encode(document))
         if self._original is not None:
@@ -271,7 +194,7 @@ class Draft:
             else:
                 raw = RawManifest(raw.media_type, raw.content, original.algorithm)
         manifests.put(raw)
-        return Image(Repository(_STAGED, blobs, manifests), raw)
+        return Image(staged_repository(blobs, manifests), raw)
 
     @property
     def _config(self) -> ConfigDraft:
@@ -331,55 +254,11 @@ class Draft:
             known = self._known_config
             content = b"" if known is None else wire.encode(known.document())
             if known is None or content == wire.encode(wire.decode(self._original.config().raw)):
-                blobs.add(descriptor.digest, descriptor.size, origin_source(self._original.repository, descriptor))
+                stage(blobs, self._original.repository, descriptor)
                 return before
         digest = Digest.of(content)
         blobs.add(digest, len(content), BytesSource(content))
         return _described(before) | {"digest": str(digest), "size": len(content)}
-
-
-def entry_of(descriptor: Descriptor) -> dict[str, Any]:
-    """The JSON of a descriptor that has nothing but type, digest and size."""
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
-
-
-def inherited_parts(image: Image, *, ours: bool = False) -> list[Part]:
-    """The layers of an image, whose bytes stay where they are."""
-    entries = image.document.mapping.get("layers") or []
-    return [
-        Part(entry, descriptor, origin_source(image.repository, descriptor), ours=ours)
-        for entry, descriptor in zip(entries, image.manifest().layers, strict=True)
-    ]
-
-
-def draft_of(image: Image, *, complete: bool = False) -> ConfigDraft:
-    """An image's configuration, to be changed.
-
-    Raises:
-        InvalidDocument: It does not have a diff_id for each layer.
-        RegistryError: It cannot be read.
-    """
-    with during("", image.reference):
-        return ConfigDraft(wire.decode(image.config().raw), len(image.manifest().layers), complete=complete)
-
-
-def ready_layer(content: bytes | os.PathLike[str] | ByteSource, media_type: str) -> NewLayer:
-    """A layer that is made already, after it was read through once for its digests.
-
-    Raises:
-        Unsupported: Nobody knows layers of that type.
-        IntegrityError: The compressed stream is corrupt.
-        OSError: The file cannot be read.
-    """
-    compression = compression_of(media_type)
-    source = source_of(content)
-    descriptor = identify(source, media_type)
-    hasher = Digest.of(b"").hasher()
-    with source.open() as stored:
-        tar = DecodingReader(stored, compression) if compression else stored
-        while data := tar.read(PIECE):
-            hasher.update(data)
-    return NewLayer(descriptor, Digest(f"sha256:{hasher.hexdigest()}"), source)
 
 
 def _described(entry: dict[str, Any]) -> dict[str, Any]:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Final, Self
+from typing import Self
 
 from registry_core.content.codecs import compression_of
 from registry_core.content.compression import Compression
-from registry_core.content.source import ByteSource
+from registry_core.content.source import ByteReader, ByteSource
+from registry_core.domain.annotations import BASE_DIGEST
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER, OCI_MANIFEST
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue, during
-from registry_core.ops.build.draft import Draft, Part, draft_of, inherited_parts, ready_layer
+from registry_core.ops.build.draft import Draft
+from registry_core.ops.build.families import DOCKER, OCI
 from registry_core.ops.build.moments import rfc3339, seconds_of
 from registry_core.ops.build.new_layer import NewLayer, compressed
+from registry_core.ops.build.parts import Part, draft_of, inherited_parts, ready_layer
 from registry_core.ops.build.repacking import Uniform, repacked
 from registry_core.ops.extract.unpack import flat_tar
 from registry_core.ops.image import Image, Layer
 from registry_core.ops.tar.members import ExtractLimits
 
 __all__ = ["ImageEditor"]
-
-# Where a manifest says what its image stands on (image-spec annotations.md).
-_BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 
 
 class ImageEditor(Draft):
@@ -56,7 +56,7 @@ class ImageEditor(Draft):
     def replace_layer(
         self,
         which: int | Digest,
-        content: bytes | os.PathLike[str] | ByteSource,
+        content: bytes | os.PathLike[str] | ByteSource | ByteReader,
         *,
         media_type: str = OCI_LAYER,
     ) -> Self:
@@ -176,7 +176,7 @@ class ImageEditor(Draft):
             Unsupported: A layer is of a type that nobody knows.
         """
         chosen = Compression.of(compression)
-        with flat_tar(self._layers(), limits or ExtractLimits(), reference=self._reference) as tar:
+        with flat_tar(self._layers(), limits or ExtractLimits(), reference=self._reference, root=True) as tar:
             layer = repacked(tar, chosen, limits=limits, reference=self._reference)
         self._config.squash(layer.diff_id, "squash")
         self._parts = [Part.of(layer)]
@@ -213,8 +213,8 @@ class ImageEditor(Draft):
             raise InvalidValue(f"a base for {offered} is none for {wanted}", reference=self._reference)
         ours.rebase(old, new)
         self._parts = [*inherited_parts(new_base, ours=True), *self._parts[count:]]
-        if _BASE_DIGEST in (self._manifest.get("annotations") or {}):
-            self.annotate(_BASE_DIGEST, str(new_base.digest))
+        if BASE_DIGEST in (self._manifest.get("annotations") or {}):
+            self.annotate(BASE_DIGEST, str(new_base.digest))
         return self
 
     def to_oci(self) -> Self:
@@ -230,7 +230,9 @@ class ImageEditor(Draft):
 
     def _convert(self, media_type: str) -> Self:
         self._converted = True
-        self._manifest["mediaType"] = media_type
+        # An OCI manifest need not name its type: one that does not stays as it is.
+        if self._family != (DOCKER if media_type == DOCKER_MANIFEST else OCI):
+            self._manifest["mediaType"] = media_type
         return self
 
     def _put(self, position: int, layer: NewLayer) -> None:

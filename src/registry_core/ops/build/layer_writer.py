@@ -1,8 +1,8 @@
 """Layers from files: the same files give the same tar on any machine (image-spec layer.md).
 
-Nothing of the machine goes in: no owners, times, link counts or directory order. Headers are written here, field by
-field, because what the standard library writes has changed between versions. The bytes of the compressed
-layer are up to the zlib that Python was built with.
+Nothing of the machine goes in: no owners, times, link counts or directory order. Headers are written field by field,
+because what the standard library writes has changed between versions. The bytes of the compressed layer are up to the
+zlib that Python was built with.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import msgspec
 
 from registry_core.content.compression import GZIP, Compression
 from registry_core.content.source import PIECE, ByteSource, BytesSource, FileSource
-from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, TooLarge
+from registry_core.errors import InvalidName, InvalidValue, SizeMismatch
 from registry_core.ops.build.new_layer import LayerStream, NewLayer
+from registry_core.ops.tar.header import padding
+from registry_core.ops.tar.members import FileKind, Member
+from registry_core.ops.tar.writer import END, header_of
 from registry_core.scope import checkpoint
 
-__all__ = ["Entry", "NewLayer", "clean_name", "directory_entries", "file_entries", "write_layer"]
+__all__ = ["Entry", "NewLayer", "clean_name", "directory_entries", "file_entries", "write_entry", "write_layer"]
 
-_BLOCK: Final = 512
-_REGULAR, _SYMLINK, _DIRECTORY, _EXTENDED = b"0", b"2", b"5", b"x"
 _PROGRAMS: Final = (b"#!", b"\x7fELF")
 
 
@@ -32,21 +33,21 @@ class Entry(msgspec.Struct, frozen=True):
     """One member of a layer.
 
     Args:
-        kind: ``0`` for a file, ``2`` for a symbolic link, ``5`` for a directory, as tar has it.
+        kind: A file, a directory or a symbolic link.
         mode: Its permissions.
         size: Of the content, in bytes.
         content: Of a file.
         link: Where a symbolic link points, as it stands.
     """
 
-    kind: bytes
+    kind: FileKind
     mode: int
     size: int = 0
     content: ByteSource | None = None
     link: str = ""
 
 
-_FOLDER: Final = Entry(_DIRECTORY, 0o755)
+_FOLDER: Final = Entry(FileKind.DIRECTORY, 0o755)
 
 
 def clean_name(name: str) -> str:
@@ -60,7 +61,7 @@ def clean_name(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise InvalidName(f"a path that leaves the image: {name!r:.200}")
-    _encoded(name)
+    _check_text(name)
     return "/".join(parts)
 
 
@@ -90,7 +91,7 @@ def file_entries(files: Mapping[str, bytes | str | os.PathLike[str]]) -> dict[st
         elif isinstance(content, bytes | bytearray | memoryview | str):
             data = content.encode("utf-8") if isinstance(content, str) else bytes(content)
             mode = 0o755 if data.startswith(_PROGRAMS) else 0o644
-            entries[cleaned] = Entry(_REGULAR, mode, len(data), BytesSource(data))
+            entries[cleaned] = Entry(FileKind.FILE, mode, len(data), BytesSource(data))
         else:
             raise InvalidValue(f"neither content nor a path for {cleaned!r:.200}: {type(content).__name__}")
     return entries
@@ -120,17 +121,18 @@ def directory_entries(directory: str | os.PathLike[str], target: str = "") -> di
             member = clean_name(f"{prefix}/{name}")
             path = folder / name
             entries[member] = entry = _from_disk(path, follow=False)
-            if entry.kind == _DIRECTORY:
+            if entry.kind is FileKind.DIRECTORY:
                 waiting.append((path, member))
     return entries
 
 
-def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP) -> NewLayer:
+def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *, seconds: int = 0) -> NewLayer:
     """A compressed layer of some members, parents before what is in them.
 
     Args:
         entries: By clean names; directories that are not among them are made.
         compression: How it is stored.
+        seconds: When all of them were changed, since 1970.
 
     Raises:
         InvalidName: Something lies below a file.
@@ -140,16 +142,35 @@ def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP) -
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
-    writer = LayerStream(compression)
+    stream = LayerStream(compression)
     for name, entry in _with_parents(entries):
-        checkpoint()
-        writer.write(_header(name, entry))
-        if entry.content is not None:
-            for piece in _content(name, entry.content, entry.size):
-                writer.write(piece)
-            writer.write(bytes(-entry.size % _BLOCK))
-    writer.write(bytes(2 * _BLOCK))
-    return writer.finish()
+        write_entry(stream, name, entry, seconds=seconds)
+    stream.write(END)
+    return stream.finish()
+
+
+def write_entry(stream: LayerStream, name: str, entry: Entry, *, seconds: int = 0) -> None:
+    """Write one member to a layer in the making.
+
+    Args:
+        stream: Takes it in.
+        name: Clean.
+        entry: The member.
+        seconds: When it was changed, since 1970.
+
+    Raises:
+        SizeMismatch: A file changed while it was read.
+        OSError: A file cannot be read.
+    """
+    checkpoint()
+    member = Member(
+        name.encode(), entry.kind, entry.mode, mtime=seconds * 10**9, size=entry.size, link=entry.link.encode()
+    )
+    stream.write(header_of(member))
+    if entry.content is not None:
+        for piece in _content(name, entry.content, entry.size):
+            stream.write(piece)
+        stream.write(bytes(padding(entry.size)))
 
 
 def _with_parents(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
@@ -157,7 +178,7 @@ def _with_parents(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
     for name in entries:
         parent = name.rpartition("/")[0]
         while parent:
-            if whole.setdefault(parent, _FOLDER).kind != _DIRECTORY:
+            if whole.setdefault(parent, _FOLDER).kind is not FileKind.DIRECTORY:
                 raise InvalidName(f"{name!r:.200} lies below {parent!r:.200}, which is not a directory")
             parent = parent.rpartition("/")[0]
     return iter(sorted(whole.items(), key=lambda item: item[0].split("/")))
@@ -167,14 +188,14 @@ def _from_disk(path: Path, *, follow: bool) -> Entry:
     status = path.stat() if follow else path.lstat()
     if stat.S_ISLNK(status.st_mode):
         link = os.fspath(path.readlink())
-        _encoded(link)
-        return Entry(_SYMLINK, 0o777, link=link)
+        _check_text(link)
+        return Entry(FileKind.SYMLINK, 0o777, link=link)
     if stat.S_ISDIR(status.st_mode) and not follow:
         return _FOLDER
     if not stat.S_ISREG(status.st_mode):
         raise InvalidValue(f"not a file: {path}")
     mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-    return Entry(_REGULAR, mode, status.st_size, FileSource(path))
+    return Entry(FileKind.FILE, mode, status.st_size, FileSource(path))
 
 
 def _content(name: str, source: ByteSource, size: int) -> Iterator[bytes]:
@@ -190,59 +211,8 @@ def _content(name: str, source: ByteSource, size: int) -> Iterator[bytes]:
         raise SizeMismatch(f"{name!r:.200} changed while it was read", expected=size, actual=count)
 
 
-def _encoded(text: str) -> bytes:
+def _check_text(text: str) -> None:
     try:
-        return text.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidName(f"not UTF-8: {text!r:.200}") from None
-
-
-def _header(name: str, entry: Entry) -> bytes:
-    full = f"{name}/" if entry.kind == _DIRECTORY else name
-    records = {"path": full, "linkpath": entry.link}
-    extended = b"".join(
-        _record(key, value) for key, value in records.items() if len(_encoded(value)) > 100 or not value.isascii()
-    )
-    if entry.size > 0o77777777777:
-        extended += _record("size", str(entry.size))
-    plain = _ustar(full, entry.kind, entry.mode, min(entry.size, 0o77777777777), entry.link)
-    if not extended:
-        return plain
-    head = _ustar("PaxHeaders/member", _EXTENDED, 0o644, len(extended), "")
-    return head + extended + bytes(-len(extended) % _BLOCK) + plain
-
-
-def _record(key: str, value: str) -> bytes:
-    body = f" {key}={value}\n".encode()
-    length = len(body)
-    while length != len(body) + len(str(length)):
-        length = len(body) + len(str(length))
-    return f"{length}".encode() + body
-
-
-def _ustar(name: str, kind: bytes, mode: int, size: int, link: str) -> bytes:
-    if size < 0 or size > 0o77777777777:
-        raise TooLarge("too large for a tar header")
-    fields = b"".join(
-        (
-            _ascii(name).ljust(100, b"\0"),
-            b"%07o\0" % mode,
-            b"%07o\0" % 0,
-            b"%07o\0" % 0,
-            b"%011o\0" % size,
-            b"%011o\0" % 0,
-            b" " * 8,
-            kind,
-            _ascii(link).ljust(100, b"\0"),
-            b"ustar\x0000",
-            bytes(64),
-            b"%07o\0" % 0,
-            b"%07o\0" % 0,
-            bytes(155 + 12),
-        )
-    )
-    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
-
-
-def _ascii(text: str) -> bytes:
-    return text.encode("ascii", "replace")[:100]

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from registry_core.content.compression import GZIP, Compression
-from registry_core.content.source import PIECE, ByteReader
+from registry_core.content.source import PIECE, ByteReader, Reader
 from registry_core.content.spool import Spool
 from registry_core.domain.layer_paths import MarkKind, ancestors, mark_of
 from registry_core.errors import UnsafeArchive, during
@@ -20,7 +20,7 @@ from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END, header_of
 from registry_core.scope import checkpoint
 
-__all__ = ["TRUSTED_SIZE", "Uniform", "repacked"]
+__all__ = ["TRUSTED_SIZE", "Uniform", "checked", "repacked"]
 
 # The stored size of a stream that nobody stored: no ratio of it is too large.
 TRUSTED_SIZE: Final = 1 << 62
@@ -90,6 +90,46 @@ def repacked(
     return stream.finish()
 
 
+def checked(tar: ByteReader, compression: Compression = GZIP, *, reference: str = "") -> NewLayer:
+    """A layer of a tar that stays as it is, byte for byte, once it was read through and found to be one.
+
+    Args:
+        tar: Read to its end; whoever opened it closes it.
+        compression: How the layer is stored.
+        reference: What is read, for errors.
+
+    Raises:
+        UnsafeArchive: A name leaves the image, or a marker marks nothing.
+        IntegrityError: It is no tar, or corrupt or cut off.
+        TooLarge: It is beyond what any honest one has.
+        Unsupported: The compression is zstd, which is not installed.
+    """
+    passing = _Passing(tar, LayerStream(compression))
+    # Whoever builds an image decides how large it becomes; what is kept of a tar here is one member at a time.
+    budget = Budget(ExtractLimits(total_bytes=TRUSTED_SIZE, file_bytes=TRUSTED_SIZE), reference=reference)
+    budget.begin(TRUSTED_SIZE)
+    with during("", reference):
+        for member in TarReader(passing, budget, reference=reference).members():
+            mark_of(member.path, regular=member.kind is FileKind.FILE)
+    return passing.layer.finish()
+
+
+class _Passing(Reader):
+    """A stream whose bytes go into a layer as they are read."""
+
+    def __init__(self, inner: ByteReader, layer: LayerStream) -> None:
+        self._inner = inner
+        self.layer = layer
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._inner.read(size)
+        self.layer.write(data)
+        return data
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class _Members:
     def __init__(self, budget: Budget, uniform: Uniform) -> None:
         self._budget = budget
@@ -115,8 +155,14 @@ class _Members:
         order = sorted(self._held, key=lambda path: (path not in early, path in self._near, path.split(b"/")))
         for path in order:
             member, start = self._held[path]
+            self._check_folder(path)
             named = member if path else msgspec.structs.replace(member, path=b".")
             yield named, self._pieces(member, start)
+
+    def _check_folder(self, path: bytes) -> None:
+        above = next((above for above in ancestors(path) if above in self._held), None)
+        if above is not None and self._held[above][0].kind is not FileKind.DIRECTORY:
+            raise UnsafeArchive(f"something below what is not a directory: {shown(path)}")
 
     def _add(self, member: Member, tar: TarReader) -> None:
         known = self._held.get(member.path)

@@ -15,6 +15,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer, selected
 from registry_core.errors import BlobNotFound, ImageNotFound
+from registry_core.ports.blob_homes import BlobHomes, Home
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.repository import Repository
@@ -24,14 +25,20 @@ __all__ = ["StagedBlobs", "StagedManifests", "origin_source", "stage", "staged_r
 _NAME: Final = RepositoryName("staged")
 
 
-def staged_repository() -> Repository:
-    """An empty repository in memory, large blobs in temporary files; for builders and tests to fill."""
-    return Repository(_NAME, StagedBlobs(), StagedManifests())
+def staged_repository(blobs: StagedBlobs | None = None, manifests: StagedManifests | None = None) -> Repository:
+    """A repository in memory, large blobs in temporary files; for builders and tests to fill.
+
+    Args:
+        blobs: What is in it so far; what of that lies in a registry is mounted from there, where it can be.
+        manifests: What is in it so far.
+    """
+    blobs = StagedBlobs() if blobs is None else blobs
+    return Repository(_NAME, blobs, StagedManifests() if manifests is None else manifests, homes=blobs)
 
 
 def stage(blobs: StagedBlobs, origin: Repository, part: Descriptor) -> None:
     """Make a blob of another repository readable here; its bytes stay where they are until somebody asks."""
-    blobs.add(part.digest, part.size, origin_source(origin, part))
+    blobs.add(part.digest, part.size, origin_source(origin, part), origin.home(part.digest))
 
 
 def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
@@ -42,17 +49,32 @@ def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
     return OpenerSource(lambda start: origin.blobs.open(part.digest, start=start))
 
 
-class StagedBlobs(BlobStore):
+class StagedBlobs(BlobStore, BlobHomes):
     """Blobs as sources, without a copy of their bytes where the source keeps them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[Digest, tuple[int, ByteSource]] = {}
+        self._homes: dict[Digest, Home] = {}
 
-    def add(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Take in a source that is known to hold what it should, and will not change; what is here stays."""
+    def add(self, digest: Digest, size: int, source: ByteSource, home: Home | None = None) -> None:
+        """Take in a source that is known to hold what it should, and will not change; what is here stays.
+
+        Args:
+            digest: Of the blob.
+            size: In bytes.
+            source: Where its bytes are.
+            home: In which registry it lies, if it does.
+        """
         with self._lock:
             self._blobs.setdefault(digest, (size, source))
+            if home is not None:
+                self._homes.setdefault(digest, home)
+
+    def home(self, digest: Digest) -> Home | None:
+        """Where a blob lies that was taken over from a registry."""
+        with self._lock:
+            return self._homes.get(digest)
 
     def stat(self, digest: Digest) -> int:
         """The size of a blob."""
@@ -72,6 +94,7 @@ class StagedBlobs(BlobStore):
     def delete(self, digest: Digest) -> None:
         """Remove a blob."""
         with self._lock:
+            self._homes.pop(digest, None)
             if self._blobs.pop(digest, None) is None:
                 raise BlobNotFound("no such blob", reference=_at(digest))
 

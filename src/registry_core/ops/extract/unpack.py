@@ -35,12 +35,13 @@ class Extracted(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-def flat_tar(layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference: str = "") -> ByteReader:
+def flat_tar(
+    layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference: str = "", root: bool = False
+) -> ByteReader:
     """The tar of what layers make together: a stream that is safe for whoever unpacks it naively (R-156).
 
     Names are relative and come once; directories come before what is in them, links behind what they link to; sparse
-    files are written out. The root's own entry is left out: it belongs to whoever unpacks. The same layers give the
-    same bytes. The last read has verified every layer.
+    files are written out. The same layers give the same bytes. The last read has verified every layer.
 
     Upper layers come first, so that what is in a directory need not come in one run: GNU tar should be given
     ``--delay-directory-restore``.
@@ -49,12 +50,14 @@ def flat_tar(layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference:
         layers: Lowest first.
         limits: How much is accepted.
         reference: What is read, for errors.
+        root: Whether the root's own entry is there, last, where a layer has one: it is left out for whoever unpacks,
+            to whom the directory belongs.
 
     Returns:
         A reader. Its ``read`` raises ``UnsafeArchive`` where a layer contradicts itself or tries to reach outside,
         ``IntegrityError`` where one is corrupt, cut off, or not what the image says, ``TooLarge`` beyond a limit.
     """
-    return ChunkReader(_chunks(layers, limits, reference))
+    return ChunkReader(_chunks(layers, limits, reference, root=root))
 
 
 def extract_to(
@@ -142,12 +145,14 @@ def _extract_into(
         return Extracted(sink.count, tuple(os.fsdecode(path) for path in sink.skipped))
 
 
-def _chunks(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> Generator[bytes, None, None]:
+def _chunks(
+    layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str, *, root: bool
+) -> Generator[bytes, None, None]:
     """The stream in pieces of a useful size."""
     batch: list[bytes | memoryview] = []
     count = 0
     with during("", reference):
-        for part in _parts(layers, limits, reference):
+        for part in _parts(layers, limits, reference, root=root):
             batch.append(part)
             count += len(part)
             if count >= BATCH:
@@ -156,7 +161,9 @@ def _chunks(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str
         yield b"".join((*batch, END))
 
 
-def _parts(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> Iterator[bytes | memoryview]:
+def _parts(
+    layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str, *, root: bool
+) -> Iterator[bytes | memoryview]:
     flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
     folders: dict[bytes, Member] | None = None
     done = {b""}
@@ -177,6 +184,8 @@ def _parts(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str)
         if member.kind is FileKind.FILE:
             yield from without_holes(member.size, flat.pieces())
             yield bytes(padding(member.size))
+    if root and flat.root is not None:
+        yield header_of(msgspec.structs.replace(flat.root, path=b"."))
 
 
 def _folders(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> dict[bytes, Member]:

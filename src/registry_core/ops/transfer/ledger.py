@@ -234,8 +234,9 @@ class Ledger:
 
     def beside(self, pair: Pair, part: Descriptor) -> RepositoryName | None:
         """A repository of the target's registry from which it may take over a blob, if one is known."""
-        if pair.may_mount:
-            return pair.source.name
+        home = pair.source.home(part.digest)
+        if home is not None and home.registry == pair.target.registry and home.name != pair.target.name:
+            return home.name
         found = self._placed.get((pair.target.registry, part.digest, part.size))
         return None if found == pair.target.name else found
 

@@ -21,13 +21,6 @@ class Pair(msgspec.Struct, frozen=True, eq=False):
     source: Repository
     target: Repository
 
-    @property
-    def may_mount(self) -> bool:
-        """Whether the target may take over blobs from the source by itself."""
-        return bool(self.source.registry) and (
-            self.source.registry == self.target.registry and self.source.name != self.target.name
-        )
-
 
 class Blame:
     """Names operation, reference and side of each error that passes, where nobody nearer to it has.
