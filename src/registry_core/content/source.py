@@ -10,9 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, runtime_checkable
 
+from registry_core.errors import InvalidValue
 from registry_core.scope import checkpoint
 
-__all__ = ["PIECE", "ByteReader", "ByteSource", "BytesSource", "FileSource", "OpenerSource", "Reader", "StreamReader"]
+__all__ = [
+    "PIECE",
+    "ByteReader",
+    "ByteSource",
+    "BytesSource",
+    "FileSource",
+    "LentReader",
+    "OpenerSource",
+    "Readable",
+    "Reader",
+    "StreamReader",
+]
 
 # Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
 PIECE = 1 << 20
@@ -38,6 +50,15 @@ class ByteReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Anything that bytes are read from, front to back: an open file, a pipe, an answer."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+        ...
 
 
 @runtime_checkable
@@ -98,6 +119,30 @@ class StreamReader(Reader):
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
+
+
+class LentReader(Reader):
+    """A ``ByteReader`` over a stream of a caller's, who closes it."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes.
+
+        Raises:
+            InvalidValue: It is a stream of text, or one that does not wait for its bytes.
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
+        """
+        checkpoint()
+        data = self._stream.read(size)
+        if not isinstance(data, bytes):
+            raise InvalidValue(f"a stream of {type(data).__name__} where bytes are needed")
+        return data
+
+    def close(self) -> None:
+        """Leave that to the caller."""
 
 
 class BytesSource:

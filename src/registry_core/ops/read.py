@@ -7,7 +7,16 @@ import os
 from io import FileIO
 from pathlib import Path
 
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource, FileSource, OpenerSource
+from registry_core.content.source import (
+    PIECE,
+    ByteReader,
+    ByteSource,
+    BytesSource,
+    FileSource,
+    LentReader,
+    OpenerSource,
+    Readable,
+)
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -102,7 +111,7 @@ def save_blob(
 
 def push_blob(
     repository: Repository,
-    content: bytes | os.PathLike[str] | ByteSource | ByteReader,
+    content: bytes | os.PathLike[str] | ByteSource | Readable,
     *,
     media_type: str = OCTET_STREAM,
     algorithm: str = "sha256",
@@ -141,7 +150,7 @@ def push_blob(
     return descriptor
 
 
-def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | ByteReader) -> ByteSource:
+def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | Readable) -> ByteSource:
     """Content in any of its forms as a source: bytes, a file by its path, or a stream.
 
     A stream cannot be read again: it is read to its end once, whatever its length, and kept in a temporary file.
@@ -155,11 +164,11 @@ def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteS
         return BytesSource(bytes(content))
     if isinstance(content, os.PathLike):
         return FileSource(content)
-    if isinstance(content, ByteReader):
+    if isinstance(content, Readable):
         # Imported only where it is used: temporary files cost more than everything else here.
         from registry_core.content.spool import Spool
 
-        return Spool.of(content)
+        return Spool.of(LentReader(content))
     if isinstance(content, str):
         raise InvalidValue(f"text could be content or a path; give bytes or a Path: {content!r:.200}")
     if not isinstance(content, ByteSource):

@@ -120,14 +120,13 @@ class Placements:
             OSError: The system refuses; nothing has changed.
         """
         placed: list[Path] = []
-        with contextlib.ExitStack() as handles, contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo:
             for staged, title in self._staged(titles):
                 folder, _, name = title.encode().rpartition(b"/")
                 with _explained(title):
-                    handle = os.dup(self._handles.at(folder, make=True))
-                handles.callback(os.close, handle)
+                    handle = self._handles.at(folder, make=True)
                 self._check_free(handle, name, title)
-                self._move(staged, handle, name, title, undo)
+                self._move(staged, handle, folder, title, undo)
                 placed.append(self._target / title)
             self._open_up()
             self._placed = True
@@ -185,24 +184,24 @@ class Placements:
         if not (self._overwrite and stat.S_ISREG(status.st_mode)):
             raise InvalidValue(f"something is in the way: {title!r:.200}")
 
-    def _move(self, staged: bytes, folder: int, name: bytes, title: str, undo: contextlib.ExitStack) -> None:
-        kept = b"old-" + staged.replace(b"/", b"-")
+    def _move(self, staged: bytes, handle: int, folder: bytes, title: str, undo: contextlib.ExitStack) -> None:
+        name, kept = title.encode().rpartition(b"/")[2], b"old-" + staged.replace(b"/", b"-")
         if stat.S_ISDIR(os.stat(staged, dir_fd=self._stage, follow_symlinks=False).st_mode):
             try:
-                _move_directory(staged, self._stage, name, folder)
+                _move_directory(staged, self._stage, name, handle)
             except (FileExistsError, NotADirectoryError):
                 raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(_move_directory, name, folder, staged, self._stage)
-        elif self._overwrite and _linked(name, folder, kept, self._stage):
-            os.replace(staged, name, src_dir_fd=self._stage, dst_dir_fd=folder)
-            undo.callback(os.replace, kept, name, src_dir_fd=self._stage, dst_dir_fd=folder)
+            undo.callback(lambda: _move_directory(name, self._handles.at(folder), staged, self._stage))
+        elif self._overwrite and _linked(name, handle, kept, self._stage):
+            os.replace(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle)
+            undo.callback(lambda: os.replace(kept, name, src_dir_fd=self._stage, dst_dir_fd=self._handles.at(folder)))
         else:
             try:
                 # Unlike renaming, this never replaces what somebody else has put there meanwhile.
-                os.link(staged, name, src_dir_fd=self._stage, dst_dir_fd=folder, follow_symlinks=False)
+                os.link(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle, follow_symlinks=False)
             except FileExistsError:
                 raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(os.unlink, name, dir_fd=folder)
+            undo.callback(lambda: os.unlink(name, dir_fd=self._handles.at(folder)))
 
     def __enter__(self) -> Self:
         return self

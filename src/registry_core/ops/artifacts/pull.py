@@ -38,21 +38,20 @@ from registry_core.ports.observer import Observer
 from registry_core.ports.repository import Repository
 from registry_core.scope import CancelScope, checkpoint
 
-__all__ = ["pull_artifact"]
+__all__ = ["is_packed", "pull_artifact"]
 
 _OPERATION: Final = "pull_artifact"
 # What other tools call the directory that they were started in.
 _HERE: Final = frozenset({".", "./"})
+# What the tools of the ORAS project take for yes.
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
 class _Part(msgspec.Struct, frozen=True):
     number: int
     title: str
     descriptor: Descriptor
-
-    @property
-    def is_packed(self) -> bool:
-        return self.descriptor.annotations.get(UNPACK) == "true"
+    unpacked: bool
 
 
 def pull_artifact(
@@ -60,24 +59,27 @@ def pull_artifact(
     reference: Tag | Digest | str,
     directory: str | os.PathLike[str],
     *,
-    unpack: bool = False,
+    unpack: bool | Callable[[Descriptor], bool] = False,
     overwrite: bool = False,
     select: Callable[[Descriptor], bool] = lambda _: True,
+    untitled: Callable[[Descriptor], str | None] = lambda _: None,
     observer: Observer | None = None,
     jobs: int = 4,
 ) -> list[Path]:
     """Write an artifact's files to a directory by their titles: all of them, complete and verified, or none.
 
     Titles are somebody else's words: those that lead out of the directory, or mean the same file on some system, are
-    refused before anything is fetched. No link below the directory is followed. What has no title is left out.
+    refused before anything is fetched. No link below the directory is followed.
 
     Args:
         repository: Where the artifact is.
         reference: A tag or digest.
         directory: Made if it does not exist; its own parent must exist.
-        unpack: Whether packed directories become directories again; they stay single files otherwise.
+        unpack: Whether packed directories become directories again; they stay single files otherwise. A function says
+            so of single files, also of those that are not marked as packed: some tools do not.
         overwrite: Whether files that exist are replaced. Directories never are.
         select: Which files are wanted, by their descriptors.
+        untitled: What to call a file that has no title, as those of a Helm chart; ``None`` leaves it out.
         observer: Told how far each has come.
         jobs: How many are fetched at a time.
 
@@ -89,6 +91,7 @@ def pull_artifact(
         ImageNotFound: There is no such manifest.
         NotAnImage: It is an index.
         NotFound: Nothing in it has a title, or its content is missing.
+        InvalidName: ``untitled`` gave a name that no file can have.
         UnsafeArchive: Titles or a packed directory reach outside, or contradict each other.
         InvalidValue: Something is in the way, or the reference is malformed.
         IntegrityError: Content is not what the manifest says.
@@ -98,38 +101,52 @@ def pull_artifact(
     if not isinstance(jobs, int) or jobs < 1:
         raise InvalidValue(f"a pull needs at least one job, not {jobs!r:.50}")
     named = reference if isinstance(reference, Tag | Digest) else locator(reference)
+    unpacked = unpack if callable(unpack) else lambda file: unpack and is_packed(file)
     with during(_OPERATION, repository.at(named)):
-        parts = _parts(fetch(repository, named), select, unpack=unpack)
+        parts = _parts(fetch(repository, named), select, untitled, unpacked)
         with CancelScope() as scope, Workers(jobs, scope) as workers, Placements(directory, overwrite=overwrite) as to:
             to.check(part.title for part in parts)
-            delivery = _Delivery(repository, to, observer, unpack=unpack)
+            delivery = _Delivery(repository, to, observer)
             # The largest first, so that none is left to be waited for alone.
             workers.each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True))
             checkpoint()
             return to.place((part.number, part.title) for part in parts)
 
 
-def _parts(manifest: RawManifest, select: Callable[[Descriptor], bool], *, unpack: bool) -> list[_Part]:
-    layers = manifest.image.layers
-    titled = [
-        _Part(number, _title(layer, number, unpack=unpack), layer)
-        for number, layer in enumerate(layers)
-        if TITLE in layer.annotations and select(layer)
-    ]
-    titles = [part.title for part in titled]
+def is_packed(file: Descriptor) -> bool:
+    """Whether a file is marked as a directory that was packed."""
+    return file.annotations.get(UNPACK) in _TRUE
+
+
+def _parts(
+    manifest: RawManifest,
+    select: Callable[[Descriptor], bool],
+    untitled: Callable[[Descriptor], str | None],
+    unpacked: Callable[[Descriptor], bool],
+) -> list[_Part]:
+    parts, nameless = [], 0
+    for number, layer in enumerate(manifest.image.layers):
+        name = None if TITLE in layer.annotations else untitled(layer)
+        if name is None and TITLE not in layer.annotations:
+            # The empty layer of an artifact without files is none.
+            nameless += layer.media_type != EMPTY_JSON
+        elif select(layer):
+            unfold = unpacked(layer)
+            title = _title(layer, number, unpacked=unfold) if name is None else clean_title(name)
+            parts.append(_Part(number, title, layer, unfold))
+    titles = [part.title for part in parts]
     if HERE in titles and len(titles) > 1:
         raise UnsafeArchive("a packed directory takes the place of all other files: select one of them")
     distinct_titles(titles)
-    untitled = (layer for layer in layers if TITLE not in layer.annotations)
-    if not titled and any(layer.media_type != EMPTY_JSON for layer in untitled):
+    if nameless and not parts:
         raise NotFound("nothing in it has a title to be written under")
-    return titled
+    return parts
 
 
-def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
+def _title(layer: Descriptor, number: int, *, unpacked: bool) -> str:
     title = layer.annotations[TITLE]
-    if title in _HERE and layer.annotations.get(UNPACK) == "true":
-        if unpack:
+    if title in _HERE and (unpacked or is_packed(layer)):
+        if unpacked:
             return HERE
         raise UnsafeArchive(f"a packed directory without a name, which can only be unpacked, at $.layers[{number}]")
     try:
@@ -141,16 +158,15 @@ def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
 class _Delivery:
     """Fetches parts to where they can be placed from."""
 
-    def __init__(self, repository: Repository, target: Placements, observer: Observer | None, *, unpack: bool) -> None:
+    def __init__(self, repository: Repository, target: Placements, observer: Observer | None) -> None:
         self._repository = repository
         self._target = target
         self._observer = observer
-        self._unpack = unpack
 
     def fetch(self, part: _Part) -> None:
         reference = self._repository.at(part.descriptor.digest)
         with during(_OPERATION, reference), self._open(part.descriptor) as stored:
-            if self._unpack and part.is_packed:
+            if part.unpacked:
                 with self._target.folder(part.number) as folder:
                     unpack_tar(
                         stored,

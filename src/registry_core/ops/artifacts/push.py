@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from registry_core.content.source import ByteSource, BytesSource
+from registry_core.content.source import ByteSource, BytesSource, Readable
 from registry_core.domain import wire
 from registry_core.domain.annotations import TITLE
 from registry_core.domain.descriptor import Descriptor
@@ -49,13 +49,14 @@ class ArtifactFile(msgspec.Struct, frozen=True):
     """One file or directory of an artifact.
 
     Args:
-        content: The path of a file or directory on disk, bytes, or anything that can be opened again and again.
+        content: The path of a file or directory on disk, bytes, anything that can be opened again and again, or an open
+            stream of any length, which is read to its end once and kept in a temporary file meanwhile.
         title: What it is called where it is pulled to; by default what it is called on disk. Slashes make directories.
         media_type: Of a file ``application/octet-stream`` if not given; of a directory always what it is packed to.
         annotations: More about it.
     """
 
-    content: os.PathLike[str] | bytes | ByteSource
+    content: os.PathLike[str] | bytes | ByteSource | Readable
     title: str = ""
     media_type: str = ""
     annotations: Mapping[str, str] = {}
@@ -65,13 +66,14 @@ def push_artifact(
     repository: Repository,
     files: Iterable[ArtifactFile | os.PathLike[str]],
     *,
-    artifact_type: str,
+    artifact_type: str = "",
     config: ArtifactFile | None = None,
     subject: Descriptor | Tag | Digest | str | None = None,
     annotations: Mapping[str, str] | None = None,
     tags: Collection[Tag] = (),
     observer: Observer | None = None,
     jobs: int = 4,
+    operation: str = "push_artifact",
 ) -> Descriptor:
     """Store files as an artifact. The same files give the same digest, wherever zlib compresses alike.
 
@@ -80,7 +82,8 @@ def push_artifact(
     Args:
         repository: Where to.
         files: In their order; a path alone is a file or directory by its own name. There may be none at all.
-        artifact_type: What kind of artifact it is, as a media type.
+        artifact_type: What kind of artifact it is, as a media type. It may only be left out where the type of a
+            configuration says so, as in Helm charts and whatever else is older than this field.
         config: More about the whole, with a media type of its own.
         subject: The manifest that it is about: a tag or digest of this repository, or a descriptor, which need not
             be here.
@@ -88,33 +91,33 @@ def push_artifact(
         tags: Tags to point at it; with none it is stored by its digest alone.
         observer: Told of each blob.
         jobs: How many blobs move at a time.
+        operation: What errors call it.
 
     Returns:
         Type, digest, size and artifact type of the manifest.
 
     Raises:
-        InvalidName: A title is none that every system takes, or two titles are the same file.
+        InvalidName: A title is none that every system takes.
+        UnsafeArchive: Two titles are the same file.
         InvalidValue: A media type, an annotation or a tag is malformed, or a directory has something that is no file.
         ImageNotFound: The subject is not here.
         Unsupported: The repository cannot be written.
         OSError: A file cannot be read.
     """
-    with during("push_artifact", str(repository)):
+    with during(operation, str(repository)):
         about = _subject(repository, subject)
         blobs, manifest = build_artifact(
             files, artifact_type=artifact_type, config=config, subject=about, annotations=annotations
         )
         staged = Repository(repository.name, blobs, StagedManifests())
-        found = move_graph(
-            staged, repository, manifest, tags=tags, observer=observer, jobs=jobs, operation="push_artifact"
-        )
-    return msgspec.structs.replace(found, artifact_type=artifact_type)
+        found = move_graph(staged, repository, manifest, tags=tags, observer=observer, jobs=jobs, operation=operation)
+    return msgspec.structs.replace(found, artifact_type=artifact_type or manifest.image.config.media_type)
 
 
 def build_artifact(
     files: Iterable[ArtifactFile | os.PathLike[str]],
     *,
-    artifact_type: str,
+    artifact_type: str = "",
     config: ArtifactFile | None = None,
     subject: Descriptor | None = None,
     annotations: Mapping[str, str] | None = None,
@@ -122,11 +125,13 @@ def build_artifact(
     """An artifact that is not stored anywhere yet: its blobs, and its manifest.
 
     Raises:
-        InvalidName: A title is none that every system takes, or two titles are the same file.
+        InvalidName: A title is none that every system takes.
+        UnsafeArchive: Two titles are the same file.
         InvalidValue: A media type or an annotation is malformed, or a directory has something that is no file.
         OSError: A file cannot be read.
     """
-    _check_type(artifact_type)
+    if artifact_type or config is None or config.media_type == EMPTY_JSON:
+        _check_type(artifact_type)
     if isinstance(files, str | bytes | os.PathLike):
         raise InvalidValue(f"files are a list of files, not one: {files!r:.200}")
     blobs = StagedBlobs()
@@ -138,7 +143,7 @@ def build_artifact(
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "artifactType": artifact_type,
+        **({"artifactType": artifact_type} if artifact_type else {}),
         "config": nothing if config is None else _config(blobs, config),
         "layers": layers or [nothing],
     }
@@ -175,7 +180,7 @@ def _layer(blobs: StagedBlobs, file: ArtifactFile) -> dict[str, Any]:
         descriptor, source = packed.descriptor, packed.content
     else:
         media_type = _check_type(file.media_type or OCTET_STREAM)
-        source = _content(file)
+        source = source_of(file.content)
         descriptor = identify(source, media_type)
     blobs.add(descriptor.digest, descriptor.size, source)
     entry = _entry(descriptor)
@@ -183,17 +188,14 @@ def _layer(blobs: StagedBlobs, file: ArtifactFile) -> dict[str, Any]:
 
 
 def _config(blobs: StagedBlobs, config: ArtifactFile) -> dict[str, Any]:
-    source = _content(config)
-    descriptor = identify(source, _check_type(config.media_type))
+    if isinstance(config.content, os.PathLike) and Path(config.content).is_dir():
+        raise InvalidValue(f"a configuration is a file: {os.fspath(config.content)!r:.200}")
+    media_type = _check_type(config.media_type)
+    source = source_of(config.content)
+    descriptor = identify(source, media_type)
     blobs.add(descriptor.digest, descriptor.size, source)
     entry = _entry(descriptor)
     return entry | {"annotations": _annotations(config.annotations)} if config.annotations else entry
-
-
-def _content(file: ArtifactFile) -> ByteSource:
-    if isinstance(file.content, str):
-        raise InvalidValue(f"text could be content or a path; give bytes or a Path: {file.content!r:.200}")
-    return source_of(file.content)
 
 
 def _subject(repository: Repository, subject: Descriptor | Tag | Digest | str | None) -> Descriptor | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import resource
 import stat
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from registry_core.errors import (
     DigestMismatch,
     IntegrityError,
     InvalidDocument,
+    InvalidName,
     InvalidValue,
     NotAnImage,
     NotFound,
@@ -275,6 +278,52 @@ class TestAllOrNothing:
             pull_artifact(source, "v1", tmp_path, overwrite=overwrite)
 
         assert _tree(tmp_path) == before | {"c": "/"}
+
+
+class TestManyFiles:
+    def test_need_no_more_open_files_than_a_few(self, source: Repository, tmp_path: Path) -> None:
+        files = [ArtifactFile(b"x", title=f"{number % 60}/{number}") for number in range(300)]
+        push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        with tempfile.TemporaryFile() as probe:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 100, hard))
+            try:
+                written = pull_artifact(source, "v1", tmp_path / "out")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert len({path.read_bytes() for path in written}) == 1
+        assert len(written) == 300
+
+
+class TestUntitledFiles:
+    def test_are_called_what_the_caller_says(self, source: Repository, tmp_path: Path) -> None:
+        files = [ArtifactFile(b"chart", media_type="a/chart"), ArtifactFile(b"p", media_type="a/prov")]
+        push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
+
+        pull_artifact(
+            source, "v1", tmp_path, untitled=lambda file: "chart.tgz" if file.media_type == "a/chart" else None
+        )
+
+        assert _tree(tmp_path) == {"chart.tgz": "chart"}
+
+    def test_are_not_asked_about_where_they_are_left_out(self, source: Repository, tmp_path: Path) -> None:
+        files = [ArtifactFile(b"A", title="a"), ArtifactFile(b"B")]
+        push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
+
+        pull_artifact(source, "v1", tmp_path, select=lambda file: bool(file.annotations[TITLE]))
+
+        assert _tree(tmp_path) == {"a": "A"}
+
+    @pytest.mark.parametrize("name", ["../x", "/x", "", "a/../../x"])
+    def test_are_not_called_what_leads_elsewhere(self, source: Repository, tmp_path: Path, name: str) -> None:
+        push_artifact(source, [ArtifactFile(b"A")], artifact_type=KIND, tags=[Tag("v1")])
+
+        with pytest.raises(InvalidName):
+            pull_artifact(source, "v1", tmp_path / "out", untitled=lambda file: name)
+
+        assert _tree(tmp_path) == {}
 
 
 class TestWhatIsInTheWay:

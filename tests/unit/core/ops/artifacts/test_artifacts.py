@@ -82,6 +82,28 @@ class TestManifest:
         (layer,) = source.manifests.get(pushed.digest).image.layers
         assert (layer.media_type, layer.annotations) == ("text/plain", {"k": "v"})
 
+    def test_takes_a_stream_that_can_be_read_once(self, source: Repository) -> None:
+        pushed = push_artifact(source, [ArtifactFile(io.BytesIO(b"x" * 3_000_000), title="a")], artifact_type=KIND)
+
+        (layer,) = source.manifests.get(pushed.digest).image.layers
+        assert layer.digest == Digest.of(b"x" * 3_000_000)
+
+    def test_may_leave_its_type_to_its_configuration(self, source: Repository) -> None:
+        config = ArtifactFile(b"{}", media_type="application/vnd.example.config+json")
+
+        pushed = push_artifact(source, [ArtifactFile(b"x")], config=config)
+
+        assert "artifactType" not in _document(source, pushed.digest)
+        assert pushed.artifact_type == config.media_type
+
+    @pytest.mark.parametrize("config", [None, ArtifactFile(b"{}", media_type=EMPTY_JSON)])
+    def test_needs_a_type_where_the_configuration_has_none(
+        self, source: Repository, config: ArtifactFile | None
+    ) -> None:
+        """Image-spec manifest.md: "This MUST be set when config.mediaType is set to the empty value"."""
+        with pytest.raises(InvalidValue, match="media type"):
+            push_artifact(source, [], config=config)
+
     def test_is_the_same_for_the_same_files(self, source: Repository, target: Repository, tmp_path: Path) -> None:
         for name in ("one", "two"):
             folder = tmp_path / name / "data"
@@ -203,6 +225,10 @@ class TestRefusals:
 
         with pytest.raises(UnsafeArchive):
             push_artifact(source, files, artifact_type=KIND)
+
+    def test_a_directory_for_a_configuration(self, source: Repository, tmp_path: Path) -> None:
+        with pytest.raises(InvalidValue, match="configuration"):
+            push_artifact(source, [], config=ArtifactFile(tmp_path, media_type="a/b"))
 
     def test_a_single_path_instead_of_a_list(self, source: Repository, tmp_path: Path) -> None:
         with pytest.raises(InvalidValue, match="list"):
