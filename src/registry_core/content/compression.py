@@ -57,6 +57,8 @@ class Compression(msgspec.Struct, frozen=True):
         Raises:
             InvalidValue: There is no such compression.
         """
+        if not isinstance(choice, str | cls):
+            raise InvalidValue(f"not a compression of layers: {choice!r:.50}")
         return cls(choice) if isinstance(choice, str) else choice
 
     def encoder(self) -> Encoder:

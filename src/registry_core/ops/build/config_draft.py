@@ -13,7 +13,7 @@ from registry_core.domain.config import ContainerConfig, ImageConfig
 from registry_core.domain.digest import Digest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue
-from registry_core.ops.build.rebasing import rebased
+from registry_core.ops.build.rebasing import BY_KEY, rebased
 
 __all__ = ["EPOCH", "ConfigDraft", "merged", "ordered", "platform_entry"]
 
@@ -57,7 +57,7 @@ class ConfigDraft:
             raise InvalidDocument("not a list of steps", path="$.history")
         self._steps: list[dict[str, Any] | _Step] = list(history)
         self._before = (list(self.diff_ids), list(self._steps))
-        self._labels = tuple(self._dict("Labels"))
+        self._first = {key: tuple(self._dict(key)) for key in BY_KEY}
         self._complete = complete
         self.moment: str | None = None
 
@@ -112,12 +112,12 @@ class ConfigDraft:
         Raises:
             InvalidValue: It is not JSON, or not of the kind that the field has.
         """
-        config = self._container()
-        value = _json(key, value, ContainerConfig)
-        if value in (None, "", [], {}):
-            config.pop(key, None)
-        else:
-            config[key] = value
+        empty = value in (None, "", [], (), {})
+        value = _json(key, None if empty else value, ContainerConfig)
+        if not empty:
+            self._container()[key] = value
+        elif key in self._dict_config():
+            self._container().pop(key)
 
     def set_top(self, key: str, value: object) -> None:
         """Set a field of the configuration itself; ``None`` removes it.
@@ -205,9 +205,11 @@ class ConfigDraft:
         """The JSON to write."""
         document = copy.deepcopy(self._mapping)
         config = document.get("config")
-        if isinstance(config, dict) and isinstance(config.get("Labels"), dict):
-            config["Labels"] = ordered(config["Labels"], first=self._labels)
-        elif self._complete and not isinstance(config, dict):
+        if isinstance(config, dict):
+            for key, first in self._first.items():
+                if isinstance(config.get(key), dict):
+                    config[key] = ordered(config[key], first=first)
+        elif self._complete:
             document["config"] = {}
         made = self.moment or document.get("created") or EPOCH
         diff_ids, steps = self._before

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from registry_core.content.codecs import decoded
 from registry_core.content.compression import Compression
-from registry_core.content.source import ByteReader, ByteSource, BytesSource
+from registry_core.content.source import ByteSource, BytesSource, LentReader, Readable
 from registry_core.domain import wire
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -109,7 +109,7 @@ class Draft(Settings):
 
     def add_tar(
         self,
-        tar: bytes | os.PathLike[str] | ByteSource | ByteReader,
+        tar: bytes | os.PathLike[str] | ByteSource | Readable,
         *,
         canonical: bool = False,
         compression: Compression | str = "gzip",
@@ -131,13 +131,13 @@ class Draft(Settings):
         """
         chosen = Compression.of(compression)
         pack = repacked if canonical else checked
-        if isinstance(tar, ByteReader):
-            return self._add(pack(decoded(tar, OCI_LAYER), chosen), "add tar")
+        if isinstance(tar, Readable):
+            return self._add(pack(decoded(LentReader(tar), OCI_LAYER), chosen), "add tar")
         with source_of(tar).open() as reader:
             return self._add(pack(decoded(reader, OCI_LAYER), chosen), "add tar")
 
     def add_layer(
-        self, content: bytes | os.PathLike[str] | ByteSource | ByteReader, *, media_type: str = OCI_LAYER
+        self, content: bytes | os.PathLike[str] | ByteSource | Readable, *, media_type: str = OCI_LAYER
     ) -> Self:
         """Add a layer that is made already, as it is; it is read through once for its digests.
 

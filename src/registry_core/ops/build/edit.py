@@ -8,10 +8,10 @@ from typing import Self
 
 from registry_core.content.codecs import compression_of
 from registry_core.content.compression import Compression
-from registry_core.content.source import ByteReader, ByteSource
+from registry_core.content.source import ByteSource, Readable
 from registry_core.domain.annotations import BASE_DIGEST
 from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER, OCI_MANIFEST
+from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER, OCI_MANIFEST, is_nondistributable
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue, during
 from registry_core.ops.build.draft import Draft
@@ -56,7 +56,7 @@ class ImageEditor(Draft):
     def replace_layer(
         self,
         which: int | Digest,
-        content: bytes | os.PathLike[str] | ByteSource | ByteReader,
+        content: bytes | os.PathLike[str] | ByteSource | Readable,
         *,
         media_type: str = OCI_LAYER,
     ) -> Self:
@@ -95,7 +95,8 @@ class ImageEditor(Draft):
     def recompress(self, compression: Compression | str, which: int | Digest | None = None) -> Self:
         """Compress layers otherwise; their tars, and so their diff_ids, stay.
 
-        A layer that is compressed that way already stays as it is, unless a level is asked for.
+        A layer that is compressed that way already stays as it is, unless a level is asked for; so does one that may
+        not be distributed, for it would not be found under its URLs any more.
 
         Args:
             compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
@@ -114,6 +115,8 @@ class ImageEditor(Draft):
             layer = layers[position]
             if chosen.level is None and compression_of(layer.media_type) == chosen.name:
                 continue
+            if is_nondistributable(layer.media_type):
+                continue
             if layer.digest not in made:
                 with layer.open_uncompressed() as tar:
                     made[layer.digest] = compressed(tar, chosen)
@@ -131,7 +134,8 @@ class ImageEditor(Draft):
 
         Layers are packed anew: in the order of names, with one time for all, under headers of one form. The
         configuration and each step of its history get that time as well, and what Docker keeps there of the machine
-        goes. Each layer is compressed with what it was compressed with.
+        goes. Each layer is compressed with what it was compressed with. Layers that may not be distributed stay as they
+        are.
 
         Args:
             moment: RFC 3339 text, a ``datetime`` with a time zone, or whole seconds since 1970, such as the number
@@ -149,6 +153,8 @@ class ImageEditor(Draft):
         text, uniform = rfc3339(moment), Uniform(seconds_of(moment), owner)
         made: dict[Digest, NewLayer] = {}
         for position, layer in enumerate(self._layers()):
+            if is_nondistributable(layer.media_type):
+                continue
             if layer.digest not in made:
                 compression = Compression(compression_of(layer.media_type))
                 with layer.open_uncompressed() as tar:

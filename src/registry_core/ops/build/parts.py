@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from registry_core.content.codecs import DecodingReader, compression_of
-from registry_core.content.source import PIECE, ByteReader, ByteSource
+from registry_core.content.source import PIECE, ByteSource, Readable
 from registry_core.domain import wire
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -81,7 +81,7 @@ def draft_of(image: Image, *, complete: bool = False) -> ConfigDraft:
         return ConfigDraft(wire.decode(image.config().raw), len(image.manifest().layers), complete=complete)
 
 
-def ready_layer(content: bytes | os.PathLike[str] | ByteSource | ByteReader, media_type: str) -> NewLayer:
+def ready_layer(content: bytes | os.PathLike[str] | ByteSource | Readable, media_type: str) -> NewLayer:
     """A layer that is made already, after it was read through once for its digests.
 
     Raises:

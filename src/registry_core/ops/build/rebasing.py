@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["rebased"]
+__all__ = ["BY_KEY", "rebased"]
 
 # When and where the image was built, and what follows from its layers.
 _OWN: Final = frozenset({"created", "rootfs", "history", "config", "container", "container_config", "docker_version"})
-_BY_KEY: Final = ("Labels", "ExposedPorts", "Volumes")
+# What is a set of keys, or has a meaning by key.
+BY_KEY: Final = ("Labels", "ExposedPorts", "Volumes")
 _ABSENT: Final = object()
 
 
@@ -37,8 +38,8 @@ def rebased(ours: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, A
 
 def _config(ours: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     keep: frozenset[str] = frozenset({"Cmd"} if ours.get("Entrypoint") != old.get("Entrypoint") else ())
-    merged = _merged(ours, old, new, keep=keep | {"Env", *_BY_KEY})
-    for key in _BY_KEY:
+    merged = _merged(ours, old, new, keep=keep | {"Env", *BY_KEY})
+    for key in BY_KEY:
         _put(merged, key, _merged(_dict(ours, key), _dict(old, key), _dict(new, key)))
     mine, base, other = (_variables(config) for config in (ours, old, new))
     variables = _merged(mine, base, other)

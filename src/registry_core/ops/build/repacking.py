@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from typing import Final
 
@@ -143,14 +144,16 @@ class _Members:
         for member in tar.members():
             checkpoint()
             mark = mark_of(member.path, regular=member.kind is FileKind.FILE)
-            if mark is None or mark.kind is not MarkKind.PRIVATE:
+            # A marker that comes twice says the same as one.
+            if mark is None or (mark.kind is not MarkKind.PRIVATE and member.path not in self._held):
                 self._add(self._linked(self._uniform.of(member)), tar)
 
     def in_order(self) -> Iterator[tuple[Member, Iterator[tuple[int, memoryview]]]]:
-        # A link to what a lower layer has comes before what takes that path in this one.
+        # A link to what a lower layer has comes before what takes that path in this one, or makes a directory of it.
         early: set[bytes] = set()
+        names = sorted(self._held) if self._distant else []
         for path, target in self._distant.items():
-            if target in self._held:
+            if target in self._held or _has_below(names, target):
                 early.update((path, *ancestors(path)))
         order = sorted(self._held, key=lambda path: (path not in early, path in self._near, path.split(b"/")))
         for path in order:
@@ -161,7 +164,10 @@ class _Members:
 
     def _check_folder(self, path: bytes) -> None:
         above = next((above for above in ancestors(path) if above in self._held), None)
-        if above is not None and self._held[above][0].kind is not FileKind.DIRECTORY:
+        if above is None or self._held[above][0].kind is FileKind.DIRECTORY:
+            return
+        # A marker hides what lower layers have, whatever stands there in this one.
+        if mark_of(path, regular=True) is None:
             raise UnsafeArchive(f"something below what is not a directory: {shown(path)}")
 
     def _add(self, member: Member, tar: TarReader) -> None:
@@ -184,7 +190,12 @@ class _Members:
             raise UnsafeArchive(f"a hard link to nothing that could be linked to: {shown(member.path)}")
         known = self._held.get(target)
         if known is None or target in self._distant:
-            distant = self._distant[member.path] = self._distant.get(target, target)
+            distant = self._distant.get(target, target)
+            if distant == member.path:
+                # What a lower layer has here gets its own name again, by way of another.
+                self._near[member.path] = target
+                return member
+            self._distant[member.path] = distant
             return msgspec.structs.replace(member, link=distant)
         if known[0].kind is FileKind.DIRECTORY:
             raise UnsafeArchive(f"a hard link to a directory: {shown(member.path)}")
@@ -192,7 +203,7 @@ class _Members:
         return msgspec.structs.replace(member, link=home)
 
     def _pieces(self, member: Member, start: int) -> Iterator[tuple[int, memoryview]]:
-        for offset, length in member.spans or ((0, member.size),):
+        for offset, length in ((0, member.size),) if member.spans is None else member.spans:
             position, end = offset, offset + length
             while position < end:
                 checkpoint()
@@ -200,3 +211,9 @@ class _Members:
                 yield position, memoryview(piece)
                 position += len(piece)
                 start += len(piece)
+
+
+def _has_below(names: list[bytes], folder: bytes) -> bool:
+    """Whether one of some sorted names lies below a path."""
+    first = bisect.bisect_left(names, folder + b"/")
+    return first < len(names) and names[first].startswith(folder + b"/")

@@ -55,10 +55,10 @@ class Settings(ABC):
         Raises:
             InvalidValue: An argument is no text.
         """
+        self.set_config("Entrypoint", list(arguments))
         if self._inherited_cmd:
-            self._config.set("Cmd", None)
-            self._inherited_cmd = False
-        return self.set_config("Entrypoint", list(arguments))
+            self.set_config("Cmd", None)
+        return self
 
     def cmd(self, *arguments: str) -> Self:
         """Set the default arguments, or the program where there is no entrypoint.
@@ -159,9 +159,9 @@ class Settings(ABC):
         Raises:
             InvalidValue: The value is not JSON, or not of the kind that the field has.
         """
+        self._config.set(key, value)
         if key == "Cmd":
             self._inherited_cmd = False
-        self._config.set(key, value)
         return self
 
     def set_field(self, key: str, value: object) -> Self:

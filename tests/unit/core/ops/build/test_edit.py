@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry_core.content.source import ByteReader
 from registry_core.domain import wire
+from registry_core.domain.annotations import BASE_DIGEST
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
@@ -20,8 +22,10 @@ from registry_core.ops.build.edit import ImageEditor
 from registry_core.ops.build.staged import staged_repository
 from registry_core.ops.copy import copy
 from registry_core.ops.image import Image
+from registry_core.ops.tar.members import FileKind
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.repository import Repository
+from registry_core.testing.layers import member, tar
 
 
 def base() -> Image:
@@ -220,6 +224,47 @@ class TestLayers:
 
         assert squashed[0] == squashed[1]
 
+    def test_squashed_it_keeps_what_the_root_was_like(self) -> None:
+        layer = tar(member("./", kind="5", mode=0o700, mtime=1000), member("a", b"1")).content
+        image = ImageBuilder(platform="linux/amd64").add_layer(layer).add_files({"b": b"2"}).build()
+
+        (squashed,) = ImageEditor(image).squash().build().layers()
+
+        with squashed.open_uncompressed() as reader, tarfile.open(fileobj=io.BytesIO(reader.read())) as archive:
+            root = archive.getmember(".")
+        assert (root.isdir(), root.mode, root.mtime) == (True, 0o700, 1000)
+
+    def test_squashed_it_tells_its_history_in_steps_without_layers(self) -> None:
+        edited = ImageEditor(base()).squash().build()
+
+        assert [step.empty_layer for step in edited.config().history] == [True, True, False]
+
+    def test_packed_anew_those_that_may_not_be_distributed_stay(self) -> None:
+        """R-032: changed, they would not be what their URLs have."""
+        foreign = f"{OCI_LAYER_GZIP.replace('layer', 'layer.nondistributable')}"
+        image = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"}).build()
+        mapping = wire.decode(image.raw)
+        mapping["layers"][0] |= {"mediaType": foreign, "urls": ["https://example.com/layer"]}
+        odd = Image(image.repository, RawManifest.of(wire.encode(mapping)))
+
+        edited = ImageEditor(odd).recompress("zstd").canonicalise(7).build()
+
+        assert wire.decode(edited.raw)["layers"] == mapping["layers"]
+
+    def test_files_are_as_old_as_is_said_and_never_as_they_are_on_disk(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"1")
+
+        image = (
+            ImageBuilder(platform="linux/amd64")
+            .add_files({"a": tmp_path / "file"})
+            .add_files({"b": b"1"}, mtime=1_700_000_000)
+            .add_directory(tmp_path, "c", mtime="2024-05-06T07:08:09Z")
+            .build()
+        )
+
+        found = {entry.path: entry.mtime for entry in image.list_files() if entry.kind is FileKind.FILE}
+        assert found == {"a": 0, "b": 1_700_000_000, "c/file": 1714979289}
+
 
 class TestCanonical:
     def _built(self, times: Iterator[int]) -> Image:
@@ -268,6 +313,66 @@ class TestRebase:
         with pytest.raises(InvalidValue, match="arm64"):
             ImageEditor(base()).rebase(base(), other)
 
+    def test_steps_without_layers_stay_where_they_belong(self) -> None:
+        """Whoever counts the steps that have layers finds the layers."""
+
+        def told(image: Image, *steps: tuple[str, bool]) -> Image:
+            repository = staged_repository()
+            copy(image.repository, repository, image.document)
+            config = wire.decode(image.config().raw)
+            config["history"] = [{"created_by": by} | ({"empty_layer": True} if empty else {}) for by, empty in steps]
+            content = wire.encode(config)
+            repository.blobs.put(Digest.of(content), len(content), _source(content))
+            mapping = wire.decode(image.raw)
+            mapping["config"] |= {"digest": str(Digest.of(content)), "size": len(content)}
+            raw = RawManifest.of(wire.encode(mapping))
+            repository.manifests.put(raw)
+            return Image(repository, raw)
+
+        old = told(base(), ("ENV old", True), ("ADD old", False), ("RUN old", False), ("CMD old", True))
+        ours = told(
+            ImageBuilder(platform="linux/amd64", base=old).add_files({"app": b"1"}).build(),
+            ("ENV old", True), ("ADD old", False), ("RUN old", False), ("CMD old", True),
+            ("ENV ours", True), ("COPY ours", False), ("CMD ours", True),
+        )  # fmt: skip
+        new = told(
+            ImageEditor(base()).add_files({"etc/new": b"x"}).build(),
+            ("ADD new", False), ("ENV new", True), ("RUN new", False), ("RUN more", False),
+        )  # fmt: skip
+
+        edited = ImageEditor(ours).rebase(old, new).build()
+
+        assert [(step.created_by, step.empty_layer) for step in edited.config().history] == [
+            ("ADD new", False), ("ENV new", True), ("RUN new", False), ("RUN more", False),
+            ("ENV ours", True), ("COPY ours", False), ("CMD ours", True),
+        ]  # fmt: skip
+        assert len(edited.layers()) == 4
+
+    def test_a_base_that_is_compressed_otherwise_is_the_same_base(self) -> None:
+        image = ImageBuilder(platform="linux/amd64", base=base()).add_files({"app": b"ours"}).build()
+        zstd = ImageEditor(base()).recompress("zstd").build()
+
+        edited = ImageEditor(image).rebase(zstd, zstd).build()
+
+        assert [layer.media_type for layer in edited.layers()] == [OCI_LAYER_ZSTD, OCI_LAYER_ZSTD, OCI_LAYER_GZIP]
+
+    def test_the_annotation_that_names_the_base_follows(self) -> None:
+        new = ImageEditor(base()).add_files({"etc/new": b"x"}).build()
+        image = ImageEditor(base()).annotate(BASE_DIGEST, str(base().digest)).build()
+
+        edited = ImageEditor(image).rebase(base(), new).build()
+
+        assert edited.manifest().annotations == {BASE_DIGEST: str(new.digest)}
+
+    @pytest.mark.parametrize("theirs", ["linux/amd64", "windows/amd64"])
+    def test_a_base_is_of_the_same_system(self, theirs: str) -> None:
+        """Windows runs Linux images, but none of its own stands on one."""
+        other = ImageBuilder(platform=theirs).build()
+        wanted = "windows/amd64" if theirs.startswith("linux") else "linux/amd64"
+
+        with pytest.raises(InvalidValue, match="base"):
+            ImageBuilder(platform=wanted, base=other)
+
 
 class TestFamilies:
     def test_there_and_back_again_is_the_same_content(self) -> None:
@@ -289,6 +394,14 @@ class TestFamilies:
 
         assert edited.media_type == DOCKER_MANIFEST
         assert {layer.media_type for layer in edited.layers()} == {docker.layers()[0].media_type}
+
+    def test_a_manifest_that_does_not_name_its_type_stays_so(self) -> None:
+        image = base()
+        mapping = {key: value for key, value in wire.decode(image.raw).items() if key != "mediaType"}
+        nameless = Image(image.repository, RawManifest.of(wire.encode(mapping)))
+
+        assert ImageEditor(nameless).to_oci().build().raw == nameless.raw
+        assert ImageEditor(nameless).to_docker().build().media_type == DOCKER_MANIFEST
 
     def test_what_docker_has_no_place_for_is_refused(self) -> None:
         with pytest.raises(InvalidValue):

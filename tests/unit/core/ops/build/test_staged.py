@@ -13,6 +13,7 @@ from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch
 from registry_core.ops.build.staged import StagedBlobs, stage, staged_repository
+from registry_core.ports.blob_homes import Home
 from registry_core.ports.repository import Repository
 
 if TYPE_CHECKING:
@@ -66,6 +67,25 @@ def test_a_staged_blob_stays_where_it_is_until_it_is_read(source: Repository, gr
     source.blobs.delete(part.digest)
     with pytest.raises(BlobNotFound):
         blobs.open(part.digest)
+
+
+def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: Repository, graphs: Graphs) -> None:
+    part = graphs.image(b"layer").children[1]
+    first, second = StagedBlobs(), StagedBlobs()
+    stage(first, source, part)
+
+    stage(second, staged_repository(first), part)
+
+    home = Home(source.registry, source.name)
+    assert staged_repository(second).home(part.digest) == source.home(part.digest) == home
+    second.delete(part.digest)
+    assert second.home(part.digest) is None
+
+
+def test_a_blob_that_was_made_here_lies_in_no_registry(staged: Repository) -> None:
+    staged.blobs.put(Digest.of(TRUTH), len(TRUTH), BytesSource(TRUTH))
+
+    assert staged.home(Digest.of(TRUTH)) is None
 
 
 def test_manifests_are_found_by_tag_and_digest_until_they_are_deleted(staged: Repository, graphs: Graphs) -> None:

@@ -1,0 +1,255 @@
+"""Indexes that are changed: one platform of them, or all at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from registry_core.content.source import BytesSource
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from registry_core.errors import ImageNotFound, InvalidName, InvalidValue, PlatformNotFound
+from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+from registry_core.ops.build.edit import ImageEditor
+from registry_core.ops.build.staged import staged_repository
+from registry_core.ops.copy import copy
+from registry_core.ops.image import Image, Index
+from registry_core.ops.upkeep.validate import validate
+from registry_core.ports.repository import Repository
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+def image(platform: str) -> Image:
+    return ImageBuilder(platform=platform).add_files({"platform": platform}).build()
+
+
+def put(repository: Repository, document: dict[str, Any]) -> RawManifest:
+    raw = RawManifest.of(json.dumps({"schemaVersion": 2, **document}, indent=1).encode())
+    repository.manifests.put(raw)
+    return raw
+
+
+def entry(raw: RawManifest, **more: object) -> dict[str, Any]:
+    return {"digest": str(raw.digest), "mediaType": raw.media_type, "size": len(raw.content), **more}
+
+
+@pytest.fixture
+def attested() -> Index:
+    """As BuildKit makes them, and as somebody else has gone on with it: two images, each with an attestation, an index
+    within the index, something that nobody knows, and fields that nobody knows all over.
+    """
+    repository = staged_repository()
+    blob = b"{}"
+    repository.blobs.put(Digest.of(blob), 2, BytesSource(blob))
+    entries = []
+    images = [image("linux/amd64"), image("linux/arm64")]
+    for each in images:
+        copy(each.repository, repository, each.document)
+        platform = {"architecture": str(each.platform).partition("/")[2], "os": "linux", "x-flag": 1}
+        entries.append(entry(each.document, platform=platform, annotations={"note": "kept"}, **{"x-entry": [1]}))
+    for each in images:
+        attestation = put(
+            repository,
+            {
+                "mediaType": OCI_MANIFEST,
+                "artifactType": "application/vnd.docker.attestation.manifest.v1+json",
+                "config": {"mediaType": EMPTY, "digest": str(Digest.of(blob)), "size": 2},
+                "layers": [{"mediaType": "application/vnd.in-toto+json", "digest": str(Digest.of(blob)), "size": 2}],
+                "annotations": {"about": str(each.platform)},
+            },
+        )
+        about = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": str(each.digest)}
+        platform = {"architecture": "unknown", "os": "unknown"}
+        entries.append(entry(attestation, annotations=about, platform=platform))
+    inner_image = image("linux/s390x")
+    copy(inner_image.repository, repository, inner_image.document)
+    inner = put(repository, {"mediaType": OCI_INDEX, "manifests": [entry(inner_image.document)], "x-inner": 1})
+    strange = RawManifest("application/vnd.example.strange+json", b'{"strange": true}')
+    repository.manifests.put(strange)
+    entries += [entry(inner), entry(strange)]
+    raw = put(repository, {"mediaType": OCI_INDEX, "manifests": entries, "x-vendor": {"kept": None}})
+    return Index(repository, raw)
+
+
+def entries(index: Index) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = wire.decode(index.raw)["manifests"]
+    return found
+
+
+class TestNothing:
+    def test_without_a_change_it_is_the_same_index(self, attested: Index) -> None:
+        """R-026."""
+        assert IndexBuilder(attested).build().raw == attested.raw
+        assert IndexBuilder(attested).edit(lambda editor: None).build().raw == attested.raw
+        assert IndexBuilder(attested).to_oci().build().raw == attested.raw
+
+    def test_an_image_replaced_by_itself_changes_nothing(self, attested: Index) -> None:
+        same = attested.image("linux/arm64")
+
+        assert IndexBuilder(attested).replace(same).build().raw == attested.raw
+
+    def test_an_index_that_does_not_name_its_type_stays_so(self) -> None:
+        repository = staged_repository()
+        index = Index(repository, put(repository, {"manifests": []}))
+
+        assert IndexBuilder(index).to_oci().build().raw == index.raw
+
+    def test_all_of_it_is_copied_what_nobody_knows_included(self, attested: Index) -> None:
+        """R-027."""
+        built = IndexBuilder(attested).annotate("key", "value").build()
+        target = staged_repository()
+
+        copy(built.repository, target, built.document)
+
+        for listed in built.manifests:
+            assert (
+                target.manifests.get(listed.digest).content == attested.repository.manifests.get(listed.digest).content
+            )
+
+
+class TestOnePlatform:
+    def test_is_edited_in_its_place_and_its_entry_says_what_it_said(self, attested: Index) -> None:
+        """R-027."""
+        edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1"), "linux/arm64").build()
+
+        before, after = entries(attested), entries(edited)
+        assert after[0] == before[0]
+        assert after[1] == before[1] | {"digest": after[1]["digest"], "size": after[1]["size"]}
+        assert list(after[1]) == list(before[1])
+        assert edited.image("linux/arm64").config().config.labels == {"new": "1"}
+        assert wire.decode(edited.raw)["x-vendor"] == {"kept": None}
+
+    def test_the_attestation_about_what_was_goes_and_others_stay(self, attested: Index) -> None:
+        edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1"), "linux/arm64").build()
+
+        before = entries(attested)
+        assert [each["digest"] for each in before if each not in entries(edited)] == [
+            before[1]["digest"],
+            before[3]["digest"],
+        ]
+
+    def test_is_replaced_by_an_image_from_elsewhere(self, attested: Index) -> None:
+        fresh = ImageBuilder(platform="linux/arm64").add_files({"fresh": "1"}).build()
+
+        edited = IndexBuilder(attested).replace(fresh, annotations={"b": "2", "a": "1"}).build()
+
+        found = entries(edited)[1]
+        assert (found["digest"], list(found["annotations"])) == (str(fresh.digest), ["a", "b"])
+        assert len(edited.manifests) == len(attested.manifests) - 1
+
+    def test_is_removed_with_its_attestation(self, attested: Index) -> None:
+        for which in ("linux/arm64", entries(attested)[1]["digest"]):
+            edited = IndexBuilder(attested).remove(which).build()
+
+            assert [each["digest"] for each in entries(edited)] == [
+                each["digest"] for number, each in enumerate(entries(attested)) if number not in (1, 3)
+            ]
+
+    def test_an_attestation_is_removed_alone(self, attested: Index) -> None:
+        edited = IndexBuilder(attested).remove(Digest(entries(attested)[3]["digest"])).build()
+
+        assert len(edited.manifests) == len(attested.manifests) - 1
+
+    def test_that_is_not_there_is_an_error(self, attested: Index) -> None:
+        builder = IndexBuilder(attested)
+
+        with pytest.raises(PlatformNotFound) as caught:
+            builder.edit(lambda editor: None, "linux/riscv64")
+        with pytest.raises(PlatformNotFound):
+            builder.remove("linux/riscv64")
+        with pytest.raises(PlatformNotFound):
+            builder.replace(image("linux/riscv64"))
+        with pytest.raises(ImageNotFound):
+            builder.remove(Digest.of(b"another"))
+        with pytest.raises(InvalidName):
+            builder.edit(lambda editor: None, "linux/")
+
+        assert "linux/amd64" in caught.value.available
+        assert builder.build().digest == attested.digest
+
+    def test_listed_twice_both_are_replaced(self) -> None:
+        one, other = image("linux/amd64"), ImageBuilder(platform="linux/amd64").add_files({"b": "1"}).build()
+        fresh = ImageBuilder(platform="linux/amd64").add_files({"c": "1"}).build()
+
+        index = IndexBuilder().add(one).add(other).replace(fresh).build()
+
+        assert [listed.digest for listed in index.manifests] == [fresh.digest]
+
+    def test_an_image_that_says_it_runs_elsewhere_is_listed_so(self, attested: Index) -> None:
+        edited = IndexBuilder(attested).edit(lambda editor: editor.platform("linux/arm/v6"), "linux/arm64").build()
+
+        assert entries(edited)[1]["platform"] == {"architecture": "arm", "os": "linux", "variant": "v6"}
+
+
+class TestAllPlatforms:
+    def test_are_edited_those_of_inner_indexes_included(self, attested: Index) -> None:
+        edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1")).build()
+
+        for platform in ("linux/amd64", "linux/arm64"):
+            assert edited.image(platform).config().config.labels == {"new": "1"}
+        (inner,) = [listed for listed in edited.manifests if listed.media_type == OCI_INDEX]
+        raw = edited.repository.manifests.get(inner.digest)
+        assert raw.mapping["x-inner"] == 1
+        (listed,) = raw.index.manifests
+        nested = Image(edited.repository, edited.repository.manifests.get(listed.digest))
+        assert nested.config().config.labels == {"new": "1"}
+        assert entries(edited)[-1] == entries(attested)[-1]
+
+    def test_what_comes_out_is_sound(self, attested: Index) -> None:
+        known = IndexBuilder(attested).remove(attested.manifests[-1].digest)
+        edited = known.edit(lambda editor: editor.add_files({"new": "1"}).squash()).build()
+        target = staged_repository()
+
+        copy(edited.repository, target, edited.document)
+
+        assert validate(target, edited.digest).findings == ()
+
+    def test_become_docker_s_and_oci_s_again(self) -> None:
+        oci = IndexBuilder().add(image("linux/amd64")).add(image("linux/arm64")).build()
+
+        docker = IndexBuilder(oci).to_docker().edit(ImageEditor.to_docker).build()
+        back = IndexBuilder(docker).to_oci().edit(ImageEditor.to_oci).build()
+
+        assert docker.media_type == DOCKER_INDEX
+        assert {listed.media_type for listed in docker.manifests} == {DOCKER_MANIFEST}
+        assert back.digest == oci.digest
+
+    def test_an_error_in_one_of_them_leaves_the_index_as_it_was(self, attested: Index) -> None:
+        builder = IndexBuilder(attested)
+
+        with pytest.raises(InvalidValue):
+            builder.edit(lambda editor: editor.remove_layer(7))
+
+        assert builder.build().digest == attested.digest
+
+
+class TestDockerLists:
+    @pytest.mark.parametrize("field", ["annotations", "artifactType", "subject"])
+    def test_have_no_place_for_what_an_index_has(self, field: str) -> None:
+        repository = staged_repository()
+        subject = image("linux/amd64").document
+        more = {"annotations": {"a": "b"}, "artifactType": "a/b", "subject": entry(subject)}
+        index = Index(repository, put(repository, {"mediaType": OCI_INDEX, "manifests": [], field: more[field]}))
+
+        with pytest.raises(InvalidValue, match=field):
+            IndexBuilder(index).to_docker().build()
+
+    def test_carry_what_was_there_before(self) -> None:
+        """R-027."""
+        repository = staged_repository()
+        odd = put(repository, {"mediaType": DOCKER_INDEX, "manifests": [], "annotations": {"a": "b"}})
+
+        assert IndexBuilder(Index(repository, odd)).build().raw == odd.content
+        with pytest.raises(InvalidValue):
+            IndexBuilder(Index(repository, odd)).annotate("new", "1").build()
+
+    def test_annotations_are_text(self) -> None:
+        with pytest.raises(InvalidValue):
+            IndexBuilder().annotate("a", 1)  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue):
+            IndexBuilder().add(image("linux/amd64"), annotations={"a": 1})  # type: ignore[dict-item]
