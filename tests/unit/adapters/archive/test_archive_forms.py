@@ -255,6 +255,13 @@ class TestLayout:
         with pytest.raises(RepositoryNotFound):
             catalog.repository(APP).manifests.get(V1)
 
+    def test_a_digest_that_nobody_can_verify_is_not_opened(self, tmp_path: Path) -> None:
+        """R-002, R-311."""
+        content = tar(*layout(), member(f"blobs/md5/{'0' * 32}", b"x"))
+
+        with pytest.raises(BlobNotFound):
+            opened(tmp_path / "a.tar", content).repository(RepositoryName("")).blobs.stat(Digest(f"md5:{'0' * 32}"))
+
     def test_other_files_are_no_matter(self, tmp_path: Path) -> None:
         """R-303, R-312."""
         more = [member("README", b"x"), member("ingest/1.tmp", b"x"), blob(b"unreferenced"), member("blobs/md5/x", b"")]
@@ -316,6 +323,38 @@ def test_long_names_are_read(form: int, tmp_path: Path) -> None:
     content = tar(member(name, config_of([])), listing(saved(name)), form=form)
 
     assert opened(tmp_path / "a.tar", content).repository(APP).manifests.resolve(V1)
+
+
+def test_a_size_beyond_the_header_counts(tmp_path: Path) -> None:
+    """R-135: as files of more than eight gibibytes have it."""
+    content = config_of([])
+    record = b"%d size=%d\n" % (len(f"12 size={len(content)}\n"), len(content))
+    header = tar(member("extended", record, b"x"))[:1024] + tar(member("c.json"))[:512]
+    whole = header + content + bytes(-len(content) % 512) + tar(listing(saved("c.json")))
+
+    assert not validate(opened(tmp_path / "a.tar", whole).repository(APP)).findings
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    repository = opened(path, old()).repository(APP)
+    with repository.blobs.open(Digest.of(TWO)) as reader:
+        path.write_bytes(b"")
+
+        with pytest.raises(LayoutError):
+            reader.read(-1)
+
+
+def test_closing_lets_go_of_a_file_and_whoever_asks_again_finds_what_is_there_then(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    catalog = opened(path, old())
+    assert "org/app" in list(catalog.repositories())
+    path.unlink()
+    path.write_bytes(tar(member("c.json", config_of([])), listing(saved("c.json", tags=["other:v1"]))))
+
+    catalog.close()
+
+    assert list(catalog.repositories()) == ["library/other"]
 
 
 def test_what_is_finished_is_not_changed(tmp_path: Path) -> None:

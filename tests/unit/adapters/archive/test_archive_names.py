@@ -10,7 +10,7 @@ from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.archive.names import annotations_of, name_of, parse_name, short_name, spelled, spellings
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidName, RepositoryNotFound
-from registry_core.testing.content import push_image
+from registry_core.testing.content import push_image, put_blob
 
 CONTAINERD = "io.containerd.image.name"
 REF = "org.opencontainers.image.ref.name"
@@ -131,3 +131,11 @@ def test_a_new_archive_of_docker_takes_two_spellings_for_one_repository(tmp_path
         push_image(catalog.repository(RepositoryName("docker.io/library/debian")), "two", tags=["13"])
 
     assert list(catalog.repository(RepositoryName("library/debian")).manifests.tags()) == ["12", "13"]
+
+
+def test_a_blob_is_mounted_from_a_repository_in_any_spelling(tmp_path: Path) -> None:
+    catalog = ArchiveCatalog(tmp_path / "images.tar", fsync=False)
+    digest = put_blob(catalog.repository(RepositoryName("debian")), b"content")
+
+    assert catalog.repository(RepositoryName("org/app")).blobs.mount(digest, RepositoryName("debian"))
+    catalog.discard()

@@ -171,6 +171,22 @@ client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
 
         assert list(path.parent.iterdir()) == []
 
+    def test_a_child_that_ends_takes_nothing_from_its_parent(self, path: Path) -> None:
+        script = """
+import os, sys
+from registry_adapters import open_client
+from registry_core import ImageBuilder
+with open_client(f"docker-archive:{sys.argv[1]}") as client:
+    client.with_segment("app").push_image("v1", ImageBuilder(platform="linux/amd64").build())
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    os.waitpid(child, 0)
+"""
+        subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+
+        assert list(path.parent.iterdir()) == [path]
+
     def test_what_had_the_name_stays(self, path: Path) -> None:
         with new(path) as catalog:
             push_image(catalog.repository(APP), "one", tags=["v1"])
@@ -362,6 +378,16 @@ class TestDocuments:
         assert len(document(path, "manifest.json")) == 1
         assert ArchiveCatalog(path).repository(APP).manifests.get(attestation.digest) == attestation
 
+    def test_an_image_without_all_of_its_layers_is_only_in_the_index(self, path: Path) -> None:
+        """Such as those that may not be distributed: docker could not load it."""
+        with new(path) as catalog:
+            repository = catalog.repository(APP)
+            put_blob(repository, b"{}")
+            repository.manifests.put(image_manifest(b"{}", [b"absent"]), tags=[V1])
+
+        assert document(path, "manifest.json") == []
+        assert len(document(path, "index.json")["manifests"]) == 1
+
     def test_an_artifact_is_only_in_the_index(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
@@ -451,6 +477,7 @@ class TestManyThreads:
             try:
                 with pytest.raises(DeadlineExceeded), fail_after(0.05):
                     put_blob(repository, b"another")
+                assert not first.done()
             finally:
                 done.set()
             first.result(30)

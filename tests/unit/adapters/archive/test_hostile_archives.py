@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from tests.unit.adapters.archive.forms import (
     MARKER,
     Member,
+    blob,
     config_of,
     entry,
     layout,
     listing,
+    manifest_of,
     member,
     named,
     saved,
@@ -27,7 +29,9 @@ from tests.unit.adapters.archive.forms import (
     tar,
 )
 
-from registry_adapters.archive import ArchiveCatalog, medium
+from registry_adapters.archive import ArchiveCatalog, medium, reachable, tar_index
+from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
     ConfigError,
@@ -36,6 +40,7 @@ from registry_core.errors import (
     LayoutError,
     NotFound,
     RegistryError,
+    SizeMismatch,
     TooLarge,
     UnsafeArchive,
     Unsupported,
@@ -49,6 +54,22 @@ ABSENT = f"sha256:{'0' * 64}"
 
 def honest(*more: Member, images: Member | None = None) -> bytes:
     return tar(member(CONFIG_NAME, CONFIG), *more, images or listing(saved(CONFIG_NAME)))
+
+
+def indexed(content: bytes) -> bytes:
+    """An image layout with these bytes for its index."""
+    return tar(member("oci-layout", MARKER), member("index.json", content))
+
+
+def header(kind: bytes, content: bytes) -> bytes:
+    """What says something about the next member."""
+    return tar(member("extended", content, kind))[:1024]
+
+
+def open_ended(archive: bytes, *more: bytes) -> bytes:
+    """An archive that goes on where it ended."""
+    content = archive.rstrip(b"\0")
+    return content + bytes(-len(content) % 512) + b"".join(more) + bytes(1024)
 
 
 def read_everything(path: Path) -> None:
@@ -87,6 +108,23 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         lambda: honest(member("x", b"x", pax={"path": "a/../../evil"})),
         UnsafeArchive,
     ),
+    "a name that climbs and comes back": (lambda: honest(member("a/../b", b"x")), UnsafeArchive),
+    "a link that climbs out after all": (
+        lambda: honest(member("a/x", kind=tarfile.SYMTYPE, link="../b/../../c")),
+        UnsafeArchive,
+    ),
+    "a block of zeros in its middle": (lambda: open_ended(honest(), bytes(512), tar(member("x", b"y"))), LayoutError),
+    "a global header with a name for every member": (
+        lambda: header(b"g", b"19 path=manifest.x\n") + honest(),
+        LayoutError,
+    ),
+    "two extended headers for one member": (lambda: header(b"x", b"13 comment=x\n") * 2 + honest(), LayoutError),
+    "two long names for one member": (
+        lambda: header(b"L", CONFIG_NAME.encode()) * 2 + honest(),
+        LayoutError,
+    ),
+    "two long link names for one member": (lambda: header(b"K", b"abc\0") * 2 + honest(), LayoutError),
+    "an extended header at its end": (lambda: open_ended(honest(), header(b"x", b"12 path=abc\n")), LayoutError),
     "a link out": (lambda: honest(member("x", kind=tarfile.SYMTYPE, link="../../etc/passwd")), UnsafeArchive),
     "an absolute link": (lambda: honest(member("x", kind=tarfile.SYMTYPE, link="/etc/passwd")), UnsafeArchive),
     "a hard link out": (lambda: honest(member("x", kind=tarfile.LNKTYPE, link="../x")), UnsafeArchive),
@@ -127,6 +165,10 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         lambda: honest(member("l.tar", b"x"), images=listing(saved(CONFIG_NAME, ["l.tar"]))),
         LayoutError,
     ),
+    "fewer layers than in the configuration": (
+        lambda: tar(member("c", config_of([b"x", b"y"])), member("l", b"x"), listing(saved("c", ["l"]))),
+        LayoutError,
+    ),
     "one file under many digests": (
         lambda: honest(
             *[
@@ -148,21 +190,25 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         LayoutError,
     ),
     "an index that is none": (
-        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":3}')),
+        lambda: indexed(b'{"schemaVersion":2,"manifests":3}'),
         LayoutError,
     ),
     "an index that is a manifest, too": (
-        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":[],"layers":[]}')),
+        lambda: indexed(b'{"schemaVersion":2,"manifests":[],"layers":[]}'),
         LayoutError,
     ),
     "an index of another type": (
-        lambda: tar(member("oci-layout", MARKER), member("index.json", b'{"manifests":[],"mediaType":"a/b"}')),
+        lambda: indexed(b'{"schemaVersion":2,"manifests":[],"mediaType":"a/b"}'),
         LayoutError,
     ),
-    "an index without a layout": (lambda: tar(member("index.json", b'{"manifests":[]}')), LayoutError),
+    "an index without a layout": (lambda: tar(layout()[1]), LayoutError),
     "an index of nine megabytes": (
-        lambda: tar(member("oci-layout", MARKER), member("index.json", b" " * (9 << 20))),
+        lambda: indexed(b" " * (9 << 20)),
         TooLarge,
+    ),
+    "an entry of another size": (
+        lambda: tar(*layout({**named(b"{}", "v1"), "size": 3}), blob(b"{}")),
+        SizeMismatch,
     ),
     "an entry that is not there": (
         lambda: tar(*layout({**named(b"{}", "v1"), "digest": ABSENT})),
@@ -236,6 +282,42 @@ def test_an_archive_that_swells_beyond_reason_is_given_up(tmp_path: Path, monkey
 
     with pytest.raises(TooLarge):
         read_everything(path)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_MEMBER_LIMIT", 10), ("_NAMES_LIMIT", 400)])
+def test_members_and_their_names_are_counted(
+    limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-140."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(honest(*[member(f"{'x' * 50}{number}") for number in range(10)]))
+    read_everything(path)
+    monkeypatch.setattr(tar_index, limit, most)
+
+    with pytest.raises(TooLarge):
+        read_everything(path)
+
+
+def test_manifests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-024: also those that only an index leads to."""
+    index = layout(*[entry(bytes([number])) for number in range(9)])[1].content
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar(*layout(named(index, "v1", OCI_INDEX)), blob(index)))
+    repository = ArchiveCatalog(path).repository(RepositoryName(""))
+    monkeypatch.setattr(reachable, "NODE_LIMIT", 9)
+
+    with pytest.raises(TooLarge):
+        repository.manifests.get(Digest(ABSENT))
+
+
+def test_a_broken_manifest_does_not_keep_others_from_being_found(tmp_path: Path) -> None:
+    whole = manifest_of(CONFIG, [])
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar(*layout(named(b"broken", "v1"), entry(whole)), blob(b"broken"), blob(whole)))
+
+    found = ArchiveCatalog(path).repository(RepositoryName("")).manifests.get(Digest.of(whole))
+
+    assert found.content == whole
 
 
 def test_a_claimed_size_is_not_allocated(tmp_path: Path) -> None:
