@@ -145,11 +145,12 @@ class Image(Located):
             How many entries were made, and the devices and fifos that were not.
 
         Raises:
-            InvalidValue: There is something in the directory.
+            InvalidValue: There is something in the directory, or it is none: a symbolic link is not followed.
             UnsafeArchive: A layer contradicts itself, tries to reach outside, or has names that cannot be made.
             IntegrityError: A layer is corrupt, cut off, or not what the image says.
             TooLarge: A limit was reached.
-            Unsupported: A layer is of a type that nobody knows, or this system has no means to do it safely.
+            Unsupported: A layer is of a type that nobody knows, or this system has no means to do it safely, or no
+                extended attributes where they are asked for.
             OSError: The system refuses to make something.
         """
         from registry_core.ops.extract.sinks import Keep

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Final, Self
 
 from registry_core.content.source import PIECE
-from registry_core.errors import RegistryError
 
 __all__ = ["BATCH", "ChunkReader", "without_holes"]
 
@@ -26,14 +25,14 @@ class ChunkReader:
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
-        self._failure: RegistryError | None = None
+        self._failure: BaseException | None = None
         self._closed = False
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to ``size`` bytes, all that is left if negative.
 
         Raises:
-            RegistryError: What the generator raised.
+            BaseException: What the generator raised.
             ValueError: The stream was closed.
         """
         if size < 0:
@@ -45,7 +44,7 @@ class ChunkReader:
         if size and not len(self._rest):
             try:
                 self._rest = memoryview(next(self._chunks, b""))
-            except RegistryError as error:
+            except BaseException as error:
                 # A generator that has failed looks like one that has ended.
                 self._failure = error
                 raise

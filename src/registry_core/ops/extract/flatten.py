@@ -5,6 +5,8 @@ content is kept. What it takes is in the names alone.
 
 ``gone`` and ``cleared`` remember the lowest layer that hid a path, or what is in it, from those below. A hard link's
 target is looked up in what lay below the link at the time, whatever became of it later: that is asked of the same two.
+Each directory that a layer has knows the lowest layer that hides what is in it, so that the question costs the same at
+any depth (R-155).
 """
 
 from __future__ import annotations
@@ -50,12 +52,13 @@ class Standing(enum.Enum):
 
 
 # What a layer itself has at a path, in bits: a directory that it names or only implies, or something else; whether the
-# path is visible from the top; whether what this layer has in it is.
+# path is visible from the top; whether what this layer has in it is; and above these, the lowest layer that hides that.
 _LEAF: Final = 1
 _NAMED: Final = 2
 _IMPLIED: Final = 4
 _THERE: Final = 8
 _OPEN: Final = 16
+_FLOOR: Final = 5
 
 
 class _Wish(msgspec.Struct):
@@ -129,15 +132,8 @@ class Flattening:
         decided = self._decided.get(path)
         if decided is not None:
             return decided
-        return Standing.UNKNOWN if self._visible(path, -1) else Standing.GONE
-
-    def _visible(self, path: bytes, view: int) -> bool:
-        """Whether nothing hides a path from those who look from a layer; from the very top for ``-1``."""
-        gone, cleared = self._gone, self._cleared
-        top = len(self._layers) if view < 0 else view
-        if gone.get(path, top) < top:
-            return False
-        return all(gone.get(above, top) >= top and cleared.get(above, top) >= top for above in ancestors(path))
+        hidden = path in self._gone or any(above in self._gone or above in self._cleared for above in ancestors(path))
+        return Standing.GONE if hidden else Standing.UNKNOWN
 
 
 class _Pass:
@@ -151,8 +147,10 @@ class _Pass:
         self._decided, self._gone, self._cleared = whole._decided, whole._gone, whole._cleared
         # What upper layers wait for. What this one waits for is not to be found in itself.
         self._wanted = whole._wishes
-        self._wishes: dict[bytes, list[_Wish]] = {}
-        self._here: dict[bytes, int] = {b"": _IMPLIED | _THERE | (0 if b"" in self._cleared else _OPEN)}
+        self._wishes: dict[bytes, _Wish] = {}
+        self._top = len(whole._layers)
+        floor = self._cleared.get(b"", self._top)
+        self._here: dict[bytes, int] = {b"": _IMPLIED | _THERE | self._open(floor)}
         self._marks: list[Mark] = []
         self._attributes: dict[bytes, Member] = {}
         # Links to files, to anything else, and to what is in lower layers; and the files that came under another name,
@@ -180,6 +178,8 @@ class _Pass:
 
     def _member(self, member: Member) -> Iterator[Member]:
         path, kind = member.path, member.kind
+        if kind is not FileKind.FILE and (member.link or member.xattrs):
+            self._budget.keep(len(member.link) + sum(len(name) + len(value) for name, value in member.xattrs))
         if not path:
             self._describe(path, member)
             if self._whole.root is None:
@@ -200,7 +200,7 @@ class _Pass:
         visible = self._leaf(path, folder)
         names = [path] if visible else []
         for wish in self._wanted.pop(path, ()):
-            self._check_wish(path, wish)
+            self._check_wish(path, folder, wish)
             names += wish.names
         if kind is FileKind.HARDLINK:
             yield from self._link(member, names)
@@ -217,30 +217,34 @@ class _Pass:
             if found & _LEAF:
                 raise UnsafeArchive(f"something below {shown(path)}, which is not a directory in the same layer")
             return found
-        missing = [path]
-        for above in ancestors(path):
+        above = path
+        while found is None:
+            above = parent_of(above)
             found = self._here.get(above)
-            if found is not None:
-                break
-            missing.append(above)
-        if found is None or found & _LEAF:
+        if found & _LEAF:
             raise UnsafeArchive(f"something below a file or link of the same layer: {shown(path)}")
-        for folder in reversed(missing):
-            found = self._imply(folder, found)
+        # One name after the other: all of a deep path's parents together are large, and the budget may not have them.
+        end = len(above)
+        while end < len(path):
+            end = path.find(b"/", end + 1)
+            end = len(path) if end < 0 else end
+            found = self._imply(path[:end], found)
         return found
 
     def _imply(self, path: bytes, above: int) -> int:
         self._budget.hold(path)
         self._refuse_wish(path)
-        there = bool(above & _OPEN) and path not in self._gone
-        state = _IMPLIED
-        if there:
+        top = self._top
+        hidden = min(above >> _FLOOR, self._gone.get(path, top))
+        state = _IMPLIED | self._open(min(hidden, self._cleared.get(path, top)))
+        if hidden == top:
             state |= _THERE
             self._decided.setdefault(path, Standing.IMPLIED)
-            if path not in self._cleared:
-                state |= _OPEN
         self._here[path] = state
         return state
+
+    def _open(self, floor: int) -> int:
+        return floor << _FLOOR | (_OPEN if floor == self._top else 0)
 
     def _directory(self, member: Member, above: int) -> bool:
         """Take in a directory that the layer names: whether its attributes are those of the result."""
@@ -297,7 +301,7 @@ class _Pass:
             distant = self._distant.get(target, target)
             self._distant[path] = distant
             if names:
-                self._wishes.setdefault(distant, []).append(_Wish(self._number, names))
+                self._wishes.setdefault(distant, _Wish(self._number, [])).names += names
         elif not known & _LEAF:
             raise UnsafeArchive(f"a hard link to a directory: {shown(path)}")
         elif target in self._others:
@@ -312,8 +316,8 @@ class _Pass:
             elif names:
                 self._missed.setdefault(first, []).extend(names)
 
-    def _check_wish(self, target: bytes, wish: _Wish) -> None:
-        if not self._whole._visible(target, wish.view):
+    def _check_wish(self, target: bytes, folder: int, wish: _Wish) -> None:
+        if min(folder >> _FLOOR, self._gone.get(target, self._top)) < wish.view:
             raise _dangling(wish.names[0], target)
 
     def _refuse_wish(self, path: bytes) -> None:
@@ -331,8 +335,8 @@ class _Pass:
                 self._gone[mark.path] = number
             else:
                 self._cleared[mark.path] = number
-        for target, wishes in self._wishes.items():
-            self._wanted.setdefault(target, []).extend(wishes)
+        for target, wish in self._wishes.items():
+            self._wanted.setdefault(target, []).append(wish)
 
     def _second_pass(self) -> Iterator[Member]:
         """Files that upper layers hide, but to which a later member was a link: only then is a layer read again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Final
+from typing import Final, NamedTuple
 
 from registry_core.content.source import PIECE, ByteReader, BytesSource
 from registry_core.domain.layer_paths import LONGEST_PATH
@@ -74,12 +74,20 @@ class _Undecided(Exception):
     """Only a lower layer can tell."""
 
 
+class _Leaf(NamedTuple):
+    """What is kept of a member that is no directory: the layer that has it, and its path there."""
+
+    kind: FileKind
+    link: bytes
+    layer: int
+    source: bytes
+
+
 class _Search:
     def __init__(self, layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> None:
         self._count = len(layers)
         self._flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
-        self._leaves: dict[bytes, Member] = {}
-        self._sources: dict[bytes, tuple[int, bytes]] = {}
+        self._leaves: dict[bytes, _Leaf] = {}
         self._likely: set[bytes] = set()
         self.kept: dict[tuple[int, bytes], bytes] = {}
 
@@ -89,9 +97,7 @@ class _Search:
         for number in reversed(range(self._count)):
             for member in self._flat.layer(number):
                 if member.kind is not FileKind.DIRECTORY:
-                    self._leaves[member.path] = member
-                    if member.kind is FileKind.FILE:
-                        self._sources[member.path] = (number, self._flat.source)
+                    self._leaves[member.path] = _Leaf(member.kind, member.link, number, self._flat.source)
                     if member.path in self._likely and len(self.kept) < _KEPT:
                         self._keep(number, member)
             try:
@@ -130,15 +136,14 @@ class _Search:
                 path = b"" if leaf.link.startswith(b"/") else inside
             elif waiting or wanted.endswith(b"/"):
                 raise NotFound(f"not a directory: {shown(path)}")
-            elif leaf.kind is FileKind.HARDLINK:
-                return self._sources[leaf.link]
-            elif leaf.kind is FileKind.FILE:
-                return self._sources[path]
+            elif leaf.kind in (FileKind.FILE, FileKind.HARDLINK):
+                file = self._leaves[leaf.link] if leaf.kind is FileKind.HARDLINK else leaf
+                return file.layer, file.source
             else:
                 raise NotFound(f"a {leaf.kind.value}, not a file: {shown(path)}")
         raise NotFound(f"a directory, not a file: {shown(wanted)}")
 
-    def _leaf(self, path: bytes) -> Member | None:
+    def _leaf(self, path: bytes) -> _Leaf | None:
         """What stands at a path, if it is no directory."""
         leaf = self._leaves.get(path)
         if leaf is not None:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from registry_core.errors import UnsafeArchive
+from registry_core.errors import UnsafeArchive, Unsupported
 from registry_core.ops.extract.directory_handles import DirectoryHandles
 from registry_core.ops.tar.members import FileKind, Member, shown
 from registry_core.scope import checkpoint
@@ -36,7 +36,10 @@ _NAMES: Final = {
     errno.ENOTDIR: "a directory that is something else on the file system",
     errno.ELOOP: "a directory that is a symbolic link on the file system",
     errno.EMLINK: "more links to one file than the file system can hold",
+    errno.EFBIG: "a file that is too large for the file system",
 }
+# What an extended attribute can do wrong by itself.
+_ATTRIBUTES: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
 
 
 class Keep(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +82,9 @@ class DirectorySink:
             pieces: A file's content, each with its offset.
 
         Raises:
-            UnsafeArchive: The file system cannot hold its name, or takes it for another's.
+            UnsafeArchive: The file system cannot hold its name, or takes it for another's; an owner or attribute is
+                none.
+            Unsupported: The file system has no attributes of some kind.
             OSError: The system refuses for reasons of its own.
         """
         with _blamed(member.path):
@@ -93,7 +98,7 @@ class DirectorySink:
                     self._file(handle, name, member, pieces)
                 elif member.kind is FileKind.SYMLINK:
                     os.symlink(member.link, name, dir_fd=handle)
-                    self._dress_link(handle, name, member)
+                    self._dress_name(handle, name, member)
                 elif member.kind is FileKind.HARDLINK:
                     self._link(name, member)
                 elif self._keep.devices:
@@ -110,7 +115,8 @@ class DirectorySink:
             root: What the image says about its root, where it does.
 
         Raises:
-            UnsafeArchive: An owner is none.
+            UnsafeArchive: An owner or attribute is none.
+            Unsupported: The file system has no attributes of some kind.
             OSError: The system refuses.
         """
         for path in self._deepest_first():
@@ -124,6 +130,11 @@ class DirectorySink:
 
     def clear(self) -> None:
         """Remove everything that was made, as far as the system lets that happen. Nothing is raised."""
+        for path in sorted(self._made):
+            # Some may have their modes already, which may keep out whoever is not root.
+            with contextlib.suppress(OSError):
+                folder, _, last = path.rpartition(b"/")
+                _unlock(last, self._handles.at(folder))
         for path in (*self._deepest_first(), b""):
             with contextlib.suppress(OSError):
                 handle = self._handles.at(path)
@@ -163,16 +174,19 @@ class DirectorySink:
             os.chown(file, *_owner(member))
         if self._keep.xattrs:
             for name, value in member.xattrs:
-                os.setxattr(file, name, value)
+                _set_attribute(file, name, value)
         os.chmod(file, self._mode(member))
         os.utime(file, ns=_times(member))
 
-    def _dress_link(self, handle: int, name: bytes, member: Member) -> None:
+    def _dress_name(self, handle: int, name: bytes, member: Member) -> None:
+        """Set the attributes of what is never opened, but for its mode: links have none."""
         if self._keep.owners:
             os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
         if self._keep.xattrs:
             for key, value in member.xattrs:
-                os.setxattr(_path_of(handle) + b"/" + name, key, value, follow_symlinks=False)
+                if key.startswith(b"user."):
+                    raise UnsafeArchive(f"an extended attribute that only files have: {shown(key)}")
+                _set_attribute(_path_of(handle) + b"/" + name, key, value)
         os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
 
     def _link(self, name: bytes, member: Member) -> None:
@@ -192,15 +206,13 @@ class DirectorySink:
             member.kind, stat.S_IFIFO
         )
         os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=handle)
-        if self._keep.owners:
-            os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
+        self._dress_name(handle, name, member)
         # A handle on the name alone: a fifo or device is never opened itself.
         only = os.open(name, _ONLY_NAME, dir_fd=handle)
         try:
             os.chmod(_path_of(only), self._mode(member))
         finally:
             os.close(only)
-        os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
 
     def _mode(self, member: Member) -> int:
         return member.mode & (0o7777 if self._keep.special_modes else 0o1777)
@@ -222,6 +234,26 @@ def _path_of(handle: int) -> bytes:
     return b"/proc/self/fd/%d" % handle
 
 
+def _set_attribute(file: int | bytes, name: bytes, value: bytes) -> None:
+    try:
+        os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+    except OSError as error:
+        if error.errno in _ATTRIBUTES:
+            raise UnsafeArchive(f"an extended attribute that cannot be: {shown(name)}") from error
+        if error.errno == errno.ENOTSUP:
+            raise Unsupported(f"the file system has no extended attributes like {shown(name)}") from error
+        raise
+
+
+def _unlock(name: bytes, handle: int) -> None:
+    """Let the owner of a directory back in."""
+    only = os.open(name, _ONLY_NAME | os.O_DIRECTORY, dir_fd=handle)
+    try:
+        os.chmod(_path_of(only), 0o700)
+    finally:
+        os.close(only)
+
+
 def _remove(name: str, handle: int) -> None:
     try:
         os.unlink(name, dir_fd=handle)
@@ -235,6 +267,7 @@ def _blamed(path: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _NAMES.get(error.errno or 0)
-        if reason is None or isinstance(error, UnsafeArchive):
-            raise
-        raise UnsafeArchive(f"{reason}: {shown(path)}") from error
+        if reason is not None:
+            raise UnsafeArchive(f"{reason}: {shown(path)}") from error
+        # The system was told descriptors and bare names: what helps is the path in the image.
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -81,11 +82,11 @@ def extract_to(
         reference: What is read, for errors.
 
     Raises:
-        InvalidValue: There is something in the directory.
+        InvalidValue: There is something in the directory, or it is none: a symbolic link is not followed.
         UnsafeArchive: A layer contradicts itself, tries to reach outside, or has names that cannot be made.
         IntegrityError: A layer is corrupt, cut off, or not what the image says.
         TooLarge: It is beyond a limit.
-        Unsupported: The system has no means to do this safely.
+        Unsupported: The system has no means to do this safely, or no extended attributes where they are asked for.
         OSError: The system refuses to make something.
     """
     if not handles_work():
@@ -95,6 +96,10 @@ def extract_to(
         root = open_directory(target)
     except FileNotFoundError:
         return _extract_new(layers, target, keep, limits, reference)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise InvalidValue(f"not a directory, or a link to one: {target}", reference=reference) from error
     try:
         if os.listdir(root):
             raise InvalidValue(f"not an empty directory: {target}", reference=reference)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import enum
 import os
+from typing import Final
 
 import msgspec
 
 from registry_core.errors import TooLarge
 
-__all__ = ["Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "entry_of", "shown"]
+__all__ = ["LARGEST_DEVICE", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "entry_of", "shown"]
+
+# Major and minor numbers of devices: what seven octal digits hold, and more than any kernel knows.
+LARGEST_DEVICE: Final = 0o7777777
 
 
 class FileKind(enum.Enum):
@@ -85,7 +89,8 @@ class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
         total_bytes: Of all layers, unpacked: the tars as they are, and sparse files with their holes.
         file_bytes: Of a single file, holes included.
         entries: Of all layers together, directories that are only implied included.
-        name_bytes: Of all their paths, which are kept until the end; a deep one implies all that are above it.
+        name_bytes: Of all their paths, of the texts of links, and of the attributes of all but files, which are kept
+            until the end; a deep path implies all that are above it.
         ratio: How many times its stored size a layer may become, once more than ``ratio_floor`` bytes have come.
         ratio_floor: What no ratio is asked for: small layers of zeros are ordinary.
     """
@@ -157,11 +162,19 @@ class Budget:
             TooLarge: That is beyond a limit.
         """
         self._entries += 1
-        self._held += len(path)
         if self._entries > self._limits.entries:
             raise self._beyond(f"more than {self._limits.entries} entries")
+        self.keep(len(path))
+
+    def keep(self, count: int) -> None:
+        """Take in so many bytes of names and the like that are kept until the end.
+
+        Raises:
+            TooLarge: That is beyond a limit.
+        """
+        self._held += count
         if self._held > self._limits.name_bytes:
-            raise self._beyond(f"paths of more than {self._limits.name_bytes} bytes")
+            raise self._beyond(f"names and attributes of more than {self._limits.name_bytes} bytes")
 
     def _beyond(self, reason: str) -> TooLarge:
         return TooLarge(reason, reference=self._reference)

@@ -13,7 +13,7 @@ from registry_core.content.source import ByteReader
 from registry_core.domain.layer_paths import clean
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, during
 from registry_core.ops.tar.header import BLOCK, Header, number, padding, parse_header
-from registry_core.ops.tar.members import Budget, FileKind, Member, shown
+from registry_core.ops.tar.members import LARGEST_DEVICE, Budget, FileKind, Member, shown
 from registry_core.ops.tar.records import count_record, name_record, parse_records, time_record, xattrs_of
 from registry_core.ops.tar.sparse_maps import Spans, map_of_header, map_of_records, map_of_stream, real_size, sound
 from registry_core.scope import checkpoint
@@ -155,6 +155,8 @@ class TarReader:
         device = (0, 0)
         if kind in _DEVICES:
             device = (number(header.block[329:337], "device"), number(header.block[337:345], "device"))
+            if max(device) > LARGEST_DEVICE:
+                raise IntegrityError(f"a device with impossible numbers: {shown(name)}")
         if kind is FileKind.HARDLINK:
             link = clean(link)
         elif kind is not FileKind.SYMLINK:

@@ -16,6 +16,7 @@ Spans = tuple[tuple[int, int], ...]
 
 _MOST: Final = 1 << 16
 _NUMBER: Final = re.compile(rb"[0-9]{1,19}").fullmatch
+_NUMBERS: Final = re.compile(rb"[0-9]{1,19}(?:,[0-9]{1,19})*").fullmatch
 _SPAN: Final = 24
 
 
@@ -50,7 +51,7 @@ def map_of_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None:
     last = dict(records)
     numbers: list[int] = []
     if b"GNU.sparse.map" in last:
-        numbers = [_count(text) for text in last[b"GNU.sparse.map"].split(b",")] if last[b"GNU.sparse.map"] else []
+        numbers = _counts(last[b"GNU.sparse.map"])
     elif b"GNU.sparse.numblocks" in last:
         expected = b"GNU.sparse.offset"
         for keyword, value in records:
@@ -144,6 +145,18 @@ def _count(text: bytes) -> int:
     if _NUMBER(text) is None or int(text) >= 1 << 63:
         raise IntegrityError(f"a sparse file whose map is not made of numbers: {text!r:.50}")
     return int(text)
+
+
+def _counts(text: bytes) -> list[int]:
+    if not text:
+        return []
+    _limit((text.count(b",") + 1) // 2)
+    if _NUMBERS(text) is None:
+        raise IntegrityError(f"a sparse file whose map is not made of numbers: {text!r:.50}")
+    numbers = list(map(int, text.split(b",")))
+    if max(numbers) >= 1 << 63:
+        raise IntegrityError("a sparse file whose map is out of range")
+    return numbers
 
 
 def _limit(count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from registry_core.errors import IntegrityError
 from registry_core.ops.tar.header import padding
-from registry_core.ops.tar.members import FileKind, Member, shown
+from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, shown
 
 __all__ = ["END", "header_of"]
 
@@ -94,7 +94,7 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 def _block(
     path: bytes, kind: bytes, numbers: tuple[int, int, int, int, int], link: bytes, device: tuple[int, int]
 ) -> bytes:
-    if max(device) > _ID:
+    if max(device) > LARGEST_DEVICE:
         raise IntegrityError(f"a device with impossible numbers: {shown(path)}")
     front = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (path[:_NAME].ljust(_NAME, b"\0"), *numbers)
     back = b"%b%b%b%b%07o\0%07o\0%b" % (
