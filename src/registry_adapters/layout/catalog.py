@@ -98,7 +98,7 @@ class LayoutCatalog(Catalog):
             if found and (after is None or name > after):
                 yield name
 
-    def check(self, name: RepositoryName = _ROOT, *, jobs: int = 4) -> Report:
+    def check(self, name: RepositoryName = _ROOT, *, sparse: bool = False, jobs: int = 4) -> Report:
         """A report on one layout and every file in it; nothing is changed.
 
         Beyond what ``validate`` looks at in images, this finds blobs that nothing refers to or that are not what
@@ -106,6 +106,8 @@ class LayoutCatalog(Catalog):
 
         Args:
             name: Of the repository.
+            sparse: Whether what an index lists may be absent, as after a copy of some of its platforms: that is only
+                a warning then.
             jobs: How many blobs are read at a time.
 
         Raises:
@@ -116,7 +118,7 @@ class LayoutCatalog(Catalog):
 
         repository = self.repository(name)
         with during("check", str(repository)):
-            return check_layout(Place(self._root, name, self._parse), repository, jobs=jobs)
+            return check_layout(Place(self._root, name, self._parse), repository, sparse=sparse, jobs=jobs)
 
     def prune(
         self,

@@ -8,7 +8,7 @@ from registry_adapters.layout.blobs import open_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.files import kind_of
 from registry_adapters.layout.garbage import shelves
-from registry_adapters.layout.place import MARKER, Place
+from registry_adapters.layout.place import BLOBS, MARKER, Place
 from registry_adapters.layout.staging import PREFIX
 from registry_core.content.source import PIECE
 from registry_core.content.verify import Verifier
@@ -24,25 +24,30 @@ __all__ = ["check_layout"]
 _EXPECTED = frozenset({MARKER, "index.json", ".ociport.lock"})
 
 
-def check_layout(place: Place, repository: Repository, *, jobs: int = 4) -> Report:
+def check_layout(place: Place, repository: Repository, *, sparse: bool = False, jobs: int = 4) -> Report:
     """What is wrong in a layout; nothing is changed.
 
     Args:
         place: Of the layout.
         repository: The same layout as a repository.
+        sparse: Whether what indexes list may be absent.
         jobs: How many blobs are read at a time.
 
     Raises:
         RepositoryNotFound: There is no layout at all.
         Forbidden: A file cannot be read.
     """
-    validation = Validation(repository)
+    validation = Validation(repository, sparse=sparse)
     try:
         with place.reading() as directory:
             if directory is None:
                 raise RepositoryNotFound("no image layout there")
             _check_entries(place, directory, validation, repository)
-            _check_files(directory, validation)
+            _check_files(directory, validation, _EXPECTED)
+            blobs = directory.child(BLOBS)
+            if blobs is not None:
+                with blobs:
+                    _check_files(blobs, validation, frozenset())
             with shelves(directory) as found:
                 for algorithm, shelf in found.items():
                     _check_shelf(directory, algorithm, shelf, validation)
@@ -63,12 +68,12 @@ def _check_entries(place: Place, directory: Directory, validation: Validation, r
         validation.entry(entry, f"{directory.where('index.json')} $.manifests[{number}]")
 
 
-def _check_files(directory: Directory, validation: Validation) -> None:
+def _check_files(directory: Directory, validation: Validation, expected: frozenset[str]) -> None:
     for name, status in directory.files():
         where = directory.where(name)
         if name.startswith(PREFIX):
             validation.found(where, "left behind by a writer, or being written", severity=Severity.WARNING)
-        elif name not in _EXPECTED:
+        elif name not in expected:
             what = f"{kind_of(status.st_mode)} that is no part of a layout"
             validation.found(where, what, severity=Severity.WARNING)
 

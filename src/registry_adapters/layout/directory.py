@@ -65,7 +65,7 @@ class Root:
         with explained("."):
             try:
                 if create:
-                    self.path.mkdir(parents=True, exist_ok=True)
+                    self._make()
                 if not stat.S_ISDIR(self.path.stat().st_mode):
                     raise LayoutError(".: not a directory")
                 if not _ANCHORED:
@@ -77,16 +77,24 @@ class Root:
             except FileExistsError:
                 raise LayoutError(".: not a directory") from None
 
+    def _make(self) -> None:
+        missing = []
+        for path in (self.path, *self.path.parents):
+            if path.exists():
+                break
+            missing.append(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in missing if self.fsync and _ANCHORED else ():
+            above = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(above)
+            finally:
+                os.close(above)
+
     def mode(self, directory: Directory) -> int:
         """What the process's umask leaves of 0644; found by looking, since asking for the umask would change it."""
         if self._mode is None:
-            name = temporary_name()
-            descriptor = os.open(directory.at(name), CREATE, 0o644, dir_fd=directory.fd)
-            try:
-                self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            finally:
-                os.close(descriptor)
-                os.unlink(directory.at(name), dir_fd=directory.fd)
+            self._mode = stat.S_IMODE(directory.probe().st_mode)
         return self._mode
 
 
@@ -329,6 +337,17 @@ class Directory:
                 status = entry.stat(follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode):
                     yield entry.name, status
+
+    def probe(self) -> os.stat_result:
+        """What a new file is like here: its mode, and the time by the file system's clock. It is removed at once."""
+        name = temporary_name()
+        with explained(self.where(name)):
+            descriptor = os.open(self.at(name), CREATE, 0o644, dir_fd=self.fd)
+            try:
+                return os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+                os.unlink(self.at(name), dir_fd=self.fd)
 
     def sync(self) -> None:
         """Have the disk know the names in this directory."""

@@ -22,6 +22,7 @@ from registry_adapters.layout.staging import PARTIAL, PREFIX, SUFFIX
 from registry_core.domain.annotations import REF_NAME
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import is_manifest
 from registry_core.domain.pruning import PruneReport
 from registry_core.errors import InvalidDigest, InvalidValue, RepositoryNotFound
 from registry_core.scope import checkpoint
@@ -33,6 +34,8 @@ GRACE: Final = 3600.0
 _PARTIAL_GRACE: Final = 7 * 24 * 3600.0
 _SHORTEST: Final = 2.0
 _BATCH: Final = 64
+# Containerd, and so Docker, have a name of their own for the same thing.
+_NAMES: Final = frozenset({REF_NAME, "io.containerd.image.name"})
 
 
 def collect(
@@ -41,7 +44,7 @@ def collect(
     grace: float = GRACE,
     untagged: bool = False,
     is_dry_run: bool = False,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> PruneReport:
     """Remove what nothing in a layout refers to, and what killed writers have left.
 
@@ -51,7 +54,8 @@ def collect(
             manifest.
         untagged: Whether manifests without a tag go too, unless something that stays needs or is their subject.
         is_dry_run: Whether to only say what would go.
-        clock: Tells the time as files have it.
+        clock: Tells the time as files have it. If none is given, a file is made to see what time it gets: the clock of
+            a network file system need not be ours. A dry run makes none, and goes by ours.
 
     Raises:
         RepositoryNotFound: No such layout.
@@ -64,7 +68,11 @@ def collect(
     with place.reading() as directory:
         if directory is None:
             raise RepositoryNotFound("no image layout there")
-        return _Collection(place, directory, clock(), grace, is_dry_run=is_dry_run).run(untagged=untagged)
+        now = (clock or time.time)()
+        if clock is None and not is_dry_run:
+            # Of two clocks, the one by which everything is younger.
+            now = min(now, directory.probe().st_mtime)
+        return _Collection(place, directory, now, grace, is_dry_run=is_dry_run).run(untagged=untagged)
 
 
 @contextmanager
@@ -131,9 +139,9 @@ class _Collection:
 
     def _forget_untagged(self, found: dict[str, Directory]) -> None:
         index = self._place.index(self._directory)
-        named = {entry.digest for entry in index.entries if REF_NAME in entry.annotations}
-        nameless = [entry for entry in index.entries if entry.digest not in named]
-        roots = [entry for entry in index.entries if entry.digest in named]
+        wanted = {entry.digest for entry in index.entries if _is_wanted(entry)}
+        nameless = [entry for entry in index.entries if entry.digest not in wanted]
+        roots = [entry for entry in index.entries if entry.digest in wanted]
         roots += [entry for entry in nameless if not self._is_old(found, entry.digest)]
         about: dict[Digest, list[Descriptor]] = {}
         for entry in nameless:
@@ -231,6 +239,11 @@ class _Collection:
             if remove_expired(directory, name, moment, is_dry_run=self._is_dry_run) is not None:
                 self._leftovers += 1
                 self._bytes += status.st_size
+
+
+def _is_wanted(entry: Descriptor) -> bool:
+    """Whether an entry is more than a manifest without a name: what nobody knows is none of our business (R-305)."""
+    return not _NAMES.isdisjoint(entry.annotations) or not is_manifest(entry.media_type)
 
 
 def _named(algorithm: str, name: str) -> Digest | None:

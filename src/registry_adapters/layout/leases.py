@@ -11,13 +11,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.files import FileReader
 from registry_adapters.layout.staging import SAFE, temporary_name
-from registry_core.errors import Unsupported
+from registry_core.errors import RegistryError, Unsupported
 from registry_core.scope import pause
 
 try:
@@ -46,11 +46,22 @@ def renewed(directory: Directory, name: str, file: FileReader) -> bool:
         directory: Where it was opened.
         name: By which name.
         file: Open.
+
+    Raises:
+        Cancelled: While a garbage collection had it in hand.
+        DeadlineExceeded: Likewise.
     """
     status = file.status()
-    if time.time() - age_of(status) > _FRESH:
-        with suppress(OSError), _shared(file.fileno()):
-            os.utime(file.fileno())
+    # A time to come is one of another clock, and tells us nothing.
+    if not 0 <= time.time() - age_of(status) <= _FRESH:
+        try:
+            with _shared(file.fileno()):
+                os.utime(file.fileno())
+        except RegistryError:
+            # A deadline is an OSError too, but whoever had no time to renew it must not say that it is renewed.
+            raise
+        except OSError:
+            pass
     try:
         return os.path.samestat(directory.status(name), status)
     except OSError:

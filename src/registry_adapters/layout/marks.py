@@ -75,12 +75,17 @@ class Marks:
         return [] if content is None else links_in(content, "")
 
     def subject_of(self, entry: Descriptor) -> Digest | None:
-        """What a manifest refers to, if it is a sound one."""
+        """What a manifest refers to, if it is one.
+
+        Raises:
+            IntegrityError: It is corrupt, so that nobody can tell.
+            TooLarge: It is too large to be read.
+        """
         try:
-            content = self._content(entry.digest, None)
+            content = self._content(entry.digest, entry.media_type)
             manifest = None if content is None else RawManifest.of(content, expected=entry.media_type)
             subject = None if manifest is None else manifest.subject
-        except (IntegrityError, InvalidDocument, Unsupported):
+        except (InvalidDocument, Unsupported):
             return None
         return None if subject is None else subject.digest
 

@@ -10,11 +10,11 @@ import pytest
 from registry_adapters.layout import LayoutCatalog, leases
 from registry_core.domain.digest import Digest
 from registry_core.domain.findings import Report
-from registry_core.domain.names import RepositoryName
+from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import RepositoryNotFound
 from registry_core.ops.upkeep.validate import validate
 from registry_core.ports.repository import Repository
-from registry_core.testing.content import entry, image_manifest, push_image, put_blob
+from registry_core.testing.content import entry, image_manifest, index_manifest, push_image, put_blob
 
 NAME = RepositoryName("org/app")
 
@@ -96,12 +96,14 @@ def test_what_is_no_blob_is_named(tmp_path: Path, repository: Repository) -> Non
     (shelf / "c").mkdir()
     (shelf / ".ociport-0123456789abcdef.tmp").touch()
     (tmp_path / NAME / "manifest.json").touch()
+    (tmp_path / NAME / "blobs" / "notes").touch()
 
     said = _said(_check(tmp_path))
 
     base = "org/app/blobs/sha256"
     assert sorted(said) == sorted(
         [
+            "warning: org/app/blobs/notes: a file that is no part of a layout",
             "warning: org/app/manifest.json: a file that is no part of a layout",
             f"warning: {base}/c: a directory where blobs are",
             f"warning: {base}/README: not the name of a blob",
@@ -110,6 +112,15 @@ def test_what_is_no_blob_is_named(tmp_path: Path, repository: Repository) -> Non
             f"warning: {base}/.ociport-0123456789abcdef.tmp: left behind by a writer, or being written",
         ]
     )
+
+
+def test_what_sparse_indexes_do_not_have_may_be_excused(tmp_path: Path, repository: Repository) -> None:
+    image = push_image(repository, "one")
+    index = index_manifest([image.descriptor, image_manifest(b"{}").descriptor])
+    repository.manifests.put(index, tags=[Tag("v1")])
+
+    assert not _check(tmp_path).is_clean
+    assert LayoutCatalog(tmp_path, fsync=False).check(NAME, sparse=True).is_clean
 
 
 def test_entries_that_lead_nowhere_or_contradict_each_other(tmp_path: Path, repository: Repository) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from registry_adapters.layout.garbage import collect
 from registry_adapters.layout.index_file import IndexFile
 from registry_adapters.layout.leases import remove_expired
 from registry_adapters.layout.place import Place
+from registry_core.content.limits import MANIFEST_LIMIT
 from registry_core.content.source import BytesSource
 from registry_core.domain import wire
 from registry_core.domain.digest import Digest
@@ -22,8 +26,17 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.pruning import PruneReport
-from registry_core.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidValue, RepositoryNotFound
+from registry_core.errors import (
+    BlobNotFound,
+    DeadlineExceeded,
+    DigestMismatch,
+    ImageNotFound,
+    InvalidValue,
+    RepositoryNotFound,
+    TooLarge,
+)
 from registry_core.ports.repository import Repository
+from registry_core.scope import fail_after
 from registry_core.testing.content import blob, entry, image_manifest, index_manifest, push_image, put_blob
 from registry_core.testing.faults import HookedSource
 
@@ -56,6 +69,13 @@ def _forget_entry(root: Path, digest: Digest) -> None:
     index = root / NAME / "index.json"
     document = json.loads(index.read_bytes())
     document["manifests"] = [each for each in document["manifests"] if each["digest"] != digest]
+    index.write_text(json.dumps(document))
+
+
+def _add_entry(root: Path, added: dict[str, Any]) -> None:
+    index = root / NAME / "index.json"
+    document = json.loads(index.read_bytes())
+    document["manifests"].append(added)
     index.write_text(json.dumps(document))
 
 
@@ -112,6 +132,77 @@ class TestWhatGoes:
 
 
 class TestWhatStays:
+    def test_what_looks_like_ours_but_is_not(self, tmp_path: Path, repository: Repository) -> None:
+        """R-303."""
+        push_image(repository, "one", tags=["v1"])
+        shelf = tmp_path / NAME / "blobs" / "sha256"
+        names = {"theirs.tmp", "theirs.partial", ".ociport-notes", "ingest"}
+        for name in names:
+            (shelf / name).touch()
+        os.mkfifo(shelf / ("f" * 64))
+
+        report = _prune(tmp_path, ahead=30 * 24 * 3600.0)
+
+        assert (report.blobs, report.leftovers) == ((), 0)
+        assert names | {"f" * 64} <= _files(tmp_path)
+
+    def test_what_somebody_may_be_writing(self, tmp_path: Path, repository: Repository) -> None:
+        """However short the grace period for blobs is."""
+        push_image(repository, "one", tags=["v1"])
+        shelf = tmp_path / NAME / "blobs" / "sha256"
+        (shelf / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
+        (shelf / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
+
+        assert _prune(tmp_path, ahead=1800.0, grace=2.0).leftovers == 0
+        assert _prune(tmp_path, ahead=6 * 24 * 3600.0, grace=2.0).leftovers == 1
+
+    def test_a_partial_file_that_somebody_has_in_hand(self, tmp_path: Path, repository: Repository) -> None:
+        push_image(repository, "one", tags=["v1"])
+        path = tmp_path / NAME / "blobs" / "sha256" / f".ociport-{'a' * 64}.partial"
+        path.write_bytes(b"12345678")
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            report = _prune(tmp_path, ahead=8 * 24 * 3600.0)
+
+        assert report.leftovers == 0
+        assert path.exists()
+
+    def test_what_was_moved_here_lately_however_old_its_bytes_are(self, tmp_path: Path, repository: Repository) -> None:
+        orphan = _put(repository, b"orphan")
+        os.utime(tmp_path / NAME / "blobs" / "sha256" / orphan.encoded, (1, 1))
+
+        assert _prune(tmp_path, ahead=0).blobs == ()
+
+    def test_what_embedded_manifests_need_though_they_are_not_here(
+        self, tmp_path: Path, repository: Repository
+    ) -> None:
+        """R-009: data stands for the manifest, and its parts are here."""
+        image = push_image(repository, "one")
+        data = base64.b64encode(image.content).decode()
+        listed = entry(image.content, image.media_type) | {"data": data}
+        index = RawManifest(OCI_INDEX, wire.encode({"schemaVersion": 2, "manifests": [listed]}))
+        repository.manifests.delete(image.digest)
+        repository.manifests.put(index, tags=[Tag("v1")])
+
+        report = _prune(tmp_path)
+
+        assert report.blobs == ()
+        assert {part.digest.encoded for part in image.children} <= _files(tmp_path)
+
+    def test_what_a_manifest_names_that_is_not_what_it_is_said_to_be(
+        self, tmp_path: Path, repository: Repository
+    ) -> None:
+        """R-020: nobody can use it like that; but it may be the entry that is wrong."""
+        image = push_image(repository, "one", tags=["v1"])
+        index = tmp_path / NAME / "index.json"
+        document = json.loads(index.read_bytes())
+        document["manifests"][0]["mediaType"] = OCI_INDEX
+        index.write_text(json.dumps(document))
+
+        assert _prune(tmp_path).blobs == ()
+        assert {part.digest.encoded for part in image.children} <= _files(tmp_path)
+
     def test_manifests_without_a_tag(self, tmp_path: Path, repository: Repository) -> None:
         manifest = push_image(repository, "one")
 
@@ -257,6 +348,83 @@ class TestUntagged:
 
         assert report.entries == (stray.digest,)
         assert repository.manifests.get(above.digest) == above
+
+    def test_what_nobody_knows_stays(self, tmp_path: Path, repository: Repository) -> None:
+        """R-305: it is no manifest, as far as anybody can tell."""
+        push_image(repository, "one", tags=["v1"])
+        document = wire.encode({"things": []})
+        strange = _put(repository, document)
+        _add_entry(tmp_path, entry(document, "application/vnd.example+json"))
+
+        report = _prune(tmp_path, untagged=True)
+
+        assert (report.blobs, report.entries) == ((), ())
+        assert strange.encoded in _files(tmp_path)
+
+    @pytest.mark.parametrize(
+        "annotations",
+        [
+            {"org.opencontainers.image.ref.name": "no tag: a name/of:its-own"},
+            {"io.containerd.image.name": "registry.example.com/org/app:v1"},
+        ],
+    )
+    def test_what_has_another_kind_of_name_stays(
+        self, tmp_path: Path, repository: Repository, annotations: dict[str, str]
+    ) -> None:
+        """R-307."""
+        image = push_image(repository, "one")
+        _forget_entry(tmp_path, image.digest)
+        _add_entry(tmp_path, entry(image.content, image.media_type) | {"annotations": annotations})
+
+        report = _prune(tmp_path, untagged=True)
+
+        assert (report.blobs, report.entries) == ((), ())
+
+    def test_signatures_under_digest_tags_stay(self, tmp_path: Path, repository: Repository) -> None:
+        """They have a tag, even if what they are about goes."""
+        image = push_image(repository, "one")
+        signature = push_image(repository, "signature", tags=[f"sha256-{image.digest.encoded}.sig"])
+
+        report = _prune(tmp_path, untagged=True)
+
+        assert report.entries == (image.digest,)
+        assert repository.manifests.get(signature.digest) == signature
+
+    def test_what_refers_to_an_image_in_a_tagged_index_stays(self, tmp_path: Path, repository: Repository) -> None:
+        image = push_image(repository, "one")
+        repository.manifests.put(index_manifest([index_manifest([image.descriptor]).descriptor]), tags=[Tag("v1")])
+        repository.manifests.put(index_manifest([image.descriptor]))
+        about = push_image(repository, "about", subject=entry(image.content, image.media_type))
+
+        report = _prune(tmp_path, untagged=True)
+
+        assert (report.blobs, report.entries) == ((), ())
+        assert [found.digest for found in repository.manifests.referrers(image.digest)] == [about.digest]
+
+    def test_what_a_sparse_index_does_not_have_is_missed_by_nobody(
+        self, tmp_path: Path, repository: Repository
+    ) -> None:
+        image = push_image(repository, "one")
+        absent = image_manifest(b"{}")
+        index = index_manifest([image.descriptor, absent.descriptor])
+        repository.manifests.put(index, tags=[Tag("v1")])
+
+        report = _prune(tmp_path, untagged=True)
+
+        assert (report.blobs, report.entries) == ((), ())
+        assert repository.manifests.get(Tag("v1")) == index
+
+    def test_a_corrupt_manifest_could_be_about_anything(self, tmp_path: Path, repository: Repository) -> None:
+        push_image(repository, "one", tags=["v1"])
+        manifest = push_image(repository, "two")
+        path = tmp_path / NAME / "blobs" / "sha256" / manifest.digest.encoded
+        path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
+        before = _snapshot(tmp_path)
+
+        with pytest.raises(DigestMismatch):
+            _prune(tmp_path, untagged=True)
+
+        assert _snapshot(tmp_path) == before
 
     def test_young_ones_stay(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one")
@@ -410,8 +578,84 @@ class TestWritersMeanwhile:
         assert set(report.blobs) == outside | {image.digest for image in images[4:]}
         assert {digest.encoded for digest in inside} <= _files(tmp_path)
 
+    def test_a_collection_that_has_a_blob_in_hand_is_waited_for(
+        self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "_FRESH", -1.0)
+        digest = _put(repository, b"shared")
+
+        with (tmp_path / NAME / "blobs" / "sha256" / digest.encoded).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(DeadlineExceeded), fail_after(0.05):
+                repository.blobs.stat(digest)
+
+        assert repository.blobs.stat(digest) == 6
+
+    def test_a_blob_that_somebody_renews_just_now_is_kept(self, tmp_path: Path, repository: Repository) -> None:
+        digest = _put(repository, b"shared")
+
+        with (tmp_path / NAME / "blobs" / "sha256" / digest.encoded).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            report = _prune(tmp_path)
+
+        assert (report.blobs, report.spared) == ((), 1)
+
+    @pytest.mark.parametrize("written_anew", [True, False])
+    def test_whoever_opened_what_is_removed_then_is_not_told_that_it_is_here(
+        self, tmp_path: Path, repository: Repository, written_anew: bool
+    ) -> None:
+        digest = _put(repository, b"shared")
+        shelf = Root(tmp_path / NAME / "blobs" / "sha256", fsync=False).open()
+        assert shelf is not None
+        with shelf:
+            file = shelf.open(digest.encoded)
+            assert file is not None
+            with file:
+                _prune(tmp_path)
+                if written_anew:
+                    _put(repository, b"shared")
+
+                assert not leases.renewed(shelf, digest.encoded, file)
+
+    def test_a_time_to_come_is_renewed(self, tmp_path: Path, repository: Repository) -> None:
+        """It is another clock's: by that one, the blob may be about to expire."""
+        digest = _put(repository, b"shared")
+        path = tmp_path / NAME / "blobs" / "sha256" / digest.encoded
+        later = time.time() + HOURS
+        os.utime(path, (later, later))
+
+        repository.blobs.stat(digest)
+
+        assert path.stat().st_mtime < later
+
+    @pytest.mark.parametrize("seconds", [-HOURS, HOURS])
+    def test_two_clocks_that_differ_harm_nothing(
+        self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, seconds: float
+    ) -> None:
+        """Ours may be ahead of the file system's, or behind."""
+        _put(repository, b"shared")
+        original = time.time
+        monkeypatch.setattr(time, "time", lambda: original() + seconds)
+
+        report = LayoutCatalog(tmp_path, fsync=False).prune(NAME)
+
+        assert (report.blobs, report.spared) == ((), 1)
+
 
 class TestRefusals:
+    def test_a_manifest_that_is_too_large_could_need_anything(self, tmp_path: Path, repository: Repository) -> None:
+        """R-023."""
+        push_image(repository, "one", tags=["v1"])
+        orphan = _put(repository, b"orphan")
+        content = b'{"x":"' + b"x" * MANIFEST_LIMIT + b'"}'
+        _put(repository, content)
+        _add_entry(tmp_path, entry(content, OCI_INDEX))
+
+        with pytest.raises(TooLarge):
+            _prune(tmp_path)
+
+        assert repository.blobs.stat(orphan) == 6
+
     def test_no_layout(self, tmp_path: Path) -> None:
         with pytest.raises(RepositoryNotFound):
             LayoutCatalog(tmp_path).prune(NAME)

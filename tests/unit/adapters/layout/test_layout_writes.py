@@ -384,6 +384,23 @@ class TestIndex:
 
         assert steps == ["file", "rename", "directory"]
 
+    def test_new_directories_are_known_to_the_disk_as_well(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """R-006: the root's own parents too."""
+        synced: set[str] = set()
+        fsync = os.fsync
+
+        def recorded(descriptor: int) -> None:
+            synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", recorded)
+        put_blob(LayoutCatalog(tmp_path / "new" / "root").repository(NAME), CONTENT)
+
+        root = tmp_path / "new" / "root"
+        assert {str(path) for path in (tmp_path, root.parent, root, root / "org", root / NAME)} <= synced
+
     def test_without_fsync_nothing_waits_for_the_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fsync(_: int) -> None:
             raise AssertionError("fsync was called")
