@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnsafeArchive,
         Unsupported,
     )
+    from registry_core.ops.artifacts.push import ArtifactFile
     from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
     from registry_core.ops.build.edit import ImageEditor
     from registry_core.ops.copy import copy
@@ -85,6 +86,7 @@ __all__ = [
     "AccessDenied",
     "Action",
     "Anonymous",
+    "ArtifactFile",
     "Authenticator",
     "Basic",
     "BlobNotFound",
@@ -239,6 +241,7 @@ _HOMES = {
         "UnsafeArchive",
         "Unsupported",
     ),
+    "registry_core.ops.artifacts.push": ("ArtifactFile",),
     "registry_core.ops.build.builders": (
         "ImageBuilder",
         "IndexBuilder",

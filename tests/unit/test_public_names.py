@@ -12,7 +12,7 @@ PROMISED = """
     ImageConfig Image Index Layer ImageBuilder IndexBuilder Basic IdentityToken RegistryToken Anonymous
     CancelScope fail_after copy open_blob save_blob push_blob
     CopyChoices CopyPlan CopyReport CopyTask IndexForm plan_copies plan_copy run_copies Action NodeKind Outcome Side
-    MirrorPlan MirrorRule TagPatterns TagSelection plan_mirror run_mirror validate
+    MirrorPlan MirrorRule TagPatterns TagSelection plan_mirror run_mirror validate ArtifactFile
 """
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from registry_core.client.artifacts import ArtifactMethods
 from registry_core.client.images import ImageMethods
 from registry_core.client.listings import ListingMethods
 
 __all__ = ["RegistryClient"]
 
 
-class RegistryClient(ImageMethods, ListingMethods):
-    """Images below one path of one backend.
+class RegistryClient(ImageMethods, ListingMethods, ArtifactMethods):
+    """Images, indexes and artifacts below one path of one backend.
 
     References are tags or digests within the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``.
     Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``; all errors

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
 from registry_core import (
+    ArtifactFile,
     BlobNotFound,
     Cancelled,
     CancelScope,
@@ -426,6 +428,41 @@ class TestRepositories:
         assert catalog.asked == [(None, 1)]
 
 
+class TestArtifacts:
+    def test_files_come_back_by_their_titles(self, app: RegistryClient, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "a.bin").write_bytes(b"weights")
+        card = ArtifactFile(b"a card", title="card.md")
+
+        pushed = app.push_artifact("v1", [tmp_path / "model", card], artifact_type="application/vnd.example.model")
+        written = app.pull_artifact("v1", tmp_path / "out", unpack=True)
+
+        assert pushed.digest == app.get_digest("v1")
+        assert written == [tmp_path / "out" / "model", tmp_path / "out" / "card.md"]
+        assert (tmp_path / "out" / "model" / "a.bin").read_bytes() == b"weights"
+
+    def test_what_is_attached_is_found_by_its_type(self, app: RegistryClient) -> None:
+        image = app.push_image("v1", build())
+        types = ("application/vnd.example.sbom", "application/vnd.example.signature")
+
+        sbom, _ = (app.attach("v1", [], artifact_type=kind, annotations={"by": "us"}) for kind in types)
+
+        (found,) = app.list_referrers("v1", types[0])
+        assert (found.digest, found.annotations) == (sbom.digest, {"by": "us"})
+        assert {entry.artifact_type for entry in app.list_referrers(image.digest)} == set(types)
+
+    def test_the_observer_of_the_client_is_told_unless_the_call_has_its_own(self, catalog: Catalog) -> None:
+        own, other = Seen(), Seen()
+        client = RegistryClient(catalog, "a", observer=own)
+
+        client.push_artifact("v1", [], artifact_type="application/vnd.example", observer=other)
+        told_first = (bool(own.kinds), bool(other.kinds))
+        client.push_artifact("v2", [ArtifactFile(b"1", title="1")], artifact_type="application/vnd.example")
+
+        assert told_first == (False, True)
+        assert own.kinds
+
+
 BAD_REFERENCES = ["", "a tag", "v1\n", "sha256:short", "@v1", "x" * 129, "a/b", "../v1", "v1@sha256:" + "0" * 64]
 OPERATIONS: dict[str, Callable[[RegistryClient, str], object]] = {
     "get_image": lambda client, reference: client.get_image(reference),
@@ -436,6 +473,9 @@ OPERATIONS: dict[str, Callable[[RegistryClient, str], object]] = {
     "check_image_exists": lambda client, reference: client.check_image_exists(reference),
     "tag_image": lambda client, reference: client.tag_image(reference, "other"),
     "copy_image": lambda client, reference: client.copy_image(reference, client.with_segment("other"), "v1"),
+    "attach": lambda client, reference: client.attach(reference, [], artifact_type="application/vnd.example"),
+    "pull_artifact": lambda client, reference: client.pull_artifact(reference, "/nowhere/at/all"),
+    "list_referrers": lambda client, reference: client.list_referrers(reference),
 }
 
 
