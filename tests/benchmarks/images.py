@@ -98,6 +98,9 @@ def files(layer: Any, number: int, amount: int) -> None:
 
 
 def _members(source: random.Random, text: bytes, number: int, amount: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    # Builders name the directories above what they add or change, each time.
+    for folder in ("usr", "usr/share"):
+        yield _plain(folder, tarfile.DIRTYPE, 0o755), b""
     for place in range(amount):
         folder = f"usr/share/package-{number}-{place // 40:04}"
         if place % 40 == 0:
@@ -114,6 +117,8 @@ def _members(source: random.Random, text: bytes, number: int, amount: int) -> It
         return
     for place in range(0, amount // 2, 5):
         below = f"usr/share/package-0-{place // 40:04}"
+        if place % 40 == 0:
+            yield _plain(below, tarfile.DIRTYPE, 0o755), b""
         if place % 60 == 0:
             # It has a hard link: peers disagree on what is left of that.
             continue
