@@ -127,13 +127,17 @@ def checkpoint() -> None:
         Cancelled: Its scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
-    scope = _current.get()
-    if scope is None:
-        return
-    if scope.cancelled:
-        raise scope._error()
-    deadline = scope.deadline
-    if deadline is not None and time.monotonic() >= deadline:
+    current = _current.get()
+    deadline = math.inf
+    # By hand, without a generator: it runs at each piece of everything.
+    scope = current
+    while scope is not None:
+        if current is not None and scope._cancelled.is_set():
+            raise current._error()
+        if scope._deadline is not None and scope._deadline < deadline:
+            deadline = scope._deadline
+        scope = scope._parent
+    if deadline < math.inf and time.monotonic() >= deadline:
         raise DeadlineExceeded("the time allowed for the work has passed")
 
 

@@ -66,10 +66,13 @@ class Headers:
 
     def __init__(self, fields: Collection[tuple[str, str]]) -> None:
         self._fields = tuple((name.lower(), value) for name, value in fields)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._fields:
+            self._values.setdefault(name, []).append(value)
 
     def all(self, name: str) -> list[str]:
         """Each value of a field, in order."""
-        return [value for known, value in self._fields if known == name.lower()]
+        return list(self._values.get(name.lower(), ()))
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a field that stands once; the default where it is absent or stands twice with two values.

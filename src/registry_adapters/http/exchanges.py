@@ -170,6 +170,8 @@ class Exchanges:
         return answer
 
     def _report(self, request: Outgoing, status: int, started: float) -> None:
+        if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
+            return
         method, url, seconds = request.method, redacted(request.url), self._clock() - started
         _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, request.length, status or "no answer", seconds)
         self.tell(Exchange(method=method, url=url, status=status, seconds=seconds))

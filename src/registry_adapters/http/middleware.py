@@ -118,6 +118,8 @@ def through(middleware: Sequence[Middleware], request: Outgoing, send: Send) -> 
     Raises:
         ConfigError: A middleware broke the rules.
     """
+    if not middleware:
+        return send(request)
     called = False
     answers: list[Answer] = []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -64,17 +65,10 @@ class Origin(msgspec.Struct, frozen=True):
         Raises:
             InvalidName: There is anything else in it.
         """
-        match = _HOST.fullmatch(host) if isinstance(host, str) else None
-        if match is None or scheme not in _PORTS:
+        if not isinstance(host, str) or scheme not in _PORTS:
             raise InvalidName(f"not a registry host: {host!r:.200}")
-        port = int(match["port"]) if match["port"] else _PORTS[scheme]
-        name = match["host"].strip("[]").lower()
-        bracketed = match["host"].startswith("[")
-        if not 0 < port < 65536 or len(name) > 253 or bracketed is not (":" in name):
-            raise InvalidName(f"not a registry host: {host!r:.200}")
-        if (bracketed or _NUMERIC.fullmatch(name)) and _address(name) is None:
-            raise InvalidName(f"not a registry host: {host!r:.200}")
-        return cls(scheme, name, port)
+        name, port = _parsed(host)
+        return cls(scheme, name, port or _PORTS[scheme])
 
     @classmethod
     def of_url(cls, url: str) -> Self:
@@ -155,9 +149,27 @@ def redacted(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     query = "?…" if parts.query else ""
     text = f"{parts.scheme}://{host}{parts.path}{query}" if host else f"{parts.path.rpartition('@')[2]}{query}"
-    return "".join(char if char.isprintable() else "�" for char in text[:500])
+    text = text[:500]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
 
 
+# The same few hosts come again and again; only what is one is kept.
+@lru_cache(maxsize=256)
+def _parsed(host: str) -> tuple[str, int]:
+    """Name and port of ``host[:port]``; 0 where there is none."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise InvalidName(f"not a registry host: {host!r:.200}")
+    name, bracketed = match["host"].strip("[]").lower(), match["host"].startswith("[")
+    port = int(match["port"]) if match["port"] else 0
+    if (match["port"] and not 0 < port < 65536) or len(name) > 253 or bracketed is not (":" in name):
+        raise InvalidName(f"not a registry host: {host!r:.200}")
+    if (bracketed or _NUMERIC.fullmatch(name)) and _address(name) is None:
+        raise InvalidName(f"not a registry host: {host!r:.200}")
+    return name, port
+
+
+@lru_cache(maxsize=256)
 def _address(host: str) -> _Address | None:
     try:
         address = ipaddress.ip_address(host)
