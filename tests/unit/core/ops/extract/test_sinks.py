@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -191,6 +194,18 @@ class TestWhatIsKept:
         assert stat.S_ISFIFO(status.st_mode)
         assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o620, 7)
 
+    @pytest.mark.skipif(not ROOT, reason="needs root to make devices")
+    def test_devices_are_made_on_request_with_all_that_they_have(self, tmp_path: Path) -> None:
+        numbers = {329: b"%07o\0%07o\0" % (259, 300_000)}
+        layer = tar(member("sda", kind="4", mode=0o4660, uid=3, gid=6, mtime=9, patch=numbers))
+
+        unpack(tmp_path / "new", layer, keep=Keep(devices=True, owners=True, special_modes=True))
+
+        status = (tmp_path / "new/sda").lstat()
+        assert stat.S_ISBLK(status.st_mode)
+        assert (status.st_rdev, stat.S_IMODE(status.st_mode)) == (os.makedev(259, 300_000), 0o4660)
+        assert (status.st_uid, status.st_gid, status.st_mtime) == (3, 6, 9)
+
     def test_owners_only_on_request(self, tmp_path: Path) -> None:
         uid, gid = (1234, 2345) if ROOT else (os.getuid(), os.getgid())
         layer = tar(
@@ -217,6 +232,86 @@ class TestWhatIsKept:
 
         assert os.listxattr(tmp_path / "plain/f") == []
         assert os.getxattr(tmp_path / "kept/f", "user.key") == b"\0value"
+
+    def test_default_lists_of_a_directory_are_not_inherited_by_what_is_in_it(self, tmp_path: Path) -> None:
+        """Attributes of directories come last, as their modes do."""
+        pax = {b"SCHILY.xattr.user.key": b"folder"}
+
+        unpack(tmp_path / "new", tar(member("d", kind="5", mode=0o555, pax=pax), member("d/f")), keep=Keep(xattrs=True))
+
+        assert os.getxattr(tmp_path / "new/d", "user.key") == b"folder"
+        assert os.listxattr(tmp_path / "new/d/f") == []
+
+    def test_errors_of_the_system_name_the_file_in_the_image(self, tmp_path: Path) -> None:
+        class Full(TarLayer):
+            """A layer that is read while the destination goes away."""
+
+            def open_uncompressed(self) -> ByteReader:
+                os.rmdir(tmp_path / "target")
+                return super().open_uncompressed()
+
+        (tmp_path / "target").mkdir()
+
+        with pytest.raises(FileNotFoundError, match="some/file"):
+            unpack(tmp_path / "target", Full(tar(member("some/file")).content))
+
+
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Not root, in a directory of one's own: relative names need no right to any of the directories above."""
+    monkeypatch.chdir(tmp_path)
+    if not ROOT:
+        yield
+        return
+    os.chown(tmp_path, 65534, 65534)
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.usefixtures("nobody")
+class TestWithoutPrivileges:
+    LAYER = tar(folder("d", 0), folder("d/e", 0o100), member("d/e/f", b"x", mode=0), member("su", mode=0o4755, uid=0))
+
+    def test_directories_that_nobody_may_enter_are_filled(self) -> None:
+        """R-138."""
+        extracted = unpack(Path("new"), self.LAYER)
+
+        assert extracted.entries == 4
+        assert stat.S_IMODE(os.stat("new/d").st_mode) == 0
+        os.chmod("new/d", 0o700)
+        assert stat.S_IMODE(os.stat("new/d/e").st_mode) == 0o100
+        assert os.stat("new/d/e/f").st_size == 1
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_after_a_failure_nothing_is_left_of_them_either(self, exists: bool) -> None:
+        """R-006, R-138: the last directory to get its attributes is refused, when all others have theirs."""
+        if exists:
+            os.mkdir("target")
+        bad = member("./", kind="5", pax={b"SCHILY.xattr.user.": b"v"})
+
+        with pytest.raises(UnsafeArchive):
+            unpack(Path("target"), self.LAYER, tar(bad), keep=Keep(xattrs=True))
+
+        assert os.listdir() == (["target"] if exists else [])
+        assert not exists or os.listdir("target") == []
+
+    @pytest.mark.parametrize("keep", [Keep(owners=True), Keep(devices=True)])
+    def test_what_needs_privileges_is_an_error_and_leaves_nothing(self, keep: Keep) -> None:
+        """R-139."""
+        device = member("a/null", kind="3", patch={329: b"0000001\0" + b"0000003\0"})
+
+        with pytest.raises(PermissionError, match="a/"):
+            unpack(Path("new"), tar(member("a/f", uid=1), device), keep=keep)
+
+        assert os.listdir() == []
 
 
 class TestOddMembers:
@@ -331,3 +426,43 @@ def test_somebody_elses_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
         unpack(target, Meddling(tar(member("d/f", b"x")).content))
 
     assert os.listdir(outside) == []
+
+
+def test_directories_that_somebody_swaps_for_links_lead_nowhere(tmp_path: Path) -> None:
+    """R-131, R-132: another process does so all the time, and with the rights that we have."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    script = """
+import os, sys, time
+os.chdir(sys.argv[1])
+print("ready", flush=True)
+while True:
+    for name in ("a", "b", "c"):
+        try:
+            os.rename(name, "aside")
+            os.symlink(sys.argv[2], name)
+            time.sleep(0.001)
+            os.unlink(name)
+            os.rename("aside", name)
+        except OSError:
+            pass
+"""
+    parts = [member(f"{name}/{number}/f", b"x") for number in range(60) for name in "abc"]
+    parts += [
+        member(f"{name}/l{number}", kind="1", link=f"{name}/{number}/f") for number in range(60) for name in "abc"
+    ]
+    layer = tar(*parts, folder("a", 0o700), folder("b", 0o711), folder("c"))
+
+    for number in range(8):
+        target = tmp_path / f"target {number}"
+        target.mkdir()
+        command = [sys.executable, "-c", script, str(target), str(outside)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as swapper:
+            assert swapper.stdout is not None
+            swapper.stdout.readline()
+            with contextlib.suppress(IntegrityError, OSError):
+                unpack(target, layer)
+            swapper.kill()
+
+    assert os.listdir(outside) == []
+    assert stat.S_IMODE(outside.stat().st_mode) & 0o700 == 0o700
