@@ -6,10 +6,14 @@ import os
 from datetime import datetime
 from typing import Self
 
+import msgspec
+
 from registry_core.content.codecs import compression_of
 from registry_core.content.compression import Compression
 from registry_core.content.source import ByteSource, Readable
+from registry_core.domain import wire
 from registry_core.domain.annotations import BASE_DIGEST
+from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER, OCI_MANIFEST, is_nondistributable
 from registry_core.domain.platform import Platform
@@ -18,7 +22,7 @@ from registry_core.ops.build.draft import Draft
 from registry_core.ops.build.families import DOCKER, OCI
 from registry_core.ops.build.moments import rfc3339, seconds_of
 from registry_core.ops.build.new_layer import NewLayer, compressed
-from registry_core.ops.build.parts import Part, draft_of, inherited_parts, ready_layer
+from registry_core.ops.build.parts import Part, annotated, draft_of, inherited_parts, ready_layer
 from registry_core.ops.build.repacking import Uniform, repacked
 from registry_core.ops.extract.unpack import flat_tar
 from registry_core.ops.image import Image, Layer
@@ -90,6 +94,23 @@ class ImageEditor(Draft):
         position = self._position(which)
         self._config.remove(position)
         del self._parts[position]
+        return self
+
+    def annotate_layer(self, which: int | Digest, key: str, value: str | None) -> Self:
+        """Set an annotation of a layer's descriptor; ``None`` removes it. The layer itself stays as it is.
+
+        Args:
+            which: Its place from the lowest, counted from 0, or its digest.
+            key: Of the annotation.
+            value: What it says.
+
+        Raises:
+            InvalidValue: There is no such layer, or key or value is no text.
+        """
+        position = self._position(which)
+        entry = annotated(self._parts[position].entry, key, value)
+        descriptor = wire.lift(entry, Descriptor)
+        self._parts[position] = msgspec.structs.replace(self._parts[position], entry=entry, descriptor=descriptor)
         return self
 
     def recompress(self, compression: Compression | str, which: int | Digest | None = None) -> Self:

@@ -17,7 +17,7 @@ from registry_core.domain.platform import Platform
 from registry_core.errors import ImageNotFound, InvalidValue, PlatformNotFound, TooLarge
 from registry_core.ops.build.config_draft import merged, ordered, platform_entry
 from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.build.parts import entry_of
+from registry_core.ops.build.parts import annotated, entry_of
 from registry_core.ops.build.staged import StagedBlobs, StagedManifests, stage, staged_repository
 from registry_core.ops.graph import DEPTH_LIMIT, child, fetch, is_child_manifest, walk
 from registry_core.ops.image import Image, Index
@@ -151,15 +151,30 @@ class IndexBuilder:
             PlatformNotFound: Nothing is listed under the platform.
             ImageNotFound: The digest is not listed.
         """
-        if isinstance(which, str) and ":" in which:
-            digest = Digest(which)
-            found = [listed for listed in self._listed if listed.descriptor.digest == digest]
-            if not found:
-                raise ImageNotFound(f"not in the index: {digest}")
-        else:
-            found = self._under(Platform.parse(which) if isinstance(which, str) else which)
+        found = self._found(which)
         self._listed = [listed for listed in self._listed if listed not in found]
         self._drop(found)
+        return self
+
+    def annotate_entry(self, which: Platform | Digest | str, key: str, value: str | None) -> Self:
+        """Set an annotation of what is listed under a platform, or by a digest; ``None`` removes it.
+
+        The images stay as they are: their entries say more of them.
+
+        Args:
+            which: A platform, or a digest.
+            key: Of the annotation.
+            value: What it says.
+
+        Raises:
+            InvalidValue: The text is neither, or key or value is no text.
+            PlatformNotFound: Nothing is listed under the platform.
+            ImageNotFound: The digest is not listed.
+        """
+        for listed in self._found(which):
+            entry = annotated(listed.entry, key, value)
+            new = _Listed(entry, wire.lift(entry, Descriptor), listed.origin)
+            self._listed[self._listed.index(listed)] = new
         return self
 
     def annotate(self, key: str, value: str | None) -> Self:
@@ -293,6 +308,15 @@ class IndexBuilder:
         for manifest in walk(image.repository, image.document):
             self._take(image.repository, manifest)
         return _Listed(entry, wire.lift(entry, Descriptor), image.repository)
+
+    def _found(self, which: Platform | Digest | str) -> list[_Listed]:
+        if not isinstance(which, str) or ":" not in which:
+            return self._under(Platform.parse(which) if isinstance(which, str) else which)
+        digest = Digest(which)
+        found = [listed for listed in self._listed if listed.descriptor.digest == digest]
+        if not found:
+            raise ImageNotFound(f"not in the index: {digest}")
+        return found
 
     def _under(self, platform: Platform) -> list[_Listed]:
         wanted = platform.normalised()

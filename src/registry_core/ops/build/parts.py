@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Self
 
 import msgspec
@@ -13,14 +14,14 @@ from registry_core.domain import wire
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.errors import during
-from registry_core.ops.build.config_draft import ConfigDraft
+from registry_core.ops.build.config_draft import ConfigDraft, merged, ordered
 from registry_core.ops.build.new_layer import NewLayer
 from registry_core.ops.build.staged import StagedBlobs, origin_source
 from registry_core.ops.image import Image
 from registry_core.ops.read import identify, source_of
 from registry_core.ports.blob_homes import Home
 
-__all__ = ["Part", "draft_of", "entry_of", "inherited_parts", "ready_layer"]
+__all__ = ["Part", "annotated", "draft_of", "entry_of", "inherited_parts", "ready_layer"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -53,6 +54,21 @@ class Part(msgspec.Struct, frozen=True):
 def entry_of(descriptor: Descriptor) -> dict[str, Any]:
     """The JSON of a descriptor that has nothing but type, digest and size."""
     return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+def annotated(entry: Mapping[str, Any], key: str, value: str | None) -> dict[str, Any]:
+    """A descriptor's JSON with an annotation more, or with one less where there is no value.
+
+    Raises:
+        InvalidValue: Key or value is no text.
+    """
+    before = entry.get("annotations") or {}
+    after = merged(before, {key: value})
+    if after == before:
+        return dict(entry)
+    if not after:
+        return {name: field for name, field in entry.items() if name != "annotations"}
+    return dict(entry) | {"annotations": ordered(after, first=before)}
 
 
 def inherited_parts(image: Image, *, ours: bool = False) -> list[Part]:

@@ -265,6 +265,19 @@ class TestLayers:
         found = {entry.path: entry.mtime for entry in image.list_files() if entry.kind is FileKind.FILE}
         assert found == {"a": 0, "b": 1_700_000_000, "c/file": 1714979289}
 
+    def test_its_descriptor_is_annotated_and_it_stays_where_it_is(self) -> None:
+        source, blobs = watched(base())
+
+        edited = ImageEditor(source).annotate_layer(1, "b", "2").annotate_layer(source.layers()[1].digest, "a", "1")
+
+        first, second = wire.decode(edited.build().raw)["layers"]
+        assert second == wire.decode(base().raw)["layers"][1] | {"annotations": {"a": "1", "b": "2"}}
+        assert first == wire.decode(base().raw)["layers"][0]
+        assert edited.annotate_layer(1, "a", None).annotate_layer(1, "b", None).build().digest == base().digest
+        assert not blobs.opened
+        with pytest.raises(InvalidValue):
+            edited.annotate_layer(1, "a", 1)  # type: ignore[arg-type]
+
 
 class TestCanonical:
     def _built(self, times: Iterator[int]) -> Image:

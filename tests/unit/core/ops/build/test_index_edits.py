@@ -186,6 +186,34 @@ class TestOnePlatform:
         assert entries(edited)[1]["platform"] == {"architecture": "arm", "os": "linux", "variant": "v6"}
 
 
+class TestEntries:
+    @pytest.mark.parametrize("by", ["platform", "digest"])
+    def test_are_annotated_and_their_images_stay(self, attested: Index, by: str) -> None:
+        which = "linux/arm64" if by == "platform" else entries(attested)[1]["digest"]
+
+        edited = IndexBuilder(attested).annotate_entry(which, "new", "1").build()
+
+        before, after = entries(attested), entries(edited)
+        assert after[1] == before[1] | {"annotations": {"note": "kept", "new": "1"}}
+        assert [each for number, each in enumerate(after) if number != 1] == [
+            each for number, each in enumerate(before) if number != 1
+        ]
+
+    def test_lose_an_annotation(self, attested: Index) -> None:
+        edited = IndexBuilder(attested).annotate_entry("linux/arm64", "note", None).build()
+
+        assert "annotations" not in entries(edited)[1]
+        assert IndexBuilder(attested).annotate_entry("linux/arm64", "absent", None).build().raw == attested.raw
+
+    def test_that_are_not_there_or_no_text_are_errors(self, attested: Index) -> None:
+        with pytest.raises(PlatformNotFound):
+            IndexBuilder(attested).annotate_entry("linux/riscv64", "a", "b")
+        with pytest.raises(ImageNotFound):
+            IndexBuilder(attested).annotate_entry(Digest.of(b"another"), "a", "b")
+        with pytest.raises(InvalidValue):
+            IndexBuilder(attested).annotate_entry("linux/arm64", "a", 1)  # type: ignore[arg-type]
+
+
 class TestAllPlatforms:
     def test_are_edited_those_of_inner_indexes_included(self, attested: Index) -> None:
         edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1")).build()
