@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
-import shutil
 import stat
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -22,16 +19,21 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from registry_adapters import MemoryCatalog
+from tests.end_to_end.extraction.peers import tar_applies
+from tests.end_to_end.extraction.trees import links, tree
+
+from registry_adapters import MemoryCatalog, open_client
 from registry_core import (
     Cancelled,
     CancelScope,
+    DeadlineExceeded,
     Extracted,
     Image,
     ImageBuilder,
     NotFound,
     RegistryClient,
     RepositoryName,
+    fail_after,
 )
 from registry_core.domain import wire
 from registry_core.domain.digest import Digest
@@ -50,62 +52,6 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 FORMATS = ["gnu", "pax", "oldgnu"]
 
 
-class File(NamedTuple):
-    """Everything that must be equal."""
-
-    kind: int
-    mode: int
-    size: int
-    mtime: float
-    uid: int
-    gid: int
-    device: int
-    link: str
-    content: str
-    attributes: tuple[tuple[str, bytes], ...]
-
-
-def tree(directory: Path) -> dict[bytes, File]:
-    found: dict[bytes, File] = {}
-    top = os.fsencode(directory)
-    for folder, folders, files in os.walk(top):
-        for name in (*folders, *files):
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            kind = stat.S_IFMT(status.st_mode)
-            content = ""
-            if stat.S_ISREG(status.st_mode):
-                with open(path, "rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-            attributes = tuple(
-                (key, os.getxattr(path, key, follow_symlinks=False))
-                for key in sorted(os.listxattr(path, follow_symlinks=False))
-            )
-            found[os.path.relpath(path, top)] = File(
-                kind,
-                0 if stat.S_ISLNK(kind) else stat.S_IMODE(status.st_mode),
-                0 if stat.S_ISDIR(kind) else status.st_size,
-                status.st_mtime,
-                status.st_uid,
-                status.st_gid,
-                status.st_rdev,
-                os.readlink(path).decode("utf-8", "backslashreplace") if stat.S_ISLNK(kind) else "",
-                content,
-                attributes,
-            )
-    return found
-
-
-def same_files(directory: Path) -> set[frozenset[bytes]]:
-    groups: dict[int, set[bytes]] = {}
-    top = os.fsencode(directory)
-    for folder, _, files in os.walk(top):
-        for name in files:
-            path = os.path.join(folder, name)
-            groups.setdefault(os.lstat(path).st_ino, set()).add(os.path.relpath(path, top))
-    return {frozenset(group) for group in groups.values() if len(group) > 1}
-
-
 def pack(directory: Path, format_: str, *names: str) -> bytes:
     """A tar of some of a directory, by GNU tar."""
     command = ["tar", "-c", f"--format={format_}", "--sparse", "--sort=name", "--numeric-owner", "-C", str(directory)]
@@ -115,38 +61,7 @@ def pack(directory: Path, format_: str, *names: str) -> bytes:
 
 
 def apply(layers: list[bytes], directory: Path) -> None:
-    """What the specification says, by GNU tar and with its whiteouts done by hand."""
-    directory.mkdir()
-    for layer in layers:
-        with tarfile.open(fileobj=io.BytesIO(layer), errors="surrogateescape") as archive:
-            infos = [(info.name.removeprefix("./"), info.isdir()) for info in archive]
-        for name, is_folder in infos:
-            folder, _, last = name.rpartition("/")
-            if last == ".wh..wh..opq":
-                for child in (directory / folder).iterdir():
-                    remove(child)
-            elif last.startswith(".wh."):
-                remove(directory / folder / last.removeprefix(".wh."))
-            elif not is_folder or (directory / name).is_symlink() or not (directory / name).is_dir():
-                remove(directory / name)
-        command = [
-            "tar",
-            "-x",
-            "-p",
-            "--same-owner",
-            "--numeric-owner",
-            "--xattrs",
-            "--xattrs-include=*",
-            "--delay-directory-restore",
-        ]
-        subprocess.run([*command, "--exclude=.wh.*", "-C", str(directory)], input=layer, check=True)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    tar_applies(map(io.BytesIO, layers), directory)
 
 
 def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None) -> Image:
@@ -259,7 +174,7 @@ class TestAgainstTar:
             apply(layers, theirs)
 
             assert tree(ours) == tree(theirs)
-            assert same_files(ours) == same_files(theirs)
+            assert links(ours) == links(theirs)
             assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
 
     def test_a_flattened_tar_is_the_same_to_tar(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
@@ -272,7 +187,7 @@ class TestAgainstTar:
         apply([flat], again)
 
         assert tree(again) == tree(theirs)
-        assert same_files(again) == same_files(theirs)
+        assert links(again) == links(theirs)
 
     def test_sparse_files_stay_sparse(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
         image([(tars[0], media_type)]).extract_to(tmp_path / "ours")
@@ -369,6 +284,41 @@ def test_every_backend_gives_the_same_file_system(client: RegistryClient, tmp_pa
     assert names == {os.fsdecode(name) for name in tree(tmp_path / "rootfs")}
     assert names == {"srv", "srv/app", "srv/big", "usr", "usr/lib", "usr/lib/os-release"}
     assert content == b"#!/bin/sh\n"
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_archives_give_the_same_file_system(form: str, tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {"usr/lib/os-release": b"ID=x\n", "srv/app": b"#!/bin/sh\n"}
+    with open_client(f"{form}:{tmp_path / 'image.tar'}") as client:
+        built = ImageBuilder(platform="linux/amd64").add_files(files).build()
+        client.with_segment("org", "app").push_image("v1", built)
+
+    with open_client(f"{form}:{tmp_path / 'image.tar'}") as client:
+        saved = client.with_segment("org", "app").get_image("v1", platform="linux/amd64")
+        saved.extract_to(tmp_path / "rootfs")
+        with saved.open_file("usr/lib/os-release") as file:
+            content = file.read()
+
+    assert content == b"ID=x\n"
+    assert {os.fsdecode(name) for name in tree(tmp_path / "rootfs")} == {"srv", "srv/app", "usr", "usr/lib", *files}
+
+
+@pytest.mark.parametrize("method", ["extract_to", "extract", "open_file", "list_files"])
+def test_a_deadline_ends_whatever_reads_layers(client: RegistryClient, method: str, tmp_path: Path) -> None:
+    builder = ImageBuilder(platform="linux/amd64").add_files({"a": bytes(1 << 20)})
+    client.with_segment("org").push_image("v1", builder.build())
+    pulled = client.with_segment("org").get_image("v1", platform="linux/amd64")
+    ways: dict[str, Callable[[], object]] = {
+        "extract_to": lambda: pulled.extract_to(tmp_path / "rootfs"),
+        "extract": lambda: pulled.extract().read(),
+        "open_file": lambda: pulled.open_file("a").read(),
+        "list_files": lambda: list(pulled.list_files()),
+    }
+
+    with fail_after(0), pytest.raises(DeadlineExceeded):
+        ways[method]()
+
+    assert not any("rootfs" in name for name in os.listdir(tmp_path))
 
 
 def test_a_cancelled_extraction_from_a_registry_leaves_nothing(client: RegistryClient, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -120,7 +120,7 @@ def tar_applies(layers: Iterator[IO[bytes]], target: Path) -> None:
         infos = [(clean_name(info), info.isdir()) for info in listed(layer)]
         if not infos:
             continue
-        with _KeptTimes(target, {name for name, is_folder in infos if is_folder}):
+        with _KeptTimes(target, {name for name, is_folder in infos if is_folder}) as kept:
             for name, is_folder in sorted(infos, key=lambda info: _is_mark(info[0]), reverse=True):
                 if _is_mark(name):
                     _white_out(name, target)
@@ -129,6 +129,7 @@ def tar_applies(layers: Iterator[IO[bytes]], target: Path) -> None:
                 else:
                     for key in os.listxattr(target / name):
                         os.removexattr(target / name, key)
+            kept.forget_what_is_gone()
             apply_tar(layer, target)
 
 
@@ -155,18 +156,21 @@ class _KeptTimes:
         self._times = {}
         for folder, _, _ in os.walk(target):
             if folder == str(target) or os.path.relpath(folder, target) not in named:
-                status = os.lstat(folder)
-                self._times[folder] = (status.st_ino, status.st_mtime_ns)
+                self._times[folder] = os.lstat(folder).st_mtime_ns
         if "" in named:
             self._times.pop(str(target), None)
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
+
+    def forget_what_is_gone(self) -> None:
+        for folder in list(self._times):
+            if os.path.islink(folder) or not os.path.isdir(folder):
+                del self._times[folder]
 
     def __exit__(self, *_: object) -> None:
-        for folder, (inode, mtime) in self._times.items():
-            if os.path.lexists(folder) and os.lstat(folder).st_ino == inode:
-                os.utime(folder, ns=(mtime, mtime))
+        for folder, mtime in self._times.items():
+            os.utime(folder, ns=(mtime, mtime))
 
 
 def clean_name(info: tarfile.TarInfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_core.content.source import ByteReader
+from registry_core.content.source import ByteReader, StreamReader
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, InvalidValue, TooLarge, UnsafeArchive
 from registry_core.ops.extract.sinks import Keep
 from registry_core.ops.extract.unpack import Extracted, extract_to
@@ -162,6 +163,27 @@ def test_a_cancelled_extraction_leaves_nothing(tmp_path: Path) -> None:
             unpack(tmp_path / "new", tar(member("a")))
 
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_extraction_that_is_cancelled_in_its_middle_leaves_nothing(tmp_path: Path, exists: bool) -> None:
+    seen: list[int] = []
+
+    class Cancelling(TarLayer):
+        def open_uncompressed(self) -> ByteReader:
+            seen.extend(len(os.listdir(path)) for path in tmp_path.iterdir())
+            scope.cancel()
+            return super().open_uncompressed()
+
+    if exists:
+        (tmp_path / "new").mkdir()
+    with CancelScope() as scope:
+        with pytest.raises(Cancelled):
+            unpack(tmp_path / "new", Cancelling(tar(member("b")).content), tar(member("d/a"), member("c")))
+
+    assert seen == [2]
+    assert os.listdir(tmp_path) == (["new"] if exists else [])
+    assert not exists or os.listdir(tmp_path / "new") == []
 
 
 class TestWhatIsKept:
@@ -410,22 +432,48 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_somebody_elses_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
-    """R-131, R-132: even one that appears while the work is going on."""
+@pytest.mark.parametrize("name", ["d", "f"])
+def test_somebody_elses_link_in_the_way_is_not_followed(name: str, tmp_path: Path) -> None:
+    """R-131, R-132: even one that appears while the work is going on, to a directory or to a file."""
     outside = tmp_path / "outside"
     outside.mkdir()
+    (outside / "f").write_text("theirs")
     target = tmp_path / "target"
     target.mkdir()
 
     class Meddling(TarLayer):
         def open_uncompressed(self) -> ByteReader:
-            (target / "d").symlink_to(outside)
+            (target / name).symlink_to(outside if name == "d" else outside / "f")
             return super().open_uncompressed()
 
     with pytest.raises(UnsafeArchive):
-        unpack(target, Meddling(tar(member("d/f", b"x")).content))
+        unpack(target, Meddling(tar(member("f", b"ours"), member("d/f", b"x")).content))
 
-    assert os.listdir(outside) == []
+    assert os.listdir(outside) == ["f"]
+    assert (outside / "f").read_text() == "theirs"
+
+
+def test_somebody_elses_link_in_place_of_a_file_is_not_linked_to(tmp_path: Path) -> None:
+    """R-134."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "outside").write_text("theirs")
+
+    class Meddling(StreamReader):
+        def read(self, size: int = -1, /) -> bytes:
+            if (target / "t").exists():
+                (target / "t").unlink()
+                (target / "t").symlink_to(tmp_path / "outside")
+            return super().read(min(size, 512))
+
+    class Meddled(TarLayer):
+        def open_uncompressed(self) -> ByteReader:
+            return Meddling(io.BytesIO(self.content))
+
+    with pytest.raises(UnsafeArchive, match="not a file"):
+        unpack(target, Meddled(tar(member("t"), member("l", kind="1", link="t")).content))
+
+    assert (tmp_path / "outside").stat().st_nlink == 1
 
 
 def test_directories_that_somebody_swaps_for_links_lead_nowhere(tmp_path: Path) -> None:

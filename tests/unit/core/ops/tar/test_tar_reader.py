@@ -226,6 +226,7 @@ MALFORMED = {
     "two GNU names": member("L", b"a\0", kind="L") * 2 + member("x"),
     "two GNU link names": member("K", b"a\0", kind="K") * 2 + member("x", kind="2"),
     "no name": member(""),
+    "a directory without a name": member("", kind="5"),
     "a root that is a file": member("./"),
     "a root that is a link": member(".", kind="2", link="/etc"),
     "a symbolic link without a text": member("x", kind="2"),
