@@ -186,7 +186,8 @@ class Validation:
             below: list[tuple[RawManifest, Descriptor | None, int]] = []
             for place, part in _parts(manifest):
                 if not is_child_manifest(manifest, part):
-                    self._blob(f"{where} {place}", part)
+                    if not (manifest.is_index and self._is_strange(f"{where} {place}", part)):
+                        self._blob(f"{where} {place}", part)
                 elif self._is_new(f"{where} {place}", part):
                     if depth >= DEPTH_LIMIT or len(self._seen) >= limit:
                         self.found(f"{where} {place}", "not looked at: too many manifests, or too deep")
@@ -199,6 +200,18 @@ class Validation:
                 self._judged(f"{where} $.config", of_platform(listed.platform, platform))
             self._known[manifest.digest] = _Known(artifact_type, platform)
             waiting.extend(reversed(below))
+
+    def _is_strange(self, where: str, part: Descriptor) -> bool:
+        """Whether a part of an index is a manifest of a kind that nobody knows (R-027); otherwise it is a blob."""
+        try:
+            found = fetch(self.repository, part.digest)
+        except _OUTAGES:
+            raise
+        except RegistryError:
+            return False
+        if len(found.content) != part.size:
+            self.found(where, f"{len(found.content)} bytes instead of the promised {part.size}")
+        return True
 
     def _referrer(self, where: str, entry: Descriptor, subject: Digest) -> None:
         if len(self._seen) >= self._limit:
