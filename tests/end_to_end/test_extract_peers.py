@@ -182,9 +182,11 @@ def test_the_list_says_what_is_there(unpacked: Unpacked) -> None:
 
 def said(entry: FileEntry) -> tuple[object, ...]:
     mode = 0 if entry.kind is FileKind.SYMLINK else entry.mode
-    return (entry.kind, mode, entry.size, entry.uid, entry.gid, os.fsencode(entry.link), entry.mtime)
+    rest = (os.fsencode(entry.link), entry.mtime, os.makedev(*entry.device), entry.xattrs)
+    return (entry.kind, mode, entry.size, entry.uid, entry.gid, *rest)
 
 
 def seen(file: Seen) -> tuple[object, ...]:
     size = file.size if file.kind == stat.S_IFREG else 0
-    return (KINDS[file.kind], file.mode, size, file.uid, file.gid, file.link, file.mtime / 1e9)
+    rest = (file.link, file.mtime / 1e9, file.device, file.attributes)
+    return (KINDS[file.kind], file.mode, size, file.uid, file.gid, *rest)

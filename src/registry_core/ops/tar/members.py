@@ -70,6 +70,8 @@ class FileEntry(msgspec.Struct, frozen=True):
         gid: Its group.
         mtime: When it was changed, in seconds since 1970.
         link: Of a symbolic link its text; of a hard link the path of what it is another name of.
+        device: Major and minor number of a device.
+        xattrs: Extended attributes, by their names, in their order.
     """
 
     path: str
@@ -80,6 +82,8 @@ class FileEntry(msgspec.Struct, frozen=True):
     gid: int
     mtime: float
     link: str
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
 
 
 class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +195,8 @@ def entry_of(member: Member) -> FileEntry:
         gid=member.gid,
         mtime=member.mtime / 1e9,
         link=os.fsdecode(member.link),
+        device=member.device,
+        xattrs=tuple((os.fsdecode(name), value) for name, value in member.xattrs),
     )
 
 
