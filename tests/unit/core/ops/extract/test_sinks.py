@@ -344,7 +344,7 @@ class TestOddMembers:
         status = (tmp_path / "new/d").stat()
         assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o555, 9)
 
-    @pytest.mark.parametrize("mtime", [b"99999999999999999", b"-99999999999999999", b"-1", b"253402300800"])
+    @pytest.mark.parametrize("mtime", [b"9" * 19, b"-" + b"9" * 19, b"9" * 17, b"-1", b"253402300800"])
     def test_extreme_times_are_narrowed(self, tmp_path: Path, mtime: bytes) -> None:
         """R-138."""
         unpack(tmp_path / "new", tar(member("f", pax={b"mtime": mtime})))
