@@ -145,12 +145,23 @@ def test_a_zstd_checksum_is_checked() -> None:
         unpack(bytes(stored), OCI_LAYER_ZSTD)
 
 
-def test_a_zstd_frame_that_asks_for_gigabytes_is_refused() -> None:
-    """R-140."""
-    stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + zstd.compress(TAR)[6:]
+@pytest.mark.parametrize(("window_log", "accepted"), [(20, True), (27, True), (28, False), (31, False), (41, False)])
+def test_a_zstd_frame_may_ask_for_so_much_memory_and_no_more(window_log: int, accepted: bool) -> None:
+    """R-140: 128 MiB; the frame is sound, and holds one block that is not compressed."""
+    content = b"x" * 1000
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(window_log - 10) << 3]) + block
 
-    with pytest.raises(IntegrityError):
-        unpack(stored, OCI_LAYER_ZSTD)
+    if accepted:
+        assert unpack(stored, OCI_LAYER_ZSTD) == content
+    else:
+        with pytest.raises(IntegrityError):
+            unpack(stored, OCI_LAYER_ZSTD)
+
+
+def test_a_gzip_bomb_of_very_many_members_is_read_on() -> None:
+    """R-137, R-142: one after the other, and not one inside of the other."""
+    assert unpack(gzip.compress(b"") * 20_000 + gzip.compress(TAR), OCI_LAYER_GZIP) == TAR
 
 
 def test_skippable_zstd_frames_are_skipped() -> None:
