@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmarks.contestants import Contestant, Kind, Stage, Tool
 from tests.benchmarks.images import TAG
 
-__all__ = ["Case", "at", "each", "layout_of", "regctl_hosts"]
+__all__ = ["Case", "archive_of", "archives_beside", "at", "each", "layout_of", "regctl_hosts"]
 
 
 class Case(NamedTuple):
@@ -19,12 +20,14 @@ class Case(NamedTuple):
         title: What is done, for the report.
         contestants: Who does it.
         needs_target: Whether each run has an empty registry.
+        on_disk: Whether what is made is made on a disk, and not in memory.
     """
 
     name: str
     title: str
     contestants: list[Contestant]
     needs_target: bool = False
+    on_disk: bool = False
 
     @property
     def work(self) -> str:
@@ -47,6 +50,16 @@ def _bound(command: Callable[[Stage, str], list[str]], path: str) -> Callable[[S
 def layout_of(stage: Stage, image: str) -> str:
     """Where an image lies."""
     return str(stage.layouts / image)
+
+
+def archive_of(stage: Stage, image: str) -> str:
+    """Where the same image lies as a tar of its layout."""
+    return str(archives_beside(stage.layouts) / f"{image}.tar")
+
+
+def archives_beside(layouts: Path) -> Path:
+    """Where the tars of layouts are."""
+    return layouts.with_name(f"{layouts.name}-in-tars")
 
 
 def at(host: str, image: str) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.benchmarks.case import Case
 from tests.benchmarks.contestants import Tool
-from tests.benchmarks.moving import MOVED, copy, pull, push, wide
+from tests.benchmarks.moving import MOVED, copy, disk, load, pull, push, wide
 from tests.benchmarks.reading import extract_directory, extract_tar, lookups, tags
 
 __all__ = ["WANTED", "cases"]
@@ -25,6 +25,8 @@ def cases(found: dict[str, list[Tool]], tag_count: int) -> list[Case]:
         *(pull(image, found) for image in MOVED),
         *(push(image, found) for image in MOVED),
         *(copy(image, found) for image in MOVED),
+        *(load(image, found) for image in MOVED),
+        disk("many", found),
         extract_tar(found),
         extract_directory(found),
         tags(found, tag_count),

@@ -21,17 +21,20 @@ __all__ = [
     "Kind",
     "Stage",
     "Tool",
+    "extra_directories",
     "floor",
     "library",
     "ours",
     "program",
     "resident",
     "tools",
+    "version_of",
 ]
 
 PATH_VARIABLE: Final = "OCIPORT_BENCH_PATH"
 _PROGRAMS: Final = Path(__file__).parent / "programs"
-_VERSION: Final = re.compile(r"\b\d+\.\d+(\.\d+)?\b")
+# Not the one of the Go that it was built with.
+_VERSION: Final = re.compile(r"(?<![\w.])v?(\d+\.\d+(?:\.\d+)?)")
 
 
 class Kind(enum.Enum):
@@ -89,22 +92,28 @@ def tools(wanted: Iterable[str]) -> dict[str, list[Tool]]:
 
     A directory of the variable ``OCIPORT_BENCH_PATH`` may have several versions: ``skopeo`` and ``skopeo122``.
     """
-    extra = [Path(entry) for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
+    extra = extra_directories()
     found: dict[str, list[Tool]] = {}
     for tool in wanted:
         paths = [path for directory in extra for path in sorted(directory.glob(f"{tool}*")) if os.access(path, os.X_OK)]
         paths += [Path(path) for path in [shutil.which(tool)] if path is not None]
-        versions = {Path(path).resolve(): _version(path) for path in paths}
+        versions = {path.resolve(): version_of(path) for path in paths}
         ranked = sorted(versions.items(), key=lambda item: [int(part) for part in item[1].split(".") if part])
         found[tool] = [Tool(tool, f"{tool} {version}".strip(), str(path)) for path, version in reversed(ranked)]
     return found
 
 
-def _version(path: Path) -> str:
+def extra_directories() -> list[Path]:
+    """Where else programs are looked for."""
+    return [Path(entry) for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
+
+
+def version_of(path: Path) -> str:
+    """What a program says its version is; empty where it does not say."""
     for argument in ("--version", "version"):
         said = subprocess.run([path, argument], capture_output=True, text=True, check=False)
         if said.returncode == 0 and (match := _VERSION.search(said.stdout)):
-            return match[0]
+            return match[1]
     return ""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-__all__ = ["IMAGES", "TAG", "Shape", "blobs_of", "files", "noise", "write_image"]
+__all__ = ["IMAGES", "TAG", "Shape", "blobs_of", "files", "noise", "write_archive", "write_image"]
 
 TAG: Final = "v1"
 _PIECE: Final = 1 << 20
@@ -195,6 +195,15 @@ def write_image(directory: Path, name: str, is_quick: bool) -> None:
     entry["annotations"] = {"org.opencontainers.image.ref.name": TAG}
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+def write_archive(layout: Path, file: Path) -> None:
+    """Make a tar of an image layout, the same bytes each time."""
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(path for path in layout.rglob("*") if path.is_file()):
+            member = _sized(str(path.relative_to(layout)), path.stat().st_size)
+            with path.open("rb") as content:
+                tar.addfile(member, content)
 
 
 def _layer(blobs: Path, shape: Shape, number: int, amount: int) -> tuple[dict[str, Any], str]:

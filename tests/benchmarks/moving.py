@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.case import Case, at, each, layout_of, regctl_hosts
+from tests.benchmarks.case import Case, archive_of, at, each, layout_of, regctl_hosts
 from tests.benchmarks.contestants import Kind, Stage, Tool, floor, library, ours, program, resident
 from tests.benchmarks.images import TAG, blobs_of
 
-__all__ = ["MOVED", "copy", "pull", "push", "wide"]
+__all__ = ["MOVED", "copy", "disk", "load", "pull", "push", "wide"]
 
 MOVED: Final = {
     "many": "40 layers of 2 MiB",
@@ -70,6 +70,60 @@ def _curl_blobs(stage: Stage, path: str, image: str) -> list[str]:
     _, _, descriptors = blobs_of(Path(layout_of(stage, image)))
     urls = [f"{stage.source.url}/v2/{image}/blobs/{entry['digest']}" for entry in descriptors]
     return [path, "-sSf", *(part for url in urls for part in ("-o", "/dev/null", url))]
+
+
+def disk(image: str, found: dict[str, list[Tool]]) -> Case:
+    """What waiting for the disk costs, beside peers that do not wait."""
+
+    def arguments(stage: Stage) -> list[str]:
+        return [f"{stage.source.url}/{image}", TAG, str(stage.fresh)]
+
+    def crane(stage: Stage, path: str) -> list[str]:
+        return [path, "pull", "--format=oci", at(stage.source.host, image), str(stage.fresh)]
+
+    waited = [
+        contestant._replace(name=f"{contestant.name}, then sync", tool="crane, then sync")
+        for contestant in each(
+            found, "crane", lambda s, path: ["sh", "-c", '"$@" && sync -f "$5"', "sh", *crane(s, path)]
+        )
+    ]
+    return Case(
+        f"disk {image}",
+        f"Pull to a disk, and have it there when done: {MOVED[image]}",
+        [
+            ours("pull", arguments),
+            ours("pull_unsynced", arguments, note="without fsync", tool="ociport unsynced"),
+            *waited,
+            *each(found, "crane", crane),
+        ],
+        on_disk=True,
+    )
+
+
+def load(image: str, found: dict[str, list[Tool]]) -> Case:
+    """From an archive into a layout."""
+
+    def arguments(stage: Stage) -> list[str]:
+        return [archive_of(stage, image), TAG, str(stage.fresh)]
+
+    return Case(
+        f"import {image}",
+        f"Import an archive (a tar of an image layout) into an image layout: {MOVED[image]}",
+        [
+            ours("import", arguments),
+            resident("ours", "import", Kind.OURS, "ociport", arguments),
+            *each(
+                found,
+                "skopeo",
+                lambda s, path: [
+                    *(path, "--insecure-policy", "copy", "-q"),
+                    *(f"oci-archive:{archive_of(s, image)}:{TAG}", f"oci:{s.fresh}:{TAG}"),
+                ],
+            ),
+            floor("floor: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
+            floor("floor: cp", lambda s: ["cp", archive_of(s, image), str(s.fresh)]),
+        ],
+    )
 
 
 def push(image: str, found: dict[str, list[Tool]]) -> Case:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,8 +23,12 @@ _START_SECONDS: Final = 20.0
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
-def registry_program() -> str | None:
-    """Where docker-registry is."""
+def registry_program(extra: Iterable[Path] = ()) -> str | None:
+    """A ``registry`` of distribution in one of some directories, else the system's docker-registry."""
+    for directory in extra:
+        for path in sorted(directory.glob("registry*"), reverse=True):
+            if os.access(path, os.X_OK):
+                return str(path)
     return shutil.which("docker-registry") or shutil.which("docker-registry", path="/usr/sbin:/usr/local/sbin")
 
 

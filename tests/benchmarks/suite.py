@@ -14,15 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.case import Case
+from tests.benchmarks.case import Case, archives_beside
 from tests.benchmarks.cases import WANTED, cases
-from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, Stage, tools
-from tests.benchmarks.images import IMAGES, write_image
+from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, Stage, extra_directories, tools, version_of
+from tests.benchmarks.images import IMAGES, write_archive, write_image
 from tests.benchmarks.measuring import Failed, Resident, Sample, Samples, measure
 from tests.benchmarks.registries import Registry, registry_program
 from tests.benchmarks.report import Outcome, write_report
 
-__all__ = ["main"]
+__all__ = ["command_of", "main", "parsed"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _TAGS: Final = 50_000
@@ -31,25 +31,37 @@ _QUICK_TAGS: Final = 2_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run them; 1 if the library failed at some work, 2 if there is no registry."""
-    chosen = _arguments(arguments)
-    found = registry_program()
+    chosen = parsed(arguments)
+    found = registry_program(extra_directories())
     if found is None:
         sys.stderr.write("docker-registry is missing: apt-get install docker-registry\n")
         return 2
     is_quick: bool = chosen.quick
     tag_count = _QUICK_TAGS if is_quick else _TAGS
     wanted = [case for case in cases(tools(WANTED), tag_count) if _is_wanted(case, chosen.only)]
-    with _scratch(chosen.scratch) as scratch, ExitStack() as stack:
+    with (
+        _scratch(chosen.scratch) as scratch,
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as disk,
+        ExitStack() as stack,
+    ):
         layouts = _layouts(scratch, wanted, is_quick=is_quick)
         source = stack.enter_context(Registry(found, scratch / "source"))
         _in_child(_fill, source, layouts, tag_count)
-        runner = _Runner(found, source, layouts, scratch / "runs", rounds=chosen.runs)
+        runner = _Runner(found, source, layouts, scratch / "runs", Path(disk), rounds=chosen.runs)
         outcomes = [runner.run(case) for case in wanted]
-    write_report(outcomes, chosen.out, command=_command(arguments), runs=chosen.runs, is_quick=is_quick)
+    write_report(
+        outcomes,
+        chosen.out,
+        command=command_of(chosen),
+        runs=chosen.runs,
+        is_quick=is_quick,
+        server=f"distribution {version_of(Path(found))}".strip(),
+    )
     return int(any(outcome.failed(Kind.OURS) for outcome in outcomes))
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(
         prog="run.py",
         description="Measure the library beside its peers and beside floors.",
@@ -63,8 +75,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _command(arguments: Sequence[str] | None) -> str:
-    return " ".join(["python tests/benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)])
+def command_of(chosen: argparse.Namespace) -> str:
+    """The command for the report, without what is only about this machine."""
+    parts = ["python tests/benchmarks/run.py"]
+    parts += ["--quick"] if chosen.quick else []
+    parts += [f"--only '{','.join(chosen.only)}'"] if chosen.only else []
+    return " ".join([*parts, f"--runs {chosen.runs}"])
 
 
 def _is_wanted(case: Case, only: list[str]) -> bool:
@@ -96,6 +112,10 @@ def _layouts(scratch: Path, wanted: list[Case], *, is_quick: bool) -> Path:
             shutil.rmtree(scratch / "unfinished", ignore_errors=True)
             _in_child(write_image, scratch / "unfinished", name, is_quick)
             (scratch / "unfinished").rename(layouts / name)
+    archives_beside(layouts).mkdir(exist_ok=True)
+    for name in {case.name.partition(" ")[2] for case in wanted if case.work == "import"}:
+        if not (archive := archives_beside(layouts) / f"{name}.tar").exists():
+            _in_child(write_archive, layouts / name, archive)
     return layouts
 
 
@@ -128,11 +148,12 @@ def _in_child(work: Callable[..., None], *arguments: object) -> None:
 class _Runner:
     """Runs cases, everybody in turn, each in a fresh place."""
 
-    def __init__(self, found: str, source: Registry, layouts: Path, room: Path, *, rounds: int) -> None:
+    def __init__(self, found: str, source: Registry, layouts: Path, room: Path, disk: Path, *, rounds: int) -> None:
         self._found = found
         self._source = source
         self._layouts = layouts
         self._room = room
+        self._disk = disk
         self._rounds = rounds
         self._count = 0
         room.mkdir(exist_ok=True)
@@ -185,7 +206,7 @@ class _Runner:
 
     def _once(self, case: Case, contestant: Contestant, resident: Resident | None) -> Sample:
         self._count += 1
-        fresh = self._room / f"fresh-{self._count}"
+        fresh = (self._disk if case.on_disk else self._room) / f"fresh-{self._count}"
         with ExitStack() as stack:
             target = self._source
             if case.needs_target:

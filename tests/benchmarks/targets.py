@@ -65,6 +65,8 @@ LIMITS: Final = (
     Limit("extract tar", "ociport zlib", "memory", _EVERYWHERE),
     Limit("extract directory", "ociport layout", "memory", _EVERYWHERE),
     Limit("extract directory", "ociport registry", "memory", _EVERYWHERE),
+    Limit("import big", "ociport", "memory", _EVERYWHERE),
+    Limit("import many", "ociport", "memory", _EVERYWHERE),
     Limit("tags", "ociport", "memory", _EVERYWHERE),
     Limit("lookups", "ociport", "memory", _EVERYWHERE),
     Limit("wide", "pull", "memory", 96),

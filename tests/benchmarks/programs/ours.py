@@ -20,6 +20,18 @@ def pull(url: str, tag: str, directory: str, jobs: str = "4") -> None:
         source.copy_image(tag, target, tag, jobs=int(jobs))
 
 
+def pull_unsynced(url: str, tag: str, directory: str) -> None:
+    """The same, without waiting for the disk, as others do."""
+    with open_client(url) as source, open_client(f"oci:{directory}", fsync=False) as target:
+        source.copy_image(tag, target, tag, jobs=4)
+
+
+def import_archive(file: str, tag: str, directory: str) -> None:
+    """An image of an archive into a new layout."""
+    with open_client(f"oci-archive:{file}") as source, open_client(f"oci:{directory}") as target:
+        source.copy_image(tag, target, tag, jobs=4)
+
+
 def push(directory: str, tag: str, url: str, jobs: str = "4") -> None:
     """A layout's image into a registry."""
     with open_client(f"oci:{directory}") as source, open_client(url) as target:
@@ -68,6 +80,8 @@ def _with_zlib(*arguments: str) -> None:
 
 _WORKS: Final[dict[str, Callable[..., None]]] = {
     "pull": pull,
+    "pull_unsynced": pull_unsynced,
+    "import": import_archive,
     "push": push,
     "copy": copy,
     "tags": tags,

@@ -11,10 +11,12 @@ from xml.etree import ElementTree
 import pytest
 from tests.benchmarks.case import Case
 from tests.benchmarks.chart import Bar, Group, chart
-from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, floor, tools
-from tests.benchmarks.images import blobs_of, write_image
+from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, floor, tools, version_of
+from tests.benchmarks.images import blobs_of, write_archive, write_image
 from tests.benchmarks.measuring import Failed, Resident, Sample, Samples, measure
-from tests.benchmarks.report import Outcome, verdicts, write_report
+from tests.benchmarks.registries import registry_program
+from tests.benchmarks.report import Outcome, figures, verdicts, write_report
+from tests.benchmarks.suite import command_of, parsed
 
 ROOT = Path(__file__).resolve().parents[3]
 FLOORS = ROOT / "tests" / "benchmarks" / "programs" / "floors.py"
@@ -81,6 +83,44 @@ def test_an_image_has_the_blobs_that_it_names(tmp_path: Path) -> None:
     for descriptor in descriptors:
         assert (blobs / descriptor["digest"].removeprefix("sha256:")).stat().st_size == descriptor["size"]
     subprocess.run([sys.executable, FLOORS, "sha256", tmp_path / "image"], check=True, env=ENVIRONMENT)
+
+
+def test_archives_are_the_same_each_time(tmp_path: Path) -> None:
+    write_image(tmp_path / "image", "tiny", True)
+
+    write_archive(tmp_path / "image", tmp_path / "one.tar")
+    write_archive(tmp_path / "image", tmp_path / "two.tar")
+
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+
+
+def test_the_version_is_not_that_of_the_compiler(tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\necho built with go1.27.3, v0.11.5\n")
+    program.chmod(0o755)
+
+    assert version_of(program) == "0.11.5"
+
+
+def test_a_registry_that_was_brought_goes_before_the_systems(tmp_path: Path) -> None:
+    program = tmp_path / "registry3"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+
+    assert registry_program([tmp_path]) == str(program)
+
+
+def test_small_images_are_not_judged(tmp_path: Path) -> None:
+    known = [outcome("pull big", ociport=2.0, crane=1.0)]
+
+    assert "## Targets" not in figures(known, command="", runs=1, is_quick=True)
+    assert "**missed**" in figures(known, command="", runs=1, is_quick=False)
+
+
+def test_a_report_says_nothing_about_where_it_was_made(tmp_path: Path) -> None:
+    chosen = parsed(["--runs", "3", "--only", "pull big", "--scratch", str(tmp_path), "--out", str(tmp_path)])
+
+    assert command_of(chosen) == "python tests/benchmarks/run.py --only 'pull big' --runs 3"
 
 
 def test_tools_are_found_with_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
