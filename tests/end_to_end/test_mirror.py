@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,16 @@ import pytest
 from registry_adapters import LayoutCatalog, open_client
 from registry_adapters.mirroring import open_mirror
 from registry_adapters.wsgi import registry_server
-from registry_core import ConfigError, ImageBuilder, IndexBuilder, RegistryClient, Tag
+from registry_core import (
+    ImageBuilder,
+    IndexBuilder,
+    LayoutError,
+    NotFound,
+    RegistryClient,
+    Repository,
+    RepositoryNotFound,
+    Tag,
+)
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
 from registry_core.ops.transfer.nodes import Outcome
 from registry_core.ops.upkeep.validate import validate
@@ -128,44 +138,122 @@ def test_a_registry_goes_to_a_directory_and_from_there_to_another_registry(
         assert entry["platform"]["architecture"] == "arm64"
 
 
-def test_a_mirror_that_was_killed_goes_on_where_it_was(layout_server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["directory", "registry"])
+def test_a_mirror_that_was_killed_goes_on_and_moves_only_what_is_missing(
+    kind: str, layout_server: str, run_docker_registry: Callable[..., Any], tmp_path: Path
+) -> None:
     host = layout_server.removeprefix("http://")
     with open_client(host, plain_http=True) as client:
-        for number in range(30):
-            image = ImageBuilder("linux/amd64").add_files({"data": bytes([number]) * 300_000}).build()
-            client.with_segment(f"app{number}").push_image("v1", image)
-    path = tmp_path / "mirror.toml"
+        for number in range(16):
+            builder = ImageBuilder("linux/amd64").add_files({"base": b"base" * 1000})
+            image = builder.add_files({"data": bytes([number]) * 300_000}).build()
+            client.with_segment("killed").push_image(f"v{number:02}", image)
+    target = f"oci:{tmp_path / 'mirror'}"
+    path, plain = tmp_path / "mirror.toml", ""
+    if kind == "registry":
+        target = run_docker_registry().host
+        plain = f'[backends."{target}"]\nplain_http = true\n'
     path.write_text(f"""
         jobs = 1
         images = 1
         [backends."{host}"]
         plain_http = true
+        {plain}
         [[mirror]]
         source = "{host}"
-        target = "oci:{tmp_path / "mirror"}"
-        repositories = ["*"]
+        target = "{target}"
+        repositories = ["killed"]
     """)
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE)
-    with program:
-        deadline = time.monotonic() + 60
-        while len(list((tmp_path / "mirror").glob("*/index.json"))) < 5 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        program.send_signal(signal.SIGKILL)
+    settings: dict[str, Any] = {"plain_http": True} if plain else {}
+    with open_client(target, **settings) as client:
+        there = client.with_segment("killed")
+        program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE)
+        with program:
+            deadline = time.monotonic() + 60
+            while tags_of(there) < 5 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            program.send_signal(signal.SIGKILL)
+        with open_client(host, plain_http=True) as source:
+            before = missing(source.with_segment("killed").repository, there.repository)
+
+        with open_mirror(path) as mirror:
+            report = mirror.run()
+
+        moved = [result.node.digest for result in report.results if result.outcome is Outcome.MOVED]
+        assert report.ok
+        assert sorted(map(str, moved)) == sorted(before)
+        assert 0 < len(before) <= 11 * 3
+        assert tags_of(there) == 16
+        assert validate(there.repository).is_clean
+
+
+def tags_of(client: RegistryClient) -> int:
+    try:
+        return len(client.list_tags())
+    except (RepositoryNotFound, LayoutError):
+        return 0
+
+
+def missing(source: Repository, target: Repository) -> set[str]:
+    """The blobs and manifests that one repository has under its tags and the other has not."""
+    found = set()
+    for tag in source.manifests.tags():
+        raw = source.manifests.get(tag)
+        for part in raw.children:
+            try:
+                target.blobs.stat(part.digest)
+            except NotFound:
+                found.add(str(part.digest))
+        try:
+            target.manifests.resolve(raw.digest)
+        except NotFound:
+            found.add(str(raw.digest))
+    return found
+
+
+def test_it_leaves_the_same_tags_and_digests_as_skopeo_sync(
+    run_docker_registry: Callable[..., Any], skopeo: str, tmp_path: Path
+) -> None:
+    source, ours, theirs = (run_docker_registry().host for _ in range(3))
+    with open_client(source, plain_http=True) as client:
+        app = client.with_segment("org", "app")
+        filled(app)
+        app.push_image("plain", ImageBuilder("linux/amd64").add_files({"a": b"plain"}).build())
+        signature = ImageBuilder("linux/amd64").add_files({"s": b"signature"}).build()
+        app.push_image(f"sha256-{app.get_digest('plain').encoded}.sig", signature)
+    path = tmp_path / "mirror.toml"
+    path.write_text(f"""
+        [backends."{source}"]
+        plain_http = true
+        [backends."{ours}"]
+        plain_http = true
+        [[mirror]]
+        source = "{source}/org"
+        target = "{ours}/mirror"
+        repositories = ["app"]
+    """)
 
     with open_mirror(path) as mirror:
         report = mirror.run()
+    command = [skopeo, "sync", "--all", "--src", "docker", "--dest", "docker", "--src-tls-verify=false"]
+    subprocess.run(
+        [*command, "--dest-tls-verify=false", f"{source}/org/app", f"{theirs}/mirror"],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
 
-    there = open_client(f"oci:{tmp_path / 'mirror'}")
     assert report.ok
-    assert report.counts[Outcome.SKIPPED] >= 3
-    assert report.counts[Outcome.TAGGED] < 28
-    assert len(there.list_repositories()) == 30
-    assert all(validate(there.with_segment(name).repository).is_clean for name in there.list_repositories())
+    held = []
+    for host in (ours, theirs):
+        with open_client(host, plain_http=True) as client:
+            copy = client.with_segment("mirror", "app")
+            held.append({tag: copy.get_digest(tag) for tag in copy.list_tags() if not is_list(tag)})
+            assert validate(copy.repository).is_clean
+    assert held[0] == held[1]
+    assert len(held[0]) == 6
 
 
-def test_settings_that_a_backend_does_not_know_are_said(tmp_path: Path) -> None:
-    path = tmp_path / "mirror.toml"
-    path.write_text('[backends."oci:x"]\nplain_http = true\n[[mirror]]\nsource = "oci:x"\ntarget = "oci:y"\n')
-
-    with pytest.raises(ConfigError, match="oci:x"):
-        open_mirror(path)
+def is_list(tag: str) -> bool:
+    """Whether it is where a registry without a referrers API keeps a list, which skopeo takes for an image."""
+    return tag.startswith("sha256-") and not tag.endswith(".sig")
