@@ -20,7 +20,7 @@ __all__ = ["VersionRange", "version_of"]
 
 _LONGEST: Final = 1000
 _VERSION: Final = r"v?(\d{1,9})(?:\.(\d{1,9}|[xX*])(?:\.(\d{1,9}|[xX*]))?)?((?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)"
-_TERM: Final = re.compile(rf"(>=|<=|!=|>|<|=|\^|~|)\s*(?:{_VERSION}|([xX*]))")
+_TERM: Final = re.compile(rf"(>=|<=|!=|>|<|=|\^|~|)\s*(?:{_VERSION}|([xX*]))", re.ASCII)
 
 _Test = Callable[["Version"], bool]
 
