@@ -41,6 +41,7 @@ platforms = ["linux/arm64"]
 index = "sparse"
 foreign_layers = true
 overwrite = false
+repair = true
 prune = false
 """
 
@@ -73,7 +74,11 @@ def test_a_file_says_what_is_to_be_kept_alike(tmp_path: Path) -> None:
     )
     assert second.tags == TagSelection(include=TagPatterns(names=("v1",), globs=("v2.*",)))
     assert second.choices == CopyChoices(
-        platforms=(Platform.parse("linux/arm64"),), index_form=IndexForm.SPARSE, foreign_layers=True, overwrite=False
+        platforms=(Platform.parse("linux/arm64"),),
+        index_form=IndexForm.SPARSE,
+        foreign_layers=True,
+        overwrite=False,
+        repair=True,
     )
     assert (second.repositories, second.prune) == ((), False)
 

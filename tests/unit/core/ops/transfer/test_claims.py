@@ -13,6 +13,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ImageNotFound, IntegrityError, InvalidDocument, SizeMismatch
+from registry_core.ops.transfer.choices import CopyChoices
 from registry_core.ops.transfer.nodes import NodeKind, Side
 from registry_core.ops.transfer.plan import plan_copies, run_copies
 from registry_core.ops.transfer.tasks import CopyTask
@@ -163,3 +164,30 @@ def test_a_plan_sees_a_lie_about_what_the_target_has(source: Repository, target:
         plan_copies([CopyTask(source=source, target=target, reference=liar)])
 
     assert caught.value.reference == source.at(Digest.of(BASE))
+
+
+def test_a_part_is_not_there_because_a_list_of_referrers_named_what_nobody_has(
+    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+) -> None:
+    """R-224: entries of what was deleted are passed over, and no index is stored for the sake of them."""
+    subject = graphs.image(b"subject")
+    signature = graphs.image(b"lost", subject=graphs.entry(subject.media_type, subject.content))
+    liar = index_of(graphs, signature)
+    here = watch(source)
+
+    def gone(call: str, about: str) -> None:
+        if call == "get" and about == signature.digest:
+            raise ImageNotFound("deleted")
+
+    here.before = gone
+
+    report = run_copies(
+        [CopyTask(source=here.repository, target=target, reference=root) for root in (subject, liar)],
+        choices=CopyChoices(referrers=True),
+        continue_on_error=True,
+        jobs=1,
+        images=1,
+    )
+
+    assert (has(target, subject), has(target, liar)) == (True, False)
+    assert [type(result.error) for result in report.failed] == [ImageNotFound]

@@ -216,6 +216,27 @@ class TestReferrers:
         assert outcomes[NodeKind.TAG, root.digest] is Outcome.NOT_DONE
         assert not has(target, signature)
 
+    def test_what_refers_to_something_that_cannot_be_looked_up_is_not_done(
+        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    ) -> None:
+        root = graphs.image(b"1")
+        signature = about(graphs, root, b"signature")
+        there = watch(target)
+        choices = CopyChoices(referrers=True, overwrite=False)
+        plan = plan_copy(source, there.repository, root.digest, tags=[V1], choices=choices)
+
+        def refuse(call: str, about: str) -> None:
+            if (call, about) == ("resolve", V1):
+                raise Unavailable("busy")
+
+        there.before = refuse
+
+        report = plan.apply(continue_on_error=True)
+
+        assert {result.node.digest: result.outcome for result in report.results} == {
+            root.digest: Outcome.FAILED, signature.digest: Outcome.NOT_DONE,
+        }  # fmt: skip
+
 
 class TestDigestTags:
     def test_what_cosign_tags_goes_along_under_its_tag(

@@ -1,0 +1,165 @@
+"""Graphs as they are found in the wild, and some that no honest tool makes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.layout import LayoutCatalog
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import TooLarge, Unsupported
+from registry_core.ops.graph import DEPTH_LIMIT
+from registry_core.ops.transfer.nodes import NodeKind, Side
+from registry_core.ops.transfer.plan import plan_copies, run_copies
+from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ports.repository import Repository
+from registry_core.scope import fail_after
+
+if TYPE_CHECKING:
+    Graphs = Any
+    Watch = Any
+
+SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+V1 = Tag("v1")
+
+
+def index_of(repository: Repository, entries: list[dict[str, object]]) -> RawManifest:
+    raw = RawManifest(OCI_INDEX, wire.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+    repository.manifests.put(raw)
+    return raw
+
+
+def test_an_index_of_thousands_is_copied_and_each_of_its_images_once(
+    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+) -> None:
+    """R-024: 6,000 entries, of which every third is another."""
+    images = [graphs.image(b"base", annotations={"n": str(number)}) for number in range(2000)]
+    entries = [graphs.entry(image.media_type, image.content) for image in images for _ in range(3)]
+    root = index_of(source, entries)
+    there = watch(target)
+
+    with fail_after(120):
+        report = run_copies([CopyTask(source=source, target=there.repository, reference=root, tags=(V1,))], jobs=2)
+
+    assert report.ok
+    assert there.count("put manifest") == 2001
+    assert there.count("put blob") == 2
+    assert target.manifests.resolve(V1).digest == root.digest
+
+
+def test_an_index_of_more_than_any_honest_one_has_is_refused(source: Repository, target: Repository) -> None:
+    """R-024."""
+    entries: list[dict[str, object]] = [
+        {"mediaType": OCI_MANIFEST, "digest": Digest.of(b"%d" % number), "size": 1} for number in range(10_001)
+    ]
+    root = index_of(source, entries)
+
+    with pytest.raises(TooLarge):
+        plan_copies([CopyTask(source=source, target=target, reference=root)], continue_on_error=False, jobs=1)
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_nesting_is_followed_as_deep_as_any_honest_index_goes(
+    source: Repository, target: Repository, graphs: Graphs, jobs: int
+) -> None:
+    """R-024."""
+    deepest = graphs.image(b"deep")
+    for _ in range(DEPTH_LIMIT - 1):
+        deepest = graphs.index(deepest)
+    deeper = graphs.index(deepest)
+
+    report = run_copies(
+        [CopyTask(source=source, target=target, reference=root, tags=(V1,)) for root in (deepest, deeper)],
+        continue_on_error=True,
+        jobs=jobs,
+    )
+
+    assert target.manifests.get(deepest.digest).content == deepest.content
+    assert [type(result.error) for result in report.failed] in ([], [TooLarge])
+
+
+def test_an_old_manifest_is_refused_and_the_others_are_copied(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    """R-028."""
+    entry = {"mediaType": SCHEMA1, "digest": Digest.of(b"old"), "size": 3}
+    old, good = index_of(source, [entry]), graphs.image(b"good")
+    roots = [(old, Tag("old")), (good, Tag("good"))]
+
+    report = run_copies(
+        [CopyTask(source=source, target=target, reference=root, tags=(tag,)) for root, tag in roots],
+        continue_on_error=True,
+    )
+
+    assert list(target.manifests.tags()) == ["good"]
+    assert {result.blamed for result in report.failed} == {Side.SOURCE}
+    assert any(isinstance(result.error, Unsupported | LookupError) for result in report.failed)
+
+
+def test_tags_that_differ_only_by_case_are_two_in_a_directory(
+    source: Repository, graphs: Graphs, tmp_path: Path
+) -> None:
+    tags = [Tag("Release"), Tag("release"), Tag("RELEASE")]
+    for tag in tags:
+        source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
+    target = LayoutCatalog(tmp_path).repository(RepositoryName("app"))
+
+    run_copies([CopyTask(source=source, target=target, reference=tag, tags=(tag,)) for tag in tags])
+
+    assert {target.manifests.resolve(tag).digest for tag in tags} == {
+        source.manifests.resolve(tag).digest for tag in tags
+    }
+
+
+def test_a_repository_copied_onto_itself_moves_nothing(source: Repository, graphs: Graphs, watch: Watch) -> None:
+    root = graphs.index(graphs.image(b"1"), graphs.image(b"2"))
+    source.manifests.put(root, tags=(V1,))
+    here = watch(source)
+
+    report = run_copies([CopyTask(source=here.repository, target=here.repository, reference=V1, tags=(V1, Tag("v2")))])
+
+    assert here.count("put blob") == 0
+    assert report.bytes_moved == 0
+    assert source.manifests.resolve(Tag("v2")).digest == root.digest
+
+
+def test_tasks_that_come_slowly_hold_up_nobody(source: Repository, target: Repository, graphs: Graphs) -> None:
+    roots = [graphs.image(b"%d" % number) for number in range(4)]
+    arrived = [threading.Event() for _ in roots]
+    in_time = []
+
+    def tasks() -> Any:
+        for number, root in enumerate(roots):
+            if number:
+                in_time.append(arrived[number - 1].wait(30))
+            yield CopyTask(source=source, target=target, reference=root, tags=(Tag(f"v{number}"),))
+
+    def told(result: Any) -> None:
+        if result.node.kind is NodeKind.TAG:
+            arrived[int(result.node.target[-1])].set()
+
+    report = run_copies(tasks(), jobs=2, on_result=told)
+
+    assert report.ok
+    assert in_time == [True, True, True]
+
+
+def test_what_nobody_knows_and_is_a_manifest_in_the_source_is_one_in_the_target(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    """R-027."""
+    odd = RawManifest("application/vnd.example.thing+json", b'{"schemaVersion":2,"thing":true}')
+    source.manifests.put(odd)
+    root = index_of(source, [graphs.entry(odd.media_type, odd.content)])
+
+    report = run_copies([CopyTask(source=source, target=target, reference=root)])
+
+    assert target.manifests.get(odd.digest).content == odd.content
+    assert [result.node.kind for result in report.results] == [NodeKind.MANIFEST, NodeKind.MANIFEST]
