@@ -12,7 +12,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import Cancelled, DigestMismatch, TransportError, Unavailable
-from registry_core.ops.transfer.nodes import NodeKind, Outcome, Side
+from registry_core.ops.transfer.nodes import NodeKind, Outcome, Result, Side
 from registry_core.ops.transfer.plan import run_copies
 from registry_core.ops.transfer.tasks import CopyTask
 from registry_core.ports.repository import Repository
@@ -184,10 +184,13 @@ def test_a_cancel_in_the_last_blob_is_no_failure_of_it(
     there = watch(target)
     root = graphs.image(b"layer")
     task = CopyTask(source=source, target=there.repository, reference=root)
+    told: list[Result] = []
 
     with CancelScope() as scope, pytest.raises(Cancelled):
         there.before = lambda call, about: scope.cancel() if call == "put manifest" else None
-        run_copies([task], jobs=1, continue_on_error=True)
+        run_copies([task], jobs=1, continue_on_error=True, on_result=told.append)
+
+    assert [result.outcome for result in told] == [Outcome.MOVED, Outcome.MOVED]
 
 
 def test_a_server_that_refuses_content_is_blamed_itself(
