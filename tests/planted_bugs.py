@@ -143,6 +143,77 @@ POLICY = (
         "carried=Carried.ALONG, hops=MAX_HOPS),\n        Errand.UPLOAD"),
 )  # fmt: skip
 
+ARCHIVE = (
+    Bug("growing.py", "if there is None or digest not in there.blobs:", "if there is None:"),
+    Bug(
+        "growing.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
+    ),
+    Bug("growing.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
+    Bug("medium.py", "return _StretchReader(self, start)", "return _StretchReader(self, 0)"),
+    Bug("medium.py", "min(size, PIECE, max(0, self._stretch.size - self._position))", "min(size, PIECE)"),
+    Bug("stores.py", "in selected(found, artifact_type):", "in found:"),
+    Bug("turns.py", "while self._taken:", "while False:"),
+)
+
+TAR = (
+    Bug("reader.py", "whole = header.size + padding(header.size)", "whole = header.size"),
+    Bug("reader.py", "left = self._left + self._padding", "left = self._left"),
+    Bug("reader.py", 'raise IntegrityError("a tar with half an end in its middle")', "pass"),
+    Bug("reader.py", 'raise TooLarge(f"an extended tar header of {header.size} bytes")', "pass"),
+    Bug("reader.py", 'raise IntegrityError("two long names for one member")', "pass"),
+)
+
+FLATTEN = (
+    Bug("flatten.py", "                self._gone[mark.path] = number", "                pass"),
+    Bug("flatten.py", "                self._cleared[mark.path] = number", "                pass"),
+    Bug("flatten.py", "                self._gone[path] = number", "                pass"),
+)
+
+SINKS = (
+    Bug("sinks.py", "os.O_CREAT | os.O_EXCL |", "os.O_CREAT |"),
+    Bug("sinks.py", "0o7777 if self._keep.special_modes else 0o1777", "0o7777"),
+    Bug("sinks.py", "if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):", "if False:"),
+    Bug("directory_handles.py", 'getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)',
+        'getattr(os, "O_DIRECTORY", 0)'),
+)  # fmt: skip
+
+TRANSFER = (
+    Bug("hands.py", "if beside is not None and target.blobs.mount(part.digest, beside):", "if False:"),
+    Bug("hands.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
+    Bug("ledger.py", "busy.above.append((above, True))", "above.waits -= 1"),
+    Bug("ledger.py", "item.lost = item.content not in place.done", "pass"),
+    Bug("plan.py", "self._choices, referrers=False, digest_tags=False)", "self._choices)"),
+)  # fmt: skip
+
+MIRROR = (
+    Bug("prune.py", "if is_of_digest(name):", "if False:"),
+    Bug("prune.py", "action=Action.DELETE if there else Action.KEEP,", "action=Action.DELETE,"),
+    Bug("prune.py", "if journal.is_spoilt(each.target):", "if False:"),
+    Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
+)
+
+REBASE = (
+    Bug("rebasing.py", 'if ours.get("Entrypoint") != old.get("Entrypoint") else', "if False else"),
+    Bug(
+        "rebasing.py", "if key not in keep and mine == old.get(key, _ABSENT) else mine", "if key not in keep else mine"
+    ),
+)
+
+ARTIFACTS = (
+    Bug("pull.py", "    distinct_titles(titles)", "    titles.sort()"),
+    Bug("placements.py", "if not (self._overwrite and stat.S_ISREG(status.st_mode)):", "if False:"),
+)
+
+UPKEEP = (
+    Bug("judgements.py", "if config.history and told != len(layers):", "if False:"),
+    Bug("judgements.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
+)
+
+GARBAGE = (
+    Bug("garbage.py", "if digest not in self._marks.kept:\n                        self._remove",
+        "if True:\n                        self._remove"),
+)  # fmt: skip
+
 TARGETS = {
     "memory": Target("src/registry_adapters/memory", "contract/test_memory.py", MEMORY),
     "layout": Target("src/registry_adapters/layout", "contract/test_layout.py", LAYOUT),
@@ -156,6 +227,16 @@ TARGETS = {
     "tokens": Target("src/registry_adapters/auth", "unit/adapters/auth/test_token_cache.py", TOKENS),
     "transfers": Target("src/registry_adapters/http", "unit/adapters/http/test_downloads.py", TRANSFERS),
     "policy": Target("src/registry_core/domain", "unit/core/domain/test_errands.py", POLICY),
+    "archive": Target("src/registry_adapters/archive", "contract/test_archives.py", ARCHIVE),
+    "tar": Target("src/registry_core/ops/tar", "unit/core/ops/tar/test_tar_reader.py", TAR),
+    "flatten": Target("src/registry_core/ops/extract", "unit/core/ops/extract/test_flatten.py", FLATTEN),
+    "sinks": Target("src/registry_core/ops/extract", "unit/core/ops/extract", SINKS),
+    "transfer": Target("src/registry_core/ops/transfer", "unit/core/ops/transfer", TRANSFER),
+    "mirror": Target("src/registry_core/ops/mirror", "unit/core/ops/mirror/test_mirrors.py", MIRROR),
+    "rebase": Target("src/registry_core/ops/build", "unit/core/ops/build", REBASE),
+    "artifacts": Target("src/registry_core/ops/artifacts", "unit/core/ops/artifacts/test_artifact_pull.py", ARTIFACTS),
+    "upkeep": Target("src/registry_core/ops/upkeep", "unit/core/ops/upkeep/test_validate.py", UPKEEP),
+    "garbage": Target("src/registry_adapters/layout", "unit/adapters/layout/test_layout_prune.py", GARBAGE),
 }
 
 

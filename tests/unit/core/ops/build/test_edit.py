@@ -369,6 +369,15 @@ class TestRebase:
 
         assert [layer.media_type for layer in edited.layers()] == [OCI_LAYER_ZSTD, OCI_LAYER_ZSTD, OCI_LAYER_GZIP]
 
+    def test_a_command_stays_with_an_entrypoint_of_ones_own(self) -> None:
+        old = ImageEditor(base()).entrypoint("/old").cmd("--serve").build()
+        new = ImageEditor(base()).entrypoint("/new").cmd("--listen").build()
+        own = ImageBuilder(platform="linux/amd64", base=old).entrypoint("/own").cmd("--serve").build()
+
+        edited = ImageEditor(own).rebase(old, new).build()
+
+        assert (edited.config().config.entrypoint, edited.config().config.cmd) == (("/own",), ("--serve",))
+
     def test_the_annotation_that_names_the_base_follows(self) -> None:
         new = ImageEditor(base()).add_files({"etc/new": b"x"}).build()
         image = ImageEditor(base()).annotate(BASE_DIGEST, str(base().digest)).build()

@@ -453,6 +453,23 @@ def test_somebody_elses_link_in_the_way_is_not_followed(name: str, tmp_path: Pat
     assert (outside / "f").read_text() == "theirs"
 
 
+def test_somebody_elses_file_in_the_way_is_not_written_to(tmp_path: Path) -> None:
+    """R-131: a second name for a file outside is no link that one could see."""
+    (tmp_path / "outside").write_text("theirs")
+    target = tmp_path / "target"
+    target.mkdir()
+
+    class Meddling(TarLayer):
+        def open_uncompressed(self) -> ByteReader:
+            os.link(tmp_path / "outside", target / "f")
+            return super().open_uncompressed()
+
+    with pytest.raises(UnsafeArchive):
+        unpack(target, Meddling(tar(member("f", b"ours")).content))
+
+    assert (tmp_path / "outside").read_text() == "theirs"
+
+
 def test_somebody_elses_link_in_place_of_a_file_is_not_linked_to(tmp_path: Path) -> None:
     """R-134."""
     target = tmp_path / "target"
