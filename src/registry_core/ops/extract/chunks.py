@@ -43,11 +43,14 @@ class ChunkReader:
             raise self._failure
         if size and not len(self._rest):
             try:
-                self._rest = memoryview(next(self._chunks, b""))
+                chunk = next(self._chunks, b"")
             except BaseException as error:
                 # A generator that has failed looks like one that has ended.
                 self._failure = error
                 raise
+            if len(chunk) <= size:
+                return chunk
+            self._rest = memoryview(chunk)
         data, self._rest = self._rest[:size], self._rest[size:]
         return bytes(data)
 

@@ -28,7 +28,10 @@ _TYPES: Final = {
 _NAME: Final = 100
 _ID: Final = 0o7777777
 _LARGE: Final = 0o77777777777
-_MAGIC: Final = b"ustar\x0000"
+# The checksum counts itself as eight spaces.
+_UNSUMMED: Final = b" " * 8
+# Name; mode, owner, group, size and time; checksum, type, link, magic; names of owners; device; prefix and filling.
+_BLOCK: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0%b%b%bustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
 
 
 def header_of(member: Member) -> bytes:
@@ -96,16 +99,15 @@ def _block(
 ) -> bytes:
     if max(device) > LARGEST_DEVICE:
         raise IntegrityError(f"a device with impossible numbers: {shown(path)}")
-    front = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (path[:_NAME].ljust(_NAME, b"\0"), *numbers)
-    back = b"%b%b%b%b%07o\0%07o\0%b" % (
+    block = _BLOCK % (
+        path[:_NAME].ljust(_NAME, b"\0"),
+        *numbers,
+        _UNSUMMED,
         kind,
         link[:_NAME].ljust(_NAME, b"\0"),
-        _MAGIC,
-        bytes(64),
         *device,
-        bytes(167),
     )
-    return front + b"%06o\0 " % (byte_sum(front) + 8 * 0x20 + byte_sum(back)) + back
+    return b"%b%06o\0 %b" % (block[:148], byte_sum(block), block[156:])
 
 
 def _is_text(value: bytes) -> bool:
