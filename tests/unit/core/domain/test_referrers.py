@@ -9,7 +9,14 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
-from registry_core.domain.referrers import fallback_tag, referrer, selected, with_referrer, without_referrer
+from registry_core.domain.referrers import (
+    digest_tags,
+    fallback_tag,
+    referrer,
+    selected,
+    with_referrer,
+    without_referrer,
+)
 from registry_core.errors import NotAnIndex
 
 A = "a" * 64
@@ -47,6 +54,14 @@ def part(**more: object) -> dict[str, Any]:
 def test_the_fallback_tag_is_that_of_the_specification(subject: str, tag: str) -> None:
     """R-223: distribution-spec, "Referrers Tag Schema"."""
     assert fallback_tag(Digest(subject)) == tag
+
+
+def test_cosign_says_by_its_tags_what_they_are_about() -> None:
+    assert digest_tags(Digest(f"sha256:{A}")) == [f"sha256-{A}.{suffix}" for suffix in ("sig", "att", "sbom")]
+
+
+def test_about_a_digest_longer_than_a_tag_there_are_no_tags() -> None:
+    assert digest_tags(Digest.of(b"", "sha512")) == []
 
 
 def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
