@@ -54,7 +54,9 @@ class CountedReader:
         return data
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        raise NotImplementedError
+        data = self.read(len(buffer))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         self._reader.close()

@@ -216,7 +216,7 @@ class TestWhatIsKept:
         assert stat.S_ISFIFO(status.st_mode)
         assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o620, 7)
 
-    @pytest.mark.skipif(not ROOT, reason="needs root to make devices")
+    @pytest.mark.usefixtures("as_root")
     def test_devices_are_made_on_request_with_all_that_they_have(self, tmp_path: Path) -> None:
         numbers = {329: b"%07o\0%07o\0" % (259, 300_000)}
         layer = tar(member("sda", kind="4", mode=0o4660, uid=3, gid=6, mtime=9, patch=numbers))
