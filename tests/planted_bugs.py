@@ -180,6 +180,7 @@ SINKS = (
 TRANSFER = (
     Bug("hands.py", "if beside is not None and target.blobs.mount(part.digest, beside):", "if False:"),
     Bug("hands.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
+    Bug("ledger.py", "busy.above.append((above, True))", "above.waits -= 1"),
     Bug("ledger.py", "item.lost = item.content not in place.done", "pass"),
     Bug("plan.py", "self._choices, referrers=False, digest_tags=False)", "self._choices)"),
 )  # fmt: skip

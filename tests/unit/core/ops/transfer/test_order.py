@@ -68,11 +68,14 @@ def test_a_manifest_waits_for_a_layer_that_another_image_moves(
     def look(call: str, about: str) -> None:
         if call == "put manifest" and not gate_passed.is_set():
             early.append(about)
+            hasty.set()
         gate(call, about)
         if call == "put blob" and about == Digest.of(BASE):
+            # Whoever does not wait has the time to show it.
+            hasty.wait(0.5)
             gate_passed.set()
 
-    gate_passed = threading.Event()
+    gate_passed, hasty = threading.Event(), threading.Event()
     there.before = look
 
     report = run_copies(
