@@ -1,0 +1,192 @@
+"""What we make of an image is what umoci makes of it, and what skopeo and GNU tar do, to the last attribute.
+
+Where a peer and we differ on purpose is in ``test_extract_differences.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.end_to_end.extraction.debian_root import debian_layers
+from tests.end_to_end.extraction.edge_case_images import CORNERS
+from tests.end_to_end.extraction.file_trees import Seen, differences, links, remove, tree
+from tests.end_to_end.extraction.other_tools import (
+    GZIP,
+    ZSTD,
+    apply_tar,
+    clean_name,
+    copied_layers,
+    layout_image,
+    listed,
+    tar_applies,
+    umoci_unpacks,
+)
+
+from registry_core import FileEntry, Image
+from registry_core.ops.tar.members import FileKind
+
+KINDS = {
+    stat.S_IFREG: FileKind.FILE,
+    stat.S_IFDIR: FileKind.DIRECTORY,
+    stat.S_IFLNK: FileKind.SYMLINK,
+    stat.S_IFCHR: FileKind.CHARACTER_DEVICE,
+    stat.S_IFBLK: FileKind.BLOCK_DEVICE,
+    stat.S_IFIFO: FileKind.FIFO,
+}
+# umoci 0.4.7 knows neither zstd nor the sparse files of old GNU tar.
+NOT_FOR_UMOCI = ("Debian in zstd", "mixed compressions", "sparse files in GNU")
+IMAGES = ("Debian in gzip", "Debian in zstd", *CORNERS)
+
+
+class Unpacked(NamedTuple):
+    """An image, what we made of it, and the directories that are there although no layer describes them."""
+
+    image: Image
+    place: Path
+    ours: Path
+    found: dict[bytes, Seen]
+    implied: frozenset[bytes]
+
+
+def described(layers: Sequence[Path]) -> frozenset[bytes]:
+    """The directories that layers have members for."""
+    names = set()
+    for path in layers:
+        with path.open("rb") as layer:
+            names |= {os.fsencode(clean_name(info)) for info in listed(layer) if info.isdir()}
+    return frozenset(names)
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory, as_root: None) -> list[bytes]:
+    place = tmp_path_factory.mktemp("debian")
+    layers = debian_layers(place)
+    remove(place)
+    return layers
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def unpacked(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, as_root: None
+) -> Iterator[Unpacked]:
+    place = tmp_path_factory.mktemp("image")
+    if request.param in CORNERS:
+        layers = CORNERS[request.param](place)
+    else:
+        media_type = ZSTD if request.param.endswith("zstd") else GZIP
+        layers = [(layer, media_type) for layer in request.getfixturevalue("debian")]
+    paths = [place / f"{number}.tar" for number in range(len(layers))]
+    for path, (layer, _) in zip(paths, layers, strict=True):
+        path.write_bytes(layer)
+    image = layout_image(place / "layout", layers)
+    ours = place / "ours"
+    image.extract_to(ours, owners=True, special_modes=True, devices=True, xattrs=True)
+
+    found = tree(ours, root=True)
+    folders = {path for path, file in found.items() if file.kind == stat.S_IFDIR}
+    yield Unpacked(image, place, ours, found, frozenset(folders - described(paths)))
+
+    remove(place)
+
+
+def test_the_images_are_enough() -> None:
+    assert len(IMAGES) >= 12
+
+
+def test_a_debian_has_everything_that_one_has(debian: list[bytes]) -> None:
+    """Files by the thousand, hard links, symbolic links, devices, special modes and attributes."""
+    infos = [info for layer in debian for info in listed(io.BytesIO(layer))]
+
+    types = [info.type for info in infos]
+    assert len(infos) > 1500
+    assert sum(info.size for info in infos) > 20 << 20
+    assert types.count(tarfile.SYMTYPE) > 50
+    assert types.count(tarfile.LNKTYPE) >= 4
+    assert {tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE} < set(types)
+    assert {info.mode & 0o7000 for info in infos} >= {0, 0o4000, 0o2000, 0o1000}
+    assert {keyword for info in infos for keyword in info.pax_headers} >= {
+        "SCHILY.xattr.security.capability",
+        "SCHILY.xattr.user.note",
+        "SCHILY.xattr.user.origin",
+    }
+    marks = [os.path.basename(info.name) for info in infos if os.path.basename(info.name).startswith(".wh.")]
+    assert len(marks) > 40
+    assert ".wh..wh..opq" in marks
+
+
+def test_a_directory_is_what_skopeo_and_tar_make_of_the_layers(unpacked: Unpacked, skopeo: str) -> None:
+    """R-134, R-136, R-142, R-150, R-153, R-154."""
+    theirs = unpacked.place / "tar"
+
+    tar_applies(copied_layers(skopeo, unpacked.place / "layout", unpacked.place / "copied"), theirs)
+
+    assert differences(unpacked.ours, theirs, root=True, implied=unpacked.implied) == []
+
+
+def test_a_flattened_tar_is_the_same_to_tar(unpacked: Unpacked) -> None:
+    """R-156."""
+    theirs, flat = unpacked.place / "flat", unpacked.place / "flat.tar"
+    theirs.mkdir()
+
+    with unpacked.image.extract() as stream, flat.open("wb") as file:
+        while data := stream.read(1 << 20):
+            file.write(data)
+    with flat.open("rb") as file:
+        apply_tar(file, theirs)
+
+    assert differences(unpacked.ours, theirs) == []
+
+
+def test_a_directory_is_what_umoci_makes_of_the_image(
+    unpacked: Unpacked, request: pytest.FixtureRequest, umoci: str
+) -> None:
+    """R-134, R-136, R-150, R-153, R-154."""
+    theirs = unpacked.place / "umoci"
+
+    try:
+        umoci_unpacks(umoci, unpacked.place / "layout", theirs)
+    except subprocess.CalledProcessError:
+        assert request.node.callspec.params["unpacked"] in NOT_FOR_UMOCI
+    else:
+        # It also touches the times of the directories in which it makes those that are only implied.
+        touched = {os.path.dirname(path) for path in unpacked.implied}
+        assert differences(unpacked.ours, theirs, root=True, implied=unpacked.implied | touched) == []
+
+
+def test_what_no_layer_describes_is_a_plain_directory_of_root(unpacked: Unpacked) -> None:
+    for path in unpacked.implied - {b""}:
+        file = unpacked.found[path]
+        assert (file.mode, file.uid, file.gid, file.mtime) == (0o755, 0, 0, 0)
+
+
+def test_the_list_says_what_is_there(unpacked: Unpacked) -> None:
+    groups = {name: group for group in links(unpacked.ours) for name in group}
+
+    entries = {os.fsencode(entry.path): entry for entry in unpacked.image.list_files()}
+
+    assert set(entries) == set(unpacked.found) - {b""}
+    for path, entry in entries.items():
+        if entry.kind is FileKind.HARDLINK:
+            assert os.fsencode(entry.link) in groups[path]
+        else:
+            assert said(entry) == seen(unpacked.found[path])
+
+
+def said(entry: FileEntry) -> tuple[object, ...]:
+    mode = 0 if entry.kind is FileKind.SYMLINK else entry.mode
+    rest = (os.fsencode(entry.link), entry.mtime, os.makedev(*entry.device), entry.xattrs)
+    return (entry.kind, mode, entry.size, entry.uid, entry.gid, *rest)
+
+
+def seen(file: Seen) -> tuple[object, ...]:
+    size = file.size if file.kind == stat.S_IFREG else 0
+    rest = (file.link, file.mtime / 1e9, file.device, file.attributes)
+    return (KINDS[file.kind], file.mode, size, file.uid, file.gid, *rest)

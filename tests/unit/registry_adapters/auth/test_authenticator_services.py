@@ -1,0 +1,623 @@
+"""How the large services authenticate, as hand-written conversations: who is asked what, and where secrets go.
+
+Each is checked word by word: a request that is not written down, an ``Authorization`` that is not, or any cookie,
+fails the test (R-030, R-031, R-037).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from registry_core.content.source import BytesSource
+from registry_core.domain.access import Basic, IdentityToken
+from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import OCI_MANIFEST
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import Forbidden, ProtocolError, Unauthorized
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.auth.conftest import Asked, Converse, Said
+
+    Encode = Callable[[str], str]
+
+BLOB = b"0123456789"
+DIGEST = Digest.of(BLOB)
+IMAGE = Digest.of(b"image")
+HEAD = {"Content-Type": OCI_MANIFEST, "Content-Length": "5", "Docker-Content-Digest": str(IMAGE)}
+REFUSED = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}).encode()
+V1 = Tag("v1")
+TOKEN_GET = {"Accept": "application/json"}
+TOKEN_POST = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+
+
+def bearer(realm: str, service: str, scope: str = "", error: str = "") -> dict[str, str]:
+    parts = [f'realm="{realm}"', f'service="{service}"']
+    parts += [f'scope="{scope}"'] if scope else []
+    parts += [f'error="{error}"'] if error else []
+    return {"Www-Authenticate": f"Bearer {','.join(parts)}"}
+
+
+class TestDockerHub:
+    """The token server is another host, which is trusted for this registry; blobs lie in a third place."""
+
+    CHALLENGE = bearer("https://auth.docker.io/token", "registry.docker.io", "repository:library/alpine:pull")
+    TOKEN = "https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/alpine:pull"
+    NAME = RepositoryName("library/alpine")
+
+    def test_a_public_image_takes_an_anonymous_token(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        store = f"https://production.cloudfront.docker.com/registry-v2/{DIGEST.encoded}/data?Signature=s"
+        reply = {"token": "eyJ.hub", "access_token": "eyJ.hub", "expires_in": 300, "issued_at": "2026-01-01T00:00:00Z"}
+        catalog = converse(
+            "registry-1.docker.io",
+            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            said(401, self.CHALLENGE),
+            asked(f"GET {self.TOKEN}", headers=TOKEN_GET),
+            said(200, {"Content-Type": "application/json"}, json.dumps(reply).encode()),
+            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
+            said(200, HEAD),
+            asked(f"GET https://registry-1.docker.io/v2/library/alpine/blobs/{DIGEST}", "Bearer eyJ.hub"),
+            said(307, {"Location": store}),
+            asked(f"GET {store}"),
+            said(200, {"Content-Length": "10"}, BLOB),
+        )
+        repository = catalog.repository(self.NAME)
+
+        found = repository.manifests.resolve(V1)
+        with repository.blobs.open(DIGEST) as reader:
+            content = reader.read()
+
+        assert found.digest == IMAGE
+        assert content == BLOB
+
+    def test_a_password_goes_to_the_token_server_only(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        catalog = converse(
+            "registry-1.docker.io",
+            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            said(401, self.CHALLENGE),
+            asked(f"GET {self.TOKEN}", basic("someone:dckr_pat_x"), headers=TOKEN_GET),
+            said(200, {}, b'{"token": "eyJ.hub"}'),
+            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
+            said(200, HEAD),
+            auth=Basic("someone", "dckr_pat_x"),
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+    def test_a_wrong_password_is_an_unauthorized(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        catalog = converse(
+            "registry-1.docker.io",
+            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            said(401, self.CHALLENGE),
+            asked(f"GET {self.TOKEN}", basic("someone:s3cret")),
+            said(401, {}, b'{"details":"incorrect username or password"}'),
+            auth=Basic("someone", "s3cret"),
+        )
+
+        with pytest.raises(Unauthorized) as caught:
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+        assert "s3cret" not in f"{caught.value} {caught.value!r} {caught.value.__dict__}"
+
+
+class TestGitHub:
+    """Even public images take a token; it does not say how long it lives."""
+
+    NAME = RepositoryName("org/app")
+    HEAD_LINE = "HEAD https://ghcr.io/v2/org/app/manifests/v1"
+    CHALLENGE = bearer("https://ghcr.io/token", "ghcr.io", "repository:org/app:pull")
+
+    def test_a_public_image_takes_an_anonymous_token(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        store = f"https://pkg-containers.githubusercontent.com/ghcr1/blobs/{DIGEST}?se=2026&sig=s"
+        catalog = converse(
+            "ghcr.io",
+            asked(self.HEAD_LINE),
+            said(401, self.CHALLENGE),
+            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", headers=TOKEN_GET),
+            said(200, {}, b'{"token":"djE6b3JnL2FwcDox"}\n'),
+            asked(self.HEAD_LINE, "Bearer djE6b3JnL2FwcDox"),
+            said(200, HEAD),
+            asked(f"GET https://ghcr.io/v2/org/app/blobs/{DIGEST}", "Bearer djE6b3JnL2FwcDox"),
+            said(307, {"Location": store}),
+            asked(f"GET {store}"),
+            said(200, {"Content-Length": "10"}, BLOB),
+        )
+        repository = catalog.repository(self.NAME)
+
+        found = repository.manifests.resolve(V1)
+        with repository.blobs.open(DIGEST) as reader:
+            content = reader.read()
+
+        assert found.digest == IMAGE
+        assert content == BLOB
+
+    def test_a_private_image_without_credentials_is_refused_by_the_token_server(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        catalog = converse(
+            "ghcr.io",
+            asked(self.HEAD_LINE),
+            said(401, self.CHALLENGE),
+            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull"),
+            said(401, {}, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'),
+        )
+
+        with pytest.raises(Unauthorized):
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+    def test_a_personal_token_without_the_right_is_forbidden(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        catalog = converse(
+            "ghcr.io",
+            asked(self.HEAD_LINE),
+            said(401, self.CHALLENGE),
+            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", basic("me:ghp_x")),
+            said(403, {}, b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}'),
+            auth=Basic("me", "ghp_x"),
+        )
+
+        with pytest.raises(Forbidden):
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+
+class TestElasticContainerRegistry:
+    """The private one takes Basic from the user ``AWS``; the public one gives tokens for the scope ``aws``."""
+
+    NAME = RepositoryName("app")
+    HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+    def test_the_private_one_takes_the_password_itself_and_its_store_nothing(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        store = f"https://prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com/{DIGEST.encoded}?X-Amz-Signature=s"
+        value = basic("AWS:eyJwYXlsb2Fk")
+        catalog = converse(
+            self.HOST,
+            asked(f"HEAD https://{self.HOST}/v2/app/manifests/v1"),
+            said(401, {"Www-Authenticate": f'Basic realm="https://{self.HOST}/",service="ecr.amazonaws.com"'}),
+            asked(f"HEAD https://{self.HOST}/v2/app/manifests/v1", value),
+            said(200, HEAD),
+            asked(f"GET https://{self.HOST}/v2/app/blobs/{DIGEST}", value),
+            said(307, {"Location": store}),
+            asked(f"GET {store}"),
+            said(200, {"Content-Length": "10"}, BLOB),
+            auth=Basic("AWS", "eyJwYXlsb2Fk"),
+        )
+        repository = catalog.repository(self.NAME)
+
+        found = repository.manifests.resolve(V1)
+        with repository.blobs.open(DIGEST) as reader:
+            content = reader.read()
+
+        assert found.digest == IMAGE
+        assert content == BLOB
+
+    @pytest.mark.parametrize("auth", [None, Basic("AWS", "eyJwYXlsb2Fk")])
+    def test_the_public_one_has_a_scope_that_is_no_scope(
+        self,
+        converse: Converse,
+        asked: type[Asked],
+        said: type[Said],
+        basic: Encode,
+        auth: Basic | None,
+    ) -> None:
+        """Its challenge says ``scope="aws"``; what is asked for is the operation's own."""
+        catalog = converse(
+            "public.ecr.aws",
+            asked("HEAD https://public.ecr.aws/v2/org/app/manifests/v1"),
+            said(401, bearer("https://public.ecr.aws/token/", "public.ecr.aws", "aws")),
+            asked(
+                "GET https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository:org/app:pull",
+                basic("AWS:eyJwYXlsb2Fk") if auth else None,
+                headers=TOKEN_GET,
+            ),
+            said(200, {}, b'{"token":"eyJ.ecr","expires_in":43200}'),
+            asked("HEAD https://public.ecr.aws/v2/org/app/manifests/v1", "Bearer eyJ.ecr"),
+            said(200, HEAD),
+            auth=auth,
+        )
+
+        assert catalog.repository(RepositoryName("org/app")).manifests.resolve(V1).digest == IMAGE
+
+
+class TestArtifactRegistry:
+    """Access tokens and service account keys are passwords of well-known users."""
+
+    NAME = RepositoryName("project/repo/app")
+    HOST = "europe-west3-docker.pkg.dev"
+
+    @pytest.mark.parametrize(("user", "password"), [("oauth2accesstoken", "ya29.x"), ("_json_key", '{"type": "s"}')])
+    def test_either_is_traded_for_a_token_at_the_registry(
+        self,
+        converse: Converse,
+        asked: type[Asked],
+        said: type[Said],
+        basic: Encode,
+        user: str,
+        password: str,
+    ) -> None:
+        scope = "repository:project/repo/app:pull"
+        catalog = converse(
+            self.HOST,
+            asked(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1"),
+            said(401, bearer(f"https://{self.HOST}/v2/token", self.HOST, scope)),
+            asked(
+                f"GET https://{self.HOST}/v2/token?service={self.HOST}&scope={scope}",
+                basic(f"{user}:{password}"),
+                headers=TOKEN_GET,
+            ),
+            said(200, {}, b'{"expires_in":3599,"issued_at":"2026-01-01T00:00:00Z","token":"eyJ.gar"}'),
+            asked(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1", "Bearer eyJ.gar"),
+            said(200, HEAD),
+            auth=Basic(user, password),
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+
+class TestAzure:
+    """``az acr login`` leaves an identity token, under a user name of zeros."""
+
+    NAME = RepositoryName("hello-world")
+    HOST = "contoso.azurecr.io"
+    NOBODY = "00000000-0000-0000-0000-000000000000"
+    SCOPE = "repository:hello-world:pull"
+
+    def test_an_identity_token_is_posted_and_shown_to_nobody_else(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        """R-037."""
+        store = "https://weumanaged.blob.core.windows.net/docker/registry/v2/blobs/data?sig=s"
+        catalog = converse(
+            self.HOST,
+            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
+            said(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
+            asked(
+                f"POST https://{self.HOST}/oauth2/token",
+                body=b"grant_type=refresh_token&refresh_token=eyJ.refresh&client_id=ociport"
+                b"&service=contoso.azurecr.io&scope=repository%3Ahello-world%3Apull",
+                headers=TOKEN_POST,
+            ),
+            said(200, {}, b'{"access_token":"eyJ.access"}'),
+            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
+            said(200, HEAD),
+            asked(f"GET https://{self.HOST}/v2/hello-world/blobs/{DIGEST}", "Bearer eyJ.access"),
+            said(307, {"Location": store}),
+            asked(f"GET {store}"),
+            said(200, {"Content-Length": "10"}, BLOB),
+            auth=IdentityToken("eyJ.refresh", self.NOBODY),
+        )
+        repository = catalog.repository(self.NAME)
+
+        found = repository.manifests.resolve(V1)
+        with repository.blobs.open(DIGEST) as reader:
+            content = reader.read()
+
+        assert found.digest == IMAGE
+        assert content == BLOB
+
+    def test_the_same_token_works_as_a_password_of_that_user(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        catalog = converse(
+            self.HOST,
+            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
+            said(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
+            asked(
+                f"GET https://{self.HOST}/oauth2/token?service={self.HOST}&scope={self.SCOPE}",
+                basic(f"{self.NOBODY}:eyJ.refresh"),
+            ),
+            said(200, {}, b'{"access_token":"eyJ.access"}'),
+            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
+            said(200, HEAD),
+            auth=Basic(self.NOBODY, "eyJ.refresh"),
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+
+class TestQuay:
+    """Its challenge names no scope; deleting counts as pushing."""
+
+    NAME = RepositoryName("org/app")
+    REALM = "https://quay.io/v2/auth"
+
+    def test_a_robot_pulls(self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode) -> None:
+        catalog = converse(
+            "quay.io",
+            asked("HEAD https://quay.io/v2/org/app/manifests/v1"),
+            said(401, bearer(self.REALM, "quay.io")),
+            asked(
+                f"GET {self.REALM}?service=quay.io&scope=repository:org/app:pull",
+                basic("org+robot:word"),
+                headers=TOKEN_GET,
+            ),
+            said(200, {}, b'{"token":"eyJ.quay"}'),
+            asked("HEAD https://quay.io/v2/org/app/manifests/v1", "Bearer eyJ.quay"),
+            said(200, HEAD),
+            auth=Basic("org+robot", "word"),
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+    def test_deleting_takes_the_right_to_push(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        """R-037: the one step that is taken on a challenge's word, for it is no step up."""
+        line = "DELETE https://quay.io/v2/org/app/manifests/v1"
+        wanting = bearer(self.REALM, "quay.io", "repository:org/app:pull,push", "insufficient_scope")
+        catalog = converse(
+            "quay.io",
+            asked(line),
+            said(401, bearer(self.REALM, "quay.io")),
+            asked(f"GET {self.REALM}?service=quay.io&scope=repository:org/app:delete,pull", basic("org+robot:word")),
+            said(200, {}, b'{"token":"eyJ.pull"}'),
+            asked(line, "Bearer eyJ.pull"),
+            said(401, wanting, REFUSED),
+            asked(
+                f"GET {self.REALM}?service=quay.io&scope=repository:org/app:delete,pull,push", basic("org+robot:word")
+            ),
+            said(200, {}, b'{"token":"eyJ.push"}'),
+            asked(line, "Bearer eyJ.push"),
+            said(202),
+            auth=Basic("org+robot", "word"),
+        )
+
+        catalog.repository(self.NAME).manifests.untag(V1)
+
+
+class TestHarbor:
+    """It sets cookies, which nobody keeps, and challenges for Basic whoever shows a token that ran out."""
+
+    NAME = RepositoryName("project/app")
+    HOST = "harbor.example.com"
+    LINE = f"HEAD https://{HOST}/v2/project/app/manifests/v1"
+    TOKEN = f"GET https://{HOST}/service/token?service=harbor-registry&scope=repository:project/app:pull"
+    COOKIE: ClassVar = {"Set-Cookie": "sid=8c2c4714; Path=/; HttpOnly"}
+
+    def test_a_robot_pulls_without_cookies_and_goes_on_when_its_token_has_run_out(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        """R-030, R-031, R-038."""
+        robot = basic("robot$project+ci:word")
+        challenge = bearer(f"https://{self.HOST}/service/token", "harbor-registry", "repository:project/app:pull")
+        catalog = converse(
+            self.HOST,
+            asked(self.LINE),
+            said(401, {**challenge, **self.COOKIE}),
+            asked(self.TOKEN, robot, headers=TOKEN_GET),
+            said(200, self.COOKIE, b'{"token":"eyJ.one","access_token":"","expires_in":1800,"issued_at":"2026"}'),
+            asked(self.LINE, "Bearer eyJ.one"),
+            said(200, HEAD),
+            asked(self.LINE, "Bearer eyJ.one"),
+            said(401, {"Www-Authenticate": 'Basic realm="harbor"', **self.COOKIE}),
+            asked(self.TOKEN, robot, headers=TOKEN_GET),
+            said(200, self.COOKIE, b'{"token":"eyJ.two","expires_in":1800}'),
+            asked(self.LINE, "Bearer eyJ.two"),
+            said(200, HEAD),
+            auth=Basic("robot$project+ci", "word"),
+        )
+        manifests = catalog.repository(self.NAME).manifests
+
+        first = manifests.resolve(V1)
+        second = manifests.resolve(V1)
+
+        assert first == second
+
+
+class TestGitLab:
+    """The token server is GitLab itself, on another host; for two repositories it gives a token for the last."""
+
+    NAME = RepositoryName("group/project")
+    HOST = "registry.gitlab.com"
+    REALM = "https://gitlab.com/jwt/auth"
+    PUSH = "repository:group/project:pull,push"
+    BASE = "repository:group/base:pull"
+    TARGET = f"https://{HOST}/v2/group/project/blobs"
+    TOKEN = f"GET {REALM}?service=container_registry"
+
+    def test_a_deploy_token_goes_to_gitlab_and_not_to_the_registry(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        line = f"HEAD https://{self.HOST}/v2/group/project/manifests/v1"
+        catalog = converse(
+            self.HOST,
+            asked(line),
+            said(401, bearer(self.REALM, "container_registry", "repository:group/project:pull")),
+            asked(
+                f"{self.TOKEN}&scope=repository:group/project:pull",
+                basic("gitlab+deploy-token-1:gldt-x"),
+                headers=TOKEN_GET,
+            ),
+            said(200, {}, b'{"token":"eyJ.lab"}'),
+            asked(line, "Bearer eyJ.lab"),
+            said(200, HEAD),
+            auth=Basic("gitlab+deploy-token-1", "gldt-x"),
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+    def test_a_mount_that_no_token_allows_becomes_an_upload(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
+        wanting = bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}", "insufficient_scope")
+        user = basic("me:glpat-x")
+        catalog = converse(
+            self.HOST,
+            asked(mount),
+            said(401, bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}"), REFUSED),
+            asked(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
+            said(200, {}, b'{"token":"eyJ.last"}'),
+            asked(mount, "Bearer eyJ.last"),
+            said(401, wanting, REFUSED),
+            asked(f"POST {self.TARGET}/uploads/", "Bearer eyJ.last"),
+            said(202, {"Location": "/v2/group/project/blobs/uploads/1?_state=x"}),
+            asked(f"PUT {self.TARGET}/uploads/1?_state=x&digest={DIGEST}", "Bearer eyJ.last", BLOB),
+            said(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
+            auth=Basic("me", "glpat-x"),
+        )
+        blobs = catalog.repository(self.NAME).blobs
+
+        mounted = blobs.mount(DIGEST, RepositoryName("group/base"))
+        blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+
+        assert not mounted
+
+    def test_a_token_server_that_refuses_two_repositories_gives_one_for_the_upload(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
+        both = bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}")
+        user = basic("me:glpat-x")
+        catalog = converse(
+            self.HOST,
+            asked(mount),
+            said(401, both, REFUSED),
+            asked(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
+            said(403, {}, b'{"errors":[{"code":"DENIED","message":"access forbidden"}]}'),
+            asked(f"{self.TOKEN}&scope={self.PUSH}", user),
+            said(200, {}, b'{"token":"eyJ.one"}'),
+            asked(mount, "Bearer eyJ.one"),
+            said(401, {"Www-Authenticate": both["Www-Authenticate"] + ',error="insufficient_scope"'}, REFUSED),
+            asked(f"POST {self.TARGET}/uploads/", "Bearer eyJ.one"),
+            said(202, {"Location": "/v2/group/project/blobs/uploads/1"}),
+            asked(f"PUT {self.TARGET}/uploads/1?digest={DIGEST}", "Bearer eyJ.one", BLOB),
+            said(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
+            auth=Basic("me", "glpat-x"),
+        )
+        blobs = catalog.repository(self.NAME).blobs
+
+        mounted = blobs.mount(DIGEST, RepositoryName("group/base"))
+        blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+
+        assert not mounted
+
+
+class TestOthers:
+    """What no service of that size does, but somebody's registry."""
+
+    NAME = RepositoryName("app")
+    HOST = "registry.example.com"
+    LINE = f"HEAD https://{HOST}/v2/app/manifests/v1"
+    BLOB_LINE = f"GET https://{HOST}/v2/app/blobs/{DIGEST}"
+    USER = Basic("user", "s3cret")
+
+    def test_a_registry_that_asks_for_nothing_is_given_nothing(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        catalog = converse(self.HOST, asked(self.LINE), said(200, HEAD), auth=self.USER)
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+    def test_a_registry_that_speaks_only_windows_is_named_as_such(
+        self, converse: Converse, asked: type[Asked], said: type[Said]
+    ) -> None:
+        catalog = converse(
+            self.HOST,
+            asked(self.LINE),
+            said(401, {"WWW-Authenticate": "Negotiate, NTLM"}),
+            auth=self.USER,
+        )
+
+        with pytest.raises(Unauthorized, match="negotiate, ntlm") as caught:
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+        assert caught.value.transport is not None
+        assert caught.value.transport.status == 401
+        assert caught.value.reference
+
+    @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="https://registry.example.com/token"'])
+    def test_a_challenge_from_where_a_redirect_leads_is_not_answered(
+        self, converse: Converse, asked: type[Asked], said: type[Said], challenge: str
+    ) -> None:
+        """R-031."""
+        store = "https://store.example.net/blob"
+        catalog = converse(
+            self.HOST,
+            asked(self.BLOB_LINE),
+            said(307, {"Location": store}),
+            asked(f"GET {store}"),
+            said(401, {"WWW-Authenticate": challenge}, REFUSED),
+            auth=self.USER,
+        )
+
+        with pytest.raises(Unauthorized):
+            catalog.repository(self.NAME).blobs.open(DIGEST)
+
+    def test_two_answers_to_challenges_are_enough(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        """R-038."""
+        challenge = bearer(f"https://{self.HOST}/token", "r", "repository:app:pull", "insufficient_scope")
+        token = asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret"))
+        catalog = converse(
+            self.HOST,
+            asked(self.LINE),
+            said(401, challenge),
+            token,
+            said(200, {}, b'{"token":"one"}'),
+            asked(self.LINE, "Bearer one"),
+            said(401, challenge),
+            token,
+            said(200, {}, b'{"token":"two"}'),
+            asked(self.LINE, "Bearer two"),
+            said(401, challenge),
+            auth=self.USER,
+        )
+
+        with pytest.raises(Unauthorized):
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+    def test_a_token_server_without_get_is_posted_the_password(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        catalog = converse(
+            self.HOST,
+            asked(self.LINE),
+            said(401, bearer(f"https://{self.HOST}/token", "r")),
+            asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
+            said(405, {"Allow": "POST"}),
+            asked(
+                f"POST https://{self.HOST}/token",
+                body=b"grant_type=password&username=user&password=s3cret&client_id=ociport"
+                b"&service=r&scope=repository%3Aapp%3Apull",
+                headers=TOKEN_POST,
+            ),
+            said(200, {}, b'{"access_token":"abc","token_type":"Bearer","expires_in":60}'),
+            asked(self.LINE, "Bearer abc"),
+            said(200, HEAD),
+            auth=self.USER,
+        )
+
+        assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
+
+    def test_a_token_server_that_redirects_gets_no_second_request(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
+        """R-036."""
+        catalog = converse(
+            self.HOST,
+            asked(self.LINE),
+            said(401, bearer(f"https://{self.HOST}/token", "r")),
+            asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
+            said(307, {"Location": "https://evil.example/token"}),
+            auth=self.USER,
+        )
+
+        with pytest.raises(ProtocolError) as caught:
+            catalog.repository(self.NAME).manifests.resolve(V1)
+
+        assert "s3cret" not in repr(caught.value)

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.source import BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.errors import BlobNotFound, DigestMismatch, Forbidden, InvalidName, ProtocolError, Unsupported
+from registry_core.ports.blob_store import BlobStore
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
+
+    Script = Callable[..., ScriptedTransport]
+    Build = Callable[..., Reply]
+
+CONTENT = b"some content"
+DIGEST = Digest.of(CONTENT)
+HOME = "https://registry.example.com"
+BLOB = f"{HOME}/v2/org/app/blobs/{DIGEST}"
+
+
+def blobs(transport: ScriptedTransport, name: str = "org/app") -> BlobStore:
+    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+    return catalog.repository(RepositoryName(name)).blobs
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [f"{sent.method} {sent.url}" for sent in transport.sent]
+
+
+class TestStat:
+    def test_it_is_asked_by_head(self, scripted: Script, reply: Build) -> None:
+        """R-205."""
+        transport = scripted(reply(200, {"Content-Length": "12"}))
+
+        assert blobs(transport).stat(DIGEST) == 12
+        assert asked(transport) == [f"HEAD {BLOB}"]
+
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [(405, {}), (501, {}), (200, {}), (200, {"Content-Length": "-1"}), (200, {"Content-Length": "12, 12"})],
+    )
+    def test_get_answers_where_head_says_too_little(
+        self, scripted: Script, reply: Build, status: int, headers: dict[str, str]
+    ) -> None:
+        """R-205."""
+        transport = scripted(reply(status, headers), reply(200, {"Content-Length": "12"}, CONTENT))
+
+        assert blobs(transport).stat(DIGEST) == 12
+        assert asked(transport) == [f"HEAD {BLOB}", f"GET {BLOB}"]
+
+    def test_bytes_are_counted_where_nobody_says_how_many(self, scripted: Script, reply: Build) -> None:
+        """R-058."""
+        assert blobs(scripted(reply(200), reply(200, {}, CONTENT))).stat(DIGEST) == 12
+
+    @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (403, Forbidden)])
+    def test_a_denial_is_not_asked_about_twice(
+        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+    ) -> None:
+        transport = scripted(reply(status))
+
+        with pytest.raises(error):
+            blobs(transport).stat(DIGEST)
+
+        assert len(transport.sent) == 1
+
+    def test_the_nameless_repository_is_refused_on_use(self, scripted: Script) -> None:
+        """R-010."""
+        with pytest.raises(InvalidName):
+            blobs(scripted(), "").stat(DIGEST)
+
+
+class TestOpen:
+    def test_the_whole(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(200, {}, CONTENT))
+
+        with blobs(transport).open(DIGEST) as reader:
+            assert reader.read() == CONTENT
+
+        assert asked(transport) == [f"GET {BLOB}"]
+        assert "Range" not in transport.sent[0].headers
+
+    def test_a_stretch(self, scripted: Script, reply: Build) -> None:
+        """R-051, R-206."""
+        transport = scripted(reply(206, {"Content-Range": "bytes 5-11/12"}, CONTENT[5:]))
+
+        with blobs(transport).open(DIGEST, start=5) as reader:
+            assert reader.read() == CONTENT[5:]
+
+        assert transport.sent[0].headers["Range"] == "bytes=5-"
+
+    def test_a_registry_that_knows_no_ranges_is_skipped_forward(self, scripted: Script, reply: Build) -> None:
+        """R-051."""
+        with blobs(scripted(reply(200, {}, CONTENT))).open(DIGEST, start=5) as reader:
+            assert reader.read() == CONTENT[5:]
+
+    def test_an_unasked_part_is_refused(self, scripted: Script, reply: Build) -> None:
+        """R-051."""
+        with pytest.raises(ProtocolError):
+            blobs(scripted(reply(206, {"Content-Range": "bytes 0-11/12"}, CONTENT))).open(DIGEST)
+
+    def test_the_end_is_empty(self, scripted: Script, reply: Build) -> None:
+        """R-051: 416 is how registries say so."""
+        transport = scripted(reply(416), reply(200, {"Content-Length": "12"}))
+
+        with blobs(transport).open(DIGEST, start=12) as reader:
+            assert reader.read() == b""
+
+    def test_a_range_refused_within_the_blob_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-051."""
+        with pytest.raises(ProtocolError):
+            blobs(scripted(reply(416), reply(200, {"Content-Length": "12"}))).open(DIGEST, start=11)
+
+    def test_encoded_content_is_refused(self, scripted: Script, reply: Build) -> None:
+        """R-056."""
+        with pytest.raises(ProtocolError):
+            blobs(scripted(reply(200, {"Content-Encoding": "gzip"}, CONTENT))).open(DIGEST)
+
+    def test_an_absent_blob_is_reported_at_once(self, scripted: Script, reply: Build) -> None:
+        with pytest.raises(BlobNotFound):
+            blobs(scripted(reply(404))).open(DIGEST)
+
+
+class TestMount:
+    origin = RepositoryName("org/base")
+
+    def test_a_blob_is_taken_over(self, scripted: Script, reply: Build) -> None:
+        """R-077."""
+        transport = scripted(reply(201, {"Docker-Content-Digest": DIGEST}))
+
+        assert blobs(transport).mount(DIGEST, self.origin) is True
+        assert asked(transport) == [
+            f"POST {HOME}/v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"
+        ]
+
+    def test_the_session_of_a_refusal_takes_the_upload_that_follows(self, scripted: Script, reply: Build) -> None:
+        """R-077: by whatever object of the catalog."""
+        transport = scripted(reply(202, {"Location": "/upload/1?s=a", "OCI-Chunk-Min-Length": "9"}), reply(201))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+
+        mounted = catalog.repository(RepositoryName("org/app")).blobs.mount(DIGEST, self.origin)
+        catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert mounted is False
+        assert asked(transport)[1:] == [f"PUT {HOME}/upload/1?s=a&digest={DIGEST}"]
+
+    def test_the_minimum_that_came_with_it_is_kept(self, scripted: Script, reply: Build) -> None:
+        """R-073, R-077."""
+        transport = scripted(reply(202, {"Location": "/upload/1", "OCI-Chunk-Min-Length": "9"}), *[reply(202)] * 2)
+        transport.replies.append(reply(201))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0, chunk_size=4), transport=transport)
+        store = catalog.repository(RepositoryName("org/app")).blobs
+
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert [sent.headers.get("Content-Range") for sent in transport.sent] == [None, "0-8", "9-11", None]
+
+    def test_one_that_has_run_out_is_replaced(self, scripted: Script, reply: Build) -> None:
+        """R-075, R-077: which is no repetition."""
+        transport = scripted(
+            reply(202, {"Location": "/upload/1"}),
+            *[reply(404)] * 3,
+            reply(202, {"Location": "/upload/2"}),
+            reply(201),
+        )
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert asked(transport)[-1] == f"PUT {HOME}/upload/2?digest={DIGEST}"
+
+    def test_it_is_given_up_once_the_blob_is_found_to_be_there(self, scripted: Script, reply: Build) -> None:
+        """R-236: nothing is left open."""
+        transport = scripted(reply(202, {"Location": "/upload/1"}), reply(200, {"Content-Length": "12"}), reply(204))
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        size = store.stat(DIGEST)
+
+        assert size == 12
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1"]
+
+    def test_it_is_given_up_when_the_catalog_is_closed(self, scripted: Script, reply: Build) -> None:
+        """R-236: whatever the registry says to it, and only once."""
+        refusals = [reply(202, {"Location": f"/upload/{number}"}) for number in range(2)]
+        transport = scripted(*refusals, reply(403), reply(204))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+        store = catalog.repository(RepositoryName("org/app")).blobs
+
+        store.mount(DIGEST, self.origin)
+        store.mount(Digest.of(b"other"), self.origin)
+        catalog.close()
+        catalog.close()
+
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/0", f"DELETE {HOME}/upload/1"]
+
+    def test_a_second_one_for_the_same_blob_replaces_the_first(self, scripted: Script, reply: Build) -> None:
+        """R-236."""
+        transport = scripted(
+            reply(202, {"Location": "/upload/1"}), reply(202, {"Location": "/upload/2"}), reply(204), reply(201)
+        )
+        store = blobs(transport)
+
+        store.mount(DIGEST, self.origin)
+        store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1", f"PUT {HOME}/upload/2?digest={DIGEST}"]
+
+    def test_no_more_than_a_few_are_kept(self, scripted: Script, reply: Build) -> None:
+        """R-236: the oldest is given up."""
+        transport = scripted(*[reply(202, {"Location": f"/upload/{number}"}) for number in range(65)], reply(204))
+        store = blobs(transport)
+
+        for number in range(65):
+            store.mount(Digest.of(b"%d" % number), self.origin)
+
+        assert asked(transport)[65:] == [f"DELETE {HOME}/upload/0"]
+
+    def test_a_session_for_another_algorithm_is_not_used(self, scripted: Script, reply: Build) -> None:
+        """R-233: it was opened without naming it."""
+        transport = scripted(reply(202, {"Location": "/upload/1"}), reply(204))
+
+        blobs(transport).mount(Digest.of(CONTENT, "sha512"), self.origin)
+
+        assert asked(transport)[1:] == [f"DELETE {HOME}/upload/1"]
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
+    def test_a_refusal_is_no_error(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-077."""
+        assert blobs(scripted(reply(status))).mount(DIGEST, self.origin) is False
+
+    def test_another_digest_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-077."""
+        with pytest.raises(DigestMismatch):
+            blobs(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).mount(DIGEST, self.origin)
+
+
+class TestDelete:
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_it_is_done(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-254."""
+        transport = scripted(reply(status))
+
+        blobs(transport).delete(DIGEST)
+
+        assert asked(transport) == [f"DELETE {BLOB}"]
+
+    @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (400, Unsupported), (405, Unsupported)])
+    def test_it_is_not(self, scripted: Script, reply: Build, status: int, error: type[Exception]) -> None:
+        """R-253."""
+        with pytest.raises(error):
+            blobs(scripted(reply(status))).delete(DIGEST)

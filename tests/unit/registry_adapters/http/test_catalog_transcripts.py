@@ -1,0 +1,201 @@
+"""Conversations written by hand from the specification: our client and our server must not merely agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.source import BytesSource
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_INDEX
+from registry_core.domain.names import RepositoryName, Tag
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Wire
+
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+NAME = RepositoryName("org/app")
+BLOB = b"0123456789"
+DIGEST = Digest.of(BLOB)
+MANIFEST = RawManifest.of(b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}')
+ATTACHED = RawManifest.of(
+    json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "artifactType": "text/x",
+            "manifests": [],
+            "subject": {"mediaType": OCI_INDEX, "digest": MANIFEST.digest, "size": len(MANIFEST.content)},
+        }
+    ).encode()
+)
+
+
+def connected(wire: Wire, *, chunk_size: int | None = None) -> closing[HttpCatalog]:
+    settings = HttpSettings(plain_http=True, retries=0, proxy="", read_timeout=5, chunk_size=chunk_size)
+    return closing(HttpCatalog(wire.origin.netloc, settings))
+
+
+def lines(script: Answers) -> list[str]:
+    return [f"{request.method} {request.target}" for request in script.received]
+
+
+def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-200: "Pulling manifests" and "Pulling blobs", and nothing else.
+
+    No ping comes first (R-202), nobody says ``Docker-Distribution-API-Version`` (R-203), no ``ns`` is sent (R-208).
+    """
+    head = {
+        "Content-Type": OCI_INDEX,
+        "Content-Length": str(len(MANIFEST.content)),
+        "Docker-Content-Digest": MANIFEST.digest,
+    }
+    script = answers(
+        say(200, b"", head),
+        say(200, MANIFEST.content, {"Content-Type": OCI_INDEX}),
+        say(200, b"", {"Content-Length": "10"}),
+        say(200, BLOB),
+    )
+
+    with connected(serve(script)) as catalog:
+        repository = catalog.repository(NAME)
+        descriptor = repository.manifests.resolve(Tag("v1"))
+        manifest = repository.manifests.get(descriptor.digest)
+        size = repository.blobs.stat(DIGEST)
+        with repository.blobs.open(DIGEST) as reader:
+            content = reader.read()
+
+    assert (manifest, content, size) == (MANIFEST, BLOB, 10)
+    assert lines(script) == [
+        "HEAD /v2/org/app/manifests/v1",
+        f"GET /v2/org/app/manifests/{MANIFEST.digest}",
+        f"HEAD /v2/org/app/blobs/{DIGEST}",
+        f"GET /v2/org/app/blobs/{DIGEST}",
+    ]
+
+
+def test_pushing_in_one(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-230: "POST then PUT"; the location is relative and has a query."""
+    script = answers(
+        say(202, b"", {"Location": "/v2/org/app/blobs/uploads/17?_state=a%3D"}),
+        say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
+    )
+
+    with connected(serve(script)) as catalog:
+        catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+
+    assert lines(script) == [
+        "POST /v2/org/app/blobs/uploads/",
+        f"PUT /v2/org/app/blobs/uploads/17?_state=a%3D&digest={DIGEST}",
+    ]
+    assert script.received[0].headers["content-length"] == "0"
+    assert script.received[1].headers["content-type"] == "application/octet-stream"
+    assert script.received[1].headers["content-length"] == "10"
+    assert "transfer-encoding" not in script.received[1].headers
+    assert script.received[1].body == BLOB
+
+
+def test_pushing_in_chunks(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-232: "Pushing a blob in chunks"."""
+    script = answers(
+        say(202, b"", {"Location": "/u/0", "OCI-Chunk-Min-Length": "6"}),
+        say(202, b"", {"Location": "/u/1", "Range": "0-5"}),
+        say(202, b"", {"Location": "/u/2", "Range": "0-9"}),
+        say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
+    )
+
+    with connected(serve(script), chunk_size=4) as catalog:
+        catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
+
+    assert lines(script) == [
+        "POST /v2/org/app/blobs/uploads/",
+        "PATCH /u/0",
+        "PATCH /u/1",
+        f"PUT /u/2?digest={DIGEST}",
+    ]
+    assert [request.headers.get("content-range") for request in script.received] == [None, "0-5", "6-9", None]
+    assert [request.headers["content-length"] for request in script.received] == ["0", "6", "4", "0"]
+    assert [request.body for request in script.received] == [b"", b"012345", b"6789", b""]
+
+
+def test_mounting(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-237: "Mounting a blob from another repository"."""
+    script = answers(say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}))
+
+    with connected(serve(script)) as catalog:
+        mounted = catalog.repository(NAME).blobs.mount(DIGEST, RepositoryName("org/base"))
+
+    assert mounted
+    assert lines(script) == [f"POST /v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"]
+    assert script.received[0].headers["content-length"] == "0"
+
+
+def test_pushing_a_manifest_with_subject_to_an_old_registry(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-222: "Pushing Manifests with Subject", "Unavailable Referrers API"."""
+    tag = f"sha256-{MANIFEST.digest.encoded}"
+    entry = {
+        "mediaType": OCI_INDEX,
+        "digest": ATTACHED.digest,
+        "size": len(ATTACHED.content),
+        "artifactType": "text/x",
+    }
+    expected = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    written = json.dumps(expected, separators=(",", ":")).encode()
+    script = answers(
+        say(201, b"", {"Location": f"/v2/org/app/manifests/{ATTACHED.digest}"}),
+        say(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'),
+        say(201, b"", {"Location": f"/v2/org/app/manifests/{tag}"}),
+        say(200, written, {"Content-Type": OCI_INDEX}),
+        say(404),
+        say(200, written, {"Content-Type": OCI_INDEX}),
+    )
+
+    with connected(serve(script)) as catalog:
+        manifests = catalog.repository(NAME).manifests
+        manifests.put(ATTACHED)
+        listed = list(manifests.referrers(MANIFEST.digest))
+
+    assert lines(script) == [
+        f"PUT /v2/org/app/manifests/{ATTACHED.digest}",
+        f"GET /v2/org/app/manifests/{tag}",
+        f"PUT /v2/org/app/manifests/{tag}",
+        f"GET /v2/org/app/manifests/{tag}",
+        f"GET /v2/org/app/referrers/{MANIFEST.digest}",
+        f"GET /v2/org/app/manifests/{tag}",
+    ]
+    assert script.received[0].headers["content-type"] == OCI_INDEX
+    assert script.received[0].body == ATTACHED.content
+    assert json.loads(script.received[2].body) == expected
+    assert [found.digest for found in listed] == [ATTACHED.digest]
+
+
+def test_listing_tags(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-211, R-091: "Listing Tags", with links relative and unquoted."""
+    script = answers(
+        say(200, b'{"name":"org/app","tags":["a","b"]}', {"Link": "</v2/org/app/tags/list?n=2&last=b>; rel=next"}),
+        say(200, b'{"name":"org/app","tags":["c"]}'),
+    )
+
+    with connected(serve(script)) as catalog:
+        listed = list(catalog.repository(NAME).manifests.tags(page_size=2, after=Tag("_")))
+
+    assert listed == ["a", "b", "c"]
+    assert lines(script) == ["GET /v2/org/app/tags/list?n=2&last=_", "GET /v2/org/app/tags/list?n=2&last=b"]
+
+
+def test_deleting(serve: Serve, answers: type[Answers], say: Say) -> None:
+    """R-251, R-253: "Deleting tags" and "Deleting Blobs"."""
+    script = answers(say(202), say(202))
+
+    with connected(serve(script)) as catalog:
+        repository = catalog.repository(NAME)
+        repository.manifests.untag(Tag("v1"))
+        repository.blobs.delete(DIGEST)
+
+    assert lines(script) == ["DELETE /v2/org/app/manifests/v1", f"DELETE /v2/org/app/blobs/{DIGEST}"]

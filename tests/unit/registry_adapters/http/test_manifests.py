@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import (
+    BlobNotFound,
+    DigestMismatch,
+    Forbidden,
+    ImageNotFound,
+    InvalidDocument,
+    InvalidName,
+    ProtocolError,
+    RepositoryNotFound,
+    TooLarge,
+    Unsupported,
+)
+from registry_core.ports.manifest_store import ManifestStore
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
+
+    Script = Callable[..., ScriptedTransport]
+    Build = Callable[..., Reply]
+
+CONTENT = b'{"schemaVersion":2,  "mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"vendor":1}'
+INDEX = RawManifest.of(CONTENT)
+TYPED = {"Content-Type": OCI_INDEX}
+HOME = "https://registry.example.com/v2/org/app"
+
+
+def manifests(transport: ScriptedTransport, name: str = "org/app") -> ManifestStore:
+    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+    return catalog.repository(RepositoryName(name)).manifests
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [f"{sent.method} {sent.url}" for sent in transport.sent]
+
+
+def failure(code: str) -> bytes:
+    return json.dumps({"errors": [{"code": code}]}).encode()
+
+
+class TestResolve:
+    def test_head_tells_all(self, scripted: Script, reply: Build) -> None:
+        """R-204, R-205."""
+        headers = {"Content-Type": f"{OCI_INDEX}; charset=utf-8", "Content-Length": "9"}
+        transport = scripted(reply(200, headers | {"Docker-Content-Digest": INDEX.digest}))
+
+        descriptor = manifests(transport).resolve(Tag("v1"))
+
+        assert (descriptor.media_type, descriptor.digest, descriptor.size) == (OCI_INDEX, INDEX.digest, 9)
+        assert asked(transport) == [f"HEAD {HOME}/manifests/v1"]
+        assert transport.sent[0].headers["Accept"] == ", ".join(MANIFESTS)
+
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [
+            (405, {}),
+            (200, {}),
+            (200, {**TYPED, "Content-Length": "9"}),
+            (200, {**TYPED, "Content-Length": "9", "Docker-Content-Digest": "sha256:garbage"}),
+            (200, {**TYPED, "Docker-Content-Digest": INDEX.digest}),
+            (200, {"Content-Length": "9", "Content-Type": "text/html", "Docker-Content-Digest": INDEX.digest}),
+        ],
+    )
+    def test_get_answers_where_head_says_too_little(
+        self, scripted: Script, reply: Build, status: int, headers: dict[str, str]
+    ) -> None:
+        """R-205, R-005."""
+        transport = scripted(reply(status, headers), reply(200, TYPED, CONTENT))
+
+        assert manifests(transport).resolve(Tag("v1")) == INDEX.descriptor
+        assert [sent.method for sent in transport.sent] == ["HEAD", "GET"]
+
+    def test_a_digest_needs_no_confirmation(self, scripted: Script, reply: Build) -> None:
+        """R-005: absent is fine."""
+        transport = scripted(reply(200, {**TYPED, "Content-Length": "9"}))
+
+        assert manifests(transport).resolve(INDEX.digest).digest == INDEX.digest
+
+    def test_another_digest_than_asked_for_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-003."""
+        headers = {**TYPED, "Content-Length": "9", "Docker-Content-Digest": Digest.of(b"")}
+
+        with pytest.raises(DigestMismatch):
+            manifests(scripted(reply(200, headers))).resolve(INDEX.digest)
+
+    @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (403, Forbidden)])
+    def test_a_denial_is_not_asked_about_twice(
+        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+    ) -> None:
+        transport = scripted(reply(status))
+
+        with pytest.raises(error):
+            manifests(transport).resolve(Tag("v1"))
+
+        assert len(transport.sent) == 1
+
+    def test_the_nameless_repository_is_refused_on_use(self, scripted: Script) -> None:
+        """R-010."""
+        with pytest.raises(InvalidName):
+            manifests(scripted(), "").resolve(Tag("v1"))
+
+
+class TestGet:
+    def test_the_bytes_come_as_they_are(self, scripted: Script, reply: Build) -> None:
+        manifest = manifests(scripted(reply(200, TYPED, CONTENT))).get(INDEX.digest)
+
+        assert manifest.content == CONTENT
+        assert manifest.digest == INDEX.digest
+
+    def test_other_bytes_than_asked_for_are_refused(self, scripted: Script, reply: Build) -> None:
+        """R-003: whatever the headers say."""
+        headers = TYPED | {"Docker-Content-Digest": Digest.of(b"")}
+
+        with pytest.raises(DigestMismatch) as caught:
+            manifests(scripted(reply(200, headers, CONTENT))).get(Digest.of(b""))
+
+        assert caught.value.actual == INDEX.digest
+
+    @pytest.mark.parametrize("claim", ["", "sha256:short", "md5:d41d8cd98f00b204e9800998ecf8427e"])
+    def test_the_digest_of_a_tag_is_that_of_the_bytes(self, scripted: Script, reply: Build, claim: str) -> None:
+        """R-005."""
+        transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": claim}, CONTENT))
+
+        assert manifests(transport).get(Tag("v1")).digest == INDEX.digest
+
+    def test_bytes_that_are_not_what_the_registry_says_they_are_are_refused(
+        self, scripted: Script, reply: Build
+    ) -> None:
+        """R-005: for a tag nothing else tells that they were damaged on their way."""
+        transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": Digest.of(b"")}, CONTENT))
+
+        with pytest.raises(DigestMismatch) as caught:
+            manifests(transport).get(Tag("v1"))
+
+        assert (caught.value.expected, caught.value.actual) == (Digest.of(b""), INDEX.digest)
+
+    def test_a_true_claim_of_another_algorithm_is_kept(self, scripted: Script, reply: Build) -> None:
+        """R-005."""
+        digest = Digest.of(CONTENT, "sha512")
+
+        assert (
+            manifests(scripted(reply(200, TYPED | {"Docker-Content-Digest": digest}, CONTENT))).get(Tag("v1")).digest
+            == digest
+        )
+
+    def test_a_digest_that_cannot_be_verified_is_not_asked_for(self, scripted: Script) -> None:
+        """R-002."""
+        with pytest.raises(Unsupported):
+            manifests(scripted()).get(Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "content", "error"),
+        [
+            (200, {"Content-Type": "text/html"}, b"<html>", InvalidDocument),
+            (200, {"Content-Type": OCI_MANIFEST}, CONTENT, InvalidDocument),
+            (200, TYPED | {"Content-Encoding": "gzip"}, CONTENT, ProtocolError),
+            (200, TYPED, b" " * (MANIFEST_LIMIT + 1), TooLarge),
+            (202, TYPED, CONTENT, ProtocolError),
+            (204, {}, b"", ProtocolError),
+            (404, {}, failure("NAME_UNKNOWN"), RepositoryNotFound),
+            (404, {}, b"", ImageNotFound),
+        ],
+    )
+    def test_what_is_no_manifest_is_an_error_about_it(
+        self,
+        scripted: Script,
+        reply: Build,
+        status: int,
+        headers: dict[str, str],
+        content: bytes,
+        error: type[Exception],
+    ) -> None:
+        """R-055, R-056."""
+        with pytest.raises(error) as caught:
+            manifests(scripted(reply(status, headers, content))).get(Tag("v1"))
+
+        assert getattr(caught.value, "reference", "") == "registry.example.com/org/app:v1"
+
+
+class TestPut:
+    def test_one_tag_is_one_request(self, scripted: Script, reply: Build) -> None:
+        """R-079: exact bytes, and the type without parameters."""
+        transport = scripted(reply(201))
+
+        assert manifests(transport).put(INDEX, tags=[Tag("v1")]) == INDEX.descriptor
+        assert asked(transport) == [f"PUT {HOME}/manifests/v1"]
+        assert transport.sent[0].body == CONTENT
+        assert transport.sent[0].headers["Content-Type"] == OCI_INDEX
+
+    def test_without_a_tag_it_is_stored_by_digest(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(201))
+
+        manifests(transport).put(INDEX)
+
+        assert asked(transport) == [f"PUT {HOME}/manifests/{INDEX.digest}"]
+
+    def test_each_tag_is_put_once(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(201), reply(201))
+
+        manifests(transport).put(INDEX, tags=[Tag("v1"), Tag("v2"), Tag("v1")])
+
+        assert asked(transport) == [f"PUT {HOME}/manifests/v1", f"PUT {HOME}/manifests/v2"]
+
+    def test_tags_of_another_algorithm_are_believed_where_the_registry_says_so(
+        self, scripted: Script, reply: Build
+    ) -> None:
+        """R-238."""
+        manifest = RawManifest(OCI_INDEX, CONTENT, "sha512")
+        transport = scripted(reply(201, {"OCI-Tag": "v1"}), reply(201))
+
+        manifests(transport).put(manifest, tags=[Tag("v1"), Tag("v2")])
+
+        assert asked(transport) == [
+            f"PUT {HOME}/manifests/{manifest.digest}?tag=v1&tag=v2",
+            f"PUT {HOME}/manifests/v2",
+        ]
+
+    @pytest.mark.parametrize("content", [b"garbage", b"{}", b'{"schemaVersion":2,"manifests":[],"layers":[]}'])
+    def test_garbage_is_not_sent(self, scripted: Script, content: bytes) -> None:
+        with pytest.raises(InvalidDocument):
+            manifests(scripted()).put(RawManifest(OCI_INDEX, content))
+
+    def test_another_digest_in_the_answer_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-079."""
+        with pytest.raises(DigestMismatch):
+            manifests(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).put(INDEX)
+
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_only_201_is_success(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-079."""
+        with pytest.raises(ProtocolError):
+            manifests(scripted(reply(status))).put(INDEX)
+
+    def test_a_missing_part_is_named_so(self, scripted: Script, reply: Build) -> None:
+        """R-078."""
+        with pytest.raises(BlobNotFound):
+            manifests(scripted(reply(404, {}, failure("MANIFEST_BLOB_UNKNOWN")))).put(INDEX)
+
+
+class TestDelete:
+    def test_a_tag_is_removed_by_its_name(self, scripted: Script, reply: Build) -> None:
+        """R-251."""
+        transport = scripted(reply(202))
+
+        manifests(transport).untag(Tag("v1"))
+
+        assert asked(transport) == [f"DELETE {HOME}/manifests/v1"]
+
+    @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
+    def test_a_tag_that_cannot_be_removed_is_left_alone(
+        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+    ) -> None:
+        """R-251: nothing is deleted by digest instead."""
+        transport = scripted(reply(status))
+
+        with pytest.raises(error):
+            manifests(transport).untag(Tag("v1"))
+
+        assert len(transport.sent) == 1
+
+    def test_a_manifest_is_removed_by_its_digest(self, scripted: Script, reply: Build) -> None:
+        """R-252: where the registry keeps the lists of referrers, it is left to it."""
+        listed: dict[str, Any] = {"schemaVersion": 2, "manifests": []}
+        transport = scripted(reply(200, TYPED, json.dumps(listed).encode()), reply(202), reply(202))
+        store = manifests(transport)
+
+        store.delete(INDEX.digest)
+        store.delete(INDEX.digest)
+
+        assert asked(transport) == [
+            f"GET {HOME}/referrers/{INDEX.digest}",
+            f"DELETE {HOME}/manifests/{INDEX.digest}",
+            f"DELETE {HOME}/manifests/{INDEX.digest}",
+        ]
+
+    @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
+    def test_a_manifest_that_cannot_be_removed(
+        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+    ) -> None:
+        """R-250."""
+        transport = scripted(reply(404), reply(404), reply(status))
+
+        with pytest.raises(error):
+            manifests(transport).delete(INDEX.digest)

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.http.exchange import Answer, Headers, Request
+from registry_adapters.http.middleware import Fields, Middleware, Outgoing, Send, through
+from registry_adapters.http.session import Session
+from registry_core.content.source import StreamReader
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Reply, ScriptedTransport, Wire
+
+    Script = Callable[..., ScriptedTransport]
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+HOME = "https://registry.example.com/v2/"
+DIGEST = Digest.of(b"content")
+SIGNED = "https://cdn.example.net/x?sig=secret"
+
+
+class Reader(StreamReader):
+    """A body that tells whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(b"body"))
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
+class Wire200:
+    """What sends: answers everything, and keeps what came."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.reader = Reader()
+
+    def __call__(self, request: Outgoing) -> Answer:
+        self.sent.append(request)
+        return Answer(status=200, headers=Headers([]), url=request.url, reader=self.reader)
+
+
+def outgoing(headers: dict[str, str] | None = None, *, url: str = HOME, at_home: bool = True) -> Outgoing:
+    return Outgoing(method="GET", url=url, headers=Fields(headers or {}), at_home=at_home)
+
+
+def passing(request: Outgoing, send: Send) -> Answer:
+    return send(request)
+
+
+class TestThrough:
+    def test_without_any_the_request_is_sent_as_it_is(self) -> None:
+        wire, request = Wire200(), outgoing({"Accept": "a"})
+
+        through([], request, wire)
+
+        assert wire.sent == [request]
+
+    def test_the_first_is_outermost(self) -> None:
+        steps: list[str] = []
+
+        def layer(name: str) -> Middleware:
+            def step(request: Outgoing, send: Send) -> Answer:
+                steps.append(f"{name} in")
+                answer = send(request)
+                steps.append(f"{name} out")
+                return answer
+
+            return step
+
+        through([layer("a"), layer("b")], outgoing(), Wire200())
+
+        assert steps == ["a in", "b in", "b out", "a out"]
+
+    def test_headers_are_added_and_replaced_in_any_case(self) -> None:
+        wire = Wire200()
+
+        def change(request: Outgoing, send: Send) -> Answer:
+            return send(request.with_headers({"X-Trace": "1", "accept": "b"}))
+
+        through([change], outgoing({"Accept": "a", "Range": "bytes=1-"}), wire)
+
+        assert dict(wire.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
+
+    @pytest.mark.parametrize("name", ["Authorization", "cookie", "PROXY-AUTHORIZATION"])
+    def test_secrets_of_its_own_go_to_the_registry_only(self, name: str) -> None:
+        """R-030."""
+        home, cdn = Wire200(), Wire200()
+
+        def add(request: Outgoing, send: Send) -> Answer:
+            return send(request.with_headers({name: "secret", "X-Trace": "1"}))
+
+        through([add], outgoing(), home)
+        through([add], outgoing(url=SIGNED, at_home=False), cdn)
+
+        assert dict(home.sent[0].headers) == {name: "secret", "X-Trace": "1"}
+        assert dict(cdn.sent[0].headers) == {"X-Trace": "1"}
+
+    def test_what_authorises_a_token_request_stays_what_it_is(self) -> None:
+        """R-030."""
+        wire = Wire200()
+
+        def replace(request: Outgoing, send: Send) -> Answer:
+            return send(request.with_headers({"authorization": "mine"}))
+
+        through([replace], outgoing({"Authorization": "Basic ours"}, at_home=False), wire)
+
+        assert dict(wire.sent[0].headers) == {"Authorization": "Basic ours"}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"method": "DELETE"},
+            {"url": "https://registry.example.com/v2/other/"},
+            {"length": 7},
+            {"at_home": False},
+            {"headers": Fields({"X-Trace": "a\r\nHost: b"})},
+            {"headers": Fields({"Host": "b"})},
+            {"headers": {"authorization": "mine", "Authorization": "ours"}},
+        ],
+    )
+    def test_it_changes_headers_and_nothing_else(self, change: dict[str, Any]) -> None:
+        wire = Wire200()
+
+        with pytest.raises(ConfigError):
+            through([lambda request, send: send(msgspec.structs.replace(request, **change))], outgoing(), wire)
+
+        assert wire.sent == []
+
+    def test_it_sends_once(self) -> None:
+        """R-053: repeating is decided elsewhere."""
+        wire = Wire200()
+
+        def twice(request: Outgoing, send: Send) -> Answer:
+            send(request)
+            return send(request)
+
+        with pytest.raises(ConfigError):
+            through([twice], outgoing(), wire)
+
+        assert (len(wire.sent), wire.reader.closed) == (1, True)
+
+    def test_also_after_a_failure(self) -> None:
+        """R-053."""
+        tries: list[Outgoing] = []
+
+        def fail(request: Outgoing) -> Answer:
+            tries.append(request)
+            raise Unavailable("cut")
+
+        def again(request: Outgoing, send: Send) -> Answer:
+            try:
+                return send(request)
+            except Unavailable:
+                return send(request)
+
+        with pytest.raises(ConfigError):
+            through([again], outgoing(), fail)
+
+        assert len(tries) == 1
+
+    def test_it_returns_the_answer_that_came(self) -> None:
+        wire = Wire200()
+
+        def other(request: Outgoing, send: Send) -> Answer:
+            send(request)
+            return Answer(status=200, headers=Headers([]), url=request.url, reader=Reader())
+
+        with pytest.raises(ConfigError):
+            through([other], outgoing(), wire)
+
+        assert wire.reader.closed
+
+    def test_what_it_raises_is_passed_on_and_the_answer_closed(self) -> None:
+        wire, mine = Wire200(), LookupError("mine")
+
+        def failing(request: Outgoing, send: Send) -> Answer:
+            send(request)
+            raise mine
+
+        with pytest.raises(LookupError) as caught:
+            through([passing, failing], outgoing(), wire)
+
+        assert caught.value is mine
+        assert wire.reader.closed
+
+    def test_it_may_watch_the_body(self) -> None:
+        class Watched(Reader):
+            count = 0
+
+            def read(self, size: int = -1, /) -> bytes:
+                data = super().read(size)
+                Watched.count += len(data)
+                return data
+
+        def watch(request: Outgoing, send: Send) -> Answer:
+            answer = send(request)
+            answer.reader = Watched()
+            return answer
+
+        content = through([watch], outgoing(), Wire200()).content(100)
+
+        assert (content, Watched.count) == (b"body", 4)
+
+
+class TestOutgoing:
+    @pytest.mark.parametrize(
+        "name", ["Host", "content-length", "Transfer-Encoding", "Connection", "Accept-Encoding", "User-Agent", "Expect"]
+    )
+    def test_headers_of_the_connection_cannot_be_set(self, name: str) -> None:
+        with pytest.raises(ConfigError, match=name):
+            outgoing().with_headers({name: "1"})
+
+    @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "ä"])
+    def test_names_are_checked(self, name: str) -> None:
+        with pytest.raises(ConfigError):
+            outgoing().with_headers({name: "1"})
+
+    @pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0", "€"])
+    def test_values_are_checked_and_not_shown(self, value: str) -> None:
+        """R-039: header injection."""
+        with pytest.raises(ConfigError) as caught:
+            outgoing().with_headers({"X-Trace": value})
+
+        assert value not in str(caught.value)
+
+    def test_headers_are_found_in_any_case(self) -> None:
+        fields = outgoing({"Accept": "a"}).headers
+
+        assert (fields["ACCEPT"], "accept" in fields, fields.get("x"), len(fields)) == ("a", True, None, 1)
+
+    @pytest.mark.parametrize("name", ["Authorization", "cookie", "Proxy-Authorization"])
+    def test_printing_shows_no_secret(self, name: str) -> None:
+        """R-043."""
+        request = outgoing({name: "Bearer secret", "Accept": "a"}, url=SIGNED)
+
+        shown = f"{request} {request!r} {request.headers} {request.__rich_repr__()} {[request.headers]}"
+
+        assert "secret" not in shown
+        assert "'Accept': 'a'" in shown
+        assert request.headers[name] == "Bearer secret"
+
+
+class TestInASession:
+    def test_each_attempt_hop_and_token_request_passes(self, scripted: Script, reply: type[Reply]) -> None:
+        seen: list[tuple[str, bool, int]] = []
+
+        def watch(request: Outgoing, send: Send) -> Answer:
+            answer = send(request.with_headers({"X-Trace": "1"}))
+            seen.append((request.url, request.at_home, answer.status))
+            return answer
+
+        transport = scripted(
+            reply(503, {"Retry-After": "0"}), reply(307, {"Location": SIGNED}), reply(200, {}, b"content")
+        )
+        catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=transport, middleware=[watch])
+
+        with catalog.repository(RepositoryName("a")).blobs.open(DIGEST) as reader:
+            reader.read(1)
+
+        assert [(url.partition("?")[0], at_home, status) for url, at_home, status in seen] == [
+            (f"{HOME}a/blobs/{DIGEST}", True, 503),
+            (f"{HOME}a/blobs/{DIGEST}", True, 307),
+            ("https://cdn.example.net/x", False, 200),
+        ]
+        assert all(sent.headers["X-Trace"] == "1" for sent in transport.sent)
+
+    def test_what_it_raises_leaves_no_connection_behind(self, serve: Serve, say: Say, answers: type[Answers]) -> None:
+        """The connection is closed, its body unread; the next request gets a new one and its own answer."""
+        script = answers(say(200, b"x" * 500_000), say(200, b"mine"))
+        wire = serve(script)
+        failures = [RuntimeError("mine")]
+
+        def fail_once(request: Outgoing, send: Send) -> Answer:
+            answer = send(request)
+            if failures:
+                raise failures.pop()
+            return answer
+
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        request = Request(method="GET", target="/v2/", success=(200,))
+        with closing(Session(wire.origin, settings, middleware=[fail_once])) as session:
+            with pytest.raises(RuntimeError, match="mine"):
+                session.send(request)
+            with session.send(request) as answer:
+                content = answer.content(100)
+
+        assert (content, wire.connections) == (b"mine", 2)
+
+    def test_an_error_that_may_pass_is_repeated(self, scripted: Script, reply: type[Reply]) -> None:
+        """R-054."""
+        failures = [Unavailable("the proxy of the house is busy", retry_after=0.0)]
+
+        def fail_once(request: Outgoing, send: Send) -> Answer:
+            if failures:
+                raise failures.pop()
+            return send(request)
+
+        transport = scripted(reply(404))
+        catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=transport, middleware=[fail_once])
+
+        with pytest.raises(LookupError):
+            catalog.repository(RepositoryName("a")).manifests.get(Tag("v1"))
+
+        assert len(transport.sent) == 1

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.http.paging import PAGE_LIMIT
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import (
+    CatalogUnsupported,
+    Forbidden,
+    InvalidName,
+    ProtocolError,
+    RegistryError,
+    RepositoryNotFound,
+    TooLarge,
+    Unauthorized,
+    Unsupported,
+)
+from registry_core.ports.manifest_store import ManifestStore
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
+
+    Script = Callable[..., ScriptedTransport]
+    Build = Callable[..., Reply]
+
+LIST = "https://registry.example.com/v2/org/app/tags/list"
+
+
+def manifests(transport: ScriptedTransport, name: str = "org/app") -> ManifestStore:
+    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+    return catalog.repository(RepositoryName(name)).manifests
+
+
+def tags(*names: object, more: str = "") -> tuple[int, dict[str, str], bytes]:
+    return 200, ({"Link": f"<{more}>; rel=next"} if more else {}), json.dumps({"name": "x", "tags": names}).encode()
+
+
+class TestRepetition:
+    def test_pages_that_say_the_same_for_ever_are_an_error_soon(self, scripted: Script, reply: Build) -> None:
+        """R-092: each under a URL of its own, so that no circle is seen."""
+        transport = scripted(*(reply(*tags("a", "b", more=f"{LIST}?page={number}")) for number in range(300)))
+
+        with pytest.raises(ProtocolError, match="repeats itself"):
+            list(manifests(transport).tags())
+
+        assert len(transport.sent) == 101
+
+    def test_empty_pages_are_passed_over(self, scripted: Script, reply: Build) -> None:
+        """R-090."""
+        empty = (reply(*tags(more=f"{LIST}?page={number}")) for number in range(50))
+
+        assert list(manifests(scripted(*empty, reply(*tags("a")))).tags()) == ["a"]
+
+
+class TestPing:
+    def test_a_registry_answers_200(self, scripted: Script, reply: Build) -> None:
+        """R-200."""
+        transport = scripted(reply(200))
+
+        HttpCatalog("registry.example.com", transport=transport).ping()
+
+        assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", "https://registry.example.com/v2/")]
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(401, Unauthorized), (403, Forbidden), (404, Unsupported), (204, ProtocolError)]
+    )
+    def test_whatever_else_is_an_error(
+        self, scripted: Script, reply: Build, status: int, kind: type[RegistryError]
+    ) -> None:
+        with pytest.raises(kind) as caught:
+            HttpCatalog("registry.example.com", transport=scripted(reply(status))).ping()
+
+        assert (type(caught.value), caught.value.reference) == (kind, "registry.example.com")
+
+    def test_below_a_path_it_is_asked_there(self, scripted: Script, reply: Build) -> None:
+        transport = scripted(reply(200))
+
+        HttpCatalog("registry.example.com", HttpSettings(path_prefix="/registry"), transport=transport).ping()
+
+        assert transport.sent[0].url == "https://registry.example.com/registry/v2/"
+
+
+def test_pages_below_a_path_are_found_from_the_page_before(scripted: Script, reply: Build) -> None:
+    """R-034: a link is resolved against the URL that was asked."""
+    transport = scripted(reply(*tags("a", more="list?last=a")), reply(*tags("b")))
+    settings = HttpSettings(retries=0, path_prefix="/registry")
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
+
+    listed = list(catalog.repository(RepositoryName("org/app")).manifests.tags())
+
+    assert listed == ["a", "b"]
+    assert transport.sent[1].url == "https://registry.example.com/registry/v2/org/app/tags/list?last=a"
+
+
+def test_a_list_that_comes_at_once_is_sorted_by_us(scripted: Script, reply: Build) -> None:
+    """R-213: registries promise no order."""
+    transport = scripted(reply(*tags("b", "a", "_x", "B", "b")))
+
+    assert list(manifests(transport).tags()) == ["B", "_x", "a", "b"]
+    assert [sent.url for sent in transport.sent] == [LIST]
+
+
+def test_a_registry_that_ignores_last_changes_nothing(scripted: Script, reply: Build) -> None:
+    """R-211: what stands before is dropped here."""
+    transport = scripted(reply(*tags("c", "a", "b")))
+
+    assert list(manifests(transport).tags(after=Tag("a"))) == ["b", "c"]
+    assert [sent.url for sent in transport.sent] == [f"{LIST}?last=a"]
+
+
+def test_links_are_followed_to_their_end(scripted: Script, reply: Build) -> None:
+    """R-090: a short page is not the last, and one name may stand on two pages."""
+    transport = scripted(
+        reply(*tags("a", "b", more="?p=2")), reply(*tags("b", more="/v2/org/app/tags/list?p=3")), reply(*tags("b", "c"))
+    )
+
+    assert list(manifests(transport).tags(page_size=2)) == ["a", "b", "c"]
+    assert [sent.url for sent in transport.sent] == [f"{LIST}?n=2", f"{LIST}?p=2", f"{LIST}?p=3"]
+
+
+def test_pages_are_fetched_as_they_are_asked_for(scripted: Script, reply: Build) -> None:
+    """R-092: an endless list costs no more than what is taken from it."""
+    transport = scripted(*(reply(*tags(f"t{page:03}", more=f"?p={page + 1}")) for page in range(20)))
+
+    assert list(itertools.islice(manifests(transport).tags(), 5)) == ["t000", "t001", "t002", "t003", "t004"]
+    assert len(transport.sent) == 5
+
+
+def test_a_full_page_without_link_is_asked_for_more(scripted: Script, reply: Build) -> None:
+    """R-211: never a silent first page."""
+    transport = scripted(reply(*tags("a", "b")), reply(*tags("c", "d")), reply(*tags()))
+
+    assert list(manifests(transport).tags(page_size=2)) == ["a", "b", "c", "d"]
+    assert [sent.url for sent in transport.sent] == [f"{LIST}?n=2", f"{LIST}?n=2&last=b", f"{LIST}?n=2&last=d"]
+
+
+def test_a_whole_list_of_just_the_page_size_is_sorted(scripted: Script, reply: Build) -> None:
+    """R-090: from a registry that knows neither n nor last."""
+    transport = scripted(reply(*tags("b", "a")), reply(*tags("b", "a")))
+
+    assert list(manifests(transport).tags(page_size=2)) == ["a", "b"]
+
+
+def test_a_whole_list_is_taken_as_it_is_however_long(scripted: Script, reply: Build) -> None:
+    """R-090: from a registry that ignores n."""
+    transport = scripted(reply(*tags("c", "b", "a")))
+
+    assert list(manifests(transport).tags(page_size=2)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "link", ["https://evil.example.com/v2/x", "//evil.example.com/x", "http://registry.example.com/x", "ftp://a/b"]
+)
+def test_a_link_to_another_origin_is_refused_and_not_visited(scripted: Script, reply: Build, link: str) -> None:
+    """R-034."""
+    transport = scripted(reply(*tags("a", more=link)))
+
+    with pytest.raises(ProtocolError):
+        list(manifests(transport).tags())
+
+    assert len(transport.sent) == 1
+
+
+def test_a_list_that_leads_in_a_circle_is_an_error(scripted: Script, reply: Build) -> None:
+    """R-092."""
+    transport = scripted(reply(*tags("a", more="?p=2")), reply(*tags("b", more="?p=2")))
+
+    with pytest.raises(ProtocolError):
+        list(manifests(transport).tags())
+
+
+def test_a_malformed_link_is_an_error(scripted: Script, reply: Build) -> None:
+    """R-091."""
+    transport = scripted(reply(200, {"Link": "</x; rel=next"}, b'{"tags":["a"]}'))
+
+    with pytest.raises(ProtocolError):
+        list(manifests(transport).tags())
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"tags":{"a":1}}', b'{"tags":"a"}', b""])
+def test_what_is_no_list_is_an_error(scripted: Script, reply: Build, content: bytes) -> None:
+    """R-094."""
+    transport = scripted(reply(200, {}, content))
+
+    with pytest.raises(ProtocolError) as caught:
+        list(manifests(transport).tags())
+
+    assert caught.value.reference == "registry.example.com/org/app"
+
+
+def test_null_is_an_empty_list(scripted: Script, reply: Build) -> None:
+    """R-094: what Go prints for nil."""
+    assert list(manifests(scripted(reply(200, {}, b'{"name":"x","tags":null}'))).tags()) == []
+
+
+def test_what_is_no_tag_is_skipped(scripted: Script, reply: Build) -> None:
+    """R-094."""
+    assert list(manifests(scripted(reply(*tags("a", "../b", "c d", 7, None, "", "d")))).tags()) == ["a", "d"]
+
+
+def test_a_page_beyond_the_limit_is_an_error(scripted: Script, reply: Build) -> None:
+    """R-093."""
+    with pytest.raises(TooLarge):
+        list(manifests(scripted(reply(200, {}, b" " * (PAGE_LIMIT + 1)))).tags())
+
+
+def test_an_encoded_page_is_refused(scripted: Script, reply: Build) -> None:
+    """R-056."""
+    with pytest.raises(ProtocolError):
+        list(manifests(scripted(reply(200, {"Content-Encoding": "gzip"}, b'{"tags":[]}'))).tags())
+
+
+def test_the_tags_of_no_repository(scripted: Script, reply: Build) -> None:
+    """R-094."""
+    with pytest.raises(RepositoryNotFound):
+        list(manifests(scripted(reply(404))).tags())
+
+
+def test_the_nameless_repository_is_refused_on_use(scripted: Script) -> None:
+    """R-010: handed out, but nothing is sent for it."""
+    store = manifests(scripted(), "")
+
+    with pytest.raises(InvalidName):
+        store.tags()
+
+
+def repositories(transport: ScriptedTransport, after: str | None = None) -> Iterator[RepositoryName]:
+    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+    return catalog.repositories(after=None if after is None else RepositoryName(after))
+
+
+def test_repositories_are_listed(scripted: Script, reply: Build) -> None:
+    transport = scripted(reply(200, {}, b'{"repositories":["b/c","a","B",""]}'))
+
+    assert list(repositories(transport, "a")) == ["b/c"]
+    assert [sent.url for sent in transport.sent] == ["https://registry.example.com/v2/_catalog?last=a"]
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_registry_without_a_catalog_says_so(scripted: Script, reply: Build, status: int) -> None:
+    """R-095."""
+    with pytest.raises(CatalogUnsupported):
+        list(repositories(scripted(reply(status))))

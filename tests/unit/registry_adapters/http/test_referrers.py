@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.domain import wire
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.names import RepositoryName
+from registry_core.domain.referrers import fallback_tag
+from registry_core.errors import Forbidden, NotAnIndex, ProtocolError, TooLarge, Unavailable
+from registry_core.ports.manifest_store import ManifestStore
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
+
+    Script = Callable[..., ScriptedTransport]
+    Build = Callable[..., Reply]
+
+SUBJECT = Digest.of(b"subject")
+TAG = fallback_tag(SUBJECT)
+HOME = "https://registry.example.com/v2/org/app"
+TYPED = {"Content-Type": OCI_INDEX}
+
+
+def manifests(transport: ScriptedTransport) -> ManifestStore:
+    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+    return catalog.repository(RepositoryName("org/app")).manifests
+
+
+def asked(transport: ScriptedTransport) -> list[str]:
+    return [f"{sent.method} {sent.url}" for sent in transport.sent]
+
+
+def entry(text: str, kind: str = "text/a") -> dict[str, Any]:
+    return {"mediaType": OCI_MANIFEST, "digest": Digest.of(text.encode()), "size": 3, "artifactType": kind}
+
+
+def listing(*entries: dict[str, Any]) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+
+
+def digests(*texts: str) -> list[Digest]:
+    return [Digest.of(text.encode()) for text in texts]
+
+
+def attachment(text: str = "a") -> RawManifest:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "artifactType": "text/a",
+        "manifests": [],
+        "subject": {"mediaType": OCI_MANIFEST, "digest": SUBJECT, "size": 7},
+        "annotations": {"key": text},
+    }
+    return RawManifest.of(json.dumps(document).encode())
+
+
+class TestApi:
+    def test_pages_are_followed_and_nothing_is_listed_twice(self, scripted: Script, reply: Build) -> None:
+        """R-220."""
+        transport = scripted(
+            reply(
+                200, {"Content-Type": f"{OCI_INDEX}; charset=utf-8", "Link": "<?p=2>; rel=next"}, listing(entry("a"))
+            ),
+            reply(200, TYPED, listing(entry("a"), entry("b"))),
+        )
+
+        assert [found.digest for found in manifests(transport).referrers(SUBJECT)] == digests("a", "b")
+        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", f"GET {HOME}/referrers/{SUBJECT}?p=2"]
+
+    @pytest.mark.parametrize("headers", [{}, {"OCI-Filters-Applied": "artifactType"}])
+    def test_they_are_filtered_here_whatever_the_registry_did(
+        self, scripted: Script, reply: Build, headers: dict[str, str]
+    ) -> None:
+        """R-220."""
+        transport = scripted(reply(200, TYPED | headers, listing(entry("a", "text/a+b"), entry("b", "text/c"))))
+
+        found = list(manifests(transport).referrers(SUBJECT, artifact_type="text/a+b"))
+
+        assert [descriptor.digest for descriptor in found] == digests("a")
+        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
+
+    @pytest.mark.parametrize("content", [b"{", b"[]", b'{"schemaVersion":2,"manifests":[{"digest":"x"}]}'])
+    def test_a_broken_list_is_an_error(self, scripted: Script, reply: Build, content: bytes) -> None:
+        with pytest.raises(ProtocolError):
+            list(manifests(scripted(reply(200, TYPED, content))).referrers(SUBJECT))
+
+    def test_a_denial_is_no_absence(self, scripted: Script, reply: Build) -> None:
+        with pytest.raises(Forbidden):
+            list(manifests(scripted(reply(403))).referrers(SUBJECT))
+
+
+class TestFallback:
+    def test_the_list_stands_under_a_tag(self, scripted: Script, reply: Build) -> None:
+        """R-221; the absence of the API is kept in mind."""
+        transport = scripted(reply(404), *[reply(200, TYPED, listing(entry("a"), entry("b", "text/b")))] * 2)
+        store = manifests(transport)
+
+        assert [found.digest for found in store.referrers(SUBJECT)] == digests("a", "b")
+        assert [found.digest for found in store.referrers(SUBJECT, artifact_type="text/b")] == digests("b")
+        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
+
+    def test_a_repository_that_is_not_there_has_none(self, scripted: Script, reply: Build) -> None:
+        """R-220: as any digest that nobody knows."""
+        unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        transport = scripted(*[reply(404, {}, unknown)] * 2)
+
+        assert list(manifests(transport).referrers(SUBJECT)) == []
+
+    def test_an_answer_that_is_no_index_is_no_api(self, scripted: Script, reply: Build) -> None:
+        """R-221."""
+        transport = scripted(reply(200, {"Content-Type": "text/html"}, b"<html>"), reply(404))
+
+        assert list(manifests(transport).referrers(SUBJECT)) == []
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "content"),
+        [
+            (404, {}, b""),
+            (200, {"Content-Type": "text/html"}, b"<html>"),
+            (200, {"Content-Type": OCI_MANIFEST}, listing()),
+        ],
+    )
+    def test_what_is_no_list_lists_nothing(
+        self, scripted: Script, reply: Build, status: int, headers: dict[str, str], content: bytes
+    ) -> None:
+        """R-221."""
+        assert list(manifests(scripted(reply(404), reply(status, headers, content))).referrers(SUBJECT)) == []
+
+    def test_an_absent_repository_says_nothing_about_the_api(self, scripted: Script, reply: Build) -> None:
+        unknown = reply(404, {}, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
+        transport = scripted(unknown, reply(404), reply(200, TYPED, listing(entry("a"))))
+        store = manifests(transport)
+
+        assert list(store.referrers(SUBJECT)) == []
+        assert [found.digest for found in store.referrers(SUBJECT)] == digests("a")
+
+
+class TestUpkeep:
+    def test_a_registry_that_says_so_keeps_the_list_itself(self, scripted: Script, reply: Build) -> None:
+        """R-222."""
+        transport = scripted(reply(201, {"OCI-Subject": SUBJECT}))
+
+        manifests(transport).put(attachment())
+
+        assert len(transport.sent) == 1
+
+    def test_otherwise_we_do(self, scripted: Script, reply: Build) -> None:
+        """R-222: with artifact type and annotations, beside what stands there, and what was written is looked at."""
+        manifest = attachment()
+        done = listing(entry("other"), entry("x") | {"digest": manifest.digest})
+        transport = scripted(
+            reply(201), reply(200, TYPED, listing(entry("other"))), reply(201), reply(200, TYPED, done)
+        )
+
+        manifests(transport).put(manifest)
+
+        assert asked(transport)[1:] == [
+            f"GET {HOME}/manifests/{TAG}",
+            f"PUT {HOME}/manifests/{TAG}",
+            f"GET {HOME}/manifests/{TAG}",
+        ]
+        written = wire.decode(transport.sent[2].body or b"")["manifests"]
+        assert written[0] == json.loads(json.dumps(entry("other")))
+        assert written[1]["digest"] == manifest.digest
+        assert written[1]["artifactType"] == "text/a"
+        assert written[1]["annotations"] == {"key": "a"}
+
+    def test_the_first_entry_makes_the_list(self, scripted: Script, reply: Build) -> None:
+        """R-222: no list yet is an empty one."""
+        manifest = attachment()
+        done = listing(entry("x") | {"digest": manifest.digest})
+        transport = scripted(reply(201), reply(404), reply(201), reply(200, TYPED, done))
+
+        manifests(transport).put(manifest)
+
+        assert len(wire.decode(transport.sent[2].body or b"")["manifests"]) == 1
+
+    def test_an_entry_that_is_there_is_not_written_again(self, scripted: Script, reply: Build) -> None:
+        """R-222."""
+        manifest = attachment()
+        transport = scripted(reply(201), reply(200, TYPED, listing(entry("x") | {"digest": manifest.digest})))
+
+        manifests(transport).put(manifest)
+
+        assert len(transport.replies) == 0
+
+    def test_an_entry_that_another_process_overwrote_is_written_again(self, scripted: Script, reply: Build) -> None:
+        """R-222."""
+        manifest = attachment()
+        theirs, ours = listing(entry("b")), listing(entry("b"), entry("x") | {"digest": manifest.digest})
+        transport = scripted(
+            reply(201), reply(404), reply(201), reply(200, TYPED, theirs), reply(201), reply(200, TYPED, ours)
+        )
+
+        manifests(transport).put(manifest)
+
+        assert [item["digest"] for item in wire.decode(transport.sent[4].body or b"")["manifests"]] == [
+            *digests("b"),
+            manifest.digest,
+        ]
+
+    def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
+        """R-222."""
+        transport = scripted(reply(201), reply(404), *[reply(201), reply(404)] * 4)
+
+        with pytest.raises(Unavailable):
+            manifests(transport).put(attachment())
+
+        assert len(transport.replies) == 0
+
+    def test_a_list_that_has_become_too_long_is_not_sent(self, scripted: Script, reply: Build) -> None:
+        """R-222: a registry would cut it, or refuse it after all of it was sent."""
+        full = listing(*[entry(str(number), "x" * 4000) for number in range(1010)])
+        assert 4 << 20 < len(full) < MANIFEST_LIMIT
+        manifest = attachment()
+        transport = scripted(reply(201), reply(200, TYPED, full))
+
+        with pytest.raises(TooLarge):
+            manifests(transport).put(manifest)
+
+        assert asked(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
+
+    @pytest.mark.parametrize("status", [500, 503])
+    def test_a_broken_api_does_not_hinder_deleting(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-224: what it may have left in a list under the tag is taken out."""
+        manifest = attachment()
+        transport = scripted(
+            reply(status),
+            reply(200, TYPED, manifest.content),
+            reply(202),
+            reply(200, TYPED, listing(entry("x") | {"digest": manifest.digest})),
+            reply(201),
+            reply(404),
+        )
+
+        manifests(transport).delete(manifest.digest)
+
+        assert asked(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
+        assert asked(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
+        assert wire.decode(transport.sent[4].body or b"")["manifests"] == []
+
+    def test_one_that_cannot_be_reached_does(self, scripted: Script) -> None:
+        """R-224: nothing is deleted."""
+        transport = scripted(Unavailable("no connection"))
+
+        with pytest.raises(Unavailable):
+            manifests(transport).delete(attachment().digest)
+
+        assert len(transport.sent) == 1
+
+    def test_something_else_under_the_tag_is_left_alone(self, scripted: Script, reply: Build) -> None:
+        """R-222: reported, and nothing is overwritten."""
+        image = {"schemaVersion": 2, "config": entry("c") | {"artifactType": ""}, "layers": []}
+        transport = scripted(reply(201), reply(200, {"Content-Type": OCI_MANIFEST}, json.dumps(image).encode()))
+
+        with pytest.raises(NotAnIndex):
+            manifests(transport).put(attachment())
+
+        assert len(transport.sent) == 2
+
+    def test_a_deleted_manifest_is_taken_off_the_list(self, scripted: Script, reply: Build) -> None:
+        """R-224: the others stay."""
+        manifest = attachment()
+        mine = entry("x") | {"digest": manifest.digest}
+        transport = scripted(
+            reply(404),
+            reply(200, TYPED, manifest.content),
+            reply(202),
+            reply(200, TYPED, listing(mine, entry("b"))),
+            reply(201),
+            reply(200, TYPED, listing(entry("b"))),
+        )
+
+        manifests(transport).delete(manifest.digest)
+
+        assert asked(transport)[2:5] == [
+            f"DELETE {HOME}/manifests/{manifest.digest}",
+            f"GET {HOME}/manifests/{TAG}",
+            f"PUT {HOME}/manifests/{TAG}",
+        ]
+        assert [item["digest"] for item in wire.decode(transport.sent[4].body or b"")["manifests"]] == digests("b")

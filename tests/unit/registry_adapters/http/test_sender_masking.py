@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.auth import authenticator
+from registry_adapters.http import HttpCatalog, HttpSettings
+from registry_adapters.http.echoes import Echoes
+from registry_adapters.http.exchange import Headers
+from registry_core.domain.access import RegistryToken
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.origin import Origin
+from registry_core.errors import ProtocolError
+from registry_core.ports.observer import Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.unit.registry_adapters.http.conftest import Recorder, Reply, ScriptedTransport
+
+PAIR = b64encode(b"user:pass:word").decode()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "said", "heard"),
+    [
+        (f"Basic {PAIR}", f"you said {PAIR}", "you said ***"),
+        (f"Basic {PAIR}", "your password is pass:word", "your password is ***"),
+        (f"basic {PAIR}", f"you said {PAIR}", "you said ***"),
+        ("Bearer tok.en.ours", "tok.en.ours has expired", "*** has expired"),
+        ("Bearer abc", "abc is too short to tell", "abc is too short to tell"),
+        ("Basic !!!!!!!!", "!!!!!!!! is no base64", "*** is no base64"),
+        ("", "nothing was said", "nothing was said"),
+    ],
+)
+def test_what_was_shown_is_not_repeated(authorization: str, said: str, heard: str) -> None:
+    """R-043."""
+    assert Echoes(authorization).masked(said.encode()).decode() == heard
+
+
+def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() -> None:
+    """R-043."""
+    pair = b64encode(b"user:registry").decode()
+    headers = Headers([("Warning", f"you said {pair}"), ("Location", "https://registry.example.com/v2/")])
+
+    hushed = Echoes(f"Basic {pair}").hushed(headers)
+
+    assert hushed.get("Warning") == "you said ***"
+    assert hushed.get("Location") == "https://registry.example.com/v2/"
+
+
+def test_a_warning_loses_the_password_too() -> None:
+    """R-043."""
+    headers = Headers([("Warning", '299 - "user with pass:word is old"'), ("Link", "</pass:word>")])
+
+    hushed = Echoes(f"Basic {PAIR}").hushed(headers)
+
+    assert list(hushed) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
+
+
+def test_a_token_in_any_header_goes_no_further(
+    scripted: Callable[..., ScriptedTransport], reply: Callable[..., Reply], recorder: Recorder
+) -> None:
+    """R-043: in a warning, and in the URL of a redirect that is refused."""
+    secret = "secret-token-of-ours"
+    headers = {"Warning": f'299 - "you said {secret}"', "Location": f"ftp://a.example/{secret}"}
+    transport = scripted(reply(307, headers))
+    home = Origin.of("registry.example.com")
+    catalog = HttpCatalog(
+        "registry.example.com", HttpSettings(retries=0), transport=transport, observer=recorder,
+        authenticator=authenticator(RegistryToken(secret), registry=home),
+    )  # fmt: skip
+
+    with pytest.raises(ProtocolError) as caught:
+        catalog.repository(RepositoryName("app")).manifests.get(Tag("v1"))
+
+    assert transport.sent[0].headers["Authorization"].endswith(secret)
+    assert secret not in f"{caught.value} {caught.value!r} {recorder.events!r}"
+    assert any(isinstance(event, Warned) for event in recorder.events)

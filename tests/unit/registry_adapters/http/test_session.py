@@ -1,0 +1,1055 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.http.exchange import Body, Headers, Request
+from registry_adapters.http.middleware import Middleware
+from registry_adapters.http.retry import Stale, Unreached
+from registry_adapters.http.session import Session
+from registry_adapters.http.settings import HttpSettings
+from registry_core.content.source import ByteReader, BytesSource, OpenerSource
+from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.names import RepositoryName
+from registry_core.domain.origin import Origin
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ImageNotFound,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    ServerError,
+    TLSError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from registry_core.ports.observer import Event, Exchange, Observer, Retry, Throttled, TokenRequested, Warned
+from registry_core.scope import CancelScope, fail_after
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Recorder, Reply, ScriptedTransport, Wire
+
+    Script = Callable[..., ScriptedTransport]
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+HOME = Origin.of("registry.example.com")
+SCOPE = Scope.repository(RepositoryName("a/b"), ["pull"])
+SETTINGS = HttpSettings(proxy="")
+PLAIN = HttpSettings(plain_http=True, proxy="")
+# Thu, 01 Jan 2026 00:00:00 GMT
+EPOCH = 1767225600.0
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token",service="s"'}
+
+
+def ask(
+    method: str = "GET", target: str = "/v2/a/b/manifests/v1", *, repeatable: bool = True, content: bytes | None = None
+) -> Request:
+    return Request(
+        method=method,
+        target=target,
+        success=(200, 201, 202),
+        scopes=(SCOPE,),
+        headers={"Accept": "text/x"},
+        body=None if content is None else Body(BytesSource(content), 0, len(content)),
+        reference="registry.example.com/a/b:v1",
+        repeatable=repeatable,
+    )
+
+
+class Fetching:
+    """Fetches a token for each challenge; knows what was rejected, and whether each turn was brought to its end."""
+
+    def __init__(self, *, known: str | None = None) -> None:
+        self.known = known
+        self.rejected: list[str | None] = []
+        self.challenged: list[Challenge] = []
+        self.open = 0
+
+    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+        return self.known
+
+    def answer(
+        self,
+        registry: Origin,
+        challenges: Sequence[Challenge],
+        scopes: Collection[Scope],
+        *,
+        rejected: str | None = None,
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        self.rejected.append(rejected)
+        self.challenged += challenges
+        self.open += 1
+        try:
+            reply = yield TokenRequest(
+                method="POST",
+                url="https://registry.example.com/token",
+                headers={"X-Secret": "password"},
+                body=b"refresh",
+            )
+            if reply.status != 200:
+                raise Unauthorized("the token server refused")
+            self.known = f"Bearer {reply.content.decode()}"
+            return self.known
+        finally:
+            self.open -= 1
+
+
+class Clock:
+    """A clock that goes forward only where somebody sleeps, and collects the pauses."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.time += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
+    def build(
+        transport: ScriptedTransport,
+        authenticator: Fetching | None = None,
+        *,
+        settings: HttpSettings = SETTINGS,
+        middleware: Sequence[Middleware] = (),
+        observer: Observer = recorder,
+    ) -> Session:
+        return Session(
+            HOME,
+            settings,
+            middleware=middleware,
+            transport=transport,
+            authenticator=authenticator,
+            observer=observer,
+            sleep=clock.sleep,
+            random=lambda: 1.0,
+            clock=clock,
+            now=lambda: clock.time + EPOCH,
+        )
+
+    return build
+
+
+class Cutting:
+    """A script: one prepared answer on each connection."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self.served = 0
+
+    def __call__(self, peer: Peer) -> None:
+        if peer.receive() is not None:
+            self.served += 1
+            peer.send(self._answers.pop(0))
+
+
+class TestSend:
+    def test_a_path_is_asked_of_the_registry(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200, {}, b"content"))
+
+        with session(transport).send(ask()) as answer:
+            content = answer.content(100)
+
+        assert content == b"content"
+        assert transport.sent == [
+            ("GET", "https://registry.example.com/v2/a/b/manifests/v1", {"Accept": "text/x"}, None)
+        ]
+
+    def test_other_statuses_than_success_are_errors(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-055."""
+        transport = scripted(reply(404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'))
+
+        with pytest.raises(ImageNotFound) as caught:
+            session(transport).send(ask())
+
+        assert caught.value.reference == "registry.example.com/a/b:v1"
+        assert caught.value.transport is not None
+        assert caught.value.transport.errors[0].code == "MANIFEST_UNKNOWN"
+
+    @pytest.mark.parametrize("status", [203, 204, 206, 304])
+    def test_unasked_kinds_of_success_are_no_success(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
+    ) -> None:
+        """R-055."""
+        with pytest.raises(ProtocolError):
+            session(scripted(reply(status))).send(ask())
+
+    def test_an_absolute_target_is_judged_before_it_is_visited(
+        self, session: Callable[..., Session], scripted: Script
+    ) -> None:
+        """R-033, R-046."""
+        transport = scripted()
+
+        with pytest.raises(ProtocolError):
+            session(transport).send(ask(target="http://registry.example.com/upload"))
+
+        assert transport.sent == []
+
+    def test_errors_of_the_transport_name_what_it_was_about(
+        self, session: Callable[..., Session], scripted: Script
+    ) -> None:
+        with pytest.raises(TLSError) as caught:
+            session(scripted(TLSError("no"))).send(ask())
+
+        assert caught.value.reference == "registry.example.com/a/b:v1"
+
+    def test_close_closes_the_transport(self, session: Callable[..., Session], scripted: Script) -> None:
+        transport = scripted()
+
+        session(transport).close()
+
+        assert transport.closed
+
+
+class TestAuth:
+    def test_what_is_remembered_is_sent_at_once(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200))
+
+        session(transport, Fetching(known="Bearer old")).send(ask())
+
+        assert transport.sent[0].headers["Authorization"] == "Bearer old"
+
+    def test_a_challenge_is_answered_and_the_request_repeated_with_its_body(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-038."""
+        transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"new"), reply(201))
+        authenticator = Fetching(known="Bearer old")
+
+        session(transport, authenticator).send(ask("PUT", content=b"body", repeatable=False))
+
+        assert [(sent.method, sent.url, sent.body) for sent in transport.sent] == [
+            ("PUT", "https://registry.example.com/v2/a/b/manifests/v1", b"body"),
+            ("POST", "https://registry.example.com/token", b"refresh"),
+            ("PUT", "https://registry.example.com/v2/a/b/manifests/v1", b"body"),
+        ]
+        assert transport.sent[1].headers == {"X-Secret": "password"}
+        assert transport.sent[2].headers["Authorization"] == "Bearer new"
+        assert authenticator.rejected == ["Bearer old"]
+        assert authenticator.challenged[0].parameters["service"] == "s"
+
+    def test_two_answers_are_enough(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-038."""
+        refusal = reply(401, CHALLENGE)
+        transport = scripted(refusal, reply(200, {}, b"1"), refusal, reply(200, {}, b"2"), refusal)
+        authenticator = Fetching()
+
+        with pytest.raises(Unauthorized):
+            session(transport, authenticator).send(ask())
+
+        assert authenticator.rejected == [None, "Bearer 1"]
+        assert not transport.replies
+
+    def test_the_same_value_again_is_no_answer(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-038."""
+        transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"old"))
+
+        with pytest.raises(Unauthorized):
+            session(transport, Fetching(known="Bearer old")).send(ask())
+
+        assert len(transport.sent) == 2
+
+    def test_without_an_authenticator_a_challenge_is_a_refusal(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        with pytest.raises(Unauthorized):
+            session(scripted(reply(401, CHALLENGE))).send(ask())
+
+    def test_403_is_no_challenge(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+        """R-038."""
+        authenticator = Fetching()
+
+        with pytest.raises(PermissionError):
+            session(scripted(reply(403, CHALLENGE)), authenticator).send(ask())
+
+        assert authenticator.rejected == []
+
+    def test_the_token_request_follows_no_redirect(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-036."""
+        transport = scripted(reply(401, CHALLENGE), reply(307, {"Location": "https://evil.example.net/"}))
+
+        with pytest.raises(Unauthorized, match="token server"):
+            session(transport, Fetching()).send(ask())
+
+        assert len(transport.sent) == 2
+
+    def test_an_endless_token_answer_is_refused(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-039."""
+        transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"x" * (64 * 1024 + 1)))
+        authenticator = Fetching()
+
+        with pytest.raises(ProtocolError):
+            session(transport, authenticator).send(ask())
+
+        assert authenticator.open == 0
+
+    def test_a_token_server_out_of_order_is_asked_again(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        transport = scripted(reply(401, CHALLENGE), reply(503), reply(200, {}, b"new"), reply(200))
+
+        session(transport, Fetching()).send(ask())
+
+        assert (len(transport.sent), clock.pauses) == (4, [0.5])
+
+    def test_a_broken_token_exchange_ends_the_authenticators_turn(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """Other threads may be waiting for that token."""
+        authenticator = Fetching()
+
+        with pytest.raises(TLSError):
+            session(scripted(reply(401, CHALLENGE), TLSError("no")), authenticator).send(ask())
+
+        assert authenticator.open == 0
+
+    def test_what_the_authenticator_raises_leads_to_the_refusal(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        with pytest.raises(Unauthorized) as caught:
+            session(scripted(reply(401, CHALLENGE), reply(400)), Fetching()).send(ask())
+
+        assert caught.value.transport is not None
+        assert (caught.value.transport.status, caught.value.reference) == (401, "registry.example.com/a/b:v1")
+
+
+class TestRedirects:
+    def test_credentials_stay_with_the_registry(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-030, R-207."""
+        transport = scripted(
+            reply(307, {"Location": "/elsewhere"}),
+            reply(307, {"Location": "https://registry.example.com:8443/x"}),
+            reply(307, {"Location": "https://cdn.example.net/x?sig=1"}),
+            reply(307, {"Location": "https://REGISTRY.example.com:443/back"}),
+            reply(200),
+        )
+
+        answer = session(transport, Fetching(known="Bearer t")).send(ask())
+
+        assert [sent.headers.get("Authorization") for sent in transport.sent] == [
+            "Bearer t",
+            "Bearer t",
+            None,
+            None,
+            "Bearer t",
+        ]
+        assert answer.url == "https://REGISTRY.example.com:443/back"
+
+    def test_a_challenge_from_elsewhere_is_not_answered(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-031."""
+        authenticator = Fetching(known="Bearer t")
+        transport = scripted(reply(307, {"Location": "https://cdn.example.net/x"}), reply(401, CHALLENGE))
+
+        with pytest.raises(Unauthorized):
+            session(transport, authenticator).send(ask())
+
+        assert (authenticator.rejected, len(transport.sent)) == ([], 2)
+
+    def test_https_is_not_left_for_http(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-041."""
+        transport = scripted(reply(307, {"Location": "http://registry.example.com/x"}))
+
+        with pytest.raises(ProtocolError, match="https to http") as caught:
+            session(transport, Fetching(known="Bearer t")).send(ask())
+
+        assert (len(transport.sent), caught.value.status) == (1, 307)
+
+    def test_ten_hops_are_followed_and_no_more(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-042."""
+        onwards = reply(302, {"Location": "/on"})
+
+        with session(scripted(*[onwards] * 10, reply(200))).send(ask()) as answer:
+            status = answer.status
+        endless = scripted(*[onwards] * 11)
+        with pytest.raises(ProtocolError, match="redirects"):
+            session(endless).send(ask())
+
+        assert (status, len(endless.sent)) == (200, 11)
+
+    def test_a_body_goes_along(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+        transport = scripted(reply(308, {"Location": "/on"}), reply(201))
+
+        session(transport).send(ask("PUT", content=b"body"))
+
+        assert [(sent.method, sent.body) for sent in transport.sent] == [("PUT", b"body")] * 2
+
+    def test_a_delete_does_not_become_a_get(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-254."""
+        transport = scripted(reply(302, {"Location": "/on"}))
+
+        with pytest.raises(ProtocolError):
+            session(transport).send(ask("DELETE"))
+
+        assert len(transport.sent) == 1
+
+
+class TestRetries:
+    @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
+    def test_what_may_pass_is_asked_again(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, status: int
+    ) -> None:
+        """R-054."""
+        transport = scripted(reply(status), Unavailable("cut"), reply(200))
+
+        session(transport).send(ask("PUT", content=b"body"))
+
+        assert [sent.body for sent in transport.sent] == [b"body"] * 3
+        assert clock.pauses == [0.5, 1.0]
+
+    def test_attempts_are_bounded(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        transport = scripted(*[reply(503)] * 9)
+
+        with pytest.raises(Unavailable) as caught:
+            session(transport).send(ask())
+
+        assert (len(transport.sent), clock.pauses) == (4, [0.5, 1.0, 2.0])
+        assert (caught.value.status, caught.value.reference) == (503, "registry.example.com/a/b:v1")
+
+    def test_the_first_pause_is_a_setting(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        transport = scripted(reply(503), Unavailable("cut"), reply(200))
+
+        session(transport, settings=HttpSettings(proxy="", backoff=0.1)).send(ask())
+
+        assert clock.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
+
+    def test_failures_that_repeating_does_not_mend_are_raised_at_once(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-054."""
+        transport = scripted(reply(501), reply(200))
+
+        with pytest.raises(ServerError):
+            session(transport).send(ask())
+
+        assert len(transport.sent) == 1
+
+    def test_the_registry_may_say_how_long(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        session(scripted(reply(429, {"Retry-After": "7"}), reply(200))).send(ask())
+
+        assert clock.pauses == [7.0]
+
+    def test_but_not_for_hours(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        with pytest.raises(RateLimited) as caught:
+            session(scripted(reply(429, {"Retry-After": "3600"}), reply(200))).send(ask())
+
+        assert (caught.value.retry_after, clock.pauses) == (3600.0, [])
+
+    @pytest.mark.parametrize(("status", "error"), [(503, Unavailable), (500, ServerError)])
+    def test_no_pause_goes_beyond_the_deadline(
+        self,
+        session: Callable[..., Session],
+        scripted: Script,
+        reply: type[Reply],
+        clock: Clock,
+        status: int,
+        error: type[RegistryError],
+    ) -> None:
+        """R-052: neither the one for everybody nor one of the request's own."""
+        transport = scripted(reply(status, {"Retry-After": "30"}), reply(200))
+
+        with fail_after(20), pytest.raises(error):
+            session(transport).send(ask())
+
+        assert (len(transport.sent), clock.pauses) == (1, [])
+
+    @pytest.mark.parametrize("failure", [Unavailable("cut"), Stale("gone")])
+    def test_side_effects_are_not_repeated_after_a_lost_answer(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable
+    ) -> None:
+        """R-053."""
+        transport = scripted(failure, reply(202))
+
+        with pytest.raises(Unavailable):
+            session(transport).send(ask("PATCH", content=b"chunk", repeatable=False))
+
+        assert len(transport.sent) == 1
+
+    def test_side_effects_are_repeated_where_nothing_was_done(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-054."""
+        transport = scripted(Unreached("no"), reply(429), reply(503), reply(202))
+
+        session(transport).send(ask("POST", repeatable=False))
+
+        assert len(transport.sent) == 4
+
+    def test_a_dead_kept_connection_is_replaced_silently(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, recorder: Recorder
+    ) -> None:
+        """R-053."""
+        session(scripted(Stale("gone"), Stale("gone"), reply(200))).send(ask())
+
+        assert clock.pauses == []
+        assert not [event for event in recorder.events if isinstance(event, Retry)]
+
+    @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
+    def test_the_end_of_the_work_is_not_repeated(
+        self, session: Callable[..., Session], scripted: Script, end: Exception
+    ) -> None:
+        transport = scripted(end)
+
+        with pytest.raises(type(end)):
+            session(transport).send(ask())
+
+        assert len(transport.sent) == 1
+
+    def test_a_date_is_told_by_the_clock_on_the_wall(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        session(scripted(reply(503, {"Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}), reply(200))).send(ask())
+
+        assert clock.pauses == [9.0]
+
+    def test_garbage_in_its_place_is_ignored(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        session(scripted(reply(503, {"Retry-After": "soon"}), reply(200))).send(ask())
+
+        assert clock.pauses == [0.5]
+
+    def test_a_registry_may_say_429_in_words(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        content = b'{"errors":[{"code":"TOOMANYREQUESTS"}]}'
+
+        session(scripted(reply(400, {}, content), reply(200))).send(ask())
+
+        assert clock.pauses == [0.5]
+
+    @pytest.mark.parametrize("failure", [Stale("gone"), Unreached("no")])
+    def test_what_is_raised_in_the_end_is_an_error_that_users_know(
+        self, session: Callable[..., Session], scripted: Script, failure: Unavailable
+    ) -> None:
+        """R-062."""
+        failure.method = "PATCH"
+        failure.__cause__ = OSError("behind it")
+
+        with pytest.raises(Unavailable) as caught:
+            session(scripted(*[failure] * 4)).send(ask("PATCH", content=b"x", repeatable=False))
+
+        error = caught.value
+        assert (type(error), error.message, error.method) == (Unavailable, failure.message, "PATCH")
+        assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
+
+    def test_a_407_is_no_matter_of_patience(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-054."""
+        transport = scripted(reply(407), reply(200))
+
+        with pytest.raises(ProtocolError, match="proxy") as caught:
+            session(transport).send(ask())
+
+        assert (len(transport.sent), caught.value.status) == (1, 407)
+
+    def test_cancelling_ends_a_pause(self, scripted: Script, reply: type[Reply]) -> None:
+        """R-052."""
+        scope = CancelScope()
+
+        class Canceller:
+            def on(self, event: Event) -> None:
+                if isinstance(event, Retry):
+                    scope.cancel()
+
+        opened = Session(
+            HOME, SETTINGS, transport=scripted(reply(429, {"Retry-After": "50"}), reply(200)), observer=Canceller()
+        )
+
+        with scope, pytest.raises(Cancelled):
+            opened.send(ask())
+
+    def test_an_upload_is_begun_again_after_a_lost_answer(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-053: a session that nobody uses expires."""
+        transport = scripted(Unavailable("cut"), reply(500), reply(202))
+
+        session(transport).send(ask("POST", repeatable=False))
+
+        assert len(transport.sent) == 3
+
+
+class TestDelete:
+    @pytest.mark.parametrize("failure", [Unavailable("cut"), Stale("gone"), 500, 502, 503, 504])
+    def test_404_to_its_repetition_means_that_it_was_done(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
+    ) -> None:
+        """R-053."""
+        lost = reply(failure) if isinstance(failure, int) else failure
+
+        with session(scripted(lost, reply(404))).send(ask("DELETE")) as answer:
+            status = answer.status
+
+        assert status == 404
+
+    @pytest.mark.parametrize("failure", [Unreached("no"), 429, None])
+    def test_but_not_if_the_first_was_never_carried_out(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unreached | int | None
+    ) -> None:
+        """R-053."""
+        before = [reply(failure) if isinstance(failure, int) else failure] if failure is not None else []
+
+        with pytest.raises(ImageNotFound):
+            session(scripted(*before, reply(404))).send(ask("DELETE"))
+
+    def test_404_to_the_repetition_of_a_get_is_what_it_says(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        with pytest.raises(ImageNotFound):
+            session(scripted(Unavailable("cut"), reply(404))).send(ask())
+
+
+class TestPauses:
+    def test_the_next_request_keeps_it_too(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        opened = session(
+            scripted(reply(503, {"Retry-After": "7"}), reply(200)), settings=HttpSettings(proxy="", retries=0)
+        )
+        with pytest.raises(Unavailable):
+            opened.send(ask())
+        before = list(clock.pauses)
+
+        opened.send(ask())
+
+        assert (before, clock.pauses) == ([], [7.0])
+
+    def test_another_host_is_not_concerned(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        transport = scripted(
+            reply(307, {"Location": "https://cdn.example.net/x"}), reply(429, {"Retry-After": "7"}), reply(200)
+        )
+        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        with pytest.raises(RateLimited):
+            opened.send(ask())
+
+        opened.send(ask())
+
+        assert clock.pauses == []
+
+    def test_what_is_beyond_our_patience_is_left_to_each_request(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-054."""
+        opened = session(scripted(reply(429, {"Retry-After": "3600"}), reply(200)))
+        with pytest.raises(RateLimited):
+            opened.send(ask())
+
+        opened.send(ask())
+
+        assert clock.pauses == []
+
+    def test_one_beyond_the_deadline_is_an_error_before_anything_is_sent(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-052."""
+        transport = scripted(reply(503, {"Retry-After": "30"}), reply(200))
+        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        with pytest.raises(Unavailable):
+            opened.send(ask())
+
+        with fail_after(20), pytest.raises(Unavailable) as caught:
+            opened.send(ask())
+
+        assert (caught.value.status, caught.value.retry_after, len(transport.sent)) == (503, 30.0, 1)
+        assert (caught.value.reference, clock.pauses) == ("registry.example.com/a/b:v1", [])
+
+    def test_requests_are_spread_as_the_budget_says(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+    ) -> None:
+        opened = session(
+            scripted(*[reply(200)] * 3), settings=HttpSettings(proxy="", requests_per_second=2.0, max_connections=1)
+        )
+
+        for _ in range(3):
+            opened.send(ask()).close()
+
+        assert clock.pauses == [0.5, 0.5]
+
+
+class TestFetch:
+    def test_an_answer_that_breaks_off_is_asked_for_again(self, serve: Serve, say: Say, recorder: Recorder) -> None:
+        """R-050, R-054."""
+        script = Cutting(say(200, b"whole content", {"X-Try": "1"})[:-5], say(200, b"whole content", {"X-Try": "2"}))
+        wire = serve(script)
+
+        with closing(
+            Session(wire.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
+        ) as opened:
+            document = opened.fetch(ask(), 100)
+
+        assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
+        assert document.url == f"{wire.origin}/v2/a/b/manifests/v1"
+        assert [event.reason for event in recorder.events if isinstance(event, Retry)] == ["Unavailable"]
+
+    def test_but_not_for_ever(self, serve: Serve, say: Say) -> None:
+        """R-050, R-054."""
+        script = Cutting(*[say(200, b"whole content")[:-5]] * 9)
+        wire = serve(script)
+
+        with closing(Session(wire.origin, PLAIN, sleep=lambda seconds: None)) as opened:
+            with pytest.raises(Unavailable) as caught:
+                opened.fetch(ask(), 100)
+
+        assert (script.served, caught.value.reference) == (4, "registry.example.com/a/b:v1")
+
+    def test_one_that_is_too_large_is_not(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200, {}, b"12345"), reply(200))
+
+        with pytest.raises(TooLarge, match="the page") as caught:
+            session(transport).fetch(ask(), 4, what="the page")
+
+        assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
+
+    def test_nor_one_that_is_encoded(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-056."""
+        transport = scripted(reply(200, {"Content-Encoding": "gzip"}, b"123"), reply(200))
+
+        with pytest.raises(ProtocolError, match="gzip"):
+            session(transport).fetch(ask(), 4)
+
+        assert len(transport.sent) == 1
+
+
+class TestPathPrefix:
+    def test_it_stands_before_the_api(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(200), reply(200))
+        opened = session(transport, settings=HttpSettings(proxy="", path_prefix="/registry"))
+
+        opened.send(ask())
+        opened.send(ask(target="https://registry.example.com/v2/a/b/next"))
+
+        assert [sent.url for sent in transport.sent] == [
+            "https://registry.example.com/registry/v2/a/b/manifests/v1",
+            "https://registry.example.com/v2/a/b/next",
+        ]
+
+
+class Raising:
+    """An observer that fails at one kind of event."""
+
+    def __init__(self, kind: type[Event]) -> None:
+        self._kind = kind
+        self.error = RuntimeError("the observer's own")
+
+    def on(self, event: Event) -> None:
+        if isinstance(event, self._kind):
+            raise self.error
+
+
+class TestFailingObservers:
+    @pytest.mark.parametrize("kind", [Exchange, Throttled, Warned])
+    def test_the_error_is_passed_on_and_the_answer_closed(
+        self, serve: Serve, say: Say, answers: type[Answers], kind: type[Event]
+    ) -> None:
+        """The connection is closed, its body unread; the client goes on with a new one."""
+        headers = {"Warning": '299 - "careful"', "Retry-After": "0"}
+        wire = serve(answers(say(503 if kind is Throttled else 200, b"x" * 500_000, headers), say(200, b"mine")))
+        observer = Raising(kind)
+        events: list[type[Event]] = []
+
+        class Once:
+            def on(self, event: Event) -> None:
+                if type(event) not in events:
+                    events.append(type(event))
+                    observer.on(event)
+
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        with closing(Session(wire.origin, settings, observer=Once())) as opened:
+            with pytest.raises(RuntimeError) as caught:
+                opened.send(ask())
+            with opened.send(ask()) as answer:
+                content = answer.content(100)
+
+        assert caught.value is observer.error
+        assert (content, wire.connections) == (b"mine", 2)
+
+    @pytest.mark.parametrize("kind", [Retry, TokenRequested])
+    def test_whatever_it_is_told(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
+    ) -> None:
+        observer = Raising(kind)
+        authenticator = Fetching()
+        transport = scripted(reply(502), reply(401, CHALLENGE), reply(200, {}, b"new"), reply(200))
+
+        with pytest.raises(RuntimeError) as caught:
+            session(transport, authenticator, observer=observer).send(ask())
+
+        assert caught.value is observer.error
+        assert authenticator.open == 0
+
+
+class TestHeaders:
+    def test_two_locations_are_an_error(self) -> None:
+        """R-042."""
+        headers = Headers([("Location", "/a"), ("location", "/b")])
+
+        with pytest.raises(ProtocolError, match="Location"):
+            headers.get("Location")
+
+    def test_the_same_location_twice_is_one(self) -> None:
+        assert Headers([("Location", "/a"), ("location", "/a")]).get("Location") == "/a"
+
+    def test_other_contradictions_say_nothing(self) -> None:
+        """R-058."""
+        assert Headers([("Content-Length", "1"), ("Content-Length", "2")]).get("Content-Length") == ""
+
+    def test_a_redirect_to_two_places_is_an_error(self, serve: Serve, answers: type[Answers]) -> None:
+        """R-042."""
+        wire = serve(answers(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"))
+
+        with closing(Session(wire.origin, PLAIN)) as opened:
+            with pytest.raises(ProtocolError, match="Location") as caught:
+                opened.send(ask())
+
+        assert (caught.value.status, caught.value.method) == (307, "GET")
+
+
+class TestReports:
+    def test_each_exchange_is_reported_without_secrets(
+        self,
+        session: Callable[..., Session],
+        scripted: Script,
+        reply: type[Reply],
+        recorder: Recorder,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """R-043."""
+        caplog.set_level(logging.DEBUG, "registry_adapters.http")
+        transport = scripted(
+            reply(401, CHALLENGE),
+            reply(200, {}, b"token-secret"),
+            reply(307, {"Location": "https://cdn.example.net/x?sig=signed-secret"}),
+            reply(200),
+        )
+
+        session(transport, Fetching(known="Bearer old-secret")).send(ask())
+
+        exchanges = [event for event in recorder.events if isinstance(event, Exchange)]
+        assert [(event.method, event.status) for event in exchanges] == [
+            ("GET", 401),
+            ("POST", 200),
+            ("GET", 307),
+            ("GET", 200),
+        ]
+        assert len(caplog.records) == 4
+        assert "secret" not in f"{recorder.events}{caplog.text}"
+        assert "password" not in f"{recorder.events}{caplog.text}"
+
+    def test_retries_are_reported(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        session(scripted(reply(503), reply(200))).send(ask())
+
+        retries = [event for event in recorder.events if isinstance(event, Retry)]
+        assert [(event.attempt, event.pause, event.reason) for event in retries] == [(1, 0.5, "Unavailable 503")]
+
+    def test_tokens_are_reported(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        transport = scripted(reply(401, CHALLENGE), reply(502), reply(200, {}, b"new"), reply(200))
+
+        session(transport, Fetching()).send(ask())
+
+        tokens = [event for event in recorder.events if isinstance(event, TokenRequested)]
+        assert [(event.registry, event.url, event.scopes, event.status) for event in tokens] == [
+            ("registry.example.com", "https://registry.example.com/token", ("repository:a/b:pull",), status)
+            for status in (502, 200)
+        ]
+
+    def test_pauses_are_reported(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        session(scripted(reply(429, {"Retry-After": "7"}), reply(429), reply(200))).send(ask())
+
+        pauses = [event for event in recorder.events if isinstance(event, Throttled)]
+        assert [(event.registry, event.pause, event.limit) for event in pauses] == [
+            ("registry.example.com", 7.0, 4),
+            ("registry.example.com", 1.0, 2),
+        ]
+
+    def test_logs_say_nothing_that_a_peer_wrote(
+        self,
+        session: Callable[..., Session],
+        scripted: Script,
+        reply: type[Reply],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """R-043."""
+        caplog.set_level(logging.DEBUG)
+        headers = {"Warning": '299 - "written"', "Retry-After": "3", "X-Other": "written"}
+        transport = scripted(reply(503, headers, b'{"errors":[{"code":"WRITTEN"}]}'), reply(200, {}, b"written"))
+
+        session(transport).fetch(ask("GET", "/v2/a/b/manifests/v1?token=written"), 100)
+
+        texts = [record.getMessage() for record in caplog.records]
+        assert len(texts) == 5
+        assert "written" not in caplog.text.lower()
+        assert "attempt 1 failed (Unavailable 503), again in 3.000 s" in texts[3]
+
+    def test_warnings_are_reported_once_escaped_and_cut(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        """R-240."""
+        warned = reply(200, {"Warning": '299 - "say \\"hi\\"\x1b[2J"'})
+        long = reply(200, {"Warning": f'299 - "{"x" * 1000}"'})
+        opened = session(scripted(warned, warned, long))
+
+        for _ in range(3):
+            opened.send(ask())
+
+        texts = [event.text for event in recorder.events if isinstance(event, Warned)]
+        assert texts[0] == 'say "hi"\\x1b[2J'
+        assert len(texts) == 2
+        assert len(texts[1]) <= 500
+
+    @pytest.mark.parametrize("value", ['199 - "other code"', "299 - unquoted", "299", ""])
+    def test_other_warnings_are_ignored(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder, value: str
+    ) -> None:
+        """R-240."""
+        session(scripted(reply(200, {"Warning": value}))).send(ask())
+
+        assert not [event for event in recorder.events if isinstance(event, Warned)]
+
+    def test_warnings_are_bounded(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+    ) -> None:
+        """R-240."""
+        opened = session(scripted(*[reply(200, {"Warning": f'299 - "{n}"'}) for n in range(400)]))
+
+        for _ in range(400):
+            opened.send(ask())
+
+        assert len([event for event in recorder.events if isinstance(event, Warned)]) == 256
+
+
+class TestOverTheWire:
+    def test_credentials_never_reach_another_port(self, serve: Serve, answers: type[Answers], say: Say) -> None:
+        """R-030."""
+        elsewhere = answers(say(200, b"blob"))
+        cdn = serve(elsewhere)
+        home = serve(answers(say(307, headers={"Location": f"{cdn.origin}/x"})))
+
+        with closing(
+            Session(home.origin, HttpSettings(plain_http=True, proxy=""), authenticator=Fetching(known="Bearer t"))
+        ) as session:
+            with session.send(ask()) as answer:
+                content = answer.content(100)
+
+        assert content == b"blob"
+        assert "authorization" not in elsewhere.received[0].headers
+
+    def test_a_proxy_that_wants_credentials_is_not_asked_again(self, serve: Serve, answers: type[Answers]) -> None:
+        """R-054."""
+        script = answers(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
+        wire = serve(script)
+
+        with closing(Session(HOME, HttpSettings(proxy=str(wire.origin)))) as session:
+            with pytest.raises(ProtocolError, match="proxy wants credentials"):
+                session.send(ask())
+
+        assert [received.method for received in script.received] == ["CONNECT"]
+        assert wire.connections == 1
+
+    def test_a_kept_connection_that_died_is_replaced(self, serve: Serve, say: Say) -> None:
+        """R-053."""
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(say(200, b"once"))
+            peer.receive()
+
+        wire = serve(script)
+        contents = []
+
+        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+            for _ in range(3):
+                with session.send(ask()) as answer:
+                    contents.append(answer.content(100))
+
+        assert contents == [b"once"] * 3
+
+    def test_an_error_of_the_source_is_raised_as_it_is(self, serve: Serve) -> None:
+        broken = Unavailable("the other registry is down", reference="elsewhere/a:v1")
+        opened = []
+
+        def fail(start: int) -> ByteReader:
+            opened.append(start)
+            raise broken
+
+        wire = serve(lambda peer: peer.wait())
+        request = Request(method="PUT", target="/v2/", success=(201,), body=Body(OpenerSource(fail), 3, 5))
+
+        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy=""))) as session:
+            with pytest.raises(Unavailable) as caught:
+                session.send(request)
+
+        assert caught.value is broken
+        assert opened == [3]

@@ -1,0 +1,269 @@
+"""What is no proper HTTP is not read further, and what comes after an answer is not taken for the next one."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from registry_adapters.http.connections import written
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport import Urllib3Transport
+from registry_core.errors import ProtocolError, Unavailable
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Received, Wire
+
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+# As much as is read at a time of what TLS has already decrypted.
+BUFFER = 8192
+
+
+@pytest.fixture
+def transport() -> Iterator[Urllib3Transport]:
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", read_timeout=5.0))) as opened:
+        yield opened
+
+
+def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
+    transport: Urllib3Transport, serve: Serve
+) -> None:
+    """R-057, R-060: all of it would be held in memory."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(CHUNKED + b"-1\r\n" + b"x" * 100)
+        # Whoever reads to the end of the connection waits here.
+        peer.wait()
+
+    wire = serve(script)
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(Unavailable, match="broke off"):
+        answer.reader.read(10)
+
+
+@pytest.mark.parametrize("size", [b"0x3", b"+3", b"0_3", b" 3", b"", b"-0", b"3 3", b"3;" + b"x" * 5000, b"0" * 20])
+def test_only_digits_are_the_length_of_a_chunk(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers], size: bytes
+) -> None:
+    """R-057, R-058: others may read it differently."""
+    wire = serve(answers(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(Unavailable):
+        answer.content(100)
+
+
+@pytest.mark.parametrize("size", [b"3", b"03", b"3 ", b"3;name=value", b'3 ; name="value"'])
+def test_extensions_of_a_chunk_are_passed_over(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers], size: bytes
+) -> None:
+    """R-058."""
+    wire = serve(answers(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+        content = answer.content(100)
+
+    assert content == b"abc"
+
+
+def test_trailers_are_passed_over(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
+    """R-058."""
+    wire = serve(answers(CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\nZ: z\r\n\r\n", EVIL))
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+        content = answer.content(100)
+    transport.send("GET", f"{wire.origin}/", {}, None).close()
+
+    assert (content, wire.connections) == (b"abc", 1)
+
+
+@pytest.mark.parametrize("trailer", [b"X: y\r\n" * 200, b"X: " + b"y" * 70000])
+def test_trailers_without_end_are_an_error(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers], trailer: bytes
+) -> None:
+    """R-057."""
+    wire = serve(answers(CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n"))
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(ProtocolError):
+        answer.content(100)
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, identity", "chunked, chunked", "xchunked"])
+def test_a_transfer_coding_that_is_not_undone_is_an_error(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers], coding: str
+) -> None:
+    """R-056, R-058: its frames would be taken for content."""
+    wire = serve(
+        answers(
+            f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nContent-Length: 5\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode()
+        )
+    )
+
+    with pytest.raises(ProtocolError):
+        transport.send("GET", f"{wire.origin}/", {}, None)
+
+
+def test_a_second_transfer_coding_is_not_overlooked(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+) -> None:
+    """R-058."""
+    wire = serve(
+        answers(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Length: 5\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        )
+    )
+
+    with pytest.raises(ProtocolError):
+        transport.send("GET", f"{wire.origin}/", {}, None)
+
+
+def test_a_connection_whose_answer_has_two_lengths_is_not_kept(
+    transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+) -> None:
+    """R-061."""
+    wire = serve(
+        answers(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n", say(200)
+        )
+    )
+
+    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+        content = answer.content(100)
+    transport.send("GET", f"{wire.origin}/", {}, None).close()
+
+    assert (content, wire.connections) == (b"abc", 2)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hint\r\n\r\n"])
+def test_interim_answers_without_end_are_an_error(transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+    """R-057, R-059."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(head * 17)
+        # Whoever wants another one waits here.
+        peer.wait()
+
+    wire = serve(script)
+
+    with pytest.raises(ProtocolError):
+        transport.send("GET", f"{wire.origin}/", {}, None)
+
+
+def test_a_switch_of_protocols_is_an_error(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
+    """R-059, R-061: what follows is no HTTP."""
+    wire = serve(answers(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"))
+
+    with pytest.raises(ProtocolError):
+        transport.send("GET", f"{wire.origin}/", {}, None)
+
+
+class TestSurplus:
+    """R-061: what was not asked for never shifts an answer."""
+
+    SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def secure(self, authority: trustme.CA, tmp_path: Path) -> Iterator[Urllib3Transport]:
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        settings = HttpSettings(ca_file=str(tmp_path / "ca.pem"), proxy="", read_timeout=5.0)
+        with closing(Urllib3Transport(settings)) as opened:
+            yield opened
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize(
+        "first",
+        [
+            SHORT,
+            SHORT + b"good",
+            b"HTTP/1.1 204 Nothing\r\n\r\n",
+            b"HTTP/1.1 304 The same\r\n\r\n",
+            CHUNKED + b"0\r\n\r\n",
+        ],
+    )
+    def test_what_tls_has_decrypted_already_is_not_the_next_answer(
+        self, secure: Urllib3Transport, serve: Serve, authority: trustme.CA, method: str, first: bytes
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        # One record: so the end of it is nowhere but in the TLS layer.
+        flood = [first + b"x" * (BUFFER - len(first)) + EVIL]
+
+        def script(peer: Peer) -> None:
+            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+                while sock.recv(4096):
+                    sock.sendall(flood.pop() if flood else self.SHORT + b"good")
+
+        wire = serve(script)
+        url = f"https://127.0.0.1:{wire.origin.port}/"
+
+        with secure.send(method, url, {}, None) as before:
+            before.content(100)
+        with secure.send("GET", url, {}, None) as after:
+            content = after.content(100)
+
+        assert (content, wire.connections) == (b"good", 2)
+
+    def test_a_connection_that_said_too_much_is_not_kept(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """All of it came in one piece, so that nothing of it is left to be seen on the connection."""
+        wire = serve(answers(say(200, b"good") + b"x", say(200, b"good")))
+
+        for _ in range(2):
+            with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+                answer.content(100)
+
+        assert wire.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://h/u?sig=a%2fb%3D", "/u?sig=a%2fb%3D"),
+        ("https://h/u?t=%zz&x=1%", "/u?t=%zz&x=1%"),
+        ('https://h/u?a|b="<{}>`^', '/u?a|b="<{}>`^'),
+        ("https://h/a/../b//c/./", "/a/../b//c/./"),
+        ("https://h/a%2e%2e/b", "/a%2e%2e/b"),
+        ("https://h?x=/y?z", "/?x=/y?z"),
+        ("https://h", "/"),
+        ("https://h/u?#part", "/u?"),
+        ("https://h/\xc3\xa9?\xff", "/%C3%A9?%FF"),
+        ("https://h/\u20ac", "/%E2%82%AC"),
+    ],
+)
+def test_path_and_query_are_written_as_they_came(url: str, target: str) -> None:
+    """R-071."""
+    assert written(url) == target
+    assert written(url, is_whole=True) == f"https://h{target}"
+
+
+@pytest.mark.parametrize("is_proxied", [False, True])
+def test_a_signature_goes_over_the_wire_as_it_came(
+    serve: Serve, answers: type[Answers], say: Say, *, is_proxied: bool
+) -> None:
+    """R-071."""
+    script = answers(say(200))
+    wire = serve(script)
+    home = "http://registry.example.com" if is_proxied else str(wire.origin)
+    settings = HttpSettings(plain_http=True, proxy=str(wire.origin) if is_proxied else "")
+
+    with closing(Urllib3Transport(settings)) as transport:
+        transport.send("PUT", f"{home}/u/../v?sig=a%2fb%zz|", {}, None).close()
+
+    received: Received = script.received[0]
+    assert received.target == f"{home if is_proxied else ''}/u/../v?sig=a%2fb%zz|"

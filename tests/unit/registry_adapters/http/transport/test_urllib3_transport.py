@@ -1,0 +1,757 @@
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from registry_adapters.http.exchange import Answer, Body
+from registry_adapters.http.pieces import Pieces, SourceFailed
+from registry_adapters.http.retry import Stale, Unreached
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport import Urllib3Transport
+from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ProtocolError,
+    SizeMismatch,
+    TLSError,
+    TransportError,
+    Unavailable,
+)
+from registry_core.scope import CancelScope, fail_after
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Wire
+
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+
+@pytest.fixture
+def transport() -> Iterator[Urllib3Transport]:
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy=""))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient() -> Iterator[Urllib3Transport]:
+    settings = HttpSettings(plain_http=True, proxy="", connect_timeout=5.0, read_timeout=0.2)
+    with closing(Urllib3Transport(settings)) as opened:
+        yield opened
+
+
+def get(transport: Urllib3Transport, wire: Wire, path: str = "/") -> Answer:
+    return transport.send("GET", f"{wire.origin}{path}", {}, None)
+
+
+class Canceller:
+    """Cancels a scope once the server has said that the client is waiting."""
+
+    def __init__(self, scope: CancelScope, waiting: threading.Event) -> None:
+        self.moment = 0.0
+        self._scope = scope
+        self._waiting = waiting
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._waiting.wait(10)
+        self.moment = time.monotonic()
+        self._scope.cancel()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+class TestAnswers:
+    def test_status_headers_and_body_come_as_they_are(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        wire = serve(answers(say(202, b"content", {"X-Fact": "one", "x-fact": "one"})))
+
+        with get(transport, wire, "/v2/?n=1") as answer:
+            content = answer.content(100)
+
+        assert (answer.status, answer.headers.get("X-FACT"), content) == (202, "one", b"content")
+        assert answer.url == f"{wire.origin}/v2/?n=1"
+
+    def test_fields_that_stand_twice_are_kept_apart(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    ) -> None:
+        """R-040."""
+        wire = serve(
+            answers(
+                b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Bearer\r\n\r\n"
+            )
+        )
+
+        with get(transport, wire) as answer:
+            offers = answer.headers.all("www-authenticate")
+
+        assert offers == ["Basic", "Bearer"]
+
+    def test_redirects_are_not_followed(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-030."""
+        script = answers(say(302, headers={"Location": "/elsewhere"}), say(200))
+        wire = serve(script)
+
+        with get(transport, wire) as answer:
+            status = answer.status
+
+        assert (status, len(script.received)) == (302, 1)
+
+    def test_gzip_is_neither_asked_for_nor_decoded(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-056."""
+        packed = gzip.compress(b"content")
+        script = answers(say(200, packed, {"Content-Encoding": "gzip"}))
+        wire = serve(script)
+
+        with get(transport, wire) as answer:
+            content = answer.content(1000)
+
+        assert content == packed
+        assert script.received[0].headers["accept-encoding"] == "identity"
+
+    def test_chunked_bodies_are_read_to_their_end(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    ) -> None:
+        """R-058."""
+        wire = serve(answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"))
+
+        with get(transport, wire) as answer:
+            content = answer.content(100)
+
+        assert content == b"abcde"
+
+    def test_bodies_that_end_with_the_connection_are_read(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    ) -> None:
+        """R-057, R-058: HTTP/1.0."""
+        wire = serve(answers(b"HTTP/1.0 200 OK\r\n\r\nold times"))
+
+        with get(transport, wire) as answer:
+            content = answer.content(100)
+
+        assert content == b"old times"
+
+    def test_surplus_bytes_are_not_read(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    ) -> None:
+        """R-058, R-061."""
+        script = answers(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood",
+        )
+        wire = serve(script)
+
+        with get(transport, wire) as first:
+            before = first.content(100)
+        with get(transport, wire) as second:
+            after = second.content(100)
+
+        assert (before, after) == (b"ok", b"good")
+
+    @pytest.mark.parametrize("length", ["nine", "-5"])
+    def test_a_senseless_content_length_does_no_harm(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], length: str
+    ) -> None:
+        """R-058."""
+        wire = serve(answers(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nbody".encode()))
+
+        with get(transport, wire) as answer:
+            content = answer.content(100)
+
+        assert content == b"body"
+
+    def test_contradicting_content_lengths_are_refused(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    ) -> None:
+        """R-058."""
+        wire = serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 4\r\n\r\nbody"))
+
+        with pytest.raises(ProtocolError):
+            get(transport, wire)
+
+    @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+    def test_interim_answers_are_passed_over(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say, interim: bytes
+    ) -> None:
+        """R-059."""
+        wire = serve(answers(b"HTTP/1.1 " + interim + b"\r\nLink: </x>\r\n\r\n" + say(200, b"final")))
+
+        with get(transport, wire) as answer:
+            content = answer.content(100)
+
+        assert (answer.status, content) == (200, b"final")
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70000 + b"\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+            b"HTTP/1.1 103 Hint\r\n\r\n" * 50,
+        ],
+    )
+    def test_what_is_no_http_is_a_protocol_error(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], garbage: bytes
+    ) -> None:
+        """R-057."""
+        wire = serve(answers(garbage))
+
+        with pytest.raises(ProtocolError):
+            get(transport, wire)
+
+
+class TestBrokenAnswers:
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        ],
+    )
+    def test_a_short_body_is_never_an_end(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], cut: bytes
+    ) -> None:
+        """R-050."""
+        wire = serve(answers(cut))
+
+        with get(transport, wire) as answer, pytest.raises(Unavailable):
+            answer.content(100)
+
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            b"HTTP/1.1 2",
+            b"HTTP/1.1 200 OK",
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\r\nDocker-Content-Digest: sha256:ab",
+            b"HTTP/1.1 200 OK\r\nX: y\r\n",
+            b"HTTP/1.1 103 Hint\r\nLink: x",
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+    def test_a_head_that_was_cut_is_no_answer(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], method: str, cut: bytes
+    ) -> None:
+        """R-050: nor is it a success without the headers that are missing."""
+        wire = serve(answers(cut))
+
+        with pytest.raises(Unavailable, match="broke off"):
+            transport.send(method, f"{wire.origin}/", {}, None)
+
+    def test_no_answer_is_unavailable(self, transport: Urllib3Transport, serve: Serve) -> None:
+        wire = serve(lambda peer: peer.receive() and None)
+
+        with pytest.raises(Unavailable) as caught:
+            get(transport, wire, "/v2/?secret=1")
+
+        assert "secret" not in str(caught.value)
+        assert type(caught.value) is Unavailable
+
+    def test_nobody_listening_is_unreached(self, transport: Urllib3Transport, serve: Serve) -> None:
+        wire = serve(lambda peer: None)
+        wire.close()
+
+        with pytest.raises(Unreached):
+            get(transport, wire)
+
+    def test_silence_before_the_head_ends_by_the_read_timeout(self, impatient: Urllib3Transport, serve: Serve) -> None:
+        """R-052."""
+        wire = serve(lambda peer: peer.wait())
+
+        with pytest.raises(Unavailable):
+            get(impatient, wire)
+
+    def test_silence_in_the_body_ends_by_the_read_timeout(self, impatient: Urllib3Transport, serve: Serve) -> None:
+        """R-052."""
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            peer.wait()
+
+        wire = serve(script)
+
+        with get(impatient, wire) as answer, pytest.raises(Unavailable):
+            answer.content(100)
+
+
+class TestConnections:
+    def test_a_connection_is_kept_after_a_whole_body(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-061."""
+        wire = serve(answers(say(200, b"one"), say(204), say(200, b"two")))
+
+        for _ in range(3):
+            with get(transport, wire) as answer:
+                answer.content(100)
+
+        assert wire.connections == 1
+
+    def test_a_connection_is_kept_after_an_answer_without_a_body(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-061."""
+        wire = serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", say(201), say(200)))
+
+        transport.send("HEAD", f"{wire.origin}/", {}, None).close()
+        transport.send("PUT", f"{wire.origin}/", {}, None).close()
+        get(transport, wire).close()
+
+        assert wire.connections == 1
+
+    def test_a_connection_is_closed_when_its_body_was_not_read(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-061."""
+        wire = serve(answers(say(200, b"x" * 1000), say(200)))
+
+        with get(transport, wire) as answer:
+            answer.reader.read(10)
+        get(transport, wire).close()
+
+        assert wire.connections == 2
+
+    def test_reading_one_body_does_not_block_asking_for_others(
+        self, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """More at once than are kept."""
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        wire = serve(answers(*[say(200, b"x" * 100)] * 3))
+
+        with closing(Urllib3Transport(settings)) as transport:
+            with get(transport, wire) as first, get(transport, wire) as second, get(transport, wire) as third:
+                contents = {first.content(100), second.content(100), third.content(100)}
+
+        assert contents == {b"x" * 100}
+
+    def test_connections_that_are_not_kept_are_no_cause_for_a_warning(
+        self, serve: Serve, answers: type[Answers], say: Say, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
+        wire = serve(answers(*[say(200, b"x" * 100)] * 3))
+
+        with closing(Urllib3Transport(settings)) as transport:
+            with get(transport, wire) as first, get(transport, wire) as second, get(transport, wire) as third:
+                contents = {first.content(100), second.content(100), third.content(100)}
+
+        assert contents == {b"x" * 100}
+        assert caplog.record_tuples == []
+
+    def test_a_kept_connection_that_died_is_told_apart(
+        self, transport: Urllib3Transport, serve: Serve, say: Say
+    ) -> None:
+        """R-053: the server takes the second request and goes without a word."""
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(say(200))
+            peer.receive()
+
+        wire = serve(script)
+        get(transport, wire).close()
+
+        with pytest.raises(Stale):
+            get(transport, wire)
+
+
+class TestRequests:
+    def test_headers_are_ours(self, serve: Serve, answers: type[Answers], say: Say) -> None:
+        script = answers(say(200))
+        wire = serve(script)
+
+        with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", user_agent="me/1"))) as transport:
+            transport.send("GET", f"{wire.origin}/v2/", {"Accept": "text/x"}, None).close()
+
+        assert script.received[0].headers == {
+            "host": wire.origin.netloc,
+            "accept": "text/x",
+            "accept-encoding": "identity",
+            "user-agent": "me/1",
+        }
+
+    @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+    def test_no_body_has_the_length_zero(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say, method: str
+    ) -> None:
+        """R-232."""
+        script = answers(say(202))
+        wire = serve(script)
+
+        transport.send(method, f"{wire.origin}/", {}, None).close()
+
+        assert script.received[0].headers["content-length"] == "0"
+        assert "transfer-encoding" not in script.received[0].headers
+
+    def test_a_stretch_of_a_source_is_sent_with_its_length(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-230."""
+        content = bytes(range(256)) * 10000
+        script = answers(say(201), say(201))
+        wire = serve(script)
+
+        for _ in range(2):
+            transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 100, 2_500_000)).close()
+
+        assert [request.body for request in script.received] == [content[100:2_500_100]] * 2
+        assert script.received[0].headers["content-length"] == "2500000"
+
+    def test_a_source_that_is_too_short_is_the_sources_fault(self, transport: Urllib3Transport, serve: Serve) -> None:
+        wire = serve(lambda peer: peer.wait())
+
+        with pytest.raises(SourceFailed) as caught:
+            transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(b"abc"), 0, 5))
+
+        assert isinstance(caught.value.error, SizeMismatch)
+
+    def test_a_source_that_gives_out_too_much_at_once_does_not_overrun_the_body(self) -> None:
+        """R-061: what is behind the body would be taken for the next request."""
+
+        class Generous(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read()
+
+        source = OpenerSource(lambda start: StreamReader(Generous(b"0123456789")))
+        sent: list[bytes] = []
+
+        with pytest.raises(SourceFailed) as caught:
+            sent.extend(Pieces(Body(source, 0, 5)))
+
+        assert isinstance(caught.value.error, SizeMismatch)
+        assert sent == []
+
+    def test_an_error_of_the_source_is_not_taken_for_one_of_the_connection(
+        self, transport: Urllib3Transport, serve: Serve
+    ) -> None:
+        broken = Unavailable("the other registry is down")
+
+        def fail(start: int) -> ByteReader:
+            raise broken
+
+        wire = serve(lambda peer: peer.wait())
+
+        with pytest.raises(SourceFailed) as caught:
+            transport.send("PUT", f"{wire.origin}/", {}, Body(OpenerSource(fail), 0, 5))
+
+        assert caught.value.error is broken
+
+    def test_an_answer_before_the_end_of_the_body_is_that_answer(
+        self, transport: Urllib3Transport, serve: Serve, say: Say
+    ) -> None:
+        """R-059."""
+
+        def script(peer: Peer) -> None:
+            peer.head()
+            peer.send(say(413, b"too much", {"Connection": "close"}))
+            peer.wait()
+
+        wire = serve(script)
+        content = bytes(64 << 20)
+
+        with transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 0, len(content))) as answer:
+            told = answer.content(100)
+
+        assert (answer.status, told) == (413, b"too much")
+
+    def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
+        self, transport: Urllib3Transport, serve: Serve
+    ) -> None:
+        """It would be swallowed, and the answer waited for."""
+
+        def fail(start: int) -> ByteReader:
+            raise BrokenPipeError(32, "the source's own")
+
+        wire = serve(lambda peer: peer.wait())
+
+        with pytest.raises(SourceFailed) as caught:
+            transport.send("PUT", f"{wire.origin}/", {}, Body(OpenerSource(fail), 0, 5))
+
+        assert isinstance(caught.value.error, BrokenPipeError)
+
+    def test_a_header_that_cannot_be_sent_is_not_quoted(self, transport: Urllib3Transport, serve: Serve) -> None:
+        """R-039, R-043."""
+        wire = serve(lambda peer: peer.wait())
+        headers = {"Authorization": "Bearer hunter2\r\nEvil: yes"}
+
+        with pytest.raises(ProtocolError) as caught:
+            transport.send("GET", f"{wire.origin}/", headers, None)
+
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+    def test_nothing_logs_query_values(
+        self,
+        transport: Urllib3Transport,
+        serve: Serve,
+        answers: type[Answers],
+        say: Say,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """R-043."""
+        caplog.set_level(logging.DEBUG)
+        wire = serve(answers(say(200)))
+
+        get(transport, wire, "/blob?sig=hunter2").close()
+
+        assert "hunter2" not in caplog.text
+
+    def test_a_body_after_head_is_not_the_next_answer(
+        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        """R-061."""
+        wire = serve(answers(say(200, b"HTTP/1.1 200 Evil\r\nContent-Length: 4\r\n\r\nevil"), say(200, b"good")))
+
+        transport.send("HEAD", f"{wire.origin}/", {}, None).close()
+        with get(transport, wire) as answer:
+            content = answer.content(100)
+
+        assert content == b"good"
+
+
+class TestScopes:
+    def test_cancel_wakes_the_wait_for_a_head(self, transport: Urllib3Transport, serve: Serve) -> None:
+        waiting = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            waiting.set()
+            peer.wait()
+
+        wire = serve(script)
+        with CancelScope() as scope:
+            canceller = Canceller(scope, waiting)
+
+            with pytest.raises(Cancelled):
+                get(transport, wire)
+
+        canceller.join()
+        assert time.monotonic() - canceller.moment < 0.5
+
+    def test_cancel_wakes_the_read_of_a_body(self, transport: Urllib3Transport, serve: Serve) -> None:
+        waiting = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            waiting.set()
+            peer.wait()
+
+        wire = serve(script)
+        with CancelScope() as scope, get(transport, wire) as answer:
+            canceller = Canceller(scope, waiting)
+
+            with pytest.raises(Cancelled):
+                answer.content(100)
+
+        canceller.join()
+        assert time.monotonic() - canceller.moment < 0.5
+
+    def test_cancel_wakes_a_stalled_upload(self, transport: Urllib3Transport, serve: Serve) -> None:
+        waiting = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.head()
+            waiting.set()
+            released.wait(10)
+
+        released = threading.Event()
+        wire = serve(script)
+        content = bytes(64 << 20)
+        with CancelScope() as scope:
+            canceller = Canceller(scope, waiting)
+
+            with pytest.raises(Cancelled):
+                transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 0, len(content)))
+
+        released.set()
+        canceller.join()
+        assert time.monotonic() - canceller.moment < 0.5
+
+    @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+    def test_a_deadline_ends_what_drips(self, transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+        """R-052: each byte comes well within the read timeout."""
+        stopped = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(head)
+            while not stopped.wait(0.02):
+                peer.send(b"x")
+
+        wire = serve(script)
+        started = time.monotonic()
+
+        with fail_after(0.3), pytest.raises(DeadlineExceeded), get(transport, wire) as answer:
+            answer.content(1 << 20)
+
+        stopped.set()
+        assert time.monotonic() - started < 2
+
+    def test_a_deadline_ends_silence(self, transport: Urllib3Transport, serve: Serve) -> None:
+        """R-052."""
+        wire = serve(lambda peer: peer.wait())
+
+        with fail_after(0.2), pytest.raises(DeadlineExceeded):
+            get(transport, wire)
+
+    def test_nothing_is_sent_once_cancelled(self, transport: Urllib3Transport, serve: Serve) -> None:
+        wire = serve(lambda peer: peer.wait())
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                get(transport, wire)
+
+        assert wire.connections == 0
+
+
+class TestTLS:
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def secure(self, serve: Serve, authority: trustme.CA, say: Say) -> Wire:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+
+        def script(peer: Peer) -> None:
+            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+                while b"\r\n\r\n" in sock.recv(65536):
+                    sock.sendall(say(200, b"secret" * 100_000))
+
+        return serve(script)
+
+    def test_a_trusted_certificate_is_accepted(
+        self, secure: Wire, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """R-041."""
+        ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+
+        with closing(Urllib3Transport(HttpSettings(proxy="", ca_file=str(ca_file)))) as transport:
+            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
+                content = answer.content(1 << 20)
+
+        assert content == b"secret" * 100_000
+
+    def test_a_strange_certificate_is_refused(self, secure: Wire) -> None:
+        """R-041."""
+        with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport, pytest.raises(TLSError):
+            transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None)
+
+    def test_verification_is_switched_off_without_a_warning(self, secure: Wire) -> None:
+        with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport:
+            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
+                status = answer.status
+
+        assert status == 200
+
+    def test_a_server_without_tls_is_a_tls_error(self, serve: Serve) -> None:
+        """R-041."""
+
+        def script(peer: Peer) -> None:
+            peer.sock.recv(1)
+            peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        wire = serve(script)
+
+        with (
+            closing(Urllib3Transport(HttpSettings(proxy=""))) as transport,
+            pytest.raises(TLSError, match="plain http"),
+        ):
+            transport.send("GET", f"https://localhost:{wire.origin.port}/", {}, None)
+
+    def test_cancel_wakes_a_read(self, serve: Serve, authority: trustme.CA) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        waiting = threading.Event()
+
+        def script(peer: Peer) -> None:
+            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+                sock.recv(65536)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+                waiting.set()
+                sock.recv(1)
+
+        wire = serve(script)
+        with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport, CancelScope() as scope:
+            with transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None) as answer:
+                canceller = Canceller(scope, waiting)
+
+                with pytest.raises(Cancelled):
+                    answer.content(100)
+
+        canceller.join()
+        assert time.monotonic() - canceller.moment < 0.5
+
+    def test_cancel_wakes_a_handshake(self, serve: Serve) -> None:
+        waiting = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.sock.recv(1)
+            waiting.set()
+            peer.wait()
+
+        wire = serve(script)
+        with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport, CancelScope() as scope:
+            canceller = Canceller(scope, waiting)
+
+            with pytest.raises(Cancelled):
+                transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
+
+        canceller.join()
+        assert time.monotonic() - canceller.moment < 0.5
+
+
+class TestProxies:
+    def test_plain_http_goes_through_the_proxy_with_its_credentials(
+        self, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
+        script = answers(say(200, b"by proxy"))
+        wire = serve(script)
+        settings = HttpSettings(plain_http=True, proxy=f"http://me:pw@{wire.origin.netloc}")
+
+        with closing(Urllib3Transport(settings)) as transport:
+            with transport.send("GET", "http://registry.example.com/v2/", {}, None) as answer:
+                content = answer.content(100)
+
+        assert content == b"by proxy"
+        assert script.received[0].target == "http://registry.example.com/v2/"
+        assert script.received[0].headers["proxy-authorization"] == "Basic bWU6cHc="
+
+    @pytest.mark.parametrize(("status", "kind"), [(407, ProtocolError), (502, Unavailable)])
+    def test_https_is_tunnelled_and_a_refusal_is_told_from_an_outage(
+        self, serve: Serve, answers: type[Answers], say: Say, status: int, kind: type[TransportError]
+    ) -> None:
+        script = answers(say(status))
+        wire = serve(script)
+
+        with closing(Urllib3Transport(HttpSettings(proxy=f"http://me:pw@{wire.origin.netloc}"))) as transport:
+            with pytest.raises(kind) as caught:
+                transport.send("GET", "https://registry.example.com/v2/", {"Authorization": "Bearer s"}, None)
+
+        assert (script.received[0].method, script.received[0].target) == ("CONNECT", "registry.example.com:443")
+        assert "authorization" not in script.received[0].headers
+        assert "pw" not in str(caught.value)

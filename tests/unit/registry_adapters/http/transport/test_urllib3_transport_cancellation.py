@@ -1,0 +1,406 @@
+"""Work that is ended from outside: at once, whatever it waits for, and without harm to what comes next (R-052)."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from registry_adapters.http.exchange import Answer, Body
+from registry_adapters.http.retry import Unreached
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport import Urllib3Transport
+from registry_core.content.source import BytesSource
+from registry_core.errors import Cancelled, DeadlineExceeded, RegistryError, TLSError
+from registry_core.scope import CancelScope, fail_after
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.http.conftest import Peer, Wire
+
+    Serve = Callable[[Callable[[Peer], None]], Wire]
+    Say = Callable[..., bytes]
+
+LARGE = bytes(64 << 20)
+OPEN = Path("/proc/self/fd")
+
+
+@pytest.fixture
+def transport() -> Iterator[Urllib3Transport]:
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", max_connections=1))) as opened:
+        yield opened
+
+
+@contextmanager
+def cancelled_at(moment: threading.Event) -> Iterator[None]:
+    """A scope that is cancelled at a moment; what is inside has half a second to end."""
+    since: list[float] = []
+
+    def cancel() -> None:
+        moment.wait(10)
+        since.append(time.monotonic())
+        scope.cancel()
+
+    with CancelScope() as scope:
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        try:
+            with pytest.raises(Cancelled):
+                yield
+            ended = time.monotonic()
+        finally:
+            moment.set()
+            thread.join()
+    assert ended - since[0] < 0.5
+
+
+def get(transport: Urllib3Transport, wire: Wire, path: str) -> Answer:
+    return transport.send("GET", f"{wire.origin}{path}", {}, None)
+
+
+class TestConnecting:
+    @pytest.fixture
+    def looking_up(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """A system whose look-ups never end; set once one has begun."""
+        begun, released = threading.Event(), threading.Event()
+        threads: list[threading.Thread] = []
+
+        def look_up(*args: object, **options: object) -> list[Any]:
+            threads.append(threading.current_thread())
+            begun.set()
+            released.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "gave up")
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        yield begun
+        released.set()
+        for thread in threads:
+            thread.join(5)
+
+    def test_cancel_ends_the_look_up_of_a_name(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
+        with cancelled_at(looking_up):
+            transport.send("GET", "http://registry.example.com/", {}, None)
+
+    def test_a_deadline_ends_the_look_up_of_a_name(
+        self, transport: Urllib3Transport, looking_up: threading.Event
+    ) -> None:
+        with fail_after(0.1), pytest.raises(DeadlineExceeded):
+            transport.send("GET", "http://registry.example.com/", {}, None)
+
+    def test_a_look_up_takes_no_longer_than_a_connection_may(self, looking_up: threading.Event) -> None:
+        settings = HttpSettings(plain_http=True, proxy="", connect_timeout=0.1)
+
+        with closing(Urllib3Transport(settings)) as transport, pytest.raises(Unreached, match="in time"):
+            transport.send("GET", "http://registry.example.com/", {}, None)
+
+    def test_an_unknown_name_is_said_to_be_one(
+        self, transport: Urllib3Transport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def look_up(*args: object, **options: object) -> list[Any]:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+        with pytest.raises(Unreached, match="cannot be resolved"):
+            transport.send("GET", "http://registry.example.com/", {}, None)
+
+    def test_all_addresses_of_a_name_are_tried(
+        self, transport: Urllib3Transport, serve: Serve, say: Say, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(say(200, b"second"))
+
+        wire = serve(script)
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            nobody = opened.getsockname()
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (nobody, ("127.0.0.1", wire.origin.port))
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+
+        with transport.send("GET", "http://registry.example.com/", {}, None) as answer:
+            assert answer.content(100) == b"second"
+
+    def test_cancel_ends_the_wait_for_a_proxy(self, serve: Serve) -> None:
+        asked = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.head()
+            asked.set()
+            peer.wait()
+
+        wire = serve(script)
+        with closing(Urllib3Transport(HttpSettings(proxy=str(wire.origin)))) as transport, cancelled_at(asked):
+            transport.send("GET", "https://registry.example.com/v2/", {}, None)
+
+    @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 Connected\r\n\r\n"])
+    def test_a_proxy_and_the_handshake_behind_it_have_the_time_for_a_connection(
+        self, serve: Serve, said: bytes
+    ) -> None:
+        """R-052."""
+
+        def script(peer: Peer) -> None:
+            peer.head()
+            peer.send(said)
+            peer.wait()
+
+        settings = HttpSettings(proxy=str(serve(script).origin), connect_timeout=0.2, read_timeout=60.0)
+        started = time.monotonic()
+
+        with closing(Urllib3Transport(settings)) as transport, pytest.raises(Unreached):
+            transport.send("GET", "https://registry.example.com/v2/", {}, None)
+
+        assert time.monotonic() - started < 5
+
+
+class TestAfterwards:
+    """One connection is kept. What is asked next must get its own answer, whatever came late on the first."""
+
+    @pytest.fixture
+    def moment(self) -> threading.Event:
+        return threading.Event()
+
+    @pytest.fixture
+    def late(self) -> Iterator[threading.Event]:
+        """Set once the client has given up: now the server answers."""
+        event = threading.Event()
+        yield event
+        event.set()
+
+    def script(self, say: Say, moment: threading.Event, late: threading.Event, early: bytes) -> Callable[[Peer], None]:
+        def run(peer: Peer) -> None:
+            while (request := peer.head()) is not None:
+                if request.target == "/slow":
+                    peer.send(early)
+                    moment.set()
+                    late.wait(10)
+                    peer.send(say(200, b"late"))
+                    return
+                peer.send(say(200, request.target.encode()))
+
+        return run
+
+    def ask(self, transport: Urllib3Transport, wire: Wire, path: str) -> bytes:
+        with get(transport, wire, path) as answer:
+            return answer.content(100)
+
+    def test_of_a_wait_for_a_head(
+        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+    ) -> None:
+        wire = serve(self.script(say, moment, late, b""))
+        assert self.ask(transport, wire, "/before") == b"/before"
+
+        with cancelled_at(moment):
+            get(transport, wire, "/slow")
+        late.set()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+        assert wire.connections == 2
+
+    def test_of_a_head_that_came_in_part(
+        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+    ) -> None:
+        wire = serve(self.script(say, moment, late, b"HTTP/1.1 200 OK\r\nContent-"))
+
+        with cancelled_at(moment):
+            get(transport, wire, "/slow")
+        late.set()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+
+    @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+    def test_of_a_body(
+        self,
+        transport: Urllib3Transport,
+        serve: Serve,
+        say: Say,
+        moment: threading.Event,
+        late: threading.Event,
+        framing: str,
+    ) -> None:
+        wire = serve(self.script(say, moment, late, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode()))
+
+        with cancelled_at(moment), get(transport, wire, "/slow") as answer:
+            answer.content(100)
+        late.set()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+
+    def test_of_an_upload(
+        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+    ) -> None:
+        wire = serve(self.script(say, moment, late, b""))
+
+        with cancelled_at(moment):
+            transport.send("PUT", f"{wire.origin}/slow", {}, Body(BytesSource(LARGE), 0, len(LARGE)))
+        late.set()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+
+    def test_of_a_deadline(
+        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+    ) -> None:
+        """R-052."""
+        wire = serve(self.script(say, moment, late, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"))
+
+        with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, wire, "/slow") as answer:
+            answer.content(100)
+        late.set()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+
+    def test_of_a_close(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
+        """Connections are let go, and later requests open new ones."""
+
+        def script(peer: Peer) -> None:
+            while (request := peer.head()) is not None:
+                peer.send(say(200, request.target.encode()))
+
+        wire = serve(script)
+        self.ask(transport, wire, "/before")
+
+        transport.close()
+        transport.close()
+
+        assert self.ask(transport, wire, "/after") == b"/after"
+        assert wire.connections == 2
+
+
+FORKING = """
+import os, sys
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport import Urllib3Transport
+
+transport = Urllib3Transport(HttpSettings(plain_http=True, proxy=""))
+
+def ask(path):
+    with transport.send("GET", sys.argv[1] + path, {}, None) as answer:
+        return answer.content(100)
+
+assert ask("/first") == b"/first"
+child = os.fork()
+if child == 0:
+    fine = ask("/child") == b"/child"
+    transport.close()
+    os._exit(0 if fine else 1)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert ask("/parent") == b"/parent"
+transport.close()
+"""
+
+
+def test_a_child_shares_no_connection_with_its_parent(serve: Serve, say: Say) -> None:
+    """And when it closes its own, its parent's stays open."""
+    connections: list[list[str]] = []
+
+    def script(peer: Peer) -> None:
+        seen: list[str] = []
+        connections.append(seen)
+        while (request := peer.head()) is not None:
+            seen.append(request.target)
+            peer.send(say(200, request.target.encode()))
+
+    wire = serve(script)
+
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKING, str(wire.origin)], capture_output=True, timeout=30, text=True
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert connections == [["/first", "/parent"], ["/child"]]
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """What is inside leaves no socket and no thread behind."""
+    gc.collect()
+    files, threads = len(list(OPEN.iterdir())), threading.active_count()
+    yield
+    assert len(list(OPEN.iterdir())) <= files
+    assert threading.active_count() <= threads
+
+
+class TestLeaks:
+    def test_nothing_is_left_of_a_thousand_exchanges_that_failed(self, serve: Serve, say: Say) -> None:
+        """However they failed."""
+        answers: dict[str, bytes] = {
+            "/good": say(200, b"fine"),
+            "/short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+            "/garbage": b"SSH-2.0-OpenSSH\r\n\r\n",
+            "/nothing": b"",
+            "/part": b"HTTP/1.1 200 OK\r\nContent-Le",
+            "/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        }
+
+        def script(peer: Peer) -> None:
+            while (request := peer.head()) is not None:
+                if request.target == "/silent":
+                    peer.wait()
+                    return
+                peer.send(answers[request.target])
+                if request.target != "/good":
+                    return
+
+        def one(transport: Urllib3Transport, wire: Wire, path: str) -> int:
+            """How many failures it was."""
+            patience = 0.01 if path == "/silent" else 30.0
+            with fail_after(patience), CancelScope() as scope:
+                timer = threading.Timer(0.002, scope.cancel)
+                if path == "/cancelled":
+                    path = "/silent"
+                    timer.start()
+                try:
+                    with get(transport, wire, path) as answer:
+                        answer.content(1000)
+                except RegistryError:
+                    return 1
+                finally:
+                    if timer.is_alive():
+                        timer.join()
+            return 0
+
+        paths = [*answers, "/silent", "/cancelled"]
+        settings = HttpSettings(plain_http=True, proxy="", max_connections=2)
+        with nothing_left():
+            wire = serve(script)
+            with closing(Urllib3Transport(settings)) as transport:
+                failed = sum(one(transport, wire, paths[number % len(paths)]) for number in range(1000))
+            wire.close()
+
+        assert failed == 875
+
+    def test_nothing_is_left_of_handshakes_that_failed(self, serve: Serve) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+        def script(peer: Peer) -> None:
+            context.wrap_socket(peer.sock.dup(), server_side=True).close()
+
+        with nothing_left():
+            wire = serve(script)
+            with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport:
+                for _ in range(100):
+                    with pytest.raises(TLSError):
+                        transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
+            wire.close()
+
+    def test_nothing_is_left_of_connections_that_were_refused(self, transport: Urllib3Transport) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            port = opened.getsockname()[1]
+
+        with nothing_left():
+            for _ in range(100):
+                with pytest.raises(Unreached):
+                    transport.send("GET", f"http://localhost:{port}/", {}, None)

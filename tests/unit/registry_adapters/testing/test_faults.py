@@ -1,0 +1,555 @@
+"""Every fault, as a client sees it that knows nothing but HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_adapters.testing import Fault, faults
+from registry_adapters.wsgi import BasicGuard, TokenGuard
+from registry_core import ConfigError
+from registry_core.domain.access import Scope
+from registry_core.domain.names import RepositoryName
+
+if TYPE_CHECKING:
+    from tests.unit.registry_adapters.testing.conftest import Call, Heard
+
+CONTENT = bytes(range(256)) * 4
+BROKEN = (http.client.HTTPException, ConnectionError)
+
+
+class TestStatus:
+    def test_it_comes_instead_of_the_answer_with_the_specifications_document(self, call: Call) -> None:
+        caller = call(faults.status(429, retry_after=2))
+
+        heard = caller("GET", caller.blob)
+
+        assert (heard.status, heard.headers["Retry-After"]) == (429, "2")
+        assert heard.json["errors"][0]["code"] == "TOOMANYREQUESTS"
+
+    @pytest.mark.parametrize(
+        ("path", "code"),
+        [
+            ("/v2/app/blobs/x", "BLOB_UNKNOWN"),
+            ("/v2/app/manifests/x", "MANIFEST_UNKNOWN"),
+            ("/v2/app/blobs/uploads/x", "BLOB_UPLOAD_UNKNOWN"),
+            ("/v2/app/tags/list", "NAME_UNKNOWN"),
+        ],
+    )
+    def test_what_is_missing_is_called_by_its_name(self, call: Call, path: str, code: str) -> None:
+        assert call(faults.status(404))("GET", path).json["errors"][0]["code"] == code
+
+    def test_a_date_may_be_given_as_text(self, call: Call) -> None:
+        date = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+        assert call(faults.status(503, retry_after=date))("GET", "/v2/").headers["Retry-After"] == date
+
+    def test_nothing_is_done_for_it(self, call: Call) -> None:
+        caller = call(faults.status(503).on("manifest", method="PUT"))
+
+        heard = caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
+
+        assert heard.status == 503
+        assert caller("GET", "/v2/app/manifests/new").status == 404
+
+    def test_the_connection_stays_usable_although_a_body_was_sent(self, call: Call) -> None:
+        caller = call(faults.status(503).on("uploads").times(1))
+
+        caller("POST", "/v2/app/blobs/uploads/", b"x" * 100_000)
+        caller("GET", caller.blob)
+
+        assert caller.registry.journal.connections == 1
+
+    def test_head_gets_no_body(self, call: Call) -> None:
+        caller = call(faults.status(500).times(1))
+
+        heard = caller("HEAD", caller.blob)
+
+        assert (heard.status, heard.content) == (500, b"")
+        assert caller("GET", caller.blob).content == CONTENT
+
+    @pytest.mark.parametrize("code", [100, 199, 600])
+    def test_one_that_ends_no_request_is_refused(self, code: int) -> None:
+        with pytest.raises(ConfigError):
+            faults.status(code)
+
+
+def test_a_body_of_ones_own(call: Call) -> None:
+    heard = call(faults.body(b"[]", media_type="application/x"))("GET", "/v2/")
+
+    assert (heard.status, heard.content, heard.headers["Content-Type"]) == (200, b"[]", "application/x")
+
+
+def test_a_login_page(call: Call) -> None:
+    heard = call(faults.login_page())("GET", "/v2/app/manifests/v1")
+
+    assert heard.status == 200
+    assert heard.headers["Content-Type"].startswith("text/html")
+    assert heard.content.startswith(b"<!DOCTYPE html>")
+
+
+def test_another_status_on_the_proper_answer(call: Call) -> None:
+    caller = call(faults.change_status(203))
+
+    heard = caller("GET", caller.blob)
+
+    assert (heard.status, heard.content) == (203, CONTENT)
+
+
+class TestConnection:
+    @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+    def test_dropped_before_the_answer_nothing_was_done(self, call: Call, *, reset: bool) -> None:
+        caller = call(faults.drop(reset=reset).times(1))
+
+        with pytest.raises(BROKEN):
+            caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
+
+        assert caller("GET", "/v2/app/manifests/new").status == 404
+
+    @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+    def test_with_a_lost_answer_everything_was_done(self, call: Call, *, reset: bool) -> None:
+        caller = call(faults.lost_answer(reset=reset).times(1))
+
+        with pytest.raises(BROKEN):
+            caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
+
+        assert caller("GET", "/v2/app/manifests/new").status == 200
+
+    def test_reset_is_what_the_client_sees(self, call: Call) -> None:
+        caller = call(faults.drop(reset=True))
+
+        with pytest.raises(ConnectionResetError):
+            caller("GET", "/v2/")
+
+    def test_garbage_is_not_http(self, call: Call) -> None:
+        caller = call(faults.garbage(b"SSH-2.0-nothing\r\n"))
+        with socket.create_connection(("127.0.0.1", caller.connection.port or 0), timeout=10) as sock:
+            sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            heard = b"".join(iter(lambda: sock.recv(100), b""))
+
+        assert heard == b"SSH-2.0-nothing\r\n"
+
+
+class TestCut:
+    @pytest.mark.parametrize("at", [0, 1, 255, 1023])
+    def test_exactly_so_many_bytes_come(self, call: Call, at: int) -> None:
+        caller = call(faults.cut(at))
+
+        heard = caller("GET", caller.blob)
+
+        assert (heard.status, heard.content, heard.whole) == (200, CONTENT[:at], False)
+
+    def test_a_shorter_body_is_whole(self, call: Call) -> None:
+        caller = call(faults.cut(len(CONTENT) + 1))
+
+        assert caller("GET", caller.blob).content == CONTENT
+
+    def test_a_shorter_body_does_not_count(self, call: Call) -> None:
+        caller = call(faults.cut(100).times(1))
+
+        tags, blob = caller("GET", "/v2/app/tags/list"), caller("GET", caller.blob)
+
+        assert (tags.whole, blob.whole) == (True, False)
+        assert [entry.fault != "" for entry in caller.registry.journal] == [False, True]
+
+    def test_neither_does_a_challenge(self, call: Call) -> None:
+        guard = BasicGuard({"ann": ""})
+        caller = call(faults.cut(1).times(1), guard=guard)
+
+        first = caller("GET", caller.blob)
+        second = caller("GET", caller.blob, headers={"Authorization": "Basic YW5uOg=="})
+
+        assert (first.status, first.whole) == (401, True)
+        assert (second.status, second.content) == (200, CONTENT[:1])
+
+    def test_with_a_reset_the_body_is_not_whole_either(self, call: Call) -> None:
+        caller = call(faults.cut(10, reset=True).times(1))
+
+        try:
+            whole = caller("GET", caller.blob).whole
+        except BROKEN:
+            whole = False
+
+        assert not whole
+
+    def test_a_part_goes_on_where_it_was_cut(self, call: Call) -> None:
+        caller = call(faults.cut(300).times(1))
+        first = caller("GET", caller.blob).content
+
+        rest = caller("GET", caller.blob, headers={"Range": f"bytes={len(first)}-"})
+
+        assert first + rest.content == CONTENT
+
+    def test_a_request_is_taken_up_to_there_and_kept(self, call: Call) -> None:
+        caller = call(faults.cut_request(100).on("upload", method="PATCH").times(1))
+        path = caller.start()
+
+        with pytest.raises(BROKEN):
+            caller("PATCH", path, CONTENT, {"Content-Type": "application/octet-stream"})
+
+        assert caller("GET", path).headers["Range"] == "0-99"
+
+    def test_a_request_that_is_shorter_is_carried_out_but_not_answered(self, call: Call) -> None:
+        caller = call(faults.cut_request(5000).on("upload", method="PATCH").times(1))
+        path = caller.start()
+
+        with pytest.raises(BROKEN):
+            caller("PATCH", path, CONTENT, {"Content-Type": "application/octet-stream"})
+
+        assert caller("GET", path).headers["Range"] == f"0-{len(CONTENT) - 1}"
+
+
+class TestStall:
+    def test_it_lasts_until_it_is_released(self, call: Call) -> None:
+        caller = call(faults.stall())
+        heard: list[int] = []
+        thread = threading.Thread(target=lambda: heard.append(caller("GET", caller.blob).status))
+        thread.start()
+
+        stalled = caller.registry.wait_for_stall()
+        before = list(heard)
+        caller.registry.release()
+        thread.join(10)
+
+        assert stalled
+        assert (before, heard) == ([], [200])
+
+    def test_in_the_body_what_came_before_it_has_come(self, call: Call) -> None:
+        caller = call(faults.stall(at=7))
+        caller.connection.request("GET", caller.blob)
+
+        with caller.connection.getresponse() as response:
+            first = response.read(7)
+            stalled = caller.registry.wait_for_stall()
+            caller.registry.clear()
+            rest = response.read()
+
+        assert stalled
+        assert first + rest == CONTENT
+
+    def test_of_a_request_the_rest_is_read_later(self, call: Call) -> None:
+        caller = call(faults.stall_request(10).on("upload"))
+        path = caller.start()
+        heard: list[int] = []
+        thread = threading.Thread(target=lambda: heard.append(caller("PATCH", path, CONTENT).status))
+        thread.start()
+
+        stalled = caller.registry.wait_for_stall()
+        received = caller.registry.journal.requests(endpoint="upload")[0].received
+        caller.registry.clear()
+        thread.join(10)
+
+        assert stalled
+        assert (received, heard) == (10, [202])
+
+    def test_it_ends_by_itself_after_its_time(self, call: Call) -> None:
+        caller = call(faults.stall(0.01))
+
+        assert caller("GET", caller.blob).content == CONTENT
+
+
+def test_drops_come_one_by_one_and_are_whole_in_the_end(call: Call) -> None:
+    caller = call(faults.drip(10_000))
+    start = time.monotonic()
+
+    heard = caller("GET", caller.blob)
+
+    assert heard.content == CONTENT
+    assert time.monotonic() - start > 0.09  # 1024 bytes at 10,000 a second
+
+
+def test_drops_that_are_released_come_at_once(call: Call) -> None:
+    caller = call(faults.drip(1).on("blob"))
+    heard: list[Heard] = []
+    thread = threading.Thread(target=lambda: heard.append(caller("GET", caller.blob)))
+    thread.start()
+
+    assert caller.registry.wait_for_stall()
+    caller.registry.release()
+    thread.join(10)
+
+    assert [one.content for one in heard] == [CONTENT]
+
+
+def test_nothing_drips_without_speed() -> None:
+    with pytest.raises(ConfigError):
+        faults.drip(0)
+
+
+class TestHeaders:
+    def test_set(self, call: Call) -> None:
+        caller = call(faults.set_header("content-type", "text/plain"))
+
+        assert caller("GET", caller.blob).headers.get_all("Content-Type") == ["text/plain"]
+
+    def test_missing(self, call: Call) -> None:
+        caller = call(faults.missing_header("Docker-Content-Digest"))
+
+        assert "Docker-Content-Digest" not in caller("GET", "/v2/app/manifests/v1").headers
+
+    def test_without_a_length_the_body_comes_in_chunks(self, call: Call) -> None:
+        caller = call(faults.missing_header("Content-Length"))
+
+        heard = caller("GET", caller.blob)
+
+        assert heard.headers["Transfer-Encoding"] == "chunked"
+        assert heard.content == CONTENT
+
+    def test_the_wrong_digest(self, call: Call) -> None:
+        caller = call(faults.wrong_digest_header())
+
+        heard = caller("HEAD", "/v2/app/manifests/v1")
+
+        assert heard.headers["Docker-Content-Digest"] == f"sha256:{'0' * 64}"
+
+
+class TestBody:
+    @pytest.mark.parametrize(("at", "position"), [(None, 512), (0, 0), (1023, 1023)])
+    def test_one_bit_is_wrong(self, call: Call, at: int | None, position: int) -> None:
+        caller = call(faults.wrong_bytes(at))
+
+        content = caller("GET", caller.blob).content
+
+        assert len(content) == len(CONTENT)
+        assert [i for i in range(len(CONTENT)) if content[i] != CONTENT[i]] == [position]
+
+    def test_a_length_that_is_too_long_ends_the_connection_early(self, call: Call) -> None:
+        caller = call(faults.wrong_length(+10))
+
+        heard = caller("GET", caller.blob)
+
+        assert heard.headers["Content-Length"] == str(len(CONTENT) + 10)
+        assert (heard.content, heard.whole) == (CONTENT, False)
+
+    @pytest.mark.parametrize("by", [-1, -1024, -5000])
+    def test_with_a_length_that_is_too_short_the_rest_comes_nevertheless(self, call: Call, by: int) -> None:
+        caller = call(faults.wrong_length(by))
+        with socket.create_connection(("127.0.0.1", caller.connection.port or 0), timeout=10) as sock:
+            sock.sendall(f"GET {caller.blob} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+
+            head, _, body = b"".join(iter(lambda: sock.recv(4096), b"")).partition(b"\r\n\r\n")
+
+        assert f"Content-Length: {max(0, len(CONTENT) + by)}".encode() in head
+        assert body == CONTENT
+
+    @pytest.mark.parametrize(
+        "fault", [faults.wrong_length(1), faults.empty_body(), faults.endless_body(), faults.wrong_bytes()], ids=str
+    )
+    def test_a_refusal_stays_as_it_is(self, call: Call, fault: Fault) -> None:
+        heard = call(fault)("GET", "/v2/app/manifests/missing")
+
+        assert (heard.status, heard.whole) == (404, True)
+        assert heard.json["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+
+    def test_head_is_told_the_wrong_length_too(self, call: Call) -> None:
+        caller = call(faults.wrong_length(3))
+
+        assert caller("HEAD", caller.blob).headers["Content-Length"] == str(len(CONTENT) + 3)
+
+    def test_empty(self, call: Call) -> None:
+        caller = call(faults.empty_body())
+
+        heard = caller("GET", caller.blob)
+
+        assert (heard.status, heard.content, heard.whole) == (200, b"", True)
+
+    @pytest.mark.parametrize("claimed", [None, 1 << 40])
+    def test_endless(self, call: Call, claimed: int | None) -> None:
+        caller = call(faults.endless_body(claimed=claimed))
+        caller.connection.request("GET", caller.blob)
+
+        with caller.connection.getresponse() as response:
+            start = response.read(len(CONTENT) + 1_000_000)
+            length = response.headers["Content-Length"]
+        caller.connection.close()
+
+        assert start == CONTENT + b" " * 1_000_000
+        assert length == (None if claimed is None else str(claimed))
+
+
+class TestTokens:
+    def test_one_is_refused_once_and_a_new_one_is_asked_for(self, call: Call) -> None:
+        guard = TokenGuard({"ann": "secret"})
+        caller = call(faults.expired_token().after(1), guard=guard)
+        scope = Scope.repository(RepositoryName("app"), ("pull",))
+        header = {"Authorization": f"Bearer {guard.token('ann', [scope])}"}
+
+        statuses = [caller("GET", caller.blob, headers=header).status for _ in range(3)]
+        challenge = caller.registry.journal.requests(status=401)[0]
+
+        assert statuses == [200, 401, 200]
+        assert "expired token" in challenge.fault
+
+    def test_the_challenge_is_the_guards_own(self, call: Call) -> None:
+        caller = call(faults.expired_token(), guard=TokenGuard({"ann": "secret"}, service="here"))
+
+        heard = caller("GET", caller.blob, headers={"Authorization": "Bearer x"})
+
+        challenge = heard.headers["WWW-Authenticate"]
+        assert 'error="invalid_token"' in challenge
+        assert 'service="here"' in challenge
+        assert 'scope="repository:app:pull"' in challenge
+
+    def test_a_password_is_refused_in_the_same_way(self, call: Call) -> None:
+        caller = call(faults.expired_token(), guard=BasicGuard({"ann": "x"}))
+
+        heard = caller("GET", "/v2/", headers={"Authorization": "Basic YW5uOng="})
+
+        assert heard.headers["WWW-Authenticate"].startswith("Basic")
+
+    def test_without_a_guard_nothing_is_done_either(self, call: Call) -> None:
+        caller = call(faults.expired_token())
+
+        heard = caller("DELETE", "/v2/app/manifests/v1", headers={"Authorization": "Bearer x"})
+
+        assert heard.status == 401
+        assert "Bearer" in heard.headers["WWW-Authenticate"]
+        assert caller("GET", "/v2/app/manifests/v1").status == 200
+
+
+class TestUploads:
+    def test_one_is_forgotten_when_a_chunk_comes(self, call: Call) -> None:
+        caller = call(faults.lost_upload())
+        path = caller.start()
+
+        heard = caller("PATCH", path, b"abc")
+
+        assert heard.json["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+        assert caller("GET", path).status == 404
+
+    def test_one_is_forgotten_when_it_is_finished(self, call: Call) -> None:
+        caller = call(faults.lost_upload().on(method="PUT"))
+        path = caller.start()
+        caller("PATCH", path, b"abc")
+
+        heard = caller("PUT", f"{path}?digest=sha256:{hashlib.sha256(b'abc').hexdigest()}")
+
+        assert heard.status == 404
+
+    def test_the_offset_is_wrong(self, call: Call) -> None:
+        caller = call(faults.wrong_offset(-2))
+        path = caller.start()
+
+        assert caller("PATCH", path, b"0123456789").headers["Range"] == "0-7"
+        assert caller("GET", path).headers["Range"] == "0-7"
+
+    def test_the_location_is_elsewhere(self, call: Call) -> None:
+        caller = call(faults.off_origin_location("https://other.example"))
+
+        heard = caller("POST", "/v2/app/blobs/uploads/")
+
+        assert heard.headers["Location"].startswith("https://other.example/v2/app/blobs/uploads/")
+
+    def test_nothing_is_mounted(self, call: Call) -> None:
+        caller = call(faults.no_mount())
+
+        heard = caller("POST", f"/v2/b/blobs/uploads/?mount={caller.digest}&from=app")
+
+        assert heard.status == 202
+        assert caller("HEAD", f"/v2/b/blobs/{caller.digest}").status == 404
+
+
+class TestMissingAbilities:
+    def test_no_head(self, call: Call) -> None:
+        caller = call(faults.no_head())
+
+        assert [caller(method, caller.blob).status for method in ("HEAD", "GET")] == [405, 200]
+
+    def test_no_referrers(self, call: Call) -> None:
+        caller = call(faults.no_referrers())
+        content = caller.manifest.content.replace(b"{", b'{"subject":{"mediaType":"a/b","digest":"sha256:', 1)
+        content = content.replace(b"sha256:", b"sha256:" + b"0" * 64 + b'","size":1},', 1)
+
+        pushed = caller("PUT", "/v2/app/manifests/v3", content, {"Content-Type": caller.manifest.media_type})
+        asked = caller("GET", f"/v2/app/referrers/sha256:{'0' * 64}")
+
+        assert (pushed.status, asked.status) == (201, 404)
+        assert "OCI-Subject" not in pushed.headers
+
+    def test_no_range(self, call: Call) -> None:
+        caller = call(faults.no_range())
+
+        heard = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
+
+        assert (heard.status, heard.content) == (200, CONTENT)
+
+    @pytest.mark.parametrize(("value", "expected"), [(None, "bytes 11-1024/1024"), ("bytes */5", "bytes */5")])
+    def test_the_wrong_range(self, call: Call, value: str | None, expected: str) -> None:
+        caller = call(faults.bad_content_range(value))
+
+        heard = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
+
+        assert (heard.status, heard.headers["Content-Range"], heard.content) == (206, expected, CONTENT[10:])
+
+
+class TestLists:
+    def test_a_page_is_followed_by_itself(self, call: Call) -> None:
+        heard = call(faults.paging_loop())("GET", "/v2/app/tags/list?n=5")
+
+        assert heard.headers["Link"] == '</v2/app/tags/list?n=5>; rel="next"'
+        assert heard.json["tags"] == ["v1", "v2"]
+
+    def test_pages_never_end(self, call: Call) -> None:
+        caller = call(faults.endless_paging())
+        path = "/v2/_catalog"
+
+        links = []
+        for _ in range(3):
+            links.append(path)
+            path = caller("GET", path).headers["Link"].partition("<")[2].partition(">")[0]
+
+        assert links == ["/v2/_catalog", "/v2/_catalog?page=2", "/v2/_catalog?page=3"]
+
+    def test_the_next_page_is_elsewhere(self, call: Call) -> None:
+        heard = call(faults.off_origin_link("https://other.example/next"))("GET", "/v2/app/tags/list")
+
+        assert heard.headers["Link"] == '<https://other.example/next>; rel="next"'
+
+
+class TestRedirects:
+    @pytest.mark.parametrize(
+        ("fault", "location"),
+        [
+            (faults.redirect("https://cdn.example"), "https://cdn.example/v2/app/tags/list?n=1"),
+            (faults.redirect("https://cdn.example/x"), "https://cdn.example/x"),
+            (faults.redirect_loop(), "/v2/app/tags/list?n=1"),
+        ],
+        ids=str,
+    )
+    def test_they_lead_there(self, call: Call, fault: Fault, location: str) -> None:
+        heard = call(fault)("GET", "/v2/app/tags/list?n=1")
+
+        assert (heard.status, heard.headers["Location"]) == (307, location)
+
+
+def test_faults_say_what_they_are() -> None:
+    assert str(faults.status(503).on("blob", method="GET").times(2)) == "status 503 (GET blob at most 2 times)"
+    assert str(faults.cut(10).after(3).times(1)) == "body cut at byte 10, connection closed (GET after 3 once)"
+    assert repr(faults.drop()) == "<Fault: connection closed unanswered>"
+
+
+def test_a_fault_is_a_value_that_stays_as_it_is() -> None:
+    fault = faults.status(503)
+
+    narrowed = fault.on("blob").times(1)
+
+    assert str(fault) == "status 503"
+    assert narrowed != fault
+    assert narrowed.on("tags", method="GET HEAD").occasion.methods == ("GET", "HEAD")
+
+
+def test_every_fault_is_in_the_how_to() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "how-to" / "testing.md").read_text()
+    table = text[text.index("### All faults") :]
+
+    missing = [name for name in faults.__all__ if name != "Fault" and f"`{name}(" not in table]
+
+    assert missing == []

@@ -1,0 +1,605 @@
+"""Layers over each other, judged by the tar that they are flattened to."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry_core.content.source import ByteReader
+from registry_core.content.verify import VerifyingReader
+from registry_core.domain.digest import Digest
+from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, NotFound, TooLarge, UnsafeArchive
+from registry_core.ops.extract.lookup import list_files, open_file
+from registry_core.ops.extract.unpack import flat_tar
+from registry_core.ops.tar.members import ExtractLimits
+from registry_core.scope import CancelScope
+from registry_core.testing.layers import TarLayer, member, tar
+
+if TYPE_CHECKING:
+    from tests.unit.registry_core.ops.extract.conftest import Steps
+
+LIMITS = ExtractLimits()
+
+
+def flat(*layers: TarLayer) -> bytes:
+    with flat_tar(layers, LIMITS) as stream:
+        return stream.read()
+
+
+def shape(*layers: TarLayer) -> dict[str, str]:
+    """What comes out, by names: ``/`` for directories, ``-> text``, ``= target``, or the content."""
+    found: dict[str, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(flat(*layers))) as archive:
+        for info in archive:
+            assert info.name not in found
+            if info.isdir():
+                found[info.name] = "/"
+            elif info.issym():
+                found[info.name] = f"-> {info.linkname}"
+            elif info.islnk():
+                found[info.name] = f"= {info.linkname}"
+            elif info.isreg():
+                content = archive.extractfile(info)
+                assert content is not None
+                found[info.name] = content.read().decode()
+            else:
+                found[info.name] = f"type {info.type.decode()}"
+    return found
+
+
+def folder(name: str, mode: int = 0o755, mtime: int = 0) -> bytes:
+    return member(name, kind="5", mode=mode, mtime=mtime)
+
+
+def link(name: str, target: str) -> bytes:
+    return member(name, kind="1", link=target)
+
+
+def symlink(name: str, text: str) -> bytes:
+    return member(name, kind="2", link=text)
+
+
+class TestWhiteouts:
+    def test_what_is_whited_out_is_gone_and_so_is_the_whiteout(self) -> None:
+        """R-150: the example of layer.md."""
+        lower = tar(member("file1"), member("a/file2"), folder("b"), member("c/file3", b"3"))
+        upper = tar(member(".wh.file1"), member("a/.wh.file2"), member(".wh.b"), member("file4", b"4"))
+
+        assert shape(lower, upper) == {"a": "/", "c": "/", "c/file3": "3", "file4": "4"}
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_whiteout_spares_its_own_layer_wherever_it_stands(self, first: bool) -> None:
+        """R-150, R-153."""
+        parts = [member("a/.wh.b"), folder("a"), folder("a/b"), member("a/b/new", b"n")]
+        upper = tar(*(parts if first else reversed(parts[1:])), *([] if first else parts[:1]))
+
+        assert shape(tar(folder("a"), folder("a/b"), member("a/b/old")), upper) == {
+            "a": "/",
+            "a/b": "/",
+            "a/b/new": "n",
+        }
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_an_opaque_marker_hides_lower_content_only_wherever_it_stands(self, first: bool) -> None:
+        """R-154: the example of layer.md."""
+        lower = tar(folder("a"), folder("a/b"), folder("a/b/c"), member("a/b/c/bar"))
+        parts = [folder("a"), folder("a/b"), folder("a/b/c"), member("a/b/c/foo", b"f")]
+        marker = member("a/.wh..wh..opq")
+        upper = tar(*([marker, *parts] if first else [*parts, marker]))
+
+        assert shape(lower, upper) == {"a": "/", "a/b": "/", "a/b/c": "/", "a/b/c/foo": "f"}
+
+    def test_an_opaque_root_hides_everything_below(self) -> None:
+        """R-154."""
+        assert shape(tar(member("old")), tar(member(".wh..wh..opq"), member("new", b"n"))) == {"new": "n"}
+
+    def test_an_opaque_directory_itself_stays(self) -> None:
+        """R-154."""
+        lower = tar(folder("a", 0o700), member("a/b"))
+
+        assert shape(lower, tar(member("a/.wh..wh..opq"))) == {"a": "/"}
+
+    def test_what_comes_back_in_a_higher_layer_stays(self) -> None:
+        """R-150."""
+        assert shape(tar(member("a", b"1")), tar(member(".wh.a")), tar(member("a", b"3"))) == {"a": "3"}
+
+    def test_a_whiteout_reaches_below_what_a_higher_layer_made_again(self) -> None:
+        """R-153."""
+        lower = tar(folder("d", 0o700), member("d/old"))
+
+        found = shape(lower, tar(member(".wh.d")), tar(member("d/new", b"n")))
+
+        assert found == {"d": "/", "d/new": "n"}
+
+    def test_a_whiteout_of_a_symbolic_link_removes_the_link_alone(self) -> None:
+        """R-152."""
+        lower = tar(folder("real"), member("real/file", b"r"), symlink("link", "real"))
+
+        assert shape(lower, tar(member(".wh.link"))) == {"real": "/", "real/file": "r"}
+
+    @pytest.mark.parametrize("marker", ["link/.wh.file", "link/.wh..wh..opq"])
+    def test_a_marker_is_not_followed_through_a_symbolic_link(self, marker: str) -> None:
+        """R-152."""
+        lower = tar(folder("real"), member("real/file", b"r"), symlink("link", "real"))
+
+        assert shape(lower, tar(member(marker))) == {"real": "/", "real/file": "r", "link": "-> real"}
+
+    def test_a_whiteout_of_nothing_that_was_there_makes_nothing(self) -> None:
+        assert shape(tar(member("a")), tar(member("b/.wh.c"))) == {"a": ""}
+
+    def test_private_files_of_aufs_are_no_part_of_the_image(self) -> None:
+        """R-150."""
+        layer = tar(member(".wh..wh.aufs"), folder(".wh..wh.plnk"), member(".wh..wh.plnk/1"), member("a"))
+
+        assert shape(layer) == {"a": ""}
+
+
+class TestReplacements:
+    def test_a_file_over_a_directory_and_back(self) -> None:
+        """R-153."""
+        one = tar(folder("x"), member("x/deep/file"))
+        two = tar(member("x", b"file"))
+        three = tar(folder("x"), member("x/new", b"n"))
+
+        assert shape(one, two) == {"x": "file"}
+        assert shape(one, two, three) == {"x": "/", "x/new": "n"}
+
+    def test_a_directory_over_a_directory_changes_attributes_only(self) -> None:
+        """R-153."""
+        content = flat(tar(folder("x", 0o700), member("x/a")), tar(folder("x", 0o750, 5)))
+
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            info = archive.getmember("x")
+            assert (info.mode, info.mtime) == (0o750, 5)
+            assert "x/a" in archive.getnames()
+
+    def test_attributes_of_a_directory_that_was_removed_do_not_come_back(self) -> None:
+        """R-153."""
+        content = flat(tar(folder("x", 0o700)), tar(member("x")), tar(member("x/a")))
+
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            assert archive.getmember("x").mode == 0o755
+
+    @pytest.mark.parametrize("lower", [symlink("x", "/etc"), member("x", b"file")])
+    @pytest.mark.parametrize("named", [True, False])
+    def test_a_directory_replaces_whatever_a_lower_layer_has_there(self, lower: bytes, named: bool) -> None:
+        """R-131, R-153, R-156: also where it is only implied, so that nothing lies below a link."""
+        upper = tar(*([folder("x")] if named else []), member("x/passwd", b"p"))
+
+        assert shape(tar(lower), upper) == {"x": "/", "x/passwd": "p"}
+
+    def test_what_is_only_implied_still_lasts(self) -> None:
+        assert shape(tar(member("a/b")), tar(member("a/.wh.b"))) == {"a": "/"}
+
+
+class TestHardLinks:
+    """R-134."""
+
+    def test_a_link_comes_behind_its_target_even_if_that_lies_lower(self) -> None:
+        """R-156."""
+        found = shape(tar(member("z/target", b"t")), tar(link("a", "z/target")))
+
+        assert found == {"z": "/", "z/target": "t", "a": "= z/target"}
+        assert list(found).index("z/target") < list(found).index("a")
+
+    @pytest.mark.parametrize("removal", [member(".wh.t"), member("t", b"new"), folder("t"), symlink("t", "x")])
+    def test_a_link_survives_its_target(self, removal: bytes) -> None:
+        found = shape(tar(member("t", b"old"), link("l", "t"), link("m", "l")), tar(removal))
+
+        assert found["l"] == "old"
+        assert found["m"] == "= l"
+        assert found.get("t") != "old"
+
+    def test_a_link_to_a_lower_file_survives_its_target_in_a_third_layer(self) -> None:
+        assert shape(tar(member("t", b"old")), tar(link("l", "t")), tar(member(".wh.t"))) == {"l": "old"}
+
+    def test_a_link_survives_the_directory_of_its_target(self) -> None:
+        found = shape(tar(member("d/t", b"old")), tar(link("l", "d/t")), tar(member("d/.wh..wh..opq")))
+
+        assert found == {"l": "old", "d": "/"}
+
+    def test_a_link_means_what_was_there_when_it_was_made(self) -> None:
+        layers = [tar(member("t", b"1")), tar(link("l", "t")), tar(member("t", b"3")), tar(link("m", "t"))]
+
+        assert shape(*layers) == {"l": "1", "t": "3", "m": "= t"}
+
+    def test_a_link_to_a_file_that_its_own_layer_hides_means_the_lower_one(self) -> None:
+        """R-153: whatever the order."""
+        for parts in ([member(".wh.t"), link("l", "t")], [link("l", "t"), member(".wh.t")]):
+            assert shape(tar(member("t", b"1")), tar(*parts)) == {"l": "1"}
+
+    def test_links_to_links_of_several_layers_are_one_file(self) -> None:
+        layers = [tar(member("t", b"1"), link("u", "t")), tar(link("v", "u")), tar(link("w", "v"), member(".wh.u"))]
+
+        found = shape(*layers)
+
+        assert found == {"t": "1", "v": "= t", "w": "= t"}
+
+    def test_a_layer_is_read_twice_only_if_a_link_was_missed(self) -> None:
+        lower = tar(member("t", b"1"), link("l", "t"))
+
+        flat(lower, tar(member("x")))
+        once = lower.opened
+        flat(lower, tar(member(".wh.t")))
+
+        assert (once, lower.opened - once) == (1, 2)
+
+    @pytest.mark.parametrize("target", ["missing", "", ".", "d", "l", ".wh.t", "../t", "d/t/x"])
+    def test_a_link_to_anything_else_is_refused(self, target: str) -> None:
+        with pytest.raises(UnsafeArchive):
+            shape(tar(folder("d"), member("d/t"), link("l", target)))
+
+    def test_a_link_is_not_followed_by_a_symbolic_link_on_its_way(self) -> None:
+        with pytest.raises(UnsafeArchive):
+            shape(tar(folder("d"), member("d/t"), symlink("s", "d")), tar(link("l", "s/t")))
+
+    @pytest.mark.parametrize("hidden", [member(".wh.t"), member("t/x"), folder("t")])
+    def test_a_link_to_what_was_gone_by_then_is_refused(self, hidden: bytes) -> None:
+        with pytest.raises(UnsafeArchive):
+            shape(tar(member("t")), tar(hidden), tar(link("l", "t")))
+
+    @pytest.mark.parametrize("hidden", [member("d/.wh..wh..opq"), member(".wh.d"), member("d"), member("d/.wh.t")])
+    def test_a_link_to_what_was_hidden_with_its_directory_is_refused(self, hidden: bytes) -> None:
+        with pytest.raises(UnsafeArchive):
+            shape(tar(member("d/t")), tar(hidden), tar(link("l", "d/t")))
+
+    @pytest.mark.parametrize("other", [symlink("o", "/etc/passwd"), member("o", kind="6")])
+    def test_a_link_to_something_without_content_becomes_another_of_it(self, other: bytes) -> None:
+        """layer.md, "Hardlinks": all but directories can be linked to; no consumer can be made to follow one."""
+        for layers in ([tar(other, link("l", "o"))], [tar(other), tar(link("l", "o"))]):
+            found = shape(*layers)
+
+            assert found["l"] == found["o"]
+
+
+class TestSafety:
+    """R-156."""
+
+    def test_directories_come_before_what_is_in_them_with_the_attributes_of_lower_layers(self) -> None:
+        content = flat(tar(folder("a", 0o700), folder("a/b", 0o711), member("a/b/x")), tar(member("a/b/y")))
+
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            assert archive.getnames() == ["a", "a/b", "a/b/y", "a/b/x"]
+            assert [archive.getmember(name).mode for name in ("a", "a/b")] == [0o700, 0o711]
+
+    def test_names_are_clean(self) -> None:
+        assert shape(tar(folder("./"), folder("/abs//dir/"), member("./abs/dir/./f"))) == {
+            "abs": "/",
+            "abs/dir": "/",
+            "abs/dir/f": "",
+        }
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            [symlink("a", "/etc"), member("a/passwd")],
+            [member("a/passwd"), symlink("a", "/etc")],
+            [member("a"), folder("a")],
+            [folder("a"), member("a")],
+            [member("a", b"1"), member("a", b"2")],
+            [member("a", b"1"), member("./a", b"1")],
+            [folder("a", 0o700), folder("a", 0o755)],
+            [member("a"), member("a/b/c")],
+        ],
+    )
+    def test_a_layer_that_contradicts_itself_is_refused(self, parts: list[bytes]) -> None:
+        """R-131, R-135: of two things at one place, none can be preferred once it was handed out."""
+        with pytest.raises(UnsafeArchive):
+            shape(tar(*parts))
+
+    def test_a_directory_may_come_twice_if_nothing_differs(self) -> None:
+        assert shape(tar(folder("a"), folder("a/"), member("a/b"))) == {"a": "/", "a/b": ""}
+
+    def test_the_same_layers_give_the_same_bytes(self) -> None:
+        layers = [tar(member("b"), member("a/x")), tar(member("c"), link("d", "b"))]
+
+        assert flat(*layers) == flat(*layers)
+
+    def test_what_ustar_cannot_hold_survives(self) -> None:
+        """R-136."""
+        pax = {
+            b"path": b"long/" + b"n" * 200,
+            b"mtime": b"1.5",
+            b"uid": b"3000000",
+            b"SCHILY.xattr.user.k": b"v",
+        }
+        layer = tar(member("x", pax=pax), member("s", kind="2", pax={b"linkpath": b"t" * 200}), member(b"\xff" * 90))
+
+        with tarfile.open(fileobj=io.BytesIO(flat(layer)), errors="surrogateescape") as archive:
+            first, second, third = (info for info in archive if not info.isdir())
+
+        assert first.name == "long/" + "n" * 200
+        assert (first.mtime, first.uid) == (1.5, 3000000)
+        assert first.pax_headers["SCHILY.xattr.user.k"] == "v"
+        assert second.linkname == "t" * 200
+        assert third.name.encode("utf-8", "surrogateescape") == b"\xff" * 90
+
+    @pytest.mark.parametrize("mtime", [b"1.5", b"-1.5", b"-1", b"0.000000001", b"99999999999"])
+    def test_times_survive_exactly(self, mtime: bytes) -> None:
+        layer = tar(member("x", pax={b"mtime": mtime}))
+
+        [before] = list_files([layer], LIMITS)
+        [after] = list_files([TarLayer(flat(layer))], LIMITS)
+
+        assert after.mtime == before.mtime == float(mtime)
+
+    def test_long_names_that_are_not_text_survive(self) -> None:
+        """R-136."""
+        name = b"d/" + b"\xff" * 150
+        layer = tar(member("L", name + b"\0", kind="L"), member("x", b"1"))
+
+        again = TarLayer(flat(layer))
+
+        assert flat(again) == again.content
+
+    def test_flattening_is_idempotent(self) -> None:
+        once = flat(tar(folder("a", 0o700, 7), member("a/f", b"x", mode=0o4755, uid=9)), tar(link("a/g", "a/f")))
+
+        assert flat(TarLayer(once)) == once
+
+    def test_holes_come_out_as_zeros(self) -> None:
+        pax = {b"GNU.sparse.map": b"1000000,1", b"GNU.sparse.size": b"2000000"}
+
+        assert shape(tar(member("s", b"x", pax=pax)))["s"] == "\0" * 1_000_000 + "x" + "\0" * 999_999
+
+    def test_no_layers_make_an_empty_tar(self) -> None:
+        assert flat() == bytes(1024)
+
+
+class TestStream:
+    def test_it_can_be_read_in_any_sizes(self) -> None:
+        layer = tar(member("a", b"x" * 3000), member("b"))
+
+        with flat_tar([layer], LIMITS) as stream:
+            pieces = list(iter(lambda: stream.read(7), b""))
+
+        assert b"".join(pieces) == flat(layer)
+        assert max(map(len, pieces)) == 7
+
+    def test_it_fills_buffers(self) -> None:
+        buffer = bytearray(512)
+
+        with flat_tar([tar(member("a"))], LIMITS) as stream:
+            count = stream.readinto(buffer)
+
+        assert buffer[:count].startswith(b"a\0")
+
+    def test_a_failure_stays_one(self) -> None:
+        """R-007: whoever reads on after an error does not take it for the end."""
+        with flat_tar([TarLayer(b"garbage!" * 64)], LIMITS) as stream:
+            for _ in range(2):
+                with pytest.raises(IntegrityError):
+                    stream.read()
+
+    def test_whatever_ends_it_early_is_no_end(self) -> None:
+        """R-007: nor is an error that is none of ours."""
+
+        class Broken(TarLayer):
+            def open_uncompressed(self) -> ByteReader:
+                raise MemoryError
+
+        with flat_tar([Broken(b"")], LIMITS) as stream:
+            for _ in range(2):
+                with pytest.raises(MemoryError):
+                    stream.read()
+
+    def test_a_closed_stream_is_not_read(self) -> None:
+        stream = flat_tar([tar(member("a"))], LIMITS)
+        stream.close()
+        stream.close()
+
+        with pytest.raises(ValueError, match="closed"):
+            stream.read()
+
+    def test_a_cancelled_read_raises(self) -> None:
+        with CancelScope() as scope, flat_tar([tar(member("a"))], LIMITS) as stream:
+            scope.cancel()
+            with pytest.raises(Cancelled):
+                stream.read()
+
+    def test_memory_does_not_grow_with_content(self) -> None:
+        """R-140."""
+        layer = tar(member("a", bytes(40 << 20)))
+        tracemalloc.start()
+        try:
+            with flat_tar([layer], LIMITS) as stream:
+                while stream.read(1 << 16):
+                    pass
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert peak < 8 << 20
+
+
+class TestCost:
+    """Eight times as much takes little more than eight times the steps."""
+
+    def test_many_whiteouts_over_many_entries(self, steps: Steps) -> None:
+        """R-155."""
+
+        def cost(count: int) -> int:
+            lower = tar(*(member(f"d/{number}") for number in range(count)))
+            upper = tar(*(member(f"d/.wh.{number}") for number in range(count)))
+            return steps(lambda: list(list_files([lower, upper], LIMITS)))
+
+        assert cost(1600) < 10 * cost(200)
+
+    def test_many_opaque_directories(self, steps: Steps) -> None:
+        """R-155."""
+
+        def cost(count: int) -> int:
+            lower = tar(*(member(f"d/{number}/file") for number in range(count)))
+            upper = tar(*(member(f"d/{number}/.wh..wh..opq") for number in range(count)))
+            return steps(lambda: list(list_files([lower, upper], LIMITS)))
+
+        assert cost(1600) < 10 * cost(200)
+
+    def test_many_links_to_one_missed_file(self, steps: Steps) -> None:
+        """R-155."""
+
+        def cost(count: int) -> int:
+            lower = tar(member("t", b"t"), *(link(f"l{number}", "t") for number in range(count)))
+            return steps(lambda: list(list_files([lower, tar(member(".wh.t"))], LIMITS)))
+
+        assert cost(1600) < 10 * cost(200)
+
+    def test_links_to_lower_files_cost_the_same_at_any_depth(self, steps: Steps) -> None:
+        """R-155: what hides a target is not looked for in all of its parents, for each link anew."""
+
+        def cost(depth: int) -> int:
+            folders = "d/" * depth
+            lower = tar(*(member("x", pax={b"path": f"{folders}{number}".encode()}) for number in range(300)))
+            links = (
+                member(f"l{number}", kind="1", pax={b"linkpath": f"{folders}{number}".encode()})
+                for number in range(300)
+            )
+            upper = tar(*links)
+            alone = steps(lambda: list(list_files([lower], LIMITS)))
+            return steps(lambda: list(list_files([lower, upper], LIMITS))) - alone
+
+        assert cost(300) < 3 * cost(2)
+
+    def test_many_layers(self, steps: Steps) -> None:
+        def cost(count: int) -> int:
+            layers = [tar(member("a", b"%d" % number), member(f"d/{number}")) for number in range(count)]
+            return steps(lambda: list(list_files(layers, LIMITS)))
+
+        assert cost(400) < 10 * cost(50)
+
+    def test_deep_names_need_no_deep_stack(self) -> None:
+        """R-137."""
+        deep = "/".join(["d"] * 3000)
+        layer = tar(member("x", pax={b"path": deep.encode()}))
+
+        assert len(list(list_files([layer], LIMITS))) == 3000
+        assert flat(layer)
+
+    def test_names_that_are_deeper_than_any_are_refused(self) -> None:
+        """R-137."""
+        with pytest.raises(TooLarge):
+            flat(tar(member("x", pax={b"path": b"d/" * 100_000})))
+
+    def test_what_is_kept_of_links_and_directories_is_limited(self) -> None:
+        """R-140: texts of links, and attributes of directories."""
+        limits = ExtractLimits(name_bytes=10_000)
+        for bad in (
+            member("s", kind="2", pax={b"linkpath": b"t" * 10_001}),
+            member("d", kind="5", pax={b"SCHILY.xattr.user.a": b"t" * 10_001}),
+        ):
+            with pytest.raises(TooLarge):
+                list(list_files([tar(bad)], limits))
+
+        assert len(list(list_files([tar(member("f", pax={b"SCHILY.xattr.user.a": b"t" * 10_001}))], limits))) == 1
+
+
+class TestListing:
+    def test_everything_is_listed_once(self) -> None:
+        layers = [
+            tar(folder("a", 0o700), member("a/b", b"12", uid=5, mtime=9)),
+            tar(symlink("s", "a/b"), link("h", "a/b")),
+        ]
+
+        found = {entry.path: entry for entry in list_files(layers, LIMITS)}
+
+        assert set(found) == {"a", "a/b", "s", "h"}
+        assert (found["a/b"].size, found["a/b"].uid, found["a/b"].mtime) == (2, 5, 9.0)
+        assert found["s"].link == "a/b"
+        assert found["h"].link == "a/b"
+        assert found["a"].kind.value == "directory"
+
+    def test_names_that_are_not_text_are_listed_as_python_has_them(self) -> None:
+        """R-136."""
+        assert [entry.path for entry in list_files([tar(member(b"\xff"))], LIMITS)] == ["\udcff"]
+
+
+class TestSingleFiles:
+    LAYERS = (
+        tar(
+            folder("usr"),
+            folder("usr/lib"),
+            member("usr/lib/os-release", b"ID=debian\n"),
+            symlink("lib", "usr/lib"),
+            symlink("abs", "/usr/lib/../lib/os-release"),
+            symlink("usr/abs", "/usr/lib/os-release"),
+            symlink("loop", "loop"),
+            symlink("out", "../../../../usr/lib/os-release"),
+            symlink("gone", "nowhere"),
+            member("fifo", kind="6"),
+            member("secret", b"s"),
+        ),
+        tar(
+            folder("etc"), symlink("etc/os-release", "../lib/os-release"), member(".wh.secret"), link("hard", "secret")
+        ),
+    )
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "etc/os-release",
+            "/etc/os-release",
+            "./etc//os-release",
+            "lib/os-release",
+            "abs",
+            "usr/abs",
+            "out",
+            "../../usr/lib/os-release",
+        ],
+    )
+    def test_links_are_followed_inside_of_the_image(self, path: str) -> None:
+        """R-131."""
+        with open_file(self.LAYERS, path, LIMITS) as reader:
+            assert reader.read() == b"ID=debian\n"
+
+    @pytest.mark.parametrize(
+        "path", ["secret", "nothing", "usr/nothing", "usr", "", "/", "loop", "gone", "fifo", "hard/x", "hard/"]
+    )
+    def test_what_is_no_file_is_not_found(self, path: str) -> None:
+        with pytest.raises(NotFound):
+            open_file(self.LAYERS, path, LIMITS)
+
+    def test_a_hard_link_is_its_file(self) -> None:
+        with open_file(self.LAYERS, "hard", LIMITS) as reader:
+            assert reader.read() == b"s"
+
+    def test_lower_layers_are_left_alone_where_an_upper_one_decides(self) -> None:
+        lower = tar(member("a", b"old"))
+
+        with open_file([lower, tar(member("a", b"new"))], "a", LIMITS) as reader:
+            content = reader.read()
+
+        assert (content, lower.opened) == (b"new", 0)
+
+    @pytest.mark.parametrize(("size", "times"), [(1000, 1), (2 << 20, 2)])
+    def test_a_small_file_costs_one_reading(self, size: int, times: int) -> None:
+        layer = tar(symlink("etc/link", "../usr/file"), member("usr/file", b"x" * size))
+
+        with open_file([layer], "etc/link", LIMITS) as reader:
+            content = reader.read()
+
+        assert content == b"x" * size
+        assert layer.opened == times
+
+    def test_the_last_byte_comes_only_when_the_layer_is_verified(self) -> None:
+        """R-006, R-007."""
+
+        class Turned(TarLayer):
+            """Has something else behind its end when it is read again."""
+
+            def open_uncompressed(self) -> ByteReader:
+                if self.opened:
+                    self.content += b"x"
+                return VerifyingReader(super().open_uncompressed(), digest, None)
+
+        content = bytes(2 << 20)
+        layer = Turned(tar(member("a", content)).content)
+        digest = Digest.of(layer.content)
+
+        with open_file([layer], "a", LIMITS) as reader, pytest.raises(DigestMismatch):
+            count = 0
+            while count < len(content):
+                count += len(reader.read(1 << 16))
