@@ -13,7 +13,7 @@ from registry_core.domain.errands import MAX_HOPS, REACH, RULES, Errand, Verdict
 from registry_core.domain.origin import Origin, Zone
 from registry_core.errors import ProtocolError
 
-REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "origins.md"
+REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "url-policy.md"
 
 HOMES: Final = (
     "https://registry.example.com",
