@@ -57,8 +57,9 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from registry_core.ops.artifacts.push import ArtifactFile
-    from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+    from registry_core.ops.build.builders import ImageBuilder
     from registry_core.ops.build.edit import ImageEditor
+    from registry_core.ops.build.index_draft import IndexBuilder
     from registry_core.ops.copy import copy
     from registry_core.ops.document import Manifest
     from registry_core.ops.extract.unpack import Extracted
@@ -242,10 +243,8 @@ _HOMES = {
         "Unsupported",
     ),
     "registry_core.ops.artifacts.push": ("ArtifactFile",),
-    "registry_core.ops.build.builders": (
-        "ImageBuilder",
-        "IndexBuilder",
-    ),
+    "registry_core.ops.build.builders": ("ImageBuilder",),
+    "registry_core.ops.build.index_draft": ("IndexBuilder",),
     "registry_core.ops.copy": ("copy",),
     "registry_core.ops.document": ("Manifest",),
     "registry_core.ops.build.edit": ("ImageEditor",),

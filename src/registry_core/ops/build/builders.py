@@ -1,4 +1,4 @@
-"""Images and indexes from parts: the same parts give the same digest, wherever zlib compresses alike."""
+"""Images from parts: the same parts give the same digest, wherever zlib compresses alike."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue
 from registry_core.ops.build.config_draft import EPOCH, ConfigDraft
 from registry_core.ops.build.draft import Draft
-from registry_core.ops.build.index_draft import IndexBuilder
 from registry_core.ops.build.parts import draft_of, inherited_parts
 from registry_core.ops.image import Image
 
-__all__ = ["ImageBuilder", "IndexBuilder"]
+__all__ = ["ImageBuilder"]
 
 
 class ImageBuilder(Draft):

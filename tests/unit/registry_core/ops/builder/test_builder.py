@@ -16,7 +16,8 @@ from registry_core.domain import wire
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidDocument, InvalidName, InvalidValue, Unsupported
-from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+from registry_core.ops.build.builders import ImageBuilder
+from registry_core.ops.build.index_draft import IndexBuilder
 from registry_core.ops.copy import copy
 from registry_core.ops.image import Image
 from registry_core.ops.select import select

@@ -17,8 +17,9 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.errors import InvalidName, InvalidValue
-from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+from registry_core.ops.build.builders import ImageBuilder
 from registry_core.ops.build.edit import ImageEditor
+from registry_core.ops.build.index_draft import IndexBuilder
 from registry_core.ops.build.staged import staged_repository
 from registry_core.ops.copy import copy
 from registry_core.ops.image import Image

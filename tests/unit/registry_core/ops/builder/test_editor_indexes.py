@@ -13,8 +13,9 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from registry_core.errors import ImageNotFound, InvalidName, InvalidValue, PlatformNotFound
-from registry_core.ops.build.builders import ImageBuilder, IndexBuilder
+from registry_core.ops.build.builders import ImageBuilder
 from registry_core.ops.build.edit import ImageEditor
+from registry_core.ops.build.index_draft import IndexBuilder
 from registry_core.ops.build.staged import staged_repository
 from registry_core.ops.copy import copy
 from registry_core.ops.image import Image, Index
