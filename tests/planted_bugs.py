@@ -69,12 +69,12 @@ LAYOUT = (
     Bug("blobs.py", "return target.link(shelf, digest.encoded, status)", "return True"),
     Bug("blobs.py", "return shelf is not None and shelf.remove(digest.encoded)", "return shelf is not None"),
     Bug("blobs.py", "file.commit(digest.encoded)", "file.commit(digest.encoded[:-1])"),
-    Bug("index_file.py", "return sorted(found)", "return sorted(found, key=str.lower)"),
-    Bug("index_file.py", "return self._with(self._untagged([tag]))",
+    Bug("index.py", "return sorted(found)", "return sorted(found, key=str.lower)"),
+    Bug("index.py", "return self._with(self._untagged([tag]))",
         "return self._with([entry for entry in self._entries if _name(entry) != tag])"),
-    Bug("index_file.py", "entries = self._untagged(wanted, keeping=manifest.digest)",
+    Bug("index.py", "entries = self._untagged(wanted, keeping=manifest.digest)",
         "entries = [entry for entry in self._entries if _name(entry) not in wanted]"),
-    Bug("index_file.py", "wanted = sorted(set(tags))", "wanted = sorted(set(tags))[:1]"),
+    Bug("index.py", "wanted = sorted(set(tags))", "wanted = sorted(set(tags))[:1]"),
     Bug("manifests.py", "kind = identify(manifest.content, expected=manifest.media_type)",
         "kind = manifest.media_type"),
     Bug("manifests.py", "self._place.write_index(directory, index.without_manifest(digest))", "pass"),
@@ -88,19 +88,21 @@ LAYOUT = (
 )  # fmt: skip
 
 HTTP = (
-    Bug("downloads.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
+    Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
     Bug("blobs.py", "if answer.status == 201:", "if answer.status == 202:"),
     Bug("blobs.py", '("from", origin)', '("from", self._address.name)'),
     Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
     Bug("manifests.py", "send(manifest, tags[0]), tags[1:]", "send(manifest, tags[0]), []"),
     Bug("manifests.py", "self._documents.remove(tag)", "self._documents.remove(self._documents.fetch(tag).digest)"),
     Bug("manifests.py", "self._documents.remove(digest)", "self._listed_under(digest)"),
-    Bug("documents.py", "                algorithm = reference.algorithm", '                algorithm = "sha256"'),
-    Bug("documents.py", 'headers={"Content-Type": manifest.media_type}', 'headers={"Content-Type": MANIFESTS[0]}'),
-    Bug("documents.py", 'claimed=headers.get("Content-Type")', "claimed=MANIFESTS[0]"),
+    Bug("manifest_requests.py", "                algorithm = reference.algorithm",
+        '                algorithm = "sha256"'),
+    Bug("manifest_requests.py", 'headers={"Content-Type": manifest.media_type}',
+        'headers={"Content-Type": MANIFESTS[0]}'),
+    Bug("manifest_requests.py", 'claimed=headers.get("Content-Type")', "claimed=MANIFESTS[0]"),
     Bug("paging.py", "if following is None:", "if True:"),
-    Bug("problems.py", '"blob": BlobNotFound,', '"blob": ImageNotFound,'),
-    Bug("problems.py", '"NAME_UNKNOWN": RepositoryNotFound,', '"NAME_UNKNOWN": ImageNotFound,'),
+    Bug("error_mapping.py", '"blob": BlobNotFound,', '"blob": ImageNotFound,'),
+    Bug("error_mapping.py", '"NAME_UNKNOWN": RepositoryNotFound,', '"NAME_UNKNOWN": ImageNotFound,'),
 )  # fmt: skip
 
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.
@@ -110,49 +112,55 @@ ELSEWHERE = (
     Bug("referrers.py", "with self._memory.changing(self._address.name, subject):", "if True:"),
     Bug("manifests.py", "self._referrers.add(manifest.subject.digest, entry)", "self._referrers.note_api()"),
     Bug("manifests.py", "self._referrers.remove(subject, digest)", "self._referrers.note_api()"),
-    Bug("problems.py", '"MANIFEST_BLOB_UNKNOWN": BlobNotFound,', ""),
+    Bug("error_mapping.py", '"MANIFEST_BLOB_UNKNOWN": BlobNotFound,', ""),
 )  # fmt: skip
 
 KEYCHAINS = (
-    Bug("names.py", 'if port in ("443", "80") else', "if port else"),
-    Bug("entries.py", "colon, password = decoded.partition(", "colon, password = decoded.rpartition("),
-    Bug("entries.py", "if place is not None and place[0] in names:", "if place is not None:"),
+    Bug("registry_names.py", 'if port in ("443", "80") else', "if port else"),
+    Bug("docker_config.py", "colon, password = decoded.partition(", "colon, password = decoded.rpartition("),
+    Bug("docker_config.py", "if place is not None and place[0] in names:", "if place is not None:"),
     Bug("sealed.py", "    def __reduce__(", "    def _reduce("),
 )
 
 AUTH = (
-    Bug("select.py", "if value == rejected:", "if False:"),
-    Bug("bearer.py", "return value if wanted and value != rejected else None", "return value if wanted else None"),
+    Bug("authenticator.py", "if value == rejected:", "if False:"),
+    Bug(
+        "authorization.py", "return value if wanted and value != rejected else None", "return value if wanted else None"
+    ),
 )
 
-TURNS = (Bug("turns.py", "while row.busy:", "while False:"), Bug("turns.py", "raise copy.copy(row.failure)", "break"))
+TURNS = (
+    Bug("single_flight.py", "while row.busy:", "while False:"),
+    Bug("single_flight.py", "raise copy.copy(row.failure)", "break"),
+)
 
-TOKENS = (Bug("token_cache.py", "return all(", "return any("), Bug("token_cache.py", "known == audience and ", ""))
+TOKENS = (Bug("tokens.py", "return all(", "return any("), Bug("tokens.py", "known == audience and ", ""))
 
 TRANSFERS = (
-    Bug("downloads.py", "first != start", "first < start"),
-    Bug("downloads.py", "(self._size is not None and known != self._size)", "False"),
-    Bug("downloads.py", "(self._tag and tag and tag != self._tag)", "False"),
-    Bug("downloads.py", "if start < self._size:", "if False:"),
+    Bug("blobs.py", "first != start", "first < start"),
+    Bug("blobs.py", "(self._size is not None and known != self._size)", "False"),
+    Bug("blobs.py", "(self._tag and tag and tag != self._tag)", "False"),
+    Bug("blobs.py", "if start < self._size:", "if False:"),
 )
 
 POLICY = (
-    Bug("errands.py", "Errand.LINK: Rule(elsewhere=Elsewhere.NONE", "Errand.LINK: Rule(elsewhere=Elsewhere.REACHABLE"),
-    Bug("errands.py", "Zone.PUBLIC: frozenset({Zone.PUBLIC}),", "Zone.PUBLIC: frozenset(Zone),"),
-    Bug("errands.py", "carried=Carried.AT_HOME, hops=MAX_HOPS),\n        Errand.UPLOAD",
+    Bug("url_policy.py", "Errand.LINK: Rule(elsewhere=Elsewhere.NONE",
+        "Errand.LINK: Rule(elsewhere=Elsewhere.REACHABLE"),
+    Bug("url_policy.py", "Zone.PUBLIC: frozenset({Zone.PUBLIC}),", "Zone.PUBLIC: frozenset(Zone),"),
+    Bug("url_policy.py", "carried=Carried.AT_HOME, hops=MAX_HOPS),\n        Errand.UPLOAD",
         "carried=Carried.ALONG, hops=MAX_HOPS),\n        Errand.UPLOAD"),
 )  # fmt: skip
 
 ARCHIVE = (
-    Bug("growing.py", "if there is None or digest not in there.blobs:", "if there is None:"),
+    Bug("writer.py", "if there is None or digest not in there.blobs:", "if there is None:"),
     Bug(
-        "growing.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
+        "writer.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
     ),
-    Bug("growing.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
-    Bug("medium.py", "return _StretchReader(self, start)", "return _StretchReader(self, 0)"),
-    Bug("medium.py", "min(size, PIECE, max(0, self._stretch.size - self._position))", "min(size, PIECE)"),
-    Bug("stores.py", "in selected(found, artifact_type):", "in found:"),
-    Bug("turns.py", "while self._taken:", "while False:"),
+    Bug("writer.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
+    Bug("file_io.py", "return _StretchReader(self, start)", "return _StretchReader(self, 0)"),
+    Bug("file_io.py", "min(size, PIECE, max(0, self._stretch.size - self._position))", "min(size, PIECE)"),
+    Bug("catalog.py", "in selected(found, artifact_type):", "in found:"),
+    Bug("file_io.py", "while self._taken:", "while False:"),
 )
 
 TAR = (
@@ -170,19 +178,20 @@ FLATTEN = (
 )
 
 SINKS = (
-    Bug("sinks.py", "os.O_CREAT | os.O_EXCL |", "os.O_CREAT |"),
-    Bug("sinks.py", "0o7777 if self._keep.special_modes else 0o1777", "0o7777"),
-    Bug("sinks.py", "if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):", "if False:"),
-    Bug("directory_handles.py", 'getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)',
+    Bug("unpack.py", "os.O_CREAT | os.O_EXCL |", "os.O_CREAT |"),
+    Bug("unpack.py", "0o7777 if self._keep.special_modes else 0o1777", "0o7777"),
+    Bug("unpack.py", "if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):",
+        "if False:"),
+    Bug("directory_fds.py", 'getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)',
         'getattr(os, "O_DIRECTORY", 0)'),
 )  # fmt: skip
 
 TRANSFER = (
-    Bug("hands.py", "if beside is not None and target.blobs.mount(part.digest, beside):", "if False:"),
-    Bug("hands.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
-    Bug("ledger.py", "busy.above.append((above, True))", "above.waits -= 1"),
-    Bug("ledger.py", "item.lost = item.content not in place.done", "pass"),
-    Bug("plan.py", "self._choices, referrers=False, digest_tags=False)", "self._choices)"),
+    Bug("target.py", "if beside is not None and target.blobs.mount(part.digest, beside):", "if False:"),
+    Bug("target.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
+    Bug("state.py", "busy.above.append((above, True))", "above.waits -= 1"),
+    Bug("state.py", "item.lost = item.content not in place.done", "pass"),
+    Bug("copy.py", "self._choices, referrers=False, digest_tags=False)", "self._choices)"),
 )  # fmt: skip
 
 MIRROR = (
@@ -193,20 +202,18 @@ MIRROR = (
 )
 
 REBASE = (
-    Bug("rebasing.py", 'if ours.get("Entrypoint") != old.get("Entrypoint") else', "if False else"),
-    Bug(
-        "rebasing.py", "if key not in keep and mine == old.get(key, _ABSENT) else mine", "if key not in keep else mine"
-    ),
+    Bug("config.py", 'if ours.get("Entrypoint") != old.get("Entrypoint") else', "if False else"),
+    Bug("config.py", "if key not in keep and mine == old.get(key, _ABSENT) else mine", "if key not in keep else mine"),
 )
 
 ARTIFACTS = (
     Bug("pull.py", "    distinct_titles(titles)", "    titles.sort()"),
-    Bug("placements.py", "if not (self._overwrite and stat.S_ISREG(status.st_mode)):", "if False:"),
+    Bug("pull.py", "if not (self._overwrite and stat.S_ISREG(status.st_mode)):", "if False:"),
 )
 
 UPKEEP = (
-    Bug("judgements.py", "if config.history and told != len(layers):", "if False:"),
-    Bug("judgements.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
+    Bug("validate.py", "if config.history and told != len(layers):", "if False:"),
+    Bug("validate.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
 )
 
 GARBAGE = (
@@ -233,9 +240,9 @@ TARGETS = {
     "sinks": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract", SINKS),
     "transfer": Target("src/registry_core/ops/transfer", "unit/registry_core/ops/transfer", TRANSFER),
     "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_mirror.py", MIRROR),
-    "rebase": Target("src/registry_core/ops/build", "unit/registry_core/ops/builder", REBASE),
+    "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),
     "artifacts": Target("src/registry_core/ops/artifacts", "unit/registry_core/ops/artifacts/test_pull.py", ARTIFACTS),
-    "upkeep": Target("src/registry_core/ops/upkeep", "unit/registry_core/ops/validation/test_validate.py", UPKEEP),
+    "upkeep": Target("src/registry_core/ops/validation", "unit/registry_core/ops/validation/test_validate.py", UPKEEP),
     "garbage": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_garbage.py", GARBAGE),
 }
 

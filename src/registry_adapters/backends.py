@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from registry_core.client import RegistryClient
-from registry_core.domain.access import Credential
+from registry_core.domain.auth import Credential
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin, redacted
 from registry_core.domain.platform import Platform

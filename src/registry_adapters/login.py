@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 from registry_adapters.backends import open_http
-from registry_core.domain.access import Anonymous, Credential
+from registry_core.domain.auth import Anonymous, Credential
 from registry_core.errors import ConfigError
 from registry_core.ports.keychain import CredentialStore
 

@@ -12,10 +12,9 @@ from registry_adapters.backends import Auth, open_client, takes_credentials
 from registry_core.client import RegistryClient
 from registry_core.domain.origin import redacted
 from registry_core.errors import ConfigError
-from registry_core.ops.mirror.file import MirrorFile, read_mirror_file
-from registry_core.ops.mirror.mirror import MirrorPlan, plan_mirror, run_mirror
-from registry_core.ops.mirror.rules import MirrorRule
-from registry_core.ops.transfer.nodes import CopyReport, Result
+from registry_core.ops.mirror.config_file import MirrorFile, read_mirror_file
+from registry_core.ops.mirror.mirror import MirrorPlan, MirrorRule, plan_mirror, run_mirror
+from registry_core.ops.transfer.report import CopyReport, Result
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Observer
 

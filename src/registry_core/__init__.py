@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry_core.cancellation import CancelScope, fail_after
     from registry_core.client import RegistryClient
     from registry_core.content.compression import Compression
-    from registry_core.domain.access import Anonymous, Basic, IdentityToken, RegistryToken
-    from registry_core.domain.config import ImageConfig
+    from registry_core.domain.auth import Anonymous, Basic, IdentityToken, RegistryToken
     from registry_core.domain.descriptor import Descriptor
     from registry_core.domain.digest import Digest
+    from registry_core.domain.image_config import ImageConfig
     from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
-    from registry_core.domain.names import RepositoryName, Tag
-    from registry_core.domain.paths import PathSegments
+    from registry_core.domain.names import PathSegments, RepositoryName, Tag
     from registry_core.domain.platform import Platform
     from registry_core.domain.reference import Reference
     from registry_core.errors import (
@@ -57,31 +57,25 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from registry_core.ops.artifacts.push import ArtifactFile
-    from registry_core.ops.build.builders import ImageBuilder
-    from registry_core.ops.build.edit import ImageEditor
-    from registry_core.ops.build.index_draft import IndexBuilder
-    from registry_core.ops.copy import copy
-    from registry_core.ops.document import Manifest
+    from registry_core.ops.blobs import open_blob, push_blob, save_blob
+    from registry_core.ops.builder.builder import ImageBuilder
+    from registry_core.ops.builder.editor import ImageEditor
+    from registry_core.ops.builder.index_builder import IndexBuilder
     from registry_core.ops.extract.unpack import Extracted
-    from registry_core.ops.image import Image, Index, Layer
-    from registry_core.ops.mirror.mirror import MirrorPlan, plan_mirror, run_mirror
-    from registry_core.ops.mirror.rules import MirrorRule
+    from registry_core.ops.images import Image, Index, Layer, Manifest
+    from registry_core.ops.mirror.mirror import MirrorPlan, MirrorRule, plan_mirror, run_mirror
     from registry_core.ops.mirror.selection import TagPatterns, TagSelection
-    from registry_core.ops.read import open_blob, push_blob, save_blob
     from registry_core.ops.tar.members import ExtractLimits, FileEntry, FileKind
-    from registry_core.ops.transfer.choices import CopyChoices, IndexForm
-    from registry_core.ops.transfer.nodes import Action, CopyReport, NodeKind, Outcome, Side
-    from registry_core.ops.transfer.plan import CopyPlan, plan_copies, plan_copy, run_copies
-    from registry_core.ops.transfer.tasks import CopyTask
-    from registry_core.ops.upkeep.validate import validate
+    from registry_core.ops.transfer.copy import CopyPlan, copy, plan_copies, plan_copy, run_copies
+    from registry_core.ops.transfer.options import CopyChoices, CopyTask, IndexForm
+    from registry_core.ops.transfer.report import Action, CopyReport, NodeKind, Outcome, Side
+    from registry_core.ops.validation.validate import validate
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
-    from registry_core.ports.catalog import Catalog
+    from registry_core.ports.catalog import Catalog, Repository
     from registry_core.ports.keychain import CredentialStore, Keychain
     from registry_core.ports.manifest_store import ManifestStore
     from registry_core.ports.observer import Observer
-    from registry_core.ports.repository import Repository
-    from registry_core.scope import CancelScope, fail_after
 
 __all__ = [
     "AccessDenied",
@@ -183,27 +177,31 @@ __all__ = [
 ]
 
 _HOMES = {
+    "registry_core.cancellation": (
+        "CancelScope",
+        "fail_after",
+    ),
     "registry_core.client": ("RegistryClient",),
     "registry_core.content.compression": ("Compression",),
-    "registry_core.domain.access": (
+    "registry_core.domain.auth": (
         "Anonymous",
         "Basic",
         "IdentityToken",
         "RegistryToken",
     ),
-    "registry_core.domain.config": ("ImageConfig",),
     "registry_core.domain.descriptor": ("Descriptor",),
     "registry_core.domain.digest": ("Digest",),
+    "registry_core.domain.image_config": ("ImageConfig",),
     "registry_core.domain.manifest": (
         "ImageIndex",
         "ImageManifest",
         "RawManifest",
     ),
     "registry_core.domain.names": (
+        "PathSegments",
         "RepositoryName",
         "Tag",
     ),
-    "registry_core.domain.paths": ("PathSegments",),
     "registry_core.domain.platform": ("Platform",),
     "registry_core.domain.reference": ("Reference",),
     "registry_core.errors": (
@@ -243,49 +241,68 @@ _HOMES = {
         "Unsupported",
     ),
     "registry_core.ops.artifacts.push": ("ArtifactFile",),
-    "registry_core.ops.build.builders": ("ImageBuilder",),
-    "registry_core.ops.build.index_draft": ("IndexBuilder",),
-    "registry_core.ops.copy": ("copy",),
-    "registry_core.ops.document": ("Manifest",),
-    "registry_core.ops.build.edit": ("ImageEditor",),
+    "registry_core.ops.blobs": (
+        "open_blob",
+        "push_blob",
+        "save_blob",
+    ),
+    "registry_core.ops.builder.builder": ("ImageBuilder",),
+    "registry_core.ops.builder.editor": ("ImageEditor",),
+    "registry_core.ops.builder.index_builder": ("IndexBuilder",),
     "registry_core.ops.extract.unpack": ("Extracted",),
-    "registry_core.ops.image": (
+    "registry_core.ops.images": (
         "Image",
         "Index",
         "Layer",
+        "Manifest",
+    ),
+    "registry_core.ops.mirror.mirror": (
+        "MirrorPlan",
+        "MirrorRule",
+        "plan_mirror",
+        "run_mirror",
+    ),
+    "registry_core.ops.mirror.selection": (
+        "TagPatterns",
+        "TagSelection",
     ),
     "registry_core.ops.tar.members": (
         "ExtractLimits",
         "FileEntry",
         "FileKind",
     ),
-    "registry_core.ops.read": (
-        "open_blob",
-        "push_blob",
-        "save_blob",
+    "registry_core.ops.transfer.copy": (
+        "CopyPlan",
+        "copy",
+        "plan_copies",
+        "plan_copy",
+        "run_copies",
     ),
-    "registry_core.ops.mirror.mirror": ("MirrorPlan", "plan_mirror", "run_mirror"),
-    "registry_core.ops.mirror.rules": ("MirrorRule",),
-    "registry_core.ops.mirror.selection": ("TagPatterns", "TagSelection"),
-    "registry_core.ops.transfer.choices": ("CopyChoices", "IndexForm"),
-    "registry_core.ops.transfer.nodes": ("Action", "CopyReport", "NodeKind", "Outcome", "Side"),
-    "registry_core.ops.transfer.plan": ("CopyPlan", "plan_copies", "plan_copy", "run_copies"),
-    "registry_core.ops.transfer.tasks": ("CopyTask",),
-    "registry_core.ops.upkeep.validate": ("validate",),
+    "registry_core.ops.transfer.options": (
+        "CopyChoices",
+        "CopyTask",
+        "IndexForm",
+    ),
+    "registry_core.ops.transfer.report": (
+        "Action",
+        "CopyReport",
+        "NodeKind",
+        "Outcome",
+        "Side",
+    ),
+    "registry_core.ops.validation.validate": ("validate",),
     "registry_core.ports.authenticator": ("Authenticator",),
     "registry_core.ports.blob_store": ("BlobStore",),
-    "registry_core.ports.catalog": ("Catalog",),
+    "registry_core.ports.catalog": (
+        "Catalog",
+        "Repository",
+    ),
     "registry_core.ports.keychain": (
         "CredentialStore",
         "Keychain",
     ),
     "registry_core.ports.manifest_store": ("ManifestStore",),
     "registry_core.ports.observer": ("Observer",),
-    "registry_core.ports.repository": ("Repository",),
-    "registry_core.scope": (
-        "CancelScope",
-        "fail_after",
-    ),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

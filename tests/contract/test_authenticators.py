@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_adapters.auth import authenticator as made
-from registry_core.domain.access import Basic, Challenge, IdentityToken, RegistryToken
+from registry_core.domain.auth import Basic, Challenge, IdentityToken, RegistryToken
 from registry_core.ports.authenticator import Authenticator
 from registry_core.testing.authenticators import REGISTRY, AuthenticatorContract
 

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.in_process import WsgiTransport
+from registry_adapters.http.transport.wsgi_transport import WsgiTransport
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import RegistryApp
 from registry_core.ports.catalog import Catalog

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from registry_adapters.archive.medium import Stretch
-from registry_core.content.limits import MANIFEST_LIMIT
+from registry_adapters.archive.file_io import Stretch
+from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest

@@ -11,9 +11,9 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from registry_core.domain.annotations import REF_NAME
-from registry_core.domain.familiar import familiar
+from registry_core.domain.media_types import REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import familiar
 from registry_core.errors import InvalidName, InvalidReference
 
 __all__ = [

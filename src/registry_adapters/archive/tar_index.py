@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from registry_adapters.archive.medium import Medium, Stretch
+from registry_adapters.archive.file_io import Medium, Stretch
+from registry_core.cancellation import checkpoint
 from registry_core.errors import IntegrityError, LayoutError, TooLarge, UnsafeArchive
-from registry_core.ops.tar.header import BLOCK, Header, padding, parse_header
+from registry_core.ops.tar.headers import BLOCK, Header, count_record, name_record, padding, parse_header, parse_records
 from registry_core.ops.tar.members import shown
-from registry_core.ops.tar.records import count_record, name_record, parse_records
-from registry_core.scope import checkpoint
 
 __all__ = ["indexed", "inside"]
 

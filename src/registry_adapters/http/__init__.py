@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry_adapters.http.catalog import HttpCatalog
-from registry_adapters.http.exchange import Answer
+from registry_adapters.http.messages import Answer
 from registry_adapters.http.middleware import Middleware, Outgoing, Send
 from registry_adapters.http.settings import HttpSettings
 

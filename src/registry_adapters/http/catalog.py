@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from registry_adapters.http.addresses import Address
-from registry_adapters.http.answers import status_of
 from registry_adapters.http.blobs import HttpBlobs
-from registry_adapters.http.exchange import Request
-from registry_adapters.http.foreign import HttpForeignLayers, Outside
+from registry_adapters.http.endpoint import Address, status_of
+from registry_adapters.http.foreign_layers import HttpForeignLayers, Outside
 from registry_adapters.http.manifests import HttpManifests
+from registry_adapters.http.messages import Request
 from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.paging import names
 from registry_adapters.http.referrers import ReferrersMemory
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Transport
+from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_adapters.http.upload_sessions import OpenUploads
-from registry_core.domain.access import Scope
+from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import CatalogUnsupported, RegistryError, Unsupported
 from registry_core.ports.authenticator import Authenticator
-from registry_core.ports.catalog import Catalog
+from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.observer import Observer
-from registry_core.ports.repository import Repository
 
 __all__ = ["HttpCatalog"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from registry_adapters.http.addresses import Address, Sender
-from registry_adapters.http.answers import deleting, storing
-from registry_adapters.http.documents import ManifestDocuments
-from registry_adapters.http.exchange import Headers, Request
+from registry_adapters.http.endpoint import Address, Sender, deleting, storing
+from registry_adapters.http.manifest_requests import ManifestDocuments
+from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.paging import names
 from registry_adapters.http.referrers import Referrers, ReferrersMemory
 from registry_core.domain.descriptor import Descriptor

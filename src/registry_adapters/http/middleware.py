@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
-from registry_adapters.http.exchange import Answer
+from registry_adapters.http.messages import Answer
 from registry_core.domain.origin import redacted
 from registry_core.errors import ConfigError
 

@@ -10,15 +10,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.addresses import Sender
-from registry_adapters.http.exchange import Headers, Request
-from registry_adapters.http.links import next_target
-from registry_core.domain import wire
-from registry_core.domain.errands import Errand, judge
+from registry_adapters.http.endpoint import Sender
+from registry_adapters.http.headers import next_target
+from registry_adapters.http.messages import Headers, Request
+from registry_core.cancellation import checkpoint
+from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin, redacted, resolve
+from registry_core.domain.url_policy import Errand, judge
 from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, during
-from registry_core.scope import checkpoint
 
 __all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
 
@@ -54,7 +54,7 @@ class Page(msgspec.Struct, frozen=True):
             ProtocolError: It is no JSON object.
         """
         try:
-            return wire.decode(self.content)
+            return strict_json.decode(self.content)
         except InvalidDocument as error:
             raise ProtocolError(f"not a list: {error.message}", url=redacted(self.url)) from error
 

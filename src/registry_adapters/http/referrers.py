@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_adapters.http.addresses import Address, Sender
-from registry_adapters.http.answers import HEAD_REFUSED, status_of
-from registry_adapters.http.documents import ManifestDocuments
-from registry_adapters.http.exchange import Request
+from registry_adapters.http.endpoint import HEAD_REFUSED, Address, Sender, status_of
+from registry_adapters.http.manifest_requests import ManifestDocuments
+from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
-from registry_core.domain import wire
+from registry_core.cancellation import checkpoint, pause
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import ImageIndex, RawManifest
@@ -32,7 +32,6 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.scope import checkpoint, pause
 
 __all__ = ["Referrers", "ReferrersMemory"]
 
@@ -192,7 +191,7 @@ class Referrers:
 
     def _entries(self, page: Page) -> tuple[Descriptor, ...]:
         try:
-            return wire.lift(page.mapping(), ImageIndex).manifests
+            return strict_json.lift(page.mapping(), ImageIndex).manifests
         except InvalidDocument as error:
             raise ProtocolError(f"not a list of referrers: {error.message}", reference=str(self._address)) from error
 

@@ -1,44 +1,251 @@
 """Requests to one registry, carried to their end: the only place that puts auth, retry, redirect and problem in order.
 
 The decisions are made elsewhere, without I/O: by the authenticator, ``retry``, ``redirects`` and ``problems``.
+
+Attempts at a request, until one succeeds or there is no use in another.
+
+Exchanges with token servers, on behalf of an authenticator.
+
+Where a redirect leads, and how: decisions without I/O (R-030, R-042, R-254).
 """
 
 from __future__ import annotations
 
+import logging
 import random as chance
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from registry_adapters.http.answers import check_identity
-from registry_adapters.http.attempts import Attempts
-from registry_adapters.http.challenges import challenges
-from registry_adapters.http.echoes import Echoes
-from registry_adapters.http.exchange import Answer, Document, Request
-from registry_adapters.http.exchanges import Call, Exchanges, excerpt
-from registry_adapters.http.middleware import Middleware
-from registry_adapters.http.pieces import SourceFailed
-from registry_adapters.http.problems import problem
-from registry_adapters.http.redirects import MAX_HOPS, Hop, is_redirect, next_hop
-from registry_adapters.http.retry import RetryPolicy
-from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.throttle import Gates
-from registry_adapters.http.tokens import Tokens
-from registry_adapters.http.transport import Transport, Urllib3Transport
-from registry_core.domain.access import Challenge
-from registry_core.domain.errands import Errand, judge
-from registry_core.domain.origin import Origin, redacted
-from registry_core.errors import ProtocolError, RegistryError
-from registry_core.ports.authenticator import Authenticator
-from registry_core.ports.observer import Event, Observer
-from registry_core.scope import pause
+import msgspec
+import tenacity
 
-__all__ = ["Session"]
+from registry_adapters.http.endpoint import check_identity
+from registry_adapters.http.error_mapping import problem
+from registry_adapters.http.headers import challenges
+from registry_adapters.http.messages import Answer, Body, Document, Request
+from registry_adapters.http.middleware import Middleware
+from registry_adapters.http.rate_limit import Gates
+from registry_adapters.http.retry import REFUSED, TRANSIENT, Failure, RetryPolicy, Stale, Unreached, cause_of, reason
+from registry_adapters.http.sender import Call, Echoes, Exchanges, excerpt
+from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport.body import SourceFailed
+from registry_adapters.http.transport.urllib3_transport import Transport, Urllib3Transport
+from registry_core.cancellation import pause, remaining
+from registry_core.content.streams import BytesSource
+from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
+from registry_core.domain.origin import Origin, redacted, resolve
+from registry_core.domain.url_policy import MAX_HOPS, Errand, judge
+from registry_core.errors import ProtocolError, RegistryError, Unavailable
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.observer import Event, Observer, Retry, TokenRequested
+
+__all__ = ["MAX_HOPS", "Attempts", "Hop", "Session", "Tokens", "is_redirect", "next_hop"]
+
+
+_log = logging.getLogger("registry_adapters.http")
+
+Result = TypeVar("Result")
+
+
+class Attempts:
+    """Repeats what failed, as the policy says.
+
+    Args:
+        policy: When to repeat, and after how long.
+        tell: Is told of each repetition.
+        sleep: Waits for so many seconds.
+        random: A number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        tell: Callable[[Event], None],
+        *,
+        sleep: Callable[[float], None],
+        random: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._tell = tell
+        self._sleep = sleep
+        self._random = random
+
+    def run(self, call: Call, attempt: Callable[[], Result]) -> Result:
+        """The result of the first attempt that succeeds; what the last one raised, if none does.
+
+        A pause that would go beyond the ambient deadline is not begun.
+
+        Raises:
+            RegistryError: As the attempt does, and of kinds that users know.
+        """
+        policy = self._policy
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = _failure(state)
+            return _held(call, error) or policy.pause(state.attempt_number, error, self._random())
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            left = remaining()
+            return state.attempt_number > policy.retries or (left is not None and state.upcoming_sleep >= left)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(
+                lambda error: policy.is_worthwhile(
+                    error, repeatable=call.repeatable, empty=call.empty, method=call.method
+                )
+            ),
+            wait=wait,
+            stop=enough,
+            before_sleep=lambda state: self._announce(call, _failure(state), state),
+            sleep=lambda seconds: self._sleep(seconds) if call.waits else None,
+            reraise=True,
+        )
+        try:
+            result: Result = retrying(attempt)
+        except (Stale, Unreached) as error:
+            raise Unavailable(error.message, method=error.method, url=error.url) from error.__cause__
+        return result
+
+    def _announce(self, call: Call, error: BaseException, state: tenacity.RetryCallState) -> None:
+        number, seconds, url, why = state.attempt_number, state.upcoming_sleep, redacted(call.url), reason(error)
+        call.doubtful = call.doubtful or cause_of(error) not in (Failure.UNREACHED, 429)
+        call.waits = not _held(call, error)
+        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", call.method, url, number, why, seconds)
+        self._tell(Retry(method=call.method, url=url, attempt=number, pause=seconds, reason=why))
+
+
+def _failure(state: tenacity.RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error if error is not None else AssertionError("only failures are repeated")
+
+
+def _held(call: Call, error: BaseException) -> float:
+    """How long the way there is closed to everyone: then each exchange waits, the next of this call as well."""
+    return call.gate.left() if call.gate is not None and cause_of(error) in REFUSED else 0.0
+
+
+class Tokens:
+    """Asks token servers.
+
+    Args:
+        home: The registry that the tokens are for.
+        exchanges: Carries out exchanges.
+        attempts: Repeats them.
+        clock: Seconds that only go forward.
+        now: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        home: Origin,
+        exchanges: Exchanges,
+        attempts: Attempts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._home = home
+        self._exchanges = exchanges
+        self._attempts = attempts
+        self._clock = clock
+        self._now = now
+
+    def ask(self, asked: TokenRequest, request: Request) -> TokenReply:
+        """What a token server says: no redirect is followed, for the request holds secrets (R-036).
+
+        Args:
+            asked: What to ask.
+            request: What the token is for.
+
+        Raises:
+            TransportError: It cannot be reached, or is out of order for too long.
+            ProtocolError: It must not be asked, or says more than any token needs (R-039).
+        """
+        # Which hosts to trust with a password, the authenticator knows; never from https to http, is known here, too.
+        judge(Errand.REALM, self._home, asked.url, listed=(Origin.of_url(asked.url).netloc,))
+        body = None if asked.body is None else Body(BytesSource(asked.body), 0, len(asked.body))
+        call = Call(asked.method, asked.url, body, repeatable=True)
+        about = Request(
+            method=asked.method, target=asked.url, success=(200,), reference=request.reference, missing="repository"
+        )
+
+        def attempt() -> TokenReply:
+            started, status = self._clock(), 0
+            try:
+                answer = self._exchanges.send(call, asked.method, asked.url, asked.headers)
+                status, content = answer.status, excerpt(answer, whole=True)
+            finally:
+                event = TokenRequested(
+                    registry=self._home.netloc,
+                    url=redacted(asked.url),
+                    scopes=tuple(str(scope) for scope in asked.scopes or request.scopes),
+                    status=status,
+                    seconds=self._clock() - started,
+                )
+                self._exchanges.tell(event)
+            if status in TRANSIENT:
+                raise problem(status, answer.headers, b"", about, url=answer.url, now=self._now())
+            return TokenReply(status=status, content=content)
+
+        return self._attempts.run(call, attempt)
+
+
+_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+
+_KEEPING: Final = frozenset({307, 308})
+
+
+class Hop(msgspec.Struct, frozen=True):
+    """The next request of a redirected one.
+
+    Args:
+        method: Its method; the body goes along exactly if the method is the same.
+        url: Absolute, and judged.
+        origin: Whom it goes to: credentials only if that is the registry itself.
+    """
+
+    method: str
+    url: str
+    origin: Origin
+
+
+def is_redirect(status: int) -> bool:
+    """Whether a status sends one elsewhere."""
+    return status in _STATUSES
+
+
+def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
+    """What to ask next.
+
+    GET and HEAD stay what they are. Anything that changes something is only followed where the answer says that method
+    and body are to be kept: a DELETE or PUT that became a GET would be reported as done (R-254). And it stays with the
+    registry, as uploads do (R-033).
+
+    Args:
+        home: The registry.
+        hop: What was asked last.
+        status: The redirecting status.
+        location: The ``Location`` that came with it.
+
+    Raises:
+        ProtocolError: It must not be followed, or leads nowhere.
+    """
+    if hop.method not in ("GET", "HEAD") and status not in _KEEPING:
+        raise ProtocolError(f"refused to turn a {hop.method} into a GET by a redirect ({status})")
+    if not location:
+        raise ProtocolError(f"a redirect ({status}) without a single Location, from {redacted(hop.url)}")
+    url = resolve(hop.url, location)
+    target = judge(Errand.REDIRECT, home, url).origin
+    if hop.method not in ("GET", "HEAD") and target != home:
+        raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redacted(url)}")
+    return Hop(hop.method, url, target)
+
 
 # R-038: one for a token that ran out, one more for a registry that asks for another scope only then.
 _ANSWERS: Final = 2
+
 _API: Final = "/v2/"
-Result = TypeVar("Result")
 
 
 class Session:

@@ -6,11 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry_adapters.keychains.chain import ChainKeychain
-from registry_adapters.keychains.docker import DockerConfigKeychain
-from registry_adapters.keychains.environment import EnvironmentKeychain
-from registry_adapters.keychains.places import podman_places
-from registry_adapters.keychains.podman import AuthFileKeychain
+from registry_adapters.keychains.docker_config import AuthFileKeychain, DockerConfigKeychain, podman_places
+from registry_adapters.keychains.sources import ChainKeychain, EnvironmentKeychain
 from registry_core.ports.keychain import CredentialStore, Keychain
 
 __all__ = ["default_keychain", "default_store"]

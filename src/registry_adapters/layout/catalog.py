@@ -12,16 +12,14 @@ from typing import Final
 
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
-from registry_adapters.layout.index_file import IndexFile
+from registry_adapters.layout.index import IndexFile
+from registry_adapters.layout.layout import MARKER, RESERVED, Place
 from registry_adapters.layout.manifests import LayoutManifests
-from registry_adapters.layout.place import MARKER, RESERVED, Place
-from registry_core.domain.findings import Report
+from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.pruning import PruneReport
+from registry_core.domain.reports import PruneReport, Report
 from registry_core.errors import ConfigError, InvalidName, during
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
-from registry_core.scope import checkpoint
+from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["LayoutCatalog"]
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import stat
 
 from registry_adapters.layout.blobs import open_blob
-from registry_adapters.layout.directory import Directory
+from registry_adapters.layout.directory import PREFIX, Directory
 from registry_adapters.layout.files import kind_of
 from registry_adapters.layout.garbage import shelves
-from registry_adapters.layout.place import BLOBS, MARKER, Place
-from registry_adapters.layout.staging import PREFIX
-from registry_core.content.source import PIECE
+from registry_adapters.layout.layout import BLOBS, MARKER, Place
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import PIECE
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
-from registry_core.domain.findings import Report, Severity
+from registry_core.domain.reports import Report, Severity
 from registry_core.errors import IntegrityError, InvalidDigest, LayoutError, RepositoryNotFound
-from registry_core.ops.upkeep.validation import Validation
-from registry_core.ports.repository import Repository
-from registry_core.scope import checkpoint
+from registry_core.ops.validation.validate import Validation
+from registry_core.ports.catalog import Repository
 
 __all__ = ["check_layout"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_core.content.source import Reader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import Reader
 from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
-from registry_core.scope import checkpoint
 
 __all__ = ["FileReader", "explained", "kind_of"]
 

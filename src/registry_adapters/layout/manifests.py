@@ -9,10 +9,10 @@ from typing import Final
 
 from registry_adapters.layout.blobs import open_blob, remove_blob, renewed_blob, store_blob
 from registry_adapters.layout.directory import Directory
-from registry_adapters.layout.index_file import IndexFile
-from registry_adapters.layout.place import Place
-from registry_core.content.limits import MANIFEST_LIMIT, read_all
-from registry_core.content.source import BytesSource
+from registry_adapters.layout.index import IndexFile
+from registry_adapters.layout.layout import Place
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_all
 from registry_core.content.verify import Verifier
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -30,7 +30,6 @@ from registry_core.errors import (
     Unsupported,
     during,
 )
-from registry_core.scope import checkpoint
 
 __all__ = ["LayoutManifests"]
 

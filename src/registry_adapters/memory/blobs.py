@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from registry_adapters.memory.state import State
-from registry_core.content.source import ByteReader, ByteSource, BytesSource
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import ByteReader, ByteSource, BytesSource
 from registry_core.content.verify import pieces
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, during
 from registry_core.ports.blob_store import BlobStore
-from registry_core.scope import checkpoint
 
 __all__ = ["MemoryBlobs"]
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from registry_adapters.memory.blobs import MemoryBlobs
 from registry_adapters.memory.manifests import MemoryManifests
 from registry_adapters.memory.state import State
+from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
-from registry_core.scope import checkpoint
+from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["MemoryCatalog"]
 

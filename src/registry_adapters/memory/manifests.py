@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from registry_adapters.memory.state import Contents, State
+from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
@@ -12,7 +13,6 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer, selected
 from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, during
 from registry_core.ports.manifest_store import ManifestStore
-from registry_core.scope import checkpoint
 
 __all__ = ["MemoryManifests"]
 

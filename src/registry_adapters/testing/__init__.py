@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from registry_adapters.testing import faults
-    from registry_adapters.testing.app import FaultyApp
-    from registry_adapters.testing.fault import Fault
-    from registry_adapters.testing.journal import Entry, Journal
-    from registry_adapters.testing.server import FaultyRegistry, faulty_registry
+    from registry_adapters.testing.faults import Fault
+    from registry_adapters.testing.request_log import Entry, Journal
+    from registry_adapters.testing.server import FaultyApp, FaultyRegistry, faulty_registry
 
 __all__ = ["Entry", "Fault", "FaultyApp", "FaultyRegistry", "Journal", "faults", "faulty_registry"]
 
 _HOMES: Final = MappingProxyType(
     {
-        "Entry": "registry_adapters.testing.journal",
-        "Fault": "registry_adapters.testing.fault",
-        "FaultyApp": "registry_adapters.testing.app",
+        "Entry": "registry_adapters.testing.request_log",
+        "Fault": "registry_adapters.testing.faults",
+        "FaultyApp": "registry_adapters.testing.server",
         "FaultyRegistry": "registry_adapters.testing.server",
-        "Journal": "registry_adapters.testing.journal",
+        "Journal": "registry_adapters.testing.request_log",
         "faulty_registry": "registry_adapters.testing.server",
     }
 )

@@ -7,16 +7,19 @@ A fault befalls every request that it is for, until it is told otherwise::
     stall().on("manifest", method="PUT").after(3)
 
 What goes wrong with a body befalls successful answers only: not the challenge that comes before one.
+
+What a fault is: something that goes wrong, and when.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from registry_adapters.testing import bodies, effects
-from registry_adapters.testing.fault import Fault
-from registry_adapters.testing.occasions import Occasion
-from registry_adapters.testing.visits import Effect
+import msgspec
+
+from registry_adapters.testing import effects
+from registry_adapters.testing.matching import Endpoint, Occasion
+from registry_adapters.testing.request import Effect
 from registry_core.errors import ConfigError
 
 __all__ = [
@@ -55,6 +58,83 @@ __all__ = [
     "wrong_length",
     "wrong_offset",
 ]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that goes wrong; a value that any number of registries can be given.
+
+    Args:
+        title: What goes wrong, in words.
+        effect: What is done about a request.
+        occasion: Which requests it is done to.
+    """
+
+    title: str
+    effect: Effect
+    occasion: Occasion = Occasion()
+
+    def on(self, *endpoints: Endpoint, method: str = "", path: str = "", header: str = "") -> Fault:
+        """The same for certain requests only; what is not said here stays as it was.
+
+        Args:
+            endpoints: What they ask for.
+            method: ``GET``, ``PUT`` and so on; several with blanks between them.
+            path: A regular expression to be found in path and query.
+            header: A header that must be there.
+
+        Raises:
+            ConfigError: No such endpoint, or not a regular expression.
+        """
+        return self._for(
+            endpoints=endpoints or self.occasion.endpoints,
+            methods=tuple(method.split()) or self.occasion.methods,
+            path=path or self.occasion.path,
+            header=header or self.occasion.header,
+        )
+
+    def times(self, count: int) -> Fault:
+        """The same for so many requests, and then no more.
+
+        Raises:
+            ConfigError: Not even once.
+        """
+        return self._for(limit=count)
+
+    def after(self, count: int) -> Fault:
+        """The same, but so many of the requests that it is for pass first.
+
+        Raises:
+            ConfigError: A negative number.
+        """
+        return self._for(skip=count)
+
+    def every(self, number: int) -> Fault:
+        """The same for each second, third or so of the requests that it is for.
+
+        Raises:
+            ConfigError: Not a positive number.
+        """
+        return self._for(every=number)
+
+    def sometimes(self, chance: float, *, seed: int = 0) -> Fault:
+        """The same by chance, from 0 to 1, alike in every run.
+
+        Raises:
+            ConfigError: Not a chance.
+        """
+        return self._for(chance=chance, seed=seed)
+
+    def _for(self, **changes: object) -> Fault:
+        return msgspec.structs.replace(self, occasion=msgspec.structs.replace(self.occasion, **changes))
+
+    def __str__(self) -> str:
+        """What goes wrong, and for which requests."""
+        occasion = str(self.occasion)
+        return f"{self.title} ({occasion})" if occasion else self.title
+
+    def __repr__(self) -> str:
+        """The same, in brackets."""
+        return f"<Fault: {self}>"
 
 
 def status(
@@ -133,7 +213,7 @@ def cut(at: int, *, reset: bool = False) -> Fault:
         at: How many bytes.
         reset: The connection is reset, instead of closed in an orderly way; some of the bytes may be lost with it.
     """
-    return _get(f"body cut at byte {at}, connection {_ended(reset)}", partial(bodies.cut, at=at, reset=reset))
+    return _get(f"body cut at byte {at}, connection {_ended(reset)}", partial(effects.cut, at=at, reset=reset))
 
 
 def cut_request(at: int, *, reset: bool = False) -> Fault:
@@ -156,7 +236,7 @@ def stall(seconds: float | None = None, *, at: int | None = None) -> Fault:
     """
     where = "before the answer" if at is None else f"at byte {at}"
     length = "" if seconds is None else f" for {seconds:g} s"
-    effect = partial(bodies.stall, seconds=seconds, at=at)
+    effect = partial(effects.stall, seconds=seconds, at=at)
     return Fault(f"stall {where}{length}", effect) if at is None else _get(f"stall {where}{length}", effect)
 
 
@@ -181,7 +261,7 @@ def drip(bytes_per_second: float) -> Fault:
     if bytes_per_second <= 0:
         raise ConfigError("a drip is faster than nothing")
     title = f"{bytes_per_second:g} bytes a second"
-    return _get(title, partial(bodies.drip, bytes_per_second=bytes_per_second))
+    return _get(title, partial(effects.drip, bytes_per_second=bytes_per_second))
 
 
 def set_header(name: str, value: str) -> Fault:
@@ -206,17 +286,17 @@ def wrong_bytes(at: int | None = None) -> Fault:
     Args:
         at: In which byte; in the middle one if ``None``.
     """
-    return _get("wrong bytes" if at is None else f"wrong byte {at}", partial(bodies.change_body, at=at))
+    return _get("wrong bytes" if at is None else f"wrong byte {at}", partial(effects.change_body, at=at))
 
 
 def wrong_length(by: int) -> Fault:
     """``Content-Length`` says more than there is, or less; the rest comes nevertheless."""
-    return Fault(f"Content-Length {by:+}", partial(bodies.claim_length, by=by), Occasion(methods=_READ))
+    return Fault(f"Content-Length {by:+}", partial(effects.claim_length, by=by), Occasion(methods=_READ))
 
 
 def empty_body() -> Fault:
     """The proper answer with nothing in it."""
-    return _get("empty body", bodies.empty_body)
+    return _get("empty body", effects.empty_body)
 
 
 def endless_body(*, claimed: int | None = None) -> Fault:
@@ -226,7 +306,7 @@ def endless_body(*, claimed: int | None = None) -> Fault:
         claimed: What ``Content-Length`` says; none if ``None``.
     """
     title = "endless body" if claimed is None else f"body of {claimed} bytes"
-    return _get(title, partial(bodies.endless_body, claimed=claimed))
+    return _get(title, partial(effects.endless_body, claimed=claimed))
 
 
 def expired_token() -> Fault:
@@ -315,6 +395,7 @@ def redirect_loop(*, code: int = 307) -> Fault:
 
 
 _READ = ("GET", "HEAD")
+
 _LISTS = Occasion(endpoints=("tags", "catalog", "referrers"), methods=("GET",))
 
 

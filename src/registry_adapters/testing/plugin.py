@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from registry_adapters.testing.journal import Journal
+    from registry_adapters.testing.request_log import Journal
     from registry_adapters.testing.server import FaultyRegistry
     from registry_adapters.wsgi import RegistryServer
     from registry_core.client import RegistryClient

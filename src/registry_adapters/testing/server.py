@@ -1,23 +1,140 @@
-"""A registry in a thread of this process that fails on demand (extra ``ociport[testing]``)."""
+"""A registry in a thread of this process that fails on demand (extra ``ociport[testing]``).
+
+A WSGI middleware that makes a registry fail on demand, and writes down what it is asked.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypedDict, Unpack
-from wsgiref.types import WSGIApplication
+from typing import Any, Protocol, TypedDict, Unpack
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from registry_adapters.backends import open_client
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.testing.app import FaultyApp
-from registry_adapters.testing.fault import Fault
-from registry_adapters.testing.journal import Journal
+from registry_adapters.testing.faults import Fault
+from registry_adapters.testing.matching import Occasions
+from registry_adapters.testing.request import Gate, Gone, Reply, Visit
+from registry_adapters.testing.request_log import Entry, Journal
 from registry_adapters.wsgi import Guard, RegistryServer, registry_server
 from registry_core.client import RegistryClient
 from registry_core.ports.catalog import Catalog
 
-__all__ = ["FaultyRegistry", "ServerOptions", "faulty_registry"]
+__all__ = ["FaultyApp", "FaultyRegistry", "ServerOptions", "faulty_registry"]
+
+
+class FaultyApp:
+    """Stands before a registry's application. Of the faults that fit a request, the first that was injected befalls it.
+
+    Behind another server than ``registry_server`` it cannot get at the connection: what a fault would do to it becomes
+    an error of the application.
+
+    Args:
+        app: The application.
+        faults: What goes wrong from the beginning.
+    """
+
+    def __init__(self, app: WSGIApplication, *faults: Fault) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._faults: list[tuple[Fault, Occasions]] = []
+        self._gate = Gate()
+        self.journal = Journal()
+        self.inject(*faults)
+
+    def inject(self, *faults: Fault) -> None:
+        """Have more go wrong, from the next request on."""
+        with self._lock:
+            self._faults += [(fault, Occasions(fault.occasion)) for fault in faults]
+
+    def clear(self) -> None:
+        """Have nothing go wrong any more; who is stalled goes on."""
+        with self._lock:
+            self._faults.clear()
+        self._gate.release()
+
+    def release(self) -> None:
+        """Let go on who is stalled now."""
+        self._gate.release()
+
+    def wait_for_stall(self, seconds: float = 5.0) -> bool:
+        """Wait until a request is stalled.
+
+        Returns:
+            Whether there is one.
+        """
+        return self.journal.wait_for_stall(seconds)
+
+    def close(self) -> None:
+        """Let nobody wait any more: who is stalled gets no answer. Idempotent."""
+        self._gate.close()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, or not."""
+        entry = self.journal.begin(environ)
+        environ["wsgi.input"] = _Counted(environ["wsgi.input"], entry)
+        fault, occasions = self._befalling(environ)
+        entry.fault = "" if fault is None else str(fault)
+        visit = Visit(self._app, environ, entry, self.journal, self._gate, occasions)
+        try:
+            reply = visit.proceed() if fault is None else fault.effect(visit)
+            entry.status = reply.status
+            start_response(reply.line, reply.headers)
+        except Gone:
+            self.journal.settle(entry)
+            return []
+        except BaseException:
+            self.journal.settle(entry)
+            raise
+        return _Sent(reply, visit, self.journal)
+
+    def _befalling(self, environ: WSGIEnvironment) -> tuple[Fault | None, Occasions | None]:
+        with self._lock:
+            # Each counts what it sees, also while another one is first.
+            fitting = [(fault, occasions) for fault, occasions in self._faults if occasions.meant(environ)]
+        return next((each for each in fitting if each[1].take()), (None, None))
+
+
+class _Sent:
+    """An answer's body on its way out, counted."""
+
+    def __init__(self, reply: Reply, visit: Visit, journal: Journal) -> None:
+        self._reply = reply
+        self._visit = visit
+        self._journal = journal
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for data in self._reply.body:
+                yield data
+                self._visit.entry.sent += len(data)
+        except Gone:
+            if self._visit.connection is None:
+                raise ConnectionResetError("an injected fault") from None
+
+    def close(self) -> None:
+        self._reply.close()
+        self._journal.settle(self._visit.entry)
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Counted:
+    """A request's body, counted."""
+
+    def __init__(self, stream: _Readable, entry: Entry) -> None:
+        self._stream = stream
+        self._entry = entry
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._entry.received += len(data)
+        return data
+
 
 Path = str | os.PathLike[str]
 

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from registry_adapters.wsgi.app import RegistryApp
-from registry_adapters.wsgi.guard import BasicGuard, Guard
+from registry_adapters.wsgi.auth import BasicGuard, Guard, TokenGuard
 from registry_adapters.wsgi.server import RegistryServer, registry_server
-from registry_adapters.wsgi.tokens import TokenGuard
 
 __all__ = ["BasicGuard", "Guard", "RegistryApp", "RegistryServer", "TokenGuard", "registry_server"]

@@ -1,34 +1,95 @@
-"""The application: from a WSGI environment to the handlers and back."""
+"""The application: from a WSGI environment to the handlers and back.
+
+What a path asks for (distribution-spec, "Endpoints"). Pure.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable
+from enum import Enum
 from http import HTTPStatus
 from typing import Final
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from registry_adapters.wsgi import blobs, listings, manifests
-from registry_adapters.wsgi.guard import Guard
-from registry_adapters.wsgi.messages import Request, Response, json_response
-from registry_adapters.wsgi.problems import Refusal, document, refusal
-from registry_adapters.wsgi.routes import Kind, Route, route
-from registry_adapters.wsgi.sessions import UploadSessions
-from registry_adapters.wsgi.uploads import Uploads
-from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.domain.access import Scope
+import msgspec
+
+from registry_adapters.wsgi import blobs, manifests
+from registry_adapters.wsgi.auth import Guard
+from registry_adapters.wsgi.blobs import Uploads, UploadSessions
+from registry_adapters.wsgi.messages import Refusal, Request, Response, document, json_response, refusal
+from registry_core.content.streams import MANIFEST_LIMIT
+from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidName, RegistryError
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Catalog, Repository
 
-__all__ = ["RegistryApp"]
+__all__ = ["Kind", "RegistryApp", "Route", "route"]
+
+
+class Kind(Enum):
+    """The sorts of things that have a path."""
+
+    BASE = "base"
+    CATALOG = "catalog"
+    TAGS = "tags"
+    MANIFEST = "manifest"
+    BLOB = "blob"
+    UPLOADS = "uploads"
+    UPLOAD = "upload"
+    REFERRERS = "referrers"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One parsed path.
+
+    Args:
+        kind: What it names.
+        name: The repository as it was written, unchecked.
+        reference: The last segment where it names one thing: a tag, a digest or an upload; unchecked.
+    """
+
+    kind: Kind
+    name: str = ""
+    reference: str = ""
+
+
+# A name may itself contain "blobs" or "manifests", so it takes as much of the path as it can.
+_PATTERNS: Final = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        (Kind.BASE, r"/v2/?"),
+        (Kind.CATALOG, r"/v2/_catalog"),
+        (Kind.UPLOADS, r"/v2/(?P<name>.+)/blobs/uploads/?"),
+        (Kind.UPLOAD, r"/v2/(?P<name>.+)/blobs/uploads/(?P<reference>[^/]+)"),
+        (Kind.TAGS, r"/v2/(?P<name>.+)/tags/list"),
+        (Kind.MANIFEST, r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)"),
+        (Kind.BLOB, r"/v2/(?P<name>.+)/blobs/(?P<reference>[^/]+)"),
+        (Kind.REFERRERS, r"/v2/(?P<name>.+)/referrers/(?P<reference>[^/]+)"),
+    )
+)
+
+
+def route(path: str) -> Route | None:
+    """What a decoded path names, or ``None`` where the specification knows no such path.
+
+    Args:
+        path: From ``/v2/`` on, without the query.
+    """
+    for kind, pattern in _PATTERNS:
+        match = pattern.fullmatch(path)
+        if match is not None:
+            return Route(kind, **match.groupdict())
+    return None
+
 
 _log = logging.getLogger(__name__)
 
 _READ: Final = frozenset({"GET", "HEAD"})
+
 _METHODS: Final = {
     Kind.BASE: ("GET", "HEAD"),
     Kind.CATALOG: ("GET", "HEAD"),
@@ -131,7 +192,7 @@ class RegistryApp:
             return json_response({}, headers=[("Docker-Distribution-API-Version", "registry/2.0")])
         if wanted.kind is Kind.CATALOG:
             limit = self._page_limit
-            return listings.repositories(request, self.catalog, root_name=self._root_name, page_limit=limit)
+            return manifests.repositories(request, self.catalog, root_name=self._root_name, page_limit=limit)
         return self._handle(request, wanted, self._repository(wanted.name))
 
     def _handle(self, request: Request, wanted: Route, repository: Repository) -> Response:
@@ -146,10 +207,10 @@ class RegistryApp:
             case Kind.UPLOAD:
                 return self._upload(request, repository, wanted.reference, f"{home}/blobs")
             case Kind.TAGS:
-                return listings.tags(request, repository, wanted.name, page_limit=self._page_limit)
+                return manifests.tags(request, repository, wanted.name, page_limit=self._page_limit)
             case _:
                 subject = Digest(wanted.reference)
-                return listings.referrers(request, repository, subject, page_limit=self._page_limit)
+                return manifests.referrers(request, repository, subject, page_limit=self._page_limit)
 
     def _manifest(self, request: Request, repository: Repository, text: str, home: str) -> Response:
         reference = manifests.reference(text)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from wsgiref.types import WSGIApplication
 
 from registry_adapters.wsgi.app import RegistryApp
-from registry_adapters.wsgi.guard import Guard
-from registry_core.content.limits import MANIFEST_LIMIT
+from registry_adapters.wsgi.auth import Guard
+from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.errors import ConfigError
 from registry_core.ports.catalog import Catalog
 
@@ -79,7 +79,7 @@ def registry_server(
         ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
     """
     try:
-        from registry_adapters.wsgi.listener import Listener
+        from registry_adapters.wsgi.cheroot_server import Listener
     except ImportError as error:
         raise ConfigError(f"serving needs the extra ociport[serve] or ociport[testing]: {error}") from error
 

@@ -8,9 +8,9 @@ import threading
 import weakref
 from typing import BinaryIO, Self
 
-from registry_core.content.source import PIECE, ByteReader, Reader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import PIECE, ByteReader, Reader
 from registry_core.domain.digest import Digest
-from registry_core.scope import checkpoint
 
 __all__ = ["Spool"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from registry_core.content.source import PIECE, ByteReader, ByteSource, Reader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import PIECE, ByteReader, ByteSource, Reader
 from registry_core.domain.digest import Digest
 from registry_core.errors import DigestMismatch, SizeMismatch
-from registry_core.scope import checkpoint
 
 __all__ = ["Verifier", "VerifyingReader", "pieces"]
 

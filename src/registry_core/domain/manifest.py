@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import msgspec
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import (
@@ -96,7 +96,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         Raises:
             InvalidDocument: Not a JSON object.
         """
-        return wire.decode(self.content)
+        return strict_json.decode(self.content)
 
     @cached_property
     def image(self) -> ImageManifest:
@@ -108,7 +108,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if self.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
             raise NotAnImage(f"not an image manifest but {self.media_type}")
-        return wire.lift(self.mapping, ImageManifest)
+        return strict_json.lift(self.mapping, ImageManifest)
 
     @cached_property
     def index(self) -> ImageIndex:
@@ -120,7 +120,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if not self.is_index:
             raise NotAnIndex(f"not an image index but {self.media_type}")
-        return wire.lift(self.mapping, ImageIndex)
+        return strict_json.lift(self.mapping, ImageIndex)
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
@@ -164,7 +164,7 @@ def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
         InvalidDocument: No JSON object; its type is another (R-020); manifest and index at once (R-021).
         Unsupported: A Docker schema 1 manifest (R-028).
     """
-    mapping = wire.decode(content)
+    mapping = strict_json.decode(content)
     stated = mapping.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise InvalidDocument("not a string", path="$.mediaType")
@@ -192,6 +192,6 @@ def _by_shape(mapping: dict[str, Any]) -> str:
 
 def _check_shape(kind: str, mapping: dict[str, Any]) -> None:
     if kind in (OCI_INDEX, DOCKER_INDEX):
-        wire.lift(mapping, ImageIndex)
+        strict_json.lift(mapping, ImageIndex)
     elif kind in (OCI_MANIFEST, DOCKER_MANIFEST):
-        wire.lift(mapping, ImageManifest)
+        strict_json.lift(mapping, ImageManifest)

@@ -1,8 +1,12 @@
-"""Image references in full: registry, repository, and a tag or a digest."""
+"""Image references in full: registry, repository, and a tag or a digest.
+
+The short image names that people type at a Docker prompt, spelled out. Strictly opt-in: nothing else guesses.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+import re
+from typing import Final, Self
 
 import msgspec
 
@@ -11,14 +15,14 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidReference, InvalidValue
 
-__all__ = ["Reference", "is_host", "locator"]
+__all__ = ["Reference", "familiar", "is_host", "locator"]
 
 
 class Reference(msgspec.Struct, frozen=True):
     """Where an image is: ``registry.example.com:5000/org/app:v1@sha256:…``.
 
     Nothing is assumed: no default registry, no ``library/``, no ``latest``. The familiar short names are another
-    grammar, in ``registry_core.domain.familiar``.
+    grammar, in ``registry_core.domain.reference``.
 
     Args:
         registry: ``host[:port]``, recognisable as a host: with a dot, a colon or a capital letter, or ``localhost``.
@@ -119,3 +123,38 @@ def is_host(text: str) -> bool:
     That it is well formed is another question, which ``Origin.of`` answers.
     """
     return text == "localhost" or "." in text or ":" in text or text != text.lower()
+
+
+_HUB: Final = "docker.io"
+
+_ALIASES: Final = frozenset({"docker.io", "index.docker.io"})
+
+_OFFICIAL: Final = "library"
+
+_LONGEST: Final = 255
+
+_IDENTIFIER: Final = re.compile(r"[a-f0-9]{64}")
+
+
+def familiar(text: str) -> Reference:
+    """The full reference behind a familiar name: ``debian`` is ``docker.io/library/debian:latest``.
+
+    The first part is a host if it has a dot, a colon or a capital letter, or is ``localhost``; else the name is one
+    of Docker Hub's. A name with neither tag nor digest means ``latest``.
+
+    Raises:
+        InvalidReference: It is no such name, is too long, or looks like an image identifier.
+    """
+    if not isinstance(text, str) or _IDENTIFIER.fullmatch(text):
+        raise InvalidReference(f"not an image name: {text!r:.300}")
+    first, slash, rest = text.partition("/")
+    host, path = (first, rest) if slash and is_host(first.partition("@")[0]) else (_HUB, text)
+    if host in _ALIASES:
+        host = _HUB
+        path = path if "/" in path.partition("@")[0] else f"{_OFFICIAL}/{path}"
+    reference = Reference.parse(f"{host}/{path}")
+    if len(f"{reference.registry}/{reference.repository}") > _LONGEST:
+        raise InvalidReference(f"longer than {_LONGEST} characters: {text!r:.300}")
+    if reference.tag is None and reference.digest is None:
+        return Reference(reference.registry, reference.repository, Tag("latest"))
+    return reference

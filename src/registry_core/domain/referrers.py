@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -100,7 +100,7 @@ def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest
         mapping = dict(current.mapping)
         entries = list(mapping.get("manifests") or [])
     entries.append(_entry(entry))
-    return RawManifest(media_type, wire.encode(mapping | {"manifests": entries}))
+    return RawManifest(media_type, strict_json.encode(mapping | {"manifests": entries}))
 
 
 def without_referrer(current: RawManifest, digest: Digest) -> RawManifest:
@@ -113,7 +113,7 @@ def without_referrer(current: RawManifest, digest: Digest) -> RawManifest:
     if all(known.digest != digest for known in current.index.manifests):
         return current
     entries = [entry for entry in current.mapping["manifests"] if entry.get("digest") != digest]
-    return RawManifest(current.media_type, wire.encode(dict(current.mapping) | {"manifests": entries}))
+    return RawManifest(current.media_type, strict_json.encode(dict(current.mapping) | {"manifests": entries}))
 
 
 def _entry(entry: Descriptor) -> dict[str, Any]:

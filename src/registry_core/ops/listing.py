@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
+from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidValue, during
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
-from registry_core.scope import checkpoint
+from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["repositories_below", "tags_of"]
 

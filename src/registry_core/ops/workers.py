@@ -11,8 +11,8 @@ from itertools import count
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from registry_core.cancellation import CancelScope, checkpoint, interruptible, remaining
 from registry_core.errors import Cancelled, DeadlineExceeded, RegistryError
-from registry_core.scope import CancelScope, checkpoint, interruptible, remaining
 
 __all__ = ["Crew", "Workers"]
 

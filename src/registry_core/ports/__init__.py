@@ -2,12 +2,10 @@
 
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.foreign_layers import ForeignLayers
+from registry_core.ports.catalog import Catalog, ForeignLayers, Repository
 from registry_core.ports.keychain import CredentialStore, Keychain
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import Observer
-from registry_core.ports.repository import Repository
 
 __all__ = [
     "Authenticator",

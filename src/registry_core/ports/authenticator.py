@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Generator, Sequence
 from typing import Protocol, runtime_checkable
 
-from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin
 
 __all__ = ["Authenticator"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
-from registry_core.content.source import ByteReader, ByteSource
+from registry_core.content.streams import ByteReader, ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 

@@ -1,4 +1,11 @@
-"""A backend: it lists repositories and hands them out."""
+"""A backend: it lists repositories and hands them out.
+
+One repository: a name and its stores.
+
+Where blobs lie that are read through a repository put together from others.
+
+Layers that are kept outside of registries.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +13,93 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-from registry_core.domain.names import RepositoryName
-from registry_core.ports.repository import Repository
+import msgspec
 
-__all__ = ["Catalog"]
+from registry_core.content.streams import ByteReader
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName
+from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.manifest_store import ManifestStore
+
+__all__ = ["BlobHomes", "Catalog", "ForeignLayers", "Home", "Repository"]
+
+
+class Home(msgspec.Struct, frozen=True):
+    """A repository of a registry.
+
+    Args:
+        registry: What the backend is called.
+        name: Of the repository.
+    """
+
+    registry: str
+    name: RepositoryName
+
+
+@runtime_checkable
+class BlobHomes(Protocol):
+    """Knows where each blob lies. May be called from many threads at once."""
+
+    @abstractmethod
+    def home(self, digest: Digest) -> Home | None:
+        """Where a blob lies; ``None`` where it lies in no registry, or nobody knows."""
+
+
+@runtime_checkable
+class ForeignLayers(Protocol):
+    """Content at the URLs of its descriptor. May be called from many threads at once.
+
+    A registry says what these URLs are, so they are gone to without credentials, and nowhere that the registry could
+    not have meant (R-032).
+    """
+
+    @abstractmethod
+    def open(self, layer: Descriptor, *, start: int = 0) -> ByteReader:
+        """A reader over the content, from the byte at ``start`` on, and never longer than the descriptor says.
+
+        From the first byte on it is verified; from a later one, it is up to whoever has the bytes before it.
+
+        Raises:
+            BlobNotFound: The descriptor has no URLs, or nothing is there; raised by this call, not by the first read.
+            ProtocolError: None of them may be gone to.
+            RegistryError: None of them answers.
+        """
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """A repository of some backend, or anything that can be read or written like one.
+
+    Args:
+        name: Its path inside the backend.
+        blobs: Its blobs.
+        manifests: Its manifests, tags and referrers.
+        registry: What the backend is called; repositories of one registry may mount each other's blobs.
+        foreign: Who follows the URLs of its layers for those who ask for that; ``None`` for nobody.
+        homes: Who knows where its blobs lie, if it was put together from other repositories; ``None`` where it holds
+            them itself.
+    """
+
+    name: RepositoryName
+    blobs: BlobStore
+    manifests: ManifestStore
+    registry: str = ""
+    foreign: ForeignLayers | None = None
+    homes: BlobHomes | None = None
+
+    def __str__(self) -> str:
+        """``registry/name``."""
+        return "/".join(part for part in (self.registry, self.name) if part)
+
+    def at(self, reference: str) -> str:
+        """How a tag or digest of it is written: ``registry/name:tag`` or ``registry/name@digest``."""
+        return f"{self}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+
+    def home(self, digest: Digest) -> Home | None:
+        """In which repository of which registry a blob lies, for those who could mount it from there."""
+        if self.homes is not None:
+            return self.homes.home(digest)
+        return Home(self.registry, self.name) if self.registry else None
 
 
 @runtime_checkable

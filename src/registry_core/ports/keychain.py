@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
-from registry_core.domain.access import Credential
+from registry_core.domain.auth import Credential
 from registry_core.domain.names import RepositoryName
 
 __all__ = ["CredentialStore", "Keychain"]

@@ -23,8 +23,8 @@ from typing import ClassVar, Final, TypeVar
 
 import pytest
 
-from registry_core.domain import wire
-from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain import strict_json
+from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, Unauthorized, Unavailable
@@ -58,7 +58,7 @@ class TokenServer:
         with self._lock:
             self.asked.append(request)
             body = {"token": f"t0ken-{len(self.asked)}", "expires_in": 300}
-        return TokenReply(status=200, content=wire.encode(body))
+        return TokenReply(status=200, content=strict_json.encode(body))
 
 
 def driven(

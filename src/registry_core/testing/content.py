@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from registry_core.content.source import PIECE, ByteReader, BytesSource, Reader
-from registry_core.domain import media_types, wire
+from registry_core.content.streams import PIECE, ByteReader, BytesSource, Reader
+from registry_core.domain import media_types, strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 
 __all__ = [
     "PatternSource",
@@ -122,7 +122,7 @@ def image_manifest(
         "config": entry(config, config_type or usual),
         "layers": [entry(layer, layer_type) for layer in layers],
     }
-    return RawManifest(media_type, wire.encode(mapping | fields), algorithm)
+    return RawManifest(media_type, strict_json.encode(mapping | fields), algorithm)
 
 
 def index_manifest(children: Sequence[Descriptor], *, docker: bool = False, **fields: Any) -> RawManifest:
@@ -144,7 +144,7 @@ def index_manifest(children: Sequence[Descriptor], *, docker: bool = False, **fi
         for child, architecture in zip(children, ("amd64", "arm64", "s390x", "ppc64le"), strict=False)
     ]
     return RawManifest(
-        media_type, wire.encode({"schemaVersion": 2, "mediaType": media_type, "manifests": entries} | fields)
+        media_type, strict_json.encode({"schemaVersion": 2, "mediaType": media_type, "manifests": entries} | fields)
     )
 
 
@@ -166,7 +166,7 @@ def put_parts(repository: Repository, label: str) -> tuple[bytes, bytes]:
         A configuration and a layer that depend on the label alone.
     """
     layer = blob(f"{label} layer")
-    config = wire.encode(
+    config = strict_json.encode(
         {
             "architecture": "amd64",
             "os": "linux",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from registry_core.content.source import ByteReader, ByteSource, BytesSource, Reader
+from registry_core.cancellation import remaining
+from registry_core.content.streams import ByteReader, ByteSource, BytesSource, Reader
 from registry_core.errors import RegistryError
-from registry_core.scope import remaining
 
 __all__ = ["HookedSource", "SourceBroken", "WatchedSource", "altered", "longer", "outlasting", "raising", "shorter"]
 

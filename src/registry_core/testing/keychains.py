@@ -20,7 +20,7 @@ from typing import Final
 
 import pytest
 
-from registry_core.domain.access import Anonymous, Basic, Credential, IdentityToken, RegistryToken
+from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidName
 from registry_core.ports.keychain import CredentialStore, Keychain

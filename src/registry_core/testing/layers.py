@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_core.content.source import ByteReader, BytesSource
+from registry_core.content.streams import ByteReader, BytesSource
 
 __all__ = ["TarLayer", "member", "records", "tar"]
 

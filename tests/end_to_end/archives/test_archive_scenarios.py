@@ -12,7 +12,7 @@ from registry_adapters import ArchiveCatalog, ArchiveForm, MemoryCatalog, open_c
 from registry_adapters.mirroring import open_mirror
 from registry_adapters.wsgi import registry_server
 from registry_core import ImageBuilder, Index, IndexBuilder, RepositoryName, Tag, Unsupported, copy
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.validation.validate import validate
 
 APP = RepositoryName("org/app")
 

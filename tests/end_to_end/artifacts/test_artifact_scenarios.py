@@ -15,8 +15,8 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.ops.artifacts.pull import pull_artifact
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
 from registry_core.ops.artifacts.referrers import walk_referrers
-from registry_core.ops.copy import copy
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.validation.validate import validate
 
 MODEL = "application/vnd.example.model"
 SBOM = "application/vnd.example.sbom"

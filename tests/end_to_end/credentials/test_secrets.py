@@ -56,7 +56,7 @@ from registry_core import (
     Unavailable,
     push_blob,
 )
-from registry_core.domain.access import TokenReply, TokenRequest
+from registry_core.domain.auth import TokenReply, TokenRequest
 from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Event, Observer, Warned
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry_adapters import MemoryCatalog, open_client
 from registry_adapters.wsgi import BasicGuard, TokenGuard, registry_server
-from registry_adapters.wsgi.guard import Policy
+from registry_adapters.wsgi.auth import Policy
 from registry_core import (
     Basic,
     Cancelled,
@@ -24,7 +24,7 @@ from registry_core import (
     Unsupported,
     fail_after,
 )
-from registry_core.domain.access import Scope
+from registry_core.domain.auth import Scope
 from registry_core.ports.observer import Event
 
 Operation = Callable[[RegistryClient], object]

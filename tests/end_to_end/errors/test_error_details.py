@@ -12,7 +12,7 @@ import pytest
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_client
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.guard import BasicGuard
+from registry_adapters.wsgi.auth import BasicGuard
 from registry_core import (
     AccessDenied,
     Basic,

@@ -33,10 +33,10 @@ from registry_core import (
     Tag,
     fail_after,
 )
-from registry_core.ops.copy import copy
-from registry_core.ops.graph import walk
-from registry_core.ops.read import open_blob
-from registry_core.ports.repository import Repository
+from registry_core.ops.blobs import open_blob
+from registry_core.ops.manifests import walk
+from registry_core.ops.transfer.copy import copy
+from registry_core.ports.catalog import Repository
 
 TABLE: Final = Path(__file__).parents[3] / "docs" / "reference" / "faults.md"
 USER: Final = "worker"

@@ -20,7 +20,7 @@ else:
 
 from registry_adapters import LayoutCatalog
 from registry_core import Image, RepositoryName
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
@@ -66,7 +66,7 @@ def layout_image(directory: Path, layers: Sequence[tuple[bytes, str]]) -> Image:
         stored = _PACK[media_type](content)
         put_blob(repository, stored)
         entries.append({"mediaType": media_type, "digest": str(Digest.of(stored)), "size": len(stored)})
-    config = wire.encode(
+    config = strict_json.encode(
         {
             "os": "linux",
             "architecture": "amd64",
@@ -81,7 +81,7 @@ def layout_image(directory: Path, layers: Sequence[tuple[bytes, str]]) -> Image:
         "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
         "layers": entries,
     }
-    manifest = RawManifest(OCI_MANIFEST, wire.encode(document))
+    manifest = RawManifest(OCI_MANIFEST, strict_json.encode(document))
     repository.manifests.put(manifest, tags=[Tag("v1")])
     return Image(repository, manifest)
 
@@ -96,7 +96,7 @@ def copied_layers(skopeo: str, layout: Path, directory: Path) -> Iterator[IO[byt
     """The layers of the image in a layout as skopeo hands them out, unpacked one after the other."""
     command = [skopeo, "copy", "--quiet", f"oci:{layout}:v1", f"dir:{directory}"]
     subprocess.run(command, check=True, capture_output=True)
-    document = wire.decode((directory / "manifest.json").read_bytes())
+    document = strict_json.decode((directory / "manifest.json").read_bytes())
     for layer in document["layers"]:
         stored = (directory / layer["digest"].partition(":")[2]).read_bytes()
         if stored.startswith(b"\x1f\x8b"):

@@ -35,7 +35,7 @@ from registry_core import (
     RepositoryName,
     fail_after,
 )
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
@@ -73,7 +73,7 @@ def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None)
         put_blob(repository, stored)
         entries.append({"mediaType": media_type, "digest": str(Digest.of(stored)), "size": len(stored)})
     ids = [str(Digest.of(content)) for content, _ in layers] if diff_ids is None else diff_ids
-    config = wire.encode({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}})
+    config = strict_json.encode({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}})
     put_blob(repository, config)
     document = {
         "schemaVersion": 2,
@@ -81,7 +81,7 @@ def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None)
         "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
         "layers": entries,
     }
-    manifest = RawManifest(OCI_MANIFEST, wire.encode(document))
+    manifest = RawManifest(OCI_MANIFEST, strict_json.encode(document))
     repository.manifests.put(manifest)
     return Image(repository, manifest)
 
@@ -258,7 +258,7 @@ def test_layers_of_unknown_types_are_refused_before_anything_is_read(tmp_path: P
         "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
         "layers": [layer],
     }
-    unknown = Image(repository, RawManifest(OCI_MANIFEST, wire.encode(document)))
+    unknown = Image(repository, RawManifest(OCI_MANIFEST, strict_json.encode(document)))
 
     for attempt in (unknown.extract, unknown.list_files, lambda: unknown.extract_to(tmp_path / "x")):
         with pytest.raises(Unsupported):

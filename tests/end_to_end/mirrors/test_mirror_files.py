@@ -27,8 +27,8 @@ from registry_core import (
     Tag,
 )
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
-from registry_core.ops.transfer.nodes import Outcome
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.transfer.report import Outcome
+from registry_core.ops.validation.validate import validate
 
 if TYPE_CHECKING:
     Registry = Any

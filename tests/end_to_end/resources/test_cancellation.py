@@ -33,8 +33,8 @@ from registry_core import (
     Unavailable,
     save_blob,
 )
-from registry_core.content.source import PIECE, ByteReader, ByteSource
-from registry_core.scope import CancelScope, fail_after, pause
+from registry_core.cancellation import CancelScope, fail_after, pause
+from registry_core.content.streams import PIECE, ByteReader, ByteSource
 from registry_core.testing.content import blob, image_manifest, put_blob
 
 # Work ends half a second after its scope; the rest is for machines that are busy.

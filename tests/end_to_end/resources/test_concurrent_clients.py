@@ -19,7 +19,7 @@ from registry_adapters.testing import FaultyRegistry, faulty_registry
 from registry_adapters.testing import faults as go_wrong
 from registry_adapters.wsgi import TokenGuard
 from registry_core import Basic, Image, ImageBuilder, RegistryClient, RepositoryName, Tag, fail_after
-from registry_core.ops.copy import copy
+from registry_core.ops.transfer.copy import copy
 
 THREADS: Final = 64
 TURNS: Final = 200

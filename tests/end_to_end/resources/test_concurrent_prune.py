@@ -23,11 +23,11 @@ import registry_core
 from registry_adapters.layout import LayoutCatalog
 from registry_adapters.layout.directory import Root
 from registry_adapters.layout.garbage import collect
-from registry_adapters.layout.place import Place
+from registry_adapters.layout.layout import Place
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ops.upkeep.validate import validate
-from registry_core.ports.repository import Repository
+from registry_core.ops.validation.validate import validate
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import push_image
 
 NAME = RepositoryName("org/app")
@@ -41,9 +41,9 @@ _WRITER = """
 import random, sys, time
 from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.content.source import OpenerSource
+from registry_core.content.streams import OpenerSource
 from registry_core.errors import BlobNotFound, ImageNotFound
-from registry_core.ops.build.staged import staged_repository
+from registry_core.ops.builder.staged import staged_repository
 from registry_core.testing.content import push_image
 
 root, me, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])

@@ -13,8 +13,8 @@ import pytest
 
 from registry_adapters import LayoutCatalog
 from registry_core import Digest, RawManifest, RepositoryName, Tag
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from registry_core.testing.content import PatternSource
 
@@ -81,7 +81,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "config": {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
         "layers": [{"mediaType": OCI_LAYER, "digest": str(layer.digest), "size": SIZE}],
     }
-    repository.manifests.put(RawManifest(OCI_MANIFEST, wire.encode(document)), tags=[Tag("v1")])
+    repository.manifests.put(RawManifest(OCI_MANIFEST, strict_json.encode(document)), tags=[Tag("v1")])
     yield directory
     shutil.rmtree(directory)
 

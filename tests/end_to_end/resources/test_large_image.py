@@ -14,7 +14,7 @@ import pytest
 
 from registry_adapters import LayoutCatalog
 from registry_core import Descriptor, Digest, RawManifest, RepositoryName, Tag, push_blob
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from registry_core.testing.layers import member, tar
 
@@ -69,14 +69,14 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     repository = LayoutCatalog(directory, fsync=False).repository(RepositoryName("big"))
     layers = [_layer(directory / "big/blobs/sha256", number) for number in range(len(LAYERS))]
     rootfs = {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]}
-    config = wire.encode({"os": "linux", "architecture": "amd64", "rootfs": rootfs})
+    config = strict_json.encode({"os": "linux", "architecture": "amd64", "rootfs": rootfs})
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": _entry(push_blob(repository, config, media_type=OCI_CONFIG)),
         "layers": [_entry(layer) for layer in layers],
     }
-    repository.manifests.put(RawManifest(OCI_MANIFEST, wire.encode(document)), tags=[Tag("v1")])
+    repository.manifests.put(RawManifest(OCI_MANIFEST, strict_json.encode(document)), tags=[Tag("v1")])
     yield directory
     shutil.rmtree(directory)
 

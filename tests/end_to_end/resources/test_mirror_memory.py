@@ -15,12 +15,12 @@ from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
 from registry_core import Digest, RawManifest, Repository, RepositoryName, Tag
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain import wire
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ops.mirror.mirror import run_mirror
-from registry_core.ops.mirror.rules import MirrorRule
+from registry_core.ops.mirror.mirror import MirrorRule
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.manifest_store import ManifestStore

@@ -10,7 +10,7 @@ import pytest
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_catalog
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.tokens import TokenGuard
+from registry_adapters.wsgi.auth import TokenGuard
 from registry_core import Basic, Image, ImageBuilder, RegistryClient
 from registry_core.ports.observer import Event, Exchange
 

@@ -18,7 +18,7 @@ from registry_adapters import LayoutCatalog
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.wsgi import registry_server
 from registry_core import RepositoryName
-from registry_core.content.source import PIECE, ByteReader, OpenerSource
+from registry_core.content.streams import PIECE, ByteReader, OpenerSource
 from registry_core.content.verify import VerifyingReader
 from registry_core.ports.blob_store import BlobStore
 from registry_core.testing.content import PatternSource

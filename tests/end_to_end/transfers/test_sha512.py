@@ -15,7 +15,7 @@ from registry_adapters import LayoutCatalog, MemoryCatalog, open_catalog, open_c
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.layout.directory import Root
 from registry_adapters.layout.garbage import collect
-from registry_adapters.layout.place import Place
+from registry_adapters.layout.layout import Place
 from registry_adapters.testing import faulty_registry
 from registry_adapters.testing.faults import cut, cut_request
 from registry_adapters.wsgi import registry_server
@@ -37,19 +37,18 @@ from registry_core import (
     push_blob,
     save_blob,
 )
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource
-from registry_core.domain import wire
+from registry_core.content.streams import ByteReader, BytesSource, OpenerSource
+from registry_core.domain import strict_json
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, EMPTY_JSON, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from registry_core.domain.pruning import PruneReport
+from registry_core.domain.reports import PruneReport
 from registry_core.errors import DigestMismatch, ImageNotFound, Unavailable, Unsupported
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
 from registry_core.ops.artifacts.referrers import list_referrers
-from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.build.staged import staged_repository
-from registry_core.ops.mirror.mirror import run_mirror
-from registry_core.ops.mirror.rules import MirrorRule
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.builder.staged import staged_repository
+from registry_core.ops.mirror.mirror import MirrorRule, run_mirror
+from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.validation.validate import validate
 from registry_core.ports.observer import BlobMounted, Event, Observer
 from registry_core.testing.content import blob
 from registry_core.testing.faults import raising
@@ -72,15 +71,15 @@ def _renamed(image: Image, target: Repository, *, parts: str, whole: str, diff_i
         assert descriptor.digest == digest
         return entry | {"digest": str(digest)}
 
-    document, config = dict(image.document.mapping), dict(wire.decode(image.config().raw))
+    document, config = dict(image.document.mapping), dict(strict_json.decode(image.config().raw))
     tars = [layer.open_uncompressed().read() for layer in image.layers()]
     config["rootfs"] = config["rootfs"] | {"diff_ids": [str(Digest.of(tar, diff_ids)) for tar in tars]}
-    content = wire.encode(config)
+    content = strict_json.encode(config)
     document["config"] = put(content, document["config"] | {"size": len(content)})
     document["layers"] = [
         put(layer.open().read(), entry) for layer, entry in zip(image.layers(), document["layers"], strict=True)
     ]
-    raw = RawManifest(OCI_MANIFEST, wire.encode(document), whole)
+    raw = RawManifest(OCI_MANIFEST, strict_json.encode(document), whole)
     target.manifests.put(raw)
     return raw
 
@@ -102,7 +101,7 @@ def seed() -> Repository:
     ]
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     for algorithm in ("sha256", "sha512"):
-        raw = RawManifest(OCI_INDEX, wire.encode(document | {"annotations": {"by": algorithm}}), algorithm)
+        raw = RawManifest(OCI_INDEX, strict_json.encode(document | {"annotations": {"by": algorithm}}), algorithm)
         seed.manifests.put(raw, tags=[Tag(f"index-{algorithm}")])
     for subject in ("all-sha512", "sha512-parts", "index-sha512"):
         push_artifact(
@@ -111,7 +110,7 @@ def seed() -> Repository:
         )  # fmt: skip
     signature = RawManifest(
         OCI_MANIFEST,
-        wire.encode(
+        strict_json.encode(
             {
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
@@ -416,7 +415,7 @@ class TestAlgorithmsThatNobodyVerifies:
             target = opened().repository(NAME)
             copy(seed, target, Tag("sha512-parts"), tags=[Tag("known")])
             for tag, document in _strange(seed.manifests.get(Tag("sha512-parts"))).items():
-                target.manifests.put(RawManifest(document["mediaType"], wire.encode(document)), tags=[Tag(tag)])
+                target.manifests.put(RawManifest(document["mediaType"], strict_json.encode(document)), tags=[Tag(tag)])
             yield opened().repository(NAME)
 
     @pytest.mark.parametrize(

@@ -10,20 +10,24 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).parents[3] / "src"
-FLOORS = ["testing", "client", "ops", "ports", "content", "domain", "scope", "errors"]
+FLOORS = ["testing", "client", "ops", "ports", "content", "domain", "cancellation", "errors"]
 SIBLINGS = {"http", "layout", "memory", "wsgi", "auth", "keychains", "telemetry", "archive"}
 # One owner for each outside package.
 OWNERS = {
-    "urllib3": {"registry_adapters.http.transport", "registry_adapters.http.connections"},
+    "urllib3": {"registry_adapters.http.transport.urllib3_transport", "registry_adapters.http.transport.connection"},
     "dependency_injector": {"registry_adapters.container"},
-    "json": {"registry_core.domain.wire", "registry_core.testing.contract.odd_json"},
-    "cheroot": {"registry_adapters.wsgi.listener"},
-    "opentelemetry": {"registry_adapters.telemetry.otel"},
-    "filelock": {"registry_adapters.layout.place", "registry_adapters.keychains.files"},
-    "subprocess": {"registry_adapters.keychains.processes"},
-    "semver": {"registry_core.ops.mirror.versions"},
-    "tenacity": {"registry_adapters.http.attempts"},
-    "ssl": {"registry_adapters.http.tls", "registry_adapters.http.sockets", "registry_adapters.http.transport"},
+    "json": {"registry_core.domain.strict_json", "registry_core.testing.contract.odd_json"},
+    "cheroot": {"registry_adapters.wsgi.cheroot_server"},
+    "opentelemetry": {"registry_adapters.telemetry"},
+    "filelock": {"registry_adapters.layout.layout", "registry_adapters.keychains.json_file"},
+    "subprocess": {"registry_adapters.keychains.helper"},
+    "semver": {"registry_core.ops.mirror.selection"},
+    "tenacity": {"registry_adapters.http.session"},
+    "ssl": {
+        "registry_adapters.http.transport.tls",
+        "registry_adapters.http.transport.sockets",
+        "registry_adapters.http.transport.urllib3_transport",
+    },
 }
 NOT_IN_CORE = {
     "registry_adapters", "urllib3", "dependency_injector", "tenacity", "filelock", "cheroot",

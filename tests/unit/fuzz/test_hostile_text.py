@@ -13,16 +13,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from registry_adapters.http.challenges import challenges
-from registry_adapters.http.downloads import content_range
-from registry_adapters.http.exchange import Headers
-from registry_adapters.http.links import next_target
-from registry_adapters.http.problems import error_infos
+from registry_adapters.http.blobs import content_range
+from registry_adapters.http.error_mapping import error_infos
+from registry_adapters.http.headers import challenges, next_target
+from registry_adapters.http.messages import Headers
 from registry_adapters.http.retry import retry_after
 from registry_adapters.http.upload_sessions import received
 from registry_adapters.keychains import TextKeychain
 from registry_adapters.keychains.helper import parse_answer
-from registry_core.domain.config import ImageConfig
+from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName

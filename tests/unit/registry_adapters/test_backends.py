@@ -17,15 +17,15 @@ import pytest
 from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.backends import open_http
 from registry_adapters.http import Middleware, Outgoing, Send
-from registry_adapters.http.exchange import Answer, Body, Headers
-from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.http.messages import Answer, Body, Headers
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_adapters.wsgi import registry_server
 from registry_core.client import RegistryClient
-from registry_core.content.source import BytesSource
-from registry_core.domain.access import Basic, Credential, RegistryToken
+from registry_core.content.streams import BytesSource
+from registry_core.domain.auth import Basic, Credential, RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, Forbidden, InvalidName, Unauthorized
-from registry_core.ops.build.builders import ImageBuilder
+from registry_core.ops.builder.builder import ImageBuilder
 from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Event, Observer
 

@@ -16,9 +16,9 @@ from registry_adapters.http import Answer, Outgoing, Send
 from registry_adapters.keychains import StaticKeychain
 from registry_adapters.wsgi import registry_server
 from registry_core.client import RegistryClient
-from registry_core.domain.access import Basic
+from registry_core.domain.auth import Basic
 from registry_core.errors import ConfigError
-from registry_core.ops.build.builders import ImageBuilder
+from registry_core.ops.builder.builder import ImageBuilder
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Event, Exchange, Observer
 

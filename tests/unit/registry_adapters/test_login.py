@@ -14,10 +14,10 @@ from registry_adapters.auth import ChallengeAuthenticator, authenticator
 from registry_adapters.keychains import DockerConfigKeychain, MemoryKeychain, StaticKeychain, default_keychain
 from registry_adapters.login import login, logout
 from registry_adapters.wsgi import BasicGuard, Guard, RegistryServer, TokenGuard, registry_server
-from registry_core.domain.access import Anonymous, Basic, Challenge
+from registry_core.domain.auth import Anonymous, Basic, Challenge
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TransportError, Unauthorized
-from registry_core.ops.build.builders import ImageBuilder
+from registry_core.ops.builder.builder import ImageBuilder
 
 USER = Basic("user", "hunter2")
 

@@ -9,10 +9,10 @@ import pytest
 
 from registry_adapters import open_client, open_mirror
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.guard import BasicGuard
+from registry_adapters.wsgi.auth import BasicGuard
 from registry_core import ConfigError, ImageBuilder, InvalidValue, RegistryClient
-from registry_core.domain.access import Basic
-from registry_core.ops.transfer.nodes import Outcome, Result
+from registry_core.domain.auth import Basic
+from registry_core.ops.transfer.report import Outcome, Result
 from registry_core.ports.observer import BlobCopied, Event, Observer
 
 

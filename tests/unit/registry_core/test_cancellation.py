@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from registry_core.cancellation import CancelScope, checkpoint, fail_after, interruptible, pause, remaining
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
-from registry_core.scope import CancelScope, checkpoint, fail_after, interruptible, pause, remaining
 
 
 def test_without_a_scope_nothing_is_limited() -> None:

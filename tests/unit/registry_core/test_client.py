@@ -33,7 +33,7 @@ from registry_core import (
     RepositoryName,
     RepositoryNotFound,
 )
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyChoices, IndexForm
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Event, Observer, Observers, Warned
 

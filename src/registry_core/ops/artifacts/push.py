@@ -14,24 +14,22 @@ from typing import Any, Final
 
 import msgspec
 
-from registry_core.content.source import ByteSource, BytesSource, Readable
-from registry_core.domain import wire
-from registry_core.domain.annotations import TITLE
+from registry_core.content.streams import ByteSource, BytesSource, Readable
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STREAM
+from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STREAM, TITLE
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import locator
-from registry_core.domain.titles import clean_title, distinct_titles
 from registry_core.errors import InvalidValue, during
-from registry_core.ops.artifacts.directory_tars import pack
-from registry_core.ops.build.staged import StagedBlobs, StagedManifests
-from registry_core.ops.copy import move_graph
-from registry_core.ops.graph import fetch
-from registry_core.ops.read import identify, source_of
+from registry_core.ops.artifacts.directories import clean_title, distinct_titles, pack
+from registry_core.ops.blobs import identify, source_of
+from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
+from registry_core.ops.manifests import fetch
+from registry_core.ops.transfer.copy import move_graph
+from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
-from registry_core.ports.repository import Repository
 
 __all__ = ["EMPTY", "TAR_DIGEST", "UNPACK", "ArtifactFile", "build_artifact", "push_artifact"]
 
@@ -151,7 +149,7 @@ def build_artifact(
         document["subject"] = _entry(subject)
     if annotations:
         document["annotations"] = _annotations(annotations)
-    return blobs, RawManifest.of(wire.encode(document), expected=OCI_MANIFEST)
+    return blobs, RawManifest.of(strict_json.encode(document), expected=OCI_MANIFEST)
 
 
 def _named(file: ArtifactFile | os.PathLike[str]) -> ArtifactFile:

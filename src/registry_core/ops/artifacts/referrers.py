@@ -11,15 +11,15 @@ from typing import Final
 
 import msgspec
 
+from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import locator
 from registry_core.domain.referrers import selected
 from registry_core.errors import TooLarge, during
-from registry_core.ops.graph import DEPTH_LIMIT, NODE_LIMIT
-from registry_core.ports.repository import Repository
-from registry_core.scope import checkpoint
+from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
+from registry_core.ports.catalog import Repository
 
 __all__ = ["Referrer", "list_referrers", "walk_referrers"]
 

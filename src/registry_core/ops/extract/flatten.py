@@ -18,12 +18,12 @@ from typing import Final, Protocol
 
 import msgspec
 
-from registry_core.content.source import ByteReader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import Mark, MarkKind, ancestors, mark_of, parent_of
 from registry_core.errors import UnsafeArchive
 from registry_core.ops.tar.members import Budget, FileKind, Member, shown
 from registry_core.ops.tar.reader import TarReader
-from registry_core.scope import checkpoint
 
 __all__ = ["Flattening", "Standing", "StoredLayer"]
 

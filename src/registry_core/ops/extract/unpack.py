@@ -1,27 +1,291 @@
-"""Images as file systems: flattened to one tar, or unpacked to a directory."""
+"""Images as file systems: flattened to one tar, or unpacked to a directory.
+
+Where a flattened image goes on disk: below one open directory, and nowhere else (R-131 to R-139).
+
+Whatever is made is made anew: nothing that exists is opened, changed or followed. Directories get their attributes
+last, so that what is in them can still be made, and their times stay.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from registry_core.content.source import ByteReader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
-from registry_core.errors import InvalidValue, Unsupported, during
-from registry_core.ops.extract.chunks import BATCH, ChunkReader, without_holes
-from registry_core.ops.extract.directory_handles import handles_work, open_directory
+from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, during
+from registry_core.ops.extract.directory_fds import DirectoryHandles, handles_work, open_directory
 from registry_core.ops.extract.flatten import Flattening, StoredLayer
-from registry_core.ops.extract.sinks import DirectorySink, Keep
-from registry_core.ops.tar.header import padding
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
+from registry_core.ops.extract.tar_stream import BATCH, ChunkReader, without_holes
+from registry_core.ops.tar.headers import padding
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
 from registry_core.ops.tar.writer import END, header_of
 
-__all__ = ["Extracted", "extract_to", "flat_tar"]
+__all__ = ["DirectorySink", "Extracted", "Keep", "extract_to", "flat_tar"]
+
+
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+_ONLY_NAME: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+_NO_ID: Final = (1 << 32) - 1
+
+# Seconds that every system's clock calls can take; file systems narrow them further by themselves.
+_LATEST: Final = (1 << 33) * 10**9
+
+# What a name in an archive can do wrong by itself, whatever the file system.
+_NAMES: Final = {
+    errno.ENAMETOOLONG: "a name or link that is too long for the file system",
+    errno.EEXIST: "two names that are the same for the file system",
+    errno.EILSEQ: "a name that the file system cannot hold",
+    errno.ENOTDIR: "a directory that is something else on the file system",
+    errno.ELOOP: "a directory that is a symbolic link on the file system",
+    errno.EMLINK: "more links to one file than the file system can hold",
+    errno.EFBIG: "a file that is too large for the file system",
+}
+
+# What an extended attribute can do wrong by itself.
+_ATTRIBUTES: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an image's files is kept beyond names, content, times and permissions (R-139).
+
+    Args:
+        owners: Owner and group, by number.
+        special_modes: The setuid and setgid bits.
+        devices: Devices and fifos.
+        xattrs: Extended attributes.
+    """
+
+    owners: bool = False
+    special_modes: bool = False
+    devices: bool = False
+    xattrs: bool = False
+
+
+class DirectorySink:
+    """A directory that members are made in.
+
+    Args:
+        root: A descriptor of it. It must be empty, and nobody else's while this works.
+        keep: What is kept of the files.
+    """
+
+    def __init__(self, root: int, keep: Keep) -> None:
+        self._root = root
+        self._keep = keep
+        self._made: dict[bytes, Member | None] = {}
+        self._handles = DirectoryHandles(root, self._note)
+        self.count = 0
+        self.skipped: list[bytes] = []
+
+    def add(self, member: Member, pieces: Iterable[tuple[int, memoryview]] = ()) -> None:
+        """Make one member.
+
+        Args:
+            member: What to make.
+            pieces: A file's content, each with its offset.
+
+        Raises:
+            UnsafeArchive: The file system cannot hold its name, or takes it for another's; an owner or attribute is
+                none.
+            Unsupported: The file system has no attributes of some kind.
+            OSError: The system refuses for reasons of its own.
+        """
+        with _blamed(member.path):
+            if member.kind is FileKind.DIRECTORY:
+                self._handles.at(member.path, make=True)
+                self._made[member.path] = member
+            else:
+                folder, _, name = member.path.rpartition(b"/")
+                handle = self._handles.at(folder, make=True)
+                if member.kind is FileKind.FILE:
+                    self._file(handle, name, member, pieces)
+                elif member.kind is FileKind.SYMLINK:
+                    os.symlink(member.link, name, dir_fd=handle)
+                    self._dress_name(handle, name, member)
+                elif member.kind is FileKind.HARDLINK:
+                    self._link(name, member)
+                elif self._keep.devices:
+                    self._special(handle, name, member)
+                else:
+                    self.skipped.append(member.path)
+                    return
+        self.count += 1
+
+    def finish(self, root: Member | None) -> None:
+        """Give the directories their attributes, deepest first.
+
+        Args:
+            root: What the image says about its root, where it does.
+
+        Raises:
+            UnsafeArchive: An owner or attribute is none.
+            Unsupported: The file system has no attributes of some kind.
+            OSError: The system refuses.
+        """
+        for path in self._deepest_first():
+            checkpoint()
+            member = self._made[path] or Member(path, FileKind.DIRECTORY, 0o755)
+            with _blamed(path):
+                self._dress(self._handles.at(path), member)
+        if root is not None:
+            with _blamed(b""):
+                self._dress(self._root, root)
+
+    def clear(self) -> None:
+        """Remove everything that was made, as far as the system lets that happen. Nothing is raised."""
+        for path in sorted(self._made):
+            # Some may have their modes already, which may keep out whoever is not root.
+            with contextlib.suppress(OSError):
+                folder, _, last = path.rpartition(b"/")
+                _unlock(last, self._handles.at(folder))
+        for path in (*self._deepest_first(), b""):
+            with contextlib.suppress(OSError):
+                handle = self._handles.at(path)
+                for name in os.listdir(handle):
+                    with contextlib.suppress(OSError):
+                        _remove(name, handle)
+
+    def close(self) -> None:
+        """Let go of what is open; the root stays."""
+        self._handles.close()
+
+    def _note(self, path: bytes) -> None:
+        self._made[path] = None
+
+    def _deepest_first(self) -> list[bytes]:
+        return sorted(self._made, reverse=True)
+
+    def _file(self, handle: int, name: bytes, member: Member, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        file = os.open(name, _NEW_FILE, 0o600, dir_fd=handle)
+        try:
+            position = 0
+            for offset, piece in pieces:
+                if offset != position:
+                    os.lseek(file, offset, os.SEEK_SET)
+                position = offset + len(piece)
+                while len(piece):
+                    piece = piece[os.write(file, piece) :]
+            if position != member.size:
+                os.ftruncate(file, member.size)
+            self._dress(file, member)
+        finally:
+            os.close(file)
+
+    def _dress(self, file: int, member: Member) -> None:
+        """Set an open file's or directory's attributes; owners first, because changing them drops setuid."""
+        if self._keep.owners:
+            os.chown(file, *_owner(member))
+        if self._keep.xattrs:
+            for name, value in member.xattrs:
+                _set_attribute(file, name, value)
+        os.chmod(file, self._mode(member))
+        os.utime(file, ns=_times(member))
+
+    def _dress_name(self, handle: int, name: bytes, member: Member) -> None:
+        """Set the attributes of what is never opened, but for its mode: links have none."""
+        if self._keep.owners:
+            os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
+        if self._keep.xattrs:
+            for key, value in member.xattrs:
+                if key.startswith(b"user."):
+                    raise UnsafeArchive(f"an extended attribute that only files have: {shown(key)}")
+                _set_attribute(_path_of(handle) + b"/" + name, key, value)
+        os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
+
+    def _link(self, name: bytes, member: Member) -> None:
+        folder, _, target = member.link.rpartition(b"/")
+        # Both directories are needed at once, and asking for one may close the other.
+        source = os.dup(self._handles.at(folder))
+        try:
+            if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
+                raise UnsafeArchive(f"a hard link to what is not a file: {shown(member.path)}")
+            handle = self._handles.at(member.path.rpartition(b"/")[0], make=True)
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=handle, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    def _special(self, handle: int, name: bytes, member: Member) -> None:
+        kind = {FileKind.CHARACTER_DEVICE: stat.S_IFCHR, FileKind.BLOCK_DEVICE: stat.S_IFBLK}.get(
+            member.kind, stat.S_IFIFO
+        )
+        os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=handle)
+        self._dress_name(handle, name, member)
+        # A handle on the name alone: a fifo or device is never opened itself.
+        only = os.open(name, _ONLY_NAME, dir_fd=handle)
+        try:
+            os.chmod(_path_of(only), self._mode(member))
+        finally:
+            os.close(only)
+
+    def _mode(self, member: Member) -> int:
+        return member.mode & (0o7777 if self._keep.special_modes else 0o1777)
+
+
+def _owner(member: Member) -> tuple[int, int]:
+    # The highest number means "leave it as it is" to the system.
+    if max(member.uid, member.gid) >= _NO_ID:
+        raise UnsafeArchive(f"an owner that no system has: {member.uid}:{member.gid}")
+    return member.uid, member.gid
+
+
+def _times(member: Member) -> tuple[int, int]:
+    moment = max(-_LATEST, min(member.mtime, _LATEST))
+    return moment, moment
+
+
+def _path_of(handle: int) -> bytes:
+    return b"/proc/self/fd/%d" % handle
+
+
+def _set_attribute(file: int | bytes, name: bytes, value: bytes) -> None:
+    try:
+        os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+    except OSError as error:
+        if error.errno in _ATTRIBUTES:
+            raise UnsafeArchive(f"an extended attribute that cannot be: {shown(name)}") from error
+        if error.errno == errno.ENOTSUP:
+            raise Unsupported(f"the file system has no extended attributes like {shown(name)}") from error
+        raise
+
+
+def _unlock(name: bytes, handle: int) -> None:
+    """Let the owner of a directory back in."""
+    only = os.open(name, _ONLY_NAME | os.O_DIRECTORY, dir_fd=handle)
+    try:
+        os.chmod(_path_of(only), 0o700)
+    finally:
+        os.close(only)
+
+
+def _remove(name: str, handle: int) -> None:
+    try:
+        os.unlink(name, dir_fd=handle)
+    except (IsADirectoryError, PermissionError):
+        os.rmdir(name, dir_fd=handle)
+
+
+@contextmanager
+def _blamed(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _NAMES.get(error.errno or 0)
+        if reason is not None:
+            raise UnsafeArchive(f"{reason}: {shown(path)}") from error
+        # The system was told descriptors and bare names: what helps is the path in the image.
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
 
 class Extracted(msgspec.Struct, frozen=True):

@@ -1,19 +1,145 @@
-"""Mirrors: what the rules select is copied, and what they select no more is removed, if that is wanted."""
+"""Mirrors: what the rules select is copied, and what they select no more is removed, if that is wanted.
+
+One rule's copies, found as they are asked for, and afterwards what has to be removed.
+
+What a mirror is to keep alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from registry_core.errors import during
-from registry_core.ops.mirror.journal import Journal, Record
-from registry_core.ops.mirror.prune import Doomed, Wanted, remove, spared
-from registry_core.ops.mirror.rules import MirrorRule
-from registry_core.ops.mirror.survey import Survey
-from registry_core.ops.transfer.nodes import CopyReport, Node, Result
-from registry_core.ops.transfer.plan import CopyPlan, ask, move
+import msgspec
+
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidValue, RegistryError, during
+from registry_core.ops.listing import repositories_below, tags_of
+from registry_core.ops.mirror.prune import Doomed, Journal, Record, Wanted, doomed_tags, remove, spared, whole
+from registry_core.ops.mirror.selection import TagSelection, has_wildcard, matching_names
+from registry_core.ops.transfer.copy import CopyPlan, ask, move
+from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.report import CopyReport, Node, Result, Side
+from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.observer import Observer
 
-__all__ = ["MirrorPlan", "plan_mirror", "run_mirror"]
+__all__ = ["MirrorPlan", "MirrorRule", "Survey", "plan_mirror", "run_mirror"]
+
+
+class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Some repositories of one backend, kept in another under the same names, below a path of their own.
+
+    Args:
+        source: The backend to read.
+        target: The backend to write.
+        source_path: The names of the repositories are relative to this in the source,
+        target_path: and to this in the target.
+        repositories: Names, or shell patterns, for which the source is asked for a list; ``*`` goes across slashes.
+            Without any, the repository at the path itself.
+        tags: Which tags of each.
+        choices: What of each image.
+        prune: Whether tags are removed from the target that the selection is about, but that the source does not have
+            any more, or that are not among the latest any more.
+
+    Raises:
+        InvalidName: A name is malformed.
+        InvalidValue: The repositories are one text, or repositories are to be pruned by what they have themselves.
+    """
+
+    source: Catalog
+    target: Catalog
+    source_path: RepositoryName = RepositoryName("")
+    target_path: RepositoryName = RepositoryName("")
+    repositories: tuple[str, ...] = ()
+    tags: TagSelection = TagSelection()
+    choices: CopyChoices = CopyChoices()
+    prune: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse malformed names before anything is asked for."""
+        if isinstance(self.repositories, str):
+            raise InvalidValue(f"repositories are a list, not one text: {self.repositories!r:.200}")
+        msgspec.structs.force_setattr(self, "source_path", RepositoryName(self.source_path))
+        msgspec.structs.force_setattr(self, "target_path", RepositoryName(self.target_path))
+        if self.prune and self.source is self.target and self.source_path == self.target_path:
+            raise InvalidValue("a mirror onto itself would remove what it does not select from its source")
+        for name in self.repositories:
+            if not has_wildcard(name):
+                RepositoryName(name)
+
+
+class Survey:
+    """Finds what a rule is about.
+
+    Args:
+        rule: The rule.
+        journal: Where errors go.
+        wanted: Where to say what is selected.
+    """
+
+    def __init__(self, rule: MirrorRule, journal: Journal, wanted: Wanted) -> None:
+        self._rule = rule
+        self._journal = journal
+        self._wanted = wanted
+        self.doomed: list[Doomed] = []
+
+    def tasks(self) -> Iterator[CopyTask]:
+        """One for each tag of each repository; ``doomed`` is complete when they have all been asked for.
+
+        Raises:
+            RegistryError: One side cannot be listed, and the journal does not take in errors.
+        """
+        rule = self._rule
+        for name in self._names():
+            source = rule.source.repository(rule.source_path / name)
+            target = rule.target.repository(rule.target_path / name)
+            try:
+                with during("", str(source)):
+                    there, selected = self._tags(source)
+            except RegistryError as error:
+                self._journal.fail(whole(source, target), error, Side.SOURCE)
+                continue
+            self._wanted.add(target, selected)
+            for tag in selected:
+                yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
+            if rule.prune and there is not None:
+                try:
+                    self.doomed += doomed_tags(source, target, rule.tags, there, selected)
+                except RegistryError as error:
+                    self._journal.fail(whole(source, target), error, Side.TARGET)
+
+    def _names(self) -> Iterator[str]:
+        rule = self._rule
+        if not rule.repositories:
+            yield ""
+            return
+        exact = dict.fromkeys(name for name in rule.repositories if not has_wildcard(name))
+        yield from exact
+        patterns = [name for name in rule.repositories if has_wildcard(name)]
+        if not patterns:
+            return
+        try:
+            for found in repositories_below(rule.source, rule.source_path, None, None, operation=""):
+                name = RepositoryName(found)
+                if name not in exact and matching_names(patterns, [name]) and not self._is_own(name):
+                    yield name
+        except RegistryError as error:
+            here, there = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
+            self._journal.fail_listing(here, there, error)
+
+    def _is_own(self, name: RepositoryName) -> bool:
+        """Whether a repository is one that a mirror into a path of its own source has made."""
+        rule = self._rule
+        full, target = rule.source_path / name, rule.target_path
+        nested = target.below(rule.source_path) is not None
+        return rule.source is rule.target and nested and (full == target or full.below(target) is not None)
+
+    def _tags(self, source: Repository) -> tuple[list[str] | None, list[Tag]]:
+        """The tags that there are, if somebody had to ask, and those that are selected."""
+        selection = self._rule.tags
+        if selection.is_exact:
+            return None, selection.select(selection.include.names)
+        there = list(tags_of(source, None, None, operation=""))
+        return there, selection.select(there)
 
 
 class MirrorPlan:

@@ -9,14 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from registry_core.content.source import ByteReader
+from registry_core.cancellation import checkpoint
+from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import clean
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, during
-from registry_core.ops.tar.header import BLOCK, Header, number, padding, parse_header
+from registry_core.ops.tar.headers import (
+    BLOCK,
+    Header,
+    Spans,
+    count_record,
+    map_of_header,
+    map_of_records,
+    map_of_stream,
+    name_record,
+    number,
+    padding,
+    parse_header,
+    parse_records,
+    real_size,
+    sound,
+    time_record,
+    xattrs_of,
+)
 from registry_core.ops.tar.members import LARGEST_DEVICE, Budget, FileKind, Member, shown
-from registry_core.ops.tar.records import count_record, name_record, parse_records, time_record, xattrs_of
-from registry_core.ops.tar.sparse_maps import Spans, map_of_header, map_of_records, map_of_stream, real_size, sound
-from registry_core.scope import checkpoint
 
 __all__ = ["TarReader"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from registry_core.errors import IntegrityError
-from registry_core.ops.tar.header import byte_sum, padding
+from registry_core.ops.tar.headers import byte_sum, padding
 from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, shown
 
 __all__ = ["END", "header_of"]

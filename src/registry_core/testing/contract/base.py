@@ -9,8 +9,7 @@ from typing import ClassVar
 import pytest
 
 from registry_core.domain.names import RepositoryName
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["Can", "Contract", "fresh_name"]
 

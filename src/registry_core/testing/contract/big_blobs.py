@@ -5,10 +5,10 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 
-from registry_core.content.source import PIECE
+from registry_core.content.streams import PIECE
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import PatternSource
 from registry_core.testing.contract.base import Can, Contract
 

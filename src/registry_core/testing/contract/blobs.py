@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.content.source import ByteReader, BytesSource
+from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.errors import BlobNotFound, RegistryError, Unsupported
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, put_blob
 from registry_core.testing.contract.base import Can, Contract, fresh_name
 from registry_core.testing.faults import WatchedSource

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from registry_core.content.source import PIECE, ByteReader, BytesSource
+from registry_core.cancellation import CancelScope, fail_after, pause
+from registry_core.content.streams import PIECE, ByteReader, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError, Unavailable
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, fail_after, pause
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, image_manifest, push_image, put_blob, put_parts
 from registry_core.testing.contract.base import Contract
 from registry_core.testing.contract.blobs import read

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from registry_core.cancellation import CancelScope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import CatalogUnsupported, ImageNotFound, InvalidName, Unsupported
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.manifest_store import ManifestStore
-from registry_core.scope import CancelScope
 from registry_core.testing.content import blob, push_image, put_blob
 from registry_core.testing.contract.base import Can, Contract, fresh_name
 

@@ -12,8 +12,7 @@ import pytest
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, ServerError
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Catalog, Repository
 from registry_core.testing.content import blob, push_image, put_blob
 from registry_core.testing.contract.base import Can, Contract, fresh_name
 from registry_core.testing.contract.blobs import read

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.content.source import ByteSource, BytesSource
+from registry_core.content.streams import ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.errors import BlobNotFound, DigestMismatch, SizeMismatch, Unsupported
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, put_blob
 from registry_core.testing.contract.base import Contract
 from registry_core.testing.contract.blobs import read

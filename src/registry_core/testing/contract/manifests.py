@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.domain import media_types, wire
+from registry_core.domain import media_types, strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -17,7 +17,7 @@ from registry_core.errors import (
     RepositoryNotFound,
     Unsupported,
 )
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
 from registry_core.testing.contract.base import Can, Contract
 
@@ -281,7 +281,7 @@ class ManifestContract(Contract):
     def test_media_types_that_nobody_knows(self, repository: Repository) -> None:
         """Carried (R-027), or refused with nothing stored."""
         push_image(repository, "bystander", tags=["v0"])
-        content = wire.encode({"mediaType": "application/vnd.example.thing.v1+json", "thing": [1, 2]})
+        content = strict_json.encode({"mediaType": "application/vnd.example.thing.v1+json", "thing": [1, 2]})
         manifest = RawManifest("application/vnd.example.thing.v1+json", content)
 
         if self.can & Can.ANY_MEDIA_TYPE:
@@ -335,7 +335,7 @@ class ManifestContract(Contract):
 
     def test_schema_1_is_refused(self, repository: Repository) -> None:
         """Recognised, and not supported (R-028)."""
-        content = wire.encode({"schemaVersion": 1, "name": "a", "tag": "b", "fsLayers": [], "history": []})
+        content = strict_json.encode({"schemaVersion": 1, "name": "a", "tag": "b", "fsLayers": [], "history": []})
 
         with pytest.raises(Unsupported):
             repository.manifests.put(RawManifest(_SCHEMA1, content))

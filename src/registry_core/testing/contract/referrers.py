@@ -12,15 +12,8 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.errors import Unsupported
-from registry_core.ports.repository import Repository
-from registry_core.testing.content import (
-    blob,
-    image_manifest,
-    index_manifest,
-    push_image,
-    put_blob,
-    put_parts,
-)
+from registry_core.ports.catalog import Repository
+from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
 from registry_core.testing.contract.base import Can, Contract
 from registry_core.testing.contract.manifests import essentials
 

@@ -7,7 +7,7 @@ import pytest
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import ImageNotFound, RepositoryNotFound, Unsupported
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import image_manifest, push_image, put_parts
 from registry_core.testing.contract.base import Can, Contract
 

@@ -9,8 +9,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from registry_core.domain.annotations import REF_NAME
-from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, REF_NAME
 
 __all__ = [
     "LAYERS",

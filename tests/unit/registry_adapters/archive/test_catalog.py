@@ -11,9 +11,9 @@ from registry_adapters import ArchiveCatalog, ArchiveForm, MemoryCatalog
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ops.copy import copy
-from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ports.repository import Repository
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.transfer.options import CopyChoices
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import image_manifest, index_manifest, push_image, put_blob
 
 NAME = RepositoryName("registry.example.com/org/app")

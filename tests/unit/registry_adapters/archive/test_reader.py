@@ -26,14 +26,14 @@ from tests.unit.registry_adapters.archive.sample_archives import (
 
 from registry_adapters.archive import ArchiveCatalog, ArchivedImage
 from registry_core.content.compression import Compression
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, LayoutError, RepositoryNotFound, Unsupported
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.validation.validate import validate
 from registry_core.testing.content import put_blob
 
 ONE, TWO, THREE = LAYERS
@@ -273,9 +273,9 @@ class TestLayout:
     def test_sha512_is_verified_and_comes_back_as_it_was(self, tmp_path: Path) -> None:
         """The names of such blobs are longer than a tar header has room for."""
         layer, config = Digest.of(ONE, "sha512"), Digest.of(FIRST, "sha512")
-        mapping = wire.decode(manifest_of(FIRST, [ONE]))
+        mapping = strict_json.decode(manifest_of(FIRST, [ONE]))
         mapping["config"]["digest"], mapping["layers"][0]["digest"] = str(config), str(layer)
-        manifest = RawManifest(OCI_MANIFEST, wire.encode(mapping), "sha512")
+        manifest = RawManifest(OCI_MANIFEST, strict_json.encode(mapping), "sha512")
         with ArchiveCatalog(tmp_path / "a.tar", fsync=False) as catalog:
             repository = catalog.repository(APP)
             repository.blobs.put(layer, len(ONE), BytesSource(ONE))

@@ -29,7 +29,7 @@ from tests.unit.registry_adapters.archive.sample_archives import (
     tar,
 )
 
-from registry_adapters.archive import ArchiveCatalog, medium, reachable, tar_index
+from registry_adapters.archive import ArchiveCatalog, file_io, reader, tar_index
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName
@@ -45,7 +45,7 @@ from registry_core.errors import (
     UnsafeArchive,
     Unsupported,
 )
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.validation.validate import validate
 
 CONFIG = config_of([])
 CONFIG_NAME = f"{sha256(CONFIG)}.json"
@@ -276,7 +276,7 @@ def test_a_directory_is_no_archive(tmp_path: Path) -> None:
 
 def test_an_archive_that_swells_beyond_reason_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R-140: compressed a thousandfold; what it becomes is counted while it is unpacked."""
-    monkeypatch.setattr(medium, "_RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr(file_io, "_RATIO_FLOOR", 1 << 20)
     path = tmp_path / "a.tar"
     path.write_bytes(gzip.compress(honest(member("zeros", bytes(64 << 20)))))
 
@@ -304,7 +304,7 @@ def test_manifests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "a.tar"
     path.write_bytes(tar(*layout(named(index, "v1", OCI_INDEX)), blob(index)))
     repository = ArchiveCatalog(path).repository(RepositoryName(""))
-    monkeypatch.setattr(reachable, "NODE_LIMIT", 9)
+    monkeypatch.setattr(reader, "NODE_LIMIT", 9)
 
     with pytest.raises(TooLarge):
         repository.manifests.get(Digest(ABSENT))

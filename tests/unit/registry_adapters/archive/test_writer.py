@@ -21,8 +21,9 @@ import pytest
 from registry_adapters import open_client
 from registry_adapters.archive import ArchiveCatalog, ArchivedImage, ArchiveForm
 from registry_core import ImageBuilder, IndexBuilder
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.cancellation import fail_after
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
@@ -37,9 +38,8 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.ops.upkeep.validate import validate
-from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
+from registry_core.ops.validation.validate import validate
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import image_manifest, index_manifest, push_image, put_blob
 from registry_core.testing.faults import HookedSource
 
@@ -369,7 +369,7 @@ class TestDocuments:
             config = {"mediaType": OCI_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2}
             attestation = RawManifest(
                 OCI_MANIFEST,
-                wire.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [part]}),
+                strict_json.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [part]}),
             )
             repository.manifests.put(attestation)
             index = index_manifest([image.descriptor, attestation.descriptor])

@@ -14,9 +14,9 @@ import pytest
 
 from registry_adapters.auth import authenticator
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.exchange import Answer, Body, Headers
-from registry_core.content.source import StreamReader
-from registry_core.domain.access import Credential
+from registry_adapters.http.messages import Answer, Body, Headers
+from registry_core.content.streams import StreamReader
+from registry_core.domain.auth import Credential
 from registry_core.domain.origin import Origin
 
 

@@ -12,10 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from registry_adapters.auth.basic import basic_value
-from registry_adapters.auth.bearer import GivenToken
-from registry_adapters.auth.select import ChallengeAuthenticator, authenticator
-from registry_core.domain.access import (
+from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator
+from registry_adapters.auth.authorization import GivenToken, basic_value
+from registry_core.domain.auth import (
     Anonymous,
     Basic,
     Challenge,

@@ -11,8 +11,8 @@ import pytest
 from registry_adapters import open_catalog
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import TokenGuard, registry_server
-from registry_core.content.source import BytesSource
-from registry_core.domain.access import Basic
+from registry_core.content.streams import BytesSource
+from registry_core.domain.auth import Basic
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.ports.observer import Event, Exchange

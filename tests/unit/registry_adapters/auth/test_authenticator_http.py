@@ -15,7 +15,7 @@ import pytest
 from registry_adapters import open_client
 from registry_adapters.auth import ChallengeAuthenticator
 from registry_adapters.keychains import StaticKeychain
-from registry_core.domain.access import Basic, IdentityToken, RegistryToken
+from registry_core.domain.auth import Basic, IdentityToken, RegistryToken
 from registry_core.errors import Forbidden, ProtocolError, Unauthorized, Unavailable
 
 USER = Basic("user", "hunter2")

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 import pytest
 
 from registry_adapters.auth import ChallengeAuthenticator
-from registry_adapters.auth.realm import check_realm
-from registry_adapters.http.exchange import Answer, Body, Headers, Request
+from registry_adapters.auth.authenticator import check_realm
+from registry_adapters.http.messages import Answer, Body, Headers, Request
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.keychains import StaticKeychain
-from registry_core.content.source import StreamReader
-from registry_core.domain.access import Basic, Scope
+from registry_core.content.streams import StreamReader
+from registry_core.domain.auth import Basic, Scope
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from registry_core.content.source import BytesSource
-from registry_core.domain.access import Basic, IdentityToken
+from registry_core.content.streams import BytesSource
+from registry_core.domain.auth import Basic, IdentityToken
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag

@@ -8,10 +8,9 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from registry_adapters.auth.basic import basic_value
-from registry_adapters.auth.bearer import GivenToken, bearer_value, token_query
-from registry_adapters.auth.oauth import token_form
-from registry_core.domain.access import Basic, Challenge, IdentityToken, RegistryToken, Scope
+from registry_adapters.auth.authorization import GivenToken, basic_value, bearer_value, token_query
+from registry_adapters.auth.token_requests import token_form
+from registry_core.domain.auth import Basic, Challenge, IdentityToken, RegistryToken, Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError

@@ -10,7 +10,8 @@ from contextvars import copy_context
 
 import pytest
 
-from registry_adapters.auth.turns import Turns
+from registry_adapters.auth.single_flight import Turns
+from registry_core.cancellation import CancelScope, fail_after
 from registry_core.errors import (
     AccessDenied,
     Cancelled,
@@ -22,7 +23,6 @@ from registry_core.errors import (
     Unauthorized,
     Unavailable,
 )
-from registry_core.scope import CancelScope, fail_after
 
 KEY = "token"
 

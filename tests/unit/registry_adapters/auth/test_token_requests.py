@@ -12,10 +12,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from registry_adapters.auth.grants import Grants
-from registry_adapters.auth.token import Token
-from registry_adapters.auth.token_cache import Audience
-from registry_core.domain.access import Anonymous, Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
+from registry_adapters.auth.token_requests import Grants
+from registry_adapters.auth.tokens import Audience, Token
+from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import Forbidden, ProtocolError, Unauthorized

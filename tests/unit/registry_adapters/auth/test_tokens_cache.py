@@ -6,9 +6,8 @@ import pickle
 
 import pytest
 
-from registry_adapters.auth.token import Token
-from registry_adapters.auth.token_cache import Audience, TokenCache
-from registry_core.domain.access import Anonymous, Basic, Scope
+from registry_adapters.auth.tokens import Audience, Token, TokenCache
+from registry_core.domain.auth import Anonymous, Basic, Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.auth.token import LIFETIME_LIMIT, REPLY_LIMIT, Token, token
-from registry_core.domain.access import TokenReply, TokenRequest
-from registry_core.errors import (
-    Forbidden,
-    ProtocolError,
-    RateLimited,
-    RegistryError,
-    Unauthorized,
-    Unavailable,
-)
+from registry_adapters.auth.tokens import LIFETIME_LIMIT, REPLY_LIMIT, Token, token
+from registry_core.domain.auth import TokenReply, TokenRequest
+from registry_core.errors import Forbidden, ProtocolError, RateLimited, RegistryError, Unauthorized, Unavailable
 
 GET = TokenRequest(method="GET", url="https://auth.example.com/token?account=me")
 POST = TokenRequest(method="POST", url="https://auth.example.com/token", body=b"password=hunter2")

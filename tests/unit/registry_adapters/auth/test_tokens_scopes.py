@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.auth.scopes import joined, offered, own, repository, widened
-from registry_core.domain.access import Scope
+from registry_adapters.auth.tokens import joined, offered, own, repository, widened
+from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 
 

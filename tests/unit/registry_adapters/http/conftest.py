@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from registry_adapters.http.exchange import Answer, Body, Headers
-from registry_core.content.source import StreamReader
+from registry_adapters.http.messages import Answer, Body, Headers
+from registry_core.content.streams import StreamReader
 from registry_core.domain.origin import Origin
 from registry_core.ports.observer import Event
 

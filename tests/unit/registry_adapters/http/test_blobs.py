@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, DigestMismatch, Forbidden, InvalidName, ProtocolError, Unsupported

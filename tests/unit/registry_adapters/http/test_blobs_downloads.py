@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.downloads import content_range, strong_tag
-from registry_core.content.source import PIECE, ByteReader
+from registry_adapters.http.blobs import content_range, strong_tag
+from registry_core.cancellation import fail_after
+from registry_core.content.streams import PIECE, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, DeadlineExceeded, DigestMismatch, ProtocolError, Unavailable
 from registry_core.ports.observer import Observer, Resumed, Retry
-from registry_core.scope import fail_after
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Peer, Received, Recorder, Reply, ScriptedTransport, Wire

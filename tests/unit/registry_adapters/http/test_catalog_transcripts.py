@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX

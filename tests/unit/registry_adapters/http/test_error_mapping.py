@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.http.exchange import Headers, Request
-from registry_adapters.http.problems import error_infos, escaped, problem
+from registry_adapters.http.error_mapping import error_infos, escaped, problem
+from registry_adapters.http.messages import Headers, Request
 from registry_core.errors import (
     BlobNotFound,
     CatalogUnsupported,

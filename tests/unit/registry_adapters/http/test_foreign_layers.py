@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from registry_adapters.http.catalog import HttpCatalog
-from registry_adapters.http.exchange import Answer
-from registry_adapters.http.foreign import Outside
+from registry_adapters.http.foreign_layers import Outside
+from registry_adapters.http.messages import Answer
 from registry_adapters.http.middleware import Outgoing, Send
 from registry_adapters.http.settings import HttpSettings
 from registry_core import RepositoryName
-from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
@@ -30,7 +30,7 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ports.authenticator import Authenticator
-from registry_core.ports.foreign_layers import ForeignLayers
+from registry_core.ports.catalog import ForeignLayers
 from registry_core.ports.observer import Resumed
 
 NAME = RepositoryName("windows/servercore")

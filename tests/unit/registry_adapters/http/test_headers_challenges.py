@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry_adapters.http.challenges import challenges
-from registry_core.domain.access import Challenge
+from registry_adapters.http.headers import challenges
+from registry_core.domain.auth import Challenge
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=12)
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=40)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.http.links import next_target
+from registry_adapters.http.headers import next_target
 from registry_core.errors import ProtocolError
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_core.content.limits import MANIFEST_LIMIT
+from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST

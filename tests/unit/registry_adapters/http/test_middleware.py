@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.exchange import Answer, Headers, Request
+from registry_adapters.http.messages import Answer, Headers, Request
 from registry_adapters.http.middleware import Fields, Middleware, Outgoing, Send, through
 from registry_adapters.http.session import Session
-from registry_core.content.source import StreamReader
+from registry_core.content.streams import StreamReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, Unavailable

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_adapters.http import throttle
-from registry_adapters.http.exchange import Answer, Body, Headers, Request
-from registry_adapters.http.pieces import SourceFailed
+from registry_adapters.http import rate_limit
+from registry_adapters.http.messages import Answer, Body, Headers, Request
+from registry_adapters.http.rate_limit import Brake, Gate, Gates, Slot
 from registry_adapters.http.retry import Stale
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.slots import Slot
-from registry_adapters.http.throttle import Brake, Gate, Gates
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
+from registry_adapters.http.transport.body import SourceFailed
+from registry_core.cancellation import CancelScope, fail_after, pause
+from registry_core.content.streams import ByteReader, BytesSource, OpenerSource, StreamReader
 from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, DeadlineExceeded, RateLimited, Unavailable
-from registry_core.scope import CancelScope, fail_after, pause
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Peer, Wire
@@ -277,7 +276,7 @@ class TestSlots:
     def test_the_next_one_is_woken_and_does_not_find_out_by_itself(
         self, gate: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch, first: str
     ) -> None:
-        monkeypatch.setattr(throttle, "_IDLE", 60.0)
+        monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
         narrow = gate(2)
         slots = [narrow.enter(), narrow.enter()]
         narrow.refuse(slots[1], 429, 0.0, backoff)
@@ -464,7 +463,7 @@ class TestLimit:
     def test_who_waits_is_woken_when_it_recovers(
         self, gate: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(throttle, "_IDLE", 60.0)
+        monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
         narrow = gate(2)
         refused(narrow, asked=0.0)
         slot = narrow.enter()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.domain import wire
+from registry_core.content.streams import MANIFEST_LIMIT
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
@@ -167,7 +167,7 @@ class TestUpkeep:
             f"PUT {HOME}/manifests/{TAG}",
             f"GET {HOME}/manifests/{TAG}",
         ]
-        written = wire.decode(transport.sent[2].body or b"")["manifests"]
+        written = strict_json.decode(transport.sent[2].body or b"")["manifests"]
         assert written[0] == json.loads(json.dumps(entry("other")))
         assert written[1]["digest"] == manifest.digest
         assert written[1]["artifactType"] == "text/a"
@@ -181,7 +181,7 @@ class TestUpkeep:
 
         manifests(transport).put(manifest)
 
-        assert len(wire.decode(transport.sent[2].body or b"")["manifests"]) == 1
+        assert len(strict_json.decode(transport.sent[2].body or b"")["manifests"]) == 1
 
     def test_an_entry_that_is_there_is_not_written_again(self, scripted: Script, reply: Build) -> None:
         """R-222."""
@@ -202,7 +202,7 @@ class TestUpkeep:
 
         manifests(transport).put(manifest)
 
-        assert [item["digest"] for item in wire.decode(transport.sent[4].body or b"")["manifests"]] == [
+        assert [item["digest"] for item in strict_json.decode(transport.sent[4].body or b"")["manifests"]] == [
             *digests("b"),
             manifest.digest,
         ]
@@ -245,7 +245,7 @@ class TestUpkeep:
 
         assert asked(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
         assert asked(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
-        assert wire.decode(transport.sent[4].body or b"")["manifests"] == []
+        assert strict_json.decode(transport.sent[4].body or b"")["manifests"] == []
 
     def test_one_that_cannot_be_reached_does(self, scripted: Script) -> None:
         """R-224: nothing is deleted."""
@@ -286,4 +286,6 @@ class TestUpkeep:
             f"GET {HOME}/manifests/{TAG}",
             f"PUT {HOME}/manifests/{TAG}",
         ]
-        assert [item["digest"] for item in wire.decode(transport.sent[4].body or b"")["manifests"]] == digests("b")
+        assert [item["digest"] for item in strict_json.decode(transport.sent[4].body or b"")["manifests"]] == digests(
+            "b"
+        )

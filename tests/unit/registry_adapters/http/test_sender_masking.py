@@ -7,9 +7,9 @@ import pytest
 
 from registry_adapters.auth import authenticator
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.echoes import Echoes
-from registry_adapters.http.exchange import Headers
-from registry_core.domain.access import RegistryToken
+from registry_adapters.http.messages import Headers
+from registry_adapters.http.sender import Echoes
+from registry_core.domain.auth import RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError

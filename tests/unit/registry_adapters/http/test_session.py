@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_adapters.http.exchange import Body, Headers, Request
+from registry_adapters.http.messages import Body, Headers, Request
 from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource
-from registry_core.domain.access import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.content.streams import ByteReader, BytesSource, OpenerSource
+from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import (
@@ -30,7 +31,6 @@ from registry_core.errors import (
     Unavailable,
 )
 from registry_core.ports.observer import Event, Exchange, Observer, Retry, Throttled, TokenRequested, Warned
-from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Answers, Peer, Recorder, Reply, ScriptedTransport, Wire

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.http.redirects import Hop, is_redirect, next_hop
+from registry_adapters.http.session import Hop, is_redirect, next_hop
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError
 

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.tls import ssl_context
+from registry_adapters.http.transport.tls import ssl_context
 from registry_core.errors import ConfigError
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.exchange import Answer, Body, Headers
+from registry_adapters.http.messages import Answer, Body, Headers
 from registry_adapters.http.upload_sessions import OpenUpload, chunk_length, closing_target, received
-from registry_core.content.source import PIECE, ByteReader, BytesSource, OpenerSource
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import PIECE, ByteReader, BytesSource, OpenerSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
@@ -27,7 +28,6 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ports.observer import Event, Observer, Resumed
-from registry_core.scope import CancelScope
 from registry_core.testing.content import PatternSource
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.http.upload_pace import Pace
+from registry_adapters.http.uploads import Pace
 
 KIB = 1 << 10
 MIB = 1 << 20

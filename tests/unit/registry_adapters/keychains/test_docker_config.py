@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_adapters.keychains import TextKeychain
-from registry_adapters.keychains.entries import Entries, entry_of
-from registry_core.domain.access import Anonymous, Basic, Credential, IdentityToken, RegistryToken
+from registry_adapters.keychains.docker_config import Entries, entry_of
+from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, RegistryError
 

@@ -18,10 +18,10 @@ import pytest
 
 import registry_adapters
 from registry_adapters.keychains import AuthFileKeychain, DockerConfigKeychain
-from registry_adapters.keychains.files import JsonFile
-from registry_core.domain.access import Basic, IdentityToken, RegistryToken
+from registry_adapters.keychains.json_file import JsonFile
+from registry_core.cancellation import fail_after
+from registry_core.domain.auth import Basic, IdentityToken, RegistryToken
 from registry_core.errors import ConfigError, DeadlineExceeded
-from registry_core.scope import fail_after
 
 HOST = "registry.example.com"
 USER = Basic("user", "pass")
@@ -204,7 +204,7 @@ class TestReload:
             waits.append(seconds)
             write(path, {"auths": {HOST: auth("user:pass")}})
 
-        monkeypatch.setattr("registry_adapters.keychains.files.pause", finish)
+        monkeypatch.setattr("registry_adapters.keychains.json_file.pause", finish)
 
         assert DockerConfigKeychain(path).credential(HOST, None) == USER
         assert len(waits) == 1
@@ -386,7 +386,7 @@ class TestStore:
         script = (
             "import sys\n"
             "from registry_adapters.keychains import DockerConfigKeychain\n"
-            "from registry_core.domain.access import Basic\n"
+            "from registry_core.domain.auth import Basic\n"
             "keychain = DockerConfigKeychain(sys.argv[1])\n"
             "for number in range(10):\n"
             "    keychain.store(f'{sys.argv[2]}-{number}.example.com', Basic('user', 'pass'))\n"

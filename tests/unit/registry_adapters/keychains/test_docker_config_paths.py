@@ -19,8 +19,8 @@ from registry_adapters.keychains import (
     default_keychain,
     default_store,
 )
-from registry_adapters.keychains.places import Place, docker_places, podman_places
-from registry_core.domain.access import Basic
+from registry_adapters.keychains.docker_config import Place, docker_places, podman_places
+from registry_core.domain.auth import Basic
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError
 from registry_core.ports import Keychain

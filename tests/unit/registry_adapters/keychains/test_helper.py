@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from registry_adapters.keychains import HelperKeychain
 from registry_adapters.keychains.helper import parse_answer
-from registry_core.domain.access import Basic, IdentityToken, RegistryToken
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.domain.auth import Basic, IdentityToken, RegistryToken
 from registry_core.errors import Cancelled, ConfigError, DeadlineExceeded, InvalidName, RegistryError
-from registry_core.scope import CancelScope, fail_after
 
 HOST = "registry.example.com"
 ANSWER = """echo '{"ServerURL": "x", "Username": "user", "Secret": "hunter2"}'"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_adapters.keychains import MemoryKeychain, StaticKeychain
-from registry_core.domain.access import Basic
+from registry_core.domain.auth import Basic
 from registry_core.errors import InvalidName
 
 USER = Basic("user", "hunter2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_adapters.keychains import EnvironmentKeychain
-from registry_core.domain.access import Basic, Credential, IdentityToken, RegistryToken
+from registry_core.domain.auth import Basic, Credential, IdentityToken, RegistryToken
 from registry_core.errors import ConfigError
 
 HOST = "registry.example.com"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog, staging
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
+from registry_adapters.layout import LayoutCatalog, directory
+from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.content.streams import PIECE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
@@ -28,8 +29,7 @@ from registry_core.errors import (
     SizeMismatch,
     Unavailable,
 )
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, checkpoint
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, push_image
 from registry_core.testing.faults import HookedSource, altered, longer, raising, shorter
 
@@ -361,7 +361,7 @@ class TestWhatIsNotOurs:
         self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _left(shelf, CONTENT[:HALF])
-        monkeypatch.setattr(staging, "fcntl", None)
+        monkeypatch.setattr(directory, "fcntl", None)
 
         assert self._put(repository, shelf) == [0]
 

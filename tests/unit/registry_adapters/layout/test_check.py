@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog, leases
+from registry_adapters.layout import LayoutCatalog, blobs
 from registry_core.domain.digest import Digest
-from registry_core.domain.findings import Report
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reports import Report
 from registry_core.errors import RepositoryNotFound
-from registry_core.ops.upkeep.validate import validate
-from registry_core.ports.repository import Repository
+from registry_core.ops.validation.validate import validate
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import entry, image_manifest, index_manifest, push_image, put_blob
 
 NAME = RepositoryName("org/app")
@@ -53,7 +53,7 @@ def test_nothing_is_renewed_by_a_look(
     tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     """What a check has read, a garbage collection may take as before."""
-    monkeypatch.setattr(leases, "_FRESH", -1.0)
+    monkeypatch.setattr(blobs, "_FRESH", -1.0)
     subject = push_image(repository, "one")
     push_image(repository, "two", tags=["v1"], subject=entry(subject.content, subject.media_type))
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}

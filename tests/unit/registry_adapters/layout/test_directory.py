@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from registry_adapters.layout import LayoutCatalog
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import LayoutError
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import push_image, put_blob
 
 NAME = RepositoryName("org/app")

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog, garbage, leases
+from registry_adapters.layout import LayoutCatalog, blobs, garbage
+from registry_adapters.layout.blobs import remove_expired
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.garbage import collect
-from registry_adapters.layout.index_file import IndexFile
-from registry_adapters.layout.leases import remove_expired
-from registry_adapters.layout.place import Place
-from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_adapters.layout.index import IndexFile
+from registry_adapters.layout.layout import Place
+from registry_core.cancellation import fail_after
+from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.pruning import PruneReport
+from registry_core.domain.reports import PruneReport
 from registry_core.errors import (
     BlobNotFound,
     DeadlineExceeded,
@@ -35,8 +35,7 @@ from registry_core.errors import (
     RepositoryNotFound,
     TooLarge,
 )
-from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, entry, image_manifest, index_manifest, push_image, put_blob
 from registry_core.testing.faults import HookedSource
 
@@ -181,7 +180,7 @@ class TestWhatStays:
         image = push_image(repository, "one")
         data = base64.b64encode(image.content).decode()
         listed = entry(image.content, image.media_type) | {"data": data}
-        index = RawManifest(OCI_INDEX, wire.encode({"schemaVersion": 2, "manifests": [listed]}))
+        index = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "manifests": [listed]}))
         repository.manifests.delete(image.digest)
         repository.manifests.put(index, tags=[Tag("v1")])
 
@@ -229,7 +228,7 @@ class TestWhatStays:
     def test_what_documents_of_unknown_types_name(self, tmp_path: Path, repository: Repository) -> None:
         """R-027, R-305."""
         part = _put(repository, b"part")
-        document = wire.encode({"things": [{"inner": entry(b"part", "application/x")}]})
+        document = strict_json.encode({"things": [{"inner": entry(b"part", "application/x")}]})
         named = _put(repository, document)
         push_image(repository, "one", tags=["v1"])
         index = tmp_path / NAME / "index.json"
@@ -299,7 +298,7 @@ class TestWhatStays:
         self, tmp_path: Path, repository: Repository
     ) -> None:
         orphan = _put(repository, b"orphan")
-        layer = wire.encode({"layers": [entry(b"orphan")]})
+        layer = strict_json.encode({"layers": [entry(b"orphan")]})
         for part in (b"{}", layer):
             _put(repository, part)
         repository.manifests.put(image_manifest(b"{}", [layer]), tags=[Tag("v1")])
@@ -352,7 +351,7 @@ class TestUntagged:
     def test_what_nobody_knows_stays(self, tmp_path: Path, repository: Repository) -> None:
         """R-305: it is no manifest, as far as anybody can tell."""
         push_image(repository, "one", tags=["v1"])
-        document = wire.encode({"things": []})
+        document = strict_json.encode({"things": []})
         strange = _put(repository, document)
         _add_entry(tmp_path, entry(document, "application/vnd.example+json"))
 
@@ -458,7 +457,7 @@ class TestWritersMeanwhile:
     def test_a_blob_that_somebody_was_told_of_is_left_alone(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
-        monkeypatch.setattr(leases, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH", -1.0)
         digest = _put(repository, b"shared")
         path = tmp_path / NAME / "blobs" / "sha256" / digest.encoded
         os.utime(path, (1, 1))
@@ -477,7 +476,7 @@ class TestWritersMeanwhile:
     def test_a_manifest_that_somebody_was_told_of_is_left_alone(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(leases, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH", -1.0)
         manifest = push_image(repository, "one")
         path = tmp_path / NAME / "blobs" / "sha256" / manifest.digest.encoded
         os.utime(path, (1, 1))
@@ -581,7 +580,7 @@ class TestWritersMeanwhile:
     def test_a_collection_that_has_a_blob_in_hand_is_waited_for(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(leases, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH", -1.0)
         digest = _put(repository, b"shared")
 
         with (tmp_path / NAME / "blobs" / "sha256" / digest.encoded).open("rb") as file:
@@ -615,7 +614,7 @@ class TestWritersMeanwhile:
                 if written_anew:
                     _put(repository, b"shared")
 
-                assert not leases.renewed(shelf, digest.encoded, file)
+                assert not blobs.renewed(shelf, digest.encoded, file)
 
     def test_a_time_to_come_is_renewed(self, tmp_path: Path, repository: Repository) -> None:
         """It is another clock's: by that one, the blob may be about to expire."""
@@ -682,7 +681,7 @@ class TestRefusals:
 
     def test_a_manifest_that_is_missing_needs_nothing(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
-        absent = RawManifest(OCI_INDEX, wire.encode({"schemaVersion": 2, "manifests": []}))
+        absent = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "manifests": []}))
         index = tmp_path / NAME / "index.json"
         document = json.loads(index.read_bytes())
         document["manifests"].append(entry(absent.content, OCI_INDEX))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog, place
-from registry_adapters.layout.index_file import IndexFile
+from registry_adapters.layout import LayoutCatalog, layout
+from registry_adapters.layout.index import IndexFile
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import LayoutError
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import push_image
 
 NAME = RepositoryName("org/app")
@@ -93,7 +93,7 @@ def test_edits_leave_what_was_read_before_alone(tmp_path: Path, repository: Repo
 def test_very_large_ones_are_not_kept_in_memory(
     parsed: list[str], repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "_MEMORABLE", 10)
+    monkeypatch.setattr(layout, "_MEMORABLE", 10)
 
     for _ in range(2):
         list(repository.manifests.tags())

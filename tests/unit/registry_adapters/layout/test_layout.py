@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 
 from registry_adapters.layout import LayoutCatalog
-from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
-from registry_core.domain.annotations import REF_NAME
+from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import (
     BlobNotFound,
@@ -31,7 +29,7 @@ from registry_core.errors import (
     TooLarge,
     Unsupported,
 )
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
 
 NAME = RepositoryName("org/app")
@@ -291,7 +289,7 @@ class TestIndexFile:
 def _without_media_type(config: bytes, layer: bytes) -> RawManifest:
     mapping = dict(image_manifest(config, [layer]).mapping)
     del mapping["mediaType"]
-    return RawManifest(OCI_MANIFEST, wire.encode(mapping))
+    return RawManifest(OCI_MANIFEST, strict_json.encode(mapping))
 
 
 def _nest(repository: Repository, child: RawManifest, depth: int) -> RawManifest:

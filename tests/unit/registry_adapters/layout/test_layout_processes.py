@@ -15,7 +15,7 @@ import registry_core
 from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import push_image, put_blob
 from registry_core.testing.faults import HookedSource
 

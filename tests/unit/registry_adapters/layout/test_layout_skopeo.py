@@ -10,7 +10,7 @@ import pytest
 
 from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import index_manifest, push_image
 
 NAME = RepositoryName("org/app")

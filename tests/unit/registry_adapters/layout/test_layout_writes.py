@@ -16,11 +16,11 @@ import pytest
 from filelock import FileLock
 
 from registry_adapters.layout import LayoutCatalog
-from registry_core.content.source import ByteSource, BytesSource
-from registry_core.domain.annotations import REF_NAME
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.content.streams import ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_MANIFEST
+from registry_core.domain.media_types import OCI_MANIFEST, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import (
     Cancelled,
@@ -34,8 +34,7 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, fail_after
+from registry_core.ports.catalog import Repository
 from registry_core.testing.content import image_manifest, index_manifest, push_image, put_blob
 from registry_core.testing.faults import HookedSource, altered, longer, raising, shorter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import ByteReader, BytesSource
+from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_MANIFEST

@@ -15,7 +15,7 @@ import pytest
 from registry_adapters.testing import Fault, faults
 from registry_adapters.wsgi import BasicGuard, TokenGuard
 from registry_core import ConfigError
-from registry_core.domain.access import Scope
+from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.testing import Fault, faults
-from registry_adapters.testing.occasions import Occasion, Occasions, endpoint
+from registry_adapters.testing.matching import Occasion, Occasions, endpoint
 from registry_core import ConfigError
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from registry_adapters.http.in_process import WsgiTransport
+from registry_adapters.http.transport.wsgi_transport import WsgiTransport
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing import Entry, Fault, FaultyApp, FaultyRegistry, Journal, faults, faulty_registry
+from registry_adapters.testing.request import Gate, Visit
 from registry_adapters.testing.server import ServerOptions
-from registry_adapters.testing.visits import Gate, Visit
 from registry_adapters.wsgi import RegistryApp, registry_server
 from registry_core import ConfigError, ImageBuilder, RegistryError, ServerError, Unavailable
 from registry_core.domain.names import RepositoryName

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.wsgi.routes import Kind, Route, route
+from registry_adapters.wsgi.app import Kind, Route, route
 
 
 @pytest.mark.parametrize(

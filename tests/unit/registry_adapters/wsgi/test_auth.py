@@ -13,7 +13,7 @@ import pytest
 
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import BasicGuard, TokenGuard
-from registry_core.domain.access import Scope
+from registry_core.domain.auth import Scope
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.wsgi.conftest import Reply, Serve, Wire

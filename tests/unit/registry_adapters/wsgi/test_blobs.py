@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.wsgi.blobs import byte_range
-from registry_adapters.wsgi.problems import Refusal
+from registry_adapters.wsgi.messages import Refusal
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.wsgi.conftest import Serve, Wire

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.wsgi.messages import Body
-from registry_adapters.wsgi.problems import Refusal
-from registry_adapters.wsgi.sessions import UploadSessions
+from registry_adapters.wsgi.blobs import UploadSessions
+from registry_adapters.wsgi.messages import Body, Refusal
 from registry_core import RepositoryName
 
 NAME = RepositoryName("org/app")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from registry_adapters.wsgi.problems import Refusal, document, refusal
+from registry_adapters.wsgi.messages import Refusal, document, refusal
 from registry_core import errors
 
 

@@ -18,7 +18,7 @@ import trustme
 
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import BasicGuard, RegistryApp, TokenGuard, registry_server
-from registry_adapters.wsgi.listener import Listener
+from registry_adapters.wsgi.cheroot_server import Listener
 from registry_core import ConfigError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def test_a_taken_port_is_a_config_error() -> None:
 
 
 def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "registry_adapters.wsgi.listener", raising=False)
+    monkeypatch.delitem(sys.modules, "registry_adapters.wsgi.cheroot_server", raising=False)
     monkeypatch.setitem(sys.modules, "cheroot.server", None)
 
     with pytest.raises(ConfigError, match=r"ociport\[serve\]"), registry_server(MemoryCatalog()) as server:

@@ -15,9 +15,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from registry_core.content import codecs
-from registry_core.content.codecs import compression_of, decoded
-from registry_core.content.source import BytesSource, StreamReader
+from registry_core.cancellation import CancelScope
+from registry_core.content import compression
+from registry_core.content.compression import compression_of, decoded
+from registry_core.content.streams import BytesSource, StreamReader
 from registry_core.domain.media_types import (
     DOCKER_FOREIGN_LAYER,
     DOCKER_LAYER_GZIP,
@@ -27,7 +28,6 @@ from registry_core.domain.media_types import (
     OCI_MANIFEST,
 )
 from registry_core.errors import Cancelled, IntegrityError, Unsupported
-from registry_core.scope import CancelScope
 
 TAR = bytes(range(256)) * 5000
 PACK: dict[str, Callable[[bytes], bytes]] = {OCI_LAYER_GZIP: gzip.compress, OCI_LAYER_ZSTD: zstd.compress}
@@ -38,9 +38,9 @@ def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Everything holds whatever undoes gzip."""
     if request.param == "standard library":
         monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
-    codecs._inflater.cache_clear()
+    compression._inflater.cache_clear()
     yield
-    codecs._inflater.cache_clear()
+    compression._inflater.cache_clear()
 
 
 class AskedStream(io.BytesIO):

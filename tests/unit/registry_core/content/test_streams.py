@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.content.limits import read_all
-from registry_core.content.source import (
+from registry_core.cancellation import CancelScope
+from registry_core.content.spool import Spool
+from registry_core.content.streams import (
     PIECE,
     ByteReader,
     ByteSource,
@@ -17,11 +18,10 @@ from registry_core.content.source import (
     FileSource,
     OpenerSource,
     StreamReader,
+    read_all,
 )
-from registry_core.content.spool import Spool
 from registry_core.domain.digest import Digest
 from registry_core.errors import Cancelled, TooLarge
-from registry_core.scope import CancelScope
 
 SMALL = bytes(range(256)) * 10
 LARGE = bytes(range(256)) * 8192

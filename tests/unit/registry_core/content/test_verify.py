@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.content.source import PIECE, ByteReader, BytesSource, StreamReader
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import PIECE, ByteReader, BytesSource, StreamReader
 from registry_core.content.verify import VerifyingReader, pieces
 from registry_core.domain.digest import Digest
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, SizeMismatch, Unsupported
-from registry_core.scope import CancelScope
 
 CONTENT = b"truth" * 1000
 DIGEST = Digest.of(CONTENT)

@@ -6,15 +6,7 @@ import pickle
 import msgspec
 import pytest
 
-from registry_core.domain.access import (
-    Anonymous,
-    Basic,
-    IdentityToken,
-    RegistryToken,
-    Scope,
-    TokenReply,
-    TokenRequest,
-)
+from registry_core.domain.auth import Anonymous, Basic, IdentityToken, RegistryToken, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 
 SECRET = "hunter2"

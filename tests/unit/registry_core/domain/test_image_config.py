@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry_core.domain.config import ImageConfig
+from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
@@ -20,14 +20,7 @@ from registry_core.domain.media_types import (
     OCI_LAYER,
     OCI_MANIFEST,
 )
-from registry_core.errors import (
-    DigestMismatch,
-    InvalidDocument,
-    NotAnImage,
-    NotAnIndex,
-    SizeMismatch,
-    Unsupported,
-)
+from registry_core.errors import DigestMismatch, InvalidDocument, NotAnImage, NotAnIndex, SizeMismatch, Unsupported
 
 SHA = "sha256:" + "a" * 64
 
@@ -48,13 +41,13 @@ def index(**more: object) -> bytes:
 def test_a_size_is_a_natural_number_below_two_to_the_63(size: object) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
-        wire.lift(part(size=size), Descriptor)
+        strict_json.lift(part(size=size), Descriptor)
 
 
 @pytest.mark.parametrize("size", [0, 2**63 - 1])
 def test_every_other_size_is_taken(size: int) -> None:
     """R-008."""
-    assert wire.lift(part(size=size), Descriptor).size == size
+    assert strict_json.lift(part(size=size), Descriptor).size == size
 
 
 @pytest.mark.parametrize(
@@ -75,17 +68,17 @@ def test_every_other_size_is_taken(size: int) -> None:
 def test_a_descriptor_of_another_shape_is_refused(more: dict[str, object]) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
-        wire.lift(part() | more, Descriptor)
+        strict_json.lift(part() | more, Descriptor)
 
 
 def test_null_counts_as_absent() -> None:
     document = part(annotations=None, urls=None, data=None, platform=None, artifactType=None)
 
-    assert wire.lift(document, Descriptor) == wire.lift(part(), Descriptor)
+    assert strict_json.lift(document, Descriptor) == strict_json.lift(part(), Descriptor)
 
 
 def test_descriptors_do_not_share_their_annotations() -> None:
-    one, other = wire.lift(part(), Descriptor), wire.lift(part(), Descriptor)
+    one, other = strict_json.lift(part(), Descriptor), strict_json.lift(part(), Descriptor)
 
     one.annotations["a"] = "b"
 
@@ -93,7 +86,7 @@ def test_descriptors_do_not_share_their_annotations() -> None:
 
 
 def test_descriptors_can_be_hashed() -> None:
-    assert len({wire.lift(part(), Descriptor), wire.lift(part(annotations={}), Descriptor)}) == 1
+    assert len({strict_json.lift(part(), Descriptor), strict_json.lift(part(annotations={}), Descriptor)}) == 1
 
 
 def test_embedded_data_is_handed_out_once_verified() -> None:
@@ -106,8 +99,8 @@ def test_embedded_data_is_handed_out_once_verified() -> None:
         "data": base64.b64encode(data).decode(),
     }
 
-    assert wire.lift(document, Descriptor).embedded() == data
-    assert wire.lift(part(), Descriptor).embedded() is None
+    assert strict_json.lift(document, Descriptor).embedded() == data
+    assert strict_json.lift(part(), Descriptor).embedded() is None
 
 
 @pytest.mark.parametrize(

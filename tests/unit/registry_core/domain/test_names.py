@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.paths import PathSegments
+from registry_core.domain.names import PathSegments, RepositoryName, Tag
 from registry_core.errors import InvalidName, InvalidValue
 
 REPOSITORIES = st.from_regex(r"[a-z0-9]+(?:[._-][a-z0-9]+){0,2}(?:/[a-z0-9]+){0,2}", fullmatch=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.platform import Platform, best_match
 from registry_core.errors import InvalidName, InvalidValue
 
@@ -78,7 +78,7 @@ def test_json_names_are_those_of_the_specification() -> None:
         "features": ["sse4"],
     }
 
-    platform = wire.lift(document, Platform)
+    platform = strict_json.lift(document, Platform)
 
     assert platform == Platform(os="windows", architecture="amd64", os_version="10.0.1", os_features=("win32k",))
 

@@ -12,8 +12,7 @@ from docker_image import reference as oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.familiar import familiar
-from registry_core.domain.reference import Reference
+from registry_core.domain.reference import Reference, familiar
 from registry_core.errors import InvalidReference
 
 SHA = "sha256:" + "a" * 64

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain import wire
-from registry_core.domain.config import ImageConfig
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import ImageIndex, ImageManifest, identify
 from registry_core.errors import InvalidDocument, InvalidValue, Unsupported
 
@@ -65,14 +65,14 @@ JSON = st.recursive(
 def test_what_is_not_strictly_json_is_refused(content: bytes) -> None:
     """R-022."""
     with pytest.raises(InvalidDocument):
-        wire.parse(content)
+        strict_json.parse(content)
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"1", b'"a"', b"true"])
 def test_a_document_is_an_object(content: bytes) -> None:
     """R-022."""
     with pytest.raises(InvalidDocument):
-        wire.decode(content)
+        strict_json.decode(content)
 
 
 @pytest.mark.timeout(20)
@@ -92,39 +92,39 @@ def test_a_document_is_an_object(content: bytes) -> None:
 def test_a_hostile_megabyte_is_refused_quickly(content: bytes) -> None:
     """R-022: no input takes more than linear time."""
     with pytest.raises(InvalidDocument):
-        wire.decode(content)
+        strict_json.decode(content)
 
 
 def test_brackets_in_text_do_not_count_as_depth() -> None:
     content = json.dumps({"a": "[{" * 500, 'b"\\': "]"}).encode()
 
-    assert wire.decode(content)["a"] == "[{" * 500
+    assert strict_json.decode(content)["a"] == "[{" * 500
 
 
 def test_a_hundred_levels_are_read() -> None:
     """R-022."""
-    assert wire.parse(b"[" * 100 + b"]" * 100) is not None
+    assert strict_json.parse(b"[" * 100 + b"]" * 100) is not None
     with pytest.raises(InvalidDocument):
-        wire.parse(b"[" * 101 + b"]" * 101)
+        strict_json.parse(b"[" * 101 + b"]" * 101)
 
 
 def test_surrogates_in_pairs_are_text() -> None:
-    assert wire.decode(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}
+    assert strict_json.decode(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
 @given(JSON)
 def test_what_is_encoded_is_decoded_to_the_same(value: object) -> None:
-    assert wire.parse(wire.encode(value)) == value
+    assert strict_json.parse(strict_json.encode(value)) == value
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {"\udfff": 1}])
 def test_what_json_cannot_say_is_not_encoded(value: object) -> None:
     with pytest.raises(InvalidDocument):
-        wire.encode(value)
+        strict_json.encode(value)
 
 
 def test_the_same_mapping_always_gives_the_same_bytes() -> None:
-    assert wire.encode({"b": "é", "a": [1, None]}) == '{"b":"é","a":[1,null]}'.encode()
+    assert strict_json.encode({"b": "é", "a": [1, None]}) == '{"b":"é","a":[1,null]}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_the_same_mapping_always_gives_the_same_bytes() -> None:
 )
 def test_an_error_says_where_the_document_is_wrong(document: object, path: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
-        wire.lift(document, ImageManifest)
+        strict_json.lift(document, ImageManifest)
 
     assert caught.value.path == path
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_document_fails_with_anything_but_an_invalid_value(content: bytes) -> None:
-    for read in (wire.parse, wire.decode, identify, ImageConfig.read):
+    for read in (strict_json.parse, strict_json.decode, identify, ImageConfig.read):
         try:
             read(content)
         except (InvalidValue, Unsupported):
@@ -161,6 +161,6 @@ def test_no_document_fails_with_anything_but_an_invalid_value(content: bytes) ->
 def test_no_view_fails_with_anything_but_an_invalid_value(value: object) -> None:
     for kind in (Descriptor, ImageManifest, ImageIndex, ImageConfig):
         try:
-            wire.lift(value, kind)
+            strict_json.lift(value, kind)
         except InvalidValue:
             continue

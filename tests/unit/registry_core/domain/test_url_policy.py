@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.errands import MAX_HOPS, REACH, RULES, Errand, Verdict, judge
 from registry_core.domain.origin import Origin, Zone
+from registry_core.domain.url_policy import MAX_HOPS, REACH, RULES, Errand, Verdict, judge
 from registry_core.errors import ProtocolError
 
 REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "url-policy.md"

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import ByteReader, ByteSource, BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import ByteReader, ByteSource, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.catalog import Repository
 from registry_core.ports.manifest_store import ManifestStore
-from registry_core.ports.repository import Repository
 
 
 class Graphs:
@@ -51,7 +51,7 @@ class Graphs:
             **more,
             **(overrides or {}),
         }
-        return self.store(RawManifest(OCI_MANIFEST, wire.encode(document)))
+        return self.store(RawManifest(OCI_MANIFEST, strict_json.encode(document)))
 
     def index(
         self, *children: RawManifest, platforms: Sequence[dict[str, str] | None] = (), **more: object
@@ -63,7 +63,7 @@ class Graphs:
                 entry["platform"] = platforms[position]
             entries.append(entry)
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, **more}
-        return self.store(RawManifest(OCI_INDEX, wire.encode(document)))
+        return self.store(RawManifest(OCI_INDEX, strict_json.encode(document)))
 
     def store(self, raw: RawManifest) -> RawManifest:
         self.repository.manifests.put(raw)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import BytesSource
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, Cancelled, DigestMismatch, InvalidDigest, SizeMismatch, Unsupported
-from registry_core.ops.build.staged import StagedBlobs, StagedManifests
-from registry_core.ops.read import open_blob, push_blob, save_blob
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope
+from registry_core.ops.blobs import open_blob, push_blob, save_blob
+from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
+from registry_core.ports.catalog import Repository
 
 TRUTH = b"truth" * 1000
 

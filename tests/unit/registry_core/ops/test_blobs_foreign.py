@@ -5,14 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from registry_core.content.source import ByteReader, BytesSource
+from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
 from registry_core.errors import BlobNotFound
-from registry_core.ops.foreign import open_here_or_elsewhere
-from registry_core.ports.foreign_layers import ForeignLayers
-from registry_core.ports.repository import Repository
+from registry_core.ops.blobs import open_here_or_elsewhere
+from registry_core.ports.catalog import ForeignLayers, Repository
 
 CONTENT = b"windows"
 LAYER = Descriptor(

@@ -12,16 +12,15 @@ import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import PIECE, ByteReader, ByteSource, BytesSource
+from registry_core.content.streams import PIECE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import DigestMismatch
-from registry_core.ops.copy import copy
-from registry_core.ops.progress import ProgressSource
-from registry_core.ops.read import push_blob, save_blob
+from registry_core.ops.blobs import ProgressSource, push_blob, save_blob
+from registry_core.ops.transfer.copy import copy
 from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobProgress, BlobRestarted, BlobSkipped, Event
-from registry_core.ports.repository import Repository
 from registry_core.testing.content import blob, put_blob
 from registry_core.testing.faults import WatchedSource, altered
 

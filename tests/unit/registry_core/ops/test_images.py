@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from registry_core.content.limits import MANIFEST_LIMIT
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from registry_core.errors import (
@@ -23,9 +22,9 @@ from registry_core.errors import (
     TooLarge,
     Unsupported,
 )
-from registry_core.ops.build.staged import StagedBlobs
-from registry_core.ops.image import Image, Index
-from registry_core.ports.repository import Repository
+from registry_core.ops.builder.staged import StagedBlobs
+from registry_core.ops.images import Image, Index
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -34,7 +33,7 @@ TAR = b"tar" * 1000
 
 
 def config_for(*diff_ids: str) -> bytes:
-    return wire.encode(
+    return strict_json.encode(
         {"os": "linux", "architecture": "arm", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     )
 

@@ -12,10 +12,10 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch, TooLarge
-from registry_core.ops import graph
-from registry_core.ops.build.staged import StagedManifests
-from registry_core.ops.graph import child, fetch, walk
-from registry_core.ports.repository import Repository
+from registry_core.ops import manifests
+from registry_core.ops.builder.staged import StagedManifests
+from registry_core.ops.manifests import child, fetch, walk
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -66,12 +66,12 @@ class TestWalk:
     def test_indexes_nest_sixteen_deep_and_no_deeper(self, source: Repository, graphs: Graphs) -> None:
         """R-024."""
         root = graphs.image(b"1")
-        for _ in range(graph.DEPTH_LIMIT - 1):
+        for _ in range(manifests.DEPTH_LIMIT - 1):
             root = graphs.index(root)
 
         allowed = list(walk(source, root))
 
-        assert len(allowed) == graph.DEPTH_LIMIT
+        assert len(allowed) == manifests.DEPTH_LIMIT
         with pytest.raises(TooLarge):
             list(walk(source, graphs.index(root)))
 
@@ -80,7 +80,7 @@ class TestWalk:
     ) -> None:
         """R-024."""
         root = graphs.index(*(graphs.image(bytes([number])) for number in range(4)))
-        monkeypatch.setattr(graph, "NODE_LIMIT", 4)
+        monkeypatch.setattr(manifests, "NODE_LIMIT", 4)
 
         with pytest.raises(TooLarge):
             list(walk(source, root))

@@ -9,9 +9,9 @@ import pytest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import NotAnImage, PlatformNotFound
-from registry_core.ops.image import Index
-from registry_core.ops.select import select
-from registry_core.ports.repository import Repository
+from registry_core.ops.images import Index
+from registry_core.ops.manifests import select
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any

@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
+from registry_core.cancellation import CancelScope, checkpoint, fail_after, pause
 from registry_core.errors import Cancelled, DeadlineExceeded, Unavailable
 from registry_core.ops import workers
 from registry_core.ops.workers import Crew, Workers
-from registry_core.scope import CancelScope, checkpoint, fail_after, pause
 
 PROMPT = 1.0
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.content.source import PIECE
+from registry_core.content.streams import PIECE
 from registry_core.domain.digest import Digest
 from registry_core.testing.content import PatternSource
 

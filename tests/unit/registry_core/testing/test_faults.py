@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.content.source import ByteSource, BytesSource
-from registry_core.scope import fail_after, remaining
+from registry_core.cancellation import fail_after, remaining
+from registry_core.content.streams import ByteSource, BytesSource
 from registry_core.testing.faults import (
     HookedSource,
     SourceBroken,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from registry_adapters.http.connections import written
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.http.transport.connection import written
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.errors import ProtocolError, Unavailable
 
 if TYPE_CHECKING:

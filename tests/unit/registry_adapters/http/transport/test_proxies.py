@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.http.proxies import Proxy, is_bypassed, proxy_for
+from registry_adapters.http.transport.proxies import Proxy, is_bypassed, proxy_for
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 

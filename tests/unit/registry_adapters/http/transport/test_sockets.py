@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from registry_adapters.http.resolver import AddressInfo
-from registry_adapters.http.sockets import Guard, GuardedSocket, connect
+from registry_adapters.http.transport.sockets import AddressInfo, Guard, GuardedSocket, connect
+from registry_core.cancellation import CancelScope, fail_after
 from registry_core.errors import Cancelled, DeadlineExceeded
-from registry_core.scope import CancelScope, fail_after
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry_adapters.http.resolver import AddressInfo, Resolver
+from registry_adapters.http.transport.sockets import AddressInfo, Resolver
+from registry_core.cancellation import CancelScope, fail_after
 from registry_core.errors import Cancelled, DeadlineExceeded
-from registry_core.scope import CancelScope, fail_after
 
 FOUND: list[AddressInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))]
 

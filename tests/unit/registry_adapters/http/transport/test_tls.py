@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.tls import Contexts, ssl_context
-from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.http.transport.tls import Contexts, ssl_context
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TLSError
 

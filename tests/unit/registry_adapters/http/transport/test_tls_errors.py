@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from registry_adapters.http.exchange import Request
+from registry_adapters.http.messages import Request
 from registry_adapters.http.retry import Unreached
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.domain.origin import Origin
 from registry_core.errors import TLSError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.http.certificates import NO_FILES, HostFiles, host_files
+from registry_adapters.http.transport.tls import NO_FILES, HostFiles, host_files
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from registry_adapters.http.exchange import Answer, Body
-from registry_adapters.http.pieces import Pieces, SourceFailed
+from registry_adapters.http.messages import Answer, Body
 from registry_adapters.http.retry import Stale, Unreached
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Urllib3Transport
-from registry_core.content.source import ByteReader, BytesSource, OpenerSource, StreamReader
+from registry_adapters.http.transport.body import Pieces, SourceFailed
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.content.streams import ByteReader, BytesSource, OpenerSource, StreamReader
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -29,7 +30,6 @@ from registry_core.errors import (
     TransportError,
     Unavailable,
 )
-from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Answers, Peer, Wire

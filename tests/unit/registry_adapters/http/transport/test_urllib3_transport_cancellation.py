@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from registry_adapters.http.exchange import Answer, Body
+from registry_adapters.http.messages import Answer, Body
 from registry_adapters.http.retry import Unreached
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Urllib3Transport
-from registry_core.content.source import BytesSource
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.content.streams import BytesSource
 from registry_core.errors import Cancelled, DeadlineExceeded, RegistryError, TLSError
-from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Peer, Wire
@@ -280,7 +280,7 @@ class TestAfterwards:
 FORKING = """
 import os, sys
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport import Urllib3Transport
+from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 
 transport = Urllib3Transport(HttpSettings(plain_http=True, proxy=""))
 

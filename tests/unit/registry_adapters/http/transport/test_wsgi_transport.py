@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from registry_adapters.http.exchange import Body
-from registry_adapters.http.in_process import WsgiTransport
-from registry_adapters.http.pieces import SourceFailed
-from registry_adapters.http.transport import Transport
-from registry_core.content.source import BytesSource
+from registry_adapters.http.messages import Body
+from registry_adapters.http.transport.body import SourceFailed
+from registry_adapters.http.transport.urllib3_transport import Transport
+from registry_adapters.http.transport.wsgi_transport import WsgiTransport
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import BytesSource
 from registry_core.errors import Cancelled, ServerError, SizeMismatch, Unavailable
-from registry_core.scope import CancelScope
 
 Start = Callable[..., object]
 URL = "http://registry.example.com:5000/v2/a%20b/?n=1&last=x"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.domain.titles import clean_title, distinct_titles, stays_inside
 from registry_core.errors import InvalidName, UnsafeArchive
+from registry_core.ops.artifacts.directories import clean_title, distinct_titles, stays_inside
 
 
 @pytest.mark.parametrize(

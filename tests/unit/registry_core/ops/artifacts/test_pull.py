@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, OCI_LAYER_GZIP, OCI_MANIFEST
@@ -32,11 +32,11 @@ from registry_core.errors import (
     NotFound,
     UnsafeArchive,
 )
-from registry_core.ops.artifacts import placements
+from registry_core.ops.artifacts import pull
 from registry_core.ops.artifacts.pull import pull_artifact
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
+from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobProgress, Event
-from registry_core.ports.repository import Repository
 
 KIND = "application/vnd.example.thing"
 TITLE = "org.opencontainers.image.title"
@@ -58,7 +58,7 @@ def _store(repository: Repository, *layers: dict[str, Any]) -> None:
         "config": _put(repository, b"{}") | {"mediaType": EMPTY_JSON},
         "layers": list(layers),
     }
-    repository.manifests.put(RawManifest(OCI_MANIFEST, wire.encode(document)), tags=[Tag("v1")])
+    repository.manifests.put(RawManifest(OCI_MANIFEST, strict_json.encode(document)), tags=[Tag("v1")])
 
 
 def _titled(repository: Repository, *titles: str) -> None:
@@ -166,7 +166,7 @@ class TestFiles:
 
     def test_an_index_is_no_artifact(self, source: Repository, tmp_path: Path) -> None:
         kind = "application/vnd.oci.image.index.v1+json"
-        raw = RawManifest(kind, wire.encode({"schemaVersion": 2, "mediaType": kind, "manifests": []}))
+        raw = RawManifest(kind, strict_json.encode({"schemaVersion": 2, "mediaType": kind, "manifests": []}))
         source.manifests.put(raw, tags=[Tag("v1")])
 
         with pytest.raises(NotAnImage):
@@ -273,7 +273,7 @@ class TestAllOrNothing:
             original(name, other, **where)
 
         monkeypatch.setattr(os, "link", taken)
-        monkeypatch.setattr(placements, "handles_work", lambda: True)
+        monkeypatch.setattr(pull, "handles_work", lambda: True)
         with pytest.raises(InvalidValue, match="way"):
             pull_artifact(source, "v1", tmp_path, overwrite=overwrite)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import EMPTY_JSON, OCI_LAYER_GZIP, OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import ImageNotFound, InvalidName, InvalidValue, UnsafeArchive
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 
 KIND = "application/vnd.example.thing"
 TITLE = "org.opencontainers.image.title"

@@ -13,8 +13,8 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ImageNotFound, InvalidValue, TooLarge
 from registry_core.ops.artifacts.push import push_artifact
 from registry_core.ops.artifacts.referrers import list_referrers, walk_referrers
-from registry_core.ops.build.staged import StagedBlobs, StagedManifests
-from registry_core.ports.repository import Repository
+from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
+from registry_core.ports.catalog import Repository
 
 SBOM = "application/vnd.example.sbom"
 SIGNATURE = "application/vnd.example.signature"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidDocument, InvalidName, InvalidValue, Unsupported
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.index_draft import IndexBuilder
-from registry_core.ops.copy import copy
-from registry_core.ops.image import Image
-from registry_core.ops.select import select
-from registry_core.ports.repository import Repository
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.index_builder import IndexBuilder
+from registry_core.ops.images import Image
+from registry_core.ops.manifests import select
+from registry_core.ops.transfer.copy import copy
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -166,7 +166,7 @@ class TestBases:
 
     def test_unknown_fields_of_a_base_survive(self, graphs: Graphs) -> None:
         """R-027."""
-        config = wire.encode(
+        config = strict_json.encode(
             {
                 "os": "linux",
                 "architecture": "arm64",
@@ -179,7 +179,7 @@ class TestBases:
 
         built = ImageBuilder(base=base).label("a", "1").build().config()
 
-        mapping = wire.decode(built.raw)
+        mapping = strict_json.decode(built.raw)
         assert mapping["vendor"] == {"kept": [1, None]}
         assert mapping["config"] == {"Healthcheck": {"Test": ["CMD"]}, "Cmd": ["old"], "Labels": {"a": "1"}}
         assert str(built.platform) == "linux/arm64"
@@ -206,7 +206,7 @@ class TestBases:
 
     def test_layers_of_docker_go_by_their_oci_names(self, graphs: Graphs) -> None:
         stored = gzip.compress(TAR)
-        config = wire.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(TAR)]}})
+        config = strict_json.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(TAR)]}})
         layers = [graphs.entry(DOCKER_LAYER_GZIP, stored, annotations={"vendor": "kept"})]
         base = Image(graphs.repository, graphs.image(stored, config=config, layers=layers))
 
@@ -219,7 +219,7 @@ class TestBases:
             ImageBuilder(base=Image(graphs.repository, graphs.image(b"1")))
 
     def test_a_history_that_tells_too_little_is_left_as_it_is(self, graphs: Graphs) -> None:
-        config = wire.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(b"1")]}})
+        config = strict_json.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(b"1")]}})
         base = Image(graphs.repository, graphs.image(b"1", config=config))
 
         built = ImageBuilder(base=base).add_files({"a": b"1"}).build().config()

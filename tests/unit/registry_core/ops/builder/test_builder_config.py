@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.errors import InvalidValue
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.edit import ImageEditor
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
 
 
 def config(builder: ImageBuilder | ImageEditor) -> dict[str, Any]:
-    found: dict[str, Any] = wire.decode(builder.build().config().raw)["config"]
+    found: dict[str, Any] = strict_json.decode(builder.build().config().raw)["config"]
     return found
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from registry_core.ops.build.builders import ImageBuilder
+from registry_core.ops.builder.builder import ImageBuilder
 
 SCRIPT = r"""
 import json, os, sys

@@ -10,22 +10,21 @@ from typing import Any
 
 import pytest
 
-from registry_core.content.source import ByteReader
-from registry_core.domain import wire
-from registry_core.domain.annotations import BASE_DIGEST
+from registry_core.content.streams import ByteReader
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
+from registry_core.domain.media_types import BASE_DIGEST, DOCKER_MANIFEST, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.errors import InvalidName, InvalidValue
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.build.index_draft import IndexBuilder
-from registry_core.ops.build.staged import staged_repository
-from registry_core.ops.copy import copy
-from registry_core.ops.image import Image
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.builder.index_builder import IndexBuilder
+from registry_core.ops.builder.staged import staged_repository
+from registry_core.ops.images import Image
 from registry_core.ops.tar.members import FileKind
+from registry_core.ops.transfer.copy import copy
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 from registry_core.testing.layers import member, tar
 
 
@@ -84,20 +83,20 @@ def odd() -> Image:
     repository = staged_repository()
     copy(image.repository, repository, image.document)
     with image.repository.blobs.open(image.manifest().config.digest) as reader:
-        config = wire.decode(reader.read()) | {"vendor": {"kept": [1, None]}, "moby.buildkit": "x"}
-    content = b" " + wire.encode(config)
+        config = strict_json.decode(reader.read()) | {"vendor": {"kept": [1, None]}, "moby.buildkit": "x"}
+    content = b" " + strict_json.encode(config)
     digest = Digest.of(content)
     with_source = _source(content)
     repository.blobs.put(digest, len(content), with_source)
-    mapping = wire.decode(image.raw) | {"x-vendor": {"a": 1}}
+    mapping = strict_json.decode(image.raw) | {"x-vendor": {"a": 1}}
     mapping["config"] = mapping["config"] | {"digest": str(digest), "size": len(content), "x-note": "kept"}
-    document = RawManifest.of(b"\n" + wire.encode(mapping))
+    document = RawManifest.of(b"\n" + strict_json.encode(mapping))
     repository.manifests.put(document)
     return Image(repository, document)
 
 
 def _source(content: bytes) -> Any:
-    from registry_core.content.source import BytesSource
+    from registry_core.content.streams import BytesSource
 
     return BytesSource(content)
 
@@ -131,13 +130,13 @@ class TestConfiguration:
             .set_config("StopSignal", "SIGINT")
         ).build()
 
-        mapping = wire.decode(edited.config().raw)
+        mapping = strict_json.decode(edited.config().raw)
         assert mapping["config"]["Labels"] == {"new": "1"}
         assert mapping["config"]["Env"] == ["PATH=/bin", "FOO=bar"]
         assert mapping["config"]["StopSignal"] == "SIGINT"
         assert mapping["vendor"] == {"kept": [1, None]}
-        assert wire.decode(edited.raw)["x-vendor"] == {"a": 1}
-        assert wire.decode(edited.raw)["config"]["x-note"] == "kept"
+        assert strict_json.decode(edited.raw)["x-vendor"] == {"a": 1}
+        assert strict_json.decode(edited.raw)["config"]["x-note"] == "kept"
 
     def test_no_layer_is_read_for_it(self, image: Image) -> None:
         source, blobs = watched(image)
@@ -244,13 +243,13 @@ class TestLayers:
         """R-032: changed, they would not be what their URLs have."""
         foreign = f"{OCI_LAYER_GZIP.replace('layer', 'layer.nondistributable')}"
         image = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"}).build()
-        mapping = wire.decode(image.raw)
+        mapping = strict_json.decode(image.raw)
         mapping["layers"][0] |= {"mediaType": foreign, "urls": ["https://example.com/layer"]}
-        odd = Image(image.repository, RawManifest.of(wire.encode(mapping)))
+        odd = Image(image.repository, RawManifest.of(strict_json.encode(mapping)))
 
         edited = ImageEditor(odd).recompress("zstd").canonicalise(7).build()
 
-        assert wire.decode(edited.raw)["layers"] == mapping["layers"]
+        assert strict_json.decode(edited.raw)["layers"] == mapping["layers"]
 
     def test_files_are_as_old_as_is_said_and_never_as_they_are_on_disk(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"1")
@@ -271,9 +270,9 @@ class TestLayers:
 
         edited = ImageEditor(source).annotate_layer(1, "b", "2").annotate_layer(source.layers()[1].digest, "a", "1")
 
-        first, second = wire.decode(edited.build().raw)["layers"]
-        assert second == wire.decode(base().raw)["layers"][1] | {"annotations": {"a": "1", "b": "2"}}
-        assert first == wire.decode(base().raw)["layers"][0]
+        first, second = strict_json.decode(edited.build().raw)["layers"]
+        assert second == strict_json.decode(base().raw)["layers"][1] | {"annotations": {"a": "1", "b": "2"}}
+        assert first == strict_json.decode(base().raw)["layers"][0]
         assert edited.annotate_layer(1, "a", None).annotate_layer(1, "b", None).build().digest == base().digest
         assert not blobs.opened
         with pytest.raises(InvalidValue):
@@ -333,13 +332,13 @@ class TestRebase:
         def told(image: Image, *steps: tuple[str, bool]) -> Image:
             repository = staged_repository()
             copy(image.repository, repository, image.document)
-            config = wire.decode(image.config().raw)
+            config = strict_json.decode(image.config().raw)
             config["history"] = [{"created_by": by} | ({"empty_layer": True} if empty else {}) for by, empty in steps]
-            content = wire.encode(config)
+            content = strict_json.encode(config)
             repository.blobs.put(Digest.of(content), len(content), _source(content))
-            mapping = wire.decode(image.raw)
+            mapping = strict_json.decode(image.raw)
             mapping["config"] |= {"digest": str(Digest.of(content)), "size": len(content)}
-            raw = RawManifest.of(wire.encode(mapping))
+            raw = RawManifest.of(strict_json.encode(mapping))
             repository.manifests.put(raw)
             return Image(repository, raw)
 
@@ -420,8 +419,8 @@ class TestFamilies:
 
     def test_a_manifest_that_does_not_name_its_type_stays_so(self) -> None:
         image = base()
-        mapping = {key: value for key, value in wire.decode(image.raw).items() if key != "mediaType"}
-        nameless = Image(image.repository, RawManifest.of(wire.encode(mapping)))
+        mapping = {key: value for key, value in strict_json.decode(image.raw).items() if key != "mediaType"}
+        nameless = Image(image.repository, RawManifest.of(strict_json.encode(mapping)))
 
         assert ImageEditor(nameless).to_oci().build().raw == nameless.raw
         assert ImageEditor(nameless).to_docker().build().media_type == DOCKER_MANIFEST

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from registry_core.errors import ImageNotFound, InvalidName, InvalidValue, PlatformNotFound
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.build.index_draft import IndexBuilder
-from registry_core.ops.build.staged import staged_repository
-from registry_core.ops.copy import copy
-from registry_core.ops.image import Image, Index
-from registry_core.ops.upkeep.validate import validate
-from registry_core.ports.repository import Repository
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.builder.index_builder import IndexBuilder
+from registry_core.ops.builder.staged import staged_repository
+from registry_core.ops.images import Image, Index
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.validation.validate import validate
+from registry_core.ports.catalog import Repository
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 
@@ -78,7 +78,7 @@ def attested() -> Index:
 
 
 def entries(index: Index) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = wire.decode(index.raw)["manifests"]
+    found: list[dict[str, Any]] = strict_json.decode(index.raw)["manifests"]
     return found
 
 
@@ -114,9 +114,9 @@ class TestNothing:
         assert validate(target, built.digest).findings == ()
 
     def test_what_nobody_knows_is_checked_for_its_size(self, attested: Index) -> None:
-        document = wire.decode(attested.raw)
+        document = strict_json.decode(attested.raw)
         document["manifests"][-1]["size"] += 1
-        attested.repository.manifests.put(raw := RawManifest.of(wire.encode(document)))
+        attested.repository.manifests.put(raw := RawManifest.of(strict_json.encode(document)))
 
         (finding,) = validate(attested.repository, raw.digest).findings
 
@@ -133,7 +133,7 @@ class TestOnePlatform:
         assert after[1] == before[1] | {"digest": after[1]["digest"], "size": after[1]["size"]}
         assert list(after[1]) == list(before[1])
         assert edited.image("linux/arm64").config().config.labels == {"new": "1"}
-        assert wire.decode(edited.raw)["x-vendor"] == {"kept": None}
+        assert strict_json.decode(edited.raw)["x-vendor"] == {"kept": None}
 
     def test_the_attestation_about_what_was_goes_and_others_stay(self, attested: Index) -> None:
         edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1"), "linux/arm64").build()

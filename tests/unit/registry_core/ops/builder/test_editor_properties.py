@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.registry_core.ops.extract.test_flatten_properties import LAYERS, Model, Step, of_stream, shape
 
-from registry_core.content.source import BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.build.staged import staged_repository
-from registry_core.ops.copy import copy
-from registry_core.ops.image import Image
-from registry_core.ops.upkeep.validate import validate
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.builder.staged import staged_repository
+from registry_core.ops.images import Image
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.validation.validate import validate
 
 WORDS = st.sampled_from(["a", "b", "c"])
 PATHS = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
@@ -155,7 +155,9 @@ def apply(editor: ImageEditor, files: Files, told: Told, kind: str, what: Any) -
 def odd() -> Image:
     """An image of no layers, whose documents have fields that nobody knows."""
     repository = staged_repository()
-    config = wire.encode({"os": "linux", "architecture": "amd64", "vendor": [1, {"a": None}], "config": {"X": 1}})
+    config = strict_json.encode(
+        {"os": "linux", "architecture": "amd64", "vendor": [1, {"a": None}], "config": {"X": 1}}
+    )
     repository.blobs.put(Digest.of(config), len(config), BytesSource(config))
     document = {
         "schemaVersion": 2,
@@ -198,7 +200,7 @@ def test_edits_do_to_an_image_what_they_do_to_the_model(edits: list[tuple[str, A
                 found[entry.path] = reader.read().decode()
     assert found == files.flat()
     assert aligned(image)
-    config, manifest = wire.decode(image.config().raw), wire.decode(image.raw)
+    config, manifest = strict_json.decode(image.config().raw), strict_json.decode(image.raw)
     assert (config["vendor"], config["config"].pop("X", None) if edits else 1) == ([1, {"a": None}], 1)
     assert (manifest["x-vendor"], manifest["config"]["x-note"]) == ({"kept": True}, "kept")
     assert image.config().config.labels == told.said["label"]

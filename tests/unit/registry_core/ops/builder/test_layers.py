@@ -10,20 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from registry_core.content.source import BytesSource
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import Cancelled, InvalidName, InvalidValue, SizeMismatch
-from registry_core.ops.build.layer_writer import (
-    Entry,
-    NewLayer,
-    clean_name,
-    directory_entries,
-    file_entries,
-    write_layer,
-)
+from registry_core.ops.builder.layers import Entry, NewLayer, clean_name, directory_entries, file_entries, write_layer
 from registry_core.ops.tar.members import FileKind
-from registry_core.scope import CancelScope
 
 
 def members(layer: NewLayer) -> dict[str, tarfile.TarInfo]:

@@ -13,13 +13,13 @@ from typing import Any, BinaryIO
 import pytest
 
 from registry_core.content.compression import Compression
-from registry_core.content.source import BytesSource, Reader
+from registry_core.content.streams import BytesSource, Reader
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidValue, UnsafeArchive
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.edit import ImageEditor
-from registry_core.ops.image import Image
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.images import Image
 from registry_core.ops.tar.members import FileKind
 from registry_core.testing.layers import member, tar
 

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry_core.content.source import BytesSource
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch
-from registry_core.ops.build.staged import StagedBlobs, stage, staged_repository
-from registry_core.ports.blob_homes import Home
-from registry_core.ports.repository import Repository
+from registry_core.ops.builder.staged import StagedBlobs, stage, staged_repository
+from registry_core.ports.catalog import Home, Repository
 
 if TYPE_CHECKING:
     Graphs = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
-from registry_core.content.source import ByteReader
+from registry_core.content.streams import ByteReader
 from registry_core.errors import IntegrityError, RegistryError, TooLarge, UnsafeArchive, Unsupported
 from registry_core.ops.extract.flatten import StoredLayer
 from registry_core.ops.tar.members import ExtractLimits

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_core.content.source import ByteReader
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, NotFound, TooLarge, UnsafeArchive
-from registry_core.ops.extract.lookup import list_files, open_file
+from registry_core.ops.extract.files import list_files, open_file
 from registry_core.ops.extract.unpack import flat_tar
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.scope import CancelScope
 from registry_core.testing.layers import TarLayer, member, tar
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry_core.errors import NotFound
-from registry_core.ops.extract.lookup import list_files, open_file
-from registry_core.ops.extract.sinks import Keep
-from registry_core.ops.extract.unpack import extract_to, flat_tar
+from registry_core.ops.extract.files import list_files, open_file
+from registry_core.ops.extract.unpack import Keep, extract_to, flat_tar
 from registry_core.ops.tar.members import ExtractLimits, FileKind
 from registry_core.testing.layers import TarLayer, member, tar
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_core.content.source import ByteReader, StreamReader
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import ByteReader, StreamReader
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, InvalidValue, TooLarge, UnsafeArchive
-from registry_core.ops.extract.sinks import Keep
-from registry_core.ops.extract.unpack import Extracted, extract_to
+from registry_core.ops.extract.unpack import Extracted, Keep, extract_to
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.scope import CancelScope
 from registry_core.testing.layers import TarLayer, member, tar
 
 ROOT = os.geteuid() == 0

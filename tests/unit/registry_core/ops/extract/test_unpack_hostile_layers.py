@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.registry_core.ops.extract.hostile_layers import CASES, LIMITS, WITH_ATTRIBUTES
 
-from registry_core.content.source import ByteReader
+from registry_core.content.streams import ByteReader
 from registry_core.errors import IntegrityError, UnsafeArchive
 from registry_core.ops.extract.flatten import StoredLayer
-from registry_core.ops.extract.sinks import Keep
-from registry_core.ops.extract.unpack import extract_to, flat_tar
+from registry_core.ops.extract.unpack import Keep, extract_to, flat_tar
 from registry_core.testing.layers import TarLayer, member, tar
 
 ROOT = os.geteuid() == 0
@@ -167,7 +166,7 @@ def test_the_memory_of_all_of_them_is_bounded() -> None:
 import contextlib
 from pathlib import Path
 from registry_core.errors import IntegrityError, NotFound
-from registry_core.ops.extract.lookup import list_files, open_file
+from registry_core.ops.extract.files import list_files, open_file
 from registry_core.ops.extract.unpack import flat_tar
 from tests.unit.registry_core.ops.extract.hostile_layers import CASES, LIMITS
 

@@ -8,9 +8,9 @@ import pytest
 
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
-from registry_core.ops.mirror.file import read_mirror_file
+from registry_core.ops.mirror.config_file import read_mirror_file
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyChoices, IndexForm
 
 WHOLE = """
 jobs = 2

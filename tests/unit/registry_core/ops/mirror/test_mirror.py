@@ -21,13 +21,11 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.ops.mirror.mirror import plan_mirror, run_mirror
-from registry_core.ops.mirror.rules import MirrorRule
+from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
-from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.nodes import Action, Outcome, Side
-from registry_core.ports.catalog import Catalog
-from registry_core.ports.repository import Repository
+from registry_core.ops.transfer.options import CopyChoices
+from registry_core.ops.transfer.report import Action, Outcome, Side
+from registry_core.ports.catalog import Catalog, Repository
 
 if TYPE_CHECKING:
     Graphs = Any

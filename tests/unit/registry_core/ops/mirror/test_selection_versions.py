@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from registry_core.errors import ConfigError, InvalidValue
-from registry_core.ops.mirror.versions import VersionRange, version_of
+from registry_core.ops.mirror.selection import VersionRange, version_of
 
 
 @pytest.mark.parametrize(

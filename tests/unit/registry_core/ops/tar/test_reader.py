@@ -8,11 +8,11 @@ import tracemalloc
 
 import pytest
 
-from registry_core.content.source import ByteReader, BytesSource, StreamReader
+from registry_core.cancellation import CancelScope
+from registry_core.content.streams import ByteReader, BytesSource, StreamReader
 from registry_core.errors import Cancelled, IntegrityError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
 from registry_core.ops.tar.reader import TarReader
-from registry_core.scope import CancelScope
 from registry_core.testing.layers import TarLayer, member, records, tar
 
 

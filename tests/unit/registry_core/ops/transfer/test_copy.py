@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import ByteReader, ByteSource, BytesSource
-from registry_core.domain import wire
+from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.content.streams import ByteReader, ByteSource, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -26,13 +27,12 @@ from registry_core.errors import (
     SizeMismatch,
     Unavailable,
 )
-from registry_core.ops.copy import copy
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.transfer.options import CopyChoices, IndexForm
 from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.catalog import Repository
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, checkpoint
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -522,6 +522,6 @@ def _image(repository: Repository, layer: bytes) -> RawManifest:
         for kind, content in ((OCI_CONFIG, config), ("application/x-layer", layer))
     ]
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entries[0], "layers": entries[1:]}
-    raw = RawManifest(OCI_MANIFEST, wire.encode(document))
+    raw = RawManifest(OCI_MANIFEST, strict_json.encode(document))
     repository.manifests.put(raw)
     return raw

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import ByteSource
+from registry_core.content.streams import ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.ops.transfer.plan import run_copies
-from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ops.transfer.copy import run_copies
+from registry_core.ops.transfer.options import CopyTask
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.repository import Repository
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any

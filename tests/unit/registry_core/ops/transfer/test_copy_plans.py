@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import BytesSource
+from registry_core.cancellation import CancelScope, fail_after
+from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, Cancelled, ImageNotFound, InvalidName, InvalidValue, Unavailable
-from registry_core.ops.copy import copy
-from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.nodes import Action, Node, NodeKind, Outcome, Side
-from registry_core.ops.transfer.plan import CopyPlan, plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
+from registry_core.ops.transfer.copy import CopyPlan, copy, plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.report import Action, Node, NodeKind, Outcome, Side
+from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Event, Observer
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope, fail_after
 
 if TYPE_CHECKING:
     Graphs = Any

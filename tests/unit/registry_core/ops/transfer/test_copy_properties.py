@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry_adapters.memory import MemoryCatalog
+from registry_core.cancellation import fail_after
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ImageNotFound
-from registry_core.ops.transfer.plan import plan_copies, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
+from registry_core.ops.transfer.copy import plan_copies, run_copies
+from registry_core.ops.transfer.options import CopyTask
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.layout import LayoutCatalog
-from registry_core.domain import wire
+from registry_core.cancellation import fail_after
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import TooLarge, Unsupported
-from registry_core.ops.graph import DEPTH_LIMIT
-from registry_core.ops.transfer.nodes import NodeKind, Side
-from registry_core.ops.transfer.plan import plan_copies, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
+from registry_core.ops.manifests import DEPTH_LIMIT
+from registry_core.ops.transfer.copy import plan_copies, run_copies
+from registry_core.ops.transfer.options import CopyTask
+from registry_core.ops.transfer.report import NodeKind, Side
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -31,7 +31,7 @@ V1 = Tag("v1")
 
 
 def index_of(repository: Repository, entries: list[dict[str, object]]) -> RawManifest:
-    raw = RawManifest(OCI_INDEX, wire.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+    raw = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
     repository.manifests.put(raw)
     return raw
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidName, InvalidValue
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyChoices, IndexForm
 
 
 def test_platforms_are_taken_as_text() -> None:

@@ -10,11 +10,9 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, PlatformNotFound
-from registry_core.ops.copy import copy
-from registry_core.ops.transfer.choices import CopyChoices, IndexForm
-from registry_core.ops.transfer.plan import plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.repository import Repository
+from registry_core.ops.transfer.copy import copy, plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.options import CopyChoices, CopyTask, IndexForm
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any

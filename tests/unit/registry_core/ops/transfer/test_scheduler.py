@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
+from registry_core.cancellation import CancelScope
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import Cancelled, DigestMismatch, TransportError, Unavailable
-from registry_core.ops.transfer.nodes import NodeKind, Outcome, Result, Side
-from registry_core.ops.transfer.plan import run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.repository import Repository
-from registry_core.scope import CancelScope
+from registry_core.ops.transfer.copy import run_copies
+from registry_core.ops.transfer.options import CopyTask
+from registry_core.ops.transfer.report import NodeKind, Outcome, Result, Side
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any

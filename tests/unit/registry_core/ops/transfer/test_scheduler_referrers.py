@@ -10,21 +10,18 @@ import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.source import BytesSource
+from registry_core.cancellation import fail_after
+from registry_core.content.streams import BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, TooLarge, Unavailable
-from registry_core.ops.copy import copy
-from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.nodes import Action, NodeKind, Outcome, Side
-from registry_core.ops.transfer.plan import plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.foreign_layers import ForeignLayers
+from registry_core.ops.transfer.copy import copy, plan_copies, plan_copy, run_copies
+from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.report import Action, NodeKind, Outcome, Side
+from registry_core.ports.catalog import ForeignLayers, Repository
 from registry_core.ports.manifest_store import ManifestStore
-from registry_core.ports.repository import Repository
-from registry_core.scope import fail_after
 
 if TYPE_CHECKING:
     Graphs = Any

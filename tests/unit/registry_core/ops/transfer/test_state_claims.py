@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ImageNotFound, IntegrityError, InvalidDocument, SizeMismatch
-from registry_core.ops.transfer.choices import CopyChoices
-from registry_core.ops.transfer.nodes import NodeKind, Side
-from registry_core.ops.transfer.plan import plan_copies, run_copies
-from registry_core.ops.transfer.tasks import CopyTask
-from registry_core.ports.repository import Repository
+from registry_core.ops.transfer.copy import plan_copies, run_copies
+from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.report import NodeKind, Side
+from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -36,7 +35,7 @@ def image_of(graphs: Graphs, own: bytes, **claims: object) -> RawManifest:
 
 def index_of(graphs: Graphs, child: RawManifest, **claims: object) -> RawManifest:
     entry = graphs.entry(child.media_type, child.content) | claims
-    content = wire.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+    content = strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
     made: RawManifest = graphs.store(RawManifest(OCI_INDEX, content))
     return made
 

@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry_core.content.source import ByteReader, BytesSource
-from registry_core.domain import wire
+from registry_core.content.streams import ByteReader, BytesSource
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.findings import Finding, Severity
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
     DOCKER_FOREIGN_LAYER,
@@ -29,15 +28,16 @@ from registry_core.domain.media_types import (
     OCI_MANIFEST,
 )
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reports import Finding, Severity
 from registry_core.errors import Cancelled, DeadlineExceeded, Forbidden, InvalidValue, Unavailable, Unsupported
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
-from registry_core.ops.build.builders import ImageBuilder
-from registry_core.ops.build.staged import StagedBlobs, StagedManifests
-from registry_core.ops.copy import copy
-from registry_core.ops.image import Image, Index
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
+from registry_core.ops.images import Image, Index
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.ops.upkeep.validate import validate
-from registry_core.ports.repository import Repository
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.validation.validate import validate
+from registry_core.ports.catalog import Repository
 
 
 def _tar(text: str) -> bytes:
@@ -82,7 +82,7 @@ class Made:
         self.blobs.hold(LAYER)
 
     def image(self) -> RawManifest:
-        config = wire.encode(self.config)
+        config = strict_json.encode(self.config)
         self.blobs.hold(config)
         document = {
             "schemaVersion": 2,
@@ -96,7 +96,7 @@ class Made:
         return self.stored(OCI_INDEX, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}, "all")
 
     def stored(self, kind: str, document: dict[str, Any], tag: str) -> RawManifest:
-        raw = RawManifest(kind, wire.encode(document))
+        raw = RawManifest(kind, strict_json.encode(document))
         self.manifests.put(raw, tags=[Tag(tag)])
         return raw
 
@@ -226,7 +226,7 @@ class TestFindings:
         def nobody(*_: object) -> ByteReader:
             raise Unsupported("no zstd here")
 
-        monkeypatch.setattr("registry_core.ops.upkeep.blob_check.decoded", nobody)
+        monkeypatch.setattr("registry_core.ops.validation.blobs.decoded", nobody)
         raw = made.image()
 
         report = validate(made.repository, "v1")
@@ -422,7 +422,7 @@ class TestIndexes:
 
     def test_that_are_too_large_are_reported(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024."""
-        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
         entries = []
         for number in range(4):
             made.config["number"] = number
@@ -435,7 +435,7 @@ class TestIndexes:
 
     def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024: what is bounded is one graph, not the repository."""
-        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
         for number in range(5):
             made.config["number"] = number
             made.manifests.put(made.index(_entry(made.image().content, OCI_MANIFEST)), tags=[Tag(f"t{number}")])
@@ -656,7 +656,7 @@ class TestReferrers:
 
     def test_of_many_images_may_be_many(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-025: what is bounded is how many there are for each."""
-        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
         for number in range(3):
             made.config["number"] = number
             subject = made.image()
@@ -673,7 +673,7 @@ class TestReferrers:
 
     def test_without_end_are_left(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-025."""
-        monkeypatch.setattr("registry_core.ops.upkeep.validation.NODE_LIMIT", 3)
+        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 3)
         subject = made.image().digest
         self._claim(made, subject, *(self._artifact(made, subject, f"a{number}") for number in range(4)))
 

@@ -1,0 +1,405 @@
+"""A new archive: it grows in a file of another name, and has its own once it is whole.
+
+The documents at the end of a new archive: an image layout's, and beside them those of ``docker save``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import threading
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from registry_adapters.archive.contents import ArchivedImage, Held
+from registry_adapters.archive.file_io import (
+    FileMedium,
+    Stretch,
+    Turn,
+    created,
+    explained,
+    is_stream,
+    pour,
+    remove,
+    sync_directory,
+)
+from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name, spelled
+from registry_adapters.archive.reader import blob_name
+from registry_core.content.compression import compression_of
+from registry_core.content.streams import MANIFEST_LIMIT, ByteSource, BytesSource
+from registry_core.content.verify import pieces
+from registry_core.domain import strict_json
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.referrers import referrer
+from registry_core.errors import TooLarge, Unsupported
+from registry_core.ops.tar.headers import padding
+from registry_core.ops.tar.members import FileKind, Member
+from registry_core.ops.tar.writer import END, header_of
+
+__all__ = ["GrowingArchive", "closing_documents", "roots_of"]
+
+
+_Tagged = tuple[RepositoryName, Tag, Digest]
+
+_IMAGES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
+
+
+def closing_documents(
+    form: ArchiveForm, manifests: Sequence[Held], tags: Sequence[_Tagged], blobs: Collection[Digest]
+) -> Iterator[tuple[str, bytes]]:
+    """The documents of an archive, by their names: the same content always gives the same bytes.
+
+    Args:
+        form: How the archive is written.
+        manifests: Whatever was put, each once, in the order of the digests.
+        tags: What points at them, in order.
+        blobs: What the archive has.
+    """
+    roots = roots_of(manifests, {digest for _, _, digest in tags})
+    yield "oci-layout", strict_json.encode({"imageLayoutVersion": "1.0.0"})
+    yield "index.json", _index(form, manifests, tags, roots)
+    if form is ArchiveForm.DOCKER:
+        images = _images(manifests, tags, roots, blobs)
+        yield "manifest.json", strict_json.encode([_saved(image, names) for image, names in images])
+        yield "repositories", _repositories(images)
+
+
+def roots_of(manifests: Sequence[Held], tagged: Collection[Digest]) -> list[Held]:
+    """The manifests without a tag that no other one is made of."""
+    led_to = set(tagged)
+    for held in manifests:
+        manifest = held.read()
+        if manifest.is_index:
+            led_to.update(child.digest for child in manifest.children)
+    return [held for held in manifests if held.descriptor.digest not in led_to]
+
+
+def _index(form: ArchiveForm, manifests: Sequence[Held], tags: Sequence[_Tagged], roots: Sequence[Held]) -> bytes:
+    held = {each.descriptor.digest: each for each in manifests}
+    entries = [
+        _entry(held[digest]) | {"annotations": annotations_of(form, name, tag)} for name, tag, digest in tags
+    ] + [_entry(each) for each in roots]
+    return strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def _entry(held: Held) -> dict[str, Any]:
+    return {
+        "mediaType": held.descriptor.media_type,
+        "digest": str(held.descriptor.digest),
+        "size": held.descriptor.size,
+    }
+
+
+def _images(
+    manifests: Sequence[Held], tags: Sequence[_Tagged], roots: Sequence[Held], blobs: Collection[Digest]
+) -> list[tuple[RawManifest, list[tuple[RepositoryName, Tag]]]]:
+    """The whole images, each once, with the names that they have."""
+    held = {each.descriptor.digest: each for each in manifests}
+    wanted: dict[Digest, list[tuple[RepositoryName, Tag]]] = {}
+    for name, tag, digest in tags:
+        wanted.setdefault(digest, []).append((name, tag))
+    for root in roots:
+        wanted.setdefault(root.descriptor.digest, [])
+    found: dict[Digest, tuple[RawManifest, list[tuple[RepositoryName, Tag]]]] = {}
+    for digest, names in wanted.items():
+        for image in _below(held[digest].read(), held, blobs):
+            found.setdefault(image.digest, (image, []))[1].extend(names)
+            # Older readers know no indexes: to them, the name is that of the first image.
+            names = []
+    return list(found.values())
+
+
+def _below(manifest: RawManifest, held: Mapping[Digest, Held], blobs: Collection[Digest]) -> Iterator[RawManifest]:
+    candidates = [manifest]
+    if manifest.is_index:
+        candidates = [held[child.digest].read() for child in manifest.children if child.digest in held]
+    for each in candidates:
+        if (
+            each.media_type in _IMAGES
+            and each.image.config.media_type in _CONFIGS
+            and all(_is_layer(layer.media_type) for layer in each.image.layers)
+            and all(part.digest in blobs for part in each.children)
+        ):
+            yield each
+
+
+def _is_layer(media_type: str) -> bool:
+    # Attestations have the configuration of an image, but nothing that could be unpacked.
+    try:
+        compression_of(media_type)
+    except Unsupported:
+        return False
+    return True
+
+
+def _saved(image: RawManifest, names: Sequence[tuple[RepositoryName, Tag]]) -> dict[str, Any]:
+    return {
+        "Config": blob_name(image.image.config.digest),
+        "RepoTags": [short_name(name, tag) for name, tag in names] or None,
+        "Layers": [blob_name(layer.digest) for layer in image.image.layers],
+    }
+
+
+def _repositories(images: Sequence[tuple[RawManifest, Sequence[tuple[RepositoryName, Tag]]]]) -> bytes:
+    # What docker wanted an identifier of the top layer for is long gone; the document is still looked for.
+    mapping: dict[str, dict[str, str]] = {}
+    for image, names in images:
+        top = image.children[-1].digest.encoded
+        for name, tag in names:
+            called = short_name(name, tag).removesuffix(f":{tag}")
+            mapping.setdefault(called, {})[tag] = top
+    return strict_json.encode(mapping)
+
+
+class _Room:
+    """One repository."""
+
+    def __init__(self) -> None:
+        self.blobs: set[Digest] = set()
+        self.manifests: dict[Digest, Descriptor] = {}
+        self.tags: dict[Tag, Digest] = {}
+        self.referrers: dict[Digest, dict[Digest, Descriptor]] = {}
+
+
+class GrowingArchive:
+    """The contents of an archive that is being written. What was put can be read at once.
+
+    Blobs are appended as they come, one at a time and each once; documents follow when it is published.
+
+    Args:
+        path: What it will be called.
+        form: How it is written.
+        fsync: Whether it gets its name only once the disk has it.
+    """
+
+    def __init__(self, path: str, form: ArchiveForm, *, fsync: bool) -> None:
+        self._path = path
+        self._form = form
+        self._fsync = fsync
+        self._rooms: dict[RepositoryName, _Room] = {}
+        self._lock = threading.Lock()
+        self._turn = Turn()
+        self._stretches: dict[Digest, Stretch] = {}
+        self._medium: FileMedium | None = None
+        self._place = self._temporary = ""
+        self._undo: weakref.finalize[[str, int], GrowingArchive] | None = None
+        self._end = 0
+        self._over = False
+
+    @property
+    def nature(self) -> str:
+        """A file that is not there yet, which may come as a surprise to whoever misspelled it."""
+        return "a new archive" if os.path.lexists(self._path) else "a new archive, for there is no such file"
+
+    def names(self) -> list[RepositoryName]:
+        """The repositories that hold something."""
+        with self._lock:
+            return sorted(self._rooms)
+
+    def images(self) -> Iterator[ArchivedImage]:
+        """What has a tag, and what was put without one and is no part of anything else."""
+        for name in self.names():
+            with self._lock:
+                room = self._rooms[name]
+                manifests = [Held(room.manifests[each], self._stretches[each]) for each in sorted(room.manifests)]
+                tags = sorted((tag, digest) for tag, digest in room.tags.items())
+            called: dict[Digest, list[Tag]] = {}
+            for tag, digest in tags:
+                called.setdefault(digest, []).append(tag)
+            untagged = {held.descriptor.digest for held in roots_of(manifests, called.keys())}
+            for held in manifests:
+                digest = held.descriptor.digest
+                if digest in called or digest in untagged:
+                    yield ArchivedImage(name, tuple(called.get(digest, ())), held.check())
+
+    def called(self, name: RepositoryName) -> RepositoryName | None:
+        """A repository's name as the archive is going to spell it, if it holds something."""
+        name = spelled(self._form, name)
+        with self._lock:
+            return name if name in self._rooms else None
+
+    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+        """Where a blob of a repository is."""
+        with self._lock:
+            room = self._rooms.get(name)
+            return self._stretches[digest] if room is not None and digest in room.blobs else None
+
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+        """A manifest of a repository, by tag or digest."""
+        with self._lock:
+            room = self._rooms.get(name)
+            if room is None:
+                return None
+            digest = reference if isinstance(reference, Digest) else room.tags.get(reference)
+            descriptor = None if digest is None else room.manifests.get(digest)
+            return None if descriptor is None else Held(descriptor, self._stretches[descriptor.digest])
+
+    def tags(self, name: RepositoryName) -> list[Tag]:
+        """The tags of a repository."""
+        with self._lock:
+            room = self._rooms.get(name)
+            return [] if room is None else sorted(room.tags)
+
+    def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
+        """What was put into a repository with that subject."""
+        with self._lock:
+            room = self._rooms.get(name)
+            found = {} if room is None else room.referrers.get(subject, {})
+            return [found[digest] for digest in sorted(found)]
+
+    def put_blob(self, name: RepositoryName, digest: Digest, size: int, source: ByteSource) -> None:
+        """Append a blob, unless the archive has it.
+
+        Raises:
+            DigestMismatch: The content hashes to something else; nothing is left behind.
+            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
+            Unsupported: The digest's algorithm cannot be verified.
+            Unavailable: The disk is full, or failed.
+        """
+        digest.hasher()
+        name = spelled(self._form, name)
+        self._keep(digest, size, source)
+        with self._lock:
+            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+
+    def mount(self, name: RepositoryName, digest: Digest, origin: RepositoryName) -> bool:
+        """Let a repository have what another one has.
+
+        Returns:
+            Whether the blob is in this repository now.
+        """
+        name, origin = spelled(self._form, name), spelled(self._form, origin)
+        with self._lock:
+            room, there = self._rooms.get(name), self._rooms.get(origin)
+            if room is not None and digest in room.blobs:
+                return True
+            if there is None or digest not in there.blobs:
+                return False
+            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+            return True
+
+    def put_manifest(self, name: RepositoryName, manifest: RawManifest, tags: Collection[Tag]) -> Descriptor:
+        """Append a manifest, unless the archive has it, and point tags at it.
+
+        Raises:
+            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
+            InvalidName: The archive's form has no names for these tags; nothing is stored.
+            TooLarge: It is larger than 8 MiB.
+            Unsupported: A Docker schema 1 manifest, or a digest that cannot be verified.
+            Unavailable: The disk is full, or failed.
+        """
+        name = spelled(self._form, name)
+        for tag in tags:
+            annotations_of(self._form, name, tag)
+        media_type = identify(manifest.content, claimed=manifest.media_type)
+        if len(manifest.content) > MANIFEST_LIMIT:
+            raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
+        stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
+        descriptor, subject, stands = stored.descriptor, stored.subject, referrer(stored)
+        self._keep(descriptor.digest, descriptor.size, BytesSource(stored.content))
+        with self._lock:
+            room = self._rooms.setdefault(name, _Room())
+            room.manifests[descriptor.digest] = descriptor
+            room.tags.update((tag, descriptor.digest) for tag in tags)
+            if subject is not None and stands is not None:
+                room.referrers.setdefault(subject.digest, {})[descriptor.digest] = stands
+        return descriptor
+
+    def publish(self) -> None:
+        """Append the documents and give the archive its name, in place of what had it. Without a manifest, do nothing.
+
+        A pipe or a device keeps its name, and is written to instead.
+
+        Raises:
+            Unavailable: The disk is full, or failed; nothing is left behind.
+            Forbidden: The system does not let us.
+        """
+        try:
+            with self._turn.held():
+                medium, over, self._over = self._medium, self._over, True
+                if over or medium is None or not any(room.manifests for room in self._rooms.values()):
+                    return
+                for name, content in closing_documents(self._form, self._manifests(), self._tags(), self._stretches):
+                    self._append(name, len(content), [content])
+                medium.write(self._end, END)
+                if is_stream(self._path):
+                    pour(Stretch(medium, 0, self._end + len(END)), self._path)
+                else:
+                    self._rename(medium)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing behind, if it was not published. Idempotent."""
+        self._over = True
+        if self._undo is not None:
+            self._undo()
+
+    def _rename(self, medium: FileMedium) -> None:
+        if self._fsync:
+            medium.sync()
+        with explained(self._path):
+            os.replace(self._temporary, self._place)
+        if self._undo is not None:
+            self._undo.detach()
+        if self._fsync:
+            sync_directory(self._place)
+
+    def _manifests(self) -> list[Held]:
+        found: dict[Digest, Held] = {}
+        for room in self._rooms.values():
+            for digest, descriptor in room.manifests.items():
+                found.setdefault(digest, Held(descriptor, self._stretches[digest]))
+        return sorted(found.values(), key=lambda held: held.descriptor.digest)
+
+    def _tags(self) -> list[tuple[RepositoryName, Tag, Digest]]:
+        return sorted((name, tag, digest) for name, room in self._rooms.items() for tag, digest in room.tags.items())
+
+    def _keep(self, digest: Digest, size: int, source: ByteSource) -> None:
+        with self._turn.held():
+            if self._over:
+                raise Unsupported("the archive is closed: what comes now is too late for it")
+            if digest in self._stretches:
+                return
+            stretch = self._append(blob_name(digest), size, pieces(source, digest, size))
+            with self._lock:
+                self._stretches[digest] = stretch
+
+    def _append(self, name: str, size: int, content: Iterable[bytes]) -> Stretch:
+        medium = self._begun()
+        header = header_of(Member(name.encode(), FileKind.FILE, size=size))
+        offset = position = self._end + len(header)
+        try:
+            for piece in content:
+                medium.write(position, piece)
+                position += len(piece)
+            medium.write(position, bytes(padding(size)))
+            medium.write(self._end, header)
+        except BaseException:
+            # What was half written is overwritten by what comes next; the rest is cut off for the sake of the disk.
+            with suppress(Exception):
+                medium.cut(self._end)
+            raise
+        self._end = position + padding(size)
+        return Stretch(medium, offset, size)
+
+    def _begun(self) -> FileMedium:
+        if self._medium is None:
+            # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files. What a link
+            # leads to is replaced, not the link: it may be /dev/stdout.
+            self._place = os.path.realpath(self._path)
+            directory = tempfile.gettempdir() if is_stream(self._path) else os.path.dirname(self._place)
+            self._temporary = os.path.join(directory, f".ociport-{secrets.token_hex(8)}.tmp")
+            descriptor = created(self._temporary, self._path)
+            self._medium = FileMedium(descriptor, self._path)
+            self._undo = weakref.finalize(self, remove, self._temporary, os.getpid())
+        return self._medium

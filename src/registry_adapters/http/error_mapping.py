@@ -1,0 +1,182 @@
+"""What an answer that is no success means, in the errors of our tree: decisions without I/O (R-055)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgspec
+
+from registry_adapters.http.messages import Headers, Request
+from registry_adapters.http.retry import TRANSIENT, retry_after
+from registry_core.domain.origin import redacted
+from registry_core.errors import (
+    BlobNotFound,
+    CatalogUnsupported,
+    DigestMismatch,
+    ErrorInfo,
+    Forbidden,
+    ImageNotFound,
+    InvalidDocument,
+    InvalidName,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    RepositoryNotFound,
+    ServerError,
+    SizeMismatch,
+    TooLarge,
+    TransportError,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+
+__all__ = ["CONTENT_LIMIT", "error_infos", "escaped", "problem"]
+
+# How much of an error's text is read; the rest is of no use to anyone.
+CONTENT_LIMIT: Final = 64 << 10
+_TEXT: Final = 300
+_ENTRIES: Final = 16
+_UNAVAILABLE: Final = TRANSIENT - {429, 500}
+_PROXY: Final = 407
+_INVALID: Final[dict[str, type[RegistryError]]] = {
+    "NAME_INVALID": InvalidName,
+    "TAG_INVALID": InvalidName,
+    "MANIFEST_INVALID": InvalidDocument,
+    "MANIFEST_UNVERIFIED": InvalidDocument,
+}
+_MISMATCHES: Final[dict[str, type[RegistryError]]] = {
+    "DIGEST_INVALID": DigestMismatch,
+    "SIZE_INVALID": SizeMismatch,
+}
+_UNKNOWN: Final[dict[str, type[RegistryError]]] = {
+    "NAME_UNKNOWN": RepositoryNotFound,
+    "MANIFEST_UNKNOWN": ImageNotFound,
+    "BLOB_UNKNOWN": BlobNotFound,
+    "MANIFEST_BLOB_UNKNOWN": BlobNotFound,
+    "BLOB_UPLOAD_UNKNOWN": BlobNotFound,
+}
+_MISSING: Final[dict[str, type[RegistryError]]] = {
+    "manifest": ImageNotFound,
+    "blob": BlobNotFound,
+    "repository": RepositoryNotFound,
+    "upload": BlobNotFound,
+}
+
+
+def problem(
+    status: int,
+    headers: Headers,
+    content: bytes,
+    request: Request,
+    *,
+    url: str = "",
+    now: float | None = None,
+) -> RegistryError:
+    """The error that an answer stands for; ``transport`` tells status, codes and texts.
+
+    Args:
+        status: The HTTP status.
+        headers: The answer's headers.
+        content: What was read of its body, in whatever format.
+        request: What was asked.
+        url: What answered, if not the target itself.
+        now: Seconds since the epoch, for a ``Retry-After`` date.
+    """
+    infos = error_infos(content)
+    code = next((info.code for info in infos if info.code), "")
+    target = redacted(url or request.target)
+    text = "; ".join(": ".join(part for part in (info.code, info.message) if part) for info in infos)
+    message = f"{request.method} {target}: {status}" + (f" {text[:_TEXT]}" if text else "")
+    if status == _PROXY:
+        message += " the proxy wants credentials, or other ones"
+    transport = _transport_kind(status, code)(
+        message,
+        status=status,
+        errors=infos,
+        method=request.method,
+        url=target,
+        retry_after=retry_after(headers.get("retry-after"), time.time() if now is None else now),
+        reference=request.reference,
+        code=code,
+    )
+    kind = _kind(status, code, request)
+    if kind is None:
+        return transport
+    known = "BLOB_UPLOAD_UNKNOWN" if kind is BlobNotFound and request.missing == "upload" else ""
+    return kind(message, reference=request.reference, code=code or known, transport=transport)
+
+
+def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
+    """The errors that a body lists as the specification says ("Error Codes"); none where it is anything else.
+
+    A body larger than any that is read has none.
+    """
+    if len(content) > CONTENT_LIMIT:
+        return ()
+    try:
+        document: Any = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    entries = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        return ()
+    return tuple(_info(entry) for entry in entries[:_ENTRIES] if isinstance(entry, dict))
+
+
+def escaped(text: str, limit: int = _TEXT) -> str:
+    """Foreign text fit for a terminal or a log: in one line, printable, no longer than the limit (R-063)."""
+    safe = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
+    )
+    return safe if len(safe) <= limit and len(text) <= limit else safe[: limit - 1] + "…"
+
+
+def _info(entry: dict[str, Any]) -> ErrorInfo:
+    detail = entry.get("detail")
+    if detail and not isinstance(detail, str):
+        detail = msgspec.json.encode(detail).decode("utf-8", "replace")
+    return ErrorInfo(
+        code=_text(entry.get("code"), 64), message=_text(entry.get("message"), _TEXT), detail=_text(detail, _TEXT)
+    )
+
+
+def _text(value: object, limit: int) -> str:
+    return escaped(value, limit) if isinstance(value, str) else ""
+
+
+def _transport_kind(status: int, code: str) -> type[TransportError]:
+    if status in _UNAVAILABLE:
+        return Unavailable
+    if status == 429 or (400 <= status < 500 and code == "TOOMANYREQUESTS"):
+        return RateLimited
+    return ServerError if status >= 500 else ProtocolError
+
+
+def _kind(status: int, code: str, request: Request) -> type[RegistryError] | None:
+    """The kind beyond the transport's own, if there is one."""
+    if status < 400 or status == _PROXY or status in _UNAVAILABLE or status == 429 or code == "TOOMANYREQUESTS":
+        return None
+    if status == 401 or (status != 403 and status < 500 and code == "UNAUTHORIZED"):
+        return Unauthorized
+    if status == 403 or (status < 500 and code == "DENIED"):
+        return Forbidden
+    if status == 405 or code == "UNSUPPORTED" or (status == 404 and request.missing == "catalog"):
+        return CatalogUnsupported if request.missing == "catalog" else Unsupported
+    if status == 404 and request.missing == "registry":
+        return Unsupported
+    if status >= 500:
+        return None
+    if code in _UNKNOWN:
+        return _UNKNOWN[code]
+    if status == 404:
+        return _MISSING.get(request.missing, ImageNotFound)
+    if status == 413:
+        return TooLarge
+    if code in _INVALID:
+        return _INVALID[code]
+    if code in _MISMATCHES and request.method in ("PUT", "PATCH", "POST"):
+        return _MISMATCHES[code]
+    # A registry with deletion switched off may say so by 400 as well as by 405 (R-250).
+    return Unsupported if status == 400 and request.method == "DELETE" else None

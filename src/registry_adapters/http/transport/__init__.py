@@ -1,0 +1,1 @@
+"""The HTTP transport: connections, TLS, proxies, and the in-process transport for WSGI applications."""

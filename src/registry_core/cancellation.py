@@ -1,0 +1,190 @@
+"""Cancellation and deadlines, ambient like a cancel scope in trio or anyio.
+
+A scope covers all work done inside its ``with`` block by the thread that entered it, lazy reads included,
+and whatever worker threads run in a copy of its context.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Self
+
+from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
+
+__all__ = ["CancelScope", "checkpoint", "fail_after", "interruptible", "pause", "remaining"]
+
+_current: ContextVar[CancelScope | None] = ContextVar("registry_core.cancellation", default=None)
+
+
+class CancelScope:
+    """A stretch of work that can be ended from any thread or by a deadline.
+
+    ``cancel()`` makes the work inside raise ``Cancelled``; a passed deadline makes it raise ``DeadlineExceeded``.
+    A scope is entered once; scopes nest, and the tightest wins.
+
+    Args:
+        deadline: A moment of ``time.monotonic()``, in seconds; ``None`` for none.
+    """
+
+    def __init__(self, *, deadline: float | None = None) -> None:
+        self._deadline = deadline
+        self._parent: CancelScope | None = None
+        self._token: Token[CancelScope | None] | None = None
+        self._cancelled = threading.Event()
+        self._cause: BaseException | None = None
+        self._lock = threading.Lock()
+        self._wakers: dict[object, Callable[[], None]] = {}
+
+    def __enter__(self) -> Self:
+        """Make this the current scope.
+
+        Raises:
+            RuntimeError: It was entered before.
+        """
+        if self._token is not None:
+            raise RuntimeError("a CancelScope is entered only once")
+        self._parent = _current.get()
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Go back to the scope around this one; errors pass through."""
+        if self._token is not None:
+            _current.reset(self._token)
+
+    def cancel(self, *, cause: BaseException | None = None) -> None:
+        """End the work inside: from any thread, as often as one likes.
+
+        Args:
+            cause: The error for which it is given up: the ``__cause__`` of each ``Cancelled``. The first call counts.
+        """
+        with self._lock:
+            if not self._cancelled.is_set():
+                self._cause = cause
+            self._cancelled.set()
+            wakers = list(self._wakers.values())
+        for wake in wakers:
+            wake()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called on this scope or one around it."""
+        return any(scope._cancelled.is_set() for scope in self._chain())
+
+    @property
+    def deadline(self) -> float | None:
+        """The earliest deadline of this scope and those around it, in ``time.monotonic()`` seconds."""
+        return min((scope._deadline for scope in self._chain() if scope._deadline is not None), default=None)
+
+    def _chain(self) -> Iterator[CancelScope]:
+        scope: CancelScope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope._parent
+
+    def _error(self) -> Cancelled:
+        error = Cancelled("the work was cancelled")
+        causes = [scope._cause for scope in self._chain() if scope._cancelled.is_set()]
+        # Where anybody cancelled it without a reason, that is the reason.
+        error.__cause__ = None if None in causes else next(iter(causes), None)
+        return error
+
+    def _attach(self, key: object, wake: Callable[[], None]) -> None:
+        with self._lock:
+            self._wakers[key] = wake
+
+    def _detach(self, key: object) -> None:
+        with self._lock:
+            self._wakers.pop(key, None)
+
+
+def fail_after(seconds: float) -> CancelScope:
+    """A scope whose work raises ``DeadlineExceeded`` once that many seconds have passed from now.
+
+    Args:
+        seconds: How long the work may take in all.
+
+    Raises:
+        InvalidValue: It is not a number, so no moment would ever be past it.
+    """
+    if math.isnan(seconds):
+        raise InvalidValue("a deadline in NaN seconds never comes")
+    return CancelScope(deadline=time.monotonic() + seconds)
+
+
+def checkpoint() -> None:
+    """Raise if the current work has been cancelled or has run out of time.
+
+    Raises:
+        Cancelled: Its scope was cancelled.
+        DeadlineExceeded: Its deadline has passed.
+    """
+    current = _current.get()
+    deadline = math.inf
+    # By hand, without a generator: it runs at each piece of everything.
+    scope = current
+    while scope is not None:
+        if current is not None and scope._cancelled.is_set():
+            raise current._error()
+        if scope._deadline is not None and scope._deadline < deadline:
+            deadline = scope._deadline
+        scope = scope._parent
+    if deadline < math.inf and time.monotonic() >= deadline:
+        raise DeadlineExceeded("the time allowed for the work has passed")
+
+
+def remaining() -> float | None:
+    """Seconds left until the current deadline, never negative; ``None`` where there is none."""
+    scope = _current.get()
+    deadline = None if scope is None else scope.deadline
+    # No wait can be longer than that.
+    return None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+@contextmanager
+def interruptible(wake: Callable[[], None]) -> Iterator[None]:
+    """Have ``wake`` called, from the cancelling thread, if the current work is cancelled inside this block.
+
+    For waits that look at no checkpoint, such as a read on a socket. ``wake`` must be quick, must not raise, and
+    may be called more than once. What ended by it should call ``checkpoint`` to say why.
+
+    Raises:
+        Cancelled: It was cancelled before the block.
+        DeadlineExceeded: Its deadline had passed before the block.
+    """
+    scope = _current.get()
+    if scope is None:
+        yield
+        return
+    key = object()
+    chain = list(scope._chain())
+    for link in chain:
+        link._attach(key, wake)
+    try:
+        checkpoint()
+        yield
+    finally:
+        for link in chain:
+            link._detach(key)
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but no longer than the current scope allows.
+
+    Raises:
+        Cancelled: It was cancelled before the time was up.
+        DeadlineExceeded: The deadline comes first; raised when it does.
+    """
+    woken = threading.Event()
+    with interruptible(woken.set):
+        left = remaining()
+        woken.wait(seconds if left is None else min(seconds, left))
+    checkpoint()
