@@ -263,7 +263,7 @@ class SizeMismatch(IntegrityError):
 
 
 class TooLarge(IntegrityError):
-    """More bytes, entries or pages than a limit allows (R-023)."""
+    """More bytes, entries or pages than a limit allows."""
 
     default_code = "SIZE_INVALID"
 

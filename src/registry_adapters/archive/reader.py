@@ -71,7 +71,7 @@ BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
 def walked(
     entries: Iterable[Descriptor], held: Callable[[Descriptor], Held | None]
 ) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
-    """All manifests by digest, however deep, and the referrers by their subjects (R-024, R-306).
+    """All manifests by digest, however deep, and the referrers by their subjects.
 
     Args:
         entries: Where to begin.

@@ -1,6 +1,6 @@
-"""The answer to a challenge: which scheme, whose credential, which token (R-030 to R-039).
+"""The answer to a challenge: which scheme, whose credential, which token.
 
-Whom a registry may send credentials to: the policy for token servers (R-035).
+Whom a registry may send credentials to: the policy for token servers.
 
 The realm of a Bearer challenge is text from the network, and passwords go there. A realm may be
 
@@ -11,7 +11,7 @@ The realm of a Bearer challenge is text from the network, and passwords go there
 
 Never another scheme than http and https, never with user information, never http where the registry is https, and
 never an address literal but in the cases above. Names are not looked up: a public name that leads to a private address
-is not noticed (R-046). Requests without credentials follow the same rules, for they too can be aimed.
+is not noticed. Requests without credentials follow the same rules, for they too can be aimed.
 
 The rules are those of ``registry_core.domain.url_policy``; here stands whom a user trusts for which registry.
 """
@@ -78,7 +78,7 @@ class ChallengeAuthenticator(Authenticator):
 
     The keychain is asked on a challenge, never before one; what it said and the tokens that came of it are kept for
     the same registry and repository. Bearer is preferred, and a registry that has once accepted a token is not given
-    the password itself any more (R-031).
+    the password itself any more.
 
     Args:
         keychain: Where credentials come from.

@@ -38,7 +38,7 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def is_token(text: object) -> TypeGuard[str]:
-    """Whether this can be sent in a header: printable ASCII without spaces, and not empty (R-039)."""
+    """Whether this can be sent in a header: printable ASCII without spaces, and not empty."""
     return isinstance(text, str) and _PRINTABLE.fullmatch(text) is not None
 
 
@@ -46,7 +46,7 @@ def bearer_value(token: str) -> str:
     """The ``Authorization`` value for a token.
 
     Raises:
-        ConfigError: It is empty or has anything but printable ASCII: it could break out of its header (R-039).
+        ConfigError: It is empty or has anything but printable ASCII: it could break out of its header.
     """
     if not is_token(token):
         raise ConfigError("a bearer token is printable ASCII without spaces")

@@ -1,8 +1,8 @@
-"""Tokens in memory: for whom, from whom, for what, and until when (R-037).
+"""Tokens in memory: for whom, from whom, for what, and until when.
 
-What a token server answers: a token and how long it lives, or a refusal (R-039).
+What a token server answers: a token and how long it lives, or a refusal.
 
-Which scopes a token is asked for: the operation's, and of a challenge only what is no step up (R-037).
+Which scopes a token is asked for: the operation's, and of a challenge only what is no step up.
 
 ============================  ==================================================================
 The operation names           What a challenge may add to it

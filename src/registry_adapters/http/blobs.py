@@ -1,6 +1,6 @@
 """Blobs of a repository of an HTTP registry (distribution-spec, "Pulling blobs", "Push", "Deleting Blobs").
 
-A blob's bytes over as many connections as it takes (R-050, R-051).
+A blob's bytes over as many connections as it takes.
 
 What breaks off goes on with ``Range``, asked of the registry again: its redirect and its token may be new ones. Who
 verifies what comes out has hashed the bytes before the break already, so different content never passes for the same.
@@ -313,7 +313,7 @@ class HttpBlobs(BlobStore):
         self._uploads = OpenUploads() if uploads is None else uploads
 
     def stat(self, digest: Digest) -> int:
-        """The size of a blob in bytes: by HEAD, and by GET where HEAD says too little (R-205).
+        """The size of a blob in bytes: by HEAD, and by GET where HEAD says too little.
 
         Raises:
             BlobNotFound: It is not in this repository.
@@ -325,7 +325,7 @@ class HttpBlobs(BlobStore):
         return size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob as the registry sends it, unverified, from the byte at ``start`` on (R-051).
+        """A reader over a blob as the registry sends it, unverified, from the byte at ``start`` on.
 
         What breaks off is continued where it stopped.
 
@@ -374,7 +374,7 @@ class HttpBlobs(BlobStore):
             self._sender.send(request).close()
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Take a blob over from another repository of this registry (R-077).
+        """Take a blob over from another repository of this registry.
 
         Returns:
             Whether the registry did it. A session that it opened instead is kept for the ``put`` that follows.

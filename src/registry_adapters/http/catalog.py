@@ -94,7 +94,7 @@ class HttpCatalog(Catalog):
         """All repositories: in ASCII order if the registry sends them at once, in the registry's if it sends pages.
 
         Raises:
-            CatalogUnsupported: The registry does not list its repositories (R-095).
+            CatalogUnsupported: The registry does not list its repositories.
             AccessDenied: It does not list them for everyone.
         """
         request = Request(

@@ -96,7 +96,7 @@ class Address(msgspec.Struct, frozen=True):
     name: RepositoryName
 
     def path(self, *parts: str, query: tuple[tuple[str, str], ...] = ()) -> str:
-        """The target of a request below ``/v2/<name>/``; what it is made of is percent-encoded (R-010, R-200).
+        """The target of a request below ``/v2/<name>/``; what it is made of is percent-encoded.
 
         Raises:
             InvalidName: It is the nameless repository, which registries do not have.
@@ -132,13 +132,13 @@ def status_of(error: RegistryError) -> int:
 
 
 def content_length(headers: Headers) -> int | None:
-    """How long the body is said to be, if that is said intelligibly (R-058)."""
+    """How long the body is said to be, if that is said intelligibly."""
     text = headers.get("Content-Length")
     return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**63 else None
 
 
 def claimed_digest(headers: Headers) -> Digest | None:
-    """What ``Docker-Content-Digest`` claims; a malformed or contradictory claim is none (R-005)."""
+    """What ``Docker-Content-Digest`` claims; a malformed or contradictory claim is none."""
     try:
         return Digest(headers.get("Docker-Content-Digest"))
     except InvalidDigest:
@@ -151,7 +151,7 @@ def check_promise(headers: Headers, digest: Digest, *, reference: str) -> None:
     Another algorithm's digest contradicts nothing.
 
     Raises:
-        DigestMismatch: It says that it has something else (R-076).
+        DigestMismatch: It says that it has something else.
     """
     claim = claimed_digest(headers)
     if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
@@ -161,7 +161,7 @@ def check_promise(headers: Headers, digest: Digest, *, reference: str) -> None:
 
 
 def check_identity(answer: Answer, *, reference: str) -> None:
-    """Whether the body is the content itself; what is encoded is never decoded (R-056).
+    """Whether the body is the content itself; what is encoded is never decoded.
 
     Raises:
         ProtocolError: It is encoded; the answer is closed.
@@ -180,7 +180,7 @@ def check_identity(answer: Answer, *, reference: str) -> None:
 
 @contextmanager
 def deleting(what: str, reference: str) -> Iterator[None]:
-    """Report a registry that does not delete as one that cannot (R-250).
+    """Report a registry that does not delete as one that cannot.
 
     Args:
         what: What is deleted.

@@ -1,4 +1,4 @@
-"""What an answer that is no success means, in the errors of our tree: decisions without I/O (R-055)."""
+"""What an answer that is no success means, in the errors of our tree: decisions without I/O."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
 
 
 def escaped(text: str, limit: int = _TEXT) -> str:
-    """Foreign text fit for a terminal or a log: in one line, printable, no longer than the limit (R-063)."""
+    """Foreign text fit for a terminal or a log: in one line, printable, no longer than the limit."""
     safe = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
     )

@@ -1,4 +1,4 @@
-"""Layers that a registry does not keep itself, from the URLs of their descriptors (R-032).
+"""Layers that a registry does not keep itself, from the URLs of their descriptors.
 
 Somebody who may write to the registry chose these URLs. So whoever goes there takes nothing along: no credentials, no
 client certificate, also where they lead back to the registry. Each URL, and each redirect from it, is judged by the

@@ -1,6 +1,6 @@
-"""``Link`` headers (RFC 8288, section 3), read strictly: a list must not end early because one was misread (R-091).
+"""``Link`` headers (RFC 8288, section 3), read strictly: a list must not end early because one was misread.
 
-The challenges of an answer: ``WWW-Authenticate``, by RFC 9110, section 11.6.1, and by what registries write (R-040).
+The challenges of an answer: ``WWW-Authenticate``, by RFC 9110, section 11.6.1, and by what registries write.
 
 One pass from left to right, never backwards further than one word: what is hostile costs no more than what is long.
 """

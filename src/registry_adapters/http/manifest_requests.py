@@ -33,7 +33,7 @@ class ManifestDocuments:
         self._address = address
 
     def head(self, reference: Tag | Digest) -> Descriptor | None:
-        """What HEAD says about a manifest, or ``None`` where it says too little (R-205).
+        """What HEAD says about a manifest, or ``None`` where it says too little.
 
         Raises:
             ImageNotFound: No such manifest.
@@ -57,7 +57,7 @@ class ManifestDocuments:
         return Descriptor(media_type=media_type, digest=claim, size=size)
 
     def fetch(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes; their digest is theirs, and the registry must not say otherwise (R-003, R-005).
+        """A manifest's exact bytes; their digest is theirs, and the registry must not say otherwise.
 
         Raises:
             ImageNotFound: No such manifest.
@@ -82,7 +82,7 @@ class ManifestDocuments:
             return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
 
     def send(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
-        """Store a manifest under a tag or its digest (R-079).
+        """Store a manifest under a tag or its digest.
 
         Args:
             manifest: Its media type is sent as it is, without parameters.

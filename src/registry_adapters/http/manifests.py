@@ -36,7 +36,7 @@ class HttpManifests(ManifestStore):
         self._referrers = Referrers(sender, address, self._documents, memory)
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest: by HEAD, and by GET where HEAD says too little (R-205).
+        """Type, digest and size of a manifest: by HEAD, and by GET where HEAD says too little.
 
         Raises:
             ImageNotFound: No such manifest.
@@ -64,7 +64,7 @@ class HttpManifests(ManifestStore):
             BlobNotFound: A part of it is missing, and the registry insists; nothing is stored.
             InvalidDocument: The bytes are no manifest of their media type; nothing was sent.
             Unsupported: The registry does not take that media type or digest algorithm.
-            NotAnIndex: What stands where the list of referrers should be is something else (R-222).
+            NotAnIndex: What stands where the list of referrers should be is something else.
             TooLarge: That list has no room left; the manifest is stored, but not listed.
         """
         with during("", self._address.at(manifest.digest)):
@@ -80,7 +80,7 @@ class HttpManifests(ManifestStore):
         return manifest.descriptor
 
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; never more than that, whatever the registry cannot do (R-251).
+        """Remove a tag; never more than that, whatever the registry cannot do.
 
         Raises:
             ImageNotFound: No such tag.
@@ -90,7 +90,7 @@ class HttpManifests(ManifestStore):
             self._documents.remove(tag)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest, and with it every tag on it (R-252); and take it off its subject's list (R-224).
+        """Remove a manifest, and with it every tag on it; and take it off its subject's list.
 
         Raises:
             ImageNotFound: No such manifest.

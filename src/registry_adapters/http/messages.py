@@ -35,14 +35,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         method: The HTTP method.
         target: A path of the registry beginning with ``/``, query included, or an absolute URL that it named.
-        success: The statuses that mean success; any other is raised as an error of the tree (R-055).
+        success: The statuses that mean success; any other is raised as an error of the tree.
         scopes: What it needs to be authorised for.
         headers: Without ``Authorization``, ``Host`` and ``Content-Length``, which the session sets.
         body: What to send, if anything.
         reference: What it is about, for errors.
         missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload``,
             ``catalog``, or ``registry``: then there is none at that address.
-        repeatable: Whether sending it again after a lost answer does no harm (R-053, R-054).
+        repeatable: Whether sending it again after a lost answer does no harm.
     """
 
     method: str
@@ -110,7 +110,7 @@ class Answer:
         status: The HTTP status.
         headers: Its headers.
         url: The URL that answered, after redirects.
-        reader: The body, raw: no content encoding is undone (R-056).
+        reader: The body, raw: no content encoding is undone.
     """
 
     def __init__(self, *, status: int, headers: Headers, url: str, reader: ByteReader) -> None:
@@ -130,7 +130,7 @@ class Answer:
             return read_all(self.reader, limit, what=what)
 
     def close(self) -> None:
-        """Let go of the connection: back to the pool if the body was read whole, closed otherwise (R-061)."""
+        """Let go of the connection: back to the pool if the body was read whole, closed otherwise."""
         self.reader.close()
 
     def __enter__(self) -> Self:

@@ -56,7 +56,7 @@ class Fields(Mapping[str, str]):
         return len(self._fields)
 
     def __repr__(self) -> str:
-        """All of them, masked but for the values that are known to be harmless (R-043)."""
+        """All of them, masked but for the values that are known to be harmless."""
         return repr({name: value if key in _SHOWN else "***" for key, (name, value) in self._fields.items()})
 
     def __reduce__(self) -> NoReturn:
@@ -93,7 +93,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, headers=Fields(kept | dict(headers)))
 
     def __repr__(self) -> str:
-        """Without what is secret in it (R-043)."""
+        """Without what is secret in it."""
         return f"Outgoing({self.method} {redacted(self.url)}, headers={self.headers!r}, length={self.length})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Lists that come in pages: followed lazily to their end, or an error; never a silent first page (R-090 to R-094)."""
+"""Lists that come in pages: followed lazily to their end, or an error; never a silent first page."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def names(
 ) -> Iterator[Name]:
     """The names in a list, behind ``after``.
 
-    A list that comes at once is sorted here, as registries promise no order (R-213); one that comes in pages keeps
+    A list that comes at once is sorted here, as registries promise no order; one that comes in pages keeps
     the registry's. Whether the registry honours ``n`` and ``last`` makes no difference to what is listed.
 
     Args:

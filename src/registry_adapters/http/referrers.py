@@ -1,4 +1,4 @@
-"""Referrers: by the registry's API, and by a list under a tag where it has none (R-220 to R-224)."""
+"""Referrers: by the registry's API, and by a list under a tag where it has none."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Referrers:
         self._memory = memory
 
     def list(self, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, each once; filtered here, whatever the registry did (R-220).
+        """The manifests whose subject is that digest, each once; filtered here, whatever the registry did.
 
         Raises:
             ProtocolError: The registry's list is none.
@@ -110,7 +110,7 @@ class Referrers:
                 yield entry
 
     def add(self, subject: Digest, entry: Descriptor) -> None:
-        """Enter a manifest in its subject's list under the tag, for a registry that did not do so itself (R-222).
+        """Enter a manifest in its subject's list under the tag, for a registry that did not do so itself.
 
         Raises:
             NotAnIndex: Something else stands under the tag; it is left alone.
@@ -119,7 +119,7 @@ class Referrers:
         self._change(subject, lambda current: with_referrer(current, entry))
 
     def remove(self, subject: Digest, digest: Digest) -> None:
-        """Take a manifest out of its subject's list under the tag (R-224).
+        """Take a manifest out of its subject's list under the tag.
 
         Raises:
             NotAnIndex: Something else stands under the tag; it is left alone.

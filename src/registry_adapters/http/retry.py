@@ -1,4 +1,4 @@
-"""When to try again, and after how long: decisions without I/O (R-053, R-054)."""
+"""When to try again, and after how long: decisions without I/O."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def verdict(method: str, cause: int | Failure | None, *, repeatable: bool = True
         method: The HTTP method.
         cause: The status that came, or what happened instead of one; ``None`` for what is no failure of the exchange.
         repeatable: Whether it does no harm to send the request again after it may have been carried out.
-        empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows (R-075).
+        empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows.
     """
     if cause not in TRANSIENT and cause not in _CONNECTION:
         return Verdict.RAISE

@@ -1,8 +1,8 @@
 """One exchange at a time, as it concerns everybody: let through when it may go, through the middleware, and told of.
 
-Secrets that a registry was shown and repeats: they go no further (R-043).
+Secrets that a registry was shown and repeats: they go no further.
 
-The warnings that a registry sends along (R-240).
+The warnings that a registry sends along.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Exchanges:
         self._notices = Notices()
 
     def send(self, call: Call, method: str, url: str, headers: Mapping[str, str]) -> Answer:
-        """The answer of one exchange; a kept connection that turns out to be dead is replaced silently (R-053).
+        """The answer of one exchange; a kept connection that turns out to be dead is replaced silently.
 
         Args:
             call: What it is a part of.

@@ -6,7 +6,7 @@ Attempts at a request, until one succeeds or there is no use in another.
 
 Exchanges with token servers, on behalf of an authenticator.
 
-Where a redirect leads, and how: decisions without I/O (R-030, R-042, R-254).
+Where a redirect leads, and how: decisions without I/O.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Tokens:
         self._now = now
 
     def ask(self, asked: TokenRequest, request: Request) -> TokenReply:
-        """What a token server says: no redirect is followed, for the request holds secrets (R-036).
+        """What a token server says: no redirect is followed, for the request holds secrets.
 
         Args:
             asked: What to ask.
@@ -160,7 +160,7 @@ class Tokens:
 
         Raises:
             TransportError: It cannot be reached, or is out of order for too long.
-            ProtocolError: It must not be asked, or says more than any token needs (R-039).
+            ProtocolError: It must not be asked, or says more than any token needs.
         """
         # Which hosts to trust with a password, the authenticator knows; never from https to http, is known here, too.
         judge(Errand.REALM, self._home, asked.url, listed=(Origin.of_url(asked.url).netloc,))
@@ -219,8 +219,8 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     """What to ask next.
 
     GET and HEAD stay what they are. Anything that changes something is only followed where the answer says that method
-    and body are to be kept: a DELETE or PUT that became a GET would be reported as done (R-254). And it stays with the
-    registry, as uploads do (R-033).
+    and body are to be kept: a DELETE or PUT that became a GET would be reported as done. And it stays with the
+    registry, as uploads do.
 
     Args:
         home: The registry.
@@ -255,7 +255,7 @@ class Session:
     observer or a middleware raises ends the request, unchanged, and leaves no connection behind.
 
     Args:
-        origin: The registry; credentials go there and nowhere else (R-030).
+        origin: The registry; credentials go there and nowhere else.
         settings: How to talk to it.
         transport: What carries out exchanges; by default sockets.
         authenticator: How to answer challenges; ``None`` to answer none.
@@ -331,7 +331,7 @@ class Session:
 
         Raises:
             TooLarge: It has more.
-            ProtocolError: It is encoded (R-056).
+            ProtocolError: It is encoded.
             RegistryError: As ``send`` does.
         """
 

@@ -112,7 +112,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         return super().__reduce__()
 
     def __repr__(self) -> str:
-        """All fields, the proxy's credentials masked (R-043)."""
+        """All fields, the proxy's credentials masked."""
         return f"HttpSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:

@@ -57,12 +57,12 @@ class OpenUpload(msgspec.Struct, frozen=True):
     least: int = 0
 
     def __repr__(self) -> str:
-        """Without the query, which may be a signature (R-043)."""
+        """Without the query, which may be a signature."""
         return f"OpenUpload({redacted(self.location)!r}, least={self.least})"
 
 
 class OpenUploads:
-    """Sessions that registries opened in place of a mount, until their blob is put (R-077); safe for many threads.
+    """Sessions that registries opened in place of a mount, until their blob is put; safe for many threads.
 
     Args:
         limit: How many are kept; beyond, the oldest is given up.
@@ -108,19 +108,19 @@ class OpenUploads:
 
 
 def closing_target(location: str, digest: Digest) -> str:
-    """A location with the digest appended; what stands in its query stays as it is (R-071)."""
+    """A location with the digest appended; what stands in its query stays as it is."""
     return f"{location}{'&' if '?' in location else '?'}digest={digest.replace('+', '%2B').replace('=', '%3D')}"
 
 
 def chunk_length(wanted: int, headers: Headers) -> int:
-    """How long chunks are: as wanted, but no shorter than the registry asks for, within reason (R-073)."""
+    """How long chunks are: as wanted, but no shorter than the registry asks for, within reason."""
     text = headers.get("OCI-Chunk-Min-Length")
     least = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
     return max(wanted, min(least, _CHUNK_LIMIT))
 
 
 def received(headers: Headers) -> int | None:
-    """How many bytes the registry says it has, or ``None`` where it does not say intelligibly (R-074).
+    """How many bytes the registry says it has, or ``None`` where it does not say intelligibly.
 
     ``0-0`` means one byte, or in some registries nothing; whoever asks has to know.
     """
@@ -132,7 +132,7 @@ def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
     """Where an upload goes on.
 
     Args:
-        origin: The registry's; uploads never leave it (R-033).
+        origin: The registry's; uploads never leave it.
         answer: What it said last.
         current: Where it went so far, if an answer need not say it again.
 
@@ -152,7 +152,7 @@ def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
 
 
 def cancel(sender: Sender, address: Address, location: str) -> None:
-    """Give an upload session up, whatever the registry says to it, and even if the caller's time is up (R-236)."""
+    """Give an upload session up, whatever the registry says to it, and even if the caller's time is up."""
     try:
         checkpoint()
         seconds = _CANCEL_SECONDS

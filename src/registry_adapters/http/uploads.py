@@ -1,4 +1,4 @@
-"""Blob uploads: whole, in chunks, and what to do when a connection or a session is lost (R-070 to R-076).
+"""Blob uploads: whole, in chunks, and what to do when a connection or a session is lost.
 
 The session is the registry's: its location is opaque, and its word on how far it has come counts. A chunk is never sent
 again on a guess. What cannot be continued is begun anew, as often as the policy says.
@@ -6,7 +6,7 @@ again on a guess. What cannot be continued is begun anew, as often as the policy
 What breaks off is sent on in smaller requests, each on a connection of its own: many proxies cut a connection after
 a time or an amount, and some registries (docker-registry 2) forget a session that was cut in the middle of a request.
 
-How an upload is cut into requests, and whether it is getting anywhere: decisions without I/O (R-072 to R-074).
+How an upload is cut into requests, and whether it is getting anywhere: decisions without I/O.
 """
 
 from __future__ import annotations

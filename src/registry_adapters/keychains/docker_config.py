@@ -1,4 +1,4 @@
-"""Docker configurations and podman's ``auth.json`` as documents: pure, without a file (R-045).
+"""Docker configurations and podman's ``auth.json`` as documents: pure, without a file.
 
 ``{"auths": {"host[:port][/namespace]": {…}}, "credHelpers": {"host": "name"}, "credsStore": "name"}``; and the older
 ``.dockercfg``, which is what stands in ``auths`` alone.

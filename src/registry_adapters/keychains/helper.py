@@ -1,4 +1,4 @@
-"""Credential helpers: programs called ``docker-credential-NAME`` (R-044).
+"""Credential helpers: programs called ``docker-credential-NAME``.
 
 A small program, run for its output: without a shell, within a time limit, its output bounded.
 """

@@ -1,4 +1,4 @@
-"""What registries are called in keychains (R-011, R-045).
+"""What registries are called in keychains.
 
 A registry is ``host[:port]``. Both have to match exactly; a host without a port means the default port of http and of
 https. Docker Hub has several hosts, and is kept under a URL that only history explains.
@@ -63,7 +63,7 @@ def servers(registry: str) -> tuple[str, ...]:
     """What a credential helper knows a registry by, the usual name first.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``; so nothing else ever reaches a helper (R-044).
+        InvalidName: It is anything but ``host[:port]``; so nothing else ever reaches a helper.
     """
     name = canonical(registry)
     if name == HUB:

@@ -8,7 +8,7 @@ __all__ = ["Sealed"]
 
 
 class Sealed:
-    """Refuses to be pickled or copied, as the credentials in it do (R-043)."""
+    """Refuses to be pickled or copied, as the credentials in it do."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__} may hold secrets and is not pickled; let each process make its own")

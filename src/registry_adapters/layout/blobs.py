@@ -1,4 +1,4 @@
-"""The blobs of one layout: ``blobs/<algorithm>/<encoded>`` (image-spec image-layout.md, "Blobs"; R-308 to R-312).
+"""The blobs of one layout: ``blobs/<algorithm>/<encoded>`` (image-spec image-layout.md, "Blobs").
 
 Blobs that somebody counts on, and the removal of those that nobody has counted on for long.
 
@@ -295,7 +295,7 @@ class LayoutBlobs:
 
 
 def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
-    """A reader over a blob of a layout, or ``None``. Blobs that nobody could verify are not looked for (R-311).
+    """A reader over a blob of a layout, or ``None``. Blobs that nobody could verify are not looked for.
 
     Raises:
         LayoutError: Something else than a regular file stands there, or on the way there.
@@ -327,7 +327,7 @@ def store_blob(
 ) -> None:
     """Write a blob, unless the very same one is there.
 
-    A file is not trusted by its name: what is there is hashed, and written anew if it is something else (R-309).
+    A file is not trusted by its name: what is there is hashed, and written anew if it is something else.
 
     Args:
         directory: Of the layout.

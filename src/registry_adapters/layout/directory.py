@@ -1,9 +1,9 @@
-"""Directories that are read and written without following links, and written atomically (R-006, R-310).
+"""Directories that are read and written without following links, and written atomically.
 
 Below the root every step goes through an open directory where the system can do that, so that nothing on the way
 can be swapped for a link. Where it cannot, each step is checked by its path.
 
-Files under names that other tools pass over, until they are whole (R-006, R-309).
+Files under names that other tools pass over, until they are whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``index.json``: the entries of a layout, and edits that keep whatever else stands in it (R-302 to R-307, R-313)."""
+"""``index.json``: the entries of a layout, and edits that keep whatever else stands in it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class IndexFile:
 
     @property
     def tags(self) -> list[Tag]:
-        """The tags, each once, in ASCII order. Names that are no tags are not among them (R-307)."""
+        """The tags, each once, in ASCII order. Names that are no tags are not among them."""
         found = set()
         for entry in self.entries:
             try:
@@ -71,7 +71,7 @@ class IndexFile:
         """The entry of a tag or digest.
 
         Raises:
-            LayoutError: Several entries claim the tag for different manifests (R-304).
+            LayoutError: Several entries claim the tag for different manifests.
         """
         if isinstance(reference, Digest):
             return next((entry for entry in self.entries if entry.digest == reference), None)

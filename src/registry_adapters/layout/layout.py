@@ -1,4 +1,4 @@
-"""Where one repository lives: its layout as it is found, made, and locked (R-300 to R-303, R-308, R-313)."""
+"""Where one repository lives: its layout as it is found, made, and locked."""
 
 from __future__ import annotations
 

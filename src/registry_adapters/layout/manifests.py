@@ -1,4 +1,4 @@
-"""The manifests of one layout: entries of ``index.json``, what they lead to, and tags on them (R-304 to R-309)."""
+"""The manifests of one layout: entries of ``index.json``, what they lead to, and tags on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers as tars: what their media types say about compression, and undoing it (R-142, R-144).
+"""Layers as tars: what their media types say about compression, and undoing it.
 
 Compressing layers: the same bytes in give the same bytes out, wherever the compressor is the same.
 """

@@ -1,6 +1,6 @@
 """Bytes in are re-openable, bytes out are read once.
 
-How much of a peer's answer is read (R-023).
+How much of a peer's answer is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verification as content flows: size and digest, raised at the end of a wrong stream (R-003 to R-007)."""
+"""Verification as content flows: size and digest, raised at the end of a wrong stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verifier:
         reference: What it is, for errors.
 
     Raises:
-        Unsupported: The digest's algorithm cannot be verified (R-002).
+        Unsupported: The digest's algorithm cannot be verified.
     """
 
     def __init__(self, digest: Digest, size: int | None, *, reference: str = "") -> None:
@@ -35,10 +35,10 @@ class Verifier:
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take in the next bytes.
 
-        The last of the promised bytes is judged at once, so that whoever stops there is not deceived (R-006).
+        The last of the promised bytes is judged at once, so that whoever stops there is not deceived.
 
         Raises:
-            SizeMismatch: There are more than promised (R-004).
+            SizeMismatch: There are more than promised.
             DigestMismatch: These are the last, and all hash to something else.
         """
         self.count += len(data)
@@ -83,7 +83,7 @@ class Verifier:
 class VerifyingReader(Reader):
     """A reader that checks what passes: the read that reaches the end raises if anything is wrong.
 
-    A consumer that stops early has verified nothing (R-007); ``verified`` tells.
+    A consumer that stops early has verified nothing; ``verified`` tells.
 
     Args:
         reader: The untrusted stream; closed with this one.

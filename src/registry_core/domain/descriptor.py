@@ -16,7 +16,7 @@ _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What some content is, how long it is, and its digest (R-008).
+    """What some content is, how long it is, and its digest.
 
     Two descriptors of the same type, digest and size hash alike; keys of sets and caches should be digests.
 
@@ -24,7 +24,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         media_type: Of the content.
         digest: Of the content.
         size: Of the content, in bytes.
-        urls: Where else it may be had; never followed by default (R-032).
+        urls: Where else it may be had; never followed by default.
         annotations: Free text by key.
         data: The content itself, embedded; see ``embedded``.
         platform: What it runs on, on entries of an index.
@@ -45,7 +45,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         return hash((self.media_type, self.digest, self.size))
 
     def embedded(self) -> bytes | None:
-        """The embedded content, verified, or ``None`` where there is none (R-009).
+        """The embedded content, verified, or ``None`` where there is none.
 
         Raises:
             SizeMismatch: It is not as long as the descriptor says.

@@ -30,7 +30,7 @@ class Hasher(Protocol):
 class Digest(str):
     """The name of content by its hash, such as ``sha256:e3b0…``.
 
-    Any algorithm that fits the grammar can be named and carried; only sha256 and sha512 can be verified (R-001, R-002).
+    Any algorithm that fits the grammar can be named and carried; only sha256 and sha512 can be verified.
 
     Raises:
         InvalidDigest: The text is not a digest.

@@ -37,7 +37,7 @@ class Mark(NamedTuple):
 
 
 def clean(name: bytes) -> bytes:
-    """A member's path from the root: no outer or double slashes, no dots; empty for the root itself (R-130).
+    """A member's path from the root: no outer or double slashes, no dots; empty for the root itself.
 
     Absolute names count from the root of the image.
 
@@ -75,10 +75,10 @@ def mark_of(path: bytes, *, regular: bool) -> Mark | None:
 
     Args:
         path: Of the member.
-        regular: Whether the member is a regular file, as markers are (R-150).
+        regular: Whether the member is a regular file, as markers are.
 
     Raises:
-        UnsafeArchive: A marker that would delete nothing, ``.`` or ``..`` (R-151), one that is no regular file, or
+        UnsafeArchive: A marker that would delete nothing, ``.`` or ``..``, one that is no regular file, or
             something inside of a marker.
     """
     if not path.startswith(_PREFIX) and b"/" + _PREFIX not in path:

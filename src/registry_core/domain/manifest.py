@@ -155,14 +155,14 @@ def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
     Args:
         content: The bytes.
         claimed: The ``Content-Type`` they came with, as it came.
-        expected: The type that a descriptor promised; it wins over the claim (R-020).
+        expected: The type that a descriptor promised; it wins over the claim.
 
     Returns:
-        A media type without parameters; types that nobody knows are carried (R-027).
+        A media type without parameters; types that nobody knows are carried.
 
     Raises:
-        InvalidDocument: No JSON object; its type is another (R-020); manifest and index at once (R-021).
-        Unsupported: A Docker schema 1 manifest (R-028).
+        InvalidDocument: No JSON object; its type is another; manifest and index at once.
+        Unsupported: A Docker schema 1 manifest.
     """
     mapping = strict_json.decode(content)
     stated = mapping.get("mediaType")

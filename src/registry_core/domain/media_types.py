@@ -4,7 +4,7 @@ Keys of annotations (image-spec annotations.md, "Pre-Defined Annotation Keys").
 
 The two families of image documents, OCI and Docker schema 2: the same things under other names.
 
-What a manifest says stays as it is until somebody asks for the other family (R-026). The configuration's bytes are the
+What a manifest says stays as it is until somebody asks for the other family. The configuration's bytes are the
 same in both.
 """
 
@@ -88,7 +88,7 @@ _NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.
 
 
 def essence(value: str) -> str:
-    """A ``Content-Type`` without its parameters, trimmed and in lower case (R-029)."""
+    """A ``Content-Type`` without its parameters, trimmed and in lower case."""
     return value.partition(";")[0].strip().lower()
 
 
@@ -103,12 +103,12 @@ def is_manifest(media_type: str) -> bool:
 
 
 def is_schema1(media_type: str) -> bool:
-    """Whether it is a Docker schema 1 manifest, which is recognised and refused (R-028)."""
+    """Whether it is a Docker schema 1 manifest, which is recognised and refused."""
     return _SCHEMA1.fullmatch(media_type) is not None
 
 
 def is_nondistributable(media_type: str) -> bool:
-    """Whether it is a layer that may not be pushed (image-spec layer.md, "Non-Distributable Layers"; R-032)."""
+    """Whether it is a layer that may not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
     return media_type == DOCKER_FOREIGN_LAYER or media_type.startswith(_NONDISTRIBUTABLE)
 
 

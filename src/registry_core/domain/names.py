@@ -24,7 +24,7 @@ class Tag(str):
     """A mutable name for a manifest.
 
     Raises:
-        InvalidName: The text is not a tag (R-010).
+        InvalidName: The text is not a tag.
     """
 
     __slots__ = ()
@@ -42,7 +42,7 @@ class RepositoryName(str):
     The empty name is the repository at the root of a layout or of a memory backend; HTTP registries refuse it.
 
     Raises:
-        InvalidName: The text is not a repository name (R-010).
+        InvalidName: The text is not a repository name.
     """
 
     __slots__ = ()
@@ -78,7 +78,7 @@ class PathSegments(tuple[str, ...]):
     the root of a registry. Paths compare by their segments; ``str()`` gives the path they make.
 
     Raises:
-        InvalidName: A segment is empty or not (part of) a repository name (R-010).
+        InvalidName: A segment is empty or not (part of) a repository name.
     """
 
     __slots__ = ()

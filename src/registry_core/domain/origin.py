@@ -1,4 +1,4 @@
-"""Origins: to whom a request goes, and whom a registry may send us to (R-030 to R-037, R-041, R-042, R-046).
+"""Origins: to whom a request goes, and whom a registry may send us to.
 
 Credentials belong to one origin: scheme, host and port. Every URL that a registry chooses (a redirect, an upload
 location, a link, a token realm) is taken apart here, and judged in ``errands``.
@@ -60,7 +60,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, host: str, *, scheme: str = "https") -> Self:
-        """From ``host[:port]``, and nothing but that (R-011).
+        """From ``host[:port]``, and nothing but that.
 
         Raises:
             InvalidName: There is anything else in it.
@@ -75,7 +75,7 @@ class Origin(msgspec.Struct, frozen=True):
         """The origin of an absolute http or https URL.
 
         Raises:
-            ProtocolError: Another scheme, user information, control characters, or no proper host (R-042).
+            ProtocolError: Another scheme, user information, control characters, or no proper host.
         """
         try:
             parts = urlsplit(url)
@@ -93,7 +93,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, by name or address (R-041)."""
+        """Whether it is this machine, by name or address."""
         if self.host == "localhost":
             return True
         address = _address(self.host)
@@ -101,7 +101,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def zone(self) -> Zone:
-        """From where it can be reached, as far as the text tells: names are not looked up (R-046)."""
+        """From where it can be reached, as far as the text tells: names are not looked up."""
         if self.host == "localhost" or self.host.endswith(".localhost"):
             return Zone.LOOPBACK
         address = _address(self.host)
@@ -111,7 +111,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is an address literal, or ``localhost``, that no public registry should send anyone to (R-046).
+        """Whether it is an address literal, or ``localhost``, that no public registry should send anyone to.
 
         Names are not looked up: a public name that leads to a private address is not noticed.
         """
@@ -123,10 +123,10 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def resolve(base: str, target: str) -> str:
-    """A URL that a registry named, made absolute against the one it answered; the fragment goes (R-071).
+    """A URL that a registry named, made absolute against the one it answered; the fragment goes.
 
     Raises:
-        ProtocolError: It is empty, or not one to follow (R-042).
+        ProtocolError: It is empty, or not one to follow.
     """
     if not target:
         raise ProtocolError("the registry named no URL to go to")
@@ -141,7 +141,7 @@ def resolve(base: str, target: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """A URL fit for messages: without user information, query values and fragment (R-043)."""
+    """A URL fit for messages: without user information, query values and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:

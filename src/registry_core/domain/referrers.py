@@ -22,7 +22,7 @@ _DIGEST_TAGS: Final = ("sig", "att", "sbom")
 
 
 def fallback_tag(subject: Digest) -> Tag:
-    """The tag under which a registry without a referrers API keeps its list (R-223).
+    """The tag under which a registry without a referrers API keeps its list.
 
     Algorithm and digest are cut to 32 and 64 characters and joined by ``-``
     (distribution-spec, "Referrers Tag Schema").
@@ -50,7 +50,7 @@ def digest_tags(subject: Digest) -> list[Tag]:
 
 
 def referrer(manifest: RawManifest) -> Descriptor | None:
-    """How a manifest stands in its subject's list: with its artifact type and all its annotations (R-222).
+    """How a manifest stands in its subject's list: with its artifact type and all its annotations.
 
     Returns:
         ``None`` for a manifest without a subject.
@@ -75,12 +75,12 @@ def referrer(manifest: RawManifest) -> Descriptor | None:
 
 
 def selected(referrers: Iterable[Descriptor], artifact_type: str) -> Iterator[Descriptor]:
-    """Those of one artifact type; all where it is empty (R-220)."""
+    """Those of one artifact type; all where it is empty."""
     return (entry for entry in referrers if not artifact_type or entry.artifact_type == artifact_type)
 
 
 def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest:
-    """A list with one more entry; the very same list if the entry is in it. What else stands in it is kept (R-222).
+    """A list with one more entry; the very same list if the entry is in it. What else stands in it is kept.
 
     Args:
         current: The list so far; ``None`` for none.
@@ -104,7 +104,7 @@ def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest
 
 
 def without_referrer(current: RawManifest, digest: Digest) -> RawManifest:
-    """A list without the entries of one manifest; the very same list if it has none (R-224).
+    """A list without the entries of one manifest; the very same list if it has none.
 
     Raises:
         NotAnIndex: What stands there is no list.

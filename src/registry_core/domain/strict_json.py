@@ -1,7 +1,7 @@
 """The one door for the JSON of OCI documents.
 
 Structs are views for reading; edits work on the decoded mapping, so that fields nobody knew survive; what was
-fetched travels as its bytes and is never encoded again (R-026, R-027).
+fetched travels as its bytes and is never encoded again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TEXTS: tuple[type[str], ...] = (Digest, Tag, RepositoryName)
 
 
 def decode(content: bytes) -> dict[str, Any]:
-    """The JSON object in some bytes, strictly: I-JSON as image-spec considerations.md demands (R-022).
+    """The JSON object in some bytes, strictly: I-JSON as image-spec considerations.md demands.
 
     Raises:
         InvalidDocument: Not UTF-8, not JSON, not an object, duplicate names, or nested too deeply.

@@ -1,10 +1,10 @@
-"""One policy for every URL that somebody else chose (R-030 to R-037, R-041, R-042, R-046).
+"""One policy for every URL that somebody else chose.
 
 A registry sends its clients on errands: to a CDN, to an upload session, to a next page, to a token server. Each kind
 of errand has one rule, in ``RULES``; ``judge`` applies it. Whoever is about to follow such a URL asks here first, and
 nobody decides for himself.
 
-Names are not looked up: a public name that leads to a private address is not noticed (R-046).
+Names are not looked up: a public name that leads to a private address is not noticed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Carried(Enum):
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for one kind of errand.
 
-    Beyond it, the same for all: http and https only, no user information, never from https to http (R-041, R-042).
+    Beyond it, the same for all: http and https only, no user information, never from https to http.
 
     Args:
         elsewhere: Which other origins may be gone to.

@@ -1,6 +1,6 @@
 """Single blobs: read, saved to a file, pushed.
 
-Content that a repository may leave to others: layers that may not be distributed (R-032).
+Content that a repository may leave to others: layers that may not be distributed.
 
 How far a blob has come, as events: told by its source, whatever backends it moves between.
 """
@@ -158,9 +158,9 @@ _ATTEMPTS = 100
 
 
 def open_blob(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
-    """A reader over a blob whose last read raises if the content was wrong (R-003, R-004).
+    """A reader over a blob whose last read raises if the content was wrong.
 
-    Whoever stops before the end has verified nothing (R-007).
+    Whoever stops before the end has verified nothing.
 
     Args:
         repository: Where it is.
@@ -170,7 +170,7 @@ def open_blob(repository: Repository, digest: Digest, size: int | None = None) -
     Raises:
         BlobNotFound: It is not in this repository.
         InvalidDigest: Not a digest.
-        Unsupported: The digest's algorithm cannot be verified (R-002).
+        Unsupported: The digest's algorithm cannot be verified.
     """
     with during("open_blob"):
         return verified(repository, digest, size)
@@ -199,7 +199,7 @@ def save_blob(
     size: int | None = None,
     observer: Observer | None = None,
 ) -> None:
-    """Write a blob to a file: complete and verified, or not at all (R-006).
+    """Write a blob to a file: complete and verified, or not at all.
 
     What the path held before is replaced at once; until then, and on any failure, it stays.
 

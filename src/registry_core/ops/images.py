@@ -181,7 +181,7 @@ class Image(Located):
         """The configuration, verified; read once.
 
         Raises:
-            NotAnImage: It is not an image's: the manifest belongs to some other artifact (R-027).
+            NotAnImage: It is not an image's: the manifest belongs to some other artifact.
             BlobNotFound: It is missing.
             IntegrityError: It is not what the manifest says.
             TooLarge: It is larger than any honest one.
@@ -369,7 +369,7 @@ class Layer:
         """A reader over the layer as it is stored; the read that reaches its end has verified it.
 
         Raises:
-            BlobNotFound: It is missing; its ``urls`` are not followed (R-032).
+            BlobNotFound: It is missing; its ``urls`` are not followed.
             IntegrityError: Its embedded content is wrong.
             Unsupported: Its digest cannot be verified.
         """

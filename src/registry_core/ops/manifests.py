@@ -1,4 +1,4 @@
-"""Graphs of manifests: an index, what it lists, and so on down (R-024).
+"""Graphs of manifests: an index, what it lists, and so on down.
 
 The configuration that an image's manifest points at.
 
@@ -53,7 +53,7 @@ NODE_LIMIT = 10_000
 
 
 def fetch(repository: Repository, reference: Tag | Digest) -> RawManifest:
-    """A manifest by tag or digest; by digest, its bytes are checked whatever the backend did (R-003).
+    """A manifest by tag or digest; by digest, its bytes are checked whatever the backend did.
 
     Raises:
         ImageNotFound: No such manifest.
@@ -88,7 +88,7 @@ def child(repository: Repository, descriptor: Descriptor) -> RawManifest:
         ImageNotFound: No such manifest.
         SizeMismatch: It is shorter or longer than the descriptor says.
         DigestMismatch: It hashes to something else.
-        InvalidDocument: It is not of the type that the descriptor says (R-020).
+        InvalidDocument: It is not of the type that the descriptor says.
         Unsupported: Its digest cannot be verified, or it is a Docker schema 1 manifest.
     """
     reference = repository.at(descriptor.digest)
@@ -175,7 +175,7 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
     """The configuration, verified: embedded in the manifest or fetched.
 
     Raises:
-        NotAnImage: It is not an image's: the manifest belongs to some other artifact (R-027).
+        NotAnImage: It is not an image's: the manifest belongs to some other artifact.
         BlobNotFound: It is missing.
         IntegrityError: It is not what the manifest says.
         TooLarge: It is larger than any honest one.
@@ -212,7 +212,7 @@ class Choice(msgspec.Struct, frozen=True):
 def select(
     repository: Repository, manifest: RawManifest, platform: Platform | None, *, default: Platform | None = None
 ) -> Choice:
-    """The image that fits a platform best, wherever below an index it stands (R-024).
+    """The image that fits a platform best, wherever below an index it stands.
 
     Of an index, the platform or else the default decides. An image that stands alone is what it is: only where a
     platform was asked for is its configuration read, and must not contradict.

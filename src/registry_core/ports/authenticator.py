@@ -52,5 +52,5 @@ class Authenticator(Protocol):
             Unauthorized: The token server refused, or no scheme is on offer that can be answered at all.
             Forbidden: The token server knows who asks, and refused.
             TransportError: What a request ended with.
-            ProtocolError: Its realm is one that no credentials may go to (R-035), or its answer makes no sense (R-039).
+            ProtocolError: Its realm is one that no credentials may go to, or its answer makes no sense.
         """

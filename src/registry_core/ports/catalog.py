@@ -51,7 +51,7 @@ class ForeignLayers(Protocol):
     """Content at the URLs of its descriptor. May be called from many threads at once.
 
     A registry says what these URLs are, so they are gone to without credentials, and nowhere that the registry could
-    not have meant (R-032).
+    not have meant.
     """
 
     @abstractmethod

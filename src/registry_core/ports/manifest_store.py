@@ -54,7 +54,7 @@ class ManifestStore(Protocol):
 
     @abstractmethod
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; the manifest stays, with its other tags (R-251).
+        """Remove a tag; the manifest stays, with its other tags.
 
         Raises:
             ImageNotFound: No such tag.
@@ -63,7 +63,7 @@ class ManifestStore(Protocol):
 
     @abstractmethod
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest and every tag on it (R-252); what it was made of stays.
+        """Remove a manifest and every tag on it; what it was made of stays.
 
         Raises:
             ImageNotFound: No such manifest.

@@ -112,7 +112,7 @@ class TokenRequested(Event, frozen=True, kw_only=True):
 
 
 class Warned(Event, frozen=True, kw_only=True):
-    """A registry sent a warning (R-240); its text is escaped and cut."""
+    """A registry sent a warning; its text is escaped and cut."""
 
     registry: str
     text: str

@@ -65,10 +65,10 @@ class _HeadLines:
 
 
 class FinalResponse(http.client.HTTPResponse):
-    """A response that is read strictly: past all interim ones, not only 100 (R-059), whole, and not a byte further.
+    """A response that is read strictly: past all interim ones, not only 100, whole, and not a byte further.
 
     The base takes more for HTTP than is good: chunks of negative length, which it reads to the end of the connection
-    at once, trailers without end, and codings that it does not undo (R-057, R-058).
+    at once, trailers without end, and codings that it does not undo.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
@@ -160,7 +160,7 @@ def traced(trace: Trace) -> Iterator[None]:
 
 
 def written(url: str, *, is_whole: bool = False) -> str:
-    """A URL as it stands in a request: byte for byte as it came, but for what no request line can hold (R-071).
+    """A URL as it stands in a request: byte for byte as it came, but for what no request line can hold.
 
     Args:
         url: Absolute; of what a header said, each character is a byte.

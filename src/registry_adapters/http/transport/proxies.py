@@ -48,7 +48,7 @@ class Proxy(msgspec.Struct, frozen=True):
         return cls(f"{parts.scheme}://{netloc}" + (f":{port}" if port else ""), authorization)
 
     def __repr__(self) -> str:
-        """Without the credentials (R-043)."""
+        """Without the credentials."""
         return f"Proxy({self.url!r})"
 
 

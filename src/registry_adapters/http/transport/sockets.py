@@ -1,4 +1,4 @@
-"""Sockets that obey the ambient scope: each wait ends in time, and at once when the work is cancelled (R-052).
+"""Sockets that obey the ambient scope: each wait ends in time, and at once when the work is cancelled.
 
 A read timeout alone bounds the silence between two bytes, not the wait for a status line that drips. As every wait
 on these sockets looks at the deadline anew, headers, bodies, chunk sizes and sends are all covered; and so is the wait

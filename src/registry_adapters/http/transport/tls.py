@@ -1,7 +1,7 @@
 """Whom to trust, and who we are: TLS contexts, one for each origin that has its own, and the sockets that they make.
 
-A client certificate is a credential: it is shown to the registry itself, and to hosts that have files of their own
-(R-030). No redirect, token server or CDN on another origin ever sees it.
+A client certificate is a credential: it is shown to the registry itself, and to hosts that have files of their own.
+No redirect, token server or CDN on another origin ever sees it.
 
 Files of authorities and identities for single hosts, kept as Docker and podman keep them (``certs.d``).
 """
@@ -162,7 +162,7 @@ class GuardedTLSSocket(Guard, ssl.SSLSocket):
             raise
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """Send some bytes, and fail as a plain socket does: then an answer that came too early is read (R-059)."""
+        """Send some bytes, and fail as a plain socket does: then an answer that came too early is read."""
         try:
             return super().send(data, flags)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:

@@ -71,7 +71,7 @@ def walk_referrers(
     depth: int = DEPTH_LIMIT,
     limit: int = NODE_LIMIT,
 ) -> Iterator[Referrer]:
-    """What refers to a manifest, directly or through others, nearest first, each manifest once (R-025).
+    """What refers to a manifest, directly or through others, nearest first, each manifest once.
 
     Args:
         repository: Where to look.

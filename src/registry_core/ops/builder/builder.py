@@ -2,8 +2,8 @@
 
 Images in the making: what building a new one and editing one that exists have in common.
 
-Documents are changed as decoded JSON, never through the typed views, so that fields nobody knew survive (R-027). What
-is not changed keeps its bytes, and so its digest (R-026).
+Documents are changed as decoded JSON, never through the typed views, so that fields nobody knew survive. What
+is not changed keeps its bytes, and so its digest.
 
 What containers of an image start with, and what its configuration says besides.
 """

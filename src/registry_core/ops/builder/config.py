@@ -1,4 +1,4 @@
-"""An image's configuration in the making: its decoded JSON, so that fields nobody knew survive (R-027).
+"""An image's configuration in the making: its decoded JSON, so that fields nobody knew survive.
 
 Moments as image documents write them.
 

@@ -1,4 +1,4 @@
-"""Directories below one that is open, reached name by name and never through a symbolic link (R-131, R-132)."""
+"""Directories below one that is open, reached name by name and never through a symbolic link."""
 
 from __future__ import annotations
 

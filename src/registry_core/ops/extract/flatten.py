@@ -1,4 +1,4 @@
-"""Layers laid over each other, from the top down, each read once (R-130, R-134, R-150 to R-155).
+"""Layers laid over each other, from the top down, each read once.
 
 What upper layers have or hide is known before a lower one is read, so that only what wins is ever handed out, and no
 content is kept. What it takes is in the names alone.
@@ -6,7 +6,7 @@ content is kept. What it takes is in the names alone.
 ``gone`` and ``cleared`` remember the lowest layer that hid a path, or what is in it, from those below. A hard link's
 target is looked up in what lay below the link at the time, whatever became of it later: that is asked of the same two.
 Each directory that a layer has knows the lowest layer that hides what is in it, so that the question costs the same at
-any depth (R-155).
+any depth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images as file systems: flattened to one tar, or unpacked to a directory.
 
-Where a flattened image goes on disk: below one open directory, and nowhere else (R-131 to R-139).
+Where a flattened image goes on disk: below one open directory, and nowhere else.
 
 Whatever is made is made anew: nothing that exists is opened, changed or followed. Directories get their attributes
 last, so that what is in them can still be made, and their times stay.
@@ -58,7 +58,7 @@ _ATTRIBUTES: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
 
 
 class Keep(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an image's files is kept beyond names, content, times and permissions (R-139).
+    """What of an image's files is kept beyond names, content, times and permissions.
 
     Args:
         owners: Owner and group, by number.
@@ -303,7 +303,7 @@ class Extracted(msgspec.Struct, frozen=True):
 def flat_tar(
     layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference: str = "", root: bool = False
 ) -> ByteReader:
-    """The tar of what layers make together: a stream that is safe for whoever unpacks it naively (R-156).
+    """The tar of what layers make together: a stream that is safe for whoever unpacks it naively.
 
     Names are relative and come once; directories come before what is in them, links behind what they link to; sparse
     files are written out. The same layers give the same bytes. The last read has verified every layer.

@@ -1,11 +1,11 @@
-"""Single headers of a tar, read strictly: what is not plainly right is refused (R-135, R-143).
+"""Single headers of a tar, read strictly: what is not plainly right is refused.
 
 Plain ustar, GNU and the old v7 form. Nothing is guessed: readers that disagree about a header disagree about
 everything behind it.
 
-Extended headers of a tar (POSIX pax), read strictly (R-135).
+Extended headers of a tar (POSIX pax), read strictly.
 
-Where sparse files have data: the four ways in which GNU tar has said it (R-135, R-140).
+Where sparse files have data: the four ways in which GNU tar has said it.
 """
 
 from __future__ import annotations

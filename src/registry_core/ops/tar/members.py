@@ -1,4 +1,4 @@
-"""Members of a layer's tar, and how much of them is accepted (R-140)."""
+"""Members of a layer's tar, and how much of them is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer's tar, read strictly and to its end (R-135, R-141, R-143 to R-145).
+"""A layer's tar, read strictly and to its end.
 
 The standard library's reader stops silently where a header is corrupt, and its filters have been gone around again and
 again. This one knows fewer forms of tar, and refuses what it does not understand.
@@ -61,7 +61,7 @@ class TarReader:
     """The members of a tar, one after the other; each one's content is read before the next is asked for, or skipped.
 
     Args:
-        stream: The uncompressed tar. It is read to its end, so that a verifying reader has verified it (R-007).
+        stream: The uncompressed tar. It is read to its end, so that a verifying reader has verified it.
         budget: What the limits leave.
         reference: What it is, for errors.
     """
@@ -77,7 +77,7 @@ class TarReader:
         self._spans: Spans | None = None
 
     def members(self) -> Iterator[Member]:
-        """The members in their order, without what stands behind the end of the archive (R-145).
+        """The members in their order, without what stands behind the end of the archive.
 
         Raises:
             IntegrityError: The archive is corrupt or cut off.

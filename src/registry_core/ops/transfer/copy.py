@@ -370,12 +370,12 @@ def copy(
     observer: Observer | None = None,
     jobs: int = 4,
 ) -> Descriptor:
-    """Move a manifest and all it is made of from one repository to another, byte for byte (R-026).
+    """Move a manifest and all it is made of from one repository to another, byte for byte.
 
-    A tag is resolved once and never asked for again (R-012). What the target has is not moved, and what
-    lies beside it in the same registry is mounted. Parts come before wholes and tags last (R-070), so that an
+    A tag is resolved once and never asked for again. What the target has is not moved, and what
+    lies beside it in the same registry is mounted. Parts come before wholes and tags last, so that an
     interrupted copy is never visible as an image. The subject of a manifest and its referrers are not parts of it, and
-    layers that may not be distributed are left out (R-032): ``choices`` asks for them, or for some platforms only.
+    layers that may not be distributed are left out: ``choices`` asks for them, or for some platforms only.
 
     Args:
         source: Where to read.

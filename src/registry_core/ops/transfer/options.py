@@ -43,7 +43,7 @@ class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
             refers to those.
         digest_tags: Whether cosign's tags go along, which say by their name what they are about: ``sha256-….sig``,
             ``.att`` and ``.sbom``.
-        foreign_layers: Whether layers that may not be distributed are copied too (R-032); if the source does not have
+        foreign_layers: Whether layers that may not be distributed are copied too; if the source does not have
             them, from the URLs that their descriptors name.
         overwrite: Whether a tag that stands for something else in the target is moved. If not, it is left alone.
         repair: Whether to look below manifests that the target has, and bring what is missing there. Otherwise they are

@@ -19,7 +19,7 @@ _LIMIT = 32 << 20
 
 
 class BigBlobContract(Contract):
-    """Size costs time, not memory (R-060)."""
+    """Size costs time, not memory."""
 
     def test_a_big_blob_goes_in_and_out_in_flat_memory(self, repository: Repository) -> None:
         """It comes back as it went in; the backends that hold blobs in memory promise no more than that."""

@@ -19,7 +19,7 @@ _SIZES = [64, 2_500_000]
 
 
 class FaultySourceContract(Contract):
-    """Writers verify (R-003, R-004), whether a blob fits into one piece or not."""
+    """Writers verify, whether a blob fits into one piece or not."""
 
     @pytest.mark.parametrize("size", _SIZES)
     def test_wrong_bytes_are_refused(self, repository: Repository, size: int) -> None:

@@ -56,7 +56,7 @@ def _untyped(content: bytes) -> bytes:
 
 
 class OddJsonContract(Contract):
-    """Nothing fetched or stored is encoded again (R-026)."""
+    """Nothing fetched or stored is encoded again."""
 
     @pytest.mark.parametrize(
         "oddity",

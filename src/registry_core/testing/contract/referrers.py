@@ -24,7 +24,7 @@ _BILL = "application/vnd.example.sbom.v1+json"
 
 
 class ReferrerContract(Contract):
-    """Whoever points at a subject is listed with it, with or without a server's help (R-220 to R-224)."""
+    """Whoever points at a subject is listed with it, with or without a server's help."""
 
     def test_a_referrer_is_listed(self, repository: Repository) -> None:
         """With type, digest, size, artifact type and annotations (R-222)."""
