@@ -153,7 +153,7 @@ class ChallengeAuthenticator(Authenticator):
             return (yield from self._exchange(place, audience, parameters, scopes, rejected))
         known = self._known(place, credential)
         if known is not None and rejected is not None:
-            # Harbor answers a token that has run out with a challenge for Basic.
+            # Harbor answers a token that has run out with a challenge for Basic.
             return (yield from self._exchange(place, known, {}, scopes, rejected))
         return self._password(place, credential, rejected) if "basic" in schemes else None
 

@@ -60,7 +60,7 @@ REPLY_LIMIT: Final = 64 * 1024
 
 SHORTEST_LIFETIME: Final = 60.0
 
-# A server that counts in nanoseconds must not make a token immortal; an expired one costs a 401, no more.
+# A server that counts in nanoseconds must not make a token immortal; an expired one costs a 401, no more.
 LIFETIME_LIMIT: Final = 24 * 3600.0
 
 

@@ -54,7 +54,7 @@ _UNSATISFIED: Final = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})")
 
 _STRONG_TAG: Final = re.compile(r'"[!#-~]{0,256}"')
 
-# As much as a connection has to bring to count as progress; of a small blob, a part, and after skipping, more.
+# as much as a connection has to bring to count as progress; of a small blob, a part, and after skipping, more.
 _PROGRESS: Final = 64 << 10
 
 _PART: Final = 64
@@ -406,7 +406,7 @@ class HttpBlobs(BlobStore):
         if digest.algorithm == "sha256":
             self._uploads.keep(self._sender, self._address, digest, opened)
         else:
-            # The session may have been opened for the usual algorithm.
+            # The session may have been opened for the usual algorithm.
             cancel(self._sender, self._address, opened.location)
         return False
 

@@ -103,6 +103,7 @@ class Address(msgspec.Struct, frozen=True):
         """
         if not self.name:
             raise InvalidName("a registry has no repository without a name", reference=self.registry)
+        # R-010: digests of other algorithms may have characters that mean something in a URL.
         path = "/".join(quote(part, safe=":") for part in parts)
         text = f"/v2/{quote(self.name)}/{path}"
         return f"{text}?{urlencode(query, quote_via=quote, safe='')}" if query else text
@@ -120,7 +121,7 @@ class Address(msgspec.Struct, frozen=True):
         return f"{self.registry}/{self.name}"
 
 
-# What registries and proxies answer that know GET, but not HEAD; a denial or a 404 is none of them.
+# What registries and proxies answer that know GET, but not HEAD; a denial or a 404 is none of them (R-205).
 HEAD_REFUSED = frozenset({400, 405, 406, 415, 501})
 
 _NUMBER = re.compile(r"[0-9]{1,19}")

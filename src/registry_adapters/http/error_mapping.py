@@ -34,7 +34,7 @@ from registry_core.errors import (
 
 __all__ = ["CONTENT_LIMIT", "error_infos", "escaped", "problem"]
 
-# How much of an error's text is read; the rest is of no use to anyone.
+# How much of an error's text is read; the rest is of no use to anyone.
 CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
 _ENTRIES: Final = 16

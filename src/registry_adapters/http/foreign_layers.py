@@ -51,7 +51,7 @@ __all__ = ["HttpForeignLayers", "Outside"]
 
 # Nobody keeps one layer at more places; whoever wrote the descriptor could list as many as a manifest holds.
 _PLACES: Final = 8
-# No URL has this origin: nothing that is sent from here goes to a registry as its own client.
+# No URL has this origin: nothing that is sent from here goes to a registry as its own client.
 _NOBODY: Final = Origin("https", "", 0)
 # What another of the URLs may do better.
 _PASSED_OVER: Final = (TransportError, NotFound, AccessDenied, Unsupported)

@@ -22,10 +22,10 @@ from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, To
 
 __all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
 
-# A million tags in one answer are 14 MB at worst; with Link pages the list may be of any length.
+# this bounds one page; with Link pages a list may be of any length.
 PAGE_LIMIT: Final = 8 << 20
 _COUNT_LIMIT: Final = 10_000
-# Empty pages happen where a registry filters what it lists; but one that says the same for ever has no end.
+# Empty pages happen where a registry filters what it lists; but one that says the same for ever has no end.
 _REPEAT_LIMIT: Final = 100
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def names(
     previous = None
     for some, _ in chain([(batch, more)], [second] if second is not None else [], batches):
         for name in _valid(some, kind):
-            # Some registries begin a page with the last name of the one before.
+            # Some registries begin a page with the last name of the one before.
             if name != previous and (after is None or not _behind(name, after)):
                 checkpoint()
                 yield name
@@ -164,6 +164,7 @@ def _asking(first: Request, after: str | None, size: int | None) -> Request:
 
 
 def _next(origin: Origin, url: str, target: str) -> str:
+    # checked before a request is sent there.
     following = resolve(url, target)
     judge(Errand.LINK, origin, following)
     return following

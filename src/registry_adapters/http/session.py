@@ -231,12 +231,14 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     Raises:
         ProtocolError: It must not be followed, or leads nowhere.
     """
+    # R-254: what became a GET would be reported as done.
     if hop.method not in ("GET", "HEAD") and status not in _KEEPING:
         raise ProtocolError(f"refused to turn a {hop.method} into a GET by a redirect ({status})")
     if not location:
         raise ProtocolError(f"a redirect ({status}) without a single Location, from {redacted(hop.url)}")
     url = resolve(hop.url, location)
     target = judge(Errand.REDIRECT, home, url).origin
+    # R-033: content goes to no other origin.
     if hop.method not in ("GET", "HEAD") and target != home:
         raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redacted(url)}")
     return Hop(hop.method, url, target)
@@ -385,6 +387,7 @@ class Session:
                 answer.status != 401
                 or self._authenticator is None
                 or call.answered >= _ANSWERS
+                # R-031: a host that a redirect led to gets no answer to its challenge.
                 or Origin.of_url(answer.url) != self.origin
             ):
                 return answer
@@ -427,6 +430,7 @@ class Session:
         hop = Hop(request.method, call.url, Origin.of_url(call.url))
         for _ in range(MAX_HOPS + 1):
             headers = dict(request.headers)
+            # R-030: credentials do not follow a redirect to another origin.
             if call.authorization is not None and hop.origin == self.origin:
                 headers["Authorization"] = call.authorization
             answer = self._exchanges.send(call, hop.method, hop.url, headers)

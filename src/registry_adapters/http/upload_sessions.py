@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+# a registry may ask for longer chunks, within reason.
 _CHUNK_LIMIT: Final = 64 << 20
 
 _CANCEL_SECONDS: Final = 5.0

@@ -278,7 +278,7 @@ class Upload:
             body=Body(self._source, start, end - start),
         ) as answer:
             self._location = location_of(self._sender.origin, answer, current=self._location)
-            # Some registries close the upload with the last chunk, and would refuse the PUT.
+            # Some registries close the upload with the last chunk, and would refuse the PUT.
             if answer.status == 201 and end == self._size:
                 check_promise(answer.headers, self._digest, reference=self._reference)
                 if self._present():
@@ -309,7 +309,7 @@ class Upload:
         # A refused request without bytes has been repeated by the sender as often as it may be.
         if closing and not (pace.whole and self._size) and cause_of(error) in REFUSED:
             raise error
-        # An upload that an earlier try has closed is not known any more, either.
+        # An upload that an earlier try has closed is not known any more, either.
         if closing and self._present():
             return None
         if status == 404:
@@ -348,7 +348,7 @@ class Upload:
             raise
         except RegistryError as error:
             raise _Lost(error if status_of(error) in (401, 403) else why) from None
-        # 0-0 is one byte, or none.
+        # 0-0 is one byte, or none.
         if reached is None or reached == 1:
             raise _Lost(why)
         reached = self._plausible(reached, sent)

@@ -320,7 +320,7 @@ class HelperKeychain(Sealed, CredentialStore):
             self._found.pop(server, None)
 
     def _run(self, verb: str, content: bytes) -> Output:
-        # An empty or relative part of PATH would mean wherever we happen to be.
+        # An empty or relative part of PATH would mean wherever we happen to be.
         places = [part for part in self._environment.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(part)]
         program = shutil.which(self._program, path=os.pathsep.join(places)) if places else None
         if program is None:

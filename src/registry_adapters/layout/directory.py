@@ -176,7 +176,7 @@ def claimed(directory: Directory, name: str) -> int | None:
 
 def is_private(status: os.stat_result) -> bool:
     """Whether a file is a regular one, and nobody else's."""
-    # A file that has another name too, or another owner, could be changed behind our back.
+    # A file that has another name too, or another owner, could be changed behind our back (R-006).
     ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and ours
 

@@ -97,7 +97,7 @@ class Place:
         with self.locked(directory):
             if _is_layout(directory):
                 return
-            # The marker comes last: without it, an index without entries is no layout yet, whoever looks meanwhile.
+            # the marker comes last. Until then, other readers see no layout, because the index has no entries.
             directory.make(BLOBS).close()
             if directory.read(_INDEX, _INDEX_LIMIT) is None:
                 directory.write(_INDEX, FRESH)

@@ -196,7 +196,7 @@ class OpenerSource:
         return self._opener(start)
 
 
-# Manifests, indexes and configurations: the specification asks for 4 MB at least ("Pushing Manifests").
+# Manifests, indexes and configurations: the specification asks for 4 MB at least ("Pushing Manifests"; R-023).
 MANIFEST_LIMIT: Final = 8 << 20
 
 

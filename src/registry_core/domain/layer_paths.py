@@ -13,7 +13,7 @@ from registry_core.errors import TooLarge, UnsafeArchive
 
 __all__ = ["LONGEST_PATH", "Mark", "MarkKind", "ancestors", "clean", "mark_of", "parent_of"]
 
-# Far beyond what systems open at once (4 KiB), and short enough that all of a path's parents can be held.
+# Far beyond what systems open at once (4 KiB), and short enough that all of a path's parents can be held.
 LONGEST_PATH: Final = 32 << 10
 
 _PREFIX: Final = b".wh."
@@ -50,6 +50,7 @@ def clean(name: bytes) -> bytes:
     if b"\0" in name:
         raise UnsafeArchive(f"a path with a NUL: {name!r:.200}")
     parts = [part for part in name.split(b"/") if part and part != b"."]
+    # refused even where it stays inside; two readers may shorten it differently.
     if b".." in parts:
         raise UnsafeArchive(f"a path that leaves the image: {name!r:.200}")
     return b"/".join(parts)
@@ -92,6 +93,7 @@ def mark_of(path: bytes, *, regular: bool) -> Mark | None:
     if name.startswith(_PRIVATE) and name != _OPAQUE:
         return Mark(MarkKind.PRIVATE, path)
     hidden = name.removeprefix(_PREFIX)
+    # applied, it would delete its own directory or the one above.
     if hidden in (b"", b".", b".."):
         raise UnsafeArchive(f"a whiteout of nothing: {path!r:.200}")
     if not regular:

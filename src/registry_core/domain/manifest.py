@@ -171,6 +171,7 @@ def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
     said = expected or essence(claimed)
     if is_schema1(said) or is_schema1(stated or "") or (mapping.get("schemaVersion") == 1 and "fsLayers" in mapping):
         raise Unsupported("a Docker schema 1 manifest: that format is not supported")
+    # two readers could see two different documents.
     if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
         raise InvalidDocument("both an image manifest and an index")
     if said in _VAGUE:

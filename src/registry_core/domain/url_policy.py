@@ -102,7 +102,7 @@ RULES: Final[Mapping[Errand, Rule]] = MappingProxyType(
 )
 
 # A registry may name addresses of its own kind. From the network nobody is sent to this machine, nor, but by one who
-# is there, to a link: cloud machines keep their own credentials at a link-local address.
+# is there, to a link: cloud machines keep their own credentials at a link-local address (R-046).
 REACH: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
     {
         Zone.PUBLIC: frozenset({Zone.PUBLIC}),
@@ -148,6 +148,7 @@ def judge(errand: Errand, home: Origin, url: str, *, listed: Collection[str] = (
 
 def _refusal(elsewhere: Elsewhere, home: Origin, target: Origin, is_listed: bool) -> str | None:
     """Why not; ``None`` if nothing speaks against it."""
+    # R-041: also for the registry's own host.
     if home.scheme == "https" and target.scheme == "http" and not _is_own_machine(elsewhere, target):
         return "from https to http"
     match elsewhere:

@@ -34,7 +34,7 @@ _INTERIM: Final = 16
 
 _VERSION: Final = b"HTTP/"
 
-# A length, and extensions that nobody looks at; more of them than this are no chunk.
+# A length, and extensions that nobody looks at; more of them than this are no chunk.
 _CHUNK_HEAD: Final = 4096
 
 _CHUNK_SIZE: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
@@ -88,7 +88,7 @@ class FinalResponse(http.client.HTTPResponse):
         codings = ",".join(self.headers.get_all("transfer-encoding", [])).strip().lower()
         if codings not in ("", "identity") and not (self.chunked and codings == "chunked"):
             raise http.client.HTTPException("a transfer coding that was not asked for")
-        # Whoever is in between may have taken the other one for the length.
+        # Whoever is in between may have taken the other one for the length.
         self.will_close = self.will_close or (self.chunked and "content-length" in self.headers)
 
     def _read_status(self) -> tuple[str, int, str]:

@@ -138,6 +138,7 @@ class Urllib3Transport:
         checkpoint()
         room = self._room()
         manager = self._manager(room, url)
+        # a proxy that compresses would change the bytes that the digest is for.
         fields = {**headers, "Accept-Encoding": "identity", "User-Agent": self._settings.user_agent}
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)

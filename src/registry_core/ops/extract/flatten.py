@@ -305,7 +305,7 @@ class _Pass:
         elif not known & _LEAF:
             raise UnsafeArchive(f"a hard link to a directory: {shown(path)}")
         elif target in self._others:
-            # Only files can safely be linked to; another symbolic link or device is as good.
+            # Only files can safely be linked to; another symbolic link or device is as good.
             other = self._others[path] = self._others[target]
             yield from (_renamed(other, name) for name in names)
         else:

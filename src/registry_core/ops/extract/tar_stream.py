@@ -45,7 +45,7 @@ class ChunkReader:
             try:
                 chunk = next(self._chunks, b"")
             except BaseException as error:
-                # A generator that has failed looks like one that has ended.
+                # A generator that has failed looks like one that has ended.
                 self._failure = error
                 raise
             if len(chunk) <= size:

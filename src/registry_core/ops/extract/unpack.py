@@ -33,6 +33,7 @@ from registry_core.ops.tar.writer import END, header_of
 __all__ = ["DirectorySink", "Extracted", "Keep", "extract_to", "flat_tar"]
 
 
+# what exists is neither opened nor followed.
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _ONLY_NAME: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -222,7 +223,7 @@ class DirectorySink:
         )
         os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=handle)
         self._dress_name(handle, name, member)
-        # A handle on the name alone: a fifo or device is never opened itself.
+        # A handle on the name alone: a fifo or device is never opened itself.
         only = os.open(name, _ONLY_NAME, dir_fd=handle)
         try:
             os.chmod(_path_of(only), self._mode(member))
@@ -234,7 +235,7 @@ class DirectorySink:
 
 
 def _owner(member: Member) -> tuple[int, int]:
-    # The highest number means "leave it as it is" to the system.
+    # The highest number means "leave it as it is" to the system.
     if max(member.uid, member.gid) >= _NO_ID:
         raise UnsafeArchive(f"an owner that no system has: {member.uid}:{member.gid}")
     return member.uid, member.gid

@@ -289,6 +289,7 @@ class TarReader:
         return bool(data)
 
     def _drain(self) -> None:
+        # the layer is verified only when its stream has ended.
         self._at = len(self._buffer)
         while self._more():
             self._at = len(self._buffer)

@@ -168,7 +168,7 @@ class Mover(Asker):
                 raise
         else:
             return
-        # The target said it had a part and now says it has not: store all of them without asking, once.
+        # The target said it had a part and now says it has not: store all of them without asking, once.
         for part in parts:
             if is_child_manifest(raw, part):
                 self._store_below(pair, part)
