@@ -20,7 +20,7 @@ class BlobContract(Contract):
 
     @pytest.mark.parametrize("size", [0, 1, 64, 65_537, 3_000_001])
     def test_a_blob_comes_back_as_it_went_in(self, repository: Repository, size: int) -> None:
-        """Whatever its size; nothing, too (R-005)."""
+        """Whatever its size; nothing, too (R-026)."""
         content = blob("round trip", size)
 
         digest = put_blob(repository, content)

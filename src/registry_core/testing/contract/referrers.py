@@ -118,7 +118,7 @@ class ReferrerContract(Contract):
         assert digests(repository, signature.digest) == set()
 
     def test_putting_a_referrer_again_lists_it_once(self, repository: Repository) -> None:
-        """R-223."""
+        """R-222."""
         subject = push_image(repository, "subject")
         signature = refer(repository, subject.descriptor, "signature", _SIGNATURE)
 

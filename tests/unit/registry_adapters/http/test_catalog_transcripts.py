@@ -78,6 +78,7 @@ def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
         f"HEAD /v2/org/app/blobs/{DIGEST}",
         f"GET /v2/org/app/blobs/{DIGEST}",
     ]
+    assert all("docker-distribution-api-version" not in request.headers for request in script.received)
 
 
 def test_pushing_in_one(serve: Serve, answers: type[Answers], say: Say) -> None:

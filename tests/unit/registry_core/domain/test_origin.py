@@ -213,7 +213,7 @@ def test_secrets_are_left_out_of_messages(url: str) -> None:
 
 
 def test_messages_hold_no_control_characters_and_are_short() -> None:
-    """R-043."""
+    """R-063."""
     text = redacted("https://a.example/\x1b[31m" + "x" * 9999)
 
     assert text.isprintable()

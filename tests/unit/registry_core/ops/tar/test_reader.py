@@ -187,6 +187,20 @@ def test_names_that_leave_are_refused_wherever_they_stand(name: bytes, carrier: 
         read(tar(*parts[carrier]).content)
 
 
+@pytest.mark.parametrize("name", [b"../\x1b[2J\n\xff", b"../" + b"x" * 5000])
+def test_names_in_messages_are_printable_and_short(name: bytes) -> None:
+    """R-063."""
+    leaving = tar(member("x", pax={b"path": name})).content
+    full = tar(member("x", b"content", kind="5", pax={b"path": name.removeprefix(b"../")})).content
+
+    for content in (leaving, full):
+        with pytest.raises(IntegrityError) as caught:
+            read(content)
+
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
 MALFORMED = {
     "wrong checksum": member("x", checksum=b"000000\0 "),
     "no checksum": member("x", checksum=bytes(8)),
