@@ -1,9 +1,9 @@
-"""The house plan, proved from the imports themselves."""
+"""The rules of the architecture, checked against the imports of every module."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,82 +44,95 @@ def _modules() -> dict[str, Path]:
 
 
 MODULES = _modules()
+CORE = [module for module in MODULES if module.split(".")[0] == "registry_core"]
 
 
-def _imports(module: str, *, typing_only: bool = True) -> Iterator[str]:
-    """Every module that one imports, anywhere in it; optionally without what stands under TYPE_CHECKING."""
-    tree = ast.parse(MODULES[module].read_text())
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_bytes())
+
+
+@cache
+def _imports(module: str, *, typing_only: bool = True) -> set[str]:
+    """Every module that one imports, anywhere in it; optionally without imports under TYPE_CHECKING."""
     skipped: set[ast.AST] = set()
     if not typing_only:
-        for node in ast.walk(tree):
+        for node in ast.walk(_tree(module)):
             if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
                 skipped.update(inner for statement in node.body for inner in ast.walk(statement))
-    for node in ast.walk(tree):
+    imported: set[str] = set()
+    for node in ast.walk(_tree(module)):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports relatively"
             base = node.module or ""
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
-                yield inner if inner in MODULES else base
+                imported.add(inner if inner in MODULES else base)
+    return imported
 
 
-def _core() -> list[str]:
-    return [module for module in MODULES if module.split(".")[0] == "registry_core"]
+def _users(package: str) -> set[str]:
+    """The modules that import an outside package."""
+    return {module for module in MODULES if any(name.split(".")[0] == package for name in _imports(module))}
 
 
-@pytest.mark.parametrize("module", _core())
-def test_core_imports_no_adapter_and_nothing_that_opens_sockets(module: str) -> None:
-    roots = {imported.split(".")[0] for imported in _imports(module)}
-
-    assert roots & NOT_IN_CORE == set()
-
-
-@pytest.mark.parametrize("module", _core())
-def test_core_floors_import_downwards_only(module: str) -> None:
-    parts = module.split(".")
-    if len(parts) == 1:
-        return
-    floor = FLOORS.index(parts[1])
-
-    above = [
-        imported
-        for imported in _imports(module)
-        if imported.startswith("registry_core.") and FLOORS.index(imported.split(".")[1]) < floor
+def test_core_imports_no_adapter_and_nothing_that_opens_sockets() -> None:
+    offenders = [
+        f"{module} imports {name}"
+        for module in CORE
+        for name in sorted(_imports(module))
+        if name.split(".")[0] in NOT_IN_CORE
     ]
 
-    assert above == []
+    assert offenders == []
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("registry_adapters.")])
-def test_adapters_do_not_import_their_siblings(module: str) -> None:
-    room = module.split(".")[1]
-    if room not in SIBLINGS:
-        return
+def test_core_layers_import_downwards_only() -> None:
+    offenders = [
+        f"{module} imports {name}"
+        for module in CORE
+        if "." in module
+        for name in sorted(_imports(module))
+        if name.startswith("registry_core.") and FLOORS.index(name.split(".")[1]) < FLOORS.index(module.split(".")[1])
+    ]
 
-    others = {imported.split(".")[1] for imported in _imports(module) if imported.startswith("registry_adapters.")}
-
-    assert others <= {room}
+    assert offenders == []
 
 
-@pytest.mark.parametrize("package", sorted(OWNERS))
-def test_each_outside_package_has_one_owner(package: str) -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == package for name in _imports(module))}
+def test_adapters_do_not_import_their_siblings() -> None:
+    offenders = [
+        f"{module} imports {name}"
+        for module in MODULES
+        if module.startswith("registry_adapters.") and module.split(".")[1] in SIBLINGS
+        for name in sorted(_imports(module))
+        if name.startswith("registry_adapters.") and name.split(".")[1] != module.split(".")[1]
+    ]
 
-    assert users <= OWNERS[package]
+    assert offenders == []
+
+
+def test_each_outside_package_has_one_owner() -> None:
+    offenders = [
+        f"{module} imports {package}"
+        for package, owners in OWNERS.items()
+        for module in sorted(_users(package) - owners)
+    ]
+
+    assert offenders == []
 
 
 def test_pytest_is_imported_by_the_shipped_suite_only() -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == "pytest" for name in _imports(module))}
+    users = _users("pytest")
 
     assert users
     assert all(user.startswith("registry_core.testing") or user == "registry_adapters.testing.plugin" for user in users)
 
 
-def test_there_are_no_circles() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
         module: {name for name in _imports(module, typing_only=False) if name in MODULES and name != module}
         for module in MODULES
@@ -128,16 +141,17 @@ def test_there_are_no_circles() -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"a circle: {' → '.join(error.args[1])}")
+        pytest.fail(f"import cycle: {' → '.join(error.args[1])}")
 
 
 def test_no_module_prints_or_sets_up_logging() -> None:
+    forbidden = {"print", "input", "sys.exit", "logging.basicConfig", "logging.disable"}
+
     offenders = [
-        module
-        for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in {"print", "input", "sys.exit", "logging.basicConfig", "logging.disable"}
+        f"{module}:{node.lineno} calls {ast.unparse(node.func)}"
+        for module in MODULES
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden
     ]
 
     assert offenders == []
