@@ -43,18 +43,18 @@ class Failure(StrEnum):
     """How an exchange fails that brings no answer, or not the whole of one."""
 
     UNREACHED = "no connection"
-    STALE = "a kept connection was dead"
-    BROKEN = "the connection broke, or fell silent"
-    TLS = "no trustworthy connection"
-    PROTOCOL = "what came is no HTTP, or breaks a rule"
-    CONTENT = "other content than was promised"
+    STALE = "idle connection closed by the peer"
+    BROKEN = "connection lost, or no data in time"
+    TLS = "TLS error"
+    PROTOCOL = "invalid response"
+    CONTENT = "wrong content"
 
 
 class Verdict(StrEnum):
     """What follows from a failure."""
 
-    AGAIN = "again"
-    RESYNC = "resync"
+    AGAIN = "retry"
+    RESYNC = "resume"
     RAISE = "raise"
 
 

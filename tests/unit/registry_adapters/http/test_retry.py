@@ -54,9 +54,9 @@ KINDS = (
     Kind("`DELETE`", "DELETE", True, True),
     Kind("`PUT` of a manifest", "PUT", True, False),
     Kind("`POST` to a token server", "POST", True, False),
-    Kind("`POST` that begins an upload, or mounts", "POST", False, True),
-    Kind("`PUT` that ends an upload, without bytes", "PUT", False, True),
-    Kind("`PATCH`, `PUT` with bytes of an upload", "PATCH", False, False),
+    Kind("`POST` that starts an upload or mounts", "POST", False, True),
+    Kind("`PUT` that completes an upload, without body", "PUT", False, True),
+    Kind("`PATCH` or `PUT` with upload data", "PATCH", False, False),
 )
 CAUSES: tuple[int | Failure, ...] = (408, 429, 499, 500, 502, 503, 504, 522, *Failure)
 # One letter for each kind: again, resync, raise.
