@@ -46,30 +46,30 @@ _PUBLIC_NAME: Final = re.compile(r"[a-z0-9.-]+\.[a-z][a-z0-9-]*[a-z0-9]")
 class Errand(Enum):
     """Why somebody is sent to a URL; the value says it in words."""
 
-    REDIRECT = "a redirect"
-    UPLOAD = "the location of an upload"
-    LINK = "a link to a next page"
-    REALM = "a token server"
-    FOREIGN = "a layer kept elsewhere"
-    MIRROR = "a mirror"
+    REDIRECT = "redirect"
+    UPLOAD = "upload location"
+    LINK = "next-page link"
+    REALM = "token server"
+    FOREIGN = "foreign layer"
+    MIRROR = "mirror"
 
 
 class Elsewhere(Enum):
     """Which origins besides the registry's own may be gone to; the value says it in words."""
 
-    NONE = "no other"
-    LISTED = "hosts that the caller listed"
-    REACHABLE = "any, but for addresses of a kind that the registry could not know"
-    VOUCHED = "the same host and port, hosts that the caller listed, public names by https, this machine from itself"
-    CHOSEN = "any proper address, for the caller named it"
+    NONE = "none"
+    LISTED = "hosts listed by the caller"
+    REACHABLE = "all, except addresses outside the zones below"
+    VOUCHED = "same host and port; hosts listed by the caller; public names over https; loopback from loopback"
+    CHOSEN = "all with a usable address, because the caller chose it"
 
 
 class Carried(Enum):
     """Whose credentials may go along; the value says it in words."""
 
-    AT_HOME = "the registry's, at its own origin only"
+    AT_HOME = "the registry's, to its own origin only"
     ALONG = "the registry's"
-    OWN = "those of the origin gone to"
+    OWN = "those of the mirror"
     NONE = "none"
 
 
@@ -142,7 +142,7 @@ def judge(errand: Errand, home: Origin, url: str, *, listed: Collection[str] = (
     target = Origin.of_url(url)
     reason = None if target == home else _refusal(rule.elsewhere, home, target, target.netloc in listed)
     if reason is not None:
-        raise ProtocolError(f"{home}: refused {errand.value}, {reason}: {redacted(url)}")
+        raise ProtocolError(f"{home}: {errand.value} {redacted(url)} refused: {reason}")
     return Verdict(target, _owner(rule.carried, home, target))
 
 
@@ -150,18 +150,18 @@ def _refusal(elsewhere: Elsewhere, home: Origin, target: Origin, is_listed: bool
     """Why not; ``None`` if nothing speaks against it."""
     # R-041: also for the registry's own host.
     if home.scheme == "https" and target.scheme == "http" and not _is_own_machine(elsewhere, target):
-        return "from https to http"
+        return "https to http"
     match elsewhere:
         case Elsewhere.NONE:
-            return "at another place than the registry"
+            return "not the registry's origin"
         case Elsewhere.LISTED:
-            return None if is_listed else "at another place than the registry"
+            return None if is_listed else "not the registry's origin, and not a listed host"
         case Elsewhere.REACHABLE:
-            return None if target.zone in REACH[home.zone] else f"to an internal address ({target.zone.value})"
+            return None if target.zone in REACH[home.zone] else f"internal address ({target.zone.value})"
         case Elsewhere.VOUCHED:
-            return None if is_listed or _is_vouched(home, target) else "not the registry's, nor with a public name"
+            return None if is_listed or _is_vouched(home, target) else "neither the registry's host, nor a listed host, nor a public name over https"
         case Elsewhere.CHOSEN:
-            return None if target.zone is not Zone.NOWHERE else f"at no proper address ({target.zone.value})"
+            return None if target.zone is not Zone.NOWHERE else f"no usable address ({target.zone.value})"
 
 
 def _owner(carried: Carried, home: Origin, target: Origin) -> Origin | None:

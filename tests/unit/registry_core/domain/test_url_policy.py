@@ -293,13 +293,13 @@ def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(errand: Err
     assert origin.scheme == "http" or found.origin.scheme == "https"
 
 
-WORDS: Final = {"H": "yes, with", "-": "yes", "o": "yes, with its own", "x": "no"}
+WORDS: Final = {"H": "yes + credentials", "-": "yes", "o": "yes + own credentials", "x": "no"}
 
 
 def rendered_rules() -> str:
     """The rules as a table."""
     lines = [
-        "| What leads there | Origins besides the registry's own | Credentials | Redirects |",
+        "| URL | Other origins allowed | Credentials sent | Redirects followed |",
         "| --- | --- | --- | --- |",
     ]
     for errand, rule in RULES.items():
@@ -321,7 +321,7 @@ def rendered_verdicts(home: str) -> str:
 
 def rendered_reach() -> str:
     """Which kinds of address may name which."""
-    lines = ["| A registry at an address that is | may lead to addresses that are |", "| --- | --- |"]
+    lines = ["| Zone of the registry | Zones it may lead to |", "| --- | --- |"]
     for zone, reach in REACH.items():
         lines.append(f"| {zone.value} | {', '.join(other.value for other in Zone if other in reach)} |")
     return "\n".join(lines)
