@@ -159,7 +159,11 @@ def _refusal(elsewhere: Elsewhere, home: Origin, target: Origin, is_listed: bool
         case Elsewhere.REACHABLE:
             return None if target.zone in REACH[home.zone] else f"internal address ({target.zone.value})"
         case Elsewhere.VOUCHED:
-            return None if is_listed or _is_vouched(home, target) else "neither the registry's host, nor a listed host, nor a public name over https"
+            return (
+                None
+                if is_listed or _is_vouched(home, target)
+                else "neither the registry's host, nor a listed host, nor a public name over https"
+            )
         case Elsewhere.CHOSEN:
             return None if target.zone is not Zone.NOWHERE else f"no usable address ({target.zone.value})"
 

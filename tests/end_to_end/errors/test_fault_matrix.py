@@ -1,7 +1,7 @@
-"""Everything that goes wrong between us and a registry, against everything that the client does.
+"""Each fault of a registry or the network against each operation of the client.
 
-Each cell ends in the right result or in the right error, in bounded time, with credentials at their origin only. The
-table in ``docs/reference/faults.md`` is what came out; this file as a program writes it anew:
+Each cell is the correct result or the expected error, within a time limit, with credentials sent to their origin only.
+The results are compared with the table in ``docs/reference/faults.md``. To generate that table again, run this file:
 ``python tests/end_to_end/errors/test_fault_matrix.py``.
 """
 
@@ -18,7 +18,7 @@ import pytest
 
 from registry_adapters import MemoryCatalog
 from registry_adapters.testing import FaultyRegistry, faulty_registry
-from registry_adapters.testing import faults as go_wrong
+from registry_adapters.testing import faults as fault
 from registry_adapters.testing.faults import Fault
 from registry_adapters.wsgi import TokenGuard
 from registry_core import (
@@ -46,7 +46,7 @@ AMD64: Final = "linux/amd64"
 
 
 class Case(NamedTuple):
-    """A row: what goes wrong, and the errors that may come of it where the right result does not."""
+    """A row: the faults, and the errors allowed instead of the correct result."""
 
     name: str
     faults: Callable[[str], tuple[Fault, ...]]
@@ -58,91 +58,106 @@ def case(name: str, *faults: Fault, errors: str = "") -> Case:
 
 
 CASES: Final = (
-    case("408 once", go_wrong.status(408).times(1)),
-    case("429 twice", go_wrong.status(429).times(2)),
-    case("429, come back in 50 ms", go_wrong.status(429, retry_after="0.05").times(1)),
-    case("429, come back tomorrow", go_wrong.status(429, retry_after=86400), errors="RateLimited"),
-    case("499 once", go_wrong.status(499).times(1)),
-    case("500 once", go_wrong.status(500).times(1)),
-    case("500 always", go_wrong.status(500), errors="ServerError"),
-    case("502 twice", go_wrong.status(502).times(2)),
-    case("503 twice", go_wrong.status(503).times(2)),
-    case("503 always", go_wrong.status(503), errors="Unavailable"),
-    case("504 once", go_wrong.status(504).times(1)),
-    case("522 once", go_wrong.status(522).times(1)),
-    case("401 always, with the right password", go_wrong.status(401).on(path="^/v2/"), errors="Unauthorized"),
-    case("403 always", go_wrong.status(403).on(path="^/v2/"), errors="Forbidden"),
-    case("a token expires at each 3rd request", go_wrong.expired_token().every(3)),
-    case("the token server is down", go_wrong.status(503).on("token"), errors="Unavailable"),
-    case("the token server talks nonsense", go_wrong.body(b'{"token": 7}').on("token"), errors="ProtocolError"),
-    case("connection closed unanswered, twice", go_wrong.drop().times(2)),
-    case("connection reset unanswered, once", go_wrong.drop(reset=True).times(1)),
-    case("connection always closed", go_wrong.drop(), errors="Unavailable"),
-    case("answer lost once, though all was done", go_wrong.lost_answer().on(path="^/v2/").times(1)),
-    case("garbage instead of HTTP", go_wrong.garbage(), errors="ProtocolError"),
-    case("body cut at byte 100, twice", go_wrong.cut(100).on(path="^/v2/").times(2)),
-    case("blob reset at byte 20,000, each time", go_wrong.cut(20_000, reset=True).on("blob"), errors="Unavailable"),
-    case("blob cut, then ranges are ignored", go_wrong.cut(9_000).on("blob").times(1), go_wrong.no_range()),
+    case("408 once", fault.status(408).times(1)),
+    case("429 twice", fault.status(429).times(2)),
+    case("429 with Retry-After of 50 ms, once", fault.status(429, retry_after="0.05").times(1)),
+    case("429 with Retry-After of one day", fault.status(429, retry_after=86400), errors="RateLimited"),
+    case("499 once", fault.status(499).times(1)),
+    case("500 once", fault.status(500).times(1)),
+    case("500 always", fault.status(500), errors="ServerError"),
+    case("502 twice", fault.status(502).times(2)),
+    case("503 twice", fault.status(503).times(2)),
+    case("503 always", fault.status(503), errors="Unavailable"),
+    case("504 once", fault.status(504).times(1)),
+    case("522 once", fault.status(522).times(1)),
+    case("401 always, despite valid credentials", fault.status(401).on(path="^/v2/"), errors="Unauthorized"),
+    case("403 always", fault.status(403).on(path="^/v2/"), errors="Forbidden"),
+    case("token expires at every 3rd request", fault.expired_token().every(3)),
+    case("token server responds 503", fault.status(503).on("token"), errors="Unavailable"),
+    case("token server sends an invalid document", fault.body(b'{"token": 7}').on("token"), errors="ProtocolError"),
+    case("connection closed before the response, twice", fault.drop().times(2)),
+    case("connection reset before the response, once", fault.drop(reset=True).times(1)),
+    case("connection closed before the response, always", fault.drop(), errors="Unavailable"),
+    case("response lost after the request was executed, once", fault.lost_answer().on(path="^/v2/").times(1)),
+    case("response is not HTTP", fault.garbage(), errors="ProtocolError"),
+    case("response body cut at byte 100, twice", fault.cut(100).on(path="^/v2/").times(2)),
+    case("blob download reset at byte 20,000, always", fault.cut(20_000, reset=True).on("blob"), errors="Unavailable"),
+    case("blob download cut, then Range ignored", fault.cut(9_000).on("blob").times(1), fault.no_range()),
     case(
-        "blob cut, then another range comes", go_wrong.cut(9_000).on("blob").times(1), go_wrong.bad_content_range(),
+        "blob download cut, then another range sent",
+        fault.cut(9_000).on("blob").times(1),
+        fault.bad_content_range(),
         errors="ProtocolError Unavailable",
     ),
-    case("every body cut before its first byte", go_wrong.cut(0).on(path="^/v2/"), errors="Unavailable"),
-    case("upload cut at byte 1,000, once", go_wrong.cut_request(1_000).on("upload").times(1)),
-    case("uploads always cut", go_wrong.cut_request(1_000).on("upload"), errors="Unavailable"),
-    case("silence before one answer", go_wrong.stall().times(1)),
-    case("silence in the middle of a body, once", go_wrong.stall(at=50).on(path="^/v2/").times(1)),
-    case("silence always", go_wrong.stall(), errors="Unavailable"),
-    case("bodies come in drops", go_wrong.drip(200_000)),
+    case("response body cut before its first byte, always", fault.cut(0).on(path="^/v2/"), errors="Unavailable"),
+    case("upload cut at byte 1,000, once", fault.cut_request(1_000).on("upload").times(1)),
+    case("upload cut at byte 1,000, always", fault.cut_request(1_000).on("upload"), errors="Unavailable"),
+    case("no response, once", fault.stall().times(1)),
+    case("response body stalls, once", fault.stall(at=50).on(path="^/v2/").times(1)),
+    case("no response, always", fault.stall(), errors="Unavailable"),
+    case("slow response body", fault.drip(200_000)),
     case(
-        "Docker-Content-Digest of something else", go_wrong.wrong_digest_header().on(method="GET PUT"),
+        "wrong Docker-Content-Digest",
+        fault.wrong_digest_header().on(method="GET PUT"),
         errors="DigestMismatch",
     ),
-    case("a bit flipped in each blob", go_wrong.wrong_bytes().on("blob"), errors="DigestMismatch InvalidDocument"),
+    case("bit flipped in each blob", fault.wrong_bytes().on("blob"), errors="DigestMismatch InvalidDocument"),
     case(
-        "a bit flipped in each manifest", go_wrong.wrong_bytes().on("manifest"),
+        "bit flipped in each manifest",
+        fault.wrong_bytes().on("manifest"),
         errors="DigestMismatch InvalidDocument ProtocolError",
     ),
-    case("blobs shorter than announced", go_wrong.wrong_length(5).on("blob"), errors="Unavailable ProtocolError"),
-    case("blobs longer than announced", go_wrong.wrong_length(-5).on("blob"), errors="SizeMismatch DigestMismatch"),
-    case("empty blobs", go_wrong.empty_body().on("blob"), errors="SizeMismatch DigestMismatch Unavailable"),
+    case("blobs shorter than Content-Length", fault.wrong_length(5).on("blob"), errors="Unavailable ProtocolError"),
+    case("blobs longer than Content-Length", fault.wrong_length(-5).on("blob"), errors="SizeMismatch DigestMismatch"),
+    case("empty blobs", fault.empty_body().on("blob"), errors="SizeMismatch DigestMismatch Unavailable"),
     case(
-        "empty manifests", go_wrong.empty_body().on("manifest"),
+        "empty manifests",
+        fault.empty_body().on("manifest"),
         errors="InvalidDocument DigestMismatch ProtocolError SizeMismatch",
     ),
-    case("endless manifests", go_wrong.endless_body().on("manifest"), errors="TooLarge"),
-    case("endless blobs", go_wrong.endless_body().on("blob"), errors="SizeMismatch TooLarge"),
-    case("endless lists", go_wrong.endless_body().on("tags", "catalog"), errors="TooLarge"),
-    case("a login page with status 200", go_wrong.login_page().on(path="^/v2/", method="GET HEAD"),
-         errors="ProtocolError InvalidDocument DigestMismatch SizeMismatch"),
-    case("no Docker-Content-Digest", go_wrong.missing_header("Docker-Content-Digest")),
-    case("no Content-Type", go_wrong.missing_header("Content-Type")),
-    case("no Location", go_wrong.missing_header("Location").on("uploads", "upload"), errors="ProtocolError"),
-    case("200 for what was created", go_wrong.change_status(200).on(method="PUT"), errors="ProtocolError"),
-    case("an unasked 206", go_wrong.change_status(206).on("blob", "manifest", method="GET"), errors="ProtocolError"),
-    case("uploads forgotten, once", go_wrong.lost_upload().times(1)),
-    case("uploads forgotten when finished, once", go_wrong.lost_upload().on(method="PUT").times(1)),
-    case("uploads with a wrong offset, once", go_wrong.wrong_offset(-1).times(1)),
-    case("no HEAD", go_wrong.no_head()),
-    case("no mount", go_wrong.no_mount()),
-    case("no referrers API", go_wrong.no_referrers()),
-    case("each page followed by itself", go_wrong.paging_loop(), errors="ProtocolError"),
-    case("endless pages", go_wrong.endless_paging(), errors="ProtocolError TooLarge"),
+    case("endless manifests", fault.endless_body().on("manifest"), errors="TooLarge"),
+    case("endless blobs", fault.endless_body().on("blob"), errors="SizeMismatch TooLarge"),
+    case("endless lists", fault.endless_body().on("tags", "catalog"), errors="TooLarge"),
+    case(
+        "login page with status 200",
+        fault.login_page().on(path="^/v2/", method="GET HEAD"),
+        errors="ProtocolError InvalidDocument DigestMismatch SizeMismatch",
+    ),
+    case("no Docker-Content-Digest", fault.missing_header("Docker-Content-Digest")),
+    case("no Content-Type", fault.missing_header("Content-Type")),
+    case("no Location", fault.missing_header("Location").on("uploads", "upload"), errors="ProtocolError"),
+    case("200 instead of 201", fault.change_status(200).on(method="PUT"), errors="ProtocolError"),
+    case(
+        "206 without a Range request",
+        fault.change_status(206).on("blob", "manifest", method="GET"),
+        errors="ProtocolError",
+    ),
+    case("upload session lost, once", fault.lost_upload().times(1)),
+    case("upload session lost at the final PUT, once", fault.lost_upload().on(method="PUT").times(1)),
+    case("wrong upload offset, once", fault.wrong_offset(-1).times(1)),
+    case("HEAD not supported", fault.no_head()),
+    case("mount not supported", fault.no_mount()),
+    case("referrers API not supported", fault.no_referrers()),
+    case("pagination loop", fault.paging_loop(), errors="ProtocolError"),
+    case("endless pagination", fault.endless_paging(), errors="ProtocolError TooLarge"),
     Case(
-        "the next page is elsewhere", lambda stranger: (go_wrong.off_origin_link(f"{stranger}/v2/x/tags/list"),),
+        "next-page link to another origin",
+        lambda stranger: (fault.off_origin_link(f"{stranger}/v2/x/tags/list"),),
         frozenset({"ProtocolError"}),
     ),
     Case(
-        "uploads go on elsewhere", lambda stranger: (go_wrong.off_origin_location(stranger),),
+        "upload location at another origin",
+        lambda stranger: (fault.off_origin_location(stranger),),
         frozenset({"ProtocolError"}),
     ),
-    Case("blobs are elsewhere", lambda stranger: (go_wrong.redirect(stranger).on("blob", method="GET HEAD"),)),
+    Case("blob redirect to another origin", lambda stranger: (fault.redirect(stranger).on("blob", method="GET HEAD"),)),
     Case(
-        "the token server sends us elsewhere", lambda stranger: (go_wrong.redirect(f"{stranger}/token").on("token"),),
+        "token server redirects to another origin",
+        lambda stranger: (fault.redirect(f"{stranger}/token").on("token"),),
         frozenset({"ProtocolError"}),
     ),
-    case("redirects in a circle", go_wrong.redirect_loop().on(path="^/v2/"), errors="ProtocolError"),
-)  # fmt: skip
+    case("redirect loop", fault.redirect_loop().on(path="^/v2/"), errors="ProtocolError"),
+)
 
 
 class Cell:
@@ -361,15 +376,18 @@ def written(rows: dict[str, dict[str, str]]) -> str:
 
 
 _PREAMBLE: Final = (
-    "# What comes of which fault",
+    "# Fault matrix",
     "",
-    f"{len(CASES)} faults of a registry or the way to it, against each operation of `RegistryClient`: ✓ is the right",
-    "result, every byte compared; otherwise the error that is raised. Each cell ends in bounded time, leaves what was",
-    "there as it was, and sends credentials to nobody but the registry. The tests fill in this table, and compare it.",
+    f"{len(CASES)} faults of a registry or the network, and the result of each operation of `RegistryClient`.",
+    "✓ is the correct result, with every byte compared; otherwise the cell is the error raised.",
+    "In each case the operation ends within a time limit, existing content is unchanged,",
+    "and credentials are sent only to the registry.",
+    "The tests generate this table and compare it with the results.",
     "",
-    "The client repeats twice (`retries=2`) and uploads in chunks; lists come in pages of two; the registry demands",
-    "tokens. Where a fault does not touch what an operation does, the operation does not notice. What digest a tag",
-    "stands for is the registry's word: where HEAD claims one, `get_digest` returns it, and who reads by it finds out.",
+    "The client has `retries=2` and uploads in chunks; lists have pages of two entries; the registry requires tokens.",
+    "A fault has no effect on an operation that does not send the affected request.",
+    "`get_digest` returns the digest that the registry claims in the response to HEAD.",
+    "A wrong one is detected when the content is read by that digest.",
     "",
 )
 
