@@ -41,7 +41,7 @@ class Target(NamedTuple):
 
 
 MEMORY = (
-    Bug("blobs.py", 'content = b"".join(pieces(source, digest, size))', "content = source.open().read()"),
+    Bug("blobs.py", 'content = b"".join(verified_chunks(source, digest, size))', "content = source.open().read()"),
     Bug("blobs.py", "raise BlobNotFound(", "raise KeyError("),
     Bug("blobs.py", "BytesSource(self._find(digest)).open(start)", "BytesSource(self._find(digest)).open()"),
     Bug("blobs.py", "self._state.make(self._name).blobs[digest] = there.blobs[digest]", "pass"),
@@ -55,12 +55,12 @@ MEMORY = (
     Bug("manifests.py", "if subject is not None:", "if subject is not None and subject.digest in contents.manifests:"),
     Bug("manifests.py", "tags = sorted(self._contents().tags)", "tags = sorted(self._contents().tags, key=str.lower)"),
     Bug("manifests.py", "if after is None or tag > after", "if after is None or tag >= after"),
-    Bug("manifests.py", "in selected((entry for entry in fresh if entry is not None), artifact_type):",
+    Bug("manifests.py", "in filter_by_artifact_type((entry for entry in fresh if entry is not None), artifact_type):",
         "in (entry for entry in fresh if entry is not None):"),
     Bug("manifests.py", "self._contents(tag).tags.pop(tag, None)", "self._contents(tag).manifests.pop(tag, None)"),
     Bug("catalog.py", "if after is None or name > after", "if True"),
     Bug("state.py", "return sorted(self._contents)", "return list(self._contents)"),
-    Bug("state.py", "return self._contents.get(name)", "return self._contents.setdefault(name, Contents())"),
+    Bug("state.py", "return self._contents.get(name)", "return self._contents.setdefault(name, RepositoryContents())"),
 )  # fmt: skip
 
 LAYOUT = (
@@ -80,7 +80,7 @@ LAYOUT = (
     Bug("manifests.py", "self._place.write_index(directory, index.without_manifest(digest))", "pass"),
     Bug("manifests.py", "if manifest.subject is None or manifest.subject.digest != subject:",
         "if manifest.subject is None:"),
-    Bug("manifests.py", "in selected(found, artifact_type):", "in found:"),
+    Bug("manifests.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
     Bug("manifests.py", "            with self._place.locked(directory):", "            if True:"),
     Bug("manifests.py", "raise RepositoryNotFound(", "raise ImageNotFound("),
     Bug("catalog.py", "name = heapq.heappop(names)", "name = names.pop()"),
@@ -107,7 +107,7 @@ HTTP = (
 
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.
 ELSEWHERE = (
-    Bug("referrers.py", "selected(self._all(subject, artifact_type), artifact_type)",
+    Bug("referrers.py", "filter_by_artifact_type(self._all(subject, artifact_type), artifact_type)",
         "self._all(subject, artifact_type)"),
     Bug("referrers.py", "with self._memory.changing(self._address.name, subject):", "if True:"),
     Bug("manifests.py", "self._referrers.add(manifest.subject.digest, entry)", "self._referrers.note_api()"),
@@ -144,11 +144,11 @@ TRANSFERS = (
 )
 
 POLICY = (
-    Bug("url_policy.py", "Errand.LINK: Rule(elsewhere=Elsewhere.NONE",
-        "Errand.LINK: Rule(elsewhere=Elsewhere.REACHABLE"),
+    Bug("url_policy.py", "UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.NONE",
+        "UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.REACHABLE"),
     Bug("url_policy.py", "Zone.PUBLIC: frozenset({Zone.PUBLIC}),", "Zone.PUBLIC: frozenset(Zone),"),
-    Bug("url_policy.py", "carried=Carried.AT_HOME, hops=MAX_HOPS),\n        Errand.UPLOAD",
-        "carried=Carried.ALONG, hops=MAX_HOPS),\n        Errand.UPLOAD"),
+    Bug("url_policy.py", 'carried=CredentialRule.AT_HOME, hops=MAX_HOPS),\n        UrlPurpose.UPLOAD',
+        'carried=CredentialRule.ALONG, hops=MAX_HOPS),\n        UrlPurpose.UPLOAD'),
 )  # fmt: skip
 
 ARCHIVE = (
@@ -157,9 +157,9 @@ ARCHIVE = (
         "writer.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
     ),
     Bug("writer.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
-    Bug("file_io.py", "return _StretchReader(self, start)", "return _StretchReader(self, 0)"),
-    Bug("file_io.py", "min(size, PIECE, max(0, self._stretch.size - self._position))", "min(size, PIECE)"),
-    Bug("catalog.py", "in selected(found, artifact_type):", "in found:"),
+    Bug("file_io.py", "return _FileSliceReader(self, start)", "return _FileSliceReader(self, 0)"),
+    Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._stretch.size - self._position))", "min(size, CHUNK_SIZE)"),
+    Bug("catalog.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
     Bug("file_io.py", "while self._taken:", "while False:"),
 )
 
@@ -187,17 +187,18 @@ SINKS = (
 )  # fmt: skip
 
 TRANSFER = (
-    Bug("target.py", "if beside is not None and target.blobs.mount(part.digest, beside):", "if False:"),
+    Bug("target.py", "if mount_candidate is not None and target.blobs.mount(part.digest, mount_candidate):",
+        "if False:"),
     Bug("target.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
     Bug("state.py", "busy.above.append((above, True))", "above.waits -= 1"),
-    Bug("state.py", "item.lost = item.content not in place.done", "pass"),
-    Bug("copy.py", "self._choices, referrers=False, digest_tags=False)", "self._choices)"),
+    Bug("state.py", "item.dependency_failed = item.content not in place.done", "pass"),
+    Bug("copy.py", "self._options, referrers=False, digest_tags=False)", "self._options)"),
 )  # fmt: skip
 
 MIRROR = (
     Bug("prune.py", "if is_of_digest(name):", "if False:"),
     Bug("prune.py", "action=Action.DELETE if there else Action.KEEP,", "action=Action.DELETE,"),
-    Bug("prune.py", "if journal.is_spoilt(each.target):", "if False:"),
+    Bug("prune.py", "if journal.has_failures(each.target):", "if False:"),
     Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
 )
 
@@ -207,7 +208,7 @@ REBASE = (
 )
 
 ARTIFACTS = (
-    Bug("pull.py", "    distinct_titles(titles)", "    titles.sort()"),
+    Bug("pull.py", "    check_distinct_titles(titles)", "    titles.sort()"),
     Bug("pull.py", "if not (self._overwrite and stat.S_ISREG(status.st_mode)):", "if False:"),
 )
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from registry_core.client import RegistryClient
 from registry_core.domain.auth import Credential
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.origin import Origin, redacted
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.domain.platform import Platform
 from registry_core.errors import ConfigError, InvalidName
 from registry_core.ports.authenticator import Authenticator
@@ -68,7 +68,7 @@ def open_catalog(url: str, *, auth: Auth = None, **settings: Any) -> Catalog:
     """
     scheme, address, segments = _located(url)
     if segments:
-        raise ConfigError(f"a catalog is a whole registry, without a path: {redacted(url)}")
+        raise ConfigError(f"a catalog is a whole registry, without a path: {redact_url(url)}")
     return _opened(scheme, _opener(scheme), address, auth, settings)
 
 
@@ -145,7 +145,7 @@ def open_http(
             raise TypeError(f"the HTTP backend does not know the setting {name!r}")
     scheme, address, segments = _located(url)
     if scheme not in ("https", "http") or segments:
-        raise ConfigError(f"not the URL of a registry: {redacted(url)}")
+        raise ConfigError(f"not the URL of a registry: {redact_url(url)}")
     if "://" in address:
         plain = scheme == "http"
         if settings.setdefault("plain_http", plain) is not plain:
@@ -278,9 +278,9 @@ def _located(url: str) -> tuple[str, str, tuple[str, ...]]:
 def _split(url: str, text: str) -> tuple[str, tuple[str, ...]]:
     host, _, path = text.partition("/")
     if "@" in host:
-        raise ConfigError(f"credentials belong into auth, not into a URL: {redacted(f'https://{text}')}")
+        raise ConfigError(f"credentials belong into auth, not into a URL: {redact_url(f'https://{text}')}")
     if "?" in text or "#" in text:
-        raise ConfigError(f"a registry's URL has no query and no fragment: {redacted(url)}")
+        raise ConfigError(f"a registry's URL has no query and no fragment: {redact_url(url)}")
     try:
         Origin.of(host)
     except InvalidName:
@@ -337,7 +337,7 @@ def _shown(url: str) -> str:
     scheme, colon, rest = url.partition(":")
     named = scheme.isascii() and scheme.replace("-", "").isalnum()
     plain = colon and named and "@" not in url and not rest.startswith("//")
-    return f"{scheme}:{redacted(rest)}" if plain else redacted(url)
+    return f"{scheme}:{redact_url(rest)}" if plain else redact_url(url)
 
 
 def _archive(url: str, auth: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from registry_adapters.backends import Auth, open_client, takes_credentials
 from registry_core.client import RegistryClient
-from registry_core.domain.origin import redacted
+from registry_core.domain.origin import redact_url
 from registry_core.errors import ConfigError
 from registry_core.ops.mirror.config_file import MirrorFile, read_mirror_file
 from registry_core.ops.mirror.mirror import MirrorPlan, MirrorRule, plan_mirror, run_mirror
@@ -50,7 +50,7 @@ class Mirror:
                     target_path=target.path.repository,
                     repositories=entry.repositories,
                     tags=entry.tags,
-                    choices=entry.choices,
+                    options=entry.options,
                     prune=entry.prune,
                 )
                 for entry in file.mirrors
@@ -116,7 +116,7 @@ class Mirror:
             credentials = auth if takes_credentials(url) else None
             client = open_client(url, auth=credentials, observer=self._observer, **settings)
         except TypeError as error:
-            raise ConfigError(f"settings of {backend or redacted(url)}: {error}") from None
+            raise ConfigError(f"settings of {backend or redact_url(url)}: {error}") from None
         # Paths in one registry share its connections, its tokens and the bounds on both.
         registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
         shared = self._catalogs.setdefault((backend, registry), client.catalog)

@@ -24,13 +24,13 @@ from registry_core.ports.observer import (
     BlobRestarted,
     BlobSkipped,
     Event,
-    Exchange,
     Observer,
-    Resumed,
-    Retry,
+    RequestCompleted,
+    RequestRetried,
     Throttled,
     TokenRequested,
-    Warned,
+    TransferResumed,
+    WarningReceived,
 )
 
 if TYPE_CHECKING:
@@ -98,19 +98,19 @@ class OpenTelemetryObserver(Observer):
     def on(self, event: Event) -> None:
         """Make of an event what it calls for."""
         match event:
-            case Exchange():
+            case RequestCompleted():
                 self._exchange(event)
             case TokenRequested():
                 self._token(event)
-            case Retry():
+            case RequestRetried():
                 self._retry(event)
-            case Resumed():
+            case TransferResumed():
                 self._resumes.add(1, {"http.request.method": event.method, **_server(event.url)})
                 self._note("ociport.resume", {"url.full": event.url, "ociport.offset": event.offset})
             case Throttled():
                 self._throttles.add(1, {"ociport.registry": event.registry})
                 self._note("ociport.throttle", {"ociport.pause": event.pause, "ociport.limit": event.limit})
-            case Warned():
+            case WarningReceived():
                 self._warnings.add(1, {"ociport.registry": event.registry})
                 self._note("ociport.warning", {"ociport.registry": event.registry, "ociport.text": event.text})
             case BlobProgress():
@@ -128,7 +128,7 @@ class OpenTelemetryObserver(Observer):
         """What it is."""
         return "OpenTelemetryObserver()"
 
-    def _exchange(self, event: Exchange) -> None:
+    def _exchange(self, event: RequestCompleted) -> None:
         measured = {"http.request.method": event.method, **_server(event.url), **_outcome(event.status)}
         self._exchanges.record(event.seconds, measured)
         self._span(
@@ -147,7 +147,7 @@ class OpenTelemetryObserver(Observer):
             started=self._clock() - _nanoseconds(event.seconds),
         )
 
-    def _retry(self, event: Retry) -> None:
+    def _retry(self, event: RequestRetried) -> None:
         kind = event.reason.partition(" ")[0]
         self._retries.add(
             1, {"http.request.method": event.method, **_server(event.url), "error.type": kind or "_OTHER"}

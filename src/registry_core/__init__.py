@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from registry_core.ops.mirror.selection import TagPatterns, TagSelection
     from registry_core.ops.tar.members import ExtractLimits, FileEntry, FileKind
     from registry_core.ops.transfer.copy import CopyPlan, copy, plan_copies, plan_copy, run_copies
-    from registry_core.ops.transfer.options import CopyChoices, CopyTask, IndexForm
+    from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode
     from registry_core.ops.transfer.report import Action, CopyReport, NodeKind, Outcome, Side
     from registry_core.ops.validation.validate import validate
     from registry_core.ports.authenticator import Authenticator
@@ -92,7 +92,7 @@ __all__ = [
     "CatalogUnsupported",
     "Compression",
     "ConfigError",
-    "CopyChoices",
+    "CopyOptions",
     "CopyPlan",
     "CopyReport",
     "CopyTask",
@@ -117,7 +117,7 @@ __all__ = [
     "ImageNotFound",
     "Index",
     "IndexBuilder",
-    "IndexForm",
+    "IndexMode",
     "IntegrityError",
     "InvalidDigest",
     "InvalidDocument",
@@ -279,9 +279,9 @@ _HOMES = {
         "run_copies",
     ),
     "registry_core.ops.transfer.options": (
-        "CopyChoices",
+        "CopyOptions",
         "CopyTask",
-        "IndexForm",
+        "IndexMode",
     ),
     "registry_core.ops.transfer.report": (
         "Action",

@@ -17,7 +17,7 @@ from typing import Self
 
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
-__all__ = ["CancelScope", "checkpoint", "fail_after", "interruptible", "pause", "remaining"]
+__all__ = ["CancelScope", "checkpoint", "fail_after", "on_cancel", "remaining", "sleep"]
 
 _current: ContextVar[CancelScope | None] = ContextVar("registry_core.cancellation", default=None)
 
@@ -150,7 +150,7 @@ def remaining() -> float | None:
 
 
 @contextmanager
-def interruptible(wake: Callable[[], None]) -> Iterator[None]:
+def on_cancel(wake: Callable[[], None]) -> Iterator[None]:
     """Have ``wake`` called, from the cancelling thread, if the current work is cancelled inside this block.
 
     For waits that look at no checkpoint, such as a read on a socket. ``wake`` must be quick, must not raise, and
@@ -176,7 +176,7 @@ def interruptible(wake: Callable[[], None]) -> Iterator[None]:
             link._detach(key)
 
 
-def pause(seconds: float) -> None:
+def sleep(seconds: float) -> None:
     """Sleep, but no longer than the current scope allows.
 
     Raises:
@@ -184,7 +184,7 @@ def pause(seconds: float) -> None:
         DeadlineExceeded: The deadline comes first; raised when it does.
     """
     woken = threading.Event()
-    with interruptible(woken.set):
+    with on_cancel(woken.set):
         left = remaining()
         woken.wait(seconds if left is None else min(seconds, left))
     checkpoint()

@@ -23,17 +23,17 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.names import PathSegments, Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import locator
-from registry_core.errors import ImageNotFound, InvalidReference, during
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.errors import ImageNotFound, InvalidReference, error_context
 from registry_core.ops.images import Image, Index, Manifest
 from registry_core.ops.listing import repositories_below, tags_of
-from registry_core.ops.manifests import fetch, select
+from registry_core.ops.manifests import fetch_manifest, select
 from registry_core.ops.transfer.copy import move_graph
 from registry_core.ports.catalog import Catalog, Repository
 
 if TYPE_CHECKING:
     from registry_core.ops.artifacts.push import ArtifactFile
-    from registry_core.ops.transfer.options import CopyChoices
+    from registry_core.ops.transfer.options import CopyOptions
     from registry_core.ports.observer import Observer
 
 __all__ = ["ArtifactMethods", "ImageMethods", "ListingMethods", "Place", "RegistryClient", "platform_of"]
@@ -116,7 +116,7 @@ class Place:
             f"{self.registry}{text}" if text.startswith("@") else f"{self.registry}{'@' if ':' in text else ':'}{text}"
         )
 
-    def _told(self, observer: Observer | None) -> Observer | None:
+    def _observer_or_default(self, observer: Observer | None) -> Observer | None:
         return self._observer if observer is None else observer
 
 
@@ -159,9 +159,9 @@ class ImageMethods(Place):
             NotAnIndex: It is something else.
             InvalidValue: The reference is malformed.
         """
-        with during("get_index", self._at(reference)):
-            named = locator(reference)
-            raw, at = fetch(self._repository, named), self._repository.at(named)
+        with error_context("get_index", self._at(reference)):
+            named = parse_tag_or_digest(reference)
+            raw, at = fetch_manifest(self._repository, named), self._repository.at(named)
             return Index(self._repository, raw, reference=at, default_platform=self._default_platform)
 
     def get_manifest(self, reference: str, platform: Platform | str | None = None) -> Manifest:
@@ -172,9 +172,9 @@ class ImageMethods(Place):
             PlatformNotFound: Nothing there fits.
             InvalidValue: The reference or the platform is malformed.
         """
-        with during("get_manifest", self._at(reference)):
-            wanted, named = platform_of(platform), locator(reference)
-            raw = fetch(self._repository, named)
+        with error_context("get_manifest", self._at(reference)):
+            wanted, named = platform_of(platform), parse_tag_or_digest(reference)
+            raw = fetch_manifest(self._repository, named)
             if wanted is not None:
                 raw = select(self._repository, raw, wanted).manifest
             return Manifest(raw, reference=self._repository.at(named))
@@ -190,7 +190,7 @@ class ImageMethods(Place):
             InvalidValue: The reference or the platform is malformed.
         """
         image = self._image("get_image_config", reference, platform)
-        with during("get_image_config", self._at(reference)):
+        with error_context("get_image_config", self._at(reference)):
             return image.config()
 
     def get_digest(self, reference: str) -> Digest:
@@ -263,9 +263,9 @@ class ImageMethods(Place):
             ImageNotFound: No such manifest.
             InvalidValue: The source is malformed, or the target is not a tag.
         """
-        with during("tag_image", self._at(source)):
-            named, tag = locator(source), Tag(target)
-            raw = fetch(self._repository, named)
+        with error_context("tag_image", self._at(source)):
+            named, tag = parse_tag_or_digest(source), Tag(target)
+            raw = fetch_manifest(self._repository, named)
             self._repository.manifests.put(raw, tags=(tag,))
             return raw.descriptor
 
@@ -275,7 +275,7 @@ class ImageMethods(Place):
         target_client: Place,
         target: str,
         *,
-        choices: CopyChoices | None = None,
+        options: CopyOptions | None = None,
         observer: Observer | None = None,
         jobs: int = 4,
     ) -> Descriptor:
@@ -285,7 +285,7 @@ class ImageMethods(Place):
             source: A tag or digest here.
             target_client: Where to.
             target: A tag there, or the same digest to store it untagged.
-            choices: What of it is copied: some platforms, referrers, cosign's tags; by default the whole, and nothing
+            options: What of it is copied: some platforms, referrers, cosign's tags; by default the whole, and nothing
                 that merely refers to it.
             observer: Told of each blob, in place of this client's own observer.
             jobs: How many blobs move at a time.
@@ -297,15 +297,15 @@ class ImageMethods(Place):
             Unsupported: The target cannot be written.
             IntegrityError: The source sent something else than what was asked for.
         """
-        with during("copy_image", self._at(source)):
-            raw = fetch(self._repository, locator(source))
+        with error_context("copy_image", self._at(source)):
+            raw = fetch_manifest(self._repository, parse_tag_or_digest(source))
             return move_graph(
                 self._repository,
                 target_client.repository,
                 raw,
                 tags=_tags(target, raw.digest),
-                choices=choices,
-                observer=self._told(observer),
+                options=options,
+                observer=self._observer_or_default(observer),
                 jobs=jobs,
                 operation="copy_image",
             )
@@ -318,7 +318,7 @@ class ImageMethods(Place):
             InvalidName: Not a tag.
             Unsupported: The backend does not remove tags alone.
         """
-        with during("delete_tag", self._at(tag)):
+        with error_context("delete_tag", self._at(tag)):
             checkpoint()
             self._repository.manifests.untag(Tag(tag))
 
@@ -330,35 +330,35 @@ class ImageMethods(Place):
             InvalidDigest: Not a digest.
             Unsupported: The backend does not delete.
         """
-        with during("delete_by_digest", self._at(digest)):
+        with error_context("delete_by_digest", self._at(digest)):
             text = digest.removeprefix("@") if isinstance(digest, str) else digest
             checkpoint()
             self._repository.manifests.delete(Digest(text))
 
     def _image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
-        with during(operation, self._at(reference)):
-            wanted, named = platform_of(platform), locator(reference)
-            raw = fetch(self._repository, named)
+        with error_context(operation, self._at(reference)):
+            wanted, named = platform_of(platform), parse_tag_or_digest(reference)
+            raw = fetch_manifest(self._repository, named)
             choice = select(self._repository, raw, wanted, default=self._default_platform)
             reference = self._repository.at(named)
             return Image(self._repository, choice.manifest, reference=reference, platform=choice.platform)
 
     def _resolve(self, operation: str, reference: str) -> Descriptor:
-        with during(operation, self._at(reference)):
+        with error_context(operation, self._at(reference)):
             checkpoint()
-            return self._repository.manifests.resolve(locator(reference))
+            return self._repository.manifests.resolve(parse_tag_or_digest(reference))
 
     def _push(
         self, operation: str, reference: str, pushed: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
-        with during(operation, self._at(reference)):
-            tags, told = _tags(reference, pushed.digest), self._told(observer)
+        with error_context(operation, self._at(reference)):
+            tags, told = _tags(reference, pushed.digest), self._observer_or_default(observer)
             here, raw = self._repository, pushed.document
             return move_graph(pushed.repository, here, raw, tags=tags, observer=told, jobs=jobs, operation=operation)
 
 
 def _tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
-    named = locator(reference)
+    named = parse_tag_or_digest(reference)
     if not isinstance(named, Digest):
         return (named,)
     if named != digest:
@@ -451,7 +451,7 @@ class ArtifactMethods(Place):
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with during("push_artifact", self._at(tag)):
+        with error_context("push_artifact", self._at(tag)):
             return push_artifact(
                 self._repository,
                 files,
@@ -459,7 +459,7 @@ class ArtifactMethods(Place):
                 config=config,
                 annotations=annotations,
                 tags=(Tag(tag),),
-                observer=self._told(observer),
+                observer=self._observer_or_default(observer),
                 jobs=jobs,
             )
 
@@ -494,15 +494,15 @@ class ArtifactMethods(Place):
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with during("attach", self._at(subject)):
+        with error_context("attach", self._at(subject)):
             return push_artifact(
                 self._repository,
                 files,
                 artifact_type=artifact_type,
                 config=config,
-                subject=locator(subject),
+                subject=parse_tag_or_digest(subject),
                 annotations=annotations,
-                observer=self._told(observer),
+                observer=self._observer_or_default(observer),
                 jobs=jobs,
                 operation="attach",
             )
@@ -542,7 +542,7 @@ class ArtifactMethods(Place):
         """
         from registry_core.ops.artifacts.pull import pull_artifact
 
-        with during("pull_artifact", self._at(reference)):
+        with error_context("pull_artifact", self._at(reference)):
             return pull_artifact(
                 self._repository,
                 reference,
@@ -551,7 +551,7 @@ class ArtifactMethods(Place):
                 overwrite=overwrite,
                 select=select,
                 untitled=untitled,
-                observer=self._told(observer),
+                observer=self._observer_or_default(observer),
                 jobs=jobs,
             )
 
@@ -569,7 +569,7 @@ class ArtifactMethods(Place):
         """
         from registry_core.ops.artifacts.referrers import list_referrers
 
-        with during("list_referrers", self._at(subject)):
+        with error_context("list_referrers", self._at(subject)):
             return list(list_referrers(self._repository, subject, artifact_type=artifact_type))
 
 

@@ -59,7 +59,7 @@ __all__ = [
     "Unavailable",
     "UnsafeArchive",
     "Unsupported",
-    "during",
+    "error_context",
 ]
 
 
@@ -340,7 +340,7 @@ class ProtocolError(TransportError):
 
 
 @contextmanager
-def during(operation: str, reference: str = "") -> Iterator[None]:
+def error_context(operation: str, reference: str = "") -> Iterator[None]:
     """Name operation and reference in each library error that passes, where a deeper floor has not.
 
     Args:

@@ -11,7 +11,7 @@ PROMISED = """
     Digest Tag RepositoryName PathSegments Reference Descriptor Platform RawManifest ImageManifest ImageIndex
     ImageConfig Image Index Layer ImageBuilder IndexBuilder Basic IdentityToken RegistryToken Anonymous
     CancelScope fail_after copy open_blob save_blob push_blob
-    CopyChoices CopyPlan CopyReport CopyTask IndexForm plan_copies plan_copy run_copies Action NodeKind Outcome Side
+    CopyOptions CopyPlan CopyReport CopyTask IndexMode plan_copies plan_copy run_copies Action NodeKind Outcome Side
     MirrorPlan MirrorRule TagPatterns TagSelection plan_mirror run_mirror validate ArtifactFile
 """
 

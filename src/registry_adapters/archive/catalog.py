@@ -11,19 +11,26 @@ from contextvars import Context
 from types import TracebackType
 from typing import Self
 
-from registry_adapters.archive.contents import ArchivedImage, Contents, Held
-from registry_adapters.archive.file_io import Stretch, Turn, opened
+from registry_adapters.archive.contents import ArchiveContents, ArchivedImage, StoredManifest
+from registry_adapters.archive.file_io import CancellableLock, FileSlice, open_random_access
 from registry_adapters.archive.names import ArchiveForm
-from registry_adapters.archive.reader import FinishedArchive
-from registry_adapters.archive.writer import GrowingArchive
+from registry_adapters.archive.reader import ArchiveReader
+from registry_adapters.archive.writer import ArchiveWriter
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader, ByteSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import selected
-from registry_core.errors import BlobNotFound, ConfigError, ImageNotFound, RepositoryNotFound, Unsupported, during
+from registry_core.domain.referrers import filter_by_artifact_type
+from registry_core.errors import (
+    BlobNotFound,
+    ConfigError,
+    ImageNotFound,
+    RepositoryNotFound,
+    Unsupported,
+    error_context,
+)
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.manifest_store import ManifestStore
@@ -43,8 +50,8 @@ class ArchiveBlobs(BlobStore):
 
     def __init__(
         self,
-        contents: Callable[[], Contents],
-        growing: Callable[[], GrowingArchive],
+        contents: Callable[[], ArchiveContents],
+        growing: Callable[[], ArchiveWriter],
         name: RepositoryName,
         label: str,
     ) -> None:
@@ -80,7 +87,7 @@ class ArchiveBlobs(BlobStore):
             Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
         """
         checkpoint()
-        with during("", self._at(digest)):
+        with error_context("", self._at(digest)):
             self._growing().put_blob(self._name, digest, size, source)
 
     def delete(self, digest: Digest) -> None:
@@ -98,14 +105,14 @@ class ArchiveBlobs(BlobStore):
             Unsupported: The archive is finished.
         """
         checkpoint()
-        with during("", self._at(digest)):
+        with error_context("", self._at(digest)):
             return self._growing().mount(self._name, digest, origin)
 
-    def _find(self, digest: Digest) -> Stretch:
+    def _find(self, digest: Digest) -> FileSlice:
         checkpoint()
-        with during("", self._at(digest)):
+        with error_context("", self._at(digest)):
             contents = self._contents()
-            name = contents.called(self._name)
+            name = contents.canonical_name(self._name)
             found = None if name is None else contents.blob(name, digest)
             if found is None:
                 raise BlobNotFound("no such blob")
@@ -127,8 +134,8 @@ class ArchiveManifests(ManifestStore):
 
     def __init__(
         self,
-        contents: Callable[[], Contents],
-        growing: Callable[[], GrowingArchive],
+        contents: Callable[[], ArchiveContents],
+        growing: Callable[[], ArchiveWriter],
         name: RepositoryName,
         label: str,
     ) -> None:
@@ -146,7 +153,7 @@ class ArchiveManifests(ManifestStore):
             SizeMismatch: It is not as long as its entry says.
             LayoutError: The archive is broken, or ambiguous about the tag.
         """
-        with during("", self._at(reference)):
+        with error_context("", self._at(reference)):
             return self._find(reference).check()
 
     def get(self, reference: Tag | Digest) -> RawManifest:
@@ -162,7 +169,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken, or ambiguous about the tag.
             Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
         """
-        with during("", self._at(reference)):
+        with error_context("", self._at(reference)):
             return self._find(reference).read()
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
@@ -175,7 +182,7 @@ class ArchiveManifests(ManifestStore):
             Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
         """
         checkpoint()
-        with during("", self._label):
+        with error_context("", self._label):
             return self._growing().put_manifest(self._name, manifest, tags)
 
     def untag(self, tag: Tag) -> None:
@@ -202,7 +209,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with during("", self._label):
+        with error_context("", self._label):
             contents, name = self._existing()
             tags = contents.tags(name)
         for tag in tags:
@@ -217,15 +224,15 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with during("", self._at(subject)):
+        with error_context("", self._at(subject)):
             contents = self._contents()
-            name = contents.called(self._name)
+            name = contents.canonical_name(self._name)
             found = [] if name is None else contents.referrers(name, subject)
-        for entry in selected(found, artifact_type):
+        for entry in filter_by_artifact_type(found, artifact_type):
             checkpoint()
             yield entry
 
-    def _find(self, reference: Tag | Digest) -> Held:
+    def _find(self, reference: Tag | Digest) -> StoredManifest:
         checkpoint()
         contents, name = self._existing()
         found = contents.manifest(name, reference)
@@ -233,11 +240,11 @@ class ArchiveManifests(ManifestStore):
             raise ImageNotFound("no such manifest")
         return found
 
-    def _existing(self) -> tuple[Contents, RepositoryName]:
+    def _existing(self) -> tuple[ArchiveContents, RepositoryName]:
         contents = self._contents()
-        name = contents.called(self._name)
+        name = contents.canonical_name(self._name)
         if name is None:
-            raise RepositoryNotFound(f"no such repository in {contents.nature}")
+            raise RepositoryNotFound(f"no such repository in {contents.description}")
         return contents, name
 
     def _at(self, reference: Tag | Digest) -> str:
@@ -278,9 +285,9 @@ class ArchiveCatalog(Catalog):
         self._form = form
         self._replace = replace
         self._fsync = fsync
-        self._turn = Turn()
-        self._finished: FinishedArchive | None = None
-        self._new: GrowingArchive | None = None
+        self._turn = CancellableLock()
+        self._finished: ArchiveReader | None = None
+        self._new: ArchiveWriter | None = None
 
     @property
     def registry(self) -> str:
@@ -306,7 +313,7 @@ class ArchiveCatalog(Catalog):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with during("", self._registry):
+        with error_context("", self._registry):
             names = self._contents().names()
         for name in names:
             if after is None or name > after:
@@ -320,7 +327,7 @@ class ArchiveCatalog(Catalog):
             LayoutError: The archive is broken, or a name in it is several images'.
         """
         checkpoint()
-        with during("", self._registry):
+        with error_context("", self._registry):
             for image in self._contents().images():
                 checkpoint()
                 yield image
@@ -332,7 +339,7 @@ class ArchiveCatalog(Catalog):
             Unavailable: The disk is full, or failed; nothing is left behind.
             Forbidden: The system does not let us.
         """
-        with during("", self._registry):
+        with error_context("", self._registry):
             # Even cancelled work may be closed: outside of its scope.
             Context().run(self._settle, publish=True)
 
@@ -363,11 +370,11 @@ class ArchiveCatalog(Catalog):
         if new is not None:
             (new.publish if publish else new.discard)()
 
-    def _contents(self) -> Contents:
+    def _contents(self) -> ArchiveContents:
         with self._turn.held():
             return self._new or self._read() or self._fresh()
 
-    def _growing(self) -> GrowingArchive:
+    def _growing(self) -> ArchiveWriter:
         with self._turn.held():
             if self._new is None:
                 if self._read() is not None:
@@ -375,12 +382,12 @@ class ArchiveCatalog(Catalog):
                 self._new = self._fresh()
             return self._new
 
-    def _read(self) -> FinishedArchive | None:
+    def _read(self) -> ArchiveReader | None:
         if self._finished is None and not self._replace:
-            medium = opened(self._path)
+            medium = open_random_access(self._path)
             if medium is not None:
-                self._finished = FinishedArchive(medium)
+                self._finished = ArchiveReader(medium)
         return self._finished
 
-    def _fresh(self) -> GrowingArchive:
-        return GrowingArchive(self._path, self._form, fsync=self._fsync)
+    def _fresh(self) -> ArchiveWriter:
+        return ArchiveWriter(self._path, self._form, fsync=self._fsync)

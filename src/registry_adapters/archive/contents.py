@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from registry_adapters.archive.file_io import Stretch
+from registry_adapters.archive.file_io import FileSlice
 from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -15,7 +15,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import DigestMismatch, SizeMismatch
 
-__all__ = ["ArchivedImage", "Contents", "Held"]
+__all__ = ["ArchiveContents", "ArchivedImage", "StoredManifest"]
 
 
 class ArchivedImage(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class ArchivedImage(msgspec.Struct, frozen=True):
     descriptor: Descriptor
 
 
-class Held(msgspec.Struct, frozen=True):
+class StoredManifest(msgspec.Struct, frozen=True):
     """A manifest in an archive.
 
     Args:
@@ -41,7 +41,7 @@ class Held(msgspec.Struct, frozen=True):
     """
 
     descriptor: Descriptor
-    content: Stretch | bytes
+    content: FileSlice | bytes
 
     def check(self) -> Descriptor:
         """Type, digest and size, and nothing else.
@@ -75,11 +75,11 @@ class Held(msgspec.Struct, frozen=True):
         return RawManifest.of(content, expected=expected.media_type, algorithm=algorithm)
 
 
-class Contents(Protocol):
-    """Repositories by their names as ``called`` gives them. Every method may be called from many threads at once."""
+class ArchiveContents(Protocol):
+    """Repositories by their canonical names. Every method may be called from many threads at once."""
 
     @property
-    def nature(self) -> str:
+    def description(self) -> str:
         """What kind of archive it is, for whoever misses something in it."""
         ...
 
@@ -95,15 +95,15 @@ class Contents(Protocol):
         """
         ...
 
-    def called(self, name: RepositoryName) -> RepositoryName | None:
+    def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """A repository's name as the archive spells it; ``None`` if there is no such repository."""
         ...
 
-    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+    def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
         """Where a blob is."""
         ...
 
-    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
         """A manifest by tag or digest.
 
         Raises:

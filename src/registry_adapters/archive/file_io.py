@@ -20,10 +20,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from registry_core.cancellation import checkpoint, interruptible, remaining
-from registry_core.content.compression import DecodingReader
+from registry_core.cancellation import checkpoint, on_cancel, remaining
+from registry_core.content.compression import DecompressingReader
 from registry_core.content.spool import Spool
-from registry_core.content.streams import PIECE, ByteReader, Reader, StreamReader, read_all
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, FileObjectReader, read_limited
 from registry_core.errors import (
     ConfigError,
     Forbidden,
@@ -36,23 +36,23 @@ from registry_core.errors import (
 )
 
 __all__ = [
-    "FileMedium",
-    "Medium",
-    "Stretch",
-    "Turn",
+    "CancellableLock",
+    "DiskFile",
+    "FileSlice",
+    "RandomAccessFile",
     "compression_at",
     "created",
-    "explained",
     "is_stream",
-    "opened",
-    "pour",
+    "map_os_errors",
+    "open_random_access",
     "remove",
     "sync_directory",
+    "write_stream",
 ]
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def map_os_errors(where: str) -> Iterator[None]:
     """Errors of the system as errors of the library.
 
     Args:
@@ -99,7 +99,7 @@ _MAGICS: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _REFUSED: Final = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 
 
-class Medium(Protocol):
+class RandomAccessFile(Protocol):
     """Bytes by their place."""
 
     @property
@@ -107,12 +107,12 @@ class Medium(Protocol):
         """How many there are."""
         ...
 
-    def at(self, position: int, size: int) -> bytes:
+    def read_at(self, position: int, size: int) -> bytes:
         """Up to ``size`` bytes from a position; fewer only at the end."""
         ...
 
 
-class FileMedium:
+class DiskFile:
     """A regular file, closed when nobody has a stretch of it any more.
 
     Args:
@@ -130,16 +130,16 @@ class FileMedium:
     @property
     def size(self) -> int:
         """How long the file is."""
-        with explained(self._where):
+        with map_os_errors(self._where):
             return os.fstat(self._descriptor).st_size
 
-    def at(self, position: int, size: int) -> bytes:
+    def read_at(self, position: int, size: int) -> bytes:
         """Up to ``size`` bytes from a position.
 
         Raises:
             Unavailable: The disk failed.
         """
-        with explained(self._where):
+        with map_os_errors(self._where):
             if hasattr(os, "pread"):
                 return os.pread(self._descriptor, size, position)
             with self._lock:
@@ -153,7 +153,7 @@ class FileMedium:
             Unavailable: The disk is full, or failed.
         """
         view = memoryview(data)
-        with explained(self._where):
+        with map_os_errors(self._where):
             while len(view):
                 if hasattr(os, "pwrite"):
                     count = os.pwrite(self._descriptor, view, position)
@@ -169,7 +169,7 @@ class FileMedium:
         Raises:
             Unavailable: The disk failed.
         """
-        with explained(self._where):
+        with map_os_errors(self._where):
             os.ftruncate(self._descriptor, size)
 
     def sync(self) -> None:
@@ -178,11 +178,11 @@ class FileMedium:
         Raises:
             Unavailable: The disk failed.
         """
-        with explained(self._where):
+        with map_os_errors(self._where):
             os.fsync(self._descriptor)
 
 
-class Stretch(msgspec.Struct, frozen=True, eq=False):
+class FileSlice(msgspec.Struct, frozen=True, eq=False):
     """A part of a medium; a ``ByteSource`` of known size.
 
     Args:
@@ -191,13 +191,13 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
         size: How long it is.
     """
 
-    medium: Medium
+    medium: RandomAccessFile
     offset: int
     size: int
 
     def open(self, start: int = 0) -> ByteReader:
         """A reader from the stretch's byte at ``start`` on; as many at once as one likes."""
-        return _StretchReader(self, start)
+        return _FileSliceReader(self, start)
 
     def content(self, limit: int, what: str) -> bytes:
         """All of it, if it is no more than ``limit`` bytes.
@@ -209,12 +209,12 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
         if self.size > limit:
             raise TooLarge(f"{what} has more than {limit} bytes")
         with self.open() as reader:
-            return read_all(reader, limit, what=what)
+            return read_limited(reader, limit, what=what)
 
 
-class _StretchReader(Reader):
-    def __init__(self, stretch: Stretch, position: int) -> None:
-        self._stretch: Stretch | None = stretch
+class _FileSliceReader(BaseReader):
+    def __init__(self, stretch: FileSlice, position: int) -> None:
+        self._stretch: FileSlice | None = stretch
         self._position = position
 
     def read(self, size: int = -1, /) -> bytes:
@@ -223,8 +223,8 @@ class _StretchReader(Reader):
         if size < 0:
             return self._rest()
         checkpoint()
-        count = min(size, PIECE, max(0, self._stretch.size - self._position))
-        data = self._stretch.medium.at(self._stretch.offset + self._position, count) if count else b""
+        count = min(size, CHUNK_SIZE, max(0, self._stretch.size - self._position))
+        data = self._stretch.medium.read_at(self._stretch.offset + self._position, count) if count else b""
         if count and not data:
             raise LayoutError("the archive has become shorter while it was read")
         self._position += len(data)
@@ -234,7 +234,7 @@ class _StretchReader(Reader):
         self._stretch = None
 
 
-def opened(path: str) -> Medium | None:
+def open_random_access(path: str) -> RandomAccessFile | None:
     """A file to read at any place; ``None`` if there is none.
 
     What cannot be read twice, such as a pipe, and what is compressed as a whole, goes to a temporary file first.
@@ -247,44 +247,44 @@ def opened(path: str) -> Medium | None:
         Forbidden: It cannot be read.
         Unavailable: The disk is full, or failed.
     """
-    with explained(path):
+    with map_os_errors(path):
         try:
             descriptor = os.open(path, _READ_FLAGS)
         except FileNotFoundError:
             return None
         medium = _medium(descriptor, path)
-        start = medium.at(0, 6)
+        start = medium.read_at(0, 6)
         for magic, name in _REFUSED:
             if start.startswith(magic):
                 raise Unsupported(f"compressed with {name}: gzip and zstd are read, and what is not compressed")
         compression = compression_at(medium, 0)
         if not compression:
             return medium
-        whole = Stretch(medium, 0, medium.size)
-        with DecodingReader(whole.open(), compression) as decoder:
+        whole = FileSlice(medium, 0, medium.size)
+        with DecompressingReader(whole.open(), compression) as decoder:
             return _spooled(decoder, max(_RATIO_FLOOR, _RATIO * whole.size))
 
 
-def compression_at(medium: Medium, position: int) -> str:
+def compression_at(medium: RandomAccessFile, position: int) -> str:
     """How what begins somewhere is compressed, by its first bytes: ``gzip``, ``zstd``, or ``""`` for not at all."""
-    start = medium.at(position, 4)
+    start = medium.read_at(position, 4)
     return next((name for magic, name in _MAGICS if start.startswith(magic)), "")
 
 
-def _medium(descriptor: int, path: str) -> Medium:
+def _medium(descriptor: int, path: str) -> RandomAccessFile:
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return FileMedium(descriptor, path)
+        return DiskFile(descriptor, path)
     if stat.S_ISDIR(mode):
         os.close(descriptor)
         raise LayoutError(f"{path}: a directory, not an archive")
-    with StreamReader(os.fdopen(descriptor, "rb", buffering=0)) as stream:
+    with FileObjectReader(os.fdopen(descriptor, "rb", buffering=0)) as stream:
         return _spooled(stream, _STREAM_LIMIT)
 
 
 def _spooled(reader: ByteReader, limit: int) -> Spool:
     spool = Spool()
-    while data := reader.read(PIECE):
+    while data := reader.read(CHUNK_SIZE):
         checkpoint()
         spool.write(data)
         if spool.size > limit:
@@ -292,7 +292,7 @@ def _spooled(reader: ByteReader, limit: int) -> Spool:
     return spool
 
 
-class Turn:
+class CancellableLock:
     """A lock that is waited for no longer than the ambient scope allows."""
 
     def __init__(self) -> None:
@@ -307,7 +307,7 @@ class Turn:
             Cancelled: The ambient scope was cancelled before its turn came.
             DeadlineExceeded: Its deadline has passed.
         """
-        with interruptible(self._wake), self._condition:
+        with on_cancel(self._wake), self._condition:
             while self._taken:
                 self._condition.wait(remaining())
                 checkpoint()
@@ -348,7 +348,7 @@ def created(path: str, where: str) -> int:
         Forbidden: The system does not let us.
         Unavailable: The disk is full, or failed.
     """
-    with explained(where):
+    with map_os_errors(where):
         return os.open(path, _CREATE_FLAGS, 0o666)
 
 
@@ -361,15 +361,15 @@ def is_stream(path: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def pour(archive: Stretch, path: str) -> None:
+def write_stream(archive: FileSlice, path: str) -> None:
     """Write an archive to a stream.
 
     Raises:
         Forbidden: The system does not let us.
         Unavailable: Nobody reads it to its end, or the disk failed.
     """
-    with explained(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened) as stream:
-        while data := reader.read(PIECE):
+    with map_os_errors(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened) as stream:
+        while data := reader.read(CHUNK_SIZE):
             rest = memoryview(data)
             while len(rest):
                 rest = rest[stream.write(rest) or 0 :]

@@ -13,7 +13,7 @@ from typing import Final
 
 from registry_core.domain.media_types import REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.reference import familiar
+from registry_core.domain.reference import parse_familiar
 from registry_core.errors import InvalidName, InvalidReference
 
 __all__ = [
@@ -49,7 +49,7 @@ def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:
     Without a tag, the name means ``latest``; with a digest instead, it has no tag.
     """
     try:
-        reference = familiar(text)
+        reference = parse_familiar(text)
         host = "" if reference.registry == _HUB else reference.registry.rpartition(":")[0] or reference.registry
         name = RepositoryName(host.lower()) / reference.repository
     except (InvalidReference, InvalidName):
@@ -83,7 +83,7 @@ def full_name(name: RepositoryName, tag: Tag) -> str:
         InvalidName: There is none: it is too long, or its beginning is a host that cannot be.
     """
     try:
-        return str(familiar(f"{name}:{tag}"))
+        return str(parse_familiar(f"{name}:{tag}"))
     except InvalidReference as error:
         raise InvalidName(error.message) from None
 

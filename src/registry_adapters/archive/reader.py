@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.archive.contents import ArchivedImage, Held
-from registry_adapters.archive.file_io import Medium, Stretch, Turn, compression_at
+from registry_adapters.archive.contents import ArchivedImage, StoredManifest
+from registry_adapters.archive.file_io import CancellableLock, FileSlice, RandomAccessFile, compression_at
 from registry_adapters.archive.names import ROOT, name_of, parse_name, spellings
-from registry_adapters.archive.tar_index import indexed, inside
+from registry_adapters.archive.tar_index import index_members, inside
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import MANIFEST_LIMIT, PIECE
+from registry_core.content.streams import CHUNK_SIZE, MANIFEST_LIMIT
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -36,7 +36,7 @@ from registry_core.domain.media_types import (
     is_manifest,
 )
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import referrer
+from registry_core.domain.referrers import referrer_descriptor
 from registry_core.errors import (
     DigestMismatch,
     IntegrityError,
@@ -52,13 +52,13 @@ from registry_core.errors import (
 __all__ = [
     "BROKEN",
     "NODE_LIMIT",
-    "FinishedArchive",
-    "ManifestMaker",
-    "SavedImage",
+    "ArchiveReader",
+    "DockerManifestEntry",
+    "ManifestSynthesizer",
     "blob_name",
     "digest_in",
     "parse_saved",
-    "walked",
+    "reachable_manifests",
 ]
 
 
@@ -68,8 +68,8 @@ NODE_LIMIT: Final = 10_000
 BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
 
 
-def walked(
-    entries: Iterable[Descriptor], held: Callable[[Descriptor], Held | None]
+def reachable_manifests(
+    entries: Iterable[Descriptor], held: Callable[[Descriptor], StoredManifest | None]
 ) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
     """All manifests by digest, however deep, and the referrers by their subjects.
 
@@ -98,7 +98,7 @@ def walked(
             if found is None:
                 continue
             manifest = found.read()
-            stands = referrer(manifest)
+            stands = referrer_descriptor(manifest)
             children = manifest.children if manifest.is_index else ()
         except BROKEN:
             # Whoever asks for this one is told.
@@ -120,7 +120,7 @@ _BLOB: Final = re.compile(r"blobs/([a-z0-9+._-]+)/([a-zA-Z0-9=_-]+)").fullmatch
 _CONFIG: Final = re.compile(r"([a-f0-9]{64})\.json").fullmatch
 
 
-class SavedImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class DockerManifestEntry(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """An image as ``manifest.json`` has it: names of files in the archive.
 
     Args:
@@ -134,19 +134,19 @@ class SavedImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     layers: tuple[str, ...] = ()
 
 
-def parse_saved(content: bytes) -> tuple[SavedImage, ...]:
+def parse_saved(content: bytes) -> tuple[DockerManifestEntry, ...]:
     """The images of a ``manifest.json``.
 
     Raises:
         InvalidDocument: It is something else.
         TooLarge: It has more images, or more layers, than any honest one.
     """
-    value = strict_json.parse(content)
+    value = strict_json.decode_any(content)
     if not isinstance(value, list):
         raise InvalidDocument("not a list", path="$")
     if len(value) > _IMAGE_LIMIT:
         raise TooLarge(f"manifest.json has more than {_IMAGE_LIMIT} images")
-    images = tuple(strict_json.lift(item, SavedImage) for item in value)
+    images = tuple(strict_json.convert(item, DockerManifestEntry) for item in value)
     if sum(len(image.layers) for image in images) > _LAYER_LIMIT:
         raise TooLarge(f"manifest.json has more than {_LAYER_LIMIT} layers")
     return images
@@ -169,7 +169,7 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
-class ManifestMaker:
+class ManifestSynthesizer:
     """Manifests for images that were saved without one.
 
     The same files always give the same manifest. A plain layer goes by the digest that the configuration has for it,
@@ -181,12 +181,12 @@ class ManifestMaker:
         files: The archive's, by name.
     """
 
-    def __init__(self, files: Mapping[str, Stretch]) -> None:
+    def __init__(self, files: Mapping[str, FileSlice]) -> None:
         self._files = files
         self._configs: dict[int, tuple[dict[str, Digest], tuple[Digest, ...]]] = {}
         self._hashes: dict[int, Digest] = {}
 
-    def config_size(self, image: SavedImage) -> int:
+    def config_size(self, image: DockerManifestEntry) -> int:
         """How large an image's configuration is, which may be missing.
 
         Raises:
@@ -197,7 +197,7 @@ class ManifestMaker:
         except LayoutError:
             return 0
 
-    def make(self, image: SavedImage) -> tuple[RawManifest, dict[Digest, Stretch]]:
+    def make(self, image: DockerManifestEntry) -> tuple[RawManifest, dict[Digest, FileSlice]]:
         """The manifest of an image, and where its parts are.
 
         Raises:
@@ -228,7 +228,7 @@ class ManifestMaker:
         }
         return RawManifest(OCI_MANIFEST, strict_json.encode(mapping)), parts
 
-    def _found(self, name: str) -> Stretch:
+    def _found(self, name: str) -> FileSlice:
         try:
             stretch = self._files.get(inside(name.encode()))
         except UnicodeEncodeError:
@@ -237,7 +237,7 @@ class ManifestMaker:
             raise LayoutError(f"manifest.json names a file that is not in the archive: {name!r:.200}")
         return stretch
 
-    def _config(self, name: str, stretch: Stretch) -> tuple[Digest, tuple[Digest, ...]]:
+    def _config(self, name: str, stretch: FileSlice) -> tuple[Digest, tuple[Digest, ...]]:
         match = _CONFIG(name)
         claimed = Digest(f"sha256:{match[1]}") if match else digest_in(inside(name.encode()))
         algorithm = "sha256" if claimed is None else claimed.algorithm
@@ -251,11 +251,11 @@ class ManifestMaker:
             raise DigestMismatch(f"{name} hashes to {digest}", expected=str(claimed), actual=str(digest))
         return digest, diff_ids
 
-    def _hashed(self, layer: Stretch) -> Digest:
+    def _hashed(self, layer: FileSlice) -> Digest:
         if layer.offset not in self._hashes:
             hasher = Digest.of(b"").hasher()
             with layer.open() as reader:
-                while data := reader.read(PIECE):
+                while data := reader.read(CHUNK_SIZE):
                     checkpoint()
                     hasher.update(data)
             self._hashes[layer.offset] = Digest(f"sha256:{hasher.hexdigest()}")
@@ -267,7 +267,7 @@ _INDEX, _MARKER, _SAVED = "index.json", "oci-layout", "manifest.json"
 _CONFIGS_LIMIT: Final = 256 << 20
 
 
-class FinishedArchive:
+class ArchiveReader:
     """The contents of an archive that is not changed any more.
 
     Tags are each repository's own; what is there by digest is there for all of them.
@@ -281,15 +281,15 @@ class FinishedArchive:
         TooLarge: It is larger than any honest one.
     """
 
-    def __init__(self, medium: Medium) -> None:
-        self._files = indexed(medium)
+    def __init__(self, medium: RandomAccessFile) -> None:
+        self._files = index_members(medium)
         self._blobs = _blobs(self._files)
-        self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | SavedImage]]] = {}
-        self._untagged: dict[RepositoryName, list[Descriptor | SavedImage]] = {}
+        self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | DockerManifestEntry]]] = {}
+        self._untagged: dict[RepositoryName, list[Descriptor | DockerManifestEntry]] = {}
         self._entries: tuple[Descriptor, ...] = ()
-        self._saved: tuple[SavedImage, ...] = ()
-        self._turn = Turn()
-        self._maker = ManifestMaker(self._files)
+        self._saved: tuple[DockerManifestEntry, ...] = ()
+        self._turn = CancellableLock()
+        self._maker = ManifestSynthesizer(self._files)
         self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
         self._all_made = False
         self._made_by_digest: dict[Digest, RawManifest] = {}
@@ -303,7 +303,7 @@ class FinishedArchive:
             self._read_saved()
 
     @property
-    def nature(self) -> str:
+    def description(self) -> str:
         """A file that was found."""
         return "this archive"
 
@@ -318,30 +318,30 @@ class FinishedArchive:
             LayoutError: A name is several images', or an image is broken.
         """
         for name, tags in sorted(self._tags.items()):
-            called: dict[object, tuple[Descriptor | SavedImage, list[Tag]]] = {}
+            called: dict[object, tuple[Descriptor | DockerManifestEntry, list[Tag]]] = {}
             for target in self._untagged.get(name, ()):
                 called.setdefault(_identity(target), (target, []))
             for tag in sorted(tags):
                 target = self._only(tag, tags[tag])
                 called.setdefault(_identity(target), (target, []))[1].append(tag)
             for target, names in called.values():
-                found = self._make(target).descriptor if isinstance(target, SavedImage) else target
+                found = self._make(target).descriptor if isinstance(target, DockerManifestEntry) else target
                 bare = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
                 yield ArchivedImage(name, tuple(names), bare)
 
-    def called(self, name: RepositoryName) -> RepositoryName | None:
+    def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """A repository's name as the archive spells it; the one without a name is always there."""
         if not name:
             return name
         return next((spelling for spelling in spellings(name) if spelling in self._tags), None)
 
-    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+    def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
         """Where a blob is, by its name in the archive, or as a part of an image that was saved without a manifest."""
         if digest not in self._blobs:
             self._make_all()
         return self._blobs.get(digest)
 
-    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
         """A manifest by tag or digest; the ones that are made, too.
 
         Raises:
@@ -355,7 +355,7 @@ class FinishedArchive:
             return self._held(known)
         self._make_all()
         made = self._made_by_digest.get(reference)
-        return None if made is None else Held(made.descriptor, made.content)
+        return None if made is None else StoredManifest(made.descriptor, made.content)
 
     def tags(self, name: RepositoryName) -> list[Tag]:
         """The tags of a repository."""
@@ -379,7 +379,7 @@ class FinishedArchive:
         ):
             raise LayoutError("index.json is no image index")
         with _sound(_INDEX):
-            self._entries = strict_json.lift(mapping, ImageIndex).manifests
+            self._entries = strict_json.convert(mapping, ImageIndex).manifests
         if len(self._entries) > NODE_LIMIT:
             raise TooLarge(f"index.json has more than {NODE_LIMIT} manifests")
         for entry in self._entries:
@@ -404,21 +404,21 @@ class FinishedArchive:
                 if name not in kept:
                     self._name(name, image)
 
-    def _name(self, name: tuple[RepositoryName, Tag | None] | None, target: Descriptor | SavedImage) -> None:
+    def _name(self, name: tuple[RepositoryName, Tag | None] | None, target: Descriptor | DockerManifestEntry) -> None:
         repository, tag = (ROOT, None) if name is None else name
         tags = self._tags.setdefault(repository, {})
         if tag is None:
             self._untagged.setdefault(repository, []).append(target)
             return
         targets = tags.setdefault(tag, [])
-        if isinstance(target, SavedImage):
+        if isinstance(target, DockerManifestEntry):
             # A name that index.json has for what is missing is better led to what is there.
-            targets[:] = [each for each in targets if isinstance(each, SavedImage)]
+            targets[:] = [each for each in targets if isinstance(each, DockerManifestEntry)]
         if all(_identity(each) != _identity(target) for each in targets):
             targets.append(target)
 
     @staticmethod
-    def _only(tag: Tag, targets: list[Descriptor | SavedImage]) -> Descriptor | SavedImage:
+    def _only(tag: Tag, targets: list[Descriptor | DockerManifestEntry]) -> Descriptor | DockerManifestEntry:
         if len(targets) > 1:
             raise LayoutError(f"the archive has {len(targets)} images of the name {tag}")
         return targets[0]
@@ -427,14 +427,14 @@ class FinishedArchive:
         with _sound(name):
             return strict_json.decode(self._files[name].content(MANIFEST_LIMIT, name))
 
-    def _held(self, target: Descriptor | SavedImage) -> Held | None:
-        if isinstance(target, SavedImage):
+    def _held(self, target: Descriptor | DockerManifestEntry) -> StoredManifest | None:
+        if isinstance(target, DockerManifestEntry):
             made = self._make(target)
-            return Held(made.descriptor, made.content)
+            return StoredManifest(made.descriptor, made.content)
         stretch = self._blobs.get(target.digest)
-        return None if stretch is None else Held(target, stretch)
+        return None if stretch is None else StoredManifest(target, stretch)
 
-    def _make(self, image: SavedImage) -> RawManifest:
+    def _make(self, image: DockerManifestEntry) -> RawManifest:
         key = (image.config, image.layers)
         with self._turn.held():
             made = self._made.get(key)
@@ -459,7 +459,7 @@ class FinishedArchive:
     def _reachable(self) -> Mapping[Digest, Descriptor]:
         with self._turn.held():
             if self._known is None:
-                self._known, self._referrers = walked(self._entries, self._held)
+                self._known, self._referrers = reachable_manifests(self._entries, self._held)
             return self._known
 
 
@@ -471,8 +471,8 @@ def _sound(document: str) -> Iterator[None]:
         raise LayoutError(f"{document}: {error.message}{f' at {error.path}' if error.path else ''}") from error
 
 
-def _blobs(files: Mapping[str, Stretch]) -> dict[Digest, Stretch]:
-    blobs: dict[Digest, Stretch] = {}
+def _blobs(files: Mapping[str, FileSlice]) -> dict[Digest, FileSlice]:
+    blobs: dict[Digest, FileSlice] = {}
     seen: set[tuple[int, str]] = set()
     for name, stretch in files.items():
         digest = digest_in(name)
@@ -485,5 +485,5 @@ def _blobs(files: Mapping[str, Stretch]) -> dict[Digest, Stretch]:
     return blobs
 
 
-def _identity(target: Descriptor | SavedImage) -> object:
+def _identity(target: Descriptor | DockerManifestEntry) -> object:
     return target.digest if isinstance(target, Descriptor) else (target.config, target.layers)

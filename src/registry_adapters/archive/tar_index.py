@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from registry_adapters.archive.file_io import Medium, Stretch
+from registry_adapters.archive.file_io import FileSlice, RandomAccessFile
 from registry_core.cancellation import checkpoint
 from registry_core.errors import IntegrityError, LayoutError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.headers import BLOCK, Header, count_record, name_record, padding, parse_header, parse_records
-from registry_core.ops.tar.members import shown
+from registry_core.ops.tar.members import printable
 
-__all__ = ["indexed", "inside"]
+__all__ = ["index_members", "inside"]
 
 # A thousand images have some ten thousand members; names are kept, so there is a bound on them.
 _MEMBER_LIMIT: Final = 200_000
@@ -30,7 +30,7 @@ _EXTENDED: Final = (_RECORDS, _GLOBAL, _LONG_NAME, _LONG_LINK)
 _NEVER_GLOBAL: Final = (b"size", b"path", b"linkpath", b"GNU.sparse.")
 
 
-def indexed(medium: Medium) -> Mapping[str, Stretch]:
+def index_members(medium: RandomAccessFile) -> Mapping[str, FileSlice]:
     """The files of a tar, by their names from its root.
 
     A link is another name of a file of the same archive, as ``docker save`` uses them; what leads to nothing, or in a
@@ -66,27 +66,27 @@ def inside(name: bytes, *, below: str = "") -> str:
     for part in name.decode("utf-8", "surrogateescape").split("/"):
         if part == "..":
             if not parts or not depth:
-                raise UnsafeArchive(f"a name that leaves the archive: {shown(name)}")
+                raise UnsafeArchive(f"a name that leaves the archive: {printable(name)}")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
     if name.startswith(b"/") or len(name) > _NAME_LIMIT:
-        raise UnsafeArchive(f"not a name inside an archive: {shown(name)}")
+        raise UnsafeArchive(f"not a name inside an archive: {printable(name)}")
     return "/".join(parts)
 
 
 class _Pass:
-    def __init__(self, medium: Medium) -> None:
+    def __init__(self, medium: RandomAccessFile) -> None:
         self._medium = medium
         self._end = medium.size
         self._position = 0
         self._count = 0
         self._held = 0
-        self._files: dict[str, Stretch] = {}
+        self._files: dict[str, FileSlice] = {}
         self._links: dict[str, str] = {}
         self._forget()
 
-    def files(self) -> Mapping[str, Stretch]:
+    def files(self) -> Mapping[str, FileSlice]:
         if not self._end:
             raise LayoutError("an empty file, not an archive")
         while (header := self._header()) is not None:
@@ -100,7 +100,7 @@ class _Pass:
         second = {name: self._behind(name) for name in self._links}
         return self._files | {name: stretch for name, stretch in second.items() if stretch is not None}
 
-    def _behind(self, name: str) -> Stretch | None:
+    def _behind(self, name: str) -> FileSlice | None:
         for _ in range(_HOPS):
             name = self._links.get(name, name)
         return self._files.get(name)
@@ -122,7 +122,7 @@ class _Pass:
         return parse_header(block)
 
     def _block(self) -> bytes:
-        block = self._medium.at(self._position, BLOCK)
+        block = self._medium.read_at(self._position, BLOCK)
         if len(block) < BLOCK:
             raise LayoutError("not a tar, or one that is cut off")
         self._position += BLOCK
@@ -158,9 +158,9 @@ class _Pass:
         size = header.size if given is None else given
         self._forget()
         if header.type == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in records):
-            raise LayoutError(f"a sparse file in an image archive: {shown(raw)}")
+            raise LayoutError(f"a sparse file in an image archive: {printable(raw)}")
         if header.type in _DEVICES:
-            raise UnsafeArchive(f"a device or pipe in an image archive: {shown(raw)}")
+            raise UnsafeArchive(f"a device or pipe in an image archive: {printable(raw)}")
         name = inside(raw)
         directory = header.type == _DIRECTORY or (header.type == b"\0" and raw.endswith(b"/"))
         if header.type in _FILES and not directory:
@@ -175,19 +175,19 @@ class _Pass:
         elif not directory:
             raise LayoutError(f"a tar member of an unknown type {header.type!r}")
         if size:
-            raise LayoutError(f"a tar member with content that cannot have any: {shown(raw)}")
+            raise LayoutError(f"a tar member with content that cannot have any: {printable(raw)}")
 
     def _hold(self, name: str, raw: bytes) -> None:
         if not name:
             raise UnsafeArchive("a tar member without a name")
         if name in self._files or name in self._links:
-            raise LayoutError(f"an archive with two members of the name {shown(raw)}")
+            raise LayoutError(f"an archive with two members of the name {printable(raw)}")
         self._held += len(raw)
         if self._held > _NAMES_LIMIT:
             raise TooLarge(f"an archive with names of more than {_NAMES_LIMIT} bytes")
 
-    def _stretch(self, size: int) -> Stretch:
-        stretch = Stretch(self._medium, self._position, size)
+    def _stretch(self, size: int) -> FileSlice:
+        stretch = FileSlice(self._medium, self._position, size)
         self._position += size + padding(size)
         if stretch.offset + size > self._end:
             raise LayoutError("a tar that is cut off: a member is longer than the archive")

@@ -14,36 +14,36 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from registry_adapters.archive.contents import ArchivedImage, Held
+from registry_adapters.archive.contents import ArchivedImage, StoredManifest
 from registry_adapters.archive.file_io import (
-    FileMedium,
-    Stretch,
-    Turn,
+    CancellableLock,
+    DiskFile,
+    FileSlice,
     created,
-    explained,
     is_stream,
-    pour,
+    map_os_errors,
     remove,
     sync_directory,
+    write_stream,
 )
 from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name, spelled
 from registry_adapters.archive.reader import blob_name
-from registry_core.content.compression import compression_of
+from registry_core.content.compression import compression_for
 from registry_core.content.streams import MANIFEST_LIMIT, ByteSource, BytesSource
-from registry_core.content.verify import pieces
+from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import referrer
+from registry_core.domain.referrers import referrer_descriptor
 from registry_core.errors import TooLarge, Unsupported
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
-from registry_core.ops.tar.writer import END, header_of
+from registry_core.ops.tar.writer import END, encode_header
 
-__all__ = ["GrowingArchive", "closing_documents", "roots_of"]
+__all__ = ["ArchiveWriter", "roots_of", "trailing_files"]
 
 
 _Tagged = tuple[RepositoryName, Tag, Digest]
@@ -53,8 +53,8 @@ _IMAGES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
 _CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
-def closing_documents(
-    form: ArchiveForm, manifests: Sequence[Held], tags: Sequence[_Tagged], blobs: Collection[Digest]
+def trailing_files(
+    form: ArchiveForm, manifests: Sequence[StoredManifest], tags: Sequence[_Tagged], blobs: Collection[Digest]
 ) -> Iterator[tuple[str, bytes]]:
     """The documents of an archive, by their names: the same content always gives the same bytes.
 
@@ -73,7 +73,7 @@ def closing_documents(
         yield "repositories", _repositories(images)
 
 
-def roots_of(manifests: Sequence[Held], tagged: Collection[Digest]) -> list[Held]:
+def roots_of(manifests: Sequence[StoredManifest], tagged: Collection[Digest]) -> list[StoredManifest]:
     """The manifests without a tag that no other one is made of."""
     led_to = set(tagged)
     for held in manifests:
@@ -83,7 +83,9 @@ def roots_of(manifests: Sequence[Held], tagged: Collection[Digest]) -> list[Held
     return [held for held in manifests if held.descriptor.digest not in led_to]
 
 
-def _index(form: ArchiveForm, manifests: Sequence[Held], tags: Sequence[_Tagged], roots: Sequence[Held]) -> bytes:
+def _index(
+    form: ArchiveForm, manifests: Sequence[StoredManifest], tags: Sequence[_Tagged], roots: Sequence[StoredManifest]
+) -> bytes:
     held = {each.descriptor.digest: each for each in manifests}
     entries = [
         _entry(held[digest]) | {"annotations": annotations_of(form, name, tag)} for name, tag, digest in tags
@@ -91,7 +93,7 @@ def _index(form: ArchiveForm, manifests: Sequence[Held], tags: Sequence[_Tagged]
     return strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
-def _entry(held: Held) -> dict[str, Any]:
+def _entry(held: StoredManifest) -> dict[str, Any]:
     return {
         "mediaType": held.descriptor.media_type,
         "digest": str(held.descriptor.digest),
@@ -100,7 +102,10 @@ def _entry(held: Held) -> dict[str, Any]:
 
 
 def _images(
-    manifests: Sequence[Held], tags: Sequence[_Tagged], roots: Sequence[Held], blobs: Collection[Digest]
+    manifests: Sequence[StoredManifest],
+    tags: Sequence[_Tagged],
+    roots: Sequence[StoredManifest],
+    blobs: Collection[Digest],
 ) -> list[tuple[RawManifest, list[tuple[RepositoryName, Tag]]]]:
     """The whole images, each once, with the names that they have."""
     held = {each.descriptor.digest: each for each in manifests}
@@ -118,7 +123,9 @@ def _images(
     return list(found.values())
 
 
-def _below(manifest: RawManifest, held: Mapping[Digest, Held], blobs: Collection[Digest]) -> Iterator[RawManifest]:
+def _below(
+    manifest: RawManifest, held: Mapping[Digest, StoredManifest], blobs: Collection[Digest]
+) -> Iterator[RawManifest]:
     candidates = [manifest]
     if manifest.is_index:
         candidates = [held[child.digest].read() for child in manifest.children if child.digest in held]
@@ -135,7 +142,7 @@ def _below(manifest: RawManifest, held: Mapping[Digest, Held], blobs: Collection
 def _is_layer(media_type: str) -> bool:
     # Attestations have the configuration of an image, but nothing that could be unpacked.
     try:
-        compression_of(media_type)
+        compression_for(media_type)
     except Unsupported:
         return False
     return True
@@ -170,7 +177,7 @@ class _Room:
         self.referrers: dict[Digest, dict[Digest, Descriptor]] = {}
 
 
-class GrowingArchive:
+class ArchiveWriter:
     """The contents of an archive that is being written. What was put can be read at once.
 
     Blobs are appended as they come, one at a time and each once; documents follow when it is published.
@@ -187,16 +194,16 @@ class GrowingArchive:
         self._fsync = fsync
         self._rooms: dict[RepositoryName, _Room] = {}
         self._lock = threading.Lock()
-        self._turn = Turn()
-        self._stretches: dict[Digest, Stretch] = {}
-        self._medium: FileMedium | None = None
+        self._turn = CancellableLock()
+        self._stretches: dict[Digest, FileSlice] = {}
+        self._medium: DiskFile | None = None
         self._place = self._temporary = ""
-        self._undo: weakref.finalize[[str, int], GrowingArchive] | None = None
+        self._undo: weakref.finalize[[str, int], ArchiveWriter] | None = None
         self._end = 0
         self._over = False
 
     @property
-    def nature(self) -> str:
+    def description(self) -> str:
         """A file that is not there yet, which may come as a surprise to whoever misspelled it."""
         return "a new archive" if os.path.lexists(self._path) else "a new archive, for there is no such file"
 
@@ -210,7 +217,9 @@ class GrowingArchive:
         for name in self.names():
             with self._lock:
                 room = self._rooms[name]
-                manifests = [Held(room.manifests[each], self._stretches[each]) for each in sorted(room.manifests)]
+                manifests = [
+                    StoredManifest(room.manifests[each], self._stretches[each]) for each in sorted(room.manifests)
+                ]
                 tags = sorted((tag, digest) for tag, digest in room.tags.items())
             called: dict[Digest, list[Tag]] = {}
             for tag, digest in tags:
@@ -221,19 +230,19 @@ class GrowingArchive:
                 if digest in called or digest in untagged:
                     yield ArchivedImage(name, tuple(called.get(digest, ())), held.check())
 
-    def called(self, name: RepositoryName) -> RepositoryName | None:
+    def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """A repository's name as the archive is going to spell it, if it holds something."""
         name = spelled(self._form, name)
         with self._lock:
             return name if name in self._rooms else None
 
-    def blob(self, name: RepositoryName, digest: Digest) -> Stretch | None:
+    def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
         """Where a blob of a repository is."""
         with self._lock:
             room = self._rooms.get(name)
             return self._stretches[digest] if room is not None and digest in room.blobs else None
 
-    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> Held | None:
+    def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
         """A manifest of a repository, by tag or digest."""
         with self._lock:
             room = self._rooms.get(name)
@@ -241,7 +250,7 @@ class GrowingArchive:
                 return None
             digest = reference if isinstance(reference, Digest) else room.tags.get(reference)
             descriptor = None if digest is None else room.manifests.get(digest)
-            return None if descriptor is None else Held(descriptor, self._stretches[descriptor.digest])
+            return None if descriptor is None else StoredManifest(descriptor, self._stretches[descriptor.digest])
 
     def tags(self, name: RepositoryName) -> list[Tag]:
         """The tags of a repository."""
@@ -304,7 +313,7 @@ class GrowingArchive:
         if len(manifest.content) > MANIFEST_LIMIT:
             raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
         stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
-        descriptor, subject, stands = stored.descriptor, stored.subject, referrer(stored)
+        descriptor, subject, stands = stored.descriptor, stored.subject, referrer_descriptor(stored)
         self._keep(descriptor.digest, descriptor.size, BytesSource(stored.content))
         with self._lock:
             room = self._rooms.setdefault(name, _Room())
@@ -328,11 +337,11 @@ class GrowingArchive:
                 medium, over, self._over = self._medium, self._over, True
                 if over or medium is None or not any(room.manifests for room in self._rooms.values()):
                     return
-                for name, content in closing_documents(self._form, self._manifests(), self._tags(), self._stretches):
+                for name, content in trailing_files(self._form, self._manifests(), self._tags(), self._stretches):
                     self._append(name, len(content), [content])
                 medium.write(self._end, END)
                 if is_stream(self._path):
-                    pour(Stretch(medium, 0, self._end + len(END)), self._path)
+                    write_stream(FileSlice(medium, 0, self._end + len(END)), self._path)
                 else:
                     self._rename(medium)
         finally:
@@ -344,21 +353,21 @@ class GrowingArchive:
         if self._undo is not None:
             self._undo()
 
-    def _rename(self, medium: FileMedium) -> None:
+    def _rename(self, medium: DiskFile) -> None:
         if self._fsync:
             medium.sync()
-        with explained(self._path):
+        with map_os_errors(self._path):
             os.replace(self._temporary, self._place)
         if self._undo is not None:
             self._undo.detach()
         if self._fsync:
             sync_directory(self._place)
 
-    def _manifests(self) -> list[Held]:
-        found: dict[Digest, Held] = {}
+    def _manifests(self) -> list[StoredManifest]:
+        found: dict[Digest, StoredManifest] = {}
         for room in self._rooms.values():
             for digest, descriptor in room.manifests.items():
-                found.setdefault(digest, Held(descriptor, self._stretches[digest]))
+                found.setdefault(digest, StoredManifest(descriptor, self._stretches[digest]))
         return sorted(found.values(), key=lambda held: held.descriptor.digest)
 
     def _tags(self) -> list[tuple[RepositoryName, Tag, Digest]]:
@@ -370,13 +379,13 @@ class GrowingArchive:
                 raise Unsupported("the archive is closed: what comes now is too late for it")
             if digest in self._stretches:
                 return
-            stretch = self._append(blob_name(digest), size, pieces(source, digest, size))
+            stretch = self._append(blob_name(digest), size, verified_chunks(source, digest, size))
             with self._lock:
                 self._stretches[digest] = stretch
 
-    def _append(self, name: str, size: int, content: Iterable[bytes]) -> Stretch:
+    def _append(self, name: str, size: int, content: Iterable[bytes]) -> FileSlice:
         medium = self._begun()
-        header = header_of(Member(name.encode(), FileKind.FILE, size=size))
+        header = encode_header(Member(name.encode(), FileKind.FILE, size=size))
         offset = position = self._end + len(header)
         try:
             for piece in content:
@@ -390,9 +399,9 @@ class GrowingArchive:
                 medium.cut(self._end)
             raise
         self._end = position + padding(size)
-        return Stretch(medium, offset, size)
+        return FileSlice(medium, offset, size)
 
-    def _begun(self) -> FileMedium:
+    def _begun(self) -> DiskFile:
         if self._medium is None:
             # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files. What a link
             # leads to is replaced, not the link: it may be /dev/stdout.
@@ -400,6 +409,6 @@ class GrowingArchive:
             directory = tempfile.gettempdir() if is_stream(self._path) else os.path.dirname(self._place)
             self._temporary = os.path.join(directory, f".ociport-{secrets.token_hex(8)}.tmp")
             descriptor = created(self._temporary, self._path)
-            self._medium = FileMedium(descriptor, self._path)
+            self._medium = DiskFile(descriptor, self._path)
             self._undo = weakref.finalize(self, remove, self._temporary, os.getpid())
         return self._medium

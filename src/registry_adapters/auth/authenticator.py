@@ -24,10 +24,19 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NoReturn
 
-from registry_adapters.auth.authorization import GivenToken, basic_value, bearer_value
-from registry_adapters.auth.single_flight import Turns
-from registry_adapters.auth.token_requests import Grants
-from registry_adapters.auth.tokens import Audience, TokenCache, joined, offered, own, remember, repository, widened
+from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value, bearer_value
+from registry_adapters.auth.single_flight import SingleFlight
+from registry_adapters.auth.token_requests import TokenExchanger
+from registry_adapters.auth.tokens import (
+    TokenCache,
+    TokenKey,
+    challenge_scopes,
+    merge_scopes,
+    own_repository,
+    put_bounded,
+    repository,
+    widen_scopes,
+)
 from registry_core.domain.auth import (
     Anonymous,
     Basic,
@@ -41,7 +50,7 @@ from registry_core.domain.auth import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.domain.url_policy import Errand, judge
+from registry_core.domain.url_policy import UrlPurpose, check_url
 from registry_core.errors import AccessDenied, RegistryError, TransportError, Unauthorized
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
@@ -67,7 +76,7 @@ def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[s
     Raises:
         ProtocolError: They may not; nothing was sent.
     """
-    return judge(Errand.REALM, registry, realm, listed=allowed.get(registry.netloc, ())).origin
+    return check_url(UrlPurpose.REALM, registry, realm, listed=allowed.get(registry.netloc, ())).origin
 
 
 _Place = tuple[Origin, RepositoryName | None]
@@ -100,14 +109,14 @@ class ChallengeAuthenticator(Authenticator):
         self._realms = realms
         self._cache = TokenCache(clock=clock)
         self._lock = threading.Lock()
-        self._audiences: dict[_Place, Audience] = {}
+        self._audiences: dict[_Place, TokenKey] = {}
         self._values: dict[_Place, str] = {}
         self._bearers: set[Origin] = set()
-        self._apart: dict[tuple[Audience, tuple[Scope, ...]], bool] = {}
-        self._turns = Turns(AccessDenied)
-        self._grants = Grants()
+        self._uncombinable: dict[tuple[TokenKey, tuple[Scope, ...]], bool] = {}
+        self._turns = SingleFlight(AccessDenied)
+        self._grants = TokenExchanger()
 
-    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         """What answered the last challenge for the same repository, where it is still good for these scopes."""
         place = (registry, repository(scopes))
         with self._lock:
@@ -118,7 +127,7 @@ class ChallengeAuthenticator(Authenticator):
             return None if found is None else bearer_value(found)
         return value
 
-    def answer(
+    def handle_challenge(
         self,
         registry: Origin,
         challenges: Sequence[Challenge],
@@ -149,7 +158,7 @@ class ChallengeAuthenticator(Authenticator):
         if exchange is not None:
             parameters = exchange.parameters
             check_realm(registry, parameters["realm"], self._realms)
-            audience = Audience(registry, parameters["realm"], parameters.get("service", ""), credential)
+            audience = TokenKey(registry, parameters["realm"], parameters.get("service", ""), credential)
             return (yield from self._exchange(place, audience, parameters, scopes, rejected))
         known = self._known(place, credential)
         if known is not None and rejected is not None:
@@ -163,7 +172,7 @@ class ChallengeAuthenticator(Authenticator):
             return Anonymous()
         return self._keychain.credential(_called(registry), repository) or Anonymous()
 
-    def _known(self, place: _Place, credential: Credential) -> Audience | None:
+    def _known(self, place: _Place, credential: Credential) -> TokenKey | None:
         """Who gave the last token for a place, if the same credential would be traded for the next one."""
         with self._lock:
             audience = self._audiences.get(place)
@@ -181,24 +190,24 @@ class ChallengeAuthenticator(Authenticator):
             if value == rejected:
                 self._values.pop(place, None)
                 return None
-            remember(self._values, place, value)
+            put_bounded(self._values, place, value)
             return value
 
     def _exchange(
         self,
         place: _Place,
-        audience: Audience,
+        audience: TokenKey,
         parameters: Mapping[str, str],
         scopes: Collection[Scope],
         rejected: str | None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """A token for the operation; for its own repository alone, where none is given for several."""
-        asked = joined(scopes)
-        wanted = self._grantable(audience, scopes) or offered(parameters.get("scope", ""))
+        asked = merge_scopes(scopes)
+        wanted = self._grantable(audience, scopes) or challenge_scopes(parameters.get("scope", ""))
         if rejected is not None:
             text = rejected.removeprefix("Bearer ")
-            wanted = widened(wanted, parameters.get("scope", ""))
-            if wanted == asked != own(scopes) and parameters.get("error") == "insufficient_scope":
+            wanted = widen_scopes(wanted, parameters.get("scope", ""))
+            if wanted == asked != own_repository(scopes) and parameters.get("error") == "insufficient_scope":
                 # The token is good, but for less. A registry that gives none for two repositories never will.
                 self._separate(audience, asked)
                 return None
@@ -206,7 +215,7 @@ class ChallengeAuthenticator(Authenticator):
         try:
             fetched = yield from self._token(audience, wanted, rejected)
         except (AccessDenied, TransportError) as error:
-            alone = own(scopes)
+            alone = own_repository(scopes)
             if wanted == alone or wanted != asked or not _is_verdict(error):
                 raise
             fetched = yield from self._token(audience, alone, rejected)
@@ -216,14 +225,14 @@ class ChallengeAuthenticator(Authenticator):
         with self._lock:
             self._bearers.add(place[0])
             self._values.pop(place, None)
-            remember(self._audiences, place, audience)
+            put_bounded(self._audiences, place, audience)
         return bearer_value(fetched)
 
     def _token(
-        self, audience: Audience, wanted: tuple[Scope, ...], rejected: str | None
+        self, audience: TokenKey, wanted: tuple[Scope, ...], rejected: str | None
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """A kept or new token; ``None`` where the server gives out again what was refused."""
-        with self._turns.turn((audience, wanted)):
+        with self._turns.lock((audience, wanted)):
             found = self._cache.find(audience, wanted)
             if found is None:
                 fresh = yield from self._grants.fetch(audience, wanted)
@@ -233,15 +242,15 @@ class ChallengeAuthenticator(Authenticator):
                 found = fresh.text
             return found
 
-    def _grantable(self, audience: Audience, scopes: Collection[Scope]) -> tuple[Scope, ...]:
+    def _grantable(self, audience: TokenKey, scopes: Collection[Scope]) -> tuple[Scope, ...]:
         """The operation's scopes; its own repository's alone, where none are granted together."""
-        asked = joined(scopes)
+        asked = merge_scopes(scopes)
         with self._lock:
-            return own(scopes) if (audience, asked) in self._apart else asked
+            return own_repository(scopes) if (audience, asked) in self._uncombinable else asked
 
-    def _separate(self, audience: Audience, asked: tuple[Scope, ...]) -> None:
+    def _separate(self, audience: TokenKey, asked: tuple[Scope, ...]) -> None:
         with self._lock:
-            remember(self._apart, (audience, asked), True)
+            put_bounded(self._uncombinable, (audience, asked), True)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("ChallengeAuthenticator holds secrets and is not pickled; let each process build its own")
@@ -264,7 +273,7 @@ def authenticator(
     if isinstance(auth, Authenticator):
         return auth
     if isinstance(auth, RegistryToken):
-        return GivenToken(auth, registry=registry)
+        return StaticTokenAuthenticator(auth, registry=registry)
     if auth is None or isinstance(auth, Basic | IdentityToken | Anonymous):
         return ChallengeAuthenticator(_Single(auth), registry=registry)
     if isinstance(auth, Keychain):

@@ -16,7 +16,7 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 from registry_core.ports.authenticator import Authenticator
 
-__all__ = ["GivenToken", "basic_value", "bearer_value", "is_token", "token_query"]
+__all__ = ["StaticTokenAuthenticator", "basic_value", "bearer_value", "is_token", "token_query"]
 
 
 def basic_value(credential: Basic) -> str:
@@ -76,7 +76,7 @@ def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: B
     return TokenRequest(method="GET", url=f"{base}{joint}{query}", headers=headers, scopes=tuple(scopes))
 
 
-class GivenToken(Authenticator):
+class StaticTokenAuthenticator(Authenticator):
     """Sends a token that the caller brought along, from the first request on, and never asks for another.
 
     Args:
@@ -91,11 +91,11 @@ class GivenToken(Authenticator):
         self._value = bearer_value(credential.token)
         self._registry = registry
 
-    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         """The token, for its registry."""
         return self._value if self._registry in (None, registry) else None
 
-    def answer(
+    def handle_challenge(
         self,
         registry: Origin,
         challenges: Sequence[Challenge],
@@ -104,7 +104,7 @@ class GivenToken(Authenticator):
         rejected: str | None = None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """The token once more, unless that is what was refused."""
-        value = self.remembered(registry, scopes)
+        value = self.cached_authorization(registry, scopes)
         wanted = any(challenge.scheme == "bearer" for challenge in challenges)
         return value if wanted and value != rejected else None
         yield  # a generator by contract, though this one has nothing to ask

@@ -11,14 +11,14 @@ from typing import Final, NoReturn
 from registry_core import cancellation
 from registry_core.errors import RateLimited, RegistryError, ServerError, TLSError, Unavailable
 
-__all__ = ["Turns"]
+__all__ = ["SingleFlight"]
 
 _POLL: Final = 0.05
 _OUTAGES: Final = (Unavailable, RateLimited, ServerError, TLSError)
 _PATIENCE: Final = 2
 
 
-class Turns:
+class SingleFlight:
     """Turns by key. Any number of threads may use it at once.
 
     Where the one that has the turn fails, the next one tries for itself: it may have been given less time, or been
@@ -35,7 +35,7 @@ class Turns:
         self._rows: dict[Hashable, _Row] = {}
 
     @contextmanager
-    def turn(self, key: Hashable) -> Iterator[None]:
+    def lock(self, key: Hashable) -> Iterator[None]:
         """Be the only one with this key; whoever comes later waits here, and should look again afterwards.
 
         Raises:

@@ -11,12 +11,12 @@ from typing import Final, NoReturn
 from urllib.parse import urlencode
 
 from registry_adapters.auth.authorization import token_query
-from registry_adapters.auth.single_flight import Turns
-from registry_adapters.auth.tokens import Audience, Token, remember, token
+from registry_adapters.auth.single_flight import SingleFlight
+from registry_adapters.auth.tokens import Token, TokenKey, put_bounded, token
 from registry_core.domain.auth import Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
 from registry_core.errors import ConfigError, Unauthorized
 
-__all__ = ["CLIENT_ID", "Grants", "token_form"]
+__all__ = ["CLIENT_ID", "TokenExchanger", "token_form"]
 
 
 CLIENT_ID: Final = "ociport"
@@ -62,7 +62,7 @@ _NOT_SERVED: Final = (404, 405)
 _NAMELESS: Final = "<token>"
 
 
-class Grants:
+class TokenExchanger:
     """Trades credentials for tokens. Any number of threads may use it at once.
 
     A password is tried with GET and an identity token with POST; where a token server knows only the other way (404,
@@ -72,10 +72,10 @@ class Grants:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._turns = Turns()
-        self._current: dict[Audience, IdentityToken] = {}
+        self._turns = SingleFlight()
+        self._current: dict[TokenKey, IdentityToken] = {}
 
-    def fetch(self, audience: Audience, scopes: Sequence[Scope]) -> Generator[TokenRequest, TokenReply, Token]:
+    def fetch(self, audience: TokenKey, scopes: Sequence[Scope]) -> Generator[TokenRequest, TokenReply, Token]:
         """A new token.
 
         Raises:
@@ -87,7 +87,7 @@ class Grants:
         given = audience.identity
         if not isinstance(given, IdentityToken):
             return (yield from _asked(audience, scopes, given))
-        with self._turns.turn(audience):
+        with self._turns.lock(audience):
             with self._lock:
                 current = self._current.get(audience, given)
             try:
@@ -100,14 +100,14 @@ class Grants:
                 fresh = yield from _asked(audience, scopes, given)
             if fresh.refresh:
                 with self._lock:
-                    remember(self._current, audience, IdentityToken(fresh.refresh, given.username))
+                    put_bounded(self._current, audience, IdentityToken(fresh.refresh, given.username))
             return fresh
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("Grants hold secrets and are not pickled")
 
 
-def _asked(audience: Audience, scopes: Sequence[Scope], who: Credential) -> Generator[TokenRequest, TokenReply, Token]:
+def _asked(audience: TokenKey, scopes: Sequence[Scope], who: Credential) -> Generator[TokenRequest, TokenReply, Token]:
     if isinstance(who, IdentityToken):
         ways = [
             lambda: token_form(audience.realm, audience.service, scopes, who),

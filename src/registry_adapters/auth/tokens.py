@@ -28,7 +28,7 @@ import msgspec
 from registry_adapters.auth.authorization import is_token
 from registry_core.domain.auth import Credential, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.origin import Origin, redacted
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import (
     Forbidden,
     InvalidName,
@@ -43,16 +43,16 @@ __all__ = [
     "LIFETIME_LIMIT",
     "REPLY_LIMIT",
     "SHORTEST_LIFETIME",
-    "Audience",
     "Token",
     "TokenCache",
-    "joined",
-    "offered",
-    "own",
-    "remember",
+    "TokenKey",
+    "challenge_scopes",
+    "merge_scopes",
+    "own_repository",
+    "put_bounded",
     "repository",
     "token",
-    "widened",
+    "widen_scopes",
 ]
 
 
@@ -107,7 +107,7 @@ def token(request: TokenRequest, reply: TokenReply) -> Token:
     """
     if not 200 <= reply.status < 300:
         raise _refusal(request, reply.status)
-    where = f"token server {redacted(request.url)}"
+    where = f"token server {redact_url(request.url)}"
     if len(reply.content) > REPLY_LIMIT:
         raise ProtocolError(f"{where}: the answer is larger than {REPLY_LIMIT} bytes", status=reply.status)
     try:
@@ -144,7 +144,7 @@ def _lifetime(value: object) -> float:
 
 
 def _refusal(request: TokenRequest, status: int) -> Exception:
-    url = redacted(request.url)
+    url = redact_url(request.url)
     message = f"token server {url} answered {status}"
     exchange = TransportError(message, status=status, method=request.method, url=url)
     if status == 403:
@@ -164,7 +164,7 @@ _MARGIN: Final = 5.0
 _MAX_TOKENS: Final = 4096
 
 
-class Audience(msgspec.Struct, frozen=True):
+class TokenKey(msgspec.Struct, frozen=True):
     """Whom a token speaks for, and to whom.
 
     Args:
@@ -190,9 +190,9 @@ class TokenCache:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._tokens: dict[tuple[Audience, frozenset[Scope]], tuple[Token, float]] = {}
+        self._tokens: dict[tuple[TokenKey, frozenset[Scope]], tuple[Token, float]] = {}
 
-    def find(self, audience: Audience, scopes: Collection[Scope]) -> str | None:
+    def find(self, audience: TokenKey, scopes: Collection[Scope]) -> str | None:
         """A token that was given for these scopes or for more, and is still good for some seconds."""
         wanted = frozenset(scopes)
         now = self._clock()
@@ -205,7 +205,7 @@ class TokenCache:
                     return token.text
         return None
 
-    def keep(self, audience: Audience, scopes: Collection[Scope], token: Token) -> None:
+    def keep(self, audience: TokenKey, scopes: Collection[Scope], token: Token) -> None:
         """Remember a token until shortly before its end."""
         now = self._clock()
         with self._lock:
@@ -215,7 +215,7 @@ class TokenCache:
                 del self._tokens[next(iter(self._tokens))]
             self._tokens[audience, frozenset(scopes)] = (token, now + token.lifetime - _MARGIN)
 
-    def forget(self, audience: Audience, scopes: Collection[Scope], text: str) -> None:
+    def forget(self, audience: TokenKey, scopes: Collection[Scope], text: str) -> None:
         """Drop a token that was refused for these scopes; one that was never given for all of them proves nothing."""
         wanted = frozenset(scopes)
         with self._lock:
@@ -245,7 +245,7 @@ _MAX_SCOPES: Final = 16
 _READING: Final = frozenset({"pull", "metadata_read"})
 
 
-def joined(scopes: Collection[Scope]) -> tuple[Scope, ...]:
+def merge_scopes(scopes: Collection[Scope]) -> tuple[Scope, ...]:
     """Each repository once, with all of its actions, in a steady order."""
     actions: dict[tuple[str, str], set[str]] = {}
     for one in scopes:
@@ -253,10 +253,12 @@ def joined(scopes: Collection[Scope]) -> tuple[Scope, ...]:
     return tuple(Scope(kind, name, tuple(sorted(some))) for (kind, name), some in sorted(actions.items()))
 
 
-def own(scopes: Collection[Scope]) -> tuple[Scope, ...]:
+def own_repository(scopes: Collection[Scope]) -> tuple[Scope, ...]:
     """What is asked of the repository that comes first: the operation's own, not one that it only reads beside."""
     first = next(iter(scopes), None)
-    return joined([one for one in scopes if first is not None and (one.kind, one.name) == (first.kind, first.name)])
+    return merge_scopes(
+        [one for one in scopes if first is not None and (one.kind, one.name) == (first.kind, first.name)]
+    )
 
 
 def repository(scopes: Collection[Scope]) -> RepositoryName | None:
@@ -270,7 +272,7 @@ def repository(scopes: Collection[Scope]) -> RepositoryName | None:
     return None
 
 
-def offered(text: str) -> tuple[Scope, ...]:
+def challenge_scopes(text: str) -> tuple[Scope, ...]:
     """What a challenge proposes where the operation named nothing: reading only, whatever it says."""
     found = []
     for kind, name, actions in _read(text):
@@ -278,10 +280,10 @@ def offered(text: str) -> tuple[Scope, ...]:
             found.append(Scope(kind, name, ("pull",)))
         elif (kind, name, actions) == ("registry", "catalog", ("*",)):
             found.append(Scope.catalog())
-    return joined(found)
+    return merge_scopes(found)
 
 
-def widened(wanted: Collection[Scope], text: str) -> tuple[Scope, ...]:
+def widen_scopes(wanted: Collection[Scope], text: str) -> tuple[Scope, ...]:
     """The operation's scopes, and what a challenge may add to them."""
     named = {(one.kind, one.name): one.actions for one in wanted if one.kind == "repository"}
     added = []
@@ -290,7 +292,7 @@ def widened(wanted: Collection[Scope], text: str) -> tuple[Scope, ...]:
         if mine is not None:
             welcome = _READING | {"push"} if "delete" in mine else _READING
             added.append(Scope(kind, name, tuple(welcome.intersection(actions))))
-    return joined([*wanted, *added])
+    return merge_scopes([*wanted, *added])
 
 
 def _read(text: str) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -311,7 +313,7 @@ _Value = TypeVar("_Value")
 _MAX_ENTRIES: Final = 4096
 
 
-def remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+def put_bounded(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     """Remember, and forget what was remembered longest ago where there is too much: that costs a 401, no more."""
     memory.pop(key, None)
     if len(memory) >= _MAX_ENTRIES:

@@ -15,24 +15,24 @@ from typing import Final
 
 from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
-    Address,
-    Carrier,
-    Sender,
-    check_identity,
-    check_promise,
+    RegistryRequester,
+    RepositoryEndpoint,
+    Requester,
+    check_digest_header,
+    check_not_encoded,
     content_length,
-    deleting,
+    map_delete_errors,
     status_of,
 )
-from registry_adapters.http.messages import Answer, Request
-from registry_adapters.http.retry import reason
-from registry_adapters.http.upload_sessions import OpenUpload, OpenUploads, cancel, chunk_length, location_of
+from registry_adapters.http.messages import Request, Response
+from registry_adapters.http.retry import error_summary
+from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel, chunk_length, upload_location
 from registry_adapters.http.uploads import Upload
-from registry_core.cancellation import checkpoint, pause, remaining
-from registry_core.content.streams import PIECE, ByteReader, ByteSource, Reader
+from registry_core.cancellation import checkpoint, remaining, sleep
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.origin import Origin, redacted
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import (
     AccessDenied,
     NotFound,
@@ -43,7 +43,7 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.observer import Resumed, Retry
+from registry_core.ports.observer import RequestRetried, TransferResumed
 
 __all__ = ["Download", "HttpBlobs", "content_range", "strong_tag"]
 
@@ -84,7 +84,7 @@ def strong_tag(text: str) -> str:
     return text if _STRONG_TAG.fullmatch(text) else ""
 
 
-class Download(Reader):
+class Download(BaseReader):
     """A reader over a blob, unverified, that goes on after a break.
 
     It has one connection at a time. It gives up after as many breaks in a row as the sender's policy has retries,
@@ -103,11 +103,11 @@ class Download(Reader):
     """
 
     def __init__(
-        self, sender: Carrier, address: Address, digest: Digest, *, start: int, length: Callable[[], int]
+        self, sender: Requester, address: RepositoryEndpoint, digest: Digest, *, start: int, length: Callable[[], int]
     ) -> None:
         self._sender = sender
         self._target = address.path("blobs", digest)
-        self._url = redacted(f"{sender.origin}{self._target}")
+        self._url = redact_url(f"{sender.origin}{self._target}")
         self._scopes = address.scopes("pull")
         self._reference = address.at(digest)
         self._length = length
@@ -115,10 +115,10 @@ class Download(Reader):
         self._skip = self._skipped = 0
         self._size: int | None = None
         self._tag = ""
-        self._piece = PIECE
+        self._piece = CHUNK_SIZE
         self._failures = 0
         self._closed = False
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self._open()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -149,7 +149,7 @@ class Download(Reader):
                 raise
             self._open()
             if self._position:
-                self._sender.tell(Resumed(method="GET", url=self._url, offset=self._position))
+                self._sender.tell(TransferResumed(method="GET", url=self._url, offset=self._position))
         return b""
 
     def close(self) -> None:
@@ -157,19 +157,19 @@ class Download(Reader):
         self._closed = True
         self._let_go()
 
-    def _read(self, answer: Answer, size: int) -> bytes:
+    def _read(self, answer: Response, size: int) -> bytes:
         while self._skip:
             checkpoint()
             skipped = len(answer.reader.read(min(self._skip, self._piece)))
             if not skipped:
                 return self._ended()
             self._skip -= skipped
-            self._piece = min(PIECE, self._piece * 2)
+            self._piece = min(CHUNK_SIZE, self._piece * 2)
         data = answer.reader.read(min(size, self._piece))
         if not data:
             return self._ended()
         self._position += len(data)
-        self._piece = min(PIECE, self._piece * 2)
+        self._piece = min(CHUNK_SIZE, self._piece * 2)
         return data
 
     def _ended(self) -> bytes:
@@ -198,11 +198,11 @@ class Download(Reader):
             answer.close()
             raise
         if Origin.of_url(answer.url) == self._sender.origin:
-            self._url = redacted(answer.url)
+            self._url = redact_url(answer.url)
             self._tag = self._tag or strong_tag(answer.headers.get("ETag"))
         self._answer = answer
 
-    def _send(self, start: int) -> Answer:
+    def _send(self, start: int) -> Response:
         headers = {}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -219,10 +219,10 @@ class Download(Reader):
             missing="blob",
         )
         answer = self._sender.send(request)
-        check_identity(answer, reference=self._reference)
+        check_not_encoded(answer, reference=self._reference)
         return answer
 
-    def _fits(self, answer: Answer, start: int) -> bool:
+    def _fits(self, answer: Response, start: int) -> bool:
         """Whether a 206 is what was asked for, of the content that was begun; its word on the size is kept."""
         told = content_range(answer.headers.get("Content-Range"))
         if told is None:
@@ -242,7 +242,7 @@ class Download(Reader):
         self._size = known
         return True
 
-    def _learn(self, answer: Answer) -> None:
+    def _learn(self, answer: Response) -> None:
         """The size, from an answer that has everything."""
         length = None if answer.headers.get("Transfer-Encoding") else content_length(answer.headers)
         if length is not None and self._size is not None and length != self._size:
@@ -251,7 +251,7 @@ class Download(Reader):
             )
         self._size = self._size if length is None else length
 
-    def _end(self, answer: Answer, start: int) -> None:
+    def _end(self, answer: Response, start: int) -> None:
         """Believe that there is nothing from a byte on, if that is the end (R-051)."""
         match = _UNSATISFIED.fullmatch(answer.headers.get("Content-Range"))
         if self._size is None:
@@ -281,9 +281,11 @@ class Download(Reader):
                 f"{error.message}, after {so_far}", method="GET", url=self._url, reference=self._reference
             ) from error
         self._sender.tell(
-            Retry(method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=reason(error))
+            RequestRetried(
+                method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=error_summary(error)
+            )
         )
-        pause(seconds)
+        sleep(seconds)
 
 
 _MOUNT_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 501})
@@ -301,16 +303,16 @@ class HttpBlobs(BlobStore):
 
     def __init__(
         self,
-        sender: Sender,
-        address: Address,
+        sender: RegistryRequester,
+        address: RepositoryEndpoint,
         *,
         chunk_size: int | None = None,
-        uploads: OpenUploads | None = None,
+        uploads: PendingUploads | None = None,
     ) -> None:
         self._sender = sender
         self._address = address
         self._chunk_size = chunk_size
-        self._uploads = OpenUploads() if uploads is None else uploads
+        self._uploads = PendingUploads() if uploads is None else uploads
 
     def stat(self, digest: Digest) -> int:
         """The size of a blob in bytes: by HEAD, and by GET where HEAD says too little.
@@ -370,7 +372,7 @@ class HttpBlobs(BlobStore):
             reference=self._address.at(digest),
             missing="blob",
         )
-        with deleting("blobs", request.reference):
+        with map_delete_errors("blobs", request.reference):
             self._sender.send(request).close()
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
@@ -387,7 +389,7 @@ class HttpBlobs(BlobStore):
             success=(201, 202),
             scopes=(
                 *self._address.scopes("pull", "push"),
-                *Address(self._address.registry, origin).scopes("pull"),
+                *RepositoryEndpoint(self._address.registry, origin).scopes("pull"),
             ),
             reference=self._address.at(digest),
             missing="blob",
@@ -396,9 +398,9 @@ class HttpBlobs(BlobStore):
         try:
             with self._sender.send(request) as answer:
                 if answer.status == 201:
-                    check_promise(answer.headers, digest, reference=request.reference)
+                    check_digest_header(answer.headers, digest, reference=request.reference)
                     return True
-                opened = OpenUpload(location_of(self._sender.origin, answer), chunk_length(0, answer.headers))
+                opened = PendingUpload(upload_location(self._sender.origin, answer), chunk_length(0, answer.headers))
         except RegistryError as error:
             if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
                 return False
@@ -420,7 +422,7 @@ class HttpBlobs(BlobStore):
             if status_of(error) not in HEAD_REFUSED:
                 raise
         with self._sender.send(self._request("GET", digest)) as answer:
-            check_identity(answer, reference=self._address.at(digest))
+            check_not_encoded(answer, reference=self._address.at(digest))
             size = content_length(answer.headers)
             return _length(answer) if size is None else size
 
@@ -441,10 +443,10 @@ class HttpBlobs(BlobStore):
             return False
 
 
-def _length(answer: Answer) -> int:
+def _length(answer: Response) -> int:
     """How many bytes there were to read; they are thrown away."""
     count = 0
-    while data := answer.reader.read(PIECE):
+    while data := answer.reader.read(CHUNK_SIZE):
         checkpoint()
         count += len(data)
     return count

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry_adapters.http.blobs import HttpBlobs
-from registry_adapters.http.endpoint import Address, status_of
-from registry_adapters.http.foreign_layers import HttpForeignLayers, Outside
+from registry_adapters.http.endpoint import RepositoryEndpoint, status_of
+from registry_adapters.http.foreign_layers import AnonymousClient, HttpForeignLayers
 from registry_adapters.http.manifests import HttpManifests
 from registry_adapters.http.messages import Request
 from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.paging import names
-from registry_adapters.http.referrers import ReferrersMemory
+from registry_adapters.http.referrers import ReferrersSupportCache
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Transport
-from registry_adapters.http.upload_sessions import OpenUploads
+from registry_adapters.http.upload_sessions import PendingUploads
 from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
@@ -66,11 +66,11 @@ class HttpCatalog(Catalog):
             observer=observer,
             middleware=middleware,
         )
-        self._outside = Outside(origin, settings, transport=transport, observer=observer, middleware=middleware)
+        self._outside = AnonymousClient(origin, settings, transport=transport, observer=observer, middleware=middleware)
         self._chunk_size = settings.chunk_size
         self._called = called or origin.netloc
-        self._memory = ReferrersMemory()
-        self._uploads = OpenUploads()
+        self._memory = ReferrersSupportCache()
+        self._uploads = PendingUploads()
 
     @property
     def registry(self) -> str:
@@ -79,7 +79,7 @@ class HttpCatalog(Catalog):
 
     def repository(self, name: RepositoryName) -> Repository:
         """A repository by name. The one without a name can be had, but not used: registries know no such thing."""
-        address = Address(self.registry, name)
+        address = RepositoryEndpoint(self.registry, name)
         return Repository(
             name,
             HttpBlobs(self._session, address, chunk_size=self._chunk_size, uploads=self._uploads),

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.messages import Answer, Document, Headers, Request
+from registry_adapters.http.messages import BufferedResponse, Headers, Request, Response
 from registry_adapters.http.retry import RetryPolicy
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
@@ -33,20 +33,20 @@ from registry_core.ports.observer import Event
 
 __all__ = [
     "HEAD_REFUSED",
-    "Address",
-    "Carrier",
-    "Sender",
-    "check_identity",
-    "check_promise",
-    "claimed_digest",
+    "RegistryRequester",
+    "RepositoryEndpoint",
+    "Requester",
+    "check_digest_header",
+    "check_not_encoded",
     "content_length",
-    "deleting",
+    "digest_header",
+    "map_delete_errors",
+    "map_store_errors",
     "status_of",
-    "storing",
 ]
 
 
-class Carrier(Protocol):
+class Requester(Protocol):
     """Carries requests to one place: what a download needs of a session."""
 
     @property
@@ -62,7 +62,7 @@ class Carrier(Protocol):
     def tell(self, event: Event) -> None:
         """Tell whoever watches."""
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: Request) -> Response:
         """The answer to a request, if its status means success; whoever gets it closes it.
 
         Raises:
@@ -71,10 +71,10 @@ class Carrier(Protocol):
         ...
 
 
-class Sender(Carrier, Protocol):
+class RegistryRequester(Requester, Protocol):
     """Carries requests to one registry: what the stores need of a session."""
 
-    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> Document:
+    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> BufferedResponse:
         """The whole answer to a request, asked for again if it breaks off.
 
         Raises:
@@ -84,7 +84,7 @@ class Sender(Carrier, Protocol):
         ...
 
 
-class Address(msgspec.Struct, frozen=True):
+class RepositoryEndpoint(msgspec.Struct, frozen=True):
     """A repository as requests and messages name it.
 
     Args:
@@ -138,7 +138,7 @@ def content_length(headers: Headers) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**63 else None
 
 
-def claimed_digest(headers: Headers) -> Digest | None:
+def digest_header(headers: Headers) -> Digest | None:
     """What ``Docker-Content-Digest`` claims; a malformed or contradictory claim is none."""
     try:
         return Digest(headers.get("Docker-Content-Digest"))
@@ -146,7 +146,7 @@ def claimed_digest(headers: Headers) -> Digest | None:
         return None
 
 
-def check_promise(headers: Headers, digest: Digest, *, reference: str) -> None:
+def check_digest_header(headers: Headers, digest: Digest, *, reference: str) -> None:
     """Whether the registry stored under the digest that was asked for.
 
     Another algorithm's digest contradicts nothing.
@@ -154,14 +154,14 @@ def check_promise(headers: Headers, digest: Digest, *, reference: str) -> None:
     Raises:
         DigestMismatch: It says that it has something else.
     """
-    claim = claimed_digest(headers)
+    claim = digest_header(headers)
     if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
         raise DigestMismatch(
             f"the registry says {claim} instead of {digest}", expected=digest, actual=claim, reference=reference
         )
 
 
-def check_identity(answer: Answer, *, reference: str) -> None:
+def check_not_encoded(answer: Response, *, reference: str) -> None:
     """Whether the body is the content itself; what is encoded is never decoded.
 
     Raises:
@@ -180,7 +180,7 @@ def check_identity(answer: Answer, *, reference: str) -> None:
 
 
 @contextmanager
-def deleting(what: str, reference: str) -> Iterator[None]:
+def map_delete_errors(what: str, reference: str) -> Iterator[None]:
     """Report a registry that does not delete as one that cannot.
 
     Args:
@@ -201,7 +201,7 @@ def deleting(what: str, reference: str) -> Iterator[None]:
 
 
 @contextmanager
-def storing(digest: Digest, reference: str) -> Iterator[None]:
+def map_store_errors(digest: Digest, reference: str) -> Iterator[None]:
     """Report a registry that knows no digest but sha256 as one that cannot, instead of as one that got something else.
 
     Args:

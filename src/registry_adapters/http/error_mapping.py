@@ -9,7 +9,7 @@ import msgspec
 
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.retry import TRANSIENT, retry_after
-from registry_core.domain.origin import redacted
+from registry_core.domain.origin import redact_url
 from registry_core.errors import (
     BlobNotFound,
     CatalogUnsupported,
@@ -32,7 +32,7 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["CONTENT_LIMIT", "error_infos", "escaped", "problem"]
+__all__ = ["CONTENT_LIMIT", "error_from_response", "error_infos", "escaped"]
 
 # How much of an error's text is read; the rest is of no use to anyone (R-055).
 CONTENT_LIMIT: Final = 64 << 10
@@ -65,7 +65,7 @@ _MISSING: Final[dict[str, type[RegistryError]]] = {
 }
 
 
-def problem(
+def error_from_response(
     status: int,
     headers: Headers,
     content: bytes,
@@ -86,7 +86,7 @@ def problem(
     """
     infos = error_infos(content)
     code = next((info.code for info in infos if info.code), "")
-    target = redacted(url or request.target)
+    target = redact_url(url or request.target)
     text = "; ".join(": ".join(part for part in (info.code, info.message) if part) for info in infos)
     message = f"{request.method} {target}: {status}" + (f" {text[:_TEXT]}" if text else "")
     if status == _PROXY:

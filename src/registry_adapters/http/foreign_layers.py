@@ -16,23 +16,23 @@ from urllib.parse import urlsplit
 import msgspec
 
 from registry_adapters.http.blobs import Download
-from registry_adapters.http.endpoint import Address
-from registry_adapters.http.error_mapping import problem
-from registry_adapters.http.messages import Answer, Request
+from registry_adapters.http.endpoint import RepositoryEndpoint
+from registry_adapters.http.error_mapping import error_from_response
+from registry_adapters.http.messages import Request, Response
 from registry_adapters.http.middleware import Middleware
-from registry_adapters.http.rate_limit import Gates
+from registry_adapters.http.rate_limit import RateLimiter
 from registry_adapters.http.retry import RetryPolicy
-from registry_adapters.http.sender import Call, Exchanges, excerpt
-from registry_adapters.http.session import Attempts, is_redirect
+from registry_adapters.http.sender import RequestSender, RequestState, read_error_body
+from registry_adapters.http.session import Retrier, is_redirect
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Transport, Urllib3Transport
-from registry_core.cancellation import checkpoint, pause
-from registry_core.content.streams import ByteReader, Reader
+from registry_core.cancellation import checkpoint, sleep
+from registry_core.content.streams import BaseReader, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.auth import Scope
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.origin import Origin, redacted, resolve
-from registry_core.domain.url_policy import RULES, Errand, judge
+from registry_core.domain.origin import Origin, redact_url, resolve_url
+from registry_core.domain.url_policy import RULES, UrlPurpose, check_url
 from registry_core.errors import (
     AccessDenied,
     BlobNotFound,
@@ -42,12 +42,12 @@ from registry_core.errors import (
     SizeMismatch,
     TransportError,
     Unsupported,
-    during,
+    error_context,
 )
 from registry_core.ports.catalog import ForeignLayers
 from registry_core.ports.observer import Event, Observer
 
-__all__ = ["HttpForeignLayers", "Outside"]
+__all__ = ["AnonymousClient", "HttpForeignLayers"]
 
 # Nobody keeps one layer at more places; whoever wrote the descriptor could list as many as a manifest holds.
 _PLACES: Final = 8
@@ -57,7 +57,7 @@ _NOBODY: Final = Origin("https", "", 0)
 _PASSED_OVER: Final = (TransportError, NotFound, AccessDenied, Unsupported)
 
 
-class Outside:
+class AnonymousClient:
     """Requests without credentials, on behalf of one registry; safe for many threads.
 
     Args:
@@ -80,7 +80,7 @@ class Outside:
         transport: Transport | None = None,
         observer: Observer | None = None,
         middleware: Sequence[Middleware] = (),
-        sleep: Callable[[float], None] = pause,
+        sleep: Callable[[float], None] = sleep,
         random: Callable[[], float] = chance.random,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -93,30 +93,32 @@ class Outside:
         self._middleware = tuple(middleware)
         self._sleep, self._random, self._clock, self._now = sleep, random, clock, now
         # Filled without a lock, for a lock might be held by nobody after a fork.
-        self._made: dict[Origin, Exchanges] = {}
+        self._made: dict[Origin, RequestSender] = {}
 
     def tell(self, event: Event) -> None:
         """Tell the observer, if there is one."""
         if self._observer is not None:
             self._observer.on(event)
 
-    def get(self, request: Request, url: str) -> Answer:
+    def get(self, request: Request, url: str) -> Response:
         """The answer from a URL, after its redirects, if its status means success; to be closed by the caller.
 
         Raises:
             ProtocolError: The URL, or a redirect, may not be followed; nothing was sent there.
             RegistryError: Whatever else went wrong.
         """
-        judge(Errand.FOREIGN, self.home, url)
-        call = Call(request.method, url, None, repeatable=True)
+        check_url(UrlPurpose.FOREIGN, self.home, url)
+        call = RequestState(request.method, url, None, repeatable=True)
 
-        def attempt() -> Answer:
+        def attempt() -> Response:
             answer = self._followed(call, dict(request.headers))
             if answer.status in request.success:
                 return answer
-            raise problem(answer.status, answer.headers, excerpt(answer), request, url=answer.url, now=self._now())
+            raise error_from_response(
+                answer.status, answer.headers, read_error_body(answer), request, url=answer.url, now=self._now()
+            )
 
-        attempts = Attempts(self.policy, self.tell, sleep=self._sleep, random=self._random)
+        attempts = Retrier(self.policy, self.tell, sleep=self._sleep, random=self._random)
         try:
             return attempts.run(call, attempt)
         except RegistryError as error:
@@ -128,29 +130,29 @@ class Outside:
         for exchanges in list(self._made.values()):
             exchanges.close()
 
-    def _followed(self, call: Call, headers: dict[str, str]) -> Answer:
+    def _followed(self, call: RequestState, headers: dict[str, str]) -> Response:
         url = call.url
-        hops = RULES[Errand.FOREIGN].hops
+        hops = RULES[UrlPurpose.FOREIGN].hops
         for _ in range(hops + 1):
             answer = self._opened().send(call, call.method, url, headers)
             if not is_redirect(answer.status):
                 return answer
-            excerpt(answer)
+            read_error_body(answer)
             try:
-                url = resolve(url, answer.headers.get("location"))
-                judge(Errand.FOREIGN, self.home, url)
+                url = resolve_url(url, answer.headers.get("location"))
+                check_url(UrlPurpose.FOREIGN, self.home, url)
             except ProtocolError as error:
-                error.status, error.method, error.url = answer.status, call.method, redacted(answer.url)
+                error.status, error.method, error.url = answer.status, call.method, redact_url(answer.url)
                 raise
         raise ProtocolError(
-            f"more than {hops} redirects from {redacted(call.url)}", method=call.method, url=redacted(call.url)
+            f"more than {hops} redirects from {redact_url(call.url)}", method=call.method, url=redact_url(call.url)
         )
 
-    def _opened(self) -> Exchanges:
+    def _opened(self) -> RequestSender:
         made = self._made.get(_NOBODY)
         if made is None:
             transport = Urllib3Transport(self._settings) if self._transport is None else self._transport
-            gates = Gates(
+            gates = RateLimiter(
                 maximum=self._settings.max_connections,
                 rate=self._settings.requests_per_second,
                 clock=self._clock,
@@ -159,7 +161,7 @@ class Outside:
             # What a race makes twice is dropped before it has opened anything.
             made = self._made.setdefault(
                 _NOBODY,
-                Exchanges(
+                RequestSender(
                     _NOBODY,
                     transport,
                     gates,
@@ -182,7 +184,7 @@ class HttpForeignLayers(ForeignLayers):
         address: The repository, for errors.
     """
 
-    def __init__(self, outside: Outside, address: Address) -> None:
+    def __init__(self, outside: AnonymousClient, address: RepositoryEndpoint) -> None:
         self._outside = outside
         self._address = address
 
@@ -203,7 +205,7 @@ class HttpForeignLayers(ForeignLayers):
         for url in layer.urls[:_PLACES]:
             checkpoint()
             try:
-                with during("", reference):
+                with error_context("", reference):
                     reader = self._download(layer, url, start)
             except _PASSED_OVER as error:
                 failure = error
@@ -215,8 +217,8 @@ class HttpForeignLayers(ForeignLayers):
 
     def _download(self, layer: Descriptor, url: str, start: int) -> Download:
         # Without the fragment, and refused if it is not absolute: what would a relative one be relative to?
-        judge(Errand.FOREIGN, self._outside.home, url)
-        place = resolve(url, url)
+        check_url(UrlPurpose.FOREIGN, self._outside.home, url)
+        place = resolve_url(url, url)
         address = _Place(self._address.registry, self._address.name, place)
         sender = _Outing(self._outside, Origin.of_url(place))
         return Download(sender, address, layer.digest, start=start, length=lambda: layer.size)
@@ -225,7 +227,7 @@ class HttpForeignLayers(ForeignLayers):
 class _Outing:
     """Carries a download's requests, as if where they go were a registry."""
 
-    def __init__(self, outside: Outside, origin: Origin) -> None:
+    def __init__(self, outside: AnonymousClient, origin: Origin) -> None:
         self._outside = outside
         self._origin = origin
 
@@ -240,11 +242,11 @@ class _Outing:
     def tell(self, event: Event) -> None:
         self._outside.tell(event)
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: Request) -> Response:
         return self._outside.get(request, f"{self._origin}{request.target}")
 
 
-class _Place(Address, frozen=True):
+class _Place(RepositoryEndpoint, frozen=True):
     """Where one layer is: whatever is asked for, it is there, and takes no right to be read."""
 
     url: str
@@ -257,7 +259,7 @@ class _Place(Address, frozen=True):
         return ()
 
 
-class _Bounded(Reader):
+class _Bounded(BaseReader):
     """What is left of a layer, and no byte more."""
 
     def __init__(self, reader: ByteReader, left: int, reference: str) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from registry_adapters.http.endpoint import HEAD_REFUSED, Address, Sender, claimed_digest, content_length, status_of
+from registry_adapters.http.endpoint import (
+    HEAD_REFUSED,
+    RegistryRequester,
+    RepositoryEndpoint,
+    content_length,
+    digest_header,
+    status_of,
+)
 from registry_adapters.http.messages import Body, Headers, Request
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain.descriptor import Descriptor
@@ -13,7 +20,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import MANIFESTS, essence, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.errors import DigestMismatch, RegistryError, during
+from registry_core.errors import DigestMismatch, RegistryError, error_context
 
 __all__ = ["ManifestDocuments"]
 
@@ -28,7 +35,7 @@ class ManifestDocuments:
         address: The repository.
     """
 
-    def __init__(self, sender: Sender, address: Address) -> None:
+    def __init__(self, sender: RegistryRequester, address: RepositoryEndpoint) -> None:
         self._sender = sender
         self._address = address
 
@@ -47,7 +54,7 @@ class ManifestDocuments:
                 return None
             raise
         media_type, size = essence(headers.get("Content-Type")), content_length(headers)
-        claim = claimed_digest(headers)
+        claim = digest_header(headers)
         if isinstance(reference, Digest):
             if claim is not None and claim.algorithm == reference.algorithm and claim != reference:
                 raise _mismatch(reference, claim, self._address.at(reference))
@@ -67,7 +74,7 @@ class ManifestDocuments:
             Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
         """
         where = self._address.at(reference)
-        with during("", where):
+        with error_context("", where):
             if isinstance(reference, Digest):
                 reference.hasher()
             document = self._sender.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")
@@ -107,7 +114,7 @@ class ManifestDocuments:
             reference=self._address.at(reference),
         )
         with self._sender.send(request) as answer:
-            claim = claimed_digest(answer.headers)
+            claim = digest_header(answer.headers)
             if claim is not None and claim.verifiable:
                 actual = Digest.of(content, claim.algorithm)
                 if claim != actual:
@@ -142,7 +149,7 @@ class ManifestDocuments:
 
 def _algorithm(headers: Headers, content: bytes, reference: str) -> str:
     """The algorithm of a tagged manifest's digest: the registry's, which is the only witness against broken bytes."""
-    claim = claimed_digest(headers)
+    claim = digest_header(headers)
     if claim is None or not claim.verifiable:
         return "sha256"
     actual = Digest.of(content, claim.algorithm)

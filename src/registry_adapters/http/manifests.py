@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from registry_adapters.http.endpoint import Address, Sender, deleting, storing
+from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint, map_delete_errors, map_store_errors
 from registry_adapters.http.manifest_requests import ManifestDocuments
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.paging import names
-from registry_adapters.http.referrers import Referrers, ReferrersMemory
+from registry_adapters.http.referrers import Referrers, ReferrersSupportCache
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.names import Tag
-from registry_core.domain.referrers import referrer
-from registry_core.errors import AccessDenied, IntegrityError, InvalidDocument, NotFound, Unsupported, during
+from registry_core.domain.referrers import referrer_descriptor
+from registry_core.errors import AccessDenied, IntegrityError, InvalidDocument, NotFound, Unsupported, error_context
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["HttpManifests"]
@@ -29,7 +29,9 @@ class HttpManifests(ManifestStore):
         memory: What is known about the registry's referrers API.
     """
 
-    def __init__(self, sender: Sender, address: Address, *, memory: ReferrersMemory) -> None:
+    def __init__(
+        self, sender: RegistryRequester, address: RepositoryEndpoint, *, memory: ReferrersSupportCache
+    ) -> None:
         self._sender = sender
         self._address = address
         self._documents = ManifestDocuments(sender, address)
@@ -67,10 +69,10 @@ class HttpManifests(ManifestStore):
             NotAnIndex: What stands where the list of referrers should be is something else.
             TooLarge: That list has no room left; the manifest is stored, but not listed.
         """
-        with during("", self._address.at(manifest.digest)):
+        with error_context("", self._address.at(manifest.digest)):
             identify(manifest.content, claimed=manifest.media_type)
-            entry = referrer(manifest)
-        with storing(manifest.digest, self._address.at(manifest.digest)):
+            entry = referrer_descriptor(manifest)
+        with map_store_errors(manifest.digest, self._address.at(manifest.digest)):
             headers = self._send(manifest, list(dict.fromkeys(tags)))
         if entry is not None and manifest.subject is not None:
             if headers.get("OCI-Subject"):
@@ -86,7 +88,7 @@ class HttpManifests(ManifestStore):
             ImageNotFound: No such tag.
             Unsupported: The registry does not remove tags alone.
         """
-        with deleting("tags", self._address.at(tag)):
+        with map_delete_errors("tags", self._address.at(tag)):
             self._documents.remove(tag)
 
     def delete(self, digest: Digest) -> None:
@@ -97,7 +99,7 @@ class HttpManifests(ManifestStore):
             Unsupported: The registry does not delete manifests.
         """
         subject = self._listed_under(digest)
-        with deleting("manifests", self._address.at(digest)):
+        with map_delete_errors("manifests", self._address.at(digest)):
             self._documents.remove(digest)
         if subject is not None:
             self._referrers.remove(subject, digest)

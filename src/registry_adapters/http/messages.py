@@ -8,11 +8,11 @@ from typing import Self
 
 import msgspec
 
-from registry_core.content.streams import ByteReader, ByteSource, read_all
+from registry_core.content.streams import ByteReader, ByteSource, read_limited
 from registry_core.domain.auth import Scope
 from registry_core.errors import ProtocolError
 
-__all__ = ["Answer", "Body", "Document", "Headers", "Request"]
+__all__ = ["Body", "BufferedResponse", "Headers", "Request", "Response"]
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Headers:
         return iter(self._fields)
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class BufferedResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
     Args:
@@ -103,7 +103,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
-class Answer:
+class Response:
     """The head of an answer, and its body to be read; whoever gets one closes it.
 
     Args:
@@ -127,7 +127,7 @@ class Answer:
             Unavailable: It broke off.
         """
         with self.reader:
-            return read_all(self.reader, limit, what=what)
+            return read_limited(self.reader, limit, what=what)
 
     def close(self) -> None:
         """Let go of the connection: back to the pool if the body was read whole, closed otherwise."""

@@ -17,11 +17,11 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
 
-from registry_adapters.http.messages import Answer
-from registry_core.domain.origin import redacted
+from registry_adapters.http.messages import Response
+from registry_core.domain.origin import redact_url
 from registry_core.errors import ConfigError
 
-__all__ = ["Fields", "Middleware", "Outgoing", "Send", "through"]
+__all__ = ["Middleware", "OutgoingRequest", "RequestHeaders", "Send", "apply_middleware"]
 
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 # What a middleware adds may be a secret of whatever name: only what we set ourselves is shown.
@@ -36,7 +36,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class Fields(Mapping[str, str]):
+class RequestHeaders(Mapping[str, str]):
     """The headers of a request, by names in any case; what might be a secret is masked where it is printed.
 
     Args:
@@ -63,7 +63,7 @@ class Fields(Mapping[str, str]):
         raise TypeError("the headers of a request may hold secrets and are not pickled")
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+class OutgoingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request on its way, as a middleware sees it.
 
     Args:
@@ -71,16 +71,16 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
         url: Absolute, with its query, which may hold a signature.
         headers: All but those of the connection.
         length: Of the body, in bytes; 0 where there is none.
-        at_home: Whether it goes to the registry itself, not to a CDN or a token server.
+        to_registry: Whether it goes to the registry itself, not to a CDN or a token server.
     """
 
     method: str
     url: str
-    headers: Fields
+    headers: RequestHeaders
     length: int = 0
-    at_home: bool = True
+    to_registry: bool = True
 
-    def with_headers(self, headers: Mapping[str, str]) -> Outgoing:
+    def with_headers(self, headers: Mapping[str, str]) -> OutgoingRequest:
         """The same request with some headers added or replaced.
 
         Raises:
@@ -90,22 +90,22 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
             _check(name, value)
         names = {name.lower() for name in headers}
         kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
-        return msgspec.structs.replace(self, headers=Fields(kept | dict(headers)))
+        return msgspec.structs.replace(self, headers=RequestHeaders(kept | dict(headers)))
 
     def __repr__(self) -> str:
         """Without what is secret in it."""
-        return f"Outgoing({self.method} {redacted(self.url)}, headers={self.headers!r}, length={self.length})"
+        return f"OutgoingRequest({self.method} {redact_url(self.url)}, headers={self.headers!r}, length={self.length})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """As little as ``repr``."""
-        return [("method", self.method), ("url", redacted(self.url)), ("headers", self.headers)]
+        return [("method", self.method), ("url", redact_url(self.url)), ("headers", self.headers)]
 
 
-Send: TypeAlias = Callable[[Outgoing], Answer]
-Middleware: TypeAlias = Callable[[Outgoing, Send], Answer]
+Send: TypeAlias = Callable[[OutgoingRequest], Response]
+Middleware: TypeAlias = Callable[[OutgoingRequest, Send], Response]
 
 
-def through(middleware: Sequence[Middleware], request: Outgoing, send: Send) -> Answer:
+def apply_middleware(middleware: Sequence[Middleware], request: OutgoingRequest, send: Send) -> Response:
     """What comes back from an exchange that passes through all middleware; the first is outermost.
 
     What a middleware raises is passed on as it is; an answer that has come by then is closed.
@@ -121,9 +121,9 @@ def through(middleware: Sequence[Middleware], request: Outgoing, send: Send) -> 
     if not middleware:
         return send(request)
     called = False
-    answers: list[Answer] = []
+    answers: list[Response] = []
 
-    def innermost(outgoing: Outgoing) -> Answer:
+    def innermost(outgoing: OutgoingRequest) -> Response:
         nonlocal called
         if called:
             raise ConfigError("a middleware sends a request once; repeating is the client's business")
@@ -149,22 +149,22 @@ def _wrapped(layer: Middleware, inner: Send) -> Send:
     return lambda request: layer(request, inner)
 
 
-def _settled(original: Outgoing, wanted: Outgoing) -> Outgoing:
+def _settled(original: OutgoingRequest, wanted: OutgoingRequest) -> OutgoingRequest:
     """The request as it is sent: secrets of a middleware's own stay with the registry (R-030)."""
     if (
-        not isinstance(wanted, Outgoing)
-        or not isinstance(wanted.headers, Fields)
+        not isinstance(wanted, OutgoingRequest)
+        or not isinstance(wanted.headers, RequestHeaders)
         or msgspec.structs.replace(wanted, headers=original.headers) != original
     ):
         raise ConfigError("a middleware may change the headers of a request, and nothing else")
     for name, value in wanted.headers.items():
         if original.headers.get(name) != value:
             _check(name, value)
-    if original.at_home:
+    if original.to_registry:
         return wanted
     headers = {name: value for name, value in wanted.headers.items() if name.lower() not in _SECRET}
     own = {name: value for name, value in original.headers.items() if name.lower() in _SECRET}
-    return msgspec.structs.replace(wanted, headers=Fields(headers | own))
+    return msgspec.structs.replace(wanted, headers=RequestHeaders(headers | own))
 
 
 def _check(name: str, value: str) -> None:

@@ -10,15 +10,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.endpoint import Sender
+from registry_adapters.http.endpoint import RegistryRequester
 from registry_adapters.http.headers import next_target
 from registry_adapters.http.messages import Headers, Request
 from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.origin import Origin, redacted, resolve
-from registry_core.domain.url_policy import Errand, judge
-from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, during
+from registry_core.domain.origin import Origin, redact_url, resolve_url
+from registry_core.domain.url_policy import UrlPurpose, check_url
+from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_context
 
 __all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
 
@@ -56,10 +56,10 @@ class Page(msgspec.Struct, frozen=True):
         try:
             return strict_json.decode(self.content)
         except InvalidDocument as error:
-            raise ProtocolError(f"not a list: {error.message}", url=redacted(self.url)) from error
+            raise ProtocolError(f"not a list: {error.message}", url=redact_url(self.url)) from error
 
 
-def pages(sender: Sender, first: Request) -> Iterator[Page]:
+def pages(sender: RegistryRequester, first: Request) -> Iterator[Page]:
     """The pages of a list, each fetched when it is asked for.
 
     Args:
@@ -75,19 +75,19 @@ def pages(sender: Sender, first: Request) -> Iterator[Page]:
     last, repeats = b"", 0
     for _ in range(_COUNT_LIMIT):
         checkpoint()
-        url = resolve(str(sender.origin), request.target)
+        url = resolve_url(str(sender.origin), request.target)
         if url in seen:
             raise ProtocolError(
-                f"a list that leads back to {redacted(url)}", url=redacted(url), reference=first.reference
+                f"a list that leads back to {redact_url(url)}", url=redact_url(url), reference=first.reference
             )
         seen.add(url)
-        with during("", first.reference):
+        with error_context("", first.reference):
             document = sender.fetch(request, PAGE_LIMIT, what="a page of a list")
             target = next_target(document.headers.all("Link"))
             following = None if target is None else _next(sender.origin, document.url, target)
         last, repeats = document.content, repeats + 1 if document.content == last else 0
         if repeats == _REPEAT_LIMIT:
-            raise ProtocolError("a list that repeats itself", url=redacted(url), reference=first.reference)
+            raise ProtocolError("a list that repeats itself", url=redact_url(url), reference=first.reference)
         yield Page(document.content, document.headers, url, following is not None)
         if following is None:
             return
@@ -96,7 +96,7 @@ def pages(sender: Sender, first: Request) -> Iterator[Page]:
 
 
 def names(
-    sender: Sender, first: Request, *, key: str, kind: type[Name], after: str | None, page_size: int | None
+    sender: RegistryRequester, first: Request, *, key: str, kind: type[Name], after: str | None, page_size: int | None
 ) -> Iterator[Name]:
     """The names in a list, behind ``after``.
 
@@ -134,7 +134,7 @@ def names(
 
 
 def _batches(
-    sender: Sender, first: Request, key: str, after: str | None, page_size: int | None
+    sender: RegistryRequester, first: Request, key: str, after: str | None, page_size: int | None
 ) -> Iterator[tuple[list[str], bool]]:
     """Page by page what stands in it, and whether a Link names another: by Link, or else by ``last``."""
     size = page_size if page_size is not None and page_size > 0 else None
@@ -165,13 +165,13 @@ def _asking(first: Request, after: str | None, size: int | None) -> Request:
 
 def _next(origin: Origin, url: str, target: str) -> str:
     # R-034: checked before a request is sent there.
-    following = resolve(url, target)
-    judge(Errand.LINK, origin, following)
+    following = resolve_url(url, target)
+    check_url(UrlPurpose.LINK, origin, following)
     return following
 
 
 def _strings(page: Page, key: str, reference: str) -> list[str]:
-    with during("", reference):
+    with error_context("", reference):
         items = page.mapping().get(key, ())
     if items is None:
         return []

@@ -19,31 +19,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
-from registry_core.cancellation import checkpoint, interruptible, remaining
-from registry_core.content.streams import ByteReader, ByteSource, Reader
+from registry_core.cancellation import checkpoint, on_cancel, remaining
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource
 from registry_core.domain.origin import Origin
 from registry_core.errors import DeadlineExceeded, RateLimited, Unavailable
 
-__all__ = ["Brake", "Gate", "Gates", "Keeper", "Slot"]
+__all__ = ["Keeper", "OriginLimiter", "Permit", "RateLimiter", "Throttling"]
 
 
 class Keeper(Protocol):
     """Who gave slots out, and counts them."""
 
-    def resume(self, slot: Slot) -> None:
+    def mark_busy(self, slot: Permit) -> None:
         """Count a slot again: this thread uses it."""
 
-    def rest(self, slot: Slot) -> None:
+    def mark_idle(self, slot: Permit) -> None:
         """Count a slot for some time more."""
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Permit) -> None:
         """Take a slot back."""
 
-    def abandon(self, slot: Slot) -> None:
+    def release_later(self, slot: Permit) -> None:
         """Take a slot back; called by finalisers, so it waits for nobody."""
 
 
-class Slot:
+class Permit:
     """One request under way; its keeper alone changes what it says about itself.
 
     Args:
@@ -66,12 +66,12 @@ class Slot:
         self.touched = now
         self.released = False
 
-    def holding(self, reader: ByteReader) -> ByteReader:
+    def held_by_body(self, reader: ByteReader) -> ByteReader:
         """The same body, which holds the slot until it has been read to its end or closed."""
-        self._keeper.rest(self)
+        self._keeper.mark_idle(self)
         return _Held(self._keeper, self, reader)
 
-    def feeding(self, source: ByteSource) -> ByteSource:
+    def paused_while_reading(self, source: ByteSource) -> ByteSource:
         """The same content to be sent; while it is waited for, the slot counts as if it were a body nobody reads.
 
         It may come from where somebody waits for this very slot.
@@ -86,7 +86,7 @@ class Slot:
 class _Food:
     """What is sent by the right of a slot."""
 
-    def __init__(self, keeper: Keeper, slot: Slot, source: ByteSource) -> None:
+    def __init__(self, keeper: Keeper, slot: Permit, source: ByteSource) -> None:
         self._keeper = keeper
         self._slot = slot
         self._source = source
@@ -97,14 +97,14 @@ class _Food:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        self._keeper.rest(self._slot)
+        self._keeper.mark_idle(self._slot)
         try:
             yield
         finally:
-            self._keeper.resume(self._slot)
+            self._keeper.mark_busy(self._slot)
 
 
-class _FoodReader(Reader):
+class _FoodReader(BaseReader):
     def __init__(self, food: _Food, reader: ByteReader) -> None:
         self._food = food
         self._reader = reader
@@ -117,20 +117,20 @@ class _FoodReader(Reader):
         self._reader.close()
 
 
-class _Held(Reader):
+class _Held(BaseReader):
     """A body that holds a slot."""
 
-    def __init__(self, keeper: Keeper, slot: Slot, reader: ByteReader) -> None:
+    def __init__(self, keeper: Keeper, slot: Permit, reader: ByteReader) -> None:
         self._keeper = keeper
         self._slot = slot
         self._reader = reader
 
     def read(self, size: int = -1, /) -> bytes:
-        self._keeper.resume(self._slot)
+        self._keeper.mark_busy(self._slot)
         try:
             data = self._reader.read(size)
         finally:
-            self._keeper.rest(self._slot)
+            self._keeper.mark_idle(self._slot)
         if size < 0 or (size and not data):
             self._slot.release()
         return data
@@ -142,7 +142,7 @@ class _Held(Reader):
             self._slot.release()
 
     def __del__(self) -> None:
-        self._keeper.abandon(self._slot)
+        self._keeper.release_later(self._slot)
 
 
 # What has moved no byte for so many seconds, and waits for nobody's answer, does not count.
@@ -154,7 +154,7 @@ _RECOVERY: Final = 10
 _GATES: Final = 64
 
 
-class Brake(NamedTuple):
+class Throttling(NamedTuple):
     """What a refusal led to.
 
     Attributes:
@@ -166,7 +166,7 @@ class Brake(NamedTuple):
     limit: int
 
 
-class Gate:
+class OriginLimiter:
     """The way to one origin.
 
     Args:
@@ -192,10 +192,10 @@ class Gate:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._active: set[Slot] = set()
+        self._active: set[Permit] = set()
         self._tickets: list[threading.Event] = []
         # Appended to by finalisers, which may run anywhere: also where the lock is held.
-        self._abandoned: deque[Slot] = deque()
+        self._abandoned: deque[Permit] = deque()
         self._turn = self._until = clock()
         self._status = 429
         self._entered = self._refused = 0
@@ -227,7 +227,7 @@ class Gate:
         """How many seconds the pause that was asked for goes on."""
         return max(0.0, self._until - self._clock())
 
-    def enter(self) -> Slot:
+    def acquire(self) -> Permit:
         """A slot, as soon as there is one, the pause is over and it is our turn.
 
         Raises:
@@ -266,7 +266,9 @@ class Gate:
                     self._tickets.remove(ticket)
                 self._wake()
 
-    def refuse(self, slot: Slot, status: int, asked: float | None, backoff: Callable[[int], float]) -> Brake | None:
+    def on_throttled(
+        self, slot: Permit, status: int, asked: float | None, backoff: Callable[[int], float]
+    ) -> Throttling | None:
         """Slow down, for an answer said so; ``None`` if that was known.
 
         Requests that were under way together are refused together: that counts once.
@@ -289,9 +291,9 @@ class Gate:
             longer = until > self._until
             if longer:
                 self._until, self._status = until, status
-            return Brake(pause, self._limit) if fresh or (longer and pause) else None
+            return Throttling(pause, self._limit) if fresh or (longer and pause) else None
 
-    def accept(self) -> None:
+    def on_success(self) -> None:
         """Take note of an answer without a complaint: some of them, and one more request may be under way."""
         with self._lock:
             self._streak = 0
@@ -302,7 +304,7 @@ class Gate:
                     self._limit += 1
                     self._wake()
 
-    def resume(self, slot: Slot) -> None:
+    def mark_busy(self, slot: Permit) -> None:
         """Count a slot again: this thread uses it."""
         with self._lock:
             if not slot.released:
@@ -310,28 +312,28 @@ class Gate:
                 slot.thread = threading.get_ident()
                 self._active.add(slot)
 
-    def rest(self, slot: Slot) -> None:
+    def mark_idle(self, slot: Permit) -> None:
         """Count a slot for a second more."""
         with self._lock:
             slot.busy = False
             slot.touched = self._clock()
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Permit) -> None:
         """Take a slot back."""
         with self._lock:
             slot.released = True
             self._active.discard(slot)
             self._wake()
 
-    def abandon(self, slot: Slot) -> None:
+    def release_later(self, slot: Permit) -> None:
         """Take a slot back as soon as somebody looks; waits for nobody."""
         if not slot.released:
             self._abandoned.append(slot)
 
-    def _take(self, now: float) -> Slot:
+    def _take(self, now: float) -> Permit:
         self._entered += 1
         self._turn = max(self._turn, now) + self._interval
-        slot = Slot(self, self._entered, now)
+        slot = Permit(self, self._entered, now)
         self._active.add(slot)
         return slot
 
@@ -377,7 +379,7 @@ class Gate:
             ticket.set()
 
 
-class Gates:
+class RateLimiter:
     """The ways to all origins that a client talks to: the registry, its CDN, its token server.
 
     Args:
@@ -395,16 +397,16 @@ class Gates:
         self._clock = clock
         self._sleep = sleep
         # By process: of what was under way at a fork, the child knows nothing.
-        self._gates: dict[tuple[int, Origin], Gate] = {}
+        self._gates: dict[tuple[int, Origin], OriginLimiter] = {}
 
-    def of(self, origin: Origin) -> Gate:
+    def of(self, origin: Origin) -> OriginLimiter:
         """The way to an origin."""
         key = (os.getpid(), origin)
         gate = self._gates.get(key)
         if gate is None:
             if len(self._gates) >= _GATES:
                 self._forget(key[0])
-            new = Gate(origin, maximum=self._maximum, rate=self._rate, clock=self._clock, sleep=self._sleep)
+            new = OriginLimiter(origin, maximum=self._maximum, rate=self._rate, clock=self._clock, sleep=self._sleep)
             gate = self._gates.setdefault(key, new)
         return gate
 
@@ -418,5 +420,5 @@ class Gates:
 def _wait_for(ticket: threading.Event, idle: float | None) -> None:
     """Wait until something has changed, or a body has not been read from for long enough."""
     waits = [seconds for seconds in (idle, remaining(), _IDLE) if seconds is not None]
-    with interruptible(ticket.set):
+    with on_cancel(ticket.set):
         ticket.wait(max(0.001, min(waits)))

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_adapters.http.endpoint import HEAD_REFUSED, Address, Sender, status_of
+from registry_adapters.http.endpoint import HEAD_REFUSED, RegistryRequester, RepositoryEndpoint, status_of
 from registry_adapters.http.manifest_requests import ManifestDocuments
 from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
-from registry_core.cancellation import checkpoint, pause
+from registry_core.cancellation import checkpoint, sleep
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import ImageIndex, RawManifest
 from registry_core.domain.media_types import OCI_INDEX, essence
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import fallback_tag, selected, with_referrer, without_referrer
+from registry_core.domain.referrers import fallback_tag, filter_by_artifact_type, with_referrer, without_referrer
 from registry_core.errors import (
     ImageNotFound,
     InvalidDocument,
@@ -33,7 +33,7 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["Referrers", "ReferrersMemory"]
+__all__ = ["Referrers", "ReferrersSupportCache"]
 
 # What every registry has to take (distribution-spec, "Pushing Manifests"); many take no more.
 _LIST_LIMIT: Final = 4 << 20
@@ -45,7 +45,7 @@ _LOCK_SECONDS: Final = 0.05
 _log = logging.getLogger(__name__)
 
 
-class ReferrersMemory:
+class ReferrersSupportCache:
     """What is known about a registry's referrers API, by repository, for some minutes; shared by its stores.
 
     It also lets only one thread at a time change a list, as a registry has no means to.
@@ -91,7 +91,13 @@ class Referrers:
         memory: Of the registry.
     """
 
-    def __init__(self, sender: Sender, address: Address, documents: ManifestDocuments, memory: ReferrersMemory) -> None:
+    def __init__(
+        self,
+        sender: RegistryRequester,
+        address: RepositoryEndpoint,
+        documents: ManifestDocuments,
+        memory: ReferrersSupportCache,
+    ) -> None:
         self._sender = sender
         self._address = address
         self._documents = documents
@@ -104,7 +110,7 @@ class Referrers:
             ProtocolError: The registry's list is none.
         """
         seen: set[Digest] = set()
-        for entry in selected(self._all(subject, artifact_type), artifact_type):
+        for entry in filter_by_artifact_type(self._all(subject, artifact_type), artifact_type):
             if entry.digest not in seen:
                 seen.add(entry.digest)
                 yield entry
@@ -191,7 +197,7 @@ class Referrers:
 
     def _entries(self, page: Page) -> tuple[Descriptor, ...]:
         try:
-            return strict_json.lift(page.mapping(), ImageIndex).manifests
+            return strict_json.convert(page.mapping(), ImageIndex).manifests
         except InvalidDocument as error:
             raise ProtocolError(f"not a list of referrers: {error.message}", reference=str(self._address)) from error
 
@@ -227,7 +233,7 @@ class Referrers:
                 wanted = change(current)
                 if wanted is None or wanted is current:
                     return
-                pause(random.uniform(0, 0.05 * 2**attempt))
+                sleep(random.uniform(0, 0.05 * 2**attempt))
         raise Unavailable(
             f"the list of referrers is being changed by others, {_TRIES} times in a row",
             reference=self._address.at(tag),

@@ -23,14 +23,14 @@ __all__ = [
     "REFUSED",
     "TRANSIENT",
     "Failure",
+    "NotConnected",
+    "RetryDecision",
     "RetryPolicy",
-    "Stale",
-    "Unreached",
-    "Verdict",
-    "cause_of",
-    "reason",
+    "StaleConnection",
+    "decide",
+    "error_summary",
+    "failure_kind",
     "retry_after",
-    "verdict",
 ]
 
 # These say for a request with a side effect, too, that nothing has been done; but of a body some may have been taken.
@@ -50,19 +50,19 @@ class Failure(StrEnum):
     CONTENT = "wrong content"
 
 
-class Verdict(StrEnum):
+class RetryDecision(StrEnum):
     """What follows from a failure."""
 
     AGAIN = "retry"
-    RESYNC = "resume"
+    RESUME = "resume"
     RAISE = "raise"
 
 
-class Unreached(Unavailable):
+class NotConnected(Unavailable):
     """No byte of the request was sent; leaves the session as a plain ``Unavailable``."""
 
 
-class Stale(Unavailable):
+class StaleConnection(Unavailable):
     """A kept connection turned out to be dead before a byte of the answer came; leaves the session as ``Unavailable``.
 
     Its request may have arrived.
@@ -72,10 +72,10 @@ class Stale(Unavailable):
 _CONNECTION: Final = frozenset({Failure.UNREACHED, Failure.STALE, Failure.BROKEN})
 
 
-def verdict(method: str, cause: int | Failure | None, *, repeatable: bool = True, empty: bool = True) -> Verdict:
+def decide(method: str, cause: int | Failure | None, *, repeatable: bool = True, empty: bool = True) -> RetryDecision:
     """Whether a failed request is sent again: the one table of that, and the same for all requests.
 
-    ``RESYNC`` means that the session raises, and that the upload asks the registry how far it has come: bytes of an
+    ``RESUME`` means that the session raises, and that the upload asks the registry how far it has come: bytes of an
     upload are never sent again on a guess. An upload may be begun twice, though: a session that nobody uses expires.
 
     Args:
@@ -85,13 +85,13 @@ def verdict(method: str, cause: int | Failure | None, *, repeatable: bool = True
         empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows.
     """
     if cause not in TRANSIENT and cause not in _CONNECTION:
-        return Verdict.RAISE
+        return RetryDecision.RAISE
     if repeatable or cause is Failure.UNREACHED or (empty and (method == "POST" or cause in REFUSED)):
-        return Verdict.AGAIN
-    return Verdict.RESYNC
+        return RetryDecision.AGAIN
+    return RetryDecision.RESUME
 
 
-def cause_of(error: BaseException) -> int | Failure | None:
+def failure_kind(error: BaseException) -> int | Failure | None:
     """What an error says about its exchange: a status, a fault, or nothing at all."""
     if isinstance(error, IntegrityError):
         return Failure.CONTENT
@@ -103,8 +103,8 @@ def cause_of(error: BaseException) -> int | Failure | None:
     if error.transport.status:
         return error.transport.status
     kinds: tuple[tuple[type[TransportError], Failure], ...] = (
-        (Unreached, Failure.UNREACHED),
-        (Stale, Failure.STALE),
+        (NotConnected, Failure.UNREACHED),
+        (StaleConnection, Failure.STALE),
         (Unavailable, Failure.BROKEN),
         (TLSError, Failure.TLS),
         (ProtocolError, Failure.PROTOCOL),
@@ -112,9 +112,9 @@ def cause_of(error: BaseException) -> int | Failure | None:
     return next((fault for kind, fault in kinds if isinstance(error, kind)), None)
 
 
-def reason(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """An error in two words, fit for logs and events: ``Unavailable 503``."""
-    kind = Unavailable if isinstance(error, Unreached | Stale) else type(error)
+    kind = Unavailable if isinstance(error, NotConnected | StaleConnection) else type(error)
     status = error.transport.status if isinstance(error, RegistryError) and error.transport is not None else 0
     return f"{kind.__name__} {status}" if status else kind.__name__
 
@@ -126,13 +126,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         retries: How often to repeat, beyond the first try.
         base: The first pause is up to this long, each further one up to twice the one before.
         cap: The longest pause of our own choice.
-        patience: The longest pause that a registry may ask for; beyond it the error is raised at once, and says so.
+        max_retry_after: The longest pause that a registry may ask for; beyond it the error is raised at once.
     """
 
     retries: int = 3
     base: float = 0.5
     cap: float = 10.0
-    patience: float = 60.0
+    max_retry_after: float = 60.0
 
     def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True, method: str = "GET") -> bool:
         """Whether another attempt may end otherwise and does no harm.
@@ -143,30 +143,34 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             empty: Whether the request has no body.
             method: The HTTP method.
         """
-        if isinstance(error, TransportError) and error.retry_after is not None and error.retry_after > self.patience:
+        if (
+            isinstance(error, TransportError)
+            and error.retry_after is not None
+            and error.retry_after > self.max_retry_after
+        ):
             return False
-        return verdict(method, cause_of(error), repeatable=repeatable, empty=empty) is Verdict.AGAIN
+        return decide(method, failure_kind(error), repeatable=repeatable, empty=empty) is RetryDecision.AGAIN
 
-    def pause(self, attempt: int, error: BaseException, luck: float) -> float:
+    def pause(self, attempt: int, error: BaseException, jitter: float) -> float:
         """How long to wait before the next attempt.
 
         Args:
             attempt: The number of attempts so far, from 1.
             error: How the last one ended; what a registry asked for counts.
-            luck: A random number from 0 to 1: pauses are spread over their whole range.
+            jitter: A random number from 0 to 1: pauses are spread over their whole range.
         """
         if isinstance(error, TransportError) and error.retry_after is not None:
             return error.retry_after
-        return self.backoff(attempt, luck)
+        return self.backoff(attempt, jitter)
 
-    def backoff(self, failures: int, luck: float) -> float:
+    def backoff(self, failures: int, jitter: float) -> float:
         """A pause of our own choice: longer with each failure in a row, and spread over its whole range.
 
         Args:
             failures: How many there have been, from 1.
-            luck: A random number from 0 to 1.
+            jitter: A random number from 0 to 1.
         """
-        return luck * min(self.cap, self.base * 2.0 ** min(failures - 1, 30))
+        return jitter * min(self.cap, self.base * 2.0 ** min(failures - 1, 30))
 
 
 def retry_after(value: str, now: float) -> float | None:

@@ -18,16 +18,16 @@ from functools import partial
 from typing import Final
 
 from registry_adapters.http.error_mapping import CONTENT_LIMIT, escaped
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_adapters.http.middleware import Fields, Middleware, Outgoing, through
-from registry_adapters.http.rate_limit import Gate, Gates, Slot
-from registry_adapters.http.retry import REFUSED, RetryPolicy, Stale, retry_after
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, apply_middleware
+from registry_adapters.http.rate_limit import OriginLimiter, Permit, RateLimiter
+from registry_adapters.http.retry import REFUSED, RetryPolicy, StaleConnection, retry_after
 from registry_adapters.http.transport.urllib3_transport import Transport
-from registry_core.domain.origin import Origin, redacted
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import ProtocolError, TransportError
-from registry_core.ports.observer import Event, Exchange, Observer, Throttled, Warned
+from registry_core.ports.observer import Event, Observer, RequestCompleted, Throttled, WarningReceived
 
-__all__ = ["Call", "Echoes", "Exchanges", "Notices", "excerpt"]
+__all__ = ["RequestSender", "RequestState", "SecretMasker", "WarningFilter", "read_error_body"]
 
 
 # Anything shorter may stand in a text by chance.
@@ -36,7 +36,7 @@ _TELLING: Final = 8
 _MASK: Final = "***"
 
 
-class Echoes:
+class SecretMasker:
     """What must not be believed to be a registry's own words.
 
     Args:
@@ -52,14 +52,14 @@ class Echoes:
                 password = base64.b64decode(value, validate=True).decode().partition(":")[2]
                 self._password = password if len(password) >= _TELLING else ""
 
-    def masked(self, content: bytes) -> bytes:
+    def mask_body(self, content: bytes) -> bytes:
         """A text for people without what was sent, and without the password in it."""
         for secret in (self._value, self._password):
             if secret:
                 content = content.replace(secret.encode(), _MASK.encode())
         return content
 
-    def hushed(self, headers: Headers) -> Headers:
+    def mask_headers(self, headers: Headers) -> Headers:
         """Headers without what was sent.
 
         A password may be a word that a URL needs: it stays, but for a warning, which is a text for people.
@@ -82,14 +82,14 @@ _LENGTH: Final = 500
 _COUNT: Final = 256
 
 
-class Notices:
+class WarningFilter:
     """The warnings seen so far, so that each is told once; safe for many threads."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 
-    def fresh(self, headers: Headers) -> list[str]:
+    def new_warnings(self, headers: Headers) -> list[str]:
         """The warnings of an answer that have not been told yet: escaped, cut, and not without end.
 
         Those of other codes than 299 are not meant for users (distribution-spec, "Warnings").
@@ -111,7 +111,7 @@ _log = logging.getLogger("registry_adapters.http")
 _STALE: Final = 3
 
 
-class Call:
+class RequestState:
     """One request on its way: what has to be known from one exchange to the next.
 
     Args:
@@ -131,7 +131,7 @@ class Call:
         self.url = url
         self.body = body
         self.repeatable = repeatable
-        self.gate: Gate | None = None
+        self.gate: OriginLimiter | None = None
         self.doubtful = False
         self.waits = True
 
@@ -141,7 +141,7 @@ class Call:
         return self.body is None or not self.body.length
 
 
-class Exchanges:
+class RequestSender:
     """Carries out single exchanges; safe for many threads.
 
     Whatever an observer or a middleware raises is passed on as it is, and leaves no connection behind.
@@ -162,7 +162,7 @@ class Exchanges:
         self,
         home: Origin,
         transport: Transport,
-        gates: Gates,
+        gates: RateLimiter,
         *,
         policy: RetryPolicy,
         middleware: Sequence[Middleware],
@@ -180,9 +180,9 @@ class Exchanges:
         self._random = random
         self._clock = clock
         self._now = now
-        self._notices = Notices()
+        self._notices = WarningFilter()
 
-    def send(self, call: Call, method: str, url: str, headers: Mapping[str, str]) -> Answer:
+    def send(self, call: RequestState, method: str, url: str, headers: Mapping[str, str]) -> Response:
         """The answer of one exchange; a kept connection that turns out to be dead is replaced silently.
 
         Args:
@@ -199,18 +199,18 @@ class Exchanges:
         origin = Origin.of_url(url)
         gate = call.gate = self._gates.of(origin)
         body = call.body
-        request = Outgoing(
+        request = OutgoingRequest(
             method=method,
             url=url,
-            headers=Fields(headers),
+            headers=RequestHeaders(headers),
             length=0 if body is None else body.length,
-            at_home=origin == self._home,
+            to_registry=origin == self._home,
         )
         for left in range(_STALE, -1, -1):
-            slot = gate.enter()
+            slot = gate.acquire()
             try:
-                answer = through(self._middleware, request, partial(self._exchange, body=_fed(slot, body)))
-            except Stale:
+                answer = apply_middleware(self._middleware, request, partial(self._exchange, body=_fed(slot, body)))
+            except StaleConnection:
                 slot.release()
                 call.doubtful = True
                 if not call.repeatable or not left:
@@ -219,8 +219,8 @@ class Exchanges:
             except BaseException:
                 slot.release()
                 raise
-            answer.reader = slot.holding(answer.reader)
-            answer.headers = Echoes(headers.get("Authorization", "")).hushed(answer.headers)
+            answer.reader = slot.held_by_body(answer.reader)
+            answer.headers = SecretMasker(headers.get("Authorization", "")).mask_headers(answer.headers)
             try:
                 self._heed(gate, slot, origin, answer)
                 self._warn(origin, answer)
@@ -239,7 +239,7 @@ class Exchanges:
         """Close idle connections. Idempotent."""
         self._transport.close()
 
-    def _exchange(self, request: Outgoing, body: Body | None) -> Answer:
+    def _exchange(self, request: OutgoingRequest, body: Body | None) -> Response:
         started = self._clock()
         try:
             answer = self._transport.send(request.method, request.url, dict(request.headers), body)
@@ -253,40 +253,42 @@ class Exchanges:
             raise
         return answer
 
-    def _report(self, request: Outgoing, status: int, started: float) -> None:
+    def _report(self, request: OutgoingRequest, status: int, started: float) -> None:
         if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
             return
-        method, url, seconds = request.method, redacted(request.url), self._clock() - started
+        method, url, seconds = request.method, redact_url(request.url), self._clock() - started
         _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, request.length, status or "no answer", seconds)
-        self.tell(Exchange(method=method, url=url, status=status, seconds=seconds))
+        self.tell(RequestCompleted(method=method, url=url, status=status, seconds=seconds))
 
-    def _heed(self, gate: Gate, slot: Slot, origin: Origin, answer: Answer) -> None:
+    def _heed(self, gate: OriginLimiter, slot: Permit, origin: Origin, answer: Response) -> None:
         """Let all threads know what a registry asked for, or that it did not complain."""
         if answer.status not in REFUSED:
             if answer.status < 500:
-                gate.accept()
+                gate.on_success()
             return
         asked = retry_after(answer.headers.get("retry-after"), self._now())
-        if asked is not None and asked > self._policy.patience:
+        if asked is not None and asked > self._policy.max_retry_after:
             # Whoever asked is told at once. The others may have more patience: they ask for themselves.
             asked = 0.0
-        brake = gate.refuse(slot, answer.status, asked, lambda failures: self._policy.backoff(failures, self._random()))
+        brake = gate.on_throttled(
+            slot, answer.status, asked, lambda failures: self._policy.backoff(failures, self._random())
+        )
         if brake is not None:
             _log.debug("%s asks for less: %d at once, in %.3f s", origin.netloc, brake.limit, brake.pause)
             self.tell(Throttled(registry=origin.netloc, pause=brake.pause, limit=brake.limit))
 
-    def _warn(self, origin: Origin, answer: Answer) -> None:
+    def _warn(self, origin: Origin, answer: Response) -> None:
         if origin == self._home:
-            for text in self._notices.fresh(answer.headers):
+            for text in self._notices.new_warnings(answer.headers):
                 _log.debug("%s sent a warning of %d characters", origin.netloc, len(text))
-                self.tell(Warned(registry=origin.netloc, text=text))
+                self.tell(WarningReceived(registry=origin.netloc, text=text))
 
 
-def _fed(slot: Slot, body: Body | None) -> Body | None:
-    return None if body is None else Body(slot.feeding(body.source), body.start, body.length)
+def _fed(slot: Permit, body: Body | None) -> Body | None:
+    return None if body is None else Body(slot.paused_while_reading(body.source), body.start, body.length)
 
 
-def excerpt(answer: Answer, *, whole: bool = False) -> bytes:
+def read_error_body(answer: Response, *, whole: bool = False) -> bytes:
     """What an answer that is no success says, up to a limit; closes it.
 
     Args:
@@ -308,5 +310,7 @@ def excerpt(answer: Answer, *, whole: bool = False) -> bytes:
             if whole:
                 raise
     if whole and not left:
-        raise ProtocolError(f"{redacted(answer.url)} said more than {CONTENT_LIMIT} bytes", url=redacted(answer.url))
+        raise ProtocolError(
+            f"{redact_url(answer.url)} said more than {CONTENT_LIMIT} bytes", url=redact_url(answer.url)
+        )
     return b"".join(parts)[:CONTENT_LIMIT]

@@ -20,27 +20,36 @@ from typing import Final, TypeVar
 import msgspec
 import tenacity
 
-from registry_adapters.http.endpoint import check_identity
-from registry_adapters.http.error_mapping import problem
+from registry_adapters.http.endpoint import check_not_encoded
+from registry_adapters.http.error_mapping import error_from_response
 from registry_adapters.http.headers import challenges
-from registry_adapters.http.messages import Answer, Body, Document, Request
+from registry_adapters.http.messages import Body, BufferedResponse, Request, Response
 from registry_adapters.http.middleware import Middleware
-from registry_adapters.http.rate_limit import Gates
-from registry_adapters.http.retry import REFUSED, TRANSIENT, Failure, RetryPolicy, Stale, Unreached, cause_of, reason
-from registry_adapters.http.sender import Call, Echoes, Exchanges, excerpt
+from registry_adapters.http.rate_limit import RateLimiter
+from registry_adapters.http.retry import (
+    REFUSED,
+    TRANSIENT,
+    Failure,
+    NotConnected,
+    RetryPolicy,
+    StaleConnection,
+    error_summary,
+    failure_kind,
+)
+from registry_adapters.http.sender import RequestSender, RequestState, SecretMasker, read_error_body
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import SourceFailed
 from registry_adapters.http.transport.urllib3_transport import Transport, Urllib3Transport
-from registry_core.cancellation import pause, remaining
+from registry_core.cancellation import remaining, sleep
 from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
-from registry_core.domain.origin import Origin, redacted, resolve
-from registry_core.domain.url_policy import MAX_HOPS, Errand, judge
+from registry_core.domain.origin import Origin, redact_url, resolve_url
+from registry_core.domain.url_policy import MAX_HOPS, UrlPurpose, check_url
 from registry_core.errors import ProtocolError, RegistryError, Unavailable
 from registry_core.ports.authenticator import Authenticator
-from registry_core.ports.observer import Event, Observer, Retry, TokenRequested
+from registry_core.ports.observer import Event, Observer, RequestRetried, TokenRequested
 
-__all__ = ["MAX_HOPS", "Attempts", "Hop", "Session", "Tokens", "is_redirect", "next_hop"]
+__all__ = ["MAX_HOPS", "Hop", "Retrier", "Session", "Tokens", "is_redirect", "next_hop"]
 
 
 _log = logging.getLogger("registry_adapters.http")
@@ -48,7 +57,7 @@ _log = logging.getLogger("registry_adapters.http")
 Result = TypeVar("Result")
 
 
-class Attempts:
+class Retrier:
     """Repeats what failed, as the policy says.
 
     Args:
@@ -71,7 +80,7 @@ class Attempts:
         self._sleep = sleep
         self._random = random
 
-    def run(self, call: Call, attempt: Callable[[], Result]) -> Result:
+    def run(self, call: RequestState, attempt: Callable[[], Result]) -> Result:
         """The result of the first attempt that succeeds; what the last one raised, if none does.
 
         A pause that would go beyond the ambient deadline is not begun.
@@ -103,16 +112,21 @@ class Attempts:
         )
         try:
             result: Result = retrying(attempt)
-        except (Stale, Unreached) as error:
+        except (StaleConnection, NotConnected) as error:
             raise Unavailable(error.message, method=error.method, url=error.url) from error.__cause__
         return result
 
-    def _announce(self, call: Call, error: BaseException, state: tenacity.RetryCallState) -> None:
-        number, seconds, url, why = state.attempt_number, state.upcoming_sleep, redacted(call.url), reason(error)
-        call.doubtful = call.doubtful or cause_of(error) not in (Failure.UNREACHED, 429)
+    def _announce(self, call: RequestState, error: BaseException, state: tenacity.RetryCallState) -> None:
+        number, seconds, url, why = (
+            state.attempt_number,
+            state.upcoming_sleep,
+            redact_url(call.url),
+            error_summary(error),
+        )
+        call.doubtful = call.doubtful or failure_kind(error) not in (Failure.UNREACHED, 429)
         call.waits = not _held(call, error)
         _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", call.method, url, number, why, seconds)
-        self._tell(Retry(method=call.method, url=url, attempt=number, pause=seconds, reason=why))
+        self._tell(RequestRetried(method=call.method, url=url, attempt=number, pause=seconds, reason=why))
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:
@@ -120,9 +134,9 @@ def _failure(state: tenacity.RetryCallState) -> BaseException:
     return error if error is not None else AssertionError("only failures are repeated")
 
 
-def _held(call: Call, error: BaseException) -> float:
+def _held(call: RequestState, error: BaseException) -> float:
     """How long the way there is closed to everyone: then each exchange waits, the next of this call as well."""
-    return call.gate.left() if call.gate is not None and cause_of(error) in REFUSED else 0.0
+    return call.gate.left() if call.gate is not None and failure_kind(error) in REFUSED else 0.0
 
 
 class Tokens:
@@ -139,8 +153,8 @@ class Tokens:
     def __init__(
         self,
         home: Origin,
-        exchanges: Exchanges,
-        attempts: Attempts,
+        exchanges: RequestSender,
+        attempts: Retrier,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -163,9 +177,9 @@ class Tokens:
             ProtocolError: It must not be asked, or says more than any token needs.
         """
         # Which hosts to trust with a password, the authenticator knows; never from https to http, is known here, too.
-        judge(Errand.REALM, self._home, asked.url, listed=(Origin.of_url(asked.url).netloc,))
+        check_url(UrlPurpose.REALM, self._home, asked.url, listed=(Origin.of_url(asked.url).netloc,))
         body = None if asked.body is None else Body(BytesSource(asked.body), 0, len(asked.body))
-        call = Call(asked.method, asked.url, body, repeatable=True)
+        call = RequestState(asked.method, asked.url, body, repeatable=True)
         about = Request(
             method=asked.method, target=asked.url, success=(200,), reference=request.reference, missing="repository"
         )
@@ -174,18 +188,18 @@ class Tokens:
             started, status = self._clock(), 0
             try:
                 answer = self._exchanges.send(call, asked.method, asked.url, asked.headers)
-                status, content = answer.status, excerpt(answer, whole=True)
+                status, content = answer.status, read_error_body(answer, whole=True)
             finally:
                 event = TokenRequested(
                     registry=self._home.netloc,
-                    url=redacted(asked.url),
+                    url=redact_url(asked.url),
                     scopes=tuple(str(scope) for scope in asked.scopes or request.scopes),
                     status=status,
                     seconds=self._clock() - started,
                 )
                 self._exchanges.tell(event)
             if status in TRANSIENT:
-                raise problem(status, answer.headers, b"", about, url=answer.url, now=self._now())
+                raise error_from_response(status, answer.headers, b"", about, url=answer.url, now=self._now())
             return TokenReply(status=status, content=content)
 
         return self._attempts.run(call, attempt)
@@ -235,12 +249,12 @@ def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
     if hop.method not in ("GET", "HEAD") and status not in _KEEPING:
         raise ProtocolError(f"refused to turn a {hop.method} into a GET by a redirect ({status})")
     if not location:
-        raise ProtocolError(f"a redirect ({status}) without a single Location, from {redacted(hop.url)}")
-    url = resolve(hop.url, location)
-    target = judge(Errand.REDIRECT, home, url).origin
+        raise ProtocolError(f"a redirect ({status}) without a single Location, from {redact_url(hop.url)}")
+    url = resolve_url(hop.url, location)
+    target = check_url(UrlPurpose.REDIRECT, home, url).origin
     # R-033: content goes to no other origin.
     if hop.method not in ("GET", "HEAD") and target != home:
-        raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redacted(url)}")
+        raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redact_url(url)}")
     return Hop(hop.method, url, target)
 
 
@@ -281,7 +295,7 @@ class Session:
         authenticator: Authenticator | None = None,
         observer: Observer | None = None,
         middleware: Sequence[Middleware] = (),
-        sleep: Callable[[float], None] = pause,
+        sleep: Callable[[float], None] = sleep,
         random: Callable[[], float] = chance.random,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -291,10 +305,10 @@ class Session:
         self.policy = RetryPolicy(retries=settings.retries, base=settings.backoff)
         self._authenticator = authenticator
         self._now = now
-        self._exchanges = Exchanges(
+        self._exchanges = RequestSender(
             origin,
             Urllib3Transport(settings, origin) if transport is None else transport,
-            Gates(maximum=settings.max_connections, rate=settings.requests_per_second, clock=clock, sleep=sleep),
+            RateLimiter(maximum=settings.max_connections, rate=settings.requests_per_second, clock=clock, sleep=sleep),
             policy=self.policy,
             middleware=middleware,
             observer=observer,
@@ -302,10 +316,10 @@ class Session:
             clock=clock,
             now=now,
         )
-        self._attempts = Attempts(self.policy, self.tell, sleep=sleep, random=random)
+        self._attempts = Retrier(self.policy, self.tell, sleep=sleep, random=random)
         self._tokens = Tokens(origin, self._exchanges, self._attempts, clock=clock, now=now)
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: Request) -> Response:
         """The answer to a request, if its status is one of those that mean success; to be closed by the caller.
 
         A ``DELETE`` that had to be repeated is also answered by a 404: then it was the first try that did it.
@@ -323,7 +337,7 @@ class Session:
         """
         return self._carried_out(request, lambda answer: answer)
 
-    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> Document:
+    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> BufferedResponse:
         """The whole answer to a request that can be repeated: also if its body breaks off.
 
         Args:
@@ -337,9 +351,9 @@ class Session:
             RegistryError: As ``send`` does.
         """
 
-        def whole(answer: Answer) -> Document:
-            check_identity(answer, reference=request.reference)
-            return Document(headers=answer.headers, url=answer.url, content=answer.content(limit, what=what))
+        def whole(answer: Response) -> BufferedResponse:
+            check_not_encoded(answer, reference=request.reference)
+            return BufferedResponse(headers=answer.headers, url=answer.url, content=answer.content(limit, what=what))
 
         return self._carried_out(request, whole)
 
@@ -351,11 +365,11 @@ class Session:
         """Close idle connections; what is sent afterwards opens new ones. Idempotent."""
         self._exchanges.close()
 
-    def _carried_out(self, request: Request, taken: Callable[[Answer], Result]) -> Result:
+    def _carried_out(self, request: Request, taken: Callable[[Response], Result]) -> Result:
         """What is made of a request's answer; making it is a part of the attempt."""
         call = _Call(request, self._url(request.target))
         if self._authenticator is not None:
-            call.authorization = self._authenticator.remembered(self.origin, request.scopes)
+            call.authorization = self._authenticator.cached_authorization(self.origin, request.scopes)
 
         def attempt() -> Result:
             answer = self._authorised(call)
@@ -376,10 +390,10 @@ class Session:
             return f"{self.origin}{self.settings.path_prefix}{target}"
         if target.startswith("/"):
             return f"{self.origin}{target}"
-        judge(Errand.REDIRECT, self.origin, target)
+        check_url(UrlPurpose.REDIRECT, self.origin, target)
         return target
 
-    def _authorised(self, call: _Call) -> Answer:
+    def _authorised(self, call: _Call) -> Response:
         """The answer after at most two answers to challenges; only the registry's own are answered (R-031)."""
         while True:
             answer = self._followed(call)
@@ -403,7 +417,7 @@ class Session:
         self, authenticator: Authenticator, offers: Sequence[Challenge], call: _Call, refusal: RegistryError
     ) -> str | None:
         """What the authenticator says to a challenge, after the token requests that it asks for."""
-        steps = authenticator.answer(self.origin, offers, call.request.scopes, rejected=call.authorization)
+        steps = authenticator.handle_challenge(self.origin, offers, call.request.scopes, rejected=call.authorization)
         try:
             asked = next(steps)
             while True:
@@ -424,7 +438,7 @@ class Session:
             # Other threads may be waiting for the token that this one was to fetch.
             steps.close()
 
-    def _followed(self, call: _Call) -> Answer:
+    def _followed(self, call: _Call) -> Response:
         """The answer at the end of all redirects; the registry's credentials stay with it."""
         request = call.request
         hop = Hop(request.method, call.url, Origin.of_url(call.url))
@@ -436,22 +450,26 @@ class Session:
             answer = self._exchanges.send(call, hop.method, hop.url, headers)
             if not is_redirect(answer.status):
                 return answer
-            excerpt(answer)
+            read_error_body(answer)
             try:
                 hop = next_hop(self.origin, hop, answer.status, answer.headers.get("location"))
             except ProtocolError as error:
-                error.status, error.method, error.url = answer.status, hop.method, redacted(hop.url)
+                error.status, error.method, error.url = answer.status, hop.method, redact_url(hop.url)
                 raise
         raise ProtocolError(
-            f"more than {MAX_HOPS} redirects from {redacted(call.url)}", method=request.method, url=redacted(call.url)
+            f"more than {MAX_HOPS} redirects from {redact_url(call.url)}",
+            method=request.method,
+            url=redact_url(call.url),
         )
 
-    def _problem(self, answer: Answer, call: _Call) -> RegistryError:
-        content = Echoes(call.authorization or "").masked(excerpt(answer))
-        return problem(answer.status, answer.headers, content, call.request, url=answer.url, now=self._now())
+    def _problem(self, answer: Response, call: _Call) -> RegistryError:
+        content = SecretMasker(call.authorization or "").mask_body(read_error_body(answer))
+        return error_from_response(
+            answer.status, answer.headers, content, call.request, url=answer.url, now=self._now()
+        )
 
 
-class _Call(Call):
+class _Call(RequestState):
     """A request to the registry on its way, with what authorises it."""
 
     def __init__(self, request: Request, url: str) -> None:
@@ -461,5 +479,5 @@ class _Call(Call):
         self.answered = 0
 
 
-def _was_done(call: Call, answer: Answer) -> bool:
+def _was_done(call: RequestState, answer: Response) -> bool:
     return call.method == "DELETE" and call.doubtful and answer.status == 404

@@ -13,25 +13,25 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.http.endpoint import Address, Sender
-from registry_adapters.http.messages import Answer, Headers, Request
+from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint
+from registry_adapters.http.messages import Headers, Request, Response
 from registry_core.cancellation import checkpoint, fail_after
-from registry_core.content.streams import ByteReader, ByteSource, Reader
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
-from registry_core.domain.origin import Origin, redacted, resolve
-from registry_core.domain.url_policy import Errand, judge
+from registry_core.domain.origin import Origin, redact_url, resolve_url
+from registry_core.domain.url_policy import UrlPurpose, check_url
 from registry_core.errors import ProtocolError, RegistryError, SizeMismatch
 
 __all__ = [
-    "CheckedSource",
-    "OpenUpload",
-    "OpenUploads",
+    "PendingUpload",
+    "PendingUploads",
+    "VerifyingSource",
     "cancel",
     "chunk_length",
     "closing_target",
-    "location_of",
-    "received",
+    "committed_bytes",
+    "upload_location",
 ]
 
 
@@ -46,7 +46,7 @@ _CANCEL_MOMENT: Final = 0.3
 _RANGE: Final = re.compile(r"(?:bytes[= ])?0-(?P<last>[0-9]{1,19})")
 
 
-class OpenUpload(msgspec.Struct, frozen=True):
+class PendingUpload(msgspec.Struct, frozen=True):
     """An upload session that nothing was sent into yet.
 
     Args:
@@ -59,10 +59,10 @@ class OpenUpload(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """Without the query, which may be a signature."""
-        return f"OpenUpload({redacted(self.location)!r}, least={self.least})"
+        return f"PendingUpload({redact_url(self.location)!r}, least={self.least})"
 
 
-class OpenUploads:
+class PendingUploads:
     """Sessions that registries opened in place of a mount, until their blob is put; safe for many threads.
 
     Args:
@@ -72,9 +72,11 @@ class OpenUploads:
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._kept: dict[tuple[Address, Digest], OpenUpload] = {}
+        self._kept: dict[tuple[RepositoryEndpoint, Digest], PendingUpload] = {}
 
-    def keep(self, sender: Sender, address: Address, digest: Digest, upload: OpenUpload) -> None:
+    def keep(
+        self, sender: RegistryRequester, address: RepositoryEndpoint, digest: Digest, upload: PendingUpload
+    ) -> None:
         """Remember a session for a blob; what it displaces is cancelled."""
         displaced = []
         with self._lock:
@@ -88,12 +90,12 @@ class OpenUploads:
         for owner, old in displaced:
             cancel(sender, owner, old.location)
 
-    def take(self, address: Address, digest: Digest) -> OpenUpload | None:
+    def take(self, address: RepositoryEndpoint, digest: Digest) -> PendingUpload | None:
         """The session that is open for a blob, if there is one; it is the caller's from now on."""
         with self._lock:
             return self._kept.pop((address, digest), None)
 
-    def close(self, sender: Sender) -> None:
+    def close(self, sender: RegistryRequester) -> None:
         """Cancel all that nobody came for, within a few seconds in all. Idempotent."""
         with self._lock:
             kept, self._kept = self._kept, {}
@@ -120,7 +122,7 @@ def chunk_length(wanted: int, headers: Headers) -> int:
     return max(wanted, min(least, _CHUNK_LIMIT))
 
 
-def received(headers: Headers) -> int | None:
+def committed_bytes(headers: Headers) -> int | None:
     """How many bytes the registry says it has, or ``None`` where it does not say intelligibly.
 
     ``0-0`` means one byte, or in some registries nothing; whoever asks has to know.
@@ -129,7 +131,7 @@ def received(headers: Headers) -> int | None:
     return int(match["last"]) + 1 if match else None
 
 
-def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
+def upload_location(origin: Origin, answer: Response, *, current: str = "") -> str:
     """Where an upload goes on.
 
     Args:
@@ -143,16 +145,16 @@ def location_of(origin: Origin, answer: Answer, *, current: str = "") -> str:
     text = answer.headers.get("Location")
     if not text and current:
         return current
-    location = resolve(answer.url, text)
+    location = resolve_url(answer.url, text)
     try:
-        judge(Errand.UPLOAD, origin, location)
+        check_url(UrlPurpose.UPLOAD, origin, location)
     except ProtocolError as error:
         error.status = answer.status
         raise
     return location
 
 
-def cancel(sender: Sender, address: Address, location: str) -> None:
+def cancel(sender: RegistryRequester, address: RepositoryEndpoint, location: str) -> None:
     """Give an upload session up, whatever the registry says to it, and even if the caller's time is up."""
     try:
         checkpoint()
@@ -167,7 +169,7 @@ def cancel(sender: Sender, address: Address, location: str) -> None:
     contextvars.Context().run(attempt)
 
 
-def _cancellation(address: Address, location: str) -> Request:
+def _cancellation(address: RepositoryEndpoint, location: str) -> Request:
     return Request(
         method="DELETE",
         target=location,
@@ -179,7 +181,7 @@ def _cancellation(address: Address, location: str) -> Request:
     )
 
 
-class CheckedSource:
+class VerifyingSource:
     """A source whose readers raise instead of giving out the last piece of something wrong.
 
     Stretches are opened in order, as chunks are; one that was hashed before may be opened again. Opening at 0
@@ -268,8 +270,8 @@ class CheckedSource:
             self._verifier.finish()
 
 
-class _CheckedReader(Reader):
-    def __init__(self, check: CheckedSource, reader: ByteReader, position: int) -> None:
+class _CheckedReader(BaseReader):
+    def __init__(self, check: VerifyingSource, reader: ByteReader, position: int) -> None:
         self._check = check
         self._reader = reader
         self._position = position

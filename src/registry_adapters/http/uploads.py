@@ -17,23 +17,23 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.http.endpoint import Address, Sender, check_promise, status_of
-from registry_adapters.http.messages import Answer, Body, Request
-from registry_adapters.http.retry import REFUSED, cause_of, reason
+from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint, check_digest_header, status_of
+from registry_adapters.http.messages import Body, Request, Response
+from registry_adapters.http.retry import REFUSED, error_summary, failure_kind
 from registry_adapters.http.upload_sessions import (
-    CheckedSource,
-    OpenUpload,
+    PendingUpload,
+    VerifyingSource,
     cancel,
     chunk_length,
     closing_target,
-    location_of,
-    received,
+    committed_bytes,
+    upload_location,
 )
-from registry_core.cancellation import checkpoint, pause, remaining
+from registry_core.cancellation import checkpoint, remaining, sleep
 from registry_core.content.streams import ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.domain.origin import redacted
+from registry_core.domain.origin import redact_url
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -44,9 +44,9 @@ from registry_core.errors import (
     TransportError,
     Unavailable,
 )
-from registry_core.ports.observer import Resumed, Retry
+from registry_core.ports.observer import RequestRetried, TransferResumed
 
-__all__ = ["Pace", "Upload"]
+__all__ = ["ChunkPlan", "Upload"]
 
 
 # Of a blob that did not arrive whole. Large enough for registries that want parts of 5 MiB, small enough for
@@ -65,7 +65,7 @@ _STALLS: Final = 4
 _SETBACKS: Final = 16
 
 
-class Pace:
+class ChunkPlan:
     """The length of the next request, and the count of what went wrong so far.
 
     Args:
@@ -73,7 +73,7 @@ class Pace:
         chunk_size: How long chunks are to be; ``None`` for all in one, as long as that works.
 
     Attributes:
-        alone: Whether each chunk gets a connection of its own.
+        close_connection: Whether each chunk gets a connection of its own.
         failures: How many requests failed since the last progress.
     """
 
@@ -83,7 +83,7 @@ class Pace:
         self._least = 0
         self._chunks_refused = False
         self._stalls = self._setbacks = 0
-        self.alone = False
+        self.close_connection = False
         self.failures = 0
 
     def begin(self, least: int) -> None:
@@ -176,26 +176,26 @@ class Upload:
 
     def __init__(
         self,
-        sender: Sender,
-        address: Address,
+        sender: RegistryRequester,
+        address: RepositoryEndpoint,
         digest: Digest,
         size: int,
         source: ByteSource,
         *,
         chunk_size: int | None,
         present: Callable[[], bool],
-        opened: OpenUpload | None = None,
+        opened: PendingUpload | None = None,
     ) -> None:
         self._sender = sender
         self._address = address
         self._digest = digest
         self._size = size
         self._reference = address.at(digest)
-        self._source = CheckedSource(source, digest, size, reference=self._reference)
+        self._source = VerifyingSource(source, digest, size, reference=self._reference)
         self._present = present
         self._opened = opened
         self._location = ""
-        self._pace = Pace(size, chunk_size)
+        self._pace = ChunkPlan(size, chunk_size)
 
     def run(self) -> None:
         """Bring it there, or leave nothing behind.
@@ -238,11 +238,11 @@ class Upload:
             cancel(self._sender, self._address, self._location)
             raise
 
-    def _start(self) -> OpenUpload:
+    def _start(self) -> PendingUpload:
         query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
         target = self._address.path("blobs", "uploads", "", query=query)
         with self._send("POST", target, success=(202,)) as answer:
-            return OpenUpload(location_of(self._sender.origin, answer), chunk_length(0, answer.headers))
+            return PendingUpload(upload_location(self._sender.origin, answer), chunk_length(0, answer.headers))
 
     def _give_up(self) -> None:
         if self._opened is not None:
@@ -268,7 +268,7 @@ class Upload:
     def _send_chunk(self, start: int, end: int) -> int | None:
         """How far the registry has come with this chunk; ``None`` if it has closed the upload."""
         headers = {"Content-Range": f"{start}-{end - 1}"}
-        if self._pace.alone:
+        if self._pace.close_connection:
             headers["Connection"] = "close"
         with self._send(
             "PATCH",
@@ -277,20 +277,20 @@ class Upload:
             headers=headers,
             body=Body(self._source, start, end - start),
         ) as answer:
-            self._location = location_of(self._sender.origin, answer, current=self._location)
+            self._location = upload_location(self._sender.origin, answer, current=self._location)
             # Some registries close the upload with the last chunk, and would refuse the PUT (R-076).
             if answer.status == 201 and end == self._size:
-                check_promise(answer.headers, self._digest, reference=self._reference)
+                check_digest_header(answer.headers, self._digest, reference=self._reference)
                 if self._present():
                     return None
-            reached = received(answer.headers)
+            reached = committed_bytes(answer.headers)
         return self._plausible(end if reached is None else reached, end)
 
     def _close(self) -> None:
         body = Body(self._source, 0, self._size) if self._pace.whole and self._size else None
         target = closing_target(self._location, self._digest)
         with self._send("PUT", target, success=(201, 204), body=body) as answer:
-            check_promise(answer.headers, self._digest, reference=self._reference)
+            check_digest_header(answer.headers, self._digest, reference=self._reference)
 
     def _recover(self, error: RegistryError, offset: int, end: int, *, closing: bool) -> int | None:
         """Where to go on after a request that failed; ``None`` if it has done its work nevertheless."""
@@ -307,7 +307,7 @@ class Upload:
         if status != 404 and not isinstance(error, _FAULTS):
             raise error
         # A refused request without bytes has been repeated by the sender as often as it may be.
-        if closing and not (pace.whole and self._size) and cause_of(error) in REFUSED:
+        if closing and not (pace.whole and self._size) and failure_kind(error) in REFUSED:
             raise error
         # An upload that an earlier try has closed is not known any more, either (R-075).
         if closing and self._present():
@@ -320,7 +320,7 @@ class Upload:
     def _resume(self, error: RegistryError, offset: int, end: int) -> int | None:
         """Where to go on after a request that may have been carried out in part."""
         pace, cut = self._pace, status_of(error) == 0
-        again, pace.alone = cut and pace.alone, cut or pace.alone
+        again, pace.close_connection = cut and pace.close_connection, cut or pace.close_connection
         if pace.whole and not pace.split():
             raise _Lost(error)
         try:
@@ -342,8 +342,8 @@ class Upload:
         """How far the session has come, asked of the registry (R-074)."""
         try:
             with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as answer:
-                self._location = location_of(self._sender.origin, answer, current=self._location)
-                reached = received(answer.headers)
+                self._location = upload_location(self._sender.origin, answer, current=self._location)
+                reached = committed_bytes(answer.headers)
         except (Cancelled, DeadlineExceeded):
             raise
         except RegistryError as error:
@@ -352,7 +352,7 @@ class Upload:
         if reached is None or reached == 1:
             raise _Lost(why)
         reached = self._plausible(reached, sent)
-        self._sender.tell(Resumed(method="PATCH", url=redacted(self._location), offset=reached))
+        self._sender.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=reached))
         return reached
 
     def _plausible(self, reached: int, sent: int) -> int:
@@ -371,16 +371,22 @@ class Upload:
         asked = error.retry_after if isinstance(error, TransportError) else None
         if (
             failures > policy.retries
-            or (asked is not None and asked > policy.patience)
+            or (asked is not None and asked > policy.max_retry_after)
             or (left is not None and seconds >= left)
         ):
             raise error
         self._sender.tell(
-            Retry(method=method, url=redacted(self._location), attempt=failures, pause=seconds, reason=reason(error))
+            RequestRetried(
+                method=method,
+                url=redact_url(self._location),
+                attempt=failures,
+                pause=seconds,
+                reason=error_summary(error),
+            )
         )
         # What a busy registry asks for, the sender waits for with the next request.
-        if asked is None or cause_of(error) not in REFUSED:
-            pause(seconds)
+        if asked is None or failure_kind(error) not in REFUSED:
+            sleep(seconds)
 
     def _raise_source_failure(self) -> None:
         """What the source raised, however it was reported: that is no failure of the registry."""
@@ -396,7 +402,7 @@ class Upload:
         headers: dict[str, str] | None = None,
         body: Body | None = None,
         repeatable: bool = False,
-    ) -> Answer:
+    ) -> Response:
         request = Request(
             method=method,
             target=target,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry_adapters.keychains.docker_config import AuthFileKeychain, DockerConfigKeychain, podman_places
+from registry_adapters.keychains.docker_config import AuthFileKeychain, DockerConfigKeychain, podman_config_paths
 from registry_adapters.keychains.sources import ChainKeychain, EnvironmentKeychain
 from registry_core.ports.keychain import CredentialStore, Keychain
 
@@ -33,7 +33,7 @@ def default_store(environment: Mapping[str, str] | None = None, home: Path | Non
         home: The user's directory; ``HOME`` if not given.
     """
     variables = os.environ if environment is None else environment
-    places = [place for place in podman_places(variables, home) if not place.legacy]
+    places = [place for place in podman_config_paths(variables, home) if not place.legacy]
     found = [place for place in places if len(places) == 1 or place.path.is_file()]
     if found:
         return AuthFileKeychain(found[0].path, environment=variables)

@@ -27,8 +27,15 @@ import msgspec
 
 from registry_adapters.keychains.helper import HelperKeychain
 from registry_adapters.keychains.json_file import JsonFile
-from registry_adapters.keychains.registry_names import canonical, namespaces, parsed_key, same, spellings, written
-from registry_adapters.keychains.sealed import Sealed
+from registry_adapters.keychains.registry_names import (
+    aliases,
+    canonical,
+    config_key,
+    exact_aliases,
+    namespaces,
+    parsed_key,
+)
+from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError
@@ -36,13 +43,13 @@ from registry_core.ports.keychain import CredentialStore
 
 __all__ = [
     "AuthFileKeychain",
+    "ConfigPath",
+    "DockerConfig",
     "DockerConfigKeychain",
-    "Entries",
     "FileKeychain",
-    "Place",
-    "docker_places",
+    "docker_config_paths",
     "entry_of",
-    "podman_places",
+    "podman_config_paths",
 ]
 
 
@@ -55,7 +62,7 @@ _STORE: Final = "credsStore"
 _SECRETS: Final = ("auth", "username", "password", "identitytoken", "registrytoken")
 
 
-class Entries:
+class DockerConfig:
     """A view on one decoded document.
 
     Args:
@@ -77,7 +84,7 @@ class Entries:
             InvalidName: The registry is anything but ``host[:port]``.
             ConfigError: The entry that it would be in makes no sense. What others look like does not matter.
         """
-        names = spellings(registry)
+        names = aliases(registry)
         auths = self._section(AUTHS)
         found: dict[tuple[str, str], list[object]] = {}
         for key, place in _keys(auths, names):
@@ -101,7 +108,7 @@ class Entries:
             ConfigError: What is named is no text.
         """
         helpers = self._section(_HELPERS)
-        for key, (_, path) in _keys(helpers, spellings(registry)):
+        for key, (_, path) in _keys(helpers, aliases(registry)):
             if not path:
                 return self._text(helpers[key], _HELPERS)
         return ""
@@ -121,7 +128,7 @@ class Entries:
             InvalidName: The registry is anything but ``host[:port]``.
             ConfigError: The document has no room for entries.
         """
-        key = written(registry)
+        key = config_key(registry)
         auths = self._section(AUTHS)
         old = auths.get(key)
         kept = {name: value for name, value in old.items() if name not in _SECRETS} if isinstance(old, dict) else {}
@@ -136,7 +143,7 @@ class Entries:
             ConfigError: The document has no room for entries.
         """
         auths = self._section(AUTHS)
-        for key, (_, path) in list(_keys(auths, same(registry))):
+        for key, (_, path) in list(_keys(auths, exact_aliases(registry))):
             if not path:
                 del auths[key]
 
@@ -234,7 +241,7 @@ def _joined(username: str, password: str) -> str:
         raise ConfigError("a Docker configuration cannot hold this credential: it is no Unicode") from None
 
 
-class Place(msgspec.Struct, frozen=True):
+class ConfigPath(msgspec.Struct, frozen=True):
     """A file that may be there.
 
     Args:
@@ -246,7 +253,7 @@ class Place(msgspec.Struct, frozen=True):
     legacy: bool = False
 
 
-def docker_places(environment: Mapping[str, str], home: Path | None) -> list[Place]:
+def docker_config_paths(environment: Mapping[str, str], home: Path | None) -> list[ConfigPath]:
     """Docker's files, in the order in which they are read; the first is the one that is written.
 
     Args:
@@ -255,15 +262,15 @@ def docker_places(environment: Mapping[str, str], home: Path | None) -> list[Pla
     """
     directory = environment.get("DOCKER_CONFIG")
     house = _home(environment, home)
-    places = [Place(Path(directory, "config.json"))] if directory else []
+    places = [ConfigPath(Path(directory, "config.json"))] if directory else []
     if house is not None:
         if not directory:
-            places.append(Place(house / ".docker" / "config.json"))
-        places.append(Place(house / ".dockercfg", legacy=True))
+            places.append(ConfigPath(house / ".docker" / "config.json"))
+        places.append(ConfigPath(house / ".dockercfg", legacy=True))
     return places
 
 
-def podman_places(environment: Mapping[str, str], home: Path | None) -> list[Place]:
+def podman_config_paths(environment: Mapping[str, str], home: Path | None) -> list[ConfigPath]:
     """Podman's files and then Docker's, in the order in which they are read; the first is the one that is written.
 
     Args:
@@ -273,12 +280,12 @@ def podman_places(environment: Mapping[str, str], home: Path | None) -> list[Pla
     """
     alone = environment.get("REGISTRY_AUTH_FILE")
     if alone:
-        return [Place(Path(alone))]
+        return [ConfigPath(Path(alone))]
     house = _home(environment, home)
     found = [_runtime(environment)]
     directory = _absolute(environment.get("XDG_CONFIG_HOME")) or (house / ".config" if house else None)
     found.append(directory / "containers" / "auth.json" if directory else None)
-    return [Place(path) for path in found if path is not None] + docker_places(environment, home)
+    return [ConfigPath(path) for path in found if path is not None] + docker_config_paths(environment, home)
 
 
 def _runtime(environment: Mapping[str, str]) -> Path | None:
@@ -306,7 +313,7 @@ def _home(environment: Mapping[str, str], home: Path | None) -> Path | None:
         return None
 
 
-class FileKeychain(Sealed, CredentialStore):
+class FileKeychain(NotPicklable, CredentialStore):
     """Credentials from files, asked in order; the first file is also written.
 
     Args:
@@ -315,7 +322,7 @@ class FileKeychain(Sealed, CredentialStore):
         seconds: How long a helper may take.
     """
 
-    def __init__(self, places: Sequence[Place], environment: Mapping[str, str] | None, seconds: float) -> None:
+    def __init__(self, places: Sequence[ConfigPath], environment: Mapping[str, str] | None, seconds: float) -> None:
         helpers = _Helpers(environment, seconds)
         self._files = [_ConfigFile(place, helpers) for place in places]
 
@@ -381,7 +388,7 @@ class _Helpers:
 
 
 class _ConfigFile:
-    def __init__(self, place: Place, helpers: _Helpers) -> None:
+    def __init__(self, place: ConfigPath, helpers: _Helpers) -> None:
         self.path = place.path
         self._legacy = place.legacy
         self._file = JsonFile(place.path)
@@ -426,11 +433,11 @@ class _ConfigFile:
         entries = self._entries(document)
         return entries.helper(registry) or entries.store()
 
-    def _change(self, change: Callable[[Entries], None]) -> Callable[[dict[str, Any]], None]:
+    def _change(self, change: Callable[[DockerConfig], None]) -> Callable[[dict[str, Any]], None]:
         return lambda document: change(self._entries(document))
 
-    def _entries(self, document: dict[str, Any]) -> Entries:
-        return Entries(document, str(self.path), legacy=self._legacy)
+    def _entries(self, document: dict[str, Any]) -> DockerConfig:
+        return DockerConfig(document, str(self.path), legacy=self._legacy)
 
 
 class DockerConfigKeychain(FileKeychain):
@@ -452,7 +459,7 @@ class DockerConfigKeychain(FileKeychain):
         seconds: float = 30.0,
     ) -> None:
         variables = os.environ if environment is None else environment
-        places = docker_places(variables, home) if path is None else [Place(Path(path))]
+        places = docker_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
         super().__init__(places, variables, seconds)
 
 
@@ -479,5 +486,5 @@ class AuthFileKeychain(FileKeychain):
         seconds: float = 30.0,
     ) -> None:
         variables = os.environ if environment is None else environment
-        places = podman_places(variables, home) if path is None else [Place(Path(path))]
+        places = podman_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
         super().__init__(places, variables, seconds)

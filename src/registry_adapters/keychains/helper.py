@@ -20,8 +20,8 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.keychains.registry_names import HUB_KEY, same, servers
-from registry_adapters.keychains.sealed import Sealed
+from registry_adapters.keychains.registry_names import HUB_KEY, exact_aliases, helper_keys
+from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.cancellation import checkpoint, remaining
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Basic, Credential, IdentityToken
@@ -193,7 +193,7 @@ class _Found(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class HelperKeychain(Sealed, CredentialStore):
+class HelperKeychain(NotPicklable, CredentialStore):
     """A credential helper, spoken to as a process: no shell, a time limit, bounded output.
 
     Only a registry's name goes to the program, through its standard input; what it says is never quoted. Its answers,
@@ -239,7 +239,7 @@ class HelperKeychain(Sealed, CredentialStore):
             Cancelled: Meanwhile.
             DeadlineExceeded: Meanwhile.
         """
-        for server in servers(registry):
+        for server in helper_keys(registry):
             with self._turn(server):
                 found = self._remembered(server) or self._ask(server)
             if found.problem:
@@ -255,7 +255,7 @@ class HelperKeychain(Sealed, CredentialStore):
             InvalidName: The registry is anything but ``host[:port]``.
             ConfigError: Helpers keep passwords and identity tokens only, or this one failed.
         """
-        server = servers(registry)[0]
+        server = helper_keys(registry)[0]
         match credential:
             case Basic(username, password) if username != _TOKEN:
                 entry = {"ServerURL": server, "Username": username, "Secret": password}
@@ -282,8 +282,8 @@ class HelperKeychain(Sealed, CredentialStore):
             InvalidName: The registry is anything but ``host[:port]``.
             ConfigError: The helper failed.
         """
-        for server in servers(registry):
-            if server not in (*same(registry), HUB_KEY):
+        for server in helper_keys(registry):
+            if server not in (*exact_aliases(registry), HUB_KEY):
                 continue
             with self._turn(server):
                 self._forget(server)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from registry_core.cancellation import checkpoint, pause
+from registry_core.cancellation import checkpoint, sleep
 from registry_core.domain import strict_json
 from registry_core.errors import ConfigError, InvalidDocument, RegistryError
 
@@ -80,7 +80,7 @@ class JsonFile:
             if status is not None and not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{self.path}: not a file to write credentials to")
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _alone(target):
+            with _file_lock(target):
                 before = self._read(target)[1]
                 after = copy.deepcopy(before or {})
                 change(after)
@@ -91,7 +91,7 @@ class JsonFile:
         content = b""
         for seconds in _PATIENCE:
             if seconds:
-                pause(seconds)
+                sleep(seconds)
             with _explained(self.path):
                 found = _content(path)
             if found is None:
@@ -126,7 +126,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def _file_lock(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # only writers need it
 
     lock = FileLock(target.with_name(f".{target.name}.ociport.lock"), timeout=0, mode=0o600)
@@ -136,7 +136,7 @@ def _alone(target: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
             break
         except Timeout:
-            pause(_POLL)
+            sleep(_POLL)
     try:
         yield
     finally:

@@ -13,7 +13,17 @@ from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidName
 
-__all__ = ["HUB", "HUB_KEY", "canonical", "namespaces", "parsed_key", "same", "servers", "spellings", "written"]
+__all__ = [
+    "HUB",
+    "HUB_KEY",
+    "aliases",
+    "canonical",
+    "config_key",
+    "exact_aliases",
+    "helper_keys",
+    "namespaces",
+    "parsed_key",
+]
 
 HUB: Final = "docker.io"
 HUB_KEY: Final = "https://index.docker.io/v1/"
@@ -36,7 +46,7 @@ def canonical(registry: str) -> str:
     return f"{host}:{origin.port}" if _parts(registry)[1] else host
 
 
-def spellings(registry: str) -> tuple[str, ...]:
+def aliases(registry: str) -> tuple[str, ...]:
     """The canonical names under which a registry may be kept, the most exact one first.
 
     Raises:
@@ -49,17 +59,17 @@ def spellings(registry: str) -> tuple[str, ...]:
     return (name, host) if port in ("443", "80") else (name,)
 
 
-def same(registry: str) -> tuple[str, ...]:
+def exact_aliases(registry: str) -> tuple[str, ...]:
     """The canonical names that are this registry and no other: what is replaced or erased under its name.
 
     Raises:
         InvalidName: It is anything but ``host[:port]``.
     """
     name = canonical(registry)
-    return (name,) if _parts(name)[1] == "80" else spellings(name)
+    return (name,) if _parts(name)[1] == "80" else aliases(name)
 
 
-def servers(registry: str) -> tuple[str, ...]:
+def helper_keys(registry: str) -> tuple[str, ...]:
     """What a credential helper knows a registry by, the usual name first.
 
     Raises:
@@ -68,10 +78,10 @@ def servers(registry: str) -> tuple[str, ...]:
     name = canonical(registry)
     if name == HUB:
         return (HUB_KEY, HUB)
-    return spellings(name) if _parts(name)[1] else (name,)
+    return aliases(name) if _parts(name)[1] else (name,)
 
 
-def written(registry: str) -> str:
+def config_key(registry: str) -> str:
     """The key under which a registry is written to a file.
 
     Raises:

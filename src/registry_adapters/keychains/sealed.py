@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-__all__ = ["Sealed"]
+__all__ = ["NotPicklable"]
 
 
-class Sealed:
+class NotPicklable:
     """Refuses to be pickled or copied, as the credentials in it do."""
 
     def __reduce__(self) -> NoReturn:

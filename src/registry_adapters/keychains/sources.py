@@ -18,9 +18,9 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from registry_adapters.keychains.docker_config import Entries
-from registry_adapters.keychains.registry_names import canonical, same, spellings
-from registry_adapters.keychains.sealed import Sealed
+from registry_adapters.keychains.docker_config import DockerConfig
+from registry_adapters.keychains.registry_names import aliases, canonical, exact_aliases
+from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
@@ -30,7 +30,7 @@ from registry_core.ports.keychain import CredentialStore, Keychain
 __all__ = ["ChainKeychain", "EnvironmentKeychain", "MemoryKeychain", "StaticKeychain", "TextKeychain"]
 
 
-class StaticKeychain(Sealed, Keychain):
+class StaticKeychain(NotPicklable, Keychain):
     """One credential for each registry named, and none for any other.
 
     Args:
@@ -50,7 +50,7 @@ class StaticKeychain(Sealed, Keychain):
         Raises:
             InvalidName: The registry is anything but ``host[:port]``.
         """
-        found = (self._credentials.get(name) for name in spellings(registry))
+        found = (self._credentials.get(name) for name in aliases(registry))
         return next((credential for credential in found if credential is not None), None)
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class StaticKeychain(Sealed, Keychain):
         return f"StaticKeychain({', '.join(sorted(self._credentials))})"
 
 
-class MemoryKeychain(Sealed, CredentialStore):
+class MemoryKeychain(NotPicklable, CredentialStore):
     """A store in memory. Safe for many threads.
 
     Args:
@@ -79,7 +79,7 @@ class MemoryKeychain(Sealed, CredentialStore):
             InvalidName: The registry is anything but ``host[:port]``.
         """
         with self._lock:
-            found = [self._credentials.get(name) for name in spellings(registry)]
+            found = [self._credentials.get(name) for name in aliases(registry)]
         return next((credential for credential in found if credential is not None), None)
 
     def store(self, registry: str, credential: Credential) -> None:
@@ -93,7 +93,7 @@ class MemoryKeychain(Sealed, CredentialStore):
         if isinstance(credential, Anonymous):
             raise ConfigError("no credentials are nothing to keep")
         with self._lock:
-            self._credentials = {key: one for key, one in self._credentials.items() if key not in same(name)}
+            self._credentials = {key: one for key, one in self._credentials.items() if key not in exact_aliases(name)}
             self._credentials[name] = credential
 
     def erase(self, registry: str) -> None:
@@ -102,7 +102,7 @@ class MemoryKeychain(Sealed, CredentialStore):
         Raises:
             InvalidName: The registry is anything but ``host[:port]``.
         """
-        names = same(registry)
+        names = exact_aliases(registry)
         with self._lock:
             for name in names:
                 self._credentials.pop(name, None)
@@ -118,7 +118,7 @@ _LIMIT: Final = 4 << 20
 _WHERE: Final = "the Docker configuration"
 
 
-class TextKeychain(Sealed, Keychain):
+class TextKeychain(NotPicklable, Keychain):
     """The entries of a ``.dockerconfigjson``, or of the older ``.dockercfg``, as JSON or as base64 of it.
 
     Helpers that it names are not started: a secret is no reason to run a program.
@@ -140,7 +140,7 @@ class TextKeychain(Sealed, Keychain):
             document = strict_json.decode(content)
         except (UnicodeError, binascii.Error, InvalidDocument):
             raise ConfigError(f"{_WHERE} is neither a JSON object nor base64 of one") from None
-        self._entries = Entries(document, _WHERE, legacy=None)
+        self._entries = DockerConfig(document, _WHERE, legacy=None)
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
         """The most specific entry for the repository.
@@ -156,7 +156,7 @@ class TextKeychain(Sealed, Keychain):
         return "TextKeychain(***)"
 
 
-class EnvironmentKeychain(Sealed, Keychain):
+class EnvironmentKeychain(NotPicklable, Keychain):
     """One credential, for one registry, from variables that are read anew each time.
 
     ======================== =====================================================================
@@ -186,7 +186,7 @@ class EnvironmentKeychain(Sealed, Keychain):
             InvalidName: The registry is anything but ``host[:port]``.
             ConfigError: The variables contradict each other, or do not say for which registry.
         """
-        names = spellings(registry)
+        names = aliases(registry)
         found = self._found()
         return found if found is not None and self._registry() in names else None
 

@@ -18,9 +18,9 @@ from typing import Final
 
 from registry_adapters.layout.directory import SAFE, Directory, Root, StagedFile, temporary_name
 from registry_adapters.layout.files import FileReader
-from registry_adapters.layout.layout import BLOBS, Place
-from registry_core.cancellation import checkpoint, pause
-from registry_core.content.streams import PIECE, ByteReader, ByteSource
+from registry_adapters.layout.layout import BLOBS, Layout
+from registry_core.cancellation import checkpoint, sleep
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.content.verify import Verifier, VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
@@ -35,16 +35,16 @@ from registry_core.errors import (
     SizeMismatch,
     TransportError,
     Unsupported,
-    during,
+    error_context,
 )
 
 __all__ = [
     "LayoutBlobs",
-    "age_of",
+    "changed_at",
     "open_blob",
     "remove_blob",
     "remove_expired",
-    "renewed",
+    "renew_lease",
     "renewed_blob",
     "store_blob",
 ]
@@ -61,12 +61,12 @@ _FRESH: Final = 1.0
 _POLL: Final = 0.005
 
 
-def age_of(status: os.stat_result) -> float:
+def changed_at(status: os.stat_result) -> float:
     """Since when a file is as it is, in seconds since the epoch: its content or its names."""
     return max(status.st_mtime, status.st_ctime)
 
 
-def renewed(directory: Directory, name: str, file: FileReader) -> bool:
+def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
     """Whether an open file still has its name, and will keep it for the grace period.
 
     Where the system does not let us renew it, it stays as old as it is.
@@ -82,7 +82,7 @@ def renewed(directory: Directory, name: str, file: FileReader) -> bool:
     """
     status = file.status()
     # A time to come is one of another clock, and tells us nothing.
-    if not 0 <= time.time() - age_of(status) <= _FRESH:
+    if not 0 <= time.time() - changed_at(status) <= _FRESH:
         try:
             with _shared(file.fileno()):
                 os.utime(file.fileno())
@@ -121,7 +121,7 @@ def remove_expired(directory: Directory, name: str, moment: float, *, is_dry_run
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or age_of(status) >= moment:
+        if not stat.S_ISREG(status.st_mode) or changed_at(status) >= moment:
             return None
         if is_dry_run or _removed(directory, name, status):
             return status
@@ -162,7 +162,7 @@ def _shared(descriptor: int) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            pause(_POLL)
+            sleep(_POLL)
     try:
         yield
     finally:
@@ -182,7 +182,7 @@ class LayoutBlobs:
         label: The repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, root: Root, place: Place, label: str) -> None:
+    def __init__(self, root: Root, place: Layout, label: str) -> None:
         self._root = root
         self._place = place
         self._label = label
@@ -195,7 +195,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(digest)), self._place.reading() as directory:
+        with error_context("", self._at(digest)), self._place.open() as directory:
             size = None if directory is None else renewed_blob(directory, digest)
             if size is None:
                 raise self._missing()
@@ -209,7 +209,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(digest)):
+        with error_context("", self._at(digest)):
             file = self._opened(digest)
             try:
                 file.seek(start)
@@ -231,10 +231,10 @@ class LayoutBlobs:
             LayoutError: The layout is broken; it is left as it is.
         """
         checkpoint()
-        with during("", self._at(digest)):
+        with error_context("", self._at(digest)):
             digest.hasher()
-            with self._place.writing() as directory:
-                store_blob(directory, digest, size, source, before=lambda: self._place.establish(directory))
+            with self._place.open_for_writing() as directory:
+                store_blob(directory, digest, size, source, before=lambda: self._place.initialize(directory))
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob's file; other layouts keep theirs.
@@ -244,7 +244,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(digest)), self._place.reading() as directory:
+        with error_context("", self._at(digest)), self._place.open() as directory:
             if directory is None or not remove_blob(directory, digest):
                 raise self._missing()
 
@@ -259,9 +259,9 @@ class LayoutBlobs:
         checkpoint()
         if not digest.verifiable:
             return False
-        with during("", self._at(digest)), ExitStack() as stack:
-            source = stack.enter_context(Place(self._root, origin).reading())
-            shelf = None if source is None else stack.enter_context(_shelf(source, digest))
+        with error_context("", self._at(digest)), ExitStack() as stack:
+            source = stack.enter_context(Layout(self._root, origin).open())
+            shelf = None if source is None else stack.enter_context(_blob_dir(source, digest))
             file = None if shelf is None else shelf.open(digest.encoded)
             if shelf is None or file is None:
                 return False
@@ -269,19 +269,19 @@ class LayoutBlobs:
             status = file.status()
             if not _is_intact(file, digest, status.st_size):
                 return False
-            with self._place.writing() as directory, _made_shelf(directory, digest) as target:
+            with self._place.open_for_writing() as directory, _made_shelf(directory, digest) as target:
                 present = target.open(digest.encoded)
                 if present is not None:
                     with present:
                         intact = _is_intact(present, digest, status.st_size)
-                        if intact and renewed(target, digest.encoded, present):
-                            self._place.establish(directory)
+                        if intact and renew_lease(target, digest.encoded, present):
+                            self._place.initialize(directory)
                             return True
-                self._place.establish(directory)
+                self._place.initialize(directory)
                 return target.link(shelf, digest.encoded, status)
 
     def _opened(self, digest: Digest) -> FileReader:
-        with self._place.reading() as directory:
+        with self._place.open() as directory:
             file = None if directory is None else open_blob(directory, digest)
         if file is None:
             raise self._missing()
@@ -302,7 +302,7 @@ def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
     """
     if not digest.verifiable:
         return None
-    with _shelf(directory, digest) as shelf:
+    with _blob_dir(directory, digest) as shelf:
         return None if shelf is None else shelf.open(digest.encoded)
 
 
@@ -314,12 +314,12 @@ def renewed_blob(directory: Directory, digest: Digest) -> int | None:
     """
     if not digest.verifiable:
         return None
-    with _shelf(directory, digest) as shelf:
+    with _blob_dir(directory, digest) as shelf:
         file = None if shelf is None else shelf.open(digest.encoded)
         if shelf is None or file is None:
             return None
         with file:
-            return file.status().st_size if renewed(shelf, digest.encoded, file) else None
+            return file.status().st_size if renew_lease(shelf, digest.encoded, file) else None
 
 
 def store_blob(
@@ -344,7 +344,7 @@ def store_blob(
         present = shelf.open(digest.encoded)
         if present is not None:
             with present:
-                intact = _is_intact(present, digest, size) and renewed(shelf, digest.encoded, present)
+                intact = _is_intact(present, digest, size) and renew_lease(shelf, digest.encoded, present)
             if intact:
                 if before is not None:
                     before()
@@ -377,7 +377,7 @@ def _fill(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> No
 
 def _complete(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
     verifier = Verifier(digest, size)
-    while data := file.read(PIECE):
+    while data := file.read(CHUNK_SIZE):
         checkpoint()
         verifier.update(data)
     if 0 < verifier.count == size:
@@ -395,7 +395,7 @@ def _complete(file: StagedFile, digest: Digest, size: int, source: ByteSource) -
 
 def _next(reader: ByteReader, file: StagedFile) -> bytes:
     with _kept_if_unreachable(file):
-        return reader.read(PIECE)
+        return reader.read(CHUNK_SIZE)
 
 
 @contextmanager
@@ -420,7 +420,7 @@ def remove_blob(directory: Directory, digest: Digest) -> bool:
     """
     if not digest.verifiable:
         return False
-    with _shelf(directory, digest) as shelf:
+    with _blob_dir(directory, digest) as shelf:
         return shelf is not None and shelf.remove(digest.encoded)
 
 
@@ -429,7 +429,7 @@ def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
         return False
     reader = VerifyingReader(file, digest, size)
     try:
-        while reader.read(PIECE):
+        while reader.read(CHUNK_SIZE):
             continue
     except IntegrityError:
         return False
@@ -437,7 +437,7 @@ def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
 
 
 @contextmanager
-def _shelf(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
+def _blob_dir(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
     with ExitStack() as stack:
         blobs = directory.child(BLOBS)
         shelf = None if blobs is None else stack.enter_context(blobs).child(digest.algorithm)

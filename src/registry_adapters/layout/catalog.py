@@ -13,12 +13,12 @@ from typing import Final
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import MARKER, RESERVED, Place
+from registry_adapters.layout.layout import MARKER, RESERVED, Layout
 from registry_adapters.layout.manifests import LayoutManifests
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.reports import PruneReport, Report
-from registry_core.errors import ConfigError, InvalidName, during
+from registry_core.errors import ConfigError, InvalidName, error_context
 from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["LayoutCatalog"]
@@ -60,7 +60,7 @@ class LayoutCatalog(Catalog):
     def repository(self, name: RepositoryName) -> Repository:
         """The repository in the directory of that name, whether it exists or not."""
         label = "/".join(part for part in (self._registry, name) if part)
-        place = Place(self._root, name, self._parse)
+        place = Layout(self._root, name, self._parse)
         return Repository(
             name=name,
             blobs=LayoutBlobs(self._root, place, label),
@@ -84,7 +84,7 @@ class LayoutCatalog(Catalog):
         while names:
             checkpoint()
             name = heapq.heappop(names)
-            with during("", self._registry), ExitStack() as stack:
+            with error_context("", self._registry), ExitStack() as stack:
                 directory = self._directory(name, stack)
                 if directory is None:
                     continue
@@ -115,8 +115,8 @@ class LayoutCatalog(Catalog):
         from registry_adapters.layout.check import check_layout
 
         repository = self.repository(name)
-        with during("check", str(repository)):
-            return check_layout(Place(self._root, name, self._parse), repository, sparse=sparse, jobs=jobs)
+        with error_context("check", str(repository)):
+            return check_layout(Layout(self._root, name, self._parse), repository, sparse=sparse, jobs=jobs)
 
     def prune(
         self,
@@ -144,11 +144,11 @@ class LayoutCatalog(Catalog):
             IntegrityError: A manifest is corrupt, so that nobody can tell what is needed; no blob is removed.
             Unsupported: The system does not lock files, or the place cannot be written.
         """
-        from registry_adapters.layout.garbage import collect
+        from registry_adapters.layout.garbage import prune_layout
 
-        with during("prune", str(self.repository(name))):
-            place = Place(self._root, name, self._parse)
-            return collect(place, grace=grace, untagged=untagged, is_dry_run=dry_run)
+        with error_context("prune", str(self.repository(name))):
+            place = Layout(self._root, name, self._parse)
+            return prune_layout(place, grace=grace, untagged=untagged, is_dry_run=dry_run)
 
     def close(self) -> None:
         """Nothing is held between calls, so there is nothing to let go of."""

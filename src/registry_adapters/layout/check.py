@@ -7,10 +7,10 @@ import stat
 from registry_adapters.layout.blobs import open_blob
 from registry_adapters.layout.directory import PREFIX, Directory
 from registry_adapters.layout.files import kind_of
-from registry_adapters.layout.garbage import shelves
-from registry_adapters.layout.layout import BLOBS, MARKER, Place
+from registry_adapters.layout.garbage import blob_dirs
+from registry_adapters.layout.layout import BLOBS, MARKER, Layout
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
 from registry_core.domain.reports import Report, Severity
@@ -23,7 +23,7 @@ __all__ = ["check_layout"]
 _EXPECTED = frozenset({MARKER, "index.json", ".ociport.lock"})
 
 
-def check_layout(place: Place, repository: Repository, *, sparse: bool = False, jobs: int = 4) -> Report:
+def check_layout(place: Layout, repository: Repository, *, sparse: bool = False, jobs: int = 4) -> Report:
     """What is wrong in a layout; nothing is changed.
 
     Args:
@@ -38,7 +38,7 @@ def check_layout(place: Place, repository: Repository, *, sparse: bool = False, 
     """
     validation = Validation(repository, sparse=sparse)
     try:
-        with place.reading() as directory:
+        with place.open() as directory:
             if directory is None:
                 raise RepositoryNotFound("no image layout there")
             _check_entries(place, directory, validation, repository)
@@ -47,7 +47,7 @@ def check_layout(place: Place, repository: Repository, *, sparse: bool = False, 
             if blobs is not None:
                 with blobs:
                     _check_files(blobs, validation, frozenset())
-            with shelves(directory) as found:
+            with blob_dirs(directory) as found:
                 for algorithm, shelf in found.items():
                     _check_shelf(directory, algorithm, shelf, validation)
     except LayoutError as error:
@@ -55,7 +55,7 @@ def check_layout(place: Place, repository: Repository, *, sparse: bool = False, 
     return validation.report(jobs=jobs)
 
 
-def _check_entries(place: Place, directory: Directory, validation: Validation, repository: Repository) -> None:
+def _check_entries(place: Layout, directory: Directory, validation: Validation, repository: Repository) -> None:
     index = place.index(directory)
     for tag in index.tags:
         try:
@@ -108,7 +108,7 @@ def _problem(directory: Directory, digest: Digest) -> str:
     verifier = Verifier(digest, None)
     try:
         with file:
-            while data := file.read(PIECE):
+            while data := file.read(CHUNK_SIZE):
                 verifier.update(data)
         verifier.finish()
     except IntegrityError as error:

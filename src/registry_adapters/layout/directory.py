@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from registry_adapters.layout.files import FileReader, explained, kind_of
+from registry_adapters.layout.files import FileReader, kind_of, map_os_errors
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import read_all
+from registry_core.content.streams import read_limited
 from registry_core.errors import LayoutError, Unavailable
 
 __all__ = [
@@ -32,8 +32,8 @@ __all__ = [
     "Directory",
     "Root",
     "StagedFile",
-    "claimed",
     "is_private",
+    "lock_partial",
     "partial_name",
     "temporary_name",
 ]
@@ -83,19 +83,19 @@ class StagedFile:
     def size(self) -> int:
         """How many bytes are in it."""
         assert self._descriptor is not None
-        with explained(self._where):
+        with map_os_errors(self._where):
             return os.fstat(self._descriptor).st_size
 
     def read(self, size: int) -> bytes:
         """The next bytes of what was in it; behind them is written."""
         assert self._descriptor is not None
-        with explained(self._where):
+        with map_os_errors(self._where):
             return os.read(self._descriptor, size)
 
     def write(self, data: bytes) -> None:
         """Append some bytes."""
         assert self._descriptor is not None
-        with explained(self._where):
+        with map_os_errors(self._where):
             view = memoryview(data)
             while len(view):
                 view = view[os.write(self._descriptor, view) :]
@@ -104,7 +104,7 @@ class StagedFile:
         """Begin anew with nothing in it."""
         assert self._descriptor is not None
         self._settled = False
-        with explained(self._where):
+        with map_os_errors(self._where):
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             os.ftruncate(self._descriptor, 0)
 
@@ -120,7 +120,7 @@ class StagedFile:
         """
         assert self._descriptor is not None
         directory = self._directory
-        with explained(directory.where(name)):
+        with map_os_errors(directory.where(name)):
             if hasattr(os, "fchmod"):
                 os.fchmod(self._descriptor, directory.root.mode(directory))
             if directory.root.fsync:
@@ -152,7 +152,7 @@ class StagedFile:
             os.close(descriptor)
 
 
-def claimed(directory: Directory, name: str) -> int | None:
+def lock_partial(directory: Directory, name: str) -> int | None:
     """A file of a directory, open for nobody else who asks here, or ``None``.
 
     It is ours until it is closed, or the process ends, however it ends.
@@ -220,7 +220,7 @@ class Root:
         Raises:
             LayoutError: It is no directory.
         """
-        with explained("."):
+        with map_os_errors("."):
             try:
                 if create:
                     self._make()
@@ -300,7 +300,7 @@ class Directory:
         Raises:
             LayoutError: It is a link or no directory.
         """
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             try:
                 status = self.status(name)
                 if not stat.S_ISDIR(status.st_mode):
@@ -323,7 +323,7 @@ class Directory:
         found = self.child(name)
         if found is not None:
             return found
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             with suppress(FileExistsError):
                 os.mkdir(self.at(name), dir_fd=self.fd)
             self.sync()
@@ -334,7 +334,7 @@ class Directory:
 
     def is_file(self, name: str) -> bool:
         """Whether a regular file of that name is here; never raises for what else stands there."""
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             try:
                 return stat.S_ISREG(self.status(name).st_mode)
             except FileNotFoundError:
@@ -342,7 +342,7 @@ class Directory:
 
     def is_directory(self, name: str) -> bool:
         """Whether a directory of that name is here, and no link to one."""
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             try:
                 return stat.S_ISDIR(self.status(name).st_mode)
             except FileNotFoundError:
@@ -354,7 +354,7 @@ class Directory:
         Raises:
             LayoutError: It is a link, a directory, a pipe or a device.
         """
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             try:
                 self._regular(name, self.status(name))
                 descriptor = os.open(self.at(name), _READ, dir_fd=self.fd)
@@ -378,7 +378,7 @@ class Directory:
         if reader is None:
             return None
         with reader:
-            return read_all(reader, limit, what=self.where(name))
+            return read_limited(reader, limit, what=self.where(name))
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in place at once, whole."""
@@ -390,7 +390,7 @@ class Directory:
     def staged(self) -> Iterator[StagedFile]:
         """A temporary file in this directory that becomes a file when it is committed, and vanishes otherwise."""
         name = temporary_name()
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             descriptor = os.open(self.at(name), CREATE, 0o600, dir_fd=self.fd)
         with StagedFile(self, name, descriptor) as file:
             yield file
@@ -405,7 +405,7 @@ class Directory:
             name: What the file will be called.
         """
         partial = partial_name(name)
-        descriptor = claimed(self, partial)
+        descriptor = lock_partial(self, partial)
         if descriptor is not None and not is_private(os.fstat(descriptor)):
             os.close(descriptor)
             descriptor = None
@@ -431,7 +431,7 @@ class Directory:
         except (OSError, NotImplementedError):
             return False
         try:
-            with explained(self.where(name)):
+            with map_os_errors(self.where(name)):
                 if not os.path.samestat(self.status(temporary), status):
                     return False
             self.move(temporary, name)
@@ -447,7 +447,7 @@ class Directory:
         Raises:
             LayoutError: Something that is no regular file has that name.
         """
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             with suppress(FileNotFoundError):
                 self._regular(name, self.status(name))
             os.replace(self.at(temporary), self.at(name), src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -459,7 +459,7 @@ class Directory:
         Raises:
             LayoutError: It is a link, a directory, a pipe or a device.
         """
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             try:
                 self._regular(name, self.status(name))
                 os.unlink(self.at(name), dir_fd=self.fd)
@@ -499,7 +499,7 @@ class Directory:
     def probe(self) -> os.stat_result:
         """What a new file is like here: its mode, and the time by the file system's clock. It is removed at once."""
         name = temporary_name()
-        with explained(self.where(name)):
+        with map_os_errors(self.where(name)):
             descriptor = os.open(self.at(name), CREATE, 0o644, dir_fd=self.fd)
             try:
                 return os.fstat(descriptor)
@@ -513,13 +513,13 @@ class Directory:
             os.fsync(self.fd)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
-        with explained(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
+        with map_os_errors(self.label or "."), os.scandir(self.path if self.fd is None else self.fd) as entries:
             for entry in entries:
                 checkpoint()
                 yield entry
 
     def _forget(self, name: str, moment: float) -> None:
-        descriptor = claimed(self, name)
+        descriptor = lock_partial(self, name)
         if descriptor is not None:
             with StagedFile(self, name, descriptor) as file:
                 if not self._is_older(name, moment):

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import Final
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import Reader
+from registry_core.content.streams import BaseReader
 from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
 
-__all__ = ["FileReader", "explained", "kind_of"]
+__all__ = ["FileReader", "kind_of", "map_os_errors"]
 
 _MALFORMED: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENOTEMPTY})
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def map_os_errors(where: str) -> Iterator[None]:
     """Turn the system's errors into the library's.
 
     Args:
@@ -49,7 +49,7 @@ def explained(where: str) -> Iterator[None]:
         raise Unavailable(message) from error
 
 
-class FileReader(Reader):
+class FileReader(BaseReader):
     """A reader over an open regular file.
 
     Args:
@@ -63,7 +63,7 @@ class FileReader(Reader):
 
     def status(self) -> os.stat_result:
         """What the system says about the file."""
-        with explained(self._where):
+        with map_os_errors(self._where):
             return os.fstat(self._file.fileno())
 
     def fileno(self) -> int:
@@ -72,7 +72,7 @@ class FileReader(Reader):
 
     def seek(self, position: int) -> None:
         """Go to a byte."""
-        with explained(self._where):
+        with map_os_errors(self._where):
             self._file.seek(position)
 
     def read(self, size: int = -1, /) -> bytes:
@@ -84,7 +84,7 @@ class FileReader(Reader):
             DeadlineExceeded: Its deadline has passed.
         """
         checkpoint()
-        with explained(self._where):
+        with map_os_errors(self._where):
             return self._file.read(size) or b""
 
     def close(self) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 
-from registry_adapters.layout.blobs import age_of, open_blob, remove_expired
+from registry_adapters.layout.blobs import changed_at, open_blob, remove_expired
 from registry_adapters.layout.directory import PARTIAL, PREFIX, SUFFIX, Directory
 from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import BLOBS, Place
+from registry_adapters.layout.layout import BLOBS, Layout
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import MANIFEST_LIMIT, read_all
+from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.content.verify import Verifier
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
@@ -38,10 +38,10 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["GRACE", "Link", "Marks", "collect", "links_in", "shelves"]
+__all__ = ["GRACE", "DescriptorRef", "Reachability", "blob_dirs", "links_in", "prune_layout"]
 
 
-class Link(NamedTuple):
+class DescriptorRef(NamedTuple):
     """One digest that a document names.
 
     ``is_document`` tells whether what it names may name others; configurations and layers never do.
@@ -53,7 +53,7 @@ class Link(NamedTuple):
     data: bytes | None = None
 
 
-class Marks:
+class Reachability:
     """The digests that are needed, found from roots.
 
     The subject of a manifest is not needed by it: that is a weak association, and it may be absent (image-spec
@@ -79,15 +79,15 @@ class Marks:
             TooLarge: One is too large to be read.
             LayoutError: Something else than a file stands where one should be.
         """
-        return self._follow(Link(root.digest, root.media_type, True, root.data) for root in roots)
+        return self._follow(DescriptorRef(root.digest, root.media_type, True, root.data) for root in roots)
 
-    def spare(self, digest: Digest) -> None:
+    def keep(self, digest: Digest) -> None:
         """Mark a blob that nothing refers to so far, and what it names, if it is a document."""
         self.kept.add(digest)
         self._read.add(digest)
         self._follow(self.links_of(digest))
 
-    def links_of(self, digest: Digest) -> list[Link]:
+    def links_of(self, digest: Digest) -> list[DescriptorRef]:
         """What a blob names, if it is a sound document of any kind."""
         try:
             content = self._content(digest, None)
@@ -110,7 +110,7 @@ class Marks:
             return None
         return None if subject is None else subject.digest
 
-    def _follow(self, links: Iterable[Link]) -> list[Digest]:
+    def _follow(self, links: Iterable[DescriptorRef]) -> list[Digest]:
         new: list[Digest] = []
         waiting = list(links)
         while waiting:
@@ -144,14 +144,14 @@ class Marks:
                 file.seek(0)
                 if first not in (b"{", b" ", b"\n", b"\t", b"\r"):
                     return None
-            content = read_all(file, MANIFEST_LIMIT, what="a manifest")
+            content = read_limited(file, MANIFEST_LIMIT, what="a manifest")
         verifier = Verifier(digest, None)
         verifier.update(content)
         verifier.finish()
         return content
 
 
-def links_in(content: bytes, media_type: str) -> list[Link]:
+def links_in(content: bytes, media_type: str) -> list[DescriptorRef]:
     """What a document names, by its type if that is known, or else whatever looks like a descriptor in it.
 
     Args:
@@ -162,9 +162,9 @@ def links_in(content: bytes, media_type: str) -> list[Link]:
         if not media_type or is_manifest(media_type):
             manifest = RawManifest.of(content, expected=media_type)
             if is_index(manifest.media_type):
-                return [Link(part.digest, part.media_type, True, part.data) for part in manifest.children]
+                return [DescriptorRef(part.digest, part.media_type, True, part.data) for part in manifest.children]
             if is_manifest(manifest.media_type):
-                return [Link(part.digest, part.media_type, False) for part in manifest.children]
+                return [DescriptorRef(part.digest, part.media_type, False) for part in manifest.children]
     except (InvalidDocument, Unsupported):
         # Nobody can use it as what it says it is; what it names is kept all the same.
         media_type = ""
@@ -174,7 +174,7 @@ def links_in(content: bytes, media_type: str) -> list[Link]:
         return []
 
 
-def _described(mapping: dict[str, Any]) -> Iterator[Link]:
+def _described(mapping: dict[str, Any]) -> Iterator[DescriptorRef]:
     waiting: list[Any] = [mapping]
     while waiting:
         value = waiting.pop()
@@ -184,7 +184,7 @@ def _described(mapping: dict[str, Any]) -> Iterator[Link]:
             waiting.extend(value.values())
             kind = value.get("mediaType")
             try:
-                yield Link(Digest(value["digest"]), kind if isinstance(kind, str) else "", True)
+                yield DescriptorRef(Digest(value["digest"]), kind if isinstance(kind, str) else "", True)
             except (KeyError, InvalidDigest):
                 continue
 
@@ -202,8 +202,8 @@ _BATCH: Final = 64
 _NAMES: Final = frozenset({REF_NAME, "io.containerd.image.name"})
 
 
-def collect(
-    place: Place,
+def prune_layout(
+    place: Layout,
     *,
     grace: float = GRACE,
     untagged: bool = False,
@@ -229,7 +229,7 @@ def collect(
     """
     if not grace >= _SHORTEST:
         raise InvalidValue(f"a grace period of less than {_SHORTEST:g} seconds: {grace!r:.50}")
-    with place.reading() as directory:
+    with place.open() as directory:
         if directory is None:
             raise RepositoryNotFound("no image layout there")
         now = (clock or time.time)()
@@ -240,7 +240,7 @@ def collect(
 
 
 @contextmanager
-def shelves(directory: Directory) -> Iterator[dict[str, Directory]]:
+def blob_dirs(directory: Directory) -> Iterator[dict[str, Directory]]:
     """The directories of a layout's blobs, by algorithm, open."""
     with ExitStack() as stack:
         found: dict[str, Directory] = {}
@@ -255,14 +255,14 @@ def shelves(directory: Directory) -> Iterator[dict[str, Directory]]:
 
 
 class _Collection:
-    def __init__(self, place: Place, directory: Directory, now: float, grace: float, *, is_dry_run: bool) -> None:
+    def __init__(self, place: Layout, directory: Directory, now: float, grace: float, *, is_dry_run: bool) -> None:
         self._place = place
         self._directory = directory
         self._moment = now - grace
         self._leftover_moment = now - max(grace, GRACE)
         self._partial_moment = now - max(grace, _PARTIAL_GRACE)
         self._is_dry_run = is_dry_run
-        self._marks = Marks(directory)
+        self._marks = Reachability(directory)
         self._known = b""
         self._removed: list[Digest] = []
         self._entries: list[Digest] = []
@@ -270,7 +270,7 @@ class _Collection:
         self._leftovers = 0
 
     def run(self, *, untagged: bool) -> PruneReport:
-        with shelves(self._directory) as found:
+        with blob_dirs(self._directory) as found:
             if untagged:
                 with self._locked():
                     self._forget_untagged(found)
@@ -282,11 +282,11 @@ class _Collection:
                 self._remove_leftovers(directory)
         return PruneReport(
             blobs=tuple(self._removed),
-            entries=tuple(self._entries),
-            leftovers=self._leftovers,
+            untagged=tuple(self._entries),
+            stale_files=self._leftovers,
             bytes=self._bytes,
             kept=count - len(orphans),
-            spared=len(orphans) - len(self._removed),
+            kept_young=len(orphans) - len(self._removed),
             is_dry_run=self._is_dry_run,
         )
 
@@ -323,7 +323,7 @@ class _Collection:
     def _is_old(self, found: dict[str, Directory], digest: Digest) -> bool:
         shelf = found.get(digest.algorithm)
         try:
-            return shelf is not None and age_of(shelf.status(digest.encoded)) < self._moment
+            return shelf is not None and changed_at(shelf.status(digest.encoded)) < self._moment
         except OSError:
             # What is not here is not ours to judge.
             return False
@@ -340,10 +340,10 @@ class _Collection:
                 count += 1
                 if digest not in self._marks.kept:
                     orphans.add(digest)
-                    if age_of(status) >= self._moment:
+                    if changed_at(status) >= self._moment:
                         young.append(digest)
         for digest in young:
-            self._marks.spare(digest)
+            self._marks.keep(digest)
         return orphans, count
 
     def _parents_first(self, orphans: set[Digest]) -> list[Digest]:
@@ -381,7 +381,7 @@ class _Collection:
     def _remove(self, shelf: Directory, digest: Digest) -> None:
         status = remove_expired(shelf, digest.encoded, self._moment, is_dry_run=self._is_dry_run)
         if status is None:
-            self._marks.spare(digest)
+            self._marks.keep(digest)
             return
         self._removed.append(digest)
         if status.st_nlink == 1:
@@ -397,7 +397,7 @@ class _Collection:
     def _remove_leftovers(self, directory: Directory) -> None:
         for name, status in list(directory.files()):
             moment = self._expiry(name)
-            if moment is None or age_of(status) >= moment:
+            if moment is None or changed_at(status) >= moment:
                 continue
             # Whoever goes on with a partial file has a lock on it.
             if remove_expired(directory, name, moment, is_dry_run=self._is_dry_run) is not None:

@@ -38,7 +38,7 @@ class IndexFile:
             raise InvalidDocument("not an image index", path="$.mediaType")
         self._mapping = mapping
         self._entries: list[dict[str, Any]] = list(mapping["manifests"] or [])
-        self.entries = strict_json.lift(mapping, ImageIndex).manifests
+        self.entries = strict_json.convert(mapping, ImageIndex).manifests
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Self:

@@ -8,14 +8,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root
-from registry_adapters.layout.files import explained
+from registry_adapters.layout.files import map_os_errors
 from registry_adapters.layout.index import FRESH, IndexFile
-from registry_core.cancellation import checkpoint, pause
+from registry_core.cancellation import checkpoint, sleep
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
 
-__all__ = ["BLOBS", "MARKER", "RESERVED", "Parse", "Place"]
+__all__ = ["BLOBS", "MARKER", "RESERVED", "Layout", "Parse"]
 
 MARKER: Final = "oci-layout"
 BLOBS: Final = "blobs"
@@ -41,7 +41,7 @@ _FORGOTTEN: Final = 7 * 24 * 3600.0
 Parse = Callable[[bytes, str], IndexFile]
 
 
-class Place:
+class Layout:
     """The directory of one repository.
 
     Args:
@@ -56,7 +56,7 @@ class Place:
         self._parts = name.split("/") if name else []
 
     @contextmanager
-    def reading(self) -> Iterator[Directory | None]:
+    def open(self) -> Iterator[Directory | None]:
         """The layout's directory, or ``None`` where there is no layout.
 
         Raises:
@@ -67,8 +67,8 @@ class Place:
             yield directory if directory is not None and _is_layout(directory) else None
 
     @contextmanager
-    def writing(self) -> Iterator[Directory]:
-        """The directory, made if need be; it may not be a layout yet: see ``establish``.
+    def open_for_writing(self) -> Iterator[Directory]:
+        """The directory, made if need be; it may not be a layout yet: see ``initialize``.
 
         Raises:
             LayoutError: There is a broken layout; it is left as it is.
@@ -86,7 +86,7 @@ class Place:
             _is_layout(directory)
             yield directory
 
-    def establish(self, directory: Directory) -> None:
+    def initialize(self, directory: Directory) -> None:
         """Make a directory a layout, where it is none.
 
         Raises:
@@ -114,14 +114,14 @@ class Place:
         from filelock import FileLock, Timeout  # only writers need it
 
         lock = FileLock(directory.path / _LOCK, timeout=0)
-        with explained(directory.where(_LOCK)):
+        with map_os_errors(directory.where(_LOCK)):
             while True:
                 checkpoint()
                 try:
                     lock.acquire(timeout=0)
                     break
                 except Timeout:
-                    pause(_POLL)
+                    sleep(_POLL)
         try:
             yield
         finally:

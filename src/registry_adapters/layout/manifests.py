@@ -10,16 +10,16 @@ from typing import Final
 from registry_adapters.layout.blobs import open_blob, remove_blob, renewed_blob, store_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import Place
+from registry_adapters.layout.layout import Layout
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_all
+from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_limited
 from registry_core.content.verify import Verifier
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.media_types import is_index, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.domain.referrers import referrer, selected
+from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
 from registry_core.errors import (
     ImageNotFound,
     IntegrityError,
@@ -28,7 +28,7 @@ from registry_core.errors import (
     SizeMismatch,
     TooLarge,
     Unsupported,
-    during,
+    error_context,
 )
 
 __all__ = ["LayoutManifests"]
@@ -46,7 +46,7 @@ class LayoutManifests:
         label: The repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, place: Place, label: str) -> None:
+    def __init__(self, place: Layout, label: str) -> None:
         self._place = place
         self._label = label
 
@@ -60,7 +60,7 @@ class LayoutManifests:
             LayoutError: The layout is broken, or ambiguous about the tag.
         """
         checkpoint()
-        with during("", self._at(reference)), self._reading() as directory:
+        with error_context("", self._at(reference)), self._reading() as directory:
             entry = self._place.index(directory).find(reference)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
                 found = self._get(directory, reference).descriptor
@@ -88,7 +88,7 @@ class LayoutManifests:
             LayoutError: The layout is broken, or ambiguous about the tag.
         """
         checkpoint()
-        with during("", self._at(reference)), self._reading() as directory:
+        with error_context("", self._at(reference)), self._reading() as directory:
             return self._get(directory, reference)
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
@@ -101,14 +101,14 @@ class LayoutManifests:
             LayoutError: The layout is broken; it is left as it is.
         """
         checkpoint()
-        with during("", self._label):
+        with error_context("", self._label):
             if len(manifest.content) > MANIFEST_LIMIT:
                 raise TooLarge(f"a manifest of more than {MANIFEST_LIMIT} bytes")
             kind = identify(manifest.content, expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
             descriptor = Descriptor(media_type=kind, digest=manifest.digest, size=size)
-        with during("", self._at(descriptor.digest)), self._place.writing() as directory:
-            self._place.establish(directory)
+        with error_context("", self._at(descriptor.digest)), self._place.open_for_writing() as directory:
+            self._place.initialize(directory)
             with self._place.locked(directory):
                 # Under the lock, so that a delete at the same time cannot take the blob from under a new entry.
                 store_blob(directory, descriptor.digest, size, source)
@@ -126,7 +126,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(tag)), self._editing() as directory:
+        with error_context("", self._at(tag)), self._editing() as directory:
             index = self._place.index(directory)
             if tag not in index.tags:
                 raise ImageNotFound("no such tag")
@@ -140,7 +140,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._at(digest)), self._editing() as directory:
+        with error_context("", self._at(digest)), self._editing() as directory:
             index = self._place.index(directory)
             if index.find(digest) is None:
                 self._get(directory, digest)
@@ -156,7 +156,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with during("", self._label), self._reading() as directory:
+        with error_context("", self._label), self._reading() as directory:
             found = self._place.index(directory).tags
         for tag in found:
             if after is None or tag > after:
@@ -174,21 +174,21 @@ class LayoutManifests:
             TooLarge: Indexes are nested more than 16 deep.
         """
         checkpoint()
-        with during("", self._at(subject)):
+        with error_context("", self._at(subject)):
             found = list(self._referrers(subject))
-        for entry in selected(found, artifact_type):
+        for entry in filter_by_artifact_type(found, artifact_type):
             checkpoint()
             yield entry
 
     def _referrers(self, subject: Digest) -> Iterator[Descriptor]:
-        with self._place.reading() as directory:
+        with self._place.open() as directory:
             if directory is None:
                 return
             for manifest in _walk(self._place.index(directory).entries, lambda entry: _readable(directory, entry)):
                 try:
                     if manifest.subject is None or manifest.subject.digest != subject:
                         continue
-                    entry = referrer(manifest)
+                    entry = referrer_descriptor(manifest)
                 except InvalidDocument:
                     continue
                 if entry is not None:
@@ -225,7 +225,7 @@ class LayoutManifests:
 
     @contextmanager
     def _reading(self) -> Iterator[Directory]:
-        with self._place.reading() as directory:
+        with self._place.open() as directory:
             if directory is None:
                 raise RepositoryNotFound("no image layout there")
             yield directory
@@ -245,7 +245,7 @@ def _read(directory: Directory, digest: Digest, entry: Descriptor | None = None)
     if file is None:
         return None
     with file:
-        content = read_all(file, MANIFEST_LIMIT, what="a manifest")
+        content = read_limited(file, MANIFEST_LIMIT, what="a manifest")
     verifier.update(content)
     verifier.finish()
     expected = "" if entry is None else entry.media_type

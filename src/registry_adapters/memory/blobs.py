@@ -5,10 +5,10 @@ from __future__ import annotations
 from registry_adapters.memory.state import State
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader, ByteSource, BytesSource
-from registry_core.content.verify import pieces
+from registry_core.content.verify import verified_chunks
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import BlobNotFound, during
+from registry_core.errors import BlobNotFound, error_context
 from registry_core.ports.blob_store import BlobStore
 
 __all__ = ["MemoryBlobs"]
@@ -51,10 +51,10 @@ class MemoryBlobs(BlobStore):
             Unsupported: The digest's algorithm cannot be verified.
         """
         checkpoint()
-        with during("", self._state.at(self._name, digest)):
+        with error_context("", self._state.at(self._name, digest)):
             if self._peek(digest) is not None:
                 return
-            content = b"".join(pieces(source, digest, size))
+            content = b"".join(verified_chunks(source, digest, size))
         with self._state.lock:
             self._state.make(self._name).blobs.setdefault(digest, content)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from registry_adapters.memory.state import Contents, State
+from registry_adapters.memory.state import RepositoryContents, State
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import referrer, selected
-from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, during
+from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
+from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, error_context
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["MemoryManifests"]
@@ -66,7 +66,7 @@ class MemoryManifests(ManifestStore):
             Unsupported: A Docker schema 1 manifest, or a digest algorithm that cannot be verified.
         """
         checkpoint()
-        with during("", self._state.at(self._name)):
+        with error_context("", self._state.at(self._name)):
             media_type = identify(manifest.content, claimed=manifest.media_type)
             stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
             descriptor, subject = stored.descriptor, stored.subject
@@ -130,8 +130,8 @@ class MemoryManifests(ManifestStore):
             digests = contents.referrers.get(subject, ()) if contents else ()
             held = [contents.manifests[digest] for digest in sorted(digests)] if contents else []
         # Built anew from the bytes each time, so that no caller can change what the next one sees.
-        fresh = (referrer(RawManifest(each.media_type, each.content, each.algorithm)) for each in held)
-        for entry in selected((entry for entry in fresh if entry is not None), artifact_type):
+        fresh = (referrer_descriptor(RawManifest(each.media_type, each.content, each.algorithm)) for each in held)
+        for entry in filter_by_artifact_type((entry for entry in fresh if entry is not None), artifact_type):
             checkpoint()
             yield entry
 
@@ -145,7 +145,7 @@ class MemoryManifests(ManifestStore):
             raise self._absent(reference)
         return digest, manifest
 
-    def _contents(self, reference: str = "") -> Contents:
+    def _contents(self, reference: str = "") -> RepositoryContents:
         contents = self._state.find(self._name)
         if contents is None:
             raise RepositoryNotFound("no such repository", reference=self._state.at(self._name, reference))

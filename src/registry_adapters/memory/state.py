@@ -8,10 +8,10 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 
-__all__ = ["Contents", "State"]
+__all__ = ["RepositoryContents", "State"]
 
 
-class Contents:
+class RepositoryContents:
     """One repository's content."""
 
     def __init__(self) -> None:
@@ -36,19 +36,19 @@ class State:
     def __init__(self, registry: str) -> None:
         self.registry = registry
         self.lock = threading.RLock()
-        self._contents: dict[RepositoryName, Contents] = {}
+        self._contents: dict[RepositoryName, RepositoryContents] = {}
 
     def names(self) -> list[RepositoryName]:
         """The repositories that hold something, in ASCII order."""
         return sorted(self._contents)
 
-    def find(self, name: RepositoryName) -> Contents | None:
+    def find(self, name: RepositoryName) -> RepositoryContents | None:
         """A repository's content, or ``None`` if it holds nothing."""
         return self._contents.get(name)
 
-    def make(self, name: RepositoryName) -> Contents:
+    def make(self, name: RepositoryName) -> RepositoryContents:
         """A repository's content, to put something into."""
-        return self._contents.setdefault(name, Contents())
+        return self._contents.setdefault(name, RepositoryContents())
 
     def sweep(self, name: RepositoryName) -> None:
         """Forget a repository if nothing is left in it."""

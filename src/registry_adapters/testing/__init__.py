@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from registry_adapters.testing import faults
     from registry_adapters.testing.faults import Fault
-    from registry_adapters.testing.request_log import Entry, Journal
+    from registry_adapters.testing.request_log import Entry, RequestLog
     from registry_adapters.testing.server import FaultyApp, FaultyRegistry, faulty_registry
 
-__all__ = ["Entry", "Fault", "FaultyApp", "FaultyRegistry", "Journal", "faults", "faulty_registry"]
+__all__ = ["Entry", "Fault", "FaultyApp", "FaultyRegistry", "RequestLog", "faults", "faulty_registry"]
 
 _HOMES: Final = MappingProxyType(
     {
@@ -23,7 +23,7 @@ _HOMES: Final = MappingProxyType(
         "Fault": "registry_adapters.testing.faults",
         "FaultyApp": "registry_adapters.testing.server",
         "FaultyRegistry": "registry_adapters.testing.server",
-        "Journal": "registry_adapters.testing.request_log",
+        "RequestLog": "registry_adapters.testing.request_log",
         "faulty_registry": "registry_adapters.testing.server",
     }
 )

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from registry_adapters.testing.request import Reply, Visit
+from registry_adapters.testing.request import FaultContext, Reply
 from registry_core.domain import strict_json
 
 __all__ = [
@@ -57,7 +57,7 @@ _MISSING: Final = {"blob": "BLOB_UNKNOWN", "manifest": "MANIFEST_UNKNOWN", "uplo
 _RANGE: Final = re.compile(r"(?P<unit>bytes )?(?P<first>[0-9]+)-(?P<last>[0-9]+)(?P<rest>.*)")
 
 
-def answer(visit: Visit, *, status: int, headers: tuple[tuple[str, str], ...], content: bytes | None) -> Reply:
+def answer(visit: FaultContext, *, status: int, headers: tuple[tuple[str, str], ...], content: bytes | None) -> Reply:
     """A status instead of the proper answer."""
     if content is None and status >= 400:
         missing = _MISSING.get(visit.entry.endpoint, "NAME_UNKNOWN")
@@ -67,31 +67,31 @@ def answer(visit: Visit, *, status: int, headers: tuple[tuple[str, str], ...], c
     return visit.answer(status, headers, content or b"")
 
 
-def change_status(visit: Visit, *, status: int) -> Reply:
+def change_status(visit: FaultContext, *, status: int) -> Reply:
     """The proper answer under another status."""
     reply = visit.proceed()
     reply.status = status
     return reply
 
 
-def drop(visit: Visit, *, reset: bool) -> Reply:
+def drop(visit: FaultContext, *, reset: bool) -> Reply:
     """No answer."""
-    visit.hang_up(reset=reset)
+    visit.close_gracefully(reset=reset)
 
 
-def lose_answer(visit: Visit, *, reset: bool) -> Reply:
+def lose_answer(visit: FaultContext, *, reset: bool) -> Reply:
     """No answer, although everything was done."""
     visit.proceed().close()
-    visit.hang_up(reset=reset)
+    visit.close_gracefully(reset=reset)
 
 
-def garbage(visit: Visit, *, data: bytes) -> Reply:
+def garbage(visit: FaultContext, *, data: bytes) -> Reply:
     """Bytes that are not HTTP."""
     visit.send(data)
-    visit.hang_up()
+    visit.close_gracefully()
 
 
-def cut_request(visit: Visit, *, at: int, reset: bool) -> Reply:
+def cut_request(visit: FaultContext, *, at: int, reset: bool) -> Reply:
     """So many bytes of the request are taken, and then no more."""
 
     def broken_off() -> None:
@@ -100,10 +100,10 @@ def cut_request(visit: Visit, *, at: int, reset: bool) -> Reply:
 
     visit.watch_input(at, broken_off)
     visit.proceed().close()
-    visit.hang_up(reset=reset)
+    visit.close_gracefully(reset=reset)
 
 
-def stall_request(visit: Visit, *, seconds: float | None, at: int) -> Reply:
+def stall_request(visit: FaultContext, *, seconds: float | None, at: int) -> Reply:
     """So many bytes of the request are taken, and the rest only later."""
     visit.watch_input(at, partial(visit.wait, seconds))
     reply = visit.proceed()
@@ -111,7 +111,7 @@ def stall_request(visit: Visit, *, seconds: float | None, at: int) -> Reply:
     return reply
 
 
-def set_header(visit: Visit, *, name: str, value: str | None) -> Reply:
+def set_header(visit: FaultContext, *, name: str, value: str | None) -> Reply:
     """The proper answer with a header set, or without it."""
     reply = visit.proceed()
     if value is None:
@@ -121,16 +121,16 @@ def set_header(visit: Visit, *, name: str, value: str | None) -> Reply:
     return reply
 
 
-def ignore_header(visit: Visit, *, name: str) -> Reply:
+def ignore_header(visit: FaultContext, *, name: str) -> Reply:
     """The answer to the same request without a header."""
     visit.environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
     return visit.proceed()
 
 
-def expire(visit: Visit) -> Reply:
+def expire(visit: FaultContext) -> Reply:
     """What the guard says to a token that is no longer good."""
     visit.environ["HTTP_AUTHORIZATION"] = "Bearer expired"
-    base = visit.aside("GET", "/v2/")
+    base = visit.subrequest("GET", "/v2/")
     base.close()
     if base.status == 401:
         return visit.proceed()
@@ -139,13 +139,13 @@ def expire(visit: Visit) -> Reply:
     return answer(visit, status=401, headers=(("WWW-Authenticate", challenge),), content=None)
 
 
-def forget_upload(visit: Visit) -> Reply:
+def forget_upload(visit: FaultContext) -> Reply:
     """The answer about an upload that the registry has lost."""
-    visit.aside("DELETE", visit.entry.path).close()
+    visit.subrequest("DELETE", visit.entry.path).close()
     return visit.proceed()
 
 
-def lying_offset(visit: Visit, *, by: int) -> Reply:
+def lying_offset(visit: FaultContext, *, by: int) -> Reply:
     """The proper answer, but another count of the bytes that have come."""
     reply = visit.proceed()
     match = _RANGE.fullmatch(reply.header("Range"))
@@ -154,14 +154,14 @@ def lying_offset(visit: Visit, *, by: int) -> Reply:
     return reply
 
 
-def no_mount(visit: Visit) -> Reply:
+def no_mount(visit: FaultContext) -> Reply:
     """An upload begun instead of a mount."""
     pairs = parse_qsl(visit.environ.get("QUERY_STRING", ""), keep_blank_values=True)
     visit.environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] not in ("mount", "from")])
     return visit.proceed()
 
 
-def no_referrers(visit: Visit) -> Reply:
+def no_referrers(visit: FaultContext) -> Reply:
     """What a registry without a referrers API answers."""
     if visit.entry.endpoint == "referrers":
         return answer(visit, status=404, headers=(), content=b"404 page not found\n")
@@ -170,7 +170,7 @@ def no_referrers(visit: Visit) -> Reply:
     return reply
 
 
-def bad_content_range(visit: Visit, *, value: str | None) -> Reply:
+def bad_content_range(visit: FaultContext, *, value: str | None) -> Reply:
     """The proper part, but said to be another one."""
     reply = visit.proceed()
     match = _RANGE.fullmatch(reply.header("Content-Range"))
@@ -180,14 +180,14 @@ def bad_content_range(visit: Visit, *, value: str | None) -> Reply:
     return reply
 
 
-def paging_loop(visit: Visit) -> Reply:
+def paging_loop(visit: FaultContext) -> Reply:
     """A page that is followed by itself."""
     reply = visit.proceed()
     reply.set("Link", f'<{visit.entry.target}>; rel="next"')
     return reply
 
 
-def endless_pages(visit: Visit) -> Reply:
+def endless_pages(visit: FaultContext) -> Reply:
     """A page that is followed by another one like it, each under its own URL."""
     pairs = dict(parse_qsl(visit.entry.query, keep_blank_values=True))
     pairs["page"] = str(int(pairs.get("page", "1")) + 1)
@@ -196,7 +196,7 @@ def endless_pages(visit: Visit) -> Reply:
     return reply
 
 
-def move_location(visit: Visit, *, origin: str) -> Reply:
+def move_location(visit: FaultContext, *, origin: str) -> Reply:
     """The proper answer, but what comes next is at another origin."""
     reply = visit.proceed()
     location = reply.header("Location")
@@ -206,7 +206,7 @@ def move_location(visit: Visit, *, origin: str) -> Reply:
     return reply
 
 
-def redirect(visit: Visit, *, to: str, status: int) -> Reply:
+def redirect(visit: FaultContext, *, to: str, status: int) -> Reply:
     """A redirect; to the same path and query where the address has none of its own."""
     own_path = "://" in to and urlsplit(to).path
     return visit.answer(status, [("Location", to if own_path else f"{to}{visit.entry.target}")])
@@ -217,7 +217,7 @@ _PADDING: Final = b" " * (64 << 10)
 _TICK: Final = 0.05
 
 
-def cut(visit: Visit, *, at: int, reset: bool) -> Reply:
+def cut(visit: FaultContext, *, at: int, reset: bool) -> Reply:
     """So many bytes of the body, and then no more."""
 
     def body(reply: Reply) -> Iterator[bytes]:
@@ -226,12 +226,12 @@ def cut(visit: Visit, *, at: int, reset: bool) -> Reply:
                 yield data
             if is_last:
                 visit.send_head()
-                visit.hang_up(reset=reset)
+                visit.close_gracefully(reset=reset)
 
     return _with_body(visit, body, longer_than=at)
 
 
-def stall(visit: Visit, *, seconds: float | None, at: int | None) -> Reply:
+def stall(visit: FaultContext, *, seconds: float | None, at: int | None) -> Reply:
     """Silence before the head, or after so many bytes of the body."""
     if at is None:
         visit.wait(seconds)
@@ -248,7 +248,7 @@ def stall(visit: Visit, *, seconds: float | None, at: int | None) -> Reply:
     return _with_body(visit, body, longer_than=at)
 
 
-def drip(visit: Visit, *, bytes_per_second: float) -> Reply:
+def drip(visit: FaultContext, *, bytes_per_second: float) -> Reply:
     """The body, slowly."""
     piece = max(1, int(bytes_per_second * _TICK))
 
@@ -265,7 +265,7 @@ def drip(visit: Visit, *, bytes_per_second: float) -> Reply:
     return _with_body(visit, body)
 
 
-def change_body(visit: Visit, *, at: int | None) -> Reply:
+def change_body(visit: FaultContext, *, at: int | None) -> Reply:
     """One bit of the body flipped: at a position, or in the middle."""
 
     def body(reply: Reply) -> Iterator[bytes]:
@@ -283,7 +283,7 @@ def change_body(visit: Visit, *, at: int | None) -> Reply:
     return _with_body(visit, body, longer_than=at or 0)
 
 
-def claim_length(visit: Visit, *, by: int) -> Reply:
+def claim_length(visit: FaultContext, *, by: int) -> Reply:
     """A body that is longer or shorter than its ``Content-Length`` says."""
 
     def body(reply: Reply) -> Iterator[bytes]:
@@ -298,7 +298,7 @@ def claim_length(visit: Visit, *, by: int) -> Reply:
             left = max(0, left - len(data))
         if left:
             visit.send_head()
-            visit.hang_up()
+            visit.close_gracefully()
 
     reply = _with_body(visit, body)
     if reply.is_success and reply.length is not None:
@@ -306,7 +306,7 @@ def claim_length(visit: Visit, *, by: int) -> Reply:
     return reply
 
 
-def empty_body(visit: Visit) -> Reply:
+def empty_body(visit: FaultContext) -> Reply:
     """The proper answer without its body."""
     reply = _with_body(visit, lambda _: iter(()))
     if reply.is_success:
@@ -314,7 +314,7 @@ def empty_body(visit: Visit) -> Reply:
     return reply
 
 
-def endless_body(visit: Visit, *, claimed: int | None) -> Reply:
+def endless_body(visit: FaultContext, *, claimed: int | None) -> Reply:
     """The proper body, and then blanks for as long as anybody reads."""
 
     def body(reply: Reply) -> Iterator[bytes]:
@@ -331,12 +331,12 @@ def endless_body(visit: Visit, *, claimed: int | None) -> Reply:
     return reply
 
 
-def _with_body(visit: Visit, body: Callable[[Reply], Iterator[bytes]], *, longer_than: int = -1) -> Reply:
+def _with_body(visit: FaultContext, body: Callable[[Reply], Iterator[bytes]], *, longer_than: int = -1) -> Reply:
     """The proper answer with another body made of it, where it is a success that has one of that length."""
     reply = visit.proceed()
     too_short = reply.length is not None and reply.length <= longer_than
     if not reply.is_success or too_short:
-        visit.spare()
+        visit.skip()
     elif visit.method != "HEAD":
         reply.body = body(reply)
     return reply

@@ -18,7 +18,7 @@ from functools import partial
 import msgspec
 
 from registry_adapters.testing import effects
-from registry_adapters.testing.matching import Endpoint, Occasion
+from registry_adapters.testing.matching import Endpoint, RequestMatch
 from registry_adapters.testing.request import Effect
 from registry_core.errors import ConfigError
 
@@ -71,7 +71,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     title: str
     effect: Effect
-    occasion: Occasion = Occasion()
+    occasion: RequestMatch = RequestMatch()
 
     def on(self, *endpoints: Endpoint, method: str = "", path: str = "", header: str = "") -> Fault:
         """The same for certain requests only; what is not said here stays as it was.
@@ -224,7 +224,9 @@ def cut_request(at: int, *, reset: bool = False) -> Fault:
         reset: The connection is reset, instead of closed in an orderly way.
     """
     title = f"request cut at byte {at}, connection {_ended(reset)}"
-    return Fault(title, partial(effects.cut_request, at=at, reset=reset), Occasion(methods=("POST", "PATCH", "PUT")))
+    return Fault(
+        title, partial(effects.cut_request, at=at, reset=reset), RequestMatch(methods=("POST", "PATCH", "PUT"))
+    )
 
 
 def stall(seconds: float | None = None, *, at: int | None = None) -> Fault:
@@ -249,7 +251,7 @@ def stall_request(at: int, *, seconds: float | None = None) -> Fault:
     """
     title = f"request not read on at byte {at}" + ("" if seconds is None else f" for {seconds:g} s")
     effect = partial(effects.stall_request, seconds=seconds, at=at)
-    return Fault(title, effect, Occasion(methods=("POST", "PATCH", "PUT")))
+    return Fault(title, effect, RequestMatch(methods=("POST", "PATCH", "PUT")))
 
 
 def drip(bytes_per_second: float) -> Fault:
@@ -277,7 +279,7 @@ def missing_header(name: str) -> Fault:
 def wrong_digest_header(digest: str = f"sha256:{'0' * 64}") -> Fault:
     """Another digest in ``Docker-Content-Digest`` than that of what is answered."""
     effect = partial(effects.set_header, name="Docker-Content-Digest", value=digest)
-    return Fault("wrong Docker-Content-Digest", effect, Occasion(endpoints=("manifest", "blob"), methods=_READ))
+    return Fault("wrong Docker-Content-Digest", effect, RequestMatch(endpoints=("manifest", "blob"), methods=_READ))
 
 
 def wrong_bytes(at: int | None = None) -> Fault:
@@ -291,7 +293,7 @@ def wrong_bytes(at: int | None = None) -> Fault:
 
 def wrong_length(by: int) -> Fault:
     """``Content-Length`` says more than there is, or less; the rest comes nevertheless."""
-    return Fault(f"Content-Length {by:+}", partial(effects.claim_length, by=by), Occasion(methods=_READ))
+    return Fault(f"Content-Length {by:+}", partial(effects.claim_length, by=by), RequestMatch(methods=_READ))
 
 
 def empty_body() -> Fault:
@@ -311,40 +313,42 @@ def endless_body(*, claimed: int | None = None) -> Fault:
 
 def expired_token() -> Fault:
     """The client's token is refused once, as if it had expired; a new one is good. For a registry with a guard."""
-    return Fault("expired token", effects.expire, Occasion(header="Authorization", path="^/v2/", limit=1))
+    return Fault("expired token", effects.expire, RequestMatch(header="Authorization", path="^/v2/", limit=1))
 
 
 def lost_upload() -> Fault:
     """The registry has forgotten the upload when the next chunk comes; ``.on(method="PUT")`` when it is finished."""
-    return Fault("upload forgotten", effects.forget_upload, Occasion(endpoints=("upload",), methods=("PATCH",)))
+    return Fault("upload forgotten", effects.forget_upload, RequestMatch(endpoints=("upload",), methods=("PATCH",)))
 
 
 def wrong_offset(by: int = -1) -> Fault:
     """The registry says that so many more bytes of an upload have come than it really has; fewer, if negative."""
     effect = partial(effects.lying_offset, by=by)
-    return Fault(f"upload offset {by:+}", effect, Occasion(endpoints=("upload",), methods=("GET", "PATCH")))
+    return Fault(f"upload offset {by:+}", effect, RequestMatch(endpoints=("upload",), methods=("GET", "PATCH")))
 
 
 def no_head() -> Fault:
     """Nobody is told anything by HEAD."""
     headers = (("Allow", "GET"),)
     effect = partial(effects.answer, status=405, headers=headers, content=None)
-    return Fault("no HEAD", effect, Occasion(methods=("HEAD",)))
+    return Fault("no HEAD", effect, RequestMatch(methods=("HEAD",)))
 
 
 def no_referrers() -> Fault:
     """The registry has no referrers API."""
-    return Fault("no referrers API", effects.no_referrers, Occasion(endpoints=("referrers", "manifest")))
+    return Fault("no referrers API", effects.no_referrers, RequestMatch(endpoints=("referrers", "manifest")))
 
 
 def no_mount() -> Fault:
     """Blobs are never mounted; an upload begins instead."""
-    return Fault("no mount", effects.no_mount, Occasion(endpoints=("uploads",), methods=("POST",), path=r"[?&]mount="))
+    return Fault(
+        "no mount", effects.no_mount, RequestMatch(endpoints=("uploads",), methods=("POST",), path=r"[?&]mount=")
+    )
 
 
 def no_range() -> Fault:
     """A range that is asked for is ignored; everything is sent."""
-    return Fault("range ignored", partial(effects.ignore_header, name="Range"), Occasion(header="Range"))
+    return Fault("range ignored", partial(effects.ignore_header, name="Range"), RequestMatch(header="Range"))
 
 
 def bad_content_range(value: str | None = None) -> Fault:
@@ -354,7 +358,7 @@ def bad_content_range(value: str | None = None) -> Fault:
         value: What it says; the next byte instead of the first if ``None``.
     """
     effect = partial(effects.bad_content_range, value=value)
-    return Fault("wrong Content-Range", effect, Occasion(header="Range"))
+    return Fault("wrong Content-Range", effect, RequestMatch(header="Range"))
 
 
 def paging_loop() -> Fault:
@@ -376,7 +380,7 @@ def off_origin_link(url: str) -> Fault:
 def off_origin_location(origin: str) -> Fault:
     """Uploads are said to go on at another origin, such as ``https://other.example``."""
     effect = partial(effects.move_location, origin=origin)
-    return Fault("upload location off origin", effect, Occasion(endpoints=("uploads", "upload")))
+    return Fault("upload location off origin", effect, RequestMatch(endpoints=("uploads", "upload")))
 
 
 def redirect(to: str, *, code: int = 307) -> Fault:
@@ -391,16 +395,16 @@ def redirect(to: str, *, code: int = 307) -> Fault:
 
 def redirect_loop(*, code: int = 307) -> Fault:
     """Each request is redirected to where it was made."""
-    return Fault("redirect loop", partial(effects.redirect, to="", status=code), Occasion(methods=_READ))
+    return Fault("redirect loop", partial(effects.redirect, to="", status=code), RequestMatch(methods=_READ))
 
 
 _READ = ("GET", "HEAD")
 
-_LISTS = Occasion(endpoints=("tags", "catalog", "referrers"), methods=("GET",))
+_LISTS = RequestMatch(endpoints=("tags", "catalog", "referrers"), methods=("GET",))
 
 
 def _get(title: str, effect: Effect) -> Fault:
-    return Fault(title, effect, Occasion(methods=("GET",)))
+    return Fault(title, effect, RequestMatch(methods=("GET",)))
 
 
 def _ended(reset: bool) -> str:

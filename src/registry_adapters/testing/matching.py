@@ -13,7 +13,7 @@ import msgspec
 from registry_adapters.wsgi.app import route
 from registry_core.errors import ConfigError
 
-__all__ = ["Endpoint", "Occasion", "Occasions", "endpoint"]
+__all__ = ["Endpoint", "RequestMatch", "RequestMatcher", "endpoint"]
 
 Endpoint = Literal[
     "base", "catalog", "tags", "manifest", "blob", "uploads", "upload", "referrers", "token", "other"
@@ -29,7 +29,7 @@ def endpoint(path: str) -> str:
     return "other" if found is None else found.kind.value
 
 
-class Occasion(msgspec.Struct, frozen=True, kw_only=True):
+class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
     """Which requests, and how many of them.
 
     Args:
@@ -93,14 +93,14 @@ class Occasion(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(filter(None, words))
 
 
-class Occasions:
+class RequestMatcher:
     """Counts the requests that fit one occasion.
 
     Args:
         occasion: Which.
     """
 
-    def __init__(self, occasion: Occasion) -> None:
+    def __init__(self, occasion: RequestMatch) -> None:
         self._occasion = occasion
         self._random = random.Random(occasion.seed)
         self._lock = threading.Lock()
@@ -134,7 +134,7 @@ class Occasions:
             self._taken += 1
             return True
 
-    def give_back(self) -> None:
+    def skip(self) -> None:
         """Count that it did not happen after all."""
         with self._lock:
             self._taken -= 1

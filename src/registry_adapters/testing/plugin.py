@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from registry_adapters.testing.request_log import Journal
+    from registry_adapters.testing.request_log import RequestLog
     from registry_adapters.testing.server import FaultyRegistry
     from registry_adapters.wsgi import RegistryServer
     from registry_core.client import RegistryClient
 
 __all__ = ["faulty_registry", "memory_client", "pytest_runtest_makereport", "registry_server"]
 
-_JOURNAL: pytest.StashKey[Journal] = pytest.StashKey()
+_JOURNAL: pytest.StashKey[RequestLog] = pytest.StashKey()
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from itertools import chain
 from typing import NoReturn, Protocol
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from registry_adapters.testing.matching import Occasions
-from registry_adapters.testing.request_log import Entry, Journal
+from registry_adapters.testing.matching import RequestMatcher
+from registry_adapters.testing.request_log import Entry, RequestLog
 from registry_adapters.wsgi.connection import connection
-from registry_adapters.wsgi.messages import Body, Refusal
+from registry_adapters.wsgi.messages import Body, HttpError
 
-__all__ = ["Effect", "Gate", "Gone", "Reply", "Visit"]
+__all__ = ["ConnectionDropped", "Effect", "FaultContext", "Reply", "StallGate"]
 
 
-class Gone(Exception):
+class ConnectionDropped(Exception):
     """There is nobody left to answer to; it never leaves this package."""
 
 
@@ -79,7 +79,7 @@ class Reply:
                 close()
 
 
-class Gate:
+class StallGate:
     """Where stalled requests wait: for their time, for a release, or for the end."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class _Input(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class Visit:
+class FaultContext:
     """One request.
 
     Args:
@@ -140,9 +140,9 @@ class Visit:
         app: WSGIApplication,
         environ: WSGIEnvironment,
         entry: Entry,
-        journal: Journal,
-        gate: Gate,
-        occasions: Occasions | None = None,
+        journal: RequestLog,
+        gate: StallGate,
+        occasions: RequestMatcher | None = None,
     ) -> None:
         self._app = app
         self._journal = journal
@@ -161,13 +161,13 @@ class Visit:
         """The proper answer."""
         return _ask(self._app, self.environ)
 
-    def spare(self) -> None:
+    def skip(self) -> None:
         """There is nothing here that could go wrong: the fault is kept for another request."""
         self.entry.fault = ""
         if self._occasions is not None:
-            self._occasions.give_back()
+            self._occasions.skip()
 
-    def aside(self, method: str, path: str) -> Reply:
+    def subrequest(self, method: str, path: str) -> Reply:
         """The proper answer to another request that the same client could make; without a body."""
         environ = dict(self.environ)
         environ.update(REQUEST_METHOD=method, PATH_INFO=path, QUERY_STRING="", CONTENT_LENGTH="0")
@@ -181,8 +181,8 @@ class Visit:
         if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             reply.headers.append(("Content-Length", str(len(content))))
         settled = False
-        with suppress(Refusal):
-            settled = Body(self.environ).settle()
+        with suppress(HttpError):
+            settled = Body(self.environ).drain()
         if not settled:
             reply.set("Connection", "close")
         return reply
@@ -202,22 +202,22 @@ class Visit:
             with suppress(OSError):
                 self.connection.send(data)
 
-    def hang_up(self, *, reset: bool = False) -> NoReturn:
+    def close_gracefully(self, *, reset: bool = False) -> NoReturn:
         """End the connection.
 
         Args:
             reset: Break it off instead.
         """
         self.let_go(reset=reset)
-        raise Gone
+        raise ConnectionDropped
 
     def let_go(self, *, reset: bool = False) -> None:
-        """As ``hang_up``, and go on."""
+        """As ``close_gracefully``, and go on."""
         if self.connection is not None:
             if reset:
                 self.connection.reset()
             else:
-                self.connection.hang_up()
+                self.connection.close_gracefully()
 
     @property
     def releases(self) -> int:
@@ -246,11 +246,11 @@ class Visit:
     def demand_open(self) -> None:
         """Go on only if the registry is not ending."""
         if self._gate.is_closed:
-            self.hang_up()
+            self.close_gracefully()
 
 
-Effect = Callable[[Visit], Reply]
-"""What a fault does: it gives an answer, or raises ``Gone``."""
+Effect = Callable[[FaultContext], Reply]
+"""What a fault does: it gives an answer, or raises ``ConnectionDropped``."""
 
 
 class _Watched:

@@ -11,9 +11,9 @@ from wsgiref.types import WSGIEnvironment
 
 from registry_adapters.testing.matching import endpoint
 from registry_adapters.wsgi.connection import connection
-from registry_core.domain.origin import redacted
+from registry_core.domain.origin import redact_url
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["Entry", "RequestLog"]
 
 # What a query may show; whatever else it holds may be somebody's secret.
 _SHOWN: Final = frozenset({"n", "last", "digest", "digest-algorithm", "mount", "from", "artifactType", "scope", "tag"})
@@ -73,7 +73,7 @@ class Entry:
     def _shown(self) -> str:
         pairs = parse_qsl(self.query, keep_blank_values=True)
         query = "&".join(f"{key}={value if key in _SHOWN else '…'}" for key, value in pairs)
-        text = f"{redacted(self.path)}?{query}" if query else redacted(self.path)
+        text = f"{redact_url(self.path)}?{query}" if query else redact_url(self.path)
         text = _DIGEST.sub(r"\1…", text)
         return "".join(char if char.isprintable() else "�" for char in text)
 
@@ -91,7 +91,7 @@ class Entry:
         )
 
 
-class Journal:
+class RequestLog:
     """Every request that reached a registry, oldest first. As text, it is a table without secrets."""
 
     def __init__(self) -> None:

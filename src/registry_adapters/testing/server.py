@@ -15,10 +15,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from registry_adapters.backends import open_client
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing.faults import Fault
-from registry_adapters.testing.matching import Occasions
-from registry_adapters.testing.request import Gate, Gone, Reply, Visit
-from registry_adapters.testing.request_log import Entry, Journal
-from registry_adapters.wsgi import Guard, RegistryServer, registry_server
+from registry_adapters.testing.matching import RequestMatcher
+from registry_adapters.testing.request import ConnectionDropped, FaultContext, Reply, StallGate
+from registry_adapters.testing.request_log import Entry, RequestLog
+from registry_adapters.wsgi import Authorizer, RegistryServer, registry_server
 from registry_core.client import RegistryClient
 from registry_core.ports.catalog import Catalog
 
@@ -39,15 +39,15 @@ class FaultyApp:
     def __init__(self, app: WSGIApplication, *faults: Fault) -> None:
         self._app = app
         self._lock = threading.Lock()
-        self._faults: list[tuple[Fault, Occasions]] = []
-        self._gate = Gate()
-        self.journal = Journal()
+        self._faults: list[tuple[Fault, RequestMatcher]] = []
+        self._gate = StallGate()
+        self.journal = RequestLog()
         self.inject(*faults)
 
     def inject(self, *faults: Fault) -> None:
         """Have more go wrong, from the next request on."""
         with self._lock:
-            self._faults += [(fault, Occasions(fault.occasion)) for fault in faults]
+            self._faults += [(fault, RequestMatcher(fault.occasion)) for fault in faults]
 
     def clear(self) -> None:
         """Have nothing go wrong any more; who is stalled goes on."""
@@ -75,14 +75,14 @@ class FaultyApp:
         """Answer one request, or not."""
         entry = self.journal.begin(environ)
         environ["wsgi.input"] = _Counted(environ["wsgi.input"], entry)
-        fault, occasions = self._befalling(environ)
+        fault, occasions = self._matching(environ)
         entry.fault = "" if fault is None else str(fault)
-        visit = Visit(self._app, environ, entry, self.journal, self._gate, occasions)
+        visit = FaultContext(self._app, environ, entry, self.journal, self._gate, occasions)
         try:
             reply = visit.proceed() if fault is None else fault.effect(visit)
             entry.status = reply.status
             start_response(reply.line, reply.headers)
-        except Gone:
+        except ConnectionDropped:
             self.journal.settle(entry)
             return []
         except BaseException:
@@ -90,7 +90,7 @@ class FaultyApp:
             raise
         return _Sent(reply, visit, self.journal)
 
-    def _befalling(self, environ: WSGIEnvironment) -> tuple[Fault | None, Occasions | None]:
+    def _matching(self, environ: WSGIEnvironment) -> tuple[Fault | None, RequestMatcher | None]:
         with self._lock:
             # Each counts what it sees, also while another one is first.
             fitting = [(fault, occasions) for fault, occasions in self._faults if occasions.meant(environ)]
@@ -100,7 +100,7 @@ class FaultyApp:
 class _Sent:
     """An answer's body on its way out, counted."""
 
-    def __init__(self, reply: Reply, visit: Visit, journal: Journal) -> None:
+    def __init__(self, reply: Reply, visit: FaultContext, journal: RequestLog) -> None:
         self._reply = reply
         self._visit = visit
         self._journal = journal
@@ -110,7 +110,7 @@ class _Sent:
             for data in self._reply.body:
                 yield data
                 self._visit.entry.sent += len(data)
-        except Gone:
+        except ConnectionDropped:
             if self._visit.connection is None:
                 raise ConnectionResetError("an injected fault") from None
 
@@ -146,7 +146,7 @@ class ServerOptions(TypedDict, total=False):
     port: int
     read_only: bool
     tls: tuple[Path, Path] | None
-    guard: Guard | None
+    authorizer: Authorizer | None
     manifest_limit: int
     page_limit: int | None
     upload_directory: Path | None
@@ -176,7 +176,7 @@ class FaultyRegistry:
         return f"FaultyRegistry({self.url})"
 
     @property
-    def journal(self) -> Journal:
+    def journal(self) -> RequestLog:
         """What was asked so far."""
         return self._app.journal
 

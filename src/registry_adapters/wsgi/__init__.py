@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from registry_adapters.wsgi.app import RegistryApp
-from registry_adapters.wsgi.auth import BasicGuard, Guard, TokenGuard
+from registry_adapters.wsgi.auth import Authorizer, BasicAuthorizer, TokenAuthorizer
 from registry_adapters.wsgi.server import RegistryServer, registry_server
 
-__all__ = ["BasicGuard", "Guard", "RegistryApp", "RegistryServer", "TokenGuard", "registry_server"]
+__all__ = ["Authorizer", "BasicAuthorizer", "RegistryApp", "RegistryServer", "TokenAuthorizer", "registry_server"]

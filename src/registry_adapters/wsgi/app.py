@@ -17,9 +17,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import msgspec
 
 from registry_adapters.wsgi import blobs, manifests
-from registry_adapters.wsgi.auth import Guard
+from registry_adapters.wsgi.auth import Authorizer
 from registry_adapters.wsgi.blobs import Uploads, UploadSessions
-from registry_adapters.wsgi.messages import Refusal, Request, Response, document, json_response, refusal
+from registry_adapters.wsgi.messages import HttpError, Request, Response, document, json_response, refusal
 from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
@@ -27,10 +27,10 @@ from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidName, RegistryError
 from registry_core.ports.catalog import Catalog, Repository
 
-__all__ = ["Kind", "RegistryApp", "Route", "route"]
+__all__ = ["Endpoint", "RegistryApp", "Route", "route"]
 
 
-class Kind(Enum):
+class Endpoint(Enum):
     """The sorts of things that have a path."""
 
     BASE = "base"
@@ -52,7 +52,7 @@ class Route(msgspec.Struct, frozen=True):
         reference: The last segment where it names one thing: a tag, a digest or an upload; unchecked.
     """
 
-    kind: Kind
+    kind: Endpoint
     name: str = ""
     reference: str = ""
 
@@ -61,14 +61,14 @@ class Route(msgspec.Struct, frozen=True):
 _PATTERNS: Final = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
-        (Kind.BASE, r"/v2/?"),
-        (Kind.CATALOG, r"/v2/_catalog"),
-        (Kind.UPLOADS, r"/v2/(?P<name>.+)/blobs/uploads/?"),
-        (Kind.UPLOAD, r"/v2/(?P<name>.+)/blobs/uploads/(?P<reference>[^/]+)"),
-        (Kind.TAGS, r"/v2/(?P<name>.+)/tags/list"),
-        (Kind.MANIFEST, r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)"),
-        (Kind.BLOB, r"/v2/(?P<name>.+)/blobs/(?P<reference>[^/]+)"),
-        (Kind.REFERRERS, r"/v2/(?P<name>.+)/referrers/(?P<reference>[^/]+)"),
+        (Endpoint.BASE, r"/v2/?"),
+        (Endpoint.CATALOG, r"/v2/_catalog"),
+        (Endpoint.UPLOADS, r"/v2/(?P<name>.+)/blobs/uploads/?"),
+        (Endpoint.UPLOAD, r"/v2/(?P<name>.+)/blobs/uploads/(?P<reference>[^/]+)"),
+        (Endpoint.TAGS, r"/v2/(?P<name>.+)/tags/list"),
+        (Endpoint.MANIFEST, r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)"),
+        (Endpoint.BLOB, r"/v2/(?P<name>.+)/blobs/(?P<reference>[^/]+)"),
+        (Endpoint.REFERRERS, r"/v2/(?P<name>.+)/referrers/(?P<reference>[^/]+)"),
     )
 )
 
@@ -91,14 +91,14 @@ _log = logging.getLogger(__name__)
 _READ: Final = frozenset({"GET", "HEAD"})
 
 _METHODS: Final = {
-    Kind.BASE: ("GET", "HEAD"),
-    Kind.CATALOG: ("GET", "HEAD"),
-    Kind.TAGS: ("GET", "HEAD"),
-    Kind.REFERRERS: ("GET", "HEAD"),
-    Kind.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
-    Kind.BLOB: ("GET", "HEAD", "DELETE"),
-    Kind.UPLOADS: ("POST",),
-    Kind.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
+    Endpoint.BASE: ("GET", "HEAD"),
+    Endpoint.CATALOG: ("GET", "HEAD"),
+    Endpoint.TAGS: ("GET", "HEAD"),
+    Endpoint.REFERRERS: ("GET", "HEAD"),
+    Endpoint.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Endpoint.BLOB: ("GET", "HEAD", "DELETE"),
+    Endpoint.UPLOADS: ("POST",),
+    Endpoint.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
 }
 
 
@@ -108,7 +108,7 @@ class RegistryApp:
     Args:
         catalog: What is served; it stays open when the application is closed.
         read_only: Refuse whatever would change something, with 405.
-        guard: Who may do what; everyone everything if ``None``.
+        authorizer: Who may do what; everyone everything if ``None``.
         manifest_limit: The most bytes of a manifest that are taken.
         page_limit: The most entries of a list in one answer; none by default.
         upload_directory: Where uploads are kept on their way; the system's temporary directory by default.
@@ -125,7 +125,7 @@ class RegistryApp:
         catalog: Catalog,
         *,
         read_only: bool = False,
-        guard: Guard | None = None,
+        authorizer: Authorizer | None = None,
         manifest_limit: int = MANIFEST_LIMIT,
         page_limit: int | None = None,
         upload_directory: str | os.PathLike[str] | None = None,
@@ -141,7 +141,7 @@ class RegistryApp:
             raise ConfigError(error.message) from None
         self.catalog = catalog
         self._read_only = read_only
-        self._guard = guard
+        self._authorizer = authorizer
         self._manifest_limit = manifest_limit
         self._page_limit = page_limit
         self._referrers_api = referrers_api
@@ -157,11 +157,11 @@ class RegistryApp:
         except Exception as error:
             response = _failure(error, writing=environ["REQUEST_METHOD"] not in _READ)
         # What is left of the body would be taken for the next request, or swallowed whole by the server.
-        if request is not None and not request.body.settle():
+        if request is not None and not request.body.drain():
             response.headers = [(name, value) for name, value in response.headers if name != "Connection"]
             response.headers.append(("Connection", "close"))
         if environ["REQUEST_METHOD"] == "HEAD":
-            response.bare()
+            response.without_body()
         start_response(response.line, response.headers)
         return response.body
 
@@ -170,27 +170,27 @@ class RegistryApp:
         self._sessions.close()
 
     def _answer(self, request: Request) -> Response:
-        if self._guard is not None:
-            own = self._guard.serve(request)
+        if self._authorizer is not None:
+            own = self._authorizer.serve(request)
             if own is not None:
                 return own
         wanted = route(request.path)
-        if wanted is None or (wanted.kind is Kind.REFERRERS and not self._referrers_api):
-            raise Refusal(HTTPStatus.NOT_FOUND, "NOT_FOUND", "no such endpoint")
+        if wanted is None or (wanted.kind is Endpoint.REFERRERS and not self._referrers_api):
+            raise HttpError(HTTPStatus.NOT_FOUND, "NOT_FOUND", "no such endpoint")
         denial = self._check(request, *_scopes(request.method, wanted))
         if denial is not None:
             return denial
         allowed = _METHODS[wanted.kind]
         if request.method not in allowed or (self._read_only and request.method not in _READ):
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "UNSUPPORTED",
                 "this registry is read-only" if request.method in allowed else "no such method here",
                 headers=(("Allow", ", ".join(_READ & set(allowed) if self._read_only else allowed)),),
             )
-        if wanted.kind is Kind.BASE:
+        if wanted.kind is Endpoint.BASE:
             return json_response({}, headers=[("Docker-Distribution-API-Version", "registry/2.0")])
-        if wanted.kind is Kind.CATALOG:
+        if wanted.kind is Endpoint.CATALOG:
             limit = self._page_limit
             return manifests.repositories(request, self.catalog, root_name=self._root_name, page_limit=limit)
         return self._handle(request, wanted, self._repository(wanted.name))
@@ -198,15 +198,15 @@ class RegistryApp:
     def _handle(self, request: Request, wanted: Route, repository: Repository) -> Response:
         home = f"{request.prefix}/v2/{wanted.name}"
         match wanted.kind:
-            case Kind.MANIFEST:
+            case Endpoint.MANIFEST:
                 return self._manifest(request, repository, wanted.reference, home)
-            case Kind.BLOB:
+            case Endpoint.BLOB:
                 return _blob(request, repository, Digest(wanted.reference))
-            case Kind.UPLOADS:
+            case Endpoint.UPLOADS:
                 return self._uploads.start(request, repository, f"{home}/blobs", self._origin(request, wanted))
-            case Kind.UPLOAD:
+            case Endpoint.UPLOAD:
                 return self._upload(request, repository, wanted.reference, f"{home}/blobs")
-            case Kind.TAGS:
+            case Endpoint.TAGS:
                 return manifests.tags(request, repository, wanted.name, page_limit=self._page_limit)
             case _:
                 subject = Digest(wanted.reference)
@@ -264,7 +264,7 @@ class RegistryApp:
         return self.catalog.repository(RepositoryName("") if name == self._root_name else name)
 
     def _check(self, request: Request, *scopes: Scope) -> Response | None:
-        return None if self._guard is None else self._guard.check(request, scopes)
+        return None if self._authorizer is None else self._authorizer.check(request, scopes)
 
 
 class _Denied(Exception):
@@ -286,11 +286,11 @@ def _blob(request: Request, repository: Repository, digest: Digest) -> Response:
 
 
 def _scopes(method: str, wanted: Route) -> tuple[Scope, ...]:
-    if wanted.kind is Kind.BASE:
+    if wanted.kind is Endpoint.BASE:
         return ()
-    if wanted.kind is Kind.CATALOG:
+    if wanted.kind is Endpoint.CATALOG:
         return (Scope.catalog(),)
-    if wanted.kind in (Kind.UPLOADS, Kind.UPLOAD) or method not in (*_READ, "DELETE"):
+    if wanted.kind in (Endpoint.UPLOADS, Endpoint.UPLOAD) or method not in (*_READ, "DELETE"):
         actions: tuple[str, ...] = ("pull", "push")
     else:
         actions = ("delete",) if method == "DELETE" else ("pull",)
@@ -301,6 +301,6 @@ def _failure(error: Exception, *, writing: bool) -> Response:
     if isinstance(error, _Denied):
         return error.response
     problem = refusal(error, writing=writing)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Refusal):
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HttpError):
         _log.debug("a request failed", exc_info=error if not isinstance(error, RegistryError) else None)
     return json_response(document(problem), problem.status, list(problem.headers))

@@ -18,15 +18,15 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
-from registry_adapters.wsgi.messages import Refusal, Request, Response, document, json_response
+from registry_adapters.wsgi.messages import HttpError, Request, Response, document, json_response
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Scope
 
 __all__ = [
-    "BasicGuard",
-    "Guard",
+    "Authorizer",
+    "BasicAuthorizer",
     "Policy",
-    "TokenGuard",
+    "TokenAuthorizer",
     "allows",
     "authenticated_only",
     "basic_credentials",
@@ -40,7 +40,7 @@ Policy = Callable[[str, Scope], Collection[str]]
 """The actions of a scope that a user may carry out; the user is empty for a client without credentials."""
 
 
-class Guard(Protocol):
+class Authorizer(Protocol):
     """Stands before an application. Its methods may be called from many threads at once."""
 
     def serve(self, request: Request) -> Response | None:
@@ -55,7 +55,7 @@ class Guard(Protocol):
         """
 
 
-class BasicGuard:
+class BasicAuthorizer:
     """Lets in whoever has a name and a password.
 
     Args:
@@ -81,7 +81,7 @@ class BasicGuard:
         given = basic_credentials(request)
         if given is None or not matches(self._users, *given):
             return json_response(
-                document(Refusal(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "authentication required")),
+                document(HttpError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "authentication required")),
                 HTTPStatus.UNAUTHORIZED,
                 [("WWW-Authenticate", f'Basic realm="{self._realm}", charset="UTF-8"')],
             )
@@ -100,7 +100,7 @@ def allows(policy: Policy, user: str, scopes: Iterable[Scope]) -> bool:
 
 def denied() -> Response:
     """The answer to a client that is known, but may not do that."""
-    problem = Refusal(HTTPStatus.FORBIDDEN, "DENIED", "access to the resource is denied")
+    problem = HttpError(HTTPStatus.FORBIDDEN, "DENIED", "access to the resource is denied")
     return json_response(document(problem), HTTPStatus.FORBIDDEN)
 
 
@@ -130,7 +130,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0
 _FORM_LIMIT: Final = 64 << 10
 
 
-class TokenGuard:
+class TokenAuthorizer:
     """Asks for bearer tokens and issues them (distribution's token authentication, and its OAuth2 variant).
 
     A GET of the token endpoint takes HTTP Basic or nothing; a POST takes the grants ``password`` and ``refresh_token``.
@@ -301,4 +301,4 @@ def _unauthorized(headers: list[tuple[str, str]] | None = None) -> Response:
 
 
 def _problem(status: HTTPStatus, code: str, message: str, headers: list[tuple[str, str]] | None = None) -> Response:
-    return json_response(document(Refusal(status, code, message)), status, headers)
+    return json_response(document(HttpError(status, code, message)), status, headers)

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from registry_adapters.wsgi.messages import Body, Headers, Refusal, Request, Response, Stream
+from registry_adapters.wsgi.messages import Body, Headers, HttpError, Request, Response, Stream
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import FileSource
 from registry_core.domain.digest import Digest
@@ -98,7 +98,7 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
     else:
         start, stop = max(0, size - int(match["last"])), size
     if start >= stop:
-        raise Refusal(
+        raise HttpError(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
             "RANGE_INVALID",
             f"the blob has {size} bytes",
@@ -156,7 +156,7 @@ class UploadSession:
             Refusal: Another one works on it (503), or it has ended meanwhile (404).
         """
         if not self._lock.acquire(timeout=patience):
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "UNAVAILABLE",
                 "another request works on this upload",
@@ -188,7 +188,9 @@ class UploadSession:
                 checkpoint()
                 if limit is not None and self.size - start + len(data) > limit:
                     self.size = start
-                    raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk is longer than its Content-Range")
+                    raise HttpError(
+                        HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk is longer than its Content-Range"
+                    )
                 view = memoryview(data)
                 while len(view):
                     count = file.write(view)
@@ -243,7 +245,7 @@ class UploadSessions:
         with self._lock:
             self._expire()
             if len(self._sessions) >= self._limit:
-                raise Refusal(
+                raise HttpError(
                     HTTPStatus.TOO_MANY_REQUESTS,
                     "TOOMANYREQUESTS",
                     f"{self._limit} uploads are on their way already",
@@ -304,8 +306,8 @@ class UploadSessions:
             session.discard()
 
 
-def _unknown() -> Refusal:
-    return Refusal(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+def _unknown() -> HttpError:
+    return HttpError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 
 
 _CONTENT_RANGE: Final = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
@@ -340,7 +342,7 @@ class Uploads:
         """
         algorithm = request.parameter("digest-algorithm")
         if algorithm is not None and algorithm not in _ALGORITHMS:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{algorithm!r:.80} is not supported")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{algorithm!r:.80} is not supported")
         mount = request.parameter("mount")
         if mount is not None:
             wanted = _digest(mount)
@@ -421,25 +423,25 @@ class Uploads:
             return
         match = _CONTENT_RANGE.fullmatch(text)
         if match is None:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "BLOB_UPLOAD_INVALID", f"not a Content-Range: {text!r:.80}")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "BLOB_UPLOAD_INVALID", f"not a Content-Range: {text!r:.80}")
         first, size = int(match["first"]), int(match["last"]) + 1 - int(match["first"])
         if not required and length == 0:
             size = 0
         elif size < 1 or first != session.size:
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                 "RANGE_INVALID",
                 f"the next byte is number {session.size}",
                 headers=tuple(self._headers(session, home)),
             )
         if length is not None and length != size:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Range and Content-Length disagree")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Range and Content-Length disagree")
         if session.short_chunk and size:
             raise _too_short()
         start = session.size
         session.append(request.body, limit=size)
         if session.size - start != size:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk is shorter than its Content-Range")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk is shorter than its Content-Range")
         session.short_chunk = required and self._minimum is not None and size < self._minimum
 
     def _progress(self, session: UploadSession, home: str, status: HTTPStatus) -> Response:
@@ -457,7 +459,7 @@ class Uploads:
 def _digest(text: str) -> Digest:
     digest = Digest(text)
     if not digest.verifiable:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{digest.algorithm!r:.80} cannot be verified")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{digest.algorithm!r:.80} cannot be verified")
     return digest
 
 
@@ -472,5 +474,5 @@ def _created(home: str, digest: Digest) -> Response:
     return Response(HTTPStatus.CREATED, [("Location", f"{home}/{digest}"), ("Docker-Content-Digest", digest)])
 
 
-def _too_short() -> Refusal:
-    return Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk before this one was below OCI-Chunk-Min-Length")
+def _too_short() -> HttpError:
+    return HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk before this one was below OCI-Chunk-Min-Length")

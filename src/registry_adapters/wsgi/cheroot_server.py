@@ -20,7 +20,7 @@ from cheroot.wsgi import Gateway_10, Server
 
 from registry_adapters.wsgi.connection import CONNECTION
 
-__all__ = ["Listener"]
+__all__ = ["CherootServer"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,13 +106,13 @@ class _Exchange:
     def send(self, data: bytes) -> None:
         self._request.conn.wfile.write(data)
 
-    def hang_up(self) -> None:
+    def close_gracefully(self) -> None:
         self._request.sent_headers = True
         self._request.chunked_write = False
         self._request.close_connection = True
 
     def reset(self) -> None:
-        self.hang_up()
+        self.close_gracefully()
         self._request.conn.reset()
 
 
@@ -122,7 +122,7 @@ class _Gateway(Gateway_10):
         self.env[CONNECTION] = _Exchange(request)
 
 
-class Listener(Server):
+class CherootServer(Server):
     """The server of one application.
 
     Args:

@@ -24,7 +24,7 @@ class Connection(Protocol):
     def send(self, data: bytes) -> None:
         """Send bytes that are not HTTP's, after whatever was sent before."""
 
-    def hang_up(self) -> None:
+    def close_gracefully(self) -> None:
         """Say nothing more, and end the connection in an orderly way."""
 
     def reset(self) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
-from registry_adapters.wsgi.messages import Headers, Refusal, Request, Response, json_response
+from registry_adapters.wsgi.messages import Headers, HttpError, Request, Response, json_response
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -78,19 +78,19 @@ def push(
     """
     extra = [Tag(text) for text in request.parameters("tag")]
     if len(extra) > _TAG_LIMIT:
-        raise Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "TAG_INVALID", f"more than {_TAG_LIMIT} tags at once")
+        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, "TAG_INVALID", f"more than {_TAG_LIMIT} tags at once")
     if isinstance(wanted, Digest) and not wanted.verifiable:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{wanted.algorithm} cannot be verified")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{wanted.algorithm} cannot be verified")
     content = request.body.read_all(limit)
     algorithm = wanted.algorithm if isinstance(wanted, Digest) else "sha256"
     if isinstance(wanted, Digest) and Digest.of(content, algorithm) != wanted:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "the manifest hashes to another digest")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "the manifest hashes to another digest")
     manifest = RawManifest.of(content, claimed=request.header("Content-Type"), algorithm=algorithm)
     tags = extra if isinstance(wanted, Digest) else [wanted, *extra]
     try:
         repository.manifests.put(manifest, tags=tuple(dict.fromkeys(tags)))
     except BlobNotFound:
-        raise Refusal(
+        raise HttpError(
             HTTPStatus.NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", "the manifest references what is not in the repository"
         ) from None
     headers: Headers = [("Location", f"{location}/{manifest.digest}"), ("Docker-Content-Digest", manifest.digest)]
@@ -186,7 +186,7 @@ def _count(request: Request, page_limit: int | None) -> int | None:
     if text is None:
         return page_limit
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is not a count")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is not a count")
     return int(text) if page_limit is None else min(int(text), page_limit)
 
 

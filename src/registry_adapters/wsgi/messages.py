@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from wsgiref.types import WSGIEnvironment
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, ByteReader
+from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.domain import strict_json
 from registry_core.errors import (
     AccessDenied,
@@ -39,10 +39,10 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["Body", "Headers", "Refusal", "Request", "Response", "Stream", "document", "json_response", "refusal"]
+__all__ = ["Body", "Headers", "HttpError", "Request", "Response", "Stream", "document", "json_response", "refusal"]
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """An answer other than success; it never leaves this package.
 
     Args:
@@ -102,23 +102,23 @@ _WRITING: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = 
 _FINER: Final = frozenset({"TAG_INVALID", "MANIFEST_BLOB_UNKNOWN"})
 
 
-def refusal(error: Exception, *, writing: bool) -> Refusal:
+def refusal(error: Exception, *, writing: bool) -> HttpError:
     """What is answered for an error; nobody learns more of the inside than the table says.
 
     Args:
         error: Whatever a handler raised.
         writing: Whether the request was to change something.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, HttpError):
         return error
     for kind, status, code, message in _TABLE + (_WRITING if writing else ()):
         if isinstance(error, kind):
             finer = error.code if error.code in _FINER else code
-            return Refusal(status, finer, (message or error.message)[:500], headers=_headers(error))
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", "internal error")
+            return HttpError(status, finer, (message or error.message)[:500], headers=_headers(error))
+    return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", "internal error")
 
 
-def document(problem: Refusal) -> dict[str, Any]:
+def document(problem: HttpError) -> dict[str, Any]:
     """The JSON of a refusal."""
     return {"errors": [{"code": problem.code, "message": problem.message}]}
 
@@ -143,7 +143,7 @@ class Body:
     """The body of a request, read once and in pieces, never beyond its end.
 
     Raises:
-        Refusal: ``Content-Length`` is no length.
+        HttpError: ``Content-Length`` is no length.
     """
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -155,15 +155,15 @@ class Body:
             text = environ.get("CONTENT_LENGTH") or "0"
             if not (text.isascii() and text.isdigit() and len(text) < 20):
                 self._broken = True
-                raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Length is not a length", close=True)
+                raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Length is not a length", close=True)
             self.length = int(text)
         self.count = 0
 
-    def read(self, size: int = PIECE) -> bytes:
+    def read(self, size: int = CHUNK_SIZE) -> bytes:
         """Up to ``size`` bytes; ``b""`` only at the end.
 
         Raises:
-            Refusal: The body ended before its time, or broke.
+            HttpError: The body ended before its time, or broke.
         """
         if self.length is not None:
             size = min(size, self.length - self.count)
@@ -173,7 +173,7 @@ class Body:
             data = self._stream.read(size)
         except (OSError, ValueError):
             self._broken = True
-            raise Refusal(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the body broke off", close=True) from None
+            raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the body broke off", close=True) from None
         except BaseException:
             self._broken = True
             raise
@@ -181,7 +181,7 @@ class Body:
             self._ended = True
             if self.length is not None:
                 self._broken = True
-                raise Refusal(
+                raise HttpError(
                     HTTPStatus.BAD_REQUEST,
                     "SIZE_INVALID",
                     f"{self.count} bytes came of the {self.length} that were announced",
@@ -194,9 +194,9 @@ class Body:
         """All of it, where that is no more than ``limit`` bytes; a longer one is not read on.
 
         Raises:
-            Refusal: It is longer (413), or broke off (400).
+            HttpError: It is longer (413), or broke off (400).
         """
-        too_large = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", f"more than {limit} bytes")
+        too_large = HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", f"more than {limit} bytes")
         if self.length is not None and self.length > limit:
             raise too_large
         parts: list[bytes] = []
@@ -207,7 +207,7 @@ class Body:
                 raise too_large
         return b"".join(parts)
 
-    def settle(self) -> bool:
+    def drain(self) -> bool:
         """Drop what nobody read, within reason.
 
         Returns:
@@ -222,7 +222,7 @@ class Body:
             while self.read():
                 if self.count - start > _DRAIN_LIMIT:
                     return False
-        except Refusal:
+        except HttpError:
             return False
         return True
 
@@ -231,7 +231,7 @@ class Request:
     """One request.
 
     Raises:
-        Refusal: Its length is no length.
+        HttpError: Its length is no length.
     """
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -284,7 +284,7 @@ class Response:
         """Status and reason."""
         return f"{self.status.value} {self.status.phrase}"
 
-    def bare(self) -> Response:
+    def without_body(self) -> Response:
         """The same without its body, headers unchanged: the answer to HEAD."""
         if isinstance(self.body, Stream):
             self.body.close()
@@ -307,7 +307,7 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         while self._left:
             checkpoint()
-            data = self._reader.read(min(PIECE, self._left))
+            data = self._reader.read(min(CHUNK_SIZE, self._left))
             if not data:
                 raise EOFError(f"the blob ended {self._left} bytes early")
             self._left -= len(data)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from wsgiref.types import WSGIApplication
 
 from registry_adapters.wsgi.app import RegistryApp
-from registry_adapters.wsgi.auth import Guard
+from registry_adapters.wsgi.auth import Authorizer
 from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.errors import ConfigError
 from registry_core.ports.catalog import Catalog
@@ -45,7 +45,7 @@ def registry_server(
     port: int = 0,
     read_only: bool = False,
     tls: tuple[Path, Path] | None = None,
-    guard: Guard | None = None,
+    authorizer: Authorizer | None = None,
     manifest_limit: int = MANIFEST_LIMIT,
     page_limit: int | None = None,
     upload_directory: Path | None = None,
@@ -65,7 +65,7 @@ def registry_server(
         port: 0 takes a free one.
         read_only: See ``RegistryApp``.
         tls: Certificate chain and private key, as PEM files; plain HTTP if ``None``.
-        guard: See ``RegistryApp``.
+        authorizer: See ``RegistryApp``.
         manifest_limit: See ``RegistryApp``.
         page_limit: See ``RegistryApp``.
         upload_directory: See ``RegistryApp``.
@@ -79,14 +79,14 @@ def registry_server(
         ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
     """
     try:
-        from registry_adapters.wsgi.cheroot_server import Listener
+        from registry_adapters.wsgi.cheroot_server import CherootServer
     except ImportError as error:
         raise ConfigError(f"serving needs the extra ociport[serve] or ociport[testing]: {error}") from error
 
     app = RegistryApp(
         catalog,
         read_only=read_only,
-        guard=guard,
+        authorizer=authorizer,
         manifest_limit=manifest_limit,
         page_limit=page_limit,
         upload_directory=upload_directory,
@@ -96,7 +96,7 @@ def registry_server(
     )
     try:
         outermost = app if wrap is None else wrap(app)
-        listener = Listener(outermost, host=host, port=port, tls=tls, threads=threads)
+        listener = CherootServer(outermost, host=host, port=port, tls=tls, threads=threads)
         listener.prepare()
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error

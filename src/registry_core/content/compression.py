@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol, Self
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, ByteReader
+from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, DOCKER_LAYER_GZIP, OCI_LAYER
 from registry_core.errors import IntegrityError, InvalidValue, Unsupported
 
-__all__ = ["GZIP", "PLAIN", "Compression", "DecodingReader", "Encoder", "compression_of", "decoded"]
+__all__ = ["GZIP", "PLAIN", "Compression", "DecompressingReader", "Encoder", "compression_for", "decompress"]
 
 
 _NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
@@ -56,7 +56,7 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _WINDOW_LOG: Final = 27
 
 
-def compression_of(media_type: str) -> str:
+def compression_for(media_type: str) -> str:
     """How a layer of a type is compressed: ``gzip``, ``zstd``, or ``""`` for not at all.
 
     Raises:
@@ -68,7 +68,7 @@ def compression_of(media_type: str) -> str:
         raise Unsupported(f"not a layer of a known type: {media_type!r:.200}") from None
 
 
-def decoded(reader: ByteReader, media_type: str, *, reference: str = "") -> ByteReader:
+def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> ByteReader:
     """A reader over a layer's tar; closing it closes the reader behind it.
 
     Between gzip, zstd and no compression at all its first bytes decide, because builders that changed from one to the
@@ -82,11 +82,11 @@ def decoded(reader: ByteReader, media_type: str, *, reference: str = "") -> Byte
     Raises:
         Unsupported: Nobody knows layers of that type, or zstd is not installed.
     """
-    compression = compression_of(media_type)
+    compression = compression_for(media_type)
     return _LayerReader(reader, compression, reference)
 
 
-class DecodingReader:
+class DecompressingReader:
     """What a compressed stream holds: all its gzip members or zstd frames.
 
     The read that reaches the end has read the compressed stream to its own end, so that a verifying reader behind
@@ -121,14 +121,14 @@ class DecodingReader:
             DeadlineExceeded: Its deadline has passed.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
         if size == 0:
             return b""
         while not self._ended:
             checkpoint()
             if self._decoder is None and not self._next_member():
                 break
-            data = self._decode(min(size, PIECE))
+            data = self._decode(min(size, CHUNK_SIZE))
             if data:
                 return data
         return b""
@@ -247,7 +247,7 @@ class _LayerReader:
         found = _compression_of_content(first)
         compression = self._compression if found is None else found
         whole = _Rejoined(first, self._reader)
-        return DecodingReader(whole, compression, reference=self._reference) if compression else whole
+        return DecompressingReader(whole, compression, reference=self._reference) if compression else whole
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import weakref
 from typing import BinaryIO, Self
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, ByteReader, Reader
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.domain.digest import Digest
 
 __all__ = ["Spool"]
@@ -34,7 +34,7 @@ class Spool:
     def of(cls, reader: ByteReader) -> Self:
         """Everything that a reader has left."""
         spool = cls()
-        while data := reader.read(PIECE):
+        while data := reader.read(CHUNK_SIZE):
             checkpoint()
             spool.write(data)
         return spool
@@ -63,7 +63,7 @@ class Spool:
         """A reader from ``start`` on; as many at once as one likes."""
         return _SpoolReader(self, start)
 
-    def at(self, position: int, size: int) -> bytes:
+    def read_at(self, position: int, size: int) -> bytes:
         """Up to ``size`` bytes from a position."""
         if self._file is None:
             return bytes(memoryview(self._memory)[position : position + size])
@@ -74,7 +74,7 @@ class Spool:
             return self._file.read(size)
 
 
-class _SpoolReader(Reader):
+class _SpoolReader(BaseReader):
     def __init__(self, spool: Spool, position: int) -> None:
         self._spool: Spool | None = spool
         self._position = position
@@ -85,7 +85,7 @@ class _SpoolReader(Reader):
         if size < 0:
             return self._rest()
         checkpoint()
-        data = self._spool.at(self._position, min(size, max(0, self._spool.size - self._position)))
+        data = self._spool.read_at(self._position, min(size, max(0, self._spool.size - self._position)))
         self._position += len(data)
         return data
 

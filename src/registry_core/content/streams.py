@@ -17,23 +17,23 @@ from registry_core.cancellation import checkpoint
 from registry_core.errors import InvalidValue, TooLarge
 
 __all__ = [
+    "CHUNK_SIZE",
     "MANIFEST_LIMIT",
-    "PIECE",
+    "BaseReader",
+    "BorrowedReader",
     "ByteReader",
     "ByteSource",
     "BytesSource",
+    "CallableSource",
+    "FileObjectReader",
     "FileSource",
-    "LentReader",
-    "OpenerSource",
     "Readable",
-    "Reader",
-    "StreamReader",
-    "read_all",
+    "read_limited",
 ]
 
 
 # Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
-PIECE = 1 << 20
+CHUNK_SIZE = 1 << 20
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ class ByteSource(Protocol):
         ...
 
 
-class Reader(ABC):
+class BaseReader(ABC):
     """What readers have in common: each says how to ``read`` and to ``close``."""
 
     @abstractmethod
@@ -89,13 +89,13 @@ class Reader(ABC):
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         """Fill a buffer from its start, no further than a piece; raises as ``read`` does."""
-        data = self.read(min(len(buffer), PIECE))
+        data = self.read(min(len(buffer), CHUNK_SIZE))
         memoryview(buffer)[: len(data)] = data
         return len(data)
 
     def _rest(self) -> bytes:
         """All that is left, piece by piece: nothing is allocated on a peer's word."""
-        return b"".join(iter(lambda: self.read(PIECE), b""))
+        return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +106,7 @@ class Reader(ABC):
         self.close()
 
 
-class StreamReader(Reader):
+class FileObjectReader(BaseReader):
     """A ``ByteReader`` over anything with ``read`` and ``close``; for adapters to build on."""
 
     def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
@@ -127,7 +127,7 @@ class StreamReader(Reader):
         self._stream.close()
 
 
-class LentReader(Reader):
+class BorrowedReader(BaseReader):
     """A ``ByteReader`` over a stream of a caller's, who closes it."""
 
     def __init__(self, stream: Readable) -> None:
@@ -161,7 +161,7 @@ class BytesSource:
         """A reader over the bytes from ``start`` on."""
         stream = io.BytesIO(self.content)
         stream.seek(start)
-        return StreamReader(stream)
+        return FileObjectReader(stream)
 
 
 class FileSource:
@@ -182,10 +182,10 @@ class FileSource:
         except BaseException:
             stream.close()
             raise
-        return StreamReader(stream)
+        return FileObjectReader(stream)
 
 
-class OpenerSource:
+class CallableSource:
     """Whatever a function opens at an offset, such as a blob of another store."""
 
     def __init__(self, opener: Callable[[int], ByteReader]) -> None:
@@ -200,7 +200,7 @@ class OpenerSource:
 MANIFEST_LIMIT: Final = 8 << 20
 
 
-def read_all(reader: ByteReader, limit: int, *, what: str = "content") -> bytes:
+def read_limited(reader: ByteReader, limit: int, *, what: str = "content") -> bytes:
     """All that is left of a stream, if it is no more than ``limit`` bytes. Nothing is allocated on a peer's word.
 
     Raises:

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, ByteReader, ByteSource, Reader
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource
 from registry_core.domain.digest import Digest
 from registry_core.errors import DigestMismatch, SizeMismatch
 
-__all__ = ["Verifier", "VerifyingReader", "pieces"]
+__all__ = ["Verifier", "VerifyingReader", "verified_chunks"]
 
 
 class Verifier:
@@ -80,7 +80,7 @@ class Verifier:
             )
 
 
-class VerifyingReader(Reader):
+class VerifyingReader(BaseReader):
     """A reader that checks what passes: the read that reaches the end raises if anything is wrong.
 
     A consumer that stops early has verified nothing; ``verified`` tells.
@@ -126,7 +126,7 @@ class VerifyingReader(Reader):
             self.verified = True
 
 
-def pieces(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:
+def verified_chunks(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:
     """A source's bytes piece by piece, verified: what a store writes on ``put``.
 
     It raises before its end if they are wrong.
@@ -140,4 +140,4 @@ def pieces(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:
     """
     checkpoint()
     with contextlib.closing(VerifyingReader(source.open(), digest, size)) as reader:
-        yield from iter(lambda: reader.read(PIECE), b"")
+        yield from iter(lambda: reader.read(CHUNK_SIZE), b"")

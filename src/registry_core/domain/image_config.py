@@ -76,7 +76,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """
         mapping = strict_json.decode(content)
         mapping.pop("raw", None)  # not a field of the document, whatever somebody put there
-        return msgspec.structs.replace(strict_json.lift(mapping, cls), raw=content)
+        return msgspec.structs.replace(strict_json.convert(mapping, cls), raw=content)
 
     @property
     def platform(self) -> Platform | None:

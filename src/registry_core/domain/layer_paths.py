@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from registry_core.errors import TooLarge, UnsafeArchive
 
-__all__ = ["LONGEST_PATH", "Mark", "MarkKind", "ancestors", "clean", "mark_of", "parent_of"]
+__all__ = ["LONGEST_PATH", "Whiteout", "WhiteoutKind", "ancestors", "clean_path", "parent_of", "whiteout_of"]
 
 # Far beyond what systems open at once (4 KiB), and short enough that all of a path's parents can be held (R-136).
 LONGEST_PATH: Final = 32 << 10
@@ -21,7 +21,7 @@ _PRIVATE: Final = b".wh..wh."
 _OPAQUE: Final = b".wh..wh..opq"
 
 
-class MarkKind(enum.Enum):
+class WhiteoutKind(enum.Enum):
     """What a member with a marker's name stands for."""
 
     WHITEOUT = "whiteout"
@@ -29,14 +29,14 @@ class MarkKind(enum.Enum):
     PRIVATE = "private"
 
 
-class Mark(NamedTuple):
+class Whiteout(NamedTuple):
     """What a marker says, and about which path: hidden by a whiteout, or the directory that hides what was in it."""
 
-    kind: MarkKind
+    kind: WhiteoutKind
     path: bytes
 
 
-def clean(name: bytes) -> bytes:
+def clean_path(name: bytes) -> bytes:
     """A member's path from the root: no outer or double slashes, no dots; empty for the root itself.
 
     Absolute names count from the root of the image.
@@ -68,7 +68,7 @@ def ancestors(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def mark_of(path: bytes, *, regular: bool) -> Mark | None:
+def whiteout_of(path: bytes, *, regular: bool) -> Whiteout | None:
     """What a clean path marks; ``None`` for an ordinary one.
 
     Names that begin with ``.wh..wh.`` are what a union file system kept for itself: they mark nothing and are no part
@@ -87,11 +87,11 @@ def mark_of(path: bytes, *, regular: bool) -> Mark | None:
     folder, _, name = path.rpartition(b"/")
     for part in folder.split(b"/"):
         if part.startswith(_PRIVATE) and part != _OPAQUE:
-            return Mark(MarkKind.PRIVATE, path)
+            return Whiteout(WhiteoutKind.PRIVATE, path)
         if part.startswith(_PREFIX):
             raise UnsafeArchive(f"something inside of a whiteout: {path!r:.200}")
     if name.startswith(_PRIVATE) and name != _OPAQUE:
-        return Mark(MarkKind.PRIVATE, path)
+        return Whiteout(WhiteoutKind.PRIVATE, path)
     hidden = name.removeprefix(_PREFIX)
     # R-151: applied, it would delete its own directory or the one above.
     if hidden in (b"", b".", b".."):
@@ -99,5 +99,5 @@ def mark_of(path: bytes, *, regular: bool) -> Mark | None:
     if not regular:
         raise UnsafeArchive(f"a whiteout that is not a regular file: {path!r:.200}")
     if name == _OPAQUE:
-        return Mark(MarkKind.OPAQUE, folder)
-    return Mark(MarkKind.WHITEOUT, folder + b"/" + hidden if folder else hidden)
+        return Whiteout(WhiteoutKind.OPAQUE, folder)
+    return Whiteout(WhiteoutKind.WHITEOUT, folder + b"/" + hidden if folder else hidden)

@@ -108,7 +108,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if self.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
             raise NotAnImage(f"not an image manifest but {self.media_type}")
-        return strict_json.lift(self.mapping, ImageManifest)
+        return strict_json.convert(self.mapping, ImageManifest)
 
     @cached_property
     def index(self) -> ImageIndex:
@@ -120,7 +120,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if not self.is_index:
             raise NotAnIndex(f"not an image index but {self.media_type}")
-        return strict_json.lift(self.mapping, ImageIndex)
+        return strict_json.convert(self.mapping, ImageIndex)
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
@@ -193,6 +193,6 @@ def _by_shape(mapping: dict[str, Any]) -> str:
 
 def _check_shape(kind: str, mapping: dict[str, Any]) -> None:
     if kind in (OCI_INDEX, DOCKER_INDEX):
-        strict_json.lift(mapping, ImageIndex)
+        strict_json.convert(mapping, ImageIndex)
     elif kind in (OCI_MANIFEST, DOCKER_MANIFEST):
-        strict_json.lift(mapping, ImageManifest)
+        strict_json.convert(mapping, ImageManifest)

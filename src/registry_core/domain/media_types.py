@@ -41,13 +41,13 @@ __all__ = [
     "SOURCE",
     "TITLE",
     "VERSION",
+    "convert_descriptor",
+    "convert_media_type",
     "essence",
-    "in_family",
     "is_index",
     "is_manifest",
     "is_nondistributable",
     "is_schema1",
-    "renamed",
 ]
 
 
@@ -152,7 +152,7 @@ _TO_OCI: Final = {
 _TO_DOCKER: Final = {theirs: ours for ours, theirs in _TO_OCI.items()}
 
 
-def in_family(media_type: str, family: str) -> str:
+def convert_media_type(media_type: str, family: str) -> str:
     """A media type under the name that it has in a family.
 
     Types that neither family knows are carried in OCI documents, where anything may stand.
@@ -168,10 +168,10 @@ def in_family(media_type: str, family: str) -> str:
     return name
 
 
-def renamed(entry: dict[str, Any], family: str) -> dict[str, Any]:
+def convert_descriptor(entry: dict[str, Any], family: str) -> dict[str, Any]:
     """A descriptor's JSON with its type as a family calls it, and everything else as it was.
 
     Raises:
         Unsupported: Docker has no name for its type.
     """
-    return entry | {"mediaType": in_family(entry.get("mediaType", ""), family)}
+    return entry | {"mediaType": convert_media_type(entry.get("mediaType", ""), family)}

@@ -17,7 +17,7 @@ import msgspec
 
 from registry_core.errors import InvalidName, ProtocolError
 
-__all__ = ["Origin", "Zone", "redacted", "resolve"]
+__all__ = ["Origin", "Zone", "redact_url", "resolve_url"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(
@@ -42,7 +42,7 @@ class Zone(Enum):
     PRIVATE = "private"
     LINK_LOCAL = "link-local"
     LOOPBACK = "loopback"
-    NOWHERE = "unspecified, multicast or reserved"
+    UNROUTABLE = "unspecified, multicast or reserved"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -80,10 +80,10 @@ class Origin(msgspec.Struct, frozen=True):
         try:
             parts = urlsplit(url)
             if _FORBIDDEN.search(url) or parts.scheme not in _PORTS or "@" in parts.netloc:
-                raise ProtocolError(f"not a URL to follow: {redacted(url)}")
+                raise ProtocolError(f"not a URL to follow: {redact_url(url)}")
             return cls.of(parts.netloc, scheme=parts.scheme)
         except (InvalidName, ValueError):
-            raise ProtocolError(f"not a URL to follow: {redacted(url)}") from None
+            raise ProtocolError(f"not a URL to follow: {redact_url(url)}") from None
 
     @property
     def netloc(self) -> str:
@@ -122,7 +122,7 @@ class Origin(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.netloc}"
 
 
-def resolve(base: str, target: str) -> str:
+def resolve_url(base: str, target: str) -> str:
     """A URL that a registry named, made absolute against the one it answered; the fragment goes.
 
     Raises:
@@ -131,16 +131,16 @@ def resolve(base: str, target: str) -> str:
     if not target:
         raise ProtocolError("the registry named no URL to go to")
     if _FORBIDDEN.search(target):
-        raise ProtocolError(f"not a URL to follow: {redacted(target)}")
+        raise ProtocolError(f"not a URL to follow: {redact_url(target)}")
     try:
         url = urljoin(base, target).partition("#")[0]
     except ValueError:
-        raise ProtocolError(f"not a URL to follow: {redacted(target)}") from None
+        raise ProtocolError(f"not a URL to follow: {redact_url(target)}") from None
     Origin.of_url(url)
     return url
 
 
-def redacted(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL fit for messages: without user information, query values and fragment."""
     try:
         parts = urlsplit(url)
@@ -197,9 +197,9 @@ def _zone(address: _Address) -> Zone:
     if address.is_link_local:
         return Zone.LINK_LOCAL
     if isinstance(address, ipaddress.IPv4Address) and (address in _NOWHERE or address.is_reserved):
-        return Zone.NOWHERE
+        return Zone.UNROUTABLE
     if address.is_unspecified or address.is_multicast:
-        return Zone.NOWHERE
+        return Zone.UNROUTABLE
     if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
         return Zone.PRIVATE
     return Zone.PUBLIC if address.is_global else Zone.PRIVATE

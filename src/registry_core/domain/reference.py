@@ -15,7 +15,7 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidReference, InvalidValue
 
-__all__ = ["Reference", "familiar", "is_host", "locator"]
+__all__ = ["Reference", "is_host", "parse_familiar", "parse_tag_or_digest"]
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class Reference(msgspec.Struct, frozen=True):
             raise InvalidReference(f"not a reference: {text!r:.300}: {error.message}", code=error.code) from error
 
     @property
-    def locator(self) -> Tag | Digest:
+    def tag_or_digest(self) -> Tag | Digest:
         """What to ask the repository for: the digest where there is one, else the tag.
 
         Raises:
@@ -102,7 +102,7 @@ class Reference(msgspec.Struct, frozen=True):
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
 
-def locator(text: str) -> Tag | Digest:
+def parse_tag_or_digest(text: str) -> Tag | Digest:
     """A manifest's name within its repository: ``v1``, ``sha256:…`` or ``@sha256:…``.
 
     Raises:
@@ -136,7 +136,7 @@ _LONGEST: Final = 255
 _IDENTIFIER: Final = re.compile(r"[a-f0-9]{64}")
 
 
-def familiar(text: str) -> Reference:
+def parse_familiar(text: str) -> Reference:
     """The full reference behind a familiar name: ``debian`` is ``docker.io/library/debian:latest``.
 
     The first part is a host if it has a dot, a colon or a capital letter, or is ``localhost``; else the name is one

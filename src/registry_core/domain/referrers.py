@@ -15,7 +15,14 @@ from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import Tag
 from registry_core.errors import InvalidDocument, InvalidName
 
-__all__ = ["digest_tags", "fallback_tag", "referrer", "selected", "with_referrer", "without_referrer"]
+__all__ = [
+    "digest_tags",
+    "fallback_tag",
+    "filter_by_artifact_type",
+    "referrer_descriptor",
+    "with_referrer",
+    "without_referrer",
+]
 
 _NOT_IN_TAG = re.compile(r"[^a-zA-Z0-9._-]")
 _DIGEST_TAGS: Final = ("sig", "att", "sbom")
@@ -49,7 +56,7 @@ def digest_tags(subject: Digest) -> list[Tag]:
     return tags
 
 
-def referrer(manifest: RawManifest) -> Descriptor | None:
+def referrer_descriptor(manifest: RawManifest) -> Descriptor | None:
     """How a manifest stands in its subject's list: with its artifact type and all its annotations.
 
     Returns:
@@ -74,7 +81,7 @@ def referrer(manifest: RawManifest) -> Descriptor | None:
     )
 
 
-def selected(referrers: Iterable[Descriptor], artifact_type: str) -> Iterator[Descriptor]:
+def filter_by_artifact_type(referrers: Iterable[Descriptor], artifact_type: str) -> Iterator[Descriptor]:
     """Those of one artifact type; all where it is empty."""
     return (entry for entry in referrers if not artifact_type or entry.artifact_type == artifact_type)
 

@@ -17,7 +17,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidDocument, InvalidValue
 
-__all__ = ["decode", "encode", "lift", "parse"]
+__all__ = ["convert", "decode", "decode_any", "encode"]
 
 T = TypeVar("T")
 
@@ -35,13 +35,13 @@ def decode(content: bytes) -> dict[str, Any]:
     Raises:
         InvalidDocument: Not UTF-8, not JSON, not an object, duplicate names, or nested too deeply.
     """
-    mapping = parse(content)
+    mapping = decode_any(content)
     if not isinstance(mapping, dict):
         raise InvalidDocument("not a JSON object", path="$")
     return mapping
 
 
-def parse(content: bytes) -> Any:
+def decode_any(content: bytes) -> Any:
     """Any JSON value in some bytes, as strictly as ``decode``.
 
     Raises:
@@ -60,7 +60,7 @@ def parse(content: bytes) -> Any:
     return value
 
 
-def lift(mapping: object, kind: type[T]) -> T:
+def convert(mapping: object, kind: type[T]) -> T:
     """A typed view of decoded JSON. A field that is ``null`` counts as absent: that is what Go prints for nil.
 
     Raises:

@@ -1,8 +1,7 @@
 """One policy for every URL that somebody else chose.
 
 A registry sends its clients on errands: to a CDN, to an upload session, to a next page, to a token server. Each kind
-of errand has one rule, in ``RULES``; ``judge`` applies it. Whoever is about to follow such a URL asks here first, and
-nobody decides for himself.
+of URL has one rule, in ``RULES``; ``check_url`` applies it. All code that follows such a URL calls it first.
 
 Names are not looked up: a public name that leads to a private address is not noticed.
 """
@@ -17,10 +16,20 @@ from typing import Final
 
 import msgspec
 
-from registry_core.domain.origin import Origin, Zone, redacted
+from registry_core.domain.origin import Origin, Zone, redact_url
 from registry_core.errors import ProtocolError
 
-__all__ = ["MAX_HOPS", "REACH", "RULES", "Carried", "Elsewhere", "Errand", "Rule", "Verdict", "judge"]
+__all__ = [
+    "ALLOWED_ZONES",
+    "MAX_HOPS",
+    "RULES",
+    "AllowedUrl",
+    "CredentialRule",
+    "CrossOriginRule",
+    "Rule",
+    "UrlPurpose",
+    "check_url",
+]
 
 MAX_HOPS: Final = 10
 
@@ -43,7 +52,7 @@ _PRIVATE_NAMES: Final = (
 _PUBLIC_NAME: Final = re.compile(r"[a-z0-9.-]+\.[a-z][a-z0-9-]*[a-z0-9]")
 
 
-class Errand(Enum):
+class UrlPurpose(Enum):
     """Why somebody is sent to a URL; the value says it in words."""
 
     REDIRECT = "redirect"
@@ -54,7 +63,7 @@ class Errand(Enum):
     MIRROR = "mirror"
 
 
-class Elsewhere(Enum):
+class CrossOriginRule(Enum):
     """Which origins besides the registry's own may be gone to; the value says it in words."""
 
     NONE = "none"
@@ -64,7 +73,7 @@ class Elsewhere(Enum):
     CHOSEN = "all with a usable address, because the caller chose it"
 
 
-class Carried(Enum):
+class CredentialRule(Enum):
     """Whose credentials may go along; the value says it in words."""
 
     AT_HOME = "the registry's, to its own origin only"
@@ -84,37 +93,37 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         hops: How many redirects may follow.
     """
 
-    elsewhere: Elsewhere
-    carried: Carried
+    elsewhere: CrossOriginRule
+    carried: CredentialRule
     hops: int
 
 
-RULES: Final[Mapping[Errand, Rule]] = MappingProxyType(
+RULES: Final[Mapping[UrlPurpose, Rule]] = MappingProxyType(
     {
-        Errand.REDIRECT: Rule(elsewhere=Elsewhere.REACHABLE, carried=Carried.AT_HOME, hops=MAX_HOPS),
-        Errand.UPLOAD: Rule(elsewhere=Elsewhere.LISTED, carried=Carried.AT_HOME, hops=MAX_HOPS),
-        Errand.LINK: Rule(elsewhere=Elsewhere.NONE, carried=Carried.AT_HOME, hops=MAX_HOPS),
+        UrlPurpose.REDIRECT: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
+        UrlPurpose.UPLOAD: Rule(elsewhere=CrossOriginRule.LISTED, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
+        UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.NONE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
         # What goes there is a password: it goes to whom the registry named, and no further (R-036).
-        Errand.REALM: Rule(elsewhere=Elsewhere.VOUCHED, carried=Carried.ALONG, hops=0),
-        Errand.FOREIGN: Rule(elsewhere=Elsewhere.REACHABLE, carried=Carried.NONE, hops=MAX_HOPS),
-        Errand.MIRROR: Rule(elsewhere=Elsewhere.CHOSEN, carried=Carried.OWN, hops=MAX_HOPS),
+        UrlPurpose.REALM: Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.ALONG, hops=0),
+        UrlPurpose.FOREIGN: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.NONE, hops=MAX_HOPS),
+        UrlPurpose.MIRROR: Rule(elsewhere=CrossOriginRule.CHOSEN, carried=CredentialRule.OWN, hops=MAX_HOPS),
     }
 )
 
 # A registry may name addresses of its own kind. From the network nobody is sent to this machine, nor, but by one who
 # is there, to a link: cloud machines keep their own credentials at a link-local address (R-046).
-REACH: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
+ALLOWED_ZONES: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
     {
         Zone.PUBLIC: frozenset({Zone.PUBLIC}),
         Zone.PRIVATE: frozenset({Zone.PUBLIC, Zone.PRIVATE}),
         Zone.LINK_LOCAL: frozenset({Zone.PUBLIC, Zone.LINK_LOCAL}),
         Zone.LOOPBACK: frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}),
-        Zone.NOWHERE: frozenset({Zone.PUBLIC}),
+        Zone.UNROUTABLE: frozenset({Zone.PUBLIC}),
     }
 )
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class AllowedUrl(msgspec.Struct, frozen=True):
     """A URL that may be gone to.
 
     Args:
@@ -126,7 +135,7 @@ class Verdict(msgspec.Struct, frozen=True):
     credentials: Origin | None
 
 
-def judge(errand: Errand, home: Origin, url: str, *, listed: Collection[str] = ()) -> Verdict:
+def check_url(errand: UrlPurpose, home: Origin, url: str, *, listed: Collection[str] = ()) -> AllowedUrl:
     """Whether one may go to a URL, and with whose credentials.
 
     Args:
@@ -142,46 +151,46 @@ def judge(errand: Errand, home: Origin, url: str, *, listed: Collection[str] = (
     target = Origin.of_url(url)
     reason = None if target == home else _refusal(rule.elsewhere, home, target, target.netloc in listed)
     if reason is not None:
-        raise ProtocolError(f"{home}: {errand.value} {redacted(url)} refused: {reason}")
-    return Verdict(target, _owner(rule.carried, home, target))
+        raise ProtocolError(f"{home}: {errand.value} {redact_url(url)} refused: {reason}")
+    return AllowedUrl(target, _owner(rule.carried, home, target))
 
 
-def _refusal(elsewhere: Elsewhere, home: Origin, target: Origin, is_listed: bool) -> str | None:
+def _refusal(elsewhere: CrossOriginRule, home: Origin, target: Origin, is_listed: bool) -> str | None:
     """Why not; ``None`` if nothing speaks against it."""
     # R-041: also for the registry's own host.
     if home.scheme == "https" and target.scheme == "http" and not _is_own_machine(elsewhere, target):
         return "https to http"
     match elsewhere:
-        case Elsewhere.NONE:
+        case CrossOriginRule.NONE:
             return "not the registry's origin"
-        case Elsewhere.LISTED:
+        case CrossOriginRule.LISTED:
             return None if is_listed else "not the registry's origin, and not a listed host"
-        case Elsewhere.REACHABLE:
-            return None if target.zone in REACH[home.zone] else f"internal address ({target.zone.value})"
-        case Elsewhere.VOUCHED:
+        case CrossOriginRule.REACHABLE:
+            return None if target.zone in ALLOWED_ZONES[home.zone] else f"internal address ({target.zone.value})"
+        case CrossOriginRule.VOUCHED:
             return (
                 None
                 if is_listed or _is_vouched(home, target)
                 else "neither the registry's host, nor a listed host, nor a public name over https"
             )
-        case Elsewhere.CHOSEN:
-            return None if target.zone is not Zone.NOWHERE else f"no usable address ({target.zone.value})"
+        case CrossOriginRule.CHOSEN:
+            return None if target.zone is not Zone.UNROUTABLE else f"no usable address ({target.zone.value})"
 
 
-def _owner(carried: Carried, home: Origin, target: Origin) -> Origin | None:
+def _owner(carried: CredentialRule, home: Origin, target: Origin) -> Origin | None:
     match carried:
-        case Carried.AT_HOME:
+        case CredentialRule.AT_HOME:
             return home if target == home else None
-        case Carried.ALONG:
+        case CredentialRule.ALONG:
             return home
-        case Carried.OWN:
+        case CredentialRule.OWN:
             return target
-        case Carried.NONE:
+        case CredentialRule.NONE:
             return None
 
 
-def _is_own_machine(elsewhere: Elsewhere, target: Origin) -> bool:
-    return elsewhere is Elsewhere.CHOSEN and target.is_loopback
+def _is_own_machine(elsewhere: CrossOriginRule, target: Origin) -> bool:
+    return elsewhere is CrossOriginRule.CHOSEN and target.is_loopback
 
 
 def _is_vouched(home: Origin, target: Origin) -> bool:

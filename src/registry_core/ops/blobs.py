@@ -15,37 +15,37 @@ from pathlib import Path
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import (
-    PIECE,
+    CHUNK_SIZE,
+    BaseReader,
+    BorrowedReader,
     ByteReader,
     ByteSource,
     BytesSource,
+    CallableSource,
     FileSource,
-    LentReader,
-    OpenerSource,
     Readable,
-    Reader,
 )
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.errors import BlobNotFound, InvalidDigest, InvalidValue, during
+from registry_core.errors import BlobNotFound, InvalidDigest, InvalidValue, error_context
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobProgress, BlobRestarted, Observer
 
 __all__ = [
     "ProgressSource",
-    "identify",
+    "describe",
     "open_blob",
-    "open_here_or_elsewhere",
+    "open_blob_or_foreign",
+    "open_verified",
     "push_blob",
     "save_blob",
-    "source_of",
-    "verified",
+    "to_source",
 ]
 
 
-def open_here_or_elsewhere(repository: Repository, layer: Descriptor, *, start: int = 0) -> ByteReader:
+def open_blob_or_foreign(repository: Repository, layer: Descriptor, *, start: int = 0) -> ByteReader:
     """A reader over a layer: of the repository, or of the layer's URLs once the repository said that it is not here.
 
     Only for whoever was asked to follow URLs. What comes is unverified, as from any blob store.
@@ -62,9 +62,9 @@ def open_here_or_elsewhere(repository: Repository, layer: Descriptor, *, start: 
     try:
         return repository.blobs.open(layer.digest, start=start)
     except BlobNotFound:
-        if not layer.urls or repository.foreign is None:
+        if not layer.urls or repository.foreign_layers is None:
             raise
-        return repository.foreign.open(layer, start=start)
+        return repository.foreign_layers.open(layer, start=start)
 
 
 class ProgressSource:
@@ -89,7 +89,7 @@ class ProgressSource:
         # Held while telling, so that events come in the order in which things happened.
         self._lock = threading.Lock()
         self._done = 0
-        self._told = 0
+        self._reported = 0
         self._latest: ByteReader | None = None
 
     def open(self, start: int = 0) -> ByteReader:
@@ -106,7 +106,7 @@ class ProgressSource:
     def finish(self) -> None:
         """Say that the blob is where it should be, however much of it had to be read."""
         with self._lock:
-            if self._told != self._size or not self._size:
+            if self._reported != self._size or not self._size:
                 self._tell_progress(self._size)
 
     def _begin(self, reader: ByteReader, start: int) -> None:
@@ -114,7 +114,7 @@ class ProgressSource:
             self._latest = reader
             before, self._done = self._done, start
             if start < before:
-                self._told = start
+                self._reported = start
                 self._observer.on(BlobRestarted(digest=self._digest, done=start, size=self._size))
             elif start > before:
                 self._tell_progress(start)
@@ -124,15 +124,15 @@ class ProgressSource:
             if reader is not self._latest or done > self._size:
                 return
             self._done = done
-            if done - self._told >= PIECE or self._told < done == self._size:
+            if done - self._reported >= CHUNK_SIZE or self._reported < done == self._size:
                 self._tell_progress(done)
 
     def _tell_progress(self, done: int) -> None:
-        self._told = done
+        self._reported = done
         self._observer.on(BlobProgress(digest=self._digest, done=done, size=self._size))
 
 
-class _ProgressReader(Reader):
+class _ProgressReader(BaseReader):
     def __init__(self, source: ProgressSource, reader: ByteReader, position: int) -> None:
         self._source = source
         self._reader = reader
@@ -141,7 +141,7 @@ class _ProgressReader(Reader):
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
             return self._rest()
-        data = self._reader.read(min(size, PIECE))
+        data = self._reader.read(min(size, CHUNK_SIZE))
         self._count(len(data))
         return data
 
@@ -172,11 +172,11 @@ def open_blob(repository: Repository, digest: Digest, size: int | None = None) -
         InvalidDigest: Not a digest.
         Unsupported: The digest's algorithm cannot be verified.
     """
-    with during("open_blob"):
-        return verified(repository, digest, size)
+    with error_context("open_blob"):
+        return open_verified(repository, digest, size)
 
 
-def verified(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
+def open_verified(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
     """As ``open_blob``, for operations that have a name of their own.
 
     Raises:
@@ -186,7 +186,7 @@ def verified(repository: Repository, digest: Digest, size: int | None = None) ->
     """
     digest = _parsed(digest)
     reference = repository.at(digest)
-    with during("", reference):
+    with error_context("", reference):
         digest.hasher()
         return VerifyingReader(repository.blobs.open(digest), digest, size, reference=reference)
 
@@ -219,11 +219,14 @@ def save_blob(
     """
     digest = _parsed(digest)
     target = Path(path)
-    with during("save_blob", repository.at(digest)), _told(repository, digest, size, observer) as reader:
+    with (
+        error_context("save_blob", repository.at(digest)),
+        _report_progress(repository, digest, size, observer) as reader,
+    ):
         file, temporary = _temporary(target)
         try:
             with file:
-                while data := reader.read(PIECE):
+                while data := reader.read(CHUNK_SIZE):
                     _write(file, data)
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -262,20 +265,20 @@ def push_blob(
         InvalidValue: It is text, which could be content or a path.
         OSError: The file cannot be read.
     """
-    source = source_of(content)
-    with during("push_blob", str(repository)):
-        descriptor = identify(source, media_type, algorithm)
+    source = to_source(content)
+    with error_context("push_blob", str(repository)):
+        descriptor = describe(source, media_type, algorithm)
         progress = None
         if observer is not None:
             source = progress = ProgressSource(source, descriptor.digest, descriptor.size, observer)
-        with during("push_blob", repository.at(descriptor.digest)):
+        with error_context("push_blob", repository.at(descriptor.digest)):
             repository.blobs.put(descriptor.digest, descriptor.size, source)
         if progress is not None:
             progress.finish()
     return descriptor
 
 
-def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | Readable) -> ByteSource:
+def to_source(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | Readable) -> ByteSource:
     """Content in any of its forms as a source: bytes, a file by its path, or a stream.
 
     A stream cannot be read again: it is read to its end once, whatever its length, and kept in a temporary file.
@@ -293,7 +296,7 @@ def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteS
         # Imported only where it is used: temporary files cost more than everything else here.
         from registry_core.content.spool import Spool
 
-        return Spool.of(LentReader(content))
+        return Spool.of(BorrowedReader(content))
     if isinstance(content, str):
         raise InvalidValue(f"text could be content or a path; give bytes or a Path: {content!r:.200}")
     if not isinstance(content, ByteSource):
@@ -301,7 +304,7 @@ def source_of(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteS
     return content
 
 
-def identify(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str = "sha256") -> Descriptor:
+def describe(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str = "sha256") -> Descriptor:
     """What a source holds: read once, to its end.
 
     Raises:
@@ -310,18 +313,18 @@ def identify(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str 
     hasher = Digest.of(b"", algorithm).hasher()
     size = 0
     with source.open() as reader:
-        while data := reader.read(PIECE):
+        while data := reader.read(CHUNK_SIZE):
             checkpoint()
             hasher.update(data)
             size += len(data)
     return Descriptor(media_type=media_type, digest=Digest(f"{algorithm}:{hasher.hexdigest()}"), size=size)
 
 
-def _told(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:
+def _report_progress(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:
     if observer is None:
-        return verified(repository, digest, size)
+        return open_verified(repository, digest, size)
     total = repository.blobs.stat(digest) if size is None else size
-    source = OpenerSource(lambda _: verified(repository, digest, size))
+    source = CallableSource(lambda _: open_verified(repository, digest, size))
     return ProgressSource(source, digest, total, observer).open()
 
 

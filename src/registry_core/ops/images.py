@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from registry_core.content.compression import compression_of, decoded
+from registry_core.content.compression import compression_for, decompress
 from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
@@ -17,9 +17,9 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidDocument, during
-from registry_core.ops.blobs import verified
-from registry_core.ops.manifests import child, has_config, is_image, read_config, select
+from registry_core.errors import InvalidDocument, error_context
+from registry_core.ops.blobs import open_verified
+from registry_core.ops.manifests import fetch_child, has_config, is_image, read_config, select
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from registry_core.ops.extract.unpack import Extracted
     from registry_core.ops.tar.members import ExtractLimits, FileEntry
 
-__all__ = ["Identified", "Image", "Index", "Layer", "Located", "Manifest"]
+__all__ = ["Image", "Index", "Layer", "Manifest", "ManifestView", "StoredManifest"]
 
 
-class Identified:
+class ManifestView:
     """What is known of a manifest by its bytes alone; ``document`` holds them and their type."""
 
     document: RawManifest
@@ -61,7 +61,7 @@ class Identified:
         return self.document.media_type
 
 
-class Located(Identified):
+class StoredManifest(ManifestView):
     """A manifest of which is known where its parts are: ``repository`` holds them, or says where it is empty."""
 
     repository: Repository
@@ -87,7 +87,7 @@ class Located(Identified):
         return validate(self, referrers=referrers, sparse=sparse, limits=limits, jobs=jobs)
 
 
-class Manifest(Identified):
+class Manifest(ManifestView):
     """A manifest or an index; nobody has decided yet which. ``document`` is what it was read as.
 
     Args:
@@ -112,7 +112,7 @@ class Manifest(Identified):
             NotAnImage: It is something else.
             InvalidDocument: It is malformed.
         """
-        with during("", self.reference):
+        with error_context("", self.reference):
             return self.document.image
 
     @property
@@ -123,7 +123,7 @@ class Manifest(Identified):
             NotAnIndex: It is something else.
             InvalidDocument: It is malformed.
         """
-        with during("", self.reference):
+        with error_context("", self.reference):
             return self.document.index
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class Manifest(Identified):
         return f"Manifest({self.reference!r}, digest={str(self.digest)!r}, media_type={self.media_type!r})"
 
 
-class Image(Located):
+class Image(StoredManifest):
     """An image in some repository. Nothing but its manifest, ``document``, is read before it is asked for.
 
     Args:
@@ -148,7 +148,7 @@ class Image(Located):
     def __init__(
         self, repository: Repository, manifest: RawManifest, *, reference: str = "", platform: Platform | None = None
     ) -> None:
-        with during("", reference or repository.at(manifest.digest)):
+        with error_context("", reference or repository.at(manifest.digest)):
             self._view = manifest.image
         self.repository = repository
         self.document = manifest
@@ -188,7 +188,7 @@ class Image(Located):
             InvalidDocument: It is malformed.
         """
         if self._config is None:
-            with during("", self.reference):
+            with error_context("", self.reference):
                 self._config = read_config(self.repository, self.document)
         return self._config
 
@@ -255,11 +255,11 @@ class Image(Located):
                 extended attributes where they are asked for.
             OSError: The system refuses to make something.
         """
-        from registry_core.ops.extract.unpack import Keep, extract_to
+        from registry_core.ops.extract.unpack import ExtractOptions, extract_to
 
-        keep = Keep(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
+        keep = ExtractOptions(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
         layers = self._known_layers("extract_to")
-        with during("extract_to", self.reference):
+        with error_context("extract_to", self.reference):
             return extract_to(layers, directory, keep=keep, limits=_limits(limits), reference=self.reference)
 
     def open_file(self, path: str | os.PathLike[str], *, limits: ExtractLimits | None = None) -> ByteReader:
@@ -280,7 +280,7 @@ class Image(Located):
         from registry_core.ops.extract.files import open_file
 
         layers = self._known_layers("open_file")
-        with during("open_file", self.reference):
+        with error_context("open_file", self.reference):
             return open_file(layers, path, _limits(limits), reference=self.reference)
 
     def list_files(self, *, limits: ExtractLimits | None = None) -> Iterator[FileEntry]:
@@ -302,9 +302,9 @@ class Image(Located):
 
     def _known_layers(self, operation: str) -> tuple[Layer, ...]:
         layers = self.layers()
-        with during(operation, self.reference):
+        with error_context(operation, self.reference):
             for layer in layers:
-                compression_of(layer.media_type)
+                compression_for(layer.media_type)
         return layers
 
     def __repr__(self) -> str:
@@ -374,11 +374,11 @@ class Layer:
             Unsupported: Its digest cannot be verified.
         """
         repository = self._image.repository
-        with during("", repository.at(self.digest)):
+        with error_context("", repository.at(self.digest)):
             embedded = self.descriptor.embedded()
             if embedded is not None:
                 return BytesSource(embedded).open()
-            return verified(repository, self.digest, self.size)
+            return open_verified(repository, self.digest, self.size)
 
     def open_uncompressed(self) -> ByteReader:
         """A reader over the layer's tar; the read that reaches its end has verified the layer and its diff_id.
@@ -390,12 +390,12 @@ class Layer:
             InvalidDocument: The configuration does not have a diff_id for each layer.
         """
         reference = self._image.repository.at(self.digest)
-        with during("", reference):
-            compression_of(self.media_type)
+        with error_context("", reference):
+            compression_for(self.media_type)
             diff_id = self.diff_id() if self._image.has_config else None
             stored = self.open()
             try:
-                tar = decoded(stored, self.media_type, reference=reference)
+                tar = decompress(stored, self.media_type, reference=reference)
                 return tar if diff_id is None else VerifyingReader(tar, diff_id, None, reference=reference)
             except BaseException:
                 stored.close()
@@ -406,7 +406,7 @@ class Layer:
         return f"Layer(digest={str(self.digest)!r}, size={self.size})"
 
 
-class Index(Located):
+class Index(StoredManifest):
     """An image index in some repository: several images, mostly one a platform; ``document`` is its manifest.
 
     Args:
@@ -428,7 +428,7 @@ class Index(Located):
         reference: str = "",
         default_platform: Platform | None = None,
     ) -> None:
-        with during("", reference or repository.at(manifest.digest)):
+        with error_context("", reference or repository.at(manifest.digest)):
             self._view = manifest.index
         self._default_platform = default_platform
         self.repository = repository
@@ -458,7 +458,7 @@ class Index(Located):
             RegistryError: A manifest cannot be read.
         """
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-        with during("", self.reference):
+        with error_context("", self.reference):
             choice = select(self.repository, self.document, wanted, default=self._default_platform)
         return Image(self.repository, choice.manifest, platform=choice.platform)
 
@@ -470,7 +470,7 @@ class Index(Located):
         """
         for descriptor in self.manifests:
             if is_image(descriptor):
-                yield Image(self.repository, child(self.repository, descriptor), platform=descriptor.platform)
+                yield Image(self.repository, fetch_child(self.repository, descriptor), platform=descriptor.platform)
 
     def __repr__(self) -> str:
         """What it is and where."""

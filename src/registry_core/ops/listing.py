@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import InvalidValue, during
+from registry_core.errors import InvalidValue, error_context
 from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["repositories_below", "tags_of"]
@@ -29,7 +29,7 @@ def tags_of(repository: Repository, limit: int | None, last: str | None, *, oper
         InvalidValue: The limit is negative, or ``last`` is not a tag.
     """
     reference = str(repository)
-    with during(operation, reference):
+    with error_context(operation, reference):
         count = _count(limit)
         after = None if last is None else Tag(last)
         tags = repository.manifests.tags(after=after, page_size=_page(count))
@@ -53,7 +53,7 @@ def repositories_below(
         InvalidValue: The limit is negative, or ``last`` is not a name.
     """
     reference = "/".join(part for part in (catalog.registry, base) if part)
-    with during(operation, reference):
+    with error_context(operation, reference):
         count = _count(limit)
         # What lies below a name sorts behind it, in ASCII order and by path components alike.
         after = (base or None) if last is None else base / RepositoryName(last)
@@ -63,7 +63,7 @@ def repositories_below(
 
 
 def _framed(operation: str, reference: str, items: Iterator[_Item], count: int | None) -> Iterator[_Item]:
-    with during(operation, reference):
+    with error_context(operation, reference):
         checkpoint()
         if count == 0:
             # Nothing of what is missing is not the same as nothing at all: whoever asks for nothing is told as well.

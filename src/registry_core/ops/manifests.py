@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import MANIFEST_LIMIT, read_all
+from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
@@ -28,16 +28,16 @@ from registry_core.domain.media_types import (
 )
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import DigestMismatch, NotAnImage, PlatformNotFound, SizeMismatch, TooLarge, during
-from registry_core.ops.blobs import verified
+from registry_core.errors import DigestMismatch, NotAnImage, PlatformNotFound, SizeMismatch, TooLarge, error_context
+from registry_core.ops.blobs import open_verified
 from registry_core.ports.catalog import Repository
 
 __all__ = [
     "DEPTH_LIMIT",
     "NODE_LIMIT",
-    "Choice",
-    "child",
-    "fetch",
+    "Selection",
+    "fetch_child",
+    "fetch_manifest",
     "has_config",
     "is_child_manifest",
     "is_image",
@@ -52,7 +52,7 @@ DEPTH_LIMIT = 16
 NODE_LIMIT = 10_000
 
 
-def fetch(repository: Repository, reference: Tag | Digest) -> RawManifest:
+def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManifest:
     """A manifest by tag or digest; by digest, its bytes are checked whatever the backend did.
 
     Raises:
@@ -64,7 +64,7 @@ def fetch(repository: Repository, reference: Tag | Digest) -> RawManifest:
     checkpoint()
     if isinstance(reference, Digest) and not reference.verifiable:
         # Not even asked for: nobody could tell what comes (R-002).
-        with during("", repository.at(reference)):
+        with error_context("", repository.at(reference)):
             reference.hasher()
     raw = repository.manifests.get(reference)
     if isinstance(reference, Digest):
@@ -81,7 +81,7 @@ def fetch(repository: Repository, reference: Tag | Digest) -> RawManifest:
     return raw
 
 
-def child(repository: Repository, descriptor: Descriptor) -> RawManifest:
+def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
     """The manifest that a descriptor points at: embedded or fetched, checked against it in either case.
 
     Raises:
@@ -92,11 +92,11 @@ def child(repository: Repository, descriptor: Descriptor) -> RawManifest:
         Unsupported: Its digest cannot be verified, or it is a Docker schema 1 manifest.
     """
     reference = repository.at(descriptor.digest)
-    with during("", reference):
+    with error_context("", reference):
         content = descriptor.embedded()
         claimed = ""
         if content is None:
-            raw = fetch(repository, descriptor.digest)
+            raw = fetch_manifest(repository, descriptor.digest)
             content, claimed = raw.content, raw.media_type
         if len(content) != descriptor.size:
             raise SizeMismatch(
@@ -151,7 +151,7 @@ def walk(
             raise TooLarge(f"nested more than {DEPTH_LIMIT} deep", reference=repository.at(root.digest))
         if skip(descriptor):
             continue
-        found = child(repository, descriptor)
+        found = fetch_child(repository, descriptor)
         path.append((found, _manifests(found)))
 
 
@@ -188,8 +188,8 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
     if content is None:
         if descriptor.size > MANIFEST_LIMIT:
             raise TooLarge(f"a configuration of {descriptor.size} bytes")
-        with verified(repository, descriptor.digest, descriptor.size) as reader:
-            content = read_all(reader, MANIFEST_LIMIT, what="the configuration")
+        with open_verified(repository, descriptor.digest, descriptor.size) as reader:
+            content = read_limited(reader, MANIFEST_LIMIT, what="the configuration")
     return ImageConfig.read(content)
 
 
@@ -197,7 +197,7 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Selection(msgspec.Struct, frozen=True):
     """What was selected.
 
     Args:
@@ -211,7 +211,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 def select(
     repository: Repository, manifest: RawManifest, platform: Platform | None, *, default: Platform | None = None
-) -> Choice:
+) -> Selection:
     """The image that fits a platform best, wherever below an index it stands.
 
     Of an index, the platform or else the default decides. An image that stands alone is what it is: only where a
@@ -235,12 +235,12 @@ def select(
     offers: list[tuple[Platform | None, Descriptor]] = [(entry.platform, entry) for entry in entries]
     chosen = best_match(wanted, offers)
     if chosen is not None:
-        return Choice(child(repository, chosen), chosen.platform)
+        return Selection(fetch_child(repository, chosen), chosen.platform)
     found: dict[str, RawManifest] = {}
-    offers = [(_told(repository, entry, found), entry) for entry in entries if entry.platform is None]
+    offers = [(_platform_from_config(repository, entry, found), entry) for entry in entries if entry.platform is None]
     chosen = best_match(wanted, offers)
     if chosen is not None:
-        return Choice(found[chosen.digest], next(offer for offer, entry in offers if entry is chosen))
+        return Selection(found[chosen.digest], next(offer for offer, entry in offers if entry is chosen))
     known = [entry.platform for entry in entries] + [offer for offer, _ in offers]
     raise _not_found(wanted, [offer for offer in known if offer is not None])
 
@@ -252,13 +252,13 @@ def is_image(descriptor: Descriptor) -> bool:
     return not descriptor.artifact_type and not (descriptor.platform is not None and descriptor.platform.is_unknown)
 
 
-def _alone(repository: Repository, manifest: RawManifest, platform: Platform | None) -> Choice:
+def _alone(repository: Repository, manifest: RawManifest, platform: Platform | None) -> Selection:
     if not has_config(manifest) or platform is None:
-        return Choice(manifest, None)
+        return Selection(manifest, None)
     offered = read_config(repository, manifest).platform
     if offered is not None and not platform.runs(offered):
         raise _not_found(platform, [offered])
-    return Choice(manifest, offered)
+    return Selection(manifest, offered)
 
 
 def _entries(repository: Repository, root: RawManifest) -> Iterator[Descriptor]:
@@ -276,12 +276,12 @@ def _entries(repository: Repository, root: RawManifest) -> Iterator[Descriptor]:
             seen.add(entry.digest)
             if len(path) >= DEPTH_LIMIT or len(seen) > NODE_LIMIT:
                 raise TooLarge("too many indexes within indexes", reference=repository.at(root.digest))
-            path.append(iter(child(repository, entry).children))
+            path.append(iter(fetch_child(repository, entry).children))
 
 
-def _told(repository: Repository, entry: Descriptor, found: dict[str, RawManifest]) -> Platform | None:
+def _platform_from_config(repository: Repository, entry: Descriptor, found: dict[str, RawManifest]) -> Platform | None:
     checkpoint()
-    manifest = child(repository, entry)
+    manifest = fetch_child(repository, entry)
     if not has_config(manifest):
         return None
     found[entry.digest] = manifest

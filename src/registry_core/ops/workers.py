@@ -11,10 +11,10 @@ from itertools import count
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from registry_core.cancellation import CancelScope, checkpoint, interruptible, remaining
+from registry_core.cancellation import CancelScope, checkpoint, on_cancel, remaining
 from registry_core.errors import Cancelled, DeadlineExceeded, RegistryError
 
-__all__ = ["Crew", "Workers"]
+__all__ = ["WorkerPool", "Workers"]
 
 _Item = TypeVar("_Item")
 
@@ -44,16 +44,16 @@ class Workers:
     ) -> None:
         """Nothing is left: threads live no longer than what they were started for."""
 
-    def each(self, work: Callable[[_Item], None], parts: Iterable[_Item]) -> None:
+    def run_each(self, work: Callable[[_Item], None], parts: Iterable[_Item]) -> None:
         """Do some work for each part, in this order as far as one can tell; raises as ``Crew.run`` does."""
         parts = list(parts)
-        crew = Crew(self._jobs if len(parts) > 1 else 1, self._scope)
+        crew = WorkerPool(self._jobs if len(parts) > 1 else 1, self._scope)
         for part in parts:
             crew.add(partial(work, part))
         crew.run()
 
 
-class Crew:
+class WorkerPool:
     """Threads for work that begets more of it. None ever waits for another, so one alone gets everything done.
 
     Args:
@@ -134,7 +134,7 @@ class Crew:
 
     def _wait(self) -> None:
         """Until all is done, or the first error, or the end of the scope, which is raised."""
-        with interruptible(self._settled.set):
+        with on_cancel(self._settled.set):
             while not self._settled.is_set():
                 self._settled.wait(remaining())
                 if not self._settled.is_set():

@@ -17,7 +17,7 @@ class Authenticator(Protocol):
     """Decides, without I/O, how to authorise a request; the HTTP session carries out what it asks for."""
 
     @abstractmethod
-    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         """The ``Authorization`` value to send at once, or ``None`` to send nothing.
 
         Args:
@@ -26,7 +26,7 @@ class Authenticator(Protocol):
         """
 
     @abstractmethod
-    def answer(
+    def handle_challenge(
         self,
         registry: Origin,
         challenges: Sequence[Challenge],

@@ -22,10 +22,10 @@ from registry_core.domain.names import RepositoryName
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.manifest_store import ManifestStore
 
-__all__ = ["BlobHomes", "Catalog", "ForeignLayers", "Home", "Repository"]
+__all__ = ["BlobLocation", "BlobLocator", "Catalog", "ForeignLayers", "Repository"]
 
 
-class Home(msgspec.Struct, frozen=True):
+class BlobLocation(msgspec.Struct, frozen=True):
     """A repository of a registry.
 
     Args:
@@ -38,11 +38,11 @@ class Home(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class BlobHomes(Protocol):
+class BlobLocator(Protocol):
     """Knows where each blob lies. May be called from many threads at once."""
 
     @abstractmethod
-    def home(self, digest: Digest) -> Home | None:
+    def home(self, digest: Digest) -> BlobLocation | None:
         """Where a blob lies; ``None`` where it lies in no registry, or nobody knows."""
 
 
@@ -75,17 +75,16 @@ class Repository(msgspec.Struct, frozen=True):
         blobs: Its blobs.
         manifests: Its manifests, tags and referrers.
         registry: What the backend is called; repositories of one registry may mount each other's blobs.
-        foreign: Who follows the URLs of its layers for those who ask for that; ``None`` for nobody.
-        homes: Who knows where its blobs lie, if it was put together from other repositories; ``None`` where it holds
-            them itself.
+        foreign_layers: Who follows the URLs of its layers for those who ask for that; ``None`` for nobody.
+        blob_locator: Finds its blobs if it was assembled from other repositories; ``None`` where it holds them itself.
     """
 
     name: RepositoryName
     blobs: BlobStore
     manifests: ManifestStore
     registry: str = ""
-    foreign: ForeignLayers | None = None
-    homes: BlobHomes | None = None
+    foreign_layers: ForeignLayers | None = None
+    blob_locator: BlobLocator | None = None
 
     def __str__(self) -> str:
         """``registry/name``."""
@@ -95,11 +94,11 @@ class Repository(msgspec.Struct, frozen=True):
         """How a tag or digest of it is written: ``registry/name:tag`` or ``registry/name@digest``."""
         return f"{self}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
-    def home(self, digest: Digest) -> Home | None:
+    def blob_location(self, digest: Digest) -> BlobLocation | None:
         """In which repository of which registry a blob lies, for those who could mount it from there."""
-        if self.homes is not None:
-            return self.homes.home(digest)
-        return Home(self.registry, self.name) if self.registry else None
+        if self.blob_locator is not None:
+            return self.blob_locator.home(digest)
+        return BlobLocation(self.registry, self.name) if self.registry else None
 
 
 @runtime_checkable

@@ -16,14 +16,14 @@ __all__ = [
     "BlobRestarted",
     "BlobSkipped",
     "Event",
-    "Exchange",
     "Observer",
     "Observers",
-    "Resumed",
-    "Retry",
+    "RequestCompleted",
+    "RequestRetried",
     "Throttled",
     "TokenRequested",
-    "Warned",
+    "TransferResumed",
+    "WarningReceived",
 ]
 
 
@@ -31,7 +31,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened. Events hold no secrets."""
 
 
-class Exchange(Event, frozen=True, kw_only=True):
+class RequestCompleted(Event, frozen=True, kw_only=True):
     """One request was answered, or failed.
 
     Args:
@@ -47,7 +47,7 @@ class Exchange(Event, frozen=True, kw_only=True):
     seconds: float
 
 
-class Retry(Event, frozen=True, kw_only=True):
+class RequestRetried(Event, frozen=True, kw_only=True):
     """A request will be repeated after a pause in seconds.
 
     Args:
@@ -65,7 +65,7 @@ class Retry(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Resumed(Event, frozen=True, kw_only=True):
+class TransferResumed(Event, frozen=True, kw_only=True):
     """A transfer that broke off goes on where it stopped, instead of from its beginning.
 
     Args:
@@ -111,7 +111,7 @@ class TokenRequested(Event, frozen=True, kw_only=True):
     seconds: float
 
 
-class Warned(Event, frozen=True, kw_only=True):
+class WarningReceived(Event, frozen=True, kw_only=True):
     """A registry sent a warning; its text is escaped and cut."""
 
     registry: str

@@ -73,7 +73,7 @@ def driven(
     Raises:
         RegistryError: What the authenticator raises.
     """
-    return concluded(authenticator.answer(REGISTRY, challenges, scopes, rejected=rejected), server)
+    return concluded(authenticator.handle_challenge(REGISTRY, challenges, scopes, rejected=rejected), server)
 
 
 def concluded(
@@ -134,7 +134,7 @@ class AuthenticatorContract:
         """The next request on the same repository needs no challenge."""
         value = driven(authenticator, server, [self.challenge], PULL)
 
-        assert authenticator.remembered(REGISTRY, [PULL]) == value
+        assert authenticator.cached_authorization(REGISTRY, [PULL]) == value
 
     @pytest.mark.parametrize("other", _OTHERS, ids=str)
     def test_it_is_remembered_for_no_other_registry(
@@ -143,7 +143,7 @@ class AuthenticatorContract:
         """R-030: another host, another port and the same without TLS are others."""
         driven(authenticator, server, [self.challenge], PULL)
 
-        assert authenticator.remembered(other, [PULL]) is None
+        assert authenticator.cached_authorization(other, [PULL]) is None
 
     def test_what_was_refused_is_not_offered_again(self, authenticator: Authenticator, server: TokenServer) -> None:
         """R-038."""
@@ -173,7 +173,7 @@ class AuthenticatorContract:
         self, authenticator: Authenticator, server: TokenServer, error: Exception | None
     ) -> None:
         """Whether it is closed or told of an error."""
-        steps = authenticator.answer(REGISTRY, [self.challenge], [PULL])
+        steps = authenticator.handle_challenge(REGISTRY, [self.challenge], [PULL])
         asked = next(steps, None)
         if asked is not None and error is not None:
             with pytest.raises(type(error)):

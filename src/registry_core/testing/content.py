@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from registry_core.content.streams import PIECE, ByteReader, BytesSource, Reader
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, BytesSource
 from registry_core.domain import media_types, strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -26,7 +26,7 @@ __all__ = [
     "put_parts",
 ]
 
-_BLOCK = PIECE
+_BLOCK = CHUNK_SIZE
 
 
 class PatternSource:
@@ -67,7 +67,7 @@ class PatternSource:
         return b"".join(parts)
 
 
-class _PatternReader(Reader):
+class _PatternReader(BaseReader):
     def __init__(self, source: PatternSource, position: int) -> None:
         self._source = source
         self._position = position

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from registry_core.cancellation import remaining
-from registry_core.content.streams import ByteReader, ByteSource, BytesSource, Reader
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource
 from registry_core.errors import RegistryError
 
 __all__ = ["HookedSource", "SourceBroken", "WatchedSource", "altered", "longer", "outlasting", "raising", "shorter"]
@@ -94,7 +94,7 @@ def outlasting(content: bytes) -> ByteSource:
     return HookedSource(content, hook)
 
 
-class _HookedReader(Reader):
+class _HookedReader(BaseReader):
     def __init__(self, content: bytes, start: int, hook: Callable[[], None]) -> None:
         self._content = content
         self._position = start
@@ -118,7 +118,7 @@ class _HookedReader(Reader):
         """Nothing to let go of."""
 
 
-class _WatchedReader(Reader):
+class _WatchedReader(BaseReader):
     def __init__(self, reader: ByteReader, closed: Callable[[], None]) -> None:
         self._reader = reader
         self._on_close: Callable[[], None] | None = closed

@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from registry_adapters import HttpSettings, MemoryCatalog, open_client
 from registry_adapters.auth import authenticator
 from registry_adapters.container import close, configured
-from registry_adapters.http import Answer, Outgoing, Send
+from registry_adapters.http import OutgoingRequest, Response, Send
 from registry_adapters.keychains import (
     AuthFileKeychain,
     ChainKeychain,
@@ -39,7 +39,7 @@ from registry_adapters.keychains import (
 )
 from registry_adapters.login import login
 from registry_adapters.telemetry import OpenTelemetryObserver
-from registry_adapters.wsgi import BasicGuard, TokenGuard, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer, registry_server
 from registry_core import (
     Basic,
     ConfigError,
@@ -58,7 +58,7 @@ from registry_core import (
 )
 from registry_core.domain.auth import TokenReply, TokenRequest
 from registry_core.ports.keychain import Keychain
-from registry_core.ports.observer import Event, Observer, Warned
+from registry_core.ports.observer import Event, Observer, WarningReceived
 
 IMAGE = ImageBuilder(platform="linux/amd64").add_files({"hello": "world"}).build()
 with IMAGE.layers()[0].open() as _layer:
@@ -357,20 +357,20 @@ class TestTheSearchItself:
 
     def test_a_secret_in_an_event_is_found(self, evidence: Evidence) -> None:
         evidence.secret("hunter2")
-        evidence.on(Warned(registry="r", text="hunter2"))
+        evidence.on(WarningReceived(registry="r", text="hunter2"))
 
         assert evidence.leaks() != []
 
 
 class TestPasswords:
-    @pytest.mark.parametrize("guard", [BasicGuard, TokenGuard])
+    @pytest.mark.parametrize("guard", [BasicAuthorizer, TokenAuthorizer])
     @pytest.mark.parametrize("right", [True, False])
     def test_passwords(self, evidence: Evidence, guard: Any, right: bool) -> None:
         """R-043."""
         password = evidence.secret("pass-wörd+/?&=1", user="user")
         auth = Basic("user", password if right else evidence.secret("wrong-wörd+/2", user="user"))
 
-        with registry_server(MemoryCatalog(), guard=guard({"user": password})) as server:
+        with registry_server(MemoryCatalog(), authorizer=guard({"user": password})) as server:
             evidence.see(server, server.app, auth, StaticKeychain({server.host: auth}), authenticator(auth))
             for each in (auth, StaticKeychain({server.host: auth}), authenticator(auth)):
                 run(
@@ -381,7 +381,7 @@ class TestPasswords:
                     fails=None if right else Unauthorized,
                 )
 
-        assert "Exchange" in evidence.kinds
+        assert "RequestCompleted" in evidence.kinds
         assert evidence.leaks() == []
 
     @pytest.mark.parametrize("status", [403, 500, 503])
@@ -742,7 +742,9 @@ class TestTLS:
         password = evidence.secret("pass-word-1", user="user")
 
         with registry_server(
-            MemoryCatalog(), guard=BasicGuard({"user": password}), tls=(tmp_path / "cert.pem", tmp_path / "key.pem")
+            MemoryCatalog(),
+            authorizer=BasicAuthorizer({"user": password}),
+            tls=(tmp_path / "cert.pem", tmp_path / "key.pem"),
         ) as server:
             run(evidence, server.url, auth=Basic("user", password), fails=TLSError)
 
@@ -769,7 +771,7 @@ class TestMiddleware:
         """R-043."""
         key = evidence.secret("api-key+1")
 
-        def signed(request: Outgoing, send: Send) -> Answer:
+        def signed(request: OutgoingRequest, send: Send) -> Response:
             wanted = request.with_headers({"X-Api-Key": key})
             evidence.see(request, wanted, wanted.headers)
             answer = send(wanted)
@@ -841,7 +843,7 @@ class TestLogin:
         credential = Basic("user", password if right else evidence.secret("wrong-word+1", user="user"))
         keychain = DockerConfigKeychain(tmp_path / "config.json")
 
-        with registry_server(MemoryCatalog(), guard=BasicGuard({"user": password})) as server:
+        with registry_server(MemoryCatalog(), authorizer=BasicAuthorizer({"user": password})) as server:
             if right:
                 login(server.url, credential, keychain=keychain, observer=evidence)
             else:
@@ -861,7 +863,7 @@ class TestLogin:
         path = tmp_path / "config.json"
         path.write_text(kept)
 
-        with registry_server(MemoryCatalog(), guard=BasicGuard({"user": password})) as server:
+        with registry_server(MemoryCatalog(), authorizer=BasicAuthorizer({"user": password})) as server:
             with pytest.raises(ConfigError) as caught:
                 login(server.url, Basic("user", password), keychain=DockerConfigKeychain(path))
         evidence.catch(caught.value)
@@ -1019,5 +1021,5 @@ class TestContainer:
         evidence.catch(caught.value)
         close(container)
 
-        assert "Exchange" in evidence.kinds
+        assert "RequestCompleted" in evidence.kinds
         assert evidence.leaks() == []

@@ -11,7 +11,7 @@ import pytest
 from registry_adapters import MemoryCatalog, open_client
 from registry_adapters.keychains import AuthFileKeychain
 from registry_adapters.login import login, logout
-from registry_adapters.wsgi import BasicGuard, RegistryServer, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, RegistryServer, registry_server
 from registry_core import Basic, ImageBuilder, RepositoryName
 
 USER = Basic("me", "pa$$:word")
@@ -19,7 +19,7 @@ USER = Basic("me", "pa$$:word")
 
 @pytest.fixture
 def server() -> Iterator[RegistryServer]:
-    with registry_server(MemoryCatalog(), guard=BasicGuard({"me": USER.password})) as running:
+    with registry_server(MemoryCatalog(), authorizer=BasicAuthorizer({"me": USER.password})) as running:
         yield running
 
 

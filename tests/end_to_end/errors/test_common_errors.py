@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import pytest
 
 from registry_adapters import MemoryCatalog, open_client
-from registry_adapters.wsgi import BasicGuard, TokenGuard, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer, registry_server
 from registry_adapters.wsgi.auth import Policy
 from registry_core import (
     Basic,
@@ -72,7 +72,7 @@ def _pulling(user: str, scope: Scope) -> Collection[str]:
 )
 def test_a_known_client_that_may_not_is_forbidden(name: str, policy: Policy) -> None:
     catalog = _filled()
-    with registry_server(catalog, guard=BasicGuard({"user": "secret"}, policy=policy)) as server:
+    with registry_server(catalog, authorizer=BasicAuthorizer({"user": "secret"}, policy=policy)) as server:
         with open_client(server.url, auth=Basic("user", "secret")) as client, pytest.raises(Forbidden) as caught:
             ALL[name](client.with_segment("app"))
 
@@ -85,7 +85,7 @@ def test_a_known_client_that_may_not_is_forbidden(name: str, policy: Policy) -> 
 
 @pytest.mark.parametrize("name", READS)
 def test_who_may_pull_by_token_may_read(name: str) -> None:
-    with registry_server(_filled(), guard=TokenGuard({"user": "secret"}, policy=_pulling)) as server:
+    with registry_server(_filled(), authorizer=TokenAuthorizer({"user": "secret"}, policy=_pulling)) as server:
         with open_client(server.url, auth=Basic("user", "secret")) as client:
             answer = READS[name](client.with_segment("app"))
 

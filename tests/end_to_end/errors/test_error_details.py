@@ -12,7 +12,7 @@ import pytest
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_client
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.auth import BasicGuard
+from registry_adapters.wsgi.auth import BasicAuthorizer
 from registry_core import (
     AccessDenied,
     Basic,
@@ -108,7 +108,7 @@ def test_an_absent_blob(client: RegistryClient) -> None:
 
 @pytest.mark.parametrize("operation", ALL)
 def test_a_denial_is_never_absence(operation: str) -> None:
-    with registry_server(MemoryCatalog(), guard=BasicGuard({"user": "right"})) as server:
+    with registry_server(MemoryCatalog(), authorizer=BasicAuthorizer({"user": "right"})) as server:
         with open_client(server.url, auth=Basic("user", "wrong")) as client:
             with pytest.raises(AccessDenied) as caught:
                 ALL[operation](client.with_segment("app"))

@@ -20,7 +20,7 @@ from registry_adapters import MemoryCatalog
 from registry_adapters.testing import FaultyRegistry, faulty_registry
 from registry_adapters.testing import faults as fault
 from registry_adapters.testing.faults import Fault
-from registry_adapters.wsgi import TokenGuard
+from registry_adapters.wsgi import TokenAuthorizer
 from registry_core import (
     Basic,
     Image,
@@ -307,9 +307,9 @@ def registries() -> Iterator[tuple[FaultyRegistry, FaultyRegistry, MemoryCatalog
     """A registry that demands tokens, a stranger that has the same content, and the content."""
     with ExitStack() as stack:
         catalog = stack.enter_context(_closing(MemoryCatalog()))
-        guard = TokenGuard({USER: SECRET})
+        guard = TokenAuthorizer({USER: SECRET})
         # Two entries a page, so that lists have pages.
-        home = stack.enter_context(faulty_registry(catalog=catalog, guard=guard, page_limit=2))
+        home = stack.enter_context(faulty_registry(catalog=catalog, authorizer=guard, page_limit=2))
         stranger = stack.enter_context(faulty_registry(catalog=catalog))
         yield home, stranger, catalog
 

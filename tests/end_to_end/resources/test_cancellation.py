@@ -33,8 +33,8 @@ from registry_core import (
     Unavailable,
     save_blob,
 )
-from registry_core.cancellation import CancelScope, fail_after, pause
-from registry_core.content.streams import PIECE, ByteReader, ByteSource
+from registry_core.cancellation import CancelScope, fail_after, sleep
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.testing.content import blob, image_manifest, put_blob
 
 # Work ends half a second after its scope; the rest is for machines that are busy.
@@ -42,7 +42,7 @@ PROMPT = 0.5 + 0.5
 # Nothing here waits that long unless it is broken.
 PATIENCE = 30.0
 CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
-LAYERS = [blob(f"layer {number}", PIECE + PIECE // 2) for number in range(3)]
+LAYERS = [blob(f"layer {number}", CHUNK_SIZE + CHUNK_SIZE // 2) for number in range(3)]
 MANIFEST = image_manifest(CONFIG, LAYERS)
 
 
@@ -80,7 +80,7 @@ def _as_a_peer(opened: threading.Event) -> None:
 
 def _as_local_work(opened: threading.Event) -> None:
     while not opened.is_set():
-        pause(PATIENCE)
+        sleep(PATIENCE)
 
 
 class _Reader:
@@ -92,7 +92,7 @@ class _Reader:
     def read(self, size: int = -1, /) -> bytes:
         if self._count:
             self._gate("blob")
-        data = self._reader.read(min(size, PIECE) if size >= 0 else PIECE)
+        data = self._reader.read(min(size, CHUNK_SIZE) if size >= 0 else CHUNK_SIZE)
         self._count += len(data)
         return data
 
@@ -250,7 +250,7 @@ def _read_layer(world: World) -> bytes:
 
 def _read(layer: Layer) -> bytes:
     with layer.open() as reader:
-        return b"".join(iter(lambda: reader.read(PIECE), b""))
+        return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
 
 
 # What is done, where it gets stuck, and whether that is in the backend or in a local one at the other end.
@@ -396,7 +396,7 @@ def test_an_image_can_be_read_after_a_cancelled_read(world: World) -> None:
         with layer.open() as reader, pytest.raises(Cancelled), CancelScope() as scope:
             reader.read(1000)
             scope.cancel()
-            reader.read(PIECE)
+            reader.read(CHUNK_SIZE)
 
     assert world.image.config().architecture == "amd64"
     assert _settled(world.leftovers) == []

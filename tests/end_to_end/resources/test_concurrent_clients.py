@@ -17,7 +17,7 @@ import pytest
 from registry_adapters import MemoryCatalog
 from registry_adapters.testing import FaultyRegistry, faulty_registry
 from registry_adapters.testing import faults as go_wrong
-from registry_adapters.wsgi import TokenGuard
+from registry_adapters.wsgi import TokenAuthorizer
 from registry_core import Basic, Image, ImageBuilder, RegistryClient, RepositoryName, Tag, fail_after
 from registry_core.ops.transfer.copy import copy
 
@@ -151,7 +151,7 @@ def test_a_crowd_of_threads_gets_nothing_wrong_and_leaves_nothing_behind() -> No
     threads_before = set(threading.enumerate())
     files_before = len(os.listdir("/proc/self/fd"))
     with faulty_registry(
-        *TROUBLE, catalog=_filled(), guard=TokenGuard({USER.username: USER.password}), threads=2 * CONNECTIONS
+        *TROUBLE, catalog=_filled(), authorizer=TokenAuthorizer({USER.username: USER.password}), threads=2 * CONNECTIONS
     ) as registry:
         client = registry.client(auth=USER, retries=8, backoff=0.01, max_connections=CONNECTIONS)
         crowd = _Crowd(client)

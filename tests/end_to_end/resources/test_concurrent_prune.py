@@ -22,8 +22,8 @@ import pytest
 import registry_core
 from registry_adapters.layout import LayoutCatalog
 from registry_adapters.layout.directory import Root
-from registry_adapters.layout.garbage import collect
-from registry_adapters.layout.layout import Place
+from registry_adapters.layout.garbage import prune_layout
+from registry_adapters.layout.layout import Layout
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.ops.validation.validate import validate
@@ -193,7 +193,7 @@ def _tidied(catalog: LayoutCatalog, root: Path, promised: dict[Tag, Digest]) -> 
         if tag not in promised:
             repository.manifests.untag(tag)
 
-    collect(Place(Root(root, fsync=False), NAME), grace=GRACE, untagged=True, clock=lambda: time.time() + MONTH)
+    prune_layout(Layout(Root(root, fsync=False), NAME), grace=GRACE, untagged=True, clock=lambda: time.time() + MONTH)
 
     whole = catalog.check(NAME)
     assert whole.findings == (), str(whole)

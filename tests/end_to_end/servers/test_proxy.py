@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from registry_adapters import MemoryCatalog, open_client
-from registry_adapters.wsgi import BasicGuard, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, registry_server
 from registry_core import Basic, Image, ImageBuilder, RegistryClient, Unavailable
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -114,7 +114,7 @@ def test_plain_http_goes_by_the_proxy_of_the_environment(
 ) -> None:
     """R-208: nothing is added for proxies that are none of a registry's."""
     monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:pw@"))
-    with registry_server(catalog, guard=BasicGuard({"user": "secret"})) as server:
+    with registry_server(catalog, authorizer=BasicAuthorizer({"user": "secret"})) as server:
         proxy.address = server.host
         with open_client("http://registry.example.com", auth=Basic("user", "secret")) as client:
             digest = client.with_segment("app").get_digest("v1")
@@ -134,8 +134,8 @@ def test_tls_is_tunnelled_and_the_proxy_sees_no_credentials(
     leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     leaf.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-    guard = BasicGuard({"user": "secret"})
-    with registry_server(catalog, guard=guard, tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
+    guard = BasicAuthorizer({"user": "secret"})
+    with registry_server(catalog, authorizer=guard, tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
         proxy.address = server.host
         auth = Basic("user", "secret")
         with open_client("registry.example.com", auth=auth, ca_file=str(tmp_path / "ca.pem")) as client:

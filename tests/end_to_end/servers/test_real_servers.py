@@ -33,7 +33,7 @@ from registry_core import (
     Unauthorized,
     fail_after,
 )
-from registry_core.ports.observer import Event, Exchange, TokenRequested
+from registry_core.ports.observer import Event, RequestCompleted, TokenRequested
 
 USER = Basic("worker", "correct horse")
 Run = Callable[..., Any]
@@ -48,8 +48,8 @@ class Notes:
     def on(self, event: Event) -> None:
         self.events.append(event)
 
-    def exchanges(self, method: str) -> list[Exchange]:
-        return [event for event in self.events if isinstance(event, Exchange) and event.method == method]
+    def exchanges(self, method: str) -> list[RequestCompleted]:
+        return [event for event in self.events if isinstance(event, RequestCompleted) and event.method == method]
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ class _Restarting:
         self.done = False
 
     def on(self, event: Event) -> None:
-        if not isinstance(event, Exchange) or (event.method, event.status) != (self._method, self._status):
+        if not isinstance(event, RequestCompleted) or (event.method, event.status) != (self._method, self._status):
             return
         with self._lock:
             self._left -= 1

@@ -10,20 +10,20 @@ import pytest
 
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_catalog
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.auth import TokenGuard
+from registry_adapters.wsgi.auth import TokenAuthorizer
 from registry_core import Basic, Image, ImageBuilder, RegistryClient
-from registry_core.ports.observer import Event, Exchange
+from registry_core.ports.observer import Event, RequestCompleted
 
 
 class Journal:
     """An observer that keeps the exchanges."""
 
     def __init__(self) -> None:
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[RequestCompleted] = []
         self._lock = threading.Lock()
 
     def on(self, event: Event) -> None:
-        if isinstance(event, Exchange):
+        if isinstance(event, RequestCompleted):
             with self._lock:
                 self.exchanges.append(event)
 
@@ -126,7 +126,7 @@ def test_pulling_five_layers_takes_seven_exchanges(backing: MemoryCatalog, tmp_p
 
 def test_tokens_cost_two_exchanges_more_and_the_next_operation_none(backing: MemoryCatalog, tmp_path: Path) -> None:
     journal = Journal()
-    with registry_server(backing, guard=TokenGuard({"user": "secret"})) as server:
+    with registry_server(backing, authorizer=TokenAuthorizer({"user": "secret"})) as server:
         catalog = open_catalog(server.url, observer=journal, auth=Basic("user", "secret"))
         client = RegistryClient(catalog, "app")
 

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from registry_adapters import MemoryCatalog, open_client
-from registry_adapters.wsgi import BasicGuard, RegistryApp, TokenGuard, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, RegistryApp, TokenAuthorizer, registry_server
 from registry_core import Basic, ConfigError, Image, ImageBuilder, RegistryClient, TLSError, TransportError
 
 
@@ -58,14 +58,16 @@ def _image() -> Image:
     return ImageBuilder(platform="linux/amd64").add_files({"a": bytes(3 << 20)}).build()
 
 
-@pytest.mark.parametrize("guard", [None, BasicGuard({"user": "secret"}), TokenGuard({"user": "secret"})], ids=repr)
+@pytest.mark.parametrize(
+    "guard", [None, BasicAuthorizer({"user": "secret"}), TokenAuthorizer({"user": "secret"})], ids=repr
+)
 def test_an_image_goes_and_comes_by_a_private_authority(
-    guard: BasicGuard | TokenGuard | None, server_identity: Identity, ca_file: str
+    guard: BasicAuthorizer | TokenAuthorizer | None, server_identity: Identity, ca_file: str
 ) -> None:
     """R-041."""
     auth = Basic("user", "secret") if guard else None
     tls = (server_identity.certificate, server_identity.key)
-    with registry_server(MemoryCatalog(), tls=tls, guard=guard) as server:
+    with registry_server(MemoryCatalog(), tls=tls, authorizer=guard) as server:
         with open_client(server.url, ca_file=ca_file, auth=auth) as client:
             app = client.with_segment("app")
 
@@ -229,8 +231,8 @@ def test_a_token_server_elsewhere_never_sees_the_client_certificate(
     catalog = MemoryCatalog()
     tls = (server_identity.certificate, server_identity.key)
     with _demanding(catalog, server_identity, ca_file) as tokens:
-        guard = TokenGuard({"user": "secret"}, realm=f"{tokens}/token")
-        with registry_server(catalog, tls=tls, guard=guard) as server:
+        guard = TokenAuthorizer({"user": "secret"}, realm=f"{tokens}/token")
+        with registry_server(catalog, tls=tls, authorizer=guard) as server:
             with open_client(
                 server.url, ca_file=ca_file, client_cert=client_identity.both, auth=Basic("user", "secret"), retries=0
             ) as client:

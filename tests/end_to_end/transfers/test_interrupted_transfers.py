@@ -18,7 +18,7 @@ from registry_adapters import LayoutCatalog
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.wsgi import registry_server
 from registry_core import RepositoryName
-from registry_core.content.streams import PIECE, ByteReader, OpenerSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, CallableSource
 from registry_core.content.verify import VerifyingReader
 from registry_core.ports.blob_store import BlobStore
 from registry_core.testing.content import PatternSource
@@ -123,7 +123,7 @@ def connected(host: str, chunk_size: int | None = None) -> closing[HttpCatalog]:
 def check(blobs: BlobStore) -> None:
     """Read all, and raise if it is wrong."""
     with VerifyingReader(blobs.open(CONTENT.digest), CONTENT.digest, SIZE) as reader:
-        while reader.read(PIECE):
+        while reader.read(CHUNK_SIZE):
             continue
 
 
@@ -182,14 +182,14 @@ def test_a_registry_that_is_restarted_in_the_middle_of_a_pull_is_gone_back_to(tm
     backing.repository(NAME).blobs.put(content.digest, content.size, content)
     with Restartable(backing) as registry, connected(registry.host) as catalog:
         with catalog.repository(NAME).blobs.open(content.digest) as reader:
-            begun = reader.read(PIECE)
+            begun = reader.read(CHUNK_SIZE)
             registry.restart()
             rest = reader.read()
 
     assert begun + rest == content.at(0, content.size)
 
 
-@pytest.mark.parametrize("chunk_size", [None, PIECE])
+@pytest.mark.parametrize("chunk_size", [None, CHUNK_SIZE])
 def test_a_registry_that_is_restarted_in_the_middle_of_a_push_gets_it_from_the_beginning(
     tmp_path: Path, chunk_size: int | None
 ) -> None:
@@ -204,7 +204,7 @@ def test_a_registry_that_is_restarted_in_the_middle_of_a_push_gets_it_from_the_b
                 registry.restart()
             return content.open(start)
 
-        catalog.repository(NAME).blobs.put(content.digest, content.size, OpenerSource(opened))
+        catalog.repository(NAME).blobs.put(content.digest, content.size, CallableSource(opened))
 
     assert registry.restarts == 1
     assert backing.repository(NAME).blobs.stat(content.digest) == content.size

@@ -14,8 +14,8 @@ import pytest
 from registry_adapters import LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.layout.directory import Root
-from registry_adapters.layout.garbage import collect
-from registry_adapters.layout.layout import Place
+from registry_adapters.layout.garbage import prune_layout
+from registry_adapters.layout.layout import Layout
 from registry_adapters.testing import faulty_registry
 from registry_adapters.testing.faults import cut, cut_request
 from registry_adapters.wsgi import registry_server
@@ -37,7 +37,7 @@ from registry_core import (
     push_blob,
     save_blob,
 )
-from registry_core.content.streams import ByteReader, BytesSource, OpenerSource
+from registry_core.content.streams import ByteReader, BytesSource, CallableSource
 from registry_core.domain import strict_json
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, EMPTY_JSON, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from registry_core.domain.reports import PruneReport
@@ -47,7 +47,7 @@ from registry_core.ops.artifacts.referrers import list_referrers
 from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.staged import staged_repository
 from registry_core.ops.mirror.mirror import MirrorRule, run_mirror
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ops.validation.validate import validate
 from registry_core.ports.observer import BlobMounted, Event, Observer
 from registry_core.testing.content import blob
@@ -55,7 +55,7 @@ from registry_core.testing.faults import raising
 
 NAME: Final = RepositoryName("org/app")
 BACKENDS: Final = ("memory", "layout", "docker-archive", "oci-archive", "http")
-WITH_REFERRERS: Final = CopyChoices(referrers=True, digest_tags=True)
+WITH_REFERRERS: Final = CopyOptions(referrers=True, digest_tags=True)
 
 
 def _built(platform: str) -> Image:
@@ -171,7 +171,7 @@ def _filled(seed: Repository, opened: Callable[[], Catalog]) -> Repository:
 
 def _copied(source: Repository, target: Repository) -> None:
     for tag in source.manifests.tags():
-        copy(source, target, tag, tags=[tag], choices=WITH_REFERRERS)
+        copy(source, target, tag, tags=[tag], options=WITH_REFERRERS)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -258,7 +258,7 @@ def test_a_mirror_keeps_everything(seed: Repository, tmp_path: Path) -> None:
     with _opened("http", tmp_path) as opened:
         _filled(seed, opened)
 
-        run_mirror([MirrorRule(source=opened(), target=target, repositories=("org/*",), choices=WITH_REFERRERS)])
+        run_mirror([MirrorRule(source=opened(), target=target, repositories=("org/*",), options=WITH_REFERRERS)])
 
     whole = target.check(NAME)
     assert whole.findings == (), str(whole)
@@ -277,7 +277,7 @@ def test_a_prune_takes_what_nothing_needs_and_nothing_else(seed: Repository, tmp
     report = _collected(tmp_path)
 
     assert orphans | {index} | about <= set(report.blobs)
-    assert set(report.entries) == {index} | about
+    assert set(report.untagged) == {index} | about
     assert catalog.check(NAME).findings == ()
     for tag in (Tag("all-sha512"), Tag("sha512-parts"), Tag("sha512-manifest"), Tag("index-sha256")):
         assert _referrers(repository, seed.manifests.resolve(tag).digest) == _referrers(
@@ -287,7 +287,7 @@ def test_a_prune_takes_what_nothing_needs_and_nothing_else(seed: Repository, tmp
 
 def _collected(root: Path) -> PruneReport:
     """Collect as if it were later."""
-    return collect(Place(Root(root, fsync=False), NAME), untagged=True, clock=lambda: time.time() + 7200)
+    return prune_layout(Layout(Root(root, fsync=False), NAME), untagged=True, clock=lambda: time.time() + 7200)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -351,7 +351,7 @@ def test_what_a_layout_has_of_a_blob_is_not_fetched_again(tmp_path: Path) -> Non
 
     with pytest.raises(Unavailable):
         repository.blobs.put(digest, len(content), raising(content, Unavailable("gone")))
-    repository.blobs.put(digest, len(content), OpenerSource(opened))
+    repository.blobs.put(digest, len(content), CallableSource(opened))
 
     assert starts == [len(content) // 2]
     assert (tmp_path / NAME / "blobs" / "sha512" / digest.encoded).read_bytes() == content
@@ -419,17 +419,17 @@ class TestAlgorithmsThatNobodyVerifies:
             yield opened().repository(NAME)
 
     @pytest.mark.parametrize(
-        ("tag", "choices"),
+        ("tag", "options"),
         [
             ("subject", WITH_REFERRERS),
-            ("foreign", CopyChoices()),
-            ("index", CopyChoices(platforms=(Platform.parse("linux/arm64"),), index_form=IndexForm.SPARSE)),
+            ("foreign", CopyOptions()),
+            ("index", CopyOptions(platforms=(Platform.parse("linux/arm64"),), index_mode=IndexMode.SPARSE)),
         ],
     )
-    def test_what_need_not_be_read_is_carried(self, repository: Repository, tag: str, choices: CopyChoices) -> None:
+    def test_what_need_not_be_read_is_carried(self, repository: Repository, tag: str, options: CopyOptions) -> None:
         target = MemoryCatalog().repository(NAME)
 
-        copy(repository, target, Tag(tag), tags=[Tag(tag)], choices=choices)
+        copy(repository, target, Tag(tag), tags=[Tag(tag)], options=options)
 
         assert target.manifests.get(Tag(tag)).content == repository.manifests.get(Tag(tag)).content
 

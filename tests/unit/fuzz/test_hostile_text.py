@@ -18,7 +18,7 @@ from registry_adapters.http.error_mapping import error_infos
 from registry_adapters.http.headers import challenges, next_target
 from registry_adapters.http.messages import Headers
 from registry_adapters.http.retry import retry_after
-from registry_adapters.http.upload_sessions import received
+from registry_adapters.http.upload_sessions import committed_bytes
 from registry_adapters.keychains import TextKeychain
 from registry_adapters.keychains.helper import parse_answer
 from registry_core.domain.image_config import ImageConfig
@@ -39,7 +39,7 @@ def read_link(text: str) -> None:
 
 
 def read_range(text: str) -> None:
-    received(Headers([("Range", text)]))
+    committed_bytes(Headers([("Range", text)]))
 
 
 def read_content_range(text: str) -> None:

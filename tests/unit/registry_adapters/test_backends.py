@@ -16,8 +16,8 @@ import pytest
 
 from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
 from registry_adapters.backends import open_http
-from registry_adapters.http import Middleware, Outgoing, Send
-from registry_adapters.http.messages import Answer, Body, Headers
+from registry_adapters.http import Middleware, OutgoingRequest, Send
+from registry_adapters.http.messages import Body, Headers, Response
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_adapters.wsgi import registry_server
 from registry_core.client import RegistryClient
@@ -146,13 +146,13 @@ class TestWatching:
                 client.with_segment("app").push_image("v1", IMAGE)
 
         assert "BlobCopied" in seen.kinds
-        assert ("Exchange" in seen.kinds) is (scheme == "http:")
+        assert ("RequestCompleted" in seen.kinds) is (scheme == "http:")
 
     def test_middleware_wraps_each_exchange_of_http_the_first_outermost(self) -> None:
         told: list[str] = []
 
         def named(name: str) -> Middleware:
-            def note(request: Outgoing, send: Send) -> Answer:
+            def note(request: OutgoingRequest, send: Send) -> Response:
                 told.append(name)
                 return send(request)
 
@@ -413,9 +413,11 @@ def test_docker_hub_is_called_by_its_name_and_asked_at_its_host(monkeypatch: pyt
     """Its keychain, too, knows it by name."""
     urls: list[str] = []
 
-    def answer(self: Urllib3Transport, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def answer(
+        self: Urllib3Transport, method: str, url: str, headers: Mapping[str, str], body: Body | None
+    ) -> Response:
         urls.append(url)
-        return Answer(status=401, headers=HUB_CHALLENGE, url=url, reader=BytesSource(b"").open())
+        return Response(status=401, headers=HUB_CHALLENGE, url=url, reader=BytesSource(b"").open())
 
     monkeypatch.setattr(Urllib3Transport, "send", answer)
     keychain = _Asked()

@@ -12,7 +12,7 @@ from dependency_injector import containers, providers
 
 from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog
 from registry_adapters.container import RegistryContainer, close, configured, validated
-from registry_adapters.http import Answer, Outgoing, Send
+from registry_adapters.http import OutgoingRequest, Response, Send
 from registry_adapters.keychains import StaticKeychain
 from registry_adapters.wsgi import registry_server
 from registry_core.client import RegistryClient
@@ -20,7 +20,7 @@ from registry_core.domain.auth import Basic
 from registry_core.errors import ConfigError
 from registry_core.ops.builder.builder import ImageBuilder
 from registry_core.ports.catalog import Catalog
-from registry_core.ports.observer import Event, Exchange, Observer
+from registry_core.ports.observer import Event, Observer, RequestCompleted
 
 MEMORY: dict[str, Any] = {"backend": "memory"}
 HTTP: dict[str, Any] = {"backend": "http", "http": {"registry": "registry.example.com"}}
@@ -251,7 +251,7 @@ class TestWatching:
 
         class Seen(Observer):
             def on(self, event: Event) -> None:
-                if isinstance(event, Exchange):
+                if isinstance(event, RequestCompleted):
                     methods.append(event.method)
 
         with registry_server(MemoryCatalog()) as server:
@@ -266,7 +266,7 @@ class TestWatching:
     def test_the_hosts_middleware_wraps_each_exchange(self) -> None:
         methods: list[str] = []
 
-        def note(request: Outgoing, send: Send) -> Answer:
+        def note(request: OutgoingRequest, send: Send) -> Response:
             methods.append(request.method)
             return send(request)
 

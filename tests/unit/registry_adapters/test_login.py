@@ -13,7 +13,7 @@ from registry_adapters import MemoryCatalog, open_client
 from registry_adapters.auth import ChallengeAuthenticator, authenticator
 from registry_adapters.keychains import DockerConfigKeychain, MemoryKeychain, StaticKeychain, default_keychain
 from registry_adapters.login import login, logout
-from registry_adapters.wsgi import BasicGuard, Guard, RegistryServer, TokenGuard, registry_server
+from registry_adapters.wsgi import Authorizer, BasicAuthorizer, RegistryServer, TokenAuthorizer, registry_server
 from registry_core.domain.auth import Anonymous, Basic, Challenge
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TransportError, Unauthorized
@@ -22,10 +22,10 @@ from registry_core.ops.builder.builder import ImageBuilder
 USER = Basic("user", "hunter2")
 
 
-@pytest.fixture(params=[BasicGuard, TokenGuard])
+@pytest.fixture(params=[BasicAuthorizer, TokenAuthorizer])
 def server(request: pytest.FixtureRequest) -> Iterator[RegistryServer]:
-    guard: Guard = request.param({"user": "hunter2"})
-    with registry_server(MemoryCatalog(), guard=guard) as running:
+    guard: Authorizer = request.param({"user": "hunter2"})
+    with registry_server(MemoryCatalog(), authorizer=guard) as running:
         yield running
 
 
@@ -148,7 +148,9 @@ class TestPorts:
         keychain = StaticKeychain(
             {"registry.example.com:80": Basic("plain", "x"), "registry.example.com:443": Basic("tls", "x")}
         )
-        asking = ChallengeAuthenticator(keychain).answer(Origin.of_url(url), [Challenge("basic", {"realm": "x"})], ())
+        asking = ChallengeAuthenticator(keychain).handle_challenge(
+            Origin.of_url(url), [Challenge("basic", {"realm": "x"})], ()
+        )
 
         with pytest.raises(StopIteration) as answered:
             next(asking)
@@ -157,7 +159,7 @@ class TestPorts:
 
     def test_a_credential_by_itself_goes_to_port_80_too(self) -> None:
         origin = Origin.of_url("http://registry.example.com")
-        asking = authenticator(USER, registry=origin).answer(origin, [Challenge("basic", {"realm": "x"})], ())
+        asking = authenticator(USER, registry=origin).handle_challenge(origin, [Challenge("basic", {"realm": "x"})], ())
 
         with pytest.raises(StopIteration) as answered:
             next(asking)

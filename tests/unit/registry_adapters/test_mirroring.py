@@ -9,7 +9,7 @@ import pytest
 
 from registry_adapters import open_client, open_mirror
 from registry_adapters.wsgi import registry_server
-from registry_adapters.wsgi.auth import BasicGuard
+from registry_adapters.wsgi.auth import BasicAuthorizer
 from registry_core import ConfigError, ImageBuilder, InvalidValue, RegistryClient
 from registry_core.domain.auth import Basic
 from registry_core.ops.transfer.report import Outcome, Result
@@ -99,7 +99,7 @@ def test_what_a_backend_cannot_use_is_said(tmp_path: Path, text: str, told: str)
 
 
 def test_credentials_come_from_outside_and_events_go_there(tmp_path: Path) -> None:
-    with registry_server(open_client("memory:").catalog, guard=BasicGuard({"me": "secret"})) as server:
+    with registry_server(open_client("memory:").catalog, authorizer=BasicAuthorizer({"me": "secret"})) as server:
         host = server.url.removeprefix("http://")
         with open_client(server.url, auth=Basic("me", "secret")) as client:
             push(client.with_segment("app"), "v1", "v2")

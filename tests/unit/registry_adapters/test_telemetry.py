@@ -24,12 +24,12 @@ from registry_core.ports.observer import (
     BlobProgress,
     BlobRestarted,
     BlobSkipped,
-    Exchange,
-    Resumed,
-    Retry,
+    RequestCompleted,
+    RequestRetried,
     Throttled,
     TokenRequested,
-    Warned,
+    TransferResumed,
+    WarningReceived,
 )
 
 SECOND = 10**9
@@ -88,8 +88,8 @@ def telemetry() -> Iterator[Telemetry]:
     made.close()
 
 
-def exchange(status: int = 200, url: str = URL) -> Exchange:
-    return Exchange(method="GET", url=url, status=status, seconds=0.25)
+def exchange(status: int = 200, url: str = URL) -> RequestCompleted:
+    return RequestCompleted(method="GET", url=url, status=status, seconds=0.25)
 
 
 class TestExchanges:
@@ -224,10 +224,10 @@ class TestBlobs:
 class TestMisfortunes:
     def test_what_has_no_duration_is_an_event_of_the_current_span(self, telemetry: Telemetry) -> None:
         with telemetry.tracers.get_tracer("host").start_as_current_span("deploy"):
-            telemetry.observer.on(Retry(method="GET", url=URL, attempt=1, pause=0.5, reason="Unavailable 503"))
-            telemetry.observer.on(Resumed(method="GET", url=URL, offset=100))
+            telemetry.observer.on(RequestRetried(method="GET", url=URL, attempt=1, pause=0.5, reason="Unavailable 503"))
+            telemetry.observer.on(TransferResumed(method="GET", url=URL, offset=100))
             telemetry.observer.on(Throttled(registry="registry.example.com", pause=2.0, limit=4))
-            telemetry.observer.on(Warned(registry="registry.example.com", text="soon gone"))
+            telemetry.observer.on(WarningReceived(registry="registry.example.com", text="soon gone"))
             telemetry.observer.on(BlobRestarted(digest=DIGEST, done=0, size=7))
 
         (span,) = telemetry.spans()
@@ -243,10 +243,12 @@ class TestMisfortunes:
 
     def test_they_are_counted(self, telemetry: Telemetry) -> None:
         for pause in (0.5, 1.0):
-            telemetry.observer.on(Retry(method="GET", url=URL, attempt=1, pause=pause, reason="Unavailable 503"))
-        telemetry.observer.on(Resumed(method="GET", url=URL, offset=100))
+            telemetry.observer.on(
+                RequestRetried(method="GET", url=URL, attempt=1, pause=pause, reason="Unavailable 503")
+            )
+        telemetry.observer.on(TransferResumed(method="GET", url=URL, offset=100))
         telemetry.observer.on(Throttled(registry="registry.example.com", pause=2.0, limit=4))
-        telemetry.observer.on(Warned(registry="registry.example.com", text="soon gone"))
+        telemetry.observer.on(WarningReceived(registry="registry.example.com", text="soon gone"))
 
         assert telemetry.counted("ociport.retries", "error.type") == {"Unavailable": 2}
         assert telemetry.counted("ociport.resumes", "http.request.method") == {"GET": 1}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from registry_core.cancellation import CancelScope, checkpoint, fail_after, interruptible, pause, remaining
+from registry_core.cancellation import CancelScope, checkpoint, fail_after, on_cancel, remaining, sleep
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
 
@@ -35,7 +35,7 @@ def test_a_pause_is_ended_from_another_thread() -> None:
         started = time.monotonic()
 
         with pytest.raises(Cancelled):
-            pause(60)
+            sleep(60)
 
         canceller.join()
     assert time.monotonic() - started < 30
@@ -45,7 +45,7 @@ def test_a_pause_ends_at_the_deadline() -> None:
     started = time.monotonic()
 
     with fail_after(0.01), pytest.raises(DeadlineExceeded):
-        pause(60)
+        sleep(60)
 
     assert time.monotonic() - started < 30
 
@@ -56,7 +56,7 @@ def test_a_passed_deadline_ends_the_work() -> None:
         with pytest.raises(DeadlineExceeded):
             checkpoint()
         with pytest.raises(DeadlineExceeded):
-            pause(0)
+            sleep(0)
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e300])
@@ -120,9 +120,9 @@ def test_a_scope_is_entered_once() -> None:
 def test_a_wait_is_woken_as_long_as_it_lasts() -> None:
     calls: list[str] = []
     with CancelScope() as outer, CancelScope():
-        with interruptible(lambda: calls.append("early")):
+        with on_cancel(lambda: calls.append("early")):
             pass
-        with interruptible(lambda: calls.append("woken")):
+        with on_cancel(lambda: calls.append("woken")):
             outer.cancel()
 
     assert calls == ["woken"]
@@ -133,7 +133,7 @@ def test_a_wait_is_not_begun_by_cancelled_work() -> None:
     with CancelScope() as scope:
         scope.cancel()
 
-        with pytest.raises(Cancelled), interruptible(lambda: None):
+        with pytest.raises(Cancelled), on_cancel(lambda: None):
             begun = True
 
     assert not begun
@@ -143,7 +143,7 @@ def test_a_wait_is_not_begun_by_cancelled_work() -> None:
 def test_a_wait_that_fails_is_detached_too() -> None:
     calls: list[int] = []
     with CancelScope() as scope:
-        with pytest.raises(KeyError), interruptible(lambda: calls.append(1)):
+        with pytest.raises(KeyError), on_cancel(lambda: calls.append(1)):
             raise KeyError
         scope.cancel()
 
@@ -155,7 +155,7 @@ def test_a_thread_in_a_copy_of_the_context_is_in_the_scope() -> None:
 
     def work() -> None:
         try:
-            pause(60)
+            sleep(60)
         except Cancelled as error:
             seen.append(type(error))
 

@@ -33,9 +33,9 @@ from registry_core import (
     RepositoryName,
     RepositoryNotFound,
 )
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Catalog
-from registry_core.ports.observer import Event, Observer, Observers, Warned
+from registry_core.ports.observer import Event, Observer, Observers, WarningReceived
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
@@ -197,7 +197,7 @@ class TestWatching:
             def on(self, event: Event) -> None:
                 told.append(self._name)
 
-        Observers(Named("first"), Named("second")).on(Warned(registry="r", text="t"))
+        Observers(Named("first"), Named("second")).on(WarningReceived(registry="r", text="t"))
 
         assert told == ["first", "second"]
 
@@ -342,9 +342,9 @@ class TestWriting:
     def test_a_copy_may_be_of_some_platforms_only(self, app: RegistryClient) -> None:
         app.push_index("v1", build_index())
         mirror = RegistryClient(MemoryCatalog(), "mirror")
-        choices = CopyChoices(platforms=(Platform.parse(ARM64),), index_form=IndexForm.REWRITTEN)
+        options = CopyOptions(platforms=(Platform.parse(ARM64),), index_mode=IndexMode.REWRITTEN)
 
-        copied = app.copy_image("v1", mirror, "v1", choices=choices)
+        copied = app.copy_image("v1", mirror, "v1", options=options)
 
         assert [str(entry.platform) for entry in mirror.get_index("v1").manifests] == [ARM64]
         assert copied.digest == mirror.get_digest("v1") != app.get_digest("v1")

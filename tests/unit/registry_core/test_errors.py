@@ -16,7 +16,7 @@ from registry_core.errors import (
     SizeMismatch,
     TransportError,
     Unavailable,
-    during,
+    error_context,
 )
 
 CLASSES = [
@@ -136,21 +136,21 @@ def test_a_code_from_the_registry_beats_that_of_the_class() -> None:
 
 
 def test_what_passes_is_given_what_it_lacks() -> None:
-    with pytest.raises(ImageNotFound) as caught, during("pull", "a.io/b"):
+    with pytest.raises(ImageNotFound) as caught, error_context("pull", "a.io/b"):
         raise ImageNotFound("x")
 
     assert (caught.value.operation, caught.value.reference) == ("pull", "a.io/b")
 
 
 def test_what_a_deeper_floor_said_stays() -> None:
-    with pytest.raises(ImageNotFound) as caught, during("copy", "outer"), during("pull", "inner"):
+    with pytest.raises(ImageNotFound) as caught, error_context("copy", "outer"), error_context("pull", "inner"):
         raise ImageNotFound("x", reference="innermost")
 
     assert (caught.value.operation, caught.value.reference) == ("pull", "innermost")
 
 
 def test_errors_of_others_pass_untouched() -> None:
-    with pytest.raises(KeyError) as caught, during("pull"):
+    with pytest.raises(KeyError) as caught, error_context("pull"):
         raise KeyError("x")
 
     assert not hasattr(caught.value, "operation")

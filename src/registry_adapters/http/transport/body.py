@@ -7,13 +7,13 @@ from typing import Final
 
 from registry_adapters.http.messages import Body
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.errors import Cancelled, DeadlineExceeded, SizeMismatch
 
-__all__ = ["Pieces", "SourceFailed"]
+__all__ = ["BodyChunks", "SourceFailed"]
 
 # Two pieces live at a time for each upload, the one being sent and the next: half as large measured as fast.
-_LENGTH: Final = PIECE // 2
+_LENGTH: Final = CHUNK_SIZE // 2
 
 
 class SourceFailed(Exception):
@@ -31,7 +31,7 @@ class SourceFailed(Exception):
         self.error = error
 
 
-class Pieces:
+class BodyChunks:
     """A body in pieces, opened when it is iterated.
 
     Args:

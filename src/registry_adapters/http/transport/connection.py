@@ -24,10 +24,10 @@ import urllib3.connection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.sockets import Guard, GuardedSocket, Resolver, connect
+from registry_adapters.http.transport.sockets import CancellableSocket, CancellableTcpSocket, Resolver, connect
 from registry_core.domain.origin import Origin
 
-__all__ = ["POOLS", "FinalResponse", "Trace", "keep_quiet", "traced", "written"]
+__all__ = ["POOLS", "StrictHTTPResponse", "Trace", "request_target", "silence_urllib3", "traced"]
 
 
 _INTERIM: Final = 16
@@ -64,7 +64,7 @@ class _HeadLines:
         self._file.close()
 
 
-class FinalResponse(http.client.HTTPResponse):
+class StrictHTTPResponse(http.client.HTTPResponse):
     """A response that is read strictly: past all interim ones, not only 100, whole, and not a byte further.
 
     The base takes more for HTTP than is good: chunks of negative length, which it reads to the end of the connection
@@ -113,8 +113,12 @@ class FinalResponse(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         # What comes after the end would be taken for the answer to the next request (R-061).
-        if isinstance(self._sock, Guard) and isinstance(self.fp, io.BufferedReader) and self._sock.has_more(self.fp):
-            self._sock.wake()
+        if (
+            isinstance(self._sock, CancellableSocket)
+            and isinstance(self.fp, io.BufferedReader)
+            and self._sock.has_unread_data(self.fp)
+        ):
+            self._sock.interrupt()
         super()._close_conn()  # type: ignore[misc]  # not in the stubs
 
 
@@ -159,7 +163,7 @@ def traced(trace: Trace) -> Iterator[None]:
         _trace.reset(token)
 
 
-def written(url: str, *, is_whole: bool = False) -> str:
+def request_target(url: str, *, is_whole: bool = False) -> str:
     """A URL as it stands in a request: byte for byte as it came, but for what no request line can hold.
 
     Args:
@@ -187,7 +191,7 @@ class _Quiet(logging.Filter):
 _QUIET: Final = _Quiet()
 
 
-def keep_quiet() -> None:
+def silence_urllib3() -> None:
     """Have urllib3 log nothing about our exchanges."""
     for name in ("urllib3.connectionpool", "urllib3.connection"):
         logging.getLogger(name).addFilter(_QUIET)
@@ -196,7 +200,7 @@ def keep_quiet() -> None:
 class _Connection(urllib3.connection.HTTPConnection):
     """A connection over a guarded socket, which tells the exchange's trace how far it got."""
 
-    response_class = FinalResponse
+    response_class = StrictHTTPResponse
     exchanges = 0
 
     def _new_conn(self) -> socket.socket:
@@ -214,7 +218,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         sys.audit("http.client.connect", self, self.host, self.port)
         return sock
 
-    def _connected(self, trace: Trace) -> GuardedSocket:
+    def _connected(self, trace: Trace) -> CancellableTcpSocket:
         # What is left for the connection counts from here: the look-up of the name is part of it.
         started = time.monotonic()
         timeout = trace.settings.connect_timeout
@@ -222,7 +226,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         left = max(0.0, timeout - (time.monotonic() - started))
         sock = connect(addresses, left, self.socket_options or ())
         # Until the connection stands: a proxy's answer is part of it, and so is the handshake.
-        sock.silence = sock.gettimeout() or timeout
+        sock.idle_timeout = sock.gettimeout() or timeout
         return sock
 
     def connect(self) -> None:
@@ -231,8 +235,8 @@ class _Connection(urllib3.connection.HTTPConnection):
         trace = _trace.get()
         # Within the TLS of a proxy, the socket is one layer further down.
         sock = getattr(self.sock, "socket", self.sock)
-        if trace is not None and isinstance(sock, Guard):
-            sock.silence = trace.settings.read_timeout
+        if trace is not None and isinstance(sock, CancellableSocket):
+            sock.idle_timeout = trace.settings.read_timeout
         if trace is not None and not trace.settings.tls_verify:
             # The caller said so; a warning at each connection would not change it.
             self.is_verified = True
@@ -241,7 +245,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         trace = _trace.get()
         if trace is not None:
             # urllib3 writes it its own way, and a signature would not fit any more (R-071).
-            url = written(trace.url, is_whole=not url.startswith("/"))
+            url = request_target(trace.url, is_whole=not url.startswith("/"))
         super().putrequest(method, url, *args, **options)
 
     def request(self, *args: Any, **options: Any) -> None:

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from registry_core.cancellation import checkpoint, interruptible, remaining
+from registry_core.cancellation import checkpoint, on_cancel, remaining
 from registry_core.errors import DeadlineExceeded
 
-__all__ = ["AddressInfo", "Guard", "GuardedSocket", "LookUp", "Resolver", "connect"]
+__all__ = ["AddressInfo", "CancellableSocket", "CancellableTcpSocket", "LookUp", "Resolver", "connect"]
 
 
 # Family, kind, protocol, canonical name, address: as the socket module has them.
@@ -52,7 +52,7 @@ class Resolver:
     def __init__(self, look_up: LookUp = _system) -> None:
         self._look_up = look_up
         self._lock = threading.Lock()
-        self._running: dict[tuple[str, int], _Inquiry] = {}
+        self._running: dict[tuple[str, int], _Lookup] = {}
 
     def addresses(self, host: str, port: int, timeout: float) -> list[AddressInfo]:
         """The addresses of a host.
@@ -72,19 +72,19 @@ class Resolver:
             return self._look_up(host, port)
         woken = threading.Event()
         left = remaining()
-        with interruptible(woken.set):
+        with on_cancel(woken.set):
             inquiry = self._inquire(host, port, woken)
             woken.wait(timeout if left is None else min(timeout, left))
         checkpoint()
         return inquiry.result()
 
-    def _inquire(self, host: str, port: int, woken: threading.Event) -> _Inquiry:
+    def _inquire(self, host: str, port: int, woken: threading.Event) -> _Lookup:
         with self._lock:
             inquiry = self._running.get((host, port))
             if inquiry is not None:
                 inquiry.waiting.append(woken)
                 return inquiry
-            inquiry = self._running[host, port] = _Inquiry(woken)
+            inquiry = self._running[host, port] = _Lookup(woken)
         thread = threading.Thread(target=self._run, args=(inquiry, host, port), name="look-up", daemon=True)
         try:
             thread.start()
@@ -92,7 +92,7 @@ class Resolver:
             self._finish(inquiry, host, port, OSError(errno.EAGAIN, "no thread to look the name up"))
         return inquiry
 
-    def _run(self, inquiry: _Inquiry, host: str, port: int) -> None:
+    def _run(self, inquiry: _Lookup, host: str, port: int) -> None:
         try:
             outcome: list[AddressInfo] | OSError = self._look_up(host, port)
         except OSError as error:
@@ -101,7 +101,7 @@ class Resolver:
             outcome = socket.gaierror(socket.EAI_NONAME, "not a name")
         self._finish(inquiry, host, port, outcome)
 
-    def _finish(self, inquiry: _Inquiry, host: str, port: int, outcome: list[AddressInfo] | OSError) -> None:
+    def _finish(self, inquiry: _Lookup, host: str, port: int, outcome: list[AddressInfo] | OSError) -> None:
         with self._lock:
             del self._running[host, port]
             inquiry.outcome = outcome
@@ -110,7 +110,7 @@ class Resolver:
             woken.set()
 
 
-class _Inquiry:
+class _Lookup:
     """One look-up, and those who wait for it."""
 
     def __init__(self, woken: threading.Event) -> None:
@@ -148,10 +148,10 @@ else:
     _Base = object
 
 
-class Guard(_Base):
-    """What both kinds of socket share; ``silence`` is the longest wait for the other side, in seconds."""
+class CancellableSocket(_Base):
+    """What both kinds of socket share; ``idle_timeout`` is the longest wait for the other side, in seconds."""
 
-    silence: float = 60.0
+    idle_timeout: float = 60.0
     _waits = True
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
@@ -176,7 +176,7 @@ class Guard(_Base):
             while sent < len(left):
                 sent += self.send(left[sent:], flags)
 
-    def has_more(self, file: io.BufferedReader) -> bool:
+    def has_unread_data(self, file: io.BufferedReader) -> bool:
         """Whether more has come than was read so far; nothing is waited for.
 
         Args:
@@ -201,15 +201,15 @@ class Guard(_Base):
             return
         left = remaining()
         # Zero would make the socket non-blocking.
-        patience = self.silence if left is None else max(0.001, min(self.silence, left))
+        patience = self.idle_timeout if left is None else max(0.001, min(self.idle_timeout, left))
         if self.gettimeout() != patience:
             self.settimeout(patience)
-        with interruptible(self.wake):
+        with on_cancel(self.interrupt):
             try:
                 yield
             except TimeoutError:
                 checkpoint()
-                if left is not None and left <= self.silence:
+                if left is not None and left <= self.idle_timeout:
                     raise DeadlineExceeded("the time allowed for the work has passed") from None
                 raise
             except OSError:
@@ -218,17 +218,17 @@ class Guard(_Base):
         # A socket that may have been woken must not look healthy, or it would go back to the pool.
         checkpoint()
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         """End whatever waits on this socket; from any thread, more than once."""
         with contextlib.suppress(OSError):
             # Not ``self.shutdown``: on a TLS socket that would take the TLS layer from under the waiting thread.
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
 
-class GuardedSocket(Guard, socket.socket):
+class CancellableTcpSocket(CancellableSocket, socket.socket):
     """A plain socket."""
 
-    def reach(self, address: tuple[Any, ...], timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def connect_to(self, address: tuple[Any, ...], timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Connect to an address.
 
         Args:
@@ -252,7 +252,7 @@ class GuardedSocket(Guard, socket.socket):
 
     def _await_connection(self, end: float, clock: Callable[[], float]) -> None:
         # The connection is on its way before anybody can wake this wait, so no wake comes too early.
-        with interruptible(self.wake), selectors.DefaultSelector() as selector:
+        with on_cancel(self.interrupt), selectors.DefaultSelector() as selector:
             selector.register(self, selectors.EVENT_WRITE)
             while True:
                 left, allowed = end - clock(), remaining()
@@ -270,7 +270,7 @@ def connect(
     options: Iterable[tuple[int, int, int | bytes]] = (),
     *,
     clock: Callable[[], float] = time.monotonic,
-) -> GuardedSocket:
+) -> CancellableTcpSocket:
     """A connection to the first address that takes one.
 
     Each address gets its share of the time that is left, so that one which swallows everything does not use it up.
@@ -292,14 +292,14 @@ def connect(
     try:
         for place, (family, kind, protocol, _, address) in enumerate(addresses):
             try:
-                sock = GuardedSocket(family, kind, protocol)
+                sock = CancellableTcpSocket(family, kind, protocol)
             except OSError as error:
                 failure = error
                 continue
             try:
                 for option in options:
                     sock.setsockopt(*option)
-                sock.reach(address, max(_LEAST, (end - clock()) / (len(addresses) - place)), clock)
+                sock.connect_to(address, max(_LEAST, (end - clock()) / (len(addresses) - place)), clock)
                 sock.settimeout(max(_LEAST, end - clock()))
                 return sock
             except OSError as error:

@@ -18,12 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.sockets import Guard
-from registry_core.cancellation import checkpoint, interruptible
+from registry_adapters.http.transport.sockets import CancellableSocket
+from registry_core.cancellation import checkpoint, on_cancel
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 
-__all__ = ["NO_FILES", "Contexts", "GuardedTLSSocket", "HostFiles", "host_files", "ssl_context", "tls_reason"]
+__all__ = ["NO_FILES", "GuardedTLSSocket", "HostFiles", "SSLContexts", "host_files", "ssl_context", "tls_reason"]
 
 
 class HostFiles(msgspec.Struct, frozen=True):
@@ -144,13 +144,13 @@ _REASONS: Final = MappingProxyType(
 )
 
 
-class GuardedTLSSocket(Guard, ssl.SSLSocket):
+class GuardedTLSSocket(CancellableSocket, ssl.SSLSocket):
     """A TLS socket; made by a context whose ``sslsocket_class`` it is."""
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands, for no longer than the timeout that the connection was opened with."""
         try:
-            with interruptible(self.wake):
+            with on_cancel(self.interrupt):
                 try:
                     super().do_handshake(block)
                 except OSError:
@@ -169,7 +169,7 @@ class GuardedTLSSocket(Guard, ssl.SSLSocket):
             raise ConnectionResetError(errno.ECONNRESET, "the other side closed the connection") from error
 
 
-class Contexts:
+class SSLContexts:
     """TLS contexts by origin; safe for many threads and for processes that fork.
 
     Each is made once, when its origin is first gone to; files that change later are not read again.
@@ -253,9 +253,9 @@ def ssl_context(settings: HttpSettings, files: HostFiles = NO_FILES, *, is_home:
         _trust(context, "certs_dir", authority)
     if is_home and settings.client_cert is not None:
         pair = settings.client_cert if isinstance(settings.client_cert, tuple) else (settings.client_cert, None)
-        _introduce(context, "client_cert", *pair)
+        _load_client_certificate(context, "client_cert", *pair)
     elif files.identity is not None:
-        _introduce(context, "certs_dir", *files.identity)
+        _load_client_certificate(context, "certs_dir", *files.identity)
     return context
 
 
@@ -279,7 +279,7 @@ def _trust(context: ssl.SSLContext, setting: str, path: str) -> None:
         raise ConfigError(f"{setting} is no readable PEM file of certificates: {path!r}") from error
 
 
-def _introduce(context: ssl.SSLContext, setting: str, certificate: str, key: str | None) -> None:
+def _load_client_certificate(context: ssl.SSLContext, setting: str, certificate: str, key: str | None) -> None:
     try:
         # An encrypted key would otherwise be asked for on the terminal.
         context.load_cert_chain(certificate, key, password="")

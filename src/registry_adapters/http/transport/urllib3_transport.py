@@ -18,23 +18,23 @@ from typing import Any, Final, NoReturn, Protocol, runtime_checkable
 import urllib3
 import urllib3.exceptions
 
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_adapters.http.retry import Stale, Unreached
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.body import Pieces
-from registry_adapters.http.transport.connection import POOLS, Trace, keep_quiet, traced
+from registry_adapters.http.transport.body import BodyChunks
+from registry_adapters.http.transport.connection import POOLS, Trace, silence_urllib3, traced
 from registry_adapters.http.transport.proxies import Proxy, proxy_for
 from registry_adapters.http.transport.sockets import Resolver
-from registry_adapters.http.transport.tls import Contexts, tls_reason
+from registry_adapters.http.transport.tls import SSLContexts, tls_reason
 from registry_core.cancellation import checkpoint, remaining
-from registry_core.content.streams import PIECE, Reader
-from registry_core.domain.origin import Origin, redacted
+from registry_core.content.streams import CHUNK_SIZE, BaseReader
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import Cancelled, DeadlineExceeded, ProtocolError, RegistryError, TLSError, Unavailable
 
-__all__ = ["Transport", "Urllib3Transport", "causes_of", "os_reason"]
+__all__ = ["Transport", "Urllib3Transport", "exception_chain", "os_reason"]
 
 
-def causes_of(error: BaseException) -> Iterator[BaseException]:
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
     """An error and what it was made of, outermost first, each once."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
@@ -76,7 +76,7 @@ class Transport(Protocol):
     """Carries out exchanges."""
 
     @abstractmethod
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         """Exactly one exchange, whatever its status.
 
         Args:
@@ -117,13 +117,13 @@ class Urllib3Transport:
     """
 
     def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
-        keep_quiet()
+        silence_urllib3()
         self._settings = settings
-        self._contexts = Contexts(settings, home)
+        self._contexts = SSLContexts(settings, home)
         # By process: a connection that two processes read from belongs to neither.
-        self._rooms: dict[int, _Room] = {}
+        self._rooms: dict[int, _ProcessState] = {}
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         """Exactly one exchange, whatever its status.
 
         Raises:
@@ -142,7 +142,7 @@ class Urllib3Transport:
         fields = {**headers, "Accept-Encoding": "identity", "User-Agent": self._settings.user_agent}
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)
-        pieces = Pieces(body) if body is not None and body.length else None
+        pieces = BodyChunks(body) if body is not None and body.length else None
         left = remaining()
         patience = self._settings.connect_timeout
         trace = Trace(self._settings, room.resolver, url)
@@ -166,7 +166,7 @@ class Urllib3Transport:
         except (*_FOREIGN, RegistryError) as error:
             _translate(error, method, url, trace)
         fields_back = Headers(list(response.headers.items()))
-        return Answer(status=response.status, headers=fields_back, url=url, reader=_BodyReader(response, method, url))
+        return Response(status=response.status, headers=fields_back, url=url, reader=_BodyReader(response, method, url))
 
     def close(self) -> None:
         """Close this process's idle connections; what is sent afterwards opens new ones. Idempotent."""
@@ -175,10 +175,10 @@ class Urllib3Transport:
             with contextlib.suppress(KeyError):
                 _close(managers.popitem()[1])
 
-    def _room(self) -> _Room:
-        return self._rooms.get(os.getpid()) or self._rooms.setdefault(os.getpid(), _Room())
+    def _room(self) -> _ProcessState:
+        return self._rooms.get(os.getpid()) or self._rooms.setdefault(os.getpid(), _ProcessState())
 
-    def _manager(self, room: _Room, url: str) -> urllib3.PoolManager:
+    def _manager(self, room: _ProcessState, url: str) -> urllib3.PoolManager:
         origin = Origin.of_url(url)
         proxy = proxy_for(url, self._settings.proxy)
         context = self._contexts.of(origin) if origin.scheme == "https" else None
@@ -190,7 +190,7 @@ class Urllib3Transport:
             "num_pools": 16,
             "maxsize": self._settings.max_connections,
             "block": False,
-            "blocksize": PIECE,
+            "blocksize": CHUNK_SIZE,
         }
         if context is not None:
             options["ssl_context"] = context
@@ -210,7 +210,7 @@ class Urllib3Transport:
         return manager
 
 
-class _Room:
+class _ProcessState:
     """What belongs to one process; entered without a lock, for a lock might be held by nobody after a fork."""
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class _Room:
         self.resolver = Resolver()
 
 
-class _BodyReader(Reader):
+class _BodyReader(BaseReader):
     """A response's body as a ``ByteReader``; raises rather than end early (R-050)."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
@@ -269,7 +269,7 @@ def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> 
         url: The URL.
         trace: How far the request got; ``None`` if its answer was being read.
     """
-    causes = list(causes_of(error))
+    causes = list(exception_chain(error))
     for cause in causes:
         if isinstance(cause, RegistryError):
             raise cause from None
@@ -277,7 +277,7 @@ def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> 
     left = remaining()
     if left is not None and left < _ROUNDING and any(isinstance(cause, TimeoutError) for cause in causes):
         raise DeadlineExceeded("the time allowed for the work has passed") from None
-    target = redacted(url)
+    target = redact_url(url)
 
     def told(kind: type[Unavailable] | type[TLSError] | type[ProtocolError], text: str) -> NoReturn:
         # A ValueError quotes what it found: a header, which may be a secret, or a URL (R-043).
@@ -287,23 +287,23 @@ def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> 
     def among(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    failure: type[Unavailable] = Unavailable if trace is None or trace.begun else Unreached
+    failure: type[Unavailable] = Unavailable if trace is None or trace.begun else NotConnected
     if among(ssl.SSLError, urllib3.exceptions.SSLError, ssl.CertificateError) and not among(
         ssl.SSLEOFError, ssl.SSLZeroReturnError
     ):
         told(TLSError, f"no trustworthy connection: {tls_reason(causes)}")
     if among(ssl.SSLEOFError) and trace is not None and not trace.begun:
-        told(Unreached, "closed in the middle of the TLS handshake; does it speak TLS?")
+        told(NotConnected, "closed in the middle of the TLS handshake; does it speak TLS?")
     if among(urllib3.exceptions.NameResolutionError):
-        told(Unreached, "the host's name cannot be resolved")
+        told(NotConnected, "the host's name cannot be resolved")
     if among(urllib3.exceptions.ConnectTimeoutError):
-        told(Unreached, "no connection in time")
+        told(NotConnected, "no connection in time")
     if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
         told(ProtocolError, "the proxy wants credentials, or other ones")
     if among(urllib3.exceptions.ProxyError):
         told(failure, "the proxy does not answer")
     if among(urllib3.exceptions.NewConnectionError):
-        told(Unreached, f"no connection: {os_reason(causes)}")
+        told(NotConnected, f"no connection: {os_reason(causes)}")
     if among(urllib3.exceptions.ReadTimeoutError, TimeoutError):
         told(failure, "silence for too long")
     if among(http.client.IncompleteRead):
@@ -314,7 +314,7 @@ def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> 
         told(ProtocolError, "what came is no HTTP answer")
     if among(OSError):
         if trace is not None and trace.reused and among(ConnectionError):
-            told(Stale, "the connection was closed")
+            told(StaleConnection, "the connection was closed")
         told(failure, f"the connection broke: {os_reason(causes)}")
     if among(urllib3.exceptions.ProtocolError) and trace is None:
         told(Unavailable, "the answer broke off")

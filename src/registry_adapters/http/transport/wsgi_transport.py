@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_adapters.http.transport.body import Pieces, SourceFailed
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.transport.body import BodyChunks, SourceFailed
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, Reader
-from registry_core.domain.origin import Origin, redacted
+from registry_core.content.streams import CHUNK_SIZE, BaseReader
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import Cancelled, DeadlineExceeded, ServerError, Unavailable
 
 __all__ = ["WsgiTransport"]
@@ -29,7 +29,7 @@ class WsgiTransport:
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         """Exactly one exchange, whatever its status.
 
         Raises:
@@ -40,15 +40,15 @@ class WsgiTransport:
             SourceFailed: The body could not be read.
         """
         checkpoint()
-        pieces = Pieces(body) if body is not None else None
+        pieces = BodyChunks(body) if body is not None else None
         head: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, fields: list[tuple[str, str]], exc_info: object = None) -> Callable[..., None]:
             head[:] = [(status, fields)]
             return _no_write
 
-        stream = io.BufferedReader(_Input(iter(pieces) if pieces is not None else iter(())), PIECE)
-        target = redacted(url)
+        stream = io.BufferedReader(_Input(iter(pieces) if pieces is not None else iter(())), CHUNK_SIZE)
+        target = redact_url(url)
         try:
             result = self._app(_environ(method, url, headers, body, stream), start_response)
             chunks = iter(result)
@@ -84,7 +84,7 @@ class WsgiTransport:
             0 if bodyless else int(length) if length.isascii() and length.isdigit() else None,
             f"{method} {target}",
         )
-        return Answer(status=status, headers=fields, url=url, reader=reader)
+        return Response(status=status, headers=fields, url=url, reader=reader)
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -113,7 +113,7 @@ class _Input(io.RawIOBase):
         super().close()
 
 
-class _Output(Reader):
+class _Output(BaseReader):
     """What an application answers, as a ``ByteReader``; raises if it is shorter than its ``Content-Length``."""
 
     def __init__(self, result: object, chunks: Iterator[bytes], length: int | None, what: str) -> None:

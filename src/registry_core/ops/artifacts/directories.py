@@ -17,19 +17,19 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.compression import decoded
-from registry_core.content.streams import PIECE, ByteReader
+from registry_core.content.compression import decompress
+from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import InvalidName, InvalidValue, UnsafeArchive
-from registry_core.ops.builder.layers import LayerStream, NewLayer, directory_entries, write_entry
-from registry_core.ops.extract.unpack import DirectorySink, Keep
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
+from registry_core.ops.builder.layers import BuiltLayer, LayerStream, directory_entries, write_entry
+from registry_core.ops.extract.unpack import DirectorySink, ExtractOptions
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
-from registry_core.ops.tar.writer import END, header_of
+from registry_core.ops.tar.writer import END, encode_header
 
-__all__ = ["clean_title", "distinct_titles", "pack", "stays_inside", "unpack"]
+__all__ = ["check_distinct_titles", "clean_title", "pack", "stays_inside", "unpack"]
 
 
 _LONGEST: Final = 4096
@@ -67,7 +67,7 @@ def clean_title(title: str) -> str:
     return "/".join(parts)
 
 
-def distinct_titles(titles: Iterable[str]) -> None:
+def check_distinct_titles(titles: Iterable[str]) -> None:
     """Nothing, if clean titles can all be files beside each other, also where letter case is not told apart.
 
     Raises:
@@ -115,7 +115,7 @@ def stays_inside(path: bytes, link: bytes) -> bool:
 _UNPACKED: Final = (FileKind.FILE, FileKind.DIRECTORY, FileKind.SYMLINK, FileKind.HARDLINK)
 
 
-def pack(directory: str | os.PathLike[str], title: str) -> NewLayer:
+def pack(directory: str | os.PathLike[str], title: str) -> BuiltLayer:
     """A directory as a gzip-compressed tar: the same files give the same tar on any machine.
 
     Args:
@@ -129,7 +129,7 @@ def pack(directory: str | os.PathLike[str], title: str) -> NewLayer:
         OSError: Something cannot be read.
     """
     stream = LayerStream()
-    stream.write(header_of(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
+    stream.write(encode_header(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
     entries = directory_entries(directory)
     for name, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
         if entry.kind is FileKind.SYMLINK and not stays_inside(name.encode(), entry.link.encode()):
@@ -160,23 +160,23 @@ def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: 
     limits = ExtractLimits()
     budget = Budget(limits, reference=reference)
     budget.begin(size)
-    tar = decoded(stored, OCI_LAYER_GZIP, reference=reference)
+    tar = decompress(stored, OCI_LAYER_GZIP, reference=reference)
     if tar_digest is not None:
         tar = VerifyingReader(tar, tar_digest, None, reference=reference)
     reader = TarReader(tar, budget, reference=reference)
     names = _Names(title.encode())
-    with contextlib.closing(DirectorySink(root, Keep())) as sink:
+    with contextlib.closing(DirectorySink(root, ExtractOptions())) as sink:
         try:
             own: Member | None = None
             for member in reader.members():
                 placed = names.below(member)
                 if placed.path:
-                    budget.hold(placed.path)
+                    budget.add_entry(placed.path)
                     with _linked(placed):
                         sink.add(placed, reader.pieces())
                 else:
                     own = placed
-            while tar.read(PIECE):
+            while tar.read(CHUNK_SIZE):
                 checkpoint()
             sink.finish(own or Member(b"", FileKind.DIRECTORY, 0o755))
         except BaseException:
@@ -193,13 +193,13 @@ class _Names:
 
     def below(self, member: Member) -> Member:
         if member.kind not in _UNPACKED:
-            raise UnsafeArchive(f"a {member.kind.value} where files belong: {shown(member.path)}")
+            raise UnsafeArchive(f"a {member.kind.value} where files belong: {printable(member.path)}")
         path = self._stripped(member.path)
         if not path and member.kind is not FileKind.DIRECTORY:
-            raise UnsafeArchive(f"something else than a directory for the whole: {shown(member.path)}")
+            raise UnsafeArchive(f"something else than a directory for the whole: {printable(member.path)}")
         link = member.link
         if member.kind is FileKind.SYMLINK and not stays_inside(path, link):
-            raise UnsafeArchive(f"a link that leaves the directory: {shown(member.path)}")
+            raise UnsafeArchive(f"a link that leaves the directory: {printable(member.path)}")
         if member.kind is FileKind.HARDLINK:
             link = self._stripped(link)
         return Member(path, member.kind, member.mode, 0, 0, member.mtime, member.size, link, spans=member.spans)
@@ -211,7 +211,7 @@ class _Names:
         if not self._prefix:
             return path
         if not _is_below(path, self._prefix):
-            raise UnsafeArchive(f"a member beside the directory: {shown(path)}")
+            raise UnsafeArchive(f"a member beside the directory: {printable(path)}")
         return path[len(self._prefix) + 1 :]
 
 
@@ -222,7 +222,7 @@ def _linked(member: Member) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if member.kind is FileKind.HARDLINK:
-            raise UnsafeArchive(f"a hard link to what is not there: {shown(member.path)}") from error
+            raise UnsafeArchive(f"a hard link to what is not there: {printable(member.path)}") from error
         raise
 
 

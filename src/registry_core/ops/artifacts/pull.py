@@ -22,13 +22,13 @@ from typing import Final, Self
 import msgspec
 
 from registry_core.cancellation import CancelScope, checkpoint
-from registry_core.content.streams import PIECE, ByteReader, BytesSource, OpenerSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, TITLE
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import locator
+from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import (
     InvalidDigest,
     InvalidDocument,
@@ -37,19 +37,19 @@ from registry_core.errors import (
     NotFound,
     UnsafeArchive,
     Unsupported,
-    during,
+    error_context,
 )
-from registry_core.ops.artifacts.directories import clean_title, distinct_titles
+from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title
 from registry_core.ops.artifacts.directories import unpack as unpack_tar
 from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
-from registry_core.ops.blobs import ProgressSource, verified
-from registry_core.ops.extract.directory_fds import DirectoryHandles, handles_work, open_directory
-from registry_core.ops.manifests import fetch
+from registry_core.ops.blobs import ProgressSource, open_verified
+from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
+from registry_core.ops.manifests import fetch_manifest
 from registry_core.ops.workers import Workers
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
 
-__all__ = ["HERE", "Placements", "is_packed", "pull_artifact"]
+__all__ = ["HERE", "FileInstaller", "is_packed", "pull_artifact"]
 
 
 # The title of a packed directory whose files belong into the directory itself.
@@ -58,7 +58,7 @@ HERE: Final = "."
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-class Placements:
+class FileInstaller:
     """Files and directories on their way into one directory; closing throws away what was not placed.
 
     Args:
@@ -71,7 +71,7 @@ class Placements:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
-        if not handles_work():
+        if not supports_dir_fds():
             raise Unsupported("files are placed only by systems that work relative to open directories")
         self._overwrite = overwrite
         self._made: list[bytes] = []
@@ -91,7 +91,7 @@ class Placements:
             os.close(self._root)
             self._forget_root()
             raise
-        self._handles = DirectoryHandles(self._root, self._made.append)
+        self._handles = DirectoryFds(self._root, self._made.append)
 
     def check(self, titles: Iterable[str]) -> None:
         """Nothing, if nothing is in the way of any of these.
@@ -364,15 +364,19 @@ def pull_artifact(
     """
     if not isinstance(jobs, int) or jobs < 1:
         raise InvalidValue(f"a pull needs at least one job, not {jobs!r:.50}")
-    named = reference if isinstance(reference, Tag | Digest) else locator(reference)
+    named = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
     unpacked = unpack if callable(unpack) else lambda file: unpack and is_packed(file)
-    with during(_OPERATION, repository.at(named)):
-        parts = _parts(fetch(repository, named), select, untitled, unpacked)
-        with CancelScope() as scope, Workers(jobs, scope) as workers, Placements(directory, overwrite=overwrite) as to:
+    with error_context(_OPERATION, repository.at(named)):
+        parts = _parts(fetch_manifest(repository, named), select, untitled, unpacked)
+        with (
+            CancelScope() as scope,
+            Workers(jobs, scope) as workers,
+            FileInstaller(directory, overwrite=overwrite) as to,
+        ):
             to.check(part.title for part in parts)
-            delivery = _Delivery(repository, to, observer)
+            delivery = _Downloader(repository, to, observer)
             # The largest first, so that none is left to be waited for alone.
-            workers.each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True))
+            workers.run_each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True))
             checkpoint()
             return to.place((part.number, part.title) for part in parts)
 
@@ -401,7 +405,7 @@ def _parts(
     titles = [part.title for part in parts]
     if HERE in titles and len(titles) > 1:
         raise UnsafeArchive("a packed directory takes the place of all other files: select one of them")
-    distinct_titles(titles)
+    check_distinct_titles(titles)
     if nameless and not parts:
         raise NotFound("nothing in it has a title to be written under")
     return parts
@@ -419,17 +423,17 @@ def _title(layer: Descriptor, number: int, *, unpacked: bool) -> str:
         raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
 
 
-class _Delivery:
+class _Downloader:
     """Fetches parts to where they can be placed from."""
 
-    def __init__(self, repository: Repository, target: Placements, observer: Observer | None) -> None:
+    def __init__(self, repository: Repository, target: FileInstaller, observer: Observer | None) -> None:
         self._repository = repository
         self._target = target
         self._observer = observer
 
     def fetch(self, part: _Part) -> None:
         reference = self._repository.at(part.descriptor.digest)
-        with during(_OPERATION, reference), self._open(part.descriptor) as stored:
+        with error_context(_OPERATION, reference), self._open(part.descriptor) as stored:
             if part.unpacked:
                 with self._target.folder(part.number) as folder:
                     unpack_tar(
@@ -442,7 +446,7 @@ class _Delivery:
                     )
                 return
             with self._target.file(part.number) as file:
-                while data := stored.read(PIECE):
+                while data := stored.read(CHUNK_SIZE):
                     checkpoint()
                     view = memoryview(data)
                     while len(view):
@@ -453,8 +457,8 @@ class _Delivery:
         if embedded is not None:
             return BytesSource(embedded).open()
         if self._observer is None:
-            return verified(self._repository, part.digest, part.size)
-        source = OpenerSource(lambda _: verified(self._repository, part.digest, part.size))
+            return open_verified(self._repository, part.digest, part.size)
+        source = CallableSource(lambda _: open_verified(self._repository, part.digest, part.size))
         return ProgressSource(source, part.digest, part.size, self._observer).open()
 
 

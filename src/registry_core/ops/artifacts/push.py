@@ -21,12 +21,12 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STREAM, TITLE
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import locator
-from registry_core.errors import InvalidValue, during
-from registry_core.ops.artifacts.directories import clean_title, distinct_titles, pack
-from registry_core.ops.blobs import identify, source_of
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.errors import InvalidValue, error_context
+from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack
+from registry_core.ops.blobs import describe, to_source
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
-from registry_core.ops.manifests import fetch
+from registry_core.ops.manifests import fetch_manifest
 from registry_core.ops.transfer.copy import move_graph
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
@@ -102,7 +102,7 @@ def push_artifact(
         Unsupported: The repository cannot be written.
         OSError: A file cannot be read.
     """
-    with during(operation, str(repository)):
+    with error_context(operation, str(repository)):
         about = _subject(repository, subject)
         blobs, manifest = build_artifact(
             files, artifact_type=artifact_type, config=config, subject=about, annotations=annotations
@@ -134,7 +134,7 @@ def build_artifact(
         raise InvalidValue(f"files are a list of files, not one: {files!r:.200}")
     blobs = StagedBlobs()
     layers = [_layer(blobs, _named(file)) for file in files]
-    distinct_titles([layer["annotations"][TITLE] for layer in layers if TITLE in layer.get("annotations", {})])
+    check_distinct_titles([layer["annotations"][TITLE] for layer in layers if TITLE in layer.get("annotations", {})])
     if config is None or not layers:
         blobs.add(EMPTY.digest, EMPTY.size, BytesSource(_NOTHING))
     nothing = _entry(EMPTY) | {"data": "e30="}
@@ -178,8 +178,8 @@ def _layer(blobs: StagedBlobs, file: ArtifactFile) -> dict[str, Any]:
         descriptor, source = packed.descriptor, packed.content
     else:
         media_type = _check_type(file.media_type or OCTET_STREAM)
-        source = source_of(file.content)
-        descriptor = identify(source, media_type)
+        source = to_source(file.content)
+        descriptor = describe(source, media_type)
     blobs.add(descriptor.digest, descriptor.size, source)
     entry = _entry(descriptor)
     return entry | {"annotations": _annotations(annotations)} if annotations else entry
@@ -189,8 +189,8 @@ def _config(blobs: StagedBlobs, config: ArtifactFile) -> dict[str, Any]:
     if isinstance(config.content, os.PathLike) and Path(config.content).is_dir():
         raise InvalidValue(f"a configuration is a file: {os.fspath(config.content)!r:.200}")
     media_type = _check_type(config.media_type)
-    source = source_of(config.content)
-    descriptor = identify(source, media_type)
+    source = to_source(config.content)
+    descriptor = describe(source, media_type)
     blobs.add(descriptor.digest, descriptor.size, source)
     entry = _entry(descriptor)
     return entry | {"annotations": _annotations(config.annotations)} if config.annotations else entry
@@ -199,9 +199,9 @@ def _config(blobs: StagedBlobs, config: ArtifactFile) -> dict[str, Any]:
 def _subject(repository: Repository, subject: Descriptor | Tag | Digest | str | None) -> Descriptor | None:
     if subject is None or isinstance(subject, Descriptor):
         return subject
-    named = subject if isinstance(subject, Tag | Digest) else locator(subject)
-    with during("", repository.at(named)):
-        return fetch(repository, named).descriptor
+    named = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
+    with error_context("", repository.at(named)):
+        return fetch_manifest(repository, named).descriptor
 
 
 def _check_type(media_type: str) -> str:

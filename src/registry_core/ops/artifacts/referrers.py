@@ -15,9 +15,9 @@ from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import locator
-from registry_core.domain.referrers import selected
-from registry_core.errors import TooLarge, during
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.domain.referrers import filter_by_artifact_type
+from registry_core.errors import TooLarge, error_context
 from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
 from registry_core.ports.catalog import Repository
 
@@ -55,7 +55,7 @@ def list_referrers(
         InvalidValue: The reference is malformed.
         TooLarge: There are more than any honest registry lists.
     """
-    with during("list_referrers", str(repository)):
+    with error_context("list_referrers", str(repository)):
         found = _listed(repository, _digest(repository, subject), artifact_type)
         for count, entry in enumerate(found, 1):
             if count > NODE_LIMIT:
@@ -85,7 +85,7 @@ def walk_referrers(
         InvalidValue: The reference is malformed.
         TooLarge: They are deeper, or more, than the limits.
     """
-    with during(_OPERATION, str(repository)):
+    with error_context(_OPERATION, str(repository)):
         first = _digest(repository, subject)
         seen = {first}
         queue = deque([(first, 1)])
@@ -107,9 +107,11 @@ def walk_referrers(
 
 
 def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-    with during("", repository.at(subject)):
+    with error_context("", repository.at(subject)):
         seen: set[Digest] = set()
-        for entry in selected(repository.manifests.referrers(subject, artifact_type=artifact_type), artifact_type):
+        for entry in filter_by_artifact_type(
+            repository.manifests.referrers(subject, artifact_type=artifact_type), artifact_type
+        ):
             checkpoint()
             if entry.digest not in seen:
                 seen.add(entry.digest)
@@ -119,5 +121,5 @@ def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iter
 def _digest(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:
     if isinstance(subject, Descriptor):
         return subject.digest
-    named = subject if isinstance(subject, Tag | Digest) else locator(subject)
+    named = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
     return named if isinstance(named, Digest) else repository.manifests.resolve(named).digest

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Self
 
-from registry_core.content.compression import Compression, decoded
-from registry_core.content.streams import ByteSource, BytesSource, LentReader, Readable
+from registry_core.content.compression import Compression, decompress
+from registry_core.content.streams import BorrowedReader, ByteSource, BytesSource, Readable
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -29,28 +29,28 @@ from registry_core.domain.media_types import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
-    in_family,
-    renamed,
+    convert_descriptor,
+    convert_media_type,
 )
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue
-from registry_core.ops.blobs import source_of
-from registry_core.ops.builder.config import EPOCH, ConfigDraft, merged, ordered, rfc3339, seconds_of
+from registry_core.ops.blobs import to_source
+from registry_core.ops.builder.config import EPOCH, ConfigEditor, merged, ordered, rfc3339, unix_seconds
 from registry_core.ops.builder.layers import (
-    NewLayer,
-    Part,
+    BuiltLayer,
+    LayerPart,
     directory_entries,
     draft_of,
     file_entries,
     inherited_parts,
-    ready_layer,
+    prebuilt_layer,
     write_layer,
 )
-from registry_core.ops.builder.repack import checked, repacked
+from registry_core.ops.builder.repack import passthrough_layer, repack_layer
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage, staged_repository
 from registry_core.ops.images import Image
 
-__all__ = ["Draft", "ImageBuilder", "Settings"]
+__all__ = ["BaseImageBuilder", "ConfigMethods", "ImageBuilder"]
 
 
 _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
@@ -58,7 +58,7 @@ _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 _HIGHEST_PORT: Final = 65535
 
 
-class Settings(ABC):
+class ConfigMethods(ABC):
     """The methods that change a configuration. Each returns the object itself, so that calls can be chained.
 
     Args:
@@ -70,7 +70,7 @@ class Settings(ABC):
 
     @property
     @abstractmethod
-    def _config(self) -> ConfigDraft: ...
+    def _config(self) -> ConfigEditor: ...
 
     def label(self, key: str, value: str | None) -> Self:
         """Set a label of the configuration; ``None`` removes it.
@@ -240,7 +240,7 @@ def _port(port: int | str) -> str:
     return f"{int(found[1])}/{found[2] or 'tcp'}"
 
 
-class Draft(Settings):
+class BaseImageBuilder(ConfigMethods):
     """An image in the making. Each method changes it and returns it; layers are read and written when they are added.
 
     Args:
@@ -253,8 +253,8 @@ class Draft(Settings):
     def __init__(
         self,
         manifest: Mapping[str, Any],
-        parts: list[Part],
-        config: ConfigDraft | None = None,
+        parts: list[LayerPart],
+        config: ConfigEditor | None = None,
         original: Image | None = None,
     ) -> None:
         self._manifest = dict(manifest)
@@ -286,7 +286,7 @@ class Draft(Settings):
             InvalidValue: What stands on disk is not a file, or it is not a moment.
             OSError: A file cannot be read.
         """
-        chosen, seconds = Compression.of(compression), seconds_of(mtime)
+        chosen, seconds = Compression.of(compression), unix_seconds(mtime)
         return self._add(write_layer(file_entries(files), chosen, seconds=seconds), "add files")
 
     def add_directory(
@@ -310,7 +310,7 @@ class Draft(Settings):
             InvalidValue: Something is neither a file, a directory nor a symbolic link, or it is not a moment.
             OSError: Something cannot be read.
         """
-        chosen, seconds = Compression.of(compression), seconds_of(mtime)
+        chosen, seconds = Compression.of(compression), unix_seconds(mtime)
         return self._add(write_layer(directory_entries(directory, target), chosen, seconds=seconds), "add directory")
 
     def add_tar(
@@ -336,11 +336,11 @@ class Draft(Settings):
             OSError: It cannot be read.
         """
         chosen = Compression.of(compression)
-        pack = repacked if canonical else checked
+        pack = repack_layer if canonical else passthrough_layer
         if isinstance(tar, Readable):
-            return self._add(pack(decoded(LentReader(tar), OCI_LAYER), chosen), "add tar")
-        with source_of(tar).open() as reader:
-            return self._add(pack(decoded(reader, OCI_LAYER), chosen), "add tar")
+            return self._add(pack(decompress(BorrowedReader(tar), OCI_LAYER), chosen), "add tar")
+        with to_source(tar).open() as reader:
+            return self._add(pack(decompress(reader, OCI_LAYER), chosen), "add tar")
 
     def add_layer(
         self, content: bytes | os.PathLike[str] | ByteSource | Readable, *, media_type: str = OCI_LAYER
@@ -357,7 +357,7 @@ class Draft(Settings):
             InvalidValue: It is text, which could be content or a path.
             OSError: The file cannot be read.
         """
-        return self._add(ready_layer(content, media_type), "add layer")
+        return self._add(prebuilt_layer(content, media_type), "add layer")
 
     def annotate(self, key: str, value: str | None) -> Self:
         """Set an annotation of the manifest; ``None`` removes it.
@@ -403,12 +403,12 @@ class Draft(Settings):
         return Image(staged_repository(blobs, manifests), raw)
 
     @property
-    def _config(self) -> ConfigDraft:
+    def _config(self) -> ConfigEditor:
         if self._known_config is None:
             self._known_config = self._read_config()
         return self._known_config
 
-    def _read_config(self) -> ConfigDraft:
+    def _read_config(self) -> ConfigEditor:
         if self._original is None:
             raise InvalidValue("an image without a configuration")
         return draft_of(self._original)
@@ -429,9 +429,9 @@ class Draft(Settings):
             if self._manifest.get(field):
                 raise InvalidValue(f"a Docker manifest has no place for {field}: make it an OCI image with to_oci()")
 
-    def _add(self, layer: NewLayer, told: str) -> Self:
-        self._config.append(layer.diff_id, told)
-        self._parts.append(Part.of(layer))
+    def _add(self, layer: BuiltLayer, created_by: str) -> Self:
+        self._config.append(layer.diff_id, created_by)
+        self._parts.append(LayerPart.of(layer))
         return self
 
     def _document(self, blobs: StagedBlobs) -> dict[str, Any]:
@@ -439,8 +439,11 @@ class Draft(Settings):
         document = dict(self._manifest)
         document["config"] = self._config_entry(blobs)
         if self._converted:
-            document["config"] = renamed(document["config"], family)
-        layers = [renamed(part.entry, family) if part.ours or self._converted else part.entry for part in self._parts]
+            document["config"] = convert_descriptor(document["config"], family)
+        layers = [
+            convert_descriptor(part.entry, family) if part.ours or self._converted else part.entry
+            for part in self._parts
+        ]
         if layers or self._original is None or self._original.document.mapping.get("layers"):
             document["layers"] = layers
         annotations = document.get("annotations")
@@ -453,7 +456,7 @@ class Draft(Settings):
     def _config_entry(self, blobs: StagedBlobs) -> dict[str, Any]:
         if self._original is None:
             content = strict_json.encode(self._config.document())
-            before: dict[str, Any] = {"mediaType": in_family(OCI_CONFIG, self._family)}
+            before: dict[str, Any] = {"mediaType": convert_media_type(OCI_CONFIG, self._family)}
         else:
             before = self._original.document.mapping["config"]
             descriptor = self._original.manifest().config
@@ -472,7 +475,7 @@ def _described(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in ("data", "urls")}
 
 
-class ImageBuilder(Draft):
+class ImageBuilder(BaseImageBuilder):
     """A new image in the making. Each method changes the builder and returns it.
 
     Layers are read and written when they are added. Times are those given by ``created``, else the beginning of
@@ -498,7 +501,7 @@ class ImageBuilder(Draft):
 
     def __init__(self, platform: Platform | str | None = None, base: Image | None = None) -> None:
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-        config = ConfigDraft({}, 0, complete=True) if base is None else draft_of(base, complete=True)
+        config = ConfigEditor({}, 0, complete=True) if base is None else draft_of(base, complete=True)
         offered = config.platform
         if wanted is not None and offered is not None and not _stands_on(wanted, offered):
             raise InvalidValue(f"a base for {offered} does not run on {wanted}")

@@ -23,7 +23,17 @@ from registry_core.domain.image_config import ContainerConfig, ImageConfig
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue
 
-__all__ = ["BY_KEY", "EPOCH", "ConfigDraft", "merged", "ordered", "platform_entry", "rebased", "rfc3339", "seconds_of"]
+__all__ = [
+    "BY_KEY",
+    "EPOCH",
+    "ConfigEditor",
+    "merged",
+    "ordered",
+    "platform_entry",
+    "rebased",
+    "rfc3339",
+    "unix_seconds",
+]
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,7 +55,7 @@ def rfc3339(moment: str | int | datetime) -> str:
     return _aware(moment).isoformat().replace("+00:00", "Z")
 
 
-def seconds_of(moment: str | int | datetime) -> int:
+def unix_seconds(moment: str | int | datetime) -> int:
     """A moment in whole seconds since 1970, as tar has it.
 
     Raises:
@@ -158,11 +168,11 @@ _OF_THE_MACHINE: Final = ("container", "container_config", "docker_version")
 class _Step(msgspec.Struct, frozen=True):
     """A step of the history that is new: its time is the image's, whatever that will be."""
 
-    told: str
+    created_by: str
     empty: bool = False
 
 
-class ConfigDraft:
+class ConfigEditor:
     """A configuration that layers are added to and taken from.
 
     Args:
@@ -207,18 +217,18 @@ class ConfigDraft:
         mapping = self._mapping
         if not (mapping.get("os") and mapping.get("architecture")):
             return None
-        return strict_json.lift({key: mapping[key] for key in _PLATFORM if key in mapping}, Platform).normalised()
+        return strict_json.convert({key: mapping[key] for key in _PLATFORM if key in mapping}, Platform).normalised()
 
-    def append(self, diff_id: Digest, told: str) -> None:
+    def append(self, diff_id: Digest, created_by: str) -> None:
         """Take in a new layer on top of the others."""
         if self.tells_of_each_layer:
-            self._steps.append(_Step(told))
+            self._steps.append(_Step(created_by))
         self.diff_ids.append(str(diff_id))
 
-    def replace(self, position: int, diff_id: Digest, told: str = "") -> None:
+    def replace(self, position: int, diff_id: Digest, created_by: str = "") -> None:
         """Put a new layer in the place of another; its step stays if nothing is told."""
-        if told and self.tells_of_each_layer:
-            self._steps[self._positions()[position]] = _Step(told)
+        if created_by and self.tells_of_each_layer:
+            self._steps[self._positions()[position]] = _Step(created_by)
         self.diff_ids[position] = str(diff_id)
 
     def remove(self, position: int) -> None:
@@ -227,13 +237,13 @@ class ConfigDraft:
             del self._steps[self._positions()[position]]
         del self.diff_ids[position]
 
-    def squash(self, diff_id: Digest, told: str) -> None:
+    def squash(self, diff_id: Digest, created_by: str) -> None:
         """Have one layer instead of all; the steps stay as ones without a layer."""
         steps = [
-            _Step(step.told, empty=True) if isinstance(step, _Step) else step | {"empty_layer": True}
+            _Step(step.created_by, empty=True) if isinstance(step, _Step) else step | {"empty_layer": True}
             for step in self._steps
         ]
-        self._steps = [*steps, _Step(told)]
+        self._steps = [*steps, _Step(created_by)]
         self.diff_ids = [str(diff_id)]
 
     def set(self, key: str, value: object) -> None:
@@ -307,7 +317,7 @@ class ConfigDraft:
         if "Hostname" in self._dict_config():
             self.set("Hostname", None)
 
-    def rebase(self, old: ConfigDraft, new: ConfigDraft) -> None:
+    def rebase(self, old: ConfigEditor, new: ConfigEditor) -> None:
         """Stand on a new base instead of an old one, whose layers are the lowest.
 
         The history is the new base's with our own steps behind it. Where one of the two does not tell of each layer,
@@ -324,7 +334,7 @@ class ConfigDraft:
         self._steps = [] if own is None else [*new._steps, *own]
         self.diff_ids = [*new.diff_ids, *self.diff_ids[len(old.diff_ids) :]]
 
-    def _above(self, old: ConfigDraft) -> int:
+    def _above(self, old: ConfigEditor) -> int:
         """Where our own steps begin: behind the old base's, or behind its highest layer if it tells another story."""
         steps = old._steps
         if old.tells_of_each_layer and self._steps[: len(steps)] == steps:
@@ -378,8 +388,8 @@ def _json(key: str, value: object, kind: type[ContainerConfig | ImageConfig]) ->
     if not isinstance(key, str) or not key:
         raise InvalidValue(f"not a field: {key!r:.100}")
     try:
-        value = strict_json.parse(strict_json.encode(value))
-        strict_json.lift({key: value}, kind)
+        value = strict_json.decode_any(strict_json.encode(value))
+        strict_json.convert({key: value}, kind)
     except TypeError:
         raise InvalidValue(f"not JSON for {key!r:.100}: {type(value).__name__}") from None
     except InvalidDocument as error:
@@ -390,7 +400,7 @@ def _json(key: str, value: object, kind: type[ContainerConfig | ImageConfig]) ->
 def _written(step: dict[str, Any] | _Step, made: str) -> dict[str, Any]:
     if isinstance(step, dict):
         return step
-    return {"created": made, "created_by": step.told} | ({"empty_layer": True} if step.empty else {})
+    return {"created": made, "created_by": step.created_by} | ({"empty_layer": True} if step.empty else {})
 
 
 def platform_entry(platform: Platform) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from registry_core.content.compression import Compression, compression_of
+from registry_core.content.compression import Compression, compression_for
 from registry_core.content.streams import ByteSource, Readable
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
@@ -23,19 +23,19 @@ from registry_core.domain.media_types import (
     is_nondistributable,
 )
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidValue, during
-from registry_core.ops.builder.builder import Draft
-from registry_core.ops.builder.config import rfc3339, seconds_of
+from registry_core.errors import InvalidValue, error_context
+from registry_core.ops.builder.builder import BaseImageBuilder
+from registry_core.ops.builder.config import rfc3339, unix_seconds
 from registry_core.ops.builder.layers import (
-    NewLayer,
-    Part,
+    BuiltLayer,
+    LayerPart,
     annotated,
-    compressed,
+    compress_layer,
     draft_of,
     inherited_parts,
-    ready_layer,
+    prebuilt_layer,
 )
-from registry_core.ops.builder.repack import Uniform, repacked
+from registry_core.ops.builder.repack import MetadataOverride, repack_layer
 from registry_core.ops.extract.unpack import flat_tar
 from registry_core.ops.images import Image, Layer
 from registry_core.ops.tar.members import ExtractLimits
@@ -43,7 +43,7 @@ from registry_core.ops.tar.members import ExtractLimits
 __all__ = ["ImageEditor"]
 
 
-class ImageEditor(Draft):
+class ImageEditor(BaseImageBuilder):
     """An image that is changed. Each method changes the editor and returns it; the image itself stays as it is.
 
     The result is of the same family as the image, Docker or OCI, unless it is converted; fields that nobody knows
@@ -89,9 +89,9 @@ class ImageEditor(Draft):
             IntegrityError: The compressed stream is corrupt.
         """
         position = self._position(which)
-        layer = ready_layer(content, media_type)
+        layer = prebuilt_layer(content, media_type)
         self._config.replace(position, layer.diff_id, "replace layer")
-        self._parts[position] = Part.of(layer)
+        self._parts[position] = LayerPart.of(layer)
         return self
 
     def remove_layer(self, which: int | Digest) -> Self:
@@ -121,7 +121,7 @@ class ImageEditor(Draft):
         """
         position = self._position(which)
         entry = annotated(self._parts[position].entry, key, value)
-        descriptor = strict_json.lift(entry, Descriptor)
+        descriptor = strict_json.convert(entry, Descriptor)
         self._parts[position] = msgspec.structs.replace(self._parts[position], entry=entry, descriptor=descriptor)
         return self
 
@@ -141,18 +141,18 @@ class ImageEditor(Draft):
             IntegrityError: A layer is corrupt, or not what the image says.
         """
         chosen = Compression.of(compression)
-        made: dict[Digest, NewLayer] = {}
+        made: dict[Digest, BuiltLayer] = {}
         wanted = range(len(self._parts)) if which is None else (self._position(which),)
         layers = self._layers()
         for position in wanted:
             layer = layers[position]
-            if chosen.level is None and compression_of(layer.media_type) == chosen.name:
+            if chosen.level is None and compression_for(layer.media_type) == chosen.name:
                 continue
             if is_nondistributable(layer.media_type):
                 continue
             if layer.digest not in made:
                 with layer.open_uncompressed() as tar:
-                    made[layer.digest] = compressed(tar, chosen)
+                    made[layer.digest] = compress_layer(tar, chosen)
             self._put(position, made[layer.digest])
         return self
 
@@ -183,15 +183,15 @@ class ImageEditor(Draft):
             TooLarge: A limit was reached.
             Unsupported: A layer is of a type that nobody knows.
         """
-        text, uniform = rfc3339(moment), Uniform(seconds_of(moment), owner)
-        made: dict[Digest, NewLayer] = {}
+        text, uniform = rfc3339(moment), MetadataOverride(unix_seconds(moment), owner)
+        made: dict[Digest, BuiltLayer] = {}
         for position, layer in enumerate(self._layers()):
             if is_nondistributable(layer.media_type):
                 continue
             if layer.digest not in made:
-                compression = Compression(compression_of(layer.media_type))
+                compression = Compression(compression_for(layer.media_type))
                 with layer.open_uncompressed() as tar:
-                    made[layer.digest] = repacked(
+                    made[layer.digest] = repack_layer(
                         tar, compression, uniform, stored=layer.size, limits=limits, reference=self._reference
                     )
             self._put(position, made[layer.digest])
@@ -216,9 +216,9 @@ class ImageEditor(Draft):
         """
         chosen = Compression.of(compression)
         with flat_tar(self._layers(), limits or ExtractLimits(), reference=self._reference, root=True) as tar:
-            layer = repacked(tar, chosen, limits=limits, reference=self._reference)
+            layer = repack_layer(tar, chosen, limits=limits, reference=self._reference)
         self._config.squash(layer.diff_id, "squash")
-        self._parts = [Part.of(layer)]
+        self._parts = [LayerPart.of(layer)]
         return self
 
     def rebase(self, old_base: Image, new_base: Image) -> Self:
@@ -274,16 +274,16 @@ class ImageEditor(Draft):
             self._manifest["mediaType"] = media_type
         return self
 
-    def _put(self, position: int, layer: NewLayer) -> None:
+    def _put(self, position: int, layer: BuiltLayer) -> None:
         self._config.replace(position, layer.diff_id)
-        self._parts[position] = Part.of(layer)
+        self._parts[position] = LayerPart.of(layer)
 
     def _layers(self) -> tuple[Layer, ...]:
         """The layers as they are now, readable."""
         return self._built().layers()
 
     def _position(self, which: int | Digest) -> int:
-        with during("", self._reference):
+        with error_context("", self._reference):
             if isinstance(which, str):
                 places = [place for place, part in enumerate(self._parts) if part.descriptor.digest == which]
                 if not places:

@@ -20,7 +20,7 @@ from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.layers import annotated, entry_of
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage, staged_repository
 from registry_core.ops.images import Image, Index
-from registry_core.ops.manifests import DEPTH_LIMIT, child, fetch, is_child_manifest, is_image, walk
+from registry_core.ops.manifests import DEPTH_LIMIT, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
 from registry_core.ports.catalog import Repository
 
 __all__ = ["IndexBuilder"]
@@ -172,7 +172,7 @@ class IndexBuilder:
         """
         for listed in self._found(which):
             entry = annotated(listed.entry, key, value)
-            new = _Listed(entry, strict_json.lift(entry, Descriptor), listed.origin)
+            new = _Listed(entry, strict_json.convert(entry, Descriptor), listed.origin)
             self._listed[self._listed.index(listed)] = new
         return self
 
@@ -264,12 +264,12 @@ class IndexBuilder:
     def _edited(self, change: Callable[[ImageEditor], object], listed: _Listed, depth: int) -> _Listed | None:
         """An entry with what it points at changed; ``None`` for what is neither an image nor an index."""
         if is_index(listed.descriptor.media_type):
-            inner = IndexBuilder(Index(listed.origin, child(listed.origin, listed.descriptor)))
+            inner = IndexBuilder(Index(listed.origin, fetch_child(listed.origin, listed.descriptor)))
             inner._edit(change, inner._listed, depth=depth + 1)
             return self._with(listed, inner.build(), None)
         if not is_image(listed.descriptor):
             return None
-        image = Image(listed.origin, child(listed.origin, listed.descriptor))
+        image = Image(listed.origin, fetch_child(listed.origin, listed.descriptor))
         if not image.has_config:
             return None
         editor = ImageEditor(image)
@@ -289,7 +289,7 @@ class IndexBuilder:
             entry["platform"] = platform_entry(platform)
         for manifest in walk(new.repository, new.document):
             self._take(new.repository, manifest)
-        return _Listed(entry, strict_json.lift(entry, Descriptor), new.repository)
+        return _Listed(entry, strict_json.convert(entry, Descriptor), new.repository)
 
     def _new(
         self, image: Image | Index, platform: Platform | str | None, annotations: Mapping[str, str] | None
@@ -306,7 +306,7 @@ class IndexBuilder:
             entry["annotations"] = ordered(merged({}, annotations), first=())
         for manifest in walk(image.repository, image.document):
             self._take(image.repository, manifest)
-        return _Listed(entry, strict_json.lift(entry, Descriptor), image.repository)
+        return _Listed(entry, strict_json.convert(entry, Descriptor), image.repository)
 
     def _found(self, which: Platform | Digest | str) -> list[_Listed]:
         if not isinstance(which, str) or ":" not in which:
@@ -345,7 +345,7 @@ class IndexBuilder:
             if listed.origin is not base.repository:
                 continue
             if is_child_manifest(base.document, listed.descriptor):
-                for manifest in walk(base.repository, child(base.repository, listed.descriptor)):
+                for manifest in walk(base.repository, fetch_child(base.repository, listed.descriptor)):
                     self._take(base.repository, manifest)
             else:
                 self._take_unknown(base.repository, listed.descriptor)
@@ -363,7 +363,7 @@ class IndexBuilder:
     def _take_unknown(self, origin: Repository, part: Descriptor) -> None:
         # An index may list what nobody knows (R-027); what its repository has no manifest of is a blob to us.
         try:
-            found = fetch(origin, part.digest)
+            found = fetch_manifest(origin, part.digest)
         except ImageNotFound:
             stage(self._blobs, origin, part)
         else:

@@ -20,39 +20,39 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.compression import GZIP, Compression, DecodingReader, compression_of
-from registry_core.content.streams import PIECE, ByteReader, ByteSource, BytesSource, FileSource, Readable
+from registry_core.content.compression import GZIP, Compression, DecompressingReader, compression_for
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource, BytesSource, FileSource, Readable
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
-from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, during
-from registry_core.ops.blobs import identify, source_of
-from registry_core.ops.builder.config import ConfigDraft, merged, ordered
+from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, error_context
+from registry_core.ops.blobs import describe, to_source
+from registry_core.ops.builder.config import ConfigEditor, merged, ordered
 from registry_core.ops.builder.staged import StagedBlobs, origin_source
 from registry_core.ops.images import Image
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
-from registry_core.ops.tar.writer import END, header_of
-from registry_core.ports.catalog import Home
+from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ports.catalog import BlobLocation
 
 if TYPE_CHECKING:
     from registry_core.content.spool import Spool
 
 __all__ = [
+    "BuiltLayer",
     "Entry",
+    "LayerPart",
     "LayerStream",
-    "NewLayer",
-    "Part",
     "annotated",
     "clean_name",
-    "compressed",
+    "compress_layer",
     "directory_entries",
     "draft_of",
     "entry_of",
     "file_entries",
     "inherited_parts",
-    "ready_layer",
+    "prebuilt_layer",
     "write_entry",
     "write_layer",
 ]
@@ -61,7 +61,7 @@ __all__ = [
 _TYPES: Final = {"": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 
 
-class NewLayer(msgspec.Struct, frozen=True):
+class BuiltLayer(msgspec.Struct, frozen=True):
     """A layer that was just made.
 
     Args:
@@ -98,14 +98,14 @@ class LayerStream:
         self._hasher.update(data)
         self._spool.write(self._encoder.compress(data))
 
-    def finish(self) -> NewLayer:
+    def finish(self) -> BuiltLayer:
         """The layer, once the tar is complete."""
         self._spool.write(self._encoder.finish())
         descriptor = Descriptor(media_type=self._media_type, digest=self._spool.digest, size=self._spool.size)
-        return NewLayer(descriptor, Digest(f"sha256:{self._hasher.hexdigest()}"), self._spool)
+        return BuiltLayer(descriptor, Digest(f"sha256:{self._hasher.hexdigest()}"), self._spool)
 
 
-def compressed(tar: ByteReader, compression: Compression = GZIP) -> NewLayer:
+def compress_layer(tar: ByteReader, compression: Compression = GZIP) -> BuiltLayer:
     """A layer of a tar that stays as it is, byte for byte.
 
     Args:
@@ -117,7 +117,7 @@ def compressed(tar: ByteReader, compression: Compression = GZIP) -> NewLayer:
         RegistryError: The tar cannot be read.
     """
     stream = LayerStream(compression)
-    while data := tar.read(PIECE):
+    while data := tar.read(CHUNK_SIZE):
         checkpoint()
         stream.write(data)
     return stream.finish()
@@ -223,7 +223,7 @@ def directory_entries(directory: str | os.PathLike[str], target: str = "") -> di
     return entries
 
 
-def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *, seconds: int = 0) -> NewLayer:
+def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *, seconds: int = 0) -> BuiltLayer:
     """A compressed layer of some members, parents before what is in them.
 
     Args:
@@ -263,7 +263,7 @@ def write_entry(stream: LayerStream, name: str, entry: Entry, *, seconds: int = 
     member = Member(
         name.encode(), entry.kind, entry.mode, mtime=seconds * 10**9, size=entry.size, link=entry.link.encode()
     )
-    stream.write(header_of(member))
+    stream.write(encode_header(member))
     if entry.content is not None:
         for piece in _content(name, entry.content, entry.size):
             stream.write(piece)
@@ -298,7 +298,7 @@ def _from_disk(path: Path, *, follow: bool) -> Entry:
 def _content(name: str, source: ByteSource, size: int) -> Iterator[bytes]:
     count = 0
     with source.open() as reader:
-        while data := reader.read(PIECE):
+        while data := reader.read(CHUNK_SIZE):
             checkpoint()
             count += len(data)
             if count > size:
@@ -315,7 +315,7 @@ def _check_text(text: str) -> None:
         raise InvalidName(f"not UTF-8: {text!r:.200}") from None
 
 
-class Part(msgspec.Struct, frozen=True):
+class LayerPart(msgspec.Struct, frozen=True):
     """A layer of an image in the making.
 
     Args:
@@ -329,11 +329,11 @@ class Part(msgspec.Struct, frozen=True):
     entry: dict[str, Any]
     descriptor: Descriptor
     content: ByteSource
-    home: Home | None = None
+    home: BlobLocation | None = None
     ours: bool = False
 
     @classmethod
-    def of(cls, layer: NewLayer) -> Self:
+    def of(cls, layer: BuiltLayer) -> Self:
         """A layer that was just made."""
         return cls(entry_of(layer.descriptor), layer.descriptor, layer.content, ours=True)
 
@@ -362,33 +362,33 @@ def annotated(entry: Mapping[str, Any], key: str, value: str | None) -> dict[str
     return dict(entry) | {"annotations": ordered(after, first=before)}
 
 
-def inherited_parts(image: Image, *, ours: bool = False) -> list[Part]:
+def inherited_parts(image: Image, *, ours: bool = False) -> list[LayerPart]:
     """The layers of an image, whose bytes stay where they are."""
     entries = image.document.mapping.get("layers") or []
     return [
-        Part(
+        LayerPart(
             entry,
             descriptor,
             origin_source(image.repository, descriptor),
-            image.repository.home(descriptor.digest),
+            image.repository.blob_location(descriptor.digest),
             ours=ours,
         )
         for entry, descriptor in zip(entries, image.manifest().layers, strict=True)
     ]
 
 
-def draft_of(image: Image, *, complete: bool = False) -> ConfigDraft:
+def draft_of(image: Image, *, complete: bool = False) -> ConfigEditor:
     """An image's configuration, to be changed.
 
     Raises:
         InvalidDocument: It does not have a diff_id for each layer.
         RegistryError: It cannot be read.
     """
-    with during("", image.reference):
-        return ConfigDraft(strict_json.decode(image.config().raw), len(image.manifest().layers), complete=complete)
+    with error_context("", image.reference):
+        return ConfigEditor(strict_json.decode(image.config().raw), len(image.manifest().layers), complete=complete)
 
 
-def ready_layer(content: bytes | os.PathLike[str] | ByteSource | Readable, media_type: str) -> NewLayer:
+def prebuilt_layer(content: bytes | os.PathLike[str] | ByteSource | Readable, media_type: str) -> BuiltLayer:
     """A layer that is made already, after it was read through once for its digests.
 
     Raises:
@@ -397,12 +397,12 @@ def ready_layer(content: bytes | os.PathLike[str] | ByteSource | Readable, media
         InvalidValue: It is text, which could be content or a path.
         OSError: The file cannot be read.
     """
-    compression = compression_of(media_type)
-    source = source_of(content)
-    descriptor = identify(source, media_type)
+    compression = compression_for(media_type)
+    source = to_source(content)
+    descriptor = describe(source, media_type)
     hasher = Digest.of(b"").hasher()
     with source.open() as stored:
-        tar = DecodingReader(stored, compression) if compression else stored
-        while data := tar.read(PIECE):
+        tar = DecompressingReader(stored, compression) if compression else stored
+        while data := tar.read(CHUNK_SIZE):
             hasher.update(data)
-    return NewLayer(descriptor, Digest(f"sha256:{hasher.hexdigest()}"), source)
+    return BuiltLayer(descriptor, Digest(f"sha256:{hasher.hexdigest()}"), source)

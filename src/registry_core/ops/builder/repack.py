@@ -11,23 +11,23 @@ import msgspec
 from registry_core.cancellation import checkpoint
 from registry_core.content.compression import GZIP, Compression
 from registry_core.content.spool import Spool
-from registry_core.content.streams import PIECE, ByteReader, Reader
-from registry_core.domain.layer_paths import MarkKind, ancestors, mark_of
-from registry_core.errors import UnsafeArchive, during
-from registry_core.ops.builder.layers import LayerStream, NewLayer
-from registry_core.ops.extract.tar_stream import without_holes
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
+from registry_core.domain.layer_paths import WhiteoutKind, ancestors, whiteout_of
+from registry_core.errors import UnsafeArchive, error_context
+from registry_core.ops.builder.layers import BuiltLayer, LayerStream
+from registry_core.ops.extract.tar_stream import fill_holes
 from registry_core.ops.tar.headers import padding
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
-from registry_core.ops.tar.writer import END, header_of
+from registry_core.ops.tar.writer import END, encode_header
 
-__all__ = ["TRUSTED_SIZE", "Uniform", "checked", "repacked"]
+__all__ = ["TRUSTED_SIZE", "MetadataOverride", "passthrough_layer", "repack_layer"]
 
 # The stored size of a stream that nobody stored: no ratio of it is too large.
 TRUSTED_SIZE: Final = 1 << 62
 
 
-class Uniform(msgspec.Struct, frozen=True):
+class MetadataOverride(msgspec.Struct, frozen=True):
     """What all members of a layer get alike.
 
     Args:
@@ -45,15 +45,15 @@ class Uniform(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(member, mtime=mtime, uid=uid, gid=gid)
 
 
-def repacked(
+def repack_layer(
     tar: ByteReader,
     compression: Compression = GZIP,
-    uniform: Uniform = Uniform(),  # noqa: B008  # frozen
+    uniform: MetadataOverride = MetadataOverride(),  # noqa: B008  # frozen
     *,
     stored: int = TRUSTED_SIZE,
     limits: ExtractLimits | None = None,
     reference: str = "",
-) -> NewLayer:
+) -> BuiltLayer:
     """A layer of the same members in the order of their names, under headers of one form.
 
     Names are clean and come once, links stand behind what they link to, and what union file systems kept for
@@ -77,21 +77,21 @@ def repacked(
     budget = Budget(limits or ExtractLimits(), reference=reference)
     budget.begin(stored)
     stream = LayerStream(compression)
-    with during("", reference):
+    with error_context("", reference):
         members = _Members(budget, uniform)
         members.take(TarReader(tar, budget, reference=reference))
         for member, content in members.in_order():
             checkpoint()
-            stream.write(header_of(member))
+            stream.write(encode_header(member))
             if member.kind is FileKind.FILE:
-                for piece in without_holes(member.size, content):
+                for piece in fill_holes(member.size, content):
                     stream.write(bytes(piece))
                 stream.write(bytes(padding(member.size)))
         stream.write(END)
     return stream.finish()
 
 
-def checked(tar: ByteReader, compression: Compression = GZIP, *, reference: str = "") -> NewLayer:
+def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, reference: str = "") -> BuiltLayer:
     """A layer of a tar that stays as it is, byte for byte, once it was read through and found to be one.
 
     Args:
@@ -109,13 +109,13 @@ def checked(tar: ByteReader, compression: Compression = GZIP, *, reference: str 
     # Whoever builds an image decides how large it becomes; what is kept of a tar here is one member at a time.
     budget = Budget(ExtractLimits(total_bytes=TRUSTED_SIZE, file_bytes=TRUSTED_SIZE), reference=reference)
     budget.begin(TRUSTED_SIZE)
-    with during("", reference):
+    with error_context("", reference):
         for member in TarReader(passing, budget, reference=reference).members():
-            mark_of(member.path, regular=member.kind is FileKind.FILE)
+            whiteout_of(member.path, regular=member.kind is FileKind.FILE)
     return passing.layer.finish()
 
 
-class _Passing(Reader):
+class _Passing(BaseReader):
     """A stream whose bytes go into a layer as they are read."""
 
     def __init__(self, inner: ByteReader, layer: LayerStream) -> None:
@@ -132,7 +132,7 @@ class _Passing(Reader):
 
 
 class _Members:
-    def __init__(self, budget: Budget, uniform: Uniform) -> None:
+    def __init__(self, budget: Budget, uniform: MetadataOverride) -> None:
         self._budget = budget
         self._uniform = uniform
         self._held: dict[bytes, tuple[Member, int]] = {}
@@ -143,9 +143,9 @@ class _Members:
     def take(self, tar: TarReader) -> None:
         for member in tar.members():
             checkpoint()
-            mark = mark_of(member.path, regular=member.kind is FileKind.FILE)
+            mark = whiteout_of(member.path, regular=member.kind is FileKind.FILE)
             # A marker that comes twice says the same as one.
-            if mark is None or (mark.kind is not MarkKind.PRIVATE and member.path not in self._held):
+            if mark is None or (mark.kind is not WhiteoutKind.PRIVATE and member.path not in self._held):
                 self._add(self._linked(self._uniform.of(member)), tar)
 
     def in_order(self) -> Iterator[tuple[Member, Iterator[tuple[int, memoryview]]]]:
@@ -167,16 +167,16 @@ class _Members:
         if above is None or self._held[above][0].kind is FileKind.DIRECTORY:
             return
         # A marker hides what lower layers have, whatever stands there in this one.
-        if mark_of(path, regular=True) is None:
-            raise UnsafeArchive(f"something below what is not a directory: {shown(path)}")
+        if whiteout_of(path, regular=True) is None:
+            raise UnsafeArchive(f"something below what is not a directory: {printable(path)}")
 
     def _add(self, member: Member, tar: TarReader) -> None:
         known = self._held.get(member.path)
         if known is not None:
             if member.kind is FileKind.DIRECTORY and member == known[0]:
                 return
-            raise UnsafeArchive(f"a path that comes twice in one layer: {shown(member.path)}")
-        self._budget.hold(member.path)
+            raise UnsafeArchive(f"a path that comes twice in one layer: {printable(member.path)}")
+        self._budget.add_entry(member.path)
         self._held[member.path] = (member, self._content.size)
         if member.kind is FileKind.FILE:
             for _, piece in tar.pieces():
@@ -186,8 +186,8 @@ class _Members:
         if member.kind is not FileKind.HARDLINK:
             return member
         target = member.link
-        if not target or target == member.path or mark_of(target, regular=True) is not None:
-            raise UnsafeArchive(f"a hard link to nothing that could be linked to: {shown(member.path)}")
+        if not target or target == member.path or whiteout_of(target, regular=True) is not None:
+            raise UnsafeArchive(f"a hard link to nothing that could be linked to: {printable(member.path)}")
         known = self._held.get(target)
         if known is None or target in self._distant:
             distant = self._distant.get(target, target)
@@ -198,7 +198,7 @@ class _Members:
             self._distant[member.path] = distant
             return msgspec.structs.replace(member, link=distant)
         if known[0].kind is FileKind.DIRECTORY:
-            raise UnsafeArchive(f"a hard link to a directory: {shown(member.path)}")
+            raise UnsafeArchive(f"a hard link to a directory: {printable(member.path)}")
         home = self._near[member.path] = self._near.get(target, target)
         return msgspec.structs.replace(member, link=home)
 
@@ -207,7 +207,7 @@ class _Members:
             position, end = offset, offset + length
             while position < end:
                 checkpoint()
-                piece = self._content.at(start, min(PIECE, end - position))
+                piece = self._content.read_at(start, min(CHUNK_SIZE, end - position))
                 yield position, memoryview(piece)
                 position += len(piece)
                 start += len(piece)

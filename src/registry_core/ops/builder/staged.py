@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from registry_core.content.spool import Spool
-from registry_core.content.streams import ByteReader, ByteSource, BytesSource, OpenerSource
-from registry_core.content.verify import pieces
+from registry_core.content.streams import ByteReader, ByteSource, BytesSource, CallableSource
+from registry_core.content.verify import verified_chunks
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.referrers import referrer, selected
+from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
 from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.catalog import BlobHomes, Home, Repository
+from registry_core.ports.catalog import BlobLocation, BlobLocator, Repository
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["StagedBlobs", "StagedManifests", "origin_source", "stage", "staged_repository"]
@@ -32,12 +32,12 @@ def staged_repository(blobs: StagedBlobs | None = None, manifests: StagedManifes
         manifests: What is in it so far.
     """
     blobs = StagedBlobs() if blobs is None else blobs
-    return Repository(_NAME, blobs, StagedManifests() if manifests is None else manifests, homes=blobs)
+    return Repository(_NAME, blobs, StagedManifests() if manifests is None else manifests, blob_locator=blobs)
 
 
 def stage(blobs: StagedBlobs, origin: Repository, part: Descriptor) -> None:
     """Make a blob of another repository readable here; its bytes stay where they are until somebody asks."""
-    blobs.add(part.digest, part.size, origin_source(origin, part), origin.home(part.digest))
+    blobs.add(part.digest, part.size, origin_source(origin, part), origin.blob_location(part.digest))
 
 
 def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
@@ -45,18 +45,18 @@ def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
     embedded = part.embedded()
     if embedded is not None:
         return BytesSource(embedded)
-    return OpenerSource(lambda start: origin.blobs.open(part.digest, start=start))
+    return CallableSource(lambda start: origin.blobs.open(part.digest, start=start))
 
 
-class StagedBlobs(BlobStore, BlobHomes):
+class StagedBlobs(BlobStore, BlobLocator):
     """Blobs as sources, without a copy of their bytes where the source keeps them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[Digest, tuple[int, ByteSource]] = {}
-        self._homes: dict[Digest, Home] = {}
+        self._homes: dict[Digest, BlobLocation] = {}
 
-    def add(self, digest: Digest, size: int, source: ByteSource, home: Home | None = None) -> None:
+    def add(self, digest: Digest, size: int, source: ByteSource, home: BlobLocation | None = None) -> None:
         """Take in a source that is known to hold what it should, and will not change; what is here stays.
 
         Args:
@@ -70,7 +70,7 @@ class StagedBlobs(BlobStore, BlobHomes):
             if home is not None:
                 self._homes.setdefault(digest, home)
 
-    def home(self, digest: Digest) -> Home | None:
+    def home(self, digest: Digest) -> BlobLocation | None:
         """Where a blob lies that was taken over from a registry."""
         with self._lock:
             return self._homes.get(digest)
@@ -86,7 +86,7 @@ class StagedBlobs(BlobStore, BlobHomes):
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob, verified and copied."""
         spool = Spool()
-        for piece in pieces(source, digest, size):
+        for piece in verified_chunks(source, digest, size):
             spool.write(piece)
         self.add(digest, size, spool)
 
@@ -160,9 +160,9 @@ class StagedManifests(ManifestStore):
             entry
             for raw in held
             if raw.subject is not None and raw.subject.digest == subject
-            if (entry := referrer(raw)) is not None
+            if (entry := referrer_descriptor(raw)) is not None
         )
-        return selected(mine, artifact_type)
+        return filter_by_artifact_type(mine, artifact_type)
 
 
 def _at(reference: Tag | Digest) -> str:

@@ -10,13 +10,13 @@ from typing import Final, Self
 
 from registry_core.domain.layer_paths import parent_of
 
-__all__ = ["DirectoryHandles", "handles_work", "open_directory"]
+__all__ = ["DirectoryFds", "open_directory", "supports_dir_fds"]
 
 _KEPT: Final = 48
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def handles_work() -> bool:
+def supports_dir_fds() -> bool:
     """Whether this system can do everything relative to an open directory."""
     needed = (os.open, os.mkdir, os.unlink, os.rmdir, os.link, os.symlink, os.utime, os.chown, os.stat)
     return all(function in os.supports_dir_fd for function in needed) and hasattr(os, "O_NOFOLLOW")
@@ -31,7 +31,7 @@ def open_directory(path: str | bytes | os.PathLike[str], *, inside: int | None =
     return os.open(path, _FLAGS, dir_fd=inside)
 
 
-class DirectoryHandles:
+class DirectoryFds:
     """Descriptors of directories by their clean paths; a few are kept open.
 
     Args:

@@ -12,12 +12,12 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import PIECE, ByteReader, BytesSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource
 from registry_core.domain.layer_paths import LONGEST_PATH
-from registry_core.errors import InvalidName, NotFound, during
-from registry_core.ops.extract.flatten import Flattening, Standing, StoredLayer
-from registry_core.ops.extract.tar_stream import ChunkReader, without_holes
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileEntry, FileKind, Member, entry_of, shown
+from registry_core.errors import InvalidName, NotFound, error_context
+from registry_core.ops.extract.flatten import LayerFlattener, PathState, StoredLayer
+from registry_core.ops.extract.tar_stream import GeneratorReader, fill_holes
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileEntry, FileKind, Member, entry_of, printable
 from registry_core.ops.tar.reader import TarReader
 
 __all__ = ["list_files", "open_file"]
@@ -35,8 +35,8 @@ def list_files(layers: Sequence[StoredLayer], limits: ExtractLimits, *, referenc
         TooLarge: It is beyond a limit.
         RegistryError: A layer cannot be read.
     """
-    with during("", reference):
-        flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
+    with error_context("", reference):
+        flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
         for member in flat.members():
             yield entry_of(member)
 
@@ -61,13 +61,13 @@ def open_file(
     wanted = os.fsencode(path)
     if b"\0" in wanted or len(wanted) > LONGEST_PATH:
         raise InvalidName(f"not a path: {os.fspath(path)!r:.200}", reference=reference)
-    with during("", reference):
+    with error_context("", reference):
         search = _Search(layers, limits, reference)
         number, source = search.find(wanted)
         kept = search.kept.get((number, source))
         if kept is not None:
             return BytesSource(kept).open()
-        return ChunkReader(_content(layers[number], source, Budget(limits, reference=reference), reference))
+        return GeneratorReader(_content(layers[number], source, Budget(limits, reference=reference), reference))
 
 
 class _Undecided(Exception):
@@ -86,7 +86,7 @@ class _Leaf(NamedTuple):
 class _Search:
     def __init__(self, layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> None:
         self._count = len(layers)
-        self._flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
+        self._flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
         self._leaves: dict[bytes, _Leaf] = {}
         self._likely: set[bytes] = set()
         self.kept: dict[tuple[int, bytes], bytes] = {}
@@ -104,15 +104,15 @@ class _Search:
                 return self._resolve(wanted)
             except _Undecided:
                 continue
-        raise NotFound(f"no such file: {shown(wanted)}")
+        raise NotFound(f"no such file: {printable(wanted)}")
 
     def _keep(self, number: int, member: Member) -> None:
         """Small files that are probably wanted are kept as they come by, so that their layer is read but once."""
         if member.kind is FileKind.SYMLINK and len(self._likely) <= _HOPS:
             folder = b"" if member.link.startswith(b"/") else member.path.rpartition(b"/")[0]
             self._likely.add(_normal(folder + b"/" + member.link))
-        elif member.kind is FileKind.FILE and member.size <= PIECE:
-            self.kept[number, self._flat.source] = b"".join(without_holes(member.size, self._flat.pieces()))
+        elif member.kind is FileKind.FILE and member.size <= CHUNK_SIZE:
+            self.kept[number, self._flat.source] = b"".join(fill_holes(member.size, self._flat.pieces()))
 
     def _resolve(self, wanted: bytes) -> tuple[int, bytes]:
         waiting = _parts(wanted)
@@ -131,17 +131,17 @@ class _Search:
             if leaf.kind is FileKind.SYMLINK:
                 hops += 1
                 if hops > _HOPS or len(waiting) + len(leaf.link) > LONGEST_PATH:
-                    raise NotFound(f"symbolic links that lead nowhere: {shown(wanted)}")
+                    raise NotFound(f"symbolic links that lead nowhere: {printable(wanted)}")
                 waiting += _parts(leaf.link)
                 path = b"" if leaf.link.startswith(b"/") else inside
             elif waiting or wanted.endswith(b"/"):
-                raise NotFound(f"not a directory: {shown(path)}")
+                raise NotFound(f"not a directory: {printable(path)}")
             elif leaf.kind in (FileKind.FILE, FileKind.HARDLINK):
                 file = self._leaves[leaf.link] if leaf.kind is FileKind.HARDLINK else leaf
                 return file.layer, file.source
             else:
-                raise NotFound(f"a {leaf.kind.value}, not a file: {shown(path)}")
-        raise NotFound(f"a directory, not a file: {shown(wanted)}")
+                raise NotFound(f"a {leaf.kind.value}, not a file: {printable(path)}")
+        raise NotFound(f"a directory, not a file: {printable(wanted)}")
 
     def _leaf(self, path: bytes) -> _Leaf | None:
         """What stands at a path, if it is no directory."""
@@ -149,9 +149,9 @@ class _Search:
         if leaf is not None:
             return leaf
         standing = self._flat.standing(path)
-        if standing is Standing.GONE:
-            raise NotFound(f"no such file: {shown(path)}")
-        if standing in (Standing.UNKNOWN, Standing.LEAF):
+        if standing is PathState.HIDDEN:
+            raise NotFound(f"no such file: {printable(path)}")
+        if standing in (PathState.UNKNOWN, PathState.LEAF):
             # A leaf that has not been seen is a hard link whose target is further down.
             raise _Undecided
         return None
@@ -177,12 +177,12 @@ def _content(layer: StoredLayer, source: bytes, budget: Budget, reference: str) 
     """A file's content, straight from its layer; the last of it only when the whole layer is verified (R-006)."""
     held = b""
     budget.begin(layer.size)
-    with during("", reference), closing(layer.open_uncompressed()) as stream:
+    with error_context("", reference), closing(layer.open_uncompressed()) as stream:
         tar = TarReader(stream, budget, reference=reference)
         for member in tar.members():
             checkpoint()
             if member.path == source and member.kind is FileKind.FILE:
-                for piece in without_holes(member.size, tar.pieces()):
+                for piece in fill_holes(member.size, tar.pieces()):
                     if held:
                         yield held
                     held = bytes(piece)

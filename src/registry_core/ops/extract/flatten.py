@@ -20,12 +20,12 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
-from registry_core.domain.layer_paths import Mark, MarkKind, ancestors, mark_of, parent_of
+from registry_core.domain.layer_paths import Whiteout, WhiteoutKind, ancestors, parent_of, whiteout_of
 from registry_core.errors import UnsafeArchive
-from registry_core.ops.tar.members import Budget, FileKind, Member, shown
+from registry_core.ops.tar.members import Budget, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
 
-__all__ = ["Flattening", "Standing", "StoredLayer"]
+__all__ = ["LayerFlattener", "PathState", "StoredLayer"]
 
 
 class StoredLayer(Protocol):
@@ -41,11 +41,11 @@ class StoredLayer(Protocol):
         ...
 
 
-class Standing(enum.Enum):
+class PathState(enum.Enum):
     """What is known of a path from the layers that were read."""
 
     UNKNOWN = "unknown"
-    GONE = "gone"
+    HIDDEN = "gone"
     LEAF = "leaf"
     DIRECTORY = "directory"
     IMPLIED = "implied"
@@ -61,14 +61,14 @@ _OPEN: Final = 16
 _FLOOR: Final = 5
 
 
-class _Wish(msgspec.Struct):
+class _PendingHardlink(msgspec.Struct):
     """Hard links that wait for their target: their names, and the layer below which it must be."""
 
     view: int
     names: list[bytes]
 
 
-class Flattening:
+class LayerFlattener:
     """The members of what layers make together.
 
     Directories come before or after what is in them: their attributes may stand in a lower layer than that. Each comes
@@ -84,10 +84,10 @@ class Flattening:
         self._layers = layers
         self._budget = budget
         self._reference = reference
-        self._decided: dict[bytes, Standing] = {}
+        self._decided: dict[bytes, PathState] = {}
         self._gone: dict[bytes, int] = {}
         self._cleared: dict[bytes, int] = {}
-        self._wishes: dict[bytes, list[_Wish]] = {}
+        self._wishes: dict[bytes, list[_PendingHardlink]] = {}
         self._tar: TarReader | None = None
         self.root: Member | None = None
         self.source = b""
@@ -109,7 +109,7 @@ class Flattening:
 
     def layer(self, number: int) -> Iterator[Member]:
         """What one layer adds; layers are asked for from the highest to the lowest."""
-        yield from _Pass(self, number).members()
+        yield from _LayerPass(self, number).members()
 
     def rest(self) -> Iterator[Member]:
         """What no layer describes, once all were read: directories that are only implied.
@@ -120,26 +120,26 @@ class Flattening:
         for target, wishes in self._wishes.items():
             raise _dangling(wishes[0].names[0], target)
         for path, standing in self._decided.items():
-            if standing is Standing.IMPLIED and path:
+            if standing is PathState.IMPLIED and path:
                 yield Member(path, FileKind.DIRECTORY, 0o755)
 
     def pieces(self) -> Iterator[tuple[int, memoryview]]:
         """The content of the member that came last, each piece with its offset; holes are left out."""
         return iter(()) if self._tar is None else self._tar.pieces()
 
-    def standing(self, path: bytes) -> Standing:
+    def standing(self, path: bytes) -> PathState:
         """What is known of a path: ``UNKNOWN`` where only lower layers can tell."""
         decided = self._decided.get(path)
         if decided is not None:
             return decided
         hidden = path in self._gone or any(above in self._gone or above in self._cleared for above in ancestors(path))
-        return Standing.GONE if hidden else Standing.UNKNOWN
+        return PathState.HIDDEN if hidden else PathState.UNKNOWN
 
 
-class _Pass:
+class _LayerPass:
     """One layer's pass."""
 
-    def __init__(self, whole: Flattening, number: int) -> None:
+    def __init__(self, whole: LayerFlattener, number: int) -> None:
         self._whole = whole
         self._number = number
         self._layer = whole._layers[number]
@@ -147,11 +147,11 @@ class _Pass:
         self._decided, self._gone, self._cleared = whole._decided, whole._gone, whole._cleared
         # What upper layers wait for. What this one waits for is not to be found in itself.
         self._wanted = whole._wishes
-        self._wishes: dict[bytes, _Wish] = {}
+        self._wishes: dict[bytes, _PendingHardlink] = {}
         self._top = len(whole._layers)
         floor = self._cleared.get(b"", self._top)
         self._here: dict[bytes, int] = {b"": _IMPLIED | _THERE | self._open(floor)}
-        self._marks: list[Mark] = []
+        self._marks: list[Whiteout] = []
         self._attributes: dict[bytes, Member] = {}
         # Links to files, to anything else, and to what is in lower layers; and the files that came under another name,
         # or not at all.
@@ -179,16 +179,16 @@ class _Pass:
     def _member(self, member: Member) -> Iterator[Member]:
         path, kind = member.path, member.kind
         if kind is not FileKind.FILE and (member.link or member.xattrs):
-            self._budget.keep(len(member.link) + sum(len(name) + len(value) for name, value in member.xattrs))
+            self._budget.add_metadata(len(member.link) + sum(len(name) + len(value) for name, value in member.xattrs))
         if not path:
             self._describe(path, member)
             if self._whole.root is None:
                 self._whole.root = member
             return
-        mark = mark_of(path, regular=kind is FileKind.FILE)
+        mark = whiteout_of(path, regular=kind is FileKind.FILE)
         if mark is not None:
-            self._budget.hold(path)
-            if mark.kind is not MarkKind.PRIVATE:
+            self._budget.add_entry(path)
+            if mark.kind is not WhiteoutKind.PRIVATE:
                 self._marks.append(mark)
             return
         folder = self._enter(parent_of(path))
@@ -215,14 +215,14 @@ class _Pass:
         found = self._here.get(path)
         if found is not None:
             if found & _LEAF:
-                raise UnsafeArchive(f"something below {shown(path)}, which is not a directory in the same layer")
+                raise UnsafeArchive(f"something below {printable(path)}, which is not a directory in the same layer")
             return found
         above = path
         while found is None:
             above = parent_of(above)
             found = self._here.get(above)
         if found & _LEAF:
-            raise UnsafeArchive(f"something below a file or link of the same layer: {shown(path)}")
+            raise UnsafeArchive(f"something below a file or link of the same layer: {printable(path)}")
         # One name after the other: all of a deep path's parents together are large, and the budget may not have them.
         end = len(above)
         while end < len(path):
@@ -232,14 +232,14 @@ class _Pass:
         return found
 
     def _imply(self, path: bytes, above: int) -> int:
-        self._budget.hold(path)
+        self._budget.add_entry(path)
         self._refuse_wish(path)
         top = self._top
         hidden = min(above >> _FLOOR, self._gone.get(path, top))
         state = _IMPLIED | self._open(min(hidden, self._cleared.get(path, top)))
         if hidden == top:
             state |= _THERE
-            self._decided.setdefault(path, Standing.IMPLIED)
+            self._decided.setdefault(path, PathState.IMPLIED)
         self._here[path] = state
         return state
 
@@ -253,32 +253,32 @@ class _Pass:
         if known is None:
             known = self._imply(path, above)
         elif known & _LEAF:
-            raise UnsafeArchive(f"both a directory and something else in one layer: {shown(path)}")
+            raise UnsafeArchive(f"both a directory and something else in one layer: {printable(path)}")
         elif known & _NAMED:
             self._describe(path, member)
             return False
         self._describe(path, member)
         self._here[path] = known & ~_IMPLIED | _NAMED
-        if known & _THERE and self._decided[path] is Standing.IMPLIED:
-            self._decided[path] = Standing.DIRECTORY
+        if known & _THERE and self._decided[path] is PathState.IMPLIED:
+            self._decided[path] = PathState.DIRECTORY
             return True
         return False
 
     def _describe(self, path: bytes, member: Member) -> None:
         """Refuse a directory that comes twice and is not the same: one of them has been handed out already."""
         if self._attributes.setdefault(path, member) != member:
-            raise UnsafeArchive(f"a directory that comes twice in one layer and differs: {shown(path)}")
+            raise UnsafeArchive(f"a directory that comes twice in one layer and differs: {printable(path)}")
 
     def _leaf(self, path: bytes, above: int) -> bool:
         """Take in anything else: whether it is part of the result under its own name."""
         if path in self._here:
-            raise UnsafeArchive(f"a path that comes twice in one layer: {shown(path)}")
-        self._budget.hold(path)
+            raise UnsafeArchive(f"a path that comes twice in one layer: {printable(path)}")
+        self._budget.add_entry(path)
         self._here[path] = _LEAF
         if not above & _OPEN or path in self._gone or path in self._decided:
             return False
         self._here[path] = _LEAF | _THERE
-        self._decided[path] = Standing.LEAF
+        self._decided[path] = PathState.LEAF
         return True
 
     def _file(self, member: Member, names: list[bytes]) -> Iterator[Member]:
@@ -292,18 +292,18 @@ class _Pass:
     def _link(self, member: Member, names: list[bytes]) -> Iterator[Member]:
         path, target = member.path, member.link
         if not target or target == path:
-            raise UnsafeArchive(f"a hard link to itself or to the root: {shown(path)}")
-        if mark_of(target, regular=True) is not None:
-            raise UnsafeArchive(f"a hard link to a whiteout: {shown(path)}")
+            raise UnsafeArchive(f"a hard link to itself or to the root: {printable(path)}")
+        if whiteout_of(target, regular=True) is not None:
+            raise UnsafeArchive(f"a hard link to a whiteout: {printable(path)}")
         known = self._here.get(target, 0)
         if not known or (known & _LEAF and target in self._distant):
             # Not in this layer, or not yet: what lower ones have there.
             distant = self._distant.get(target, target)
             self._distant[path] = distant
             if names:
-                self._wishes.setdefault(distant, _Wish(self._number, [])).names += names
+                self._wishes.setdefault(distant, _PendingHardlink(self._number, [])).names += names
         elif not known & _LEAF:
-            raise UnsafeArchive(f"a hard link to a directory: {shown(path)}")
+            raise UnsafeArchive(f"a hard link to a directory: {printable(path)}")
         elif target in self._others:
             # Only files can safely be linked to; another symbolic link or device is as good (R-134).
             other = self._others[path] = self._others[target]
@@ -316,7 +316,7 @@ class _Pass:
             elif names:
                 self._missed.setdefault(first, []).extend(names)
 
-    def _check_wish(self, target: bytes, folder: int, wish: _Wish) -> None:
+    def _check_wish(self, target: bytes, folder: int, wish: _PendingHardlink) -> None:
         if min(folder >> _FLOOR, self._gone.get(target, self._top)) < wish.view:
             raise _dangling(wish.names[0], target)
 
@@ -331,7 +331,7 @@ class _Pass:
             if state & _LEAF:
                 self._gone[path] = number
         for mark in self._marks:
-            if mark.kind is MarkKind.WHITEOUT:
+            if mark.kind is WhiteoutKind.WHITEOUT:
                 self._gone[mark.path] = number
             else:
                 self._cleared[mark.path] = number
@@ -366,4 +366,4 @@ def _another(member: Member, name: bytes, home: bytes) -> Member:
 
 
 def _dangling(name: bytes, target: bytes) -> UnsafeArchive:
-    return UnsafeArchive(f"a hard link to a file that is not there: {shown(name)} to {shown(target)}")
+    return UnsafeArchive(f"a hard link to a file that is not there: {printable(name)} to {printable(target)}")

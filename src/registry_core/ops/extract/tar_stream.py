@@ -6,16 +6,16 @@ from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from registry_core.content.streams import PIECE
+from registry_core.content.streams import CHUNK_SIZE
 
-__all__ = ["BATCH", "ChunkReader", "without_holes"]
+__all__ = ["BATCH", "GeneratorReader", "fill_holes"]
 
 # Chunks of about this size are worth handing out.
 BATCH: Final = 1 << 18
 _ZEROS: Final = bytes(BATCH)
 
 
-class ChunkReader:
+class GeneratorReader:
     """A ``ByteReader`` over what a generator yields. What it raises, each later read raises again.
 
     Args:
@@ -36,7 +36,7 @@ class ChunkReader:
             ValueError: The stream was closed.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
+            return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
         if self._closed:
             raise ValueError("read of a closed stream")
         if self._failure is not None:
@@ -75,7 +75,7 @@ class ChunkReader:
         self.close()
 
 
-def without_holes(size: int, pieces: Iterable[tuple[int, memoryview]]) -> Iterator[bytes | memoryview]:
+def fill_holes(size: int, pieces: Iterable[tuple[int, memoryview]]) -> Iterator[bytes | memoryview]:
     """A file's content from end to end, with zeros where it has holes.
 
     Args:

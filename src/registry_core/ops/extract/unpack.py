@@ -22,15 +22,15 @@ import msgspec
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
-from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, during
-from registry_core.ops.extract.directory_fds import DirectoryHandles, handles_work, open_directory
-from registry_core.ops.extract.flatten import Flattening, StoredLayer
-from registry_core.ops.extract.tar_stream import BATCH, ChunkReader, without_holes
+from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_context
+from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
+from registry_core.ops.extract.flatten import LayerFlattener, StoredLayer
+from registry_core.ops.extract.tar_stream import BATCH, GeneratorReader, fill_holes
 from registry_core.ops.tar.headers import padding
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, shown
-from registry_core.ops.tar.writer import END, header_of
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
+from registry_core.ops.tar.writer import END, encode_header
 
-__all__ = ["DirectorySink", "Extracted", "Keep", "extract_to", "flat_tar"]
+__all__ = ["DirectorySink", "ExtractOptions", "Extracted", "extract_to", "flat_tar"]
 
 
 # R-131: what exists is neither opened nor followed.
@@ -58,7 +58,7 @@ _NAMES: Final = {
 _ATTRIBUTES: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
 
 
-class Keep(msgspec.Struct, frozen=True, kw_only=True):
+class ExtractOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What of an image's files is kept beyond names, content, times and permissions.
 
     Args:
@@ -82,11 +82,11 @@ class DirectorySink:
         keep: What is kept of the files.
     """
 
-    def __init__(self, root: int, keep: Keep) -> None:
+    def __init__(self, root: int, keep: ExtractOptions) -> None:
         self._root = root
         self._keep = keep
         self._made: dict[bytes, Member | None] = {}
-        self._handles = DirectoryHandles(root, self._note)
+        self._handles = DirectoryFds(root, self._note)
         self.count = 0
         self.skipped: list[bytes] = []
 
@@ -103,7 +103,7 @@ class DirectorySink:
             Unsupported: The file system has no attributes of some kind.
             OSError: The system refuses for reasons of its own.
         """
-        with _blamed(member.path):
+        with _map_os_errors(member.path):
             if member.kind is FileKind.DIRECTORY:
                 self._handles.at(member.path, make=True)
                 self._made[member.path] = member
@@ -138,11 +138,11 @@ class DirectorySink:
         for path in self._deepest_first():
             checkpoint()
             member = self._made[path] or Member(path, FileKind.DIRECTORY, 0o755)
-            with _blamed(path):
-                self._dress(self._handles.at(path), member)
+            with _map_os_errors(path):
+                self._apply_metadata(self._handles.at(path), member)
         if root is not None:
-            with _blamed(b""):
-                self._dress(self._root, root)
+            with _map_os_errors(b""):
+                self._apply_metadata(self._root, root)
 
     def clear(self) -> None:
         """Remove everything that was made, as far as the system lets that happen. Nothing is raised."""
@@ -180,11 +180,11 @@ class DirectorySink:
                     piece = piece[os.write(file, piece) :]
             if position != member.size:
                 os.ftruncate(file, member.size)
-            self._dress(file, member)
+            self._apply_metadata(file, member)
         finally:
             os.close(file)
 
-    def _dress(self, file: int, member: Member) -> None:
+    def _apply_metadata(self, file: int, member: Member) -> None:
         """Set an open file's or directory's attributes; owners first, because changing them drops setuid."""
         if self._keep.owners:
             os.chown(file, *_owner(member))
@@ -201,7 +201,7 @@ class DirectorySink:
         if self._keep.xattrs:
             for key, value in member.xattrs:
                 if key.startswith(b"user."):
-                    raise UnsafeArchive(f"an extended attribute that only files have: {shown(key)}")
+                    raise UnsafeArchive(f"an extended attribute that only files have: {printable(key)}")
                 _set_attribute(_path_of(handle) + b"/" + name, key, value)
         os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
 
@@ -211,7 +211,7 @@ class DirectorySink:
         source = os.dup(self._handles.at(folder))
         try:
             if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
-                raise UnsafeArchive(f"a hard link to what is not a file: {shown(member.path)}")
+                raise UnsafeArchive(f"a hard link to what is not a file: {printable(member.path)}")
             handle = self._handles.at(member.path.rpartition(b"/")[0], make=True)
             os.link(target, name, src_dir_fd=source, dst_dir_fd=handle, follow_symlinks=False)
         finally:
@@ -255,9 +255,9 @@ def _set_attribute(file: int | bytes, name: bytes, value: bytes) -> None:
         os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
     except OSError as error:
         if error.errno in _ATTRIBUTES:
-            raise UnsafeArchive(f"an extended attribute that cannot be: {shown(name)}") from error
+            raise UnsafeArchive(f"an extended attribute that cannot be: {printable(name)}") from error
         if error.errno == errno.ENOTSUP:
-            raise Unsupported(f"the file system has no extended attributes like {shown(name)}") from error
+            raise Unsupported(f"the file system has no extended attributes like {printable(name)}") from error
         raise
 
 
@@ -278,13 +278,13 @@ def _remove(name: str, handle: int) -> None:
 
 
 @contextmanager
-def _blamed(path: bytes) -> Iterator[None]:
+def _map_os_errors(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = _NAMES.get(error.errno or 0)
         if reason is not None:
-            raise UnsafeArchive(f"{reason}: {shown(path)}") from error
+            raise UnsafeArchive(f"{reason}: {printable(path)}") from error
         # The system was told descriptors and bare names: what helps is the path in the image.
         raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
@@ -323,14 +323,14 @@ def flat_tar(
         A reader. Its ``read`` raises ``UnsafeArchive`` where a layer contradicts itself or tries to reach outside,
         ``IntegrityError`` where one is corrupt, cut off, or not what the image says, ``TooLarge`` beyond a limit.
     """
-    return ChunkReader(_chunks(layers, limits, reference, root=root))
+    return GeneratorReader(_chunks(layers, limits, reference, root=root))
 
 
 def extract_to(
     layers: Sequence[StoredLayer],
     directory: str | os.PathLike[str],
     *,
-    keep: Keep,
+    keep: ExtractOptions,
     limits: ExtractLimits,
     reference: str = "",
 ) -> Extracted:
@@ -354,7 +354,7 @@ def extract_to(
         Unsupported: The system has no means to do this safely, or no extended attributes where they are asked for.
         OSError: The system refuses to make something.
     """
-    if not handles_work():
+    if not supports_dir_fds():
         raise Unsupported("unpacking needs a system that works relative to open directories", reference=reference)
     target = Path(directory)
     try:
@@ -374,7 +374,7 @@ def extract_to(
 
 
 def _extract_new(
-    layers: Sequence[StoredLayer], target: Path, keep: Keep, limits: ExtractLimits, reference: str
+    layers: Sequence[StoredLayer], target: Path, keep: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
     temporary = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}")
     temporary.mkdir(mode=0o700)
@@ -393,14 +393,14 @@ def _extract_new(
 def _extract_into(
     root: int,
     layers: Sequence[StoredLayer],
-    keep: Keep,
+    keep: ExtractOptions,
     limits: ExtractLimits,
     reference: str,
     *,
     publish: Callable[[], None] | None = None,
 ) -> Extracted:
-    flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
-    with contextlib.closing(DirectorySink(root, keep)) as sink, during("", reference):
+    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+    with contextlib.closing(DirectorySink(root, keep)) as sink, error_context("", reference):
         try:
             for member in flat.members():
                 sink.add(member, flat.pieces())
@@ -421,7 +421,7 @@ def _chunks(
     """The stream in pieces of a useful size."""
     batch: list[bytes | memoryview] = []
     count = 0
-    with during("", reference):
+    with error_context("", reference):
         for part in _parts(layers, limits, reference, root=root):
             batch.append(part)
             count += len(part)
@@ -434,7 +434,7 @@ def _chunks(
 def _parts(
     layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str, *, root: bool
 ) -> Iterator[bytes | memoryview]:
-    flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
+    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
     folders: dict[bytes, Member] | None = None
     done = {b""}
     for member in flat.members():
@@ -445,19 +445,19 @@ def _parts(
                 folders = _folders(layers, limits, reference)
             for above in reversed([above for above in ancestors(path) if above not in done]):
                 done.add(above)
-                yield header_of(folders.get(above) or Member(above, FileKind.DIRECTORY, 0o755))
+                yield encode_header(folders.get(above) or Member(above, FileKind.DIRECTORY, 0o755))
         if member.kind is FileKind.DIRECTORY:
             if path in done:
                 continue
             done.add(path)
-        yield header_of(member)
+        yield encode_header(member)
         if member.kind is FileKind.FILE:
-            yield from without_holes(member.size, flat.pieces())
+            yield from fill_holes(member.size, flat.pieces())
             yield bytes(padding(member.size))
     if root and flat.root is not None:
-        yield header_of(msgspec.structs.replace(flat.root, path=b"."))
+        yield encode_header(msgspec.structs.replace(flat.root, path=b"."))
 
 
 def _folders(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> dict[bytes, Member]:
-    flat = Flattening(layers, Budget(limits, reference=reference), reference=reference)
+    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
     return {member.path: member for member in flat.members() if member.kind is FileKind.DIRECTORY}

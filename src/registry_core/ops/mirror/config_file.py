@@ -12,11 +12,11 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.origin import redacted
+from registry_core.domain.origin import redact_url
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidDocument, InvalidValue, during
+from registry_core.errors import InvalidDocument, InvalidValue, error_context
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection, has_wildcard
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 
 __all__ = ["MirrorEntry", "MirrorFile", "read_mirror_file"]
 
@@ -32,7 +32,7 @@ class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
         target: Likewise.
         repositories: As of ``MirrorRule``.
         tags: As of ``MirrorRule``.
-        choices: As of ``MirrorRule``.
+        options: As of ``MirrorRule``.
         prune: As of ``MirrorRule``.
     """
 
@@ -40,7 +40,7 @@ class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     repositories: tuple[str, ...]
     tags: TagSelection
-    choices: CopyChoices
+    options: CopyOptions
     prune: bool
 
 
@@ -122,7 +122,7 @@ def read_mirror_file(path: str | os.PathLike[str]) -> MirrorFile:
             ``$.mirror[1].tags.semver``. It holds a password, which belongs into a keychain.
         OSError: It cannot be read.
     """
-    with during("read_mirror_file", os.fspath(path)):
+    with error_context("read_mirror_file", os.fspath(path)):
         with Path(path).open("rb") as stream:
             content = stream.read(_LIMIT + 1)
         if len(content) > _LIMIT:
@@ -146,7 +146,7 @@ def _read(document: dict[str, Any]) -> MirrorFile:
         if getattr(found, name) < 1:
             raise InvalidDocument("not a positive number", path=f"$.{name}")
     for url in found.backends:
-        _check_url(url, f"$.backends.{redacted(url)}")
+        _check_url(url, f"$.backends.{redact_url(url)}")
     mirrors = tuple(_entry(mirror, found.defaults, f"$.mirror[{number}]") for number, mirror in enumerate(found.mirror))
     return MirrorFile(
         mirrors=mirrors,
@@ -171,10 +171,10 @@ def _entry(mirror: _Mirror, defaults: _Choices, at: str) -> MirrorEntry:
         return getattr(defaults, name) if own is None else own
 
     form = choice("index")
-    choices = _checked(
-        lambda: CopyChoices(
+    options = _checked(
+        lambda: CopyOptions(
             platforms=tuple(choice("platforms") or ()),
-            index_form=None if form is None else IndexForm(form),
+            index_mode=None if form is None else IndexMode(form),
             referrers=bool(choice("referrers")),
             digest_tags=bool(choice("digest_tags")),
             foreign_layers=bool(choice("foreign_layers")),
@@ -188,7 +188,7 @@ def _entry(mirror: _Mirror, defaults: _Choices, at: str) -> MirrorEntry:
         target=mirror.target,
         repositories=mirror.repositories,
         tags=_selection(mirror.tags, f"{at}.tags"),
-        choices=choices,
+        options=options,
         prune=bool(choice("prune")),
     )
 

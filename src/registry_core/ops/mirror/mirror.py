@@ -12,17 +12,26 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import InvalidValue, RegistryError, during
+from registry_core.errors import InvalidValue, RegistryError, error_context
 from registry_core.ops.listing import repositories_below, tags_of
-from registry_core.ops.mirror.prune import Doomed, Journal, Record, Wanted, doomed_tags, remove, spared, whole
+from registry_core.ops.mirror.prune import (
+    MirrorResults,
+    PrunableTag,
+    Record,
+    SelectedTags,
+    doomed_tags,
+    remove,
+    repository_node,
+    spared,
+)
 from registry_core.ops.mirror.selection import TagSelection, has_wildcard, matching_names
-from registry_core.ops.transfer.copy import CopyPlan, ask, move
-from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.copy import CopyPlan, build_plan, execute
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
 from registry_core.ops.transfer.report import CopyReport, Node, Result, Side
 from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.observer import Observer
 
-__all__ = ["MirrorPlan", "MirrorRule", "Survey", "plan_mirror", "run_mirror"]
+__all__ = ["MirrorPlan", "MirrorRule", "RuleScan", "plan_mirror", "run_mirror"]
 
 
 class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +45,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
         repositories: Names, or shell patterns, for which the source is asked for a list; ``*`` goes across slashes.
             Without any, the repository at the path itself.
         tags: Which tags of each.
-        choices: What of each image.
+        options: What of each image.
         prune: Whether tags are removed from the target that the selection is about, but that the source does not have
             any more, or that are not among the latest any more.
 
@@ -51,7 +60,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
     target_path: RepositoryName = RepositoryName("")
     repositories: tuple[str, ...] = ()
     tags: TagSelection = TagSelection()
-    choices: CopyChoices = CopyChoices()
+    options: CopyOptions = CopyOptions()
     prune: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +76,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
                 RepositoryName(name)
 
 
-class Survey:
+class RuleScan:
     """Finds what a rule is about.
 
     Args:
@@ -76,11 +85,11 @@ class Survey:
         wanted: Where to say what is selected.
     """
 
-    def __init__(self, rule: MirrorRule, journal: Journal, wanted: Wanted) -> None:
+    def __init__(self, rule: MirrorRule, journal: MirrorResults, wanted: SelectedTags) -> None:
         self._rule = rule
         self._journal = journal
         self._wanted = wanted
-        self.doomed: list[Doomed] = []
+        self.doomed: list[PrunableTag] = []
 
     def tasks(self) -> Iterator[CopyTask]:
         """One for each tag of each repository; ``doomed`` is complete when they have all been asked for.
@@ -93,10 +102,10 @@ class Survey:
             source = rule.source.repository(rule.source_path / name)
             target = rule.target.repository(rule.target_path / name)
             try:
-                with during("", str(source)):
+                with error_context("", str(source)):
                     there, selected = self._tags(source)
             except RegistryError as error:
-                self._journal.fail(whole(source, target), error, Side.SOURCE)
+                self._journal.fail(repository_node(source, target), error, Side.SOURCE)
                 continue
             self._wanted.add(target, selected)
             for tag in selected:
@@ -105,7 +114,7 @@ class Survey:
                 try:
                     self.doomed += doomed_tags(source, target, rule.tags, there, selected)
                 except RegistryError as error:
-                    self._journal.fail(whole(source, target), error, Side.TARGET)
+                    self._journal.fail(repository_node(source, target), error, Side.TARGET)
 
     def _names(self) -> Iterator[str]:
         rule = self._rule
@@ -151,7 +160,7 @@ class MirrorPlan:
         failures: Repositories that could not be listed, where the planning went on after errors.
     """
 
-    def __init__(self, plans: Sequence[CopyPlan], doomed: Sequence[Doomed], failures: Sequence[Result]) -> None:
+    def __init__(self, plans: Sequence[CopyPlan], doomed: Sequence[PrunableTag], failures: Sequence[Result]) -> None:
         self._plans = tuple(plans)
         self._doomed = tuple(doomed)
         self._failures = tuple(failures)
@@ -207,7 +216,7 @@ class MirrorPlan:
             InvalidValue: There are no jobs or images.
             RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
         """
-        journal = Journal(on_result, goes_on=continue_on_error)
+        journal = MirrorResults(on_result, continue_on_error=continue_on_error)
         for plan in self._plans:
             plan.apply(
                 observer=observer,
@@ -248,18 +257,18 @@ def plan_mirror(
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed.
     """
-    journal, wanted = Journal(goes_on=continue_on_error), Wanted()
+    journal, wanted = MirrorResults(continue_on_error=continue_on_error), SelectedTags()
     plans: list[CopyPlan] = []
-    surveys: list[Survey] = []
-    with during("plan_mirror"):
+    surveys: list[RuleScan] = []
+    with error_context("plan_mirror"):
         for rule in rules:
-            survey = Survey(rule, journal, wanted)
+            survey = RuleScan(rule, journal, wanted)
             surveys.append(survey)
-            plan = ask(
+            plan = build_plan(
                 survey.tasks(),
-                rule.choices,
+                rule.options,
                 operation="plan_mirror",
-                goes_on=continue_on_error,
+                continue_on_error=continue_on_error,
                 jobs=jobs,
                 images=images,
             )
@@ -269,7 +278,7 @@ def plan_mirror(
         for failure in plan.failures:
             journal.record(failure)
     # What may have been missed, or cannot be planned, takes nothing along.
-    doomed = [spared(each) if journal.is_spoilt(each.target) else each for each in _unwanted(surveys, wanted)]
+    doomed = [spared(each) if journal.has_failures(each.target) else each for each in _unwanted(surveys, wanted)]
     return MirrorPlan(plans, doomed, failures)
 
 
@@ -300,17 +309,17 @@ def run_mirror(
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
     """
-    journal, wanted = Journal(on_result, goes_on=continue_on_error), Wanted()
-    surveys: list[Survey] = []
-    with during("run_mirror"):
+    journal, wanted = MirrorResults(on_result, continue_on_error=continue_on_error), SelectedTags()
+    surveys: list[RuleScan] = []
+    with error_context("run_mirror"):
         for rule in rules:
-            survey = Survey(rule, journal, wanted)
+            survey = RuleScan(rule, journal, wanted)
             surveys.append(survey)
-            move(
+            execute(
                 survey.tasks(),
-                rule.choices,
+                rule.options,
                 operation="run_mirror",
-                goes_on=continue_on_error,
+                continue_on_error=continue_on_error,
                 observer=observer,
                 jobs=jobs,
                 images=images,
@@ -320,7 +329,7 @@ def run_mirror(
     return journal.report()
 
 
-def _unwanted(surveys: Sequence[Survey], wanted: Wanted) -> list[Doomed]:
+def _unwanted(surveys: Sequence[RuleScan], wanted: SelectedTags) -> list[PrunableTag]:
     """What rules would remove and no other selects, each once."""
     found = {
         each.node.target: each for survey in surveys for each in survey.doomed if not wanted.has(each.target, each.tag)

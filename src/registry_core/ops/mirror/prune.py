@@ -11,29 +11,38 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import Tag
-from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, NotFound, RegistryError, during
+from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, NotFound, RegistryError, error_context
 from registry_core.ops.listing import tags_of
 from registry_core.ops.mirror.selection import TagSelection, is_of_digest
 from registry_core.ops.transfer.report import Action, CopyReport, Node, NodeKind, Outcome, Result, Side
 from registry_core.ports.catalog import Repository
 
-__all__ = ["Doomed", "Journal", "Record", "Wanted", "doomed_tags", "remove", "spared", "whole"]
+__all__ = [
+    "MirrorResults",
+    "PrunableTag",
+    "Record",
+    "SelectedTags",
+    "doomed_tags",
+    "remove",
+    "repository_node",
+    "spared",
+]
 
 
 Record = Callable[[Result], None]
 
 
-class Journal:
+class MirrorResults:
     """Results, and the repositories of the target in which nothing may be removed since not all is well.
 
     Args:
         on_result: Told of each result.
-        goes_on: Whether errors are taken in, rather than raised.
+        continue_on_error: Whether errors are taken in, rather than raised.
     """
 
-    def __init__(self, on_result: Record | None = None, *, goes_on: bool) -> None:
+    def __init__(self, on_result: Record | None = None, *, continue_on_error: bool) -> None:
         self._on_result = on_result
-        self._goes_on = goes_on
+        self._continue_on_error = continue_on_error
         self._results: list[Result] = []
         self._spoilt: list[str] = []
         self._trees: list[str] = []
@@ -48,15 +57,15 @@ class Journal:
         if self._on_result is not None:
             self._on_result(result)
 
-    def fail(self, node: Node, error: RegistryError, blamed: Side) -> None:
+    def fail(self, node: Node, error: RegistryError, failed_side: Side) -> None:
         """Take in an error, or raise it.
 
         Raises:
             RegistryError: Errors are not taken in, or somebody cancelled the run.
         """
-        if not self._goes_on or isinstance(error, Cancelled | DeadlineExceeded):
+        if not self._continue_on_error or isinstance(error, Cancelled | DeadlineExceeded):
             raise error
-        self.record(Result(node=node, outcome=Outcome.FAILED, error=error, blamed=blamed))
+        self.record(Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=failed_side))
 
     def fail_listing(self, source: Repository, target: Repository, error: RegistryError) -> None:
         """Take in, or raise, that nobody knows what there is below a path.
@@ -65,9 +74,9 @@ class Journal:
             RegistryError: Errors are not taken in, or somebody cancelled the run.
         """
         self._trees.append(str(target))
-        self.fail(whole(source, target), error, Side.SOURCE)
+        self.fail(repository_node(source, target), error, Side.SOURCE)
 
-    def is_spoilt(self, target: Repository) -> bool:
+    def has_failures(self, target: Repository) -> bool:
         """Whether something went wrong in a repository of the target, or may have been missed there."""
         name = str(target)
         if name not in self._judged:
@@ -82,7 +91,7 @@ class Journal:
         return CopyReport(results=tuple(self._results))
 
 
-def whole(source: Repository, target: Repository) -> Node:
+def repository_node(source: Repository, target: Repository) -> Node:
     """A repository that could not be looked at."""
     return Node(
         kind=NodeKind.TAG,
@@ -95,7 +104,7 @@ def whole(source: Repository, target: Repository) -> Node:
     )
 
 
-class Doomed(msgspec.Struct, frozen=True):
+class PrunableTag(msgspec.Struct, frozen=True):
     """A tag that is to be removed, as long as it stands for what it stood for; or one that is left alone after all."""
 
     target: Repository
@@ -108,7 +117,7 @@ class Doomed(msgspec.Struct, frozen=True):
         return self.node.action is Action.KEEP
 
 
-class Wanted:
+class SelectedTags:
     """What all rules of a run select: none of it is for any other rule to remove."""
 
     def __init__(self) -> None:
@@ -125,7 +134,7 @@ class Wanted:
 
 def doomed_tags(
     source: Repository, target: Repository, selection: TagSelection, there: Collection[str], wanted: Collection[str]
-) -> Iterator[Doomed]:
+) -> Iterator[PrunableTag]:
     """The tags of a target that a selection is about and that it does not select.
 
     Tags of digests belong to manifests that may be there, as lists of referrers or signatures, and are not among them.
@@ -141,13 +150,13 @@ def doomed_tags(
     Raises:
         RegistryError: The target failed.
     """
-    with during("", str(target)):
+    with error_context("", str(target)):
         try:
             found = list(tags_of(target, None, None, operation=""))
         except NotFound:
             # Nothing was ever copied there.
             return
-        for name in sorted(selection.meant(found) - set(wanted)):
+        for name in sorted(selection.in_scope(found) - set(wanted)):
             if is_of_digest(name):
                 continue
             checkpoint()
@@ -166,15 +175,15 @@ def doomed_tags(
                 source=source.at(tag),
                 target=target.at(tag),
             )
-            yield Doomed(target, tag, node)
+            yield PrunableTag(target, tag, node)
 
 
-def spared(each: Doomed) -> Doomed:
+def spared(each: PrunableTag) -> PrunableTag:
     """A tag that is left alone after all."""
-    return Doomed(each.target, each.tag, msgspec.structs.replace(each.node, action=Action.KEEP))
+    return PrunableTag(each.target, each.tag, msgspec.structs.replace(each.node, action=Action.KEEP))
 
 
-def remove(doomed: Sequence[Doomed], journal: Journal) -> None:
+def remove(doomed: Sequence[PrunableTag], journal: MirrorResults) -> None:
     """Remove tags, but from no repository where something went wrong.
 
     Raises:
@@ -184,11 +193,11 @@ def remove(doomed: Sequence[Doomed], journal: Journal) -> None:
         if each.is_spared:
             journal.record(Result(node=each.node, outcome=Outcome.KEPT))
             continue
-        if journal.is_spoilt(each.target):
+        if journal.has_failures(each.target):
             journal.record(Result(node=each.node, outcome=Outcome.NOT_DONE))
             continue
         try:
-            with during("prune", each.target.at(each.tag)):
+            with error_context("prune", each.target.at(each.tag)):
                 checkpoint()
                 outcome = _removed(each)
         except RegistryError as error:
@@ -197,7 +206,7 @@ def remove(doomed: Sequence[Doomed], journal: Journal) -> None:
             journal.record(Result(node=each.node, outcome=outcome))
 
 
-def _removed(each: Doomed) -> Outcome:
+def _removed(each: PrunableTag) -> Outcome:
     manifests = each.target.manifests
     try:
         if manifests.resolve(each.tag).digest != each.node.digest:

@@ -281,7 +281,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the tags are known without a list of those that there are."""
         return not self.include.is_empty and self.include.is_exact
 
-    def meant(self, tags: Iterable[str]) -> set[str]:
+    def in_scope(self, tags: Iterable[str]) -> set[str]:
         """Those of some tags that the patterns are about, however many of them are wanted.
 
         Where a registry keeps a list of referrers is no image, and meant only by its name.
@@ -291,7 +291,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
 
     def select(self, tags: Iterable[str]) -> list[Tag]:
         """Those of some tags that are wanted, in ASCII order."""
-        found: Collection[str] = self.meant(tags)
+        found: Collection[str] = self.in_scope(tags)
         if self.latest is not None:
             versions = [(version, tag) for tag in found if (version := version_of(tag)) is not None]
             # Two tags of one version, such as 1.2 and v1.2.0, count as one each.

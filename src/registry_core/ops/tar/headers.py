@@ -23,19 +23,19 @@ __all__ = [
     "BLOCK",
     "Header",
     "Spans",
-    "byte_sum",
     "count_record",
-    "map_of_header",
-    "map_of_records",
-    "map_of_stream",
+    "header_checksum",
     "name_record",
     "number",
     "padding",
     "parse_header",
     "parse_records",
+    "parse_sparse_header",
+    "parse_sparse_records",
+    "parse_sparse_stream",
     "real_size",
-    "sound",
     "time_record",
+    "validate_sparse_map",
     "xattrs_of",
 ]
 
@@ -83,7 +83,7 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
-def byte_sum(block: bytes) -> int:
+def header_checksum(block: bytes) -> int:
     """The sum of a block's bytes, or of fewer of them.
 
     The lower half of Adler-32 is one more than the sum, modulo a prime that half a block does not reach: ten times as
@@ -144,7 +144,7 @@ def _positive(field: bytes) -> int:
 
 def _check(block: bytes, checksum: int) -> None:
     # The checksum counts itself as eight spaces. Some systems once summed signed bytes.
-    total = byte_sum(block) - sum(block[148:156]) + 8 * 0x20
+    total = header_checksum(block) - sum(block[148:156]) + 8 * 0x20
     if checksum != total and checksum != total - 256 * sum(byte >> 7 for byte in block[:148] + block[156:]):
         raise IntegrityError("a tar header with a wrong checksum")
 
@@ -254,7 +254,7 @@ _NUMBERS: Final = re.compile(rb"[0-9]{1,19}(?:,[0-9]{1,19})*").fullmatch
 _SPAN: Final = 24
 
 
-def map_of_header(header: Header, block: Callable[[], bytes]) -> tuple[Spans, int]:
+def parse_sparse_header(header: Header, block: Callable[[], bytes]) -> tuple[Spans, int]:
     """The map and the real size of an old GNU sparse file, whose map begins in its header.
 
     Args:
@@ -275,7 +275,7 @@ def map_of_header(header: Header, block: Callable[[], bytes]) -> tuple[Spans, in
     return tuple(spans), number(header.block[483:495], "real size")
 
 
-def map_of_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None:
+def parse_sparse_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None:
     """The map of a sparse file in the formats 0.0 and 0.1; ``None`` if the records have none.
 
     Raises:
@@ -302,7 +302,7 @@ def map_of_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None:
     return _pairs(numbers)
 
 
-def map_of_stream(block: Callable[[], bytes], size: int) -> tuple[Spans, int]:
+def parse_sparse_stream(block: Callable[[], bytes], size: int) -> tuple[Spans, int]:
     """The map of a sparse file in the format 1.0, which stands before its data, and how many bytes it took.
 
     Args:
@@ -343,7 +343,7 @@ def real_size(records: dict[bytes, bytes]) -> int | None:
     return count_record(records, b"GNU.sparse.size") if real is None else real
 
 
-def sound(spans: Spans, real: int, data: int) -> Spans:
+def validate_sparse_map(spans: Spans, real: int, data: int) -> Spans:
     """A map without empty parts, if it is in order, within the file, and for as much data as there is.
 
     Raises:

@@ -10,7 +10,7 @@ import msgspec
 
 from registry_core.errors import TooLarge
 
-__all__ = ["LARGEST_DEVICE", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "entry_of", "shown"]
+__all__ = ["LARGEST_DEVICE", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "entry_of", "printable"]
 
 # Major and minor numbers of devices: what seven octal digits hold, and more than any kernel knows.
 LARGEST_DEVICE: Final = 0o7777777
@@ -129,7 +129,7 @@ class Budget:
         self._layer = 0
         self._stored = stored
 
-    def take(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         """Take in so many bytes of the layer's tar.
 
         Raises:
@@ -138,9 +138,9 @@ class Budget:
         self._layer += count
         if self._layer > self._limits.ratio_floor and self._layer > self._limits.ratio * self._stored:
             raise self._beyond(f"a layer of {self._stored} bytes becomes more than {self._limits.ratio} times that")
-        self.claim(count)
+        self.add_hole(count)
 
-    def claim(self, count: int) -> None:
+    def add_hole(self, count: int) -> None:
         """Take in so many bytes that are not in the tar: what holes stand for.
 
         Raises:
@@ -159,7 +159,7 @@ class Budget:
         if size > self._limits.file_bytes:
             raise self._beyond(f"a file of {size} bytes")
 
-    def hold(self, path: bytes) -> None:
+    def add_entry(self, path: bytes) -> None:
         """Take in a path that is kept until the end.
 
         Raises:
@@ -168,9 +168,9 @@ class Budget:
         self._entries += 1
         if self._entries > self._limits.entries:
             raise self._beyond(f"more than {self._limits.entries} entries")
-        self.keep(len(path))
+        self.add_metadata(len(path))
 
-    def keep(self, count: int) -> None:
+    def add_metadata(self, count: int) -> None:
         """Take in so many bytes of names and the like that are kept until the end.
 
         Raises:
@@ -200,6 +200,6 @@ def entry_of(member: Member) -> FileEntry:
     )
 
 
-def shown(path: bytes) -> str:
+def printable(path: bytes) -> str:
     """A path for messages: short, and without anything that a terminal would obey."""
     return f"{path.decode('utf-8', 'backslashreplace')!r:.200}"

@@ -11,27 +11,27 @@ from typing import Final
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
-from registry_core.domain.layer_paths import clean
-from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, during
+from registry_core.domain.layer_paths import clean_path
+from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, error_context
 from registry_core.ops.tar.headers import (
     BLOCK,
     Header,
     Spans,
     count_record,
-    map_of_header,
-    map_of_records,
-    map_of_stream,
     name_record,
     number,
     padding,
     parse_header,
     parse_records,
+    parse_sparse_header,
+    parse_sparse_records,
+    parse_sparse_stream,
     real_size,
-    sound,
     time_record,
+    validate_sparse_map,
     xattrs_of,
 )
-from registry_core.ops.tar.members import LARGEST_DEVICE, Budget, FileKind, Member, shown
+from registry_core.ops.tar.members import LARGEST_DEVICE, Budget, FileKind, Member, printable
 
 __all__ = ["TarReader"]
 
@@ -84,7 +84,7 @@ class TarReader:
             UnsafeArchive: A name leaves the image.
             TooLarge: It is beyond a limit.
         """
-        with during("", self._reference):
+        with error_context("", self._reference):
             while (member := self._next()) is not None:
                 yield member
                 self._skip()
@@ -150,7 +150,7 @@ class TarReader:
             # Some archivers give the size of what is linked to; none has content there.
             size = 0
         elif kind is not FileKind.FILE and size:
-            raise IntegrityError(f"a tar member with content that cannot have any: {shown(name)}")
+            raise IntegrityError(f"a tar member with content that cannot have any: {printable(name)}")
         self._left, self._padding, self._spans = size, padding(size), None
         if kind is FileKind.FILE and (values or header.type == b"S"):
             name = name_record(values, b"GNU.sparse.name") or name
@@ -162,7 +162,7 @@ class TarReader:
     def _made(
         self, kind: FileKind, header: Header, values: dict[bytes, bytes], name: bytes, link: bytes, size: int
     ) -> Member:
-        path = clean(name)
+        path = clean_path(name)
         uid, gid, mtime = (header.uid, header.gid, header.mtime * 10**9)
         if values:
             uid, gid = (
@@ -175,15 +175,15 @@ class TarReader:
         if kind in _DEVICES:
             device = (number(header.block[329:337], "device"), number(header.block[337:345], "device"))
             if max(device) > LARGEST_DEVICE:
-                raise IntegrityError(f"a device with impossible numbers: {shown(name)}")
+                raise IntegrityError(f"a device with impossible numbers: {printable(name)}")
         if kind is FileKind.HARDLINK:
-            link = clean(link)
+            link = clean_path(link)
         elif kind is not FileKind.SYMLINK:
             link = b""
         elif not link or b"\0" in link:
-            raise UnsafeArchive(f"a symbolic link to nothing: {shown(name)}")
+            raise UnsafeArchive(f"a symbolic link to nothing: {printable(name)}")
         if not path and kind is not FileKind.DIRECTORY:
-            raise UnsafeArchive(f"a root that is not a directory: {shown(name)}")
+            raise UnsafeArchive(f"a root that is not a directory: {printable(name)}")
         xattrs = xattrs_of(values) if values else ()
         return Member(path, kind, header.mode, uid, gid, mtime, size, link, device, xattrs, self._spans)
 
@@ -191,13 +191,13 @@ class TarReader:
         """The size of the file, after whatever map it has was read."""
         real: int | None
         if header.type == b"S":
-            spans, real = map_of_header(header, self._block)
+            spans, real = parse_sparse_header(header, self._block)
         elif values.get(b"GNU.sparse.major") == b"1" and values.get(b"GNU.sparse.minor") == b"0":
             real = real_size(values)
-            spans, taken = map_of_stream(self._block, self._left)
+            spans, taken = parse_sparse_stream(self._block, self._left)
             self._left -= taken
         else:
-            found = map_of_records(records)
+            found = parse_sparse_records(records)
             if found is None:
                 if any(keyword.startswith(b"GNU.sparse.") for keyword in values):
                     raise IntegrityError("a sparse file of an unknown format")
@@ -207,8 +207,8 @@ class TarReader:
         if real is None:
             raise IntegrityError("a sparse file without a size")
         self._budget.file(real)
-        self._spans = sound(spans, real, self._left)
-        self._budget.claim(real - self._left)
+        self._spans = validate_sparse_map(spans, real, self._left)
+        self._budget.add_hole(real - self._left)
         return real
 
     def _long(self, header: Header) -> bytes:
@@ -283,7 +283,7 @@ class TarReader:
     def _more(self) -> bool:
         checkpoint()
         data = self._stream.read(_CHUNK)
-        self._budget.take(len(data))
+        self._budget.add_bytes(len(data))
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
         return bool(data)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from registry_core.errors import IntegrityError
-from registry_core.ops.tar.headers import byte_sum, padding
-from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, shown
+from registry_core.ops.tar.headers import header_checksum, padding
+from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, printable
 
-__all__ = ["END", "header_of"]
+__all__ = ["END", "encode_header"]
 
 # Two blocks of zeros.
 END: Final = bytes(1024)
@@ -34,7 +34,7 @@ _UNSUMMED: Final = b" " * 8
 _BLOCK: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0%b%b%bustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
 
 
-def header_of(member: Member) -> bytes:
+def encode_header(member: Member) -> bytes:
     """A member's header: one block where all fits into it, with an extended header in front otherwise.
 
     Holes of a sparse file are no matter here: they follow as zeros.
@@ -98,7 +98,7 @@ def _block(
     path: bytes, kind: bytes, numbers: tuple[int, int, int, int, int], link: bytes, device: tuple[int, int]
 ) -> bytes:
     if max(device) > LARGEST_DEVICE:
-        raise IntegrityError(f"a device with impossible numbers: {shown(path)}")
+        raise IntegrityError(f"a device with impossible numbers: {printable(path)}")
     block = _BLOCK % (
         path[:_NAME].ljust(_NAME, b"\0"),
         *numbers,
@@ -107,7 +107,7 @@ def _block(
         link[:_NAME].ljust(_NAME, b"\0"),
         *device,
     )
-    return b"%b%06o\0 %b" % (block[:148], byte_sum(block), block[156:])
+    return b"%b%06o\0 %b" % (block[:148], header_checksum(block), block[156:])
 
 
 def _is_text(value: bytes) -> bool:

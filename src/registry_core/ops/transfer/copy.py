@@ -14,19 +14,19 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import locator
-from registry_core.errors import InvalidValue, during
-from registry_core.ops.manifests import fetch
-from registry_core.ops.transfer.options import CopyChoices, CopyTask, Follower
-from registry_core.ops.transfer.report import Action, Blame, CopyReport, Node, NodeKind, Outcome, Result
-from registry_core.ops.transfer.scheduler import Engine, Found
-from registry_core.ops.transfer.state import DONE, Audience, Shelf
-from registry_core.ops.transfer.target import Asker, Mover
-from registry_core.ops.workers import Crew
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.errors import InvalidValue, error_context
+from registry_core.ops.manifests import fetch_manifest
+from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask
+from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Outcome, Result
+from registry_core.ops.transfer.scheduler import CopyScheduler, OnResolved
+from registry_core.ops.transfer.state import DONE, CallbackGuard, ManifestCache
+from registry_core.ops.transfer.target import DryRunTarget, WritingTarget
+from registry_core.ops.workers import WorkerPool
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
 
-__all__ = ["CopyPlan", "ask", "copy", "move", "move_graph", "plan_copies", "plan_copy", "run_copies"]
+__all__ = ["CopyPlan", "build_plan", "copy", "execute", "move_graph", "plan_copies", "plan_copy", "run_copies"]
 
 
 class CopyPlan:
@@ -36,7 +36,7 @@ class CopyPlan:
         nodes: Everything that was looked at, each once, parts before wholes.
         failures: What could not be planned, where the planning went on after errors.
         tasks: What there is to do, by digest: what moves a tag in the source meanwhile changes nothing.
-        choices: What of each graph is copied.
+        options: What of each graph is copied.
         shelf: Manifests that were read and need not be read again.
     """
 
@@ -45,13 +45,13 @@ class CopyPlan:
         nodes: Sequence[Node],
         failures: Sequence[Result],
         tasks: Sequence[CopyTask],
-        choices: CopyChoices,
-        shelf: Shelf,
+        options: CopyOptions,
+        shelf: ManifestCache,
     ) -> None:
         self._nodes = tuple(nodes)
         self._failures = tuple(failures)
         self._tasks = tuple(tasks)
-        self._choices = choices
+        self._options = options
         self._shelf = shelf
 
     @property
@@ -110,21 +110,21 @@ class CopyPlan:
             RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
         """
         # What refers to what was found while planning: nobody asks again.
-        choices = msgspec.structs.replace(self._choices, referrers=False, digest_tags=False)
+        options = msgspec.structs.replace(self._options, referrers=False, digest_tags=False)
         left_alone = [
             Result(node=node, outcome=DONE[node.action])
             for node in self._nodes
             if node.kind is NodeKind.TAG and node.action in (Action.SKIP, Action.KEEP)
         ]
-        with during("apply"):
-            return move(
+        with error_context("apply"):
+            return execute(
                 self._tasks,
-                choices,
+                options,
                 operation="apply",
                 observer=observer,
                 jobs=jobs,
                 images=images,
-                goes_on=continue_on_error,
+                continue_on_error=continue_on_error,
                 on_result=on_result,
                 shelf=self._shelf,
                 results=left_alone,
@@ -152,7 +152,7 @@ def plan_copy(
     reference: Tag | Digest | RawManifest | str,
     *,
     tags: Collection[Tag] = (),
-    choices: CopyChoices | None = None,
+    options: CopyOptions | None = None,
     jobs: int = 4,
 ) -> CopyPlan:
     """What ``copy`` would do, without doing it: nothing is written anywhere.
@@ -162,7 +162,7 @@ def plan_copy(
         target: Where to write.
         reference: The manifest by tag or digest, or the manifest itself if it is at hand.
         tags: Tags to point at it in the target.
-        choices: What of the graph is copied.
+        options: What of the graph is copied.
         jobs: How many nodes are asked for at a time.
 
     Raises:
@@ -171,15 +171,15 @@ def plan_copy(
         InvalidValue: The reference or a tag is malformed, or there are no jobs.
         RegistryError: One side failed.
     """
-    with during("plan_copy", str(source)):
+    with error_context("plan_copy", str(source)):
         task = CopyTask(source=source, target=target, reference=reference, tags=tags)  # type: ignore[arg-type]
-    return plan_copies([task], choices=choices, jobs=jobs)
+    return plan_copies([task], options=options, jobs=jobs)
 
 
 def plan_copies(
     tasks: Iterable[CopyTask],
     *,
-    choices: CopyChoices | None = None,
+    options: CopyOptions | None = None,
     continue_on_error: bool = False,
     jobs: int = 4,
     images: int = 4,
@@ -188,7 +188,7 @@ def plan_copies(
 
     Args:
         tasks: What to copy. Those of one repository should share one ``Repository``: by that, what they share is known.
-        choices: What of each graph is copied.
+        options: What of each graph is copied.
         continue_on_error: Whether what cannot be planned becomes one of the plan's ``failures``, instead of an error.
         jobs: How many nodes are asked for at a time.
         images: How many images are looked at at a time.
@@ -197,11 +197,11 @@ def plan_copies(
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed.
     """
-    return ask(
+    return build_plan(
         tasks,
-        choices or CopyChoices(),
+        options or CopyOptions(),
         operation="plan_copy",
-        goes_on=continue_on_error,
+        continue_on_error=continue_on_error,
         jobs=jobs,
         images=images,
     )
@@ -210,7 +210,7 @@ def plan_copies(
 def run_copies(
     tasks: Iterable[CopyTask],
     *,
-    choices: CopyChoices | None = None,
+    options: CopyOptions | None = None,
     continue_on_error: bool = False,
     observer: Observer | None = None,
     jobs: int = 4,
@@ -225,7 +225,7 @@ def run_copies(
     Args:
         tasks: What to copy, asked for one by one: there may be any number. Those of one repository should share one
             ``Repository``: by that, what they share is known.
-        choices: What of each graph is copied.
+        options: What of each graph is copied.
         continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
         observer: Told of each blob.
         jobs: How many blobs move at a time.
@@ -236,15 +236,15 @@ def run_copies(
         InvalidValue: There are no jobs or images.
         RegistryError: One side failed; where it goes on after errors, only what the tasks themselves raise.
     """
-    with during("run_copies"):
-        return move(
+    with error_context("run_copies"):
+        return execute(
             tasks,
-            choices or CopyChoices(),
+            options or CopyOptions(),
             operation="run_copies",
             observer=observer,
             jobs=jobs,
             images=images,
-            goes_on=continue_on_error,
+            continue_on_error=continue_on_error,
             on_result=on_result,
         )
 
@@ -256,8 +256,8 @@ def _check_jobs(jobs: int, images: int) -> None:
         raise InvalidValue(f"a copy needs at least one image at a time, not {images!r:.50}")
 
 
-def ask(
-    tasks: Iterable[CopyTask], choices: CopyChoices, *, operation: str, goes_on: bool, jobs: int, images: int
+def build_plan(
+    tasks: Iterable[CopyTask], options: CopyOptions, *, operation: str, continue_on_error: bool, jobs: int, images: int
 ) -> CopyPlan:
     """Plan, in the name of whichever operation that is for.
 
@@ -266,10 +266,10 @@ def ask(
         RegistryError: One side failed.
     """
     _check_jobs(jobs, images)
-    shelf = Shelf()
+    shelf = ManifestCache()
     nodes: list[Node] = []
     failures: list[Result] = []
-    roots: dict[int, tuple[CopyTask, list[Follower]]] = {}
+    roots: dict[int, tuple[CopyTask, list[AttachedManifest]]] = {}
 
     def record(result: Result) -> None:
         if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
@@ -277,40 +277,40 @@ def ask(
         else:
             nodes.append(result.node)
 
-    def found(task: CopyTask, follower: Follower, _: Descriptor, to_do: bool) -> None:
+    def found(task: CopyTask, follower: AttachedManifest, _: Descriptor, to_do: bool) -> None:
         if to_do:
             roots.setdefault(id(task), (task, []))[1].append(follower)
 
-    blame = Blame(operation)
-    with CancelScope() as scope, during(operation):
+    blame = ErrorAttribution(operation)
+    with CancelScope() as scope, error_context(operation):
         checkpoint()
-        Engine(
+        CopyScheduler(
             tasks,
-            Asker(blame),
+            DryRunTarget(blame),
             blame,
-            Crew(jobs, scope),
-            choices=choices,
+            WorkerPool(jobs, scope),
+            options=options,
             images=images,
-            goes_on=goes_on,
-            audience=Audience(record),
+            continue_on_error=continue_on_error,
+            audience=CallbackGuard(record),
             shelf=shelf,
             found=found,
         ).run()
-    return CopyPlan(nodes, failures, [_settled(*root) for root in roots.values()], choices, shelf)
+    return CopyPlan(nodes, failures, [_settled(*root) for root in roots.values()], options, shelf)
 
 
-def move(
+def execute(
     tasks: Iterable[CopyTask],
-    choices: CopyChoices,
+    options: CopyOptions,
     *,
     operation: str,
     observer: Observer | None,
     jobs: int,
     images: int = 1,
-    goes_on: bool = False,
+    continue_on_error: bool = False,
     on_result: Callable[[Result], None] | None = None,
-    shelf: Shelf | None = None,
-    found: Found | None = None,
+    shelf: ManifestCache | None = None,
+    found: OnResolved | None = None,
     results: Iterable[Result] = (),
 ) -> CopyReport:
     """Copy, in the name of whichever operation that is for; ``results`` are known beforehand.
@@ -329,18 +329,18 @@ def move(
 
     for result in results:
         record(result)
-    blame, audience = Blame(operation), Audience(record, observer)
+    blame, audience = ErrorAttribution(operation), CallbackGuard(record, observer)
     listener = None if observer is None else audience
     with CancelScope() as scope:
         checkpoint()
-        Engine(
+        CopyScheduler(
             tasks,
-            Mover(blame, listener, foreign_layers=choices.foreign_layers),
+            WritingTarget(blame, listener, foreign_layers=options.foreign_layers),
             blame,
-            Crew(jobs, scope),
-            choices=choices,
+            WorkerPool(jobs, scope),
+            options=options,
             images=images,
-            goes_on=goes_on,
+            continue_on_error=continue_on_error,
             audience=audience,
             shelf=shelf,
             found=found,
@@ -348,7 +348,7 @@ def move(
     return CopyReport(results=tuple(told))
 
 
-def _settled(task: CopyTask, found: list[Follower]) -> CopyTask:
+def _settled(task: CopyTask, found: list[AttachedManifest]) -> CopyTask:
     """A task as it was planned: by digest, with the tags that have to be set and what comes after it."""
     root, *followers = found
     return CopyTask(
@@ -366,7 +366,7 @@ def copy(
     reference: Tag | Digest | RawManifest | str,
     *,
     tags: Collection[Tag] = (),
-    choices: CopyChoices | None = None,
+    options: CopyOptions | None = None,
     observer: Observer | None = None,
     jobs: int = 4,
 ) -> Descriptor:
@@ -375,14 +375,14 @@ def copy(
     A tag is resolved once and never asked for again. What the target has is not moved, and what
     lies beside it in the same registry is mounted. Parts come before wholes and tags last, so that an
     interrupted copy is never visible as an image. The subject of a manifest and its referrers are not parts of it, and
-    layers that may not be distributed are left out: ``choices`` asks for them, or for some platforms only.
+    layers that may not be distributed are left out: ``options`` asks for them, or for some platforms only.
 
     Args:
         source: Where to read.
         target: Where to write.
         reference: The manifest by tag or digest, or the manifest itself if it is at hand.
         tags: Tags to point at it in the target; with none it is stored by its digest alone.
-        choices: What of the graph is copied; by default the whole, and nothing that merely refers to it.
+        options: What of the graph is copied; by default the whole, and nothing that merely refers to it.
         observer: Told of each blob that is moved, mounted or skipped, and how far it has come, from the threads that
             do it. What it raises ends the copy.
         jobs: How many blobs move at a time.
@@ -401,15 +401,15 @@ def copy(
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
-    with during("copy", str(source)):
+    with error_context("copy", str(source)):
         if isinstance(reference, RawManifest):
             root = reference
         else:
-            named = reference if isinstance(reference, Tag | Digest) else locator(reference)
+            named = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
             checkpoint()
-            with during("", source.at(named)):
-                root = fetch(source, named)
-        return move_graph(source, target, root, tags=tags, choices=choices, observer=observer, jobs=jobs)
+            with error_context("", source.at(named)):
+                root = fetch_manifest(source, named)
+        return move_graph(source, target, root, tags=tags, options=options, observer=observer, jobs=jobs)
 
 
 def move_graph(
@@ -418,7 +418,7 @@ def move_graph(
     root: RawManifest,
     *,
     tags: Collection[Tag] = (),
-    choices: CopyChoices | None = None,
+    options: CopyOptions | None = None,
     observer: Observer | None = None,
     jobs: int = 4,
     operation: str = "copy",
@@ -431,9 +431,9 @@ def move_graph(
     """
     task = CopyTask(source=source, target=target, reference=root, tags=tags)  # type: ignore[arg-type]
     stored: list[Descriptor] = []
-    move(
+    execute(
         [task],
-        choices or CopyChoices(),
+        options or CopyOptions(),
         operation=operation,
         observer=observer,
         jobs=jobs,

@@ -15,14 +15,14 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import locator
+from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue
 from registry_core.ports.catalog import Repository
 
-__all__ = ["CopyChoices", "CopyTask", "Follower", "IndexForm", "tags_of"]
+__all__ = ["AttachedManifest", "CopyOptions", "CopyTask", "IndexMode", "tags_of"]
 
 
-class IndexForm(enum.Enum):
+class IndexMode(enum.Enum):
     """What becomes of an index when only some of its platforms are copied."""
 
     SPARSE = "sparse"
@@ -32,13 +32,13 @@ class IndexForm(enum.Enum):
     """A new index with another digest, which lists nothing but what was chosen. Signatures of the old do not fit it."""
 
 
-class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
+class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What of a graph is copied. By default all that it consists of, and nothing that merely refers to it.
 
     Args:
         platforms: Only what runs on one of these, as ``linux/arm64``; of an index, the attestations about what was
             chosen go along. Without any, the index is copied whole.
-        index_form: What the index becomes then; has to be said with platforms, and only with them.
+        index_mode: What the index becomes then; has to be said with platforms, and only with them.
         referrers: Whether signatures, bills of materials and whatever else refers to a manifest go along, and what
             refers to those.
         digest_tags: Whether cosign's tags go along, which say by their name what they are about: ``sha256-….sig``,
@@ -55,7 +55,7 @@ class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     platforms: tuple[Platform, ...] = ()
-    index_form: IndexForm | None = None
+    index_mode: IndexMode | None = None
     referrers: bool = False
     digest_tags: bool = False
     foreign_layers: bool = False
@@ -70,13 +70,13 @@ class CopyChoices(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidValue(f"platforms are a list of platforms, not one text: {given!r:.200}")
         parsed = tuple(Platform.parse(each) if isinstance(each, str) else each for each in given)
         msgspec.structs.force_setattr(self, "platforms", parsed)
-        if parsed and self.index_form is None:
+        if parsed and self.index_mode is None:
             raise InvalidValue("some platforms of an index: say whether it stays as it is (sparse) or is rewritten")
-        if self.index_form is not None and not parsed:
+        if self.index_mode is not None and not parsed:
             raise InvalidValue("a form of the index without platforms: the whole index stays as it is")
 
 
-class Follower(msgspec.Struct, frozen=True):
+class AttachedManifest(msgspec.Struct, frozen=True):
     """A manifest that comes after what a task is about: a referrer, or what a digest tag stands for."""
 
     descriptor: Descriptor
@@ -103,12 +103,12 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     target: Repository
     reference: Tag | Digest | RawManifest
     tags: tuple[Tag, ...] = ()
-    followers: tuple[Follower, ...] = ()
+    followers: tuple[AttachedManifest, ...] = ()
 
     def __post_init__(self) -> None:
         """Take text as well."""
         if not isinstance(self.reference, Tag | Digest | RawManifest):
-            msgspec.structs.force_setattr(self, "reference", locator(self.reference))
+            msgspec.structs.force_setattr(self, "reference", parse_tag_or_digest(self.reference))
         msgspec.structs.force_setattr(self, "tags", tags_of(self.tags))
 
 

@@ -15,8 +15,8 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_manifest
 from registry_core.domain.platform import Platform, best_match
 from registry_core.errors import PlatformNotFound, TooLarge
-from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT, child, has_config, is_image, read_config, select
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT, fetch_child, has_config, is_image, read_config, select
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Repository
 
 __all__ = ["Subset", "subset"]
@@ -39,7 +39,7 @@ class Subset(msgspec.Struct, frozen=True):
     made: dict[str, RawManifest] = {}
 
 
-def subset(repository: Repository, root: RawManifest, choices: CopyChoices) -> Subset:
+def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> Subset:
     """What is to be copied of a graph.
 
     Of each platform, the images that are exactly for it; where there are none, the one that a client on it would get.
@@ -50,17 +50,17 @@ def subset(repository: Repository, root: RawManifest, choices: CopyChoices) -> S
         TooLarge: Indexes nest deeper, or list more, than any honest graph.
         RegistryError: A manifest or configuration cannot be read.
     """
-    if not choices.platforms:
+    if not options.platforms:
         return Subset(root)
     if not root.is_index:
         if is_manifest(root.media_type):
-            _check_alone(repository, root, choices.platforms)
+            _check_alone(repository, root, options.platforms)
         return Subset(root)
-    survey = _Survey(repository)
+    survey = _PlatformIndex(repository)
     survey.read(root)
-    wanted = survey.chosen(choices.platforms)
+    wanted = survey.chosen(options.platforms)
     if not wanted:
-        raise survey.nothing(choices.platforms)
+        raise survey.nothing(options.platforms)
     entries: dict[str, tuple[Descriptor, ...]] = {}
     made: dict[str, RawManifest] = {}
     replaced: dict[str, RawManifest] = {}
@@ -75,7 +75,7 @@ def subset(repository: Repository, root: RawManifest, choices: CopyChoices) -> S
             continue
         wanted.add(index.digest)
         replaced[index.digest] = index
-        if choices.index_form is IndexForm.REWRITTEN:
+        if options.index_mode is IndexMode.REWRITTEN:
             replaced[index.digest] = smaller = _rewritten(index, rows, replaced)
             if smaller is not index and index.digest != root.digest:
                 made[smaller.digest] = smaller
@@ -84,7 +84,7 @@ def subset(repository: Repository, root: RawManifest, choices: CopyChoices) -> S
     return Subset(replaced[root.digest], entries, made)
 
 
-class _Survey:
+class _PlatformIndex:
     """What is in an index and the indexes below it."""
 
     def __init__(self, repository: Repository) -> None:
@@ -105,7 +105,7 @@ class _Survey:
                 if platform is not None:
                     self._offers[entry.digest] = (platform, entry.digest)
             elif is_index(entry.media_type) and entry.digest not in self._seen:
-                self.read(child(self._repository, entry), depth + 1)
+                self.read(fetch_child(self._repository, entry), depth + 1)
         self.indexes.append(index)
 
     def chosen(self, platforms: Sequence[Platform]) -> set[str]:
@@ -128,7 +128,7 @@ class _Survey:
         )
 
     def _told(self, entry: Descriptor) -> Platform | None:
-        manifest = child(self._repository, entry)
+        manifest = fetch_child(self._repository, entry)
         return read_config(self._repository, manifest).platform if has_config(manifest) else None
 
 

@@ -17,7 +17,17 @@ from registry_core.domain.digest import Digest
 from registry_core.errors import IntegrityError, RegistryError
 from registry_core.ports.catalog import Repository
 
-__all__ = ["Action", "Blame", "CopyReport", "Node", "NodeKind", "Outcome", "Pair", "Result", "Side"]
+__all__ = [
+    "Action",
+    "CopyReport",
+    "ErrorAttribution",
+    "Node",
+    "NodeKind",
+    "Outcome",
+    "Result",
+    "Side",
+    "SourceAndTarget",
+]
 
 
 class NodeKind(enum.Enum):
@@ -104,13 +114,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         node: Which one.
         outcome: What became of it.
         error: Why it failed, if it did.
-        blamed: Whose fault that was, where one can tell.
+        failed_side: Whose fault that was, where one can tell.
     """
 
     node: Node
     outcome: Outcome
     error: RegistryError | None = None
-    blamed: Side | None = None
+    failed_side: Side | None = None
 
     def __str__(self) -> str:
         """As one line."""
@@ -176,14 +186,14 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Pair(msgspec.Struct, frozen=True, eq=False):
+class SourceAndTarget(msgspec.Struct, frozen=True, eq=False):
     """Where a graph is read and where it is written."""
 
     source: Repository
     target: Repository
 
 
-class Blame:
+class ErrorAttribution:
     """Names operation, reference and side of each error that passes, where nobody nearer to it has.
 
     Args:

@@ -23,18 +23,25 @@ from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
-from registry_core.ops.manifests import child, fetch, is_child_manifest
-from registry_core.ops.transfer.options import CopyChoices, CopyTask, Follower, IndexForm
+from registry_core.ops.manifests import fetch_child, fetch_manifest, is_child_manifest
+from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import subset
-from registry_core.ops.transfer.report import Action, Blame, NodeKind, Pair
-from registry_core.ops.transfer.state import Audience, Item, Job, Ledger, Shelf, Teller
-from registry_core.ops.transfer.target import Hands
-from registry_core.ops.workers import Crew
+from registry_core.ops.transfer.report import Action, ErrorAttribution, NodeKind, SourceAndTarget
+from registry_core.ops.transfer.state import (
+    CallbackGuard,
+    ManifestCache,
+    NodeState,
+    NodeTable,
+    ResultReporter,
+    TaskState,
+)
+from registry_core.ops.transfer.target import CopyTarget
+from registry_core.ops.workers import WorkerPool
 
-__all__ = ["Engine", "Found", "Root", "Roots"]
+__all__ = ["CopyScheduler", "OnResolved", "Root", "TaskResolver"]
 
 
-Found = Callable[[CopyTask, Follower, Descriptor, bool], None]
+OnResolved = Callable[[CopyTask, AttachedManifest, Descriptor, bool], None]
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -44,13 +51,13 @@ class Root(msgspec.Struct, frozen=True):
     tags: tuple[Tag, ...]
 
 
-class Roots:
+class TaskResolver:
     """Finds what there is to do, by asking both sides as little as possible.
 
     Args:
         hands: What touches the target.
         blame: Who names errors.
-        choices: What of each graph is copied.
+        options: What of each graph is copied.
         shelf: Manifests that are at hand, and where to leave them for later.
         teller: Told what becomes of tags that need not be set.
         found: Told what a task's reference stands for and which tags will be set, and then the same of each of its
@@ -59,21 +66,21 @@ class Roots:
 
     def __init__(
         self,
-        hands: Hands,
-        blame: Blame,
-        choices: CopyChoices,
-        shelf: Shelf,
-        teller: Teller,
-        found: Found,
+        hands: CopyTarget,
+        blame: ErrorAttribution,
+        options: CopyOptions,
+        shelf: ManifestCache,
+        teller: ResultReporter,
+        found: OnResolved,
     ) -> None:
         self._hands = hands
         self._blame = blame
-        self._choices = choices
+        self._options = options
         self._shelf = shelf
         self._teller = teller
         self._found = found
 
-    def open(self, job: Job) -> Root | None:
+    def open(self, job: TaskState) -> Root | None:
         """The manifest that a task is about; ``None`` if nothing has to be done about it.
 
         Raises:
@@ -89,35 +96,35 @@ class Roots:
             reference, standing = known.digest, self._standing(job, task.tags)
             if self._is_known(known, standing):
                 self._wanted(job, known, task.tags, standing)
-                self._found(task, Follower(known), known, False)
+                self._found(task, AttachedManifest(known), known, False)
                 return None
         elif task.tags and self._asks:
             standing = self._standing(job, task.tags)
         named = reference.digest if isinstance(reference, RawManifest) else reference
         with self._blame.source(task.source.at(named)):
             raw = reference if isinstance(reference, RawManifest) else self._fetched(job, reference)
-            job.subset = subset(task.source, raw, self._choices)
+            job.subset = subset(task.source, raw, self._options)
         self._shelf.put(raw)
         root = job.subset.root
         tags = self._wanted(job, root.descriptor, task.tags, standing)
         # If all of its tags are somebody else's there, it is not wanted.
         is_wanted = bool(tags) or not task.tags or root.digest in (standing or {}).values()
-        self._found(task, Follower(raw.descriptor, tags), root.descriptor, is_wanted)
+        self._found(task, AttachedManifest(raw.descriptor, tags), root.descriptor, is_wanted)
         return Root(root, tags) if is_wanted else None
 
-    def following(self, job: Job, subject: Digest) -> Iterator[Follower]:
+    def attached_manifests(self, job: TaskState, subject: Digest) -> Iterator[AttachedManifest]:
         """What the source has that refers to a manifest, as far as it is asked for.
 
         Raises:
             RegistryError: The source failed.
         """
         source = job.pair.source
-        if self._choices.referrers:
+        if self._options.referrers:
             with self._blame.source(source.at(subject)):
                 for entry in source.manifests.referrers(subject):
                     checkpoint()
-                    yield Follower(entry)
-        if self._choices.digest_tags:
+                    yield AttachedManifest(entry)
+        if self._options.digest_tags:
             for tag in digest_tags(subject):
                 try:
                     with self._blame.source(source.at(tag)):
@@ -125,9 +132,9 @@ class Roots:
                         entry = source.manifests.resolve(tag)
                 except ImageNotFound:
                     continue
-                yield Follower(entry, (tag,))
+                yield AttachedManifest(entry, (tag,))
 
-    def wanted(self, job: Job, follower: Follower) -> Follower | None:
+    def wanted(self, job: TaskState, follower: AttachedManifest) -> AttachedManifest | None:
         """A follower with the tags that have to be set; ``None`` if all of its tags are somebody else's there.
 
         Raises:
@@ -138,23 +145,23 @@ class Roots:
         wanted = self._wanted(job, entry, tags, standing)
         if tags and not wanted and entry.digest not in (standing or {}).values():
             return None
-        left = Follower(entry, wanted)
+        left = AttachedManifest(entry, wanted)
         self._found(job.task, left, entry, True)
         return left
 
     @property
     def _asks(self) -> bool:
-        return self._hands.asks_tags or not self._choices.overwrite
+        return self._hands.asks_tags or not self._options.overwrite
 
     def _is_known(self, known: Descriptor, standing: dict[Tag, Digest | None]) -> bool:
         """Whether nothing has to be read to see that nothing has to be done."""
-        choices = self._choices
-        if choices.referrers or choices.digest_tags or choices.platforms or choices.repair:
+        options = self._options
+        if options.referrers or options.digest_tags or options.platforms or options.repair:
             return False
         there = all(digest == known.digest for digest in standing.values())
-        return there or (not choices.overwrite and None not in standing.values())
+        return there or (not options.overwrite and None not in standing.values())
 
-    def _standing(self, job: Job, tags: tuple[Tag, ...]) -> dict[Tag, Digest | None]:
+    def _standing(self, job: TaskState, tags: tuple[Tag, ...]) -> dict[Tag, Digest | None]:
         """What some tags stand for in the target just now."""
         target = job.pair.target
         found: dict[Tag, Digest | None] = {}
@@ -168,7 +175,7 @@ class Roots:
         return found
 
     def _wanted(
-        self, job: Job, root: Descriptor, tags: tuple[Tag, ...], standing: dict[Tag, Digest | None] | None
+        self, job: TaskState, root: Descriptor, tags: tuple[Tag, ...], standing: dict[Tag, Digest | None] | None
     ) -> tuple[Tag, ...]:
         """The tags that have to be set; what becomes of the others is told."""
         if standing is None:
@@ -178,15 +185,15 @@ class Roots:
             held = standing[tag]
             if held == root.digest:
                 self._teller.tag(job, root, tag, Action.SKIP)
-            elif held is not None and not self._choices.overwrite:
+            elif held is not None and not self._options.overwrite:
                 self._teller.tag(job, root, tag, Action.KEEP)
             else:
                 wanted.append(tag)
         return tuple(wanted)
 
-    def _fetched(self, job: Job, reference: Tag | Digest) -> RawManifest:
+    def _fetched(self, job: TaskState, reference: Tag | Digest) -> RawManifest:
         held = None if isinstance(reference, Tag) else self._shelf.get(reference)
-        return held or fetch(job.pair.source, reference)
+        return held or fetch_manifest(job.pair.source, reference)
 
 
 # What goes first of what is ready: manifests that wait for nothing more, for that lets go of memory; then what finds
@@ -200,7 +207,7 @@ _BLOB: Final = 2
 _NEXT: Final = (3, 0)
 
 
-class Engine:
+class CopyScheduler:
     """One run.
 
     Args:
@@ -208,46 +215,46 @@ class Engine:
         hands: What touches the target.
         blame: Who names errors.
         crew: Who does the work.
-        choices: What of each graph is copied.
+        options: What of each graph is copied.
         images: How many tasks may be under way at a time.
-        goes_on: Whether an error ends only what needs the node.
+        continue_on_error: Whether an error ends only what needs the node.
         audience: Told of each node when it is settled.
         shelf: Manifests that are at hand, and where to leave them for later.
-        found: Told what there is to do for each task; see ``Roots``.
+        found: Told what there is to do for each task; see ``TaskResolver``.
     """
 
     def __init__(
         self,
         tasks: Iterable[CopyTask],
-        hands: Hands,
-        blame: Blame,
-        crew: Crew,
+        hands: CopyTarget,
+        blame: ErrorAttribution,
+        crew: WorkerPool,
         *,
-        choices: CopyChoices,
+        options: CopyOptions,
         images: int,
-        goes_on: bool,
-        audience: Audience,
-        shelf: Shelf | None = None,
-        found: Found | None = None,
+        continue_on_error: bool,
+        audience: CallbackGuard,
+        shelf: ManifestCache | None = None,
+        found: OnResolved | None = None,
     ) -> None:
         self._tasks: Iterator[CopyTask] = iter(tasks)
         self._hands = hands
         self._blame = blame
         self._crew = crew
-        self._choices = choices
+        self._options = options
         self._images = images
-        self._goes_on = goes_on
+        self._continue_on_error = continue_on_error
         self._audience = audience
-        self._shelf = Shelf(0) if shelf is None else shelf
-        self._teller = Teller(audience, blame)
-        self._roots = Roots(
-            hands, blame, choices, self._shelf, self._teller, found or (lambda task, follower, stored, to_do: None)
+        self._shelf = ManifestCache(0) if shelf is None else shelf
+        self._teller = ResultReporter(audience, blame)
+        self._roots = TaskResolver(
+            hands, blame, options, self._shelf, self._teller, found or (lambda task, follower, stored, to_do: None)
         )
         self._lock = threading.Lock()
         self._open = 0
         self._drained = False
         self._asking = False
-        self._ledger = Ledger()
+        self._ledger = NodeTable()
 
     def run(self) -> None:
         """Do it all.
@@ -276,14 +283,14 @@ class Engine:
                 self._drained = True
                 return
             self._open += 1
-        self._crew.add(partial(self._begin, Job(task)), _READ)
+        self._crew.add(partial(self._begin, TaskState(task)), _READ)
         self._invite()
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TaskState) -> None:
         try:
             root = self._roots.open(job)
             if root is not None:
-                item = Item(job, NodeKind.MANIFEST, root.raw.descriptor, 1, root=True)
+                item = NodeState(job, NodeKind.MANIFEST, root.raw.descriptor, 1, root=True)
                 item.raw, item.tags = root.raw, root.tags
                 self._enter_root(item)
         except RegistryError as error:
@@ -292,30 +299,30 @@ class Engine:
             self._drop_followers(job)
         self._leave(job)
 
-    def _leave(self, job: Job) -> None:
-        if self._ledger.leave(job):
+    def _leave(self, job: TaskState) -> None:
+        if self._ledger.finish_pending(job):
             with self._lock:
                 self._open -= 1
             self._invite()
 
     # Nodes: each once in its place.
 
-    def _enter_root(self, item: Item) -> None:
-        if self._ledger.enter_root(item):
+    def _enter_root(self, item: NodeState) -> None:
+        if self._ledger.add_root(item):
             self._start(item)
 
-    def _enter_part(self, above: Item, part: Descriptor, kind: NodeKind, *, odd: bool = False) -> None:
-        item = Item(above.job, kind, part, above.depth + 1, odd=odd)
-        if self._ledger.enter_part(above, item):
+    def _enter_part(self, above: NodeState, part: Descriptor, kind: NodeKind, *, unknown_kind: bool = False) -> None:
+        item = NodeState(above.job, kind, part, above.depth + 1, unknown_kind=unknown_kind)
+        if self._ledger.add_child(above, item):
             self._start(item)
 
-    def _start(self, item: Item) -> None:
+    def _start(self, item: NodeState) -> None:
         if item.kind is NodeKind.MANIFEST:
             self._crew.add(partial(self._step, self._read, item), _READ)
         else:
             self._release(item)
 
-    def _resume(self, item: Item) -> None:
+    def _resume(self, item: NodeState) -> None:
         """An item whose content somebody else has seen to, with other claims about it, has its turn."""
         if not self._ledger.is_done(item):
             self._start(item)
@@ -325,64 +332,68 @@ class Engine:
         else:
             self._settle(item, ok=True)
 
-    def _read(self, item: Item) -> None:
+    def _read(self, item: NodeState) -> None:
         """Find out what a manifest is made of."""
         job, descriptor = item.job, item.descriptor
-        item.there = self._hands.has_manifest(job.pair, descriptor)
+        item.exists = self._hands.has_manifest(job.pair, descriptor)
         # What is there is complete; but an index that stays as it is may have come with other platforms, or fewer, and
         # what refers to the images in an index is found by way of them.
-        follows = (self._choices.referrers or self._choices.digest_tags) and not item.loose
-        deeper = self._choices.repair or (is_index(descriptor.media_type) and (follows or self._is_sparse))
-        if (not item.there or item.tags or deeper) and not self._has_raw(item):
+        follows = (self._options.referrers or self._options.digest_tags) and not item.unverified
+        deeper = self._options.repair or (is_index(descriptor.media_type) and (follows or self._is_sparse))
+        if (not item.exists or item.tags or deeper) and not self._has_raw(item):
             return
         if item.raw is not None:
             reduced = None if job.subset is None else job.subset.entries.get(item.raw.digest)
             item.parts = reduced or item.raw.children
-            if deeper or not item.there:
+            if deeper or not item.exists:
                 self._enter_parts(item, item.raw)
         self._release(item)
 
-    def _has_raw(self, item: Item) -> bool:
+    def _has_raw(self, item: NodeState) -> bool:
         """Whether the manifest of an item is at hand now: lists of referrers may name what is not there."""
         try:
             item.raw = item.raw or self._read_raw(item)
         except ImageNotFound:
-            if not item.loose:
+            if not item.unverified:
                 raise
             item.kind = NodeKind.TAG
             self._settle(item, ok=True)
             return False
-        if item.loose:
+        if item.unverified:
             item.descriptor = item.raw.descriptor
         return True
 
-    def _read_raw(self, item: Item) -> RawManifest:
+    def _read_raw(self, item: NodeState) -> RawManifest:
         pair, digest = item.job.pair, item.descriptor.digest
         made = None if item.job.subset is None else item.job.subset.made.get(digest)
         raw = made or self._shelf.get(digest)
         if raw is None:
             with self._blame.source(pair.source.at(digest)):
-                raw = fetch(pair.source, digest) if item.loose else child(pair.source, item.descriptor)
+                raw = (
+                    fetch_manifest(pair.source, digest)
+                    if item.unverified
+                    else fetch_child(pair.source, item.descriptor)
+                )
             self._shelf.put(raw)
         return raw
 
     @property
     def _is_sparse(self) -> bool:
-        return self._choices.index_form is IndexForm.SPARSE
+        return self._options.index_mode is IndexMode.SPARSE
 
-    def _enter_parts(self, item: Item, raw: RawManifest) -> None:
-        wants_blobs = not item.there or self._is_sparse or self._choices.repair
+    def _enter_parts(self, item: NodeState, raw: RawManifest) -> None:
+        wants_blobs = not item.exists or self._is_sparse or self._options.repair
         for part in item.parts:
             if is_child_manifest(raw, part):
                 self._enter_part(item, part, NodeKind.MANIFEST)
-            elif wants_blobs and (self._choices.foreign_layers or not is_nondistributable(part.media_type)):
-                self._enter_part(item, part, NodeKind.BLOB, odd=raw.is_index)
+            elif wants_blobs and (self._options.foreign_layers or not is_nondistributable(part.media_type)):
+                self._enter_part(item, part, NodeKind.BLOB, unknown_kind=raw.is_index)
 
-    def _release(self, item: Item) -> None:
+    def _release(self, item: NodeState) -> None:
         """One thing less that an item waits for."""
         if not self._ledger.release(item):
             return
-        if item.lost:
+        if item.dependency_failed:
             self._teller.not_done(item)
             self._settle(item, ok=False)
         elif item.kind is NodeKind.BLOB:
@@ -390,63 +401,63 @@ class Engine:
         else:
             self._crew.add(partial(self._step, self._store, item), _STORE)
 
-    def _move(self, item: Item) -> None:
+    def _move(self, item: NodeState) -> None:
         """See to a blob."""
         pair, part = item.job.pair, item.descriptor
-        if item.odd and self._moved_as_manifest(pair, part):
+        if item.unknown_kind and self._moved_as_manifest(pair, part):
             self._teller.done(item, Action.MOVE, NodeKind.MANIFEST)
         else:
-            self._teller.done(item, self._hands.blob(pair, part, self._ledger.beside(pair, part)))
+            self._teller.done(item, self._hands.blob(pair, part, self._ledger.mount_candidate(pair, part)))
         self._settle(item, ok=True)
 
-    def _moved_as_manifest(self, pair: Pair, part: Descriptor) -> bool:
+    def _moved_as_manifest(self, pair: SourceAndTarget, part: Descriptor) -> bool:
         # An index may list what nobody knows (R-027); what the source has no manifest of is a blob to us.
         try:
             with self._blame.source(pair.source.at(part.digest)):
-                found = fetch(pair.source, part.digest)
+                found = fetch_manifest(pair.source, part.digest)
         except ImageNotFound:
             return False
         self._hands.manifest(pair, RawManifest(part.media_type, found.content, found.algorithm), (), ())
         return True
 
-    def _store(self, item: Item) -> None:
+    def _store(self, item: NodeState) -> None:
         """See to a manifest whose parts are there, or to more tags of one."""
         is_tag = item.kind is NodeKind.TAG
-        if item.tags or not (is_tag or item.there):
+        if item.tags or not (is_tag or item.exists):
             if not self._has_raw(item) or item.raw is None:
                 return
             self._hands.manifest(item.job.pair, item.raw, item.parts, item.tags)
         if not is_tag:
-            self._teller.done(item, Action.SKIP if item.there else Action.MOVE)
+            self._teller.done(item, Action.SKIP if item.exists else Action.MOVE)
         for tag in item.tags:
             self._teller.tag(item.job, item.descriptor, tag, Action.TAG)
-        if not is_tag and (self._choices.referrers or self._choices.digest_tags):
-            self._ledger.stay(item.job)
+        if not is_tag and (self._options.referrers or self._options.digest_tags):
+            self._ledger.add_pending(item.job)
             self._crew.add(partial(self._find_followers, item), _READ)
         self._settle(item, ok=True)
 
     # Followers: what refers to a manifest, found while planning or copying, or known from a plan.
 
-    def _find_followers(self, item: Item) -> None:
+    def _find_followers(self, item: NodeState) -> None:
         job, subject = item.job, item.descriptor.digest
         try:
-            for follower in self._roots.following(job, subject):
+            for follower in self._roots.attached_manifests(job, subject):
                 self._follow(job, follower, item.depth)
         except RegistryError as error:
             self._pass_on(error)
             self._teller.not_followed(job, subject, error)
         self._leave(job)
 
-    def _follow(self, job: Job, follower: Follower, depth: int) -> bool:
+    def _follow(self, job: TaskState, follower: AttachedManifest, depth: int) -> bool:
         wanted = self._roots.wanted(job, follower)
         if wanted is None:
             return False
-        item = Item(job, NodeKind.MANIFEST, wanted.descriptor, depth + 1, loose=True, root=True)
+        item = NodeState(job, NodeKind.MANIFEST, wanted.descriptor, depth + 1, unverified=True, root=True)
         item.tags = wanted.tags
         self._enter_root(item)
         return True
 
-    def _next_follower(self, job: Job) -> None:
+    def _next_follower(self, job: TaskState) -> None:
         """The next of those that a plan has found; one after the other, as they may refer to each other."""
         while job.followers:
             follower = job.followers.pop()
@@ -458,35 +469,35 @@ class Engine:
                 self._teller.not_followed(job, follower.descriptor.digest, error)
         self._leave(job)
 
-    def _go_on_behind(self, item: Item, *, ok: bool) -> None:
+    def _go_on_behind(self, item: NodeState, *, ok: bool) -> None:
         job = item.job
         if job.head is not item or not job.followers:
             return
-        if ok or item.loose:
-            self._ledger.stay(job)
+        if ok or item.unverified:
+            self._ledger.add_pending(job)
             self._crew.add(partial(self._next_follower, job), _READ)
         else:
             self._drop_followers(job)
 
-    def _drop_followers(self, job: Job) -> None:
+    def _drop_followers(self, job: TaskState) -> None:
         """They refer to what is not there."""
         while job.followers:
             self._teller.follower_not_done(job, job.followers.pop().descriptor)
 
     # Ends.
 
-    def _settle(self, item: Item, *, ok: bool) -> None:
-        ended = self._ledger.settle(item, ok=ok)
+    def _settle(self, item: NodeState, *, ok: bool) -> None:
+        ended = self._ledger.complete(item, ok=ok)
         if ended is None:
             return
         for each in ended.above:
             self._release(each)
-        for each in ended.twins:
+        for each in ended.conflicting:
             self._resume(each)
         self._go_on_behind(item, ok=ok)
         self._leave(item.job)
 
-    def _step(self, work: Callable[[Item], None], item: Item) -> None:
+    def _step(self, work: Callable[[NodeState], None], item: NodeState) -> None:
         try:
             work(item)
         except RegistryError as error:
@@ -495,5 +506,5 @@ class Engine:
             self._settle(item, ok=False)
 
     def _pass_on(self, error: RegistryError) -> None:
-        if not self._goes_on or self._audience.has_left or isinstance(error, Cancelled | DeadlineExceeded):
+        if not self._continue_on_error or self._audience.has_left or isinstance(error, Cancelled | DeadlineExceeded):
             raise error

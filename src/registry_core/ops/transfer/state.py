@@ -22,14 +22,23 @@ from registry_core.errors import RegistryError, TooLarge
 from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
 from registry_core.ops.transfer.options import CopyTask
 from registry_core.ops.transfer.platforms import Subset
-from registry_core.ops.transfer.report import Action, Blame, Node, NodeKind, Outcome, Pair, Result
+from registry_core.ops.transfer.report import Action, ErrorAttribution, Node, NodeKind, Outcome, Result, SourceAndTarget
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Event, Observer
 
-__all__ = ["DONE", "Audience", "Ended", "Item", "Job", "Ledger", "Shelf", "Teller"]
+__all__ = [
+    "DONE",
+    "CallbackGuard",
+    "ManifestCache",
+    "NodeState",
+    "NodeTable",
+    "ResultReporter",
+    "TaskState",
+    "Unblocked",
+]
 
 
-class Job:
+class TaskState:
     """A task that is under way.
 
     ``left`` counts what is not settled of it, ``manifests`` what it has come to in all, against endless lists of
@@ -40,94 +49,110 @@ class Job:
 
     def __init__(self, task: CopyTask) -> None:
         self.task = task
-        self.pair = Pair(task.source, task.target)
+        self.pair = SourceAndTarget(task.source, task.target)
         self.left = 1
         self.manifests = 0
         self.followers = list(reversed(task.followers))
-        self.head: Item | None = None
+        self.head: NodeState | None = None
         self.subset: Subset | None = None
 
 
-class Item:
+class NodeState:
     """A node that is not settled yet.
 
     ``content`` is what it is in its place, and ``identity`` that with all that was claimed about it: one image may lie
     about what another describes well. ``waits`` counts what it waits for; ``above`` is who waits for it, and whether
-    they cannot do without it; ``twins`` are items of the same content, but with other claims, that have their turn when
-    this one is settled.
+    they cannot do without it; ``conflicting`` are items of the same content, but with other claims, that
+    have their turn when this one is settled.
 
     Args:
         job: The task that needs it.
         kind: What it is; a manifest that somebody else sees to becomes a tag, as its tags are what is left to do.
         descriptor: What is claimed about it.
         depth: How many manifests stand above it.
-        loose: Whether it is a manifest that nothing describes but a list of referrers or a tag.
-        odd: Whether it is a part of an index of which nobody knows if it is a manifest.
+        unverified: Whether it is a manifest that nothing describes but a list of referrers or a tag.
+        unknown_kind: Whether it is a part of an index of which nobody knows if it is a manifest.
         root: Whether nothing in its graph stands above it.
     """
 
     __slots__ = (
-        "above", "content", "depth", "descriptor", "identity", "job", "kind", "loose", "lost", "odd", "parts", "raw",
-        "root", "settled", "tags", "there", "twins", "waits",
+        "above",
+        "conflicting",
+        "content",
+        "dependency_failed",
+        "depth",
+        "descriptor",
+        "exists",
+        "identity",
+        "job",
+        "kind",
+        "parts",
+        "raw",
+        "root",
+        "settled",
+        "tags",
+        "unknown_kind",
+        "unverified",
+        "waits",
     )  # fmt: skip
 
     def __init__(
         self,
-        job: Job,
+        job: TaskState,
         kind: NodeKind,
         descriptor: Descriptor,
         depth: int,
         *,
-        loose: bool = False,
-        odd: bool = False,
+        unverified: bool = False,
+        unknown_kind: bool = False,
         root: bool = False,
     ) -> None:
         self.job = job
         self.kind = kind
         self.descriptor = descriptor
         self.depth = depth
-        self.loose = loose
-        self.odd = odd
+        self.unverified = unverified
+        self.unknown_kind = unknown_kind
         self.root = root
-        self.content: Hashable = (kind, odd, descriptor.digest)
-        claims = None if loose else (descriptor.size, descriptor.media_type, descriptor.urls, descriptor.data)
-        self.identity: Hashable = (kind, odd, descriptor.digest, claims)
+        self.content: Hashable = (kind, unknown_kind, descriptor.digest)
+        claims = None if unverified else (descriptor.size, descriptor.media_type, descriptor.urls, descriptor.data)
+        self.identity: Hashable = (kind, unknown_kind, descriptor.digest, claims)
         self.waits = 1
-        self.above: list[tuple[Item, bool]] = []
-        self.twins: list[Item] = []
-        self.lost = self.settled = self.there = False
+        self.above: list[tuple[NodeState, bool]] = []
+        self.conflicting: list[NodeState] = []
+        self.dependency_failed = self.settled = self.exists = False
         self.raw: RawManifest | None = None
         self.parts: tuple[Descriptor, ...] = ()
         self.tags: tuple[Tag, ...] = ()
 
     @property
-    def truth(self) -> Hashable:
+    def expected_claims(self) -> Hashable:
         """What has to be claimed about something that is there, for nobody to look at it again."""
         return (
             self.descriptor.size if self.kind is NodeKind.BLOB else (self.descriptor.size, self.descriptor.media_type)
         )
 
 
-class Ended(NamedTuple):
+class Unblocked(NamedTuple):
     """Who goes on after an item: those that waited for it, and those that have their turn."""
 
-    above: list[Item]
-    twins: list[Item]
+    above: list[NodeState]
+    conflicting: list[NodeState]
 
 
-class _Place:
+class _RepositoryState:
     """One repository of the target: nodes that are under way, and how others ended."""
 
     __slots__ = ("done", "failed", "first", "items")
 
     def __init__(self) -> None:
-        self.items: dict[Hashable, Item] = {}
-        self.first: dict[Hashable, Item] = {}
+        self.items: dict[Hashable, NodeState] = {}
+        self.first: dict[Hashable, NodeState] = {}
         self.done: dict[Hashable, Hashable] = {}
         self.failed: set[Hashable] = set()
 
 
-class Ledger:
+class NodeTable:
     """Each node once in its place; safe for many threads.
 
     An item begins with one thing that it waits for: whoever enters it releases it when all its parts are entered.
@@ -136,23 +161,23 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Not by name: two backends in memory may be called the same.
-        self._places: dict[Repository, _Place] = {}
+        self._places: dict[Repository, _RepositoryState] = {}
         # By registry: blobs that are on their way to one of its repositories, and those that are in one.
-        self._moving: dict[tuple[str, str], Item] = {}
+        self._moving: dict[tuple[str, str], NodeState] = {}
         self._placed: dict[tuple[str, str, int], RepositoryName] = {}
 
-    def stay(self, job: Job) -> None:
+    def add_pending(self, job: TaskState) -> None:
         """There is something more to do for a task."""
         with self._lock:
             job.left += 1
 
-    def leave(self, job: Job) -> bool:
+    def finish_pending(self, job: TaskState) -> bool:
         """There is something less to do for a task: whether that was all."""
         with self._lock:
             job.left -= 1
             return not job.left
 
-    def enter_root(self, item: Item) -> bool:
+    def add_root(self, item: NodeState) -> bool:
         """Enter a manifest that nothing in its graph stands above: whether it has its turn at once.
 
         Where somebody else sees to that manifest, what is left of the item are its tags.
@@ -172,11 +197,11 @@ class Ledger:
                 busy.above.append((item, True))
                 item.waits += 1
             else:
-                item.lost = item.content not in place.done
+                item.dependency_failed = item.content not in place.done
             item.kind = NodeKind.TAG
             return True
 
-    def enter_part(self, above: Item, item: Item) -> bool:
+    def add_child(self, above: NodeState, item: NodeState) -> bool:
         """Enter a part of a manifest, which waits for it unless it is there: whether it has its turn at once.
 
         Raises:
@@ -184,10 +209,10 @@ class Ledger:
         """
         with self._lock:
             place = self._place(item)
-            if place.done.get(item.content) == item.truth:
+            if place.done.get(item.content) == item.expected_claims:
                 return False
             if item.identity in place.failed:
-                above.lost = True
+                above.dependency_failed = True
                 return False
             busy = place.items.get(item.identity)
             if busy is not None:
@@ -201,19 +226,19 @@ class Ledger:
             item.job.left += 1
             return self._enter(place, item)
 
-    def is_done(self, item: Item) -> bool:
+    def is_done(self, item: NodeState) -> bool:
         """Whether somebody else has seen to the very same."""
         with self._lock:
             done = self._place(item).done.get(item.content)
-            return done is not None and (item.root or done == item.truth)
+            return done is not None and (item.root or done == item.expected_claims)
 
-    def release(self, item: Item) -> bool:
+    def release(self, item: NodeState) -> bool:
         """One thing less that an item waits for: whether that was the last."""
         with self._lock:
             item.waits -= 1
             return not item.waits and not item.settled
 
-    def settle(self, item: Item, *, ok: bool) -> Ended | None:
+    def complete(self, item: NodeState, *, ok: bool) -> Unblocked | None:
         """An item has come to its end: who goes on, or ``None`` if that was known."""
         with self._lock:
             if item.settled:
@@ -227,36 +252,36 @@ class Ledger:
                 del place.first[item.content]
             if item.kind is not NodeKind.TAG:
                 if ok:
-                    place.done[item.content] = item.truth
+                    place.done[item.content] = item.expected_claims
                 else:
                     place.failed.add(item.identity)
             if item.kind is NodeKind.BLOB:
                 self._settle_blob(item, ok=ok)
-            ended = Ended([each for each, _ in item.above], item.twins)
+            ended = Unblocked([each for each, _ in item.above], item.conflicting)
             for each, needs in item.above:
-                each.lost = each.lost or (needs and not ok)
-            item.above, item.twins = [], []
+                each.dependency_failed = each.dependency_failed or (needs and not ok)
+            item.above, item.conflicting = [], []
             return ended
 
-    def beside(self, pair: Pair, part: Descriptor) -> RepositoryName | None:
+    def mount_candidate(self, pair: SourceAndTarget, part: Descriptor) -> RepositoryName | None:
         """A repository of the target's registry from which it may take over a blob, if one is known."""
-        home = pair.source.home(part.digest)
+        home = pair.source.blob_location(part.digest)
         if home is not None and home.registry == pair.target.registry and home.name != pair.target.name:
             return home.name
         found = self._placed.get((pair.target.registry, part.digest, part.size))
         return None if found == pair.target.name else found
 
-    def _enter(self, place: _Place, item: Item) -> bool:
+    def _enter(self, place: _RepositoryState, item: NodeState) -> bool:
         place.items[item.identity] = item
         first = place.first.setdefault(item.content, item)
         if first is not item:
-            first.twins.append(item)
+            first.conflicting.append(item)
             return False
         if item.kind is NodeKind.BLOB:
             self._wait_for_mover(item)
         return True
 
-    def _wait_for_mover(self, item: Item) -> None:
+    def _wait_for_mover(self, item: NodeState) -> None:
         # A blob that is on its way to another repository of the same registry can be mounted from there.
         registry = item.job.pair.target.registry
         if not registry:
@@ -266,7 +291,7 @@ class Ledger:
             mover.above.append((item, False))
             item.waits += 1
 
-    def _settle_blob(self, item: Item, *, ok: bool) -> None:
+    def _settle_blob(self, item: NodeState, *, ok: bool) -> None:
         target, part = item.job.pair.target, item.descriptor
         if not target.registry:
             return
@@ -275,11 +300,11 @@ class Ledger:
         if ok:
             self._placed.setdefault((target.registry, part.digest, part.size), target.name)
 
-    def _place(self, item: Item) -> _Place:
-        return self._places.setdefault(item.job.pair.target, _Place())
+    def _place(self, item: NodeState) -> _RepositoryState:
+        return self._places.setdefault(item.job.pair.target, _RepositoryState())
 
 
-def _count(item: Item) -> None:
+def _count(item: NodeState) -> None:
     """Refuse what is deeper, or has more manifests, than any honest graph (R-024, R-025)."""
     item.job.manifests += 1
     reference = item.job.pair.source.at(item.descriptor.digest)
@@ -289,7 +314,7 @@ def _count(item: Item) -> None:
         raise TooLarge(f"nested more than {DEPTH_LIMIT} deep", reference=reference)
 
 
-class Shelf:
+class ManifestCache:
     """Manifests that were read and will be needed again, as far as they fit.
 
     Args:
@@ -322,11 +347,11 @@ DONE: Final = {
 }
 
 
-class Audience(Observer):
+class CallbackGuard(Observer):
     """Somebody else's code: what it raises ends a run, even one that goes on after the errors of repositories.
 
     Args:
-        record: Told of each node when it is settled, by one thread at a time.
+        results: Told of each node when it is settled, by one thread at a time.
         observer: Told of each blob.
     """
 
@@ -336,7 +361,7 @@ class Audience(Observer):
         self._lock = threading.Lock()
         self.has_left = False
 
-    def record(self, result: Result) -> None:
+    def results(self, result: Result) -> None:
         """Tell what became of a node."""
         with self._lock, self._watched():
             self._record(result)
@@ -356,7 +381,7 @@ class Audience(Observer):
             raise
 
 
-class Teller:
+class ResultReporter:
     """Says what becomes of each node.
 
     Args:
@@ -364,19 +389,19 @@ class Teller:
         blame: Who knows which side an error is of.
     """
 
-    def __init__(self, audience: Audience, blame: Blame) -> None:
+    def __init__(self, audience: CallbackGuard, blame: ErrorAttribution) -> None:
         self._audience = audience
         self._blame = blame
 
-    def done(self, item: Item, action: Action, kind: NodeKind | None = None) -> None:
+    def done(self, item: NodeState, action: Action, kind: NodeKind | None = None) -> None:
         """A blob or manifest has been seen to."""
         self._tell(_node(item, action, kind or item.kind), DONE[action])
 
-    def tag(self, job: Job, root: Descriptor, tag: Tag, action: Action) -> None:
+    def tag(self, job: TaskState, root: Descriptor, tag: Tag, action: Action) -> None:
         """A tag has been seen to."""
         self._tell(_tag_node(job, root, tag, action), DONE[action])
 
-    def failed(self, item: Item, error: RegistryError) -> None:
+    def failed(self, item: NodeState, error: RegistryError) -> None:
         """A node failed, and so its tags are not set."""
         if item.kind is not NodeKind.TAG:
             self._fail(_node(item, Action.MOVE, item.kind), error)
@@ -384,13 +409,13 @@ class Teller:
         for tag in item.tags if item.kind is NodeKind.TAG else ():
             self._fail(_tag_node(item.job, item.descriptor, tag, Action.TAG), error)
 
-    def not_done(self, item: Item) -> None:
+    def not_done(self, item: NodeState) -> None:
         """A node had to be left, and its tags with it, since something that it needs failed."""
         if item.kind is not NodeKind.TAG:
             self._tell(_node(item, Action.MOVE, item.kind), Outcome.NOT_DONE)
         self._tags_not_done(item)
 
-    def not_opened(self, job: Job, error: RegistryError) -> None:
+    def not_opened(self, job: TaskState, error: RegistryError) -> None:
         """Nothing is known of what a task is about."""
         task = job.task
         named = task.reference.digest if isinstance(task.reference, RawManifest) else task.reference
@@ -401,33 +426,37 @@ class Teller:
             node = _blank(NodeKind.TAG, Action.TAG, digest, task.source.at(named), task.target.at(tag))
             self._tell(node, Outcome.NOT_DONE)
 
-    def not_followed(self, job: Job, subject: Digest, error: RegistryError) -> None:
+    def not_followed(self, job: TaskState, subject: Digest, error: RegistryError) -> None:
         """Nobody knows what refers to a manifest."""
         pair = job.pair
         node = _blank(NodeKind.MANIFEST, Action.MOVE, None, pair.source.at(subject), pair.target.at(subject))
         self._fail(node, error)
 
-    def follower_not_done(self, job: Job, entry: Descriptor) -> None:
+    def follower_not_done(self, job: TaskState, entry: Descriptor) -> None:
         """What refers to a manifest is not copied, since that failed."""
         node = _descriptor_node(job, NodeKind.MANIFEST, entry, Action.MOVE)
         self._tell(node, Outcome.NOT_DONE)
 
-    def _tags_not_done(self, item: Item) -> None:
+    def _tags_not_done(self, item: NodeState) -> None:
         for tag in item.tags:
             self._tell(_tag_node(item.job, item.descriptor, tag, Action.TAG), Outcome.NOT_DONE)
 
     def _fail(self, node: Node, error: RegistryError) -> None:
-        self._audience.record(Result(node=node, outcome=Outcome.FAILED, error=error, blamed=self._blame.of(error)))
+        self._audience.results(
+            Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=self._blame.of(error))
+        )
 
     def _tell(self, node: Node, outcome: Outcome) -> None:
-        self._audience.record(Result(node=node, outcome=outcome))
+        self._audience.results(Result(node=node, outcome=outcome))
 
 
-def _node(item: Item, action: Action, kind: NodeKind) -> Node:
+def _node(item: NodeState, action: Action, kind: NodeKind) -> Node:
     return _descriptor_node(item.job, kind, item.descriptor, action)
 
 
-def _descriptor_node(job: Job, kind: NodeKind, descriptor: Descriptor, action: Action, tag: Tag | None = None) -> Node:
+def _descriptor_node(
+    job: TaskState, kind: NodeKind, descriptor: Descriptor, action: Action, tag: Tag | None = None
+) -> Node:
     return Node(
         kind=kind,
         action=action,
@@ -439,7 +468,7 @@ def _descriptor_node(job: Job, kind: NodeKind, descriptor: Descriptor, action: A
     )
 
 
-def _tag_node(job: Job, root: Descriptor, tag: Tag, action: Action) -> Node:
+def _tag_node(job: TaskState, root: Descriptor, tag: Tag, action: Action) -> Node:
     return _descriptor_node(job, NodeKind.TAG, root, action, tag)
 
 

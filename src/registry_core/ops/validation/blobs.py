@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from registry_core.cancellation import CancelScope, checkpoint
-from registry_core.content.compression import compression_of, decoded
-from registry_core.content.streams import PIECE, ByteReader, Reader
+from registry_core.content.compression import compression_for, decompress
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -26,7 +26,7 @@ from registry_core.ops.tar.members import Budget, ExtractLimits
 from registry_core.ops.workers import Workers
 from registry_core.ports.catalog import Repository
 
-__all__ = ["BlobCheck", "BlobFacts", "Contents"]
+__all__ = ["BlobCheck", "BlobContents", "BlobFacts"]
 
 
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -41,14 +41,14 @@ class BlobFacts(msgspec.Struct, frozen=True):
 
     Args:
         problems: What makes it unusable.
-        doubts: What could not be checked.
+        unverifiable: What could not be checked.
         is_missing: Whether it is not there.
         diff_ids: What its tar hashes to, where that was asked for and the blob is sound.
         bytes: How many bytes were read.
     """
 
     problems: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    unverifiable: tuple[str, ...] = ()
     is_missing: bool = False
     diff_ids: frozenset[Digest] = frozenset()
     bytes: int = 0
@@ -79,7 +79,7 @@ class BlobCheck:
         """
         descriptor = self._descriptor
         if not descriptor.digest.verifiable:
-            return BlobFacts(doubts=(_NOT_READ,))
+            return BlobFacts(unverifiable=(_NOT_READ,))
         try:
             stored = self._repository.blobs.open(descriptor.digest)
         except BlobNotFound:
@@ -104,13 +104,13 @@ class BlobCheck:
             else:
                 doubt = self._mistaken(stored.head)
         try:
-            while stored.read(PIECE):
+            while stored.read(CHUNK_SIZE):
                 checkpoint()
         except IntegrityError as error:
             return BlobFacts(problems=(error.message,), bytes=stored.count)
         return BlobFacts(
             problems=(problem,) if problem else (),
-            doubts=(doubt,) if doubt else (),
+            unverifiable=(doubt,) if doubt else (),
             diff_ids=diff_ids,
             bytes=stored.count,
         )
@@ -120,24 +120,24 @@ class BlobCheck:
         budget = Budget(self._limits)
         budget.begin(descriptor.size)
         hashers = {algorithm: Digest.of(b"", algorithm).hasher() for algorithm in algorithms}
-        tar = decoded(stored, descriptor.media_type)
-        while data := tar.read(PIECE):
+        tar = decompress(stored, descriptor.media_type)
+        while data := tar.read(CHUNK_SIZE):
             checkpoint()
-            budget.take(len(data))
+            budget.add_bytes(len(data))
             for hasher in hashers.values():
                 hasher.update(data)
         return frozenset(Digest(f"{algorithm}:{hasher.hexdigest()}") for algorithm, hasher in hashers.items())
 
     def _mistaken(self, head: bytes) -> str:
         """How the media type differs from what the layer turned out to be; empty where it does not."""
-        claimed = compression_of(self._descriptor.media_type)
+        claimed = compression_for(self._descriptor.media_type)
         actual = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
         if claimed == actual:
             return ""
         return f"its media type says {claimed or 'no compression'}, and it has {actual or 'none'}"
 
 
-class _Counted(Reader):
+class _Counted(BaseReader):
     """A verifying reader that knows how it began and how far it is, and raises a mismatch only once asked again."""
 
     def __init__(self, reader: VerifyingReader) -> None:
@@ -174,7 +174,7 @@ class _Layer(msgspec.Struct, frozen=True):
     diff_id: Digest
 
 
-class Contents:
+class BlobContents:
     """Blobs that are to be read.
 
     Args:
@@ -232,7 +232,7 @@ class Contents:
 
         with CancelScope() as scope, Workers(jobs, scope) as workers:
             # The largest first: the last one to begin should not be the last one to end.
-            workers.each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
+            workers.run_each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
         return self._findings()
 
     def _findings(self) -> Iterator[Finding]:
@@ -251,5 +251,5 @@ def _judged(where: str, descriptor: Descriptor, facts: BlobFacts) -> Iterator[Fi
         return
     for problem in facts.problems:
         yield Finding(Severity.ERROR, where, problem)
-    for doubt in facts.doubts:
+    for doubt in facts.unverifiable:
         yield Finding(Severity.WARNING, where, doubt)

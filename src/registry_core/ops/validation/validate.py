@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.compression import compression_of
+from registry_core.content.compression import compression_for
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
@@ -26,8 +26,8 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, is_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import locator
-from registry_core.domain.referrers import referrer
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.domain.referrers import referrer_descriptor
 from registry_core.domain.reports import Finding, Report, Severity
 from registry_core.errors import (
     AccessDenied,
@@ -40,24 +40,24 @@ from registry_core.errors import (
     TooLarge,
     TransportError,
     Unsupported,
-    during,
+    error_context,
 )
 from registry_core.ops.artifacts.referrers import list_referrers
 from registry_core.ops.manifests import (
     DEPTH_LIMIT,
     NODE_LIMIT,
-    child,
-    fetch,
+    fetch_child,
+    fetch_manifest,
     has_config,
     is_child_manifest,
     read_config,
 )
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.ops.validation.blobs import Contents
+from registry_core.ops.validation.blobs import BlobContents
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
-    from registry_core.ops.images import Located
+    from registry_core.ops.images import StoredManifest
 
 __all__ = [
     "Judgement",
@@ -99,7 +99,7 @@ def of_listing(listed: Descriptor, manifest: RawManifest) -> Iterator[Judgement]
         listed: As the registry lists it.
         manifest: What it lists.
     """
-    actual = referrer(manifest)
+    actual = referrer_descriptor(manifest)
     if actual is None:
         return
     if not listed.artifact_type and actual.artifact_type:
@@ -161,7 +161,7 @@ def artifact_type_of(manifest: RawManifest) -> str:
 
 def _is_layer(media_type: str) -> bool:
     try:
-        compression_of(media_type)
+        compression_for(media_type)
     except Unsupported:
         return False
     return True
@@ -195,7 +195,7 @@ class Validation:
         self._known: dict[Digest, _Known] = {}
         self._listed_again: list[tuple[str, Descriptor]] = []
         self._subjects: dict[Digest, Digest] = {}
-        self._contents = Contents(repository, ExtractLimits() if limits is None else limits)
+        self._contents = BlobContents(repository, ExtractLimits() if limits is None else limits)
         self._limit = NODE_LIMIT
         self._manifests = 0
         self._bytes = 0
@@ -217,7 +217,7 @@ class Validation:
             TransportError: The registry could not be asked.
         """
         try:
-            manifest = fetch(self.repository, reference)
+            manifest = fetch_manifest(self.repository, reference)
         except _OUTAGES:
             raise
         except RegistryError as error:
@@ -318,7 +318,7 @@ class Validation:
     def _is_strange(self, where: str, part: Descriptor) -> bool:
         """Whether a part of an index is a manifest of a kind that nobody knows (R-027); otherwise it is a blob."""
         try:
-            found = fetch(self.repository, part.digest)
+            found = fetch_manifest(self.repository, part.digest)
         except _OUTAGES:
             raise
         except RegistryError:
@@ -359,7 +359,7 @@ class Validation:
         if known is None:
             try:
                 # Read, not looked up: being told that something is here has a layout keep it for longer.
-                found = fetch(self.repository, subject.digest)
+                found = fetch_manifest(self.repository, subject.digest)
             except _OUTAGES:
                 raise
             except NotFound:
@@ -387,7 +387,7 @@ class Validation:
     def _again(self, entry: Descriptor) -> RawManifest | None:
         """A manifest that was looked at before; whatever is wrong with it has been said."""
         try:
-            return fetch(self.repository, entry.digest)
+            return fetch_manifest(self.repository, entry.digest)
         except _OUTAGES:
             raise
         except RegistryError:
@@ -396,7 +396,7 @@ class Validation:
     def _child(self, where: str, descriptor: Descriptor, absence: Severity) -> RawManifest | None:
         self._seen[descriptor.digest] = (descriptor.size, descriptor.media_type)
         try:
-            found = child(self.repository, descriptor)
+            found = fetch_child(self.repository, descriptor)
             if descriptor.data is not None and self._again(descriptor) is None:
                 self.found(where, "it is not here", severity=Severity.WARNING)
             return found
@@ -470,7 +470,7 @@ def _reason(error: RegistryError) -> str:
 
 
 def validate(
-    target: Located | Repository,
+    target: StoredManifest | Repository,
     reference: Tag | Digest | str | None = None,
     *,
     referrers: bool = False,
@@ -505,15 +505,15 @@ def validate(
         if reference is not None:
             raise InvalidValue("a reference says what to check in a repository, and this is an image already")
         validation = Validation(target.repository, limits=limits, sparse=sparse)
-        with during("validate", str(target.repository)):
+        with error_context("validate", str(target.repository)):
             validation.manifest(target.document)
     else:
         validation = Validation(target, limits=limits, sparse=sparse)
-        with during("validate", str(target)):
+        with error_context("validate", str(target)):
             wanted = target.manifests.tags() if reference is None else iter((reference,))
             for each in wanted:
-                validation.reference(each if isinstance(each, Tag | Digest) else locator(each))
-    with during("validate", str(validation.repository)):
+                validation.reference(each if isinstance(each, Tag | Digest) else parse_tag_or_digest(each))
+    with error_context("validate", str(validation.repository)):
         if referrers:
             validation.referrers()
         return validation.report(jobs=jobs)

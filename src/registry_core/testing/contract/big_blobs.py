@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 
-from registry_core.content.streams import PIECE
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.ports.catalog import Repository
@@ -30,7 +30,7 @@ class BigBlobContract(Contract):
             nonlocal read
             repository.blobs.put(source.digest, source.size, source)
             with VerifyingReader(repository.blobs.open(source.digest), source.digest, source.size) as reader:
-                while data := reader.read(PIECE):
+                while data := reader.read(CHUNK_SIZE):
                     read += len(data)
 
         peak = peak_of(round_trip)
@@ -41,12 +41,12 @@ class BigBlobContract(Contract):
 
     def test_the_middle_of_a_big_blob(self, repository: Repository) -> None:
         """An interrupted download goes on where it was cut, across pieces."""
-        source = PatternSource(5 * PIECE + 17, seed=2)
+        source = PatternSource(5 * CHUNK_SIZE + 17, seed=2)
         repository.blobs.put(source.digest, source.size, source)
-        start = 3 * PIECE - 5
+        start = 3 * CHUNK_SIZE - 5
 
         with repository.blobs.open(source.digest, start=start) as reader:
-            tail = b"".join(iter(lambda: reader.read(PIECE), b""))
+            tail = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
 
         # By digest: what differs in megabytes would take minutes to show.
         assert Digest.of(tail) == Digest.of(source.at(start, source.size))

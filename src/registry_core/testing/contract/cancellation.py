@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from registry_core.cancellation import CancelScope, fail_after, pause
-from registry_core.content.streams import PIECE, ByteReader, BytesSource
+from registry_core.cancellation import CancelScope, fail_after, sleep
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError, Unavailable
@@ -207,7 +207,7 @@ class CancellationContract(Contract):
 
         def stall() -> None:
             midway.set()
-            pause(60)
+            sleep(60)
 
         def cancel() -> None:
             midway.wait(30)
@@ -263,4 +263,4 @@ class CancellationContract(Contract):
 
 def drained(reader: ByteReader) -> bytes:
     """All that a reader has left, piece by piece."""
-    return b"".join(iter(lambda: reader.read(PIECE), b""))
+    return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))

@@ -12,7 +12,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.ops.transfer.copy import copy
-from registry_core.ops.transfer.options import CopyChoices
+from registry_core.ops.transfer.options import CopyOptions
 from registry_core.ports.catalog import Repository
 from registry_core.testing.content import image_manifest, index_manifest, push_image, put_blob
 
@@ -68,7 +68,7 @@ def test_all_of_it_comes_back(form: ArchiveForm, is_closed: bool, origin: Reposi
     """R-026, R-027."""
     with ArchiveCatalog(tmp_path / "images.tar", form, fsync=False) as catalog:
         for tag in origin.manifests.tags():
-            copy(origin, catalog.repository(NAME), tag, tags=[tag], choices=CopyChoices(referrers=True))
+            copy(origin, catalog.repository(NAME), tag, tags=[tag], options=CopyOptions(referrers=True))
         if is_closed:
             catalog.close()
         found = catalog.repository(NAME)

@@ -14,8 +14,8 @@ import pytest
 
 from registry_adapters.auth import authenticator
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_core.content.streams import StreamReader
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_core.content.streams import FileObjectReader
 from registry_core.domain.auth import Credential
 from registry_core.domain.origin import Origin
 
@@ -57,7 +57,7 @@ class Transcript:
             line.authorization.partition(" ")[2] for line in lines if isinstance(line, Asked) and line.authorization
         }
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         assert self._lines, f"nothing more was expected, but {method} {url} came"
         asked, said = self._lines.popleft(), self._lines.popleft()
         assert isinstance(asked, Asked)
@@ -72,11 +72,11 @@ class Transcript:
         assert not {name.lower() for name in rest} & {"authorization", "cookie", "proxy-authorization"}
         assert asked.headers is None or rest == asked.headers
         assert (content or None) == asked.body
-        return Answer(
+        return Response(
             status=said.status,
             headers=Headers(list(said.headers.items())),
             url=url,
-            reader=StreamReader(io.BytesIO(said.content)),
+            reader=FileObjectReader(io.BytesIO(said.content)),
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator
-from registry_adapters.auth.authorization import GivenToken, basic_value
+from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value
 from registry_core.domain.auth import (
     Anonymous,
     Basic,
@@ -94,7 +94,7 @@ def drive(
     registry: Origin = REGISTRY,
     rejected: str | None = None,
 ) -> str | None:
-    return concluded(chosen.answer(registry, challenges, scopes, rejected=rejected), server)
+    return concluded(chosen.handle_challenge(registry, challenges, scopes, rejected=rejected), server)
 
 
 def scopes_of(request: TokenRequest) -> list[str]:
@@ -113,11 +113,11 @@ class TestBasic:
         value = drive(chosen, server, [BASIC], [PULL])
 
         assert value == basic_value(USER)
-        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
         assert server.asked == []
 
     def test_nothing_is_sent_before_a_challenge(self) -> None:
-        assert authenticator(USER).remembered(REGISTRY, [PULL]) is None
+        assert authenticator(USER).cached_authorization(REGISTRY, [PULL]) is None
 
     def test_it_is_not_remembered_for_endlessly_many_repositories(self, server: TokenServer) -> None:
         chosen = authenticator(USER)
@@ -126,9 +126,11 @@ class TestBasic:
         for scope in scopes:
             drive(chosen, server, [BASIC], [scope])
 
-        assert chosen.remembered(REGISTRY, [scopes[0]]) is None
+        assert chosen.cached_authorization(REGISTRY, [scopes[0]]) is None
         assert (
-            chosen.remembered(REGISTRY, [scopes[1]]) == chosen.remembered(REGISTRY, [scopes[-1]]) == basic_value(USER)
+            chosen.cached_authorization(REGISTRY, [scopes[1]])
+            == chosen.cached_authorization(REGISTRY, [scopes[-1]])
+            == basic_value(USER)
         )
 
     def test_a_refused_password_is_not_sent_again(self, server: TokenServer) -> None:
@@ -137,7 +139,7 @@ class TestBasic:
         value = drive(chosen, server, [BASIC], [PULL])
 
         assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
-        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PULL]) is None
 
     @pytest.mark.parametrize("credential", [None, Anonymous(), IdentityToken("s3cret"), RegistryToken("s3cret")])
     def test_nothing_but_a_password_answers_it(self, server: TokenServer, credential: Credential | None) -> None:
@@ -152,9 +154,9 @@ class TestBasic:
         chosen = authenticator(USER)
         drive(chosen, server, [BASIC], [PULL])
 
-        assert chosen.remembered(EVIL, [PULL]) is None
-        assert chosen.remembered(Origin.of("registry.example.com", scheme="http"), [PULL]) is None
-        assert chosen.remembered(Origin.of("registry.example.com:8443"), [PULL]) is None
+        assert chosen.cached_authorization(EVIL, [PULL]) is None
+        assert chosen.cached_authorization(Origin.of("registry.example.com", scheme="http"), [PULL]) is None
+        assert chosen.cached_authorization(Origin.of("registry.example.com:8443"), [PULL]) is None
 
     def test_after_a_token_the_password_itself_is_withheld(self, server: TokenServer) -> None:
         """R-031."""
@@ -228,16 +230,16 @@ class TestBearer:
         chosen = authenticator(USER)
         drive(chosen, server, [BEARER], [PUSH])
 
-        assert chosen.remembered(REGISTRY, [PUSH]) == "Bearer token-1"
-        assert chosen.remembered(REGISTRY, [PULL]) == "Bearer token-1"
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == "Bearer token-1"
+        assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer token-1"
 
     def test_a_token_is_not_used_for_more_than_it_was_given_for(self, server: TokenServer) -> None:
         chosen = authenticator(USER)
         drive(chosen, server, [BEARER], [PULL])
 
-        assert chosen.remembered(REGISTRY, [PUSH]) is None
-        assert chosen.remembered(REGISTRY, [LIB]) is None
-        assert chosen.remembered(EVIL, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) is None
+        assert chosen.cached_authorization(REGISTRY, [LIB]) is None
+        assert chosen.cached_authorization(EVIL, [PULL]) is None
 
     def test_an_expired_token_is_replaced(self, server: TokenServer) -> None:
         """R-038."""
@@ -246,7 +248,7 @@ class TestBearer:
         first = drive(chosen, server, [BEARER], [PULL])
         clock.now += 299.0
 
-        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PULL]) is None
         assert drive(chosen, server, [BEARER], [PULL], rejected=first) == "Bearer token-2"
 
     def test_a_refused_token_is_replaced_before_its_time(self, server: TokenServer) -> None:
@@ -256,7 +258,7 @@ class TestBearer:
         second = drive(chosen, server, [BEARER], [PULL], rejected=first)
 
         assert second == "Bearer token-2"
-        assert chosen.remembered(REGISTRY, [PULL]) == second
+        assert chosen.cached_authorization(REGISTRY, [PULL]) == second
 
     def test_whoever_was_refused_late_takes_the_token_that_another_fetched(self, server: TokenServer) -> None:
         chosen = authenticator(USER)
@@ -292,7 +294,7 @@ class TestBearer:
         chosen = ChallengeAuthenticator(keychain)
         drive(chosen, server, [BEARER], [PULL])
 
-        chosen.remembered(REGISTRY, [PULL])
+        chosen.cached_authorization(REGISTRY, [PULL])
 
         assert keychain.asked == 1
 
@@ -337,7 +339,7 @@ class TestBearer:
 
     def test_an_exchange_given_up_half_way_blocks_nobody(self, server: TokenServer) -> None:
         chosen = authenticator(USER)
-        steps = chosen.answer(REGISTRY, [BEARER], [PULL])
+        steps = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(steps)
         steps.close()
 
@@ -360,7 +362,7 @@ class TestBearer:
 
     def test_where_the_first_one_is_cancelled_the_next_one_fetches(self, server: TokenServer) -> None:
         chosen = authenticator(USER)
-        leading = chosen.answer(REGISTRY, [BEARER], [PULL])
+        leading = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(leading)
 
         with ThreadPoolExecutor(31) as pool:
@@ -387,7 +389,7 @@ class TestBearer:
         with ThreadPoolExecutor(4) as pool:
             tries = [pool.submit(drive, chosen, refuse, [BEARER], [PULL])]
             held.wait(30)
-            waiting = [chosen.answer(REGISTRY, [BEARER], [PULL]) for _ in range(3)]
+            waiting = [chosen.handle_challenge(REGISTRY, [BEARER], [PULL]) for _ in range(3)]
             tries += [pool.submit(next, one) for one in waiting]  # type: ignore[arg-type]
             while len(chosen._turns._changed._waiters) < 3:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
@@ -409,7 +411,7 @@ class TestBearer:
         value = drive(chosen, stubborn, [BEARER], [PULL])
 
         assert drive(chosen, stubborn, [BEARER], [PULL], rejected=value) is None
-        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PULL]) is None
         assert len(asked) == 2
 
     @pytest.mark.parametrize("expires_in", [0, -1, 1, "soon", None, 60])
@@ -421,9 +423,9 @@ class TestBearer:
         value = drive(chosen, server, [BEARER], [PULL])
         clock.now += 54.0
 
-        assert chosen.remembered(REGISTRY, [PULL]) == value
+        assert chosen.cached_authorization(REGISTRY, [PULL]) == value
         clock.now += 2.0
-        assert chosen.remembered(REGISTRY, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PULL]) is None
 
     def test_a_token_that_ran_out_where_the_registry_then_asks_for_a_password_is_replaced(
         self, server: TokenServer
@@ -463,7 +465,7 @@ class TestInsufficientScope:
             ["repository:org/app:push"],
             ["repository:org/app:pull,push"],
         ]
-        assert chosen.remembered(REGISTRY, [push]) == value == "Bearer token-2"
+        assert chosen.cached_authorization(REGISTRY, [push]) == value == "Bearer token-2"
 
     def test_nothing_is_added_that_the_operation_does_not_take(self, server: TokenServer) -> None:
         """R-037: not for another repository, and not to write where it reads."""
@@ -499,15 +501,18 @@ class TestTwoRepositories:
 
         assert value == "Bearer token-2"
         assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
-        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
 
     def test_where_none_is_given_for_both_that_is_not_tried_again(self) -> None:
         server = TokenServer(403)
         chosen = authenticator(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
-        assert chosen.remembered(REGISTRY, self.MOUNT) == value
-        assert chosen.remembered(REGISTRY, (PUSH, Scope.repository(RepositoryName("org/else"), ["pull"]))) is None
+        assert chosen.cached_authorization(REGISTRY, self.MOUNT) == value
+        assert (
+            chosen.cached_authorization(REGISTRY, (PUSH, Scope.repository(RepositoryName("org/else"), ["pull"])))
+            is None
+        )
         assert len(server.asked) == 2
 
     def test_where_the_targets_alone_is_refused_for_a_mount_it_is_kept_for_the_upload(self) -> None:
@@ -518,7 +523,7 @@ class TestTwoRepositories:
         again = drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
 
         assert again == value
-        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
         assert len(server.asked) == 2
 
     def test_where_less_is_granted_than_asked_for_the_mount_has_no_answer(self, server: TokenServer) -> None:
@@ -529,7 +534,7 @@ class TestTwoRepositories:
 
         assert again is None
         assert len(server.asked) == 1
-        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
 
     def test_where_the_token_was_for_the_source_only_the_upload_gets_its_own(self, server: TokenServer) -> None:
         """GitLab's token server grants the last of several scopes."""
@@ -541,7 +546,7 @@ class TestTwoRepositories:
 
         assert alone == "Bearer token-2"
         assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
-        assert chosen.remembered(REGISTRY, self.MOUNT) == alone
+        assert chosen.cached_authorization(REGISTRY, self.MOUNT) == alone
 
     def test_a_token_for_both_that_ran_out_is_replaced(self, server: TokenServer) -> None:
         """R-038."""
@@ -567,7 +572,7 @@ class TestTwoRepositories:
 
     @pytest.mark.parametrize("error", [Unavailable("no connection"), Cancelled("by its caller")])
     def test_where_nobody_answered_nothing_else_is_tried(self, error: RegistryError) -> None:
-        steps = authenticator(USER).answer(REGISTRY, [BEARER], self.MOUNT)
+        steps = authenticator(USER).handle_challenge(REGISTRY, [BEARER], self.MOUNT)
         next(steps)
 
         with pytest.raises(type(error)):
@@ -624,14 +629,14 @@ class TestRegistryToken:
         value = drive(chosen, server, [BEARER], [PULL])
 
         assert value == "Bearer abc"
-        assert chosen.remembered(REGISTRY, [PUSH]) == value
+        assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
         assert server.asked == []
 
     def test_one_given_directly_is_sent_at_once(self) -> None:
         chosen = authenticator(RegistryToken("abc"), registry=REGISTRY)
 
-        assert chosen.remembered(REGISTRY, [PULL]) == "Bearer abc"
-        assert chosen.remembered(EVIL, [PULL]) is None
+        assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer abc"
+        assert chosen.cached_authorization(EVIL, [PULL]) is None
 
     def test_a_refused_one_has_no_second_answer(self, server: TokenServer) -> None:
         chosen = ChallengeAuthenticator(PerRepository({"org/app": RegistryToken("abc")}))
@@ -670,7 +675,7 @@ class TestAuthenticator:
         assert names == ["registry.example.com", "registry.example.com:80"]
 
     def test_an_authenticator_is_taken_as_it_is(self) -> None:
-        given = GivenToken(RegistryToken("abc"))
+        given = StaticTokenAuthenticator(RegistryToken("abc"))
 
         assert authenticator(given) is given
 

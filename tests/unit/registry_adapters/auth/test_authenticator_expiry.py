@@ -10,12 +10,12 @@ import pytest
 
 from registry_adapters import open_catalog
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import TokenGuard, registry_server
+from registry_adapters.wsgi import TokenAuthorizer, registry_server
 from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Basic
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.ports.observer import Event, Exchange
+from registry_core.ports.observer import Event, RequestCompleted
 
 NAME = RepositoryName("org/app")
 BLOB = bytes(range(256)) * 4096
@@ -43,7 +43,7 @@ class Journal:
         self.lines: list[tuple[str, int]] = []
 
     def on(self, event: Event) -> None:
-        if isinstance(event, Exchange):
+        if isinstance(event, RequestCompleted):
             with self._lock:
                 self.lines.append((f"{event.method} {'/token' if '/token' in event.url else '/v2'}", event.status))
 
@@ -51,15 +51,15 @@ class Journal:
         return self.lines.count((line, status))
 
 
-def guard(looks: int) -> TokenGuard:
-    return TokenGuard({"user": "secret"}, lifetime=60, clock=Hurried(60 / looks))
+def guard(looks: int) -> TokenAuthorizer:
+    return TokenAuthorizer({"user": "secret"}, lifetime=60, clock=Hurried(60 / looks))
 
 
 def test_between_the_chunks_of_an_upload_it_is_replaced_unnoticed() -> None:
     backing, journal = MemoryCatalog(), Journal()
 
     with (
-        registry_server(backing, guard=guard(5)) as server,
+        registry_server(backing, authorizer=guard(5)) as server,
         closing(open_catalog(server.url, auth=USER, observer=journal, chunk_size=128 * 1024)) as catalog,
     ):
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
@@ -78,7 +78,7 @@ def test_between_blobs_it_is_replaced_unnoticed() -> None:
         backing.repository(NAME).blobs.put(Digest.of(content), len(content), BytesSource(content))
 
     with (
-        registry_server(backing, guard=guard(7)) as server,
+        registry_server(backing, authorizer=guard(7)) as server,
         closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
     ):
         blobs = catalog.repository(NAME).blobs
@@ -97,10 +97,10 @@ def test_in_many_threads_at_once_it_is_replaced_once_for_all() -> None:
     backing, journal = MemoryCatalog(), Journal()
     backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
     moment = [0.0]
-    server_guard = TokenGuard({"user": "secret"}, lifetime=60, clock=lambda: moment[0])
+    server_guard = TokenAuthorizer({"user": "secret"}, lifetime=60, clock=lambda: moment[0])
 
     with (
-        registry_server(backing, guard=server_guard) as server,
+        registry_server(backing, authorizer=server_guard) as server,
         closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
         ThreadPoolExecutor(16) as pool,
     ):
@@ -118,10 +118,10 @@ def test_a_server_in_another_time_is_no_different(server_time: float) -> None:
     """R-039: a clock that is wrong by decades costs nothing."""
     backing, journal = MemoryCatalog(), Journal()
     backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
-    strange = TokenGuard({"user": "secret"}, lifetime=60, clock=lambda: server_time)
+    strange = TokenAuthorizer({"user": "secret"}, lifetime=60, clock=lambda: server_time)
 
     with (
-        registry_server(backing, guard=strange) as server,
+        registry_server(backing, authorizer=strange) as server,
         closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
     ):
         for _ in range(5):
@@ -135,9 +135,9 @@ def test_a_mount_from_what_may_not_be_read_becomes_an_upload() -> None:
     backing = MemoryCatalog()
     hidden = RepositoryName("org/hidden")
     backing.repository(hidden).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
-    choosy = TokenGuard({"user": "secret"}, policy=lambda user, scope: scope.actions if scope.name == NAME else ())
+    choosy = TokenAuthorizer({"user": "secret"}, policy=lambda user, scope: scope.actions if scope.name == NAME else ())
 
-    with registry_server(backing, guard=choosy) as server, closing(open_catalog(server.url, auth=USER)) as catalog:
+    with registry_server(backing, authorizer=choosy) as server, closing(open_catalog(server.url, auth=USER)) as catalog:
         blobs = catalog.repository(NAME).blobs
         mounted = blobs.mount(DIGEST, hidden)
         blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))

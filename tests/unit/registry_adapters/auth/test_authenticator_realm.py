@@ -10,11 +10,11 @@ import pytest
 
 from registry_adapters.auth import ChallengeAuthenticator
 from registry_adapters.auth.authenticator import check_realm
-from registry_adapters.http.messages import Answer, Body, Headers, Request
+from registry_adapters.http.messages import Body, Headers, Request, Response
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.keychains import StaticKeychain
-from registry_core.content.streams import StreamReader
+from registry_core.content.streams import FileObjectReader
 from registry_core.domain.auth import Basic, Scope
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError
@@ -116,7 +116,7 @@ class Network:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         self.asked.append((url.partition("?")[0], headers.get("Authorization", "").partition(" ")[0]))
         status, fields, content = 200, Headers([]), b"{}"
         if "/token" in url:
@@ -124,7 +124,7 @@ class Network:
         elif "Authorization" not in headers:
             realm = 'Bearer realm="https://10.0.0.6:5001/token",service="s"'
             status, fields = 401, Headers([("WWW-Authenticate", realm)])
-        return Answer(status=status, headers=fields, url=url, reader=StreamReader(io.BytesIO(content)))
+        return Response(status=status, headers=fields, url=url, reader=FileObjectReader(io.BytesIO(content)))
 
     def close(self) -> None:
         """Nothing is open."""

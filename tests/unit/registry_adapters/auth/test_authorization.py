@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from registry_adapters.auth.authorization import GivenToken, basic_value, bearer_value, token_query
+from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value, bearer_value, token_query
 from registry_adapters.auth.token_requests import token_form
 from registry_core.domain.auth import Basic, Challenge, IdentityToken, RegistryToken, Scope
 from registry_core.domain.names import RepositoryName
@@ -120,21 +120,23 @@ class TestForm:
 
 class TestGivenToken:
     def test_it_is_sent_from_the_first_request_on(self) -> None:
-        assert GivenToken(RegistryToken("abc")).remembered(REGISTRY, [PULL]) == "Bearer abc"
+        assert StaticTokenAuthenticator(RegistryToken("abc")).cached_authorization(REGISTRY, [PULL]) == "Bearer abc"
 
     @pytest.mark.parametrize("other", [Origin.of("evil.example"), Origin.of("registry.example.com", scheme="http")])
     def test_it_goes_to_its_own_registry_only(self, other: Origin) -> None:
         """R-030."""
-        given = GivenToken(RegistryToken("abc"), registry=REGISTRY)
+        given = StaticTokenAuthenticator(RegistryToken("abc"), registry=REGISTRY)
 
-        assert given.remembered(REGISTRY, [PULL]) == "Bearer abc"
-        assert given.remembered(other, [PULL]) is None
+        assert given.cached_authorization(REGISTRY, [PULL]) == "Bearer abc"
+        assert given.cached_authorization(other, [PULL]) is None
 
     def test_it_is_not_repeated_once_refused(self) -> None:
-        given = GivenToken(RegistryToken("abc"))
+        given = StaticTokenAuthenticator(RegistryToken("abc"))
 
         with pytest.raises(StopIteration) as stopped:
-            next(given.answer(REGISTRY, [Challenge("bearer", {"realm": REALM})], [PULL], rejected="Bearer abc"))
+            next(
+                given.handle_challenge(REGISTRY, [Challenge("bearer", {"realm": REALM})], [PULL], rejected="Bearer abc")
+            )
 
         assert stopped.value.value is None
 
@@ -145,7 +147,7 @@ class TestGivenToken:
             bearer_value(text)
 
     def test_it_shows_nothing_and_is_not_pickled(self) -> None:
-        given = GivenToken(RegistryToken("s3cret"))
+        given = StaticTokenAuthenticator(RegistryToken("s3cret"))
 
         assert "s3cret" not in repr(given)
         with pytest.raises(TypeError):

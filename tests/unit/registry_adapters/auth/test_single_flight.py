@@ -10,7 +10,7 @@ from contextvars import copy_context
 
 import pytest
 
-from registry_adapters.auth.single_flight import Turns
+from registry_adapters.auth.single_flight import SingleFlight
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.errors import (
     AccessDenied,
@@ -30,7 +30,7 @@ KEY = "token"
 class Row:
     """Threads that queue for the same turn: the first holds it until all others wait."""
 
-    def __init__(self, turns: Turns, work: Callable[[int], None]) -> None:
+    def __init__(self, turns: SingleFlight, work: Callable[[int], None]) -> None:
         self.turns = turns
         self.work = work
         self.tried: list[int] = []
@@ -40,7 +40,7 @@ class Row:
     def take(self, number: int) -> None:
         if number:
             self.waiting.release()
-        with self.turns.turn(KEY):
+        with self.turns.lock(KEY):
             with self.lock:
                 self.tried.append(number)
             self.work(number)
@@ -49,7 +49,7 @@ class Row:
         entered, go = threading.Event(), threading.Event()
 
         def lead() -> None:
-            with self.turns.turn(KEY):
+            with self.turns.lock(KEY):
                 entered.set()
                 go.wait(30)
                 self.tried.append(0)
@@ -69,18 +69,18 @@ class Row:
 
 
 @pytest.fixture
-def turns() -> Turns:
-    return Turns(AccessDenied)
+def turns() -> SingleFlight:
+    return SingleFlight(AccessDenied)
 
 
-def test_one_at_a_time_has_the_turn_for_one_key(turns: Turns) -> None:
+def test_one_at_a_time_has_the_turn_for_one_key(turns: SingleFlight) -> None:
     inside = 0
     most = 0
     lock = threading.Lock()
 
     def take(_: int) -> None:
         nonlocal inside, most
-        with turns.turn(KEY):
+        with turns.lock(KEY):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -93,25 +93,25 @@ def test_one_at_a_time_has_the_turn_for_one_key(turns: Turns) -> None:
     assert most == 1
 
 
-def test_another_key_has_a_turn_of_its_own(turns: Turns) -> None:
-    with turns.turn("a"), turns.turn("b"), turns.turn(("a", "b")):
+def test_another_key_has_a_turn_of_its_own(turns: SingleFlight) -> None:
+    with turns.lock("a"), turns.lock("b"), turns.lock(("a", "b")):
         entered = True
 
     assert entered
 
 
-def test_a_turn_ends_with_any_error(turns: Turns) -> None:
+def test_a_turn_ends_with_any_error(turns: SingleFlight) -> None:
     for error in (ValueError("broken"), Unavailable("gone"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), turns.turn(KEY):
+        with pytest.raises(type(error)), turns.lock(KEY):
             raise error
 
-    with turns.turn(KEY):
+    with turns.lock(KEY):
         entered = True
     assert entered
 
 
 @pytest.mark.parametrize("error", [Unauthorized("wrong password"), Forbidden("not you")])
-def test_a_refusal_is_the_answer_for_all_that_wait(turns: Turns, error: RegistryError) -> None:
+def test_a_refusal_is_the_answer_for_all_that_wait(turns: SingleFlight, error: RegistryError) -> None:
     """A wrong password is tried once and not by each thread: accounts get locked."""
 
     def refuse(_: int) -> None:
@@ -127,7 +127,7 @@ def test_a_refusal_is_the_answer_for_all_that_wait(turns: Turns, error: Registry
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), RateLimited("slowly")])
-def test_an_outage_is_tried_by_two_and_then_the_answer_for_all(turns: Turns, error: RegistryError) -> None:
+def test_an_outage_is_tried_by_two_and_then_the_answer_for_all(turns: SingleFlight, error: RegistryError) -> None:
     def fail(_: int) -> None:
         raise error
 
@@ -143,7 +143,7 @@ def test_an_outage_is_tried_by_two_and_then_the_answer_for_all(turns: Turns, err
     "error",
     [Unavailable("down"), Cancelled("by its caller"), DeadlineExceeded("its own"), ProtocolError("odd"), KeyError("?")],
 )
-def test_where_the_first_fails_the_next_one_tries_and_nobody_else_fails(turns: Turns, error: Exception) -> None:
+def test_where_the_first_fails_the_next_one_tries_and_nobody_else_fails(turns: SingleFlight, error: Exception) -> None:
     def fail_first(number: int) -> None:
         if number == 0:
             raise error
@@ -158,31 +158,33 @@ def test_where_the_first_fails_the_next_one_tries_and_nobody_else_fails(turns: T
 
 
 @pytest.mark.parametrize("own", [Cancelled("by its caller"), DeadlineExceeded("its own"), ProtocolError("odd")])
-def test_who_waits_gets_the_refusal_and_not_what_befell_another_in_between(turns: Turns, own: RegistryError) -> None:
+def test_who_waits_gets_the_refusal_and_not_what_befell_another_in_between(
+    turns: SingleFlight, own: RegistryError
+) -> None:
     def wait() -> None:
-        with turns.turn(KEY):
+        with turns.lock(KEY):
             pass
 
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(Unauthorized), turns.turn(KEY):
+        with pytest.raises(Unauthorized), turns.lock(KEY):
             waiting = pool.submit(wait)
             while not turns._changed._waiters:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             # The one that waits cannot wake before the next one is through as well.
             turns._changed.acquire()
             raise Unauthorized("wrong password")
-        with pytest.raises(type(own)), turns.turn(KEY):
+        with pytest.raises(type(own)), turns.lock(KEY):
             raise own
         turns._changed.release()
 
         assert type(waiting.exception(30)) is Unauthorized
 
 
-def test_who_comes_later_has_not_seen_the_outages_before(turns: Turns) -> None:
+def test_who_comes_later_has_not_seen_the_outages_before(turns: SingleFlight) -> None:
     tried: list[str] = []
 
     def late() -> None:
-        with turns.turn(KEY):
+        with turns.lock(KEY):
             tried.append("late")
 
     def wait_for(count: int) -> None:
@@ -190,14 +192,14 @@ def test_who_comes_later_has_not_seen_the_outages_before(turns: Turns) -> None:
             threading.Event().wait(0.001)
 
     def second() -> None:
-        with turns.turn(KEY):
+        with turns.lock(KEY):
             third.append(pool.submit(late))
             wait_for(1)
             raise Unavailable("still down")
 
     third: list[Future[None]] = []
     with ThreadPoolExecutor(2) as pool:
-        with pytest.raises(Unavailable), turns.turn(KEY):
+        with pytest.raises(Unavailable), turns.lock(KEY):
             waiting = pool.submit(second)
             wait_for(1)
             raise Unavailable("down")
@@ -211,19 +213,19 @@ def test_without_shared_errors_each_tries_for_itself() -> None:
     def refuse(_: int) -> None:
         raise Unauthorized("wrong")
 
-    row = Row(Turns(), refuse)
+    row = Row(SingleFlight(), refuse)
 
     row.run(4)
 
     assert sorted(row.tried) == [0, 1, 2, 3, 4]
 
 
-def test_waiting_for_a_turn_can_be_cancelled(turns: Turns) -> None:
+def test_waiting_for_a_turn_can_be_cancelled(turns: SingleFlight) -> None:
     def wait() -> None:
-        with turns.turn(KEY):
+        with turns.lock(KEY):
             pass
 
-    with CancelScope() as scope, turns.turn(KEY), ThreadPoolExecutor(1) as pool:
+    with CancelScope() as scope, turns.lock(KEY), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(copy_context().run, wait)
         scope.cancel()
 
@@ -231,15 +233,15 @@ def test_waiting_for_a_turn_can_be_cancelled(turns: Turns) -> None:
             waiting.result(timeout=30)
 
 
-def test_waiting_for_a_turn_ends_at_the_deadline(turns: Turns) -> None:
+def test_waiting_for_a_turn_ends_at_the_deadline(turns: SingleFlight) -> None:
     def wait() -> None:
-        with fail_after(0.01), turns.turn(KEY):
+        with fail_after(0.01), turns.lock(KEY):
             pass
 
-    with turns.turn(KEY), ThreadPoolExecutor(1) as pool, pytest.raises(DeadlineExceeded):
+    with turns.lock(KEY), ThreadPoolExecutor(1) as pool, pytest.raises(DeadlineExceeded):
         pool.submit(wait).result(timeout=30)
 
 
-def test_they_are_not_pickled(turns: Turns) -> None:
+def test_they_are_not_pickled(turns: SingleFlight) -> None:
     with pytest.raises(TypeError):
         pickle.dumps(turns)

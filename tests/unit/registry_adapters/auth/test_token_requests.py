@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from registry_adapters.auth.token_requests import Grants
-from registry_adapters.auth.tokens import Audience, Token
+from registry_adapters.auth.token_requests import TokenExchanger
+from registry_adapters.auth.tokens import Token, TokenKey
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
@@ -25,12 +25,12 @@ USER = Basic("user", "hunter2")
 IDENTITY = IdentityToken("first")
 
 
-def audience(identity: Credential) -> Audience:
-    return Audience(Origin.of("registry.example.com"), "https://auth.example.com/token", "registry", identity)
+def audience(identity: Credential) -> TokenKey:
+    return TokenKey(Origin.of("registry.example.com"), "https://auth.example.com/token", "registry", identity)
 
 
 def drive(
-    grants: Grants, server: Callable[[TokenRequest], TokenReply], identity: Credential, scope: Scope = PULL
+    grants: TokenExchanger, server: Callable[[TokenRequest], TokenReply], identity: Credential, scope: Scope = PULL
 ) -> Token:
     return concluded(grants.fetch(audience(identity), [scope]), server)
 
@@ -69,7 +69,7 @@ def said(*statuses: int, refresh: object = None) -> tuple[list[TokenRequest], Ca
 class TestRotation:
     def test_an_identity_token_that_is_replaced_is_not_shown_again(self) -> None:
         server = Rotating()
-        grants = Grants()
+        grants = TokenExchanger()
 
         found = [drive(grants, server, IDENTITY).text for _ in range(3)]
 
@@ -78,7 +78,7 @@ class TestRotation:
 
     def test_no_two_threads_show_the_same_identity_token(self) -> None:
         server = Rotating()
-        grants = Grants()
+        grants = TokenExchanger()
         other = Scope.repository(RepositoryName("org/other"), ["pull"])
         first = grants.fetch(audience(IDENTITY), [PULL])
         request = next(first)
@@ -95,7 +95,7 @@ class TestRotation:
 
     def test_where_the_new_one_is_refused_the_given_one_is_tried_again(self) -> None:
         server = Rotating()
-        grants = Grants()
+        grants = TokenExchanger()
         drive(grants, server, IDENTITY)
         server.current = "first"
 
@@ -107,7 +107,7 @@ class TestRotation:
     def test_where_both_are_refused_it_ends(self) -> None:
         """R-038."""
         server = Rotating()
-        grants = Grants()
+        grants = TokenExchanger()
         drive(grants, server, IDENTITY)
         server.current = "another"
 
@@ -118,7 +118,7 @@ class TestRotation:
 
     def test_a_new_identity_token_of_the_keychains_counts_at_once(self) -> None:
         server = Rotating()
-        grants = Grants()
+        grants = TokenExchanger()
         drive(grants, server, IDENTITY)
         server.current = "fresh login"
 
@@ -130,7 +130,7 @@ class TestRotation:
     def test_what_is_no_token_replaces_nothing(self, refresh: object) -> None:
         """R-039."""
         asked, server = said(refresh=refresh)
-        grants = Grants()
+        grants = TokenExchanger()
 
         drive(grants, server, IDENTITY)
         drive(grants, server, IDENTITY)
@@ -140,7 +140,7 @@ class TestRotation:
     @pytest.mark.parametrize("identity", [USER, Anonymous()])
     def test_a_password_is_not_replaced(self, identity: Basic | Anonymous) -> None:
         asked, server = said(refresh="given-unasked")
-        grants = Grants()
+        grants = TokenExchanger()
 
         drive(grants, server, identity)
         drive(grants, server, identity)
@@ -153,7 +153,7 @@ class TestWays:
     def test_an_identity_token_is_shown_as_a_password_where_post_is_not_served(self, status: int) -> None:
         asked, server = said(status)
 
-        found = drive(Grants(), server, IDENTITY)
+        found = drive(TokenExchanger(), server, IDENTITY)
 
         assert found.text == "token-2"
         assert [one.method for one in asked] == ["POST", "GET"]
@@ -163,7 +163,7 @@ class TestWays:
     def test_it_is_shown_under_its_own_name_where_it_has_one(self) -> None:
         asked, server = said(404)
 
-        drive(Grants(), server, IdentityToken("first", "00000000-0000-0000-0000-000000000000"))
+        drive(TokenExchanger(), server, IdentityToken("first", "00000000-0000-0000-0000-000000000000"))
 
         shown = b64decode(asked[1].headers["Authorization"].removeprefix("Basic "))
         assert shown == b"00000000-0000-0000-0000-000000000000:first"
@@ -171,7 +171,7 @@ class TestWays:
     def test_a_password_is_posted_where_get_is_not_served(self) -> None:
         asked, server = said(405)
 
-        drive(Grants(), server, USER)
+        drive(TokenExchanger(), server, USER)
 
         assert [one.method for one in asked] == ["GET", "POST"]
         assert b"grant_type=password&username=user&password=hunter2" in (asked[1].body or b"")
@@ -181,7 +181,7 @@ class TestWays:
         asked, server = said(status)
 
         with pytest.raises(kind):
-            drive(Grants(), server, IDENTITY)
+            drive(TokenExchanger(), server, IDENTITY)
 
         assert len(asked) == 1
 
@@ -189,7 +189,7 @@ class TestWays:
         asked, server = said(404)
 
         with pytest.raises(ProtocolError):
-            drive(Grants(), server, Anonymous())
+            drive(TokenExchanger(), server, Anonymous())
 
         assert len(asked) == 1
 
@@ -197,7 +197,7 @@ class TestWays:
     def test_each_request_says_what_it_is_for(self, identity: Credential) -> None:
         asked, server = said()
 
-        drive(Grants(), server, identity)
+        drive(TokenExchanger(), server, identity)
 
         assert asked[0].scopes == (PULL,)
 
@@ -205,7 +205,7 @@ class TestWays:
 def test_it_shows_nothing_and_is_not_pickled() -> None:
     """R-043."""
     asked, server = said(refresh="s3cret")
-    grants = Grants()
+    grants = TokenExchanger()
     drive(grants, server, IDENTITY)
 
     assert "s3cret" not in repr(grants)

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from registry_adapters.auth.tokens import Audience, Token, TokenCache
+from registry_adapters.auth.tokens import Token, TokenCache, TokenKey
 from registry_core.domain.auth import Anonymous, Basic, Scope
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
@@ -15,13 +15,13 @@ NAME = RepositoryName("org/app")
 PULL = Scope.repository(NAME, ["pull"])
 PUSH = Scope.repository(NAME, ["pull", "push"])
 OTHER = Scope.repository(RepositoryName("org/other"), ["pull"])
-AUDIENCE = Audience(Origin.of("registry.example.com"), "https://auth.example.com", "registry", Anonymous())
+AUDIENCE = TokenKey(Origin.of("registry.example.com"), "https://auth.example.com", "registry", Anonymous())
 STRANGERS = [
-    Audience(Origin.of("evil.example"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
-    Audience(Origin.of("registry.example.com", scheme="http"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
-    Audience(AUDIENCE.registry, "https://other.example.com", AUDIENCE.service, AUDIENCE.identity),
-    Audience(AUDIENCE.registry, AUDIENCE.realm, "other", AUDIENCE.identity),
-    Audience(AUDIENCE.registry, AUDIENCE.realm, AUDIENCE.service, Basic("user", "word")),
+    TokenKey(Origin.of("evil.example"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
+    TokenKey(Origin.of("registry.example.com", scheme="http"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
+    TokenKey(AUDIENCE.registry, "https://other.example.com", AUDIENCE.service, AUDIENCE.identity),
+    TokenKey(AUDIENCE.registry, AUDIENCE.realm, "other", AUDIENCE.identity),
+    TokenKey(AUDIENCE.registry, AUDIENCE.realm, AUDIENCE.service, Basic("user", "word")),
 ]
 
 
@@ -65,7 +65,7 @@ def test_a_token_serves_what_it_was_given_for_and_nothing_wider(
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_token_is_for_its_audience_only(cache: TokenCache, stranger: Audience) -> None:
+def test_a_token_is_for_its_audience_only(cache: TokenCache, stranger: TokenKey) -> None:
     cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
 
     assert cache.find(stranger, [PULL]) is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.auth.tokens import joined, offered, own, repository, widened
+from registry_adapters.auth.tokens import challenge_scopes, merge_scopes, own_repository, repository, widen_scopes
 from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 
@@ -46,7 +46,7 @@ def texts(some: tuple[Scope, ...]) -> list[str]:
 )
 def test_a_challenge_adds_nothing_that_is_a_step_up(wanted: str, challenge: str, expected: list[str]) -> None:
     """R-037."""
-    assert texts(widened(scopes(wanted), challenge)) == expected
+    assert texts(widen_scopes(scopes(wanted), challenge)) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,24 @@ def test_a_challenge_adds_nothing_that_is_a_step_up(wanted: str, challenge: str,
 )
 def test_where_the_operation_names_none_only_reading_is_asked_for(challenge: str, expected: list[str]) -> None:
     """R-037."""
-    assert texts(offered(challenge)) == expected
+    assert texts(challenge_scopes(challenge)) == expected
 
 
 def test_scopes_of_one_repository_are_joined() -> None:
     some = scopes("repository:b:pull", "repository:a:push", "repository:b:push,pull", "repository:a:pull")
 
-    assert texts(joined(some)) == ["repository:a:pull,push", "repository:b:pull,push"]
+    assert texts(merge_scopes(some)) == ["repository:a:pull,push", "repository:b:pull,push"]
 
 
 def test_the_operations_own_repository_comes_first() -> None:
     some = scopes("repository:b:pull,push", "repository:a:pull")
 
-    assert texts(own(some)) == ["repository:b:pull,push"]
+    assert texts(own_repository(some)) == ["repository:b:pull,push"]
     assert repository(some) == RepositoryName("b")
 
 
 def test_an_operation_on_the_registry_has_no_repository() -> None:
-    assert own(()) == ()
+    assert own_repository(()) == ()
     assert repository(()) is None
     assert repository(scopes("registry:catalog:*")) is None
     assert repository(scopes("repository:No Name:pull")) is None
@@ -89,7 +89,7 @@ def test_no_challenge_gets_more_than_reading_of_what_is_being_read(challenge: st
     """R-037."""
     wanted = scopes("repository:a:pull")
 
-    found = widened(wanted, challenge)
+    found = widen_scopes(wanted, challenge)
 
     assert [(one.kind, one.name) for one in found] == [("repository", "a")]
     assert set(found[0].actions) <= {"pull", "metadata_read"}
@@ -101,7 +101,7 @@ def test_a_mebibyte_of_scopes_is_read_in_linear_time(unit: str) -> None:
     text = unit * (2**20 // len(unit))
     start = time.process_time()
 
-    widened(scopes("repository:a:pull"), text)
-    offered(text)
+    widen_scopes(scopes("repository:a:pull"), text)
+    challenge_scopes(text)
 
     assert time.process_time() - start < 1.0

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_core.content.streams import StreamReader
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_core.content.streams import FileObjectReader
 from registry_core.domain.origin import Origin
 from registry_core.ports.observer import Event
 
@@ -153,10 +153,10 @@ class ScriptedTransport:
     def __init__(self, *replies: Reply | BaseException) -> None:
         self.replies = deque(replies)
         self.sent: list[Sent] = []
-        self.readers: list[StreamReader] = []
+        self.readers: list[FileObjectReader] = []
         self.closed = False
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         content = None
         if body is not None:
             with body.source.open(body.start) as reader:
@@ -165,11 +165,11 @@ class ScriptedTransport:
         reply = self.replies.popleft()
         if isinstance(reply, BaseException):
             raise reply
-        return Answer(
+        return Response(
             status=reply.status,
             headers=Headers(list(reply.headers.items())),
             url=url,
-            reader=StreamReader(io.BytesIO(reply.content)),
+            reader=FileObjectReader(io.BytesIO(reply.content)),
         )
 
     def close(self) -> None:

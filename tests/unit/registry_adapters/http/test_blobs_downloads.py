@@ -14,12 +14,12 @@ import pytest
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.blobs import content_range, strong_tag
 from registry_core.cancellation import fail_after
-from registry_core.content.streams import PIECE, ByteReader
+from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import BlobNotFound, DeadlineExceeded, DigestMismatch, ProtocolError, Unavailable
-from registry_core.ports.observer import Observer, Resumed, Retry
+from registry_core.ports.observer import Observer, RequestRetried, TransferResumed
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Peer, Received, Recorder, Reply, ScriptedTransport, Wire
@@ -171,14 +171,14 @@ class TestCuts:
 
     def test_a_large_blob_is_moved_once(self, serve: Serve) -> None:
         """R-051: whatever the size of the pieces that it is read in."""
-        content = random.Random(0).randbytes(6 * PIECE)
-        script = Cutting(content, 2 * PIECE + 1, 2 * PIECE - 1)
+        content = random.Random(0).randbytes(6 * CHUNK_SIZE)
+        script = Cutting(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
 
         with connected(serve(script)) as catalog, opened(catalog, Digest.of(content)) as reader:
             arrived = reader.read()
 
         assert arrived == content
-        assert script.asked == ["", f"bytes={2 * PIECE + 1}-", f"bytes={4 * PIECE}-"]
+        assert script.asked == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
 
     def test_each_break_is_told(self, serve: Serve, recorder: Recorder) -> None:
         """With the byte from which on it goes on, and how patient we are."""
@@ -187,9 +187,9 @@ class TestCuts:
             reader.read()
 
         url = f"{wire.origin}/v2/org/app/blobs/{DIGEST}"
-        assert [event for event in recorder.events if isinstance(event, Resumed | Retry)] == [
-            Retry(method="GET", url=url, attempt=1, pause=0.0, reason="Unavailable"),
-            Resumed(method="GET", url=url, offset=5),
+        assert [event for event in recorder.events if isinstance(event, TransferResumed | RequestRetried)] == [
+            RequestRetried(method="GET", url=url, attempt=1, pause=0.0, reason="Unavailable"),
+            TransferResumed(method="GET", url=url, offset=5),
         ]
 
 
@@ -216,7 +216,7 @@ class TestPatience:
 
     def test_a_drip_is_no_progress(self, serve: Serve) -> None:
         """R-052: a byte a connection would take a million of them."""
-        content = bytes(PIECE)
+        content = bytes(CHUNK_SIZE)
         script = Cutting(content, *[1] * 9)
 
         with connected(serve(script), retries=3) as catalog, opened(catalog, Digest.of(content)) as reader:
@@ -456,7 +456,7 @@ class TestTags:
         with opened(catalog) as reader:
             reader.read()
 
-        assert Resumed(method="GET", url=BLOB, offset=8) in recorder.events
+        assert TransferResumed(method="GET", url=BLOB, offset=8) in recorder.events
         assert "hidden" not in repr(recorder.events)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.http.error_mapping import error_infos, escaped, problem
+from registry_adapters.http.error_mapping import error_from_response, error_infos, escaped
 from registry_adapters.http.messages import Headers, Request
 from registry_core.errors import (
     BlobNotFound,
@@ -49,7 +49,7 @@ def said(*codes: str) -> bytes:
 def judge(
     status: int, content: bytes = b"", *, method: str = "GET", missing: str = "manifest", **headers: str
 ) -> RegistryError:
-    return problem(
+    return error_from_response(
         status,
         Headers([(name.replace("_", "-"), value) for name, value in headers.items()]),
         content,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from registry_adapters.http.catalog import HttpCatalog
-from registry_adapters.http.foreign_layers import Outside
-from registry_adapters.http.messages import Answer
-from registry_adapters.http.middleware import Outgoing, Send
+from registry_adapters.http.foreign_layers import AnonymousClient
+from registry_adapters.http.messages import Response
+from registry_adapters.http.middleware import OutgoingRequest, Send
 from registry_adapters.http.settings import HttpSettings
 from registry_core import RepositoryName
 from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
@@ -31,7 +31,7 @@ from registry_core.errors import (
 )
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.catalog import ForeignLayers
-from registry_core.ports.observer import Resumed
+from registry_core.ports.observer import TransferResumed
 
 NAME = RepositoryName("windows/servercore")
 CONTENT = bytes(range(256)) * 1024
@@ -42,10 +42,10 @@ ELSEWHERE = "https://layers.example.com/servercore?sig=1"
 class Generous(Authenticator):
     """Knows a password for everybody."""
 
-    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         return "Basic c2VjcmV0"
 
-    def answer(
+    def handle_challenge(
         self,
         registry: Origin,
         challenges: Sequence[Challenge],
@@ -69,7 +69,7 @@ def foreign_of() -> Iterator[Callable[..., ForeignLayers]]:
     def build(host: str = "registry.example.com", **more: Any) -> ForeignLayers:
         settings = more.pop("settings", HttpSettings(retries=0, backoff=0.001))
         opened.append(HttpCatalog(host, settings, authenticator=Generous(), **more))
-        foreign = opened[-1].repository(NAME).foreign
+        foreign = opened[-1].repository(NAME).foreign_layers
         assert foreign is not None
         return foreign
 
@@ -97,8 +97,8 @@ class TestGoing:
         transport = scripted(reply(302, {"Location": back}), reply(200, {}, CONTENT))
         seen: list[bool] = []
 
-        def watch(request: Outgoing, send: Send) -> Answer:
-            seen.append(request.at_home)
+        def watch(request: OutgoingRequest, send: Send) -> Response:
+            seen.append(request.to_registry)
             return send(request)
 
         with foreign_of(transport=transport, middleware=[watch]).open(_layer(url)) as reader:
@@ -120,7 +120,7 @@ class TestGoing:
     def test_shows_no_client_certificate(self) -> None:
         """R-030: who we are is for the registry alone."""
         settings = HttpSettings(client_cert="/absent/me.pem", certs_dir="/absent/certs.d", retries=0)
-        outside = Outside(Origin.of("registry.example.com"), settings)
+        outside = AnonymousClient(Origin.of("registry.example.com"), settings)
 
         assert (outside._settings.client_cert, outside._settings.certs_dir) == (None, None)
 
@@ -167,7 +167,7 @@ class TestGoing:
             content = reader.read()
 
         assert content == CONTENT
-        assert [event.offset for event in recorder.events if isinstance(event, Resumed)] == [half]
+        assert [event.offset for event in recorder.events if isinstance(event, TransferResumed)] == [half]
 
 
 class TestWhereNobodyIsSent:

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.messages import Answer, Headers, Request
-from registry_adapters.http.middleware import Fields, Middleware, Outgoing, Send, through
+from registry_adapters.http.messages import Headers, Request, Response
+from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, Send, apply_middleware
 from registry_adapters.http.session import Session
-from registry_core.content.streams import StreamReader
+from registry_core.content.streams import FileObjectReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, Unavailable
@@ -29,7 +29,7 @@ DIGEST = Digest.of(b"content")
 SIGNED = "https://cdn.example.net/x?sig=secret"
 
 
-class Reader(StreamReader):
+class Reader(FileObjectReader):
     """A body that tells whether it was closed."""
 
     def __init__(self) -> None:
@@ -45,19 +45,19 @@ class Wire200:
     """What sends: answers everything, and keeps what came."""
 
     def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
+        self.sent: list[OutgoingRequest] = []
         self.reader = Reader()
 
-    def __call__(self, request: Outgoing) -> Answer:
+    def __call__(self, request: OutgoingRequest) -> Response:
         self.sent.append(request)
-        return Answer(status=200, headers=Headers([]), url=request.url, reader=self.reader)
+        return Response(status=200, headers=Headers([]), url=request.url, reader=self.reader)
 
 
-def outgoing(headers: dict[str, str] | None = None, *, url: str = HOME, at_home: bool = True) -> Outgoing:
-    return Outgoing(method="GET", url=url, headers=Fields(headers or {}), at_home=at_home)
+def outgoing(headers: dict[str, str] | None = None, *, url: str = HOME, to_registry: bool = True) -> OutgoingRequest:
+    return OutgoingRequest(method="GET", url=url, headers=RequestHeaders(headers or {}), to_registry=to_registry)
 
 
-def passing(request: Outgoing, send: Send) -> Answer:
+def passing(request: OutgoingRequest, send: Send) -> Response:
     return send(request)
 
 
@@ -65,7 +65,7 @@ class TestThrough:
     def test_without_any_the_request_is_sent_as_it_is(self) -> None:
         wire, request = Wire200(), outgoing({"Accept": "a"})
 
-        through([], request, wire)
+        apply_middleware([], request, wire)
 
         assert wire.sent == [request]
 
@@ -73,7 +73,7 @@ class TestThrough:
         steps: list[str] = []
 
         def layer(name: str) -> Middleware:
-            def step(request: Outgoing, send: Send) -> Answer:
+            def step(request: OutgoingRequest, send: Send) -> Response:
                 steps.append(f"{name} in")
                 answer = send(request)
                 steps.append(f"{name} out")
@@ -81,17 +81,17 @@ class TestThrough:
 
             return step
 
-        through([layer("a"), layer("b")], outgoing(), Wire200())
+        apply_middleware([layer("a"), layer("b")], outgoing(), Wire200())
 
         assert steps == ["a in", "b in", "b out", "a out"]
 
     def test_headers_are_added_and_replaced_in_any_case(self) -> None:
         wire = Wire200()
 
-        def change(request: Outgoing, send: Send) -> Answer:
+        def change(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"X-Trace": "1", "accept": "b"}))
 
-        through([change], outgoing({"Accept": "a", "Range": "bytes=1-"}), wire)
+        apply_middleware([change], outgoing({"Accept": "a", "Range": "bytes=1-"}), wire)
 
         assert dict(wire.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
 
@@ -100,11 +100,11 @@ class TestThrough:
         """R-030."""
         home, cdn = Wire200(), Wire200()
 
-        def add(request: Outgoing, send: Send) -> Answer:
+        def add(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({name: "secret", "X-Trace": "1"}))
 
-        through([add], outgoing(), home)
-        through([add], outgoing(url=SIGNED, at_home=False), cdn)
+        apply_middleware([add], outgoing(), home)
+        apply_middleware([add], outgoing(url=SIGNED, to_registry=False), cdn)
 
         assert dict(home.sent[0].headers) == {name: "secret", "X-Trace": "1"}
         assert dict(cdn.sent[0].headers) == {"X-Trace": "1"}
@@ -113,10 +113,10 @@ class TestThrough:
         """R-030."""
         wire = Wire200()
 
-        def replace(request: Outgoing, send: Send) -> Answer:
+        def replace(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"authorization": "mine"}))
 
-        through([replace], outgoing({"Authorization": "Basic ours"}, at_home=False), wire)
+        apply_middleware([replace], outgoing({"Authorization": "Basic ours"}, to_registry=False), wire)
 
         assert dict(wire.sent[0].headers) == {"Authorization": "Basic ours"}
 
@@ -126,9 +126,9 @@ class TestThrough:
             {"method": "DELETE"},
             {"url": "https://registry.example.com/v2/other/"},
             {"length": 7},
-            {"at_home": False},
-            {"headers": Fields({"X-Trace": "a\r\nHost: b"})},
-            {"headers": Fields({"Host": "b"})},
+            {"to_registry": False},
+            {"headers": RequestHeaders({"X-Trace": "a\r\nHost: b"})},
+            {"headers": RequestHeaders({"Host": "b"})},
             {"headers": {"authorization": "mine", "Authorization": "ours"}},
         ],
     )
@@ -136,7 +136,7 @@ class TestThrough:
         wire = Wire200()
 
         with pytest.raises(ConfigError):
-            through([lambda request, send: send(msgspec.structs.replace(request, **change))], outgoing(), wire)
+            apply_middleware([lambda request, send: send(msgspec.structs.replace(request, **change))], outgoing(), wire)
 
         assert wire.sent == []
 
@@ -144,55 +144,55 @@ class TestThrough:
         """R-053: repeating is decided elsewhere."""
         wire = Wire200()
 
-        def twice(request: Outgoing, send: Send) -> Answer:
+        def twice(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             return send(request)
 
         with pytest.raises(ConfigError):
-            through([twice], outgoing(), wire)
+            apply_middleware([twice], outgoing(), wire)
 
         assert (len(wire.sent), wire.reader.closed) == (1, True)
 
     def test_also_after_a_failure(self) -> None:
         """R-053."""
-        tries: list[Outgoing] = []
+        tries: list[OutgoingRequest] = []
 
-        def fail(request: Outgoing) -> Answer:
+        def fail(request: OutgoingRequest) -> Response:
             tries.append(request)
             raise Unavailable("cut")
 
-        def again(request: Outgoing, send: Send) -> Answer:
+        def again(request: OutgoingRequest, send: Send) -> Response:
             try:
                 return send(request)
             except Unavailable:
                 return send(request)
 
         with pytest.raises(ConfigError):
-            through([again], outgoing(), fail)
+            apply_middleware([again], outgoing(), fail)
 
         assert len(tries) == 1
 
     def test_it_returns_the_answer_that_came(self) -> None:
         wire = Wire200()
 
-        def other(request: Outgoing, send: Send) -> Answer:
+        def other(request: OutgoingRequest, send: Send) -> Response:
             send(request)
-            return Answer(status=200, headers=Headers([]), url=request.url, reader=Reader())
+            return Response(status=200, headers=Headers([]), url=request.url, reader=Reader())
 
         with pytest.raises(ConfigError):
-            through([other], outgoing(), wire)
+            apply_middleware([other], outgoing(), wire)
 
         assert wire.reader.closed
 
     def test_what_it_raises_is_passed_on_and_the_answer_closed(self) -> None:
         wire, mine = Wire200(), LookupError("mine")
 
-        def failing(request: Outgoing, send: Send) -> Answer:
+        def failing(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             raise mine
 
         with pytest.raises(LookupError) as caught:
-            through([passing, failing], outgoing(), wire)
+            apply_middleware([passing, failing], outgoing(), wire)
 
         assert caught.value is mine
         assert wire.reader.closed
@@ -206,12 +206,12 @@ class TestThrough:
                 Watched.count += len(data)
                 return data
 
-        def watch(request: Outgoing, send: Send) -> Answer:
+        def watch(request: OutgoingRequest, send: Send) -> Response:
             answer = send(request)
             answer.reader = Watched()
             return answer
 
-        content = through([watch], outgoing(), Wire200()).content(100)
+        content = apply_middleware([watch], outgoing(), Wire200()).content(100)
 
         assert (content, Watched.count) == (b"body", 4)
 
@@ -258,9 +258,9 @@ class TestInASession:
     def test_each_attempt_hop_and_token_request_passes(self, scripted: Script, reply: type[Reply]) -> None:
         seen: list[tuple[str, bool, int]] = []
 
-        def watch(request: Outgoing, send: Send) -> Answer:
+        def watch(request: OutgoingRequest, send: Send) -> Response:
             answer = send(request.with_headers({"X-Trace": "1"}))
-            seen.append((request.url, request.at_home, answer.status))
+            seen.append((request.url, request.to_registry, answer.status))
             return answer
 
         transport = scripted(
@@ -271,7 +271,7 @@ class TestInASession:
         with catalog.repository(RepositoryName("a")).blobs.open(DIGEST) as reader:
             reader.read(1)
 
-        assert [(url.partition("?")[0], at_home, status) for url, at_home, status in seen] == [
+        assert [(url.partition("?")[0], to_registry, status) for url, to_registry, status in seen] == [
             (f"{HOME}a/blobs/{DIGEST}", True, 503),
             (f"{HOME}a/blobs/{DIGEST}", True, 307),
             ("https://cdn.example.net/x", False, 200),
@@ -284,7 +284,7 @@ class TestInASession:
         wire = serve(script)
         failures = [RuntimeError("mine")]
 
-        def fail_once(request: Outgoing, send: Send) -> Answer:
+        def fail_once(request: OutgoingRequest, send: Send) -> Response:
             answer = send(request)
             if failures:
                 raise failures.pop()
@@ -304,7 +304,7 @@ class TestInASession:
         """R-054."""
         failures = [Unavailable("the proxy of the house is busy", retry_after=0.0)]
 
-        def fail_once(request: Outgoing, send: Send) -> Answer:
+        def fail_once(request: OutgoingRequest, send: Send) -> Response:
             if failures:
                 raise failures.pop()
             return send(request)

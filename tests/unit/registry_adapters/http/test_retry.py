@@ -10,14 +10,14 @@ import pytest
 from registry_adapters.http.retry import (
     TRANSIENT,
     Failure,
+    NotConnected,
+    RetryDecision,
     RetryPolicy,
-    Stale,
-    Unreached,
-    Verdict,
-    cause_of,
-    reason,
+    StaleConnection,
+    decide,
+    error_summary,
+    failure_kind,
     retry_after,
-    verdict,
 )
 from registry_core.errors import (
     Cancelled,
@@ -76,7 +76,7 @@ TABLE: dict[int | Failure, str] = {
     Failure.PROTOCOL: "-------",
     Failure.CONTENT: "-------",
 }
-LETTERS = {"A": Verdict.AGAIN, "R": Verdict.RESYNC, "-": Verdict.RAISE}
+LETTERS = {"A": RetryDecision.AGAIN, "R": RetryDecision.RESUME, "-": RetryDecision.RAISE}
 CELLS = [
     pytest.param(kind, cause, LETTERS[letter], id=f"{kind.method}-{cause}")
     for cause in CAUSES
@@ -89,22 +89,22 @@ def documented() -> Iterator[str]:
     yield "| | " + " | ".join(kind.title for kind in KINDS) + " |"
     yield "| --- " * (len(KINDS) + 1) + "|"
     for cause in CAUSES:
-        verdicts = (verdict(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) for kind in KINDS)
+        verdicts = (decide(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) for kind in KINDS)
         yield f"| {cause} | " + " | ".join(verdicts) + " |"
 
 
 class TestVerdict:
     @pytest.mark.parametrize(("kind", "cause", "expected"), CELLS)
-    def test_the_table(self, kind: Kind, cause: int | Failure, expected: Verdict) -> None:
+    def test_the_table(self, kind: Kind, cause: int | Failure, expected: RetryDecision) -> None:
         """R-053, R-054, R-075."""
-        assert verdict(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) is expected
+        assert decide(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) is expected
 
     @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
     def test_no_other_status_is_repeated(self, kind: Kind) -> None:
         """R-054."""
-        verdicts = {verdict(kind.method, status, repeatable=kind.repeatable, empty=kind.empty) for status in OTHERS}
+        verdicts = {decide(kind.method, status, repeatable=kind.repeatable, empty=kind.empty) for status in OTHERS}
 
-        assert verdicts == {Verdict.RAISE}
+        assert verdicts == {RetryDecision.RAISE}
         assert set(OTHERS).isdisjoint(TRANSIENT)
 
     def test_the_documented_table_is_this_one(self) -> None:
@@ -122,8 +122,8 @@ class TestCauseOf:
             (ProtocolError(status=400), 400),
             (ImageNotFound(transport=ProtocolError(status=404)), 404),
             (Forbidden(transport=ProtocolError(status=403)), 403),
-            (Unreached(), Failure.UNREACHED),
-            (Stale(), Failure.STALE),
+            (NotConnected(), Failure.UNREACHED),
+            (StaleConnection(), Failure.STALE),
             (Unavailable(), Failure.BROKEN),
             (TLSError(), Failure.TLS),
             (ProtocolError(), Failure.PROTOCOL),
@@ -139,25 +139,25 @@ class TestCauseOf:
         ids=repr,
     )
     def test_an_error_tells_its_status_or_fault(self, error: BaseException, expected: int | Failure | None) -> None:
-        assert cause_of(error) == expected
+        assert failure_kind(error) == expected
 
     @pytest.mark.parametrize(
         ("error", "expected"),
         [
             (Unavailable(status=503), "Unavailable 503"),
             (RateLimited(status=429), "RateLimited 429"),
-            (Stale(), "Unavailable"),
-            (Unreached(), "Unavailable"),
+            (StaleConnection(), "Unavailable"),
+            (NotConnected(), "Unavailable"),
             (OSError("secret"), "OSError"),
         ],
     )
     def test_a_reason_is_a_kind_and_a_status(self, error: BaseException, expected: str) -> None:
         """R-043: and nothing else of the error."""
-        assert reason(error) == expected
+        assert error_summary(error) == expected
 
 
 class TestIsWorthwhile:
-    @pytest.mark.parametrize("error", [Unavailable(), ServerError(status=500), RateLimited(status=429), Unreached()])
+    @pytest.mark.parametrize("error", [Unavailable(), ServerError(status=500), RateLimited(status=429), NotConnected()])
     def test_what_the_table_says(self, error: RegistryError) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(error, repeatable=True)
@@ -214,7 +214,7 @@ class TestRetryAfter:
         assert retry_after(value, 60.0) is None
 
 
-@pytest.mark.parametrize("kind", [Stale, Unreached])
+@pytest.mark.parametrize("kind", [StaleConnection, NotConnected])
 def test_marked_errors_survive_pickling(kind: type[Unavailable]) -> None:
     error: TransportError = pickle.loads(pickle.dumps(kind("gone", method="GET")))
 

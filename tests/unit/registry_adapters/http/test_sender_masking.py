@@ -8,12 +8,12 @@ import pytest
 from registry_adapters.auth import authenticator
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.messages import Headers
-from registry_adapters.http.sender import Echoes
+from registry_adapters.http.sender import SecretMasker
 from registry_core.domain.auth import RegistryToken
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import ProtocolError
-from registry_core.ports.observer import Warned
+from registry_core.ports.observer import WarningReceived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ PAIR = b64encode(b"user:pass:word").decode()
 )
 def test_what_was_shown_is_not_repeated(authorization: str, said: str, heard: str) -> None:
     """R-043."""
-    assert Echoes(authorization).masked(said.encode()).decode() == heard
+    assert SecretMasker(authorization).mask_body(said.encode()).decode() == heard
 
 
 def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() -> None:
@@ -45,7 +45,7 @@ def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() 
     pair = b64encode(b"user:registry").decode()
     headers = Headers([("Warning", f"you said {pair}"), ("Location", "https://registry.example.com/v2/")])
 
-    hushed = Echoes(f"Basic {pair}").hushed(headers)
+    hushed = SecretMasker(f"Basic {pair}").mask_headers(headers)
 
     assert hushed.get("Warning") == "you said ***"
     assert hushed.get("Location") == "https://registry.example.com/v2/"
@@ -55,7 +55,7 @@ def test_a_warning_loses_the_password_too() -> None:
     """R-043."""
     headers = Headers([("Warning", '299 - "user with pass:word is old"'), ("Link", "</pass:word>")])
 
-    hushed = Echoes(f"Basic {PAIR}").hushed(headers)
+    hushed = SecretMasker(f"Basic {PAIR}").mask_headers(headers)
 
     assert list(hushed) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
 
@@ -78,4 +78,4 @@ def test_a_token_in_any_header_goes_no_further(
 
     assert transport.sent[0].headers["Authorization"].endswith(secret)
     assert secret not in f"{caught.value} {caught.value!r} {recorder.events!r}"
-    assert any(isinstance(event, Warned) for event in recorder.events)
+    assert any(isinstance(event, WarningReceived) for event in recorder.events)

@@ -9,11 +9,11 @@ import pytest
 
 from registry_adapters.http.messages import Body, Headers, Request
 from registry_adapters.http.middleware import Middleware
-from registry_adapters.http.retry import Stale, Unreached
+from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_core.cancellation import CancelScope, fail_after
-from registry_core.content.streams import ByteReader, BytesSource, OpenerSource
+from registry_core.content.streams import ByteReader, BytesSource, CallableSource
 from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
@@ -30,7 +30,15 @@ from registry_core.errors import (
     Unauthorized,
     Unavailable,
 )
-from registry_core.ports.observer import Event, Exchange, Observer, Retry, Throttled, TokenRequested, Warned
+from registry_core.ports.observer import (
+    Event,
+    Observer,
+    RequestCompleted,
+    RequestRetried,
+    Throttled,
+    TokenRequested,
+    WarningReceived,
+)
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Answers, Peer, Recorder, Reply, ScriptedTransport, Wire
@@ -72,10 +80,10 @@ class Fetching:
         self.challenged: list[Challenge] = []
         self.open = 0
 
-    def remembered(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         return self.known
 
-    def answer(
+    def handle_challenge(
         self,
         registry: Origin,
         challenges: Sequence[Challenge],
@@ -505,7 +513,7 @@ class TestRetries:
 
         assert (len(transport.sent), clock.pauses) == (1, [])
 
-    @pytest.mark.parametrize("failure", [Unavailable("cut"), Stale("gone")])
+    @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone")])
     def test_side_effects_are_not_repeated_after_a_lost_answer(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable
     ) -> None:
@@ -521,7 +529,7 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-054."""
-        transport = scripted(Unreached("no"), reply(429), reply(503), reply(202))
+        transport = scripted(NotConnected("no"), reply(429), reply(503), reply(202))
 
         session(transport).send(ask("POST", repeatable=False))
 
@@ -531,10 +539,10 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, recorder: Recorder
     ) -> None:
         """R-053."""
-        session(scripted(Stale("gone"), Stale("gone"), reply(200))).send(ask())
+        session(scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))).send(ask())
 
         assert clock.pauses == []
-        assert not [event for event in recorder.events if isinstance(event, Retry)]
+        assert not [event for event in recorder.events if isinstance(event, RequestRetried)]
 
     @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
     def test_the_end_of_the_work_is_not_repeated(
@@ -573,7 +581,7 @@ class TestRetries:
 
         assert clock.pauses == [0.5]
 
-    @pytest.mark.parametrize("failure", [Stale("gone"), Unreached("no")])
+    @pytest.mark.parametrize("failure", [StaleConnection("gone"), NotConnected("no")])
     def test_what_is_raised_in_the_end_is_an_error_that_users_know(
         self, session: Callable[..., Session], scripted: Script, failure: Unavailable
     ) -> None:
@@ -605,7 +613,7 @@ class TestRetries:
 
         class Canceller:
             def on(self, event: Event) -> None:
-                if isinstance(event, Retry):
+                if isinstance(event, RequestRetried):
                     scope.cancel()
 
         opened = Session(
@@ -627,7 +635,7 @@ class TestRetries:
 
 
 class TestDelete:
-    @pytest.mark.parametrize("failure", [Unavailable("cut"), Stale("gone"), 500, 502, 503, 504])
+    @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone"), 500, 502, 503, 504])
     def test_404_to_its_repetition_means_that_it_was_done(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
     ) -> None:
@@ -639,9 +647,9 @@ class TestDelete:
 
         assert status == 404
 
-    @pytest.mark.parametrize("failure", [Unreached("no"), 429, None])
+    @pytest.mark.parametrize("failure", [NotConnected("no"), 429, None])
     def test_but_not_if_the_first_was_never_carried_out(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unreached | int | None
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: NotConnected | int | None
     ) -> None:
         """R-053."""
         before = [reply(failure) if isinstance(failure, int) else failure] if failure is not None else []
@@ -740,7 +748,7 @@ class TestFetch:
 
         assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
         assert document.url == f"{wire.origin}/v2/a/b/manifests/v1"
-        assert [event.reason for event in recorder.events if isinstance(event, Retry)] == ["Unavailable"]
+        assert [event.reason for event in recorder.events if isinstance(event, RequestRetried)] == ["Unavailable"]
 
     def test_but_not_for_ever(self, serve: Serve, say: Say) -> None:
         """R-050, R-054."""
@@ -804,7 +812,7 @@ class Raising:
 
 
 class TestFailingObservers:
-    @pytest.mark.parametrize("kind", [Exchange, Throttled, Warned])
+    @pytest.mark.parametrize("kind", [RequestCompleted, Throttled, WarningReceived])
     def test_the_error_is_passed_on_and_the_answer_closed(
         self, serve: Serve, say: Say, answers: type[Answers], kind: type[Event]
     ) -> None:
@@ -830,7 +838,7 @@ class TestFailingObservers:
         assert caught.value is observer.error
         assert (content, wire.connections) == (b"mine", 2)
 
-    @pytest.mark.parametrize("kind", [Retry, TokenRequested])
+    @pytest.mark.parametrize("kind", [RequestRetried, TokenRequested])
     def test_whatever_it_is_told(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
     ) -> None:
@@ -891,7 +899,7 @@ class TestReports:
 
         session(transport, Fetching(known="Bearer old-secret")).send(ask())
 
-        exchanges = [event for event in recorder.events if isinstance(event, Exchange)]
+        exchanges = [event for event in recorder.events if isinstance(event, RequestCompleted)]
         assert [(event.method, event.status) for event in exchanges] == [
             ("GET", 401),
             ("POST", 200),
@@ -907,7 +915,7 @@ class TestReports:
     ) -> None:
         session(scripted(reply(503), reply(200))).send(ask())
 
-        retries = [event for event in recorder.events if isinstance(event, Retry)]
+        retries = [event for event in recorder.events if isinstance(event, RequestRetried)]
         assert [(event.attempt, event.pause, event.reason) for event in retries] == [(1, 0.5, "Unavailable 503")]
 
     def test_tokens_are_reported(
@@ -964,7 +972,7 @@ class TestReports:
         for _ in range(3):
             opened.send(ask())
 
-        texts = [event.text for event in recorder.events if isinstance(event, Warned)]
+        texts = [event.text for event in recorder.events if isinstance(event, WarningReceived)]
         assert texts[0] == 'say "hi"\\x1b[2J'
         assert len(texts) == 2
         assert len(texts[1]) <= 500
@@ -976,7 +984,7 @@ class TestReports:
         """R-240."""
         session(scripted(reply(200, {"Warning": value}))).send(ask())
 
-        assert not [event for event in recorder.events if isinstance(event, Warned)]
+        assert not [event for event in recorder.events if isinstance(event, WarningReceived)]
 
     def test_warnings_are_bounded(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
@@ -987,7 +995,7 @@ class TestReports:
         for _ in range(400):
             opened.send(ask())
 
-        assert len([event for event in recorder.events if isinstance(event, Warned)]) == 256
+        assert len([event for event in recorder.events if isinstance(event, WarningReceived)]) == 256
 
 
 class TestOverTheWire:
@@ -1045,7 +1053,7 @@ class TestOverTheWire:
             raise broken
 
         wire = serve(lambda peer: peer.wait())
-        request = Request(method="PUT", target="/v2/", success=(201,), body=Body(OpenerSource(fail), 3, 5))
+        request = Request(method="PUT", target="/v2/", success=(201,), body=Body(CallableSource(fail), 3, 5))
 
         with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy=""))) as session:
             with pytest.raises(Unavailable) as caught:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.messages import Answer, Body, Headers
-from registry_adapters.http.upload_sessions import OpenUpload, chunk_length, closing_target, received
+from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.upload_sessions import PendingUpload, chunk_length, closing_target, committed_bytes
 from registry_core.cancellation import CancelScope
-from registry_core.content.streams import PIECE, ByteReader, BytesSource, OpenerSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
@@ -27,7 +27,7 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.ports.observer import Event, Observer, Resumed
+from registry_core.ports.observer import Event, Observer, TransferResumed
 from registry_core.testing.content import PatternSource
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class HalfSent:
     def __init__(self, transport: ScriptedTransport) -> None:
         self._transport = transport
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         half = None if body is None else Body(body.source, body.start, body.length // 2)
         return self._transport.send(method, url, headers, half)
 
@@ -88,18 +88,18 @@ class Discarding:
         self.replies = deque(replies)
         self.sent: list[Sent] = []
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         left = 0 if body is None else body.length
         if body is not None:
             with body.source.open(body.start) as reader:
-                while left and (data := reader.read(min(PIECE, left))):
+                while left and (data := reader.read(min(CHUNK_SIZE, left))):
                     left -= len(data)
         self.sent.append(Sent(method, dict(headers)))
         reply = self.replies.popleft()
         if isinstance(reply, BaseException):
             raise reply
         fields = Headers(list(reply.headers.items()))
-        return Answer(status=reply.status, headers=fields, url=url, reader=BytesSource(reply.content).open())
+        return Response(status=reply.status, headers=fields, url=url, reader=BytesSource(reply.content).open())
 
     def close(self) -> None:
         self.replies.clear()
@@ -230,7 +230,7 @@ class TestInOne:
                 return BytesSource(CONTENT).open(start)
 
             catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
-            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, OpenerSource(opened))
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(opened))
 
         assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
 
@@ -263,7 +263,7 @@ class TestWrongSources:
 
         catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
         with pytest.raises(Unavailable, match="the source is gone"):
-            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, OpenerSource(broken))
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(broken))
 
         assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
 
@@ -576,8 +576,8 @@ class TestRecovery:
 
         put(transport, chunk=8, retries=1, observer=recorder)
 
-        told: list[Event] = [event for event in recorder.events if isinstance(event, Resumed)]
-        assert told == [Resumed(method="PATCH", url=f"{HOME}/u/1?…", offset=6)]
+        told: list[Event] = [event for event in recorder.events if isinstance(event, TransferResumed)]
+        assert told == [TransferResumed(method="PATCH", url=f"{HOME}/u/1?…", offset=6)]
 
     def test_without_retries_a_fault_is_final(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(204))
@@ -683,9 +683,9 @@ class Interrupted:
     def __init__(self) -> None:
         self.kept: list[ByteReader] = []
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         if body is None:
-            return Answer(status=202, headers=Headers(list(FIRST.items())), url=url, reader=BytesSource(b"").open())
+            return Response(status=202, headers=Headers(list(FIRST.items())), url=url, reader=BytesSource(b"").open())
         self.kept.append(body.source.open(body.start))
         self.kept[-1].read(1)
         raise Cancelled("interrupted")
@@ -706,7 +706,7 @@ def test_a_source_is_closed_though_the_transport_was_interrupted() -> None:
     blobs = catalog.repository(RepositoryName("org/app")).blobs
 
     with pytest.raises(Cancelled):
-        blobs.put(DIGEST, len(CONTENT), OpenerSource(opener))
+        blobs.put(DIGEST, len(CONTENT), CallableSource(opener))
 
     assert len(opened) == 1
     with pytest.raises(ValueError, match="closed"):
@@ -865,7 +865,7 @@ class TestLarge:
 
 def test_a_session_shows_no_secrets() -> None:
     """R-043."""
-    assert "hidden" not in repr(OpenUpload("https://registry.example.com/u?state=hidden"))
+    assert "hidden" not in repr(PendingUpload("https://registry.example.com/u?state=hidden"))
 
 
 @pytest.mark.parametrize(
@@ -883,7 +883,7 @@ def test_a_session_shows_no_secrets() -> None:
 )
 def test_ranges_are_read_as_registries_write_them(text: str, count: int | None) -> None:
     """R-074."""
-    assert received(Headers([("Range", text)])) == count
+    assert committed_bytes(Headers([("Range", text)])) == count
 
 
 def test_an_odd_digest_is_encoded_in_the_query() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_adapters.keychains import TextKeychain
-from registry_adapters.keychains.docker_config import Entries, entry_of
+from registry_adapters.keychains.docker_config import DockerConfig, entry_of
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, RegistryError
@@ -27,7 +27,7 @@ def auth(text: str | bytes) -> str:
 
 def found(document: dict[str, Any], registry: str = HOST, repository: str | None = None) -> Credential | None:
     name = None if repository is None else RepositoryName(repository)
-    return Entries(document, "config.json").credential(registry, name)
+    return DockerConfig(document, "config.json").credential(registry, name)
 
 
 class TestEntry:
@@ -192,7 +192,7 @@ class TestDocument:
     def test_an_old_dockercfg_is_entries_alone(self) -> None:
         document = {f"https://{HOST}/v1/": {"auth": auth("user:pass"), "email": "user@example.com"}}
 
-        assert Entries(document, ".dockercfg", legacy=True).credential(HOST, None) == USER
+        assert DockerConfig(document, ".dockercfg", legacy=True).credential(HOST, None) == USER
 
 
 class TestWriting:
@@ -230,7 +230,7 @@ class TestWriting:
             "HttpHeaders": {"X": "1"},
         }
 
-        Entries(document, "config.json").put(HOST, entry_of(USER))
+        DockerConfig(document, "config.json").put(HOST, entry_of(USER))
 
         assert document == {
             "auths": {
@@ -245,7 +245,7 @@ class TestWriting:
         """R-045."""
         document: dict[str, Any] = {"auths": {"docker.io": {"auth": auth("old:old")}}}
 
-        Entries(document, "config.json").put("registry-1.docker.io", entry_of(USER))
+        DockerConfig(document, "config.json").put("registry-1.docker.io", entry_of(USER))
 
         assert document["auths"] == {"https://index.docker.io/v1/": entry_of(USER)}
 
@@ -319,7 +319,7 @@ class TestHostileInput:
 
     @given(JSON, JSON, JSON)
     def test_no_shape_of_a_section_surprises(self, auths: object, helpers: object, store: object) -> None:
-        entries = Entries({"auths": auths, "credHelpers": helpers, "credsStore": store}, "config.json")
+        entries = DockerConfig({"auths": auths, "credHelpers": helpers, "credsStore": store}, "config.json")
 
         for ask in (lambda: entries.credential(HOST, None), lambda: entries.helper(HOST), entries.store):
             said = "config.json"

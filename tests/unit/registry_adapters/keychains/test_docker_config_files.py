@@ -204,7 +204,7 @@ class TestReload:
             waits.append(seconds)
             write(path, {"auths": {HOST: auth("user:pass")}})
 
-        monkeypatch.setattr("registry_adapters.keychains.json_file.pause", finish)
+        monkeypatch.setattr("registry_adapters.keychains.json_file.sleep", finish)
 
         assert DockerConfigKeychain(path).credential(HOST, None) == USER
         assert len(waits) == 1

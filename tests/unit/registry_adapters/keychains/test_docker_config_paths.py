@@ -19,7 +19,7 @@ from registry_adapters.keychains import (
     default_keychain,
     default_store,
 )
-from registry_adapters.keychains.docker_config import Place, docker_places, podman_places
+from registry_adapters.keychains.docker_config import ConfigPath, docker_config_paths, podman_config_paths
 from registry_core.domain.auth import Basic
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError
@@ -27,7 +27,7 @@ from registry_core.ports import Keychain
 
 HOST = "registry.example.com"
 HOME = Path("/home/me")
-DOCKER = [Place(HOME / ".docker/config.json"), Place(HOME / ".dockercfg", legacy=True)]
+DOCKER = [ConfigPath(HOME / ".docker/config.json"), ConfigPath(HOME / ".dockercfg", legacy=True)]
 RUN = Path(f"/run/containers/{os.getuid()}/auth.json")
 
 
@@ -43,43 +43,43 @@ class TestPlaces:
         [
             ({}, DOCKER),
             ({"DOCKER_CONFIG": ""}, DOCKER),
-            ({"DOCKER_CONFIG": "/etc/d"}, [Place(Path("/etc/d/config.json")), DOCKER[1]]),
+            ({"DOCKER_CONFIG": "/etc/d"}, [ConfigPath(Path("/etc/d/config.json")), DOCKER[1]]),
         ],
     )
-    def test_docker_s(self, variables: Mapping[str, str], places: list[Place]) -> None:
-        assert docker_places(variables, HOME) == places
+    def test_docker_s(self, variables: Mapping[str, str], places: list[ConfigPath]) -> None:
+        assert docker_config_paths(variables, HOME) == places
 
     @pytest.mark.parametrize(
         ("variables", "places"),
         [
             (
                 {"REGISTRY_AUTH_FILE": "/a.json", "XDG_RUNTIME_DIR": "/r", "DOCKER_CONFIG": "/d"},
-                [Place(Path("/a.json"))],
+                [ConfigPath(Path("/a.json"))],
             ),
             (
                 {"XDG_RUNTIME_DIR": "/r", "XDG_CONFIG_HOME": "/c", "REGISTRY_AUTH_FILE": ""},
-                [Place(Path("/r/containers/auth.json")), Place(Path("/c/containers/auth.json")), *DOCKER],
+                [ConfigPath(Path("/r/containers/auth.json")), ConfigPath(Path("/c/containers/auth.json")), *DOCKER],
             ),
-            ({}, [Place(RUN), Place(HOME / ".config/containers/auth.json"), *DOCKER]),
+            ({}, [ConfigPath(RUN), ConfigPath(HOME / ".config/containers/auth.json"), *DOCKER]),
             (
                 {"XDG_RUNTIME_DIR": "r", "XDG_CONFIG_HOME": "../c"},
-                [Place(RUN), Place(HOME / ".config/containers/auth.json"), *DOCKER],
+                [ConfigPath(RUN), ConfigPath(HOME / ".config/containers/auth.json"), *DOCKER],
             ),
         ],
     )
     @pytest.mark.usefixtures("linux")
-    def test_podman_s(self, variables: Mapping[str, str], places: list[Place]) -> None:
+    def test_podman_s(self, variables: Mapping[str, str], places: list[ConfigPath]) -> None:
         """containers-auth.json(5)."""
-        assert podman_places(variables, HOME) == places
+        assert podman_config_paths(variables, HOME) == places
 
     def test_elsewhere_than_on_linux_there_is_no_place_for_a_session(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """containers-auth.json(5)."""
         monkeypatch.setattr(sys, "platform", "darwin")
 
-        assert podman_places({}, HOME)[0] == Place(HOME / ".config/containers/auth.json")
+        assert podman_config_paths({}, HOME)[0] == ConfigPath(HOME / ".config/containers/auth.json")
 
     def test_home_is_taken_from_the_given_variables(self) -> None:
-        assert docker_places({"HOME": "/home/me"}, None) == DOCKER
+        assert docker_config_paths({"HOME": "/home/me"}, None) == DOCKER
 
     def test_a_user_whom_nobody_knows_has_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown() -> Path:
@@ -87,8 +87,8 @@ class TestPlaces:
 
         monkeypatch.setattr(Path, "home", unknown)
 
-        assert docker_places({}, None) == []
-        assert podman_places({"XDG_CONFIG_HOME": "/c"}, None)[-1] == Place(Path("/c/containers/auth.json"))
+        assert docker_config_paths({}, None) == []
+        assert podman_config_paths({"XDG_CONFIG_HOME": "/c"}, None)[-1] == ConfigPath(Path("/c/containers/auth.json"))
 
     @pytest.fixture
     def linux(self, monkeypatch: pytest.MonkeyPatch) -> None:

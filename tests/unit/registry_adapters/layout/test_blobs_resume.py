@@ -14,7 +14,7 @@ import pytest
 
 from registry_adapters.layout import LayoutCatalog, directory
 from registry_core.cancellation import CancelScope, checkpoint
-from registry_core.content.streams import PIECE, ByteReader, ByteSource, BytesSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
@@ -34,7 +34,7 @@ from registry_core.testing.content import blob, push_image
 from registry_core.testing.faults import HookedSource, altered, longer, raising, shorter
 
 NAME = RepositoryName("org/app")
-CONTENT = blob("resumed", 3 * PIECE)
+CONTENT = blob("resumed", 3 * CHUNK_SIZE)
 SIZE = len(CONTENT)
 HALF = SIZE // 2
 DIGEST = Digest.of(CONTENT)
@@ -80,7 +80,7 @@ def _names(shelf: Path) -> set[str]:
     return {path.name for path in shelf.iterdir()}
 
 
-@pytest.mark.parametrize("count", [1, PIECE - 1, HALF, SIZE - 1])
+@pytest.mark.parametrize("count", [1, CHUNK_SIZE - 1, HALF, SIZE - 1])
 def test_what_was_left_is_not_fetched_again(repository: Repository, shelf: Path, count: int) -> None:
     _left(shelf, CONTENT[:count])
     source = Opened(BytesSource(CONTENT))
@@ -227,7 +227,7 @@ def test_what_was_left_outlives_a_registry_that_is_away(repository: Repository, 
         KeyboardInterrupt(),
     ],
 )
-@pytest.mark.parametrize("count", [0, PIECE])
+@pytest.mark.parametrize("count", [0, CHUNK_SIZE])
 def test_any_other_end_leaves_nothing(repository: Repository, shelf: Path, error: BaseException, count: int) -> None:
     """R-006."""
 
@@ -262,10 +262,10 @@ def test_a_disk_that_is_full_is_not_kept_full(
 
 def test_of_small_blobs_nothing_is_kept(repository: Repository, shelf: Path) -> None:
     """They are fetched again sooner than one could look."""
-    content = CONTENT[:PIECE]
+    content = CONTENT[:CHUNK_SIZE]
 
     with pytest.raises(Unavailable):
-        repository.blobs.put(Digest.of(content), PIECE, raising(content, Unavailable("gone")))
+        repository.blobs.put(Digest.of(content), CHUNK_SIZE, raising(content, Unavailable("gone")))
 
     assert _names(shelf) == set()
 
@@ -370,7 +370,7 @@ class TestWhatIsNotOurs:
 
 def test_many_threads_may_fetch_the_same_blob(repository: Repository, shelf: Path) -> None:
     """Whoever does not get the one file takes one of its own."""
-    _left(shelf, CONTENT[:PIECE])
+    _left(shelf, CONTENT[:CHUNK_SIZE])
     together = threading.Barrier(8)
     failures: list[BaseException] = []
 

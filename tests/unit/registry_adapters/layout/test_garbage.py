@@ -15,9 +15,9 @@ import pytest
 from registry_adapters.layout import LayoutCatalog, blobs, garbage
 from registry_adapters.layout.blobs import remove_expired
 from registry_adapters.layout.directory import Directory, Root
-from registry_adapters.layout.garbage import collect
+from registry_adapters.layout.garbage import prune_layout
 from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import Place
+from registry_adapters.layout.layout import Layout
 from registry_core.cancellation import fail_after
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain import strict_json
@@ -50,8 +50,8 @@ def repository(tmp_path: Path) -> Repository:
 
 def _prune(root: Path, *, ahead: float = HOURS, grace: float = 3600.0, **more: bool) -> PruneReport:
     """Collect as if it were later."""
-    place = Place(Root(root, fsync=False), NAME)
-    return collect(place, grace=grace, clock=lambda: time.time() + ahead, **more)
+    place = Layout(Root(root, fsync=False), NAME)
+    return prune_layout(place, grace=grace, clock=lambda: time.time() + ahead, **more)
 
 
 def _files(root: Path) -> set[str]:
@@ -94,7 +94,7 @@ class TestWhatGoes:
         report = _prune(tmp_path)
 
         assert report.blobs == (orphan,)
-        assert (report.bytes, report.kept, report.spared) == (6, 3, 0)
+        assert (report.bytes, report.kept, report.kept_young) == (6, 3, 0)
         assert _files(tmp_path) == {manifest.digest.encoded, *(part.digest.encoded for part in manifest.children)}
 
     def test_a_deleted_image_with_all_its_parts(self, tmp_path: Path, repository: Repository) -> None:
@@ -116,8 +116,8 @@ class TestWhatGoes:
         first = _prune(tmp_path)
         second = _prune(tmp_path, ahead=8 * 24 * 3600.0)
 
-        assert (first.leftovers, first.bytes) == (1, 4)
-        assert (second.leftovers, second.bytes) == (1, 8)
+        assert (first.stale_files, first.bytes) == (1, 4)
+        assert (second.stale_files, second.bytes) == (1, 8)
         assert not [name for name in os.listdir(shelf) if name.startswith(".ociport-")]
 
     def test_blobs_that_have_another_name_elsewhere_free_nothing(self, tmp_path: Path, repository: Repository) -> None:
@@ -142,7 +142,7 @@ class TestWhatStays:
 
         report = _prune(tmp_path, ahead=30 * 24 * 3600.0)
 
-        assert (report.blobs, report.leftovers) == ((), 0)
+        assert (report.blobs, report.stale_files) == ((), 0)
         assert names | {"f" * 64} <= _files(tmp_path)
 
     def test_what_somebody_may_be_writing(self, tmp_path: Path, repository: Repository) -> None:
@@ -152,8 +152,8 @@ class TestWhatStays:
         (shelf / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
         (shelf / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
 
-        assert _prune(tmp_path, ahead=1800.0, grace=2.0).leftovers == 0
-        assert _prune(tmp_path, ahead=6 * 24 * 3600.0, grace=2.0).leftovers == 1
+        assert _prune(tmp_path, ahead=1800.0, grace=2.0).stale_files == 0
+        assert _prune(tmp_path, ahead=6 * 24 * 3600.0, grace=2.0).stale_files == 1
 
     def test_a_partial_file_that_somebody_has_in_hand(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
@@ -164,7 +164,7 @@ class TestWhatStays:
             fcntl.flock(file, fcntl.LOCK_EX)
             report = _prune(tmp_path, ahead=8 * 24 * 3600.0)
 
-        assert report.leftovers == 0
+        assert report.stale_files == 0
         assert path.exists()
 
     def test_what_was_moved_here_lately_however_old_its_bytes_are(self, tmp_path: Path, repository: Repository) -> None:
@@ -246,7 +246,7 @@ class TestWhatStays:
 
         report = _prune(tmp_path, ahead=0)
 
-        assert (report.blobs, report.spared) == ((), 1)
+        assert (report.blobs, report.kept_young) == ((), 1)
         assert repository.blobs.stat(orphan) == 6
 
     def test_what_young_manifests_need_though_it_is_old_itself(self, tmp_path: Path, repository: Repository) -> None:
@@ -261,7 +261,7 @@ class TestWhatStays:
         report = _prune(tmp_path)
 
         assert report.blobs == ()
-        assert report.spared == 3
+        assert report.kept_young == 3
 
     def test_the_other_files_of_a_layout(self, tmp_path: Path, repository: Repository) -> None:
         """R-303, R-310: what is no blob is none of our business, and links are not followed."""
@@ -315,7 +315,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert report.entries == (old.digest,)
+        assert report.untagged == (old.digest,)
         assert old.digest in report.blobs
         assert repository.manifests.get(Tag("v1")) == new
         with pytest.raises(ImageNotFound):
@@ -327,7 +327,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert (report.blobs, report.entries) == ((), ())
+        assert (report.blobs, report.untagged) == ((), ())
 
     def test_what_refers_to_something_that_stays_does_too_and_so_on(
         self, tmp_path: Path, repository: Repository
@@ -345,7 +345,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert report.entries == (stray.digest,)
+        assert report.untagged == (stray.digest,)
         assert repository.manifests.get(above.digest) == above
 
     def test_what_nobody_knows_stays(self, tmp_path: Path, repository: Repository) -> None:
@@ -357,7 +357,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert (report.blobs, report.entries) == ((), ())
+        assert (report.blobs, report.untagged) == ((), ())
         assert strange.encoded in _files(tmp_path)
 
     @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert (report.blobs, report.entries) == ((), ())
+        assert (report.blobs, report.untagged) == ((), ())
 
     def test_signatures_under_digest_tags_stay(self, tmp_path: Path, repository: Repository) -> None:
         """They have a tag, even if what they are about goes."""
@@ -386,7 +386,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert report.entries == (image.digest,)
+        assert report.untagged == (image.digest,)
         assert repository.manifests.get(signature.digest) == signature
 
     def test_what_refers_to_an_image_in_a_tagged_index_stays(self, tmp_path: Path, repository: Repository) -> None:
@@ -397,7 +397,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert (report.blobs, report.entries) == ((), ())
+        assert (report.blobs, report.untagged) == ((), ())
         assert [found.digest for found in repository.manifests.referrers(image.digest)] == [about.digest]
 
     def test_what_a_sparse_index_does_not_have_is_missed_by_nobody(
@@ -410,7 +410,7 @@ class TestUntagged:
 
         report = _prune(tmp_path, untagged=True)
 
-        assert (report.blobs, report.entries) == ((), ())
+        assert (report.blobs, report.untagged) == ((), ())
         assert repository.manifests.get(Tag("v1")) == index
 
     def test_a_corrupt_manifest_could_be_about_anything(self, tmp_path: Path, repository: Repository) -> None:
@@ -428,7 +428,7 @@ class TestUntagged:
     def test_young_ones_stay(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one")
 
-        assert _prune(tmp_path, ahead=0, untagged=True).entries == ()
+        assert _prune(tmp_path, ahead=0, untagged=True).untagged == ()
 
 
 class TestDryRun:
@@ -446,8 +446,8 @@ class TestDryRun:
         assert between == before
         assert dry.is_dry_run
         assert not real.is_dry_run
-        assert (dry.blobs, dry.entries, dry.leftovers, dry.bytes) == (
-            real.blobs, real.entries, real.leftovers, real.bytes,
+        assert (dry.blobs, dry.untagged, dry.stale_files, dry.bytes) == (
+            real.blobs, real.untagged, real.stale_files, real.bytes,
         )  # fmt: skip
         assert str(dry).startswith("would remove 4 blobs, 1 entries and 1 leftovers")
 
@@ -541,16 +541,16 @@ class TestWritersMeanwhile:
         _put(repository, b"{}")
         _put(repository, b"layer")
         orphan = _put(repository, b"orphan")
-        original = Place.locked
+        original = Layout.locked
         tagged: list[bool] = []
 
-        def locked(place: Place, directory: object) -> object:
+        def locked(place: Layout, directory: object) -> object:
             if not tagged:
                 tagged.append(True)
                 repository.manifests.put(manifest, tags=[Tag("v1")])
             return original(place, directory)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(Place, "locked", locked)
+        monkeypatch.setattr(Layout, "locked", locked)
         report = _prune(tmp_path)
 
         assert report.blobs == (orphan,)
@@ -597,7 +597,7 @@ class TestWritersMeanwhile:
             fcntl.flock(file, fcntl.LOCK_SH)
             report = _prune(tmp_path)
 
-        assert (report.blobs, report.spared) == ((), 1)
+        assert (report.blobs, report.kept_young) == ((), 1)
 
     @pytest.mark.parametrize("written_anew", [True, False])
     def test_whoever_opened_what_is_removed_then_is_not_told_that_it_is_here(
@@ -614,7 +614,7 @@ class TestWritersMeanwhile:
                 if written_anew:
                     _put(repository, b"shared")
 
-                assert not blobs.renewed(shelf, digest.encoded, file)
+                assert not blobs.renew_lease(shelf, digest.encoded, file)
 
     def test_a_time_to_come_is_renewed(self, tmp_path: Path, repository: Repository) -> None:
         """It is another clock's: by that one, the blob may be about to expire."""
@@ -638,7 +638,7 @@ class TestWritersMeanwhile:
 
         report = LayoutCatalog(tmp_path, fsync=False).prune(NAME)
 
-        assert (report.blobs, report.spared) == ((), 1)
+        assert (report.blobs, report.kept_young) == ((), 1)
 
 
 class TestRefusals:

@@ -10,7 +10,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, RepositoryNotFound, during
+from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, RepositoryNotFound, error_context
 from registry_core.ports import Repository
 from registry_core.testing.content import image_manifest, push_image, put_blob
 
@@ -161,9 +161,9 @@ def test_errors_of_a_put_name_the_repository(repository: Repository) -> None:
 
 def test_errors_of_a_put_leave_it_to_the_caller_to_name_the_operation(repository: Repository) -> None:
     """Design section 4: an error names the method that was called, and a store is never called by users."""
-    with pytest.raises(DigestMismatch) as blob, during("push_blob"):
+    with pytest.raises(DigestMismatch) as blob, error_context("push_blob"):
         repository.blobs.put(Digest.of(b"truth"), 5, BytesSource(b"liars"))
-    with pytest.raises(InvalidDocument) as manifest, during("push_image"):
+    with pytest.raises(InvalidDocument) as manifest, error_context("push_image"):
         repository.manifests.put(RawManifest(OCI_MANIFEST, b"{"))
 
     assert blob.value.operation == "push_blob"

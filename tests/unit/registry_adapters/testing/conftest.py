@@ -12,7 +12,7 @@ import pytest
 
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing import Fault, FaultyRegistry, faulty_registry
-from registry_adapters.wsgi import Guard
+from registry_adapters.wsgi import Authorizer
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.testing.content import push_image, put_blob
@@ -80,9 +80,9 @@ class Call:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def __call__(self, *faults: Fault, guard: Guard | None = None, page_limit: int | None = None) -> Caller:
+    def __call__(self, *faults: Fault, authorizer: Authorizer | None = None, page_limit: int | None = None) -> Caller:
         registry = self._stack.enter_context(
-            faulty_registry(*faults, catalog=MemoryCatalog(), guard=guard, page_limit=page_limit, threads=4)
+            faulty_registry(*faults, catalog=MemoryCatalog(), authorizer=authorizer, page_limit=page_limit, threads=4)
         )
         caller = Caller(registry)
         self._stack.callback(caller.connection.close)

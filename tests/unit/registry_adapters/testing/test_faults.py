@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.testing import Fault, faults
-from registry_adapters.wsgi import BasicGuard, TokenGuard
+from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer
 from registry_core import ConfigError
 from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
@@ -161,8 +161,8 @@ class TestCut:
         assert [entry.fault != "" for entry in caller.registry.journal] == [False, True]
 
     def test_neither_does_a_challenge(self, call: Call) -> None:
-        guard = BasicGuard({"ann": ""})
-        caller = call(faults.cut(1).times(1), guard=guard)
+        guard = BasicAuthorizer({"ann": ""})
+        caller = call(faults.cut(1).times(1), authorizer=guard)
 
         first = caller("GET", caller.blob)
         second = caller("GET", caller.blob, headers={"Authorization": "Basic YW5uOg=="})
@@ -377,8 +377,8 @@ class TestBody:
 
 class TestTokens:
     def test_one_is_refused_once_and_a_new_one_is_asked_for(self, call: Call) -> None:
-        guard = TokenGuard({"ann": "secret"})
-        caller = call(faults.expired_token().after(1), guard=guard)
+        guard = TokenAuthorizer({"ann": "secret"})
+        caller = call(faults.expired_token().after(1), authorizer=guard)
         scope = Scope.repository(RepositoryName("app"), ("pull",))
         header = {"Authorization": f"Bearer {guard.token('ann', [scope])}"}
 
@@ -389,7 +389,7 @@ class TestTokens:
         assert "expired token" in challenge.fault
 
     def test_the_challenge_is_the_guards_own(self, call: Call) -> None:
-        caller = call(faults.expired_token(), guard=TokenGuard({"ann": "secret"}, service="here"))
+        caller = call(faults.expired_token(), authorizer=TokenAuthorizer({"ann": "secret"}, service="here"))
 
         heard = caller("GET", caller.blob, headers={"Authorization": "Bearer x"})
 
@@ -399,7 +399,7 @@ class TestTokens:
         assert 'scope="repository:app:pull"' in challenge
 
     def test_a_password_is_refused_in_the_same_way(self, call: Call) -> None:
-        caller = call(faults.expired_token(), guard=BasicGuard({"ann": "x"}))
+        caller = call(faults.expired_token(), authorizer=BasicAuthorizer({"ann": "x"}))
 
         heard = caller("GET", "/v2/", headers={"Authorization": "Basic YW5uOng="})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.testing import Fault, faults
-from registry_adapters.testing.matching import Occasion, Occasions, endpoint
+from registry_adapters.testing.matching import RequestMatch, RequestMatcher, endpoint
 from registry_core import ConfigError
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 ASKED = 12
 
 
-def befallen(occasion: Occasion) -> list[int]:
+def befallen(occasion: RequestMatch) -> list[int]:
     """Which of a dozen equal requests are meant, by their numbers from 1."""
-    occasions = Occasions(occasion)
+    occasions = RequestMatcher(occasion)
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/"}
     return [number for number in range(1, ASKED + 1) if occasions.meant(environ) and occasions.take()]
 
@@ -26,22 +26,22 @@ def befallen(occasion: Occasion) -> list[int]:
 @pytest.mark.parametrize(
     ("occasion", "expected"),
     [
-        (Occasion(), list(range(1, 13))),
-        (Occasion(limit=3), [1, 2, 3]),
-        (Occasion(skip=4, limit=2), [5, 6]),
-        (Occasion(every=5), [5, 10]),
-        (Occasion(every=2, skip=3), [5, 7, 9, 11]),
-        (Occasion(chance=0), []),
-        (Occasion(methods=("PUT",)), []),
+        (RequestMatch(), list(range(1, 13))),
+        (RequestMatch(limit=3), [1, 2, 3]),
+        (RequestMatch(skip=4, limit=2), [5, 6]),
+        (RequestMatch(every=5), [5, 10]),
+        (RequestMatch(every=2, skip=3), [5, 7, 9, 11]),
+        (RequestMatch(chance=0), []),
+        (RequestMatch(methods=("PUT",)), []),
     ],
     ids=str,
 )
-def test_how_often(occasion: Occasion, expected: list[int]) -> None:
+def test_how_often(occasion: RequestMatch, expected: list[int]) -> None:
     assert befallen(occasion) == expected
 
 
 def test_the_last_time_is_not_given_to_two_requests_at_once() -> None:
-    occasions = Occasions(Occasion(limit=1))
+    occasions = RequestMatcher(RequestMatch(limit=1))
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/"}
 
     meant = [occasions.meant(environ), occasions.meant(environ)]
@@ -52,7 +52,7 @@ def test_the_last_time_is_not_given_to_two_requests_at_once() -> None:
 
 
 def test_luck_is_the_same_in_every_run_and_depends_on_the_seed() -> None:
-    first, again, other = (befallen(Occasion(chance=0.5, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (befallen(RequestMatch(chance=0.5, seed=seed)) for seed in (1, 1, 2))
 
     assert first == again != other
     assert 0 < len(first) < ASKED
@@ -80,14 +80,14 @@ def test_every_path_has_an_endpoint(path: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("occasion", "environ"),
     [
-        (Occasion(endpoints=("tags",)), {}),
-        (Occasion(methods=("PUT", "GET")), {"PATH_INFO": "/x"}),
-        (Occasion(path=r"^/v2/a/tags/list\?n=1$"), {"QUERY_STRING": "n=1"}),
-        (Occasion(header="If-Range"), {"HTTP_IF_RANGE": "x"}),
+        (RequestMatch(endpoints=("tags",)), {}),
+        (RequestMatch(methods=("PUT", "GET")), {"PATH_INFO": "/x"}),
+        (RequestMatch(path=r"^/v2/a/tags/list\?n=1$"), {"QUERY_STRING": "n=1"}),
+        (RequestMatch(header="If-Range"), {"HTTP_IF_RANGE": "x"}),
     ],
     ids=str,
 )
-def test_what_fits_and_what_does_not(occasion: Occasion, environ: dict[str, Any]) -> None:
+def test_what_fits_and_what_does_not(occasion: RequestMatch, environ: dict[str, Any]) -> None:
     fitting = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/a/tags/list"} | environ
     other = {"REQUEST_METHOD": "DELETE", "PATH_INFO": "/v2/a/blobs/x"}
 
@@ -102,7 +102,7 @@ def test_what_fits_and_what_does_not(occasion: Occasion, environ: dict[str, Any]
 )
 def test_what_could_never_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Occasion(**changes)
+        RequestMatch(**changes)
 
 
 @pytest.mark.parametrize(

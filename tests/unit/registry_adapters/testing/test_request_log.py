@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from registry_adapters.testing import faults
-from registry_adapters.wsgi import BasicGuard
+from registry_adapters.wsgi import BasicAuthorizer
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.testing.conftest import Call
@@ -97,7 +97,7 @@ def test_it_can_be_forgotten(call: Call) -> None:
 
 
 def test_credentials_can_be_asserted_but_are_not_shown(call: Call) -> None:
-    caller = call(guard=BasicGuard({"ann": "hunter2"}))
+    caller = call(authorizer=BasicAuthorizer({"ann": "hunter2"}))
 
     caller("GET", "/v2/?account=hunter2&n=3", headers={"Authorization": SECRET, "Cookie": "hunter2"})
 

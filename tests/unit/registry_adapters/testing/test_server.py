@@ -17,8 +17,8 @@ import pytest
 
 from registry_adapters.http.transport.wsgi_transport import WsgiTransport
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.testing import Entry, Fault, FaultyApp, FaultyRegistry, Journal, faults, faulty_registry
-from registry_adapters.testing.request import Gate, Visit
+from registry_adapters.testing import Entry, Fault, FaultyApp, FaultyRegistry, RequestLog, faults, faulty_registry
+from registry_adapters.testing.request import FaultContext, StallGate
 from registry_adapters.testing.server import ServerOptions
 from registry_adapters.wsgi import RegistryApp, registry_server
 from registry_core import ConfigError, ImageBuilder, RegistryError, ServerError, Unavailable
@@ -146,9 +146,9 @@ def test_nobody_stalls_where_nobody_asks() -> None:
 
 
 def test_who_is_released_as_soon_as_the_stall_is_known_goes_on() -> None:
-    gate = Gate()
+    gate = StallGate()
 
-    class Eager(Journal):
+    class Eager(RequestLog):
         def note_waiting(self, entry: Entry, *, waiting: bool) -> None:
             super().note_waiting(entry, waiting=waiting)
             gate.release()
@@ -156,7 +156,7 @@ def test_who_is_released_as_soon_as_the_stall_is_known_goes_on() -> None:
     environ: WSGIEnvironment = {}
     setup_testing_defaults(environ)
     journal = Eager()
-    visit = Visit(RegistryApp(MemoryCatalog()), environ, journal.begin(environ), journal, gate)
+    visit = FaultContext(RegistryApp(MemoryCatalog()), environ, journal.begin(environ), journal, gate)
 
     released = visit.wait(5)
 

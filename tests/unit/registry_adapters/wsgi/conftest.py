@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import Guard, registry_server
+from registry_adapters.wsgi import Authorizer, registry_server
 from registry_core import Catalog
 
 
@@ -92,7 +92,7 @@ class Serve:
         catalog: Catalog | None = None,
         *,
         read_only: bool = False,
-        guard: Guard | None = None,
+        authorizer: Authorizer | None = None,
         manifest_limit: int = 1 << 20,
         page_limit: int | None = None,
         referrers_api: bool = True,
@@ -103,7 +103,7 @@ class Serve:
             registry_server(
                 catalog if catalog is not None else MemoryCatalog(),
                 read_only=read_only,
-                guard=guard,
+                authorizer=authorizer,
                 manifest_limit=manifest_limit,
                 page_limit=page_limit,
                 referrers_api=referrers_api,

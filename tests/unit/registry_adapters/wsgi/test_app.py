@@ -10,7 +10,7 @@ from wsgiref.types import WSGIEnvironment
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import BasicGuard, RegistryApp
+from registry_adapters.wsgi import BasicAuthorizer, RegistryApp
 from registry_core import Catalog, ConfigError, Repository, RepositoryName
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class TestFailures:
 
 class TestUnreadBodies:
     def test_a_small_one_is_dropped_and_the_connection_goes_on(self, serve: Serve) -> None:
-        wire = serve(guard=BasicGuard({"ann": "x"}))
+        wire = serve(authorizer=BasicAuthorizer({"ann": "x"}))
         wire("POST", "/v2/a/blobs/uploads/", b"\0" * (2 << 20))
         sock = wire.connection.sock
 
@@ -159,7 +159,7 @@ class TestUnreadBodies:
         assert wire.connection.sock is sock
 
     def test_a_huge_one_is_not_read_at_all(self) -> None:
-        app = RegistryApp(MemoryCatalog(), guard=BasicGuard({"ann": "x"}))
+        app = RegistryApp(MemoryCatalog(), authorizer=BasicAuthorizer({"ann": "x"}))
         body = Endless()
 
         status, headers, _ = call(app, "PUT", "/v2/a/manifests/v1", CONTENT_LENGTH=str(1 << 40), **{"wsgi.input": body})
@@ -167,7 +167,7 @@ class TestUnreadBodies:
         assert (status, headers["Connection"], body.count) == (401, "close", 0)
 
     def test_an_endless_one_is_read_only_so_far(self) -> None:
-        app = RegistryApp(MemoryCatalog(), guard=BasicGuard({"ann": "x"}))
+        app = RegistryApp(MemoryCatalog(), authorizer=BasicAuthorizer({"ann": "x"}))
         body = Endless()
 
         status, headers, _ = call(

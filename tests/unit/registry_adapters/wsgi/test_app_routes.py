@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.wsgi.app import Kind, Route, route
+from registry_adapters.wsgi.app import Endpoint, Route, route
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/v2/", Route(Kind.BASE)),
-        ("/v2", Route(Kind.BASE)),
-        ("/v2/_catalog", Route(Kind.CATALOG)),
-        ("/v2/a/tags/list", Route(Kind.TAGS, "a")),
-        ("/v2/a/b/c/manifests/v1", Route(Kind.MANIFEST, "a/b/c", "v1")),
-        ("/v2/a/blobs/sha256:00", Route(Kind.BLOB, "a", "sha256:00")),
-        ("/v2/a/blobs/uploads/", Route(Kind.UPLOADS, "a")),
-        ("/v2/a/blobs/uploads", Route(Kind.UPLOADS, "a")),
-        ("/v2/a/blobs/uploads/u-1", Route(Kind.UPLOAD, "a", "u-1")),
-        ("/v2/a/referrers/sha256:00", Route(Kind.REFERRERS, "a", "sha256:00")),
+        ("/v2/", Route(Endpoint.BASE)),
+        ("/v2", Route(Endpoint.BASE)),
+        ("/v2/_catalog", Route(Endpoint.CATALOG)),
+        ("/v2/a/tags/list", Route(Endpoint.TAGS, "a")),
+        ("/v2/a/b/c/manifests/v1", Route(Endpoint.MANIFEST, "a/b/c", "v1")),
+        ("/v2/a/blobs/sha256:00", Route(Endpoint.BLOB, "a", "sha256:00")),
+        ("/v2/a/blobs/uploads/", Route(Endpoint.UPLOADS, "a")),
+        ("/v2/a/blobs/uploads", Route(Endpoint.UPLOADS, "a")),
+        ("/v2/a/blobs/uploads/u-1", Route(Endpoint.UPLOAD, "a", "u-1")),
+        ("/v2/a/referrers/sha256:00", Route(Endpoint.REFERRERS, "a", "sha256:00")),
     ],
 )
 def test_every_endpoint_has_its_path(path: str, expected: Route) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import BasicGuard, TokenGuard
+from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer
 from registry_core.domain.auth import Scope
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def form(wire: Wire, **fields: str) -> Reply:
 class TestBasic:
     @pytest.mark.parametrize(("user", "password"), USERS.items())
     def test_the_right_password_lets_in(self, serve: Serve, user: str, password: str) -> None:
-        wire = serve(guard=BasicGuard(USERS))
+        wire = serve(authorizer=BasicAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers=basic(user, password))
 
@@ -86,7 +86,7 @@ class TestBasic:
         ],
     )
     def test_anything_else_is_challenged(self, serve: Serve, headers: dict[str, str]) -> None:
-        wire = serve(guard=BasicGuard(USERS))
+        wire = serve(authorizer=BasicAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers=headers)
 
@@ -94,26 +94,26 @@ class TestBasic:
         assert reply.headers["WWW-Authenticate"].startswith('Basic realm="registry"')
 
     def test_a_known_user_without_the_right_is_denied(self, serve: Serve) -> None:
-        wire = serve(guard=BasicGuard(USERS, policy=only_ann_writes))
+        wire = serve(authorizer=BasicAuthorizer(USERS, policy=only_ann_writes))
 
         reply = wire("POST", UPLOADS, headers=basic("bob", "π"))
 
         assert (reply.status, reply.code) == (403, "DENIED")
 
     def test_a_blob_that_may_not_be_read_is_not_mounted(self, serve: Serve) -> None:
-        wire = serve(guard=BasicGuard(USERS, policy=only_ann_writes))
+        wire = serve(authorizer=BasicAuthorizer(USERS, policy=only_ann_writes))
 
         reply = wire("POST", f"{UPLOADS}?mount={DIGEST}&from=org/secret", headers=basic("ann", "pass:word"))
 
         assert reply.status == 202
 
     def test_passwords_do_not_show(self) -> None:
-        assert "pass:word" not in repr(BasicGuard(USERS)) + repr(TokenGuard(USERS))
+        assert "pass:word" not in repr(BasicAuthorizer(USERS)) + repr(TokenAuthorizer(USERS))
 
 
 class TestChallenge:
     def test_it_names_realm_service_and_scope(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS, service="example"))
+        wire = serve(authorizer=TokenAuthorizer(USERS, service="example"))
 
         reply = wire("GET", "/v2/org/app/tags/list")
 
@@ -142,7 +142,7 @@ class TestChallenge:
     def test_every_endpoint_asks_for_what_it_takes(
         self, serve: Serve, method: str, path: str, scope: str | None
     ) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire(method, path)
 
@@ -150,8 +150,8 @@ class TestChallenge:
         assert challenge(reply).get("scope") == scope
 
     def test_a_mount_asks_for_both_repositories(self, serve: Serve) -> None:
-        guard = TokenGuard(USERS)
-        wire = serve(guard=guard)
+        guard = TokenAuthorizer(USERS)
+        wire = serve(authorizer=guard)
         token = guard.token("ann", [Scope("repository", "org/app", ("pull", "push"))])
 
         reply = wire("POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token))
@@ -160,14 +160,14 @@ class TestChallenge:
         assert challenge(reply)["scope"] == "repository:org/app:pull,push repository:org/base:pull"
 
     def test_a_strange_host_header_is_not_echoed(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers={"Host": 'evil", x="'})
 
         assert "evil" not in reply.headers["WWW-Authenticate"]
 
     def test_the_realm_may_be_elsewhere(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS, realm="https://auth.example.com/token"))
+        wire = serve(authorizer=TokenAuthorizer(USERS, realm="https://auth.example.com/token"))
 
         reply = wire("GET", "/v2/")
 
@@ -176,7 +176,7 @@ class TestChallenge:
 
 class TestTokens:
     def test_a_token_opens_what_it_was_asked_for(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
         reply = fetch(wire, "repository:org/app:pull,push", headers=basic("ann", "pass:word"))
 
         done = wire("POST", f"{UPLOADS}?digest={DIGEST}", CONTENT, bearer(reply.json["token"]))
@@ -186,7 +186,7 @@ class TestTokens:
         assert reply.json["expires_in"] == 300
 
     def test_and_nothing_else(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
         token = fetch(wire, "repository:org/app:pull", headers=basic("ann", "pass:word")).json["token"]
 
         reply = wire("GET", "/v2/org/other/tags/list", headers=bearer(token))
@@ -196,7 +196,7 @@ class TestTokens:
         assert challenge(reply)["scope"] == "repository:org/other:pull"
 
     def test_several_scopes_may_be_asked_for_in_either_way(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         apart = fetch(wire, "repository:a:pull", "repository:b:pull", headers=basic("ann", "pass:word"))
         joined = fetch(wire, "repository:a:pull repository:b:pull", headers=basic("ann", "pass:word"))
@@ -204,14 +204,14 @@ class TestTokens:
         assert apart.json["scope"] == joined.json["scope"] == "repository:a:pull repository:b:pull"
 
     def test_the_policy_gives_less_than_was_asked_for(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS, policy=only_ann_writes))
+        wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
 
         reply = fetch(wire, "repository:org/app:pull,push", headers=basic("bob", "π"))
 
         assert (reply.status, reply.json["scope"]) == (200, "repository:org/app:pull")
 
     def test_who_may_never_is_denied_instead_of_challenged_again(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS, policy=only_ann_writes))
+        wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
         token = fetch(wire, "repository:org/app:pull,push", headers=basic("bob", "π")).json["token"]
 
         reply = wire("POST", UPLOADS, headers=bearer(token))
@@ -219,7 +219,7 @@ class TestTokens:
         assert (reply.status, reply.code) == (403, "DENIED")
 
     def test_an_anonymous_token_gives_what_the_policy_gives_to_all(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS, policy=only_ann_writes))
+        wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
         token = fetch(wire, "repository:org/app:pull,push").json["token"]
 
         read = wire("GET", f"/v2/org/app/blobs/{DIGEST}", headers=bearer(token))
@@ -228,7 +228,7 @@ class TestTokens:
         assert (read.status, write.status) == (404, 401)
 
     def test_a_wrong_password_gets_no_token(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = fetch(wire, "repository:org/app:pull", headers=basic("ann", "wrong"))
 
@@ -237,7 +237,7 @@ class TestTokens:
 
     def test_a_token_expires(self, serve: Serve) -> None:
         clock = Clock()
-        wire = serve(guard=TokenGuard(USERS, lifetime=60, clock=clock))
+        wire = serve(authorizer=TokenAuthorizer(USERS, lifetime=60, clock=clock))
         token = fetch(wire, headers=basic("ann", "pass:word")).json["token"]
         fresh = wire("GET", "/v2/", headers=bearer(token))
         clock.now += 61
@@ -248,12 +248,12 @@ class TestTokens:
         assert challenge(reply)["error"] == "invalid_token"
 
     def test_a_token_cannot_be_made_or_changed(self, serve: Serve) -> None:
-        guard = TokenGuard(USERS)
-        wire = serve(guard=guard)
+        guard = TokenAuthorizer(USERS)
+        wire = serve(authorizer=guard)
         payload, _, signature = guard.token("bob", []).partition(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
         forged = base64.urlsafe_b64encode(json.dumps(claims | {"user": "ann"}).encode()).decode().rstrip("=")
-        other = TokenGuard(USERS).token("bob", [])
+        other = TokenAuthorizer(USERS).token("bob", [])
 
         tokens = [f"{forged}.{signature}", payload, f"{payload}.", "x", other]
         statuses = {wire("GET", "/v2/", headers=bearer(token)).status for token in tokens}
@@ -261,7 +261,7 @@ class TestTokens:
         assert statuses == {401}
 
     def test_a_password_is_no_token(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers=basic("ann", "pass:word"))
 
@@ -270,7 +270,7 @@ class TestTokens:
 
 class TestGrants:
     def test_a_password_for_a_token(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = form(wire, grant_type="password", username="ann", password="pass:word", scope="repository:org/app:pull")
 
@@ -279,7 +279,7 @@ class TestGrants:
         assert "refresh_token" not in reply.json
 
     def test_a_refresh_token_for_a_token(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
         refresh = fetch(wire, headers=basic("ann", "pass:word"), offline=True).json["refresh_token"]
 
         reply = form(wire, grant_type="refresh_token", refresh_token=refresh, scope="repository:org/app:pull,push")
@@ -288,7 +288,7 @@ class TestGrants:
         assert wire("POST", UPLOADS, headers=bearer(reply.json["access_token"])).status == 202
 
     def test_a_refresh_token_opens_nothing_itself(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
         refresh = fetch(wire, headers=basic("ann", "pass:word"), offline=True).json["refresh_token"]
 
         reply = wire("GET", "/v2/", headers=bearer(refresh))
@@ -296,7 +296,7 @@ class TestGrants:
         assert reply.status == 401
 
     def test_a_token_refreshes_nothing(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
         token = fetch(wire, headers=basic("ann", "pass:word")).json["token"]
 
         reply = form(wire, grant_type="refresh_token", refresh_token=token)
@@ -314,14 +314,14 @@ class TestGrants:
         ],
     )
     def test_nothing_is_granted_for_nothing(self, serve: Serve, fields: dict[str, str], status: int) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = form(wire, **fields)
 
         assert reply.status == status
 
     def test_other_methods_are_not_allowed(self, serve: Serve) -> None:
-        wire = serve(guard=TokenGuard(USERS))
+        wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire("PUT", "/token", b"x")
 
@@ -330,12 +330,12 @@ class TestGrants:
 
 def test_a_mount_with_both_rights_is_done(serve: Serve) -> None:
     catalog = MemoryCatalog()
-    guard = TokenGuard(USERS)
+    guard = TokenAuthorizer(USERS)
     serve(catalog).upload("org/base", CONTENT)
     token = guard.token(
         "ann", [Scope("repository", "org/app", ("pull", "push")), Scope("repository", "org/base", ("pull",))]
     )
 
-    reply = serve(catalog, guard=guard)("POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token))
+    reply = serve(catalog, authorizer=guard)("POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token))
 
     assert reply.status == 201

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.wsgi.blobs import byte_range
-from registry_adapters.wsgi.messages import Refusal
+from registry_adapters.wsgi.messages import HttpError
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.wsgi.conftest import Serve, Wire
@@ -122,7 +122,7 @@ class TestRanges:
         assert reply.status == status
 
     def test_no_range_fits_into_nothing(self) -> None:
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(HttpError) as caught:
             byte_range("bytes=0-", 0)
 
         assert caught.value.status == 416

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry_adapters.wsgi.blobs import UploadSessions
-from registry_adapters.wsgi.messages import Body, Refusal
+from registry_adapters.wsgi.messages import Body, HttpError
 from registry_core import RepositoryName
 
 NAME = RepositoryName("org/app")
@@ -38,7 +38,7 @@ def test_there_are_no_more_than_allowed(tmp_path: Path) -> None:
     first = sessions.start(NAME)
     sessions.start(NAME)
 
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         sessions.start(NAME)
 
     assert caught.value.status == 429
@@ -53,7 +53,7 @@ def test_an_idle_session_is_forgotten_with_its_file(tmp_path: Path) -> None:
     session = sessions.start(NAME)
     clock.now += 61
 
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         sessions.find(NAME, session.identity)
 
     assert caught.value.status == 404
@@ -94,7 +94,7 @@ def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
 
-    with session.held(), pytest.raises(Refusal) as caught, session.held(patience=0):
+    with session.held(), pytest.raises(HttpError) as caught, session.held(patience=0):
         session.append(body(b"never"))
 
     assert caught.value.status == 503
@@ -129,7 +129,7 @@ def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
     session = sessions.start(NAME)
     short = Body({"wsgi.input": io.BytesIO(b"half"), "CONTENT_LENGTH": "8"})
 
-    with session.held(), pytest.raises(Refusal):
+    with session.held(), pytest.raises(HttpError):
         session.append(short)
 
     assert (session.size, session.path.read_bytes()) == (4, b"half")
@@ -142,7 +142,7 @@ def test_nothing_is_kept_of_a_chunk_that_turns_out_too_long(tmp_path: Path) -> N
 
     with session.held():
         session.append(body(b"kept"))
-        with pytest.raises(Refusal):
+        with pytest.raises(HttpError):
             session.append(Body({"wsgi.input": Slow(b"too long"), "CONTENT_LENGTH": "8"}), limit=5)
         session.append(body(b"!"))
 

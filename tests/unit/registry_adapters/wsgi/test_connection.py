@@ -39,7 +39,7 @@ def heard(host: str) -> bytes:
 
 
 def test_it_hangs_up_without_a_word() -> None:
-    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.hang_up())) as server:
+    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.close_gracefully())) as server:
         assert heard(server.host) == b""
 
 
@@ -63,7 +63,7 @@ def test_to_reset_twice_does_no_harm() -> None:
 def test_it_says_something_else() -> None:
     def act(found: Connection) -> None:
         found.send(b"hello")
-        found.hang_up()
+        found.close_gracefully()
 
     with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
         assert heard(server.host) == b"hello"
@@ -74,7 +74,7 @@ def test_connections_are_numbered() -> None:
 
     def act(found: Connection) -> None:
         numbers.append(found.number)
-        found.hang_up()
+        found.close_gracefully()
 
     with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
         for _ in range(3):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from registry_adapters.wsgi.messages import Refusal, document, refusal
+from registry_adapters.wsgi.messages import HttpError, document, refusal
 from registry_core import errors
 
 
@@ -37,7 +37,7 @@ from registry_core import errors
         (errors.LayoutError("x"), 500, "UNKNOWN"),
         (OSError("x"), 500, "UNKNOWN"),
         (KeyError("x"), 500, "UNKNOWN"),
-        (Refusal(418, "TEAPOT", "x"), 418, "TEAPOT"),
+        (HttpError(418, "TEAPOT", "x"), 418, "TEAPOT"),
     ],
 )
 def test_every_error_has_its_status_and_its_word(error: Exception, status: int, code: str) -> None:

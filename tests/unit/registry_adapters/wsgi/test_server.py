@@ -17,8 +17,8 @@ import pytest
 import trustme
 
 from registry_adapters.memory import MemoryCatalog
-from registry_adapters.wsgi import BasicGuard, RegistryApp, TokenGuard, registry_server
-from registry_adapters.wsgi.cheroot_server import Listener
+from registry_adapters.wsgi import BasicAuthorizer, RegistryApp, TokenAuthorizer, registry_server
+from registry_adapters.wsgi.cheroot_server import CherootServer
 from registry_core import ConfigError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_it_ends_at_once_although_clients_hold_connections() -> None:
 
 
 def test_it_ends_although_connections_are_still_being_accepted() -> None:
-    listener = Listener(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
+    listener = CherootServer(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
     interval, over = sys.getswitchinterval(), threading.Event()
 
     def accept(count: int) -> list[socket.socket]:
@@ -163,7 +163,7 @@ def test_an_idle_client_that_sent_chunks_keeps_no_thread() -> None:
 
 
 def test_an_early_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -> None:
-    host = serve(guard=BasicGuard({"ann": "x"})).host
+    host = serve(authorizer=BasicAuthorizer({"ann": "x"})).host
     connection = http.client.HTTPConnection(host, timeout=20)
 
     def pieces() -> Iterator[bytes]:
@@ -179,7 +179,7 @@ def test_an_early_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -
 
 
 def test_a_claimed_terabyte_is_answered_at_once(serve: Serve) -> None:
-    connection = http.client.HTTPConnection(serve(guard=BasicGuard({"ann": "x"})).host, timeout=20)
+    connection = http.client.HTTPConnection(serve(authorizer=BasicAuthorizer({"ann": "x"})).host, timeout=20)
 
     connection.putrequest("PUT", "/v2/a/manifests/v1")
     connection.putheader("Content-Length", str(1 << 40))
@@ -209,7 +209,7 @@ class TestTls:
         context = ssl.create_default_context()
         authority.configure_trust(context)
 
-        with registry_server(MemoryCatalog(), tls=files, guard=TokenGuard({})) as server:
+        with registry_server(MemoryCatalog(), tls=files, authorizer=TokenAuthorizer({})) as server:
             connection = http.client.HTTPSConnection(server.host, context=context, timeout=10)
             connection.request("GET", "/v2/")
             response = connection.getresponse()

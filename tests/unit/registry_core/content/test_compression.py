@@ -17,8 +17,8 @@ else:
 
 from registry_core.cancellation import CancelScope
 from registry_core.content import compression
-from registry_core.content.compression import compression_of, decoded
-from registry_core.content.streams import BytesSource, StreamReader
+from registry_core.content.compression import compression_for, decompress
+from registry_core.content.streams import BytesSource, FileObjectReader
 from registry_core.domain.media_types import (
     DOCKER_FOREIGN_LAYER,
     DOCKER_LAYER_GZIP,
@@ -54,7 +54,7 @@ class AskedStream(io.BytesIO):
 
 
 def unpack(stored: bytes, media_type: str, size: int = -1) -> bytes:
-    with decoded(BytesSource(stored).open(), media_type) as reader:
+    with decompress(BytesSource(stored).open(), media_type) as reader:
         return reader.read() if size < 0 else b"".join(iter(lambda: reader.read(size), b""))
 
 
@@ -74,7 +74,7 @@ class TestSoundStreams:
         """A decoder copies what it has not used at each step: the cost of small reads is bounded by the piece."""
         stored = AskedStream(PACK[media_type](TAR))
 
-        with decoded(StreamReader(stored), media_type) as reader:
+        with decompress(FileObjectReader(stored), media_type) as reader:
             unpacked = b"".join(iter(lambda: reader.read(1 << 20), b""))
 
         assert unpacked == TAR
@@ -88,7 +88,7 @@ class TestSoundStreams:
     def test_it_fills_buffers(self, media_type: str) -> None:
         buffer = bytearray(10)
 
-        with decoded(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
+        with decompress(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
             count = reader.readinto(buffer)
 
         assert bytes(buffer[:count]) == TAR[:count]
@@ -96,7 +96,7 @@ class TestSoundStreams:
 
     def test_little_that_makes_much_comes_in_small_pieces(self, media_type: str) -> None:
         """R-140."""
-        with decoded(BytesSource(PACK[media_type](bytes(50 << 20))).open(), media_type) as reader:
+        with decompress(BytesSource(PACK[media_type](bytes(50 << 20))).open(), media_type) as reader:
             largest = max(len(piece) for piece in iter(lambda: reader.read(1 << 16), b""))
 
         assert largest <= 1 << 16
@@ -120,7 +120,7 @@ class TestUnsoundStreams:
             unpack(TAR, media_type)
 
     def test_a_cancelled_read_raises(self, media_type: str) -> None:
-        with CancelScope() as scope, decoded(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
+        with CancelScope() as scope, decompress(BytesSource(PACK[media_type](TAR)).open(), media_type) as reader:
             scope.cancel()
             with pytest.raises(Cancelled):
                 reader.read()
@@ -209,11 +209,11 @@ def test_a_compressed_tar_is_unpacked_although_it_is_called_plain(pack: Callable
     ],
 )
 def test_the_media_type_tells_the_compression(media_type: str, compression: str) -> None:
-    assert compression_of(media_type) == compression
+    assert compression_for(media_type) == compression
 
 
 @pytest.mark.parametrize("media_type", ["", "application/octet-stream", OCI_MANIFEST, f"{OCI_LAYER}+bzip2", "x+gzip"])
 def test_an_unknown_type_is_not_guessed(media_type: str) -> None:
     """R-142."""
     with pytest.raises(Unsupported):
-        compression_of(media_type)
+        compression_for(media_type)

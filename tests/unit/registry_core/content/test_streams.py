@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from registry_core.cancellation import CancelScope
 from registry_core.content.spool import Spool
 from registry_core.content.streams import (
-    PIECE,
+    CHUNK_SIZE,
     ByteReader,
     ByteSource,
     BytesSource,
+    CallableSource,
+    FileObjectReader,
     FileSource,
-    OpenerSource,
-    StreamReader,
-    read_all,
+    read_limited,
 )
 from registry_core.domain.digest import Digest
 from registry_core.errors import Cancelled, TooLarge
@@ -32,7 +32,7 @@ def sources(content: bytes, directory: Path) -> list[ByteSource]:
     path = directory / "content"
     path.write_bytes(content)
     held = BytesSource(content)
-    return [held, FileSource(path), FileSource(str(path)), OpenerSource(held.open), Spool.of(held.open())]
+    return [held, FileSource(path), FileSource(str(path)), CallableSource(held.open), Spool.of(held.open())]
 
 
 @CONTENTS
@@ -60,9 +60,9 @@ def test_a_large_buffer_is_filled_piece_by_piece() -> None:
     with BytesSource(LARGE).open() as reader:
         buffer = bytearray(LARGE)
 
-        counts = [reader.readinto(buffer), reader.readinto(memoryview(buffer)[PIECE:]), reader.readinto(buffer)]
+        counts = [reader.readinto(buffer), reader.readinto(memoryview(buffer)[CHUNK_SIZE:]), reader.readinto(buffer)]
 
-    assert counts == [PIECE, len(LARGE) - PIECE, 0]
+    assert counts == [CHUNK_SIZE, len(LARGE) - CHUNK_SIZE, 0]
     assert buffer == LARGE
 
 
@@ -136,13 +136,13 @@ def test_spooling_ends_with_its_scope() -> None:
 @pytest.mark.parametrize("limit", [len(SMALL), len(SMALL) + 1])
 def test_all_is_read_up_to_the_limit(limit: int) -> None:
     """R-023."""
-    assert read_all(BytesSource(SMALL).open(), limit) == SMALL
+    assert read_limited(BytesSource(SMALL).open(), limit) == SMALL
 
 
 def test_one_byte_beyond_the_limit_is_too_much() -> None:
     """R-023."""
     with pytest.raises(TooLarge) as caught:
-        read_all(BytesSource(SMALL).open(), len(SMALL) - 1, what="the manifest")
+        read_limited(BytesSource(SMALL).open(), len(SMALL) - 1, what="the manifest")
 
     assert "the manifest" in str(caught.value)
 
@@ -152,6 +152,6 @@ def test_no_more_than_one_byte_beyond_the_limit_is_read() -> None:
     stream = io.BytesIO(LARGE)
 
     with pytest.raises(TooLarge):
-        read_all(StreamReader(stream), 1000)
+        read_limited(FileObjectReader(stream), 1000)
 
     assert stream.tell() == 1001

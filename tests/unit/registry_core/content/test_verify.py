@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_core.cancellation import CancelScope
-from registry_core.content.streams import PIECE, ByteReader, BytesSource, StreamReader
-from registry_core.content.verify import VerifyingReader, pieces
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, FileObjectReader
+from registry_core.content.verify import VerifyingReader, verified_chunks
 from registry_core.domain.digest import Digest
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, SizeMismatch, Unsupported
 
@@ -117,12 +117,12 @@ def test_an_error_is_repeated_by_further_reads() -> None:
 def test_an_endless_stream_is_given_up() -> None:
     """R-004."""
     endless = Talkative()
-    stream = VerifyingReader(StreamReader(endless), DIGEST, len(CONTENT))  # type: ignore[arg-type]  # enough of a file
+    stream = VerifyingReader(FileObjectReader(endless), DIGEST, len(CONTENT))  # type: ignore[arg-type]  # enough of a file
 
     with pytest.raises(SizeMismatch):
         stream.read()
 
-    assert endless.taken <= PIECE
+    assert endless.taken <= CHUNK_SIZE
 
 
 def test_whoever_stops_early_has_verified_nothing() -> None:
@@ -155,7 +155,7 @@ def test_a_digest_that_cannot_be_verified_is_refused_at_once() -> None:
 def test_closing_closes_what_is_behind() -> None:
     behind = io.BytesIO(CONTENT)
 
-    VerifyingReader(StreamReader(behind), DIGEST, None).close()
+    VerifyingReader(FileObjectReader(behind), DIGEST, None).close()
 
     assert behind.closed
 
@@ -185,13 +185,13 @@ def test_only_the_promised_content_passes(promised: bytes, actual: bytes, step: 
 
 
 def test_pieces_are_the_content() -> None:
-    content = b"z" * (2 * PIECE + 1)
+    content = b"z" * (2 * CHUNK_SIZE + 1)
 
-    sizes = [len(piece) for piece in pieces(BytesSource(content), Digest.of(content), len(content))]
+    sizes = [len(piece) for piece in verified_chunks(BytesSource(content), Digest.of(content), len(content))]
 
-    assert sizes == [PIECE, PIECE, 1]
+    assert sizes == [CHUNK_SIZE, CHUNK_SIZE, 1]
 
 
 def test_pieces_of_wrong_content_raise_before_they_end() -> None:
     with pytest.raises(DigestMismatch):
-        list(pieces(BytesSource(b"liars"), Digest.of(b"truth"), 5))
+        list(verified_chunks(BytesSource(b"liars"), Digest.of(b"truth"), 5))

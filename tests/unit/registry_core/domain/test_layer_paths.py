@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from registry_core.domain.layer_paths import LONGEST_PATH, Mark, MarkKind, ancestors, clean, mark_of, parent_of
+from registry_core.domain.layer_paths import (
+    LONGEST_PATH,
+    Whiteout,
+    WhiteoutKind,
+    ancestors,
+    clean_path,
+    parent_of,
+    whiteout_of,
+)
 from registry_core.errors import TooLarge, UnsafeArchive
 
 
@@ -31,35 +39,35 @@ from registry_core.errors import TooLarge, UnsafeArchive
 )
 def test_names_count_from_the_root(name: bytes, path: bytes) -> None:
     """R-130, R-136."""
-    assert clean(name) == path
+    assert clean_path(name) == path
 
 
 @pytest.mark.parametrize("name", [b"..", b"../x", b"a/..", b"a/../b", b"/..", b"./../x", b"a//..//b", b"a/../../b"])
 def test_names_never_climb_even_if_they_come_back(name: bytes) -> None:
     """R-130."""
     with pytest.raises(UnsafeArchive):
-        clean(name)
+        clean_path(name)
 
 
 def test_a_name_has_no_nul() -> None:
     """R-135."""
     with pytest.raises(UnsafeArchive):
-        clean(b"a\0b")
+        clean_path(b"a\0b")
 
 
 def test_a_name_has_a_longest_length() -> None:
     """R-136, R-141."""
-    assert clean(b"d/" * 3000) == b"/".join([b"d"] * 3000)
+    assert clean_path(b"d/" * 3000) == b"/".join([b"d"] * 3000)
 
     with pytest.raises(TooLarge):
-        clean(b"d" * (LONGEST_PATH + 1))
+        clean_path(b"d" * (LONGEST_PATH + 1))
 
 
 def test_the_worst_name_takes_no_time() -> None:
     """R-137."""
     started = time.perf_counter()
 
-    clean(b"/." * (LONGEST_PATH // 2))
+    clean_path(b"/." * (LONGEST_PATH // 2))
 
     assert time.perf_counter() - started < 1
 
@@ -74,45 +82,45 @@ def test_parents_lead_to_the_root() -> None:
 @pytest.mark.parametrize(
     ("path", "mark"),
     [
-        (b"a/.wh.b", Mark(MarkKind.WHITEOUT, b"a/b")),
-        (b".wh.b", Mark(MarkKind.WHITEOUT, b"b")),
-        (b".wh....", Mark(MarkKind.WHITEOUT, b"...")),
-        (b".wh.wh.x", Mark(MarkKind.WHITEOUT, b"wh.x")),
-        (b"a/.wh..wh..opq", Mark(MarkKind.OPAQUE, b"a")),
-        (b".wh..wh..opq", Mark(MarkKind.OPAQUE, b"")),
-        (b".wh..wh.aufs", Mark(MarkKind.PRIVATE, b".wh..wh.aufs")),
-        (b".wh..wh.plnk/1.2", Mark(MarkKind.PRIVATE, b".wh..wh.plnk/1.2")),
+        (b"a/.wh.b", Whiteout(WhiteoutKind.WHITEOUT, b"a/b")),
+        (b".wh.b", Whiteout(WhiteoutKind.WHITEOUT, b"b")),
+        (b".wh....", Whiteout(WhiteoutKind.WHITEOUT, b"...")),
+        (b".wh.wh.x", Whiteout(WhiteoutKind.WHITEOUT, b"wh.x")),
+        (b"a/.wh..wh..opq", Whiteout(WhiteoutKind.OPAQUE, b"a")),
+        (b".wh..wh..opq", Whiteout(WhiteoutKind.OPAQUE, b"")),
+        (b".wh..wh.aufs", Whiteout(WhiteoutKind.PRIVATE, b".wh..wh.aufs")),
+        (b".wh..wh.plnk/1.2", Whiteout(WhiteoutKind.PRIVATE, b".wh..wh.plnk/1.2")),
         (b"a/.wh", None),
         (b"a/x.wh.b", None),
         (b"whiteout", None),
     ],
 )
-def test_marks_are_told_from_ordinary_names(path: bytes, mark: Mark | None) -> None:
+def test_marks_are_told_from_ordinary_names(path: bytes, mark: Whiteout | None) -> None:
     """R-150, R-154."""
-    assert mark_of(path, regular=True) == mark
+    assert whiteout_of(path, regular=True) == mark
 
 
 @pytest.mark.parametrize("path", [b".wh.", b".wh..", b".wh...", b"a/.wh.", b"a/.wh..", b"a/.wh..."])
 def test_a_whiteout_names_what_it_hides(path: bytes) -> None:
     """R-151."""
     with pytest.raises(UnsafeArchive):
-        mark_of(path, regular=True)
+        whiteout_of(path, regular=True)
 
 
 @pytest.mark.parametrize("path", [b".wh.b", b"a/.wh..wh..opq"])
 def test_a_marker_is_a_regular_file(path: bytes) -> None:
     """R-150."""
     with pytest.raises(UnsafeArchive):
-        mark_of(path, regular=False)
+        whiteout_of(path, regular=False)
 
 
 @pytest.mark.parametrize("path", [b".wh.b/c", b"a/.wh.b/c/d", b".wh..wh..opq/x", b".wh.x/.wh.y"])
 def test_nothing_is_inside_of_a_marker(path: bytes) -> None:
     """R-150."""
     with pytest.raises(UnsafeArchive):
-        mark_of(path, regular=True)
+        whiteout_of(path, regular=True)
 
 
 def test_what_a_file_system_kept_for_itself_may_be_of_any_kind() -> None:
     """R-150."""
-    assert mark_of(b".wh..wh.plnk", regular=False) == Mark(MarkKind.PRIVATE, b".wh..wh.plnk")
+    assert whiteout_of(b".wh..wh.plnk", regular=False) == Whiteout(WhiteoutKind.PRIVATE, b".wh..wh.plnk")

@@ -41,13 +41,13 @@ def index(**more: object) -> bytes:
 def test_a_size_is_a_natural_number_below_two_to_the_63(size: object) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
-        strict_json.lift(part(size=size), Descriptor)
+        strict_json.convert(part(size=size), Descriptor)
 
 
 @pytest.mark.parametrize("size", [0, 2**63 - 1])
 def test_every_other_size_is_taken(size: int) -> None:
     """R-008."""
-    assert strict_json.lift(part(size=size), Descriptor).size == size
+    assert strict_json.convert(part(size=size), Descriptor).size == size
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_every_other_size_is_taken(size: int) -> None:
 def test_a_descriptor_of_another_shape_is_refused(more: dict[str, object]) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
-        strict_json.lift(part() | more, Descriptor)
+        strict_json.convert(part() | more, Descriptor)
 
 
 def test_null_counts_as_absent() -> None:
     document = part(annotations=None, urls=None, data=None, platform=None, artifactType=None)
 
-    assert strict_json.lift(document, Descriptor) == strict_json.lift(part(), Descriptor)
+    assert strict_json.convert(document, Descriptor) == strict_json.convert(part(), Descriptor)
 
 
 def test_descriptors_do_not_share_their_annotations() -> None:
-    one, other = strict_json.lift(part(), Descriptor), strict_json.lift(part(), Descriptor)
+    one, other = strict_json.convert(part(), Descriptor), strict_json.convert(part(), Descriptor)
 
     one.annotations["a"] = "b"
 
@@ -86,7 +86,7 @@ def test_descriptors_do_not_share_their_annotations() -> None:
 
 
 def test_descriptors_can_be_hashed() -> None:
-    assert len({strict_json.lift(part(), Descriptor), strict_json.lift(part(annotations={}), Descriptor)}) == 1
+    assert len({strict_json.convert(part(), Descriptor), strict_json.convert(part(annotations={}), Descriptor)}) == 1
 
 
 def test_embedded_data_is_handed_out_once_verified() -> None:
@@ -99,8 +99,8 @@ def test_embedded_data_is_handed_out_once_verified() -> None:
         "data": base64.b64encode(data).decode(),
     }
 
-    assert strict_json.lift(document, Descriptor).embedded() == data
-    assert strict_json.lift(part(), Descriptor).embedded() is None
+    assert strict_json.convert(document, Descriptor).embedded() == data
+    assert strict_json.convert(part(), Descriptor).embedded() is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.origin import Origin, Zone, redacted, resolve
+from registry_core.domain.origin import Origin, Zone, redact_url, resolve_url
 from registry_core.errors import InvalidName, ProtocolError
 
 BASE = "https://registry.example.com/v2/app/blobs/uploads/1?state=old"
@@ -109,7 +109,7 @@ def test_a_url_not_to_follow_is_refused(url: str) -> None:
 )
 def test_every_form_of_location_is_resolved(target: str, expected: str) -> None:
     """R-071: the query is kept byte for byte, the fragment goes."""
-    assert resolve(BASE, target) == expected
+    assert resolve_url(BASE, target) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_every_form_of_location_is_resolved(target: str, expected: str) -> None:
 def test_a_location_not_to_follow_is_refused(target: str) -> None:
     """R-042, R-071."""
     with pytest.raises(ProtocolError):
-        resolve(BASE, target)
+        resolve_url(BASE, target)
 
 
 @given(st.text(alphabet="htps:/?#@[]\\.%a1 \n\u2100", max_size=25))
 def test_resolving_never_fails_with_anything_but_a_protocol_error(target: str) -> None:
     try:
-        url = resolve(BASE, target)
+        url = resolve_url(BASE, target)
     except ProtocolError:
         return
 
@@ -169,11 +169,11 @@ def test_parsing_a_host_never_fails_with_anything_but_an_invalid_name(text: str)
         ("169.254.169.254", Zone.LINK_LOCAL),
         ("[fe80::1]", Zone.LINK_LOCAL),
         ("[::ffff:169.254.169.254]", Zone.LINK_LOCAL),
-        ("0.0.0.0", Zone.NOWHERE),
-        ("[::]", Zone.NOWHERE),
-        ("224.0.0.1", Zone.NOWHERE),
-        ("255.255.255.255", Zone.NOWHERE),
-        ("[ff02::1]", Zone.NOWHERE),
+        ("0.0.0.0", Zone.UNROUTABLE),
+        ("[::]", Zone.UNROUTABLE),
+        ("224.0.0.1", Zone.UNROUTABLE),
+        ("255.255.255.255", Zone.UNROUTABLE),
+        ("[ff02::1]", Zone.UNROUTABLE),
     ],
 )
 def test_addresses_have_a_zone(host: str, zone: Zone) -> None:
@@ -209,12 +209,12 @@ def test_this_machine_is_known_by_name_and_address(host: str, loopback: bool) ->
 )
 def test_secrets_are_left_out_of_messages(url: str) -> None:
     """R-043."""
-    assert "hunter2" not in redacted(url)
+    assert "hunter2" not in redact_url(url)
 
 
 def test_messages_hold_no_control_characters_and_are_short() -> None:
     """R-063."""
-    text = redacted("https://a.example/\x1b[31m" + "x" * 9999)
+    text = redact_url("https://a.example/\x1b[31m" + "x" * 9999)
 
     assert text.isprintable()
     assert len(text) <= 500

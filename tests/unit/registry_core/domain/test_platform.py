@@ -78,7 +78,7 @@ def test_json_names_are_those_of_the_specification() -> None:
         "features": ["sse4"],
     }
 
-    platform = strict_json.lift(document, Platform)
+    platform = strict_json.convert(document, Platform)
 
     assert platform == Platform(os="windows", architecture="amd64", os_version="10.0.1", os_features=("win32k",))
 

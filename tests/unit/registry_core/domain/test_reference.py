@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.reference import Reference, locator
+from registry_core.domain.reference import Reference, parse_tag_or_digest
 from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
 
 SHA = "sha256:" + "a" * 64
@@ -70,13 +70,13 @@ def test_everything_else_is_refused(text: str) -> None:
 
 
 def test_the_digest_decides_where_there_is_a_tag_too() -> None:
-    assert Reference.parse(f"a.io/b:v1@{SHA}").locator == Digest(SHA)
-    assert Reference.parse("a.io/b:v1").locator == Tag("v1")
+    assert Reference.parse(f"a.io/b:v1@{SHA}").tag_or_digest == Digest(SHA)
+    assert Reference.parse("a.io/b:v1").tag_or_digest == Tag("v1")
 
 
 def test_a_repository_alone_locates_nothing() -> None:
     with pytest.raises(InvalidReference) as caught:
-        _ = Reference.parse("a.io/b").locator
+        _ = Reference.parse("a.io/b").tag_or_digest
 
     assert caught.value.reference == "a.io/b"
 
@@ -121,7 +121,7 @@ def test_what_is_written_reads_the_same(registry: str, repository: str, tag: str
 
 @given(st.text(alphabet="aA0.:/@[]-_ \nsh", max_size=30))
 def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
-    for parse in (Reference.parse, locator):
+    for parse in (Reference.parse, parse_tag_or_digest):
         try:
             parsed = parse(text)
         except InvalidValue:
@@ -131,14 +131,14 @@ def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> No
 
 @pytest.mark.parametrize("text", [SHA, f"@{SHA}", "sha512:" + "b" * 128, "@md5:abc"])
 def test_a_locator_with_a_colon_is_a_digest(text: str) -> None:
-    found = locator(text)
+    found = parse_tag_or_digest(text)
 
     assert isinstance(found, Digest)
     assert found == text.removeprefix("@")
 
 
 def test_a_locator_without_a_colon_is_a_tag() -> None:
-    found = locator("v1")
+    found = parse_tag_or_digest("v1")
 
     assert isinstance(found, Tag)
     assert found == "v1"
@@ -161,4 +161,4 @@ def test_a_locator_without_a_colon_is_a_tag() -> None:
 )
 def test_what_locates_nothing_is_refused(text: str, error: type[InvalidValue]) -> None:
     with pytest.raises(error):
-        locator(text)
+        parse_tag_or_digest(text)

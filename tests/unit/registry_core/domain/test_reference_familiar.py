@@ -12,7 +12,7 @@ from docker_image import reference as oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_core.domain.reference import Reference, familiar
+from registry_core.domain.reference import Reference, parse_familiar
 from registry_core.errors import InvalidReference
 
 SHA = "sha256:" + "a" * 64
@@ -60,18 +60,18 @@ DIGESTS = st.sampled_from(["", f"@{SHA}", "@", "@sha256:abc"])
 
 @pytest.mark.parametrize(("text", "expected"), GOOD)
 def test_a_familiar_name_is_spelled_out(text: str, expected: str) -> None:
-    assert str(familiar(text)) == expected
+    assert str(parse_familiar(text)) == expected
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_docker_would_not_take_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
-        familiar(text)
+        parse_familiar(text)
 
 
 def test_names_beyond_255_characters_are_refused() -> None:
     with pytest.raises(InvalidReference):
-        familiar("example.com/" + "a" * 244)
+        parse_familiar("example.com/" + "a" * 244)
 
 
 def test_nothing_but_familiar_assumes_a_registry() -> None:
@@ -87,7 +87,7 @@ def test_the_table_is_what_the_other_implementation_says(text: str, expected: st
 @given(st.tuples(HOSTS, PATHS, TAGS, DIGESTS).map("".join))
 def test_both_implementations_agree(text: str) -> None:
     try:
-        ours: str | None = str(familiar(text))
+        ours: str | None = str(parse_familiar(text))
     except InvalidReference:
         ours = None
 
@@ -96,7 +96,7 @@ def test_both_implementations_agree(text: str) -> None:
 
 def test_what_is_spelled_out_is_familiar_to_itself() -> None:
     for _, full in GOOD:
-        assert str(familiar(full)) == full
+        assert str(parse_familiar(full)) == full
 
 
 def _by_the_other(text: str) -> str | None:

@@ -12,8 +12,8 @@ from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, OCI_MANIFE
 from registry_core.domain.referrers import (
     digest_tags,
     fallback_tag,
-    referrer,
-    selected,
+    filter_by_artifact_type,
+    referrer_descriptor,
     with_referrer,
     without_referrer,
 )
@@ -68,7 +68,7 @@ def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
     """R-222."""
     image = manifest(config=part(), subject=part(), artifactType="acme/sbom", annotations={"a": "b"})
 
-    found = referrer(image)
+    found = referrer_descriptor(image)
 
     assert found is not None
     assert (found.digest, found.size, found.media_type) == (image.digest, len(image.content), OCI_MANIFEST)
@@ -77,7 +77,7 @@ def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
 
 def test_an_image_without_artifact_type_goes_by_its_configuration() -> None:
     """R-222."""
-    found = referrer(manifest(config=part(), subject=part()))
+    found = referrer_descriptor(manifest(config=part(), subject=part()))
 
     assert found is not None
     assert found.artifact_type == "acme/config"
@@ -85,22 +85,22 @@ def test_an_image_without_artifact_type_goes_by_its_configuration() -> None:
 
 def test_an_index_without_artifact_type_has_none() -> None:
     """R-222."""
-    found = referrer(manifest(manifests=[], subject=part()))
+    found = referrer_descriptor(manifest(manifests=[], subject=part()))
 
     assert found is not None
     assert (found.media_type, found.artifact_type) == (OCI_INDEX, "")
 
 
 def test_without_a_subject_there_is_nothing_to_list() -> None:
-    assert referrer(manifest(config=part())) is None
+    assert referrer_descriptor(manifest(config=part())) is None
 
 
 def test_entries_are_selected_by_artifact_type() -> None:
     """R-220."""
     entries = [entry("a", "x"), entry("b", "y"), entry("c")]
 
-    assert list(selected(entries, "y")) == [entries[1]]
-    assert list(selected(entries, "")) == entries
+    assert list(filter_by_artifact_type(entries, "y")) == [entries[1]]
+    assert list(filter_by_artifact_type(entries, "")) == entries
 
 
 def test_a_new_list_is_an_index_with_one_entry() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_core.domain.origin import Origin, Zone
-from registry_core.domain.url_policy import MAX_HOPS, REACH, RULES, Errand, Verdict, judge
+from registry_core.domain.url_policy import ALLOWED_ZONES, MAX_HOPS, RULES, AllowedUrl, UrlPurpose, check_url
 from registry_core.errors import ProtocolError
 
 REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "url-policy.md"
@@ -36,12 +36,12 @@ TARGETS: Final = (
 )
 # By home, and then by target: H with the registry's credentials, o with those of the target, - without, x not at all.
 EXPECTED: Final = {
-    Errand.REDIRECT: ("H-x-xxxxxx", "H---xxxxxx", "H-x--xxxxx", "H----x--xx", "H-x--x-xxx"),
-    Errand.UPLOAD: ("Hxxxxxxxxx",) * 5,
-    Errand.LINK: ("Hxxxxxxxxx",) * 5,
-    Errand.REALM: ("HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxHHxx", "HHxxxxHxxx"),
-    Errand.FOREIGN: ("--x-xxxxxx", "----xxxxxx", "--x--xxxxx", "-----x--xx", "--x--x-xxx"),
-    Errand.MIRROR: ("ooxoooooxx", "ooooooooxx", "ooxoooooxx", "ooooooooxx", "ooxoooooxx"),
+    UrlPurpose.REDIRECT: ("H-x-xxxxxx", "H---xxxxxx", "H-x--xxxxx", "H----x--xx", "H-x--x-xxx"),
+    UrlPurpose.UPLOAD: ("Hxxxxxxxxx",) * 5,
+    UrlPurpose.LINK: ("Hxxxxxxxxx",) * 5,
+    UrlPurpose.REALM: ("HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxHHxx", "HHxxxxHxxx"),
+    UrlPurpose.FOREIGN: ("--x-xxxxxx", "----xxxxxx", "--x--xxxxx", "-----x--xx", "--x--x-xxx"),
+    UrlPurpose.MIRROR: ("ooxoooooxx", "ooooooooxx", "ooxoooooxx", "ooooooooxx", "ooxoooooxx"),
 }
 CELLS: Final = [
     (errand, home, target, row[column])
@@ -52,42 +52,42 @@ CELLS: Final = [
 PUBLIC: Final = Origin.of("registry.example.com")
 
 
-def verdict(errand: Errand, home: str, target: str) -> str:
+def verdict(errand: UrlPurpose, home: str, target: str) -> str:
     """A cell of the table, by the code."""
     origin = Origin.of_url(home)
     try:
-        found = judge(errand, origin, f"{home if target == TARGETS[0] else target}/x")
+        found = check_url(errand, origin, f"{home if target == TARGETS[0] else target}/x")
     except ProtocolError:
         return "x"
     if found.credentials is None:
         return "-"
-    return "o" if errand is Errand.MIRROR else "H"
+    return "o" if errand is UrlPurpose.MIRROR else "H"
 
 
 class TestTable:
     @pytest.mark.parametrize(("errand", "home", "target", "expected"), CELLS)
     def test_each_errand_from_each_home_to_each_target(
-        self, errand: Errand, home: str, target: str, expected: str
+        self, errand: UrlPurpose, home: str, target: str, expected: str
     ) -> None:
         """R-030, R-032, R-033, R-034, R-035, R-041, R-046."""
         assert verdict(errand, home, target) == expected
 
     def test_every_errand_has_a_rule_and_a_row(self) -> None:
-        assert set(RULES) == set(Errand) == set(EXPECTED)
+        assert set(RULES) == set(UrlPurpose) == set(EXPECTED)
 
     def test_no_errand_takes_more_than_ten_redirects_and_one_for_passwords_takes_none(self) -> None:
         """R-036, R-042."""
         assert MAX_HOPS == 10
-        assert {rule.hops for errand, rule in RULES.items() if errand is not Errand.REALM} == {10}
-        assert RULES[Errand.REALM].hops == 0
+        assert {rule.hops for errand, rule in RULES.items() if errand is not UrlPurpose.REALM} == {10}
+        assert RULES[UrlPurpose.REALM].hops == 0
 
     def test_from_every_zone_one_gets_to_the_public_and_from_none_to_nowhere(self) -> None:
         """R-046."""
-        assert set(REACH) == set(Zone)
-        assert all(Zone.PUBLIC in reach and Zone.NOWHERE not in reach for reach in REACH.values())
+        assert set(ALLOWED_ZONES) == set(Zone)
+        assert all(Zone.PUBLIC in reach and Zone.UNROUTABLE not in reach for reach in ALLOWED_ZONES.values())
 
 
-@pytest.mark.parametrize("errand", [errand for errand in Errand if errand is not Errand.MIRROR])
+@pytest.mark.parametrize("errand", [errand for errand in UrlPurpose if errand is not UrlPurpose.MIRROR])
 @pytest.mark.parametrize(
     "host",
     [
@@ -136,13 +136,13 @@ class TestTable:
         "\uff11\uff12\uff17.0.0.1",
     ],
 )
-def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: Errand, host: str) -> None:
+def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: UrlPurpose, host: str) -> None:
     """R-046."""
     with pytest.raises(ProtocolError):
-        judge(errand, PUBLIC, f"https://{host}/x")
+        check_url(errand, PUBLIC, f"https://{host}/x")
 
 
-@pytest.mark.parametrize("errand", Errand)
+@pytest.mark.parametrize("errand", UrlPurpose)
 @pytest.mark.parametrize(
     "url",
     [
@@ -162,10 +162,10 @@ def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: Errand,
         "https:///x",
     ],
 )
-def test_what_is_no_proper_url_is_refused_on_every_errand(errand: Errand, url: str) -> None:
+def test_what_is_no_proper_url_is_refused_on_every_errand(errand: UrlPurpose, url: str) -> None:
     """R-032, R-042."""
     with pytest.raises(ProtocolError):
-        judge(errand, PUBLIC, url)
+        check_url(errand, PUBLIC, url)
 
 
 @pytest.mark.parametrize(
@@ -195,20 +195,23 @@ def test_no_password_goes_to_a_name_of_a_private_network(host: str) -> None:
     listed = host.lower()
 
     with pytest.raises(ProtocolError):
-        judge(Errand.REALM, PUBLIC, f"https://{host}/token")
+        check_url(UrlPurpose.REALM, PUBLIC, f"https://{host}/token")
     with pytest.raises(ProtocolError):
-        judge(Errand.REALM, PUBLIC, f"https://{host}/token", listed=[f"other.{listed}"])
+        check_url(UrlPurpose.REALM, PUBLIC, f"https://{host}/token", listed=[f"other.{listed}"])
 
 
 def test_a_private_name_that_the_caller_listed_gets_it() -> None:
     """R-035."""
-    assert judge(Errand.REALM, PUBLIC, "https://auth.internal/token", listed=["auth.internal"]).credentials == PUBLIC
+    assert (
+        check_url(UrlPurpose.REALM, PUBLIC, "https://auth.internal/token", listed=["auth.internal"]).credentials
+        == PUBLIC
+    )
 
 
 @pytest.mark.parametrize("spelling", ["https://REGISTRY.example.com/x", "https://registry.example.com:443/x"])
 def test_another_spelling_of_the_registrys_origin_is_the_registry(spelling: str) -> None:
     """R-030: default ports filled in, case ignored."""
-    assert judge(Errand.LINK, PUBLIC, spelling) == Verdict(PUBLIC, PUBLIC)
+    assert check_url(UrlPurpose.LINK, PUBLIC, spelling) == AllowedUrl(PUBLIC, PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -222,52 +225,52 @@ def test_another_spelling_of_the_registrys_origin_is_the_registry(spelling: str)
 )
 def test_a_neighbour_gets_no_credentials(other: str) -> None:
     """R-030."""
-    assert judge(Errand.REDIRECT, PUBLIC, other).credentials is None
+    assert check_url(UrlPurpose.REDIRECT, PUBLIC, other).credentials is None
 
 
 def test_a_registry_without_tls_gets_no_credentials_at_its_own_name_with_tls() -> None:
     """R-030: the scheme is part of the origin."""
     home = Origin.of("registry.example.com", scheme="http")
 
-    assert judge(Errand.REDIRECT, home, "https://registry.example.com/x").credentials is None
+    assert check_url(UrlPurpose.REDIRECT, home, "https://registry.example.com/x").credentials is None
 
 
 class TestLists:
     def test_a_listed_host_takes_uploads_without_credentials(self) -> None:
         """R-033."""
-        found = judge(Errand.UPLOAD, PUBLIC, "https://uploads.example.net/x", listed=["uploads.example.net"])
+        found = check_url(UrlPurpose.UPLOAD, PUBLIC, "https://uploads.example.net/x", listed=["uploads.example.net"])
 
-        assert found == Verdict(Origin.of("uploads.example.net"), None)
+        assert found == AllowedUrl(Origin.of("uploads.example.net"), None)
 
     def test_a_listed_host_gets_passwords(self) -> None:
         """R-035."""
-        found = judge(Errand.REALM, PUBLIC, "https://10.0.0.9:5001/token", listed=["10.0.0.9:5001"])
+        found = check_url(UrlPurpose.REALM, PUBLIC, "https://10.0.0.9:5001/token", listed=["10.0.0.9:5001"])
 
-        assert found == Verdict(Origin.of("10.0.0.9:5001"), PUBLIC)
+        assert found == AllowedUrl(Origin.of("10.0.0.9:5001"), PUBLIC)
 
-    @pytest.mark.parametrize("errand", [Errand.UPLOAD, Errand.REALM])
-    def test_a_listed_host_needs_tls_where_the_registry_has_it(self, errand: Errand) -> None:
+    @pytest.mark.parametrize("errand", [UrlPurpose.UPLOAD, UrlPurpose.REALM])
+    def test_a_listed_host_needs_tls_where_the_registry_has_it(self, errand: UrlPurpose) -> None:
         """R-041."""
         with pytest.raises(ProtocolError, match="https to http"):
-            judge(errand, PUBLIC, "http://other.example.net/x", listed=["other.example.net"])
+            check_url(errand, PUBLIC, "http://other.example.net/x", listed=["other.example.net"])
 
     @pytest.mark.parametrize("url", ["https://other.example.net:444/x", "https://a.other.example.net/x"])
     def test_a_list_names_hosts_exactly(self, url: str) -> None:
         """R-033."""
         with pytest.raises(ProtocolError):
-            judge(Errand.UPLOAD, PUBLIC, url, listed=["other.example.net"])
+            check_url(UrlPurpose.UPLOAD, PUBLIC, url, listed=["other.example.net"])
 
-    @pytest.mark.parametrize("errand", [Errand.LINK, Errand.REDIRECT, Errand.FOREIGN])
-    def test_a_list_opens_no_other_errand(self, errand: Errand) -> None:
+    @pytest.mark.parametrize("errand", [UrlPurpose.LINK, UrlPurpose.REDIRECT, UrlPurpose.FOREIGN])
+    def test_a_list_opens_no_other_errand(self, errand: UrlPurpose) -> None:
         """R-034, R-046."""
         with pytest.raises(ProtocolError):
-            judge(errand, PUBLIC, "https://10.0.0.9/x", listed=["10.0.0.9"])
+            check_url(errand, PUBLIC, "https://10.0.0.9/x", listed=["10.0.0.9"])
 
 
 def test_a_refusal_says_who_what_and_why_and_shows_no_secret() -> None:
     """R-043."""
     with pytest.raises(ProtocolError) as caught:
-        judge(Errand.UPLOAD, PUBLIC, "https://evil.example/x?sig=hunter2")
+        check_url(UrlPurpose.UPLOAD, PUBLIC, "https://evil.example/x?sig=hunter2")
 
     assert "https://registry.example.com" in str(caught.value)
     assert "upload" in str(caught.value)
@@ -276,20 +279,20 @@ def test_a_refusal_says_who_what_and_why_and_shows_no_secret() -> None:
 
 
 @given(
-    st.sampled_from(Errand),
+    st.sampled_from(UrlPurpose),
     st.sampled_from(HOMES),
     st.text(alphabet="htps:/@[].%0127lcaofx\\ \n", max_size=30).map(lambda text: f"https://{text}"),
 )
-def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(errand: Errand, home: str, url: str) -> None:
+def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(errand: UrlPurpose, home: str, url: str) -> None:
     """R-030, R-041."""
     origin = Origin.of_url(home)
     try:
-        found = judge(errand, origin, url)
+        found = check_url(errand, origin, url)
     except ProtocolError:
         return
 
     assert found.origin == Origin.of_url(url)
-    assert found.credentials in (None, found.origin) or errand is Errand.REALM
+    assert found.credentials in (None, found.origin) or errand is UrlPurpose.REALM
     assert origin.scheme == "http" or found.origin.scheme == "https"
 
 
@@ -322,7 +325,7 @@ def rendered_verdicts(home: str) -> str:
 def rendered_reach() -> str:
     """Which kinds of address may name which."""
     lines = ["| Zone of the registry | Zones it may lead to |", "| --- | --- |"]
-    for zone, reach in REACH.items():
+    for zone, reach in ALLOWED_ZONES.items():
         lines.append(f"| {zone.value} | {', '.join(other.value for other in Zone if other in reach)} |")
     return "\n".join(lines)
 

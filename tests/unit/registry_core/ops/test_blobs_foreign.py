@@ -10,7 +10,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
 from registry_core.errors import BlobNotFound
-from registry_core.ops.blobs import open_here_or_elsewhere
+from registry_core.ops.blobs import open_blob_or_foreign
 from registry_core.ports.catalog import ForeignLayers, Repository
 
 CONTENT = b"windows"
@@ -39,7 +39,7 @@ def test_the_repository_comes_first(source: Repository) -> None:
     repository = msgspec.structs.replace(source, foreign=elsewhere)
     repository.blobs.put(LAYER.digest, LAYER.size, BytesSource(CONTENT))
 
-    with open_here_or_elsewhere(repository, LAYER, start=3) as reader:
+    with open_blob_or_foreign(repository, LAYER, start=3) as reader:
         content = reader.read()
 
     assert (content, elsewhere.asked) == (CONTENT[3:], [])
@@ -50,7 +50,7 @@ def test_urls_are_for_what_the_repository_says_it_has_not(source: Repository) ->
     elsewhere = Elsewhere()
     repository = msgspec.structs.replace(source, foreign=elsewhere)
 
-    with open_here_or_elsewhere(repository, LAYER, start=3) as reader:
+    with open_blob_or_foreign(repository, LAYER, start=3) as reader:
         content = reader.read()
 
     assert (content, elsewhere.asked) == (CONTENT[3:], [(LAYER, 3)])
@@ -61,11 +61,11 @@ def test_nobody_is_asked_about_layers_without_urls(source: Repository) -> None:
     repository = msgspec.structs.replace(source, foreign=elsewhere)
 
     with pytest.raises(BlobNotFound):
-        open_here_or_elsewhere(repository, msgspec.structs.replace(LAYER, urls=()))
+        open_blob_or_foreign(repository, msgspec.structs.replace(LAYER, urls=()))
 
     assert elsewhere.asked == []
 
 
 def test_backends_that_follow_no_urls_say_what_is_missing(source: Repository) -> None:
     with pytest.raises(BlobNotFound):
-        open_here_or_elsewhere(source, LAYER)
+        open_blob_or_foreign(source, LAYER)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from registry_adapters.memory import MemoryCatalog
-from registry_core.content.streams import PIECE, ByteReader, ByteSource, BytesSource
+from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import DigestMismatch
@@ -27,7 +27,7 @@ from registry_core.testing.faults import WatchedSource, altered
 if TYPE_CHECKING:
     Graphs = Any
 
-CONTENT = blob("progress", 2 * PIECE + 17)
+CONTENT = blob("progress", 2 * CHUNK_SIZE + 17)
 DIGEST = Digest.of(CONTENT)
 SIZE = len(CONTENT)
 
@@ -72,7 +72,7 @@ def told(bar: Bar) -> ProgressSource:
     return ProgressSource(BytesSource(CONTENT), DIGEST, SIZE, bar)
 
 
-def _drain(source: ByteSource, start: int = 0, *, by: int = PIECE) -> bytes:
+def _drain(source: ByteSource, start: int = 0, *, by: int = CHUNK_SIZE) -> bytes:
     with source.open(start) as reader:
         return b"".join(iter(lambda: reader.read(by), b""))
 
@@ -80,27 +80,27 @@ def _drain(source: ByteSource, start: int = 0, *, by: int = PIECE) -> bytes:
 def test_each_piece_and_the_end_are_told(bar: Bar, told: ProgressSource) -> None:
     assert _drain(told) == CONTENT
 
-    assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+    assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
     assert {(event.digest, event.size) for event in bar.events if isinstance(event, BlobProgress)} == {(DIGEST, SIZE)}
 
 
-@pytest.mark.parametrize("by", [4096, 70_000, 10 * PIECE, -1])
+@pytest.mark.parametrize("by", [4096, 70_000, 10 * CHUNK_SIZE, -1])
 def test_however_it_is_read_there_is_one_a_piece(bar: Bar, told: ProgressSource, by: int) -> None:
     _drain(told, by=by)
 
     steps = [done for _, done in bar.steps]
     assert 2 <= len(steps) <= 3
     assert steps[-1] == SIZE
-    assert all(later - earlier >= PIECE for earlier, later in itertools.pairwise(steps[:-1]))
+    assert all(later - earlier >= CHUNK_SIZE for earlier, later in itertools.pairwise(steps[:-1]))
 
 
 def test_filling_buffers_counts_as_reading(bar: Bar, told: ProgressSource) -> None:
-    buffer = bytearray(3 * PIECE)
+    buffer = bytearray(3 * CHUNK_SIZE)
 
     with told.open() as reader:
         counts = list(iter(lambda: reader.readinto(buffer), 0))
 
-    assert counts == [PIECE, PIECE, 17]
+    assert counts == [CHUNK_SIZE, CHUNK_SIZE, 17]
     assert bar.steps[-1] == ("BlobProgress", SIZE)
 
 
@@ -129,36 +129,36 @@ def test_an_empty_blob_is_complete_once(bar: Bar) -> None:
 
 def test_a_retry_from_the_beginning_takes_the_bar_back(bar: Bar, told: ProgressSource) -> None:
     with told.open() as reader:
-        reader.read(PIECE)
+        reader.read(CHUNK_SIZE)
 
     _drain(told)
 
-    assert bar.steps[:3] == [("BlobProgress", PIECE), ("BlobRestarted", 0), ("BlobProgress", PIECE)]
+    assert bar.steps[:3] == [("BlobProgress", CHUNK_SIZE), ("BlobRestarted", 0), ("BlobProgress", CHUNK_SIZE)]
     assert bar.steps[-1] == ("BlobProgress", SIZE)
 
 
 def test_a_retry_from_the_middle_takes_the_bar_there(bar: Bar, told: ProgressSource) -> None:
     """Also where the step back is smaller than what is told of."""
     with told.open() as reader:
-        reader.read(PIECE)
+        reader.read(CHUNK_SIZE)
         reader.read(100)
 
-    _drain(told, PIECE + 50)
+    _drain(told, CHUNK_SIZE + 50)
 
     assert bar.steps == [
-        ("BlobProgress", PIECE),
-        ("BlobRestarted", PIECE + 50),
+        ("BlobProgress", CHUNK_SIZE),
+        ("BlobRestarted", CHUNK_SIZE + 50),
         ("BlobProgress", SIZE),
     ]
 
 
 def test_going_on_where_it_stopped_is_no_restart(bar: Bar, told: ProgressSource) -> None:
     """As chunks of an upload do."""
-    for start in (0, PIECE, 2 * PIECE):
+    for start in (0, CHUNK_SIZE, 2 * CHUNK_SIZE):
         with told.open(start) as reader:
-            reader.read(PIECE)
+            reader.read(CHUNK_SIZE)
 
-    assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+    assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
 
 
 def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: ProgressSource) -> None:
@@ -167,7 +167,7 @@ def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: Pr
 
     assert bar.steps == [
         ("BlobProgress", 1000),
-        ("BlobProgress", PIECE + 1000),
+        ("BlobProgress", CHUNK_SIZE + 1000),
         ("BlobProgress", SIZE),
     ]
 
@@ -175,19 +175,19 @@ def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: Pr
 def test_a_reader_that_was_given_up_is_not_heard(bar: Bar, told: ProgressSource) -> None:
     old = told.open()
     with old, told.open() as new:
-        new.read(PIECE)
-        old.read(PIECE)
-        old.read(PIECE)
+        new.read(CHUNK_SIZE)
+        old.read(CHUNK_SIZE)
+        old.read(CHUNK_SIZE)
 
-    assert bar.steps == [("BlobProgress", PIECE)]
+    assert bar.steps == [("BlobProgress", CHUNK_SIZE)]
 
 
 def test_more_than_was_promised_is_not_told(bar: Bar) -> None:
-    source = ProgressSource(BytesSource(CONTENT), DIGEST, PIECE, bar)
+    source = ProgressSource(BytesSource(CONTENT), DIGEST, CHUNK_SIZE, bar)
 
     _drain(source)
 
-    assert bar.steps == [("BlobProgress", PIECE)]
+    assert bar.steps == [("BlobProgress", CHUNK_SIZE)]
 
 
 @pytest.mark.parametrize("start", [0, 5])
@@ -293,13 +293,13 @@ class TestSingleBlobs:
         save_blob(source, digest, tmp_path / "blob", size=size, observer=bar)
 
         assert (tmp_path / "blob").read_bytes() == CONTENT
-        assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+        assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
 
     def test_pushing_one(self, target: Repository, bar: Bar) -> None:
         """Reading it for its digest is no progress."""
         push_blob(target, CONTENT, observer=bar)
 
-        assert bar.steps == [("BlobProgress", PIECE), ("BlobProgress", 2 * PIECE), ("BlobProgress", SIZE)]
+        assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
 
     def test_pushing_one_that_is_there(self, target: Repository, bar: Bar) -> None:
         push_blob(target, CONTENT)

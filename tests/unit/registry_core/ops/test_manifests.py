@@ -14,7 +14,7 @@ from registry_core.domain.names import Tag
 from registry_core.errors import DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch, TooLarge
 from registry_core.ops import manifests
 from registry_core.ops.builder.staged import StagedManifests
-from registry_core.ops.manifests import child, fetch, walk
+from registry_core.ops.manifests import fetch_child, fetch_manifest, walk
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class TestChild:
         one, other = graphs.image(b"1"), graphs.image(b"2")
 
         with pytest.raises(DigestMismatch) as caught:
-            fetch(swapped(source, other), one.digest)
+            fetch_manifest(swapped(source, other), one.digest)
 
         assert (caught.value.expected, caught.value.actual) == (one.digest, other.digest)
 
@@ -101,21 +101,21 @@ class TestChild:
         one = graphs.image(b"1")
 
         with pytest.raises(SizeMismatch):
-            child(source, msgspec.structs.replace(one.descriptor, size=one.descriptor.size + 1))
+            fetch_child(source, msgspec.structs.replace(one.descriptor, size=one.descriptor.size + 1))
 
     def test_another_type_than_promised_is_refused(self, source: Repository, graphs: Graphs) -> None:
         """R-020."""
         one = graphs.image(b"1")
 
         with pytest.raises(InvalidDocument):
-            child(source, msgspec.structs.replace(one.descriptor, media_type=DOCKER_MANIFEST))
+            fetch_child(source, msgspec.structs.replace(one.descriptor, media_type=DOCKER_MANIFEST))
 
     def test_embedded_content_saves_the_fetch(self, source: Repository, graphs: Graphs) -> None:
         """R-009."""
         one = graphs.image(b"1")
         source.manifests.delete(one.digest)
 
-        found = child(source, msgspec.structs.replace(one.descriptor, data=one.content))
+        found = fetch_child(source, msgspec.structs.replace(one.descriptor, data=one.content))
 
         assert (found.content, found.media_type) == (one.content, OCI_MANIFEST)
 
@@ -124,12 +124,12 @@ class TestChild:
         one = graphs.image(b"1")
 
         with pytest.raises(DigestMismatch):
-            child(source, msgspec.structs.replace(one.descriptor, data=bytes(one.descriptor.size)))
+            fetch_child(source, msgspec.structs.replace(one.descriptor, data=bytes(one.descriptor.size)))
 
     def test_a_sha512_child_keeps_its_name(self, source: Repository, graphs: Graphs) -> None:
         one = graphs.image(b"1")
         strong = graphs.store(RawManifest(one.media_type, one.content, "sha512"))
 
-        found = child(source, strong.descriptor)
+        found = fetch_child(source, strong.descriptor)
 
         assert found.digest == Digest.of(one.content, "sha512")

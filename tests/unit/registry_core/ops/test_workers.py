@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
-from registry_core.cancellation import CancelScope, checkpoint, fail_after, pause
+from registry_core.cancellation import CancelScope, checkpoint, fail_after, sleep
 from registry_core.errors import Cancelled, DeadlineExceeded, Unavailable
 from registry_core.ops import workers
-from registry_core.ops.workers import Crew, Workers
+from registry_core.ops.workers import WorkerPool, Workers
 
 PROMPT = 1.0
 
@@ -57,7 +57,7 @@ def _when(event: threading.Event, act: Callable[[], None]) -> Iterator[None]:
 
 def _each(work: Callable[[str], None], *parts: str, jobs: int = 2) -> None:
     with CancelScope() as scope, Workers(jobs, scope) as crew:
-        crew.each(work, parts)
+        crew.run_each(work, parts)
 
 
 def test_each_part_is_worked_on_once() -> None:
@@ -81,7 +81,7 @@ def test_no_more_work_at_a_time_than_there_are_jobs() -> None:
         with lock:
             busy += 1
             most = max(most, busy)
-        pause(0.001)
+        sleep(0.001)
         with lock:
             busy -= 1
 
@@ -108,7 +108,7 @@ def test_the_first_error_ends_the_others_and_is_raised_with_its_cause() -> None:
             raise Unavailable("gone") from KeyError("why")
         try:
             waiting.set()
-            pause(60)
+            sleep(60)
         except Cancelled as error:
             ended.append(error)
             raise
@@ -188,7 +188,7 @@ def test_a_cancelled_worker_that_ends_is_waited_for() -> None:
     def work(_: str) -> None:
         started.set()
         try:
-            pause(60)
+            sleep(60)
         finally:
             ended.set()
 
@@ -218,7 +218,7 @@ def test_a_thread_that_cannot_be_started_is_said_so_and_the_others_end(monkeypat
     monkeypatch.setattr(threading.Thread, "start", start)
 
     with pytest.raises(RuntimeError, match="no more"):
-        _each(lambda _: pause(60), "one", "two")
+        _each(lambda _: sleep(60), "one", "two")
 
     assert set(threading.enumerate()) == before
 
@@ -243,7 +243,7 @@ def test_work_begets_work_until_there_is_none(jobs: int) -> None:
     done: list[int] = []
 
     with CancelScope() as scope, fail_after(60):
-        crew = Crew(jobs, scope)
+        crew = WorkerPool(jobs, scope)
 
         def work(number: int) -> None:
             done.append(number)
@@ -260,7 +260,7 @@ def test_work_begets_work_until_there_is_none(jobs: int) -> None:
 def test_of_what_is_ready_the_lowest_rank_comes_first_and_then_the_oldest() -> None:
     done: list[str] = []
     with CancelScope() as scope:
-        crew = Crew(1, scope)
+        crew = WorkerPool(1, scope)
         for name, rank in (("c", (1, 0)), ("b", (1, -5)), ("d", (1, 0)), ("a", (0, 0))):
             crew.add(partial(done.append, name), rank)
 
@@ -272,7 +272,7 @@ def test_of_what_is_ready_the_lowest_rank_comes_first_and_then_the_oldest() -> N
 def test_hands_that_were_let_go_come_back_for_new_work() -> None:
     begun = threading.Barrier(3)
     with CancelScope() as scope, fail_after(60):
-        crew = Crew(3, scope)
+        crew = WorkerPool(3, scope)
 
         def meet() -> None:
             begun.wait(30)
@@ -289,6 +289,6 @@ def test_hands_that_were_let_go_come_back_for_new_work() -> None:
 
 def test_no_work_is_done_at_once() -> None:
     with CancelScope() as scope:
-        Crew(4, scope).run()
+        WorkerPool(4, scope).run()
 
         checkpoint()

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from registry_core.content.streams import PIECE
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.domain.digest import Digest
 from registry_core.testing.content import PatternSource
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, PIECE - 1, PIECE, PIECE + 1, PIECE + 8, 2 * PIECE + 12_345])
+@pytest.mark.parametrize(
+    "size", [0, 1, 7, 8, 9, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, CHUNK_SIZE + 8, 2 * CHUNK_SIZE + 12_345]
+)
 def test_it_has_as_many_bytes_as_it_says_and_hashes_to_its_digest(size: int) -> None:
     source = PatternSource(size)
 
@@ -18,21 +20,23 @@ def test_it_has_as_many_bytes_as_it_says_and_hashes_to_its_digest(size: int) -> 
     assert Digest.of(content) == source.digest
 
 
-@pytest.mark.parametrize("start", [0, 3, 8, 11, PIECE - 2, PIECE, PIECE + 5, 2 * PIECE + 99, 2 * PIECE + 100])
+@pytest.mark.parametrize(
+    "start", [0, 3, 8, 11, CHUNK_SIZE - 2, CHUNK_SIZE, CHUNK_SIZE + 5, 2 * CHUNK_SIZE + 99, 2 * CHUNK_SIZE + 100]
+)
 def test_a_later_start_gives_the_same_bytes(start: int) -> None:
-    source = PatternSource(2 * PIECE + 100)
+    source = PatternSource(2 * CHUNK_SIZE + 100)
     whole = source.at(0, source.size)
 
     with source.open(start) as reader:
-        tail = b"".join(iter(lambda: reader.read(PIECE), b""))
+        tail = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
 
     assert tail == whole[start:]
 
 
 def test_no_two_blocks_are_alike() -> None:
-    source = PatternSource(4 * PIECE)
+    source = PatternSource(4 * CHUNK_SIZE)
 
-    blocks = {source.at(number * PIECE, PIECE) for number in range(4)}
+    blocks = {source.at(number * CHUNK_SIZE, CHUNK_SIZE) for number in range(4)}
 
     assert len(blocks) == 4
 

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.connection import written
+from registry_adapters.http.transport.connection import request_target
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.errors import ProtocolError, Unavailable
 
@@ -248,8 +248,8 @@ class TestSurplus:
 )
 def test_path_and_query_are_written_as_they_came(url: str, target: str) -> None:
     """R-071."""
-    assert written(url) == target
-    assert written(url, is_whole=True) == f"https://h{target}"
+    assert request_target(url) == target
+    assert request_target(url, is_whole=True) == f"https://h{target}"
 
 
 @pytest.mark.parametrize("is_proxied", [False, True])

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from registry_adapters.http.transport.sockets import AddressInfo, Guard, GuardedSocket, connect
+from registry_adapters.http.transport.sockets import AddressInfo, CancellableSocket, CancellableTcpSocket, connect
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.errors import Cancelled, DeadlineExceeded
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[GuardedSocket, socket.socket]]:
+def pair() -> Iterator[tuple[CancellableTcpSocket, socket.socket]]:
     """Two ends, the guarded one with little room for what it sends."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
-    with GuardedSocket(fileno=ours.detach()) as guarded, theirs:
+    with CancellableTcpSocket(fileno=ours.detach()) as guarded, theirs:
         yield guarded, theirs
 
 
-def test_everything_is_sent_though_little_fits_at_once(pair: tuple[GuardedSocket, socket.socket]) -> None:
+def test_everything_is_sent_though_little_fits_at_once(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     ours, theirs = pair
     content = random.Random(5).randbytes(1 << 20)
     received = bytearray()
@@ -43,10 +43,10 @@ def test_everything_is_sent_though_little_fits_at_once(pair: tuple[GuardedSocket
     assert received == content
 
 
-def test_silence_ends_by_a_timeout(pair: tuple[GuardedSocket, socket.socket]) -> None:
+def test_silence_ends_by_a_timeout(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     """R-052."""
     ours, _ = pair
-    ours.silence = 0.05
+    ours.idle_timeout = 0.05
 
     with pytest.raises(TimeoutError) as caught:
         ours.recv(1)
@@ -55,7 +55,7 @@ def test_silence_ends_by_a_timeout(pair: tuple[GuardedSocket, socket.socket]) ->
 
 
 @pytest.mark.parametrize("wait", ["recv", "recv_into", "sendall"])
-def test_each_wait_ends_with_the_deadline(pair: tuple[GuardedSocket, socket.socket], wait: str) -> None:
+def test_each_wait_ends_with_the_deadline(pair: tuple[CancellableTcpSocket, socket.socket], wait: str) -> None:
     """R-052."""
     ours, _ = pair
     waits: dict[str, Callable[[], object]] = {
@@ -68,7 +68,7 @@ def test_each_wait_ends_with_the_deadline(pair: tuple[GuardedSocket, socket.sock
         waits[wait]()
 
 
-def test_what_comes_after_a_cancel_is_not_handed_out(pair: tuple[GuardedSocket, socket.socket]) -> None:
+def test_what_comes_after_a_cancel_is_not_handed_out(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     """The socket may have been shut down; it must not go back to a pool."""
     ours, theirs = pair
     theirs.sendall(b"data")
@@ -88,7 +88,7 @@ def test_what_comes_during_a_cancel_is_not_handed_out() -> None:
             scope.cancel()
             return super().recv(buflen, flags)
 
-    class GuardedLate(Guard, Late):
+    class GuardedLate(CancellableSocket, Late):
         """Cancelled while it reads."""
 
     ours, theirs = socket.socketpair()
@@ -99,24 +99,24 @@ def test_what_comes_during_a_cancel_is_not_handed_out() -> None:
             guarded.recv(4)
 
 
-def test_more_is_seen_without_waiting_and_the_timeout_stays(pair: tuple[GuardedSocket, socket.socket]) -> None:
+def test_more_is_seen_without_waiting_and_the_timeout_stays(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     """R-061."""
     ours, theirs = pair
     ours.settimeout(7.0)
 
     with ours.makefile("rb") as file:
-        before = ours.has_more(file)
+        before = ours.has_unread_data(file)
         theirs.sendall(b"data")
-        after = ours.has_more(file)
+        after = ours.has_unread_data(file)
 
     assert (before, after, ours.gettimeout()) == (False, True, 7.0)
 
 
-def test_waking_a_closed_socket_does_nothing(pair: tuple[GuardedSocket, socket.socket]) -> None:
+def test_waking_a_closed_socket_does_nothing(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     ours, _ = pair
     ours.close()
 
-    ours.wake()
+    ours.interrupt()
 
     assert ours.fileno() == -1
 

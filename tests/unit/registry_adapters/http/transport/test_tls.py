@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.tls import Contexts, ssl_context
+from registry_adapters.http.transport.tls import SSLContexts, ssl_context
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TLSError
@@ -233,13 +233,13 @@ class TestIdentity:
 
 class TestContexts:
     def test_one_context_serves_all_hosts_without_files_of_their_own(self) -> None:
-        contexts = Contexts(HttpSettings(), REGISTRY)
+        contexts = SSLContexts(HttpSettings(), REGISTRY)
 
         assert contexts.of(Origin.of("cdn.example.net")) is contexts.of(Origin.of("auth.example.net"))
 
     def test_files_are_read_once(self, tmp_path: Path, authority: trustme.CA) -> None:
         path = written(tmp_path / "registry.example.com" / "ca.crt", authority.cert_pem)
-        contexts = Contexts(HttpSettings(certs_dir=str(tmp_path)), REGISTRY)
+        contexts = SSLContexts(HttpSettings(certs_dir=str(tmp_path)), REGISTRY)
         Path(path).unlink()
 
         first, again = contexts.of(REGISTRY), contexts.of(REGISTRY)

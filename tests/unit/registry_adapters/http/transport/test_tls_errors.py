@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from registry_adapters.http.messages import Request
-from registry_adapters.http.retry import Unreached
+from registry_adapters.http.retry import NotConnected
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
@@ -178,7 +178,7 @@ class TestVersions:
         def script(peer: Peer) -> None:
             peer.sock.recv(65536)
 
-        assert "does it speak TLS?" in failure(serve(script), kind=Unreached)
+        assert "does it speak TLS?" in failure(serve(script), kind=NotConnected)
 
     def test_the_server_speaks_tls_and_was_asked_without(self, serve: Serve) -> None:
         def script(peer: Peer) -> None:

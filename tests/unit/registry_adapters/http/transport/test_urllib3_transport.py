@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from registry_adapters.http.messages import Answer, Body
-from registry_adapters.http.retry import Stale, Unreached
+from registry_adapters.http.messages import Body, Response
+from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.body import Pieces, SourceFailed
+from registry_adapters.http.transport.body import BodyChunks, SourceFailed
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.cancellation import CancelScope, fail_after
-from registry_core.content.streams import ByteReader, BytesSource, OpenerSource, StreamReader
+from registry_core.content.streams import ByteReader, BytesSource, CallableSource, FileObjectReader
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -51,7 +51,7 @@ def impatient() -> Iterator[Urllib3Transport]:
         yield opened
 
 
-def get(transport: Urllib3Transport, wire: Wire, path: str = "/") -> Answer:
+def get(transport: Urllib3Transport, wire: Wire, path: str = "/") -> Response:
     return transport.send("GET", f"{wire.origin}{path}", {}, None)
 
 
@@ -272,7 +272,7 @@ class TestBrokenAnswers:
         wire = serve(lambda peer: None)
         wire.close()
 
-        with pytest.raises(Unreached):
+        with pytest.raises(NotConnected):
             get(transport, wire)
 
     def test_silence_before_the_head_ends_by_the_read_timeout(self, impatient: Urllib3Transport, serve: Serve) -> None:
@@ -372,7 +372,7 @@ class TestConnections:
         wire = serve(script)
         get(transport, wire).close()
 
-        with pytest.raises(Stale):
+        with pytest.raises(StaleConnection):
             get(transport, wire)
 
 
@@ -433,11 +433,11 @@ class TestRequests:
             def read(self, size: int | None = -1, /) -> bytes:
                 return super().read()
 
-        source = OpenerSource(lambda start: StreamReader(Generous(b"0123456789")))
+        source = CallableSource(lambda start: FileObjectReader(Generous(b"0123456789")))
         sent: list[bytes] = []
 
         with pytest.raises(SourceFailed) as caught:
-            sent.extend(Pieces(Body(source, 0, 5)))
+            sent.extend(BodyChunks(Body(source, 0, 5)))
 
         assert isinstance(caught.value.error, SizeMismatch)
         assert sent == []
@@ -453,7 +453,7 @@ class TestRequests:
         wire = serve(lambda peer: peer.wait())
 
         with pytest.raises(SourceFailed) as caught:
-            transport.send("PUT", f"{wire.origin}/", {}, Body(OpenerSource(fail), 0, 5))
+            transport.send("PUT", f"{wire.origin}/", {}, Body(CallableSource(fail), 0, 5))
 
         assert caught.value.error is broken
 
@@ -486,7 +486,7 @@ class TestRequests:
         wire = serve(lambda peer: peer.wait())
 
         with pytest.raises(SourceFailed) as caught:
-            transport.send("PUT", f"{wire.origin}/", {}, Body(OpenerSource(fail), 0, 5))
+            transport.send("PUT", f"{wire.origin}/", {}, Body(CallableSource(fail), 0, 5))
 
         assert isinstance(caught.value.error, BrokenPipeError)
 

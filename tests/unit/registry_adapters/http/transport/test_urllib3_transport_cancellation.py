@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from registry_adapters.http.messages import Answer, Body
-from registry_adapters.http.retry import Unreached
+from registry_adapters.http.messages import Body, Response
+from registry_adapters.http.retry import NotConnected
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.cancellation import CancelScope, fail_after
@@ -64,7 +64,7 @@ def cancelled_at(moment: threading.Event) -> Iterator[None]:
     assert ended - since[0] < 0.5
 
 
-def get(transport: Urllib3Transport, wire: Wire, path: str) -> Answer:
+def get(transport: Urllib3Transport, wire: Wire, path: str) -> Response:
     return transport.send("GET", f"{wire.origin}{path}", {}, None)
 
 
@@ -100,7 +100,7 @@ class TestConnecting:
     def test_a_look_up_takes_no_longer_than_a_connection_may(self, looking_up: threading.Event) -> None:
         settings = HttpSettings(plain_http=True, proxy="", connect_timeout=0.1)
 
-        with closing(Urllib3Transport(settings)) as transport, pytest.raises(Unreached, match="in time"):
+        with closing(Urllib3Transport(settings)) as transport, pytest.raises(NotConnected, match="in time"):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
     def test_an_unknown_name_is_said_to_be_one(
@@ -111,7 +111,7 @@ class TestConnecting:
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
-        with pytest.raises(Unreached, match="cannot be resolved"):
+        with pytest.raises(NotConnected, match="cannot be resolved"):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
     def test_all_addresses_of_a_name_are_tried(
@@ -158,7 +158,7 @@ class TestConnecting:
         settings = HttpSettings(proxy=str(serve(script).origin), connect_timeout=0.2, read_timeout=60.0)
         started = time.monotonic()
 
-        with closing(Urllib3Transport(settings)) as transport, pytest.raises(Unreached):
+        with closing(Urllib3Transport(settings)) as transport, pytest.raises(NotConnected):
             transport.send("GET", "https://registry.example.com/v2/", {}, None)
 
         assert time.monotonic() - started < 5
@@ -402,5 +402,5 @@ class TestLeaks:
 
         with nothing_left():
             for _ in range(100):
-                with pytest.raises(Unreached):
+                with pytest.raises(NotConnected):
                     transport.send("GET", f"http://localhost:{port}/", {}, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_core.errors import InvalidName, UnsafeArchive
-from registry_core.ops.artifacts.directories import clean_title, distinct_titles, stays_inside
+from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, stays_inside
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_is_no_text_is_refused() -> None:
 
 
 def test_titles_beside_each_other_are_distinct() -> None:
-    distinct_titles(["a", "b/a", "b/b", "c/b/a", "c/bb"])
+    check_distinct_titles(["a", "b/a", "b/b", "c/b/a", "c/bb"])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_titles_beside_each_other_are_distinct() -> None:
 )
 def test_titles_for_one_path_are_refused(titles: tuple[str, str]) -> None:
     with pytest.raises(UnsafeArchive):
-        distinct_titles(titles)
+        check_distinct_titles(titles)
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ class TestAllOrNothing:
             original(name, other, **where)
 
         monkeypatch.setattr(os, "link", taken)
-        monkeypatch.setattr(pull, "handles_work", lambda: True)
+        monkeypatch.setattr(pull, "supports_dir_fds", lambda: True)
         with pytest.raises(InvalidValue, match="way"):
             pull_artifact(source, "v1", tmp_path, overwrite=overwrite)
 

@@ -15,19 +15,19 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import Cancelled, InvalidName, InvalidValue, SizeMismatch
-from registry_core.ops.builder.layers import Entry, NewLayer, clean_name, directory_entries, file_entries, write_layer
+from registry_core.ops.builder.layers import BuiltLayer, Entry, clean_name, directory_entries, file_entries, write_layer
 from registry_core.ops.tar.members import FileKind
 
 
-def members(layer: NewLayer) -> dict[str, tarfile.TarInfo]:
+def members(layer: BuiltLayer) -> dict[str, tarfile.TarInfo]:
     return {member.name: member for member in opened(layer).getmembers()}
 
 
-def opened(layer: NewLayer) -> tarfile.TarFile:
+def opened(layer: BuiltLayer) -> tarfile.TarFile:
     return tarfile.open(fileobj=io.BytesIO(gzip.decompress(layer.content.open().read())))
 
 
-def text(layer: NewLayer, name: str) -> bytes:
+def text(layer: BuiltLayer, name: str) -> bytes:
     file = opened(layer).extractfile(name)
     assert file is not None
     return file.read()
@@ -51,7 +51,7 @@ class TestBytes:
         assert one.descriptor == two.descriptor
 
     def test_nothing_of_the_machine_goes_in(self, tmp_path: Path) -> None:
-        layers: list[NewLayer] = []
+        layers: list[BuiltLayer] = []
         for name, mode in (("one", 0o600), ("two", 0o664)):
             directory = tmp_path / name
             directory.mkdir(mode=0o700)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from registry_core.content.compression import Compression
-from registry_core.content.streams import BytesSource, Reader
+from registry_core.content.streams import BaseReader, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidValue, UnsafeArchive
@@ -31,7 +31,7 @@ def content(image: Image) -> bytes:
         return reader.read()
 
 
-class Trickle(Reader):
+class Trickle(BaseReader):
     """A stream of nobody knows how many bytes, a few at a time."""
 
     def __init__(self, content: bytes) -> None:

@@ -13,7 +13,7 @@ from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch
 from registry_core.ops.builder.staged import StagedBlobs, stage, staged_repository
-from registry_core.ports.catalog import Home, Repository
+from registry_core.ports.catalog import BlobLocation, Repository
 
 if TYPE_CHECKING:
     Graphs = Any
@@ -75,8 +75,8 @@ def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: R
 
     stage(second, staged_repository(first), part)
 
-    home = Home(source.registry, source.name)
-    assert staged_repository(second).home(part.digest) == source.home(part.digest) == home
+    home = BlobLocation(source.registry, source.name)
+    assert staged_repository(second).blob_location(part.digest) == source.blob_location(part.digest) == home
     second.delete(part.digest)
     assert second.home(part.digest) is None
 
@@ -84,7 +84,7 @@ def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: R
 def test_a_blob_that_was_made_here_lies_in_no_registry(staged: Repository) -> None:
     staged.blobs.put(Digest.of(TRUTH), len(TRUTH), BytesSource(TRUTH))
 
-    assert staged.home(Digest.of(TRUTH)) is None
+    assert staged.blob_location(Digest.of(TRUTH)) is None
 
 
 def test_manifests_are_found_by_tag_and_digest_until_they_are_deleted(staged: Repository, graphs: Graphs) -> None:

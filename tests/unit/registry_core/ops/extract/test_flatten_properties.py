@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from registry_core.errors import NotFound
 from registry_core.ops.extract.files import list_files, open_file
-from registry_core.ops.extract.unpack import Keep, extract_to, flat_tar
+from registry_core.ops.extract.unpack import ExtractOptions, extract_to, flat_tar
 from registry_core.ops.tar.members import ExtractLimits, FileKind
 from registry_core.testing.layers import TarLayer, member, tar
 
@@ -185,7 +185,7 @@ def test_a_directory_is_what_the_model_says(steps: list[list[Step]]) -> None:
     model = Model(steps)
 
     with tempfile.TemporaryDirectory() as place:
-        extract_to(model.layers, Path(place) / "new", keep=Keep(), limits=LIMITS)
+        extract_to(model.layers, Path(place) / "new", keep=ExtractOptions(), limits=LIMITS)
         found = of_directory(Path(place) / "new")
 
     assert shape(found) == shape(model.tree)

@@ -19,11 +19,11 @@ from tests.unit.registry_core.ops.extract.hostile_layers import CASES, LIMITS, W
 from registry_core.content.streams import ByteReader
 from registry_core.errors import IntegrityError, UnsafeArchive
 from registry_core.ops.extract.flatten import StoredLayer
-from registry_core.ops.extract.unpack import Keep, extract_to, flat_tar
+from registry_core.ops.extract.unpack import ExtractOptions, extract_to, flat_tar
 from registry_core.testing.layers import TarLayer, member, tar
 
 ROOT = os.geteuid() == 0
-EVERYTHING = Keep(owners=ROOT, special_modes=True, devices=ROOT, xattrs=True)
+EVERYTHING = ExtractOptions(owners=ROOT, special_modes=True, devices=ROOT, xattrs=True)
 # What a file system refuses, and a tar can hold.
 ONLY_ON_DISK = ("name too long for the system", "link text too long")
 
@@ -119,9 +119,9 @@ def test_the_corpus_is_large_enough() -> None:
     assert len(CASES) >= 60
 
 
-@pytest.mark.parametrize("keep", [Keep(), EVERYTHING], ids=["little kept", "everything kept"])
+@pytest.mark.parametrize("keep", [ExtractOptions(), EVERYTHING], ids=["little kept", "everything kept"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_directory_holds_it_or_stays_empty(name: str, keep: Keep, tmp_path: Path, outside: Path) -> None:
+def test_a_directory_holds_it_or_stays_empty(name: str, keep: ExtractOptions, tmp_path: Path, outside: Path) -> None:
     """R-130 to R-156: nothing outside is touched, nothing but our errors is raised, nothing is left after one."""
     layers, expected = CASES[name](str(outside))
     target = tmp_path / "target"
@@ -218,7 +218,7 @@ def test_attributes_that_cannot_be_are_refused(name: str, tmp_path: Path, outsid
     layer = tar(member("d/f", b"x"), member("p", data, kind="x"), member("d/g", b"x"))
 
     with pytest.raises(expected):
-        extract_to([layer], tmp_path / "target", keep=Keep(xattrs=True), limits=LIMITS)
+        extract_to([layer], tmp_path / "target", keep=ExtractOptions(xattrs=True), limits=LIMITS)
 
     assert os.listdir(tmp_path) == ["outside"]
 
@@ -229,7 +229,7 @@ def test_attributes_that_only_files_have_are_refused_elsewhere(kind: str, tmp_pa
     layer = tar(member("x", kind=kind, link="y", pax={b"SCHILY.xattr.user.a": b"v"}))
 
     with pytest.raises(UnsafeArchive):
-        extract_to([layer], tmp_path / "target", keep=Keep(xattrs=True, devices=True), limits=LIMITS)
+        extract_to([layer], tmp_path / "target", keep=ExtractOptions(xattrs=True, devices=True), limits=LIMITS)
 
     assert os.listdir(tmp_path) == []
 
@@ -276,7 +276,7 @@ def test_whatever_a_layer_holds_it_ends_well_or_in_an_error_of_ours(layers: list
             outcomes.append(type(error).__name__)
         target = Path(place) / "target"
         try:
-            extract_to(layers, target, keep=Keep(special_modes=True), limits=LIMITS)
+            extract_to(layers, target, keep=ExtractOptions(special_modes=True), limits=LIMITS)
             outcomes.append("fine")
         except IntegrityError as error:
             outcomes.append(type(error).__name__)

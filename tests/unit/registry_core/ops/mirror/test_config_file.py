@@ -10,7 +10,7 @@ from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
 from registry_core.ops.mirror.config_file import read_mirror_file
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 
 WHOLE = """
 jobs = 2
@@ -69,13 +69,13 @@ def test_a_file_says_what_is_to_be_kept_alike(tmp_path: Path) -> None:
     assert first.tags == TagSelection(
         include=TagPatterns(globs=("*-alpine",), semver=">=1.2, <2"), exclude=TagPatterns(regexes=(".*rc.*",)), latest=3
     )
-    assert first.choices == CopyChoices(
-        platforms=(Platform.parse("linux/amd64"),), index_form=IndexForm.REWRITTEN, referrers=True, digest_tags=True
+    assert first.options == CopyOptions(
+        platforms=(Platform.parse("linux/amd64"),), index_mode=IndexMode.REWRITTEN, referrers=True, digest_tags=True
     )
     assert second.tags == TagSelection(include=TagPatterns(names=("v1",), globs=("v2.*",)))
-    assert second.choices == CopyChoices(
+    assert second.options == CopyOptions(
         platforms=(Platform.parse("linux/arm64"),),
-        index_form=IndexForm.SPARSE,
+        index_mode=IndexMode.SPARSE,
         foreign_layers=True,
         overwrite=False,
         repair=True,

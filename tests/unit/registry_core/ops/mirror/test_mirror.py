@@ -23,7 +23,7 @@ from registry_core.errors import (
 )
 from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
-from registry_core.ops.transfer.options import CopyChoices
+from registry_core.ops.transfer.options import CopyOptions
 from registry_core.ops.transfer.report import Action, Outcome, Side
 from registry_core.ports.catalog import Catalog, Repository
 
@@ -438,7 +438,7 @@ class TestPrune:
             failed = report.failed
 
         assert tags(there, "app") == tags(there, "gone") == ["v0"]
-        assert [(failure.blamed, failure.node.target) for failure in failed] == [
+        assert [(failure.failed_side, failure.node.target) for failure in failed] == [
             (Side.SOURCE, "target.test/app"), (Side.SOURCE, "target.test/gone"),
         ]  # fmt: skip
         assert all(result.outcome is not Outcome.DELETED for result in report.results)
@@ -473,7 +473,7 @@ class TestPrune:
         report = run_mirror(rules, continue_on_error=True)
 
         (failed,) = report.failed
-        assert (failed.blamed, failed.node.target) == (Side.TARGET, "target.test/app:v0")
+        assert (failed.failed_side, failed.node.target) == (Side.TARGET, "target.test/app:v0")
         assert failed.error is not None
         assert (failed.error.operation, failed.error.reference) == ("prune", "target.test/app:v0")
         with pytest.raises(Unsupported):
@@ -506,7 +506,7 @@ class TestFailures:
     def test_an_interrupted_mirror_is_gone_on_with(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         for number in range(6):
             push(graphs_of, here, f"app{number}", "v1", content=b"%d" % number)
-        rules = [rule(here, there, repositories=("*",), choices=CopyChoices())]
+        rules = [rule(here, there, repositories=("*",), options=CopyOptions())]
 
         def cut(call: str, about: str) -> None:
             if call == "put manifest" and len(list(there.repositories())) > 3:

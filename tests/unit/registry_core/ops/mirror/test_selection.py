@@ -38,7 +38,7 @@ def test_a_selection_is_what_it_says_in_order(selection: TagSelection, expected:
 def test_what_a_selection_is_about_does_not_depend_on_how_many_are_wanted() -> None:
     selection = TagSelection(include=TagPatterns(semver="1.x"), latest=1)
 
-    assert selection.meant(TAGS) == {"1.0.0", "1.1.0", "v1.10.0"}
+    assert selection.in_scope(TAGS) == {"1.0.0", "1.1.0", "v1.10.0"}
 
 
 def test_only_names_need_no_list() -> None:

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from registry_core.cancellation import CancelScope
-from registry_core.content.streams import ByteReader, BytesSource, StreamReader
+from registry_core.content.streams import ByteReader, BytesSource, FileObjectReader
 from registry_core.errors import Cancelled, IntegrityError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
 from registry_core.ops.tar.reader import TarReader
@@ -285,7 +285,7 @@ def test_what_stands_behind_the_end_is_read_but_no_member(behind: bytes) -> None
     """R-145, R-007."""
     stream = io.BytesIO(tar(member("a")).content + behind)
 
-    found = read(StreamReader(stream))
+    found = read(FileObjectReader(stream))
 
     assert [each.path for each, _ in found] == [b"a"]
     assert stream.read() == b""
@@ -304,7 +304,7 @@ def test_small_reads_make_no_difference() -> None:
 
     layer = tar(member("a", b"x" * 1000), member("b", pax={b"path": b"c"}))
 
-    assert read(StreamReader(Slow(layer.content))) == read(layer.content)
+    assert read(FileObjectReader(Slow(layer.content))) == read(layer.content)
 
 
 def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> None:
@@ -321,7 +321,7 @@ def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> Non
     stream = Endless(member("p", kind="x", size=(1 << 20) + 1))
 
     with pytest.raises(TooLarge):
-        read(StreamReader(stream))
+        read(FileObjectReader(stream))
 
     assert stream.count < 1 << 20
 

@@ -28,7 +28,7 @@ from registry_core.errors import (
     Unavailable,
 )
 from registry_core.ops.transfer.copy import copy
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Repository
 from registry_core.ports.manifest_store import ManifestStore
@@ -484,7 +484,7 @@ class TestChoices:
         graphs.blob(b"theirs")
         root = graphs.image(b"ours", overrides={"layers": [graphs.entry(FOREIGN, b"theirs")]})
 
-        copy(source, target, root.digest, choices=CopyChoices(foreign_layers=True))
+        copy(source, target, root.digest, options=CopyOptions(foreign_layers=True))
 
         assert target.blobs.stat(Digest.of(b"theirs")) == 6
 
@@ -494,7 +494,7 @@ class TestChoices:
         root, theirs = graphs.image(b"ours"), graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=(V1,))
 
-        copy(source, target, root.digest, tags=(V1, Tag("v2")), choices=CopyChoices(overwrite=False))
+        copy(source, target, root.digest, tags=(V1, Tag("v2")), options=CopyOptions(overwrite=False))
 
         assert target.manifests.resolve(V1).digest == theirs.digest
         assert target.manifests.resolve(Tag("v2")).digest == root.digest
@@ -502,9 +502,9 @@ class TestChoices:
     def test_the_index_that_was_made_is_returned(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         platforms = [{"os": "linux", "architecture": each} for each in ("amd64", "arm64")]
         root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=platforms)
-        choices = CopyChoices(platforms=("linux/amd64",), index_form=IndexForm.REWRITTEN)  # type: ignore[arg-type]
+        options = CopyOptions(platforms=("linux/amd64",), index_mode=IndexMode.REWRITTEN)  # type: ignore[arg-type]
 
-        copied = copy(source, target, root.digest, tags=(V1,), choices=choices)
+        copied = copy(source, target, root.digest, tags=(V1,), options=options)
 
         assert copied.digest == target.manifests.resolve(V1).digest != root.digest
 

@@ -16,7 +16,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, Cancelled, ImageNotFound, InvalidName, InvalidValue, Unavailable
 from registry_core.ops.transfer.copy import CopyPlan, copy, plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
 from registry_core.ops.transfer.report import Action, Node, NodeKind, Outcome, Side
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Event, Observer
@@ -101,7 +101,7 @@ class TestPlanning:
         target.manifests.put(theirs, tags=(V1,))
         there = watch(target)
 
-        plan = plan_copy(source, there.repository, "v1", tags=[V1], choices=CopyChoices(overwrite=False))
+        plan = plan_copy(source, there.repository, "v1", tags=[V1], options=CopyOptions(overwrite=False))
         report = plan.apply()
 
         assert [node.action for node in plan.nodes] == [Action.KEEP]
@@ -117,7 +117,7 @@ class TestPlanning:
         theirs = graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=(V1,))
 
-        run_copies([task(source, target, V1, V1, V2)], choices=CopyChoices(overwrite=False))
+        run_copies([task(source, target, V1, V1, V2)], options=CopyOptions(overwrite=False))
 
         assert target.manifests.resolve(V1).digest == theirs.digest
         assert target.manifests.resolve(V2).digest == root.digest
@@ -134,7 +134,7 @@ class TestPlanning:
 
         assert (caught.value.operation, caught.value.reference) == ("plan_copy", source.at(Tag("absent")))
         (failure,) = plan.failures
-        assert (failure.outcome, failure.blamed, failure.node.digest) == (Outcome.FAILED, Side.SOURCE, None)
+        assert (failure.outcome, failure.failed_side, failure.node.digest) == (Outcome.FAILED, Side.SOURCE, None)
         assert plan.apply().ok
         assert target.manifests.resolve(root.digest).digest == root.digest
 
@@ -256,7 +256,7 @@ class TestApplying:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
         theirs = graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=(V1,))
-        plan = plan_copy(source, target, "v1", tags=[V1, V2], choices=CopyChoices(overwrite=False))
+        plan = plan_copy(source, target, "v1", tags=[V1, V2], options=CopyOptions(overwrite=False))
         target.manifests.untag(V1)
 
         plan.apply()
@@ -280,7 +280,7 @@ class TestRepair:
         self.losing(target, b"lost")
 
         taken_for_complete = run_copies([task(source, target, V1, V1)])
-        plan = plan_copies([task(source, target, V1, V1)], choices=CopyChoices(repair=True))
+        plan = plan_copies([task(source, target, V1, V1)], options=CopyOptions(repair=True))
         report = plan.apply()
 
         assert taken_for_complete.bytes_moved == 0
@@ -562,7 +562,7 @@ class TestGoingOn:
         assert outcomes[NodeKind.MANIFEST, good.digest] is Outcome.MOVED
         assert outcomes[NodeKind.MANIFEST, root.digest] is Outcome.NOT_DONE
         (failed,) = report.failed
-        assert failed.blamed is Side.SOURCE
+        assert failed.failed_side is Side.SOURCE
         assert isinstance(failed.error, BlobNotFound)
         assert not report.ok
         assert str(target.at(Digest.of(b"bad"))) in str(report)
@@ -618,7 +618,7 @@ class TestGoingOn:
         report = run_copies([task(source, there.repository, graphs.image(b"layer"))], continue_on_error=True)
 
         (failed,) = report.failed
-        assert (failed.blamed, failed.node.kind) == (Side.TARGET, NodeKind.BLOB)
+        assert (failed.failed_side, failed.node.kind) == (Side.TARGET, NodeKind.BLOB)
         assert failed.error is not None
         assert (failed.error.operation, failed.error.reference) == ("run_copies", target.at(Digest.of(b"layer")))
 

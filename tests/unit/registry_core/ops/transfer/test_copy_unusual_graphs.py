@@ -99,7 +99,7 @@ def test_an_old_manifest_is_refused_and_the_others_are_copied(
     )
 
     assert list(target.manifests.tags()) == ["good"]
-    assert {result.blamed for result in report.failed} == {Side.SOURCE}
+    assert {result.failed_side for result in report.failed} == {Side.SOURCE}
     assert any(isinstance(result.error, Unsupported | LookupError) for result in report.failed)
 
 

@@ -8,28 +8,28 @@ import pytest
 
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidName, InvalidValue
-from registry_core.ops.transfer.options import CopyChoices, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 
 
 def test_platforms_are_taken_as_text() -> None:
     given: Any = ["linux/amd64", Platform(os="linux", architecture="arm64")]
 
-    choices = CopyChoices(platforms=given, index_form=IndexForm.SPARSE)
+    options = CopyOptions(platforms=given, index_mode=IndexMode.SPARSE)
 
-    assert [str(platform) for platform in choices.platforms] == ["linux/amd64", "linux/arm64"]
+    assert [str(platform) for platform in options.platforms] == ["linux/amd64", "linux/arm64"]
 
 
 @pytest.mark.parametrize(
     ("platforms", "form", "error"),
     [
         (["linux/amd64"], None, InvalidValue),
-        ([], IndexForm.REWRITTEN, InvalidValue),
-        (["/"], IndexForm.SPARSE, InvalidName),
-        ("linux/amd64", IndexForm.SPARSE, InvalidValue),
+        ([], IndexMode.REWRITTEN, InvalidValue),
+        (["/"], IndexMode.SPARSE, InvalidName),
+        ("linux/amd64", IndexMode.SPARSE, InvalidValue),
     ],
 )
 def test_what_an_index_becomes_is_said_with_platforms_and_only_then(
-    platforms: Any, form: IndexForm | None, error: type[Exception]
+    platforms: Any, form: IndexMode | None, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        CopyChoices(platforms=platforms, index_form=form)
+        CopyOptions(platforms=platforms, index_mode=form)

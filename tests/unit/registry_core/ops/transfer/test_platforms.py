@@ -11,7 +11,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, PlatformNotFound
 from registry_core.ops.transfer.copy import copy, plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.options import CopyChoices, CopyTask, IndexForm
+from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ S390X = {"os": "linux", "architecture": "s390x"}
 UNKNOWN = {"os": "unknown", "architecture": "unknown"}
 
 
-def chosen(*platforms: str, form: IndexForm = IndexForm.REWRITTEN) -> CopyChoices:
+def chosen(*platforms: str, form: IndexMode = IndexMode.REWRITTEN) -> CopyOptions:
     given: Any = platforms
-    return CopyChoices(platforms=given, index_form=form)
+    return CopyOptions(platforms=given, index_mode=form)
 
 
 def has(repository: Repository, manifest: RawManifest) -> bool:
@@ -47,7 +47,7 @@ def test_a_rewritten_index_lists_what_was_chosen_and_keeps_what_nobody_knows(
     ]
     root = graphs.index(manifests=entries, annotations={"k": "v"}, vendor=[1])
 
-    copied = copy(source, target, root.digest, tags=["v1"], choices=chosen("linux/amd64"))  # type: ignore[list-item]
+    copied = copy(source, target, root.digest, tags=["v1"], options=chosen("linux/amd64"))  # type: ignore[list-item]
 
     found = target.manifests.get(copied.digest)
     assert copied.digest != root.digest
@@ -62,7 +62,7 @@ def test_a_sparse_index_keeps_its_bytes(source: Repository, target: Repository, 
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
 
-    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+    copied = copy(source, target, root.digest, options=chosen("linux/arm64", form=IndexMode.SPARSE))
 
     assert copied == root.descriptor
     assert target.manifests.get(root.digest).content == root.content
@@ -74,9 +74,9 @@ def test_a_sparse_index_that_is_there_gains_platforms(source: Repository, target
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
     source.manifests.put(root, tags=(Tag("v1"),))
     tags = (Tag("v1"),)
-    copy(source, target, Tag("v1"), tags=tags, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+    copy(source, target, Tag("v1"), tags=tags, options=chosen("linux/arm64", form=IndexMode.SPARSE))
 
-    copy(source, target, Tag("v1"), tags=tags, choices=chosen("linux/amd64", form=IndexForm.SPARSE))
+    copy(source, target, Tag("v1"), tags=tags, options=chosen("linux/amd64", form=IndexMode.SPARSE))
 
     assert (has(target, one), has(target, two)) == (True, True)
 
@@ -88,9 +88,9 @@ def test_a_tag_that_stands_for_a_sparse_index_does_not_hide_what_is_missing(
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
     source.manifests.put(root, tags=(Tag("v1"),))
     tasks = [CopyTask(source=source, target=target, reference=Tag("v1"), tags=(Tag("v1"),))]
-    run_copies(tasks, choices=chosen("linux/arm64", form=IndexForm.SPARSE))
+    run_copies(tasks, options=chosen("linux/arm64", form=IndexMode.SPARSE))
 
-    plan = plan_copies(tasks, choices=chosen("linux/amd64", form=IndexForm.SPARSE))
+    plan = plan_copies(tasks, options=chosen("linux/amd64", form=IndexMode.SPARSE))
     report = plan.apply()
 
     assert Digest.of(b"amd64") in {node.digest for node in plan.nodes}
@@ -101,7 +101,7 @@ def test_a_tag_that_stands_for_a_sparse_index_does_not_hide_what_is_missing(
 def test_all_platforms_of_an_index_leave_it_as_it_is(source: Repository, target: Repository, graphs: Graphs) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
-    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", "linux/amd64", "linux/riscv64"))
+    copied = copy(source, target, root.digest, options=chosen("linux/arm64", "linux/amd64", "linux/riscv64"))
 
     assert copied.digest == root.digest
 
@@ -126,15 +126,15 @@ def test_attestations_stay_with_what_they_are_about(source: Repository, target: 
     ]
     root = graphs.index(manifests=entries)
 
-    copied = copy(source, target, root.digest, choices=chosen("linux/arm64"))
+    copied = copy(source, target, root.digest, options=chosen("linux/arm64"))
 
     assert target.manifests.get(copied.digest).mapping["manifests"] == [entries[1], entries[3]]
     assert [has(target, each) for each in (one, two, *about)] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("form", IndexForm)
+@pytest.mark.parametrize("form", IndexMode)
 def test_indexes_below_indexes_are_reduced_too(
-    source: Repository, target: Repository, graphs: Graphs, form: IndexForm
+    source: Repository, target: Repository, graphs: Graphs, form: IndexMode
 ) -> None:
     """R-024."""
     one, two, three = graphs.image(b"1"), graphs.image(b"2"), graphs.image(b"3")
@@ -142,12 +142,12 @@ def test_indexes_below_indexes_are_reduced_too(
     other = graphs.index(three, platforms=[S390X])
     root = graphs.index(inner, other)
 
-    copied = copy(source, target, root.digest, choices=chosen("linux/arm64", form=form))
+    copied = copy(source, target, root.digest, options=chosen("linux/arm64", form=form))
 
     top = target.manifests.get(copied.digest)
     below = target.manifests.get(top.children[0].digest)
     assert [has(target, each) for each in (one, two, three, other)] == [False, True, False, False]
-    if form is IndexForm.SPARSE:
+    if form is IndexMode.SPARSE:
         assert (top.content, below.content) == (root.content, inner.content)
     else:
         assert len(top.children) == 1
@@ -162,7 +162,7 @@ def test_an_entry_without_a_platform_is_judged_by_its_configuration(
     two = graphs.image(b"2", config=b'{"os":"linux","architecture":"arm64"}')
     root = graphs.index(one, two)
 
-    copy(source, target, root.digest, choices=chosen("linux/arm64"))
+    copy(source, target, root.digest, options=chosen("linux/arm64"))
 
     assert (has(target, one), has(target, two)) == (False, True)
 
@@ -174,7 +174,7 @@ def test_where_nothing_is_exactly_for_a_platform_what_runs_there_is_taken(
     arm = {"os": "linux", "architecture": "arm"}
     root = graphs.index(five, six, platforms=[{**arm, "variant": "v5"}, {**arm, "variant": "v6"}])
 
-    copy(source, target, root.digest, choices=chosen("linux/arm/v7"))
+    copy(source, target, root.digest, options=chosen("linux/arm/v7"))
 
     assert (has(target, five), has(target, six)) == (False, True)
 
@@ -187,8 +187,8 @@ def test_every_version_of_windows_is_taken_unless_one_was_named(
     platforms = [{**windows, "os.version": "10.0.17763.1"}, {**windows, "os.version": "10.0.20348.1"}]
     root = graphs.index(*images, platforms=platforms)
 
-    all_of_them = copy(source, target, root.digest, choices=chosen("windows/amd64"))
-    one = copy(source, target, root.digest, choices=chosen("windows/amd64,osver=10.0.20348"))
+    all_of_them = copy(source, target, root.digest, options=chosen("windows/amd64"))
+    one = copy(source, target, root.digest, options=chosen("windows/amd64,osver=10.0.20348"))
 
     assert all_of_them.digest == root.digest
     assert [entry.digest for entry in target.manifests.get(one.digest).children] == [images[1].digest]
@@ -200,7 +200,7 @@ def test_where_there_is_nothing_it_is_said_what_there_is(
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
     with pytest.raises(PlatformNotFound) as caught:
-        copy(source, target, root.digest, choices=chosen("linux/s390x"))
+        copy(source, target, root.digest, options=chosen("linux/s390x"))
 
     assert caught.value.available == ("linux/amd64", "linux/arm64")
     assert caught.value.reference == source.at(root.digest)
@@ -210,9 +210,9 @@ def test_where_there_is_nothing_it_is_said_what_there_is(
 def test_an_image_alone_must_not_contradict(source: Repository, target: Repository, graphs: Graphs) -> None:
     image = graphs.image(b"1", config=b'{"os":"linux","architecture":"arm64"}')
 
-    assert copy(source, target, image.digest, choices=chosen("linux/amd64", "linux/arm64")).digest == image.digest
+    assert copy(source, target, image.digest, options=chosen("linux/amd64", "linux/arm64")).digest == image.digest
     with pytest.raises(PlatformNotFound):
-        copy(source, target, image.digest, choices=chosen("linux/amd64"))
+        copy(source, target, image.digest, options=chosen("linux/amd64"))
 
 
 def test_an_artifact_has_no_platform(source: Repository, target: Repository, graphs: Graphs) -> None:
@@ -220,12 +220,12 @@ def test_an_artifact_has_no_platform(source: Repository, target: Repository, gra
     config = graphs.entry("application/vnd.cncf.helm.config.v1+json", b"{}")
     chart = graphs.image(b"chart", overrides={"config": config})
 
-    assert copy(source, target, chart.digest, choices=chosen("linux/amd64")).digest == chart.digest
+    assert copy(source, target, chart.digest, options=chosen("linux/amd64")).digest == chart.digest
 
 
 def test_a_plan_shows_the_index_that_will_be_written(source: Repository, target: Repository, graphs: Graphs) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
-    plan = plan_copy(source, target, root.digest, choices=chosen("linux/amd64"))
+    plan = plan_copy(source, target, root.digest, options=chosen("linux/amd64"))
 
     report = plan.apply()
 

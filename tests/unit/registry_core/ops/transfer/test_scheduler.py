@@ -212,4 +212,4 @@ def test_a_server_that_refuses_content_is_blamed_itself(
     )
 
     (failed,) = report.failed
-    assert (failed.node.kind, failed.outcome, failed.blamed) == (NodeKind.BLOB, Outcome.FAILED, Side.TARGET)
+    assert (failed.node.kind, failed.outcome, failed.failed_side) == (NodeKind.BLOB, Outcome.FAILED, Side.TARGET)

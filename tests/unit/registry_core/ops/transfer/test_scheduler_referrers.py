@@ -18,7 +18,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, TooLarge, Unavailable
 from registry_core.ops.transfer.copy import copy, plan_copies, plan_copy, run_copies
-from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
 from registry_core.ops.transfer.report import Action, NodeKind, Outcome, Side
 from registry_core.ports.catalog import ForeignLayers, Repository
 from registry_core.ports.manifest_store import ManifestStore
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Watch = Any
 
 V1 = Tag("v1")
-CLOSURE = CopyChoices(referrers=True)
+CLOSURE = CopyOptions(referrers=True)
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 
 
@@ -57,7 +57,7 @@ class TestReferrers:
         attested = about(graphs, signature, b"attested")
         there = watch(target)
 
-        copied = copy(source, there.repository, root.digest, tags=[V1], choices=CLOSURE)
+        copied = copy(source, there.repository, root.digest, tags=[V1], options=CLOSURE)
 
         assert copied == root.descriptor
         order = [digest for call, digest in there.calls if call == "put manifest"]
@@ -82,10 +82,10 @@ class TestReferrers:
         root = graphs.index(image) if nested else image
         source.manifests.put(root, tags=(V1,))
         task = CopyTask(source=source, target=target, reference=V1, tags=(V1,))
-        run_copies([task], choices=CLOSURE)
+        run_copies([task], options=CLOSURE)
         signature = about(graphs, image, b"signature")
 
-        report = run_copies([task], choices=CLOSURE)
+        report = run_copies([task], options=CLOSURE)
 
         assert has(target, signature)
         assert report.counts[Outcome.MOVED] == 2
@@ -98,7 +98,7 @@ class TestReferrers:
         stale = Descriptor(media_type=root.media_type, digest=Digest.of(b"gone"), size=4)
         source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: [stale]}))
 
-        assert copy(source, target, root.digest, choices=CLOSURE).digest == root.digest
+        assert copy(source, target, root.digest, options=CLOSURE).digest == root.digest
 
     def test_circles_end(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-025: the lists are not content-addressed, so they may say anything."""
@@ -106,7 +106,7 @@ class TestReferrers:
         lists = {one.digest: [two.descriptor, one.descriptor], two.digest: [one.descriptor]}
         source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
 
-        copy(source, target, one.digest, choices=CLOSURE)
+        copy(source, target, one.digest, options=CLOSURE)
 
         assert has(target, two)
 
@@ -117,12 +117,12 @@ class TestReferrers:
         source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
 
         with pytest.raises(TooLarge, match="deep"):
-            copy(source, target, chain[0].digest, choices=CLOSURE)
+            copy(source, target, chain[0].digest, options=CLOSURE)
 
     def test_a_plan_keeps_to_those_it_found(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"1")
         signature = about(graphs, root, b"signature")
-        plan = plan_copy(source, target, root.digest, choices=CLOSURE)
+        plan = plan_copy(source, target, root.digest, options=CLOSURE)
         late = about(graphs, root, b"late")
 
         report = plan.apply()
@@ -140,7 +140,7 @@ class TestReferrers:
         run_copies([task])
         signature = about(graphs, root, b"signature")
 
-        plan_copies([task], choices=CLOSURE).apply()
+        plan_copies([task], options=CLOSURE).apply()
 
         assert has(target, signature)
 
@@ -158,10 +158,14 @@ class TestReferrers:
         here.before = refuse
         task = CopyTask(source=here.repository, target=target, reference=root, tags=(V1,))
 
-        report = run_copies([task], choices=CLOSURE, continue_on_error=True)
+        report = run_copies([task], options=CLOSURE, continue_on_error=True)
 
         (failed,) = report.failed
-        assert (failed.blamed, failed.node.source, failed.node.digest) == (Side.SOURCE, source.at(image.digest), None)
+        assert (failed.failed_side, failed.node.source, failed.node.digest) == (
+            Side.SOURCE,
+            source.at(image.digest),
+            None,
+        )
         assert report.counts[Outcome.MOVED] == 4
         assert target.manifests.resolve(V1).digest == root.digest
 
@@ -175,7 +179,7 @@ class TestReferrers:
         task = CopyTask(source=source, target=target, reference=root, tags=(V1,))
 
         with fail_after(60):
-            report = run_copies([task], choices=CLOSURE, continue_on_error=True)
+            report = run_copies([task], options=CLOSURE, continue_on_error=True)
 
         (failed,) = report.failed
         assert isinstance(failed.error, TooLarge)
@@ -189,7 +193,7 @@ class TestReferrers:
         for number in range(400):
             about(graphs, root, b"s%d" % number)
         tasks = [CopyTask(source=source, target=target, reference=tag, tags=(tag,)) for tag in (V1, Tag("v2"))]
-        plan = plan_copies(tasks, choices=CLOSURE)
+        plan = plan_copies(tasks, options=CLOSURE)
         for number in range(400):
             source.blobs.delete(Digest.of(b"s%d" % number))
 
@@ -203,7 +207,7 @@ class TestReferrers:
     ) -> None:
         root = graphs.image(b"gone")
         signature = about(graphs, root, b"signature")
-        plan = plan_copy(source, target, root.digest, tags=[V1], choices=CLOSURE)
+        plan = plan_copy(source, target, root.digest, tags=[V1], options=CLOSURE)
         source.blobs.delete(Digest.of(b"gone"))
 
         report = plan.apply(continue_on_error=True)
@@ -219,8 +223,8 @@ class TestReferrers:
         root = graphs.image(b"1")
         signature = about(graphs, root, b"signature")
         there = watch(target)
-        choices = CopyChoices(referrers=True, overwrite=False)
-        plan = plan_copy(source, there.repository, root.digest, tags=[V1], choices=choices)
+        options = CopyOptions(referrers=True, overwrite=False)
+        plan = plan_copy(source, there.repository, root.digest, tags=[V1], options=options)
 
         def refuse(call: str, about: str) -> None:
             if (call, about) == ("resolve", V1):
@@ -245,7 +249,7 @@ class TestDigestTags:
         for tag in tags:
             source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
 
-        copy(source, target, root.digest, tags=[V1], choices=CopyChoices(digest_tags=True))
+        copy(source, target, root.digest, tags=[V1], options=CopyOptions(digest_tags=True))
 
         assert set(target.manifests.tags()) == {V1, *tags}
         for tag in tags:
@@ -256,7 +260,7 @@ class TestDigestTags:
         tag = Tag(f"sha256-{root.digest.encoded}.att")
         source.manifests.put(graphs.image(b"attestation"), tags=(tag,))
 
-        plan = plan_copy(source, target, root.digest, choices=CopyChoices(digest_tags=True))
+        plan = plan_copy(source, target, root.digest, options=CopyOptions(digest_tags=True))
         plan.apply()
 
         (shown,) = (node for node in plan.nodes if node.kind is NodeKind.TAG)
@@ -271,9 +275,9 @@ class TestDigestTags:
         tags = [Tag(f"sha256-{root.digest.encoded}.{suffix}") for suffix in ("att", "sbom")]
         source.manifests.put(both, tags=tags)
         task = CopyTask(source=source, target=target, reference=root)
-        choices = CopyChoices(digest_tags=True)
+        options = CopyOptions(digest_tags=True)
 
-        report = plan_copies([task], choices=choices).apply() if planned else run_copies([task], choices=choices)
+        report = plan_copies([task], options=options).apply() if planned else run_copies([task], options=options)
 
         assert report.counts[Outcome.TAGGED] == 2
         assert [target.manifests.resolve(tag).digest for tag in tags] == [both.digest, both.digest]
@@ -285,8 +289,8 @@ class TestDigestTags:
         tags = [Tag(f"sha256-{root.digest.encoded}.{suffix}") for suffix in ("sig", "att", "sbom")]
         for tag in tags:
             source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
-        choices = CopyChoices(digest_tags=True, overwrite=False)
-        plan = plan_copy(source, target, root.digest, choices=choices)
+        options = CopyOptions(digest_tags=True, overwrite=False)
+        plan = plan_copy(source, target, root.digest, options=options)
         theirs = graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=tags[:2])
 
@@ -307,7 +311,7 @@ class TestDigestTags:
             CopyTask(source=source, target=there.repository, reference=root, tags=(Tag(f"v{number}"),))
             for number, root in enumerate(roots)
         ]
-        plan = plan_copies(tasks, choices=CopyChoices(digest_tags=True, overwrite=False))
+        plan = plan_copies(tasks, options=CopyOptions(digest_tags=True, overwrite=False))
 
         def refuse(call: str, about: str) -> None:
             if (call, about) == ("resolve", tag):
@@ -318,7 +322,7 @@ class TestDigestTags:
         report = plan.apply(continue_on_error=True, images=1)
 
         (failed,) = report.failed
-        assert failed.blamed is Side.TARGET
+        assert failed.failed_side is Side.TARGET
         assert set(target.manifests.tags()) == {f"v{number}" for number in range(5)}
 
 
@@ -350,7 +354,7 @@ class TestForeignLayers:
         root = graphs.image(layers=[layer])
         graphs.blob(b"windows")
 
-        copy(source, target, root.digest, choices=CopyChoices(foreign_layers=True))
+        copy(source, target, root.digest, options=CopyOptions(foreign_layers=True))
 
         assert target.blobs.stat(Digest.of(b"windows")) == 7
 
@@ -362,11 +366,11 @@ class TestForeignLayers:
         root = graphs.image(layers=[layer])
         elsewhere = msgspec.structs.replace(source, foreign=_Elsewhere(b"windows"))
 
-        copy(elsewhere, target, root.digest, choices=CopyChoices(foreign_layers=True))
+        copy(elsewhere, target, root.digest, options=CopyOptions(foreign_layers=True))
 
         assert target.blobs.stat(Digest.of(b"windows")) == 7
         with pytest.raises(BlobNotFound):
-            copy(source, _fresh(), root.digest, choices=CopyChoices(foreign_layers=True))
+            copy(source, _fresh(), root.digest, options=CopyOptions(foreign_layers=True))
 
 
 class _Elsewhere(ForeignLayers):

@@ -14,7 +14,7 @@ from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ImageNotFound, IntegrityError, InvalidDocument, SizeMismatch
 from registry_core.ops.transfer.copy import plan_copies, run_copies
-from registry_core.ops.transfer.options import CopyChoices, CopyTask
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
 from registry_core.ops.transfer.report import NodeKind, Side
 from registry_core.ports.catalog import Repository
 
@@ -65,7 +65,7 @@ def test_a_lie_about_a_layer_ends_the_image_that_tells_it_and_no_other(
     assert (has(target, honest), has(target, liar)) == (True, False)
     (failed,) = report.failed
     assert isinstance(failed.error, IntegrityError)
-    assert (failed.node.digest, failed.node.size, failed.blamed) == (Digest.of(BASE), claims["size"], Side.SOURCE)
+    assert (failed.node.digest, failed.node.size, failed.failed_side) == (Digest.of(BASE), claims["size"], Side.SOURCE)
 
 
 @pytest.mark.parametrize("liar_first", [True, False])
@@ -182,7 +182,7 @@ def test_a_part_is_not_there_because_a_list_of_referrers_named_what_nobody_has(
 
     report = run_copies(
         [CopyTask(source=here.repository, target=target, reference=root) for root in (subject, liar)],
-        choices=CopyChoices(referrers=True),
+        options=CopyOptions(referrers=True),
         continue_on_error=True,
         jobs=1,
         images=1,
