@@ -70,7 +70,7 @@ class BasicAuthorizer:
         self._realm = realm
 
     def __repr__(self) -> str:
-        return f"BasicGuard({len(self._users)} users)"
+        return f"BasicAuthorizer({len(self._users)} users)"
 
     def serve(self, request: Request) -> Response | None:
         """Nothing: there is no endpoint of its own."""
@@ -164,7 +164,7 @@ class TokenAuthorizer:
         self._key = secrets.token_bytes(32)
 
     def __repr__(self) -> str:
-        return f"TokenGuard({len(self._users)} users)"
+        return f"TokenAuthorizer({len(self._users)} users)"
 
     def check(self, request: Request, scopes: Collection[Scope]) -> Response | None:
         """401 with a challenge without a token that fits; 403 where no token of that user ever could."""

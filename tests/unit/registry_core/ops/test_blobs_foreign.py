@@ -36,7 +36,7 @@ class Elsewhere(ForeignLayers):
 def test_the_repository_comes_first(source: Repository) -> None:
     """R-032."""
     elsewhere = Elsewhere()
-    repository = msgspec.structs.replace(source, foreign=elsewhere)
+    repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
     repository.blobs.put(LAYER.digest, LAYER.size, BytesSource(CONTENT))
 
     with open_blob_or_foreign(repository, LAYER, start=3) as reader:
@@ -48,7 +48,7 @@ def test_the_repository_comes_first(source: Repository) -> None:
 def test_urls_are_for_what_the_repository_says_it_has_not(source: Repository) -> None:
     """R-032."""
     elsewhere = Elsewhere()
-    repository = msgspec.structs.replace(source, foreign=elsewhere)
+    repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
 
     with open_blob_or_foreign(repository, LAYER, start=3) as reader:
         content = reader.read()
@@ -58,7 +58,7 @@ def test_urls_are_for_what_the_repository_says_it_has_not(source: Repository) ->
 
 def test_nobody_is_asked_about_layers_without_urls(source: Repository) -> None:
     elsewhere = Elsewhere()
-    repository = msgspec.structs.replace(source, foreign=elsewhere)
+    repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
 
     with pytest.raises(BlobNotFound):
         open_blob_or_foreign(repository, msgspec.structs.replace(LAYER, urls=()))

@@ -364,7 +364,7 @@ class TestForeignLayers:
         """R-032."""
         layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
         root = graphs.image(layers=[layer])
-        elsewhere = msgspec.structs.replace(source, foreign=_Elsewhere(b"windows"))
+        elsewhere = msgspec.structs.replace(source, foreign_layers=_Elsewhere(b"windows"))
 
         copy(elsewhere, target, root.digest, options=CopyOptions(foreign_layers=True))
 

@@ -226,7 +226,7 @@ class TestFindings:
         def nobody(*_: object) -> ByteReader:
             raise Unsupported("no zstd here")
 
-        monkeypatch.setattr("registry_core.ops.validation.blobs.decoded", nobody)
+        monkeypatch.setattr("registry_core.ops.validation.blobs.decompress", nobody)
         raw = made.image()
 
         report = validate(made.repository, "v1")
