@@ -55,6 +55,6 @@ def chart(groups: list[Group]) -> str:
     style = "text{font:12px sans-serif;fill:#24292f}.title{font-weight:bold;font-size:13px}.name{text-anchor:end}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}" viewBox="0 0 {_WIDTH} {top}">\n'
-        f"<title>Median seconds, ours in blue</title><style>{style}</style>\n"
+        f"<title>Median seconds; ociport in blue</title><style>{style}</style>\n"
         f'<rect width="{_WIDTH}" height="{top}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )

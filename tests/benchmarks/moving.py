@@ -13,7 +13,7 @@ __all__ = ["MOVED", "copy", "disk", "load", "pull", "push", "wide"]
 
 MOVED: Final = {
     "many": "40 layers of 2 MiB",
-    "big": "4 layers of 256 MiB that nothing makes smaller",
+    "big": "4 incompressible layers of 256 MiB",
 }
 
 
@@ -59,9 +59,9 @@ def pull(image: str, found: dict[str, list[Tool]]) -> Case:
             ),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("floor: urllib3, sha256, file", lambda s: [*program("floors"), *remote(s)]),
-            floor("floor: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
-            *each(found, "curl", lambda s, path: _curl_blobs(s, path, image), floor="floor: curl to nowhere"),
+            floor("baseline: urllib3, sha256, file", lambda s: [*program("floors"), *remote(s)]),
+            floor("baseline: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
+            *each(found, "curl", lambda s, path: _curl_blobs(s, path, image), floor="baseline: curl to nowhere"),
         ],
     )
 
@@ -89,7 +89,7 @@ def disk(image: str, found: dict[str, list[Tool]]) -> Case:
     ]
     return Case(
         f"disk {image}",
-        f"Pull to a disk, and have it there when done: {MOVED[image]}",
+        f"Pull to a disk, with sync: {MOVED[image]}",
         [
             ours("pull", arguments),
             ours("pull_unsynced", arguments, note="without fsync", tool="ociport unsynced"),
@@ -120,8 +120,8 @@ def load(image: str, found: dict[str, list[Tool]]) -> Case:
                     *(f"oci-archive:{archive_of(s, image)}:{TAG}", f"oci:{s.fresh}:{TAG}"),
                 ],
             ),
-            floor("floor: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
-            floor("floor: cp", lambda s: ["cp", archive_of(s, image), str(s.fresh)]),
+            floor("baseline: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
+            floor("baseline: cp", lambda s: ["cp", archive_of(s, image), str(s.fresh)]),
         ],
     )
 
@@ -169,8 +169,8 @@ def push(image: str, found: dict[str, list[Tool]]) -> Case:
             ),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("floor: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
-            floor("floor: cp", lambda s: ["cp", "-r", layout_of(s, image), str(s.fresh)]),
+            floor("baseline: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
+            floor("baseline: cp", lambda s: ["cp", "-r", layout_of(s, image), str(s.fresh)]),
         ],
         needs_target=True,
     )
@@ -185,7 +185,7 @@ def copy(image: str, found: dict[str, list[Tool]]) -> Case:
 
     return Case(
         f"copy {image}",
-        f"Copy from a registry to an empty one: {MOVED[image]}",
+        f"Copy from a registry to an empty registry: {MOVED[image]}",
         [
             ours("copy", arguments),
             resident("ours", "copy", Kind.OURS, "ociport", arguments),
@@ -208,7 +208,7 @@ def copy(image: str, found: dict[str, list[Tool]]) -> Case:
                 "regctl",
                 lambda s, path: [*(path, *regctl_hosts(s.source.host, s.target.host), "image", "copy", *ends(s))],
             ),
-            floor("floor: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
+            floor("baseline: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
         ],
         needs_target=True,
     )
@@ -217,7 +217,7 @@ def copy(image: str, found: dict[str, list[Tool]]) -> Case:
 def wide() -> Case:
     return Case(
         "wide",
-        "8 blobs of 64 MiB at once: what is resident",
+        "Peak memory: 8 blobs of 64 MiB at once",
         [
             ours("pull", lambda s: [f"{s.source.url}/wide", TAG, str(s.fresh), "8"], note="pull", tool="pull"),
             ours("push", lambda s: [layout_of(s, "wide"), TAG, f"{s.target.url}/wide", "8"], note="push", tool="push"),

@@ -19,12 +19,12 @@ def extract_tar(found: dict[str, list[Tool]]) -> Case:
 
     return Case(
         "extract tar",
-        "Flatten an image of 6 gzip layers and some 20,000 files into a tar",
+        "Flatten an image of 6 gzip layers and about 20,000 files into a tar",
         [
             ours("extract_tar", arguments, note="isal", tool="ociport isal"),
             ours("extract_tar", arguments, note="zlib", tool="ociport zlib", options="zlib"),
             *each(found, "crane", lambda s, path: [path, "export", at(s.source.host, "tree"), str(s.fresh)]),
-            floor("floor: gzip -dc", lambda s: ["sh", "-c", 'gzip -dc "$@" >/dev/null', "sh", *_layers(s)]),
+            floor("baseline: gzip -dc", lambda s: ["sh", "-c", 'gzip -dc "$@" >/dev/null', "sh", *_layers(s)]),
         ],
     )
 
@@ -38,7 +38,7 @@ def extract_directory(found: dict[str, list[Tool]]) -> Case:
 
     return Case(
         "extract directory",
-        "Unpack the same image into a directory",
+        "Extract the same image into a directory",
         [
             ours("extract_directory", local, note="from a layout", tool="ociport layout"),
             ours("extract_directory", arguments, note="from a registry", tool="ociport registry"),
@@ -58,7 +58,7 @@ def extract_directory(found: dict[str, list[Tool]]) -> Case:
                 ],
             ),
             floor(
-                "floor: tar -xz of each layer, no removals",
+                "baseline: tar -xz of each layer, no removals",
                 lambda s: [
                     *("sh", "-c", 'mkdir "$0" && for layer; do tar -xzf "$layer" -C "$0" || exit; done'),
                     *(str(s.fresh), *_layers(s)),
@@ -97,9 +97,9 @@ def tags(found: dict[str, list[Tool]], count: int) -> Case:
                 found,
                 "curl",
                 lambda s, path: [path, "-sSf", "-o", "/dev/null", f"{s.source.url}/v2/tags/tags/list"],
-                floor="floor: curl",
+                floor="baseline: curl",
             ),
-            floor("floor: urllib3, json", lambda s: [*program("floors"), *remote(s)]),
+            floor("baseline: urllib3, json", lambda s: [*program("floors"), *remote(s)]),
         ],
     )
 
@@ -116,14 +116,14 @@ def lookups(found: dict[str, list[Tool]]) -> Case:
 
     return Case(
         "lookups",
-        f"{LOOKUPS} digests of tags, one after the other",
+        f"Resolve {LOOKUPS} tags, one after the other",
         [
             ours("lookups", ours_at),
             resident("ours", "lookups", Kind.OURS, "ociport", ours_at),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("floor: urllib3", lambda s: [*program("floors"), *remote(s)]),
-            resident("floors", "lookups", Kind.FLOOR, "floor: urllib3", where),
+            floor("baseline: urllib3", lambda s: [*program("floors"), *remote(s)]),
+            resident("floors", "lookups", Kind.FLOOR, "baseline: urllib3", where),
             *each(
                 found,
                 "curl",
@@ -131,7 +131,7 @@ def lookups(found: dict[str, list[Tool]]) -> Case:
                     *(path, "-sSfI", "-o", "/dev/null", "-H", "Accept: application/vnd.oci.image.manifest.v1+json"),
                     f"{s.source.url}/v2/tags/manifests/v0.[0-{LOOKUPS - 1}]",
                 ],
-                floor="floor: curl, one connection",
+                floor="baseline: curl, one connection",
             ),
         ],
     )

@@ -59,8 +59,8 @@ def figures(outcomes: list[Outcome], *, command: str, runs: int, is_quick: bool,
     """The generated part of the page, in Markdown."""
     lines = [
         f"`{command}`: {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} "
-        f"{platform.machine()}; {server or 'docker-registry'} as the server, in memory; {runs} runs of each, in turn."
-        + (" **Small images: this shows that it works, not how fast.**" if is_quick else ""),
+        f"{platform.machine()}; server: {server or 'docker-registry'}, in memory; {runs} runs of each tool, alternating."
+        + (" **Small images: a functional check, not a measurement.**" if is_quick else ""),
         "",
         "![Median seconds](benchmarks.svg)",
         "",
@@ -72,7 +72,7 @@ def figures(outcomes: list[Outcome], *, command: str, runs: int, is_quick: bool,
         else [
             "## Targets",
             "",
-            "| Work | What | Beside | At most | Measured | |",
+            "| Case | Measure | Compared with | Limit | Measured | Result |",
             "| --- | --- | --- | ---: | ---: | --- |",
             *verdicts({outcome.case.name: outcome for outcome in outcomes}),
             "",
@@ -121,7 +121,7 @@ def _table(outcome: Outcome) -> list[str]:
     lines = [
         f"## {outcome.case.title}",
         "",
-        "| Who | Seconds: median (least-most) | CPU | MiB | Ours is |",
+        "| Tool | Seconds: median (min-max) | CPU seconds | Peak MiB | ociport / tool |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     own = next((outcome.samples[c.name] for c in outcome.case.contestants if c.name in outcome.samples), None)

@@ -49,7 +49,7 @@ TARGETS: Final = (
     Target("extract directory", "ociport layout", "umoci", "wall", 0.4),
     Target("extract directory", "ociport registry", "crane", "wall", 0.8),
     Target("tags", "ociport", "curl", "wall", 1.5),
-    Target("lookups", "ociport, in process", "floor: urllib3, in process", "wall", 1.3),
+    Target("lookups", "ociport, in process", "baseline: urllib3, in process", "wall", 1.3),
 )
 
 _EVERYWHERE: Final = 64
