@@ -59,7 +59,8 @@ def figures(outcomes: list[Outcome], *, command: str, runs: int, is_quick: bool,
     """The generated part of the page, in Markdown."""
     lines = [
         f"`{command}`: {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} "
-        f"{platform.machine()}; server: {server or 'docker-registry'}, in memory; {runs} runs of each tool, alternating."
+        f"{platform.machine()}; server: {server or 'docker-registry'}, in memory; "
+        f"{runs} runs of each tool, alternating."
         + (" **Small images: a functional check, not a measurement.**" if is_quick else ""),
         "",
         "![Median seconds](benchmarks.svg)",
