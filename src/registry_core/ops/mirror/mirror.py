@@ -8,6 +8,7 @@ What a mirror is to keep alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -58,10 +59,25 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
     target: Catalog
     source_path: RepositoryName = RepositoryName("")
     target_path: RepositoryName = RepositoryName("")
-    repositories: tuple[str, ...] = ()
+    repositories: Sequence[str] = ()
     tags: TagSelection = TagSelection()
     options: CopyOptions = CopyOptions()
     prune: bool = False
+
+    if TYPE_CHECKING:
+        # msgspec derives the constructor from the fields; `__post_init__` accepts more than their types.
+        def __init__(
+            self,
+            *,
+            source: Catalog,
+            target: Catalog,
+            source_path: str = "",
+            target_path: str = "",
+            repositories: Sequence[str] = (),
+            tags: TagSelection = ...,
+            options: CopyOptions = ...,
+            prune: bool = False,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Refuse malformed names before anything is asked for."""

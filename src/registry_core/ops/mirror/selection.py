@@ -8,7 +8,7 @@ The order is that of the package ``semver`` (extra ``mirror``); what a range may
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from importlib import import_module
@@ -207,9 +207,9 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
         ConfigError: The range needs an extra that is not installed.
     """
 
-    names: tuple[str, ...] = ()
-    globs: tuple[str, ...] = ()
-    regexes: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+    globs: Sequence[str] = ()
+    regexes: Sequence[str] = ()
     semver: str = ""
 
     def __post_init__(self) -> None:

@@ -172,7 +172,7 @@ def plan_copy(
         RegistryError: One side failed.
     """
     with error_context("plan_copy", str(source)):
-        task = CopyTask(source=source, target=target, reference=reference, tags=tags)  # type: ignore[arg-type]
+        task = CopyTask(source=source, target=target, reference=reference, tags=tags)
     return plan_copies([task], options=options, jobs=jobs)
 
 
@@ -429,7 +429,7 @@ def move_graph(
         InvalidValue: There are no jobs to do it with, or a tag is malformed.
         RegistryError: One side failed.
     """
-    task = CopyTask(source=source, target=target, reference=root, tags=tags)  # type: ignore[arg-type]
+    task = CopyTask(source=source, target=target, reference=root, tags=tags)
     stored: list[Descriptor] = []
     execute(
         [task],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -62,6 +63,20 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = True
     repair: bool = False
 
+    if TYPE_CHECKING:
+        # msgspec derives the constructor from the fields; `__post_init__` accepts more than their types.
+        def __init__(
+            self,
+            *,
+            platforms: Iterable[Platform | str] = (),
+            index_mode: IndexMode | None = None,
+            referrers: bool = False,
+            digest_tags: bool = False,
+            foreign_layers: bool = False,
+            overwrite: bool = True,
+            repair: bool = False,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         """Take platforms as text as well."""
         given: Iterable[Platform | str] = self.platforms
@@ -104,6 +119,18 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     reference: Tag | Digest | RawManifest
     tags: tuple[Tag, ...] = ()
     followers: tuple[AttachedManifest, ...] = ()
+
+    if TYPE_CHECKING:
+        # As for `CopyOptions`.
+        def __init__(
+            self,
+            *,
+            source: Repository,
+            target: Repository,
+            reference: Tag | Digest | RawManifest | str,
+            tags: Iterable[str] = (),
+            followers: tuple[AttachedManifest, ...] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Take text as well."""

@@ -502,7 +502,7 @@ class TestChoices:
     def test_the_index_that_was_made_is_returned(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         platforms = [{"os": "linux", "architecture": each} for each in ("amd64", "arm64")]
         root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=platforms)
-        options = CopyOptions(platforms=("linux/amd64",), index_mode=IndexMode.REWRITTEN)  # type: ignore[arg-type]
+        options = CopyOptions(platforms=("linux/amd64",), index_mode=IndexMode.REWRITTEN)
 
         copied = copy(source, target, root.digest, tags=(V1,), options=options)
 
