@@ -60,6 +60,7 @@ __all__ = [
     "UnsafeArchive",
     "Unsupported",
     "error_context",
+    "error_reference",
 ]
 
 
@@ -341,15 +342,29 @@ class ProtocolError(TransportError):
 
 @contextmanager
 def error_context(operation: str, reference: str = "") -> Iterator[None]:
-    """Name operation and reference in each library error that passes, where a deeper floor has not.
+    """Add the operation, and the reference, to each library error raised inside that has none yet.
 
     Args:
-        operation: The operation's public name.
-        reference: What it is about.
+        operation: Public name of the operation.
+        reference: Image, blob or repository that the operation works on; empty to leave it to the code inside.
     """
     try:
         yield
     except RegistryError as error:
         error.operation = error.operation or operation
+        error.reference = error.reference or reference
+        raise
+
+
+@contextmanager
+def error_reference(reference: str) -> Iterator[None]:
+    """Add the reference to each library error raised inside that has none yet.
+
+    Args:
+        reference: Image, blob or repository that the code inside works on.
+    """
+    try:
+        yield
+    except RegistryError as error:
         error.reference = error.reference or reference
         raise

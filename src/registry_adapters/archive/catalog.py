@@ -29,7 +29,7 @@ from registry_core.errors import (
     ImageNotFound,
     RepositoryNotFound,
     Unsupported,
-    error_context,
+    error_reference,
 )
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog, Repository
@@ -87,7 +87,7 @@ class ArchiveBlobs(BlobStore):
             Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
         """
         checkpoint()
-        with error_context("", self._at(digest)):
+        with error_reference(self._at(digest)):
             self._growing().put_blob(self._name, digest, size, source)
 
     def delete(self, digest: Digest) -> None:
@@ -105,12 +105,12 @@ class ArchiveBlobs(BlobStore):
             Unsupported: The archive is finished.
         """
         checkpoint()
-        with error_context("", self._at(digest)):
+        with error_reference(self._at(digest)):
             return self._growing().mount(self._name, digest, origin)
 
     def _find(self, digest: Digest) -> FileSlice:
         checkpoint()
-        with error_context("", self._at(digest)):
+        with error_reference(self._at(digest)):
             contents = self._contents()
             name = contents.canonical_name(self._name)
             found = None if name is None else contents.blob(name, digest)
@@ -153,7 +153,7 @@ class ArchiveManifests(ManifestStore):
             SizeMismatch: It is not as long as its entry says.
             LayoutError: The archive is broken, or ambiguous about the tag.
         """
-        with error_context("", self._at(reference)):
+        with error_reference(self._at(reference)):
             return self._find(reference).check()
 
     def get(self, reference: Tag | Digest) -> RawManifest:
@@ -169,7 +169,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken, or ambiguous about the tag.
             Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
         """
-        with error_context("", self._at(reference)):
+        with error_reference(self._at(reference)):
             return self._find(reference).read()
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
@@ -182,7 +182,7 @@ class ArchiveManifests(ManifestStore):
             Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
         """
         checkpoint()
-        with error_context("", self._label):
+        with error_reference(self._label):
             return self._growing().put_manifest(self._name, manifest, tags)
 
     def untag(self, tag: Tag) -> None:
@@ -209,7 +209,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with error_context("", self._label):
+        with error_reference(self._label):
             contents, name = self._existing()
             tags = contents.tags(name)
         for tag in tags:
@@ -224,7 +224,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with error_context("", self._at(subject)):
+        with error_reference(self._at(subject)):
             contents = self._contents()
             name = contents.canonical_name(self._name)
             found = [] if name is None else contents.referrers(name, subject)
@@ -313,7 +313,7 @@ class ArchiveCatalog(Catalog):
             LayoutError: The archive is broken.
         """
         checkpoint()
-        with error_context("", self._registry):
+        with error_reference(self._registry):
             names = self._contents().names()
         for name in names:
             if after is None or name > after:
@@ -327,7 +327,7 @@ class ArchiveCatalog(Catalog):
             LayoutError: The archive is broken, or a name in it is several images'.
         """
         checkpoint()
-        with error_context("", self._registry):
+        with error_reference(self._registry):
             for image in self._contents().images():
                 checkpoint()
                 yield image
@@ -339,7 +339,7 @@ class ArchiveCatalog(Catalog):
             Unavailable: The disk is full, or failed; nothing is left behind.
             Forbidden: The system does not let us.
         """
-        with error_context("", self._registry):
+        with error_reference(self._registry):
             # Even cancelled work may be closed: outside of its scope.
             Context().run(self._settle, publish=True)
 

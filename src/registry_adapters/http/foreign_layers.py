@@ -42,7 +42,7 @@ from registry_core.errors import (
     SizeMismatch,
     TransportError,
     Unsupported,
-    error_context,
+    error_reference,
 )
 from registry_core.ports.catalog import ForeignLayers
 from registry_core.ports.observer import Event, Observer
@@ -205,7 +205,7 @@ class HttpForeignLayers(ForeignLayers):
         for url in layer.urls[:_PLACES]:
             checkpoint()
             try:
-                with error_context("", reference):
+                with error_reference(reference):
                     reader = self._download(layer, url, start)
             except _PASSED_OVER as error:
                 failure = error

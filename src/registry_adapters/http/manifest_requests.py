@@ -20,7 +20,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import MANIFESTS, essence, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.errors import DigestMismatch, RegistryError, error_context
+from registry_core.errors import DigestMismatch, RegistryError, error_reference
 
 __all__ = ["ManifestDocuments"]
 
@@ -74,7 +74,7 @@ class ManifestDocuments:
             Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
         """
         where = self._address.at(reference)
-        with error_context("", where):
+        with error_reference(where):
             if isinstance(reference, Digest):
                 reference.hasher()
             document = self._sender.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")

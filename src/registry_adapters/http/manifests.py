@@ -14,7 +14,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import referrer_descriptor
-from registry_core.errors import AccessDenied, IntegrityError, InvalidDocument, NotFound, Unsupported, error_context
+from registry_core.errors import AccessDenied, IntegrityError, InvalidDocument, NotFound, Unsupported, error_reference
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["HttpManifests"]
@@ -69,7 +69,7 @@ class HttpManifests(ManifestStore):
             NotAnIndex: What stands where the list of referrers should be is something else.
             TooLarge: That list has no room left; the manifest is stored, but not listed.
         """
-        with error_context("", self._address.at(manifest.digest)):
+        with error_reference(self._address.at(manifest.digest)):
             identify(manifest.content, claimed=manifest.media_type)
             entry = referrer_descriptor(manifest)
         with map_store_errors(manifest.digest, self._address.at(manifest.digest)):

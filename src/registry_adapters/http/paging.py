@@ -18,7 +18,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import UrlPurpose, check_url
-from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_context
+from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_reference
 
 __all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
 
@@ -81,7 +81,7 @@ def pages(sender: RegistryRequester, first: Request) -> Iterator[Page]:
                 f"a list that leads back to {redact_url(url)}", url=redact_url(url), reference=first.reference
             )
         seen.add(url)
-        with error_context("", first.reference):
+        with error_reference(first.reference):
             document = sender.fetch(request, PAGE_LIMIT, what="a page of a list")
             target = next_target(document.headers.all("Link"))
             following = None if target is None else _next(sender.origin, document.url, target)
@@ -171,7 +171,7 @@ def _next(origin: Origin, url: str, target: str) -> str:
 
 
 def _strings(page: Page, key: str, reference: str) -> list[str]:
-    with error_context("", reference):
+    with error_reference(reference):
         items = page.mapping().get(key, ())
     if items is None:
         return []

@@ -35,7 +35,7 @@ from registry_core.errors import (
     SizeMismatch,
     TransportError,
     Unsupported,
-    error_context,
+    error_reference,
 )
 
 __all__ = [
@@ -195,7 +195,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._at(digest)), self._place.open() as directory:
+        with error_reference(self._at(digest)), self._place.open() as directory:
             size = None if directory is None else renewed_blob(directory, digest)
             if size is None:
                 raise self._missing()
@@ -209,7 +209,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._at(digest)):
+        with error_reference(self._at(digest)):
             file = self._opened(digest)
             try:
                 file.seek(start)
@@ -231,7 +231,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken; it is left as it is.
         """
         checkpoint()
-        with error_context("", self._at(digest)):
+        with error_reference(self._at(digest)):
             digest.hasher()
             with self._place.open_for_writing() as directory:
                 store_blob(directory, digest, size, source, before=lambda: self._place.initialize(directory))
@@ -244,7 +244,7 @@ class LayoutBlobs:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._at(digest)), self._place.open() as directory:
+        with error_reference(self._at(digest)), self._place.open() as directory:
             if directory is None or not remove_blob(directory, digest):
                 raise self._missing()
 
@@ -259,7 +259,7 @@ class LayoutBlobs:
         checkpoint()
         if not digest.verifiable:
             return False
-        with error_context("", self._at(digest)), ExitStack() as stack:
+        with error_reference(self._at(digest)), ExitStack() as stack:
             source = stack.enter_context(Layout(self._root, origin).open())
             shelf = None if source is None else stack.enter_context(_blob_dir(source, digest))
             file = None if shelf is None else shelf.open(digest.encoded)

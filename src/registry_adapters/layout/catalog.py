@@ -18,7 +18,7 @@ from registry_adapters.layout.manifests import LayoutManifests
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.reports import PruneReport, Report
-from registry_core.errors import ConfigError, InvalidName, error_context
+from registry_core.errors import ConfigError, InvalidName, error_context, error_reference
 from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["LayoutCatalog"]
@@ -84,7 +84,7 @@ class LayoutCatalog(Catalog):
         while names:
             checkpoint()
             name = heapq.heappop(names)
-            with error_context("", self._registry), ExitStack() as stack:
+            with error_reference(self._registry), ExitStack() as stack:
                 directory = self._directory(name, stack)
                 if directory is None:
                     continue

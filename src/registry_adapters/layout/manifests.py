@@ -28,7 +28,7 @@ from registry_core.errors import (
     SizeMismatch,
     TooLarge,
     Unsupported,
-    error_context,
+    error_reference,
 )
 
 __all__ = ["LayoutManifests"]
@@ -60,7 +60,7 @@ class LayoutManifests:
             LayoutError: The layout is broken, or ambiguous about the tag.
         """
         checkpoint()
-        with error_context("", self._at(reference)), self._reading() as directory:
+        with error_reference(self._at(reference)), self._reading() as directory:
             entry = self._place.index(directory).find(reference)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
                 found = self._get(directory, reference).descriptor
@@ -88,7 +88,7 @@ class LayoutManifests:
             LayoutError: The layout is broken, or ambiguous about the tag.
         """
         checkpoint()
-        with error_context("", self._at(reference)), self._reading() as directory:
+        with error_reference(self._at(reference)), self._reading() as directory:
             return self._get(directory, reference)
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
@@ -101,13 +101,13 @@ class LayoutManifests:
             LayoutError: The layout is broken; it is left as it is.
         """
         checkpoint()
-        with error_context("", self._label):
+        with error_reference(self._label):
             if len(manifest.content) > MANIFEST_LIMIT:
                 raise TooLarge(f"a manifest of more than {MANIFEST_LIMIT} bytes")
             kind = identify(manifest.content, expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
             descriptor = Descriptor(media_type=kind, digest=manifest.digest, size=size)
-        with error_context("", self._at(descriptor.digest)), self._place.open_for_writing() as directory:
+        with error_reference(self._at(descriptor.digest)), self._place.open_for_writing() as directory:
             self._place.initialize(directory)
             with self._place.locked(directory):
                 # Under the lock, so that a delete at the same time cannot take the blob from under a new entry.
@@ -126,7 +126,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._at(tag)), self._editing() as directory:
+        with error_reference(self._at(tag)), self._editing() as directory:
             index = self._place.index(directory)
             if tag not in index.tags:
                 raise ImageNotFound("no such tag")
@@ -140,7 +140,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._at(digest)), self._editing() as directory:
+        with error_reference(self._at(digest)), self._editing() as directory:
             index = self._place.index(directory)
             if index.find(digest) is None:
                 self._get(directory, digest)
@@ -156,7 +156,7 @@ class LayoutManifests:
             LayoutError: The layout is broken.
         """
         checkpoint()
-        with error_context("", self._label), self._reading() as directory:
+        with error_reference(self._label), self._reading() as directory:
             found = self._place.index(directory).tags
         for tag in found:
             if after is None or tag > after:
@@ -174,7 +174,7 @@ class LayoutManifests:
             TooLarge: Indexes are nested more than 16 deep.
         """
         checkpoint()
-        with error_context("", self._at(subject)):
+        with error_reference(self._at(subject)):
             found = list(self._referrers(subject))
         for entry in filter_by_artifact_type(found, artifact_type):
             checkpoint()

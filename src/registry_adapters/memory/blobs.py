@@ -8,7 +8,7 @@ from registry_core.content.streams import ByteReader, ByteSource, BytesSource
 from registry_core.content.verify import verified_chunks
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import BlobNotFound, error_context
+from registry_core.errors import BlobNotFound, error_reference
 from registry_core.ports.blob_store import BlobStore
 
 __all__ = ["MemoryBlobs"]
@@ -51,7 +51,7 @@ class MemoryBlobs(BlobStore):
             Unsupported: The digest's algorithm cannot be verified.
         """
         checkpoint()
-        with error_context("", self._state.at(self._name, digest)):
+        with error_reference(self._state.at(self._name, digest)):
             if self._peek(digest) is not None:
                 return
             content = b"".join(verified_chunks(source, digest, size))

@@ -11,7 +11,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
-from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, error_context
+from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, error_reference
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["MemoryManifests"]
@@ -66,7 +66,7 @@ class MemoryManifests(ManifestStore):
             Unsupported: A Docker schema 1 manifest, or a digest algorithm that cannot be verified.
         """
         checkpoint()
-        with error_context("", self._state.at(self._name)):
+        with error_reference(self._state.at(self._name)):
             media_type = identify(manifest.content, claimed=manifest.media_type)
             stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
             descriptor, subject = stored.descriptor, stored.subject

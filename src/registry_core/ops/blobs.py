@@ -29,7 +29,7 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.errors import BlobNotFound, InvalidDigest, InvalidValue, error_context
+from registry_core.errors import BlobNotFound, InvalidDigest, InvalidValue, error_context, error_reference
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobProgress, BlobRestarted, Observer
 
@@ -186,7 +186,7 @@ def open_verified(repository: Repository, digest: Digest, size: int | None = Non
     """
     digest = _parsed(digest)
     reference = repository.at(digest)
-    with error_context("", reference):
+    with error_reference(reference):
         digest.hasher()
         return VerifyingReader(repository.blobs.open(digest), digest, size, reference=reference)
 

@@ -17,7 +17,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidDocument, error_context
+from registry_core.errors import InvalidDocument, error_context, error_reference
 from registry_core.ops.blobs import open_verified
 from registry_core.ops.manifests import fetch_child, has_config, is_image, read_config, select
 from registry_core.ports.catalog import Repository
@@ -112,7 +112,7 @@ class Manifest(ManifestView):
             NotAnImage: It is something else.
             InvalidDocument: It is malformed.
         """
-        with error_context("", self.reference):
+        with error_reference(self.reference):
             return self.document.image
 
     @property
@@ -123,7 +123,7 @@ class Manifest(ManifestView):
             NotAnIndex: It is something else.
             InvalidDocument: It is malformed.
         """
-        with error_context("", self.reference):
+        with error_reference(self.reference):
             return self.document.index
 
     def __repr__(self) -> str:
@@ -148,7 +148,7 @@ class Image(StoredManifest):
     def __init__(
         self, repository: Repository, manifest: RawManifest, *, reference: str = "", platform: Platform | None = None
     ) -> None:
-        with error_context("", reference or repository.at(manifest.digest)):
+        with error_reference(reference or repository.at(manifest.digest)):
             self._view = manifest.image
         self.repository = repository
         self.document = manifest
@@ -188,7 +188,7 @@ class Image(StoredManifest):
             InvalidDocument: It is malformed.
         """
         if self._config is None:
-            with error_context("", self.reference):
+            with error_reference(self.reference):
                 self._config = read_config(self.repository, self.document)
         return self._config
 
@@ -374,7 +374,7 @@ class Layer:
             Unsupported: Its digest cannot be verified.
         """
         repository = self._image.repository
-        with error_context("", repository.at(self.digest)):
+        with error_reference(repository.at(self.digest)):
             embedded = self.descriptor.embedded()
             if embedded is not None:
                 return BytesSource(embedded).open()
@@ -390,7 +390,7 @@ class Layer:
             InvalidDocument: The configuration does not have a diff_id for each layer.
         """
         reference = self._image.repository.at(self.digest)
-        with error_context("", reference):
+        with error_reference(reference):
             compression_for(self.media_type)
             diff_id = self.diff_id() if self._image.has_config else None
             stored = self.open()
@@ -428,7 +428,7 @@ class Index(StoredManifest):
         reference: str = "",
         default_platform: Platform | None = None,
     ) -> None:
-        with error_context("", reference or repository.at(manifest.digest)):
+        with error_reference(reference or repository.at(manifest.digest)):
             self._view = manifest.index
         self._default_platform = default_platform
         self.repository = repository
@@ -458,7 +458,7 @@ class Index(StoredManifest):
             RegistryError: A manifest cannot be read.
         """
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-        with error_context("", self.reference):
+        with error_reference(self.reference):
             choice = select(self.repository, self.document, wanted, default=self._default_platform)
         return Image(self.repository, choice.manifest, platform=choice.platform)
 

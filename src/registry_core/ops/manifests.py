@@ -28,7 +28,7 @@ from registry_core.domain.media_types import (
 )
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import DigestMismatch, NotAnImage, PlatformNotFound, SizeMismatch, TooLarge, error_context
+from registry_core.errors import DigestMismatch, NotAnImage, PlatformNotFound, SizeMismatch, TooLarge, error_reference
 from registry_core.ops.blobs import open_verified
 from registry_core.ports.catalog import Repository
 
@@ -64,7 +64,7 @@ def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManife
     checkpoint()
     if isinstance(reference, Digest) and not reference.verifiable:
         # Not even asked for: nobody could tell what comes (R-002).
-        with error_context("", repository.at(reference)):
+        with error_reference(repository.at(reference)):
             reference.hasher()
     raw = repository.manifests.get(reference)
     if isinstance(reference, Digest):
@@ -92,7 +92,7 @@ def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
         Unsupported: Its digest cannot be verified, or it is a Docker schema 1 manifest.
     """
     reference = repository.at(descriptor.digest)
-    with error_context("", reference):
+    with error_reference(reference):
         content = descriptor.embedded()
         claimed = ""
         if content is None:

@@ -22,7 +22,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STREAM, TITLE
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
-from registry_core.errors import InvalidValue, error_context
+from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack
 from registry_core.ops.blobs import describe, to_source
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
@@ -200,7 +200,7 @@ def _subject(repository: Repository, subject: Descriptor | Tag | Digest | str | 
     if subject is None or isinstance(subject, Descriptor):
         return subject
     named = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
-    with error_context("", repository.at(named)):
+    with error_reference(repository.at(named)):
         return fetch_manifest(repository, named).descriptor
 
 

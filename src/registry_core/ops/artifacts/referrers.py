@@ -17,7 +17,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.domain.referrers import filter_by_artifact_type
-from registry_core.errors import TooLarge, error_context
+from registry_core.errors import TooLarge, error_context, error_reference
 from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
 from registry_core.ports.catalog import Repository
 
@@ -107,7 +107,7 @@ def walk_referrers(
 
 
 def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-    with error_context("", repository.at(subject)):
+    with error_reference(repository.at(subject)):
         seen: set[Digest] = set()
         for entry in filter_by_artifact_type(
             repository.manifests.referrers(subject, artifact_type=artifact_type), artifact_type

@@ -23,7 +23,7 @@ from registry_core.domain.media_types import (
     is_nondistributable,
 )
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidValue, error_context
+from registry_core.errors import InvalidValue, error_reference
 from registry_core.ops.builder.builder import BaseImageBuilder
 from registry_core.ops.builder.config import rfc3339, unix_seconds
 from registry_core.ops.builder.layers import (
@@ -283,7 +283,7 @@ class ImageEditor(BaseImageBuilder):
         return self._built().layers()
 
     def _position(self, which: int | Digest) -> int:
-        with error_context("", self._reference):
+        with error_reference(self._reference):
             if isinstance(which, str):
                 places = [place for place, part in enumerate(self._parts) if part.descriptor.digest == which]
                 if not places:

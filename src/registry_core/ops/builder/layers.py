@@ -26,7 +26,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
-from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, error_context
+from registry_core.errors import InvalidName, InvalidValue, SizeMismatch, error_reference
 from registry_core.ops.blobs import describe, to_source
 from registry_core.ops.builder.config import ConfigEditor, merged, ordered
 from registry_core.ops.builder.staged import StagedBlobs, origin_source
@@ -384,7 +384,7 @@ def draft_of(image: Image, *, complete: bool = False) -> ConfigEditor:
         InvalidDocument: It does not have a diff_id for each layer.
         RegistryError: It cannot be read.
     """
-    with error_context("", image.reference):
+    with error_reference(image.reference):
         return ConfigEditor(strict_json.decode(image.config().raw), len(image.manifest().layers), complete=complete)
 
 

@@ -13,7 +13,7 @@ from registry_core.content.compression import GZIP, Compression
 from registry_core.content.spool import Spool
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.domain.layer_paths import WhiteoutKind, ancestors, whiteout_of
-from registry_core.errors import UnsafeArchive, error_context
+from registry_core.errors import UnsafeArchive, error_reference
 from registry_core.ops.builder.layers import BuiltLayer, LayerStream
 from registry_core.ops.extract.tar_stream import fill_holes
 from registry_core.ops.tar.headers import padding
@@ -77,7 +77,7 @@ def repack_layer(
     budget = Budget(limits or ExtractLimits(), reference=reference)
     budget.begin(stored)
     stream = LayerStream(compression)
-    with error_context("", reference):
+    with error_reference(reference):
         members = _Members(budget, uniform)
         members.take(TarReader(tar, budget, reference=reference))
         for member, content in members.in_order():
@@ -109,7 +109,7 @@ def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, refer
     # Whoever builds an image decides how large it becomes; what is kept of a tar here is one member at a time.
     budget = Budget(ExtractLimits(total_bytes=TRUSTED_SIZE, file_bytes=TRUSTED_SIZE), reference=reference)
     budget.begin(TRUSTED_SIZE)
-    with error_context("", reference):
+    with error_reference(reference):
         for member in TarReader(passing, budget, reference=reference).members():
             whiteout_of(member.path, regular=member.kind is FileKind.FILE)
     return passing.layer.finish()

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource
 from registry_core.domain.layer_paths import LONGEST_PATH
-from registry_core.errors import InvalidName, NotFound, error_context
+from registry_core.errors import InvalidName, NotFound, error_reference
 from registry_core.ops.extract.flatten import LayerFlattener, PathState, StoredLayer
 from registry_core.ops.extract.tar_stream import GeneratorReader, fill_holes
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileEntry, FileKind, Member, entry_of, printable
@@ -35,7 +35,7 @@ def list_files(layers: Sequence[StoredLayer], limits: ExtractLimits, *, referenc
         TooLarge: It is beyond a limit.
         RegistryError: A layer cannot be read.
     """
-    with error_context("", reference):
+    with error_reference(reference):
         flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
         for member in flat.members():
             yield entry_of(member)
@@ -61,7 +61,7 @@ def open_file(
     wanted = os.fsencode(path)
     if b"\0" in wanted or len(wanted) > LONGEST_PATH:
         raise InvalidName(f"not a path: {os.fspath(path)!r:.200}", reference=reference)
-    with error_context("", reference):
+    with error_reference(reference):
         search = _Search(layers, limits, reference)
         number, source = search.find(wanted)
         kept = search.kept.get((number, source))
@@ -177,7 +177,7 @@ def _content(layer: StoredLayer, source: bytes, budget: Budget, reference: str) 
     """A file's content, straight from its layer; the last of it only when the whole layer is verified (R-006)."""
     held = b""
     budget.begin(layer.size)
-    with error_context("", reference), closing(layer.open_uncompressed()) as stream:
+    with error_reference(reference), closing(layer.open_uncompressed()) as stream:
         tar = TarReader(stream, budget, reference=reference)
         for member in tar.members():
             checkpoint()

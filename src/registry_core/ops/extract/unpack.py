@@ -22,7 +22,7 @@ import msgspec
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
-from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_context
+from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
 from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
 from registry_core.ops.extract.flatten import LayerFlattener, StoredLayer
 from registry_core.ops.extract.tar_stream import BATCH, GeneratorReader, fill_holes
@@ -400,7 +400,7 @@ def _extract_into(
     publish: Callable[[], None] | None = None,
 ) -> Extracted:
     flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
-    with contextlib.closing(DirectorySink(root, keep)) as sink, error_context("", reference):
+    with contextlib.closing(DirectorySink(root, keep)) as sink, error_reference(reference):
         try:
             for member in flat.members():
                 sink.add(member, flat.pieces())
@@ -421,7 +421,7 @@ def _chunks(
     """The stream in pieces of a useful size."""
     batch: list[bytes | memoryview] = []
     count = 0
-    with error_context("", reference):
+    with error_reference(reference):
         for part in _parts(layers, limits, reference, root=root):
             batch.append(part)
             count += len(part)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import InvalidValue, RegistryError, error_context
+from registry_core.errors import InvalidValue, RegistryError, error_context, error_reference
 from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.mirror.prune import (
     MirrorResults,
@@ -118,7 +118,7 @@ class RuleScan:
             source = rule.source.repository(rule.source_path / name)
             target = rule.target.repository(rule.target_path / name)
             try:
-                with error_context("", str(source)):
+                with error_reference(str(source)):
                     there, selected = self._tags(source)
             except RegistryError as error:
                 self._journal.fail(repository_node(source, target), error, Side.SOURCE)

@@ -11,7 +11,15 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import Tag
-from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, NotFound, RegistryError, error_context
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ImageNotFound,
+    NotFound,
+    RegistryError,
+    error_context,
+    error_reference,
+)
 from registry_core.ops.listing import tags_of
 from registry_core.ops.mirror.selection import TagSelection, is_of_digest
 from registry_core.ops.transfer.report import Action, CopyReport, Node, NodeKind, Outcome, Result, Side
@@ -150,7 +158,7 @@ def doomed_tags(
     Raises:
         RegistryError: The target failed.
     """
-    with error_context("", str(target)):
+    with error_reference(str(target)):
         try:
             found = list(tags_of(target, None, None, operation=""))
         except NotFound:

@@ -12,7 +12,7 @@ from typing import Final
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import clean_path
-from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, error_context
+from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, error_reference
 from registry_core.ops.tar.headers import (
     BLOCK,
     Header,
@@ -84,7 +84,7 @@ class TarReader:
             UnsafeArchive: A name leaves the image.
             TooLarge: It is beyond a limit.
         """
-        with error_context("", self._reference):
+        with error_reference(self._reference):
             while (member := self._next()) is not None:
                 yield member
                 self._skip()

@@ -15,7 +15,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
-from registry_core.errors import InvalidValue, error_context
+from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.manifests import fetch_manifest
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask
 from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Outcome, Result
@@ -407,7 +407,7 @@ def copy(
         else:
             named = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
             checkpoint()
-            with error_context("", source.at(named)):
+            with error_reference(source.at(named)):
                 root = fetch_manifest(source, named)
         return move_graph(source, target, root, tags=tags, options=options, observer=observer, jobs=jobs)
 
