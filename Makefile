@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/python docs/demo.py
 
+# Compiled modules are kept in the environment: the many processes that the tests start need not compile them anew.
+test: export PYTHONDONTWRITEBYTECODE =
+test: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/pycache
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -121,6 +121,11 @@ class DockerRegistry(Process):
         self.url = f"{'https' if 'tls' in http else 'http'}://{self.host}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start slow tests first; a slow test at the end would keep one worker busy while the others are idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def skopeo() -> str:
     """The skopeo program."""

@@ -1,7 +1,6 @@
-"""Ten processes write to a layout and collect its garbage at once (R-313), and some of them are killed.
+"""Eight processes write to a layout while two collect its garbage; some processes are killed (R-313).
 
-Here they do so for some seconds. ``OCIPORT_CROWD_SECONDS=60 make test`` has them at it for a minute, and so does pytest
-with this file alone.
+They run for six seconds; with ``OCIPORT_FULL_TESTS=1`` they run for a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
+from tests.scale import FULL
 
 import registry_core
 from registry_adapters.layout import LayoutCatalog
@@ -34,9 +33,10 @@ NAME = RepositoryName("org/app")
 GRACE = 2.0
 WRITERS, COLLECTORS = 8, 2
 MONTH = 30 * 24 * 3600.0
+SECONDS = 60.0 if FULL else 6.0
 
-# Images share layers, lose their tags, and are made again out of parts that nothing refers to any more. What was pushed
-# slower than the grace period allows is not promised to anybody, and not told.
+# Images share layers, lose their tags, and are built again from blobs that nothing refers to any more. A push that
+# takes longer than the grace period allows is reported as slow: its image may be collected.
 _WRITER = """
 import random, sys, time
 from registry_adapters.layout import LayoutCatalog
@@ -46,22 +46,22 @@ from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ops.builder.staged import staged_repository
 from registry_core.testing.content import push_image
 
-root, me, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+root, writer, seconds, grace = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 repository = LayoutCatalog(root, fsync=False).repository(RepositoryName("org/app"))
-chance = random.Random(me)
+chance = random.Random(writer)
 end = time.monotonic() + seconds
-mine = set()
+tagged = set()
 
-def say(*words):
+def report(*words):
     print(*words, flush=True)
 
 while time.monotonic() < end:
     staged = staged_repository()
-    # Mostly what others make just now, sometimes what was made as long ago as the collectors look for.
+    # Mostly images that other writers push now; sometimes images that are old enough to be collected.
     moment = int(time.time()) - chance.choice((0, 0, 2, 2, 3))
     manifest = push_image(staged, f"shared-{moment}-{chance.randrange(12)}")
-    tag, begun = f"w{me}-{chance.randrange(3)}", time.monotonic()
-    say("begin", tag)
+    tag, begun = f"w{writer}-{chance.randrange(3)}", time.monotonic()
+    report("begin", tag)
     for part in manifest.children:
         try:
             repository.blobs.stat(part.digest)
@@ -71,17 +71,17 @@ while time.monotonic() < end:
     time.sleep(chance.random() * grace / 8)
     repository.manifests.put(manifest, tags=[Tag(tag)])
     if time.monotonic() - begun < grace / 2:
-        say("done", tag, manifest.digest)
-        mine.add(tag)
+        report("done", tag, manifest.digest)
+        tagged.add(tag)
     else:
-        say("slow", tag)
-        mine.discard(tag)
-    if mine and chance.random() < 0.5:
-        old = chance.choice(sorted(mine))
-        mine.remove(old)
-        say("begin", old)
+        report("slow", tag)
+        tagged.discard(tag)
+    if tagged and chance.random() < 0.5:
+        old = chance.choice(sorted(tagged))
+        tagged.remove(old)
+        report("begin", old)
         repository.manifests.untag(Tag(old))
-        say("gone", old)
+        report("gone", old)
 """
 
 _COLLECTOR = """
@@ -98,18 +98,18 @@ while time.monotonic() < end:
 """
 
 
-class Crowd:
-    """Ten processes on one layout, and what they say.
+class Processes:
+    """Writers and collectors on one layout, and the lines that they report.
 
     Args:
-        root: Of the catalog.
-        notes: An empty directory for what they say: a pipe that nobody reads would stop them.
-        seconds: How long they work.
+        root: Directory of the catalog.
+        output: Empty directory for the output; a pipe would block a process when it is full.
+        seconds: Time for which they run.
     """
 
-    def __init__(self, root: Path, notes: Path, seconds: float) -> None:
+    def __init__(self, root: Path, output: Path, seconds: float) -> None:
         self._root = root
-        self._notes = notes
+        self._output = output
         self._end = time.monotonic() + seconds
         self._numbers = itertools.count()
         self.killed = 0
@@ -118,11 +118,11 @@ class Crowd:
 
     @property
     def left(self) -> float:
-        """How many seconds there are left."""
+        """The seconds that are left."""
         return self._end - time.monotonic()
 
     def kill(self, position: int) -> None:
-        """End one of them wherever it stands, and let another take its place."""
+        """Kill one process and start another in its place."""
         process = self._running[position]
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -130,31 +130,31 @@ class Crowd:
         self._running[position] = self._start(self._scripts[position])
 
     def wait(self) -> list[int]:
-        """How each of them ended."""
+        """Wait for all processes, and return their exit codes."""
         return [process.wait(timeout=max(self.left, 0) + 60) for process in self._running]
 
     def close(self) -> None:
-        """Leave none of them behind."""
+        """Kill all processes."""
         for process in self._running:
             process.kill()
             process.wait()
 
-    def said(self) -> Iterable[list[str]]:
-        """Every line that was told whole, in words, in the order in which each process told them."""
-        for note in self._notes.iterdir():
-            for line in note.read_text().splitlines(keepends=True):
+    def lines(self) -> Iterable[list[str]]:
+        """Every complete line of output, split into words; the lines of one process are in order."""
+        for file in self._output.iterdir():
+            for line in file.read_text().splitlines(keepends=True):
                 if line.endswith("\n"):
                     yield line.split()
 
     @property
     def removed(self) -> int:
-        """How many blobs were collected, by those that lived to tell."""
-        return sum(int(words[1]) for words in self.said() if words[0] == "removed")
+        """The number of blobs that the collectors reported as removed."""
+        return sum(int(words[1]) for words in self.lines() if words[0] == "removed")
 
-    def promised(self) -> dict[Tag, Digest]:
-        """What each tag was when somebody last was told about it; without those that something had been begun with."""
+    def acknowledged(self) -> dict[Tag, Digest]:
+        """The digest of each tag whose last push was acknowledged, without tags that a process was changing."""
         tags: dict[Tag, Digest] = {}
-        for word, subject, *more in self.said():
+        for word, subject, *more in self.lines():
             if word == "begin":
                 tags.pop(Tag(subject), None)
             elif word == "done":
@@ -166,8 +166,8 @@ class Crowd:
         source = str(Path(registry_core.__file__).parents[1])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join((source, os.environ.get("PYTHONPATH", "")))}
         arguments = [str(self._root), str(number), str(max(self.left, 0)), str(GRACE)]
-        with (self._notes / str(number)).open("wb") as note:
-            return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, stdout=note)
+        with (self._output / str(number)).open("wb") as output:
+            return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, stdout=output)
 
 
 def _read_by_skopeo(layout: Path, tags: Iterable[Tag], target: Path) -> None:
@@ -179,84 +179,77 @@ def _read_by_skopeo(layout: Path, tags: Iterable[Tag], target: Path) -> None:
         shutil.rmtree(target)
 
 
-def _sound(repository: Repository, promised: dict[Tag, Digest]) -> None:
-    for tag, digest in promised.items():
+def _check_images(repository: Repository, acknowledged: dict[Tag, Digest]) -> None:
+    for tag, digest in acknowledged.items():
         assert repository.manifests.resolve(tag).digest == digest
         report = validate(repository, tag)
         assert report.is_clean, str(report)
 
 
-def _tidied(catalog: LayoutCatalog, root: Path, promised: dict[Tag, Digest]) -> None:
-    """What a later collection leaves is what was promised, and nothing else."""
+def _check_collection(catalog: LayoutCatalog, root: Path, acknowledged: dict[Tag, Digest]) -> None:
+    """Check that a later collection leaves exactly the acknowledged images."""
     repository = catalog.repository(NAME)
     for tag in list(repository.manifests.tags()):
-        if tag not in promised:
+        if tag not in acknowledged:
             repository.manifests.untag(tag)
 
     prune_layout(Layout(Root(root, fsync=False), NAME), grace=GRACE, untagged=True, clock=lambda: time.time() + MONTH)
 
-    whole = catalog.check(NAME)
-    assert whole.findings == (), str(whole)
-    assert set(repository.manifests.tags()) == set(promised)
-    assert whole.manifests == len(set(promised.values()))
+    report = catalog.check(NAME)
+    assert report.findings == (), str(report)
+    assert set(repository.manifests.tags()) == set(acknowledged)
+    assert report.manifests == len(set(acknowledged.values()))
 
 
-@pytest.fixture
-def seconds() -> float:
-    """How long a crowd works: a minute, where somebody has one."""
-    return float(os.environ.get("OCIPORT_CROWD_SECONDS", "6"))
-
-
-def test_every_tag_that_was_acknowledged_is_there_and_sound(tmp_path: Path, seconds: float) -> None:
-    """R-313."""
-    root, notes = tmp_path / "images", tmp_path / "notes"
-    notes.mkdir()
+def test_every_acknowledged_tag_exists_and_is_valid(tmp_path: Path) -> None:
+    root, output = tmp_path / "images", tmp_path / "output"
+    output.mkdir()
     catalog = LayoutCatalog(root, fsync=False)
     repository = catalog.repository(NAME)
     first = push_image(repository, "first", tags=["first"]).digest
 
-    crowd = Crowd(root, notes, seconds)
+    processes = Processes(root, output, SECONDS)
     try:
-        ended = crowd.wait()
+        ended = processes.wait()
     finally:
-        crowd.close()
+        processes.close()
 
     assert ended == [0] * 10
-    promised = crowd.promised() | {Tag("first"): first}
-    said = list(crowd.said())
-    assert len(promised) > WRITERS
-    assert crowd.removed > 10
-    _sound(repository, promised)
-    _read_by_skopeo(root / NAME, promised, tmp_path / "copy")
-    whole = catalog.check(NAME)
-    assert whole.is_clean or any(words[0] == "slow" for words in said), str(whole)
-    _tidied(catalog, root, promised)
+    acknowledged = processes.acknowledged() | {Tag("first"): first}
+    slow = any(words[0] == "slow" for words in processes.lines())
+    assert len(acknowledged) > WRITERS
+    assert processes.removed > 10
+    _check_images(repository, acknowledged)
+    _read_by_skopeo(root / NAME, acknowledged, tmp_path / "copy")
+    report = catalog.check(NAME)
+    assert report.is_clean or slow, str(report)
+    _check_collection(catalog, root, acknowledged)
 
 
-def test_whoever_is_killed_harms_nobody_else(tmp_path: Path, seconds: float) -> None:
-    """R-313: writers and collectors end anywhere; what was acknowledged stays, and a later collection tidies up."""
-    root, notes = tmp_path / "images", tmp_path / "notes"
-    notes.mkdir()
+def test_killed_processes_harm_no_acknowledged_image(tmp_path: Path) -> None:
+    """Writers and collectors are killed at any point; a later collection removes what they left."""
+    root, output = tmp_path / "images", tmp_path / "output"
+    output.mkdir()
     catalog = LayoutCatalog(root, fsync=False)
     repository = catalog.repository(NAME)
     first = push_image(repository, "first", tags=["first"]).digest
     chance = random.Random(313)
 
-    crowd = Crowd(root, notes, seconds)
+    processes = Processes(root, output, SECONDS)
     try:
-        while crowd.left > 0.5:
+        while processes.left > 0.5:
             time.sleep(chance.uniform(0.1, 0.5))
-            crowd.kill(chance.randrange(WRITERS + COLLECTORS))
-        ended = crowd.wait()
+            processes.kill(chance.randrange(WRITERS + COLLECTORS))
+        ended = processes.wait()
     finally:
-        crowd.close()
+        processes.close()
 
     assert ended == [0] * 10
-    promised = crowd.promised() | {Tag("first"): first}
-    assert len(promised) > WRITERS
-    assert crowd.removed > 0
-    assert crowd.killed > 2
-    _sound(repository, promised)
-    _read_by_skopeo(root / NAME, promised, tmp_path / "copy")
-    _tidied(catalog, root, promised)
-    _sound(repository, promised)
+    acknowledged = processes.acknowledged() | {Tag("first"): first}
+    assert len(acknowledged) > WRITERS
+    assert processes.removed > 0
+    assert processes.killed > 2
+    _check_images(repository, acknowledged)
+    _read_by_skopeo(root / NAME, acknowledged, tmp_path / "copy")
+    _check_collection(catalog, root, acknowledged)
+    _check_images(repository, acknowledged)

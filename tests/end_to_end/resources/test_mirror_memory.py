@@ -1,4 +1,4 @@
-"""A mirror of thousands of images holds no more than one of a few."""
+"""Mirroring thousands of images takes no more memory than mirroring a few."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-# A process of its own, with a source that is made up as it is asked for, no two images alike: what it grows by is the
-# mirror's.
+# A separate process with a source that generates its images on request, each image different: the process grows by the
+# memory of the mirror alone.
 SCRIPT = """
 import sys
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from registry_core import Digest, RawManifest, Repository, RepositoryName, Tag
 from registry_core.content.streams import BytesSource
-from registry_core.domain import wire
+from registry_core.domain import strict_json
 from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ops.mirror.mirror import run_mirror
@@ -27,8 +27,8 @@ from registry_core.ports.manifest_store import ManifestStore
 
 REPOSITORIES, TAGS = int(sys.argv[1]), int(sys.argv[2])
 CONFIG = b'{"os":"linux","architecture":"amd64"}'
-# Only the parts of the images that were asked for last: whoever looks at one needs them soon.
-KEPT, LOCK = OrderedDict(), Lock()
+# Blobs and manifests of the images that were requested last.
+RECENT, LOCK = OrderedDict(), Lock()
 
 
 def manifest(label):
@@ -38,13 +38,13 @@ def manifest(label):
         for number, part in enumerate(parts)
     ]
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entries[0], "layers": entries[1:]}
-    raw = RawManifest(OCI_MANIFEST, wire.encode(document))
+    raw = RawManifest(OCI_MANIFEST, strict_json.encode(document))
     with LOCK:
         for digest, content in zip((raw.digest, *(entry["digest"] for entry in entries)), (raw, *parts)):
-            KEPT[digest] = content
-            KEPT.move_to_end(digest)
-        while len(KEPT) > 500:
-            KEPT.popitem(last=False)
+            RECENT[digest] = content
+            RECENT.move_to_end(digest)
+        while len(RECENT) > 500:
+            RECENT.popitem(last=False)
     return raw
 
 
@@ -53,7 +53,7 @@ class Blobs(BlobStore):
         raise BlobNotFound("none")
 
     def open(self, digest, *, start=0):
-        return BytesSource(KEPT[digest]).open(start)
+        return BytesSource(RECENT[digest]).open(start)
 
     def put(self, digest, size, source):
         with source.open() as reader:
@@ -77,7 +77,7 @@ class Manifests(ManifestStore):
         return manifest(f"{self.name}:{reference}").descriptor
 
     def get(self, reference):
-        return KEPT[reference] if isinstance(reference, Digest) else manifest(f"{self.name}:{reference}")
+        return RECENT[reference] if isinstance(reference, Digest) else manifest(f"{self.name}:{reference}")
 
     def put(self, manifest, *, tags=()):
         return manifest.descriptor
@@ -92,7 +92,7 @@ class Manifests(ManifestStore):
         return iter(())
 
 
-class Made(Catalog):
+class GeneratedCatalog(Catalog):
     registry = ""
 
     def __init__(self, registry, full):
@@ -107,10 +107,10 @@ class Made(Catalog):
     def close(self): ...
 
 
-source, target = Made("source.test", True), Made("target.test", False)
+source, target = GeneratedCatalog("source.test", True), GeneratedCatalog("target.test", False)
 report = run_mirror([MirrorRule(source=source, target=target, repositories=("*",))])
 assert report.ok and len(report.results) >= REPOSITORIES * TAGS * 5, (len(report.results), str(report))
-# The maximum that getrusage tells is at least what the parent had when it forked.
+# getrusage would report at least the memory that the parent had at the fork.
 status = Path("/proc/self/status").read_text().split()
 print(int(status[status.index("VmHWM:") + 1]) >> 10)
 """
