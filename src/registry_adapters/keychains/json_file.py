@@ -88,6 +88,7 @@ class JsonFile:
                     _replace(target, msgspec.json.format(strict_json.encode(after), indent=4) + b"\n")
 
     def _read(self, path: Path) -> tuple[_Signature | None, dict[str, Any] | None]:
+        signature: _Signature | None = None
         content = b""
         for seconds in _PATIENCE:
             if seconds:

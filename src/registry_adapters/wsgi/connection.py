@@ -17,6 +17,7 @@ class Connection(Protocol):
     @property
     def number(self) -> int:
         """Which of the server's connections it is, from 1."""
+        ...
 
     def send_head(self) -> None:
         """Send status and headers now, before the first byte of the body."""

@@ -265,7 +265,8 @@ class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    # Any: urllib3's protocol for it declares attributes mutable that urllib3's own connection declares final.
+    ConnectionCls: Any = _Connection
 
     def _put_conn(self, conn: Any) -> None:
         # Connections beyond those that are kept are meant to be dropped: nobody needs a warning about it.

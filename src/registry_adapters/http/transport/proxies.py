@@ -17,6 +17,7 @@ from registry_core.errors import ConfigError
 
 __all__ = ["Proxy", "is_bypassed", "proxy_for"]
 
+_NOT_A_PROXY: Final = "a proxy must be an http or https URL with a host"
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
 
 
@@ -37,9 +38,9 @@ class Proxy(msgspec.Struct, frozen=True):
             parts = urlsplit(text if "://" in text else f"http://{text}")
             host, port = parts.hostname, parts.port
         except ValueError:
-            host = port = None
+            raise ConfigError(_NOT_A_PROXY) from None
         if not host or not _HOST.fullmatch(host) or parts.scheme not in ("http", "https"):
-            raise ConfigError("a proxy must be an http or https URL with a host")
+            raise ConfigError(_NOT_A_PROXY)
         authorization = ""
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

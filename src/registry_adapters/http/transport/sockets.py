@@ -164,12 +164,12 @@ class CancellableSocket(_Base):
         with self._guarded():
             return super().recv_into(buffer, nbytes or len(buffer), flags)
 
-    def send(self, data: Any, flags: int = 0, /) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         """Send some bytes; how many."""
         with self._guarded():
             return super().send(data, flags)
 
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
+    def sendall(self, data: Any, flags: int = 0) -> None:
         """Send everything; the timeout bounds each stall, where the builtin's bounds the whole."""
         with memoryview(data) as view, view.cast("B") as left:
             sent = 0

@@ -161,7 +161,7 @@ class GuardedTLSSocket(CancellableSocket, ssl.SSLSocket):
             self.close()
             raise
 
-    def send(self, data: Any, flags: int = 0, /) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         """Send some bytes, and fail as a plain socket does: then an answer that came too early is read."""
         try:
             return super().send(data, flags)

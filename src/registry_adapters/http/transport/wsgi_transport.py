@@ -108,8 +108,9 @@ class _Input(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if isinstance(self._pieces, Iterator) and hasattr(self._pieces, "close"):
-            self._pieces.close()
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
         super().close()
 
 
