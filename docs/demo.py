@@ -1,4 +1,4 @@
-"""A tour of ociport on this machine alone: `make demo`."""
+"""A tour of ociport that needs no network: `make demo`."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ def heading(number: int, text: str) -> None:
 
 
 def say(label: str, value: object = "") -> None:
-    """Print one fact."""
+    """Print a label and a value."""
     print(f"   {label:<22} {value}")
 
 
-def show_hop(where: str, client: RegistryClient, reference: str, expected: str) -> None:
-    """Print the digest that a backend reports, and stop if it is not the expected one."""
+def show_digest(where: str, client: RegistryClient, reference: str, expected: str) -> None:
+    """Print the digest that a backend reports; exit if it differs from the expected one."""
     digest = client.get_digest(reference)
     mark = "same digest" if digest == expected else "DIFFERENT DIGEST"
     say(where, f"{digest[:26]}…  {mark}")
     if digest != expected:
-        raise SystemExit("a digest changed on the way")
+        raise SystemExit(f"{where}: the digest changed")
 
 
 def main() -> None:
-    """Build, push, list, inspect, copy out and back, and compare digests at each hop."""
+    """Build, push, list, inspect and copy an image index, and compare the digest in each backend."""
     started = time.perf_counter()
     print("ociport: one client, three backends".center(WIDTH))
     print("─" * WIDTH)
 
     with tempfile.TemporaryDirectory(prefix="ociport-demo-") as directory, registry_server(MemoryCatalog()) as server:
-        heading(1, "An embedded registry on a free loopback port")
-        say("listening at", server.url)
+        heading(1, "Start an embedded registry on a free loopback port")
+        say("URL", server.url)
         registry = open_client(server.url)
         shop = registry.with_segment("acme", "shop")
         say("client path", shop.registry)
 
-        heading(2, "Build an image for two platforms, the same bytes whenever it is built")
+        heading(2, "Build an image for two platforms, reproducibly")
         images = [
             ImageBuilder(platform=platform)
             .add_files({"app/hello.txt": f"hello from {platform}\n".encode(), "etc/motd": b"welcome\n"})
@@ -60,9 +60,9 @@ def main() -> None:
         index = IndexBuilder().add(images[0]).add(images[1]).annotate("org.example.demo", "yes").build()
         for image in images:
             say(str(image.platform), f"{image.digest[:26]}…  {len(image.layers())} layers")
-        say("index of both", f"{index.digest[:26]}…")
+        say("index", f"{index.digest[:26]}…")
 
-        heading(3, "Push, list, inspect")
+        heading(3, "Push, list and inspect")
         shop.push_index("v1.0.0", index)
         shop.tag_image("v1.0.0", "latest")
         say("repositories", registry.list_repositories())
@@ -78,23 +78,23 @@ def main() -> None:
         try:
             shop.get_image("v9.9.9")
         except ImageNotFound as error:
-            say("and an absent tag is", f"{type(error).__name__}, a LookupError")
+            say("a missing tag raises", f"{type(error).__name__}, a LookupError")
 
-        heading(4, "Copy registry → directory → memory; the digest travels unchanged")
+        heading(4, "Copy from the registry to a directory, and from there to memory")
         folder = open_client(f"oci:{Path(directory) / 'layout'}").with_segment("acme", "shop")
         memory = open_client("memory:").with_segment("acme", "shop")
         shop.copy_image("v1.0.0", folder, "v1.0.0")
         folder.copy_image("v1.0.0", memory, "v1.0.0")
-        show_hop("in the registry", shop, "v1.0.0", index.digest)
-        show_hop("in the directory", folder, "v1.0.0", index.digest)
-        show_hop("in memory", memory, "v1.0.0", index.digest)
+        show_digest("registry", shop, "v1.0.0", index.digest)
+        show_digest("directory", folder, "v1.0.0", index.digest)
+        show_digest("memory", memory, "v1.0.0", index.digest)
         files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
-        say("the directory holds", f"{len(files)} files, {sum(path.stat().st_size for path in files)} bytes")
+        say("directory contains", f"{len(files)} files, {sum(path.stat().st_size for path in files)} bytes")
         for client in (registry, folder, memory):
             client.close()
 
     print("\n" + "─" * WIDTH)
-    print(f"All digests agree. That took {time.perf_counter() - started:.1f} s.")
+    print(f"All digests are equal. Time: {time.perf_counter() - started:.1f} s.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small web service over a registry: lists tags, and shows how an image is configured."""
+"""A small web service for a registry: lists tags and shows image configurations."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from registry_core import (
 
 
 class Images:
-    """What the service knows about images. Nothing in here knows of containers or of Flask.
+    """Queries about images; independent of dependency-injector and Flask.
 
     Args:
-        client: Where the images are.
-        seconds: How long one answer may take.
+        client: Client for the registry.
+        seconds: Time limit of each query.
     """
 
     def __init__(self, client: RegistryClient, *, seconds: float) -> None:
@@ -40,7 +40,7 @@ class Images:
             return self._client.with_segment(repository).list_tags()
 
     def configuration(self, repository: str, reference: str, platform: str | None = None) -> dict[str, object]:
-        """How an image is to be run, and its digest."""
+        """The digest, platform, labels and environment of an image."""
         with fail_after(self._seconds):
             image = self._client.with_segment(repository).get_image(reference, platform=platform)
             document = image.config()
@@ -53,7 +53,7 @@ class Images:
 
 
 class Application(containers.DeclarativeContainer):
-    """The service's own container, with the registry's inside."""
+    """The container of the service; it embeds the container of the library."""
 
     config = providers.Configuration(strict=True)
     keychain: providers.Object[Keychain | None] = providers.Object(None)
@@ -62,7 +62,7 @@ class Application(containers.DeclarativeContainer):
 
 
 def create_app(application: Application) -> Flask:
-    """The service for a configured container; the container stays with the caller, who closes it."""
+    """Create the Flask application for a configured container; the caller closes the container."""
     app = Flask(__name__)
 
     @app.get("/tags/<path:repository>")
@@ -81,7 +81,7 @@ def create_app(application: Application) -> Flask:
 
 
 def configured(mapping: Mapping[str, Any]) -> Application:
-    """The container for a configuration such as ``{"seconds": 30, "registry": {"backend": "memory"}}``."""
+    """Create a container for a configuration such as ``{"seconds": 30, "registry": {"backend": "memory"}}``."""
     application = Application()
     application.config.from_dict(dict(mapping))
     application.check_dependencies()
