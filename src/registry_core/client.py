@@ -1,13 +1,4 @@
-"""The facade: one path into one backend, and everything one does with what is there.
-
-Where a client works: a path inside a backend.
-
-Images and indexes: looked at, stored, copied, tagged, removed.
-
-What is there: tags, and repositories below a path.
-
-Artifacts: files in a repository, alone or about something that is there.
-"""
+"""`RegistryClient`: images, tags, repositories and artifacts below one path of one backend."""
 
 from __future__ import annotations
 
@@ -36,11 +27,25 @@ if TYPE_CHECKING:
     from registry_core.ops.transfer.options import CopyOptions
     from registry_core.ports.observer import Observer
 
-__all__ = ["ArtifactMethods", "ImageMethods", "ListingMethods", "Place", "RegistryClient", "platform_of"]
+__all__ = ["RegistryClient"]
 
 
-class Place:
-    """A path inside a backend, and what calls there fall back to; see ``RegistryClient`` for its arguments."""
+class RegistryClient:
+    """Images, indexes and artifacts below one path of one backend.
+
+    A reference is a tag or a digest in the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``.
+    Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``.
+    Every error names the method and the reference.
+
+    Args:
+        catalog: The backend.
+        *segments: The path; see ``with_segment``.
+        default_platform: Platform chosen from an index when a call names none; by default the host's platform.
+        observer: Receives an event for each blob that this client moves, unless the call names another observer.
+
+    Raises:
+        InvalidName: A segment or the platform is malformed.
+    """
 
     def __init__(
         self,
@@ -51,15 +56,15 @@ class Place:
     ) -> None:
         self._catalog = catalog
         self._path = PathSegments(*segments)
-        self._default_platform = platform_of(default_platform)
+        self._default_platform = _parse_platform(default_platform)
         self._observer = observer
         self._repository = catalog.repository(self._path.repository)
 
     def with_segment(self, *segments: str) -> Self:
-        """A client for a path below this one; this one stays as it is, and both share the backend.
+        """Return a client for a path below this one. Both clients share the backend; this one does not change.
 
         Args:
-            *segments: Outer slashes are trimmed; ``"a/b"`` is one segment.
+            *segments: Path segments. Outer slashes are trimmed; ``"a/b"`` is one segment.
 
         Raises:
             InvalidName: A segment is empty or malformed.
@@ -84,14 +89,14 @@ class Place:
 
     @property
     def repository(self) -> Repository:
-        """The repository at this path, for everything that this facade does not cover."""
+        """The repository at this path, for operations that the client does not offer."""
         return self._repository
 
     def close(self) -> None:
-        """Close the backend, for every client that shares it. Idempotent.
+        """Close the backend for every client that shares it. Idempotent.
 
-        A registry's connections are let go; a later call opens new ones. A new archive gets its name. Leaving a
-        ``with`` block closes as well, unless it is left by an exception: a new archive is discarded then.
+        HTTP connections are closed; a later call opens new ones. A new archive is completed and gets its name.
+        The end of a ``with`` block calls this too, but after an exception a new archive is discarded.
         """
         self._catalog.close()
 
@@ -107,115 +112,117 @@ class Place:
             self._catalog.discard()
 
     def __repr__(self) -> str:
-        """Where it works."""
         return f"{type(self).__name__}({self.registry!r})"
 
-    def _at(self, reference: object) -> str:
-        text = str(reference)[:200]
-        return (
-            f"{self.registry}{text}" if text.startswith("@") else f"{self.registry}{'@' if ':' in text else ':'}{text}"
-        )
-
-    def _observer_or_default(self, observer: Observer | None) -> Observer | None:
-        return self._observer if observer is None else observer
-
-
-def platform_of(platform: Platform | str | None) -> Platform | None:
-    """A platform that may be given as text.
-
-    Raises:
-        InvalidName: The text is no platform.
-    """
-    return platform if platform is None or isinstance(platform, Platform) else Platform.parse(platform)
-
-
-class ImageMethods(Place):
-    """The part of the client that is about images."""
-
     def get_image(self, reference: str, platform: Platform | str | None = None) -> Image:
-        """An image, lazily: only manifests are read for now.
+        """Return an image. Only manifests are read now; configuration and layers are read on demand.
 
-        Of an index, the image that fits the platform best. Of an image that stands alone, that image; its
-        configuration is compared if a platform was asked for.
+        If the reference is an index, the image that fits the platform best is chosen. If it is a single image, its
+        configuration is compared with the platform, if one was asked for.
 
         Args:
-            reference: A tag or a digest.
-            platform: As ``linux/arm64/v8``; by default the client's default.
+            reference: Tag or digest.
+            platform: Platform such as ``linux/arm64/v8``; by default the client's default platform.
 
         Raises:
-            ImageNotFound: No such manifest.
-            PlatformNotFound: Nothing there fits; ``available`` lists what there is.
-            NotAnImage: It is neither an image nor an index.
-            IntegrityError: The backend sent something else than what was asked for.
+            ImageNotFound: The manifest does not exist.
+            PlatformNotFound: No image fits the platform; ``available`` lists the platforms that exist.
+            NotAnImage: The manifest is neither an image nor an index.
+            IntegrityError: The backend sent other content than the digest names.
             InvalidValue: The reference or the platform is malformed.
         """
-        return self._image("get_image", reference, platform)
+        return self._select_image("get_image", reference, platform)
 
     def get_index(self, reference: str) -> Index:
-        """An image index.
+        """Return an image index.
+
+        Args:
+            reference: Tag or digest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            NotAnIndex: It is something else.
+            ImageNotFound: The manifest does not exist.
+            NotAnIndex: The manifest is not an index.
             InvalidValue: The reference is malformed.
         """
-        with error_context("get_index", self._at(reference)):
-            named = parse_tag_or_digest(reference)
-            raw, at = fetch_manifest(self._repository, named), self._repository.at(named)
-            return Index(self._repository, raw, reference=at, default_platform=self._default_platform)
+        with error_context("get_index", self._describe(reference)):
+            tag_or_digest = parse_tag_or_digest(reference)
+            raw = fetch_manifest(self._repository, tag_or_digest)
+            return Index(
+                self._repository,
+                raw,
+                reference=self._repository.at(tag_or_digest),
+                default_platform=self._default_platform,
+            )
 
     def get_manifest(self, reference: str, platform: Platform | str | None = None) -> Manifest:
-        """A manifest of any kind, as it is; with a platform, the one of the image that fits it.
+        """Return a manifest of any kind, with its exact bytes.
+
+        Args:
+            reference: Tag or digest.
+            platform: Platform of the image to choose from an index; ``None`` returns the index itself.
 
         Raises:
-            ImageNotFound: No such manifest.
-            PlatformNotFound: Nothing there fits.
+            ImageNotFound: The manifest does not exist.
+            PlatformNotFound: No image fits the platform.
             InvalidValue: The reference or the platform is malformed.
         """
-        with error_context("get_manifest", self._at(reference)):
-            wanted, named = platform_of(platform), parse_tag_or_digest(reference)
-            raw = fetch_manifest(self._repository, named)
+        with error_context("get_manifest", self._describe(reference)):
+            wanted, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
+            raw = fetch_manifest(self._repository, tag_or_digest)
             if wanted is not None:
                 raw = select(self._repository, raw, wanted).manifest
-            return Manifest(raw, reference=self._repository.at(named))
+            return Manifest(raw, reference=self._repository.at(tag_or_digest))
 
     def get_image_config(self, reference: str, platform: Platform | str | None = None) -> ImageConfig:
-        """An image's configuration, verified.
+        """Return the configuration of an image, verified against its digest.
+
+        Args:
+            reference: Tag or digest.
+            platform: Platform of the image; by default the client's default platform.
 
         Raises:
-            ImageNotFound: No such manifest.
-            PlatformNotFound: Nothing there fits.
-            NotAnImage: It is no image, but some other artifact.
+            ImageNotFound: The manifest does not exist.
+            PlatformNotFound: No image fits the platform.
+            NotAnImage: The manifest is an artifact without an image configuration.
             InvalidDocument: The configuration is malformed.
             InvalidValue: The reference or the platform is malformed.
         """
-        image = self._image("get_image_config", reference, platform)
-        with error_context("get_image_config", self._at(reference)):
+        image = self._select_image("get_image_config", reference, platform)
+        with error_context("get_image_config", self._describe(reference)):
             return image.config()
 
     def get_digest(self, reference: str) -> Digest:
-        """The digest that a tag stands for just now.
+        """Return the digest that a tag points to now.
+
+        Args:
+            reference: Tag or digest.
 
         Raises:
-            ImageNotFound: No such manifest.
+            ImageNotFound: The manifest does not exist.
             InvalidValue: The reference is malformed.
         """
         return self._resolve("get_digest", reference).digest
 
     def check_image_exists(self, reference: str) -> None:
-        """Nothing, if there is such a manifest.
+        """Raise ``ImageNotFound`` unless the manifest exists.
+
+        Args:
+            reference: Tag or digest.
 
         Raises:
-            ImageNotFound: There is none.
+            ImageNotFound: The manifest does not exist.
             InvalidValue: The reference is malformed.
         """
         self._resolve("check_image_exists", reference)
 
     def image_exists(self, reference: str) -> bool:
-        """Whether there is such a manifest; a denial is an error, never "no".
+        """Return whether the manifest exists. A denied request raises an error; it never returns ``False``.
+
+        Args:
+            reference: Tag or digest.
 
         Raises:
-            AccessDenied: The registry does not tell.
+            AccessDenied: The registry refused to answer.
             InvalidValue: The reference is malformed.
         """
         try:
@@ -225,85 +232,107 @@ class ImageMethods(Place):
         return True
 
     def push_image(
-        self, reference: str, image: Image, *, observer: Observer | None = None, jobs: int = 4
+        self, reference: str, image: Image | Index, *, observer: Observer | None = None, jobs: int = 4
     ) -> Descriptor:
-        """Store an image from any backend or builder under a tag; what is here already is not moved.
+        """Store an image, or an index with all its images. Content that the repository has already is not sent again.
 
         Args:
-            reference: A tag, or the image's own digest to store it untagged.
-            image: What to store.
-            observer: Told of each blob, in place of the client's own observer.
-            jobs: How many blobs move at a time.
+            reference: Tag, or the digest of the image to store it without a tag.
+            image: Image or index from any backend or builder.
+            observer: Receives an event for each blob, in place of the client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Descriptor of the stored manifest.
 
         Raises:
-            InvalidReference: The digest is not the image's.
-            Unsupported: The backend cannot be written.
-            NotFound: A part of the image is missing.
-            IntegrityError: A part of the image is not what it should be.
+            InvalidReference: The reference is a digest, but not the digest of the image.
+            Unsupported: The backend is read-only.
+            NotFound: A part of the image is missing at its source.
+            IntegrityError: A part of the image does not match its digest or size.
         """
         return self._push("push_image", reference, image, observer, jobs)
 
     def push_index(
         self, reference: str, index: Index, *, observer: Observer | None = None, jobs: int = 4
     ) -> Descriptor:
-        """Store an index and all it lists; otherwise as ``push_image``.
+        """Store an index and all its images, as ``push_image`` does.
+
+        Args:
+            reference: Tag, or the digest of the index to store it without a tag.
+            index: Index from any backend or builder.
+            observer: Receives an event for each blob, in place of the client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Descriptor of the stored index.
 
         Raises:
-            InvalidReference: The digest is not the index's.
-            Unsupported: The backend cannot be written.
-            NotFound: A part of it is missing.
-            IntegrityError: A part of it is not what it should be.
+            InvalidReference: The reference is a digest, but not the digest of the index.
+            Unsupported: The backend is read-only.
+            NotFound: A part of the index is missing at its source.
+            IntegrityError: A part of the index does not match its digest or size.
         """
         return self._push("push_index", reference, index, observer, jobs)
 
     def tag_image(self, source: str, target: str) -> Descriptor:
         """Point another tag at an image or index of this repository.
 
+        Args:
+            source: Tag or digest of the image.
+            target: Tag to set.
+
+        Returns:
+            Descriptor of the tagged manifest.
+
         Raises:
-            ImageNotFound: No such manifest.
+            ImageNotFound: The manifest does not exist.
             InvalidValue: The source is malformed, or the target is not a tag.
         """
-        with error_context("tag_image", self._at(source)):
-            named, tag = parse_tag_or_digest(source), Tag(target)
-            raw = fetch_manifest(self._repository, named)
+        with error_context("tag_image", self._describe(source)):
+            tag_or_digest, tag = parse_tag_or_digest(source), Tag(target)
+            raw = fetch_manifest(self._repository, tag_or_digest)
             self._repository.manifests.put(raw, tags=(tag,))
             return raw.descriptor
 
     def copy_image(
         self,
         source: str,
-        target_client: Place,
+        target_client: RegistryClient,
         target: str,
         *,
         options: CopyOptions | None = None,
         observer: Observer | None = None,
         jobs: int = 4,
     ) -> Descriptor:
-        """Copy an image, or an index whole, to another path or backend.
+        """Copy an image, or an index with all its images, to another path or backend.
 
         Args:
-            source: A tag or digest here.
-            target_client: Where to.
-            target: A tag there, or the same digest to store it untagged.
-            options: What of it is copied: some platforms, referrers, cosign's tags; by default the whole, and nothing
-                that merely refers to it.
-            observer: Told of each blob, in place of this client's own observer.
-            jobs: How many blobs move at a time.
+            source: Tag or digest in this repository.
+            target_client: Client of the repository to copy to.
+            target: Tag in the target repository, or the same digest to store it without a tag.
+            options: What to copy: selected platforms, referrers, cosign's tags. By default the image or index with
+                all its platforms, without referrers.
+            observer: Receives an event for each blob, in place of this client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Descriptor of the manifest at the target.
 
         Raises:
-            ImageNotFound: No such manifest.
-            PlatformNotFound: Nothing there is for any of the platforms that were chosen.
+            ImageNotFound: The manifest does not exist.
+            PlatformNotFound: No image fits any of the chosen platforms.
             InvalidValue: A reference is malformed, or the target is another digest.
-            Unsupported: The target cannot be written.
-            IntegrityError: The source sent something else than what was asked for.
+            Unsupported: The target is read-only.
+            IntegrityError: The source sent other content than the digest names.
         """
-        with error_context("copy_image", self._at(source)):
+        with error_context("copy_image", self._describe(source)):
             raw = fetch_manifest(self._repository, parse_tag_or_digest(source))
             return move_graph(
                 self._repository,
                 target_client.repository,
                 raw,
-                tags=_tags(target, raw.digest),
+                tags=_target_tags(target, raw.digest),
                 options=options,
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
@@ -311,115 +340,91 @@ class ImageMethods(Place):
             )
 
     def delete_tag(self, tag: str) -> None:
-        """Remove a tag; the manifest stays, with its other tags.
+        """Delete a tag. The manifest and its other tags stay.
+
+        Args:
+            tag: Tag to delete.
 
         Raises:
-            ImageNotFound: No such tag.
-            InvalidName: Not a tag.
-            Unsupported: The backend does not remove tags alone.
+            ImageNotFound: The tag does not exist.
+            InvalidName: The text is not a tag.
+            Unsupported: The backend cannot delete a tag without its manifest.
         """
-        with error_context("delete_tag", self._at(tag)):
+        with error_context("delete_tag", self._describe(tag)):
             checkpoint()
             self._repository.manifests.untag(Tag(tag))
 
     def delete_by_digest(self, digest: str) -> None:
-        """Remove a manifest and every tag on it.
+        """Delete a manifest and every tag that points to it.
+
+        Args:
+            digest: Digest of the manifest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            InvalidDigest: Not a digest.
-            Unsupported: The backend does not delete.
+            ImageNotFound: The manifest does not exist.
+            InvalidDigest: The text is not a digest.
+            Unsupported: The backend does not delete manifests.
         """
-        with error_context("delete_by_digest", self._at(digest)):
+        with error_context("delete_by_digest", self._describe(digest)):
             text = digest.removeprefix("@") if isinstance(digest, str) else digest
             checkpoint()
             self._repository.manifests.delete(Digest(text))
 
-    def _image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
-        with error_context(operation, self._at(reference)):
-            wanted, named = platform_of(platform), parse_tag_or_digest(reference)
-            raw = fetch_manifest(self._repository, named)
-            choice = select(self._repository, raw, wanted, default=self._default_platform)
-            reference = self._repository.at(named)
-            return Image(self._repository, choice.manifest, reference=reference, platform=choice.platform)
-
-    def _resolve(self, operation: str, reference: str) -> Descriptor:
-        with error_context(operation, self._at(reference)):
-            checkpoint()
-            return self._repository.manifests.resolve(parse_tag_or_digest(reference))
-
-    def _push(
-        self, operation: str, reference: str, pushed: Image | Index, observer: Observer | None, jobs: int
-    ) -> Descriptor:
-        with error_context(operation, self._at(reference)):
-            tags, told = _tags(reference, pushed.digest), self._observer_or_default(observer)
-            here, raw = self._repository, pushed.document
-            return move_graph(pushed.repository, here, raw, tags=tags, observer=told, jobs=jobs, operation=operation)
-
-
-def _tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
-    named = parse_tag_or_digest(reference)
-    if not isinstance(named, Digest):
-        return (named,)
-    if named != digest:
-        raise InvalidReference(f"{digest} cannot be stored as {named}")
-    return ()
-
-
-class ListingMethods(Place):
-    """The part of the client that lists."""
-
     def list_tags(self, limit: int | None = None, last: str | None = None) -> list[str]:
-        """The tags in ASCII order: all of them, or an error.
+        """Return the tags in ASCII order. The list is complete, or an error is raised.
 
         Args:
-            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
-                so that what is missing is an error.
-            last: Start behind this tag, whether it exists or not.
+            limit: Maximum number of tags; also the page size that the registry is asked for. With 0 the registry is
+                still asked, so that a missing repository raises an error.
+            last: Start after this tag; it need not exist.
 
         Raises:
-            RepositoryNotFound: No such repository.
+            RepositoryNotFound: The repository does not exist.
             InvalidValue: The limit is negative, or ``last`` is not a tag.
         """
         return list(tags_of(self._repository, limit, last, operation="list_tags"))
 
     def iter_tags(self, limit: int | None = None, last: str | None = None) -> Iterator[str]:
-        """As ``list_tags``, page by page as one goes on.
+        """Iterate over the tags as ``list_tags`` returns them; pages are requested on demand.
+
+        Args:
+            limit: Maximum number of tags; also the page size that the registry is asked for.
+            last: Start after this tag; it need not exist.
 
         Raises:
-            RepositoryNotFound: No such repository.
+            RepositoryNotFound: The repository does not exist.
             InvalidValue: The limit is negative, or ``last`` is not a tag.
         """
         return tags_of(self._repository, limit, last, operation="iter_tags")
 
     def list_repositories(self, limit: int | None = None, last: str | None = None) -> list[str]:
-        """The repositories below this path, relative to it: ``with_segment(name)`` reaches each.
+        """Return the repositories below this path, relative to it, so that ``with_segment(name)`` reaches each.
 
         Args:
-            limit: No more than so many; the registry is asked for no more at a time. With 0 it is asked all the same,
-                so that what is missing is an error.
-            last: Start behind this name, relative as well, whether it exists or not.
+            limit: Maximum number of repositories; also the page size that the registry is asked for. With 0 the
+                registry is still asked, so that a missing catalog raises an error.
+            last: Start after this name, relative to this path; it need not exist.
 
         Raises:
             CatalogUnsupported: The backend does not list repositories.
-            InvalidValue: The limit is negative, or ``last`` is not a name.
+            InvalidValue: The limit is negative, or ``last`` is not a repository name.
         """
         return list(
             repositories_below(self._catalog, self._path.repository, limit, last, operation="list_repositories")
         )
 
     def iter_repositories(self, limit: int | None = None, last: str | None = None) -> Iterator[str]:
-        """As ``list_repositories``, page by page as one goes on.
+        """Iterate over the repositories as ``list_repositories`` returns them; pages are requested on demand.
+
+        Args:
+            limit: Maximum number of repositories; also the page size that the registry is asked for.
+            last: Start after this name, relative to this path; it need not exist.
 
         Raises:
             CatalogUnsupported: The backend does not list repositories.
-            InvalidValue: The limit is negative, or ``last`` is not a name.
+            InvalidValue: The limit is negative, or ``last`` is not a repository name.
         """
         return repositories_below(self._catalog, self._path.repository, limit, last, operation="iter_repositories")
-
-
-class ArtifactMethods(Place):
-    """The part of the client that is about artifacts; what it takes is loaded when it is first used."""
 
     def push_artifact(
         self,
@@ -435,23 +440,26 @@ class ArtifactMethods(Place):
         """Store files and directories as an artifact under a tag.
 
         Args:
-            tag: What points at it.
-            files: In their order; a path alone is a file or directory by its own name.
-            artifact_type: What kind of artifact it is, as a media type; may be left out where ``config`` has one.
-            config: More about the whole, with a media type of its own.
-            annotations: Of the manifest.
-            observer: Told of each blob, in place of the client's own observer.
-            jobs: How many blobs move at a time.
+            tag: Tag of the artifact.
+            files: Files in the order of the layers. A path alone stores a file or directory under its own name.
+            artifact_type: Media type that names the kind of artifact; optional if ``config`` has a media type.
+            config: Config blob with its media type.
+            annotations: Manifest annotations to set.
+            observer: Receives an event for each blob, in place of the client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Descriptor of the artifact manifest.
 
         Raises:
             InvalidValue: The tag, a title, a media type or an annotation is malformed.
-            UnsafeArchive: Two titles are the same file.
-            Unsupported: The backend cannot be written.
+            UnsafeArchive: Two titles name the same file.
+            Unsupported: The backend is read-only.
             OSError: A file cannot be read.
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with error_context("push_artifact", self._at(tag)):
+        with error_context("push_artifact", self._describe(tag)):
             return push_artifact(
                 self._repository,
                 files,
@@ -474,27 +482,30 @@ class ArtifactMethods(Place):
         observer: Observer | None = None,
         jobs: int = 4,
     ) -> Descriptor:
-        """Store files as an artifact about an image, an index or another artifact: it is one of its referrers then.
+        """Store files as an artifact that refers to an image, an index or another artifact.
 
         Args:
-            subject: What it is about, by tag or digest.
-            files: As of ``push_artifact``; there may be none at all.
-            artifact_type: As of ``push_artifact``.
-            config: As of ``push_artifact``.
-            annotations: Of the manifest, and of its entry in the list of referrers.
-            observer: Told of each blob, in place of the client's own observer.
-            jobs: How many blobs move at a time.
+            subject: Tag or digest that the artifact refers to.
+            files: Files in the order of the layers; may be empty.
+            artifact_type: Media type that names the kind of artifact; optional if ``config`` has a media type.
+            config: Config blob with its media type.
+            annotations: Manifest annotations to set; the list of referrers repeats them.
+            observer: Receives an event for each blob, in place of the client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Descriptor of the artifact manifest.
 
         Raises:
-            ImageNotFound: The subject is not here.
+            ImageNotFound: The subject does not exist in this repository.
             InvalidValue: The reference, a title, a media type or an annotation is malformed.
-            UnsafeArchive: Two titles are the same file.
-            Unsupported: The backend cannot be written.
+            UnsafeArchive: Two titles name the same file.
+            Unsupported: The backend is read-only.
             OSError: A file cannot be read.
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with error_context("attach", self._at(subject)):
+        with error_context("attach", self._describe(subject)):
             return push_artifact(
                 self._repository,
                 files,
@@ -519,30 +530,33 @@ class ArtifactMethods(Place):
         observer: Observer | None = None,
         jobs: int = 4,
     ) -> list[Path]:
-        """Write an artifact's files to a directory by their titles: all of them, verified, or none.
+        """Write the files of an artifact into a directory, named by their titles: all of them, verified, or none.
 
         Args:
-            reference: A tag or a digest.
-            directory: Where to; made if it does not exist.
-            unpack: Whether packed directories become directories again, or which of them.
-            overwrite: Whether files that exist are replaced.
-            select: Which files, by their descriptors.
-            untitled: What files without a title are called.
-            observer: Told of each blob, in place of the client's own observer.
-            jobs: How many blobs move at a time.
+            reference: Tag or digest.
+            directory: Directory to write to; created if it does not exist.
+            unpack: Whether to unpack packed directories; a function decides for each descriptor.
+            overwrite: Whether to replace existing files.
+            select: Decides for each descriptor whether its file is written.
+            untitled: Returns the file name for a descriptor without a title, or ``None`` to skip it.
+            observer: Receives an event for each blob, in place of the client's observer.
+            jobs: Number of blobs to transfer at a time.
+
+        Returns:
+            Paths of the written files.
 
         Raises:
-            ImageNotFound: No such manifest.
-            NotAnImage: It is an index.
-            NotFound: Nothing in it has a title, or its content is missing.
-            UnsafeArchive: Titles or a packed directory reach outside, or contradict each other.
-            InvalidValue: Something is in the way, or the reference is malformed.
-            IntegrityError: Content is not what the manifest says.
+            ImageNotFound: The manifest does not exist.
+            NotAnImage: The manifest is an index.
+            NotFound: No file has a title, or content is missing.
+            UnsafeArchive: A title or a packed file would be written outside the directory, or titles conflict.
+            InvalidValue: A file exists already, or the reference is malformed.
+            IntegrityError: Content does not match its digest or size.
             OSError: A file cannot be written.
         """
         from registry_core.ops.artifacts.pull import pull_artifact
 
-        with error_context("pull_artifact", self._at(reference)):
+        with error_context("pull_artifact", self._describe(reference)):
             return pull_artifact(
                 self._repository,
                 reference,
@@ -556,36 +570,78 @@ class ArtifactMethods(Place):
             )
 
     def list_referrers(self, subject: str, artifact_type: str = "") -> list[Descriptor]:
-        """The manifests that refer to one: signatures, bills of materials, attestations. Each comes once.
+        """Return the manifests that refer to a subject, such as signatures, SBOMs and attestations, each once.
 
         Args:
-            subject: A tag, or a digest, which need not be here.
-            artifact_type: Only those of this type.
+            subject: Tag, or a digest that need not exist in this repository.
+            artifact_type: Return only referrers of this type; empty returns all.
 
         Raises:
-            ImageNotFound: No such tag.
+            ImageNotFound: The tag does not exist.
             InvalidValue: The reference is malformed.
-            TooLarge: There are more than any honest registry lists.
+            TooLarge: The registry lists more referrers than the limit.
         """
         from registry_core.ops.artifacts.referrers import list_referrers
 
-        with error_context("list_referrers", self._at(subject)):
+        with error_context("list_referrers", self._describe(subject)):
             return list(list_referrers(self._repository, subject, artifact_type=artifact_type))
 
+    def _describe(self, reference: object) -> str:
+        """Return the full reference for error messages, also if the reference is malformed."""
+        text = str(reference)[:200]
+        if text.startswith("@"):
+            return f"{self.registry}{text}"
+        return f"{self.registry}{'@' if ':' in text else ':'}{text}"
 
-class RegistryClient(ImageMethods, ListingMethods, ArtifactMethods):
-    """Images, indexes and artifacts below one path of one backend.
+    def _observer_or_default(self, observer: Observer | None) -> Observer | None:
+        return self._observer if observer is None else observer
 
-    References are tags or digests within the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``.
-    Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``; all errors
-    name the method and what they are about.
+    def _select_image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
+        with error_context(operation, self._describe(reference)):
+            wanted, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
+            raw = fetch_manifest(self._repository, tag_or_digest)
+            selection = select(self._repository, raw, wanted, default=self._default_platform)
+            return Image(
+                self._repository,
+                selection.manifest,
+                reference=self._repository.at(tag_or_digest),
+                platform=selection.platform,
+            )
 
-    Args:
-        catalog: The backend.
-        *segments: The path; see ``with_segment``.
-        default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
-        observer: Told of each blob that this client moves, where a call names no observer of its own.
+    def _resolve(self, operation: str, reference: str) -> Descriptor:
+        with error_context(operation, self._describe(reference)):
+            checkpoint()
+            return self._repository.manifests.resolve(parse_tag_or_digest(reference))
+
+    def _push(
+        self, operation: str, reference: str, image: Image | Index, observer: Observer | None, jobs: int
+    ) -> Descriptor:
+        with error_context(operation, self._describe(reference)):
+            return move_graph(
+                image.repository,
+                self._repository,
+                image.document,
+                tags=_target_tags(reference, image.digest),
+                observer=self._observer_or_default(observer),
+                jobs=jobs,
+                operation=operation,
+            )
+
+
+def _parse_platform(platform: Platform | str | None) -> Platform | None:
+    """Return a platform given as a value or as text; ``None`` stays ``None``.
 
     Raises:
-        InvalidName: A segment or the platform is malformed.
+        InvalidName: The text is not a platform.
     """
+    return platform if platform is None or isinstance(platform, Platform) else Platform.parse(platform)
+
+
+def _target_tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
+    """Return the tags to set: one for a tag, none for the digest of the content itself."""
+    tag_or_digest = parse_tag_or_digest(reference)
+    if not isinstance(tag_or_digest, Digest):
+        return (tag_or_digest,)
+    if tag_or_digest != digest:
+        raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {tag_or_digest}")
+    return ()
