@@ -294,8 +294,9 @@ class ArchiveCatalog(Catalog):
         """``docker-archive:`` or ``oci-archive:``, and the file."""
         return self._registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         """A repository by name, whether it exists or not; ``debian`` may be another spelling of ``library/debian``."""
+        name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
         return Repository(
             name=name,

@@ -77,8 +77,9 @@ class HttpCatalog(Catalog):
         """``host[:port]``, or what else it is called."""
         return self._called
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         """A repository by name. The one without a name can be had, but not used: registries know no such thing."""
+        name = RepositoryName(name)
         address = RepositoryEndpoint(self.registry, name)
         return Repository(
             name,

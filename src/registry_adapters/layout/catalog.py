@@ -57,8 +57,9 @@ class LayoutCatalog(Catalog):
         """``oci:`` and the directory."""
         return self._registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         """The repository in the directory of that name, whether it exists or not."""
+        name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
         place = Layout(self._root, name, self._parse)
         return Repository(

@@ -31,8 +31,9 @@ class MemoryCatalog(Catalog):
         """What this backend is called."""
         return self._state.registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         """A repository by name, whether it exists or not."""
+        name = RepositoryName(name)
         return Repository(
             name, MemoryBlobs(self._state, name), MemoryManifests(self._state, name), self._state.registry
         )

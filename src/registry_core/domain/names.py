@@ -1,7 +1,4 @@
-"""Names of manifests and of repositories (distribution-spec, "Pulling manifests").
-
-Paths into a registry, grown segment by segment.
-"""
+"""Tags, repository names and paths made of segments (distribution-spec, "Pulling manifests")."""
 
 from __future__ import annotations
 
@@ -12,11 +9,8 @@ from registry_core.errors import InvalidName
 
 __all__ = ["PathSegments", "RepositoryName", "Tag"]
 
-
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 
 
@@ -30,7 +24,9 @@ class Tag(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Parse, or raise."""
+        """Parse the text."""
+        if type(text) is cls:
+            return text
         if not isinstance(text, str) or not _TAG.fullmatch(text):
             raise InvalidName(f"not a tag: {text!r:.200}", code="TAG_INVALID")
         return super().__new__(cls, text)
@@ -48,13 +44,15 @@ class RepositoryName(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Parse, or raise."""
+        """Parse the text."""
+        if type(text) is cls:
+            return text
         if not isinstance(text, str) or (text and not _REPOSITORY.fullmatch(text)):
             raise InvalidName(f"not a repository name: {text!r:.300}")
         return super().__new__(cls, text)
 
     def __truediv__(self, other: str) -> RepositoryName:
-        """This path with another below it.
+        """Return the name of a repository below this one.
 
         Raises:
             InvalidName: The result is not a repository name.
@@ -62,9 +60,9 @@ class RepositoryName(str):
         return RepositoryName("/".join(part for part in (self, other) if part))
 
     def below(self, parent: RepositoryName) -> RepositoryName | None:
-        """This name relative to a parent path, or ``None`` if it does not lie below it.
+        """Return this name relative to a parent, or ``None`` if it is not below the parent.
 
-        Everything lies below the empty name. A name does not lie below itself.
+        Every name is below the empty name. No name is below itself.
         """
         if not parent:
             return self if self else None
@@ -74,28 +72,28 @@ class RepositoryName(str):
 class PathSegments(tuple[str, ...]):
     """An immutable path made of segments, such as ``PathSegments("org", "team/app")``.
 
-    A segment may hold slashes of its own and stays one segment; outer slashes are trimmed. No segments at all are
-    the root of a registry. Paths compare by their segments; ``str()`` gives the path they make.
+    A segment with slashes inside stays one segment; outer slashes are trimmed. A path without segments is the root
+    of a registry. Paths are equal if their segments are equal; ``str()`` joins the segments with slashes.
 
     Raises:
-        InvalidName: A segment is empty or not (part of) a repository name.
+        InvalidName: A segment is empty or cannot be part of a repository name.
     """
 
     __slots__ = ()
 
     def __new__(cls, *segments: str) -> Self:
-        """Trim and check each segment, or raise."""
+        """Trim and check each segment."""
         return super().__new__(cls, (_segment(segment) for segment in segments))
 
     def __getnewargs__(self) -> tuple[str, ...]:
-        """What pickling and copying hand to the constructor."""
+        """Return the constructor arguments for pickle and copy."""
         return tuple(self)
 
     def with_segment(self, *segments: str) -> Self:
-        """A new path with more segments below this one, which stays as it is.
+        """Return a new path with more segments at the end.
 
         Raises:
-            InvalidName: A segment is empty or not (part of) a repository name.
+            InvalidName: A segment is empty or cannot be part of a repository name.
         """
         return type(self)(*self, *segments)
 
@@ -105,11 +103,9 @@ class PathSegments(tuple[str, ...]):
         return RepositoryName("/".join(self))
 
     def __str__(self) -> str:
-        """The path, without outer slashes."""
         return "/".join(self)
 
     def __repr__(self) -> str:
-        """As it would be written."""
         return f"PathSegments({', '.join(map(repr, self))})"
 
 

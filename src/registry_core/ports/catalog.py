@@ -1,11 +1,4 @@
-"""A backend: it lists repositories and hands them out.
-
-One repository: a name and its stores.
-
-Where blobs lie that are read through a repository put together from others.
-
-Layers that are kept outside of registries.
-"""
+"""Backends and repositories: ``Catalog``, ``Repository``, and two optional ports of a repository."""
 
 from __future__ import annotations
 
@@ -26,11 +19,11 @@ __all__ = ["BlobLocation", "BlobLocator", "Catalog", "ForeignLayers", "Repositor
 
 
 class BlobLocation(msgspec.Struct, frozen=True):
-    """A repository of a registry.
+    """The repository of a registry that holds a blob.
 
     Args:
-        registry: What the backend is called.
-        name: Of the repository.
+        registry: Name of the backend; see ``Catalog.registry``.
+        name: Name of the repository.
     """
 
     registry: str
@@ -39,44 +32,44 @@ class BlobLocation(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class BlobLocator(Protocol):
-    """Knows where each blob lies. May be called from many threads at once."""
+    """Finds the repository that holds a blob. Safe for many threads."""
 
     @abstractmethod
     def home(self, digest: Digest) -> BlobLocation | None:
-        """Where a blob lies; ``None`` where it lies in no registry, or nobody knows."""
+        """Return the repository that holds a blob; ``None`` if it is unknown or not in a registry."""
 
 
 @runtime_checkable
 class ForeignLayers(Protocol):
-    """Content at the URLs of its descriptor. May be called from many threads at once.
+    """Reads layers from the ``urls`` of their descriptors. Safe for many threads.
 
-    A registry says what these URLs are, so they are gone to without credentials, and nowhere that the registry could
-    not have meant.
+    A registry chooses these URLs. They are requested without credentials and only as the URL policy allows.
     """
 
     @abstractmethod
     def open(self, layer: Descriptor, *, start: int = 0) -> ByteReader:
-        """A reader over the content, from the byte at ``start`` on, and never longer than the descriptor says.
+        """Open the content at the byte ``start``. The reader never returns more bytes than the descriptor says.
 
-        From the first byte on it is verified; from a later one, it is up to whoever has the bytes before it.
+        A reader that starts at 0 verifies the content. With a later start, the caller has to verify it.
 
         Raises:
-            BlobNotFound: The descriptor has no URLs, or nothing is there; raised by this call, not by the first read.
-            ProtocolError: None of them may be gone to.
-            RegistryError: None of them answers.
+            BlobNotFound: The descriptor has no URLs, or no URL has the content. Raised here, not by the first read.
+            ProtocolError: The URL policy allows none of the URLs.
+            RegistryError: No URL could be read.
         """
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """A repository of some backend, or anything that can be read or written like one.
+    """A repository of a backend, or anything that can be read or written like one.
 
     Args:
-        name: Its path inside the backend.
-        blobs: Its blobs.
-        manifests: Its manifests, tags and referrers.
-        registry: What the backend is called; repositories of one registry may mount each other's blobs.
-        foreign_layers: Who follows the URLs of its layers for those who ask for that; ``None`` for nobody.
-        blob_locator: Finds its blobs if it was assembled from other repositories; ``None`` where it holds them itself.
+        name: Path inside the backend.
+        blobs: Blob store of the repository.
+        manifests: Manifests, tags and referrers of the repository.
+        registry: Name of the backend. Repositories with the same registry may mount blobs from each other.
+        foreign_layers: Reads layers from the ``urls`` of their descriptors; ``None`` if the backend does not.
+        blob_locator: Finds the repository of each blob, for a repository assembled from others; ``None`` for a
+            repository that holds its blobs itself.
     """
 
     name: RepositoryName
@@ -87,15 +80,15 @@ class Repository(msgspec.Struct, frozen=True):
     blob_locator: BlobLocator | None = None
 
     def __str__(self) -> str:
-        """``registry/name``."""
+        """Return ``registry/name``."""
         return "/".join(part for part in (self.registry, self.name) if part)
 
     def at(self, reference: str) -> str:
-        """How a tag or digest of it is written: ``registry/name:tag`` or ``registry/name@digest``."""
+        """Return the full reference of a tag or digest: ``registry/name:tag`` or ``registry/name@digest``."""
         return f"{self}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
     def blob_location(self, digest: Digest) -> BlobLocation | None:
-        """In which repository of which registry a blob lies, for those who could mount it from there."""
+        """Return the repository from which a blob can be mounted; ``None`` if there is none."""
         if self.blob_locator is not None:
             return self.blob_locator.home(digest)
         return BlobLocation(self.registry, self.name) if self.registry else None
@@ -103,38 +96,45 @@ class Repository(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Catalog(Protocol):
-    """Every backend is one of these, and every wrapper is one around another."""
+    """A backend: lists repositories and returns them by name. Safe for many threads."""
 
     @property
     @abstractmethod
     def registry(self) -> str:
-        """What this backend is called in references: ``host[:port]``, ``oci:DIRECTORY``, ``memory:``."""
+        """Name of the backend in references: ``host[:port]``, ``oci:DIRECTORY``, ``memory:``."""
 
     @abstractmethod
-    def repository(self, name: RepositoryName) -> Repository:
-        """A repository by name, whether it exists or not: free of I/O, never fails."""
+    def repository(self, name: str) -> Repository:
+        """Return a repository, whether it exists or not. Does no I/O.
+
+        Args:
+            name: Repository name; text is parsed as ``RepositoryName``.
+
+        Raises:
+            InvalidName: The text is not a repository name.
+        """
 
     @abstractmethod
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """All repositories in ASCII order; the first step raises where listing fails.
+        """Iterate over all repositories in ASCII order. The first step raises if listing fails.
 
         Args:
-            after: Start behind this name, whether it exists or not.
-            page_size: How many a server should be asked for at a time; changes nothing about what is listed.
+            after: Start after this name; it need not exist.
+            page_size: Page size to request from a server; it does not limit the result.
 
         Raises:
-            CatalogUnsupported: This backend does not list repositories.
+            CatalogUnsupported: The backend does not list repositories.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and handles, and finish what is only seen once it is finished. Idempotent."""
+        """Close connections and files, and publish content that only becomes visible on close. Idempotent."""
 
     def discard(self) -> None:
-        """Close, but throw away what only closing would show, such as a new archive. Idempotent.
+        """Close, and drop content that only becomes visible on close, such as a new archive. Idempotent.
 
-        Most backends show at once what they are given, and have nothing to throw away.
+        Backends that publish content at once need not override this.
         """
         self.close()

@@ -177,7 +177,7 @@ class _Gated(Catalog):
     def registry(self) -> str:
         return self._inner.registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         found = self._inner.repository(name)
         return msgspec.structs.replace(
             found, blobs=_Blobs(found.blobs, self._gate), manifests=_Manifests(found.manifests, self._gate)

@@ -481,7 +481,7 @@ class _Only(MemoryCatalog):
         super().__init__()
         self._only = repository
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         return self._only
 
 

@@ -60,7 +60,7 @@ class Asked(Catalog):
     def registry(self) -> str:
         return self._inner.registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         return self._inner.repository(name)
 
     def repositories(

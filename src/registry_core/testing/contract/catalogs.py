@@ -57,6 +57,13 @@ class CatalogContract(Contract):
         if self.can & Can.LIST_REPOSITORIES:
             assert name not in list(catalog.repositories())
 
+    def test_a_repository_name_may_be_text(self, catalog: Catalog) -> None:
+        """Text is parsed at the door; a malformed name is refused before any I/O."""
+        assert catalog.repository("org/app").name == RepositoryName("org/app")
+
+        with pytest.raises(InvalidName):
+            catalog.repository("Org//App")
+
     def test_two_handles_of_one_repository_see_the_same(self, catalog: Catalog) -> None:
         """A repository is where its name says, not in the object."""
         name = fresh_name()

@@ -22,7 +22,7 @@ ABSENT = "sha256:" + "0" * 64
 class Broken(MemoryCatalog):
     """A backend with a bug."""
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         raise RuntimeError("the secret inside")
 
     def repositories(

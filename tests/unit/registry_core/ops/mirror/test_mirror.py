@@ -45,7 +45,7 @@ class Steered(Catalog):
     def registry(self) -> str:
         return self._inner.registry
 
-    def repository(self, name: RepositoryName) -> Repository:
+    def repository(self, name: str) -> Repository:
         watched = self._watch(self._inner.repository(name))
 
         def before(call: str, about: str) -> None:
