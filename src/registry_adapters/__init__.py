@@ -1,6 +1,6 @@
-"""Backends for ``registry_core``: HTTP registries, image layouts, archives and memory; and how to open them by URL.
+"""Backends for ``registry_core``: HTTP registries, image layouts, archives and memory.
 
-Each name is imported when it is first used, so that a program pays only for the backends it has.
+Each name is imported on first use: a program loads only the backends it uses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "open_mirror",
 ]
 
-_HOMES: Final = MappingProxyType(
+_EXPORTS: Final = MappingProxyType(
     {
         "ArchiveCatalog": "registry_adapters.archive",
         "ArchiveForm": "registry_adapters.archive",
@@ -44,10 +44,12 @@ _HOMES: Final = MappingProxyType(
 )
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

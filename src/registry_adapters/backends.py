@@ -1,22 +1,23 @@
-"""Backends by URL.
+"""Open a backend by its URL.
 
-``https://host[:port]``, ``http://host[:port]``, or ``host[:port]`` alone, which means https whatever the host;
-``oci:DIRECTORY``, ``docker-archive:FILE``, ``oci-archive:FILE`` and ``memory:``; and whatever schemes other
-distributions register in the entry-point group ``ociport.backends``: a name and an opener, called as
-``opener(url, auth=…, **settings)`` to give a ``Catalog``.
-An opener that has a parameter ``observer`` is given the client's. The schemes above cannot be taken over.
+``https://host[:port]``, ``http://host[:port]`` and ``host[:port]`` (always https) are registries;
+``oci:DIRECTORY``, ``docker-archive:FILE``, ``oci-archive:FILE`` and ``memory:`` the other built-in backends.
+Other distributions add schemes by the entry-point group ``ociport.backends``: the scheme's name, and an opener that is
+called as ``opener(url, auth=…, **settings)`` and returns a ``Catalog``. ``open_client`` passes its observer to an
+opener that has a parameter ``observer``. The built-in schemes cannot be replaced.
 
-Docker Hub is called ``docker.io``, but listens elsewhere: over https, ``docker.io`` and ``index.docker.io`` lead to
-``registry-1.docker.io``. The registry is still called ``docker.io``, and that is what a keychain is asked for.
+Docker Hub is named ``docker.io``, but its registry API is at ``registry-1.docker.io``: over https, ``docker.io`` and
+``index.docker.io`` connect there. Messages and keychains still use the name ``docker.io``.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
 
 from registry_core.client import RegistryClient
 from registry_core.domain.auth import Credential
@@ -30,10 +31,13 @@ from registry_core.ports.keychain import Keychain
 from registry_core.ports.observer import Observer
 
 if TYPE_CHECKING:
-    from registry_adapters.http import Middleware
+    from registry_adapters.http import HttpCatalog, HttpSettings, Middleware
 
 __all__ = [
     "GROUP",
+    "Auth",
+    "BackendSettings",
+    "HttpSettingsDict",
     "open_catalog",
     "open_client",
     "open_docker_archive",
@@ -41,6 +45,7 @@ __all__ = [
     "open_layout",
     "open_memory",
     "open_oci_archive",
+    "open_registry",
     "takes_credentials",
 ]
 
@@ -51,25 +56,63 @@ _HUB_HOST: Final = "registry-1.docker.io"
 _HUB_ORIGINS: Final = (Origin("https", "docker.io", 443), Origin("https", "index.docker.io", 443))
 
 Auth = Credential | Keychain | Authenticator | None
+_Path = str | os.PathLike[str]
 
 
-def open_catalog(url: str, *, auth: Auth = None, **settings: Any) -> Catalog:
-    """The backend that a URL names. Nothing is contacted or written yet.
+class HttpSettingsDict(TypedDict, total=False):
+    """Keyword arguments that become ``HttpSettings``, which documents them."""
+
+    plain_http: bool
+    tls_verify: bool
+    ca_file: _Path | None
+    trust_system: bool
+    certs_dir: _Path | None
+    tls_minimum: str
+    client_cert: _Path | tuple[_Path, _Path] | None
+    connect_timeout: float
+    read_timeout: float
+    chunk_size: int | None
+    max_connections: int
+    requests_per_second: float | None
+    path_prefix: str
+    proxy: str | None
+    user_agent: str
+    retries: int
+    backoff: float
+
+
+class BackendSettings(HttpSettingsDict, total=False):
+    """Settings of all built-in backends, for type checkers; at run time, each backend rejects those of the others.
+
+    Settings of a backend from another distribution are not listed: pass them as ``**options``, a ``dict[str, Any]``.
+    """
+
+    middleware: Sequence[Middleware]  # http
+    fsync: bool  # oci, docker-archive, oci-archive
+    replace: bool  # docker-archive, oci-archive
+
+
+def open_catalog(
+    url: str, *, auth: Auth = None, observer: Observer | None = None, **settings: Unpack[BackendSettings]
+) -> Catalog:
+    """Open the backend that a URL names. No request is sent and no file is written yet.
 
     Args:
-        url: Without a path, where it is a registry's.
-        auth: A credential, for this registry only; a keychain; or an authenticator.
-        settings: What the chosen backend knows: for HTTP, ``observer``, ``middleware`` and the fields of
-            ``HttpSettings``.
+        url: URL of the backend; for a registry, without a path.
+        auth: Credential for this registry only, or a keychain, or an authenticator.
+        observer: Receiver of events; only for backends that report events, such as HTTP.
+        settings: Settings of the chosen backend. HTTP: ``middleware`` and the fields of ``HttpSettings``. ``oci:``:
+            ``fsync``. Archives: ``replace`` and ``fsync``.
 
     Raises:
-        ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
-        TypeError: A setting that the chosen backend does not know.
+        ConfigError: The scheme is unknown, the URL is malformed, or a setting has an invalid value.
+        TypeError: The chosen backend has no such setting.
     """
-    scheme, address, segments = _located(url)
+    scheme, address, segments = _parse(url)
     if segments:
-        raise ConfigError(f"a catalog is a whole registry, without a path: {redact_url(url)}")
-    return _opened(scheme, _opener(scheme), address, auth, settings)
+        raise ConfigError(f"open catalog {redact_url(url)}: a catalog is a whole registry; remove the path")
+    watched: dict[str, object] = {} if observer is None else {"observer": observer}
+    return _open(scheme, _opener(scheme), address, auth, {**settings, **watched})
 
 
 def open_client(
@@ -78,27 +121,28 @@ def open_client(
     auth: Auth = None,
     default_platform: Platform | str | None = None,
     observer: Observer | None = None,
-    **settings: Any,
+    **settings: Unpack[BackendSettings],
 ) -> RegistryClient:
-    """A client for the backend that a URL names; the path of a registry's URL is where the client starts.
+    """Open a client for the backend that a URL names; the path of a registry's URL becomes the client's path.
 
     Args:
-        url: As for ``open_catalog``, or with a path: ``registry.example.com/org/app``.
-        auth: A credential, for this registry only; a keychain; or an authenticator.
-        default_platform: What an index is resolved to where no platform is asked for; the host's own if not given.
-        observer: Told what happens: what the client moves, whatever the backend; and each exchange of HTTP.
-        settings: What the chosen backend knows: for HTTP, ``middleware`` and the fields of ``HttpSettings``.
+        url: URL as for ``open_catalog``, or with a path: ``registry.example.com/org/app``.
+        auth: Credential for this registry only, or a keychain, or an authenticator.
+        default_platform: Platform to select from an index when a call names none; by default, that of this host.
+        observer: Receiver of events: blobs and manifests that the client transfers, and the requests of HTTP.
+        settings: Settings of the chosen backend; see ``open_catalog``.
 
     Raises:
-        ConfigError: No such backend, a URL that it cannot use, or settings that cannot work.
-        InvalidName: The path is no repository name, or the platform is malformed.
-        TypeError: A setting that the chosen backend does not know.
+        ConfigError: The scheme is unknown, the URL is malformed, or a setting has an invalid value.
+        InvalidName: The path is not a repository name, or the platform is malformed.
+        TypeError: The chosen backend has no such setting.
     """
-    scheme, address, segments = _located(url)
+    scheme, address, segments = _parse(url)
     opener = _opener(scheme)
+    watched: dict[str, object] = {}
     if observer is not None and _takes_observer(opener):
-        settings["observer"] = observer
-    catalog = _opened(scheme, opener, address, auth, settings)
+        watched["observer"] = observer
+    catalog = _open(scheme, opener, address, auth, {**settings, **watched})
     try:
         return RegistryClient(catalog, *segments, default_platform=default_platform, observer=observer)
     except BaseException:
@@ -107,12 +151,12 @@ def open_client(
 
 
 def takes_credentials(url: str) -> bool:
-    """Whether there is anybody to authenticate to in the backend that a URL names.
+    """Whether the backend that a URL names can authenticate: a registry, or a backend of another distribution.
 
     Raises:
-        ConfigError: No such backend, or a URL that it cannot use.
+        ConfigError: The scheme is unknown, or the URL is malformed.
     """
-    scheme, _, _ = _located(url)
+    scheme, _, _ = _parse(url)
     return scheme in ("http", "https") or scheme not in _BUILT_IN
 
 
@@ -122,124 +166,151 @@ def open_http(
     auth: Auth = None,
     observer: Observer | None = None,
     middleware: Sequence[Middleware] = (),
-    **settings: Any,
-) -> Catalog:
-    """A registry over HTTP: the opener of ``https:`` and ``http:``.
+    **settings: Unpack[HttpSettingsDict],
+) -> HttpCatalog:
+    """Open a registry over HTTP: the opener of ``https:`` and ``http:``.
 
     Args:
         url: ``https://host[:port]``, ``http://host[:port]`` or ``host[:port]``.
-        auth: A credential, for this registry only; a keychain; or an authenticator.
-        observer: Told what happens.
-        middleware: Wrapped around each exchange, the first outermost.
-        settings: Fields of ``HttpSettings``. A URL with a scheme settles ``plain_http``.
+        auth: Credential for this registry only, or a keychain, or an authenticator.
+        observer: Receiver of events.
+        middleware: Functions called around each request, the first outermost.
+        settings: Fields of ``HttpSettings``. The scheme of the URL sets ``plain_http``.
 
     Raises:
-        ConfigError: The URL is none of these, contradicts ``plain_http``, or the settings cannot work.
-        TypeError: A setting that ``HttpSettings`` does not have.
+        ConfigError: The URL is not a registry's, contradicts ``plain_http``, or a setting has an invalid value.
+        TypeError: ``HttpSettings`` has no such field.
     """
-    from registry_adapters.auth import authenticator
-    from registry_adapters.http import HttpCatalog, HttpSettings
+    from registry_adapters.http import HttpSettings
 
     for name in settings:
         if name not in HttpSettings.__struct_fields__:
-            raise TypeError(f"the HTTP backend does not know the setting {name!r}")
-    scheme, address, segments = _located(url)
+            raise TypeError(f"the HTTP backend has no setting {name!r}")
+    scheme, address, segments = _parse(url)
     if scheme not in ("https", "http") or segments:
-        raise ConfigError(f"not the URL of a registry: {redact_url(url)}")
+        raise ConfigError(f"not the URL of a registry, such as https://host[:port]: {redact_url(url)}")
     if "://" in address:
-        plain = scheme == "http"
-        if settings.setdefault("plain_http", plain) is not plain:
-            raise ConfigError(f"plain_http={settings['plain_http']!r} contradicts {scheme}://")
+        plain_http = settings.setdefault("plain_http", scheme == "http")
+        if plain_http is not (scheme == "http"):
+            raise ConfigError(f"plain_http={plain_http!r} contradicts {scheme}://")
     host = address.partition("://")[2] or address
-    chosen = HttpSettings(**settings)
-    origin = _origin(host, "http" if chosen.plain_http else "https")
-    called = ""
+    # HttpSettings checks the values, and replaces path objects by their text.
+    return open_registry(
+        host, HttpSettings(**cast("Any", settings)), auth=auth, observer=observer, middleware=middleware
+    )
+
+
+def open_registry(
+    host: str,
+    settings: HttpSettings,
+    *,
+    auth: Auth = None,
+    observer: Observer | None = None,
+    middleware: Sequence[Middleware] = (),
+) -> HttpCatalog:
+    """Open a registry over HTTP by its host, with settings that are already checked.
+
+    Args:
+        host: ``host[:port]``.
+        settings: Settings of the HTTP backend.
+        auth: Credential for this registry only, or a keychain, or an authenticator.
+        observer: Receiver of events.
+        middleware: Functions called around each request, the first outermost.
+
+    Raises:
+        ConfigError: The host is malformed, or a setting cannot be used.
+    """
+    from registry_adapters.auth import authenticator
+    from registry_adapters.http import HttpCatalog
+
+    origin = _origin(host, "http" if settings.plain_http else "https")
+    name = ""
     if origin in _HUB_ORIGINS:
-        host, called, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
+        host, name, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
         auth = _HubKeychain(auth) if isinstance(auth, Keychain) else auth
     chosen_auth = authenticator(auth, registry=origin)
-    return HttpCatalog(host, chosen, authenticator=chosen_auth, observer=observer, middleware=middleware, called=called)
+    return HttpCatalog(host, settings, authenticator=chosen_auth, observer=observer, middleware=middleware, called=name)
 
 
 def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
-    """Image layouts in a directory: the opener of ``oci:DIRECTORY``.
+    """Open a directory of image layouts: the opener of ``oci:DIRECTORY``.
 
     Args:
-        url: The directory behind ``oci:``, absolute or relative.
-        auth: Nothing to authenticate here.
-        fsync: Whether a write returns only once the disk has it.
+        url: ``oci:`` and the path of the directory, absolute or relative.
+        auth: Not supported.
+        fsync: Flush each write to disk before it returns.
 
     Raises:
-        ConfigError: No directory is named, or the URL looks like a registry's.
+        ConfigError: The URL names no directory, or has a host.
         TypeError: ``auth`` was given.
     """
     from registry_adapters.layout import LayoutCatalog
 
-    _demand_no_auth("layout", auth)
+    _reject_auth("layout", auth)
     directory = url.partition(":")[2]
     if not directory or directory.startswith("//") or "\0" in directory:
-        raise ConfigError(f"not a directory to keep image layouts in, as oci:DIRECTORY: {_shown(url)}")
+        raise ConfigError(f"not a directory of image layouts, as in oci:DIRECTORY: {_for_message(url)}")
     return LayoutCatalog(directory, fsync=fsync)
 
 
 def open_docker_archive(url: str, *, auth: None = None, replace: bool = False, fsync: bool = True) -> Catalog:
-    """Images in a file that ``docker load`` reads: the opener of ``docker-archive:FILE``.
+    """Open a file that ``docker load`` reads: the opener of ``docker-archive:FILE``.
 
-    A file that exists is read, whichever form it has. A new one is there once the catalog is closed.
+    An existing file is read, in either archive format. A new file is written when the catalog is closed.
 
     Args:
-        url: The file behind ``docker-archive:``, absolute or relative.
-        auth: Nothing to authenticate here.
-        replace: Begin a new archive, even where there is one.
-        fsync: Whether closing returns only once the disk has it.
+        url: ``docker-archive:`` and the path of the file, absolute or relative.
+        auth: Not supported.
+        replace: Write a new archive even if the file exists.
+        fsync: Flush the new file to disk before ``close`` returns.
 
     Raises:
-        ConfigError: No file is named, or the URL looks like a registry's.
+        ConfigError: The URL names no file, or has a host.
         TypeError: ``auth`` was given.
     """
     from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 
-    return ArchiveCatalog(_archive(url, auth), ArchiveForm.DOCKER, replace=replace, fsync=fsync)
+    return ArchiveCatalog(_archive_path(url, auth), ArchiveForm.DOCKER, replace=replace, fsync=fsync)
 
 
 def open_oci_archive(url: str, *, auth: None = None, replace: bool = False, fsync: bool = True) -> Catalog:
-    """An image layout in a tar: the opener of ``oci-archive:FILE``.
+    """Open an image layout in a tar file: the opener of ``oci-archive:FILE``.
 
-    A file that exists is read, whichever form it has. A new one is there once the catalog is closed.
+    An existing file is read, in either archive format. A new file is written when the catalog is closed.
 
     Args:
-        url: The file behind ``oci-archive:``, absolute or relative.
-        auth: Nothing to authenticate here.
-        replace: Begin a new archive, even where there is one.
-        fsync: Whether closing returns only once the disk has it.
+        url: ``oci-archive:`` and the path of the file, absolute or relative.
+        auth: Not supported.
+        replace: Write a new archive even if the file exists.
+        fsync: Flush the new file to disk before ``close`` returns.
 
     Raises:
-        ConfigError: No file is named, or the URL looks like a registry's.
+        ConfigError: The URL names no file, or has a host.
         TypeError: ``auth`` was given.
     """
     from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 
-    return ArchiveCatalog(_archive(url, auth), ArchiveForm.OCI, replace=replace, fsync=fsync)
+    return ArchiveCatalog(_archive_path(url, auth), ArchiveForm.OCI, replace=replace, fsync=fsync)
 
 
 def open_memory(url: str, *, auth: None = None) -> Catalog:
-    """A new and empty backend in memory: the opener of ``memory:``.
+    """Create an empty backend in memory: the opener of ``memory:``.
 
     Args:
-        url: ``memory:``, or with a name behind it, which distinguishes it in messages only.
-        auth: Nothing to authenticate here.
+        url: ``memory:``, optionally followed by a name that is only used in messages.
+        auth: Not supported.
 
     Raises:
         TypeError: ``auth`` was given.
     """
     from registry_adapters.memory import MemoryCatalog
 
-    _demand_no_auth("memory", auth)
+    _reject_auth("memory", auth)
     return MemoryCatalog(url)
 
 
 class _HubKeychain(Keychain):
-    """A keychain that knows Docker Hub by its name, not by its host."""
+    """Look up Docker Hub by its name instead of by the host of its API."""
 
     def __init__(self, keychain: Keychain) -> None:
         self._keychain = keychain
@@ -260,31 +331,32 @@ _BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
 )
 
 
-def _located(url: str) -> tuple[str, str, tuple[str, ...]]:
-    """Scheme, what its opener is to be given, and the path that is left for the client."""
-    word, colon, rest = url.partition(":")
-    scheme = word.lower()
+def _parse(url: str) -> tuple[str, str, tuple[str, ...]]:
+    """Split a URL into its scheme, the URL for the scheme's opener, and the client's path."""
+    prefix, colon, rest = url.partition(":")
+    scheme = prefix.lower()
     if scheme in ("http", "https") and rest.startswith("//"):
-        host, path = _split(url, rest[2:])
+        host, path = _split_path(url, rest[2:])
         return scheme, f"{scheme}://{host}", path
-    if colon and (scheme in _BUILT_IN or _offers(scheme)):
+    if colon and (scheme in _BUILT_IN or scheme in entry_points(group=GROUP).names):
         return scheme, f"{scheme}:{rest}", ()
     if rest.startswith("//"):
-        raise _unknown(url)
-    host, path = _split(url, url)
+        raise _unknown_backend(url)
+    host, path = _split_path(url, url)
     return "https", host, path
 
 
-def _split(url: str, text: str) -> tuple[str, tuple[str, ...]]:
-    host, _, path = text.partition("/")
+def _split_path(url: str, without_scheme: str) -> tuple[str, tuple[str, ...]]:
+    host, _, path = without_scheme.partition("/")
     if "@" in host:
-        raise ConfigError(f"credentials belong into auth, not into a URL: {redact_url(f'https://{text}')}")
-    if "?" in text or "#" in text:
-        raise ConfigError(f"a registry's URL has no query and no fragment: {redact_url(url)}")
+        redacted = redact_url(f"https://{without_scheme}")
+        raise ConfigError(f"pass credentials by auth, not in the URL: {redacted}")
+    if "?" in without_scheme or "#" in without_scheme:
+        raise ConfigError(f"the URL of a registry has no query and no fragment: {redact_url(url)}")
     try:
         Origin.of(host)
     except InvalidName:
-        raise _unknown(url) from None
+        raise _unknown_backend(url) from None
     path = path.strip("/")
     return host, tuple(path.split("/")) if path else ()
 
@@ -297,57 +369,53 @@ def _origin(host: str, scheme: str) -> Origin:
 
 
 def _opener(scheme: str) -> Callable[..., Catalog]:
-    return _BUILT_IN.get(scheme) or _loaded(scheme)
+    return _BUILT_IN.get(scheme) or _load_opener(scheme)
+
+
+def _load_opener(scheme: str) -> Callable[..., Catalog]:
+    entry_point = next(iter(entry_points(group=GROUP, name=scheme)))
+    try:
+        opener: Callable[..., Catalog] = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"load {entry_point.value}, the opener of {scheme}: {error}") from error
+    return opener
 
 
 def _takes_observer(opener: Callable[..., Catalog]) -> bool:
     try:
         return "observer" in inspect.signature(opener).parameters
-    except ValueError:  # a callable that does not tell
+    except ValueError:  # some callables of C extensions have no signature
         return False
 
 
-def _opened(scheme: str, opener: Callable[..., Catalog], address: str, auth: Auth, settings: dict[str, Any]) -> Catalog:
-    catalog = opener(address, auth=auth, **settings)
+def _open(scheme: str, opener: Callable[..., Catalog], url: str, auth: Auth, settings: Mapping[str, object]) -> Catalog:
+    catalog = opener(url, auth=auth, **settings)
     if not isinstance(catalog, Catalog):
-        raise ConfigError(f"the opener of {scheme}: gave no Catalog, but {type(catalog).__name__}")
+        raise ConfigError(f"the opener of {scheme}: returned {type(catalog).__name__} instead of a Catalog")
     return catalog
 
 
-def _offers(scheme: str) -> bool:
-    return scheme in entry_points(group=GROUP).names
+def _unknown_backend(url: str) -> ConfigError:
+    schemes = sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
+    return ConfigError(f"neither a registry nor a known backend ({', '.join(schemes)}): {_for_message(url)}")
 
 
-def _loaded(scheme: str) -> Callable[..., Catalog]:
-    found = next(iter(entry_points(group=GROUP, name=scheme)))
-    try:
-        opener: Callable[..., Catalog] = found.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the opener of {scheme}:, {found.value}, cannot be loaded") from error
-    return opener
-
-
-def _unknown(url: str) -> ConfigError:
-    known = sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
-    return ConfigError(f"neither a registry nor a known backend ({', '.join(known)}): {_shown(url)}")
-
-
-def _shown(url: str) -> str:
-    """A URL fit for messages, its scheme included; unless what stands before the colon might be a user's name."""
+def _for_message(url: str) -> str:
+    """Redact a URL but keep its scheme, unless the part before the colon may be a user name."""
     scheme, colon, rest = url.partition(":")
-    named = scheme.isascii() and scheme.replace("-", "").isalnum()
-    plain = colon and named and "@" not in url and not rest.startswith("//")
-    return f"{scheme}:{redact_url(rest)}" if plain else redact_url(url)
+    is_scheme = scheme.isascii() and scheme.replace("-", "").isalnum()
+    keep_scheme = colon and is_scheme and "@" not in url and not rest.startswith("//")
+    return f"{scheme}:{redact_url(rest)}" if keep_scheme else redact_url(url)
 
 
-def _archive(url: str, auth: object) -> str:
+def _archive_path(url: str, auth: object) -> str:
     scheme, _, path = url.partition(":")
-    _demand_no_auth(scheme, auth)
+    _reject_auth(scheme, auth)
     if not path or path.startswith("//") or "\0" in path:
-        raise ConfigError(f"not a file to keep images in, as {scheme}:FILE: {_shown(url)}")
+        raise ConfigError(f"not an archive file, as in {scheme}:FILE: {_for_message(url)}")
     return path
 
 
-def _demand_no_auth(backend: str, auth: object) -> None:
+def _reject_auth(backend: str, auth: object) -> None:
     if auth is not None:
-        raise TypeError(f"the {backend} backend does not know the setting 'auth'")
+        raise TypeError(f"the {backend} backend has no setting 'auth'")

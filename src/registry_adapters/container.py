@@ -16,7 +16,7 @@ import msgspec
 from dependency_injector import containers, providers
 
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
-from registry_adapters.backends import open_http
+from registry_adapters.backends import open_registry
 from registry_adapters.http import HttpSettings, Middleware
 from registry_adapters.keychains import StaticKeychain
 from registry_adapters.layout import LayoutCatalog
@@ -142,8 +142,7 @@ def _http(
     section = settings.http
     if section is None:
         raise ConfigError("registry configuration: there is no section http")
-    chosen = {name: getattr(section, name) for name in HttpSettings.__struct_fields__}
-    catalog = open_http(section.registry, auth=keychain, observer=observer, middleware=middleware, **chosen)
+    catalog = open_registry(section.registry, section, auth=keychain, observer=observer, middleware=middleware)
     opened.callback(catalog.close)
     return catalog
 

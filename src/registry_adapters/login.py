@@ -1,64 +1,75 @@
-"""Logging in to a registry, and out: credentials are proved before they are kept."""
+"""Log in to a registry, and log out: credentials are checked before they are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Unpack
 
-from registry_adapters.backends import open_http
+from registry_adapters.backends import HttpSettingsDict, open_http
 from registry_core.domain.auth import Anonymous, Credential
 from registry_core.errors import ConfigError
 from registry_core.ports.keychain import CredentialStore
+from registry_core.ports.observer import Observer
 
 if TYPE_CHECKING:
-    from registry_adapters.http import HttpCatalog
+    from registry_adapters.http import Middleware
 
 __all__ = ["login", "logout"]
 
 
 def login(
-    registry: str, credential: Credential, *, keychain: CredentialStore | None = None, **http_settings: Any
+    registry: str,
+    credential: Credential,
+    *,
+    keychain: CredentialStore | None = None,
+    observer: Observer | None = None,
+    middleware: Sequence[Middleware] = (),
+    **http_settings: Unpack[HttpSettingsDict],
 ) -> None:
-    """Show a credential to a registry, and keep it if it is accepted. Nothing is kept otherwise.
+    """Send a credential to a registry, and store it only if the registry accepts it.
 
     Args:
         registry: ``host[:port]``, ``https://host[:port]`` or ``http://host[:port]``.
-        credential: What to log in with.
-        keychain: Where to keep it; ``default_store()`` if not given.
-        http_settings: Fields of ``HttpSettings``, and ``observer``.
+        credential: Credential to check and store.
+        keychain: Keychain to store it in; ``default_store()`` if not given.
+        observer: Receiver of events.
+        middleware: Functions called around each request, the first outermost.
+        http_settings: Fields of ``HttpSettings``.
 
     Raises:
-        Unauthorized: The registry does not accept the credential.
-        Forbidden: It knows the credential, and refuses nevertheless.
-        TransportError: It cannot be reached.
-        ConfigError: The registry is none, ``Anonymous`` is nothing to keep, or the keychain cannot be written.
-        TypeError: A setting that the HTTP backend does not know.
+        Unauthorized: The registry rejects the credential.
+        Forbidden: The registry accepts the credential, but denies access.
+        TransportError: No connection, or no valid response.
+        ConfigError: The registry's URL is malformed, the credential is ``Anonymous``, or the keychain cannot be
+            written.
+        TypeError: The HTTP backend has no such setting.
     """
-    if isinstance(credential, Anonymous):
-        raise ConfigError("no credentials are nothing to log in with")
-    # Nothing else comes from there.
-    with closing(cast("HttpCatalog", open_http(registry, auth=credential, **http_settings))) as catalog:
+    catalog = open_http(registry, auth=credential, observer=observer, middleware=middleware, **http_settings)
+    with closing(catalog):
+        if isinstance(credential, Anonymous):
+            raise ConfigError(f"login to {catalog.registry}: no credentials given")
         catalog.ping()
         name = catalog.registry
-    (keychain or _default()).store(name, credential)
+    (keychain or _default_store()).store(name, credential)
 
 
 def logout(registry: str, *, keychain: CredentialStore | None = None) -> None:
-    """Forget what is kept for a registry, which is not asked; nothing happens where nothing is kept.
+    """Erase the stored credential of a registry, if there is one. No request is sent.
 
     Args:
-        registry: As for ``login``.
-        keychain: Where it is kept; ``default_store()`` if not given.
+        registry: Registry as for ``login``.
+        keychain: Keychain that has the credential; ``default_store()`` if not given.
 
     Raises:
-        ConfigError: The registry is none, or the keychain cannot be written.
+        ConfigError: The registry's URL is malformed, or the keychain cannot be written.
     """
     with closing(open_http(registry)) as catalog:
         name = catalog.registry
-    (keychain or _default()).erase(name)
+    (keychain or _default_store()).erase(name)
 
 
-def _default() -> CredentialStore:
+def _default_store() -> CredentialStore:
     from registry_adapters.keychains import default_store
 
     return default_store()

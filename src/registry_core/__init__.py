@@ -1,12 +1,12 @@
-"""A container registry library: images in any backend, through one set of ports.
+"""A container registry library: the same operations on images in any backend.
 
-Names are loaded when they are first asked for, so that importing the package costs next to nothing.
+Each name is imported on first use, so importing the package is cheap.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from registry_core.cancellation import CancelScope, fail_after
@@ -176,7 +176,7 @@ __all__ = [
     "validate",
 ]
 
-_HOMES = {
+_EXPORTS = {
     "registry_core.cancellation": (
         "CancelScope",
         "fail_after",
@@ -304,16 +304,18 @@ _HOMES = {
     "registry_core.ports.manifest_store": ("ManifestStore",),
     "registry_core.ports.observer": ("Observer",),
 }
-_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
+
+    def __getattr__(name: str) -> object:
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(module), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

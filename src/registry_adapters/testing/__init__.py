@@ -1,6 +1,6 @@
-"""For applications' own tests: registries that fail on demand, and pytest fixtures for them (extra ``testing``).
+"""Registries that fail on demand, and their pytest fixtures, for tests of applications (extra ``ociport[testing]``).
 
-Each name is imported when it is first used, so that a test run that uses none of them does not pay.
+Each name is imported on first use: pytest loads the plugin in every run, also where no test uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Fault", "FaultyApp", "FaultyRegistry", "RequestLog", "faults", "faulty_registry"]
 
-_HOMES: Final = MappingProxyType(
+_EXPORTS: Final = MappingProxyType(
     {
         "Entry": "registry_adapters.testing.request_log",
         "Fault": "registry_adapters.testing.faults",
@@ -29,12 +29,14 @@ _HOMES: Final = MappingProxyType(
 )
 
 
-def __getattr__(name: str) -> object:
-    if name == "faults":
-        return import_module("registry_adapters.testing.faults")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
+
+    def __getattr__(name: str) -> object:
+        if name == "faults":
+            return import_module("registry_adapters.testing.faults")
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

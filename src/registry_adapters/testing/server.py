@@ -9,10 +9,10 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Protocol, TypedDict, Unpack
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from registry_adapters.backends import open_client
+from registry_adapters.backends import Auth, BackendSettings, open_client
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing.faults import Fault
 from registry_adapters.testing.matching import RequestMatcher
@@ -20,7 +20,9 @@ from registry_adapters.testing.request import ConnectionDropped, FaultContext, R
 from registry_adapters.testing.request_log import Entry, RequestLog
 from registry_adapters.wsgi import Authorizer, RegistryServer, registry_server
 from registry_core.client import RegistryClient
+from registry_core.domain.platform import Platform
 from registry_core.ports.catalog import Catalog
+from registry_core.ports.observer import Observer
 
 __all__ = ["FaultyApp", "FaultyRegistry", "ServerOptions", "faulty_registry"]
 
@@ -200,17 +202,22 @@ class FaultyRegistry:
         """
         return self._app.wait_for_stall(seconds)
 
-    def client(self, **settings: Any) -> RegistryClient:
-        """A client of this registry, which is closed with it.
-
-        Args:
-            settings: As for ``open_client``.
+    def client(
+        self,
+        *,
+        auth: Auth = None,
+        default_platform: Platform | str | None = None,
+        observer: Observer | None = None,
+        **settings: Unpack[BackendSettings],
+    ) -> RegistryClient:
+        """Open a client for this registry; it is closed with the registry. Arguments as for ``open_client``.
 
         Raises:
-            ConfigError: Settings that cannot work.
-            TypeError: A setting that nobody knows.
+            ConfigError: A setting has an invalid value.
+            TypeError: The HTTP backend has no such setting.
         """
-        return self._clients.enter_context(open_client(self.url, **settings))
+        client = open_client(self.url, auth=auth, default_platform=default_platform, observer=observer, **settings)
+        return self._clients.enter_context(client)
 
 
 @contextmanager

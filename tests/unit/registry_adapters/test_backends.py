@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog, open_catalog, open_client
-from registry_adapters.backends import open_http
-from registry_adapters.http import Middleware, OutgoingRequest, Send
+from registry_adapters.backends import (
+    BackendSettings,
+    HttpSettingsDict,
+    open_docker_archive,
+    open_http,
+    open_layout,
+    open_memory,
+    open_oci_archive,
+)
+from registry_adapters.http import HttpSettings, Middleware, OutgoingRequest, Send
 from registry_adapters.http.messages import Body, Headers, Response
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_adapters.wsgi import registry_server
@@ -337,7 +347,9 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestThirdParty:
     @pytest.mark.parametrize("url", ["mine:place", "mine://place/deep"])
     def test_its_scheme_opens_its_backend_with_its_settings(self, url: str) -> None:
-        assert open_catalog(url, colour="blue").registry == f"{url}#blue"
+        settings: dict[str, Any] = {"colour": "blue"}
+
+        assert open_catalog(url, **settings).registry == f"{url}#blue"
 
     def test_its_scheme_opens_a_client_too(self) -> None:
         client = open_client("mine:place")
@@ -358,8 +370,10 @@ class TestThirdParty:
         assert import_module("mine_backend").closed == ["closing:place"]
 
     def test_a_setting_that_it_does_not_know_is_a_type_error(self) -> None:
+        settings: dict[str, Any] = {"taste": "sweet"}
+
         with pytest.raises(TypeError, match="taste"):
-            open_catalog("mine:place", taste="sweet")
+            open_catalog("mine:place", **settings)
 
     def test_it_cannot_take_over_a_scheme_of_ours(self) -> None:
         assert open_catalog("memory:").registry == "memory:"
@@ -396,7 +410,7 @@ def test_the_package_lists_its_names() -> None:
 
     assert set(registry_adapters.__all__) <= set(dir(registry_adapters))
     with pytest.raises(AttributeError, match="nonsense"):
-        registry_adapters.nonsense  # noqa: B018
+        registry_adapters.nonsense  # type: ignore[attr-defined]  # noqa: B018  # the error is what is tested
 
 
 class _Asked(Keychain):
@@ -438,3 +452,39 @@ def test_no_other_registry_is_taken_for_docker_hub(url: str) -> None:
 
     assert catalog.registry == url.removeprefix("http://")
     catalog.close()
+
+
+def keywords(function: Callable[..., object]) -> set[str]:
+    """The keyword-only parameters of a function."""
+    return {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+class TestTypesOfSettings:
+    """``BackendSettings`` lists the settings that the built-in backends take, and no others."""
+
+    def test_those_of_http_are_the_fields_of_http_settings(self) -> None:
+        assert HttpSettingsDict.__optional_keys__ == frozenset(HttpSettings.__struct_fields__)
+
+    def test_each_has_the_type_of_its_field_or_is_a_path_as_well(self) -> None:
+        fields = {
+            **get_type_hints(HttpSettings),
+            "ca_file": str | os.PathLike[str] | None,
+            "certs_dir": str | os.PathLike[str] | None,
+            "client_cert": str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
+        }
+
+        assert get_type_hints(HttpSettingsDict) == {name: fields[name] for name in HttpSettings.__struct_fields__}
+
+    def test_the_others_are_the_parameters_of_the_openers(self) -> None:
+        openers = (open_http, open_layout, open_docker_archive, open_oci_archive, open_memory)
+        others = {name for opener in openers for name in keywords(opener)} - keywords(open_catalog)
+
+        assert keywords(open_catalog) == {"auth", "observer"}
+        assert BackendSettings.__optional_keys__ == HttpSettingsDict.__optional_keys__ | others
+
+    def test_none_is_required(self) -> None:
+        assert BackendSettings.__required_keys__ == frozenset()
