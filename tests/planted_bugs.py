@@ -89,8 +89,8 @@ LAYOUT = (
 
 HTTP = (
     Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
-    Bug("blobs.py", "if answer.status == 201:", "if answer.status == 202:"),
-    Bug("blobs.py", '("from", origin)', '("from", self._address.name)'),
+    Bug("blobs.py", "if response.status == 201:", "if response.status == 202:"),
+    Bug("blobs.py", '("from", origin)', '("from", self._endpoint.name)'),
     Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
     Bug("manifests.py", "send(manifest, tags[0]), tags[1:]", "send(manifest, tags[0]), []"),
     Bug("manifests.py", "self._documents.remove(tag)", "self._documents.remove(self._documents.fetch(tag).digest)"),
@@ -138,8 +138,8 @@ TOKENS = (Bug("tokens.py", "return all(", "return any("), Bug("tokens.py", "know
 
 TRANSFERS = (
     Bug("blobs.py", "first != start", "first < start"),
-    Bug("blobs.py", "(self._size is not None and known != self._size)", "False"),
-    Bug("blobs.py", "(self._tag and tag and tag != self._tag)", "False"),
+    Bug("blobs.py", "(self._size is not None and size != self._size)", "False"),
+    Bug("blobs.py", "(self._etag and etag and etag != self._etag)", "False"),
     Bug("blobs.py", "if start < self._size:", "if False:"),
 )
 

@@ -1,10 +1,4 @@
-"""Blobs of a repository of an HTTP registry (distribution-spec, "Pulling blobs", "Push", "Deleting Blobs").
-
-A blob's bytes over as many connections as it takes.
-
-What breaks off goes on with ``Range``, asked of the registry again: its redirect and its token may be new ones. Who
-verifies what comes out has hashed the bytes before the break already, so different content never passes for the same.
-"""
+"""Blobs of a repository of an HTTP registry (distribution-spec, "Pulling blobs", "Push", "Deleting Blobs")."""
 
 from __future__ import annotations
 
@@ -26,7 +20,7 @@ from registry_adapters.http.endpoint import (
 )
 from registry_adapters.http.messages import Request, Response
 from registry_adapters.http.retry import error_summary
-from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel, chunk_length, upload_location
+from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel_upload
 from registry_adapters.http.uploads import Upload
 from registry_core.cancellation import checkpoint, remaining, sleep
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource
@@ -45,31 +39,34 @@ from registry_core.errors import (
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.observer import RequestRetried, TransferResumed
 
-__all__ = ["Download", "HttpBlobs", "content_range", "strong_tag"]
+__all__ = ["Download", "HttpBlobs", "content_range", "strong_etag"]
 
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<size>[0-9]{1,18}|\*)")
 
-_UNSATISFIED: Final = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})")
+_UNSATISFIED_RANGE: Final = re.compile(r"bytes \*/(?P<size>[0-9]{1,18})")
 
-_STRONG_TAG: Final = re.compile(r'"[!#-~]{0,256}"')
+_STRONG_ETAG: Final = re.compile(r'"[!#-~]{0,256}"')
 
-# R-051: as much as a connection has to bring to count as progress; of a small blob, a part, and after skipping, more.
-_PROGRESS: Final = 64 << 10
+# R-051: a connection made progress if it brought this many bytes, or this part of a small blob. If bytes had to be
+# skipped first because the registry ignores Range, it must bring at least this part of them.
+_PROGRESS_BYTES: Final = 64 << 10
 
-_PART: Final = 64
+_PROGRESS_PART: Final = 64
 
-_SKIPPED_PART: Final = 16
+_PROGRESS_PART_OF_SKIPPED: Final = 16
 
-# A read that a reset breaks loses what it had: after a break reads begin small and grow again.
-_CAUTIOUS: Final = 64 << 10
+# A connection reset discards a partial read. Reads are therefore small after a failure, and grow again.
+_FIRST_READ_AFTER_FAILURE: Final = 64 << 10
+
+_MOUNT_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 501})
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:
-    """First byte, last byte and size that a ``Content-Range`` tells; ``None`` where it is none, or cannot be.
+    """Parse ``Content-Range`` into first byte, last byte and size; ``None`` if it is malformed or contradictory.
 
     Args:
-        text: The header's value.
+        text: Value of the header.
     """
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None:
@@ -79,54 +76,64 @@ def content_range(text: str) -> tuple[int, int, int | None] | None:
     return (first, last, size) if first <= last and (size is None or last < size) else None
 
 
-def strong_tag(text: str) -> str:
-    """An ``ETag`` that says of content that it is the same byte for byte; empty where it does not (RFC 9110 8.8.1)."""
-    return text if _STRONG_TAG.fullmatch(text) else ""
+def strong_etag(text: str) -> str:
+    """An ``ETag`` value if it is a strong validator (RFC 9110, section 8.8.1), otherwise an empty string."""
+    return text if _STRONG_ETAG.fullmatch(text) else ""
 
 
 class Download(BaseReader):
-    """A reader over a blob, unverified, that goes on after a break.
+    """Reader over the unverified bytes of a blob, which resumes with ``Range`` after a broken connection.
 
-    It has one connection at a time. It gives up after as many breaks in a row as the sender's policy has retries,
-    with less than 64 KiB between them; of a blob below 4 MiB a sixty-fourth part is enough.
+    A resumed request goes to the registry again, because its redirect and its token may have changed. Different
+    content cannot go unnoticed: the caller's verifier has already hashed the bytes before the break.
+
+    It gives up after as many failures in a row as the retry policy allows. A failure does not count as "in a row"
+    if 64 KiB arrived before it, or 1/64 of a blob below 4 MiB.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
-        digest: Of the blob.
-        start: The first byte.
-        length: Asks how long the blob is, where a registry does not say by itself.
+        requester: Session or client that sends the requests.
+        endpoint: Repository that holds the blob.
+        digest: Digest of the blob.
+        start: Offset of the first byte.
+        fetch_size: Function that asks for the blob's size; called if no response states it.
 
     Raises:
-        BlobNotFound: It is not in this repository.
-        ProtocolError: The registry encodes it, or has nothing from ``start`` on although it is longer.
+        BlobNotFound: The repository does not have the blob.
+        ProtocolError: The response is content-encoded, or the registry refuses to read from ``start`` although the
+            blob is longer.
     """
 
     def __init__(
-        self, sender: Requester, address: RepositoryEndpoint, digest: Digest, *, start: int, length: Callable[[], int]
+        self,
+        requester: Requester,
+        endpoint: RepositoryEndpoint,
+        digest: Digest,
+        *,
+        start: int,
+        fetch_size: Callable[[], int],
     ) -> None:
-        self._sender = sender
-        self._target = address.path("blobs", digest)
-        self._url = redact_url(f"{sender.origin}{self._target}")
-        self._scopes = address.scopes("pull")
-        self._reference = address.at(digest)
-        self._length = length
-        self._position = self._mark = start
-        self._skip = self._skipped = 0
+        self._requester = requester
+        self._target = endpoint.path("blobs", digest)
+        self._url = redact_url(f"{requester.origin}{self._target}")
+        self._scopes = endpoint.scopes("pull")
+        self._reference = endpoint.at(digest)
+        self._fetch_size = fetch_size
+        self._position = self._last_progress = start
+        self._to_skip = self._skipped = 0
         self._size: int | None = None
-        self._tag = ""
-        self._piece = CHUNK_SIZE
+        self._etag = ""
+        self._read_size = CHUNK_SIZE
         self._failures = 0
         self._closed = False
-        self._answer: Response | None = None
+        self._response: Response | None = None
         self._open()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative.
+        """Read up to ``size`` bytes, or all remaining bytes if it is negative.
 
         Raises:
-            Unavailable: It broke off again and again.
-            ProtocolError: What came is another content, or makes no sense.
+            Unavailable: The connection broke too often without progress.
+            ProtocolError: The response to a resumed request contradicts what came before.
         """
         if size < 0:
             return self._rest()
@@ -135,80 +142,81 @@ class Download(BaseReader):
         if size == 0:
             return b""
         while self._size is None or self._position < self._size:
-            if self._answer is None:
+            if self._response is None:
                 self._open()
                 continue
             try:
-                return self._read(self._answer, size)
+                return self._read(self._response, size)
             except Unavailable as error:
-                self._let_go()
-                self._wait(error)
+                self._close_response()
+                self._back_off(error)
             except BaseException:
-                # Where it stands on the wire, nobody knows now.
-                self._let_go()
+                # The position within the response body is unknown now.
+                self._close_response()
                 raise
             self._open()
             if self._position:
-                self._sender.tell(TransferResumed(method="GET", url=self._url, offset=self._position))
+                self._requester.tell(TransferResumed(method="GET", url=self._url, offset=self._position))
         return b""
 
     def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Release the connection. Idempotent."""
         self._closed = True
-        self._let_go()
+        self._close_response()
 
-    def _read(self, answer: Response, size: int) -> bytes:
-        while self._skip:
+    def _read(self, response: Response, size: int) -> bytes:
+        while self._to_skip:
             checkpoint()
-            skipped = len(answer.reader.read(min(self._skip, self._piece)))
+            skipped = len(response.reader.read(min(self._to_skip, self._read_size)))
             if not skipped:
-                return self._ended()
-            self._skip -= skipped
-            self._piece = min(CHUNK_SIZE, self._piece * 2)
-        data = answer.reader.read(min(size, self._piece))
+                return self._end_of_body()
+            self._to_skip -= skipped
+            self._read_size = min(CHUNK_SIZE, self._read_size * 2)
+        data = response.reader.read(min(size, self._read_size))
         if not data:
-            return self._ended()
+            return self._end_of_body()
         self._position += len(data)
-        self._piece = min(CHUNK_SIZE, self._piece * 2)
+        self._read_size = min(CHUNK_SIZE, self._read_size * 2)
         return data
 
-    def _ended(self) -> bytes:
-        """The end, where nothing says that there is more."""
+    def _end_of_body(self) -> bytes:
+        """Accept the end of the body if the size is unknown; otherwise the body is short."""
         if self._size is not None:
-            raise Unavailable(f"GET {self._url}: the answer broke off", method="GET", url=self._url)
+            raise Unavailable(f"GET {self._url}: response body ended early", method="GET", url=self._url)
         self._size = self._position
         return b""
 
     def _open(self) -> None:
-        """The bytes from the position on, or from the first one, and skip."""
+        """Request the bytes from the current position, or all bytes and skip the first ones."""
         start = self._position
-        answer = self._send(start)
+        response = self._send(start)
         try:
-            if answer.status == 206 and not self._fits(answer, start):
-                answer.close()
-                answer = self._send(0)
-            if answer.status == 416:
-                answer.close()
-                self._end(answer, start)
+            if response.status == 206 and not self._accept_range(response, start):
+                response.close()
+                response = self._send(0)
+            if response.status == 416:
+                response.close()
+                self._check_end(response, start)
                 return
-            self._skip = self._skipped = 0 if answer.status == 206 else start
-            if answer.status == 200:
-                self._learn(answer)
+            self._to_skip = self._skipped = 0 if response.status == 206 else start
+            if response.status == 200:
+                self._accept_size(response)
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        if Origin.of_url(answer.url) == self._sender.origin:
-            self._url = redact_url(answer.url)
-            self._tag = self._tag or strong_tag(answer.headers.get("ETag"))
-        self._answer = answer
+        if Origin.of_url(response.url) == self._requester.origin:
+            self._url = redact_url(response.url)
+            self._etag = self._etag or strong_etag(response.headers.get("ETag"))
+        self._response = response
 
     def _send(self, start: int) -> Response:
         headers = {}
         if start:
             headers["Range"] = f"bytes={start}-"
-            # Known only where the registry itself answered: another host's tag would make it send everything again.
-            if self._tag:
-                headers["If-Range"] = self._tag
+            # The ETag is only kept from the registry itself. A storage host behind a redirect has another one, and
+            # would send the whole blob again.
+            if self._etag:
+                headers["If-Range"] = self._etag
         request = Request(
             method="GET",
             target=self._target,
@@ -218,69 +226,78 @@ class Download(BaseReader):
             reference=self._reference,
             missing="blob",
         )
-        answer = self._sender.send(request)
-        check_not_encoded(answer, reference=self._reference)
-        return answer
+        response = self._requester.send(request)
+        check_not_encoded(response, reference=self._reference)
+        return response
 
-    def _fits(self, answer: Response, start: int) -> bool:
-        """Whether a 206 is what was asked for, of the content that was begun; its word on the size is kept."""
-        told = content_range(answer.headers.get("Content-Range"))
-        if told is None:
+    def _accept_range(self, response: Response, start: int) -> bool:
+        """Check that a 206 holds the requested bytes of the same content, and keep the size that it states."""
+        parsed = content_range(response.headers.get("Content-Range"))
+        if parsed is None:
             return False
-        first, last, size = told
-        length = None if answer.headers.get("Transfer-Encoding") else content_length(answer.headers)
-        tag = strong_tag(answer.headers.get("ETag")) if Origin.of_url(answer.url) == self._sender.origin else ""
-        known = self._size if size is None else size
+        first, last, total = parsed
+        length = None if response.headers.get("Transfer-Encoding") else content_length(response.headers)
+        is_registry = Origin.of_url(response.url) == self._requester.origin
+        etag = strong_etag(response.headers.get("ETag")) if is_registry else ""
+        size = self._size if total is None else total
         if (
             first != start
-            or (known is not None and last + 1 != known)
-            or (self._size is not None and known != self._size)
+            or (size is not None and last + 1 != size)
+            or (self._size is not None and size != self._size)
             or (length is not None and length != last + 1 - first)
-            or (self._tag and tag and tag != self._tag)
+            or (self._etag and etag and etag != self._etag)
         ):
             return False
-        self._size = known
+        self._size = size
         return True
 
-    def _learn(self, answer: Response) -> None:
-        """The size, from an answer that has everything."""
-        length = None if answer.headers.get("Transfer-Encoding") else content_length(answer.headers)
+    def _accept_size(self, response: Response) -> None:
+        """Keep the size that a 200 states, which must not differ from an earlier one."""
+        length = None if response.headers.get("Transfer-Encoding") else content_length(response.headers)
         if length is not None and self._size is not None and length != self._size:
             raise ProtocolError(
-                f"a blob of {self._size} bytes has {length} after a break", status=200, reference=self._reference
+                f"resume download: the blob had {self._size} bytes before, and has {length} now",
+                status=200,
+                reference=self._reference,
             )
         self._size = self._size if length is None else length
 
-    def _end(self, answer: Response, start: int) -> None:
-        """Believe that there is nothing from a byte on, if that is the end (R-051)."""
-        match = _UNSATISFIED.fullmatch(answer.headers.get("Content-Range"))
+    def _check_end(self, response: Response, start: int) -> None:
+        """Accept a 416 if the blob ends at ``start`` (R-051)."""
+        match = _UNSATISFIED_RANGE.fullmatch(response.headers.get("Content-Range"))
         if self._size is None:
-            self._size = int(match["size"]) if match else self._length()
+            self._size = int(match["size"]) if match else self._fetch_size()
         if start < self._size:
             raise ProtocolError(
-                f"the registry refuses to read from byte {start} on", status=416, reference=self._reference
+                f"read from byte {start}: the registry answered 416, but the blob has {self._size} bytes",
+                status=416,
+                reference=self._reference,
             )
 
-    def _let_go(self) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.close()
+    def _close_response(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
 
-    def _wait(self, error: Unavailable) -> None:
-        policy = self._sender.policy
-        least = _PROGRESS if self._size is None else min(_PROGRESS, max(1, self._size // _PART))
-        if self._position - self._mark >= max(least, self._skipped // _SKIPPED_PART):
+    def _back_off(self, error: Unavailable) -> None:
+        """Wait before the next attempt, or raise if there have been too many without progress."""
+        policy = self._requester.policy
+        needed = _PROGRESS_BYTES if self._size is None else min(_PROGRESS_BYTES, max(1, self._size // _PROGRESS_PART))
+        if self._position - self._last_progress >= max(needed, self._skipped // _PROGRESS_PART_OF_SKIPPED):
             self._failures = 0
-            self._mark = self._position
+            self._last_progress = self._position
         self._failures += 1
-        self._piece = _CAUTIOUS
-        seconds, left = policy.pause(self._failures, error, random.random()), remaining()
-        if self._failures > policy.retries or (left is not None and seconds >= left):
-            so_far = f"{self._position} bytes" if self._size is None else f"{self._position} of {self._size} bytes"
+        self._read_size = _FIRST_READ_AFTER_FAILURE
+        seconds, time_left = policy.pause(self._failures, error, random.random()), remaining()
+        if self._failures > policy.retries or (time_left is not None and seconds >= time_left):
+            received = f"{self._position} bytes" if self._size is None else f"{self._position} of {self._size} bytes"
             raise Unavailable(
-                f"{error.message}, after {so_far}", method="GET", url=self._url, reference=self._reference
+                f"{error.message} (received {received}; attempt {self._failures} without progress)",
+                method="GET",
+                url=self._url,
+                reference=self._reference,
             ) from error
-        self._sender.tell(
+        self._requester.tell(
             RequestRetried(
                 method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=error_summary(error)
             )
@@ -288,151 +305,147 @@ class Download(BaseReader):
         sleep(seconds)
 
 
-_MOUNT_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 501})
-
-
 class HttpBlobs(BlobStore):
-    """Content by digest, in one repository of a registry.
+    """Blobs of one repository of a registry.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
-        chunk_size: How long the chunks of an upload are, in bytes; ``None`` for all in one, as long as that works.
-        uploads: The sessions that registries opened in place of a mount; ``None`` for none yet.
+        requester: Session that sends the requests.
+        endpoint: Repository that holds the blobs.
+        chunk_size: Bytes per chunk of an upload; ``None`` to send each blob in one request while that works.
+        pending_uploads: Upload sessions that the registry opened instead of mounting a blob.
     """
 
     def __init__(
         self,
-        sender: RegistryRequester,
-        address: RepositoryEndpoint,
+        requester: RegistryRequester,
+        endpoint: RepositoryEndpoint,
         *,
         chunk_size: int | None = None,
-        uploads: PendingUploads | None = None,
+        pending_uploads: PendingUploads | None = None,
     ) -> None:
-        self._sender = sender
-        self._address = address
+        self._requester = requester
+        self._endpoint = endpoint
         self._chunk_size = chunk_size
-        self._uploads = PendingUploads() if uploads is None else uploads
+        self._pending_uploads = PendingUploads() if pending_uploads is None else pending_uploads
 
     def stat(self, digest: Digest) -> int:
-        """The size of a blob in bytes: by HEAD, and by GET where HEAD says too little.
+        """Return the size of a blob in bytes: from HEAD, or from GET if HEAD does not state it.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The repository does not have the blob.
         """
         size = self._stat(digest)
-        # The mount that was answered by a session instead is not needed any more.
-        if (opened := self._uploads.take(self._address, digest)) is not None:
-            cancel(self._sender, self._address, opened.location)
+        # The blob exists, so the session that was opened instead of a mount is not needed.
+        if (pending := self._pending_uploads.take(self._endpoint, digest)) is not None:
+            cancel_upload(self._requester, self._endpoint, pending.location)
         return size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob as the registry sends it, unverified, from the byte at ``start`` on.
-
-        What breaks off is continued where it stopped.
+        """Open a blob, unverified, from the byte at ``start``; broken connections are resumed.
 
         Raises:
-            BlobNotFound: It is not in this repository.
-            ProtocolError: The registry sends another stretch, or encodes it.
+            BlobNotFound: The repository does not have the blob.
+            ProtocolError: The response is content-encoded, or has other bytes than were requested.
         """
-        return Download(self._sender, self._address, digest, start=start, length=lambda: self._stat(digest))
+        return Download(self._requester, self._endpoint, digest, start=start, fetch_size=lambda: self._stat(digest))
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Store a blob, verified as it is sent.
+        """Store a blob, verified while it is sent.
 
         Raises:
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The digest's algorithm cannot be verified, or the repository cannot be written.
+            DigestMismatch: The content hashes to another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The digest's algorithm cannot be verified, or the repository is read-only.
         """
         upload = Upload(
-            self._sender,
-            self._address,
+            self._requester,
+            self._endpoint,
             digest,
             size,
             source,
             chunk_size=self._chunk_size,
-            present=lambda: self._has(digest, size),
-            opened=self._uploads.take(self._address, digest),
+            is_stored=lambda: self._has(digest, size),
+            pending=self._pending_uploads.take(self._endpoint, digest),
         )
         upload.run()
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob from this repository.
+        """Delete a blob from this repository.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The repository does not have the blob.
             Unsupported: The registry does not delete blobs.
         """
         request = Request(
             method="DELETE",
-            target=self._address.path("blobs", digest),
+            target=self._endpoint.path("blobs", digest),
             success=(200, 202, 204),
-            scopes=self._address.scopes("pull", "delete"),
-            reference=self._address.at(digest),
+            scopes=self._endpoint.scopes("pull", "delete"),
+            reference=self._endpoint.at(digest),
             missing="blob",
         )
         with map_delete_errors("blobs", request.reference):
-            self._sender.send(request).close()
+            self._requester.send(request).close()
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Take a blob over from another repository of this registry.
+        """Mount a blob from another repository of this registry.
 
         Returns:
-            Whether the registry did it. A session that it opened instead is kept for the ``put`` that follows.
+            Whether the blob was mounted. If the registry opened an upload session instead, the next ``put`` of the
+            blob uses it.
         """
         if not origin:
             return False
         request = Request(
             method="POST",
-            target=self._address.path("blobs", "uploads", "", query=(("mount", digest), ("from", origin))),
+            target=self._endpoint.path("blobs", "uploads", "", query=(("mount", digest), ("from", origin))),
             success=(201, 202),
             scopes=(
-                *self._address.scopes("pull", "push"),
-                *RepositoryEndpoint(self._address.registry, origin).scopes("pull"),
+                *self._endpoint.scopes("pull", "push"),
+                *RepositoryEndpoint(self._endpoint.registry, origin).scopes("pull"),
             ),
-            reference=self._address.at(digest),
+            reference=self._endpoint.at(digest),
             missing="blob",
             repeatable=False,
         )
         try:
-            with self._sender.send(request) as answer:
-                if answer.status == 201:
-                    check_digest_header(answer.headers, digest, reference=request.reference)
+            with self._requester.send(request) as response:
+                if response.status == 201:
+                    check_digest_header(response.headers, digest, reference=request.reference)
                     return True
-                opened = PendingUpload(upload_location(self._sender.origin, answer), chunk_length(0, answer.headers))
+                pending = PendingUpload.from_response(self._requester.origin, response)
         except RegistryError as error:
             if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
                 return False
             raise
         if digest.algorithm == "sha256":
-            self._uploads.keep(self._sender, self._address, digest, opened)
+            self._pending_uploads.add(self._requester, self._endpoint, digest, pending)
         else:
-            # The session may have been opened for the usual algorithm (R-233).
-            cancel(self._sender, self._address, opened.location)
+            # The registry may have opened the session for sha256 (R-233).
+            cancel_upload(self._requester, self._endpoint, pending.location)
         return False
 
     def _stat(self, digest: Digest) -> int:
         try:
-            with self._sender.send(self._request("HEAD", digest)) as answer:
-                size = content_length(answer.headers)
-                if size is not None and not answer.headers.get("Content-Encoding"):
+            with self._requester.send(self._request("HEAD", digest)) as response:
+                size = content_length(response.headers)
+                if size is not None and not response.headers.get("Content-Encoding"):
                     return size
         except RegistryError as error:
             if status_of(error) not in HEAD_REFUSED:
                 raise
-        with self._sender.send(self._request("GET", digest)) as answer:
-            check_not_encoded(answer, reference=self._address.at(digest))
-            size = content_length(answer.headers)
-            return _length(answer) if size is None else size
+        with self._requester.send(self._request("GET", digest)) as response:
+            check_not_encoded(response, reference=self._endpoint.at(digest))
+            size = content_length(response.headers)
+            return _count_bytes(response) if size is None else size
 
     def _request(self, method: str, digest: Digest) -> Request:
         return Request(
             method=method,
-            target=self._address.path("blobs", digest),
+            target=self._endpoint.path("blobs", digest),
             success=(200,),
-            scopes=self._address.scopes("pull"),
-            reference=self._address.at(digest),
+            scopes=self._endpoint.scopes("pull"),
+            reference=self._endpoint.at(digest),
             missing="blob",
         )
 
@@ -443,10 +456,10 @@ class HttpBlobs(BlobStore):
             return False
 
 
-def _length(answer: Response) -> int:
-    """How many bytes there were to read; they are thrown away."""
+def _count_bytes(response: Response) -> int:
+    """Read the body to its end and count its bytes."""
     count = 0
-    while data := answer.reader.read(CHUNK_SIZE):
+    while data := response.reader.read(CHUNK_SIZE):
         checkpoint()
         count += len(data)
     return count

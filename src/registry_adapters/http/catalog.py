@@ -83,7 +83,7 @@ class HttpCatalog(Catalog):
         address = RepositoryEndpoint(self.registry, name)
         return Repository(
             name,
-            HttpBlobs(self._session, address, chunk_size=self._chunk_size, uploads=self._uploads),
+            HttpBlobs(self._session, address, chunk_size=self._chunk_size, pending_uploads=self._uploads),
             HttpManifests(self._session, address, memory=self._memory),
             self.registry,
             HttpForeignLayers(self._outside, address),

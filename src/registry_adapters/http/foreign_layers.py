@@ -221,7 +221,7 @@ class HttpForeignLayers(ForeignLayers):
         place = resolve_url(url, url)
         address = _Place(self._address.registry, self._address.name, place)
         sender = _Outing(self._outside, Origin.of_url(place))
-        return Download(sender, address, layer.digest, start=start, length=lambda: layer.size)
+        return Download(sender, address, layer.digest, start=start, fetch_size=lambda: layer.size)
 
 
 class _Outing:

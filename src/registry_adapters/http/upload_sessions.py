@@ -1,6 +1,6 @@
-"""An upload session as the registry names it: where it goes on, how far it has come, and those left open for later.
+"""Upload sessions: their location, their progress, and sessions kept for a later upload (distribution-spec, "Push").
 
-What is sent, verified while it is sent: the last byte of wrong content never leaves.
+Also the source of an upload, verified while it is sent: the last byte of wrong content never leaves.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import re
 import threading
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -27,174 +27,190 @@ __all__ = [
     "PendingUpload",
     "PendingUploads",
     "VerifyingSource",
-    "cancel",
-    "chunk_length",
+    "cancel_upload",
     "closing_target",
     "committed_bytes",
+    "min_chunk_length",
     "upload_location",
 ]
 
 
-# R-073: a registry may ask for longer chunks, within reason.
-_CHUNK_LIMIT: Final = 64 << 20
+# R-073: a registry may ask for longer chunks, but not for arbitrarily long ones.
+_MAX_CHUNK: Final = 64 << 20
 
 _CANCEL_SECONDS: Final = 5.0
 
-# Work that is to end at once has no more than that for it: the request is sent, its answer not waited for.
-_CANCEL_MOMENT: Final = 0.3
+# If the caller's scope has ended already, the request is sent, but its response is hardly waited for.
+_CANCEL_SECONDS_AFTER_DEADLINE: Final = 0.3
 
 _RANGE: Final = re.compile(r"(?:bytes[= ])?0-(?P<last>[0-9]{1,19})")
 
 
 class PendingUpload(msgspec.Struct, frozen=True):
-    """An upload session that nothing was sent into yet.
+    """An upload session into which nothing has been sent yet.
 
     Args:
-        location: Where it goes on; the registry's secret.
-        least: The shortest chunk that the registry takes, in bytes; 0 for any.
+        location: URL for the next request; it may contain a signature and is a secret.
+        min_chunk: Shortest chunk that the registry accepts, in bytes; 0 for any.
     """
 
     location: str
-    least: int = 0
+    min_chunk: int = 0
+
+    @classmethod
+    def from_response(cls, origin: Origin, response: Response) -> Self:
+        """Read the session that a 202 opened.
+
+        Args:
+            origin: Origin of the registry.
+            response: Response to the POST.
+
+        Raises:
+            ProtocolError: The response has no usable ``Location``.
+        """
+        return cls(upload_location(origin, response), min_chunk_length(response.headers))
 
     def __repr__(self) -> str:
-        """Without the query, which may be a signature."""
-        return f"PendingUpload({redact_url(self.location)!r}, least={self.least})"
+        """Representation without the query, which may be a signature."""
+        return f"PendingUpload({redact_url(self.location)!r}, min_chunk={self.min_chunk})"
 
 
 class PendingUploads:
-    """Sessions that registries opened in place of a mount, until their blob is put; safe for many threads.
+    """Sessions that a registry opened instead of mounting a blob, kept until the blob is put; thread-safe.
 
     Args:
-        limit: How many are kept; beyond, the oldest is given up.
+        limit: Greatest number of sessions; beyond it, the oldest one is cancelled.
     """
 
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._kept: dict[tuple[RepositoryEndpoint, Digest], PendingUpload] = {}
+        self._uploads: dict[tuple[RepositoryEndpoint, Digest], PendingUpload] = {}
 
-    def keep(
-        self, sender: RegistryRequester, address: RepositoryEndpoint, digest: Digest, upload: PendingUpload
+    def add(
+        self, requester: RegistryRequester, endpoint: RepositoryEndpoint, digest: Digest, upload: PendingUpload
     ) -> None:
-        """Remember a session for a blob; what it displaces is cancelled."""
+        """Keep a session for a blob, and cancel the session that it displaces."""
         displaced = []
         with self._lock:
-            key = (address, digest)
-            if key in self._kept:
-                displaced.append((address, self._kept.pop(key)))
-            elif len(self._kept) >= self._limit:
-                oldest = next(iter(self._kept))
-                displaced.append((oldest[0], self._kept.pop(oldest)))
-            self._kept[key] = upload
-        for owner, old in displaced:
-            cancel(sender, owner, old.location)
+            key = (endpoint, digest)
+            if key in self._uploads:
+                displaced.append((endpoint, self._uploads.pop(key)))
+            elif len(self._uploads) >= self._limit:
+                oldest = next(iter(self._uploads))
+                displaced.append((oldest[0], self._uploads.pop(oldest)))
+            self._uploads[key] = upload
+        for repository, old in displaced:
+            cancel_upload(requester, repository, old.location)
 
-    def take(self, address: RepositoryEndpoint, digest: Digest) -> PendingUpload | None:
-        """The session that is open for a blob, if there is one; it is the caller's from now on."""
+    def take(self, endpoint: RepositoryEndpoint, digest: Digest) -> PendingUpload | None:
+        """Remove and return the session for a blob; the caller uses or cancels it."""
         with self._lock:
-            return self._kept.pop((address, digest), None)
+            return self._uploads.pop((endpoint, digest), None)
 
-    def close(self, sender: RegistryRequester) -> None:
-        """Cancel all that nobody came for, within a few seconds in all. Idempotent."""
+    def close(self, requester: RegistryRequester) -> None:
+        """Cancel all sessions, within a few seconds in total. Idempotent."""
         with self._lock:
-            kept, self._kept = self._kept, {}
+            uploads, self._uploads = self._uploads, {}
 
         def cancel_all() -> None:
             with fail_after(_CANCEL_SECONDS):
-                for (address, _), upload in kept.items():
+                for (endpoint, _), upload in uploads.items():
                     with contextlib.suppress(RegistryError):
                         checkpoint()
-                        sender.send(_cancellation(address, upload.location)).close()
+                        requester.send(_cancel_request(endpoint, upload.location)).close()
 
         contextvars.Context().run(cancel_all)
 
 
 def closing_target(location: str, digest: Digest) -> str:
-    """A location with the digest appended; what stands in its query stays as it is."""
+    """Append the digest to an upload location; the query that it has is kept byte for byte."""
     return f"{location}{'&' if '?' in location else '?'}digest={digest.replace('+', '%2B').replace('=', '%3D')}"
 
 
-def chunk_length(wanted: int, headers: Headers) -> int:
-    """How long chunks are: as wanted, but no shorter than the registry asks for, within reason."""
+def min_chunk_length(headers: Headers) -> int:
+    """The shortest chunk that the registry accepts, from ``OCI-Chunk-Min-Length``; 0 if absent or malformed."""
     text = headers.get("OCI-Chunk-Min-Length")
-    least = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
-    return max(wanted, min(least, _CHUNK_LIMIT))
+    length = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    return min(length, _MAX_CHUNK)
 
 
 def committed_bytes(headers: Headers) -> int | None:
-    """How many bytes the registry says it has, or ``None`` where it does not say intelligibly.
+    """The number of bytes that the registry has, from ``Range``; ``None`` if absent or malformed.
 
-    ``0-0`` means one byte, or in some registries nothing; whoever asks has to know.
+    ``0-0`` gives 1, but some registries send it for an empty session.
     """
     match = _RANGE.fullmatch(headers.get("Range"))
     return int(match["last"]) + 1 if match else None
 
 
-def upload_location(origin: Origin, answer: Response, *, current: str = "") -> str:
-    """Where an upload goes on.
+def upload_location(origin: Origin, response: Response, *, current: str = "") -> str:
+    """The URL for the next request of an upload session.
 
     Args:
-        origin: The registry's; uploads never leave it.
-        answer: What it said last.
-        current: Where it went so far, if an answer need not say it again.
+        origin: Origin of the registry; an upload never leaves it.
+        response: Latest response of the session.
+        current: Location so far; used if the response has no ``Location``.
 
     Raises:
-        ProtocolError: The registry named no place, or one elsewhere.
+        ProtocolError: The response has no usable ``Location``, or one of another origin.
     """
-    text = answer.headers.get("Location")
+    text = response.headers.get("Location")
     if not text and current:
         return current
-    location = resolve_url(answer.url, text)
+    location = resolve_url(response.url, text)
     try:
         check_url(UrlPurpose.UPLOAD, origin, location)
     except ProtocolError as error:
-        error.status = answer.status
+        error.status = response.status
         raise
     return location
 
 
-def cancel(sender: RegistryRequester, address: RepositoryEndpoint, location: str) -> None:
-    """Give an upload session up, whatever the registry says to it, and even if the caller's time is up."""
+def cancel_upload(requester: RegistryRequester, endpoint: RepositoryEndpoint, location: str) -> None:
+    """Cancel an upload session; errors are ignored, and an ended scope of the caller leaves it a moment."""
     try:
         checkpoint()
         seconds = _CANCEL_SECONDS
     except RegistryError:
-        seconds = _CANCEL_MOMENT
+        seconds = _CANCEL_SECONDS_AFTER_DEADLINE
 
     def attempt() -> None:
         with contextlib.suppress(RegistryError), fail_after(seconds):
-            sender.send(_cancellation(address, location)).close()
+            requester.send(_cancel_request(endpoint, location)).close()
 
     contextvars.Context().run(attempt)
 
 
-def _cancellation(address: RepositoryEndpoint, location: str) -> Request:
+def _cancel_request(endpoint: RepositoryEndpoint, location: str) -> Request:
     return Request(
         method="DELETE",
         target=location,
         success=(200, 202, 204, 404),
-        scopes=address.scopes("pull", "push"),
-        reference=str(address),
+        scopes=endpoint.scopes("pull", "push"),
+        reference=str(endpoint),
         missing="upload",
         repeatable=False,
     )
 
 
 class VerifyingSource:
-    """A source whose readers raise instead of giving out the last piece of something wrong.
+    """A source whose readers raise before they return the last bytes of wrong content.
 
-    Stretches are opened in order, as chunks are; one that was hashed before may be opened again. Opening at 0
-    starts the check anew. What went wrong is kept in ``failure``, as a transport may report it as its own.
+    Chunks are opened in order; one that was read before may be opened again. Opening at 0 restarts the
+    verification.
 
     Args:
-        source: The bytes.
-        digest: What all of them must hash to.
-        size: How many there must be.
-        reference: What they are, for errors.
+        source: Content of the blob.
+        digest: Expected digest.
+        size: Expected size in bytes.
+        reference: Name of the blob in errors.
+
+    Attributes:
+        failure: Error from the source; a transport may have reported it as another one.
 
     Raises:
-        Unsupported: The digest cannot be verified.
+        Unsupported: The digest's algorithm cannot be verified.
     """
 
     def __init__(self, source: ByteSource, digest: Digest, size: int, *, reference: str) -> None:
@@ -207,16 +223,16 @@ class VerifyingSource:
         self._reader: ByteReader | None = None
 
     @property
-    def count(self) -> int:
-        """How many bytes were read so far, from the first one on: nobody can have received more."""
+    def bytes_read(self) -> int:
+        """The number of bytes read so far, from the first one; the registry cannot have received more."""
         return self._verifier.count
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on.
+        """Open the source at ``start``.
 
         Raises:
-            SizeMismatch: From its reads: the source is too short or too long.
-            DigestMismatch: From its reads: the source has other bytes.
+            SizeMismatch: From a read: the source is shorter or longer than expected.
+            DigestMismatch: From a read: the source has other bytes.
         """
         self.failure = None
         if start == 0:
@@ -226,53 +242,53 @@ class VerifyingSource:
         except BaseException as error:
             self.failure = error
             raise
-        return _CheckedReader(self, self._reader, start)
+        return _VerifyingSourceReader(self, self._reader, start)
 
     def close(self) -> None:
-        """Close what was opened last: whoever read it may have been interrupted."""
+        """Close the reader that was opened last; its user may have been interrupted before closing it."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
     def check_empty(self) -> None:
-        """Verify a source that has to be empty, of which nothing is sent; do nothing for any other.
+        """Verify an empty source, which is never read because no byte of it is sent; ignore any other.
 
         Raises:
-            SizeMismatch: It is not empty.
-            DigestMismatch: The digest is not that of nothing.
+            SizeMismatch: The source is not empty.
+            DigestMismatch: The digest is not that of empty content.
         """
         if self._size == 0:
             with self._source.open() as reader:
                 self._verifier.update(reader.read(1))
             self._verifier.finish()
 
-    def account(self, data: bytes | memoryview, position: int, reader: ByteReader) -> None:
-        """Take in what stands at a position; at the end, see that there is nothing behind it.
+    def verify(self, data: bytes | memoryview, position: int, reader: ByteReader) -> None:
+        """Verify the bytes read at ``position``; after the last expected byte, check that the reader has no more.
 
         Raises:
-            SizeMismatch: The source is too short or too long.
-            DigestMismatch: It has other bytes.
+            SizeMismatch: The source is shorter or longer than expected.
+            DigestMismatch: The source has other bytes.
         """
-        known = self._verifier.count - position
-        if len(data) > known:
-            fresh = memoryview(data)[max(known, 0) :]
-            if self._verifier.count + len(fresh) == self._size and reader.read(1):
+        verified = self._verifier.count - position
+        if len(data) > verified:
+            new = memoryview(data)[max(verified, 0) :]
+            if self._verifier.count + len(new) == self._size and reader.read(1):
                 raise SizeMismatch(
-                    f"longer than the promised {self._size} bytes",
+                    f"upload: the source is longer than the expected {self._size} bytes",
                     expected=self._size,
                     actual=self._size + 1,
                     reference=self._reference,
                 )
-            self._verifier.update(fresh)
+            self._verifier.update(new)
             if self._verifier.count == self._size:
                 self._verifier.finish()
         elif not len(data) and position < self._size:
             self._verifier.finish()
 
 
-class _CheckedReader(BaseReader):
-    def __init__(self, check: VerifyingSource, reader: ByteReader, position: int) -> None:
-        self._check = check
+class _VerifyingSourceReader(BaseReader):
+    def __init__(self, source: VerifyingSource, reader: ByteReader, position: int) -> None:
+        self._source = source
         self._reader = reader
         self._position = position
 
@@ -281,9 +297,9 @@ class _CheckedReader(BaseReader):
             checkpoint()
             data = self._reader.read(size)
             if size:
-                self._check.account(data, self._position, self._reader)
+                self._source.verify(data, self._position, self._reader)
         except BaseException as error:
-            self._check.failure = error
+            self._source.failure = error
             raise
         self._position += len(data)
         return data

@@ -1,12 +1,11 @@
-"""Blob uploads: whole, in chunks, and what to do when a connection or a session is lost.
+"""Blob uploads: in one request or in chunks, resumed or restarted after a failure (distribution-spec, "Push").
 
-The session is the registry's: its location is opaque, and its word on how far it has come counts. A chunk is never sent
-again on a guess. What cannot be continued is begun anew, as often as the policy says.
+The registry owns the session: its location is opaque, and the registry's statement about the bytes that it has decides
+where the upload goes on. A chunk is never sent twice on a guess. A session that cannot be resumed is abandoned and
+the upload restarted, as often as the retry policy allows.
 
-What breaks off is sent on in smaller requests, each on a connection of its own: many proxies cut a connection after
-a time or an amount, and some registries (docker-registry 2) forget a session that was cut in the middle of a request.
-
-How an upload is cut into requests, and whether it is getting anywhere: decisions without I/O.
+After a broken connection the rest is sent in smaller requests, each on a new connection. Many proxies limit the time
+or the bytes of a connection, and docker-registry 2 forgets a session whose request broke off.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from registry_adapters.http.retry import REFUSED, error_summary, failure_kind
 from registry_adapters.http.upload_sessions import (
     PendingUpload,
     VerifyingSource,
-    cancel,
-    chunk_length,
+    cancel_upload,
     closing_target,
     committed_bytes,
     upload_location,
@@ -49,108 +47,119 @@ from registry_core.ports.observer import RequestRetried, TransferResumed
 __all__ = ["ChunkPlan", "Upload"]
 
 
-# Of a blob that did not arrive whole. Large enough for registries that want parts of 5 MiB, small enough for
-# proxies that take 10 MiB.
-_CHUNK: Final = 8 << 20
+# Chunk length after a broken monolithic upload: large enough for storage that wants parts of 5 MiB, small enough for
+# proxies with a limit of 10 MiB.
+_CHUNK_AFTER_FAILURE: Final = 8 << 20
 
-# Some storages take only multiples of this.
-_FLOOR: Final = 256 << 10
+# Some storage accepts only multiples of this length.
+_CHUNK_MULTIPLE: Final = 256 << 10
 
-# A registry that takes less than this part of what it is sent, again and again, is going nowhere.
-_LEAST_PART: Final = 16
+# R-074: a request made progress if the registry kept at least this part of it.
+_PROGRESS_PART: Final = 16
 
-_STALLS: Final = 4
+_MAX_STALLS: Final = 4
 
-# Forward and back again is no progress, either.
-_SETBACKS: Final = 16
+# R-074: a registry that discards bytes again and again makes no progress either.
+_MAX_SETBACKS: Final = 16
+
+_TRANSIENT: Final = (Unavailable, ServerError, RateLimited)
+
+_PATCH_REFUSED: Final = frozenset({405, 501})
 
 
 class ChunkPlan:
-    """The length of the next request, and the count of what went wrong so far.
+    """Decides how an upload is split into requests and whether it still makes progress; no I/O.
 
     Args:
-        size: Of the blob.
-        chunk_size: How long chunks are to be; ``None`` for all in one, as long as that works.
+        size: Size of the blob in bytes.
+        chunk_size: Preferred chunk length; ``None`` for a monolithic upload while that works.
 
     Attributes:
-        close_connection: Whether each chunk gets a connection of its own.
-        failures: How many requests failed since the last progress.
+        close_connection: Whether each chunk uses a new connection.
+        failures: Number of failed requests since the last progress.
     """
 
     def __init__(self, size: int, chunk_size: int | None) -> None:
         self._size = size
         self._length = chunk_size
-        self._least = 0
-        self._chunks_refused = False
+        self._min_chunk = 0
+        self._chunks_unsupported = False
         self._stalls = self._setbacks = 0
         self.close_connection = False
         self.failures = 0
 
-    def begin(self, least: int) -> None:
-        """Start from the first byte.
+    def begin(self, min_chunk: int) -> None:
+        """Start at the first byte of a new session.
 
         Args:
-            least: The shortest chunk that the registry takes.
+            min_chunk: Shortest chunk that the registry accepts, in bytes.
         """
-        self._least = least
+        self._min_chunk = min_chunk
         self._stalls = self._setbacks = 0
 
     @property
-    def whole(self) -> bool:
-        """Whether all goes in one request."""
+    def is_monolithic(self) -> bool:
+        """Whether the blob is sent in one request."""
         return self._length is None
 
     def end(self, offset: int) -> int:
-        """Where the request that begins at an offset ends."""
-        return self._size if self._length is None else min(offset + max(self._length, self._least), self._size)
+        """The end of the request that starts at ``offset``."""
+        return self._size if self._length is None else min(offset + max(self._length, self._min_chunk), self._size)
 
-    def refuse_chunks(self) -> None:
-        """Take all in one from now on: the registry knows no chunks."""
-        self._length, self._chunks_refused = None, True
+    def disable_chunks(self) -> None:
+        """Switch to a monolithic upload for good, because the registry does not support chunks."""
+        self._length, self._chunks_unsupported = None, True
 
     def split(self) -> bool:
-        """Take chunks from now on, where all in one broke off; whether that can help."""
-        if self._size <= _CHUNK or self._chunks_refused:
+        """Switch from a monolithic upload to chunks.
+
+        Returns:
+            Whether the blob is longer than one chunk and the registry supports chunks; if not, nothing changes.
+        """
+        if self._size <= _CHUNK_AFTER_FAILURE or self._chunks_unsupported:
             return False
-        self._length = _CHUNK
+        self._length = _CHUNK_AFTER_FAILURE
         return True
 
-    def shrink(self, tried: int) -> bool:
-        """Take a quarter at a time from now on; whether that is possible.
+    def shrink(self, failed_length: int) -> bool:
+        """Reduce the chunk length to a quarter of a request that failed.
 
         Args:
-            tried: How long the request was that was too long.
+            failed_length: Length of the failed request in bytes.
+
+        Returns:
+            Whether the registry accepts shorter chunks; if not, nothing changes.
         """
-        length = max(_FLOOR, min(_CHUNK, tried // 4) // _FLOOR * _FLOOR)
-        if self._chunks_refused or max(length, self._least) >= tried:
+        length = max(
+            _CHUNK_MULTIPLE, min(_CHUNK_AFTER_FAILURE, failed_length // 4) // _CHUNK_MULTIPLE * _CHUNK_MULTIPLE
+        )
+        if self._chunks_unsupported or max(length, self._min_chunk) >= failed_length:
             return False
         self._length = length
         return True
 
-    def is_stuck(self, offset: int, reached: int, end: int, *, failed: bool = False) -> bool:
-        """Whether it makes no progress any more, after one more request.
+    def record_progress(self, offset: int, committed: int, end: int, *, failed: bool = False) -> bool:
+        """Record the outcome of one request.
 
         Args:
-            offset: Where the request began.
-            reached: How far the registry says it has come.
-            end: Where the request ended.
-            failed: Whether it failed, which is counted in ``failures``.
+            offset: Start of the request.
+            committed: Number of bytes that the registry has now.
+            end: End of the request.
+            failed: Whether the request failed; such requests are counted in ``failures``.
+
+        Returns:
+            Whether the upload may continue; ``False`` if it makes no progress.
         """
-        if reached > offset and (reached - offset) * _LEAST_PART >= end - offset:
+        if committed > offset and (committed - offset) * _PROGRESS_PART >= end - offset:
             self._stalls = self.failures = 0
         elif not failed:
             self._stalls += 1
-        self._setbacks += reached < offset
-        return self._stalls > _STALLS or self._setbacks > _SETBACKS
+        self._setbacks += committed < offset
+        return self._stalls <= _MAX_STALLS and self._setbacks <= _MAX_SETBACKS
 
 
-_FAULTS: Final = (Unavailable, ServerError, RateLimited)
-
-_PATCH_REFUSED: Final = frozenset({405, 501})
-
-
-class _Lost(Exception):
-    """The upload session is gone, or nobody knows how far it has come: begin anew."""
+class _SessionLost(Exception):
+    """The upload session is gone, or its progress is unknown: restart the upload in a new session."""
 
     def __init__(self, cause: RegistryError) -> None:
         super().__init__(str(cause))
@@ -158,117 +167,115 @@ class _Lost(Exception):
 
 
 class Upload:
-    """One blob on its way.
+    """The upload of one blob.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
-        digest: Of the blob.
-        size: Of the blob.
-        source: Its bytes, verified as they pass.
-        chunk_size: How long chunks are to be; ``None`` for all in one, as long as that works.
-        present: Whether the registry has the blob: asked when an answer was lost.
-        opened: A session to begin with, where there is one.
+        requester: Session that sends the requests.
+        endpoint: Repository to upload to.
+        digest: Digest of the blob.
+        size: Size of the blob in bytes.
+        source: Content of the blob, verified while it is sent.
+        chunk_size: Preferred chunk length; ``None`` for a monolithic upload while that works.
+        is_stored: Function that asks whether the registry has the blob; called if a response was lost.
+        pending: Session to use first, if the registry has opened one already.
 
     Raises:
-        Unsupported: The digest cannot be verified.
+        Unsupported: The digest's algorithm cannot be verified.
     """
 
     def __init__(
         self,
-        sender: RegistryRequester,
-        address: RepositoryEndpoint,
+        requester: RegistryRequester,
+        endpoint: RepositoryEndpoint,
         digest: Digest,
         size: int,
         source: ByteSource,
         *,
         chunk_size: int | None,
-        present: Callable[[], bool],
-        opened: PendingUpload | None = None,
+        is_stored: Callable[[], bool],
+        pending: PendingUpload | None = None,
     ) -> None:
-        self._sender = sender
-        self._address = address
+        self._requester = requester
+        self._endpoint = endpoint
         self._digest = digest
         self._size = size
-        self._reference = address.at(digest)
+        self._reference = endpoint.at(digest)
         self._source = VerifyingSource(source, digest, size, reference=self._reference)
-        self._present = present
-        self._opened = opened
+        self._is_stored = is_stored
+        self._pending = pending
         self._location = ""
-        self._pace = ChunkPlan(size, chunk_size)
+        self._plan = ChunkPlan(size, chunk_size)
 
     def run(self) -> None:
-        """Bring it there, or leave nothing behind.
+        """Upload the blob, or cancel the session and raise.
 
         Raises:
-            DigestMismatch: The source has other bytes, or the registry says it received others.
-            SizeMismatch: The source is shorter or longer.
-            RegistryError: The registry refuses, or fails again and again.
+            DigestMismatch: The source has other bytes, or the registry reports another digest.
+            SizeMismatch: The source is shorter or longer than ``size``.
+            RegistryError: The registry refuses the upload, or fails too often.
         """
-        left = self._sender.policy.retries
+        restarts_left = self._requester.policy.retries
         try:
             self._source.check_empty()
         except BaseException:
-            self._give_up()
+            if self._pending is not None:
+                cancel_upload(self._requester, self._endpoint, self._pending.location)
             raise
         while True:
-            borrowed = self._opened is not None
+            was_pending = self._pending is not None
             try:
                 self._attempt()
-            except _Lost as lost:
-                # A session from a mount may have run out meanwhile, and smaller requests are no repetition.
-                if borrowed or status_of(lost.cause) == 413:
+            except _SessionLost as lost:
+                # A pending session may have expired by now, and smaller requests after a 413 are no repetition.
+                if was_pending or status_of(lost.cause) == 413:
                     continue
-                if not left:
+                if not restarts_left:
                     raise lost.cause from None
-                left -= 1
+                restarts_left -= 1
             else:
                 return
 
     def _attempt(self) -> None:
-        opened, self._opened = self._opened or self._start(), None
-        self._location = opened.location
-        self._pace.begin(opened.least)
+        """Upload the blob in one session."""
+        session, self._pending = self._pending or self._open_session(), None
+        self._location = session.location
+        self._plan.begin(session.min_chunk)
         try:
             offset: int | None = 0
             while offset is not None:
                 checkpoint()
                 offset = self._step(offset)
         except BaseException:
-            cancel(self._sender, self._address, self._location)
+            cancel_upload(self._requester, self._endpoint, self._location)
             raise
 
-    def _start(self) -> PendingUpload:
+    def _open_session(self) -> PendingUpload:
         query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
-        target = self._address.path("blobs", "uploads", "", query=query)
-        with self._send("POST", target, success=(202,)) as answer:
-            return PendingUpload(upload_location(self._sender.origin, answer), chunk_length(0, answer.headers))
-
-    def _give_up(self) -> None:
-        if self._opened is not None:
-            cancel(self._sender, self._address, self._opened.location)
+        target = self._endpoint.path("blobs", "uploads", "", query=query)
+        with self._send("POST", target, success=(202,)) as response:
+            return PendingUpload.from_response(self._requester.origin, response)
 
     def _step(self, offset: int) -> int | None:
-        """One request's worth from an offset on; where to go on, or ``None`` once the blob is stored."""
-        end = self._pace.end(offset)
-        closing = self._pace.whole or offset == self._size
+        """Send one request; return the offset of the next one, or ``None`` if the blob is stored."""
+        end = self._plan.end(offset)
+        closing = self._plan.is_monolithic or offset == self._size
         try:
             if closing:
-                self._close()
+                self._close_session()
                 return None
-            reached = self._send_chunk(offset, end)
+            committed = self._send_chunk(offset, end)
         except (Cancelled, DeadlineExceeded):
             self._raise_source_failure()
             raise
         except RegistryError as error:
             self._raise_source_failure()
             return self._recover(error, offset, end, closing=closing)
-        return self._onward(offset, reached, end)
+        return None if committed is None else self._check_progress(offset, committed, end)
 
     def _send_chunk(self, start: int, end: int) -> int | None:
-        """How far the registry has come with this chunk; ``None`` if it has closed the upload."""
+        """Send one chunk; return the number of committed bytes, or ``None`` if the blob is stored already."""
         headers = {"Content-Range": f"{start}-{end - 1}"}
-        if self._pace.close_connection:
+        if self._plan.close_connection:
             headers["Connection"] = "close"
         with self._send(
             "PATCH",
@@ -276,106 +283,125 @@ class Upload:
             success=(201, 202, 204),
             headers=headers,
             body=Body(self._source, start, end - start),
-        ) as answer:
-            self._location = upload_location(self._sender.origin, answer, current=self._location)
+        ) as response:
+            self._location = upload_location(self._requester.origin, response, current=self._location)
             # Some registries close the upload with the last chunk, and would refuse the PUT (R-076).
-            if answer.status == 201 and end == self._size:
-                check_digest_header(answer.headers, self._digest, reference=self._reference)
-                if self._present():
+            if response.status == 201 and end == self._size:
+                check_digest_header(response.headers, self._digest, reference=self._reference)
+                if self._is_stored():
                     return None
-            reached = committed_bytes(answer.headers)
-        return self._plausible(end if reached is None else reached, end)
+            committed = committed_bytes(response.headers)
+        return self._check_committed(end if committed is None else committed, end)
 
-    def _close(self) -> None:
-        body = Body(self._source, 0, self._size) if self._pace.whole and self._size else None
+    def _close_session(self) -> None:
+        """Send the PUT that closes the session; in a monolithic upload it carries the blob."""
+        body = Body(self._source, 0, self._size) if self._plan.is_monolithic and self._size else None
         target = closing_target(self._location, self._digest)
-        with self._send("PUT", target, success=(201, 204), body=body) as answer:
-            check_digest_header(answer.headers, self._digest, reference=self._reference)
+        with self._send("PUT", target, success=(201, 204), body=body) as response:
+            check_digest_header(response.headers, self._digest, reference=self._reference)
 
     def _recover(self, error: RegistryError, offset: int, end: int, *, closing: bool) -> int | None:
-        """Where to go on after a request that failed; ``None`` if it has done its work nevertheless."""
-        status, pace = status_of(error), self._pace
+        """Decide how to go on after a failed request.
+
+        Returns:
+            The offset of the next request, or ``None`` if the blob is stored nevertheless.
+        """
+        status, plan = status_of(error), self._plan
         if status in _PATCH_REFUSED and not closing and offset == 0:
-            pace.refuse_chunks()
+            plan.disable_chunks()
             return 0
         if status == 413:
-            if offset == self._size or not pace.shrink(end - offset):
+            if offset == self._size or not plan.shrink(end - offset):
                 raise error
-            return self._ask(end, error)
+            return self._query_committed(end, error)
         if status == 416 and not closing:
-            return self._onward(offset, self._ask(end, error), end)
-        if status != 404 and not isinstance(error, _FAULTS):
+            return self._check_progress(offset, self._query_committed(end, error), end)
+        if status != 404 and not isinstance(error, _TRANSIENT):
             raise error
-        # A refused request without bytes has been repeated by the sender as often as it may be.
-        if closing and not (pace.whole and self._size) and failure_kind(error) in REFUSED:
+        # The session has already repeated a refused request without a body as often as the policy allows.
+        if closing and not (plan.is_monolithic and self._size) and failure_kind(error) in REFUSED:
             raise error
-        # An upload that an earlier try has closed is not known any more, either (R-075).
-        if closing and self._present():
+        # R-075: a 404 may mean that an earlier attempt of this PUT closed the session.
+        if closing and self._is_stored():
             return None
         if status == 404:
-            raise _Lost(error)
-        self._wait(error, "PUT" if closing else "PATCH")
+            raise _SessionLost(error)
+        self._back_off(error, "PUT" if closing else "PATCH")
         return self._resume(error, offset, end)
 
-    def _resume(self, error: RegistryError, offset: int, end: int) -> int | None:
-        """Where to go on after a request that may have been carried out in part."""
-        pace, cut = self._pace, status_of(error) == 0
-        again, pace.close_connection = cut and pace.close_connection, cut or pace.close_connection
-        if pace.whole and not pace.split():
-            raise _Lost(error)
+    def _resume(self, error: RegistryError, offset: int, end: int) -> int:
+        """Ask for the progress of a request that may have been carried out in part, and go on from there."""
+        plan = self._plan
+        no_response = status_of(error) == 0
+        repeated = no_response and plan.close_connection
+        plan.close_connection = no_response or plan.close_connection
+        if plan.is_monolithic and not plan.split():
+            raise _SessionLost(error)
         try:
-            reached = self._ask(end, error)
-        except _Lost:
-            if again:
-                pace.shrink(end - offset)
+            committed = self._query_committed(end, error)
+        except _SessionLost:
+            if repeated:
+                plan.shrink(end - offset)
             raise
-        if again and reached <= offset < self._size:
-            pace.shrink(end - offset)
-        return self._onward(offset, reached, end, failed=True)
+        if repeated and committed <= offset < self._size:
+            plan.shrink(end - offset)
+        return self._check_progress(offset, committed, end, failed=True)
 
-    def _onward(self, offset: int, reached: int | None, end: int, *, failed: bool = False) -> int | None:
-        if reached is not None and self._pace.is_stuck(offset, reached, end, failed=failed):
-            raise _Lost(ProtocolError("an upload that makes no progress", reference=self._reference))
-        return reached
+    def _check_progress(self, offset: int, committed: int, end: int, *, failed: bool = False) -> int:
+        if not self._plan.record_progress(offset, committed, end, failed=failed):
+            raise _SessionLost(
+                ProtocolError(
+                    f"upload: no progress: the registry still has {committed} of {self._size} bytes",
+                    reference=self._reference,
+                )
+            )
+        return committed
 
-    def _ask(self, sent: int, why: RegistryError) -> int:
-        """How far the session has come, asked of the registry (R-074)."""
+    def _query_committed(self, sent: int, cause: RegistryError) -> int:
+        """Ask the registry how many bytes the session has (R-074)."""
         try:
-            with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as answer:
-                self._location = upload_location(self._sender.origin, answer, current=self._location)
-                reached = committed_bytes(answer.headers)
+            with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as response:
+                self._location = upload_location(self._requester.origin, response, current=self._location)
+                committed = committed_bytes(response.headers)
         except (Cancelled, DeadlineExceeded):
             raise
         except RegistryError as error:
-            raise _Lost(error if status_of(error) in (401, 403) else why) from None
-        # 0-0 is one byte, or none (R-074).
-        if reached is None or reached == 1:
-            raise _Lost(why)
-        reached = self._plausible(reached, sent)
-        self._sender.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=reached))
-        return reached
+            raise _SessionLost(error if status_of(error) in (401, 403) else cause) from None
+        # R-074: 0-0 means one byte or none.
+        if committed is None or committed == 1:
+            raise _SessionLost(cause)
+        committed = self._check_committed(committed, sent)
+        self._requester.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=committed))
+        return committed
 
-    def _plausible(self, reached: int, sent: int) -> int:
-        sent = min(sent, self._source.count)
-        if reached > sent:
-            raise ProtocolError(f"the registry has {reached} bytes, but was sent {sent}", reference=self._reference)
-        if reached == 1 and sent > 1:
-            raise _Lost(ProtocolError("the registry has one byte, or none", reference=self._reference))
-        return reached
+    def _check_committed(self, committed: int, sent: int) -> int:
+        """Check that the registry does not claim more bytes than it can have received."""
+        sent = min(sent, self._source.bytes_read)
+        if committed > sent:
+            raise ProtocolError(
+                f"upload: the registry reports {committed} bytes, but was sent {sent}", reference=self._reference
+            )
+        if committed == 1 and sent > 1:
+            raise _SessionLost(
+                ProtocolError(
+                    "upload: the registry reports range 0-0, which means one byte or none", reference=self._reference
+                )
+            )
+        return committed
 
-    def _wait(self, error: RegistryError, method: str) -> None:
-        """Leave a registry that failed some time; too much, or too often, is an error."""
-        self._pace.failures += 1
-        failures, policy = self._pace.failures, self._sender.policy
-        seconds, left = policy.pause(failures, error, random.random()), remaining()
-        asked = error.retry_after if isinstance(error, TransportError) else None
+    def _back_off(self, error: RegistryError, method: str) -> None:
+        """Wait before the next request; raise the error if the policy or the deadline does not allow another."""
+        self._plan.failures += 1
+        failures, policy = self._plan.failures, self._requester.policy
+        seconds, time_left = policy.pause(failures, error, random.random()), remaining()
+        requested = error.retry_after if isinstance(error, TransportError) else None
         if (
             failures > policy.retries
-            or (asked is not None and asked > policy.max_retry_after)
-            or (left is not None and seconds >= left)
+            or (requested is not None and requested > policy.max_retry_after)
+            or (time_left is not None and seconds >= time_left)
         ):
             raise error
-        self._sender.tell(
+        self._requester.tell(
             RequestRetried(
                 method=method,
                 url=redact_url(self._location),
@@ -384,12 +410,12 @@ class Upload:
                 reason=error_summary(error),
             )
         )
-        # What a busy registry asks for, the sender waits for with the next request.
-        if asked is None or failure_kind(error) not in REFUSED:
+        # A pause that the registry asked for is kept by the rate limiter before the next request.
+        if requested is None or failure_kind(error) not in REFUSED:
             sleep(seconds)
 
     def _raise_source_failure(self) -> None:
-        """What the source raised, however it was reported: that is no failure of the registry."""
+        """Raise the error of the source, if there is one; the transport may have reported it as its own."""
         if self._source.failure is not None:
             raise self._source.failure
 
@@ -407,7 +433,7 @@ class Upload:
             method=method,
             target=target,
             success=success,
-            scopes=self._address.scopes("pull", "push"),
+            scopes=self._endpoint.scopes("pull", "push"),
             headers=headers or {},
             body=body,
             reference=self._reference,
@@ -417,6 +443,6 @@ class Upload:
         if method in ("PATCH", "PUT"):
             request = msgspec.structs.replace(request, headers={"Content-Type": OCTET_STREAM} | request.headers)
         try:
-            return self._sender.send(request)
+            return self._requester.send(request)
         finally:
             self._source.close()

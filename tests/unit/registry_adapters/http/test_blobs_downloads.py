@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_adapters.http.blobs import content_range, strong_tag
+from registry_adapters.http.blobs import content_range, strong_etag
 from registry_core.cancellation import fail_after
 from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.content.verify import VerifyingReader
@@ -209,7 +209,7 @@ class TestPatience:
         script = Cutting(CONTENT, 6, *[0] * 9)
 
         with connected(serve(script), retries=retries) as catalog, opened(catalog) as reader:
-            with pytest.raises(Unavailable, match="after 6 of 20 bytes"):
+            with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
         assert script.asked == ["", *["bytes=6-"] * retries]
@@ -220,7 +220,7 @@ class TestPatience:
         script = Cutting(content, *[1] * 9)
 
         with connected(serve(script), retries=3) as catalog, opened(catalog, Digest.of(content)) as reader:
-            with pytest.raises(Unavailable, match="after 4 of"):
+            with pytest.raises(Unavailable, match="received 4 of"):
                 reader.read()
 
         assert len(script.asked) == 4
@@ -230,7 +230,7 @@ class TestPatience:
         script = Cutting(CONTENT, 6, *[6] * 9, ranges=False)
 
         with connected(serve(script), retries=2) as catalog, opened(catalog) as reader:
-            with pytest.raises(Unavailable, match="after 6 of 20 bytes"):
+            with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
         assert len(script.asked) == 3
@@ -241,7 +241,7 @@ class TestPatience:
         script = Cutting(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
 
         with connected(serve(script), retries=1) as catalog, opened(catalog, Digest.of(content)) as reader:
-            with pytest.raises(Unavailable, match="broke off"):
+            with pytest.raises(Unavailable, match="attempt 2 without progress"):
                 reader.read()
 
         assert len(script.asked) == 2
@@ -359,7 +359,10 @@ class TestTrust:
         """R-051: it is another content."""
         transport = scripted(broken(reply), reply(200, {"Content-Length": "21"}, CONTENT + b"!"))
 
-        with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="20 bytes has 21"):
+        with (
+            scripted_reader(transport) as reader,
+            pytest.raises(ProtocolError, match="had 20 bytes before, and has 21 now"),
+        ):
             reader.read()
 
     def test_another_content_is_found_out(self, scripted: Script, reply: Build) -> None:
@@ -502,5 +505,5 @@ def test_content_ranges_are_read_strictly(text: str, told: tuple[int, int, int |
 
 def test_a_strong_tag_cannot_break_a_header() -> None:
     """R-063."""
-    assert strong_tag('"a\r\nX: y"') == ""
-    assert re.fullmatch(r'"[^"]+"', strong_tag('"sha256:abc"'))
+    assert strong_etag('"a\r\nX: y"') == ""
+    assert re.fullmatch(r'"[^"]+"', strong_etag('"sha256:abc"'))

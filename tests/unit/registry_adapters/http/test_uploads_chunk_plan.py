@@ -8,109 +8,109 @@ KIB = 1 << 10
 MIB = 1 << 20
 
 
-class TestLength:
-    def test_all_goes_in_one_unless_chunks_are_wanted(self) -> None:
-        pace = ChunkPlan(100 * MIB, None)
+class TestChunkLength:
+    def test_without_a_chunk_size_the_upload_is_monolithic(self) -> None:
+        plan = ChunkPlan(100 * MIB, None)
 
-        assert (pace.whole, pace.end(0)) == (True, 100 * MIB)
+        assert (plan.is_monolithic, plan.end(0)) == (True, 100 * MIB)
 
-    def test_chunks_are_as_long_as_wanted_and_the_last_is_shorter(self) -> None:
-        pace = ChunkPlan(10, 4)
+    def test_chunks_have_the_preferred_length_and_the_last_is_shorter(self) -> None:
+        plan = ChunkPlan(10, 4)
 
-        assert [pace.end(offset) for offset in (0, 4, 8)] == [4, 8, 10]
+        assert [plan.end(offset) for offset in (0, 4, 8)] == [4, 8, 10]
 
-    def test_no_chunk_is_shorter_than_the_registry_takes(self) -> None:
+    def test_no_chunk_is_shorter_than_the_registry_accepts(self) -> None:
         """R-073."""
-        pace = ChunkPlan(100, 4)
+        plan = ChunkPlan(100, 4)
 
-        pace.begin(30)
+        plan.begin(30)
 
-        assert [pace.end(offset) for offset in (0, 90)] == [30, 100]
+        assert [plan.end(offset) for offset in (0, 90)] == [30, 100]
 
     def test_a_large_blob_is_split(self) -> None:
-        pace = ChunkPlan(100 * MIB, None)
+        plan = ChunkPlan(100 * MIB, None)
 
-        assert pace.split()
-        assert (pace.whole, pace.end(MIB)) == (False, 9 * MIB)
+        assert plan.split()
+        assert (plan.is_monolithic, plan.end(MIB)) == (False, 9 * MIB)
 
-    def test_a_small_one_is_not(self) -> None:
-        """Nothing would be gained."""
+    def test_a_small_blob_is_not_split(self) -> None:
+        """One chunk would hold all of it."""
         assert not ChunkPlan(8 * MIB, None).split()
 
-    def test_quarters_are_multiples_that_every_storage_takes(self) -> None:
-        pace, lengths = ChunkPlan(100 * MIB, None), []
+    def test_shrinking_quarters_the_length_in_multiples_that_storage_accepts(self) -> None:
+        plan, lengths = ChunkPlan(100 * MIB, None), []
 
-        tried = 100 * MIB
-        while pace.shrink(tried):
-            tried = pace.end(0)
-            lengths.append(tried)
+        length = 100 * MIB
+        while plan.shrink(length):
+            length = plan.end(0)
+            lengths.append(length)
 
         assert lengths == [8 * MIB, 2 * MIB, 512 * KIB, 256 * KIB]
 
-    @pytest.mark.parametrize("tried", [1, 256 * KIB, MIB])
-    def test_nothing_is_shrunk_below_what_the_registry_takes(self, tried: int) -> None:
+    @pytest.mark.parametrize("length", [1, 256 * KIB, MIB])
+    def test_chunks_do_not_shrink_below_the_registry_s_minimum(self, length: int) -> None:
         """R-073."""
-        pace = ChunkPlan(100 * MIB, None)
-        pace.begin(MIB)
+        plan = ChunkPlan(100 * MIB, None)
+        plan.begin(MIB)
 
-        assert not pace.shrink(tried)
+        assert not plan.shrink(length)
 
-    def test_who_knows_no_chunks_gets_none(self) -> None:
+    def test_a_registry_without_chunks_gets_none(self) -> None:
         """R-072."""
-        pace = ChunkPlan(100 * MIB, 4)
+        plan = ChunkPlan(100 * MIB, 4)
 
-        pace.refuse_chunks()
+        plan.disable_chunks()
 
-        assert pace.whole
-        assert not pace.split()
-        assert not pace.shrink(100 * MIB)
+        assert plan.is_monolithic
+        assert not plan.split()
+        assert not plan.shrink(100 * MIB)
 
 
 class TestProgress:
-    def test_a_few_answers_without_any_are_borne(self) -> None:
+    def test_four_requests_without_progress_are_allowed(self) -> None:
         """R-074."""
-        pace = ChunkPlan(100, 10)
+        plan = ChunkPlan(100, 10)
 
-        assert [pace.is_stuck(10, 10, 20) for _ in range(5)] == [False] * 4 + [True]
+        assert [plan.record_progress(10, 10, 20) for _ in range(5)] == [True] * 4 + [False]
 
-    @pytest.mark.parametrize(("reached", "stuck"), [(6, True), (7, False)])
-    def test_less_than_a_sixteenth_is_none(self, reached: int, stuck: bool) -> None:
-        """R-074: of a hundred bytes."""
-        pace = ChunkPlan(1000, 100)
+    @pytest.mark.parametrize(("committed", "goes_on"), [(6, False), (7, True)])
+    def test_less_than_a_sixteenth_of_a_request_is_no_progress(self, committed: int, goes_on: bool) -> None:
+        """R-074: here of a hundred bytes."""
+        plan = ChunkPlan(1000, 100)
 
-        assert [pace.is_stuck(0, reached, 100) for _ in range(5)][-1] is stuck
+        assert [plan.record_progress(0, committed, 100) for _ in range(5)][-1] is goes_on
 
-    def test_it_starts_the_count_of_failures_anew(self) -> None:
+    def test_progress_resets_the_count_of_failures(self) -> None:
         """R-051."""
-        pace = ChunkPlan(100, 10)
-        pace.failures = 3
+        plan = ChunkPlan(100, 10)
+        plan.failures = 3
 
-        pace.is_stuck(0, 0, 10, failed=True)
-        without = pace.failures
-        pace.is_stuck(0, 10, 10)
+        plan.record_progress(0, 0, 10, failed=True)
+        without_progress = plan.failures
+        plan.record_progress(0, 10, 10)
 
-        assert (without, pace.failures) == (3, 0)
+        assert (without_progress, plan.failures) == (3, 0)
 
-    def test_failures_are_counted_by_themselves(self) -> None:
-        """R-075: they end by the policy, which may have more patience."""
-        pace = ChunkPlan(100, 10)
+    def test_failed_requests_are_not_counted_here(self) -> None:
+        """R-075: the retry policy limits them, and it may allow more."""
+        plan = ChunkPlan(100, 10)
 
-        assert not any(pace.is_stuck(10, 10, 20, failed=True) for _ in range(20))
+        assert all(plan.record_progress(10, 10, 20, failed=True) for _ in range(20))
 
-    def test_forward_and_back_again_is_none(self) -> None:
+    def test_progress_that_is_lost_again_and_again_ends_the_upload(self) -> None:
         """R-074."""
-        pace = ChunkPlan(100, 10)
+        plan = ChunkPlan(100, 10)
 
-        stuck = [pace.is_stuck(*step, 20) for _ in range(17) for step in ((10, 20), (20, 10))]
+        results = [plan.record_progress(*step, 20) for _ in range(17) for step in ((10, 20), (20, 10))]
 
-        assert stuck == [False] * 33 + [True]
+        assert results == [True] * 33 + [False]
 
-    def test_a_new_session_is_judged_anew(self) -> None:
+    def test_a_new_session_starts_the_counts_anew(self) -> None:
         """R-075."""
-        pace = ChunkPlan(100, 10)
+        plan = ChunkPlan(100, 10)
         for _ in range(4):
-            pace.is_stuck(10, 10, 20)
+            plan.record_progress(10, 10, 20)
 
-        pace.begin(0)
+        plan.begin(0)
 
-        assert not pace.is_stuck(10, 10, 20)
+        assert plan.record_progress(10, 10, 20)
