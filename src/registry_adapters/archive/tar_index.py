@@ -8,7 +8,15 @@ from typing import Final
 from registry_adapters.archive.file_io import FileSlice, RandomAccessFile
 from registry_core.cancellation import checkpoint
 from registry_core.errors import IntegrityError, LayoutError, TooLarge, UnsafeArchive
-from registry_core.ops.tar.headers import BLOCK, Header, count_record, name_record, padding, parse_header, parse_records
+from registry_core.ops.tar.headers import (
+    BLOCK_SIZE,
+    Header,
+    padding,
+    parse_header,
+    parse_pax_records,
+    pax_number,
+    pax_path,
+)
 from registry_core.ops.tar.members import printable
 
 __all__ = ["index_members", "inside"]
@@ -20,7 +28,7 @@ _NAMES_LIMIT: Final = 32 << 20
 _EXTENDED_LIMIT: Final = 64 << 10
 # ``docker save`` links to files only; whoever packs its files anew may make a hard link of a link.
 _HOPS: Final = 8
-_ZEROS: Final = bytes(BLOCK)
+_ZEROS: Final = bytes(BLOCK_SIZE)
 _FILES: Final = (b"0", b"\0", b"7")
 _HARD, _SOFT, _DIRECTORY = b"1", b"2", b"5"
 _DEVICES: Final = (b"3", b"4", b"6")
@@ -91,7 +99,7 @@ class _Pass:
             raise LayoutError("an empty file, not an archive")
         while (header := self._header()) is not None:
             checkpoint()
-            if header.type in _EXTENDED:
+            if header.typeflag in _EXTENDED:
                 self._extend(header)
             else:
                 self._member(header)
@@ -122,10 +130,10 @@ class _Pass:
         return parse_header(block)
 
     def _block(self) -> bytes:
-        block = self._medium.read_at(self._position, BLOCK)
-        if len(block) < BLOCK:
+        block = self._medium.read_at(self._position, BLOCK_SIZE)
+        if len(block) < BLOCK_SIZE:
             raise LayoutError("not a tar, or one that is cut off")
-        self._position += BLOCK
+        self._position += BLOCK_SIZE
         return block
 
     def _extend(self, header: Header) -> None:
@@ -133,15 +141,15 @@ class _Pass:
             raise TooLarge(f"an extended tar header of {header.size} bytes")
         stretch = self._stretch(header.size)
         data = stretch.content(_EXTENDED_LIMIT, "an extended tar header")
-        if header.type == _RECORDS:
-            records = parse_records(data)
+        if header.typeflag == _RECORDS:
+            records = parse_pax_records(data)
             if self._records is not None:
                 raise LayoutError("two extended tar headers for one member")
             self._records = dict(records)
-        elif header.type == _GLOBAL:
-            if any(keyword.startswith(_NEVER_GLOBAL) for keyword, _ in parse_records(data)):
+        elif header.typeflag == _GLOBAL:
+            if any(keyword.startswith(_NEVER_GLOBAL) for keyword, _ in parse_pax_records(data)):
                 raise LayoutError("a global tar header that changes what members are")
-        elif header.type == _LONG_NAME:
+        elif header.typeflag == _LONG_NAME:
             if self._name is not None:
                 raise LayoutError("two long names for one member")
             self._name = _long(data)
@@ -152,28 +160,28 @@ class _Pass:
 
     def _member(self, header: Header) -> None:
         records = self._records or {}
-        raw = name_record(records, b"path") or self._name or header.name
-        link = name_record(records, b"linkpath") or self._link or header.link
-        given = count_record(records, b"size")
+        raw = pax_path(records, b"path") or self._name or header.name
+        link = pax_path(records, b"linkpath") or self._link or header.link
+        given = pax_number(records, b"size")
         size = header.size if given is None else given
         self._forget()
-        if header.type == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in records):
+        if header.typeflag == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in records):
             raise LayoutError(f"a sparse file in an image archive: {printable(raw)}")
-        if header.type in _DEVICES:
+        if header.typeflag in _DEVICES:
             raise UnsafeArchive(f"a device or pipe in an image archive: {printable(raw)}")
         name = inside(raw)
-        directory = header.type == _DIRECTORY or (header.type == b"\0" and raw.endswith(b"/"))
-        if header.type in _FILES and not directory:
+        directory = header.typeflag == _DIRECTORY or (header.typeflag == b"\0" and raw.endswith(b"/"))
+        if header.typeflag in _FILES and not directory:
             self._hold(name, raw)
             self._files[name] = self._stretch(size)
             return
-        if header.type in (_HARD, _SOFT):
+        if header.typeflag in (_HARD, _SOFT):
             self._hold(name, raw)
-            self._links[name] = inside(link, below="" if header.type == _HARD else name.rpartition("/")[0])
+            self._links[name] = inside(link, below="" if header.typeflag == _HARD else name.rpartition("/")[0])
             # Some archivers give a hard link the size of what it leads to; none has content there.
-            size = 0 if header.type == _HARD else size
+            size = 0 if header.typeflag == _HARD else size
         elif not directory:
-            raise LayoutError(f"a tar member of an unknown type {header.type!r}")
+            raise LayoutError(f"a tar member of an unknown type {header.typeflag!r}")
         if size:
             raise LayoutError(f"a tar member with content that cannot have any: {printable(raw)}")
 

@@ -41,7 +41,7 @@ from registry_core.domain.referrers import referrer_descriptor
 from registry_core.errors import TooLarge, Unsupported
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
-from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 __all__ = ["ArchiveWriter", "roots_of", "trailing_files"]
 
@@ -339,9 +339,9 @@ class ArchiveWriter:
                     return
                 for name, content in trailing_files(self._form, self._manifests(), self._tags(), self._stretches):
                     self._append(name, len(content), [content])
-                medium.write(self._end, END)
+                medium.write(self._end, END_OF_ARCHIVE)
                 if is_stream(self._path):
-                    write_stream(FileSlice(medium, 0, self._end + len(END)), self._path)
+                    write_stream(FileSlice(medium, 0, self._end + len(END_OF_ARCHIVE)), self._path)
                 else:
                     self._rename(medium)
         finally:

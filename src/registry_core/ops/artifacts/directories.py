@@ -27,7 +27,7 @@ from registry_core.ops.builder.layers import BuiltLayer, LayerStream, directory_
 from registry_core.ops.extract.unpack import DirectorySink, ExtractOptions
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
-from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 __all__ = ["check_distinct_titles", "clean_title", "pack", "stays_inside", "unpack"]
 
@@ -135,7 +135,7 @@ def pack(directory: str | os.PathLike[str], title: str) -> BuiltLayer:
         if entry.kind is FileKind.SYMLINK and not stays_inside(name.encode(), entry.link.encode()):
             raise InvalidValue(f"a link that leaves the directory: {name!r:.200}")
         write_entry(stream, f"{title}/{name}", entry)
-    stream.write(END)
+    stream.write(END_OF_ARCHIVE)
     return stream.finish()
 
 
@@ -159,7 +159,7 @@ def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: 
     """
     limits = ExtractLimits()
     budget = Budget(limits, reference=reference)
-    budget.begin(size)
+    budget.begin_layer(size)
     tar = decompress(stored, OCI_LAYER_GZIP, reference=reference)
     if tar_digest is not None:
         tar = VerifyingReader(tar, tar_digest, None, reference=reference)
@@ -173,7 +173,7 @@ def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: 
                 if placed.path:
                     budget.add_entry(placed.path)
                     with _linked(placed):
-                        sink.add(placed, reader.pieces())
+                        sink.add(placed, reader.chunks())
                 else:
                     own = placed
             while tar.read(CHUNK_SIZE):
@@ -202,7 +202,9 @@ class _Names:
             raise UnsafeArchive(f"a link that leaves the directory: {printable(member.path)}")
         if member.kind is FileKind.HARDLINK:
             link = self._stripped(link)
-        return Member(path, member.kind, member.mode, 0, 0, member.mtime, member.size, link, spans=member.spans)
+        return Member(
+            path, member.kind, member.mode, 0, 0, member.mtime, member.size, link, sparse_map=member.sparse_map
+        )
 
     def _stripped(self, path: bytes) -> bytes:
         if self._prefix is None:

@@ -33,7 +33,7 @@ from registry_core.ops.builder.staged import StagedBlobs, origin_source
 from registry_core.ops.images import Image
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
-from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 from registry_core.ports.catalog import BlobLocation
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *
     stream = LayerStream(compression)
     for name, entry in _with_parents(entries):
         write_entry(stream, name, entry, seconds=seconds)
-    stream.write(END)
+    stream.write(END_OF_ARCHIVE)
     return stream.finish()
 
 

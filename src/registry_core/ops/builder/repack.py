@@ -19,7 +19,7 @@ from registry_core.ops.extract.tar_stream import fill_holes
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
-from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 __all__ = ["TRUSTED_SIZE", "MetadataOverride", "passthrough_layer", "repack_layer"]
 
@@ -75,7 +75,7 @@ def repack_layer(
         Unsupported: The compression is zstd, which is not installed.
     """
     budget = Budget(limits or ExtractLimits(), reference=reference)
-    budget.begin(stored)
+    budget.begin_layer(stored)
     stream = LayerStream(compression)
     with error_reference(reference):
         members = _Members(budget, uniform)
@@ -87,7 +87,7 @@ def repack_layer(
                 for piece in fill_holes(member.size, content):
                     stream.write(bytes(piece))
                 stream.write(bytes(padding(member.size)))
-        stream.write(END)
+        stream.write(END_OF_ARCHIVE)
     return stream.finish()
 
 
@@ -108,7 +108,7 @@ def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, refer
     passing = _Passing(tar, LayerStream(compression))
     # Whoever builds an image decides how large it becomes; what is kept of a tar here is one member at a time.
     budget = Budget(ExtractLimits(total_bytes=TRUSTED_SIZE, file_bytes=TRUSTED_SIZE), reference=reference)
-    budget.begin(TRUSTED_SIZE)
+    budget.begin_layer(TRUSTED_SIZE)
     with error_reference(reference):
         for member in TarReader(passing, budget, reference=reference).members():
             whiteout_of(member.path, regular=member.kind is FileKind.FILE)
@@ -179,7 +179,7 @@ class _Members:
         self._budget.add_entry(member.path)
         self._held[member.path] = (member, self._content.size)
         if member.kind is FileKind.FILE:
-            for _, piece in tar.pieces():
+            for _, piece in tar.chunks():
                 self._content.write(bytes(piece))
 
     def _linked(self, member: Member) -> Member:
@@ -203,7 +203,7 @@ class _Members:
         return msgspec.structs.replace(member, link=home)
 
     def _pieces(self, member: Member, start: int) -> Iterator[tuple[int, memoryview]]:
-        for offset, length in ((0, member.size),) if member.spans is None else member.spans:
+        for offset, length in ((0, member.size),) if member.sparse_map is None else member.sparse_map:
             position, end = offset, offset + length
             while position < end:
                 checkpoint()

@@ -17,7 +17,7 @@ from registry_core.domain.layer_paths import LONGEST_PATH
 from registry_core.errors import InvalidName, NotFound, error_reference
 from registry_core.ops.extract.flatten import LayerFlattener, PathState, StoredLayer
 from registry_core.ops.extract.tar_stream import GeneratorReader, fill_holes
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileEntry, FileKind, Member, entry_of, printable
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileEntry, FileKind, Member, file_entry, printable
 from registry_core.ops.tar.reader import TarReader
 
 __all__ = ["list_files", "open_file"]
@@ -38,7 +38,7 @@ def list_files(layers: Sequence[StoredLayer], limits: ExtractLimits, *, referenc
     with error_reference(reference):
         flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
         for member in flat.members():
-            yield entry_of(member)
+            yield file_entry(member)
 
 
 def open_file(
@@ -112,7 +112,7 @@ class _Search:
             folder = b"" if member.link.startswith(b"/") else member.path.rpartition(b"/")[0]
             self._likely.add(_normal(folder + b"/" + member.link))
         elif member.kind is FileKind.FILE and member.size <= CHUNK_SIZE:
-            self.kept[number, self._flat.source] = b"".join(fill_holes(member.size, self._flat.pieces()))
+            self.kept[number, self._flat.source] = b"".join(fill_holes(member.size, self._flat.chunks()))
 
     def _resolve(self, wanted: bytes) -> tuple[int, bytes]:
         waiting = _parts(wanted)
@@ -176,13 +176,13 @@ def _parts(path: bytes) -> list[bytes]:
 def _content(layer: StoredLayer, source: bytes, budget: Budget, reference: str) -> Generator[bytes, None, None]:
     """A file's content, straight from its layer; the last of it only when the whole layer is verified (R-006)."""
     held = b""
-    budget.begin(layer.size)
+    budget.begin_layer(layer.size)
     with error_reference(reference), closing(layer.open_uncompressed()) as stream:
         tar = TarReader(stream, budget, reference=reference)
         for member in tar.members():
             checkpoint()
             if member.path == source and member.kind is FileKind.FILE:
-                for piece in fill_holes(member.size, tar.pieces()):
+                for piece in fill_holes(member.size, tar.chunks()):
                     if held:
                         yield held
                     held = bytes(piece)

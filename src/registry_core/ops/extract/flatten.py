@@ -123,9 +123,9 @@ class LayerFlattener:
             if standing is PathState.IMPLIED and path:
                 yield Member(path, FileKind.DIRECTORY, 0o755)
 
-    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+    def chunks(self) -> Iterator[tuple[int, memoryview]]:
         """The content of the member that came last, each piece with its offset; holes are left out."""
-        return iter(()) if self._tar is None else self._tar.pieces()
+        return iter(()) if self._tar is None else self._tar.chunks()
 
     def standing(self, path: bytes) -> PathState:
         """What is known of a path: ``UNKNOWN`` where only lower layers can tell."""
@@ -163,7 +163,7 @@ class _LayerPass:
 
     def members(self) -> Iterator[Member]:
         whole = self._whole
-        self._budget.begin(self._layer.size)
+        self._budget.begin_layer(self._layer.size)
         with closing(self._layer.open_uncompressed()) as stream:
             whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
             try:
@@ -341,7 +341,7 @@ class _LayerPass:
     def _second_pass(self) -> Iterator[Member]:
         """Files that upper layers hide, but to which a later member was a link: only then is a layer read again."""
         whole = self._whole
-        self._budget.begin(self._layer.size)
+        self._budget.begin_layer(self._layer.size)
         with closing(self._layer.open_uncompressed()) as stream:
             whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
             try:
@@ -361,7 +361,7 @@ def _renamed(member: Member, name: bytes) -> Member:
 
 def _another(member: Member, name: bytes, home: bytes) -> Member:
     return msgspec.structs.replace(
-        member, path=name, kind=FileKind.HARDLINK, link=home, size=0, spans=None, xattrs=(), device=(0, 0)
+        member, path=name, kind=FileKind.HARDLINK, link=home, size=0, sparse_map=None, xattrs=(), device=(0, 0)
     )
 
 

@@ -8,11 +8,11 @@ from typing import Final, Self
 
 from registry_core.content.streams import CHUNK_SIZE
 
-__all__ = ["BATCH", "GeneratorReader", "fill_holes"]
+__all__ = ["BATCH_SIZE", "GeneratorReader", "fill_holes"]
 
 # Chunks of about this size are worth handing out.
-BATCH: Final = 1 << 18
-_ZEROS: Final = bytes(BATCH)
+BATCH_SIZE: Final = 1 << 18
+_ZEROS: Final = bytes(BATCH_SIZE)
 
 
 class GeneratorReader:
@@ -95,4 +95,4 @@ def fill_holes(size: int, pieces: Iterable[tuple[int, memoryview]]) -> Iterator[
 def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
         yield _ZEROS[:count]
-        count -= BATCH
+        count -= BATCH_SIZE

@@ -25,10 +25,10 @@ from registry_core.domain.layer_paths import ancestors, parent_of
 from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
 from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
 from registry_core.ops.extract.flatten import LayerFlattener, StoredLayer
-from registry_core.ops.extract.tar_stream import BATCH, GeneratorReader, fill_holes
+from registry_core.ops.extract.tar_stream import BATCH_SIZE, GeneratorReader, fill_holes
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
-from registry_core.ops.tar.writer import END, encode_header
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 __all__ = ["DirectorySink", "ExtractOptions", "Extracted", "extract_to", "flat_tar"]
 
@@ -403,7 +403,7 @@ def _extract_into(
     with contextlib.closing(DirectorySink(root, keep)) as sink, error_reference(reference):
         try:
             for member in flat.members():
-                sink.add(member, flat.pieces())
+                sink.add(member, flat.chunks())
             if flat.root is None and publish is not None:
                 os.chmod(root, 0o755)
             sink.finish(flat.root)
@@ -425,10 +425,10 @@ def _chunks(
         for part in _parts(layers, limits, reference, root=root):
             batch.append(part)
             count += len(part)
-            if count >= BATCH:
+            if count >= BATCH_SIZE:
                 yield b"".join(batch)
                 batch, count = [], 0
-        yield b"".join((*batch, END))
+        yield b"".join((*batch, END_OF_ARCHIVE))
 
 
 def _parts(
@@ -452,7 +452,7 @@ def _parts(
             done.add(path)
         yield encode_header(member)
         if member.kind is FileKind.FILE:
-            yield from fill_holes(member.size, flat.pieces())
+            yield from fill_holes(member.size, flat.chunks())
             yield bytes(padding(member.size))
     if root and flat.root is not None:
         yield encode_header(msgspec.structs.replace(flat.root, path=b"."))

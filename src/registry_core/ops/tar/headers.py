@@ -20,27 +20,27 @@ import msgspec
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive
 
 __all__ = [
-    "BLOCK",
+    "BLOCK_SIZE",
     "Header",
-    "Spans",
-    "count_record",
+    "SparseMap",
+    "pax_number",
     "header_checksum",
-    "name_record",
-    "number",
+    "pax_path",
+    "parse_number",
     "padding",
     "parse_header",
-    "parse_records",
+    "parse_pax_records",
     "parse_sparse_header",
     "parse_sparse_records",
     "parse_sparse_stream",
-    "real_size",
-    "time_record",
+    "pax_real_size",
+    "pax_time",
     "validate_sparse_map",
-    "xattrs_of",
+    "pax_xattrs",
 ]
 
 
-BLOCK: Final = 512
+BLOCK_SIZE: Final = 512
 
 # Mode, owner, group, size, time and checksum as nearly everybody writes them.
 _USUAL: Final = re.compile(
@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     Args:
         block: The block itself.
-        type: One byte, as tar has it.
+        typeflag: One byte, as tar has it.
         name: With the prefix, where there is one.
         mode: The lower twelve bits.
         uid: The owner.
@@ -68,7 +68,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     """
 
     block: bytes
-    type: bytes
+    typeflag: bytes
     name: bytes
     mode: int
     uid: int
@@ -80,7 +80,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 def padding(size: int) -> int:
     """How many bytes fill up the last block of so many."""
-    return -size % BLOCK
+    return -size % BLOCK_SIZE
 
 
 def header_checksum(block: bytes) -> int:
@@ -89,7 +89,7 @@ def header_checksum(block: bytes) -> int:
     The lower half of Adler-32 is one more than the sum, modulo a prime that half a block does not reach: ten times as
     fast as adding them one by one.
     """
-    half = BLOCK // 2
+    half = BLOCK_SIZE // 2
     return (adler32(block[:half]) & 0xFFFF) + (adler32(block[half:]) & 0xFFFF) - 2
 
 
@@ -105,13 +105,13 @@ def parse_header(block: bytes) -> Header:
         mode, uid, gid = int(digits[0], 8), int(digits[1], 8), int(digits[2], 8)
         size, mtime, checksum = int(digits[3], 8), int(digits[4], 8), int(digits[5], 8)
     else:
-        checksum = number(block[148:156], "checksum")
+        checksum = parse_number(block[148:156], "checksum")
         _check(block, checksum)
-        mode = number(block[100:108], "mode")
-        uid = number(block[108:116], "owner")
-        gid = number(block[116:124], "group")
-        size = number(block[124:136], "size")
-        mtime = number(block[136:148], "time", signed=True)
+        mode = parse_number(block[100:108], "mode")
+        uid = parse_number(block[108:116], "owner")
+        gid = parse_number(block[116:124], "group")
+        size = parse_number(block[124:136], "size")
+        mtime = parse_number(block[136:148], "time", signed=True)
     _check(block, checksum)
     name = _text(block, 0, 100)
     if block.startswith(_POSIX, 257) and block[345]:
@@ -119,7 +119,7 @@ def parse_header(block: bytes) -> Header:
     return Header(block, block[156:157], name, mode & 0o7777, uid, gid, size, mtime, _text(block, 157, 257))
 
 
-def number(field: bytes, what: str, *, signed: bool = False) -> int:
+def parse_number(field: bytes, what: str, *, signed: bool = False) -> int:
     """A number in octal, or in base 256 where its first bit says so.
 
     Raises:
@@ -163,7 +163,7 @@ _TIME: Final = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]{0,64}))?").fullmatch
 _XATTR: Final = b"SCHILY.xattr."
 
 
-def parse_records(data: bytes) -> list[tuple[bytes, bytes]]:
+def parse_pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
     """The records of an extended header, in their order; keywords may come more than once.
 
     Raises:
@@ -184,7 +184,7 @@ def parse_records(data: bytes) -> list[tuple[bytes, bytes]]:
     return records
 
 
-def name_record(records: dict[bytes, bytes], keyword: bytes) -> bytes | None:
+def pax_path(records: dict[bytes, bytes], keyword: bytes) -> bytes | None:
     """A path among the records; ``None`` if it is not there.
 
     Raises:
@@ -196,7 +196,7 @@ def name_record(records: dict[bytes, bytes], keyword: bytes) -> bytes | None:
     return value
 
 
-def count_record(records: dict[bytes, bytes], keyword: bytes) -> int | None:
+def pax_number(records: dict[bytes, bytes], keyword: bytes) -> int | None:
     """A number among the records; ``None`` if it is not there.
 
     Raises:
@@ -210,7 +210,7 @@ def count_record(records: dict[bytes, bytes], keyword: bytes) -> int | None:
     return int(value)
 
 
-def time_record(records: dict[bytes, bytes], keyword: bytes) -> int | None:
+def pax_time(records: dict[bytes, bytes], keyword: bytes) -> int | None:
     """A time among the records, in nanoseconds; ``None`` if it is not there.
 
     Raises:
@@ -227,7 +227,7 @@ def time_record(records: dict[bytes, bytes], keyword: bytes) -> int | None:
     return -nanoseconds if match[1] else nanoseconds
 
 
-def xattrs_of(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+def pax_xattrs(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """The extended attributes among the records, by name.
 
     Raises:
@@ -243,7 +243,7 @@ def xattrs_of(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(sorted(found))
 
 
-Spans = tuple[tuple[int, int], ...]
+SparseMap = tuple[tuple[int, int], ...]
 
 _MOST: Final = 1 << 16
 
@@ -254,7 +254,7 @@ _NUMBERS: Final = re.compile(rb"[0-9]{1,19}(?:,[0-9]{1,19})*").fullmatch
 _SPAN: Final = 24
 
 
-def parse_sparse_header(header: Header, block: Callable[[], bytes]) -> tuple[Spans, int]:
+def parse_sparse_header(header: Header, block: Callable[[], bytes]) -> tuple[SparseMap, int]:
     """The map and the real size of an old GNU sparse file, whose map begins in its header.
 
     Args:
@@ -272,10 +272,10 @@ def parse_sparse_header(header: Header, block: Callable[[], bytes]) -> tuple[Spa
         spans += _old_spans(more[:504])
         extended = more[504]
         _limit(len(spans))
-    return tuple(spans), number(header.block[483:495], "real size")
+    return tuple(spans), parse_number(header.block[483:495], "real size")
 
 
-def parse_sparse_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None:
+def parse_sparse_records(records: Sequence[tuple[bytes, bytes]]) -> SparseMap | None:
     """The map of a sparse file in the formats 0.0 and 0.1; ``None`` if the records have none.
 
     Raises:
@@ -296,13 +296,13 @@ def parse_sparse_records(records: Sequence[tuple[bytes, bytes]]) -> Spans | None
                 expected = b"GNU.sparse.numbytes" if keyword == b"GNU.sparse.offset" else b"GNU.sparse.offset"
     else:
         return None
-    blocks = count_record(last, b"GNU.sparse.numblocks")
+    blocks = pax_number(last, b"GNU.sparse.numblocks")
     if len(numbers) % 2 or (blocks is not None and blocks != len(numbers) // 2):
         raise IntegrityError("a sparse file whose map is incomplete")
     return _pairs(numbers)
 
 
-def parse_sparse_stream(block: Callable[[], bytes], size: int) -> tuple[Spans, int]:
+def parse_sparse_stream(block: Callable[[], bytes], size: int) -> tuple[SparseMap, int]:
     """The map of a sparse file in the format 1.0, which stands before its data, and how many bytes it took.
 
     Args:
@@ -320,10 +320,10 @@ def parse_sparse_stream(block: Callable[[], bytes], size: int) -> tuple[Spans, i
     while len(numbers) < wanted:
         line, end, rest = text.partition(b"\n")
         if not end:
-            if taken + BLOCK > size or len(text) > BLOCK:
+            if taken + BLOCK_SIZE > size or len(text) > BLOCK_SIZE:
                 raise IntegrityError("a sparse file whose map is cut off")
             text += block()
-            taken += BLOCK
+            taken += BLOCK_SIZE
             continue
         numbers.append(_count(line))
         text = rest
@@ -333,17 +333,17 @@ def parse_sparse_stream(block: Callable[[], bytes], size: int) -> tuple[Spans, i
     return _pairs(numbers[1:]), taken
 
 
-def real_size(records: dict[bytes, bytes]) -> int | None:
+def pax_real_size(records: dict[bytes, bytes]) -> int | None:
     """The size of a sparse file, holes included; ``None`` if the records do not say.
 
     Raises:
         IntegrityError: It is not a number.
     """
-    real = count_record(records, b"GNU.sparse.realsize")
-    return count_record(records, b"GNU.sparse.size") if real is None else real
+    real = pax_number(records, b"GNU.sparse.realsize")
+    return pax_number(records, b"GNU.sparse.size") if real is None else real
 
 
-def validate_sparse_map(spans: Spans, real: int, data: int) -> Spans:
+def validate_sparse_map(spans: SparseMap, real: int, data: int) -> SparseMap:
     """A map without empty parts, if it is in order, within the file, and for as much data as there is.
 
     Raises:
@@ -366,11 +366,11 @@ def _old_spans(area: bytes) -> list[tuple[int, int]]:
         offset, length = area[start : start + 12], area[start + 12 : start + _SPAN]
         if not offset.strip(b"\0 ") and not length.strip(b"\0 "):
             break
-        spans.append((number(offset, "offset"), number(length, "length")))
+        spans.append((parse_number(offset, "offset"), parse_number(length, "length")))
     return spans
 
 
-def _pairs(numbers: Sequence[int]) -> Spans:
+def _pairs(numbers: Sequence[int]) -> SparseMap:
     _limit(len(numbers) // 2)
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 

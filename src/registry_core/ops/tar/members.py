@@ -10,10 +10,10 @@ import msgspec
 
 from registry_core.errors import TooLarge
 
-__all__ = ["LARGEST_DEVICE", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "entry_of", "printable"]
+__all__ = ["MAX_DEVICE_NUMBER", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "file_entry", "printable"]
 
 # Major and minor numbers of devices: what seven octal digits hold, and more than any kernel knows.
-LARGEST_DEVICE: Final = 0o7777777
+MAX_DEVICE_NUMBER: Final = 0o7777777
 
 
 class FileKind(enum.Enum):
@@ -42,7 +42,7 @@ class Member(msgspec.Struct, frozen=True, gc=False):
         link: Of a symbolic link its text as it stands; of a hard link the clean path of what it is another name of.
         device: Major and minor number of a device.
         xattrs: Extended attributes, by their names.
-        spans: Offset and length of what a sparse file has data for; ``None`` for a file without holes.
+        sparse_map: Offset and length of what a sparse file has data for; ``None`` for a file without holes.
     """
 
     path: bytes
@@ -55,7 +55,7 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    spans: tuple[tuple[int, int], ...] | None = None
+    sparse_map: tuple[tuple[int, int], ...] | None = None
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ class Budget:
         self._layer = 0
         self._stored = 0
 
-    def begin(self, stored: int) -> None:
+    def begin_layer(self, stored: int) -> None:
         """Say that a layer of so many bytes, as it is stored, comes next."""
         self._layer = 0
         self._stored = stored
@@ -150,7 +150,7 @@ class Budget:
         if self._bytes > self._limits.total_bytes:
             raise self._beyond(f"more than {self._limits.total_bytes} bytes when unpacked")
 
-    def file(self, size: int) -> None:
+    def check_file_size(self, size: int) -> None:
         """Take in a file of some size.
 
         Raises:
@@ -184,7 +184,7 @@ class Budget:
         return TooLarge(reason, reference=self._reference)
 
 
-def entry_of(member: Member) -> FileEntry:
+def file_entry(member: Member) -> FileEntry:
     """A member as users see it."""
     return FileEntry(
         path=os.fsdecode(member.path),

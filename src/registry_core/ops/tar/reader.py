@@ -14,31 +14,31 @@ from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import clean_path
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, error_reference
 from registry_core.ops.tar.headers import (
-    BLOCK,
+    BLOCK_SIZE,
     Header,
-    Spans,
-    count_record,
-    name_record,
-    number,
+    SparseMap,
     padding,
     parse_header,
-    parse_records,
+    parse_number,
+    parse_pax_records,
     parse_sparse_header,
     parse_sparse_records,
     parse_sparse_stream,
-    real_size,
-    time_record,
+    pax_number,
+    pax_path,
+    pax_real_size,
+    pax_time,
+    pax_xattrs,
     validate_sparse_map,
-    xattrs_of,
 )
-from registry_core.ops.tar.members import LARGEST_DEVICE, Budget, FileKind, Member, printable
+from registry_core.ops.tar.members import MAX_DEVICE_NUMBER, Budget, FileKind, Member, printable
 
 __all__ = ["TarReader"]
 
 # An extended header holds a name or two, and attributes of at most 64 KiB each (R-141).
 _EXTENDED_LIMIT: Final = 1 << 20
 _CHUNK: Final = 1 << 18
-_ZEROS: Final = bytes(BLOCK)
+_ZEROS: Final = bytes(BLOCK_SIZE)
 _KINDS: Final = {
     b"0": FileKind.FILE,
     b"\0": FileKind.FILE,
@@ -74,7 +74,7 @@ class TarReader:
         self._at = 0
         self._left = 0
         self._padding = 0
-        self._spans: Spans | None = None
+        self._spans: SparseMap | None = None
 
     def members(self) -> Iterator[Member]:
         """The members in their order, without what stands behind the end of the archive.
@@ -90,7 +90,7 @@ class TarReader:
                 self._skip()
             self._drain()
 
-    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+    def chunks(self) -> Iterator[tuple[int, memoryview]]:
         """What is left of the present member's content, each piece with its offset; holes are left out.
 
         Raises:
@@ -109,17 +109,17 @@ class TarReader:
         link: bytes | None = None
         while (block := self._header_block()) is not None:
             header = parse_header(block)
-            if header.type in (_RECORDS, _SOLARIS):
+            if header.typeflag in (_RECORDS, _SOLARIS):
                 if records is not None:
                     raise IntegrityError("two extended tar headers for one member")
-                records = parse_records(self._extended(header))
-            elif header.type == _GLOBAL:
-                self._check_global(parse_records(self._extended(header)))
-            elif header.type == _LONG_NAME:
+                records = parse_pax_records(self._extended(header))
+            elif header.typeflag == _GLOBAL:
+                self._check_global(parse_pax_records(self._extended(header)))
+            elif header.typeflag == _LONG_NAME:
                 if name is not None:
                     raise IntegrityError("two long names for one member")
                 name = self._long(header)
-            elif header.type == _LONG_LINK:
+            elif header.typeflag == _LONG_LINK:
                 if link is not None:
                     raise IntegrityError("two long link names for one member")
                 link = self._long(header)
@@ -132,19 +132,19 @@ class TarReader:
     def _member(
         self, header: Header, records: list[tuple[bytes, bytes]], long_name: bytes | None, long_link: bytes | None
     ) -> Member:
-        kind = _KINDS.get(header.type)
+        kind = _KINDS.get(header.typeflag)
         if kind is None:
-            raise IntegrityError(f"a tar member of an unknown type {header.type!r}")
+            raise IntegrityError(f"a tar member of an unknown type {header.typeflag!r}")
         values = dict(records)
         name, link, size = long_name or header.name, long_link or header.link, header.size
         if values:
-            name = name_record(values, b"path") or name
-            link = name_record(values, b"linkpath") or link
-            given = count_record(values, b"size")
+            name = pax_path(values, b"path") or name
+            link = pax_path(values, b"linkpath") or link
+            given = pax_number(values, b"size")
             size = size if given is None else given
         if not name:
             raise UnsafeArchive("a tar member without a name")
-        if header.type == b"\0" and name.endswith(b"/"):
+        if header.typeflag == b"\0" and name.endswith(b"/"):
             kind = FileKind.DIRECTORY
         if kind is FileKind.HARDLINK:
             # Some archivers give the size of what is linked to; none has content there.
@@ -152,11 +152,11 @@ class TarReader:
         elif kind is not FileKind.FILE and size:
             raise IntegrityError(f"a tar member with content that cannot have any: {printable(name)}")
         self._left, self._padding, self._spans = size, padding(size), None
-        if kind is FileKind.FILE and (values or header.type == b"S"):
-            name = name_record(values, b"GNU.sparse.name") or name
+        if kind is FileKind.FILE and (values or header.typeflag == b"S"):
+            name = pax_path(values, b"GNU.sparse.name") or name
             size = self._sparse(header, records, values)
         elif kind is FileKind.FILE:
-            self._budget.file(size)
+            self._budget.check_file_size(size)
         return self._made(kind, header, values, name, link, size)
 
     def _made(
@@ -166,15 +166,15 @@ class TarReader:
         uid, gid, mtime = (header.uid, header.gid, header.mtime * 10**9)
         if values:
             uid, gid = (
-                given if (given := count_record(values, keyword)) is not None else plain
+                given if (given := pax_number(values, keyword)) is not None else plain
                 for keyword, plain in ((b"uid", uid), (b"gid", gid))
             )
-            given_time = time_record(values, b"mtime")
+            given_time = pax_time(values, b"mtime")
             mtime = mtime if given_time is None else given_time
         device = (0, 0)
         if kind in _DEVICES:
-            device = (number(header.block[329:337], "device"), number(header.block[337:345], "device"))
-            if max(device) > LARGEST_DEVICE:
+            device = (parse_number(header.block[329:337], "device"), parse_number(header.block[337:345], "device"))
+            if max(device) > MAX_DEVICE_NUMBER:
                 raise IntegrityError(f"a device with impossible numbers: {printable(name)}")
         if kind is FileKind.HARDLINK:
             link = clean_path(link)
@@ -184,16 +184,16 @@ class TarReader:
             raise UnsafeArchive(f"a symbolic link to nothing: {printable(name)}")
         if not path and kind is not FileKind.DIRECTORY:
             raise UnsafeArchive(f"a root that is not a directory: {printable(name)}")
-        xattrs = xattrs_of(values) if values else ()
+        xattrs = pax_xattrs(values) if values else ()
         return Member(path, kind, header.mode, uid, gid, mtime, size, link, device, xattrs, self._spans)
 
     def _sparse(self, header: Header, records: list[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> int:
         """The size of the file, after whatever map it has was read."""
         real: int | None
-        if header.type == b"S":
+        if header.typeflag == b"S":
             spans, real = parse_sparse_header(header, self._block)
         elif values.get(b"GNU.sparse.major") == b"1" and values.get(b"GNU.sparse.minor") == b"0":
-            real = real_size(values)
+            real = pax_real_size(values)
             spans, taken = parse_sparse_stream(self._block, self._left)
             self._left -= taken
         else:
@@ -201,12 +201,12 @@ class TarReader:
             if found is None:
                 if any(keyword.startswith(b"GNU.sparse.") for keyword in values):
                     raise IntegrityError("a sparse file of an unknown format")
-                self._budget.file(self._left)
+                self._budget.check_file_size(self._left)
                 return self._left
-            spans, real = found, real_size(values)
+            spans, real = found, pax_real_size(values)
         if real is None:
             raise IntegrityError("a sparse file without a size")
-        self._budget.file(real)
+        self._budget.check_file_size(real)
         self._spans = validate_sparse_map(spans, real, self._left)
         self._budget.add_hole(real - self._left)
         return real
@@ -265,14 +265,14 @@ class TarReader:
 
     def _header_block(self, *, end: bool = True) -> bytes | None:
         """The next block; ``None`` at the end, marked or not: a tar that just stops there has lost nothing."""
-        while len(self._buffer) - self._at < BLOCK:
+        while len(self._buffer) - self._at < BLOCK_SIZE:
             had = len(self._buffer) - self._at
             if not self._more():
                 if had:
                     raise self._cut()
                 return None
-        block = self._buffer[self._at : self._at + BLOCK]
-        self._at += BLOCK
+        block = self._buffer[self._at : self._at + BLOCK_SIZE]
+        self._at += BLOCK_SIZE
         if not end or block != _ZEROS:
             return block
         second = self._header_block(end=False)

@@ -9,12 +9,12 @@ from typing import Final
 
 from registry_core.errors import IntegrityError
 from registry_core.ops.tar.headers import header_checksum, padding
-from registry_core.ops.tar.members import LARGEST_DEVICE, FileKind, Member, printable
+from registry_core.ops.tar.members import MAX_DEVICE_NUMBER, FileKind, Member, printable
 
-__all__ = ["END", "encode_header"]
+__all__ = ["END_OF_ARCHIVE", "encode_header"]
 
 # Two blocks of zeros.
-END: Final = bytes(1024)
+END_OF_ARCHIVE: Final = bytes(1024)
 
 _TYPES: Final = {
     FileKind.FILE: b"0",
@@ -97,7 +97,7 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 def _block(
     path: bytes, kind: bytes, numbers: tuple[int, int, int, int, int], link: bytes, device: tuple[int, int]
 ) -> bytes:
-    if max(device) > LARGEST_DEVICE:
+    if max(device) > MAX_DEVICE_NUMBER:
         raise IntegrityError(f"a device with impossible numbers: {printable(path)}")
     block = _BLOCK % (
         path[:_NAME].ljust(_NAME, b"\0"),

@@ -118,7 +118,7 @@ class BlobCheck:
     def _diff_ids(self, stored: ByteReader, algorithms: Collection[str]) -> frozenset[Digest]:
         descriptor = self._descriptor
         budget = Budget(self._limits)
-        budget.begin(descriptor.size)
+        budget.begin_layer(descriptor.size)
         hashers = {algorithm: Digest.of(b"", algorithm).hasher() for algorithm in algorithms}
         tar = decompress(stored, descriptor.media_type)
         while data := tar.read(CHUNK_SIZE):

@@ -23,7 +23,7 @@ def read(stream: bytes | ByteReader, limits: ExtractLimits | None = None) -> lis
     found = []
     for each in archive.members():
         content = bytearray(each.size)
-        for offset, piece in archive.pieces():
+        for offset, piece in archive.chunks():
             content[offset : offset + len(piece)] = piece
         found.append((each, bytes(content)))
     return found
@@ -356,7 +356,7 @@ class TestLimits:
         content = tar(member("a", bytes(10_000))).content
         for floor, refused in ((20_000, False), (5_000, True)):
             budget = Budget(ExtractLimits(ratio=10, ratio_floor=floor))
-            budget.begin(100)
+            budget.begin_layer(100)
             archive = TarReader(BytesSource(content).open(), budget)
 
             if refused:
@@ -372,7 +372,7 @@ class TestLimits:
         try:
             archive = TarReader(BytesSource(content).open(), Budget(ExtractLimits()))
             for _ in archive.members():
-                for _, piece in archive.pieces():
+                for _, piece in archive.chunks():
                     assert len(piece) <= 1 << 20
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -406,7 +406,7 @@ class TestSparseFiles:
 
         assert found.path == b"sparse"
         assert found.size == 7004
-        assert found.spans == ((0, 4), (6000, 4))
+        assert found.sparse_map == ((0, 4), (6000, 4))
         assert content == self.EXPECTED
         assert behind.path == b"behind"
 
@@ -460,7 +460,7 @@ class TestSparseFiles:
 
         [(found, content)] = read(tar(header, second, third, b"x" * 30 + bytes(482)).content)
 
-        assert found.spans == tuple(parts)
+        assert found.sparse_map == tuple(parts)
         assert content[29_000:29_001] == b"x"
 
     def test_a_name_in_a_sparse_record_is_judged_as_well(self) -> None:
