@@ -164,11 +164,11 @@ ARCHIVE = (
 )
 
 TAR = (
-    Bug("reader.py", "whole = header.size + padding(header.size)", "whole = header.size"),
-    Bug("reader.py", "left = self._left + self._padding", "left = self._left"),
-    Bug("reader.py", 'raise IntegrityError("a tar with half an end in its middle")', "pass"),
-    Bug("reader.py", 'raise TooLarge(f"an extended tar header of {header.size} bytes")', "pass"),
-    Bug("reader.py", 'raise IntegrityError("two long names for one member")', "pass"),
+    Bug("reader.py", "remaining = header.size + padding(header.size)", "remaining = header.size"),
+    Bug("reader.py", "remaining = self._remaining + self._padding", "remaining = self._remaining"),
+    Bug("reader.py", 'raise IntegrityError("corrupt tar: a single zero block between members")', "pass"),
+    Bug("reader.py", "if header.size > _EXTENDED_LIMIT:", "if False:"),
+    Bug("reader.py", 'raise IntegrityError("corrupt tar: two GNU long names for one member")', "pass"),
 )
 
 FLATTEN = (

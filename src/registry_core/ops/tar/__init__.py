@@ -1,1 +1,1 @@
-"""The tar format of layers: strict to read, exact to write."""
+"""Strict reading and deterministic writing of layer tars."""

@@ -1,4 +1,4 @@
-"""Members of a layer's tar, and how much of them is accepted."""
+"""Members of a layer tar, and the limits for reading them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Final
 import msgspec
 
 from registry_core.errors import TooLarge
+from registry_core.ops.tar.headers import SparseMap
 
 __all__ = ["MAX_DEVICE_NUMBER", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "file_entry", "printable"]
 
-# Major and minor numbers of devices: what seven octal digits hold, and more than any kernel knows.
+# Major and minor device numbers: the most that seven octal digits hold, and more than any kernel uses.
 MAX_DEVICE_NUMBER: Final = 0o7777777
 
 
 class FileKind(enum.Enum):
-    """What a member of a layer is."""
+    """The type of a file in an image."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -29,20 +30,20 @@ class FileKind(enum.Enum):
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
-    """One member, with everything that its headers say about it.
+    """One member of a tar, with all attributes that its headers state.
 
     Args:
-        path: Clean, from the root.
-        kind: What it is.
-        mode: Its permissions, with the setuid, setgid and sticky bits.
-        uid: Its owner.
-        gid: Its group.
-        mtime: When it was changed, in nanoseconds since 1970.
-        size: Of the file, holes included, in bytes.
-        link: Of a symbolic link its text as it stands; of a hard link the clean path of what it is another name of.
+        path: Clean path from the root.
+        kind: Type of the file.
+        mode: Permissions, setuid, setgid and sticky bit.
+        uid: Owner.
+        gid: Group.
+        mtime: Modification time in nanoseconds since 1970.
+        size: Size of a file in bytes, holes included.
+        link: Target of a symbolic link, unchanged; clean path of the target of a hard link.
         device: Major and minor number of a device.
-        xattrs: Extended attributes, by their names.
-        sparse_map: Offset and length of what a sparse file has data for; ``None`` for a file without holes.
+        xattrs: Extended attributes, sorted by name.
+        sparse_map: Segments of a sparse file that have data; ``None`` for a file without holes.
     """
 
     path: bytes
@@ -55,23 +56,23 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    sparse_map: tuple[tuple[int, int], ...] | None = None
+    sparse_map: SparseMap | None = None
 
 
 class FileEntry(msgspec.Struct, frozen=True):
-    """One file of an image, as ``list_files`` shows it.
+    """One file of an image, as listed by ``list_files``.
 
     Args:
-        path: From the root, without a leading slash; bytes that are not UTF-8 as Python's ``os.fsdecode`` has them.
-        kind: What it is.
-        size: In bytes, holes included.
-        mode: Its permissions, with the setuid, setgid and sticky bits.
-        uid: Its owner.
-        gid: Its group.
-        mtime: When it was changed, in seconds since 1970.
-        link: Of a symbolic link its text; of a hard link the path of what it is another name of.
+        path: Path from the root, without a leading slash; bytes that are not UTF-8 are decoded as by ``os.fsdecode``.
+        kind: Type of the file.
+        size: Size in bytes, holes included.
+        mode: Permissions, setuid, setgid and sticky bit.
+        uid: Owner.
+        gid: Group.
+        mtime: Modification time in seconds since 1970.
+        link: Target of a symbolic link; path of the target of a hard link.
         device: Major and minor number of a device.
-        xattrs: Extended attributes, by their names, in their order.
+        xattrs: Extended attributes, sorted by name.
     """
 
     path: str
@@ -87,16 +88,17 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much an image may become when it is unpacked.
+    """Limits for reading the layers of an image.
 
     Args:
-        total_bytes: Of all layers, unpacked: the tars as they are, and sparse files with their holes.
-        file_bytes: Of a single file, holes included.
-        entries: Of all layers together, directories that are only implied included.
-        name_bytes: Of all their paths, of the texts of links, and of the attributes of all but files, which are kept
-            until the end; a deep path implies all that are above it.
-        ratio: How many times its stored size a layer may become, once more than ``ratio_floor`` bytes have come.
-        ratio_floor: What no ratio is asked for: small layers of zeros are ordinary.
+        total_bytes: Bytes of all layers, uncompressed: the tars, and the holes of sparse files.
+        file_bytes: Bytes of one file, holes included.
+        entries: Entries of all layers, implied directories included.
+        name_bytes: Bytes of metadata kept in memory: paths, link targets, and extended attributes of anything but
+            files. A deep path counts once for each implied parent directory.
+        ratio: Uncompressed size of a layer divided by its stored size, checked above ``ratio_floor``.
+        ratio_floor: Uncompressed bytes of a layer below which ``ratio`` is not checked: small layers of zeros are
+            legitimate.
     """
 
     total_bytes: int = 256 << 30
@@ -108,11 +110,11 @@ class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget:
-    """What is left of the limits while an image is read.
+    """Count what is read of an image against the limits.
 
     Args:
-        limits: Where they stand.
-        reference: What is read, for errors.
+        limits: The limits.
+        reference: Reference of the image, for errors.
     """
 
     def __init__(self, limits: ExtractLimits, *, reference: str = "") -> None:
@@ -120,72 +122,78 @@ class Budget:
         self._reference = reference
         self._bytes = 0
         self._entries = 0
-        self._held = 0
-        self._layer = 0
-        self._stored = 0
+        self._metadata_bytes = 0
+        self._layer_bytes = 0
+        self._stored_size = 0
 
-    def begin_layer(self, stored: int) -> None:
-        """Say that a layer of so many bytes, as it is stored, comes next."""
-        self._layer = 0
-        self._stored = stored
+    def begin_layer(self, stored_size: int) -> None:
+        """Begin a new layer.
+
+        Args:
+            stored_size: Size of the layer as stored, usually compressed.
+        """
+        self._layer_bytes = 0
+        self._stored_size = stored_size
 
     def add_bytes(self, count: int) -> None:
-        """Take in so many bytes of the layer's tar.
+        """Count bytes of the uncompressed tar.
 
         Raises:
-            TooLarge: That is beyond a limit.
+            TooLarge: A limit is exceeded.
         """
-        self._layer += count
-        if self._layer > self._limits.ratio_floor and self._layer > self._limits.ratio * self._stored:
-            raise self._beyond(f"a layer of {self._stored} bytes becomes more than {self._limits.ratio} times that")
+        self._layer_bytes += count
+        if self._layer_bytes > self._limits.ratio_floor and self._layer_bytes > self._limits.ratio * self._stored_size:
+            raise self._too_large(
+                f"layer of {self._stored_size} bytes expands to more than {self._limits.ratio} times its size"
+            )
         self.add_hole(count)
 
     def add_hole(self, count: int) -> None:
-        """Take in so many bytes that are not in the tar: what holes stand for.
+        """Count bytes of holes, which are not in the tar.
 
         Raises:
-            TooLarge: That is beyond a limit.
+            TooLarge: A limit is exceeded.
         """
         self._bytes += count
         if self._bytes > self._limits.total_bytes:
-            raise self._beyond(f"more than {self._limits.total_bytes} bytes when unpacked")
+            raise self._too_large(f"image of more than {self._limits.total_bytes} uncompressed bytes")
 
     def check_file_size(self, size: int) -> None:
-        """Take in a file of some size.
+        """Check the size of a file.
 
         Raises:
-            TooLarge: That is beyond a limit.
+            TooLarge: The limit is exceeded.
         """
         if size > self._limits.file_bytes:
-            raise self._beyond(f"a file of {size} bytes")
+            raise self._too_large(f"file of {size} bytes, more than the limit of {self._limits.file_bytes}")
 
     def add_entry(self, path: bytes) -> None:
-        """Take in a path that is kept until the end.
+        """Count an entry whose path is kept in memory.
 
         Raises:
-            TooLarge: That is beyond a limit.
+            TooLarge: A limit is exceeded.
         """
         self._entries += 1
         if self._entries > self._limits.entries:
-            raise self._beyond(f"more than {self._limits.entries} entries")
+            raise self._too_large(f"image of more than {self._limits.entries} entries")
         self.add_metadata(len(path))
 
     def add_metadata(self, count: int) -> None:
-        """Take in so many bytes of names and the like that are kept until the end.
+        """Count bytes of metadata that are kept in memory.
 
         Raises:
-            TooLarge: That is beyond a limit.
+            TooLarge: A limit is exceeded.
         """
-        self._held += count
-        if self._held > self._limits.name_bytes:
-            raise self._beyond(f"names and attributes of more than {self._limits.name_bytes} bytes")
+        self._metadata_bytes += count
+        if self._metadata_bytes > self._limits.name_bytes:
+            raise self._too_large(f"image with more than {self._limits.name_bytes} bytes of names and attributes")
 
-    def _beyond(self, reason: str) -> TooLarge:
+    def _too_large(self, reason: str) -> TooLarge:
         return TooLarge(reason, reference=self._reference)
 
 
 def file_entry(member: Member) -> FileEntry:
-    """A member as users see it."""
+    """Convert a member to the public type."""
     return FileEntry(
         path=os.fsdecode(member.path),
         kind=member.kind,
@@ -201,5 +209,5 @@ def file_entry(member: Member) -> FileEntry:
 
 
 def printable(path: bytes) -> str:
-    """A path for messages: short, and without anything that a terminal would obey."""
+    """A path for error messages: quoted, shortened, without control characters."""
     return f"{path.decode('utf-8', 'backslashreplace')!r:.200}"

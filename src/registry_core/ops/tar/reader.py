@@ -1,7 +1,7 @@
-"""A layer's tar, read strictly and to its end.
+"""A strict reader for layer tars that reads to the end of the stream.
 
-The standard library's reader stops silently where a header is corrupt, and its filters have been gone around again and
-again. This one knows fewer forms of tar, and refuses what it does not understand.
+``tarfile`` of the standard library stops silently at a corrupt header, and its extraction filters have been bypassed
+repeatedly. This reader supports fewer variants of the format and refuses the rest.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from registry_core.ops.tar.members import MAX_DEVICE_NUMBER, Budget, FileKind, M
 
 __all__ = ["TarReader"]
 
-# An extended header holds a name or two, and attributes of at most 64 KiB each (R-141).
+# An extended header holds one or two names, and attributes of at most 64 KiB each (R-141).
 _EXTENDED_LIMIT: Final = 1 << 20
-_CHUNK: Final = 1 << 18
-_ZEROS: Final = bytes(BLOCK_SIZE)
+_READ_SIZE: Final = 1 << 18
+_ZERO_BLOCK: Final = bytes(BLOCK_SIZE)
 _KINDS: Final = {
     b"0": FileKind.FILE,
     b"\0": FileKind.FILE,
@@ -52,18 +52,18 @@ _KINDS: Final = {
     b"6": FileKind.FIFO,
 }
 _DEVICES: Final = (FileKind.CHARACTER_DEVICE, FileKind.BLOCK_DEVICE)
-_RECORDS, _SOLARIS, _GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"X", b"g", b"L", b"K"
-# Readers that obey these in a global header see other members than those that do not.
-_NEVER_GLOBAL: Final = (b"size", b"GNU.sparse.")
+_PAX, _SOLARIS_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK = b"x", b"X", b"g", b"L", b"K"
+# A reader that applies these from a global header finds other members than a reader that ignores them.
+_REFUSED_GLOBAL_KEYWORDS: Final = (b"size", b"GNU.sparse.")
 
 
 class TarReader:
-    """The members of a tar, one after the other; each one's content is read before the next is asked for, or skipped.
+    """Iterate over the members of a tar; the content of each is read, or skipped, before the next.
 
     Args:
-        stream: The uncompressed tar. It is read to its end, so that a verifying reader has verified it.
-        budget: What the limits leave.
-        reference: What it is, for errors.
+        stream: The uncompressed tar. It is read to its end, so that a verifying reader verifies all of it.
+        budget: Limits, and what was read so far.
+        reference: Reference of the image, for errors.
     """
 
     def __init__(self, stream: ByteReader, budget: Budget, *, reference: str = "") -> None:
@@ -71,228 +71,238 @@ class TarReader:
         self._budget = budget
         self._reference = reference
         self._buffer = b""
-        self._at = 0
-        self._left = 0
+        self._position = 0
+        # Content and padding of the current member that are still to be read.
+        self._remaining = 0
         self._padding = 0
-        self._spans: SparseMap | None = None
+        self._sparse_map: SparseMap | None = None
 
     def members(self) -> Iterator[Member]:
-        """The members in their order, without what stands behind the end of the archive.
+        """The members in order, up to the end-of-archive marker.
 
         Raises:
-            IntegrityError: The archive is corrupt or cut off.
-            UnsafeArchive: A name leaves the image.
-            TooLarge: It is beyond a limit.
+            IntegrityError: The archive is corrupt or truncated.
+            UnsafeArchive: A path leaves the image, or a name or link is not valid.
+            TooLarge: A limit is exceeded.
         """
         with error_reference(self._reference):
-            while (member := self._next()) is not None:
+            while (member := self._next_member()) is not None:
                 yield member
-                self._skip()
+                self._skip_content()
             self._drain()
 
     def chunks(self) -> Iterator[tuple[int, memoryview]]:
-        """What is left of the present member's content, each piece with its offset; holes are left out.
+        """The unread content of the current member, as offsets and data; holes are omitted.
 
         Raises:
-            IntegrityError: The archive is cut off.
+            IntegrityError: The archive is truncated.
         """
-        for start, length in self._spans or ((0, self._left),):
+        for start, length in self._sparse_map or ((0, self._remaining),):
             position, end = start, start + length
             while position < end:
-                piece = self._piece(min(end - position, self._left))
-                yield position, piece
-                position += len(piece)
+                chunk = self._read_chunk(min(end - position, self._remaining))
+                yield position, chunk
+                position += len(chunk)
 
-    def _next(self) -> Member | None:
+    def _next_member(self) -> Member | None:
         records: list[tuple[bytes, bytes]] | None = None
         name: bytes | None = None
         link: bytes | None = None
         while (block := self._header_block()) is not None:
             header = parse_header(block)
-            if header.typeflag in (_RECORDS, _SOLARIS):
+            if header.typeflag in (_PAX, _SOLARIS_PAX):
                 if records is not None:
-                    raise IntegrityError("two extended tar headers for one member")
-                records = parse_pax_records(self._extended(header))
-            elif header.typeflag == _GLOBAL:
-                self._check_global(parse_pax_records(self._extended(header)))
+                    raise IntegrityError("corrupt tar: two PAX headers for one member")
+                records = parse_pax_records(self._extended_content(header))
+            elif header.typeflag == _GLOBAL_PAX:
+                self._check_global(parse_pax_records(self._extended_content(header)))
             elif header.typeflag == _LONG_NAME:
                 if name is not None:
-                    raise IntegrityError("two long names for one member")
-                name = self._long(header)
+                    raise IntegrityError("corrupt tar: two GNU long names for one member")
+                name = self._long_name(header)
             elif header.typeflag == _LONG_LINK:
                 if link is not None:
-                    raise IntegrityError("two long link names for one member")
-                link = self._long(header)
+                    raise IntegrityError("corrupt tar: two GNU long link names for one member")
+                link = self._long_name(header)
             else:
-                return self._member(header, records or [], name, link)
+                return self._parse_member(header, records or [], name, link)
         if records is not None or name is not None or link is not None:
-            raise IntegrityError("a tar that ends between a member's headers")
+            raise IntegrityError("corrupt tar: archive ends between the headers of a member")
         return None
 
-    def _member(
+    def _parse_member(
         self, header: Header, records: list[tuple[bytes, bytes]], long_name: bytes | None, long_link: bytes | None
     ) -> Member:
         kind = _KINDS.get(header.typeflag)
         if kind is None:
-            raise IntegrityError(f"a tar member of an unknown type {header.typeflag!r}")
+            raise IntegrityError(f"tar member of unknown type {header.typeflag!r}")
         values = dict(records)
         name, link, size = long_name or header.name, long_link or header.link, header.size
         if values:
             name = pax_path(values, b"path") or name
             link = pax_path(values, b"linkpath") or link
-            given = pax_number(values, b"size")
-            size = size if given is None else given
+            pax_size = pax_number(values, b"size")
+            size = size if pax_size is None else pax_size
         if not name:
-            raise UnsafeArchive("a tar member without a name")
+            raise UnsafeArchive("tar member without a name")
         if header.typeflag == b"\0" and name.endswith(b"/"):
             kind = FileKind.DIRECTORY
         if kind is FileKind.HARDLINK:
-            # Some archivers give the size of what is linked to; none has content there.
+            # Some writers state the size of the target; a hard link has no content.
             size = 0
         elif kind is not FileKind.FILE and size:
-            raise IntegrityError(f"a tar member with content that cannot have any: {printable(name)}")
-        self._left, self._padding, self._spans = size, padding(size), None
+            raise IntegrityError(f"{kind.value} with content: {printable(name)}")
+        self._remaining, self._padding, self._sparse_map = size, padding(size), None
         if kind is FileKind.FILE and (values or header.typeflag == b"S"):
             name = pax_path(values, b"GNU.sparse.name") or name
-            size = self._sparse(header, records, values)
+            size = self._read_sparse_map(header, records, values)
         elif kind is FileKind.FILE:
             self._budget.check_file_size(size)
-        return self._made(kind, header, values, name, link, size)
+        return self._make_member(kind, header, values, name, link, size)
 
-    def _made(
+    def _make_member(
         self, kind: FileKind, header: Header, values: dict[bytes, bytes], name: bytes, link: bytes, size: int
     ) -> Member:
         path = clean_path(name)
         uid, gid, mtime = (header.uid, header.gid, header.mtime * 10**9)
         if values:
             uid, gid = (
-                given if (given := pax_number(values, keyword)) is not None else plain
-                for keyword, plain in ((b"uid", uid), (b"gid", gid))
+                given if (given := pax_number(values, keyword)) is not None else default
+                for keyword, default in ((b"uid", uid), (b"gid", gid))
             )
-            given_time = pax_time(values, b"mtime")
-            mtime = mtime if given_time is None else given_time
+            exact_time = pax_time(values, b"mtime")
+            mtime = mtime if exact_time is None else exact_time
         device = (0, 0)
         if kind in _DEVICES:
-            device = (parse_number(header.block[329:337], "device"), parse_number(header.block[337:345], "device"))
+            device = (
+                parse_number(header.block[329:337], "device number"),
+                parse_number(header.block[337:345], "device number"),
+            )
             if max(device) > MAX_DEVICE_NUMBER:
-                raise IntegrityError(f"a device with impossible numbers: {printable(name)}")
+                raise IntegrityError(f"device number out of range: {printable(name)}")
         if kind is FileKind.HARDLINK:
             link = clean_path(link)
         elif kind is not FileKind.SYMLINK:
             link = b""
         elif not link or b"\0" in link:
-            raise UnsafeArchive(f"a symbolic link to nothing: {printable(name)}")
+            raise UnsafeArchive(f"symbolic link whose target is empty or contains a NUL byte: {printable(name)}")
         if not path and kind is not FileKind.DIRECTORY:
-            raise UnsafeArchive(f"a root that is not a directory: {printable(name)}")
+            raise UnsafeArchive(f"root of the image is not a directory: {printable(name)}")
         xattrs = pax_xattrs(values) if values else ()
-        return Member(path, kind, header.mode, uid, gid, mtime, size, link, device, xattrs, self._spans)
+        return Member(path, kind, header.mode, uid, gid, mtime, size, link, device, xattrs, self._sparse_map)
 
-    def _sparse(self, header: Header, records: list[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> int:
-        """The size of the file, after whatever map it has was read."""
-        real: int | None
+    def _read_sparse_map(self, header: Header, records: list[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> int:
+        """Read the sparse map, if the file has one; return the size of the file, holes included."""
+        file_size: int | None
         if header.typeflag == b"S":
-            spans, real = parse_sparse_header(header, self._block)
+            sparse_map, file_size = parse_sparse_header(header, self._block)
         elif values.get(b"GNU.sparse.major") == b"1" and values.get(b"GNU.sparse.minor") == b"0":
-            real = pax_real_size(values)
-            spans, taken = parse_sparse_stream(self._block, self._left)
-            self._left -= taken
+            file_size = pax_real_size(values)
+            sparse_map, consumed = parse_sparse_stream(self._block, self._remaining)
+            self._remaining -= consumed
         else:
-            found = parse_sparse_records(records)
-            if found is None:
+            parsed = parse_sparse_records(records)
+            if parsed is None:
                 if any(keyword.startswith(b"GNU.sparse.") for keyword in values):
-                    raise IntegrityError("a sparse file of an unknown format")
-                self._budget.check_file_size(self._left)
-                return self._left
-            spans, real = found, pax_real_size(values)
-        if real is None:
-            raise IntegrityError("a sparse file without a size")
-        self._budget.check_file_size(real)
-        self._spans = validate_sparse_map(spans, real, self._left)
-        self._budget.add_hole(real - self._left)
-        return real
+                    raise IntegrityError("sparse file of an unknown format")
+                self._budget.check_file_size(self._remaining)
+                return self._remaining
+            sparse_map, file_size = parsed, pax_real_size(values)
+        if file_size is None:
+            raise IntegrityError("corrupt sparse map: size of the file is missing")
+        self._budget.check_file_size(file_size)
+        self._sparse_map = validate_sparse_map(sparse_map, file_size, self._remaining)
+        self._budget.add_hole(file_size - self._remaining)
+        return file_size
 
-    def _long(self, header: Header) -> bytes:
-        # GNU tar ends them with a NUL; others have been known not to.
-        text = self._extended(header)
+    def _long_name(self, header: Header) -> bytes:
+        # GNU tar terminates them with a NUL byte; some other writers do not.
+        text = self._extended_content(header)
         text = text[:-1] if text.endswith(b"\0") else text
         if not text or b"\0" in text:
-            raise UnsafeArchive("a long name that is empty or has a NUL")
+            raise UnsafeArchive("GNU long name is empty or contains a NUL byte")
         return text
 
-    def _extended(self, header: Header) -> bytes:
+    def _extended_content(self, header: Header) -> bytes:
         if header.size > _EXTENDED_LIMIT:
-            raise TooLarge(f"an extended tar header of {header.size} bytes")
-        whole = header.size + padding(header.size)
+            raise TooLarge(f"extended tar header of {header.size} bytes, more than the limit of {_EXTENDED_LIMIT}")
+        remaining = header.size + padding(header.size)
         parts = []
-        while whole:
-            piece = self._piece(whole)
-            parts.append(piece)
-            whole -= len(piece)
+        while remaining:
+            chunk = self._read_chunk(remaining)
+            parts.append(chunk)
+            remaining -= len(chunk)
         return b"".join(parts)[: header.size]
 
     @staticmethod
     def _check_global(records: list[tuple[bytes, bytes]]) -> None:
-        # Comments are what they are used for; they change nothing here.
-        if any(keyword.startswith(_NEVER_GLOBAL) for keyword, _ in records):
-            raise IntegrityError("a global tar header that changes where members begin")
+        # Writers use global headers for comments; all other records are ignored.
+        if any(keyword.startswith(_REFUSED_GLOBAL_KEYWORDS) for keyword, _ in records):
+            raise IntegrityError("global PAX header that changes the size of members")
 
-    def _skip(self) -> None:
-        left = self._left + self._padding
-        self._left = self._padding = 0
-        while left:
+    def _skip_content(self) -> None:
+        remaining = self._remaining + self._padding
+        self._remaining = self._padding = 0
+        while remaining:
             checkpoint()
-            step = min(left, len(self._buffer) - self._at)
-            self._at += step
-            left -= step
-            if left and not self._more():
-                raise self._cut()
+            step = min(remaining, len(self._buffer) - self._position)
+            self._position += step
+            remaining -= step
+            if remaining and not self._fill():
+                raise self._truncated()
 
-    def _piece(self, most: int) -> memoryview:
-        """Up to so many bytes, at least one; they count as the present member's."""
-        if self._at == len(self._buffer) and not self._more():
-            raise self._cut()
-        end = min(self._at + most, len(self._buffer))
-        piece = memoryview(self._buffer)[self._at : end]
-        self._at = end
-        self._left = max(0, self._left - len(piece))
-        return piece
+    def _read_chunk(self, limit: int) -> memoryview:
+        """Read 1 to ``limit`` bytes of the current member."""
+        if self._position == len(self._buffer) and not self._fill():
+            raise self._truncated()
+        end = min(self._position + limit, len(self._buffer))
+        chunk = memoryview(self._buffer)[self._position : end]
+        self._position = end
+        self._remaining = max(0, self._remaining - len(chunk))
+        return chunk
 
     def _block(self) -> bytes:
         block = self._header_block(end=False)
         if block is None:
-            raise self._cut()
+            raise self._truncated()
         return block
 
     def _header_block(self, *, end: bool = True) -> bytes | None:
-        """The next block; ``None`` at the end, marked or not: a tar that just stops there has lost nothing."""
-        while len(self._buffer) - self._at < BLOCK_SIZE:
-            had = len(self._buffer) - self._at
-            if not self._more():
-                if had:
-                    raise self._cut()
+        """Read the next block; ``None`` at the end of the archive.
+
+        The marker of two zero blocks may be missing: no content is lost then.
+
+        Args:
+            end: Whether a zero block means the end of the archive.
+        """
+        while (available := len(self._buffer) - self._position) < BLOCK_SIZE:
+            if not self._fill():
+                if available:
+                    raise self._truncated()
                 return None
-        block = self._buffer[self._at : self._at + BLOCK_SIZE]
-        self._at += BLOCK_SIZE
-        if not end or block != _ZEROS:
+        block = self._buffer[self._position : self._position + BLOCK_SIZE]
+        self._position += BLOCK_SIZE
+        if not end or block != _ZERO_BLOCK:
             return block
         second = self._header_block(end=False)
-        if second is not None and second != _ZEROS:
-            raise IntegrityError("a tar with half an end in its middle")
+        if second is not None and second != _ZERO_BLOCK:
+            raise IntegrityError("corrupt tar: a single zero block between members")
         return None
 
-    def _more(self) -> bool:
+    def _fill(self) -> bool:
+        """Read more of the stream into the buffer; ``False`` at its end."""
         checkpoint()
-        data = self._stream.read(_CHUNK)
+        data = self._stream.read(_READ_SIZE)
         self._budget.add_bytes(len(data))
-        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-        self._at = 0
+        self._buffer = self._buffer[self._position :] + data if self._position < len(self._buffer) else data
+        self._position = 0
         return bool(data)
 
     def _drain(self) -> None:
         # R-007, R-145: the layer is verified only when its stream has ended.
-        self._at = len(self._buffer)
-        while self._more():
-            self._at = len(self._buffer)
+        self._position = len(self._buffer)
+        while self._fill():
+            self._position = len(self._buffer)
 
-    def _cut(self) -> IntegrityError:
-        return IntegrityError("a tar that is cut off", reference=self._reference)
+    def _truncated(self) -> IntegrityError:
+        return IntegrityError("truncated tar", reference=self._reference)

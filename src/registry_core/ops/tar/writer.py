@@ -1,6 +1,6 @@
-"""Headers of the tar that an image is flattened to: the same member gives the same bytes, whoever wrote it first.
+"""Tar headers for flattened images and new layers: equal members give equal bytes.
 
-Names of users and groups are left out: the numbers count (image-spec layer.md, "File Attributes").
+Names of users and groups are omitted; the numeric IDs are used (image-spec layer.md, "File Attributes").
 """
 
 from __future__ import annotations
@@ -25,69 +25,80 @@ _TYPES: Final = {
     FileKind.DIRECTORY: b"5",
     FileKind.FIFO: b"6",
 }
-_NAME: Final = 100
-_ID: Final = 0o7777777
-_LARGE: Final = 0o77777777777
-# The checksum counts itself as eight spaces.
-_UNSUMMED: Final = b" " * 8
-# Name; mode, owner, group, size and time; checksum, type, link, magic; names of owners; device; prefix and filling.
-_BLOCK: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0%b%b%bustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
+_NAME_SIZE: Final = 100
+_MAX_ID: Final = 0o7777777
+_MAX_NUMBER: Final = 0o77777777777
+# The checksum field counts as eight spaces.
+_EMPTY_CHECKSUM: Final = b" " * 8
+# Name; mode, uid, gid, size, mtime; checksum, typeflag, link name, magic; owner names; device; prefix and padding.
+_BLOCK_FORMAT: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0%b%b%bustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
 
 
 def encode_header(member: Member) -> bytes:
-    """A member's header: one block where all fits into it, with an extended header in front otherwise.
+    """Encode the header of a member: one block if all values fit, else a PAX header and a block.
 
-    Holes of a sparse file are no matter here: they follow as zeros.
+    Sparse maps are ignored: the content is to be written with zeros in its holes.
 
     Raises:
-        IntegrityError: A device's numbers are none.
+        IntegrityError: A device number is out of range.
     """
     path = member.path + b"/" if member.kind is FileKind.DIRECTORY else member.path
     seconds, fraction = divmod(member.mtime, 10**9)
     size = member.size if member.kind is FileKind.FILE else 0
-    plain = _block(
+    block = _block(
         path,
         _TYPES[member.kind],
-        (member.mode, min(member.uid, _ID), min(member.gid, _ID), min(size, _LARGE), min(max(seconds, 0), _LARGE)),
+        (
+            member.mode,
+            min(member.uid, _MAX_ID),
+            min(member.gid, _MAX_ID),
+            min(size, _MAX_NUMBER),
+            min(max(seconds, 0), _MAX_NUMBER),
+        ),
         member.link,
         member.device,
     )
     if (
-        len(path) <= _NAME
-        and len(member.link) <= _NAME
+        len(path) <= _NAME_SIZE
+        and len(member.link) <= _NAME_SIZE
         and not fraction
-        and 0 <= seconds <= _LARGE
-        and size <= _LARGE
-        and member.uid <= _ID
-        and member.gid <= _ID
+        and 0 <= seconds <= _MAX_NUMBER
+        and size <= _MAX_NUMBER
+        and member.uid <= _MAX_ID
+        and member.gid <= _MAX_ID
         and not member.xattrs
     ):
-        return plain
-    return _extended(member, path, size) + plain
+        return block
+    return _pax_header(member, path, size) + block
 
 
-def _extended(member: Member, path: bytes, size: int) -> bytes:
+def _pax_header(member: Member, path: bytes, size: int) -> bytes:
     records: list[tuple[bytes, bytes]] = []
-    long_texts = [
-        (keyword, text) for keyword, text in ((b"path", path), (b"linkpath", member.link)) if len(text) > _NAME
+    long_names = [
+        (keyword, text) for keyword, text in ((b"path", path), (b"linkpath", member.link)) if len(text) > _NAME_SIZE
     ]
-    if not all(_is_text(text) for _, text in long_texts):
+    if not all(_is_utf8(text) for _, text in long_names):
         records.append((b"hdrcharset", b"BINARY"))
-    records += long_texts
-    for keyword, value, most in ((b"gid", member.gid, _ID), (b"size", size, _LARGE), (b"uid", member.uid, _ID)):
-        if value > most:
+    records += long_names
+    for keyword, value, maximum in (
+        (b"gid", member.gid, _MAX_ID),
+        (b"size", size, _MAX_NUMBER),
+        (b"uid", member.uid, _MAX_ID),
+    ):
+        if value > maximum:
             records.append((keyword, b"%d" % value))
     seconds, fraction = divmod(abs(member.mtime), 10**9)
-    if fraction or not 0 <= member.mtime // 10**9 <= _LARGE:
+    if fraction or not 0 <= member.mtime // 10**9 <= _MAX_NUMBER:
         exact = b"%d.%09d" % (seconds, fraction) if fraction else b"%d" % seconds
         records.append((b"mtime", b"-" + exact if member.mtime < 0 else exact))
     records += [(b"SCHILY.xattr." + name, value) for name, value in member.xattrs]
     data = b"".join(_record(keyword, value) for keyword, value in records)
-    head = _block(b"PaxHeaders/member", b"x", (0o644, 0, 0, len(data), 0), b"", (0, 0))
-    return head + data + bytes(padding(len(data)))
+    block = _block(b"PaxHeaders/member", b"x", (0o644, 0, 0, len(data), 0), b"", (0, 0))
+    return block + data + bytes(padding(len(data)))
 
 
 def _record(keyword: bytes, value: bytes) -> bytes:
+    # The stated length includes its own digits.
     rest = len(keyword) + len(value) + 3
     length = rest + len(b"%d" % rest)
     length = rest + len(b"%d" % length)
@@ -95,22 +106,22 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 
 
 def _block(
-    path: bytes, kind: bytes, numbers: tuple[int, int, int, int, int], link: bytes, device: tuple[int, int]
+    path: bytes, typeflag: bytes, numbers: tuple[int, int, int, int, int], link: bytes, device: tuple[int, int]
 ) -> bytes:
     if max(device) > MAX_DEVICE_NUMBER:
-        raise IntegrityError(f"a device with impossible numbers: {printable(path)}")
-    block = _BLOCK % (
-        path[:_NAME].ljust(_NAME, b"\0"),
+        raise IntegrityError(f"device number out of range: {printable(path)}")
+    block = _BLOCK_FORMAT % (
+        path[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
         *numbers,
-        _UNSUMMED,
-        kind,
-        link[:_NAME].ljust(_NAME, b"\0"),
+        _EMPTY_CHECKSUM,
+        typeflag,
+        link[:_NAME_SIZE].ljust(_NAME_SIZE, b"\0"),
         *device,
     )
     return b"%b%06o\0 %b" % (block[:148], header_checksum(block), block[156:])
 
 
-def _is_text(value: bytes) -> bool:
+def _is_utf8(value: bytes) -> bool:
     try:
         value.decode("utf-8")
     except UnicodeDecodeError:

@@ -261,7 +261,7 @@ def test_what_is_malformed_is_refused_in_the_middle_too(bad: bytes) -> None:
 )
 def test_headers_that_belong_to_nothing_are_refused(last: bytes) -> None:
     """R-143."""
-    with pytest.raises(IntegrityError, match="ends between"):
+    with pytest.raises(IntegrityError, match="archive ends between the headers"):
         read(tar(member("before"), last).content)
 
 
