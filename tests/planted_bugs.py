@@ -130,8 +130,8 @@ AUTH = (
 )
 
 TURNS = (
-    Bug("single_flight.py", "while row.busy:", "while False:"),
-    Bug("single_flight.py", "raise copy.copy(row.failure)", "break"),
+    Bug("single_flight.py", "return not row.busy", "return True"),
+    Bug("single_flight.py", "raise copy.copy(row.failure)", "return True"),
 )
 
 TOKENS = (Bug("tokens.py", "return all(", "return any("), Bug("tokens.py", "known == audience and ", ""))
@@ -160,7 +160,13 @@ ARCHIVE = (
     Bug("file_io.py", "return _FileSliceReader(self, start)", "return _FileSliceReader(self, 0)"),
     Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._stretch.size - self._position))", "min(size, CHUNK_SIZE)"),
     Bug("catalog.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
-    Bug("file_io.py", "while self._taken:", "while False:"),
+    Bug("writer.py", "with self._write_lock:\n            if self._over:", "if True:\n            if self._over:"),
+)
+
+CANCELLATION = (
+    Bug("cancellation.py", "while not predicate():", "while False:"),
+    Bug("cancellation.py", "condition.wait(remaining())", "condition.wait()"),
+    Bug("cancellation.py", "    checkpoint()\n    while not attempt():", "    while not attempt():"),
 )
 
 TAR = (
@@ -236,6 +242,7 @@ TARGETS = {
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
     "policy": Target("src/registry_core/domain", "unit/registry_core/domain/test_url_policy.py", POLICY),
     "archive": Target("src/registry_adapters/archive", "contract/test_archives.py", ARCHIVE),
+    "cancellation": Target("src/registry_core", "unit/registry_core/test_cancellation.py", CANCELLATION),
     "tar": Target("src/registry_core/ops/tar", "unit/registry_core/ops/tar/test_reader.py", TAR),
     "flatten": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract/test_flatten.py", FLATTEN),
     "sinks": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract", SINKS),

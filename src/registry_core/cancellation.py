@@ -17,7 +17,17 @@ from typing import Self
 
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
-__all__ = ["CancelScope", "checkpoint", "fail_after", "on_cancel", "remaining", "sleep"]
+__all__ = [
+    "CancelScope",
+    "CancellableLock",
+    "checkpoint",
+    "fail_after",
+    "on_cancel",
+    "poll_until",
+    "remaining",
+    "sleep",
+    "wait_until",
+]
 
 _current: ContextVar[CancelScope | None] = ContextVar("registry_core.cancellation", default=None)
 
@@ -188,3 +198,74 @@ def sleep(seconds: float) -> None:
         left = remaining()
         woken.wait(seconds if left is None else min(seconds, left))
     checkpoint()
+
+
+def wait_until(condition: threading.Condition, predicate: Callable[[], bool]) -> None:
+    """Wait on a condition until a predicate holds, but no longer than the current scope allows.
+
+    Args:
+        condition: Condition that the caller holds, and whose ``notify_all`` says that the predicate may have changed.
+        predicate: Called with the condition held; what it raises ends the wait.
+
+    Raises:
+        Cancelled: The current scope was cancelled before the predicate held.
+        DeadlineExceeded: The deadline passed before the predicate held.
+    """
+    if predicate():
+        return
+
+    def wake() -> None:
+        with condition:
+            condition.notify_all()
+
+    with on_cancel(wake):
+        while not predicate():
+            condition.wait(remaining())
+            checkpoint()
+
+
+def poll_until(attempt: Callable[[], bool], *, interval: float) -> None:
+    """Repeat an attempt until it succeeds, for locks of the operating system, which have no wait that can be ended.
+
+    Args:
+        attempt: Tries once without blocking; ``True`` means success.
+        interval: Seconds between two attempts.
+
+    Raises:
+        Cancelled: The current scope was cancelled before an attempt succeeded.
+        DeadlineExceeded: The deadline passed before an attempt succeeded.
+    """
+    checkpoint()
+    while not attempt():
+        sleep(interval)
+
+
+class CancellableLock:
+    """A lock between threads, as a context manager; waiting for it ends with the current scope.
+
+    A free lock is taken even in a scope that has ended. It is not reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._locked = False
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            Cancelled: The current scope was cancelled before the lock was free.
+            DeadlineExceeded: The deadline passed before the lock was free.
+        """
+        with self._condition:
+            wait_until(self._condition, lambda: not self._locked)
+            self._locked = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        with self._condition:
+            self._locked = False
+            self._condition.notify_all()

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from registry_adapters.archive.contents import ArchiveContents, ArchivedImage, StoredManifest
-from registry_adapters.archive.file_io import CancellableLock, FileSlice, open_random_access
+from registry_adapters.archive.file_io import FileSlice, open_random_access
 from registry_adapters.archive.names import ArchiveForm
 from registry_adapters.archive.reader import ArchiveReader
 from registry_adapters.archive.writer import ArchiveWriter
-from registry_core.cancellation import checkpoint
+from registry_core.cancellation import CancellableLock, checkpoint
 from registry_core.content.streams import ByteReader, ByteSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -285,7 +285,7 @@ class ArchiveCatalog(Catalog):
         self._form = form
         self._replace = replace
         self._fsync = fsync
-        self._turn = CancellableLock()
+        self._lock = CancellableLock()
         self._finished: ArchiveReader | None = None
         self._new: ArchiveWriter | None = None
 
@@ -364,7 +364,7 @@ class ArchiveCatalog(Catalog):
         return f"ArchiveCatalog({self._registry!r})"
 
     def _settle(self, *, publish: bool) -> None:
-        with self._turn.held():
+        with self._lock:
             new, self._new, self._finished = self._new, None, None
             self._replace = self._replace and not (publish and new is not None)
         # Not before others may go on: the source of a blob that is being put may be this very catalog.
@@ -372,11 +372,11 @@ class ArchiveCatalog(Catalog):
             (new.publish if publish else new.discard)()
 
     def _contents(self) -> ArchiveContents:
-        with self._turn.held():
+        with self._lock:
             return self._new or self._read() or self._fresh()
 
     def _growing(self) -> ArchiveWriter:
-        with self._turn.held():
+        with self._lock:
             if self._new is None:
                 if self._read() is not None:
                     raise Unsupported("an archive that is finished is not changed: write a new one")

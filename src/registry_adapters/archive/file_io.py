@@ -2,8 +2,6 @@
 
 What the operating system says, in errors of the library's own.
 
-One at a time, and whoever waits can be cancelled.
-
 Where a new archive grows, and where it goes: regular files, pipes and devices.
 """
 
@@ -20,7 +18,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from registry_core.cancellation import checkpoint, on_cancel, remaining
+from registry_core.cancellation import checkpoint
 from registry_core.content.compression import DecompressingReader
 from registry_core.content.spool import Spool
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, FileObjectReader, read_limited
@@ -36,7 +34,6 @@ from registry_core.errors import (
 )
 
 __all__ = [
-    "CancellableLock",
     "DiskFile",
     "FileSlice",
     "RandomAccessFile",
@@ -290,38 +287,6 @@ def _spooled(reader: ByteReader, limit: int) -> Spool:
         if spool.size > limit:
             raise TooLarge(f"an archive of more than {limit} bytes")
     return spool
-
-
-class CancellableLock:
-    """A lock that is waited for no longer than the ambient scope allows."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._taken = False
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Have it for the length of the block.
-
-        Raises:
-            Cancelled: The ambient scope was cancelled before its turn came.
-            DeadlineExceeded: Its deadline has passed.
-        """
-        with on_cancel(self._wake), self._condition:
-            while self._taken:
-                self._condition.wait(remaining())
-                checkpoint()
-            self._taken = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._taken = False
-                self._condition.notify_all()
-
-    def _wake(self) -> None:
-        with self._condition:
-            self._condition.notify_all()
 
 
 _CREATE_FLAGS: Final = (

@@ -16,10 +16,10 @@ from typing import Final
 import msgspec
 
 from registry_adapters.archive.contents import ArchivedImage, StoredManifest
-from registry_adapters.archive.file_io import CancellableLock, FileSlice, RandomAccessFile, compression_at
+from registry_adapters.archive.file_io import FileSlice, RandomAccessFile, compression_at
 from registry_adapters.archive.names import ROOT, name_of, parse_name, spellings
 from registry_adapters.archive.tar_index import index_members, inside
-from registry_core.cancellation import checkpoint
+from registry_core.cancellation import CancellableLock, checkpoint
 from registry_core.content.streams import CHUNK_SIZE, MANIFEST_LIMIT
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
@@ -288,7 +288,7 @@ class ArchiveReader:
         self._untagged: dict[RepositoryName, list[Descriptor | DockerManifestEntry]] = {}
         self._entries: tuple[Descriptor, ...] = ()
         self._saved: tuple[DockerManifestEntry, ...] = ()
-        self._turn = CancellableLock()
+        self._lock = CancellableLock()
         self._maker = ManifestSynthesizer(self._files)
         self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
         self._all_made = False
@@ -436,7 +436,7 @@ class ArchiveReader:
 
     def _make(self, image: DockerManifestEntry) -> RawManifest:
         key = (image.config, image.layers)
-        with self._turn.held():
+        with self._lock:
             made = self._made.get(key)
             if made is None:
                 made, parts = self._maker.make(image)
@@ -457,7 +457,7 @@ class ArchiveReader:
         self._all_made = True
 
     def _reachable(self) -> Mapping[Digest, Descriptor]:
-        with self._turn.held():
+        with self._lock:
             if self._known is None:
                 self._known, self._referrers = reachable_manifests(self._entries, self._held)
             return self._known

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from registry_adapters.archive.contents import ArchivedImage, StoredManifest
 from registry_adapters.archive.file_io import (
-    CancellableLock,
     DiskFile,
     FileSlice,
     created,
@@ -28,6 +27,7 @@ from registry_adapters.archive.file_io import (
 )
 from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name, spelled
 from registry_adapters.archive.reader import blob_name
+from registry_core.cancellation import CancellableLock
 from registry_core.content.compression import compression_for
 from registry_core.content.streams import MANIFEST_LIMIT, ByteSource, BytesSource
 from registry_core.content.verify import verified_chunks
@@ -194,7 +194,7 @@ class ArchiveWriter:
         self._fsync = fsync
         self._rooms: dict[RepositoryName, _Room] = {}
         self._lock = threading.Lock()
-        self._turn = CancellableLock()
+        self._write_lock = CancellableLock()
         self._stretches: dict[Digest, FileSlice] = {}
         self._medium: DiskFile | None = None
         self._place = self._temporary = ""
@@ -333,7 +333,7 @@ class ArchiveWriter:
             Forbidden: The system does not let us.
         """
         try:
-            with self._turn.held():
+            with self._write_lock:
                 medium, over, self._over = self._medium, self._over, True
                 if over or medium is None or not any(room.manifests for room in self._rooms.values()):
                     return
@@ -374,7 +374,7 @@ class ArchiveWriter:
         return sorted((name, tag, digest) for name, room in self._rooms.items() for tag, digest in room.tags.items())
 
     def _keep(self, digest: Digest, size: int, source: ByteSource) -> None:
-        with self._turn.held():
+        with self._write_lock:
             if self._over:
                 raise Unsupported("the archive is closed: what comes now is too late for it")
             if digest in self._stretches:

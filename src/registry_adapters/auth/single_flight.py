@@ -8,12 +8,11 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from registry_core import cancellation
+from registry_core.cancellation import wait_until
 from registry_core.errors import RateLimited, RegistryError, ServerError, TLSError, Unavailable
 
 __all__ = ["SingleFlight"]
 
-_POLL: Final = 0.05
 _OUTAGES: Final = (Unavailable, RateLimited, ServerError, TLSError)
 _PATIENCE: Final = 2
 
@@ -66,11 +65,13 @@ class SingleFlight:
     def _await(self, row: _Row) -> None:
         with self._changed:
             refusals, outages = row.refusals, row.outages
-            while row.busy:
-                cancellation.checkpoint()
-                self._changed.wait(_POLL)
+
+            def is_free() -> bool:
                 if row.failure and (row.refusals > refusals or row.outages >= outages + _PATIENCE):
                     raise copy.copy(row.failure)
+                return not row.busy
+
+            wait_until(self._changed, is_free)
             row.busy = True
 
     def _note(self, row: _Row, error: RegistryError) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from registry_adapters.http.endpoint import HEAD_REFUSED, RegistryRequester, RepositoryEndpoint, status_of
 from registry_adapters.http.manifest_requests import ManifestDocuments
 from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
-from registry_core.cancellation import checkpoint, sleep
+from registry_core.cancellation import CancellableLock, sleep
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -40,7 +38,6 @@ _LIST_LIMIT: Final = 4 << 20
 _MEMORY_SECONDS: Final = 300.0
 _TRIES: Final = 4
 _STRIPES: Final = 64
-_LOCK_SECONDS: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ class ReferrersSupportCache:
 
     def __init__(self) -> None:
         self._known: dict[RepositoryName, tuple[bool, float]] = {}
-        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._locks = tuple(CancellableLock() for _ in range(_STRIPES))
 
     def available(self, name: RepositoryName) -> bool | None:
         """Whether a repository has the API; ``None`` where that is not known, or not any more."""
@@ -64,21 +61,9 @@ class ReferrersSupportCache:
         """Keep in mind whether a repository has the API."""
         self._known[name] = (available, time.monotonic() + _MEMORY_SECONDS)
 
-    @contextmanager
-    def changing(self, name: RepositoryName, subject: Digest) -> Iterator[None]:
-        """Keep other threads from changing the same list.
-
-        Raises:
-            Cancelled: While waiting for them.
-            DeadlineExceeded: While waiting for them.
-        """
-        lock = self._locks[hash((name, subject)) % _STRIPES]
-        while not lock.acquire(timeout=_LOCK_SECONDS):
-            checkpoint()
-        try:
-            yield
-        finally:
-            lock.release()
+    def changing(self, name: RepositoryName, subject: Digest) -> CancellableLock:
+        """The lock that keeps other threads from changing the same list of referrers."""
+        return self._locks[hash((name, subject)) % _STRIPES]
 
 
 class Referrers:

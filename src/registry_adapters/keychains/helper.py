@@ -22,7 +22,7 @@ import msgspec
 
 from registry_adapters.keychains.registry_names import HUB_KEY, exact_aliases, helper_keys
 from registry_adapters.keychains.sealed import NotPicklable
-from registry_core.cancellation import checkpoint, remaining
+from registry_core.cancellation import CancellableLock, checkpoint, remaining
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Basic, Credential, IdentityToken
 from registry_core.domain.names import RepositoryName
@@ -182,7 +182,6 @@ _TOKEN: Final = "<token>"
 
 _LIMIT: Final = 256 << 10
 
-_POLL: Final = 0.05
 
 _REMEMBERED: Final = 1024
 
@@ -227,7 +226,7 @@ class HelperKeychain(NotPicklable, CredentialStore):
         self._lifetime = lifetime
         self._clock = clock
         self._lock = threading.Lock()
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns: dict[str, CancellableLock] = {}
         self._found: dict[str, _Found] = {}
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
@@ -334,13 +333,9 @@ class HelperKeychain(NotPicklable, CredentialStore):
             if len(self._turns) >= _REMEMBERED:
                 self._turns.clear()
                 self._found.clear()
-            turn = self._turns.setdefault(server, threading.Lock())
-        while not turn.acquire(timeout=_POLL):
-            checkpoint()
-        try:
+            turn = self._turns.setdefault(server, CancellableLock())
+        with turn:
             yield
-        finally:
-            turn.release()
 
 
 def parse_answer(content: bytes, program: str) -> Credential | None:

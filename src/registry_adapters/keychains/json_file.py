@@ -6,7 +6,6 @@ import contextlib
 import copy
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from registry_core.cancellation import checkpoint, sleep
+from registry_core.cancellation import CancellableLock, checkpoint, poll_until, sleep
 from registry_core.domain import strict_json
 from registry_core.errors import ConfigError, InvalidDocument, RegistryError
 
@@ -44,7 +43,7 @@ class JsonFile:
     def __init__(self, path: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.path = path
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = CancellableLock()
         self._signature: _Signature | None = None
         self._document: dict[str, Any] | None = None
 
@@ -54,7 +53,7 @@ class JsonFile:
         Raises:
             ConfigError: It cannot be read, is too large, or holds no JSON object.
         """
-        with self._locked():
+        with self._lock:
             with _explained(self.path):
                 status = _status(self.path)
             if status is None or _signature(status) != self._signature:
@@ -104,15 +103,6 @@ class JsonFile:
             raise ConfigError(f"{self.path}: not a JSON object")
         return signature, {}
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        while not self._lock.acquire(timeout=_POLL):
-            checkpoint()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
@@ -131,13 +121,15 @@ def _file_lock(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # only writers need it
 
     lock = FileLock(target.with_name(f".{target.name}.ociport.lock"), timeout=0, mode=0o600)
-    while True:
-        checkpoint()
+
+    def is_acquired() -> bool:
         try:
             lock.acquire(timeout=0)
-            break
         except Timeout:
-            sleep(_POLL)
+            return False
+        return True
+
+    poll_until(is_acquired, interval=_POLL)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from typing import Final
 from registry_adapters.layout.directory import SAFE, Directory, Root, StagedFile, temporary_name
 from registry_adapters.layout.files import FileReader
 from registry_adapters.layout.layout import BLOBS, Layout
-from registry_core.cancellation import checkpoint, sleep
+from registry_core.cancellation import checkpoint, poll_until
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.content.verify import Verifier, VerifyingReader
 from registry_core.domain.digest import Digest
@@ -157,12 +157,15 @@ def _shared(descriptor: int) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    while True:
+
+    def is_locked() -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            break
         except BlockingIOError:
-            sleep(_POLL)
+            return False
+        return True
+
+    poll_until(is_locked, interval=_POLL)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Final
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.files import map_os_errors
 from registry_adapters.layout.index import FRESH, IndexFile
-from registry_core.cancellation import checkpoint, sleep
+from registry_core.cancellation import poll_until
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
@@ -114,14 +114,16 @@ class Layout:
         from filelock import FileLock, Timeout  # only writers need it
 
         lock = FileLock(directory.path / _LOCK, timeout=0)
+
+        def is_acquired() -> bool:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return False
+            return True
+
         with map_os_errors(directory.where(_LOCK)):
-            while True:
-                checkpoint()
-                try:
-                    lock.acquire(timeout=0)
-                    break
-                except Timeout:
-                    sleep(_POLL)
+            poll_until(is_acquired, interval=_POLL)
         try:
             yield
         finally:

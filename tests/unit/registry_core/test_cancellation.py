@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from registry_core.cancellation import CancelScope, checkpoint, fail_after, on_cancel, remaining, sleep
+from registry_core.cancellation import (
+    CancellableLock,
+    CancelScope,
+    checkpoint,
+    fail_after,
+    on_cancel,
+    poll_until,
+    remaining,
+    sleep,
+    wait_until,
+)
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
 
@@ -213,3 +223,136 @@ def test_a_cancel_by_hand_counts_more_than_one_for_an_error() -> None:
         checkpoint()
 
     assert caught.value.__cause__ is None
+
+
+class TestCancellableLock:
+    def test_one_thread_at_a_time_holds_it(self) -> None:
+        lock = CancellableLock()
+        holders = 0
+        most = 0
+
+        def work() -> None:
+            nonlocal holders, most
+            for _ in range(20):
+                with lock:
+                    holders += 1
+                    most = max(most, holders)
+                    time.sleep(0.0001)
+                    holders -= 1
+
+        workers = [threading.Thread(target=work) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+
+        assert most == 1
+        assert holders == 0
+
+    def test_an_error_in_the_block_releases_it(self) -> None:
+        lock = CancellableLock()
+
+        with pytest.raises(KeyError), lock:
+            raise KeyError
+
+        with fail_after(30), lock:
+            pass
+
+    def test_a_free_lock_is_taken_even_by_cancelled_work(self) -> None:
+        lock = CancellableLock()
+        taken = False
+
+        with CancelScope() as scope:
+            scope.cancel()
+            with lock:
+                taken = True
+
+        assert taken
+
+    def test_waiting_ends_at_the_deadline_and_the_lock_stays_with_its_holder(self) -> None:
+        lock = CancellableLock()
+        started = time.monotonic()
+
+        with lock:
+            with fail_after(0.01), pytest.raises(DeadlineExceeded), lock:
+                pass
+            with fail_after(0), pytest.raises(DeadlineExceeded), lock:
+                pass
+
+        assert time.monotonic() - started < 30
+
+    def test_waiting_is_ended_from_another_thread(self) -> None:
+        lock = CancellableLock()
+        started = time.monotonic()
+
+        with lock, CancelScope() as scope:
+            canceller = threading.Timer(0.01, scope.cancel)
+            canceller.start()
+            with pytest.raises(Cancelled), lock:
+                pass
+            canceller.join()
+
+        assert time.monotonic() - started < 30
+        assert not scope._wakers
+
+    def test_the_next_thread_goes_on_as_soon_as_it_is_released(self) -> None:
+        lock = CancellableLock()
+        order: list[str] = []
+
+        def work() -> None:
+            with lock:
+                order.append("second")
+
+        with lock:
+            worker = threading.Thread(target=work)
+            worker.start()
+            time.sleep(0.01)
+            order.append("first")
+        worker.join(30)
+
+        assert order == ["first", "second"]
+
+
+def test_a_wait_ends_with_what_its_predicate_raises() -> None:
+    condition = threading.Condition()
+
+    def predicate() -> bool:
+        raise KeyError
+
+    with condition, pytest.raises(KeyError):
+        wait_until(condition, predicate)
+
+
+def test_a_wait_that_needs_no_waiting_looks_at_no_scope() -> None:
+    condition = threading.Condition()
+
+    with CancelScope() as scope, condition:
+        scope.cancel()
+        wait_until(condition, lambda: True)
+
+
+def test_an_attempt_is_repeated_until_it_succeeds() -> None:
+    answers = [False, False, True]
+
+    poll_until(lambda: answers.pop(0), interval=0.001)
+
+    assert answers == []
+
+
+def test_attempts_end_at_the_deadline() -> None:
+    started = time.monotonic()
+
+    with fail_after(0.02), pytest.raises(DeadlineExceeded):
+        poll_until(lambda: False, interval=0.001)
+
+    assert time.monotonic() - started < 30
+
+
+def test_cancelled_work_makes_no_attempt() -> None:
+    answers = [True]
+
+    with CancelScope() as scope, pytest.raises(Cancelled):
+        scope.cancel()
+        poll_until(lambda: answers.pop(0), interval=0.001)
+
+    assert answers == [True]
