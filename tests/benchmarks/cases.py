@@ -1,11 +1,11 @@
-"""All works that are measured."""
+"""The list of all cases."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tests.benchmarks.case import Case
-from tests.benchmarks.contestants import Tool
+from tests.benchmarks.implementations import Tool
 from tests.benchmarks.moving import MOVED, copy, disk, load, pull, push, wide
 from tests.benchmarks.reading import extract_directory, extract_tar, lookups, tags
 
@@ -15,10 +15,10 @@ WANTED: Final = ("crane", "skopeo", "oras", "regctl", "umoci", "curl")
 
 
 def cases(found: dict[str, list[Tool]], tag_count: int) -> list[Case]:
-    """All works.
+    """All cases.
 
     Args:
-        found: The peers' programs.
+        found: Installed programs of other tools.
         tag_count: How many tags the repository with many of them has.
     """
     return [

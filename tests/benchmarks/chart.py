@@ -1,4 +1,4 @@
-"""Bars of seconds as an SVG: a group for each work, drawn to its own scale."""
+"""A bar chart of seconds as SVG: one group per case, each with its own scale."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _WIDTH: Final = 860
 _LABEL: Final = 250
 _VALUE: Final = 70
 _ROW: Final = 20
-_COLOURS: Final = {"ours": "#1f6feb", "peer": "#8c959f", "floor": "#d0d7de"}
+_COLOURS: Final = {"ours": "#1f6feb", "peer": "#8c959f", "baseline": "#d0d7de"}
 
 
 class Bar(NamedTuple):
-    """One contestant: name, seconds, and what it takes part as."""
+    """One implementation: name, seconds, role."""
 
     name: str
     seconds: float
@@ -24,7 +24,7 @@ class Bar(NamedTuple):
 
 
 class Group(NamedTuple):
-    """One work."""
+    """One case."""
 
     title: str
     bars: list[Bar]

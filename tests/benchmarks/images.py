@@ -1,4 +1,4 @@
-"""The images that are moved: the same bytes on every machine, written as image layouts without the library."""
+"""The benchmark images: the same bytes on every machine, written as image layouts without the library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 class Shape(NamedTuple):
-    """How large an image is.
+    """The size of an image.
 
     Attributes:
         layers: How many layers it has.
@@ -38,7 +38,7 @@ class Shape(NamedTuple):
 
 
 class _Hashing:
-    """A file that knows the digest of what was written."""
+    """A file that computes the digest of the bytes written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class _Hashing:
 
 
 class _Gzip:
-    """A file whose content goes compressed into another, and that knows its own digest as well."""
+    """A file that writes its content compressed into another, and computes both digests."""
 
     def __init__(self, file: _Hashing, level: int) -> None:
         self._file = file
@@ -77,7 +77,7 @@ class _Gzip:
 
 
 def noise(layer: Any, number: int, amount: int) -> None:
-    """A tar with one file that nothing makes smaller."""
+    """A tar with one incompressible file."""
     source = random.Random(number)
     member = tarfile.TarInfo(f"noise-{number}")
     member.size = amount
@@ -88,7 +88,7 @@ def noise(layer: Any, number: int, amount: int) -> None:
 
 
 def files(layer: Any, number: int, amount: int) -> None:
-    """A tar of a layer as distributions have them: small files, links, and removals of what was below."""
+    """A layer tar like those of distributions: small files, links and whiteouts."""
     source = random.Random(number)
     text = _text(random.Random(0))
     with tarfile.open(fileobj=layer, mode="w|", format=tarfile.PAX_FORMAT) as tar:
@@ -98,7 +98,7 @@ def files(layer: Any, number: int, amount: int) -> None:
 
 
 def _members(source: random.Random, text: bytes, number: int, amount: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    # Builders name the directories above what they add or change, each time.
+    # Builders include the parent directories of everything that they add or change.
     for folder in ("usr", "usr/share"):
         yield _plain(folder, tarfile.DIRTYPE, 0o755), b""
     for place in range(amount):
@@ -120,7 +120,7 @@ def _members(source: random.Random, text: bytes, number: int, amount: int) -> It
         if place % 40 == 0:
             yield _plain(below, tarfile.DIRTYPE, 0o755), b""
         if place % 60 == 0:
-            # It has a hard link: peers disagree on what is left of that.
+            # It has a hard link: tools handle its removal differently.
             continue
         if place % 10 == 0:
             yield _sized(f"{below}/.wh.file-{place:05}", 0), b""
@@ -162,7 +162,7 @@ IMAGES: Final = {
 
 
 def write_image(directory: Path, name: str, is_quick: bool) -> None:
-    """Make an image layout with one image.
+    """Write an image layout with one image.
 
     Args:
         directory: Where to; it is made.
@@ -198,7 +198,7 @@ def write_image(directory: Path, name: str, is_quick: bool) -> None:
 
 
 def write_archive(layout: Path, file: Path) -> None:
-    """Make a tar of an image layout, the same bytes each time."""
+    """Write a reproducible tar of an image layout."""
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(path for path in layout.rglob("*") if path.is_file()):
             member = _sized(str(path.relative_to(layout)), path.stat().st_size)
@@ -210,7 +210,7 @@ def _layer(blobs: Path, shape: Shape, number: int, amount: int) -> tuple[dict[st
     staged = blobs / "staged"
     with staged.open("wb") as file:
         stored = _Hashing(file)
-        # What nothing makes smaller is only framed.
+        # Incompressible data is stored uncompressed.
         layer = _Gzip(stored, 0 if shape.fill is noise else 6)
         shape.fill(layer, number, amount)
         layer.finish()
@@ -230,7 +230,7 @@ def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
 
 
 def blobs_of(directory: Path) -> tuple[bytes, str, Iterable[dict[str, Any]]]:
-    """What a layout with one image has: its manifest, the manifest's digest, and the descriptors of its blobs."""
+    """The manifest of a layout with one image, its digest, and the descriptors of its blobs."""
     entry = json.loads((directory / "index.json").read_text())["manifests"][0]
     content = (directory / "blobs" / "sha256" / entry["digest"].removeprefix("sha256:")).read_bytes()
     manifest = json.loads(content)

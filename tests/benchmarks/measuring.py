@@ -1,4 +1,4 @@
-"""What a program costs: seconds, seconds of CPU, and memory, of the whole process; and what many runs say together."""
+"""The cost of a process (seconds, CPU seconds, memory), and statistics of several runs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-__all__ = ["Failed", "Resident", "Sample", "Samples", "measure"]
+__all__ = ["Failed", "PersistentProcess", "Sample", "Samples", "measure"]
 
 
 class Failed(Exception):
-    """A program did not do what it was asked."""
+    """A program failed."""
 
 
 class Sample(NamedTuple):
     """One run.
 
     Attributes:
-        wall: Seconds that passed.
-        cpu: Seconds of CPU, by itself and for it in the system.
-        memory: The most that was resident, in MiB.
+        wall: Elapsed seconds.
+        cpu: CPU seconds, user and system.
+        memory: Peak resident memory in MiB.
     """
 
     wall: float
@@ -34,14 +34,14 @@ class Sample(NamedTuple):
 
 
 class Samples(list[Sample]):
-    """All runs of one contestant."""
+    """The runs of one implementation."""
 
     def median(self, measure: str) -> float:
         """The median of ``wall``, ``cpu`` or ``memory``."""
         return float(statistics.median(self._values(measure)))
 
     def span(self, measure: str) -> tuple[float, float]:
-        """The least and the most."""
+        """The minimum and the maximum."""
         values = self._values(measure)
         return min(values), max(values)
 
@@ -50,40 +50,40 @@ class Samples(list[Sample]):
 
 
 def measure(command: Sequence[str], log: Path, environment: dict[str, str]) -> Sample:
-    """What one run of a program costs, its children included.
+    """Run a program and measure it, including its child processes.
 
     Raises:
-        Failed: It ends with anything but 0.
+        Failed: Its exit status is not 0.
     """
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         began = time.perf_counter()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, cwd=log.parent
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=log.parent
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise Failed(f"{Path(command[0]).name} ended with {process.returncode}: {_tail(log)}")
+        raise Failed(f"{Path(command[0]).name}: exit status {process.returncode}: {_tail(log)}")
     return Sample(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-class Resident:
-    """A program that is running already, as a library is that somebody's service uses.
+class PersistentProcess:
+    """A process that runs operations on request, like a service that uses a library.
 
-    It takes arguments as a line of JSON, and answers with a line of JSON: wall, cpu, memory.
+    It reads arguments as a line of JSON and writes a line of JSON: wall, cpu, memory.
 
     Args:
-        command: How to start it.
-        log: Where it complains.
-        environment: Of the process.
+        command: Command that starts it.
+        log: File for its error output.
+        environment: Environment of the process.
     """
 
     def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> None:
         self._log = log
-        self._said = log.open("wb")
+        self._output = log.open("wb")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, env=environment, text=True
         )
 
     def __enter__(self) -> Self:
@@ -93,13 +93,13 @@ class Resident:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.communicate()
-        self._said.close()
+        self._output.close()
 
     def measure(self, arguments: Sequence[str]) -> Sample:
-        """What it takes to do it once more.
+        """Run one operation and measure it.
 
         Raises:
-            Failed: It ended instead.
+            Failed: The process exited.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -110,7 +110,7 @@ class Resident:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failed(f"ended instead of doing its work: {_tail(self._log)}")
+            raise Failed(f"the process exited: {_tail(self._log)}")
         return Sample(*json.loads(line))
 
 

@@ -1,4 +1,4 @@
-"""Images on their way: pulled, pushed and copied."""
+"""Cases that transfer images: pull, push, copy, import."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.case import Case, archive_of, at, each, layout_of, regctl_hosts
-from tests.benchmarks.contestants import Kind, Stage, Tool, floor, library, ours, program, resident
 from tests.benchmarks.images import TAG, blobs_of
+from tests.benchmarks.implementations import Kind, RunContext, Tool, baseline, library, ours, persistent, program
 
 __all__ = ["MOVED", "copy", "disk", "load", "pull", "push", "wide"]
 
@@ -18,21 +18,21 @@ MOVED: Final = {
 
 
 def pull(image: str, found: dict[str, list[Tool]]) -> Case:
-    def arguments(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/{image}", TAG, str(stage.fresh)]
+    def arguments(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/{image}", TAG, str(context.fresh)]
 
-    def remote(stage: Stage) -> list[str]:
-        return ["pull", stage.source.host, image, TAG, str(stage.fresh)]
+    def remote(context: RunContext) -> list[str]:
+        return ["pull", context.source.host, image, TAG, str(context.fresh)]
 
-    def source(stage: Stage) -> str:
-        return at(stage.source.host, image)
+    def source(context: RunContext) -> str:
+        return at(context.source.host, image)
 
     return Case(
         f"pull {image}",
         f"Pull into an image layout: {MOVED[image]}",
         [
             ours("pull", arguments),
-            resident("ours", "pull", Kind.OURS, "ociport", arguments),
+            persistent("ours", "pull", Kind.OURS, "ociport", arguments),
             *each(found, "crane", lambda s, path: [path, "pull", "--format=oci", source(s), str(s.fresh)]),
             *each(
                 found,
@@ -59,31 +59,33 @@ def pull(image: str, found: dict[str, list[Tool]]) -> Case:
             ),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("baseline: urllib3, sha256, file", lambda s: [*program("floors"), *remote(s)]),
-            floor("baseline: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
-            *each(found, "curl", lambda s, path: _curl_blobs(s, path, image), floor="baseline: curl to nowhere"),
+            baseline("baseline: urllib3, sha256, file", lambda s: [*program("baselines"), *remote(s)]),
+            baseline(
+                "baseline: urllib3 to nowhere", lambda s: [*program("baselines"), "read", s.source.host, image, TAG]
+            ),
+            *each(found, "curl", lambda s, path: _curl_blobs(s, path, image), baseline="baseline: curl to nowhere"),
         ],
     )
 
 
-def _curl_blobs(stage: Stage, path: str, image: str) -> list[str]:
-    _, _, descriptors = blobs_of(Path(layout_of(stage, image)))
-    urls = [f"{stage.source.url}/v2/{image}/blobs/{entry['digest']}" for entry in descriptors]
+def _curl_blobs(context: RunContext, path: str, image: str) -> list[str]:
+    _, _, descriptors = blobs_of(Path(layout_of(context, image)))
+    urls = [f"{context.source.url}/v2/{image}/blobs/{entry['digest']}" for entry in descriptors]
     return [path, "-sSf", *(part for url in urls for part in ("-o", "/dev/null", url))]
 
 
 def disk(image: str, found: dict[str, list[Tool]]) -> Case:
-    """What waiting for the disk costs, beside peers that do not wait."""
+    """The cost of syncing to disk."""
 
-    def arguments(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/{image}", TAG, str(stage.fresh)]
+    def arguments(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/{image}", TAG, str(context.fresh)]
 
-    def crane(stage: Stage, path: str) -> list[str]:
-        return [path, "pull", "--format=oci", at(stage.source.host, image), str(stage.fresh)]
+    def crane(context: RunContext, path: str) -> list[str]:
+        return [path, "pull", "--format=oci", at(context.source.host, image), str(context.fresh)]
 
     waited = [
-        contestant._replace(name=f"{contestant.name}, then sync", tool="crane, then sync")
-        for contestant in each(
+        implementation._replace(name=f"{implementation.name}, then sync", tool="crane, then sync")
+        for implementation in each(
             found, "crane", lambda s, path: ["sh", "-c", '"$@" && sync -f "$5"', "sh", *crane(s, path)]
         )
     ]
@@ -101,17 +103,17 @@ def disk(image: str, found: dict[str, list[Tool]]) -> Case:
 
 
 def load(image: str, found: dict[str, list[Tool]]) -> Case:
-    """From an archive into a layout."""
+    """From an archive to a layout."""
 
-    def arguments(stage: Stage) -> list[str]:
-        return [archive_of(stage, image), TAG, str(stage.fresh)]
+    def arguments(context: RunContext) -> list[str]:
+        return [archive_of(context, image), TAG, str(context.fresh)]
 
     return Case(
         f"import {image}",
         f"Import an archive (a tar of an image layout) into an image layout: {MOVED[image]}",
         [
             ours("import", arguments),
-            resident("ours", "import", Kind.OURS, "ociport", arguments),
+            persistent("ours", "import", Kind.OURS, "ociport", arguments),
             *each(
                 found,
                 "skopeo",
@@ -120,28 +122,28 @@ def load(image: str, found: dict[str, list[Tool]]) -> Case:
                     *(f"oci-archive:{archive_of(s, image)}:{TAG}", f"oci:{s.fresh}:{TAG}"),
                 ],
             ),
-            floor("baseline: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
-            floor("baseline: cp", lambda s: ["cp", archive_of(s, image), str(s.fresh)]),
+            baseline("baseline: sha256 of the files", lambda s: [*program("baselines"), "sha256", layout_of(s, image)]),
+            baseline("baseline: cp", lambda s: ["cp", archive_of(s, image), str(s.fresh)]),
         ],
     )
 
 
 def push(image: str, found: dict[str, list[Tool]]) -> Case:
-    def arguments(stage: Stage) -> list[str]:
-        return [layout_of(stage, image), TAG, f"{stage.target.url}/{image}"]
+    def arguments(context: RunContext) -> list[str]:
+        return [layout_of(context, image), TAG, f"{context.target.url}/{image}"]
 
-    def remote(stage: Stage) -> list[str]:
-        return ["push", layout_of(stage, image), stage.target.host, image, TAG]
+    def remote(context: RunContext) -> list[str]:
+        return ["push", layout_of(context, image), context.target.host, image, TAG]
 
-    def target(stage: Stage) -> str:
-        return at(stage.target.host, image)
+    def target(context: RunContext) -> str:
+        return at(context.target.host, image)
 
     return Case(
         f"push {image}",
         f"Push from an image layout to an empty registry: {MOVED[image]}",
         [
             ours("push", arguments),
-            resident("ours", "push", Kind.OURS, "ociport", arguments),
+            persistent("ours", "push", Kind.OURS, "ociport", arguments),
             *each(found, "crane", lambda s, path: [path, "push", layout_of(s, image), target(s)]),
             *each(
                 found,
@@ -169,26 +171,26 @@ def push(image: str, found: dict[str, list[Tool]]) -> Case:
             ),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("baseline: sha256 of the files", lambda s: [*program("floors"), "sha256", layout_of(s, image)]),
-            floor("baseline: cp", lambda s: ["cp", "-r", layout_of(s, image), str(s.fresh)]),
+            baseline("baseline: sha256 of the files", lambda s: [*program("baselines"), "sha256", layout_of(s, image)]),
+            baseline("baseline: cp", lambda s: ["cp", "-r", layout_of(s, image), str(s.fresh)]),
         ],
         needs_target=True,
     )
 
 
 def copy(image: str, found: dict[str, list[Tool]]) -> Case:
-    def arguments(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/{image}", TAG, f"{stage.target.url}/{image}"]
+    def arguments(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/{image}", TAG, f"{context.target.url}/{image}"]
 
-    def ends(stage: Stage) -> tuple[str, str]:
-        return at(stage.source.host, image), at(stage.target.host, image)
+    def ends(context: RunContext) -> tuple[str, str]:
+        return at(context.source.host, image), at(context.target.host, image)
 
     return Case(
         f"copy {image}",
         f"Copy from a registry to an empty registry: {MOVED[image]}",
         [
             ours("copy", arguments),
-            resident("ours", "copy", Kind.OURS, "ociport", arguments),
+            persistent("ours", "copy", Kind.OURS, "ociport", arguments),
             *each(found, "crane", lambda s, path: [path, "copy", *ends(s)]),
             *each(
                 found,
@@ -208,7 +210,9 @@ def copy(image: str, found: dict[str, list[Tool]]) -> Case:
                 "regctl",
                 lambda s, path: [*(path, *regctl_hosts(s.source.host, s.target.host), "image", "copy", *ends(s))],
             ),
-            floor("baseline: urllib3 to nowhere", lambda s: [*program("floors"), "read", s.source.host, image, TAG]),
+            baseline(
+                "baseline: urllib3 to nowhere", lambda s: [*program("baselines"), "read", s.source.host, image, TAG]
+            ),
         ],
         needs_target=True,
     )

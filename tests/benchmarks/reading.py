@@ -1,12 +1,12 @@
-"""What is in images and registries: layers unpacked, tags listed and looked up."""
+"""Cases that read images and registries: extraction, tag lists, look-ups."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tests.benchmarks.case import Case, at, each, layout_of, regctl_hosts
-from tests.benchmarks.contestants import Kind, Stage, Tool, floor, library, ours, program, resident
 from tests.benchmarks.images import TAG, blobs_of
+from tests.benchmarks.implementations import Kind, RunContext, Tool, baseline, library, ours, persistent, program
 
 __all__ = ["extract_directory", "extract_tar", "lookups", "tags"]
 
@@ -14,8 +14,8 @@ LOOKUPS: Final = 500
 
 
 def extract_tar(found: dict[str, list[Tool]]) -> Case:
-    def arguments(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/tree", TAG, str(stage.fresh)]
+    def arguments(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/tree", TAG, str(context.fresh)]
 
     return Case(
         "extract tar",
@@ -24,17 +24,17 @@ def extract_tar(found: dict[str, list[Tool]]) -> Case:
             ours("extract_tar", arguments, note="isal", tool="ociport isal"),
             ours("extract_tar", arguments, note="zlib", tool="ociport zlib", options="zlib"),
             *each(found, "crane", lambda s, path: [path, "export", at(s.source.host, "tree"), str(s.fresh)]),
-            floor("baseline: gzip -dc", lambda s: ["sh", "-c", 'gzip -dc "$@" >/dev/null', "sh", *_layers(s)]),
+            baseline("baseline: gzip -dc", lambda s: ["sh", "-c", 'gzip -dc "$@" >/dev/null', "sh", *_layers(s)]),
         ],
     )
 
 
 def extract_directory(found: dict[str, list[Tool]]) -> Case:
-    def arguments(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/tree", TAG, str(stage.fresh)]
+    def arguments(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/tree", TAG, str(context.fresh)]
 
-    def local(stage: Stage) -> list[str]:
-        return [f"oci:{layout_of(stage, 'tree')}", TAG, str(stage.fresh)]
+    def local(context: RunContext) -> list[str]:
+        return [f"oci:{layout_of(context, 'tree')}", TAG, str(context.fresh)]
 
     return Case(
         "extract directory",
@@ -57,7 +57,7 @@ def extract_directory(found: dict[str, list[Tool]]) -> Case:
                     *(path, at(s.source.host, "tree"), str(s.fresh)),
                 ],
             ),
-            floor(
+            baseline(
                 "baseline: tar -xz of each layer, no removals",
                 lambda s: [
                     *("sh", "-c", 'mkdir "$0" && for layer; do tar -xzf "$layer" -C "$0" || exit; done'),
@@ -68,25 +68,25 @@ def extract_directory(found: dict[str, list[Tool]]) -> Case:
     )
 
 
-def _layers(stage: Stage) -> list[str]:
-    layout = stage.layouts / "tree"
+def _layers(context: RunContext) -> list[str]:
+    layout = context.layouts / "tree"
     _, _, descriptors = blobs_of(layout)
     return [str(layout / "blobs" / "sha256" / entry["digest"].removeprefix("sha256:")) for entry in [*descriptors][1:]]
 
 
 def tags(found: dict[str, list[Tool]], count: int) -> Case:
-    def remote(stage: Stage) -> list[str]:
-        return ["tags", stage.source.host, "tags", str(count)]
+    def remote(context: RunContext) -> list[str]:
+        return ["tags", context.source.host, "tags", str(count)]
 
-    def name(stage: Stage) -> str:
-        return f"{stage.source.host}/tags"
+    def name(context: RunContext) -> str:
+        return f"{context.source.host}/tags"
 
     return Case(
         "tags",
         f"List {count:,} tags",
         [
             ours("tags", lambda s: [f"{s.source.url}/tags", str(count)]),
-            resident("ours", "tags", Kind.OURS, "ociport", lambda s: [f"{s.source.url}/tags", str(count)]),
+            persistent("ours", "tags", Kind.OURS, "ociport", lambda s: [f"{s.source.url}/tags", str(count)]),
             *each(found, "crane", lambda s, path: [path, "ls", name(s)]),
             *each(found, "skopeo", lambda s, path: [path, "list-tags", "--tls-verify=false", f"docker://{name(s)}"]),
             *each(found, "oras", lambda s, path: [path, "repo", "tags", "--plain-http", name(s)]),
@@ -97,33 +97,33 @@ def tags(found: dict[str, list[Tool]], count: int) -> Case:
                 found,
                 "curl",
                 lambda s, path: [path, "-sSf", "-o", "/dev/null", f"{s.source.url}/v2/tags/tags/list"],
-                floor="baseline: curl",
+                baseline="baseline: curl",
             ),
-            floor("baseline: urllib3, json", lambda s: [*program("floors"), *remote(s)]),
+            baseline("baseline: urllib3, json", lambda s: [*program("baselines"), *remote(s)]),
         ],
     )
 
 
 def lookups(found: dict[str, list[Tool]]) -> Case:
-    def ours_at(stage: Stage) -> list[str]:
-        return [f"{stage.source.url}/tags", str(LOOKUPS)]
+    def ours_at(context: RunContext) -> list[str]:
+        return [f"{context.source.url}/tags", str(LOOKUPS)]
 
-    def where(stage: Stage) -> list[str]:
-        return [stage.source.host, "tags", str(LOOKUPS)]
+    def where(context: RunContext) -> list[str]:
+        return [context.source.host, "tags", str(LOOKUPS)]
 
-    def remote(stage: Stage) -> list[str]:
-        return ["lookups", *where(stage)]
+    def remote(context: RunContext) -> list[str]:
+        return ["lookups", *where(context)]
 
     return Case(
         "lookups",
         f"Resolve {LOOKUPS} tags, one after the other",
         [
             ours("lookups", ours_at),
-            resident("ours", "lookups", Kind.OURS, "ociport", ours_at),
+            persistent("ours", "lookups", Kind.OURS, "ociport", ours_at),
             *library("oras", "oras-py", "oras_py", remote),
             *library("dxf", "python-dxf", "dxf_py", remote),
-            floor("baseline: urllib3", lambda s: [*program("floors"), *remote(s)]),
-            resident("floors", "lookups", Kind.FLOOR, "baseline: urllib3", where),
+            baseline("baseline: urllib3", lambda s: [*program("baselines"), *remote(s)]),
+            persistent("baselines", "lookups", Kind.BASELINE, "baseline: urllib3", where),
             *each(
                 found,
                 "curl",
@@ -131,7 +131,7 @@ def lookups(found: dict[str, list[Tool]]) -> Case:
                     *(path, "-sSfI", "-o", "/dev/null", "-H", "Accept: application/vnd.oci.image.manifest.v1+json"),
                     f"{s.source.url}/v2/tags/manifests/v0.[0-{LOOKUPS - 1}]",
                 ],
-                floor="baseline: curl, one connection",
+                baseline="baseline: curl, one connection",
             ),
         ],
     )

@@ -24,7 +24,7 @@ _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
 def registry_program(extra: Iterable[Path] = ()) -> str | None:
-    """A ``registry`` of distribution in one of some directories, else the system's docker-registry."""
+    """A ``registry`` program of distribution in the directories, otherwise the system's docker-registry."""
     for directory in extra:
         for path in sorted(directory.glob("registry*"), reverse=True):
             if os.access(path, os.X_OK):
@@ -33,7 +33,7 @@ def registry_program(extra: Iterable[Path] = ()) -> str | None:
 
 
 class Registry:
-    """A docker-registry of its own, with a data directory of its own.
+    """A new docker-registry process with its own data directory.
 
     Args:
         found: The program.
@@ -97,7 +97,7 @@ class Registry:
         connection.close()
 
     def tag_many(self, layout: Path, repository: str, count: int) -> None:
-        """Store the image of a layout, and point so many tags at it, its own included.
+        """Store the image of a layout and create ``count`` tags for it, including its own.
 
         They are written into its storage as it does so itself: over HTTP that many would take minutes.
         """

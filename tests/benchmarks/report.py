@@ -1,4 +1,4 @@
-"""The tables of one run, and how the targets fare; losses are shown as wins are."""
+"""The report of a run: tables, targets and chart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.benchmarks.case import Case
 from tests.benchmarks.chart import Bar, Group, write_chart
-from tests.benchmarks.contestants import Contestant, Kind
+from tests.benchmarks.implementations import Implementation, Kind
 from tests.benchmarks.measuring import Samples
 from tests.benchmarks.targets import LIMITS, TARGETS, Limit, Target
 
@@ -22,7 +22,7 @@ _UNITS: Final = {"wall": "seconds", "cpu": "CPU", "memory": "MiB"}
 
 
 class Outcome:
-    """What one case came to: samples and failures, by contestant."""
+    """The samples and failures of one case, by implementation."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -30,12 +30,12 @@ class Outcome:
         self.failures: dict[str, str] = {}
 
     def failed(self, kind: Kind) -> bool:
-        """Whether anybody of a kind failed."""
-        return any(entry.name in self.failures for entry in self.case.contestants if entry.kind is kind)
+        """Whether an implementation of this role failed."""
+        return any(entry.name in self.failures for entry in self.case.implementations if entry.kind is kind)
 
-    def measured(self, tool: str) -> tuple[Contestant, Samples] | None:
-        """The first contestant that a tool names, if it ran: of a program in several versions, the newest."""
-        for entry in self.case.contestants:
+    def measured(self, tool: str) -> tuple[Implementation, Samples] | None:
+        """The first implementation of a tool, if it ran; if several versions are installed, the newest."""
+        for entry in self.case.implementations:
             if entry.tool == tool and entry.name in self.samples and entry.name not in self.failures:
                 return entry, self.samples[entry.name]
         return None
@@ -44,7 +44,7 @@ class Outcome:
 def write_report(
     outcomes: list[Outcome], out: Path, *, command: str, runs: int, is_quick: bool, server: str = ""
 ) -> None:
-    """Write ``benchmarks.md`` and ``benchmarks.svg``; what a page has around its figures stays as it is."""
+    """Write ``benchmarks.md`` and ``benchmarks.svg``; the text around the figures is kept."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / "benchmarks.md"
     text = page.read_text() if page.exists() else f"# Benchmarks\n\n{_BEGIN}\n{_END}\n"
@@ -66,7 +66,7 @@ def figures(outcomes: list[Outcome], *, command: str, runs: int, is_quick: bool,
         "![Median seconds](benchmarks.svg)",
         "",
     ]
-    # Of small images, the start of Python is most of the time: there is nothing to judge.
+    # With small images, most of the time is the start of Python, so the targets do not apply.
     lines += (
         []
         if is_quick
@@ -85,7 +85,7 @@ def figures(outcomes: list[Outcome], *, command: str, runs: int, is_quick: bool,
 
 
 def verdicts(outcomes: dict[str, Outcome]) -> Iterator[str]:
-    """A row for each target of the works that were run."""
+    """A table row for each target of the cases that were run."""
     for target in TARGETS:
         if (outcome := outcomes.get(target.case)) is not None:
             yield _verdict(outcome, target)
@@ -95,12 +95,12 @@ def verdicts(outcomes: dict[str, Outcome]) -> Iterator[str]:
 
 
 def _verdict(outcome: Outcome, target: Target) -> str:
-    ours, rival = outcome.measured(target.ours), outcome.measured(target.rival)
-    name = target.rival if rival is None else rival[0].name
+    ours, other = outcome.measured(target.ours), outcome.measured(target.other)
+    name = target.other if other is None else other[0].name
     row = f"| {target.case} | {target.ours}, {_UNITS[target.measure]} | {name} | {target.most:.2f} x |"
-    if ours is None or rival is None:
+    if ours is None or other is None:
         return f"{row} | not measured |"
-    ratio = ours[1].median(target.measure) / rival[1].median(target.measure)
+    ratio = ours[1].median(target.measure) / other[1].median(target.measure)
     return f"{row} {ratio:.2f} x | {_word(ratio, target.most)} |"
 
 
@@ -125,8 +125,8 @@ def _table(outcome: Outcome) -> list[str]:
         "| Tool | Seconds: median (min-max) | CPU seconds | Peak MiB | ociport / tool |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    own = next((outcome.samples[c.name] for c in outcome.case.contestants if c.name in outcome.samples), None)
-    for entry in outcome.case.contestants:
+    own = next((outcome.samples[c.name] for c in outcome.case.implementations if c.name in outcome.samples), None)
+    for entry in outcome.case.implementations:
         if entry.name in outcome.failures:
             lines.append(f"| {entry.name} | failed | | | |")
             continue
@@ -146,7 +146,7 @@ def _groups(outcomes: list[Outcome]) -> list[Group]:
     for outcome in outcomes:
         bars = [
             Bar(entry.name, outcome.samples[entry.name].median("wall"), entry.kind.value)
-            for entry in outcome.case.contestants
+            for entry in outcome.case.implementations
             if entry.name in outcome.samples and entry.name not in outcome.failures
         ]
         groups.append(Group(outcome.case.title, bars))

@@ -1,6 +1,6 @@
-"""The benchmarks: the library beside its peers and beside floors, on this machine, in one run.
+"""Benchmarks: the library compared with other tools and with baselines.
 
-``python tests/benchmarks/run.py`` writes ``benchmarks.md`` and ``benchmarks.svg``; ``--help`` tells the rest.
+``python tests/benchmarks/run.py`` writes ``benchmarks.md`` and ``benchmarks.svg``; see ``--help``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The programs that are measured are found by the same name.
+    # The measured programs import this package too.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from tests.benchmarks.suite import main
 

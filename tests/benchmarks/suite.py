@@ -1,4 +1,4 @@
-"""One run of the benchmarks, from the images to the report."""
+"""A benchmark run, from the images to the report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from typing import Final
 
 from tests.benchmarks.case import Case, archives_beside
 from tests.benchmarks.cases import WANTED, cases
-from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, Stage, extra_directories, tools, version_of
 from tests.benchmarks.images import IMAGES, write_archive, write_image
-from tests.benchmarks.measuring import Failed, Resident, Sample, Samples, measure
+from tests.benchmarks.implementations import (
+    PATH_VARIABLE,
+    Implementation,
+    Kind,
+    RunContext,
+    extra_directories,
+    tools,
+    version_of,
+)
+from tests.benchmarks.measuring import Failed, PersistentProcess, Sample, Samples, measure
 from tests.benchmarks.registries import Registry, registry_program
 from tests.benchmarks.report import Outcome, write_report
 
@@ -30,7 +38,7 @@ _QUICK_TAGS: Final = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run them; 1 if the library failed at some work, 2 if there is no registry."""
+    """Run the cases; return 1 if ociport failed in one, 2 if no registry program is installed."""
     chosen = parsed(arguments)
     found = registry_program(extra_directories())
     if found is None:
@@ -61,22 +69,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What was asked for."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(
         prog="run.py",
-        description="Measure the library beside its peers and beside floors.",
-        epilog=f"Peers are looked for on PATH and in the directories of {PATH_VARIABLE}.",
+        description="Compare the library with other tools and with baselines.",
+        epilog=f"Other tools are searched on PATH and in the directories of {PATH_VARIABLE}.",
     )
-    parser.add_argument("--quick", action="store_true", help="smaller images: shows that it works, not how fast")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="some works: pull,push big")
-    parser.add_argument("--runs", type=int, default=5, help="how often each does each (default: 5)")
-    parser.add_argument("--out", type=Path, default=_ROOT / "build" / "benchmarks", help="where the report goes")
-    parser.add_argument("--scratch", type=Path, help="where to work, and keep the images (default: in memory)")
+    parser.add_argument("--quick", action="store_true", help="small images: a functional check, not a measurement")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="selected cases: pull,push big")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs (default: 5)")
+    parser.add_argument("--out", type=Path, default=_ROOT / "build" / "benchmarks", help="directory for the report")
+    parser.add_argument(
+        "--scratch", type=Path, help="directory for images and runs; images are kept (default: in memory)"
+    )
     return parser.parse_args(arguments)
 
 
 def command_of(chosen: argparse.Namespace) -> str:
-    """The command for the report, without what is only about this machine."""
+    """The command for the report, without options that depend on this machine."""
     parts = ["python tests/benchmarks/run.py"]
     parts += ["--quick"] if chosen.quick else []
     parts += [f"--only '{','.join(chosen.only)}'"] if chosen.only else []
@@ -84,7 +94,7 @@ def command_of(chosen: argparse.Namespace) -> str:
 
 
 def _is_wanted(case: Case, only: list[str]) -> bool:
-    return not only or case.name in only or case.work in only
+    return not only or case.name in only or case.operation in only
 
 
 @contextmanager
@@ -101,19 +111,19 @@ def _scratch(chosen: Path | None) -> Iterator[Path]:
 
 
 def _layouts(scratch: Path, wanted: list[Case], *, is_quick: bool) -> Path:
-    """The images, made unless they are there already."""
+    """The layouts of the images; missing ones are created."""
     layouts = scratch / ("quick-layouts" if is_quick else "layouts")
     layouts.mkdir(exist_ok=True)
     names = {"tiny"}
     for case in wanted:
-        names |= {case.name.partition(" ")[2] or case.work, "tree" if case.work == "extract" else "tiny"}
+        names |= {case.name.partition(" ")[2] or case.operation, "tree" if case.operation == "extract" else "tiny"}
     for name in names & IMAGES.keys():
         if not (layouts / name).exists():
             shutil.rmtree(scratch / "unfinished", ignore_errors=True)
             _in_child(write_image, scratch / "unfinished", name, is_quick)
             (scratch / "unfinished").rename(layouts / name)
     archives_beside(layouts).mkdir(exist_ok=True)
-    for name in {case.name.partition(" ")[2] for case in wanted if case.work == "import"}:
+    for name in {case.name.partition(" ")[2] for case in wanted if case.operation == "import"}:
         if not (archive := archives_beside(layouts) / f"{name}.tar").exists():
             _in_child(write_archive, layouts / name, archive)
     return layouts
@@ -126,9 +136,9 @@ def _fill(source: Registry, layouts: Path, tag_count: int) -> None:
 
 
 def _in_child(work: Callable[..., None], *arguments: object) -> None:
-    """Do something in a process of its own.
+    """Call a function in a child process.
 
-    What is started later counts the memory of who starts it as its own, so that has to stay small.
+    A measured program counts the memory of the process that starts it, so this process must stay small.
     """
     child = os.fork()
     if child == 0:
@@ -142,11 +152,11 @@ def _in_child(work: Callable[..., None], *arguments: object) -> None:
             os._exit(status)
     _, ended = os.waitpid(child, 0)
     if ended:
-        raise SystemExit("the images could not be made")
+        raise SystemExit("creating the images failed")
 
 
 class _Runner:
-    """Runs cases, everybody in turn, each in a fresh place."""
+    """Runs cases, alternating between implementations, each run in a new directory."""
 
     def __init__(self, found: str, source: Registry, layouts: Path, room: Path, disk: Path, *, rounds: int) -> None:
         self._found = found
@@ -161,50 +171,50 @@ class _Runner:
         foreign = ("OTEL_", "REGISTRY_", "PYTHON")
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(foreign)},
-            # Compiled once, as what is installed is, and not into the sources.
+            # Compiled once, like an installed program, and not into the source tree.
             "PYTHONPYCACHEPREFIX": str(room.parent / "compiled"),
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
             "HOME": str(room),
         }
 
     def run(self, case: Case) -> Outcome:
-        """Everybody does it so many times, in turn."""
+        """Run all implementations of a case, alternating."""
         outcome = Outcome(case)
         with ExitStack() as stack:
-            residents = {
-                contestant.name: stack.enter_context(
-                    Resident(contestant.resident, self._room / "resident", self._environment)
+            processes = {
+                implementation.name: stack.enter_context(
+                    PersistentProcess(implementation.persistent, self._room / "persistent", self._environment)
                 )
-                for contestant in case.contestants
-                if contestant.resident
+                for implementation in case.implementations
+                if implementation.persistent
             }
-            for contestant in case.contestants:
-                self._warm_up(case, contestant)
+            for implementation in case.implementations:
+                self._warm_up(case, implementation)
             for number in range(self._rounds):
-                # Nobody is always behind the same neighbour's dirt.
-                turn = number % len(case.contestants)
-                for contestant in case.contestants[turn:] + case.contestants[:turn]:
-                    if contestant.name in outcome.failures:
+                # Rotated, so that no implementation always runs after the same one.
+                turn = number % len(case.implementations)
+                for implementation in case.implementations[turn:] + case.implementations[:turn]:
+                    if implementation.name in outcome.failures:
                         continue
                     try:
-                        sample = self._once(case, contestant, residents.get(contestant.name))
+                        sample = self._once(case, implementation, processes.get(implementation.name))
                     except Failed as error:
-                        outcome.failures[contestant.name] = str(error)
-                        sys.stderr.write(f"{case.name}: {contestant.name} failed: {error}\n")
+                        outcome.failures[implementation.name] = str(error)
+                        sys.stderr.write(f"{case.name}: {implementation.name} failed: {error}\n")
                     else:
-                        outcome.samples.setdefault(contestant.name, Samples()).append(sample)
-                sys.stderr.write(f"{case.name}: {number + 1} of {self._rounds}\n")
+                        outcome.samples.setdefault(implementation.name, Samples()).append(sample)
+                sys.stderr.write(f"{case.name}: run {number + 1} of {self._rounds}\n")
         return outcome
 
-    def _warm_up(self, case: Case, contestant: Contestant) -> None:
-        """Run everybody once for each work, unmeasured: Python compiles, and programs are read from disk."""
-        key = (case.work, contestant.name)
-        if not contestant.resident and key not in self._warm:
+    def _warm_up(self, case: Case, implementation: Implementation) -> None:
+        """Run each implementation once, unmeasured: Python compiles, and programs are read from disk."""
+        key = (case.operation, implementation.name)
+        if not implementation.persistent and key not in self._warm:
             self._warm.add(key)
             with contextlib.suppress(Failed):
-                self._once(case, contestant, None)
+                self._once(case, implementation, None)
 
-    def _once(self, case: Case, contestant: Contestant, resident: Resident | None) -> Sample:
+    def _once(self, case: Case, implementation: Implementation, persistent: PersistentProcess | None) -> Sample:
         self._count += 1
         fresh = (self._disk if case.on_disk else self._room) / f"fresh-{self._count}"
         with ExitStack() as stack:
@@ -212,10 +222,10 @@ class _Runner:
             if case.needs_target:
                 target = stack.enter_context(Registry(self._found, self._room / f"target-{self._count}"))
             stack.callback(_remove, fresh)
-            command = contestant.command(Stage(self._source, target, self._layouts, fresh))
-            if resident is not None:
-                return resident.measure(command)
-            return measure(command, self._room / "said", self._environment)
+            command = implementation.command(RunContext(self._source, target, self._layouts, fresh))
+            if persistent is not None:
+                return persistent.measure(command)
+            return measure(command, self._room / "output", self._environment)
 
 
 def _remove(path: Path) -> None:

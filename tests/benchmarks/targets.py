@@ -1,4 +1,4 @@
-"""What the library is to reach, as ratios of medians of one run."""
+"""Performance targets: ratios of medians of one run, and absolute limits."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ __all__ = ["LIMITS", "TARGETS", "Limit", "Target"]
 
 
 class Target(NamedTuple):
-    """How much of a rival's cost is allowed.
+    """The maximum cost relative to another implementation.
 
     Attributes:
-        case: Which work.
-        ours: Which way of ours.
-        rival: Beside whom.
+        case: Name of the case.
+        ours: Our implementation.
+        other: The implementation to compare with.
         measure: ``wall`` or ``cpu``.
-        most: The largest ratio.
+        most: Maximum ratio.
     """
 
     case: str
     ours: str
-    rival: str
+    other: str
     measure: str
     most: float
 
 
 class Limit(NamedTuple):
-    """How much is allowed whatever others do: seconds of CPU a GiB, or MiB resident."""
+    """The absolute maximum: CPU seconds per GiB, or peak MiB."""
 
     case: str
     ours: str

@@ -1,4 +1,4 @@
-"""What python-dxf does in the benchmarks."""
+"""The operations with python-dxf."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _client(host: str, repository: str) -> Any:
 
 
 def pull(host: str, repository: str, tag: str, directory: str) -> None:
-    """A registry's image into a directory of blobs."""
+    """Pull an image into a directory of blobs."""
     client = _client(host, repository)
     manifest = json.loads(client.get_manifest(tag))
     os.mkdir(directory)
@@ -26,7 +26,7 @@ def pull(host: str, repository: str, tag: str, directory: str) -> None:
 
 
 def push(directory: str, host: str, repository: str, tag: str) -> None:
-    """A layout's image into a registry."""
+    """Push the image of a layout to a registry."""
     client = _client(host, repository)
     with open(f"{directory}/index.json") as index:
         entry = json.load(index)["manifests"][0]
@@ -39,12 +39,12 @@ def push(directory: str, host: str, repository: str, tag: str) -> None:
 
 
 def tags(host: str, repository: str, count: str) -> None:
-    """All tags."""
+    """List all tags."""
     assert len(_client(host, repository).list_aliases()) == int(count)
 
 
 def lookups(host: str, repository: str, count: str) -> None:
-    """The digests of so many tags."""
+    """Resolve ``count`` tags."""
     client = _client(host, repository)
     for number in range(int(count)):
         client.head_manifest_and_response(f"v0.{number}")

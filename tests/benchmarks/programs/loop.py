@@ -1,4 +1,4 @@
-"""How the measured programs are called: once with arguments, or again and again as a resident."""
+"""Entry point of the measured programs: one call with arguments, or a persistent process."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Final
 
 __all__ = ["main"]
 
-_RESIDENT: Final = "--resident"
+_RESIDENT: Final = "--persistent"
 
 
-def main(works: Mapping[str, Callable[..., None]]) -> None:
-    """Do what the first argument names with the others; or ``--resident``, and each line of stdin is such a list."""
+def main(operations: Mapping[str, Callable[..., None]]) -> None:
+    """Call the operation in the first argument with the others; with ``--persistent``, one call per line of stdin."""
     if sys.argv[1:] != [_RESIDENT]:
-        works[sys.argv[1]](*sys.argv[2:])
+        operations[sys.argv[1]](*sys.argv[2:])
         return
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         wall, cpu = time.perf_counter(), time.process_time()
-        works[name](*arguments)
+        operations[name](*arguments)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         sys.stdout.write(json.dumps([wall, cpu, memory]) + "\n")

@@ -1,4 +1,4 @@
-"""What oras-py does in the benchmarks."""
+"""The operations with oras-py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _client(host: str) -> Any:
 
 
 def pull(host: str, repository: str, tag: str, directory: str) -> None:
-    """A registry's image into a directory of blobs. It checks no digest."""
+    """Pull an image into a directory of blobs; oras-py verifies no digest."""
     client, name = _client(host), f"{host}/{repository}:{tag}"
     manifest = client.get_manifest(name)
     os.mkdir(directory)
@@ -24,7 +24,7 @@ def pull(host: str, repository: str, tag: str, directory: str) -> None:
 
 
 def push(directory: str, host: str, repository: str, tag: str) -> None:
-    """A layout's image into a registry."""
+    """Push the image of a layout to a registry."""
     client = _client(host)
     container = import_module("oras.container").Container(f"{host}/{repository}:{tag}")
     with open(f"{directory}/index.json") as index:
@@ -37,12 +37,12 @@ def push(directory: str, host: str, repository: str, tag: str) -> None:
 
 
 def tags(host: str, repository: str, count: str) -> None:
-    """All tags."""
+    """List all tags."""
     assert len(_client(host).get_tags(f"{host}/{repository}")) == int(count)
 
 
 def lookups(host: str, repository: str, count: str) -> None:
-    """The digests of so many tags; it has no call for that, so by its own request."""
+    """Resolve ``count`` tags; oras-py has no call for that, so use its request function."""
     client = _client(host)
     for number in range(int(count)):
         answer = client.do_request(f"http://{host}/v2/{repository}/manifests/v0.{number}", "HEAD", headers=_ACCEPT)

@@ -1,4 +1,4 @@
-"""What ociport does in the benchmarks: each work as its users would write it."""
+"""The operations with ociport, written as a user would."""
 
 from __future__ import annotations
 
@@ -15,64 +15,64 @@ if TYPE_CHECKING:
 
 
 def pull(url: str, tag: str, directory: str, jobs: str = "4") -> None:
-    """A registry's image into a new layout."""
+    """Pull an image into a new layout."""
     with open_client(url) as source, open_client(f"oci:{directory}") as target:
         source.copy_image(tag, target, tag, jobs=int(jobs))
 
 
 def pull_unsynced(url: str, tag: str, directory: str) -> None:
-    """The same, without waiting for the disk, as others do."""
+    """Pull without waiting for the disk, like the other tools."""
     with open_client(url) as source, open_client(f"oci:{directory}", fsync=False) as target:
         source.copy_image(tag, target, tag, jobs=4)
 
 
 def import_archive(file: str, tag: str, directory: str) -> None:
-    """An image of an archive into a new layout."""
+    """Import an image from an archive into a new layout."""
     with open_client(f"oci-archive:{file}") as source, open_client(f"oci:{directory}") as target:
         source.copy_image(tag, target, tag, jobs=4)
 
 
 def push(directory: str, tag: str, url: str, jobs: str = "4") -> None:
-    """A layout's image into a registry."""
+    """Push the image of a layout to a registry."""
     with open_client(f"oci:{directory}") as source, open_client(url) as target:
         source.copy_image(tag, target, tag, jobs=int(jobs))
 
 
 def copy(source_url: str, tag: str, target_url: str, jobs: str = "4") -> None:
-    """From one registry to another."""
+    """Copy an image from one registry to another."""
     with open_client(source_url) as source, open_client(target_url) as target:
         source.copy_image(tag, target, tag, jobs=int(jobs))
 
 
 def tags(url: str, count: str) -> None:
-    """All tags."""
+    """List all tags."""
     with open_client(url) as client:
         assert len(client.list_tags()) == int(count)
 
 
 def lookups(url: str, count: str) -> None:
-    """The digests of so many tags, one after the other."""
+    """Resolve ``count`` tags, one after the other."""
     with open_client(url) as client:
         for number in range(int(count)):
             client.get_digest(f"v0.{number}")
 
 
 def extract_tar(url: str, tag: str, file: str) -> None:
-    """The flattened file system as a tar."""
+    """Flatten an image into a tar."""
     with open_client(url) as client, client.get_image(tag, "linux/amd64").extract() as tar, open(file, "wb") as output:
         while piece := tar.read(1 << 20):
             output.write(piece)
 
 
 def extract_directory(url: str, tag: str, directory: str) -> None:
-    """The flattened file system in a directory."""
+    """Extract an image into a directory."""
     with open_client(url) as client:
         image: Image = client.get_image(tag, "linux/amd64")
         image.extract_to(directory)
 
 
 def _with_zlib(*arguments: str) -> None:
-    """Some work with the standard library's inflate, whatever is installed."""
+    """Run an operation with the zlib of the standard library, even if isal is installed."""
     sys.modules["isal"] = None  # type: ignore[assignment]
     name, *others = arguments
     _WORKS[name](*others)

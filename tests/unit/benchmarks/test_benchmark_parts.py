@@ -11,24 +11,24 @@ from xml.etree import ElementTree
 import pytest
 from tests.benchmarks.case import Case
 from tests.benchmarks.chart import Bar, Group, chart
-from tests.benchmarks.contestants import PATH_VARIABLE, Contestant, Kind, floor, tools, version_of
 from tests.benchmarks.images import blobs_of, write_archive, write_image
-from tests.benchmarks.measuring import Failed, Resident, Sample, Samples, measure
+from tests.benchmarks.implementations import PATH_VARIABLE, Implementation, Kind, baseline, tools, version_of
+from tests.benchmarks.measuring import Failed, PersistentProcess, Sample, Samples, measure
 from tests.benchmarks.registries import registry_program
 from tests.benchmarks.report import Outcome, figures, verdicts, write_report
 from tests.benchmarks.suite import command_of, parsed
 
 ROOT = Path(__file__).resolve().parents[3]
-FLOORS = ROOT / "tests" / "benchmarks" / "programs" / "floors.py"
+BASELINES = ROOT / "tests" / "benchmarks" / "programs" / "baselines.py"
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
 
-def contestant(name: str, kind: Kind = Kind.PEER) -> Contestant:
-    return Contestant(name, name, kind, lambda stage: [])
+def implementation(name: str, kind: Kind = Kind.PEER) -> Implementation:
+    return Implementation(name, name, kind, lambda context: [])
 
 
 def outcome(case: str, **walls: float) -> Outcome:
-    known = Outcome(Case(case, case, [contestant(name) for name in walls]))
+    known = Outcome(Case(case, case, [implementation(name) for name in walls]))
     known.samples = {name: Samples([Sample(wall, wall, 10)]) for name, wall in walls.items()}
     return known
 
@@ -49,23 +49,23 @@ def test_a_measured_process_costs_memory_and_time(tmp_path: Path) -> None:
 
 
 def test_a_program_that_fails_is_no_sample(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="ended with 3: no luck"):
+    with pytest.raises(Failed, match="exit status 3: no luck"):
         measure([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"], tmp_path / "log", ENVIRONMENT)
 
 
-def test_a_resident_works_again_and_again(tmp_path: Path) -> None:
+def test_a_persistent_process_runs_several_operations(tmp_path: Path) -> None:
     write_image(tmp_path / "image", "tiny", True)
 
-    with Resident([sys.executable, str(FLOORS), "--resident"], tmp_path / "log", ENVIRONMENT) as resident:
-        samples = [resident.measure(["sha256", str(tmp_path / "image")]) for _ in range(2)]
+    with PersistentProcess([sys.executable, str(BASELINES), "--persistent"], tmp_path / "log", ENVIRONMENT) as process:
+        samples = [process.measure(["sha256", str(tmp_path / "image")]) for _ in range(2)]
 
     assert all(sample.wall > 0 for sample in samples)
 
 
-def test_a_resident_that_ends_says_why(tmp_path: Path) -> None:
-    with Resident([sys.executable, str(FLOORS), "--resident"], tmp_path / "log", ENVIRONMENT) as resident:
+def test_the_error_output_of_an_exited_process_is_reported(tmp_path: Path) -> None:
+    with PersistentProcess([sys.executable, str(BASELINES), "--persistent"], tmp_path / "log", ENVIRONMENT) as process:
         with pytest.raises(Failed, match="KeyError"):
-            resident.measure(["nonsense"])
+            process.measure(["nonsense"])
 
 
 def test_images_are_the_same_each_time(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_image_has_the_blobs_that_it_names(tmp_path: Path) -> None:
 
     for descriptor in descriptors:
         assert (blobs / descriptor["digest"].removeprefix("sha256:")).stat().st_size == descriptor["size"]
-    subprocess.run([sys.executable, FLOORS, "sha256", tmp_path / "image"], check=True, env=ENVIRONMENT)
+    subprocess.run([sys.executable, BASELINES, "sha256", tmp_path / "image"], check=True, env=ENVIRONMENT)
 
 
 def test_archives_are_the_same_each_time(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_version_is_not_that_of_the_compiler(tmp_path: Path) -> None:
     assert version_of(program) == "0.11.5"
 
 
-def test_a_registry_that_was_brought_goes_before_the_systems(tmp_path: Path) -> None:
+def test_a_registry_in_the_search_directories_is_preferred(tmp_path: Path) -> None:
     program = tmp_path / "registry3"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -110,14 +110,14 @@ def test_a_registry_that_was_brought_goes_before_the_systems(tmp_path: Path) -> 
     assert registry_program([tmp_path]) == str(program)
 
 
-def test_small_images_are_not_judged(tmp_path: Path) -> None:
+def test_a_quick_run_has_no_targets(tmp_path: Path) -> None:
     known = [outcome("pull big", ociport=2.0, crane=1.0)]
 
     assert "## Targets" not in figures(known, command="", runs=1, is_quick=True)
     assert "**missed**" in figures(known, command="", runs=1, is_quick=False)
 
 
-def test_a_report_says_nothing_about_where_it_was_made(tmp_path: Path) -> None:
+def test_the_command_in_the_report_has_no_paths(tmp_path: Path) -> None:
     chosen = parsed(["--runs", "3", "--only", "pull big", "--scratch", str(tmp_path), "--out", str(tmp_path)])
 
     assert command_of(chosen) == "python tests/benchmarks/run.py --only 'pull big' --runs 3"
@@ -142,13 +142,13 @@ def test_a_target_is_met_or_missed(wall: float, word: str) -> None:
     assert rows[0].endswith(word)
 
 
-def test_a_target_without_its_rival_is_not_measured() -> None:
+def test_a_target_without_the_other_tool_is_not_measured() -> None:
     rows = list(verdicts({"pull big": outcome("pull big", ociport=1.0)}))
 
     assert rows[0].endswith("| not measured |")
 
 
-def test_a_report_keeps_what_a_page_says_around_its_figures(tmp_path: Path) -> None:
+def test_a_report_keeps_the_text_around_the_figures(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nbehind\n")
 
@@ -161,7 +161,7 @@ def test_a_report_keeps_what_a_page_says_around_its_figures(tmp_path: Path) -> N
     assert "| crane | 2.00 (2.00-2.00) | 2.00 | 10 | 0.50 x |" in text
 
 
-def test_a_report_tells_of_failures(tmp_path: Path) -> None:
+def test_a_report_lists_failures(tmp_path: Path) -> None:
     known = outcome("pull big", ociport=1.0, crane=2.0)
     known.failures["crane"] = "no luck"
 
@@ -170,15 +170,15 @@ def test_a_report_tells_of_failures(tmp_path: Path) -> None:
     assert "crane failed: `no luck`" in (tmp_path / "benchmarks.md").read_text()
 
 
-def test_the_chart_has_a_bar_for_everybody() -> None:
+def test_the_chart_has_a_bar_for_each_implementation() -> None:
     drawn = ElementTree.fromstring(chart([Group("a <work>", [Bar("one", 1, "ours"), Bar("two", 2, "peer")])]))
 
     bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if bar.get("x")]
     assert float(bars[1].get("width", "")) == pytest.approx(2 * float(bars[0].get("width", "")), abs=0.1)
 
 
-def test_a_floor_is_no_peer() -> None:
-    assert floor("cp", lambda stage: []).kind is Kind.FLOOR
+def test_a_baseline_has_its_own_role() -> None:
+    assert baseline("cp", lambda context: []).kind is Kind.BASELINE
 
 
 @pytest.mark.usefixtures("docker_registry_program")

@@ -1,4 +1,4 @@
-"""The least that such work takes in Python: no checks, no retries, one thread."""
+"""Lower bounds in Python: no checks, no retries, one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sha256(directory: str) -> None:
 
 
 def read(host: str, repository: str, tag: str) -> None:
-    """Read all blobs of a registry's image to nowhere."""
+    """Read and discard all blobs of an image in a registry."""
     for _, response in _blobs(host, repository, tag):
         for _ in response.stream(_PIECE, decode_content=False):
             continue
@@ -30,7 +30,7 @@ def read(host: str, repository: str, tag: str) -> None:
 
 
 def pull(host: str, repository: str, tag: str, directory: str) -> None:
-    """Read, hash and write all blobs of a registry's image."""
+    """Read, hash and write all blobs of an image in a registry."""
     os.mkdir(directory)
     for digest, response in _blobs(host, repository, tag):
         hasher = hashlib.sha256()
@@ -43,13 +43,13 @@ def pull(host: str, repository: str, tag: str, directory: str) -> None:
 
 
 def tags(host: str, repository: str, count: str) -> None:
-    """All tags."""
+    """List all tags."""
     answer = _pool(host).request("GET", f"/v2/{repository}/tags/list")
     assert len(json.loads(answer.data)["tags"]) == int(count)
 
 
 def lookups(host: str, repository: str, count: str) -> None:
-    """The digests of so many tags over one connection."""
+    """Resolve ``count`` tags over one connection."""
     pool = _pool(host)
     for number in range(int(count)):
         answer = pool.request("HEAD", f"/v2/{repository}/manifests/v0.{number}", headers=_ACCEPT)
