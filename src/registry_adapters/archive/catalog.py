@@ -22,6 +22,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import join_reference
 from registry_core.domain.referrers import filter_by_artifact_type
 from registry_core.errors import (
     BlobNotFound,
@@ -119,7 +120,7 @@ class ArchiveBlobs(BlobStore):
             return found
 
     def _at(self, digest: Digest) -> str:
-        return f"{self._label}@{digest}"
+        return join_reference(self._label, digest)
 
 
 class ArchiveManifests(ManifestStore):
@@ -248,7 +249,7 @@ class ArchiveManifests(ManifestStore):
         return contents, name
 
     def _at(self, reference: Tag | Digest) -> str:
-        return f"{self._label}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+        return join_reference(self._label, reference)
 
 
 class ArchiveCatalog(Catalog):

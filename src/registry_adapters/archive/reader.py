@@ -8,7 +8,6 @@ What the entries of an archive's ``index.json`` lead to: manifests, and what ref
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -48,10 +47,10 @@ from registry_core.errors import (
     UnsafeArchive,
     Unsupported,
 )
+from registry_core.ops.manifests import NODE_LIMIT, GraphLimits, ManifestQueue
 
 __all__ = [
     "BROKEN",
-    "NODE_LIMIT",
     "ArchiveReader",
     "DockerManifestEntry",
     "ManifestSynthesizer",
@@ -61,8 +60,6 @@ __all__ = [
     "reachable_manifests",
 ]
 
-
-NODE_LIMIT: Final = 10_000
 
 # What one broken image must not keep others from.
 BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
@@ -78,20 +75,14 @@ def reachable_manifests(
         held: Gives the manifest that an entry describes; ``None`` if it is not in the archive.
 
     Raises:
-        TooLarge: There are more manifests than in any honest archive.
+        TooLarge: There are more manifests, or they are nested deeper, than the limits allow.
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
     known: dict[Digest, Descriptor] = {}
     referrers: dict[Digest, list[Descriptor]] = {}
-    waiting = deque(entries)
-    while waiting:
-        checkpoint()
-        entry = waiting.popleft()
-        if entry.digest in known:
-            continue
-        if len(known) >= NODE_LIMIT:
-            raise TooLarge(f"more than {NODE_LIMIT} manifests in one archive")
+    queue = ManifestQueue(entries, limits=GraphLimits(what="manifests in one archive"))
+    for entry in queue:
         known[entry.digest] = entry
         try:
             found = held(entry)
@@ -105,7 +96,9 @@ def reachable_manifests(
             continue
         if stands is not None and manifest.subject is not None:
             referrers.setdefault(manifest.subject.digest, []).append(stands)
-        waiting.extend(child for child in children if is_manifest(child.media_type))
+        for child in children:
+            if is_manifest(child.media_type):
+                queue.add(child)
     return known, referrers
 
 

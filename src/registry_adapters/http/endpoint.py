@@ -20,6 +20,7 @@ from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
+from registry_core.domain.reference import join_reference
 from registry_core.errors import (
     AccessDenied,
     DigestMismatch,
@@ -113,8 +114,8 @@ class RepositoryEndpoint(msgspec.Struct, frozen=True):
         return (Scope.repository(self.name, actions),)
 
     def at(self, reference: str) -> str:
-        """How a tag or digest is written: ``registry/name:tag`` or ``registry/name@digest``."""
-        return f"{self}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+        """A tag or digest of this repository as text: ``registry/name:tag`` or ``registry/name@digest``."""
+        return join_reference(self, reference)
 
     def __str__(self) -> str:
         """``registry/name``."""

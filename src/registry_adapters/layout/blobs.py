@@ -24,6 +24,7 @@ from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.content.verify import Verifier, VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
+from registry_core.domain.reference import join_reference
 from registry_core.errors import (
     BlobNotFound,
     Cancelled,
@@ -294,7 +295,7 @@ class LayoutBlobs:
         return BlobNotFound("no such blob")
 
     def _at(self, digest: Digest) -> str:
-        return f"{self._label}@{digest}"
+        return join_reference(self._label, digest)
 
 
 def open_blob(directory: Directory, digest: Digest) -> FileReader | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from registry_adapters.layout.blobs import open_blob, remove_blob, renewed_blob, store_blob
 from registry_adapters.layout.directory import Directory
@@ -19,6 +17,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
 from registry_core.domain.media_types import is_index, is_manifest
 from registry_core.domain.names import Tag
+from registry_core.domain.reference import join_reference
 from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
 from registry_core.errors import (
     ImageNotFound,
@@ -30,10 +29,9 @@ from registry_core.errors import (
     Unsupported,
     error_reference,
 )
+from registry_core.ops.manifests import GraphLimits, ManifestQueue
 
 __all__ = ["LayoutManifests"]
-
-_DEPTH_LIMIT: Final = 16
 
 
 class LayoutManifests:
@@ -236,7 +234,7 @@ class LayoutManifests:
             yield directory
 
     def _at(self, reference: Tag | Digest) -> str:
-        return f"{self._label}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+        return join_reference(self._label, reference)
 
 
 def _read(directory: Directory, digest: Digest, entry: Descriptor | None = None) -> RawManifest | None:
@@ -278,21 +276,17 @@ def _parent_entry(directory: Directory, index: IndexFile, digest: Digest) -> Des
     return None
 
 
-def _walk(entries: Iterable[Descriptor], load: Callable[[Descriptor], RawManifest | None]) -> Iterator[RawManifest]:
-    """What entries lead to, each manifest once, without recursion (R-024)."""
-    queue = deque((entry, 1) for entry in entries)
-    seen: set[Digest] = set()
-    while queue:
-        checkpoint()
-        entry, depth = queue.popleft()
-        if entry.digest in seen:
-            continue
-        seen.add(entry.digest)
+def _walk(entries: Sequence[Descriptor], load: Callable[[Descriptor], RawManifest | None]) -> Iterator[RawManifest]:
+    """Yield the manifests that entries lead to, each once, the least deep first.
+
+    Each entry may be a graph of the size that the limits allow.
+    """
+    queue = ManifestQueue(entries, limits=GraphLimits(graphs=len(entries)))
+    for entry in queue:
         manifest = load(entry)
         if manifest is None:
             continue
         yield manifest
         if manifest.is_index:
-            if depth >= _DEPTH_LIMIT and manifest.index.manifests:
-                raise TooLarge(f"indexes nested more than {_DEPTH_LIMIT} deep")
-            queue.extend((child, depth + 1) for child in manifest.index.manifests)
+            for child in manifest.index.manifests:
+                queue.add(child)

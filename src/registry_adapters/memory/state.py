@@ -7,6 +7,7 @@ import threading
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import join_reference
 
 __all__ = ["RepositoryContents", "State"]
 
@@ -59,6 +60,4 @@ class State:
     def at(self, name: RepositoryName, reference: str = "") -> str:
         """How a repository, or a tag or digest in it, is written in errors."""
         where = "/".join(part for part in (self.registry, name) if part)
-        if not reference:
-            return where
-        return f"{where}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+        return join_reference(where, reference) if reference else where

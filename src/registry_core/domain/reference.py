@@ -15,7 +15,7 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidReference, InvalidValue
 
-__all__ = ["Reference", "is_host", "parse_familiar", "parse_tag_or_digest"]
+__all__ = ["Reference", "is_host", "join_reference", "parse_familiar", "parse_tag_or_digest"]
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -115,6 +115,16 @@ def parse_tag_or_digest(text: str) -> Tag | Digest:
     if text.startswith("@") or ":" in text:
         return Digest(text.removeprefix("@"))
     return Tag(text)
+
+
+def join_reference(repository: object, reference: str) -> str:
+    """A tag or digest with its repository in front: ``registry/name:tag`` or ``registry/name@digest``.
+
+    Args:
+        repository: Repository, or its label in messages.
+        reference: Tag or digest; only a ``Digest`` is joined with ``@``.
+    """
+    return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
 
 def is_host(text: str) -> bool:

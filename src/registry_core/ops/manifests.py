@@ -1,13 +1,9 @@
-"""Graphs of manifests: an index, what it lists, and so on down.
-
-The configuration that an image's manifest points at.
-
-The one image that fits a platform, out of an index and the indexes below it.
-"""
+"""Manifests and the graphs they form: fetch one, walk a graph within limits, select the image for a platform."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -35,35 +31,34 @@ from registry_core.ports.catalog import Repository
 __all__ = [
     "DEPTH_LIMIT",
     "NODE_LIMIT",
+    "GraphLimits",
+    "ManifestQueue",
     "Selection",
     "fetch_child",
     "fetch_manifest",
     "has_config",
     "is_child_manifest",
     "is_image",
+    "platform_not_found",
     "read_config",
     "select",
     "walk",
+    "walk_indexes",
 ]
 
 
-DEPTH_LIMIT = 16
-
-NODE_LIMIT = 10_000
-
-
 def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManifest:
-    """A manifest by tag or digest; by digest, its bytes are checked whatever the backend did.
+    """Fetch a manifest by tag or digest; by digest, its bytes are verified here, whichever backend sent them.
 
     Raises:
-        ImageNotFound: No such manifest.
-        DigestMismatch: The backend holds other bytes.
-        InvalidDocument: What it holds is no manifest.
-        Unsupported: Its digest cannot be verified.
+        ImageNotFound: The repository has no such manifest.
+        DigestMismatch: The backend sent other bytes.
+        InvalidDocument: The bytes are not a manifest.
+        Unsupported: The digest's algorithm cannot be verified.
     """
     checkpoint()
     if isinstance(reference, Digest) and not reference.verifiable:
-        # Not even asked for: nobody could tell what comes (R-002).
+        # Raises before any request: the response could not be verified (R-002).
         with error_reference(repository.at(reference)):
             reference.hasher()
     raw = repository.manifests.get(reference)
@@ -82,17 +77,16 @@ def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManife
 
 
 def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
-    """The manifest that a descriptor points at: embedded or fetched, checked against it in either case.
+    """Fetch the manifest that a descriptor names, or take its embedded data; verify it against the descriptor.
 
     Raises:
-        ImageNotFound: No such manifest.
-        SizeMismatch: It is shorter or longer than the descriptor says.
-        DigestMismatch: It hashes to something else.
-        InvalidDocument: It is not of the type that the descriptor says.
-        Unsupported: Its digest cannot be verified, or it is a Docker schema 1 manifest.
+        ImageNotFound: The repository has no such manifest.
+        SizeMismatch: Its size is not the descriptor's.
+        DigestMismatch: Its digest is not the descriptor's.
+        InvalidDocument: Its type is not the descriptor's.
+        Unsupported: The digest's algorithm cannot be verified, or it is a Docker schema 1 manifest.
     """
-    reference = repository.at(descriptor.digest)
-    with error_reference(reference):
+    with error_reference(repository.at(descriptor.digest)):
         content = descriptor.embedded()
         claimed = ""
         if content is None:
@@ -110,99 +104,203 @@ def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
 
 
 def is_child_manifest(parent: RawManifest, descriptor: Descriptor) -> bool:
-    """Whether a part of a manifest is a manifest of a known kind, rather than a blob."""
+    """Whether a descriptor in a manifest names a manifest of a known type, rather than a blob."""
     return parent.is_index and (is_manifest(descriptor.media_type) or is_schema1(descriptor.media_type))
 
 
-def walk(
-    repository: Repository, root: RawManifest, *, skip: Callable[[Descriptor], bool] = lambda _: False
-) -> Iterator[RawManifest]:
-    """All manifests of a graph, each once, children before parents and the root last.
+DEPTH_LIMIT = 16
+NODE_LIMIT = 10_000
 
-    Only the path from the root to where the walk stands is held in memory.
+
+class GraphLimits:
+    """Limits on the number and the nesting depth of the manifests in a graph (R-024, R-025).
+
+    Registries and authors of indexes may claim graphs of any shape; every walk counts its manifests here.
 
     Args:
-        repository: Where the children are.
-        root: Where to start.
-        skip: Asked once for each child; one that is skipped is not fetched, and neither is what lies below it.
+        depth: Greatest depth; 16 by default.
+        count: Greatest number of manifests; 10 000 for each graph by default.
+        graphs: Number of graphs that are counted together.
+        what: Plural noun for messages.
+    """
+
+    def __init__(
+        self, *, depth: int | None = None, count: int | None = None, graphs: int = 1, what: str = "manifests"
+    ) -> None:
+        self.depth = DEPTH_LIMIT if depth is None else depth
+        self.count = NODE_LIMIT * graphs if count is None else count
+        self._what = what
+        self._added = 0
+
+    def add(self, depth: int, *, reference: str = "") -> None:
+        """Count one manifest.
+
+        Args:
+            depth: Depth of the manifest; roots have depth 1.
+            reference: Manifest or graph to name in errors.
+
+        Raises:
+            TooLarge: The graph has more manifests, or is deeper, than the limits allow.
+        """
+        self._added += 1
+        if self._added > self.count:
+            raise TooLarge(f"more than {self.count} {self._what}", reference=reference)
+        if depth > self.depth:
+            raise TooLarge(f"{self._what} nested more than {self.depth} deep", reference=reference)
+
+
+class ManifestQueue:
+    """A breadth-first walk: iterate over it, and add the children of each descriptor that comes out.
+
+    Each digest comes out once, the least deep first.
+
+    Args:
+        roots: Descriptors to start from, at depth 1.
+        limits: Limits of the walk; those of one graph by default.
+    """
+
+    def __init__(self, roots: Iterable[Descriptor] = (), *, limits: GraphLimits | None = None) -> None:
+        self._limits = GraphLimits() if limits is None else limits
+        self._seen: set[Digest] = set()
+        self._queue: deque[tuple[Descriptor, int]] = deque()
+        self._depth = 0
+        for root in roots:
+            self.add(root)
+
+    @property
+    def depth(self) -> int:
+        """Depth of the descriptor that came out last; 0 before the first."""
+        return self._depth
+
+    def add(self, child: Descriptor) -> bool:
+        """Add a child of the descriptor that came out last; return whether its digest is new to this walk.
+
+        Raises:
+            TooLarge: The graph exceeds the limits.
+        """
+        if child.digest in self._seen:
+            return False
+        self._limits.add(self._depth + 1)
+        self._seen.add(child.digest)
+        self._queue.append((child, self._depth + 1))
+        return True
+
+    def __iter__(self) -> Iterator[Descriptor]:
+        """Take out one descriptor after the other until none is left."""
+        while self._queue:
+            checkpoint()
+            descriptor, self._depth = self._queue.popleft()
+            yield descriptor
+
+
+def walk(repository: Repository, root: RawManifest) -> Iterator[RawManifest]:
+    """Yield all manifests of a graph, each once, children before parents and the root last.
+
+    Only the path from the root to the current manifest is held in memory.
+
+    Args:
+        repository: Repository that holds the children.
+        root: Manifest to start from.
 
     Raises:
-        TooLarge: It is deeper, or has more manifests, than any honest graph.
+        TooLarge: The graph is deeper, or has more manifests, than the limits allow.
         NotFound: A child is missing.
-        IntegrityError: A child is not what its parent says.
+        IntegrityError: A child does not match its descriptor.
         InvalidDocument: A manifest is malformed.
     """
-    seen: set[str] = {root.digest}
-    path: list[tuple[RawManifest, Iterator[Descriptor]]] = [(root, _manifests(root))]
+    for found in _depth_first(repository, root, lambda part: True):
+        if isinstance(found, RawManifest):
+            yield found
+
+
+def walk_indexes(repository: Repository, root: RawManifest) -> Iterator[RawManifest | Descriptor]:
+    """Yield the descriptors of all images below an index, in document order, and each index after its entries.
+
+    Images are not fetched.
+
+    Args:
+        repository: Repository that holds the nested indexes.
+        root: Index to start from.
+
+    Raises:
+        TooLarge: The indexes are deeper, or more, than the limits allow.
+        RegistryError: A nested index cannot be read.
+    """
+    return _depth_first(repository, root, lambda part: is_index(part.media_type))
+
+
+def _depth_first(
+    repository: Repository, root: RawManifest, is_fetched: Callable[[Descriptor], bool]
+) -> Iterator[RawManifest | Descriptor]:
+    """Yield each fetched manifest after its children, and in between the descriptors of images that are not fetched."""
+    limits = GraphLimits()
+    reference = repository.at(root.digest)
+    limits.add(1, reference=reference)
+    seen: set[Digest] = {root.digest}
+    path: list[tuple[RawManifest, Iterator[Descriptor]]] = [(root, iter(root.children))]
     while path:
         checkpoint()
-        manifest, children = path[-1]
-        descriptor = next(children, None)
-        if descriptor is None:
+        manifest, parts = path[-1]
+        part = next(parts, None)
+        if part is None:
             path.pop()
             yield manifest
+        elif not is_child_manifest(manifest, part):
             continue
-        if descriptor.digest in seen:
-            continue
-        seen.add(descriptor.digest)
-        if len(seen) > NODE_LIMIT:
-            raise TooLarge(f"more than {NODE_LIMIT} manifests", reference=repository.at(root.digest))
-        if len(path) >= DEPTH_LIMIT:
-            raise TooLarge(f"nested more than {DEPTH_LIMIT} deep", reference=repository.at(root.digest))
-        if skip(descriptor):
-            continue
-        found = fetch_child(repository, descriptor)
-        path.append((found, _manifests(found)))
-
-
-def _manifests(manifest: RawManifest) -> Iterator[Descriptor]:
-    return (part for part in manifest.children if is_child_manifest(manifest, part))
+        elif not is_fetched(part):
+            if is_image(part):
+                yield part
+        elif part.digest not in seen:
+            seen.add(part.digest)
+            limits.add(len(path) + 1, reference=reference)
+            child = fetch_child(repository, part)
+            path.append((child, iter(child.children)))
 
 
 _CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 
 def has_config(manifest: RawManifest) -> bool:
-    """Whether a manifest's configuration is one of images, and not of some other artifact.
+    """Whether an image manifest has the configuration of an image, rather than that of another artifact.
 
     Raises:
-        NotAnImage: It is not an image manifest at all.
+        NotAnImage: The manifest is not an image manifest.
     """
     return manifest.image.config.media_type in _CONFIGS
 
 
 def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
-    """The configuration, verified: embedded in the manifest or fetched.
+    """Read and verify an image's configuration, from the descriptor's embedded data or from the repository.
 
     Raises:
-        NotAnImage: It is not an image's: the manifest belongs to some other artifact.
-        BlobNotFound: It is missing.
-        IntegrityError: It is not what the manifest says.
-        TooLarge: It is larger than any honest one.
+        NotAnImage: The manifest is not an image's but another artifact's.
+        BlobNotFound: The configuration is missing.
+        IntegrityError: It does not match its descriptor.
+        TooLarge: It is larger than 4 MiB.
         InvalidDocument: It is malformed.
     """
     descriptor = manifest.image.config
     if not has_config(manifest):
-        raise NotAnImage(f"an artifact: its configuration is {descriptor.media_type!r:.200}")
+        raise NotAnImage(f"not an image but an artifact with a configuration of type {descriptor.media_type!r:.200}")
     content = descriptor.embedded()
     if content is None:
         if descriptor.size > MANIFEST_LIMIT:
-            raise TooLarge(f"a configuration of {descriptor.size} bytes")
+            raise TooLarge(f"configuration of {descriptor.size} bytes; at most {MANIFEST_LIMIT} are read")
         with open_verified(repository, descriptor.digest, descriptor.size) as reader:
             content = read_limited(reader, MANIFEST_LIMIT, what="the configuration")
     return ImageConfig.read(content)
 
 
-# Build tools file attestations beside the images that they are about.
+# Build tools list attestations in the index, beside the images that they describe.
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What was selected.
+    """The image selected for a platform.
 
     Args:
         manifest: The image's manifest.
-        platform: What it runs on, where an index or its configuration told.
+        platform: The image's platform, from its index or its configuration; ``None`` where neither was read.
     """
 
     manifest: RawManifest
@@ -212,85 +310,65 @@ class Selection(msgspec.Struct, frozen=True):
 def select(
     repository: Repository, manifest: RawManifest, platform: Platform | None, *, default: Platform | None = None
 ) -> Selection:
-    """The image that fits a platform best, wherever below an index it stands.
+    """Select the image that fits a platform best, from an index and all indexes below it.
 
-    Of an index, the platform or else the default decides. An image that stands alone is what it is: only where a
-    platform was asked for is its configuration read, and must not contradict.
+    A manifest that is not an index is the selection itself. Its configuration is read only if a platform was asked
+    for, and must fit it.
 
     Args:
-        repository: Where the manifests are.
-        manifest: An index, or an image that stands alone.
-        platform: What was asked for; ``None`` where nothing was.
-        default: What an index decides by then; the host's own if not given.
+        repository: Repository that holds the manifests.
+        manifest: Index or image manifest.
+        platform: Platform that was asked for, or ``None``.
+        default: Platform to select from an index if none was asked for; this machine's by default.
 
     Raises:
-        PlatformNotFound: Nothing fits; the error lists what there is.
-        NotAnImage: It is neither an index nor an image.
+        PlatformNotFound: No image fits; the error lists the platforms that there are.
+        NotAnImage: The manifest is neither an index nor an image.
         RegistryError: A manifest or configuration cannot be read.
     """
     if not manifest.is_index:
-        return _alone(repository, manifest, platform)
+        return _select_single(repository, manifest, platform)
     wanted = platform or default or Platform.host()
-    entries = list(_entries(repository, manifest))
+    entries = [entry for entry in walk_indexes(repository, manifest) if isinstance(entry, Descriptor)]
     offers: list[tuple[Platform | None, Descriptor]] = [(entry.platform, entry) for entry in entries]
     chosen = best_match(wanted, offers)
     if chosen is not None:
         return Selection(fetch_child(repository, chosen), chosen.platform)
-    found: dict[str, RawManifest] = {}
-    offers = [(_platform_from_config(repository, entry, found), entry) for entry in entries if entry.platform is None]
+    images: dict[Digest, RawManifest] = {}
+    offers = []
+    for entry in entries:
+        if entry.platform is None:
+            checkpoint()
+            image = fetch_child(repository, entry)
+            if has_config(image):
+                images[entry.digest] = image
+                offers.append((read_config(repository, image).platform, entry))
     chosen = best_match(wanted, offers)
     if chosen is not None:
-        return Selection(found[chosen.digest], next(offer for offer, entry in offers if entry is chosen))
-    known = [entry.platform for entry in entries] + [offer for offer, _ in offers]
-    raise _not_found(wanted, [offer for offer in known if offer is not None])
+        return Selection(images[chosen.digest], next(offer for offer, entry in offers if entry is chosen))
+    listed = [entry.platform for entry in entries] + [offer for offer, _ in offers]
+    raise platform_not_found([wanted], [offer for offer in listed if offer is not None])
 
 
 def is_image(descriptor: Descriptor) -> bool:
-    """Whether an entry of an index is an image, and not an attestation or another artifact."""
+    """Whether an index entry is an image, rather than an attestation or another artifact."""
     if descriptor.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST) or _REFERENCE_TYPE in descriptor.annotations:
         return False
     return not descriptor.artifact_type and not (descriptor.platform is not None and descriptor.platform.is_unknown)
 
 
-def _alone(repository: Repository, manifest: RawManifest, platform: Platform | None) -> Selection:
+def platform_not_found(wanted: Iterable[Platform], available: Iterable[Platform]) -> PlatformNotFound:
+    """The error for platforms that no image fits."""
+    names = tuple(dict.fromkeys(map(str, available)))
+    return PlatformNotFound(
+        f"no image for {', '.join(map(str, wanted))}; available: {', '.join(names) or 'none'}", available=names
+    )
+
+
+def _select_single(repository: Repository, manifest: RawManifest, platform: Platform | None) -> Selection:
     if not has_config(manifest) or platform is None:
         return Selection(manifest, None)
     offered = read_config(repository, manifest).platform
     if offered is not None and not platform.runs(offered):
-        raise _not_found(platform, [offered])
+        raise platform_not_found([platform], [offered])
     return Selection(manifest, offered)
-
-
-def _entries(repository: Repository, root: RawManifest) -> Iterator[Descriptor]:
-    seen: set[str] = {root.digest}
-    path: list[Iterator[Descriptor]] = [iter(root.children)]
-    while path:
-        checkpoint()
-        entry = next(path[-1], None)
-        if entry is None:
-            path.pop()
-            continue
-        if is_image(entry):
-            yield entry
-        elif is_index(entry.media_type) and entry.digest not in seen:
-            seen.add(entry.digest)
-            if len(path) >= DEPTH_LIMIT or len(seen) > NODE_LIMIT:
-                raise TooLarge("too many indexes within indexes", reference=repository.at(root.digest))
-            path.append(iter(fetch_child(repository, entry).children))
-
-
-def _platform_from_config(repository: Repository, entry: Descriptor, found: dict[str, RawManifest]) -> Platform | None:
-    checkpoint()
-    manifest = fetch_child(repository, entry)
-    if not has_config(manifest):
-        return None
-    found[entry.digest] = manifest
-    return read_config(repository, manifest).platform
-
-
-def _not_found(wanted: Platform, known: list[Platform]) -> PlatformNotFound:
-    available = tuple(dict.fromkeys(str(platform) for platform in known))
-    return PlatformNotFound(
-        f"nothing for {wanted}; there is {', '.join(available) or 'no image at all'}",
-        available=available,
-    )

@@ -12,6 +12,7 @@ from registry_core.content.streams import ByteReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
+from registry_core.domain.reference import join_reference
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.manifest_store import ManifestStore
 
@@ -85,7 +86,7 @@ class Repository(msgspec.Struct, frozen=True):
 
     def at(self, reference: str) -> str:
         """Return the full reference of a tag or digest: ``registry/name:tag`` or ``registry/name@digest``."""
-        return f"{self}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+        return join_reference(self, reference)
 
     def blob_location(self, digest: Digest) -> BlobLocation | None:
         """Return the repository from which a blob can be mounted; ``None`` if there is none."""

@@ -5,8 +5,8 @@ Registries make these lists up as they answer, so nothing about them can be veri
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -17,8 +17,8 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.domain.referrers import filter_by_artifact_type
-from registry_core.errors import TooLarge, error_context, error_reference
-from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
+from registry_core.errors import error_context, error_reference
+from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT, GraphLimits, ManifestQueue
 from registry_core.ports.catalog import Repository
 
 __all__ = ["Referrer", "list_referrers", "walk_referrers"]
@@ -57,9 +57,9 @@ def list_referrers(
     """
     with error_context("list_referrers", str(repository)):
         found = _listed(repository, _digest(repository, subject), artifact_type)
-        for count, entry in enumerate(found, 1):
-            if count > NODE_LIMIT:
-                raise TooLarge(f"more than {NODE_LIMIT} referrers")
+        limits = GraphLimits(what="referrers")
+        for entry in found:
+            limits.add(1)
             yield entry
 
 
@@ -87,23 +87,14 @@ def walk_referrers(
     """
     with error_context(_OPERATION, str(repository)):
         first = _digest(repository, subject)
-        seen = {first}
-        queue = deque([(first, 1)])
-        while queue:
-            checkpoint()
-            about, level = queue.popleft()
-            # What the registry says of types is asked of each level: a filter would cut off what is behind others.
+        queue = ManifestQueue(limits=GraphLimits(depth=depth, count=limit, what="referrers"))
+        for about in chain([first], (referrer.digest for referrer in queue)):
+            # Listed without the artifact type: a filter would hide referrers that others lead to.
             for entry in _listed(repository, about, ""):
-                if entry.digest in seen:
+                if entry.digest == first or not queue.add(entry):
                     continue
-                seen.add(entry.digest)
-                if len(seen) > limit + 1:
-                    raise TooLarge(f"more than {limit} referrers")
-                if level > depth:
-                    raise TooLarge(f"referrers of referrers more than {depth} deep")
-                queue.append((entry.digest, level + 1))
                 if not artifact_type or entry.artifact_type == artifact_type:
-                    yield Referrer(entry, about, level)
+                    yield Referrer(entry, about, queue.depth + 1)
 
 
 def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:

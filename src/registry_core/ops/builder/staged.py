@@ -13,6 +13,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import join_reference
 from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
 from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ports.blob_store import BlobStore
@@ -166,4 +167,4 @@ class StagedManifests(ManifestStore):
 
 
 def _at(reference: Tag | Digest) -> str:
-    return f"{_NAME}{'@' if isinstance(reference, Digest) else ':'}{reference}"
+    return join_reference(_NAME, reference)

@@ -7,15 +7,21 @@ from typing import Any, Final
 
 import msgspec
 
-from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import is_index, is_manifest
+from registry_core.domain.media_types import is_manifest
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import PlatformNotFound, TooLarge
-from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT, fetch_child, has_config, is_image, read_config, select
+from registry_core.errors import PlatformNotFound
+from registry_core.ops.manifests import (
+    fetch_child,
+    has_config,
+    platform_not_found,
+    read_config,
+    select,
+    walk_indexes,
+)
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Repository
 
@@ -56,8 +62,7 @@ def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> S
         if is_manifest(root.media_type):
             _check_alone(repository, root, options.platforms)
         return Subset(root)
-    survey = _PlatformIndex(repository)
-    survey.read(root)
+    survey = _PlatformIndex(repository, root)
     wanted = survey.chosen(options.platforms)
     if not wanted:
         raise survey.nothing(options.platforms)
@@ -87,26 +92,17 @@ def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> S
 class _PlatformIndex:
     """What is in an index and the indexes below it."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, root: RawManifest) -> None:
         self._repository = repository
         self._offers: dict[str, tuple[Platform, Digest]] = {}
-        self._seen: set[str] = set()
         self.indexes: list[RawManifest] = []
-
-    def read(self, index: RawManifest, depth: int = 1) -> None:
-        """Take in an index; no deeper than any honest graph, so that recursion is bounded."""
-        checkpoint()
-        self._seen.add(index.digest)
-        if depth > DEPTH_LIMIT or len(self._seen) > NODE_LIMIT:
-            raise TooLarge("too many indexes within indexes", reference=self._repository.at(index.digest))
-        for entry in index.children:
-            if is_image(entry):
-                platform = entry.platform or self._told(entry)
-                if platform is not None:
-                    self._offers[entry.digest] = (platform, entry.digest)
-            elif is_index(entry.media_type) and entry.digest not in self._seen:
-                self.read(fetch_child(self._repository, entry), depth + 1)
-        self.indexes.append(index)
+        for found in walk_indexes(repository, root):
+            if isinstance(found, RawManifest):
+                self.indexes.append(found)
+                continue
+            platform = found.platform or self._told(found)
+            if platform is not None:
+                self._offers[found.digest] = (platform, found.digest)
 
     def chosen(self, platforms: Sequence[Platform]) -> set[str]:
         """The digests of the images that some platforms need."""
@@ -121,11 +117,7 @@ class _PlatformIndex:
 
     def nothing(self, platforms: Sequence[Platform]) -> PlatformNotFound:
         """The error that says what there is instead."""
-        available = tuple(dict.fromkeys(str(offer) for offer, _ in self._offers.values()))
-        wanted = ", ".join(map(str, platforms))
-        return PlatformNotFound(
-            f"nothing for {wanted}; there is {', '.join(available) or 'no image at all'}", available=available
-        )
+        return platform_not_found(platforms, [offer for offer, _ in self._offers.values()])
 
     def _told(self, entry: Descriptor) -> Platform | None:
         manifest = fetch_child(self._repository, entry)

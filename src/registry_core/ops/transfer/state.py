@@ -18,8 +18,8 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import RegistryError, TooLarge
-from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT
+from registry_core.errors import RegistryError
+from registry_core.ops.manifests import GraphLimits
 from registry_core.ops.transfer.options import CopyTask
 from registry_core.ops.transfer.platforms import Subset
 from registry_core.ops.transfer.report import Action, ErrorAttribution, Node, NodeKind, Outcome, Result, SourceAndTarget
@@ -41,17 +41,17 @@ __all__ = [
 class TaskState:
     """A task that is under way.
 
-    ``left`` counts what is not settled of it, ``manifests`` what it has come to in all, against endless lists of
-    referrers. ``head`` is what its next follower waits for.
+    ``left`` counts what is not settled of it; ``limits`` count its manifests, against endless lists of referrers.
+    ``head`` is what its next follower waits for.
     """
 
-    __slots__ = ("followers", "head", "left", "manifests", "pair", "subset", "task")
+    __slots__ = ("followers", "head", "left", "limits", "pair", "subset", "task")
 
     def __init__(self, task: CopyTask) -> None:
         self.task = task
         self.pair = SourceAndTarget(task.source, task.target)
         self.left = 1
-        self.manifests = 0
+        self.limits = GraphLimits()
         self.followers = list(reversed(task.followers))
         self.head: NodeState | None = None
         self.subset: Subset | None = None
@@ -186,7 +186,7 @@ class NodeTable:
             TooLarge: There are more, or they are deeper, than any honest graph has.
         """
         with self._lock:
-            _count(item)
+            _count_manifest(item)
             item.job.left += 1
             item.job.head = item
             place = self._place(item)
@@ -220,7 +220,7 @@ class NodeTable:
                 busy.above.append((above, True))
                 return False
             if item.kind is NodeKind.MANIFEST:
-                _count(item)
+                _count_manifest(item)
             above.waits += 1
             item.above.append((above, True))
             item.job.left += 1
@@ -304,14 +304,8 @@ class NodeTable:
         return self._places.setdefault(item.job.pair.target, _RepositoryState())
 
 
-def _count(item: NodeState) -> None:
-    """Refuse what is deeper, or has more manifests, than any honest graph (R-024, R-025)."""
-    item.job.manifests += 1
-    reference = item.job.pair.source.at(item.descriptor.digest)
-    if item.job.manifests > NODE_LIMIT:
-        raise TooLarge(f"more than {NODE_LIMIT} manifests", reference=reference)
-    if item.depth > DEPTH_LIMIT:
-        raise TooLarge(f"nested more than {DEPTH_LIMIT} deep", reference=reference)
+def _count_manifest(item: NodeState) -> None:
+    item.job.limits.add(item.depth, reference=item.job.pair.source.at(item.descriptor.digest))
 
 
 class ManifestCache:

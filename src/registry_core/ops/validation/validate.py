@@ -44,8 +44,7 @@ from registry_core.errors import (
 )
 from registry_core.ops.artifacts.referrers import list_referrers
 from registry_core.ops.manifests import (
-    DEPTH_LIMIT,
-    NODE_LIMIT,
+    GraphLimits,
     fetch_child,
     fetch_manifest,
     has_config,
@@ -196,7 +195,7 @@ class Validation:
         self._listed_again: list[tuple[str, Descriptor]] = []
         self._subjects: dict[Digest, Digest] = {}
         self._contents = BlobContents(repository, ExtractLimits() if limits is None else limits)
-        self._limit = NODE_LIMIT
+        self._limit = GraphLimits().count
         self._manifests = 0
         self._bytes = 0
 
@@ -259,7 +258,7 @@ class Validation:
         """
         waiting = deque(self._seen)
         # As many as there are in one graph, for each manifest that somebody asked about.
-        self._limit = len(self._seen) * NODE_LIMIT
+        self._limit = GraphLimits(graphs=len(self._seen)).count
         while waiting:
             checkpoint()
             subject = waiting.popleft()
@@ -285,7 +284,7 @@ class Validation:
         return Report(tuple(self._findings), self._manifests, self._contents.count, self._bytes + self._contents.bytes)
 
     def _walk(self, waiting: list[tuple[RawManifest, Descriptor | None, int]]) -> None:
-        limit = len(self._seen) + NODE_LIMIT
+        limits = GraphLimits()
         while waiting:
             checkpoint()
             manifest, listed, depth = waiting.pop()
@@ -303,8 +302,10 @@ class Validation:
                     if not (manifest.is_index and self._is_strange(f"{where} {place}", part)):
                         self._blob(f"{where} {place}", part)
                 elif self._is_new(f"{where} {place}", part):
-                    if depth >= DEPTH_LIMIT or len(self._seen) >= limit:
-                        self.found(f"{where} {place}", "not looked at: too many manifests, or too deep")
+                    try:
+                        limits.add(depth + 1)
+                    except TooLarge as error:
+                        self.found(f"{where} {place}", f"not looked at: {error.message}")
                         continue
                     found = self._child(f"{where} {place}", part, self._absence)
                     if found is not None:
@@ -329,7 +330,7 @@ class Validation:
 
     def _referrer(self, where: str, entry: Descriptor, subject: Digest) -> None:
         if len(self._seen) >= self._limit:
-            self.found(where, "not looked at: too many manifests")
+            self.found(where, f"not looked at: more than {self._limit} manifests")
             return
         is_new = self._is_new(where, entry)
         found = self._child(where, entry, Severity.ERROR) if is_new else self._again(entry)

@@ -29,7 +29,7 @@ from tests.unit.registry_adapters.archive.sample_archives import (
     tar,
 )
 
-from registry_adapters.archive import ArchiveCatalog, file_io, reader, tar_index
+from registry_adapters.archive import ArchiveCatalog, file_io, tar_index
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName
@@ -45,6 +45,7 @@ from registry_core.errors import (
     UnsafeArchive,
     Unsupported,
 )
+from registry_core.ops import manifests
 from registry_core.ops.validation.validate import validate
 
 CONFIG = config_of([])
@@ -304,7 +305,7 @@ def test_manifests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "a.tar"
     path.write_bytes(tar(*layout(named(index, "v1", OCI_INDEX)), blob(index)))
     repository = ArchiveCatalog(path).repository(RepositoryName(""))
-    monkeypatch.setattr(reader, "NODE_LIMIT", 9)
+    monkeypatch.setattr(manifests, "NODE_LIMIT", 9)
 
     with pytest.raises(TooLarge):
         repository.manifests.get(Digest(ABSENT))

@@ -422,7 +422,7 @@ class TestIndexes:
 
     def test_that_are_too_large_are_reported(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024."""
-        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 2)
         entries = []
         for number in range(4):
             made.config["number"] = number
@@ -430,12 +430,12 @@ class TestIndexes:
         made.index(*entries)
 
         assert [each.partition(",")[0] for each in made.findings("all")] == [
-            f"error: $.manifests[{number}]: not looked at: too many manifests" for number in (2, 3)
+            f"error: $.manifests[{number}]: not looked at: more than 2 manifests" for number in (2, 3)
         ]
 
     def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024: what is bounded is one graph, not the repository."""
-        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 2)
         for number in range(5):
             made.config["number"] = number
             made.manifests.put(made.index(_entry(made.image().content, OCI_MANIFEST)), tags=[Tag(f"t{number}")])
@@ -656,7 +656,7 @@ class TestReferrers:
 
     def test_of_many_images_may_be_many(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-025: what is bounded is how many there are for each."""
-        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 2)
+        monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 2)
         for number in range(3):
             made.config["number"] = number
             subject = made.image()
@@ -673,11 +673,11 @@ class TestReferrers:
 
     def test_without_end_are_left(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-025."""
-        monkeypatch.setattr("registry_core.ops.validation.validate.NODE_LIMIT", 3)
+        monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 3)
         subject = made.image().digest
         self._claim(made, subject, *(self._artifact(made, subject, f"a{number}") for number in range(4)))
 
-        assert self._found(made) == ["error: not looked at: too many manifests"] * 2
+        assert self._found(made) == ["error: not looked at: more than 3 manifests", "error: more than 3 referrers"]
 
 
 class _Failing:
