@@ -92,26 +92,26 @@ HTTP = (
     Bug("blobs.py", "if response.status == 201:", "if response.status == 202:"),
     Bug("blobs.py", '("from", origin)', '("from", self._endpoint.name)'),
     Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
-    Bug("manifests.py", "send(manifest, tags[0]), tags[1:]", "send(manifest, tags[0]), []"),
-    Bug("manifests.py", "self._documents.remove(tag)", "self._documents.remove(self._documents.fetch(tag).digest)"),
-    Bug("manifests.py", "self._documents.remove(digest)", "self._listed_under(digest)"),
+    Bug("manifests.py", "put(manifest, tags[0]), tags[1:]", "put(manifest, tags[0]), []"),
+    Bug("manifests.py", "self._requests.delete(tag)", "self._requests.delete(self._requests.get(tag).digest)"),
+    Bug("manifests.py", "self._requests.delete(digest)", "self._subject_with_list(digest)"),
     Bug("manifest_requests.py", "                algorithm = reference.algorithm",
         '                algorithm = "sha256"'),
     Bug("manifest_requests.py", 'headers={"Content-Type": manifest.media_type}',
         'headers={"Content-Type": MANIFESTS[0]}'),
     Bug("manifest_requests.py", 'claimed=headers.get("Content-Type")', "claimed=MANIFESTS[0]"),
-    Bug("paging.py", "if following is None:", "if True:"),
+    Bug("paging.py", "if target is None:", "if True:"),
     Bug("error_mapping.py", '"blob": BlobNotFound,', '"blob": ImageNotFound,'),
     Bug("error_mapping.py", '"NAME_UNKNOWN": RepositoryNotFound,', '"NAME_UNKNOWN": ImageNotFound,'),
 )  # fmt: skip
 
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.
 ELSEWHERE = (
-    Bug("referrers.py", "filter_by_artifact_type(self._all(subject, artifact_type), artifact_type)",
-        "self._all(subject, artifact_type)"),
-    Bug("referrers.py", "with self._memory.changing(self._address.name, subject):", "if True:"),
-    Bug("manifests.py", "self._referrers.add(manifest.subject.digest, entry)", "self._referrers.note_api()"),
-    Bug("manifests.py", "self._referrers.remove(subject, digest)", "self._referrers.note_api()"),
+    Bug("referrers.py", "filter_by_artifact_type(self._list_all(subject, artifact_type), artifact_type)",
+        "self._list_all(subject, artifact_type)"),
+    Bug("referrers.py", "with self._support_cache.list_lock(self._endpoint.name, subject):", "if True:"),
+    Bug("manifests.py", "self._referrers.add(manifest.subject.digest, entry)", "self._referrers.mark_api_available()"),
+    Bug("manifests.py", "self._referrers.remove(subject, digest)", "self._referrers.mark_api_available()"),
     Bug("error_mapping.py", '"MANIFEST_BLOB_UNKNOWN": BlobNotFound,', ""),
 )  # fmt: skip
 

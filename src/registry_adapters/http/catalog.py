@@ -10,7 +10,7 @@ from registry_adapters.http.foreign_layers import AnonymousClient, HttpForeignLa
 from registry_adapters.http.manifests import HttpManifests
 from registry_adapters.http.messages import Request
 from registry_adapters.http.middleware import Middleware
-from registry_adapters.http.paging import names
+from registry_adapters.http.paging import list_names
 from registry_adapters.http.referrers import ReferrersSupportCache
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
@@ -69,7 +69,7 @@ class HttpCatalog(Catalog):
         self._outside = AnonymousClient(origin, settings, transport=transport, observer=observer, middleware=middleware)
         self._chunk_size = settings.chunk_size
         self._called = called or origin.netloc
-        self._memory = ReferrersSupportCache()
+        self._support_cache = ReferrersSupportCache()
         self._uploads = PendingUploads()
 
     @property
@@ -84,7 +84,7 @@ class HttpCatalog(Catalog):
         return Repository(
             name,
             HttpBlobs(self._session, address, chunk_size=self._chunk_size, pending_uploads=self._uploads),
-            HttpManifests(self._session, address, memory=self._memory),
+            HttpManifests(self._session, address, support_cache=self._support_cache),
             self.registry,
             HttpForeignLayers(self._outside, address),
         )
@@ -107,7 +107,7 @@ class HttpCatalog(Catalog):
             missing="catalog",
         )
         try:
-            yield from names(
+            yield from list_names(
                 self._session, request, key="repositories", kind=RepositoryName, after=after, page_size=page_size
             )
         except RegistryError as error:

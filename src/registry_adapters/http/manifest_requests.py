@@ -1,4 +1,4 @@
-"""Manifests on the wire: one fetched or sent, as its exact bytes."""
+"""The requests for single manifests: HEAD, GET, PUT and DELETE of their exact bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
     RegistryRequester,
     RepositoryEndpoint,
+    check_digest_header,
     content_length,
     digest_header,
     status_of,
@@ -22,141 +23,145 @@ from registry_core.domain.media_types import MANIFESTS, essence, is_manifest
 from registry_core.domain.names import Tag
 from registry_core.errors import DigestMismatch, RegistryError, error_reference
 
-__all__ = ["ManifestDocuments"]
+__all__ = ["ManifestRequests"]
 
 _ACCEPT: Final = ", ".join(MANIFESTS)
 
 
-class ManifestDocuments:
-    """The manifests of one repository, one exchange at a time.
+class ManifestRequests:
+    """Sends requests for manifests of one repository, and verifies the responses.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
+        session: Session that sends the requests.
+        endpoint: Repository that holds the manifests.
     """
 
-    def __init__(self, sender: RegistryRequester, address: RepositoryEndpoint) -> None:
-        self._sender = sender
-        self._address = address
+    def __init__(self, session: RegistryRequester, endpoint: RepositoryEndpoint) -> None:
+        self._session = session
+        self._endpoint = endpoint
 
     def head(self, reference: Tag | Digest) -> Descriptor | None:
-        """What HEAD says about a manifest, or ``None`` where it says too little.
+        """Return the descriptor that HEAD gives; ``None`` if the response lacks a part of it.
 
         Raises:
-            ImageNotFound: No such manifest.
-            DigestMismatch: Asked for one digest, the registry speaks of another.
+            ImageNotFound: The manifest does not exist.
+            DigestMismatch: The registry reports another digest than the requested one.
         """
         try:
-            with self._sender.send(self._request("HEAD", reference)) as answer:
-                headers = answer.headers
+            with self._session.send(self._request("HEAD", reference)) as response:
+                headers = response.headers
         except RegistryError as error:
             if status_of(error) in HEAD_REFUSED:
                 return None
             raise
-        media_type, size = essence(headers.get("Content-Type")), content_length(headers)
-        claim = digest_header(headers)
         if isinstance(reference, Digest):
-            if claim is not None and claim.algorithm == reference.algorithm and claim != reference:
-                raise _mismatch(reference, claim, self._address.at(reference))
-            claim = reference
-        if claim is None or size is None or not is_manifest(media_type) or headers.get("Content-Encoding"):
+            check_digest_header(headers, reference, reference=self._endpoint.at(reference))
+            digest: Digest | None = reference
+        else:
+            digest = digest_header(headers)
+        media_type, size = essence(headers.get("Content-Type")), content_length(headers)
+        if digest is None or size is None or not is_manifest(media_type) or headers.get("Content-Encoding"):
             return None
-        return Descriptor(media_type=media_type, digest=claim, size=size)
+        return Descriptor(media_type=media_type, digest=digest, size=size)
 
-    def fetch(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes; their digest is theirs, and the registry must not say otherwise.
+    def get(self, reference: Tag | Digest) -> RawManifest:
+        """Return the exact bytes of a manifest, verified against its digest or the one that the registry reports.
 
         Raises:
-            ImageNotFound: No such manifest.
-            DigestMismatch: The registry has other bytes than were asked for, or than it says it has.
-            InvalidDocument: It is no manifest.
-            TooLarge: It is larger than a manifest may be.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
+            ImageNotFound: The manifest does not exist.
+            DigestMismatch: The bytes have another digest than was requested or reported.
+            InvalidDocument: The content is not a manifest.
+            TooLarge: The content exceeds the limit for manifests.
+            Unsupported: Docker schema 1, or a digest whose algorithm cannot be verified.
         """
-        where = self._address.at(reference)
-        with error_reference(where):
+        name = self._endpoint.at(reference)
+        with error_reference(name):
             if isinstance(reference, Digest):
                 reference.hasher()
-            document = self._sender.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")
-            content, headers = document.content, document.headers
+            response = self._session.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")
+            content, headers = response.content, response.headers
             if isinstance(reference, Digest):
-                actual = Digest.of(content, reference.algorithm)
-                if actual != reference:
-                    raise _mismatch(reference, actual, where)
+                _check_digest(content, reference, reference=name)
                 algorithm = reference.algorithm
             else:
-                algorithm = _algorithm(headers, content, where)
+                algorithm = _verified_algorithm(headers, content, reference=name)
             return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
 
-    def send(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
+    def put(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
         """Store a manifest under a tag or its digest.
 
         Args:
-            manifest: Its media type is sent as it is, without parameters.
-            reference: A tag, or its digest.
-            tags: Further tags, for registries that take them with a digest; ``OCI-Tag`` says which were taken.
+            manifest: Manifest to store; its media type is sent without parameters.
+            reference: Tag to set, or the digest of the manifest.
+            tags: Further tags, for registries that set tags in a PUT by digest; ``OCI-Tag`` lists the tags set.
 
         Returns:
-            The headers of the answer.
+            The headers of the response.
 
         Raises:
-            DigestMismatch: The registry says that it stored something else.
-            BlobNotFound: It misses a part of it.
+            DigestMismatch: The registry reports that it stored another digest.
+            BlobNotFound: The registry does not have a blob or manifest that this one refers to.
         """
         content = manifest.content
         request = Request(
             method="PUT",
-            target=self._address.path("manifests", reference, query=tuple(("tag", str(tag)) for tag in tags)),
+            target=self._endpoint.path("manifests", reference, query=tuple(("tag", str(tag)) for tag in tags)),
             success=(201,),
-            scopes=self._address.scopes("pull", "push"),
+            scopes=self._endpoint.scopes("pull", "push"),
             headers={"Content-Type": manifest.media_type},
             body=Body(BytesSource(content), 0, len(content)),
-            reference=self._address.at(reference),
+            reference=self._endpoint.at(reference),
         )
-        with self._sender.send(request) as answer:
-            claim = digest_header(answer.headers)
-            if claim is not None and claim.verifiable:
-                actual = Digest.of(content, claim.algorithm)
-                if claim != actual:
-                    raise _mismatch(actual, claim, request.reference)
-            return answer.headers
+        with self._session.send(request) as response:
+            stored = digest_header(response.headers)
+            if stored is not None and stored.verifiable:
+                check_digest_header(response.headers, Digest.of(content, stored.algorithm), reference=request.reference)
+            return response.headers
 
-    def remove(self, reference: Tag | Digest) -> None:
-        """Delete a tag, or by digest a manifest; what the registry makes of it is its business.
+    def delete(self, reference: Tag | Digest) -> None:
+        """Delete a tag, or a manifest by its digest.
 
         Raises:
-            ImageNotFound: No such tag or manifest.
+            ImageNotFound: The tag or manifest does not exist.
         """
         request = Request(
             method="DELETE",
-            target=self._address.path("manifests", reference),
+            target=self._endpoint.path("manifests", reference),
             success=(200, 202, 204),
-            scopes=self._address.scopes("pull", "delete"),
-            reference=self._address.at(reference),
+            scopes=self._endpoint.scopes("pull", "delete"),
+            reference=self._endpoint.at(reference),
         )
-        self._sender.send(request).close()
+        self._session.send(request).close()
 
     def _request(self, method: str, reference: Tag | Digest) -> Request:
         return Request(
             method=method,
-            target=self._address.path("manifests", reference),
+            target=self._endpoint.path("manifests", reference),
             success=(200,),
-            scopes=self._address.scopes("pull"),
+            scopes=self._endpoint.scopes("pull"),
             headers={"Accept": _ACCEPT},
-            reference=self._address.at(reference),
+            reference=self._endpoint.at(reference),
         )
 
 
-def _algorithm(headers: Headers, content: bytes, reference: str) -> str:
-    """The algorithm of a tagged manifest's digest: the registry's, which is the only witness against broken bytes."""
-    claim = digest_header(headers)
-    if claim is None or not claim.verifiable:
+def _verified_algorithm(headers: Headers, content: bytes, *, reference: str) -> str:
+    """Verify the bytes of a tag against ``Docker-Content-Digest``, and return the algorithm of that digest.
+
+    For a tag, this header is the only means to detect damaged bytes.
+    """
+    reported = digest_header(headers)
+    if reported is None or not reported.verifiable:
         return "sha256"
-    actual = Digest.of(content, claim.algorithm)
-    if actual != claim:
-        raise _mismatch(claim, actual, reference)
-    return claim.algorithm
+    _check_digest(content, reported, reference=reference)
+    return reported.algorithm
 
 
-def _mismatch(expected: Digest, actual: Digest, reference: str) -> DigestMismatch:
-    return DigestMismatch(f"got {actual} instead of {expected}", expected=expected, actual=actual, reference=reference)
+def _check_digest(content: bytes, expected: Digest, *, reference: str) -> None:
+    actual = Digest.of(content, expected.algorithm)
+    if actual != expected:
+        raise DigestMismatch(
+            f"the manifest's bytes have the digest {actual}, expected {expected}",
+            expected=expected,
+            actual=actual,
+            reference=reference,
+        )

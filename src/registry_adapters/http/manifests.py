@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint, map_delete_errors, map_store_errors
-from registry_adapters.http.manifest_requests import ManifestDocuments
+from registry_adapters.http.manifest_requests import ManifestRequests
 from registry_adapters.http.messages import Headers, Request
-from registry_adapters.http.paging import names
+from registry_adapters.http.paging import list_names
 from registry_adapters.http.referrers import Referrers, ReferrersSupportCache
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -21,135 +21,139 @@ __all__ = ["HttpManifests"]
 
 
 class HttpManifests(ManifestStore):
-    """Manifests by digest and by tag, in one repository of a registry.
+    """Manifests of one repository of a registry, by digest and by tag.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
-        memory: What is known about the registry's referrers API.
+        session: Session that sends the requests.
+        endpoint: Repository that holds the manifests.
+        support_cache: Cache of which repositories of the registry have a referrers API.
     """
 
     def __init__(
-        self, sender: RegistryRequester, address: RepositoryEndpoint, *, memory: ReferrersSupportCache
+        self, session: RegistryRequester, endpoint: RepositoryEndpoint, *, support_cache: ReferrersSupportCache
     ) -> None:
-        self._sender = sender
-        self._address = address
-        self._documents = ManifestDocuments(sender, address)
-        self._referrers = Referrers(sender, address, self._documents, memory)
+        self._session = session
+        self._endpoint = endpoint
+        self._requests = ManifestRequests(session, endpoint)
+        self._referrers = Referrers(session, endpoint, self._requests, support_cache)
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest: by HEAD, and by GET where HEAD says too little.
+        """Return media type, digest and size of a manifest: from HEAD, or from GET if HEAD lacks one of them.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository, where the registry says so.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The registry says that the repository does not exist.
         """
-        return self._documents.head(reference) or self._documents.fetch(reference).descriptor
+        return self._requests.head(reference) or self._requests.get(reference).descriptor
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes, verified against the digest where it was asked for by digest.
+        """Return the exact bytes of a manifest, verified if it is requested by digest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository, where the registry says so.
-            DigestMismatch: The registry holds other bytes.
-            InvalidDocument: What it holds is no manifest.
-            TooLarge: It is larger than a manifest may be.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The registry says that the repository does not exist.
+            DigestMismatch: The registry sent other bytes.
+            InvalidDocument: The content is not a manifest.
+            TooLarge: The content exceeds the limit for manifests.
+            Unsupported: Docker schema 1, or a digest whose algorithm cannot be verified.
         """
-        return self._documents.fetch(reference)
+        return self._requests.get(reference)
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Store a manifest and point tags at it; where the registry keeps no lists of referrers, keep them for it.
+        """Store a manifest and set its tags.
+
+        If the registry has no referrers API, the manifest is also added to the referrers list of its subject.
 
         Raises:
-            BlobNotFound: A part of it is missing, and the registry insists; nothing is stored.
-            InvalidDocument: The bytes are no manifest of their media type; nothing was sent.
-            Unsupported: The registry does not take that media type or digest algorithm.
-            NotAnIndex: What stands where the list of referrers should be is something else.
-            TooLarge: That list has no room left; the manifest is stored, but not listed.
+            BlobNotFound: The registry requires the blobs and manifests that this one refers to, and lacks one.
+            InvalidDocument: The bytes are not a manifest of the given media type; nothing was sent.
+            Unsupported: The registry does not accept the media type or the digest algorithm.
+            NotAnIndex: The tag of the referrers list points to something else.
+            TooLarge: The referrers list is full; the manifest is stored, but not listed.
         """
-        with error_reference(self._address.at(manifest.digest)):
+        reference = self._endpoint.at(manifest.digest)
+        with error_reference(reference):
             identify(manifest.content, claimed=manifest.media_type)
             entry = referrer_descriptor(manifest)
-        with map_store_errors(manifest.digest, self._address.at(manifest.digest)):
-            headers = self._send(manifest, list(dict.fromkeys(tags)))
+        with map_store_errors(manifest.digest, reference):
+            headers = self._put(manifest, list(dict.fromkeys(tags)))
         if entry is not None and manifest.subject is not None:
             if headers.get("OCI-Subject"):
-                self._referrers.note_api()
+                self._referrers.mark_api_available()
             else:
                 self._referrers.add(manifest.subject.digest, entry)
         return manifest.descriptor
 
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; never more than that, whatever the registry cannot do.
+        """Delete a tag, and never the manifest instead.
 
         Raises:
-            ImageNotFound: No such tag.
-            Unsupported: The registry does not remove tags alone.
+            ImageNotFound: The tag does not exist.
+            Unsupported: The registry does not delete tags.
         """
-        with map_delete_errors("tags", self._address.at(tag)):
-            self._documents.remove(tag)
+        with map_delete_errors("tags", self._endpoint.at(tag)):
+            self._requests.delete(tag)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest, and with it every tag on it; and take it off its subject's list.
+        """Delete a manifest with all its tags, and its entry in the referrers list of its subject.
 
         Raises:
-            ImageNotFound: No such manifest.
+            ImageNotFound: The manifest does not exist.
             Unsupported: The registry does not delete manifests.
         """
-        subject = self._listed_under(digest)
-        with map_delete_errors("manifests", self._address.at(digest)):
-            self._documents.remove(digest)
+        subject = self._subject_with_list(digest)
+        with map_delete_errors("manifests", self._endpoint.at(digest)):
+            self._requests.delete(digest)
         if subject is not None:
             self._referrers.remove(subject, digest)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags: in ASCII order if the registry sends them at once, in the registry's if it sends pages.
+        """Iterate over all tags: in ASCII order if they come in one page, otherwise in the registry's order.
 
         Raises:
-            RepositoryNotFound: No such repository.
-            ProtocolError: The registry's list is none, or leads elsewhere.
+            RepositoryNotFound: The repository does not exist.
+            ProtocolError: The response is not a list of tags, or its pagination is broken.
         """
         request = Request(
             method="GET",
-            target=self._address.path("tags", "list"),
+            target=self._endpoint.path("tags", "list"),
             success=(200,),
-            scopes=self._address.scopes("pull"),
-            reference=str(self._address),
+            scopes=self._endpoint.scopes("pull"),
+            reference=str(self._endpoint),
             missing="repository",
         )
-        return names(self._sender, request, key="tags", kind=Tag, after=after, page_size=page_size)
+        return list_names(self._session, request, key="tags", kind=Tag, after=after, page_size=page_size)
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, each once, with artifact type and annotations.
+        """Iterate over the referrers of a subject, each once, with artifact type and annotations.
 
         Raises:
-            ProtocolError: The registry's list is none, or leads elsewhere.
+            ProtocolError: The response is not a list of referrers, or its pagination is broken.
         """
-        self._address.path()
+        # Refuses a repository without a name here, not at the first step of the iterator.
+        self._endpoint.path()
         return self._referrers.list(subject, artifact_type)
 
-    def _send(self, manifest: RawManifest, tags: list[Tag]) -> Headers:
+    def _put(self, manifest: RawManifest, tags: list[Tag]) -> Headers:
         if not tags:
-            return self._documents.send(manifest, manifest.digest)
+            return self._requests.put(manifest, manifest.digest)
         if manifest.algorithm == "sha256":
-            headers, rest = self._documents.send(manifest, tags[0]), tags[1:]
+            headers, remaining = self._requests.put(manifest, tags[0]), tags[1:]
         else:
-            # Only a PUT by digest says which algorithm is meant; the tags may come with it, if it says so (R-238).
-            headers = self._documents.send(manifest, manifest.digest, tags=tags)
-            taken = {tag.strip() for value in headers.all("OCI-Tag") for tag in value.split(",")}
-            rest = [tag for tag in tags if tag not in taken]
-        for tag in rest:
-            self._documents.send(manifest, tag)
+            # R-238: only a PUT by digest names another algorithm. It may set tags too; OCI-Tag lists those that it set.
+            headers = self._requests.put(manifest, manifest.digest, tags=tags)
+            tagged = {tag.strip() for value in headers.all("OCI-Tag") for tag in value.split(",")}
+            remaining = [tag for tag in tags if tag not in tagged]
+        for tag in remaining:
+            self._requests.put(manifest, tag)
         return headers
 
-    def _listed_under(self, digest: Digest) -> Digest | None:
-        """Whose list a manifest has to be taken off; whatever hinders finding out does not hinder deleting it."""
+    def _subject_with_list(self, digest: Digest) -> Digest | None:
+        """The subject whose referrers list may name a manifest; ``None`` if the manifest cannot be read."""
         try:
-            if self._referrers.api_available(digest):
+            if self._referrers.has_api(digest):
                 return None
-            subject = self._documents.fetch(digest).subject
+            subject = self._requests.get(digest).subject
         except (NotFound, AccessDenied, InvalidDocument, IntegrityError, Unsupported):
             return None
         return None if subject is None else subject.digest

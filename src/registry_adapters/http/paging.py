@@ -1,4 +1,4 @@
-"""Lists that come in pages: followed lazily to their end, or an error; never a silent first page."""
+"""Paginated lists: followed lazily to their last page; a broken pagination is an error, never a short list."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import UrlPurpose, check_url
 from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_reference
 
-__all__ = ["PAGE_LIMIT", "Page", "names", "pages"]
+__all__ = ["PAGE_LIMIT", "Page", "list_names", "pages"]
 
-# R-093: this bounds one page; with Link pages a list may be of any length.
+# R-093: limits one page; a list with Link headers may have any length.
 PAGE_LIMIT: Final = 8 << 20
-_COUNT_LIMIT: Final = 10_000
-# Empty pages happen where a registry filters what it lists; but one that says the same for ever has no end (R-092).
-_REPEAT_LIMIT: Final = 100
+_MAX_PAGES: Final = 10_000
+# R-092: a registry that filters its lists may send some empty pages, but identical pages without end are a loop.
+_MAX_IDENTICAL_PAGES: Final = 100
 
 _log = logging.getLogger(__name__)
 Name = TypeVar("Name", Tag, RepositoryName)
@@ -36,161 +36,173 @@ class Page(msgspec.Struct, frozen=True):
     """One page of a list.
 
     Args:
-        content: As it came.
-        headers: Of the answer.
-        url: Of the request.
-        more: Whether the registry named a next page.
+        content: Body of the response.
+        headers: Headers of the response.
+        url: URL of the request.
+        has_next: Whether the response links to a next page.
     """
 
     content: bytes
     headers: Headers
     url: str
-    more: bool
+    has_next: bool
 
-    def mapping(self) -> dict[str, Any]:
-        """The decoded document.
+    def document(self) -> dict[str, Any]:
+        """Decode the body.
 
         Raises:
-            ProtocolError: It is no JSON object.
+            ProtocolError: The body is not a JSON object.
         """
         try:
             return strict_json.decode(self.content)
         except InvalidDocument as error:
-            raise ProtocolError(f"not a list: {error.message}", url=redact_url(self.url)) from error
+            raise ProtocolError(f"the response is not a list: {error.message}", url=redact_url(self.url)) from error
 
 
-def pages(sender: RegistryRequester, first: Request) -> Iterator[Page]:
-    """The pages of a list, each fetched when it is asked for.
+def pages(session: RegistryRequester, first: Request) -> Iterator[Page]:
+    """Iterate over the pages of a list; each page is requested when the iterator reaches it.
 
     Args:
-        sender: Who carries the requests.
-        first: The request for the first page; the others are like it, but for the target.
+        session: Session that sends the requests.
+        first: Request for the first page; the requests for further pages differ only in their target.
 
     Raises:
-        ProtocolError: A page leads elsewhere, in a circle, or nobody knows where; or all pages are the same.
-        TooLarge: A page is, or there are too many of them.
+        ProtocolError: A link is malformed or leads to another origin, or the pagination has no end.
+        TooLarge: A page is too long, or the list has too many pages.
     """
     request = first
-    seen: set[str] = set()
-    last, repeats = b"", 0
-    for _ in range(_COUNT_LIMIT):
+    numbers: dict[str, int] = {}
+    previous, identical = b"", 0
+    for number in range(1, _MAX_PAGES + 1):
         checkpoint()
-        url = resolve_url(str(sender.origin), request.target)
-        if url in seen:
+        url = resolve_url(str(session.origin), request.target)
+        if url in numbers:
             raise ProtocolError(
-                f"a list that leads back to {redact_url(url)}", url=redact_url(url), reference=first.reference
+                f"pagination loop: page {number - 1} links back to page {numbers[url]}",
+                url=redact_url(url),
+                reference=first.reference,
             )
-        seen.add(url)
+        numbers[url] = number
         with error_reference(first.reference):
-            document = sender.fetch(request, PAGE_LIMIT, what="a page of a list")
-            target = next_target(document.headers.all("Link"))
-            following = None if target is None else _next(sender.origin, document.url, target)
-        last, repeats = document.content, repeats + 1 if document.content == last else 0
-        if repeats == _REPEAT_LIMIT:
-            raise ProtocolError("a list that repeats itself", url=redact_url(url), reference=first.reference)
-        yield Page(document.content, document.headers, url, following is not None)
-        if following is None:
+            response = session.fetch(request, PAGE_LIMIT, what="a page of a list")
+            link = next_target(response.headers.all("Link"))
+            target = None if link is None else _next_page(session.origin, response.url, link)
+        previous, identical = response.content, identical + 1 if response.content == previous else 0
+        if identical == _MAX_IDENTICAL_PAGES:
+            raise ProtocolError(
+                f"pagination loop: {identical + 1} identical pages in a row",
+                url=redact_url(url),
+                reference=first.reference,
+            )
+        yield Page(response.content, response.headers, url, target is not None)
+        if target is None:
             return
-        request = msgspec.structs.replace(request, target=following)
-    raise TooLarge(f"a list of more than {_COUNT_LIMIT} pages", reference=first.reference)
+        request = msgspec.structs.replace(request, target=target)
+    raise TooLarge(f"the list has more than {_MAX_PAGES} pages", reference=first.reference)
 
 
-def names(
-    sender: RegistryRequester, first: Request, *, key: str, kind: type[Name], after: str | None, page_size: int | None
+def list_names(
+    session: RegistryRequester,
+    first: Request,
+    *,
+    key: str,
+    kind: type[Name],
+    after: str | None,
+    page_size: int | None,
 ) -> Iterator[Name]:
-    """The names in a list, behind ``after``.
+    """Iterate over the names in a list of tags or repositories.
 
-    A list that comes at once is sorted here, as registries promise no order; one that comes in pages keeps
-    the registry's. Whether the registry honours ``n`` and ``last`` makes no difference to what is listed.
+    A list in one page is sorted here, because registries promise no order. A list in several pages keeps the
+    registry's order. The result does not depend on whether the registry supports ``n`` and ``last``.
 
     Args:
-        sender: Who carries the requests.
-        first: The request for the first page, without ``n`` and ``last``.
-        key: Under which they stand.
-        kind: What they are; others are skipped.
-        after: Start behind this name.
-        page_size: How many to ask for at a time.
+        session: Session that sends the requests.
+        first: Request for the first page, without ``n`` and ``last``.
+        key: Field of the response that holds the names.
+        kind: Type of the names; entries that are not valid names are skipped.
+        after: Start after this name.
+        page_size: Page size to request.
 
     Raises:
-        ProtocolError: Not such a list.
-        TooLarge: It is too long.
+        ProtocolError: The response is not such a list, or its pagination is broken.
+        TooLarge: A page is too long, or the list has too many pages.
     """
-    batches = _batches(sender, first, key, after, page_size)
-    batch, more = next(batches, ([], False))
-    second = None if more else next(batches, None)
-    if not more and second is None:
+    batches = _batches(session, first, key, after, page_size)
+    batch, has_next = next(batches, ([], False))
+    second = None if has_next else next(batches, None)
+    if not has_next and second is None:
         for name in sorted({name for name in _valid(batch, kind) if after is None or name > after}):
             checkpoint()
             yield name
         return
     previous = None
-    for some, _ in chain([(batch, more)], [second] if second is not None else [], batches):
-        for name in _valid(some, kind):
-            # Some registries begin a page with the last name of the one before (R-090).
-            if name != previous and (after is None or not _behind(name, after)):
+    for texts, _ in chain([(batch, has_next)], [second] if second is not None else [], batches):
+        for name in _valid(texts, kind):
+            # R-090: some registries start a page with the last name of the page before.
+            if name != previous and (after is None or not _is_at_or_before(name, after)):
                 checkpoint()
                 yield name
             previous = name
 
 
 def _batches(
-    sender: RegistryRequester, first: Request, key: str, after: str | None, page_size: int | None
+    session: RegistryRequester, first: Request, key: str, after: str | None, page_size: int | None
 ) -> Iterator[tuple[list[str], bool]]:
-    """Page by page what stands in it, and whether a Link names another: by Link, or else by ``last``."""
+    """The new entries of each page, and whether it links to a next page; followed by Link, or else by ``last``."""
     size = page_size if page_size is not None and page_size > 0 else None
     known: set[str] = set()
-    for _ in range(_COUNT_LIMIT):
+    for _ in range(_MAX_PAGES):
         linked = False
         batch: list[str] = []
-        fresh: list[str] = []
-        for page in pages(sender, _asking(first, after, size)):
+        new: list[str] = []
+        for page in pages(session, _with_query(first, after, size)):
             batch = _strings(page, key, first.reference)
-            fresh = [name for name in batch if name not in known]
-            linked = linked or page.more
-            if fresh:
-                yield fresh, page.more
-        # As many as were asked for, and no Link: that is all, or there is more behind the last one (R-211).
-        if linked or not fresh or size is None or len(batch) != size:
+            new = [name for name in batch if name not in known]
+            linked = linked or page.has_next
+            if new:
+                yield new, page.has_next
+        # R-211: a full page without a Link is either the end, or the registry expects a request with "last".
+        if linked or not new or size is None or len(batch) != size:
             return
         known, after = set(batch), batch[-1]
-    raise TooLarge(f"a list of more than {_COUNT_LIMIT} pages", reference=first.reference)
+    raise TooLarge(f"the list has more than {_MAX_PAGES} pages", reference=first.reference)
 
 
-def _asking(first: Request, after: str | None, size: int | None) -> Request:
+def _with_query(first: Request, after: str | None, size: int | None) -> Request:
     query = ([("n", str(size))] if size else []) + ([("last", after)] if after is not None else [])
     if not query:
         return first
     return msgspec.structs.replace(first, target=f"{first.target}?{urlencode(query, quote_via=quote, safe='')}")
 
 
-def _next(origin: Origin, url: str, target: str) -> str:
-    # R-034: checked before a request is sent there.
-    following = resolve_url(url, target)
-    check_url(UrlPurpose.LINK, origin, following)
-    return following
+def _next_page(origin: Origin, url: str, link: str) -> str:
+    # R-034: the link is checked before a request is sent to it.
+    target = resolve_url(url, link)
+    check_url(UrlPurpose.LINK, origin, target)
+    return target
 
 
 def _strings(page: Page, key: str, reference: str) -> list[str]:
     with error_reference(reference):
-        items = page.mapping().get(key, ())
+        items = page.document().get(key, ())
     if items is None:
         return []
     if not isinstance(items, list):
-        raise ProtocolError(f"a list without {key!r}", reference=reference)
+        raise ProtocolError(f"the response has no list {key!r}", reference=reference)
     return [item for item in items if isinstance(item, str)]
 
 
-def _valid(batch: list[str], kind: type[Name]) -> Iterator[Name]:
-    for text in batch:
+def _valid(texts: list[str], kind: type[Name]) -> Iterator[Name]:
+    for text in texts:
         try:
             name = kind(text)
         except InvalidName:
-            _log.debug("skipped what is no name in a list, %d characters long", len(text))
+            _log.debug("skipped an invalid name of %d characters in a list", len(text))
             continue
         if name:
             yield name
 
 
-def _behind(name: str, after: str) -> bool:
-    # Surely so, whichever of the two usual orders the registry keeps.
+def _is_at_or_before(name: str, after: str) -> bool:
+    # Registries sort by ASCII or ignoring case; the name is dropped only if both orders agree.
     return name <= after and name.casefold() <= after.casefold()

@@ -1,4 +1,4 @@
-"""Referrers: by the registry's API, and by a list under a tag where it has none."""
+"""Referrers: from the registry's API, or from an index under a tag (distribution-spec, "Referrers Tag Schema")."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final
 
 from registry_adapters.http.endpoint import HEAD_REFUSED, RegistryRequester, RepositoryEndpoint, status_of
-from registry_adapters.http.manifest_requests import ManifestDocuments
+from registry_adapters.http.manifest_requests import ManifestRequests
 from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
 from registry_core.cancellation import CancellableLock, sleep
@@ -33,193 +34,193 @@ from registry_core.errors import (
 
 __all__ = ["Referrers", "ReferrersSupportCache"]
 
-# What every registry has to take (distribution-spec, "Pushing Manifests"); many take no more.
-_LIST_LIMIT: Final = 4 << 20
-_MEMORY_SECONDS: Final = 300.0
-_TRIES: Final = 4
-_STRIPES: Final = 64
+# Every registry must accept manifests of this size (distribution-spec, "Pushing Manifests"); many accept no larger one.
+_MAX_LIST_BYTES: Final = 4 << 20
+_CACHE_SECONDS: Final = 300.0
+_MAX_ATTEMPTS: Final = 4
+_LOCK_COUNT: Final = 64
 
 _log = logging.getLogger(__name__)
 
 
 class ReferrersSupportCache:
-    """What is known about a registry's referrers API, by repository, for some minutes; shared by its stores.
+    """Remembers for some minutes which repositories of a registry have a referrers API.
 
-    It also lets only one thread at a time change a list, as a registry has no means to.
+    It also holds the locks for referrers lists: the distribution protocol has no conditional PUT, so at least the
+    threads of this process must not change the same list at the same time.
     """
 
     def __init__(self) -> None:
-        self._known: dict[RepositoryName, tuple[bool, float]] = {}
-        self._locks = tuple(CancellableLock() for _ in range(_STRIPES))
+        self._supported: dict[RepositoryName, tuple[bool, float]] = {}
+        self._locks = tuple(CancellableLock() for _ in range(_LOCK_COUNT))
 
-    def available(self, name: RepositoryName) -> bool | None:
-        """Whether a repository has the API; ``None`` where that is not known, or not any more."""
-        known = self._known.get(name)
-        return known[0] if known is not None and time.monotonic() < known[1] else None
+    def get(self, name: RepositoryName) -> bool | None:
+        """Return whether a repository has the API; ``None`` if unknown or too old."""
+        entry = self._supported.get(name)
+        return entry[0] if entry is not None and time.monotonic() < entry[1] else None
 
-    def note(self, name: RepositoryName, *, available: bool) -> None:
-        """Keep in mind whether a repository has the API."""
-        self._known[name] = (available, time.monotonic() + _MEMORY_SECONDS)
+    def put(self, name: RepositoryName, *, supported: bool) -> None:
+        """Remember whether a repository has the API."""
+        self._supported[name] = (supported, time.monotonic() + _CACHE_SECONDS)
 
-    def changing(self, name: RepositoryName, subject: Digest) -> CancellableLock:
-        """The lock that keeps other threads from changing the same list of referrers."""
-        return self._locks[hash((name, subject)) % _STRIPES]
+    def list_lock(self, name: RepositoryName, subject: Digest) -> CancellableLock:
+        """Return the lock that keeps other threads from changing the referrers list of a subject."""
+        return self._locks[hash((name, subject)) % _LOCK_COUNT]
 
 
 class Referrers:
-    """The referrers of manifests in one repository.
+    """Referrers in one repository.
 
     Args:
-        sender: Who carries the requests.
-        address: The repository.
-        documents: Its manifests.
-        memory: Of the registry.
+        session: Session that sends the requests.
+        endpoint: Repository that holds the manifests.
+        manifests: Requests for manifests of the same repository.
+        support_cache: Cache of which repositories of the registry have a referrers API.
     """
 
     def __init__(
         self,
-        sender: RegistryRequester,
-        address: RepositoryEndpoint,
-        documents: ManifestDocuments,
-        memory: ReferrersSupportCache,
+        session: RegistryRequester,
+        endpoint: RepositoryEndpoint,
+        manifests: ManifestRequests,
+        support_cache: ReferrersSupportCache,
     ) -> None:
-        self._sender = sender
-        self._address = address
-        self._documents = documents
-        self._memory = memory
+        self._session = session
+        self._endpoint = endpoint
+        self._manifests = manifests
+        self._support_cache = support_cache
 
     def list(self, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, each once; filtered here, whatever the registry did.
+        """Iterate over the referrers of a subject, each once, filtered here even if the registry filters too.
 
         Raises:
-            ProtocolError: The registry's list is none.
+            ProtocolError: The response is not a list of referrers, or its pagination is broken.
         """
         seen: set[Digest] = set()
-        for entry in filter_by_artifact_type(self._all(subject, artifact_type), artifact_type):
+        for entry in filter_by_artifact_type(self._list_all(subject, artifact_type), artifact_type):
             if entry.digest not in seen:
                 seen.add(entry.digest)
                 yield entry
 
     def add(self, subject: Digest, entry: Descriptor) -> None:
-        """Enter a manifest in its subject's list under the tag, for a registry that did not do so itself.
+        """Add a manifest to the referrers list of its subject, for a registry without the API.
 
         Raises:
-            NotAnIndex: Something else stands under the tag; it is left alone.
-            TooLarge: The list would become larger than registries take; it is left as it is.
+            NotAnIndex: The tag of the list points to something else, which is not changed.
+            TooLarge: The list would exceed the size that registries accept; it is not changed.
         """
-        self._change(subject, lambda current: with_referrer(current, entry))
+        self._update(subject, lambda current: with_referrer(current, entry))
 
     def remove(self, subject: Digest, digest: Digest) -> None:
-        """Take a manifest out of its subject's list under the tag.
+        """Remove a manifest from the referrers list of its subject.
 
         Raises:
-            NotAnIndex: Something else stands under the tag; it is left alone.
+            NotAnIndex: The tag of the list points to something else, which is not changed.
         """
-        self._change(subject, lambda current: None if current is None else without_referrer(current, digest))
+        self._update(subject, lambda current: None if current is None else without_referrer(current, digest))
 
-    def api_available(self, subject: Digest) -> bool:
-        """Whether the registry keeps lists itself; asked once in some minutes.
+    def has_api(self, subject: Digest) -> bool:
+        """Return whether the registry has a referrers API; the answer is cached for some minutes.
 
-        A registry whose API is broken (5xx) is taken for one without: a list under the tag, if there is one, is then
-        kept as well, which does no harm.
+        An API that fails with 5xx counts as missing. A list under the tag is then updated too, which does no harm.
         """
-        known = self._memory.available(self._address.name)
-        if known is not None:
-            return known
+        supported = self._support_cache.get(self._endpoint.name)
+        if supported is not None:
+            return supported
         try:
-            return self._api(subject, "") is not None
+            return self._request_api(subject, "") is not None
         except RegistryError as error:
             if status_of(error) < 500:
                 raise
             return False
 
-    def note_api(self) -> None:
-        """Keep in mind that the registry keeps lists itself: it said so."""
-        self._memory.note(self._address.name, available=True)
+    def mark_api_available(self) -> None:
+        """Remember that the registry has a referrers API, because a response said so."""
+        self._support_cache.put(self._endpoint.name, supported=True)
 
-    def _all(self, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
-        listed = None
-        if self._memory.available(self._address.name) is not False:
-            listed = self._api(subject, artifact_type)
-        if listed is None:
-            yield from self._tagged(subject)
+    def _list_all(self, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
+        api_pages = None
+        if self._support_cache.get(self._endpoint.name) is not False:
+            api_pages = self._request_api(subject, artifact_type)
+        if api_pages is None:
+            yield from self._list_tagged(subject)
             return
-        first, rest = listed
-        yield from self._entries(first)
-        for page in rest:
+        for page in api_pages:
             yield from self._entries(page)
 
-    def _api(self, subject: Digest, artifact_type: str) -> tuple[Page, Iterator[Page]] | None:
-        """The first page and the others; ``None`` where the registry has no such API, which is kept in mind."""
-        name = self._address.name
+    def _request_api(self, subject: Digest, artifact_type: str) -> Iterator[Page] | None:
+        """Request the first page from the API; return all pages, or ``None`` if the registry has no API."""
+        name = self._endpoint.name
         request = Request(
             method="GET",
-            target=self._address.path(
+            target=self._endpoint.path(
                 "referrers", subject, query=(("artifactType", artifact_type),) if artifact_type else ()
             ),
             success=(200,),
-            scopes=self._address.scopes("pull"),
+            scopes=self._endpoint.scopes("pull"),
             headers={"Accept": OCI_INDEX},
-            reference=self._address.at(subject),
+            reference=self._endpoint.at(subject),
         )
-        answers = pages(self._sender, request)
+        following = pages(self._session, request)
         try:
-            first = next(answers)
+            first = next(following)
         except RepositoryNotFound:
-            # It answers in the words of the API, so this says nothing about whether there is one.
+            # The registry knows the request, so this does not mean that it has no API.
             return None
         except RegistryError as error:
             if status_of(error) != 404 and status_of(error) not in HEAD_REFUSED:
                 raise
             _log.debug("%s has no referrers API: status %d", name, status_of(error))
-            self._memory.note(name, available=False)
+            self._support_cache.put(name, supported=False)
             return None
         if essence(first.headers.get("Content-Type")) != OCI_INDEX:
-            self._memory.note(name, available=False)
+            self._support_cache.put(name, supported=False)
             return None
-        self._memory.note(name, available=True)
-        return first, answers
+        self._support_cache.put(name, supported=True)
+        return chain([first], following)
 
     def _entries(self, page: Page) -> tuple[Descriptor, ...]:
         try:
-            return strict_json.convert(page.mapping(), ImageIndex).manifests
+            return strict_json.convert(page.document(), ImageIndex).manifests
         except InvalidDocument as error:
-            raise ProtocolError(f"not a list of referrers: {error.message}", reference=str(self._address)) from error
+            raise ProtocolError(
+                f"the response is not a list of referrers: {error.message}", reference=str(self._endpoint)
+            ) from error
 
-    def _tagged(self, subject: Digest) -> tuple[Descriptor, ...]:
+    def _list_tagged(self, subject: Digest) -> tuple[Descriptor, ...]:
         try:
-            current = self._documents.fetch(fallback_tag(subject))
+            current = self._manifests.get(fallback_tag(subject))
         except (ImageNotFound, InvalidDocument, Unsupported):
             return ()
         return current.index.manifests if current.media_type == OCI_INDEX else ()
 
-    def _current(self, tag: Tag) -> RawManifest | None:
+    def _current_list(self, tag: Tag) -> RawManifest | None:
         try:
-            return self._documents.fetch(tag)
+            return self._manifests.get(tag)
         except ImageNotFound:
             return None
 
-    def _change(self, subject: Digest, change: Callable[[RawManifest | None], RawManifest | None]) -> None:
-        """Read, change, write, and read again: another process may have written in between, and the last one wins."""
+    def _update(self, subject: Digest, change: Callable[[RawManifest | None], RawManifest | None]) -> None:
+        """Read, change and write the list, then read it again: another process may have overwritten it meanwhile."""
         tag = fallback_tag(subject)
-        with self._memory.changing(self._address.name, subject):
-            current = self._current(tag)
-            for attempt in range(_TRIES):
+        with self._support_cache.list_lock(self._endpoint.name, subject):
+            current = self._current_list(tag)
+            for attempt in range(_MAX_ATTEMPTS):
                 changed = change(current)
                 if changed is None or changed is current:
                     return
-                if len(changed.content) > _LIST_LIMIT:
+                if len(changed.content) > _MAX_LIST_BYTES:
                     raise TooLarge(
-                        f"the list of referrers would have {len(changed.content)} bytes, more than {_LIST_LIMIT}",
-                        reference=self._address.at(tag),
+                        f"the referrers list would have {len(changed.content)} bytes, more than {_MAX_LIST_BYTES}",
+                        reference=self._endpoint.at(tag),
                     )
-                self._documents.send(changed, tag)
-                current = self._current(tag)
-                wanted = change(current)
-                if wanted is None or wanted is current:
+                self._manifests.put(changed, tag)
+                current = self._current_list(tag)
+                repeated = change(current)
+                if repeated is None or repeated is current:
                     return
                 sleep(random.uniform(0, 0.05 * 2**attempt))
         raise Unavailable(
-            f"the list of referrers is being changed by others, {_TRIES} times in a row",
-            reference=self._address.at(tag),
+            f"update the referrers list: another client overwrote it after each of {_MAX_ATTEMPTS} attempts",
+            reference=self._endpoint.at(tag),
         )
