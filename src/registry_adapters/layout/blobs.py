@@ -159,9 +159,11 @@ def _shared(descriptor: int) -> Iterator[None]:
         yield
         return
 
+    flock, shared = fcntl.flock, fcntl.LOCK_SH | fcntl.LOCK_NB
+
     def is_locked() -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock(descriptor, shared)
         except BlockingIOError:
             return False
         return True

@@ -25,6 +25,18 @@ RELAXED: Final = {
     "docs/how-to/dependency-injection.md": "reportUnknownMemberType",
     "docs/how-to/flask_service.py": "reportUnknownMemberType",
 }
+# Misspelt imports and settings, and settings of a wrong type; line 4 is correct.
+MISTAKES: Final = """\
+from registry_core import ImageBilder
+from registry_adapters import open_cleint
+from registry_adapters.http import HttpSetings
+from registry_adapters import open_catalog, open_client
+open_client("memory:", read_timeuot=1.0)
+open_catalog("memory:", read_timeuot=1.0)
+open_client("memory:", read_timeout="1")
+open_catalog("memory:", retries="3")
+"""
+MISTAKEN_LINES: Final = (1, 2, 3, 5, 6, 7, 8)
 MYPY_LINE: Final = re.compile(r"(?P<path>.+?):(?P<line>\d+): error: (?P<message>.+)")
 
 
@@ -107,12 +119,20 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding
             examples.add(str(document.relative_to(ROOT)), code)
     for program in PROGRAMS:
         examples.add(str(program.relative_to(ROOT)), program.read_text())
+    examples.add("mistakes", MISTAKES)
     return {"mypy": examples.check_with_mypy(), "pyright": examples.check_with_pyright()}
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_every_example_passes(checker: str, findings: dict[str, list[Finding]]) -> None:
-    assert [str(finding) for finding in findings[checker]] == []
+    assert [str(finding) for finding in findings[checker] if finding.document != "mistakes"] == []
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_misspelt_imports_and_settings_are_reported(checker: str, findings: dict[str, list[Finding]]) -> None:
+    reported = {finding.line for finding in findings[checker] if finding.document == "mistakes"}
+
+    assert reported >= set(MISTAKEN_LINES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
