@@ -1,4 +1,4 @@
-"""The HTTP backend over our own server, without a socket between them."""
+"""The HTTP backend with this library's server in the same process, without a socket."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import RegistryApp
 from registry_core.ports.catalog import Catalog
 from registry_core.testing.contract import Can, ContractSuite
+from registry_core.testing.contract.big_blobs import BigBlobContract
+from registry_core.testing.contract.blobs import BlobContract
+from registry_core.testing.contract.cancellation import CancellationContract
+from registry_core.testing.contract.concurrency import ConcurrencyContract
+from registry_core.testing.contract.faulty_sources import FaultySourceContract
 
 BACKENDS: Final = {"http", "https"}
 
-# An answer to HEAD has no body that could tell an absent repository from an absent manifest.
+# A response to HEAD has no body, which would distinguish a missing repository from a missing manifest.
 _CAN: Final = ~(Can.EMPTY_NAME | Can.MISSING_REPOSITORY | Can.FLAT_MEMORY)
 
 
@@ -30,7 +35,11 @@ class TestHttpInProcess(ContractSuite):
         catalog.close()
 
 
-class TestHttpInProcessInChunks(ContractSuite):
+class TestHttpInProcessInChunks(
+    BlobContract, FaultySourceContract, ConcurrencyContract, CancellationContract, BigBlobContract
+):
+    """The parts of the suite that upload; the requests of the others do not depend on the size of chunks."""
+
     can = _CAN
 
     @pytest.fixture

@@ -1,9 +1,8 @@
-"""The HTTP backend over our own server, through a socket."""
+"""The HTTP backend with this library's server, over a socket."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,28 +16,37 @@ from registry_core.testing.contract import Can, ContractSuite
 
 BACKENDS: Final = {"http", "https"}
 
-# An answer to HEAD has no body that could tell an absent repository from an absent manifest.
+# A response to HEAD has no body, which would distinguish a missing repository from a missing manifest.
 _CAN: Final = ~(Can.EMPTY_NAME | Can.MISSING_REPOSITORY)
 
 
-def _served(catalog: Catalog) -> Iterator[Catalog]:
-    with registry_server(catalog) as server:
-        client = HttpCatalog(server.url.removeprefix("http://").rstrip("/"), HttpSettings(plain_http=True))
-        yield client
-        client.close()
+@pytest.fixture(scope="module")
+def memory_registry() -> Iterator[str]:
+    with registry_server(MemoryCatalog()) as server:
+        yield server.host
+
+
+@pytest.fixture(scope="module")
+def layout_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with registry_server(LayoutCatalog(tmp_path_factory.mktemp("images"), fsync=False)) as server:
+        yield server.host
 
 
 class TestHttpOverMemory(ContractSuite):
     can = _CAN & ~Can.FLAT_MEMORY
 
     @pytest.fixture
-    def catalog(self) -> Iterator[Catalog]:
-        yield from _served(MemoryCatalog())
+    def catalog(self, memory_registry: str) -> Iterator[Catalog]:
+        catalog = HttpCatalog(memory_registry, HttpSettings(plain_http=True))
+        yield catalog
+        catalog.close()
 
 
 class TestHttpOverLayout(ContractSuite):
     can = _CAN
 
     @pytest.fixture
-    def catalog(self, tmp_path: Path) -> Iterator[Catalog]:
-        yield from _served(LayoutCatalog(tmp_path))
+    def catalog(self, layout_registry: str) -> Iterator[Catalog]:
+        catalog = HttpCatalog(layout_registry, HttpSettings(plain_http=True))
+        yield catalog
+        catalog.close()

@@ -201,6 +201,8 @@ class CherootServer(Server):
 
     def stop(self) -> None:
         """Cut all connections, so that no thread waits for a peer, and stop."""
+        if self.ready:
+            self._end_wait()
         with self._lock:
             # The thread that accepts connections goes on adding to them meanwhile.
             sockets = list(self._sockets)
@@ -209,3 +211,11 @@ class CherootServer(Server):
                 # Past a TLS wrapper, whose state belongs to the thread that is reading from it.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
         super().stop()
+
+    def _end_wait(self) -> None:
+        """Have the loop that accepts connections end now, not after ``expiration_interval``."""
+        server: Any = self
+        server._connections._stop_requested = True
+        # A new connection ends the wait of the loop, which then looks at the flag.
+        with suppress(OSError), socket.create_connection(self.bind_addr[:2], timeout=1):
+            pass
