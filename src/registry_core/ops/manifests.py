@@ -113,7 +113,7 @@ NODE_LIMIT = 10_000
 
 
 class GraphLimits:
-    """Limits on the number and the nesting depth of the manifests in a graph (R-024, R-025).
+    """Limits on the number and the nesting depth of the manifests in a graph.
 
     Registries and authors of indexes may claim graphs of any shape; every walk counts its manifests here.
 
