@@ -1,7 +1,7 @@
-"""Cancellation and deadlines, ambient like a cancel scope in trio or anyio.
+"""Cancellation and deadlines by scopes, as in trio and anyio.
 
-A scope covers all work done inside its ``with`` block by the thread that entered it, lazy reads included,
-and whatever worker threads run in a copy of its context.
+A scope covers all work in its ``with`` block, lazy reads included, on the thread that entered it and on worker
+threads that run in a copy of its context.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _current: ContextVar[CancelScope | None] = ContextVar("registry_core.cancellatio
 
 
 class CancelScope:
-    """A stretch of work that can be ended from any thread or by a deadline.
+    """A block of work that any thread can cancel and that may have a deadline.
 
-    ``cancel()`` makes the work inside raise ``Cancelled``; a passed deadline makes it raise ``DeadlineExceeded``.
-    A scope is entered once; scopes nest, and the tightest wins.
+    After ``cancel()`` the work inside raises ``Cancelled``; after the deadline it raises ``DeadlineExceeded``.
+    A scope can be entered once. Scopes nest; the earliest deadline applies.
 
     Args:
-        deadline: A moment of ``time.monotonic()``, in seconds; ``None`` for none.
+        deadline: Time in seconds on the ``time.monotonic()`` clock; ``None`` for no deadline.
     """
 
     def __init__(self, *, deadline: float | None = None) -> None:
@@ -55,10 +55,10 @@ class CancelScope:
         """Make this the current scope.
 
         Raises:
-            RuntimeError: It was entered before.
+            RuntimeError: The scope was entered before.
         """
         if self._token is not None:
-            raise RuntimeError("a CancelScope is entered only once")
+            raise RuntimeError("a CancelScope can be entered only once: create a new one")
         self._parent = _current.get()
         self._token = _current.set(self)
         return self
@@ -66,15 +66,15 @@ class CancelScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Go back to the scope around this one; errors pass through."""
+        """Restore the enclosing scope; errors pass through."""
         if self._token is not None:
             _current.reset(self._token)
 
     def cancel(self, *, cause: BaseException | None = None) -> None:
-        """End the work inside: from any thread, as often as one likes.
+        """Cancel the work inside. May be called from any thread, repeatedly.
 
         Args:
-            cause: The error for which it is given up: the ``__cause__`` of each ``Cancelled``. The first call counts.
+            cause: Error that becomes the ``__cause__`` of each ``Cancelled``; only the first call sets it.
         """
         with self._lock:
             if not self._cancelled.is_set():
@@ -86,12 +86,12 @@ class CancelScope:
 
     @property
     def cancelled(self) -> bool:
-        """Whether ``cancel`` was called on this scope or one around it."""
+        """Whether ``cancel`` was called on this scope or on an enclosing one."""
         return any(scope._cancelled.is_set() for scope in self._chain())
 
     @property
     def deadline(self) -> float | None:
-        """The earliest deadline of this scope and those around it, in ``time.monotonic()`` seconds."""
+        """The earliest deadline of this scope and its enclosing scopes, in ``time.monotonic()`` seconds."""
         return min((scope._deadline for scope in self._chain() if scope._deadline is not None), default=None)
 
     def _chain(self) -> Iterator[CancelScope]:
@@ -103,7 +103,7 @@ class CancelScope:
     def _error(self) -> Cancelled:
         error = Cancelled("the work was cancelled")
         causes = [scope._cause for scope in self._chain() if scope._cancelled.is_set()]
-        # Where anybody cancelled it without a reason, that is the reason.
+        # A cancel without a cause, on any of the scopes, leaves the error without a cause.
         error.__cause__ = None if None in causes else next(iter(causes), None)
         return error
 
@@ -117,29 +117,29 @@ class CancelScope:
 
 
 def fail_after(seconds: float) -> CancelScope:
-    """A scope whose work raises ``DeadlineExceeded`` once that many seconds have passed from now.
+    """Return a scope with a deadline: its work raises ``DeadlineExceeded`` after the given time.
 
     Args:
-        seconds: How long the work may take in all.
+        seconds: Time from now, in seconds.
 
     Raises:
-        InvalidValue: It is not a number, so no moment would ever be past it.
+        InvalidValue: The time is NaN.
     """
     if math.isnan(seconds):
-        raise InvalidValue("a deadline in NaN seconds never comes")
+        raise InvalidValue("fail_after: the time is NaN; give a number of seconds")
     return CancelScope(deadline=time.monotonic() + seconds)
 
 
 def checkpoint() -> None:
-    """Raise if the current work has been cancelled or has run out of time.
+    """Raise if the current scope has been cancelled or its deadline has passed.
 
     Raises:
-        Cancelled: Its scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
+        Cancelled: The scope was cancelled.
+        DeadlineExceeded: The deadline has passed.
     """
     current = _current.get()
     deadline = math.inf
-    # By hand, without a generator: it runs at each piece of everything.
+    # A plain loop instead of the generator _chain: this runs for each chunk of every transfer.
     scope = current
     while scope is not None:
         if current is not None and scope._cancelled.is_set():
@@ -148,27 +148,30 @@ def checkpoint() -> None:
             deadline = scope._deadline
         scope = scope._parent
     if deadline < math.inf and time.monotonic() >= deadline:
-        raise DeadlineExceeded("the time allowed for the work has passed")
+        raise DeadlineExceeded("the deadline has passed")
 
 
 def remaining() -> float | None:
-    """Seconds left until the current deadline, never negative; ``None`` where there is none."""
+    """Return the seconds until the current deadline, never negative; ``None`` without a deadline."""
     scope = _current.get()
     deadline = None if scope is None else scope.deadline
-    # No wait can be longer than that.
+    # Locks and events accept no longer timeout.
     return None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
 
 
 @contextmanager
 def on_cancel(wake: Callable[[], None]) -> Iterator[None]:
-    """Have ``wake`` called, from the cancelling thread, if the current work is cancelled inside this block.
+    """Call ``wake`` from the cancelling thread if the current scope is cancelled inside this block.
 
-    For waits that look at no checkpoint, such as a read on a socket. ``wake`` must be quick, must not raise, and
-    may be called more than once. What ended by it should call ``checkpoint`` to say why.
+    For blocking calls that reach no checkpoint, such as a read on a socket. The code that was woken should call
+    ``checkpoint``, which raises the right error.
+
+    Args:
+        wake: Ends the blocking call. It must return fast, must not raise, and may be called more than once.
 
     Raises:
-        Cancelled: It was cancelled before the block.
-        DeadlineExceeded: Its deadline had passed before the block.
+        Cancelled: The scope was cancelled before the block.
+        DeadlineExceeded: The deadline had passed before the block.
     """
     scope = _current.get()
     if scope is None:
@@ -187,11 +190,14 @@ def on_cancel(wake: Callable[[], None]) -> Iterator[None]:
 
 
 def sleep(seconds: float) -> None:
-    """Sleep, but no longer than the current scope allows.
+    """Sleep, until the time is over or the current scope ends.
+
+    Args:
+        seconds: Time to sleep, in seconds.
 
     Raises:
-        Cancelled: It was cancelled before the time was up.
-        DeadlineExceeded: The deadline comes first; raised when it does.
+        Cancelled: The scope was cancelled during the sleep.
+        DeadlineExceeded: The deadline passed during the sleep.
     """
     woken = threading.Event()
     with on_cancel(woken.set):

@@ -1,4 +1,4 @@
-"""Every error that leaves the library, in one tree.
+"""The error tree of the library.
 
 ::
 
@@ -12,8 +12,8 @@
     ├ Cancelled, DeadlineExceeded(TimeoutError)
     └ TransportError(OSError): Unavailable, RateLimited, TLSError, ServerError, ProtocolError
 
-``code`` holds the distribution-spec's word for an error ("Error Codes"), whichever backend raised it.
-Every error can be pickled: what a constructor takes beyond the message is optional and kept as an attribute.
+``code`` holds the error code of the distribution-spec ("Error Codes"), for every backend.
+Every error can be pickled: constructor arguments other than the message are optional and stored as attributes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ __all__ = [
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a registry's error answer (distribution-spec, "Error Codes")."""
+    """One entry of an error response (distribution-spec, "Error Codes")."""
 
     code: str = ""
     message: str = ""
@@ -73,7 +73,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Frame(TypedDict, total=False):
-    """What ``RegistryError`` takes beyond the message, for the errors that take more."""
+    """Keyword arguments of ``RegistryError``, for subclasses with arguments of their own."""
 
     reference: str
     operation: str
@@ -82,14 +82,14 @@ class _Frame(TypedDict, total=False):
 
 
 class RegistryError(Exception):
-    """The root of the tree.
+    """Base class of all errors of the library.
 
     Args:
-        message: What was asked and what was seen, without secrets.
-        reference: What it is about, as ``registry/repository:tag`` or ``registry/repository@digest``.
-        operation: The operation that failed, by its public name.
-        code: The spec's error code; the class has one where a backend gave none.
-        transport: The exchange behind it, where the error has an HTTP origin.
+        message: What was attempted and what went wrong, without secrets.
+        reference: Image or blob, as ``registry/repository:tag`` or ``registry/repository@digest``.
+        operation: Public name of the operation that failed.
+        code: Error code of the distribution-spec; by default the code of the class.
+        transport: The HTTP request that failed, if the error came from one.
     """
 
     default_code: ClassVar[str] = ""
@@ -111,39 +111,39 @@ class RegistryError(Exception):
         self.transport = transport
 
     def __str__(self) -> str:
-        """The message, framed by operation, reference and code where they are known."""
+        """Return ``operation reference: message [code]``, without the parts that are unknown."""
         subject = " ".join(part for part in (self.operation, self.reference) if part)
         text = f"{subject}: {self.message}" if subject else self.message
         return f"{text} [{self.code}]" if self.code else text
 
 
 class InvalidValue(RegistryError, ValueError):
-    """A value cannot be what it was said to be; nothing was sent or opened."""
+    """An argument is malformed; no request was sent and no file was opened."""
 
 
 class InvalidName(InvalidValue):
-    """Not a tag, a repository name, a path segment or a registry host."""
+    """The text is not a valid tag, repository name, path segment or registry host."""
 
     default_code = "NAME_INVALID"
 
 
 class InvalidReference(InvalidValue):
-    """Not an image reference."""
+    """The text is not a valid image reference."""
 
     default_code = "NAME_INVALID"
 
 
 class InvalidDigest(InvalidValue):
-    """Not a digest."""
+    """The text is not a valid digest."""
 
     default_code = "DIGEST_INVALID"
 
 
 class InvalidDocument(InvalidValue):
-    """A document is not what its kind demands.
+    """A JSON document is malformed.
 
     Args:
-        path: Where in the document, as ``$.layers[0].digest``; empty when it is about the whole.
+        path: Place in the document, as ``$.layers[0].digest``; empty for the whole document.
     """
 
     default_code = "MANIFEST_INVALID"
@@ -154,36 +154,36 @@ class InvalidDocument(InvalidValue):
 
 
 class ConfigError(InvalidValue):
-    """Settings or a location that cannot work."""
+    """A setting, a configuration file or a backend URL cannot be used."""
 
 
 class NotFound(RegistryError, LookupError):
-    """What was asked for is not there."""
+    """The requested object does not exist."""
 
 
 class ImageNotFound(NotFound):
-    """No such manifest: neither under that tag nor under that digest."""
+    """The manifest does not exist under that tag or digest."""
 
     default_code = "MANIFEST_UNKNOWN"
 
 
 class RepositoryNotFound(ImageNotFound):
-    """No such repository, hence no such image."""
+    """The repository does not exist, and so neither does the image."""
 
     default_code = "NAME_UNKNOWN"
 
 
 class BlobNotFound(NotFound):
-    """No such blob in that repository, or a manifest was refused because one is missing."""
+    """The blob does not exist in the repository, or a manifest was refused because the blob is missing."""
 
     default_code = "BLOB_UNKNOWN"
 
 
 class PlatformNotFound(NotFound):
-    """An index or image has nothing for the platform that was asked for.
+    """No image fits the requested platform.
 
     Args:
-        available: The platforms that there are.
+        available: Platforms that exist.
     """
 
     default_code = "MANIFEST_UNKNOWN"
@@ -194,49 +194,49 @@ class PlatformNotFound(NotFound):
 
 
 class NotAnImage(RegistryError):
-    """An image manifest was asked of something else."""
+    """The manifest is not an image manifest."""
 
 
 class NotAnIndex(RegistryError):
-    """An image index was asked of something else."""
+    """The manifest is not an image index."""
 
 
 class AccessDenied(RegistryError, PermissionError):
-    """The registry refused; that says nothing about what exists."""
+    """The registry denied access. The object may or may not exist."""
 
     default_code = "DENIED"
 
 
 class Unauthorized(AccessDenied):
-    """No credentials, or not the right ones (401)."""
+    """Credentials are missing or wrong (401)."""
 
     default_code = "UNAUTHORIZED"
 
 
 class Forbidden(AccessDenied):
-    """Known, but not allowed (403)."""
+    """The credentials do not allow the operation (403)."""
 
 
 class Unsupported(RegistryError, NotImplementedError):
-    """This backend, or this version of the protocol, cannot do that."""
+    """The backend, the platform or the protocol does not support the operation."""
 
     default_code = "UNSUPPORTED"
 
 
 class CatalogUnsupported(Unsupported):
-    """This registry does not list its repositories."""
+    """The backend does not list repositories."""
 
 
 class IntegrityError(RegistryError, ValueError):
-    """Content is not what it was promised to be."""
+    """Content does not match its descriptor or its format."""
 
 
 class DigestMismatch(IntegrityError):
-    """Content does not hash to its digest.
+    """The digest of the content differs from the expected digest.
 
     Args:
-        expected: The digest that was asked for or promised.
-        actual: The digest of the bytes that came.
+        expected: Digest that was requested or declared.
+        actual: Digest of the bytes received.
     """
 
     default_code = "DIGEST_INVALID"
@@ -248,11 +248,11 @@ class DigestMismatch(IntegrityError):
 
 
 class SizeMismatch(IntegrityError):
-    """Content is shorter or longer than promised.
+    """The content is shorter or longer than declared.
 
     Args:
-        expected: The promised size in bytes.
-        actual: The bytes that came; for too long a stream, as many as were read before giving up.
+        expected: Declared size in bytes.
+        actual: Bytes received; if the content is too long, the bytes read before reading stopped.
     """
 
     default_code = "SIZE_INVALID"
@@ -264,36 +264,39 @@ class SizeMismatch(IntegrityError):
 
 
 class TooLarge(IntegrityError):
-    """More bytes, entries or pages than a limit allows."""
+    """Content exceeds a limit on bytes, entries or pages."""
 
     default_code = "SIZE_INVALID"
 
 
 class LayoutError(IntegrityError):
-    """No OCI image layout or archive of images, or a broken one (image-spec, "OCI Image Layout Specification")."""
+    """A directory is not an OCI image layout, an archive holds no images, or either is corrupt.
+
+    See image-spec, "OCI Image Layout Specification".
+    """
 
 
 class UnsafeArchive(IntegrityError):
-    """An archive tries to reach outside of where it belongs."""
+    """An archive entry would be read or written outside its root."""
 
 
 class Cancelled(RegistryError):
-    """The work was cancelled by its scope."""
+    """The work was cancelled through its ``CancelScope``."""
 
 
 class DeadlineExceeded(RegistryError, TimeoutError):
-    """The time that the caller allowed has passed."""
+    """The deadline of the caller has passed."""
 
 
 class TransportError(RegistryError, OSError):
-    """An exchange with a registry failed.
+    """A request to a registry failed.
 
     Args:
-        status: The HTTP status; 0 where no answer came.
-        errors: What the registry said, in its own codes.
-        method: The HTTP method.
-        url: The target, without credentials and query values.
-        retry_after: Seconds that the registry asked to wait, where it did.
+        status: HTTP status; 0 if there was no response.
+        errors: Error codes and messages of the registry.
+        method: HTTP method.
+        url: URL of the request, without credentials and query values.
+        retry_after: Seconds to wait as requested by the registry; ``None`` if it requested none.
     """
 
     def __init__(
@@ -319,25 +322,25 @@ class TransportError(RegistryError, OSError):
 
 
 class Unavailable(TransportError):
-    """Not reachable, cut off or out of order just now: the same call may succeed later."""
+    """The registry is unreachable, closed the connection or is out of order; a later call may succeed."""
 
 
 class RateLimited(TransportError):
-    """Too many requests (429); ``retry_after`` says for how long, where the registry did."""
+    """The registry received too many requests (429); ``retry_after`` holds the requested pause, if any."""
 
     default_code = "TOOMANYREQUESTS"
 
 
 class TLSError(TransportError):
-    """No trustworthy connection: a certificate, a name or a protocol version is wrong. Never retried."""
+    """TLS failed: the certificate, the host name or the protocol version is wrong. Never retried."""
 
 
 class ServerError(TransportError):
-    """The registry failed in a way that repeating does not mend (5xx)."""
+    """The registry failed (5xx) in a way that a retry does not mend."""
 
 
 class ProtocolError(TransportError):
-    """The answer breaks the protocol, or one of our rules about whom to follow."""
+    """The response violates the protocol, or names a URL that the URL policy refuses."""
 
 
 @contextmanager

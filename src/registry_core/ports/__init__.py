@@ -1,4 +1,4 @@
-"""What the core needs from the outside, as protocols; adapters implement them, use cases rely on nothing else."""
+"""The ports: protocols that adapters implement and that the operations of the core call."""
 
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.blob_store import BlobStore

@@ -1,4 +1,4 @@
-"""How requests to a registry are authorised."""
+"""The port ``Authenticator``: authorization of requests to a registry."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Authenticator"]
 
 @runtime_checkable
 class Authenticator(Protocol):
-    """Decides, without I/O, how to authorise a request; the HTTP session carries out what it asks for."""
+    """Decides, without I/O, how to authorize a request; the HTTP session sends the token requests."""
 
     @abstractmethod
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
-        """The ``Authorization`` value to send at once, or ``None`` to send nothing.
+        """Return the ``Authorization`` value to send with the first attempt, or ``None`` to send none.
 
         Args:
-            registry: Whom the request is for; the value is sent there and nowhere else.
-            scopes: What the request needs.
+            registry: Origin of the request; the value is sent to no other origin.
+            scopes: Scopes that the request needs.
         """
 
     @abstractmethod
@@ -34,23 +34,23 @@ class Authenticator(Protocol):
         *,
         rejected: str | None = None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        """Answer a 401: yields what to ask a token server, receives its answers, returns the ``Authorization`` value.
+        """Handle a 401: yield token requests, receive their replies, return the ``Authorization`` value.
 
-        Whoever drives it must exhaust or close it, and throw into it the error that a request ended with: other threads
-        that need the same token may be waiting, and learn how it went.
+        The caller must exhaust or close the generator, and must throw into it the error of a failed token request:
+        other threads may be waiting for the same token and get the same error.
 
         Args:
-            registry: Who challenged.
-            challenges: What it asked for.
-            scopes: What the request needs.
-            rejected: The value that was refused, if one was sent.
+            registry: Origin that sent the challenges.
+            challenges: Challenges of the response.
+            scopes: Scopes that the request needs.
+            rejected: ``Authorization`` value that the registry rejected, if one was sent.
 
         Returns:
-            The value to repeat the request with, or ``None`` where there is no answer to give.
+            Value to repeat the request with, or ``None`` if no challenge can be met.
 
         Raises:
-            Unauthorized: The token server refused, or no scheme is on offer that can be answered at all.
-            Forbidden: The token server knows who asks, and refused.
-            TransportError: What a request ended with.
-            ProtocolError: Its realm is one that no credentials may go to, or its answer makes no sense.
+            Unauthorized: The token server rejected the credentials, or no challenge has a supported scheme.
+            Forbidden: The token server denied the scopes.
+            TransportError: A token request failed.
+            ProtocolError: The URL policy refuses the realm, or the reply is malformed.
         """

@@ -1,4 +1,4 @@
-"""The blobs of one repository."""
+"""The port ``BlobStore``: the blobs of one repository."""
 
 from __future__ import annotations
 
@@ -14,47 +14,52 @@ __all__ = ["BlobStore"]
 
 @runtime_checkable
 class BlobStore(Protocol):
-    """Content by digest. Every method may be called from many threads at once."""
+    """Stores blobs by digest. Safe for many threads."""
 
     @abstractmethod
     def stat(self, digest: Digest) -> int:
-        """The size of a blob in bytes.
+        """Return the size of a blob in bytes.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The blob is not in this repository.
         """
 
     @abstractmethod
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob as the backend has it, unverified, from the byte at ``start`` on.
+        """Open a blob for reading at the byte ``start``. The bytes are not verified.
 
         Raises:
-            BlobNotFound: It is not in this repository; raised by this call, not by the first read.
+            BlobNotFound: The blob is not in this repository. Raised here, not by the first read.
         """
 
     @abstractmethod
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Store a blob. Storing what is there already is no error.
+        """Store a blob after verifying it. Storing an existing blob again is allowed.
+
+        Args:
+            digest: Digest of the content.
+            size: Size of the content in bytes.
+            source: The content; opened again if the transfer has to be repeated.
 
         Raises:
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The digest's algorithm cannot be verified, or the repository cannot be written.
+            DigestMismatch: The content has another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The digest algorithm cannot be verified, or the repository is read-only.
         """
 
     @abstractmethod
     def delete(self, digest: Digest) -> None:
-        """Remove a blob from this repository; other repositories keep theirs.
+        """Delete a blob from this repository. Other repositories keep it.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The blob is not in this repository.
             Unsupported: The backend does not delete blobs.
         """
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Take a blob over from another repository of the same backend, without moving its bytes.
+        """Mount a blob from another repository of the same backend, without transferring its bytes.
 
         Returns:
-            Whether the blob is in this repository now. ``False`` is no error: it has to be put.
+            Whether the blob is in this repository now. On ``False`` the caller has to ``put`` it.
         """
         return False

@@ -1,4 +1,4 @@
-"""Where credentials come from, and where they are kept."""
+"""The ports ``Keychain`` and ``CredentialStore``: credentials by registry."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ __all__ = ["CredentialStore", "Keychain"]
 
 @runtime_checkable
 class Keychain(Protocol):
-    """Credentials by registry and repository."""
+    """Looks up credentials by registry and repository."""
 
     @abstractmethod
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """The credential for a repository, or ``None`` where this keychain has none.
+        """Return the credential for a repository, or ``None`` if this keychain has none.
 
         Args:
-            registry: ``host[:port]``; the port is left out where it is the one of https.
-            repository: ``None`` for what belongs to no repository, such as the catalog.
+            registry: ``host[:port]``, without the port if it is 443.
+            repository: Repository of the request; ``None`` for requests without one, such as the catalog.
         """
 
 
 @runtime_checkable
 class CredentialStore(Keychain, Protocol):
-    """A keychain that can be written to: what ``login`` and ``logout`` need."""
+    """A keychain that can store and erase credentials, for ``login`` and ``logout``."""
 
     @abstractmethod
     def store(self, registry: str, credential: Credential) -> None:
-        """Keep a credential for all repositories of a registry, in place of the one that was kept before.
+        """Store the credential for all repositories of a registry, replacing the stored one.
 
         Args:
             registry: ``host[:port]``.
-            credential: Anything but ``Anonymous``.
+            credential: Any credential except ``Anonymous``.
 
         Raises:
-            InvalidName: The registry is none.
-            ConfigError: This credential, or any, cannot be kept here.
+            InvalidName: The registry name is malformed.
+            ConfigError: The credential cannot be stored here.
         """
 
     @abstractmethod
     def erase(self, registry: str) -> None:
-        """Forget what is kept for a registry as a whole; nothing happens where there is nothing.
+        """Erase the credential stored for a registry, if there is one.
 
         Args:
             registry: ``host[:port]``.
 
         Raises:
-            InvalidName: The registry is none.
-            ConfigError: It cannot be forgotten here.
+            InvalidName: The registry name is malformed.
+            ConfigError: The credential cannot be erased here.
         """

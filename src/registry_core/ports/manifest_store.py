@@ -1,4 +1,4 @@
-"""The manifests, tags and referrers of one repository."""
+"""The port ``ManifestStore``: manifests, tags and referrers of one repository."""
 
 from __future__ import annotations
 
@@ -16,77 +16,86 @@ __all__ = ["ManifestStore"]
 
 @runtime_checkable
 class ManifestStore(Protocol):
-    """Manifests by digest and by tag. Every method may be called from many threads at once."""
+    """Stores manifests by digest and tag. Safe for many threads."""
 
     @abstractmethod
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest.
+        """Return media type, digest and size of a manifest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository, where the backend can tell.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist, if the backend can tell.
         """
 
     @abstractmethod
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes, verified against the digest where it was asked for by digest.
+        """Return the exact bytes of a manifest, verified if it was requested by digest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository, where the backend can tell.
-            DigestMismatch: The backend holds other bytes.
-            InvalidDocument: What it holds is no manifest.
-            TooLarge: It is larger than the backend's limit for manifests.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist, if the backend can tell.
+            DigestMismatch: The bytes have another digest.
+            InvalidDocument: The bytes are not a manifest.
+            TooLarge: The manifest is larger than the limit of the backend.
+            Unsupported: The manifest is a Docker schema 1 manifest, or its digest cannot be verified.
         """
 
     @abstractmethod
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Store a manifest under its digest and point tags at it. What a tag pointed at before stays.
+        """Store a manifest under its digest and point tags to it. A manifest that loses a tag is kept.
 
-        Whoever lists the referrers of the manifest's subject finds it from now on.
+        If the manifest has a subject, ``referrers`` of that subject lists it from now on.
+
+        Args:
+            manifest: Manifest to store.
+            tags: Tags to set.
+
+        Returns:
+            Descriptor of the manifest.
 
         Raises:
-            BlobNotFound: A part of it is missing, and the backend insists; nothing is stored.
-            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
-            Unsupported: The backend does not take that media type or digest algorithm.
+            BlobNotFound: A part is missing and the backend requires it; nothing is stored.
+            InvalidDocument: The bytes are not a manifest of the media type; nothing is stored.
+            Unsupported: The backend does not accept the media type or the digest algorithm.
         """
 
     @abstractmethod
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; the manifest stays, with its other tags.
+        """Delete a tag. The manifest and its other tags stay.
 
         Raises:
-            ImageNotFound: No such tag.
-            Unsupported: The backend does not remove tags alone.
+            ImageNotFound: The tag does not exist.
+            Unsupported: The backend cannot delete a tag without its manifest.
         """
 
     @abstractmethod
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest and every tag on it; what it was made of stays.
+        """Delete a manifest and every tag that points to it. Its blobs and child manifests stay.
 
         Raises:
-            ImageNotFound: No such manifest.
+            ImageNotFound: The manifest does not exist.
             Unsupported: The backend does not delete manifests.
         """
 
     @abstractmethod
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags in ASCII order; the first step raises where listing fails.
+        """Iterate over all tags in ASCII order. The first step raises if listing fails.
 
         Args:
-            after: Start behind this tag, whether it exists or not.
-            page_size: How many a server should be asked for at a time; changes nothing about what is listed.
+            after: Start after this tag; it need not exist.
+            page_size: Page size to request from a server; it does not limit the result.
 
         Raises:
-            RepositoryNotFound: No such repository.
+            RepositoryNotFound: The repository does not exist.
         """
 
     @abstractmethod
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, each once, with artifact type and annotations.
+        """Iterate over the descriptors of the manifests that refer to a subject, each once.
+
+        The descriptors hold artifact type and annotations.
 
         Args:
-            subject: The manifest they point at; it need not exist.
-            artifact_type: Only those of this type.
+            subject: Digest of the subject; it need not exist.
+            artifact_type: List only referrers of this type; empty lists all.
         """

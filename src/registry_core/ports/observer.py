@@ -1,4 +1,4 @@
-"""What happens, as typed events: for metrics, progress bars and tests."""
+"""The port ``Observer`` and its events, for metrics, progress bars and tests."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened. Events hold no secrets."""
+    """Base class of events. Events hold no secrets."""
 
 
 class RequestCompleted(Event, frozen=True, kw_only=True):
-    """One request was answered, or failed.
+    """One request got a response, or failed.
 
     Args:
-        method: The HTTP method.
-        url: Without credentials and query values.
-        status: The answer's; 0 where none came.
-        seconds: Until the answer's head was read.
+        method: HTTP method.
+        url: URL without credentials and query values.
+        status: Status of the response; 0 if there was none.
+        seconds: Time until the response headers were read.
     """
 
     method: str
@@ -48,14 +48,14 @@ class RequestCompleted(Event, frozen=True, kw_only=True):
 
 
 class RequestRetried(Event, frozen=True, kw_only=True):
-    """A request will be repeated after a pause in seconds.
+    """A request failed and will be sent again.
 
     Args:
-        method: The HTTP method.
-        url: Without credentials and query values.
-        attempt: The number of attempts so far, from 1.
-        pause: How long until the next one.
-        reason: The kind of error, and the status if an answer came: ``Unavailable 503``.
+        method: HTTP method.
+        url: URL without credentials and query values.
+        attempt: Number of attempts so far, from 1.
+        pause: Seconds until the next attempt.
+        reason: Error class, and the status of the response if there was one: ``Unavailable 503``.
     """
 
     method: str
@@ -66,12 +66,12 @@ class RequestRetried(Event, frozen=True, kw_only=True):
 
 
 class TransferResumed(Event, frozen=True, kw_only=True):
-    """A transfer that broke off goes on where it stopped, instead of from its beginning.
+    """An interrupted transfer continues where it stopped.
 
     Args:
         method: ``GET`` for a download, ``PATCH`` for an upload.
-        url: Without credentials and query values.
-        offset: The byte from which on it is continued.
+        url: URL without credentials and query values.
+        offset: First byte of the continued transfer.
     """
 
     method: str
@@ -80,12 +80,12 @@ class TransferResumed(Event, frozen=True, kw_only=True):
 
 
 class Throttled(Event, frozen=True, kw_only=True):
-    """A registry asked for less; all threads of the client obey.
+    """A registry asked for fewer requests; all threads of the client comply.
 
     Args:
         registry: ``host[:port]``.
-        pause: For how many seconds nothing is sent.
-        limit: How many requests may be under way at once from now on.
+        pause: Seconds during which no request is sent.
+        limit: Maximum number of concurrent requests from now on.
     """
 
     registry: str
@@ -94,14 +94,14 @@ class Throttled(Event, frozen=True, kw_only=True):
 
 
 class TokenRequested(Event, frozen=True, kw_only=True):
-    """A token server was asked for a token.
+    """A token was requested from a token server.
 
     Args:
         registry: ``host[:port]`` of the registry that the token is for.
-        url: The token server's, without credentials and query values.
-        scopes: What was asked for, as ``repository:org/app:pull``.
-        status: The answer's; 0 where none came.
-        seconds: Until it was answered.
+        url: URL of the token server, without credentials and query values.
+        scopes: Requested scopes, as ``repository:org/app:pull``.
+        status: Status of the response; 0 if there was none.
+        seconds: Time until the response.
     """
 
     registry: str
@@ -112,19 +112,19 @@ class TokenRequested(Event, frozen=True, kw_only=True):
 
 
 class WarningReceived(Event, frozen=True, kw_only=True):
-    """A registry sent a warning; its text is escaped and cut."""
+    """A registry sent a warning. The text is escaped and truncated."""
 
     registry: str
     text: str
 
 
 class BlobProgress(Event, frozen=True, kw_only=True):
-    """Bytes of a blob have been read from where they come from.
+    """Bytes of a blob have been read from its source.
 
     Args:
-        digest: Of the blob.
-        done: How many of its bytes have been read so far; less than before after ``BlobRestarted``.
-        size: How many there are.
+        digest: Digest of the blob.
+        done: Bytes read so far; fewer than before after ``BlobRestarted``.
+        size: Size of the blob in bytes.
     """
 
     digest: Digest
@@ -133,7 +133,7 @@ class BlobProgress(Event, frozen=True, kw_only=True):
 
 
 class BlobRestarted(Event, frozen=True, kw_only=True):
-    """A blob has to be read again from an earlier byte: progress goes back to ``done``."""
+    """A blob must be read again from an earlier byte; progress goes back to ``done``."""
 
     digest: Digest
     done: int
@@ -141,21 +141,21 @@ class BlobRestarted(Event, frozen=True, kw_only=True):
 
 
 class BlobCopied(Event, frozen=True, kw_only=True):
-    """A blob's bytes were moved."""
+    """A blob was copied."""
 
     digest: Digest
     size: int
 
 
 class BlobMounted(Event, frozen=True, kw_only=True):
-    """A blob was taken over from another repository of the same registry."""
+    """A blob was mounted from another repository of the same registry."""
 
     digest: Digest
     size: int
 
 
 class BlobSkipped(Event, frozen=True, kw_only=True):
-    """A blob, or a whole manifest with its parts, was there already."""
+    """A blob, or a manifest with all its parts, already existed at the target."""
 
     digest: Digest
     size: int
@@ -163,28 +163,27 @@ class BlobSkipped(Event, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Observer(Protocol):
-    """Receives events, from whichever thread they happen in. It must be quick, and must not raise."""
+    """Receives events, on the thread in which they occur. It must return fast and must not raise."""
 
     @abstractmethod
     def on(self, event: Event) -> None:
-        """Take notice of an event."""
+        """Receive an event."""
 
 
 class Observers(Observer):
-    """Several observers as one.
+    """Passes each event to several observers.
 
     Args:
-        *observers: Told in this order.
+        *observers: Observers in the order in which they receive events.
     """
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
     def on(self, event: Event) -> None:
-        """Tell each."""
+        """Pass the event to each observer."""
         for observer in self._observers:
             observer.on(event)
 
     def __repr__(self) -> str:
-        """Who is told."""
         return f"Observers({', '.join(map(repr, self._observers))})"
