@@ -1,4 +1,4 @@
-"""Access: scopes, challenges, credentials, and what is asked of a token server."""
+"""Scopes, challenges, credentials, and the messages exchanged with a token server."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """What a token is asked for, as ``repository:org/app:pull,push``.
+    """A token scope, such as ``repository:org/app:pull,push``.
 
     Args:
-        kind: ``repository`` or ``registry``.
-        name: Of the repository, or ``catalog``.
-        actions: Sorted, each once.
+        kind: Resource type: ``repository`` or ``registry``.
+        name: Repository name, or ``catalog``.
+        actions: Actions, sorted and without duplicates.
     """
 
     kind: str
@@ -37,16 +37,16 @@ class Scope(msgspec.Struct, frozen=True):
 
     @classmethod
     def repository(cls, name: RepositoryName, actions: Iterable[str]) -> Self:
-        """Some actions on a repository: ``pull``, ``push``, ``delete``."""
+        """Return the scope of actions on a repository: ``pull``, ``push``, ``delete``."""
         return cls("repository", str(name), tuple(sorted(set(actions))))
 
     @classmethod
     def catalog(cls) -> Self:
-        """The right to list a registry's repositories."""
+        """Return the scope for listing the repositories of a registry."""
         return cls("registry", "catalog", ("*",))
 
     def __str__(self) -> str:
-        """As it is written in a token request."""
+        """Return the form used in token requests."""
         return f"{self.kind}:{self.name}:{','.join(self.actions)}"
 
 
@@ -54,8 +54,8 @@ class Challenge(msgspec.Struct, frozen=True):
     """One challenge of a ``WWW-Authenticate`` header (RFC 9110, section 11.6.1).
 
     Args:
-        scheme: In lower case.
-        parameters: By names in lower case; the first of a name counts.
+        scheme: Authentication scheme in lower case.
+        parameters: Parameters by lower-case name; the first one counts if a name is repeated.
     """
 
     scheme: str
@@ -63,14 +63,14 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange with a token server, to be carried out by the HTTP session. It may hold secrets.
+    """A request to a token server, sent by the HTTP session. It may hold secrets.
 
     Args:
-        method: The HTTP method.
-        url: Where to.
-        headers: What to send with it, authorisation included.
-        body: What to send, if anything.
-        scopes: What the token is to allow, for those who watch.
+        method: HTTP method.
+        url: URL of the token server.
+        headers: Headers, including ``Authorization``.
+        body: Request body, if any.
+        scopes: Requested scopes, reported to the observer.
     """
 
     method: str
@@ -80,33 +80,33 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...] = ()
 
     def __repr__(self) -> str:
-        """Without headers, body and query."""
+        """Omit headers, body and query, which may hold secrets."""
         return f"TokenRequest({self.method} {self.url.partition('?')[0]})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As little as ``repr``."""
+        """Show no more than ``repr``."""
         return [("method", self.method), ("url", self.url.partition("?")[0])]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("TokenRequest may hold a secret and is not pickled")
+        raise TypeError("TokenRequest may hold a secret and cannot be pickled")
 
 
 class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token server answered. It may hold secrets."""
+    """The response of a token server. It may hold secrets."""
 
     status: int
     content: bytes
 
     def __repr__(self) -> str:
-        """Without the content."""
+        """Omit the content, which may hold secrets."""
         return f"TokenReply({self.status})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As little as ``repr``."""
+        """Show no more than ``repr``."""
         return [("status", self.status)]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("TokenReply may hold a secret and is not pickled")
+        raise TypeError("TokenReply may hold a secret and cannot be pickled")
 
 
 class _Secret(msgspec.Struct, frozen=True):
@@ -120,43 +120,45 @@ class _Secret(msgspec.Struct, frozen=True):
         return []
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds a secret and is not pickled; let each process read its own")
+        raise TypeError(
+            f"{type(self).__name__} holds a secret and cannot be pickled: read the credential in each process"
+        )
 
 
 class Basic(_Secret, frozen=True):
-    """A user name and a password, or what serves as one."""
+    """A user name and a password or access token."""
 
     username: str
     password: str
 
     def __repr__(self) -> str:
-        """Without the password."""
+        """Omit the password."""
         return f"Basic({self.username!r}, ***)"
 
 
 class IdentityToken(_Secret, frozen=True):
-    """An OAuth2 refresh token: exchanged at the token server, never sent to the registry."""
+    """An OAuth2 refresh token. It is sent to the token server only, never to the registry."""
 
     token: str
     username: str = ""
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Omit the token."""
         return "IdentityToken(***)"
 
 
 class RegistryToken(_Secret, frozen=True):
-    """A bearer token that is sent to the registry as it is."""
+    """A bearer token that is sent to the registry unchanged."""
 
     token: str
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Omit the token."""
         return "RegistryToken(***)"
 
 
 class Anonymous(msgspec.Struct, frozen=True):
-    """No credentials."""
+    """Explicit absence of credentials: requests are anonymous."""
 
 
 Credential = Basic | IdentityToken | RegistryToken | Anonymous

@@ -1,4 +1,4 @@
-"""Descriptors: how one piece of content points at another (image-spec descriptor.md)."""
+"""Content descriptors (image-spec descriptor.md)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What some content is, how long it is, and its digest.
+    """Media type, digest and size of a piece of content.
 
-    Two descriptors of the same type, digest and size hash alike; keys of sets and caches should be digests.
+    The hash covers media type, digest and size only; use digests as keys of sets and caches.
 
     Args:
-        media_type: Of the content.
-        digest: Of the content.
-        size: Of the content, in bytes.
-        urls: Where else it may be had; never followed by default.
-        annotations: Free text by key.
+        media_type: Media type of the content.
+        digest: Digest of the content.
+        size: Size of the content in bytes.
+        urls: Other URLs of the content; not followed by default.
+        annotations: Annotations.
         data: The content itself, embedded; see ``embedded``.
-        platform: What it runs on, on entries of an index.
-        artifact_type: Of the manifest pointed at, on entries of an index.
+        platform: Platform of the image, in entries of an index.
+        artifact_type: Artifact type of the manifest, in entries of an index.
     """
 
     media_type: str
@@ -41,22 +41,26 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     artifact_type: str = ""
 
     def __hash__(self) -> int:
-        """By what identifies the content."""
+        """Hash the fields that identify the content."""
         return hash((self.media_type, self.digest, self.size))
 
     def embedded(self) -> bytes | None:
-        """The embedded content, verified, or ``None`` where there is none.
+        """Return the embedded content after verifying it, or ``None`` if there is none.
 
         Raises:
-            SizeMismatch: It is not as long as the descriptor says.
-            DigestMismatch: It does not hash to the descriptor's digest.
-            Unsupported: The digest cannot be verified.
+            SizeMismatch: The size of the content differs from the descriptor.
+            DigestMismatch: The digest of the content differs from the descriptor.
+            Unsupported: The digest algorithm cannot be verified.
         """
         if self.data is None:
             return None
         if len(self.data) != self.size:
-            raise SizeMismatch("embedded data has another size", expected=self.size, actual=len(self.data))
+            raise SizeMismatch(
+                "embedded data: the size differs from the descriptor", expected=self.size, actual=len(self.data)
+            )
         actual = Digest.of(self.data, self.digest.algorithm)
         if actual != self.digest:
-            raise DigestMismatch("embedded data has another digest", expected=self.digest, actual=actual)
+            raise DigestMismatch(
+                "embedded data: the digest differs from the descriptor", expected=self.digest, actual=actual
+            )
         return self.data

@@ -11,26 +11,26 @@ from registry_core.errors import InvalidDigest, Unsupported
 __all__ = ["Digest", "Hasher"]
 
 _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[a-zA-Z0-9=_-]+)")
-# R-002: verification is an allow-list; whatever else hashlib offers does not count.
+# R-002: content is verified by these algorithms only, although hashlib offers more.
 _REGISTERED = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _ENCODED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
 
 class Hasher(Protocol):
-    """A running hash."""
+    """An incremental hash, as in hashlib."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Take in the next bytes."""
+        """Add bytes to the hash."""
 
     def hexdigest(self) -> str:
-        """The hash so far, in lower-case hexadecimal."""
+        """Return the hash of the bytes so far, in lower-case hexadecimal."""
         ...
 
 
 class Digest(str):
-    """The name of content by its hash, such as ``sha256:e3b0…``.
+    """A content digest, such as ``sha256:e3b0…``.
 
-    Any algorithm that fits the grammar can be named and carried; only sha256 and sha512 can be verified.
+    Every algorithm that fits the grammar is accepted; only sha256 and sha512 can be verified.
 
     Raises:
         InvalidDigest: The text is not a digest.
@@ -39,7 +39,7 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Parse, or raise."""
+        """Parse the text."""
         match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidDigest(f"not a digest: {text!r:.200}")
@@ -50,10 +50,14 @@ class Digest(str):
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
-        """The digest of some bytes.
+        """Return the digest of some bytes.
+
+        Args:
+            content: Bytes to hash.
+            algorithm: ``sha256`` or ``sha512``.
 
         Raises:
-            Unsupported: The algorithm is not one that we verify.
+            Unsupported: The algorithm is another one.
         """
         hasher = _hasher(algorithm)
         hasher.update(content)
@@ -61,24 +65,24 @@ class Digest(str):
 
     @property
     def algorithm(self) -> str:
-        """What stands before the colon."""
+        """The part before the colon."""
         return self.partition(":")[0]
 
     @property
     def encoded(self) -> str:
-        """What stands after the colon."""
+        """The part after the colon."""
         return self.partition(":")[2]
 
     @property
     def verifiable(self) -> bool:
-        """Whether content can be checked against this digest."""
+        """Whether content can be verified against this digest."""
         return self.algorithm in _REGISTERED
 
     def hasher(self) -> Hasher:
-        """A fresh hash of this digest's algorithm.
+        """Return a new hash of this digest's algorithm.
 
         Raises:
-            Unsupported: Content under this algorithm cannot be verified.
+            Unsupported: The algorithm cannot be verified.
         """
         return _hasher(self.algorithm)
 
@@ -86,5 +90,5 @@ class Digest(str):
 def _hasher(algorithm: str) -> Hasher:
     factory = _REGISTERED.get(algorithm)
     if factory is None:
-        raise Unsupported(f"content under {algorithm!r:.64} digests cannot be verified")
+        raise Unsupported(f"digest algorithm {algorithm!r:.64} cannot be verified; supported: sha256, sha512")
     return factory()

@@ -1,4 +1,4 @@
-"""Image configurations as views (image-spec config.md)."""
+"""Typed views of image configurations (image-spec config.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
-    """What a container of the image starts with."""
+    """Execution parameters of a container."""
 
     user: str = ""
     exposed_ports: dict[str, Any] = {}
@@ -32,14 +32,14 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"
 
 
 class RootFS(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers by the digests of their uncompressed tars, lowest first."""
+    """The diff IDs of the layers: digests of the uncompressed tars, lowest layer first."""
 
     type: str = "layers"
     diff_ids: tuple[Digest, ...] = ()
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one layer, or one step without a layer, came to be."""
+    """One history entry: how a layer, or a step without a layer, was made."""
 
     created: str = ""
     created_by: str = ""
@@ -49,10 +49,10 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An image configuration, read from its bytes.
+    """A typed view of an image configuration.
 
-    ``created`` keeps the text as it stands, nanoseconds included; ``created_at`` is a ``datetime`` of it.
-    ``raw`` holds the bytes that were read.
+    ``created`` is the original text, with nanoseconds; ``created_at`` is the same as a ``datetime``.
+    ``raw`` holds the bytes of the document.
     """
 
     architecture: str = ""
@@ -69,18 +69,18 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @classmethod
     def read(cls, content: bytes) -> Self:
-        """The view of a configuration's bytes.
+        """Parse the bytes of a configuration.
 
         Raises:
-            InvalidDocument: Not an image configuration.
+            InvalidDocument: The bytes are not an image configuration.
         """
         mapping = strict_json.decode(content)
-        mapping.pop("raw", None)  # not a field of the document, whatever somebody put there
+        mapping.pop("raw", None)  # ``raw`` is ours: a field of that name in the document is ignored
         return msgspec.structs.replace(strict_json.convert(mapping, cls), raw=content)
 
     @property
     def platform(self) -> Platform | None:
-        """What the image says it runs on, or ``None`` where it does not say."""
+        """The platform of the image, or ``None`` if the configuration does not name one."""
         if not (self.os and self.architecture):
             return None
         return Platform(
@@ -93,14 +93,14 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was made, to the microsecond, or ``None`` where it does not say.
+        """Creation time to the microsecond, or ``None`` if the configuration has none.
 
         Raises:
-            InvalidDocument: ``created`` is not a date of RFC 3339.
+            InvalidDocument: ``created`` is not an RFC 3339 date.
         """
         if not self.created:
             return None
         try:
             return msgspec.convert(self.created, _Moment)
         except msgspec.ValidationError:
-            raise InvalidDocument(f"not a date: {self.created!r:.100}", path="$.created") from None
+            raise InvalidDocument(f"not an RFC 3339 date: {self.created!r:.100}", path="$.created") from None

@@ -1,6 +1,6 @@
-"""What names in layers mean: members, whiteouts and opaque markers (image-spec layer.md, "Whiteouts").
+"""Paths of tar entries in layers: cleaning, whiteouts, opaque whiteouts (image-spec layer.md, "Whiteouts").
 
-Names are bytes, as tar and the systems below have them. Everything here is a decision about text; nothing is opened.
+Paths are bytes, as in tar and in the kernel. The functions work on text only and open no file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from registry_core.errors import TooLarge, UnsafeArchive
 
 __all__ = ["LONGEST_PATH", "Whiteout", "WhiteoutKind", "ancestors", "clean_path", "parent_of", "whiteout_of"]
 
-# Far beyond what systems open at once (4 KiB), and short enough that all of a path's parents can be held (R-136).
+# Longer than any system opens in one call (4 KiB), short enough to keep all parents of a path in memory (R-136).
 LONGEST_PATH: Final = 32 << 10
 
 _PREFIX: Final = b".wh."
@@ -22,7 +22,7 @@ _OPAQUE: Final = b".wh..wh..opq"
 
 
 class WhiteoutKind(enum.Enum):
-    """What a member with a marker's name stands for."""
+    """The kind of a whiteout entry; ``PRIVATE`` entries belong to aufs and are ignored."""
 
     WHITEOUT = "whiteout"
     OPAQUE = "opaque"
@@ -30,57 +30,56 @@ class WhiteoutKind(enum.Enum):
 
 
 class Whiteout(NamedTuple):
-    """What a marker says, and about which path: hidden by a whiteout, or the directory that hides what was in it."""
+    """A whiteout: its kind, and the path that it hides or the directory that it makes opaque."""
 
     kind: WhiteoutKind
     path: bytes
 
 
 def clean_path(name: bytes) -> bytes:
-    """A member's path from the root: no outer or double slashes, no dots; empty for the root itself.
+    """Return the path of an entry relative to the root, without outer or double slashes and ``.``; empty for the root.
 
-    Absolute names count from the root of the image.
+    Absolute names are relative to the root of the image.
 
     Raises:
-        UnsafeArchive: It climbs with ``..`` or has a NUL.
-        TooLarge: It is longer than any honest one.
+        UnsafeArchive: The name has a ``..`` component or a NUL.
+        TooLarge: The name is longer than ``LONGEST_PATH``.
     """
     if len(name) > LONGEST_PATH:
-        raise TooLarge(f"a path of {len(name)} bytes")
+        raise TooLarge(f"path of {len(name)} bytes; the limit is {LONGEST_PATH}")
     if b"\0" in name:
-        raise UnsafeArchive(f"a path with a NUL: {name!r:.200}")
+        raise UnsafeArchive(f"path contains a NUL byte: {name!r:.200}")
     parts = [part for part in name.split(b"/") if part and part != b"."]
-    # R-130: refused even where it stays inside; two readers may shorten it differently.
+    # R-130: refused even if it stays inside: two readers may resolve it differently.
     if b".." in parts:
-        raise UnsafeArchive(f"a path that leaves the image: {name!r:.200}")
+        raise UnsafeArchive(f"path contains '..': {name!r:.200}")
     return b"/".join(parts)
 
 
 def parent_of(path: bytes) -> bytes:
-    """The directory that a clean path is in; the root is its own."""
+    """Return the parent directory of a clean path; the parent of the root is the root."""
     return path.rpartition(b"/")[0]
 
 
 def ancestors(path: bytes) -> Iterator[bytes]:
-    """The directories above a clean path, nearest first, the root last; none for the root."""
+    """Iterate over the parent directories of a clean path, from the nearest to the root; none for the root."""
     while path:
         path = path.rpartition(b"/")[0]
         yield path
 
 
 def whiteout_of(path: bytes, *, regular: bool) -> Whiteout | None:
-    """What a clean path marks; ``None`` for an ordinary one.
+    """Return the whiteout that an entry is, or ``None`` for an ordinary entry.
 
-    Names that begin with ``.wh..wh.`` are what a union file system kept for itself: they mark nothing and are no part
-    of the image.
+    Names that begin with ``.wh..wh.`` are metadata of aufs; they hide nothing and are not part of the image.
 
     Args:
-        path: Of the member.
-        regular: Whether the member is a regular file, as markers are.
+        path: Clean path of the entry.
+        regular: Whether the entry is a regular file, as whiteouts must be.
 
     Raises:
-        UnsafeArchive: A marker that would delete nothing, ``.`` or ``..``, one that is no regular file, or
-            something inside of a marker.
+        UnsafeArchive: The whiteout names nothing, ``.`` or ``..``, is not a regular file, or the entry is inside a
+            directory with a whiteout name.
     """
     if not path.startswith(_PREFIX) and b"/" + _PREFIX not in path:
         return None
@@ -89,15 +88,15 @@ def whiteout_of(path: bytes, *, regular: bool) -> Whiteout | None:
         if part.startswith(_PRIVATE) and part != _OPAQUE:
             return Whiteout(WhiteoutKind.PRIVATE, path)
         if part.startswith(_PREFIX):
-            raise UnsafeArchive(f"something inside of a whiteout: {path!r:.200}")
+            raise UnsafeArchive(f"entry inside a whiteout: {path!r:.200}")
     if name.startswith(_PRIVATE) and name != _OPAQUE:
         return Whiteout(WhiteoutKind.PRIVATE, path)
     hidden = name.removeprefix(_PREFIX)
-    # R-151: applied, it would delete its own directory or the one above.
+    # R-151: it would delete its own directory or the parent directory.
     if hidden in (b"", b".", b".."):
-        raise UnsafeArchive(f"a whiteout of nothing: {path!r:.200}")
+        raise UnsafeArchive(f"whiteout without a name: {path!r:.200}")
     if not regular:
-        raise UnsafeArchive(f"a whiteout that is not a regular file: {path!r:.200}")
+        raise UnsafeArchive(f"whiteout is not a regular file: {path!r:.200}")
     if name == _OPAQUE:
         return Whiteout(WhiteoutKind.OPAQUE, folder)
     return Whiteout(WhiteoutKind.WHITEOUT, folder + b"/" + hidden if folder else hidden)

@@ -1,11 +1,7 @@
-"""Media types of OCI and of Docker schema 2 (image-spec media-types.md).
+"""Media types of OCI and Docker schema 2, their conversion, and annotation keys.
 
-Keys of annotations (image-spec annotations.md, "Pre-Defined Annotation Keys").
-
-The two families of image documents, OCI and Docker schema 2: the same things under other names.
-
-What a manifest says stays as it is until somebody asks for the other family. The configuration's bytes are the
-same in both.
+See image-spec media-types.md and annotations.md, "Pre-Defined Annotation Keys". The two families differ in media
+types only; the bytes of the configuration are the same in both.
 """
 
 from __future__ import annotations
@@ -77,7 +73,7 @@ DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.
 
 OCTET_STREAM: Final = "application/octet-stream"
 
-# In the order of preference in which they are offered (R-204).
+# R-204: the ``Accept`` list, in order of preference.
 MANIFESTS: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
@@ -88,27 +84,27 @@ _NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.
 
 
 def essence(value: str) -> str:
-    """A ``Content-Type`` without its parameters, trimmed and in lower case."""
+    """Return a ``Content-Type`` without parameters, trimmed and in lower case."""
     return value.partition(";")[0].strip().lower()
 
 
 def is_index(media_type: str) -> bool:
-    """Whether it is an OCI image index or a Docker manifest list."""
+    """Return whether the type is an OCI image index or a Docker manifest list."""
     return media_type in _INDEXES
 
 
 def is_manifest(media_type: str) -> bool:
-    """Whether it is a manifest or an index, of OCI or of Docker schema 2."""
+    """Return whether the type is a manifest or index of OCI or Docker schema 2."""
     return media_type in MANIFESTS
 
 
 def is_schema1(media_type: str) -> bool:
-    """Whether it is a Docker schema 1 manifest, which is recognised and refused."""
+    """Return whether the type is a Docker schema 1 manifest, which is not supported."""
     return _SCHEMA1.fullmatch(media_type) is not None
 
 
 def is_nondistributable(media_type: str) -> bool:
-    """Whether it is a layer that may not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
+    """Return whether the type is a layer that must not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
     return media_type == DOCKER_FOREIGN_LAYER or media_type.startswith(_NONDISTRIBUTABLE)
 
 
@@ -149,29 +145,33 @@ _TO_OCI: Final = {
     _DOCKER_FOREIGN: _NONDISTRIBUTABLE,
 }
 
-_TO_DOCKER: Final = {theirs: ours for ours, theirs in _TO_OCI.items()}
+_TO_DOCKER: Final = {oci: docker for docker, oci in _TO_OCI.items()}
 
 
 def convert_media_type(media_type: str, family: str) -> str:
-    """A media type under the name that it has in a family.
+    """Return a media type converted to a family.
 
-    Types that neither family knows are carried in OCI documents, where anything may stand.
+    Types that belong to neither family are kept in OCI documents, which allow any type.
+
+    Args:
+        media_type: Media type to convert.
+        family: ``OCI`` or ``DOCKER``.
 
     Raises:
-        Unsupported: Docker has no name for it.
+        Unsupported: Docker has no such media type.
     """
     if family == OCI:
         return _TO_OCI.get(media_type, media_type)
     name = _TO_DOCKER.get(media_type, media_type)
     if name not in _TO_OCI:
-        raise Unsupported(f"Docker has no name for {media_type!r:.200}")
+        raise Unsupported(f"Docker has no media type for {media_type!r:.200}; use OCI media types")
     return name
 
 
 def convert_descriptor(entry: dict[str, Any], family: str) -> dict[str, Any]:
-    """A descriptor's JSON with its type as a family calls it, and everything else as it was.
+    """Return a descriptor's JSON with the media type converted to a family. Other fields stay the same.
 
     Raises:
-        Unsupported: Docker has no name for its type.
+        Unsupported: Docker has no such media type.
     """
     return entry | {"mediaType": convert_media_type(entry.get("mediaType", ""), family)}

@@ -1,7 +1,7 @@
-"""Origins: to whom a request goes, and whom a registry may send us to.
+"""Origins (scheme, host and port), address zones, and URLs chosen by a registry.
 
-Credentials belong to one origin: scheme, host and port. Every URL that a registry chooses (a redirect, an upload
-location, a link, a token realm) is taken apart here, and judged in ``errands``.
+Credentials belong to one origin. Every URL that a registry chooses (redirect, upload location, link, token realm) is
+parsed here; ``url_policy`` decides whether it may be requested.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _HOST: Final = re.compile(
     r"(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
     r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
-# ``127.1``, ``0x7f.1`` and ``2130706433``: resolvers take them for addresses, so they are no names (R-046).
+# R-046: resolvers read ``127.1``, ``0x7f.1`` and ``2130706433`` as addresses, so they are not accepted as names.
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
 
-_NOWHERE: Final = ipaddress.ip_network("0.0.0.0/8")
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.ip_network("::/96")
 
@@ -36,7 +36,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Zone(Enum):
-    """From where an address can be reached; names are taken to be public, but for ``localhost``."""
+    """The network from which an address is reachable; names count as public, except ``localhost``."""
 
     PUBLIC = "public"
     PRIVATE = "private"
@@ -46,12 +46,12 @@ class Zone(Enum):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where requests go: a scheme, a host and a port.
+    """Scheme, host and port of a URL.
 
     Args:
         scheme: ``http`` or ``https``.
-        host: In lower case; an IPv6 address without brackets.
-        port: Always spelled out.
+        host: Host name in lower case, or an IP address; IPv6 without brackets.
+        port: Port, also if it is the default of the scheme.
     """
 
     scheme: str
@@ -60,40 +60,40 @@ class Origin(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, host: str, *, scheme: str = "https") -> Self:
-        """From ``host[:port]``, and nothing but that.
+        """Parse ``host[:port]``.
 
         Raises:
-            InvalidName: There is anything else in it.
+            InvalidName: The text has other parts or is malformed.
         """
         if not isinstance(host, str) or scheme not in _PORTS:
             raise InvalidName(f"not a registry host: {host!r:.200}")
-        name, port = _parsed(host)
+        name, port = _parse_host(host)
         return cls(scheme, name, port or _PORTS[scheme])
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """The origin of an absolute http or https URL.
+        """Return the origin of an absolute http or https URL.
 
         Raises:
-            ProtocolError: Another scheme, user information, control characters, or no proper host.
+            ProtocolError: The URL has another scheme, user information, control characters or a malformed host.
         """
         try:
             parts = urlsplit(url)
             if _FORBIDDEN.search(url) or parts.scheme not in _PORTS or "@" in parts.netloc:
-                raise ProtocolError(f"not a URL to follow: {redact_url(url)}")
+                raise ProtocolError(f"malformed or unsupported URL: {redact_url(url)}")
             return cls.of(parts.netloc, scheme=parts.scheme)
         except (InvalidName, ValueError):
-            raise ProtocolError(f"not a URL to follow: {redact_url(url)}") from None
+            raise ProtocolError(f"malformed or unsupported URL: {redact_url(url)}") from None
 
     @property
     def netloc(self) -> str:
-        """``host[:port]``, the port only where it is not the scheme's own."""
+        """``host[:port]``, without the default port of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, by name or address."""
+        """Whether the host is this machine: ``localhost`` or a loopback address."""
         if self.host == "localhost":
             return True
         address = _address(self.host)
@@ -101,19 +101,19 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def zone(self) -> Zone:
-        """From where it can be reached, as far as the text tells: names are not looked up."""
+        """The zone of the host. Names are not resolved."""
         if self.host == "localhost" or self.host.endswith(".localhost"):
             return Zone.LOOPBACK
         address = _address(self.host)
         if address is None:
             return Zone.PUBLIC
-        return _zone(_carried(address) or address)
+        return _zone(_embedded_ipv4(address) or address)
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is an address literal, or ``localhost``, that no public registry should send anyone to.
+        """Whether the host is ``localhost`` or an address literal outside the public zone.
 
-        Names are not looked up: a public name that leads to a private address is not noticed.
+        Names are not resolved: a public name with a private address counts as public.
         """
         return self.zone is not Zone.PUBLIC
 
@@ -123,25 +123,29 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def resolve_url(base: str, target: str) -> str:
-    """A URL that a registry named, made absolute against the one it answered; the fragment goes.
+    """Return the absolute URL of a reference in a response, without its fragment.
+
+    Args:
+        base: URL of the request.
+        target: URL reference from the response.
 
     Raises:
-        ProtocolError: It is empty, or not one to follow.
+        ProtocolError: The reference is empty, malformed, or not http or https.
     """
     if not target:
-        raise ProtocolError("the registry named no URL to go to")
+        raise ProtocolError("the response names an empty URL")
     if _FORBIDDEN.search(target):
-        raise ProtocolError(f"not a URL to follow: {redact_url(target)}")
+        raise ProtocolError(f"malformed or unsupported URL: {redact_url(target)}")
     try:
         url = urljoin(base, target).partition("#")[0]
     except ValueError:
-        raise ProtocolError(f"not a URL to follow: {redact_url(target)}") from None
+        raise ProtocolError(f"malformed or unsupported URL: {redact_url(target)}") from None
     Origin.of_url(url)
     return url
 
 
 def redact_url(url: str) -> str:
-    """A URL fit for messages: without user information, query values and fragment."""
+    """Return a URL for messages: without user information, query and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -153,10 +157,10 @@ def redact_url(url: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
 
 
-# The same few hosts come again and again; only what is one is kept.
+# Requests repeat a few hosts; errors are not cached.
 @lru_cache(maxsize=256)
-def _parsed(host: str) -> tuple[str, int]:
-    """Name and port of ``host[:port]``; 0 where there is none."""
+def _parse_host(host: str) -> tuple[str, int]:
+    """Return host and port of ``host[:port]``; port 0 if there is none."""
     match = _HOST.fullmatch(host)
     if match is None:
         raise InvalidName(f"not a registry host: {host!r:.200}")
@@ -179,13 +183,13 @@ def _address(host: str) -> _Address | None:
     return mapped or address
 
 
-def _carried(address: _Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that gateways make of one of IPv6: NAT64, 6to4 and the old compatible form."""
+def _embedded_ipv4(address: _Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address embedded in an IPv6 address: NAT64, 6to4 or IPv4-compatible."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address.sixtofour is not None:
         return address.sixtofour
-    # "::" and "::1" are of IPv6 itself.
+    # "::" and "::1" are not IPv4-compatible addresses.
     if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
@@ -196,7 +200,7 @@ def _zone(address: _Address) -> Zone:
         return Zone.LOOPBACK
     if address.is_link_local:
         return Zone.LINK_LOCAL
-    if isinstance(address, ipaddress.IPv4Address) and (address in _NOWHERE or address.is_reserved):
+    if isinstance(address, ipaddress.IPv4Address) and (address in _THIS_NETWORK or address.is_reserved):
         return Zone.UNROUTABLE
     if address.is_unspecified or address.is_multicast:
         return Zone.UNROUTABLE

@@ -1,4 +1,4 @@
-"""Platforms: what they are called, and which of several fits best (image-spec image-index.md, "platform")."""
+"""Platforms: parsing, normalization and selection (image-spec image-index.md, "platform")."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ARCHITECTURE = {
     "armv5tel": ("arm", "v5"),
     "armv5tejl": ("arm", "v5"),
 }
-# The variant that an architecture has when it names none, and how we write that one.
+# The variant implied by an architecture without a variant, and how the implied variant is written.
 _BASELINE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 _WRITTEN = {"amd64": "", "arm64": "", "arm": "v7"}
 
@@ -42,9 +42,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operating system on an architecture.
 
     Args:
-        os: As Go's ``GOOS``: ``linux``, ``windows``, ``darwin`` …
-        architecture: As Go's ``GOARCH``: ``amd64``, ``arm64`` …
-        variant: Of the architecture: ``v7``, ``v8`` …
+        os: Operating system as in Go's ``GOOS``: ``linux``, ``windows``, ``darwin`` …
+        architecture: Architecture as in Go's ``GOARCH``: ``amd64``, ``arm64`` …
+        variant: Variant of the architecture: ``v7``, ``v8`` …
         os_version: ``os.version``, for Windows.
         os_features: ``os.features``, for Windows.
     """
@@ -57,7 +57,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``os/architecture[/variant][,osver=VERSION]``, or an architecture alone for Linux.
+        """Parse ``os/architecture[/variant][,osver=VERSION]``; an architecture alone means Linux.
 
         Raises:
             InvalidName: The text is not a platform.
@@ -79,11 +79,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def host(cls) -> Self:
-        """What containers on this machine run on: Linux with its own architecture and variant."""
+        """Return the platform of containers on this machine: Linux with the host's architecture and variant."""
         return cls(os="linux", architecture=_host.machine()).normalised()
 
     def normalised(self) -> Self:
-        """The same platform under its usual names: ``x86_64`` is ``amd64``, ``arm64/v8`` is ``arm64``."""
+        """Return the platform under its canonical names: ``x86_64`` is ``amd64``, ``arm64/v8`` is ``arm64``."""
         system = self.os.strip().lower()
         architecture = self.architecture.strip().lower()
         architecture, implied = _ARCHITECTURE.get(architecture, (architecture, ""))
@@ -96,7 +96,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it stands on something that runs nowhere: build attestations are ``unknown/unknown``."""
+        """Whether the platform is unknown; build attestations have ``unknown/unknown``."""
         return "unknown" in (self.os, self.architecture) or not (self.os and self.architecture)
 
     def __str__(self) -> str:
@@ -105,10 +105,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{names},osver={self.os_version}" if self.os_version else names
 
     def runs(self, target: Platform) -> bool:
-        """Whether something built for ``target`` suits a caller who asked for this platform.
+        """Return whether an image for ``target`` runs on this platform.
 
-        The same system and architecture; a variant not above the asked one; of Windows the first three parts of the
-        version, where one was asked. Windows and macOS hosts run Linux images too.
+        Operating system and architecture must be equal, and the variant of the target not higher. On Windows the
+        first three parts of the version must be equal, if this platform names a version. Windows and macOS hosts
+        also run Linux images.
         """
         wanted, offered = self.normalised(), target.normalised()
         if offered.is_unknown or wanted.architecture != offered.architecture:
@@ -128,13 +129,14 @@ _Item = TypeVar("_Item")
 
 
 def best_match(wanted: Platform, offers: Iterable[tuple[Platform | None, _Item]]) -> _Item | None:
-    """The offer that suits best, or ``None``: exact before compatible, then the highest variant, then the newest.
+    """Return the item whose platform fits best, or ``None`` if none fits.
 
-    An offer without a platform, or with an unknown one, is never chosen. Among equals the first wins.
+    Exact matches precede compatible ones, then the highest variant, then the newest version. Items without a
+    platform, or with an unknown one, are never chosen. Among equals the first one wins.
 
     Args:
-        wanted: The platform that was asked for.
-        offers: What there is, each with its platform.
+        wanted: Requested platform.
+        offers: Items with their platforms.
     """
     best: _Item | None = None
     best_rank: tuple[object, ...] | None = None
@@ -163,7 +165,7 @@ def _variant_runs(wanted: Platform, offered: Platform) -> bool:
     have, need = _level(wanted), _level(offered)
     if have is not None and need is not None:
         return have >= need
-    # A variant whose name is no number is comparable to nothing; only "none named" is common ground.
+    # Variants without a number cannot be compared; they match only if one side names no variant.
     return "" in (wanted.variant, offered.variant) and wanted.architecture not in _BASELINE
 
 

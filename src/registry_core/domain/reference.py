@@ -1,7 +1,4 @@
-"""Image references in full: registry, repository, and a tag or a digest.
-
-The short image names that people type at a Docker prompt, spelled out. Strictly opt-in: nothing else guesses.
-"""
+"""Image references: the full form, and Docker's familiar short names on request."""
 
 from __future__ import annotations
 
@@ -19,16 +16,15 @@ __all__ = ["Reference", "is_host", "join_reference", "parse_familiar", "parse_ta
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Where an image is: ``registry.example.com:5000/org/app:v1@sha256:…``.
+    """A full image reference, such as ``registry.example.com:5000/org/app:v1@sha256:…``.
 
-    Nothing is assumed: no default registry, no ``library/``, no ``latest``. The familiar short names are another
-    grammar, in ``registry_core.domain.reference``.
+    There are no defaults: no default registry, no ``library/``, no ``latest``; see ``parse_familiar`` for those.
 
     Args:
-        registry: ``host[:port]``, recognisable as a host: with a dot, a colon or a capital letter, or ``localhost``.
-        repository: The path inside the registry, not empty.
-        tag: The name of a manifest there.
-        digest: The digest of a manifest there; where both are given, the digest decides.
+        registry: ``host[:port]``: with a dot, a colon or a capital letter, or ``localhost``.
+        repository: Repository name, not empty.
+        tag: Tag of the manifest.
+        digest: Digest of the manifest; used instead of the tag if both are given.
 
     Raises:
         InvalidReference: A part is malformed or missing.
@@ -40,7 +36,7 @@ class Reference(msgspec.Struct, frozen=True):
     digest: Digest | None = None
 
     def __post_init__(self) -> None:
-        """Check each part and give it its type."""
+        """Parse each part."""
         try:
             Origin.of(self.registry)
             parts = {
@@ -51,18 +47,20 @@ class Reference(msgspec.Struct, frozen=True):
         except InvalidValue as error:
             raise InvalidReference(f"not a reference: {error.message}", code=error.code) from error
         if not is_host(self.registry):
-            raise InvalidReference(f"not a reference: {self.registry!r:.200} could be a path as well as a host")
+            raise InvalidReference(
+                f"not a reference: {self.registry!r:.200} may be a path; a registry host has a dot or a port"
+            )
         if not self.repository:
-            raise InvalidReference("not a reference: there is no repository in it")
+            raise InvalidReference("not a reference: the repository is missing")
         for name, part in parts.items():
             msgspec.structs.force_setattr(self, name, part)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``registry/repository[:tag][@digest]``.
+        """Parse ``registry/repository[:tag][@digest]``.
 
         Raises:
-            InvalidReference: It is anything else; the registry is never left out.
+            InvalidReference: The text is malformed, or the registry is missing.
         """
         if not isinstance(text, str):
             raise InvalidReference(f"not a reference: {text!r:.300}")
@@ -70,7 +68,7 @@ class Reference(msgspec.Struct, frozen=True):
         registry, slash, path = named.partition("/")
         repository, colon, tag = path.partition(":")
         if not slash or not is_host(registry):
-            raise InvalidReference(f"not a reference, for it does not begin with a registry's host: {text!r:.300}")
+            raise InvalidReference(f"not a reference: {text!r:.300} does not begin with a registry host")
         try:
             return cls(
                 registry,
@@ -85,30 +83,30 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def tag_or_digest(self) -> Tag | Digest:
-        """What to ask the repository for: the digest where there is one, else the tag.
+        """The digest if there is one, otherwise the tag.
 
         Raises:
-            InvalidReference: There is neither.
+            InvalidReference: The reference has neither.
         """
         found = self.digest or self.tag
         if found is None:
-            raise InvalidReference("names a repository, but neither a tag nor a digest", reference=str(self))
+            raise InvalidReference("the reference has neither a tag nor a digest", reference=str(self))
         return found
 
     def __str__(self) -> str:
-        """The reference as ``parse`` reads it."""
+        """Return the form that ``parse`` accepts."""
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
 
 def parse_tag_or_digest(text: str) -> Tag | Digest:
-    """A manifest's name within its repository: ``v1``, ``sha256:…`` or ``@sha256:…``.
+    """Parse a tag or a digest: ``v1``, ``sha256:…`` or ``@sha256:…``.
 
     Raises:
-        InvalidReference: It is empty, or more than the name within a repository.
-        InvalidDigest: It has a colon or a leading ``@``, and is not a digest.
-        InvalidName: It is not a tag.
+        InvalidReference: The text is empty, or also names a registry or repository.
+        InvalidDigest: The text has a colon or a leading ``@``, but is not a digest.
+        InvalidName: The text is not a tag.
     """
     if not isinstance(text, str) or not text or "/" in text or "@" in text[1:]:
         raise InvalidReference(f"neither a tag nor a digest: {text!r:.300}")
@@ -128,9 +126,9 @@ def join_reference(repository: object, reference: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether the first part of a reference can only be a host, and not the beginning of a path.
+    """Return whether the first part of a reference must be a host and cannot be part of a repository name.
 
-    That it is well formed is another question, which ``Origin.of`` answers.
+    The host may still be malformed; ``Origin.of`` checks that.
     """
     return text == "localhost" or "." in text or ":" in text or text != text.lower()
 
@@ -147,13 +145,13 @@ _IDENTIFIER: Final = re.compile(r"[a-f0-9]{64}")
 
 
 def parse_familiar(text: str) -> Reference:
-    """The full reference behind a familiar name: ``debian`` is ``docker.io/library/debian:latest``.
+    """Parse a familiar image name as the Docker command does: ``debian`` is ``docker.io/library/debian:latest``.
 
-    The first part is a host if it has a dot, a colon or a capital letter, or is ``localhost``; else the name is one
-    of Docker Hub's. A name with neither tag nor digest means ``latest``.
+    The first part is a host if it has a dot, a colon or a capital letter, or is ``localhost``; otherwise the image
+    is on Docker Hub. Without tag and digest the tag is ``latest``.
 
     Raises:
-        InvalidReference: It is no such name, is too long, or looks like an image identifier.
+        InvalidReference: The name is malformed, too long, or has the form of an image ID.
     """
     if not isinstance(text, str) or _IDENTIFIER.fullmatch(text):
         raise InvalidReference(f"not an image name: {text!r:.300}")
@@ -164,7 +162,7 @@ def parse_familiar(text: str) -> Reference:
         path = path if "/" in path.partition("@")[0] else f"{_OFFICIAL}/{path}"
     reference = Reference.parse(f"{host}/{path}")
     if len(f"{reference.registry}/{reference.repository}") > _LONGEST:
-        raise InvalidReference(f"longer than {_LONGEST} characters: {text!r:.300}")
+        raise InvalidReference(f"image name is longer than {_LONGEST} characters: {text!r:.300}")
     if reference.tag is None and reference.digest is None:
         return Reference(reference.registry, reference.repository, Tag("latest"))
     return reference

@@ -1,4 +1,4 @@
-"""Referrers: lists of manifests that point at a subject (distribution-spec, "Listing Referrers")."""
+"""Referrers: manifests that refer to a subject (distribution-spec, "Listing Referrers")."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _DIGEST_TAGS: Final = ("sig", "att", "sbom")
 
 
 def fallback_tag(subject: Digest) -> Tag:
-    """The tag under which a registry without a referrers API keeps its list.
+    """Return the tag of the referrers index in a registry without a referrers API.
 
     Algorithm and digest are cut to 32 and 64 characters and joined by ``-``
     (distribution-spec, "Referrers Tag Schema").
 
     Args:
-        subject: The manifest the others point at.
+        subject: Digest of the subject.
     """
     text = f"{subject.algorithm[:32]}-{subject.encoded[:64]}"
     return Tag(_NOT_IN_TAG.sub("-", text))
 
 
 def digest_tags(subject: Digest) -> list[Tag]:
-    """The tags by which cosign says what a manifest is about: ``sha256-….sig``, ``.att`` and ``.sbom``.
+    """Return the tags of cosign's signatures, attestations and SBOMs: ``sha256-….sig``, ``.att``, ``.sbom``.
 
-    A sha512 digest is longer than a tag may be, so there are none for it.
+    A sha512 digest has none, because it is longer than a tag may be.
 
     Args:
-        subject: The manifest they are about.
+        subject: Digest of the subject.
     """
     tags = []
     for suffix in _DIGEST_TAGS:
@@ -57,13 +57,13 @@ def digest_tags(subject: Digest) -> list[Tag]:
 
 
 def referrer_descriptor(manifest: RawManifest) -> Descriptor | None:
-    """How a manifest stands in its subject's list: with its artifact type and all its annotations.
+    """Return the entry of a manifest in the referrers index of its subject, with artifact type and annotations.
 
     Returns:
-        ``None`` for a manifest without a subject.
+        The entry, or ``None`` if the manifest has no subject.
 
     Raises:
-        InvalidDocument: It is not what its media type says.
+        InvalidDocument: The document does not match its media type.
     """
     if manifest.subject is None:
         return None
@@ -82,20 +82,22 @@ def referrer_descriptor(manifest: RawManifest) -> Descriptor | None:
 
 
 def filter_by_artifact_type(referrers: Iterable[Descriptor], artifact_type: str) -> Iterator[Descriptor]:
-    """Those of one artifact type; all where it is empty."""
+    """Iterate over the referrers of one artifact type; over all if the type is empty."""
     return (entry for entry in referrers if not artifact_type or entry.artifact_type == artifact_type)
 
 
 def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest:
-    """A list with one more entry; the very same list if the entry is in it. What else stands in it is kept.
+    """Return a referrers index with an entry added, or ``current`` itself if it has the entry already.
+
+    Unknown fields and other entries are kept.
 
     Args:
-        current: The list so far; ``None`` for none.
-        entry: The new entry.
+        current: Current index; ``None`` if there is none.
+        entry: Entry to add.
 
     Raises:
-        NotAnIndex: What stands there is no list.
-        InvalidDocument: It is a broken one.
+        NotAnIndex: The current manifest is not an index.
+        InvalidDocument: The current index is malformed.
     """
     media_type = OCI_INDEX if current is None else current.media_type
     if current is None:
@@ -111,11 +113,11 @@ def with_referrer(current: RawManifest | None, entry: Descriptor) -> RawManifest
 
 
 def without_referrer(current: RawManifest, digest: Digest) -> RawManifest:
-    """A list without the entries of one manifest; the very same list if it has none.
+    """Return a referrers index without the entries of a manifest, or ``current`` itself if it has none.
 
     Raises:
-        NotAnIndex: What stands there is no list.
-        InvalidDocument: It is a broken one.
+        NotAnIndex: The current manifest is not an index.
+        InvalidDocument: The current index is malformed.
     """
     if all(known.digest != digest for known in current.index.manifests):
         return current
@@ -130,5 +132,5 @@ def _entry(entry: Descriptor) -> dict[str, Any]:
     if entry.annotations:
         mapping["annotations"] = dict(entry.annotations)
     if not mapping["mediaType"]:
-        raise InvalidDocument("a referrer without a media type")
+        raise InvalidDocument("the referrer has no media type")
     return mapping

@@ -1,7 +1,4 @@
-"""What a check has found: everything that is wrong, not just the first of it.
-
-What a garbage collection removed, or would remove.
-"""
+"""Reports of validation and of garbage collection."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ __all__ = ["Finding", "PruneReport", "Report", "Severity"]
 
 
 class Severity(enum.Enum):
-    """How bad something is."""
+    """Severity of a finding."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is not as it should be.
+    """One problem found by a check.
 
     Args:
-        severity: An error is content that cannot be used; a warning is content that can, though something is odd.
-        where: What it is about: a manifest's reference and the place in it, or a file of a layout.
-        what: What is wrong there.
+        severity: ``ERROR`` if the content cannot be used; ``WARNING`` if it can be used but violates a rule.
+        where: Reference of a manifest and place in it, or file of a layout.
+        what: Description of the problem.
     """
 
     severity: Severity
@@ -35,18 +32,18 @@ class Finding(msgspec.Struct, frozen=True):
     what: str
 
     def __str__(self) -> str:
-        """As one line."""
+        """Return one line."""
         return f"{self.severity.value}: {self.where}: {self.what}"
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What was checked, and what was found.
+    """Result of a validation.
 
     Args:
-        findings: In the order in which things were looked at.
-        manifests: How many manifests were read, each once.
-        blobs: How many other blobs were read, each once.
-        bytes: How many bytes were read in all.
+        findings: All problems, in the order of the checks.
+        manifests: Number of manifests read; each is read once.
+        blobs: Number of other blobs read; each is read once.
+        bytes: Total number of bytes read.
     """
 
     findings: tuple[Finding, ...]
@@ -56,36 +53,36 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def is_clean(self) -> bool:
-        """Whether there are no errors; warnings there may be."""
+        """Whether there are no errors. There may be warnings."""
         return not self.errors
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What makes content unusable."""
+        """The findings with severity ``ERROR``."""
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What is merely odd."""
+        """The findings with severity ``WARNING``."""
         return tuple(finding for finding in self.findings if finding.severity is Severity.WARNING)
 
     def __str__(self) -> str:
-        """A summary, and a line for each finding."""
+        """Return a summary and one line for each finding."""
         summary = f"{self.manifests} manifests and {self.blobs} blobs checked, {self.bytes} bytes"
         return "\n".join((summary, *map(str, self.findings)))
 
 
 class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was removed, or would have been if it had not been a dry run.
+    """Result of a garbage collection, or of its dry run.
 
     Args:
-        blobs: What nothing refers to, by digest, in the order in which it went.
-        untagged: Manifests without a tag that lost their entry; their blobs are among ``blobs``.
-        stale_files: How many files that killed writers had left behind.
-        bytes: How many bytes that freed: what has another name elsewhere still takes its space.
-        kept: How many blobs something refers to.
-        kept_young: How many nothing refers to, but are too young, or were being renewed.
-        is_dry_run: Whether everything is still there.
+        blobs: Digests of the removed blobs, which nothing refers to, in the order of removal.
+        untagged: Digests of manifests without a tag whose index entries were removed; their blobs are in ``blobs``.
+        stale_files: Number of removed temporary files of killed writers.
+        bytes: Size of the removed files; a file with another hard link still uses its space.
+        kept: Number of blobs that are referred to.
+        kept_young: Number of blobs that nothing refers to, but that are too young to remove or were renewed.
+        is_dry_run: Whether nothing was removed.
     """
 
     blobs: tuple[Digest, ...] = ()
@@ -97,7 +94,7 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     is_dry_run: bool = False
 
     def __str__(self) -> str:
-        """As one line."""
+        """Return one line."""
         verb = "would remove" if self.is_dry_run else "removed"
-        what = f"{len(self.blobs)} blobs, {len(self.untagged)} entries and {self.stale_files} leftovers"
-        return f"{verb} {what}, {self.bytes} bytes; kept {self.kept} blobs, spared {self.kept_young}"
+        what = f"{len(self.blobs)} blobs, {len(self.untagged)} untagged manifests and {self.stale_files} stale files"
+        return f"{verb} {what}, {self.bytes} bytes; kept {self.kept} blobs in use and {self.kept_young} young ones"

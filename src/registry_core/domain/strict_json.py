@@ -1,7 +1,7 @@
-"""The one door for the JSON of OCI documents.
+"""Decoding and encoding of OCI documents as strict JSON (I-JSON); the only module that does so.
 
-Structs are views for reading; edits work on the decoded mapping, so that fields nobody knew survive; what was
-fetched travels as its bytes and is never encoded again.
+Structs are views for reading. Edits change the decoded mapping, so that unknown fields survive. Documents that were
+fetched are never encoded again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["convert", "decode", "decode_any", "encode"]
 T = TypeVar("T")
 
 _DEPTH_LIMIT = 100
-# An unclosed string reaches to the end: tried again from each quote in it, it would take quadratic time.
+# The closing quote is optional: otherwise an unclosed string would be matched again from each quote, in quadratic time.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ALIKE = bytes.maketrans(b"{}", b"[]")
@@ -30,10 +30,11 @@ _TEXTS: tuple[type[str], ...] = (Digest, Tag, RepositoryName)
 
 
 def decode(content: bytes) -> dict[str, Any]:
-    """The JSON object in some bytes, strictly: I-JSON as image-spec considerations.md demands.
+    """Decode a JSON object as I-JSON (image-spec considerations.md, "JSON").
 
     Raises:
-        InvalidDocument: Not UTF-8, not JSON, not an object, duplicate names, or nested too deeply.
+        InvalidDocument: The bytes are not UTF-8, not JSON or not an object, a name is repeated, or the nesting is
+            too deep.
     """
     mapping = decode_any(content)
     if not isinstance(mapping, dict):
@@ -42,17 +43,17 @@ def decode(content: bytes) -> dict[str, Any]:
 
 
 def decode_any(content: bytes) -> Any:
-    """Any JSON value in some bytes, as strictly as ``decode``.
+    """Decode any JSON value, as strictly as ``decode``.
 
     Raises:
-        InvalidDocument: Not UTF-8, not JSON, duplicate names, or nested too deeply.
+        InvalidDocument: The bytes are not UTF-8 or not JSON, a name is repeated, or the nesting is too deep.
     """
     _check_depth(content)
     try:
         text = content.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
         if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # raises for lone surrogates
     except InvalidDocument:
         raise
     except (ValueError, RecursionError) as error:
@@ -61,24 +62,24 @@ def decode_any(content: bytes) -> Any:
 
 
 def convert(mapping: object, kind: type[T]) -> T:
-    """A typed view of decoded JSON. A field that is ``null`` counts as absent: that is what Go prints for nil.
+    """Convert decoded JSON to a typed view. ``null`` counts as absent, because Go writes it for nil.
 
     Raises:
-        InvalidDocument: A field has the wrong shape; ``path`` says which.
+        InvalidDocument: A field has the wrong type; ``path`` names it.
     """
     try:
         return msgspec.convert(_without_nulls(mapping), kind, dec_hook=_text)
     except (msgspec.MsgspecError, InvalidValue, ValueError, RecursionError) as error:
-        # The path comes last: what stands before it may quote the document.
+        # The path is the last part; the part before it may quote the document.
         message, found, path = str(error).rpartition(" - at `")
         raise InvalidDocument((message if found else path)[:300], path=path.rstrip("`") if found else "") from None
 
 
 def encode(value: object) -> bytes:
-    """JSON without spaces, in the order of the mapping: the same value always gives the same bytes.
+    """Encode without spaces, in the order of the mapping; equal values give equal bytes.
 
     Raises:
-        InvalidDocument: There is no JSON for it: a number that is none, or text that is no Unicode.
+        InvalidDocument: The value has a NaN, an infinity or text with lone surrogates.
     """
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
@@ -90,19 +91,19 @@ def _check_depth(content: bytes) -> None:
     if content.count(b"{") + content.count(b"[") <= _DEPTH_LIMIT:
         return
     brackets = _STRING.sub(b"", content).translate(_ALIKE, _NO_BRACKETS)
-    # Each round takes away the innermost pairs, so that there is no step for each of a million brackets.
+    # Each round removes the innermost pairs, so that a million brackets take at most _DEPTH_LIMIT steps.
     for _ in range(_DEPTH_LIMIT):
         if not brackets:
             return
         brackets = brackets.replace(b"[]", b"")
     if brackets:
-        raise InvalidDocument(f"nested more than {_DEPTH_LIMIT} levels deep, or brackets that do not match")
+        raise InvalidDocument(f"nested more than {_DEPTH_LIMIT} levels deep, or unbalanced brackets")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        raise InvalidDocument("a name stands twice in one object")
+        raise InvalidDocument("duplicate name in an object")
     return mapping
 
 
@@ -112,8 +113,8 @@ def _constant(name: str) -> Any:
 
 def _float(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):  # it could never be written again
-        raise InvalidDocument("a number that is too large")
+    if not math.isfinite(value):  # it could not be encoded again
+        raise InvalidDocument("number too large")
     return value
 
 
