@@ -465,7 +465,7 @@ class TestAlgorithmsThatNobodyVerifies:
         [
             ("layer", "$.layers[2]: its digest cannot be verified"),
             ("subject", "$.subject: nobody can tell"),
-            ("index", "$.manifests[1]: content under 'blake3' digests cannot be verified"),
+            ("index", "$.manifests[1]: digest algorithm 'blake3' cannot be verified"),
         ],
     )
     def test_a_check_says_what_it_could_not_look_at(self, repository: Repository, tag: str, expected: str) -> None:

@@ -449,7 +449,7 @@ class TestDryRun:
         assert (dry.blobs, dry.untagged, dry.stale_files, dry.bytes) == (
             real.blobs, real.untagged, real.stale_files, real.bytes,
         )  # fmt: skip
-        assert str(dry).startswith("would remove 4 blobs, 1 entries and 1 leftovers")
+        assert str(dry).startswith("would remove 4 blobs, 1 untagged manifests and 1 stale files")
 
 
 class TestWritersMeanwhile:

@@ -168,7 +168,10 @@ class TestFindings:
             (lambda made: made.blobs.delete(Digest.of(LAYER)), "error: $.layers[0]: it is missing"),
             (lambda made: made.layer.update(size=1), "error: $.layers[0]: longer than the promised 1 bytes"),
             (lambda made: made.layer.update(size=9999), "instead of the promised 9999"),
-            (lambda made: made.layer.update(data="eHg="), "error: $.layers[0]: embedded data: the size differs from the descriptor"),
+            (
+                lambda made: made.layer.update(data="eHg="),
+                "error: $.layers[0]: embedded data: the size differs from the descriptor",
+            ),
             (lambda made: made.config["rootfs"].update(diff_ids=[str(Digest.of(b"x"))]), f"not to {Digest.of(b'x')}"),
             (lambda made: made.config["rootfs"].update(diff_ids=[]), "error: $.config: 0 diff_ids for 1 layers"),
             (lambda made: made.config["rootfs"].update(type="other"), "error: $.config: a rootfs of type 'other'"),
