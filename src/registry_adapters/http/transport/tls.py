@@ -91,19 +91,19 @@ def _read(place: Path) -> HostFiles:
 _MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
 
 _UNKNOWN_AUTHORITY: Final = (
-    "the authority that issued its certificate is not trusted here: "
-    "add it by ca_file or certs_dir, or have the server send its intermediate certificates"
+    "certificate signed by unknown authority: "
+    "add the CA with ca_file or certs_dir, or configure the server to send its intermediate certificates"
 )
 
-_OTHER_NAME: Final = "its certificate is for another host: use a name that stands in it"
+_OTHER_NAME: Final = "certificate is not valid for this host: use a host name in the certificate"
 
 # By OpenSSL's number of the error.
 _VERIFICATION: Final = MappingProxyType(
     {
         2: _UNKNOWN_AUTHORITY,
-        9: "its certificate is not valid yet: compare the clocks on both sides",
-        10: "its certificate has expired: the server needs a new one, unless the clock here is wrong",
-        18: "its certificate is self-signed: if it is the right one, add it by ca_file or certs_dir",
+        9: "certificate is not valid yet: check the clocks on both sides",
+        10: "certificate has expired: renew it on the server, or check the clock of this machine",
+        18: "certificate is self-signed: if it is the right one, add it with ca_file or certs_dir",
         19: _UNKNOWN_AUTHORITY,
         20: _UNKNOWN_AUTHORITY,
         21: _UNKNOWN_AUTHORITY,
@@ -112,11 +112,11 @@ _VERIFICATION: Final = MappingProxyType(
     }
 )
 
-_PLAIN: Final = "it does not speak TLS; does it speak plain http? Then ask for that by plain_http"
+_PLAIN: Final = "the server does not speak TLS: for plain http, set plain_http"
 
-_NO_VERSION: Final = "it speaks no TLS version that is allowed here: see tls_minimum"
+_NO_VERSION: Final = "no TLS version in common with the server: see tls_minimum"
 
-_OTHER_IDENTITY: Final = "it does not accept our client certificate: see client_cert and certs_dir"
+_OTHER_IDENTITY: Final = "the server rejected the client certificate: see client_cert and certs_dir"
 
 # By OpenSSL's word for the reason; of an alert, what comes after ``ALERT_``: that is what the server complains about.
 _REASONS: Final = MappingProxyType(
@@ -127,19 +127,19 @@ _REASONS: Final = MappingProxyType(
         "RECORD_LAYER_FAILURE": _PLAIN,
         "UNSUPPORTED_PROTOCOL": _NO_VERSION,
         "PROTOCOL_VERSION": _NO_VERSION,
-        "CERTIFICATE_REQUIRED": "it demands a client certificate: give one by client_cert or certs_dir",
-        "UNKNOWN_CA": "it does not trust the authority of our client certificate: see client_cert and certs_dir",
-        "CERTIFICATE_EXPIRED": "our client certificate has expired: see client_cert and certs_dir",
-        "CERTIFICATE_REVOKED": "our client certificate is revoked: see client_cert and certs_dir",
+        "CERTIFICATE_REQUIRED": "the server requires a client certificate: set client_cert or certs_dir",
+        "UNKNOWN_CA": "the server does not trust the CA of the client certificate: see client_cert and certs_dir",
+        "CERTIFICATE_EXPIRED": "the client certificate has expired: see client_cert and certs_dir",
+        "CERTIFICATE_REVOKED": "the client certificate is revoked: see client_cert and certs_dir",
         "BAD_CERTIFICATE": _OTHER_IDENTITY,
         "UNSUPPORTED_CERTIFICATE": _OTHER_IDENTITY,
         "CERTIFICATE_UNKNOWN": _OTHER_IDENTITY,
         "ACCESS_DENIED": _OTHER_IDENTITY,
         "DECRYPT_ERROR": _OTHER_IDENTITY,
-        "HANDSHAKE_FAILURE": "it broke off the handshake: it may demand a client certificate (client_cert, certs_dir), "
-        "or share no cipher with us",
-        "TLSV1_UNRECOGNIZED_NAME": "it does not know itself by this host name",
-        "UNRECOGNIZED_NAME": "it does not know itself by this host name",
+        "HANDSHAKE_FAILURE": "the server ended the handshake: it may require a client certificate (client_cert, "
+        "certs_dir) or another cipher",
+        "TLSV1_UNRECOGNIZED_NAME": "the server does not know this host name",
+        "UNRECOGNIZED_NAME": "the server does not know this host name",
     }
 )
 
