@@ -74,7 +74,9 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
     try:
         body = urlencode(fields, errors="surrogateescape").encode("ascii")
     except UnicodeEncodeError:
-        raise ConfigError("token request: the user name, password or identity token cannot be encoded as UTF-8") from None
+        raise ConfigError(
+            "token request: the user name, password or identity token cannot be encoded as UTF-8"
+        ) from None
     return TokenRequest(
         method="POST",
         url=realm.partition("#")[0],
