@@ -196,19 +196,21 @@ SINKS = (
 )  # fmt: skip
 
 TRANSFER = (
-    Bug("target.py", "if mount_candidate is not None and target.blobs.mount(part.digest, mount_candidate):",
+    Bug("target.py", "if mount_candidate is not None and target.blobs.mount(blob.digest, mount_candidate):",
         "if False:"),
-    Bug("target.py", "(is_nondistributable(part.media_type) and not self._foreign_layers):", "False:"),
-    Bug("state.py", "busy.above.append((above, True))", "above.waits -= 1"),
-    Bug("state.py", "item.dependency_failed = item.content not in place.done", "pass"),
+    Bug("target.py", "if is_nondistributable(child.media_type) and not self._foreign_layers:", "if False:"),
+    Bug("state.py", "active.waiting.append((parent, True))", "parent.blockers -= 1"),
+    Bug("state.py", "node.dependency_failed = node.content not in repository.done", "pass"),
     Bug("copy.py", "self._options, referrers=False, digest_tags=False)", "self._options)"),
+    Bug("scheduler.py", "or self._callbacks.has_raised", "or False"),
 )  # fmt: skip
 
 MIRROR = (
     Bug("prune.py", "if is_of_digest(name):", "if False:"),
-    Bug("prune.py", "action=Action.DELETE if there else Action.KEEP,", "action=Action.DELETE,"),
-    Bug("prune.py", "if journal.has_failures(each.target):", "if False:"),
+    Bug("prune.py", "action=Action.DELETE if listed else Action.KEEP,", "action=Action.DELETE,"),
+    Bug("prune.py", "if each.target in failed:", "if False:"),
     Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
+    Bug("prune.py", "failed.add(each.target)", "pass"),
 )
 
 REBASE = (

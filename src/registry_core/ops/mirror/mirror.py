@@ -1,29 +1,28 @@
-"""Mirrors: what the rules select is copied, and what they select no more is removed, if that is wanted.
-
-One rule's copies, found as they are asked for, and afterwards what has to be removed.
-
-What a mirror is to keep alike.
-"""
+"""Mirrors: rules that keep repositories of one backend the same as those of another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import InvalidValue, RegistryError, error_context, error_reference
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidValue,
+    RegistryError,
+    error_context,
+    error_reference,
+)
 from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.mirror.prune import (
-    MirrorResults,
+    FailedRepositories,
     PrunableTag,
-    Record,
-    SelectedTags,
-    doomed_tags,
-    remove,
-    repository_node,
-    spared,
+    prunable_tags,
+    prune,
+    repository_failure,
 )
 from registry_core.ops.mirror.selection import TagSelection, has_wildcard, matching_names
 from registry_core.ops.transfer.copy import CopyPlan, build_plan, execute
@@ -36,23 +35,23 @@ __all__ = ["MirrorPlan", "MirrorRule", "RuleScan", "plan_mirror", "run_mirror"]
 
 
 class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Some repositories of one backend, kept in another under the same names, below a path of their own.
+    """Repositories of one backend to keep in another under the same names, each below a path.
 
     Args:
-        source: The backend to read.
-        target: The backend to write.
-        source_path: The names of the repositories are relative to this in the source,
-        target_path: and to this in the target.
-        repositories: Names, or shell patterns, for which the source is asked for a list; ``*`` goes across slashes.
-            Without any, the repository at the path itself.
-        tags: Which tags of each.
-        options: What of each image.
-        prune: Whether tags are removed from the target that the selection is about, but that the source does not have
-            any more, or that are not among the latest any more.
+        source: Backend to read from.
+        target: Backend to write to.
+        source_path: Path in the source that the repository names are relative to.
+        target_path: Path in the target that the repository names are relative to.
+        repositories: Names, or shell patterns, for which the source is asked for a list; ``*`` also matches slashes.
+            Without any, the rule is about the repository at the path itself.
+        tags: Tags to mirror.
+        options: Parts of each image to copy.
+        prune: Whether to remove tags from the target that the selection is about, but that the source no longer has or
+            that are no longer among the latest.
 
     Raises:
         InvalidName: A name is malformed.
-        InvalidValue: The repositories are one text, or repositories are to be pruned by what they have themselves.
+        InvalidValue: ``repositories`` is a plain string, or ``prune`` is set for a repository that is its own source.
     """
 
     source: Catalog
@@ -80,7 +79,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Refuse malformed names before anything is asked for."""
+        """Check all names before anything is requested."""
         if isinstance(self.repositories, str):
             raise InvalidValue(f"repositories are a list, not one text: {self.repositories!r:.200}")
         msgspec.structs.force_setattr(self, "source_path", RepositoryName(self.source_path))
@@ -93,46 +92,55 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleScan:
-    """Finds what a rule is about.
+    """Lists the repositories and tags of one rule.
 
     Args:
         rule: The rule.
-        journal: Where errors go.
-        wanted: Where to say what is selected.
+        continue_on_error: Whether a repository that cannot be listed becomes a failed result; otherwise its error is
+            raised.
+
+    Attributes:
+        selected: Selected tags by target repository. Complete, like the others, after all tasks were taken.
+        prunable: Tags of the target that the rule does not select.
+        unlisted: Target path if the source could not list its repositories, else ``None``.
     """
 
-    def __init__(self, rule: MirrorRule, journal: MirrorResults, wanted: SelectedTags) -> None:
+    def __init__(self, rule: MirrorRule, *, continue_on_error: bool) -> None:
         self._rule = rule
-        self._journal = journal
-        self._wanted = wanted
-        self.doomed: list[PrunableTag] = []
+        self._continue_on_error = continue_on_error
+        self.selected: dict[str, set[str]] = {}
+        self.prunable: list[PrunableTag] = []
+        self.unlisted: str | None = None
 
-    def tasks(self) -> Iterator[CopyTask]:
-        """One for each tag of each repository; ``doomed`` is complete when they have all been asked for.
+    def tasks(self) -> Iterator[CopyTask | Result]:
+        """Yield a task for each selected tag, and a result for each repository that could not be listed.
 
         Raises:
-            RegistryError: One side cannot be listed, and the journal does not take in errors.
+            RegistryError: One side could not be listed.
         """
         rule = self._rule
         for name in self._names():
+            if isinstance(name, Result):
+                yield name
+                continue
             source = rule.source.repository(rule.source_path / name)
             target = rule.target.repository(rule.target_path / name)
             try:
                 with error_reference(str(source)):
-                    there, selected = self._tags(source)
+                    listed, selected = self._tags(source)
             except RegistryError as error:
-                self._journal.fail(repository_node(source, target), error, Side.SOURCE)
+                yield self._failure(source, target, error, Side.SOURCE)
                 continue
-            self._wanted.add(target, selected)
+            self.selected.setdefault(str(target), set()).update(selected)
             for tag in selected:
                 yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
-            if rule.prune and there is not None:
+            if rule.prune and listed is not None:
                 try:
-                    self.doomed += doomed_tags(source, target, rule.tags, there, selected)
+                    self.prunable += prunable_tags(source, target, rule.tags, listed, selected)
                 except RegistryError as error:
-                    self._journal.fail(repository_node(source, target), error, Side.TARGET)
+                    yield self._failure(source, target, error, Side.TARGET)
 
-    def _names(self) -> Iterator[str]:
+    def _names(self) -> Iterator[str | Result]:
         rule = self._rule
         if not rule.repositories:
             yield ""
@@ -145,67 +153,71 @@ class RuleScan:
         try:
             for found in repositories_below(rule.source, rule.source_path, None, None, operation=""):
                 name = RepositoryName(found)
-                if name not in exact and matching_names(patterns, [name]) and not self._is_own(name):
+                if name not in exact and matching_names(patterns, [name]) and not self._is_own_target(name):
                     yield name
         except RegistryError as error:
-            here, there = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
-            self._journal.fail_listing(here, there, error)
+            source, target = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
+            self.unlisted = str(target)
+            yield self._failure(source, target, error, Side.SOURCE)
 
-    def _is_own(self, name: RepositoryName) -> bool:
-        """Whether a repository is one that a mirror into a path of its own source has made."""
+    def _is_own_target(self, name: RepositoryName) -> bool:
+        """Whether a repository was written by this rule, which mirrors a backend into a path of itself."""
         rule = self._rule
         full, target = rule.source_path / name, rule.target_path
-        nested = target.below(rule.source_path) is not None
-        return rule.source is rule.target and nested and (full == target or full.below(target) is not None)
+        is_nested = target.below(rule.source_path) is not None
+        return rule.source is rule.target and is_nested and (full == target or full.below(target) is not None)
 
     def _tags(self, source: Repository) -> tuple[list[str] | None, list[Tag]]:
-        """The tags that there are, if somebody had to ask, and those that are selected."""
+        """Return all tags of a repository, or ``None`` if the selection needs no list, and the selected ones."""
         selection = self._rule.tags
         if selection.is_exact:
             return None, selection.select(selection.include.names)
-        there = list(tags_of(source, None, None, operation=""))
-        return there, selection.select(there)
+        listed = list(tags_of(source, None, None, operation=""))
+        return listed, selection.select(listed)
+
+    def _failure(self, source: Repository, target: Repository, error: RegistryError, side: Side) -> Result:
+        if not self._continue_on_error or isinstance(error, Cancelled | DeadlineExceeded):
+            raise error
+        return repository_failure(source, target, error, side)
 
 
 class MirrorPlan:
-    """What a mirror would do, and the means to do just that.
+    """What a mirror would do, for inspection; ``apply`` does it.
 
     Args:
-        plans: What is copied, rule by rule.
-        doomed: What is removed then, and what is not although nothing selects it.
-        failures: Repositories that could not be listed, where the planning went on after errors.
+        plans: Plan of the copies of each rule.
+        prunable: Tags to remove after the copies, and tags that stay although no rule selects them.
     """
 
-    def __init__(self, plans: Sequence[CopyPlan], doomed: Sequence[PrunableTag], failures: Sequence[Result]) -> None:
+    def __init__(self, plans: Sequence[CopyPlan], prunable: Sequence[PrunableTag]) -> None:
         self._plans = tuple(plans)
-        self._doomed = tuple(doomed)
-        self._failures = tuple(failures)
+        self._prunable = tuple(prunable)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Everything that would be looked at: copies first, then tags to be removed, or left alone on purpose."""
+        """Nodes of all copies, then the tags to remove or to keep."""
         copied = (node for plan in self._plans for node in plan.nodes)
-        return (*copied, *(each.node for each in self._doomed))
+        return (*copied, *(each.node for each in self._prunable))
 
     @property
     def failures(self) -> tuple[Result, ...]:
-        """What could not be planned, where the planning went on after errors."""
-        return (*self._failures, *(failure for plan in self._plans for failure in plan.failures))
+        """Nodes and repositories that could not be planned, if planning continued after errors."""
+        return tuple(failure for plan in self._plans for failure in plan.failures)
 
     @property
     def bytes_to_move(self) -> int:
-        """How many bytes would go through this program."""
+        """Size of the content to read from the source and write to the target."""
         return sum(plan.bytes_to_move for plan in self._plans)
 
     @property
     def bytes_to_mount(self) -> int:
-        """How many bytes the target would be asked to take over by itself."""
+        """Size of the blobs to mount from other repositories of the target."""
         return sum(plan.bytes_to_mount for plan in self._plans)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""
-        return all(each.is_spared for each in self._doomed) and all(plan.is_empty for plan in self._plans)
+        return all(each.is_kept for each in self._prunable) and all(plan.is_empty for plan in self._plans)
 
     def apply(
         self,
@@ -214,88 +226,87 @@ class MirrorPlan:
         jobs: int = 4,
         images: int = 4,
         continue_on_error: bool = False,
-        on_result: Record | None = None,
+        on_result: Callable[[Result], None] | None = None,
     ) -> CopyReport:
-        """Do it: what the plan shows, and nothing else.
+        """Copy and remove what the plan shows, and nothing else.
 
-        Tags are removed last, from repositories where nothing failed, and only if they still stand for what they stood
-        for when the plan was made.
+        Tags are removed last, from repositories in which nothing failed, and only if they point at the same manifest as
+        when the plan was made.
 
         Args:
-            observer: Told of each blob.
-            jobs: How many blobs move at a time.
-            images: How many images are under way at a time.
-            continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
-            on_result: Told of each node when it is settled, by one thread at a time.
+            observer: Receives the events of each blob.
+            jobs: Greatest number of blobs copied at a time.
+            images: Greatest number of images in progress at a time.
+            continue_on_error: Whether an error only fails the nodes that need the failed one; otherwise the first error
+                is raised.
+            on_result: Called with the result of each node, by one thread at a time.
 
         Raises:
-            InvalidValue: There are no jobs or images.
-            RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
+            InvalidValue: ``jobs`` or ``images`` is less than 1.
+            RegistryError: One side failed; with ``continue_on_error`` only ``Cancelled`` and ``DeadlineExceeded``.
         """
-        journal = MirrorResults(on_result, continue_on_error=continue_on_error)
+        results: list[Result] = []
         for plan in self._plans:
-            plan.apply(
+            report = plan.apply(
                 observer=observer,
                 jobs=jobs,
                 images=images,
                 continue_on_error=continue_on_error,
-                on_result=journal.record,
+                on_result=on_result,
             )
-        remove(self._doomed, journal)
-        return journal.report()
+            results += report.results
+        failed = FailedRepositories(results)
+        for result in prune(self._prunable, failed, continue_on_error=continue_on_error):
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+        return CopyReport(results=tuple(results))
 
     def __str__(self) -> str:
-        """A summary, and a line for each node."""
+        """Format a summary, and one line for each node."""
         summary = (
             f"{self.bytes_to_move} bytes to move, {self.bytes_to_mount} to mount, "
-            f"{sum(not each.is_spared for each in self._doomed)} tags to remove; {len(self.failures)} failed"
+            f"{sum(not each.is_kept for each in self._prunable)} tags to remove; {len(self.failures)} failed"
         )
         return "\n".join((summary, *map(str, self.nodes), *map(str, self.failures)))
 
     def __repr__(self) -> str:
-        """How much there is to do."""
+        """Return the number of nodes and bytes."""
         return f"MirrorPlan({len(self.nodes)} nodes, {self.bytes_to_move} bytes to move)"
 
 
 def plan_mirror(
     rules: Sequence[MirrorRule], *, continue_on_error: bool = False, jobs: int = 4, images: int = 4
 ) -> MirrorPlan:
-    """What a mirror would do, without doing it: nothing is written anywhere.
+    """Determine what a mirror would do, without writing anything.
 
     Args:
-        rules: What to keep alike; one after the other.
-        continue_on_error: Whether what cannot be planned becomes one of the plan's ``failures``, instead of an error.
-        jobs: How many nodes are asked for at a time.
-        images: How many images are looked at at a time.
+        rules: Rules, planned one after the other.
+        continue_on_error: Whether nodes that cannot be planned become ``failures`` of the plan; otherwise the first
+            error is raised.
+        jobs: Greatest number of nodes looked up at a time.
+        images: Greatest number of images in progress at a time.
 
     Raises:
-        CatalogUnsupported: A rule needs a list of repositories, and the source has none.
-        InvalidValue: There are no jobs or images.
+        CatalogUnsupported: A rule needs a list of repositories, and the source cannot list them.
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
         RegistryError: One side failed.
     """
-    journal, wanted = MirrorResults(continue_on_error=continue_on_error), SelectedTags()
-    plans: list[CopyPlan] = []
-    surveys: list[RuleScan] = []
-    with error_context("plan_mirror"):
-        for rule in rules:
-            survey = RuleScan(rule, journal, wanted)
-            surveys.append(survey)
-            plan = build_plan(
-                survey.tasks(),
-                rule.options,
-                operation="plan_mirror",
-                continue_on_error=continue_on_error,
-                jobs=jobs,
-                images=images,
-            )
-            plans.append(plan)
-    failures = journal.report().results
-    for plan in plans:
-        for failure in plan.failures:
-            journal.record(failure)
-    # What may have been missed, or cannot be planned, takes nothing along.
-    doomed = [spared(each) if journal.has_failures(each.target) else each for each in _unwanted(surveys, wanted)]
-    return MirrorPlan(plans, doomed, failures)
+    scans = [RuleScan(rule, continue_on_error=continue_on_error) for rule in rules]
+    plans = [
+        build_plan(
+            scan.tasks(),
+            rule.options,
+            operation="plan_mirror",
+            continue_on_error=continue_on_error,
+            jobs=jobs,
+            images=images,
+        )
+        for rule, scan in zip(rules, scans, strict=True)
+    ]
+    # Where a copy cannot be planned, or may have been missed, nothing is removed.
+    failed = _failed_repositories([failure for plan in plans for failure in plan.failures], scans)
+    return MirrorPlan(plans, [each.kept() if each.target in failed else each for each in _prunable(scans)])
 
 
 def run_mirror(
@@ -305,49 +316,65 @@ def run_mirror(
     observer: Observer | None = None,
     jobs: int = 4,
     images: int = 4,
-    on_result: Record | None = None,
+    on_result: Callable[[Result], None] | None = None,
 ) -> CopyReport:
-    """Mirror without a plan: lists are read and images copied as one goes on, in flat memory.
+    """Mirror without a plan; lists are read while images are copied, so that memory does not grow with the images.
 
-    What was interrupted is gone on with by doing it again: an image that is there under its tag costs one question to
-    each side. Tags are removed last, from repositories where nothing failed.
+    A tag that names the same manifest on both sides costs one lookup on each. To continue after an interruption, run
+    the same rules again. Tags are removed last, from repositories in which nothing failed.
 
     Args:
-        rules: What to keep alike; one after the other.
-        continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
-        observer: Told of each blob.
-        jobs: How many blobs move at a time.
-        images: How many images are under way at a time.
-        on_result: Told of each node when it is settled, by one thread at a time.
+        rules: Rules, run one after the other.
+        continue_on_error: Whether an error only fails the nodes that need the failed one; otherwise the first error is
+            raised.
+        observer: Receives the events of each blob.
+        jobs: Greatest number of blobs copied at a time.
+        images: Greatest number of images in progress at a time.
+        on_result: Called with the result of each node, by one thread at a time.
 
     Raises:
-        CatalogUnsupported: A rule needs a list of repositories, and the source has none.
-        InvalidValue: There are no jobs or images.
-        RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
+        CatalogUnsupported: A rule needs a list of repositories, and the source cannot list them.
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
+        RegistryError: One side failed; with ``continue_on_error`` only ``Cancelled`` and ``DeadlineExceeded``.
     """
-    journal, wanted = MirrorResults(on_result, continue_on_error=continue_on_error), SelectedTags()
-    surveys: list[RuleScan] = []
+    scans = [RuleScan(rule, continue_on_error=continue_on_error) for rule in rules]
+    results: list[Result] = []
+    for rule, scan in zip(rules, scans, strict=True):
+        run = execute(
+            scan.tasks(),
+            rule.options,
+            operation="run_mirror",
+            continue_on_error=continue_on_error,
+            observer=observer,
+            jobs=jobs,
+            images=images,
+            on_result=on_result,
+        )
+        results += run.results
     with error_context("run_mirror"):
-        for rule in rules:
-            survey = RuleScan(rule, journal, wanted)
-            surveys.append(survey)
-            execute(
-                survey.tasks(),
-                rule.options,
-                operation="run_mirror",
-                continue_on_error=continue_on_error,
-                observer=observer,
-                jobs=jobs,
-                images=images,
-                on_result=journal.record,
-            )
-        remove(_unwanted(surveys, wanted), journal)
-    return journal.report()
+        for result in prune(
+            _prunable(scans), _failed_repositories(results, scans), continue_on_error=continue_on_error
+        ):
+            results.append(result)
+            if on_result is not None:
+                on_result(result)
+    return CopyReport(results=tuple(results))
 
 
-def _unwanted(surveys: Sequence[RuleScan], wanted: SelectedTags) -> list[PrunableTag]:
-    """What rules would remove and no other selects, each once."""
+def _failed_repositories(results: Sequence[Result], scans: Sequence[RuleScan]) -> FailedRepositories:
+    return FailedRepositories(results, [scan.unlisted for scan in scans if scan.unlisted is not None])
+
+
+def _prunable(scans: Sequence[RuleScan]) -> list[PrunableTag]:
+    """Return the tags that some rule would remove and no rule selects, each once."""
+    selected: dict[str, list[set[str]]] = {}
+    for scan in scans:
+        for target, tags in scan.selected.items():
+            selected.setdefault(target, []).append(tags)
     found = {
-        each.node.target: each for survey in surveys for each in survey.doomed if not wanted.has(each.target, each.tag)
+        each.node.target: each
+        for scan in scans
+        for each in scan.prunable
+        if not any(each.tag in tags for tags in selected.get(str(each.target), ()))
     }
     return list(found.values())

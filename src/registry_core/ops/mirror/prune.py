@@ -1,11 +1,8 @@
-"""Tags that a mirror removes: none but those that were shown, and only while they stand for what was seen.
-
-What became of everything that a mirror looked at, and where something went wrong.
-"""
+"""Removal of tags that a mirror no longer selects: only tags that were listed, and only while they have not moved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -22,138 +19,79 @@ from registry_core.errors import (
 )
 from registry_core.ops.listing import tags_of
 from registry_core.ops.mirror.selection import TagSelection, is_of_digest
-from registry_core.ops.transfer.report import Action, CopyReport, Node, NodeKind, Outcome, Result, Side
+from registry_core.ops.transfer.report import Action, Node, NodeKind, Outcome, Result, Side
 from registry_core.ports.catalog import Repository
 
-__all__ = [
-    "MirrorResults",
-    "PrunableTag",
-    "Record",
-    "SelectedTags",
-    "doomed_tags",
-    "remove",
-    "repository_node",
-    "spared",
-]
+__all__ = ["FailedRepositories", "PrunableTag", "prunable_tags", "prune", "repository_failure"]
 
 
-Record = Callable[[Result], None]
-
-
-class MirrorResults:
-    """Results, and the repositories of the target in which nothing may be removed since not all is well.
+class FailedRepositories:
+    """Target repositories in which something failed; no tag is removed from them.
 
     Args:
-        on_result: Told of each result.
-        continue_on_error: Whether errors are taken in, rather than raised.
+        results: Results of the copies so far.
+        unlisted: Target paths of rules whose source could not be listed; any repository below may be incomplete.
     """
 
-    def __init__(self, on_result: Record | None = None, *, continue_on_error: bool) -> None:
-        self._on_result = on_result
-        self._continue_on_error = continue_on_error
-        self._results: list[Result] = []
-        self._spoilt: list[str] = []
-        self._trees: list[str] = []
-        self._judged: dict[str, bool] = {}
+    def __init__(self, results: Iterable[Result], unlisted: Iterable[str] = ()) -> None:
+        self._failed = [result.node.target for result in results if result.is_failure]
+        self._unlisted = list(unlisted)
+        self._known: dict[str, bool] = {}
 
-    def record(self, result: Result) -> None:
-        """Take in what became of a node."""
-        if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
-            self._spoilt.append(result.node.target)
-            self._judged.clear()
-        self._results.append(result)
-        if self._on_result is not None:
-            self._on_result(result)
+    def add(self, target: Repository) -> None:
+        """Add a repository in which a removal failed."""
+        self._known[str(target)] = True
 
-    def fail(self, node: Node, error: RegistryError, failed_side: Side) -> None:
-        """Take in an error, or raise it.
-
-        Raises:
-            RegistryError: Errors are not taken in, or somebody cancelled the run.
-        """
-        if not self._continue_on_error or isinstance(error, Cancelled | DeadlineExceeded):
-            raise error
-        self.record(Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=failed_side))
-
-    def fail_listing(self, source: Repository, target: Repository, error: RegistryError) -> None:
-        """Take in, or raise, that nobody knows what there is below a path.
-
-        Raises:
-            RegistryError: Errors are not taken in, or somebody cancelled the run.
-        """
-        self._trees.append(str(target))
-        self.fail(repository_node(source, target), error, Side.SOURCE)
-
-    def has_failures(self, target: Repository) -> bool:
-        """Whether something went wrong in a repository of the target, or may have been missed there."""
+    def __contains__(self, target: Repository) -> bool:
+        """Whether something failed in a repository, or may be missing there."""
         name = str(target)
-        if name not in self._judged:
-            below = any(not tree or name == tree or name.startswith(f"{tree}/") for tree in self._trees)
-            self._judged[name] = below or any(
-                about == name or about.startswith((f"{name}@", f"{name}:")) for about in self._spoilt
+        if name not in self._known:
+            self._known[name] = self._is_unlisted(name) or any(
+                failed == name or failed.startswith((f"{name}@", f"{name}:")) for failed in self._failed
             )
-        return self._judged[name]
+        return self._known[name]
 
-    def report(self) -> CopyReport:
-        """All of it."""
-        return CopyReport(results=tuple(self._results))
-
-
-def repository_node(source: Repository, target: Repository) -> Node:
-    """A repository that could not be looked at."""
-    return Node(
-        kind=NodeKind.TAG,
-        action=Action.MOVE,
-        digest=None,
-        size=0,
-        media_type="",
-        source=str(source),
-        target=str(target),
-    )
+    def _is_unlisted(self, name: str) -> bool:
+        return any(not path or name == path or name.startswith(f"{path}/") for path in self._unlisted)
 
 
 class PrunableTag(msgspec.Struct, frozen=True):
-    """A tag that is to be removed, as long as it stands for what it stood for; or one that is left alone after all."""
+    """A tag of the target that no rule selects.
+
+    Args:
+        target: Repository of the tag.
+        tag: The tag.
+        node: Node of the removal, with the digest that the tag had when it was listed.
+    """
 
     target: Repository
     tag: Tag
     node: Node
 
     @property
-    def is_spared(self) -> bool:
-        """Whether it is left alone."""
+    def is_kept(self) -> bool:
+        """Whether the tag stays although no rule selects it."""
         return self.node.action is Action.KEEP
 
-
-class SelectedTags:
-    """What all rules of a run select: none of it is for any other rule to remove."""
-
-    def __init__(self) -> None:
-        self._tags: dict[str, set[str]] = {}
-
-    def add(self, target: Repository, tags: Iterable[str]) -> None:
-        """Some rule selects these."""
-        self._tags.setdefault(str(target), set()).update(tags)
-
-    def has(self, target: Repository, tag: str) -> bool:
-        """Whether any rule selects a tag."""
-        return tag in self._tags.get(str(target), ())
+    def kept(self) -> PrunableTag:
+        """Return the tag as one that stays."""
+        return PrunableTag(self.target, self.tag, msgspec.structs.replace(self.node, action=Action.KEEP))
 
 
-def doomed_tags(
-    source: Repository, target: Repository, selection: TagSelection, there: Collection[str], wanted: Collection[str]
+def prunable_tags(
+    source: Repository, target: Repository, selection: TagSelection, listed: Collection[str], selected: Collection[str]
 ) -> Iterator[PrunableTag]:
-    """The tags of a target that a selection is about and that it does not select.
+    """Yield the tags of a target that a selection is about but does not select.
 
-    Tags of digests belong to manifests that may be there, as lists of referrers or signatures, and are not among them.
-    A source that has no tags at all is rather broken than empty: what it would doom is left alone.
+    Tags named after digests are left out: they are lists of referrers or signatures of manifests that may be there.
+    If the source has no tags at all, it is more likely broken than empty, and the tags are kept.
 
     Args:
-        source: The repository that is mirrored.
-        target: Where to.
-        selection: Which tags are meant.
-        there: The tags that the source has.
-        wanted: Those of them that are selected.
+        source: Repository that is mirrored.
+        target: Repository that it is mirrored to.
+        selection: Selection of tags.
+        listed: All tags of the source.
+        selected: Tags of the source that are selected.
 
     Raises:
         RegistryError: The target failed.
@@ -164,7 +102,7 @@ def doomed_tags(
         except NotFound:
             # Nothing was ever copied there.
             return
-        for name in sorted(selection.in_scope(found) - set(wanted)):
+        for name in sorted(selection.in_scope(found) - set(selected)):
             if is_of_digest(name):
                 continue
             checkpoint()
@@ -172,11 +110,11 @@ def doomed_tags(
             try:
                 digest = target.manifests.resolve(tag).digest
             except ImageNotFound:
-                # Somebody else has just removed it.
+                # Removed by another client since the list was read.
                 continue
             node = Node(
                 kind=NodeKind.TAG,
-                action=Action.DELETE if there else Action.KEEP,
+                action=Action.DELETE if listed else Action.KEEP,
                 digest=digest,
                 size=0,
                 media_type="",
@@ -186,40 +124,57 @@ def doomed_tags(
             yield PrunableTag(target, tag, node)
 
 
-def spared(each: PrunableTag) -> PrunableTag:
-    """A tag that is left alone after all."""
-    return PrunableTag(each.target, each.tag, msgspec.structs.replace(each.node, action=Action.KEEP))
+def prune(tags: Iterable[PrunableTag], failed: FailedRepositories, *, continue_on_error: bool) -> Iterator[Result]:
+    """Remove tags, but none from a repository in which something failed; yield the result of each.
 
-
-def remove(doomed: Sequence[PrunableTag], journal: MirrorResults) -> None:
-    """Remove tags, but from no repository where something went wrong.
+    Args:
+        tags: Tags to remove, or to report as kept.
+        failed: Repositories in which something failed; those in which a removal fails are added.
+        continue_on_error: Whether errors become results; otherwise the first one is raised.
 
     Raises:
-        RegistryError: The target failed, and the journal does not take in errors.
+        RegistryError: The target failed; with ``continue_on_error`` only ``Cancelled`` and ``DeadlineExceeded``.
     """
-    for each in doomed:
-        if each.is_spared:
-            journal.record(Result(node=each.node, outcome=Outcome.KEPT))
+    for each in tags:
+        if each.is_kept:
+            yield Result(node=each.node, outcome=Outcome.KEPT)
             continue
-        if journal.has_failures(each.target):
-            journal.record(Result(node=each.node, outcome=Outcome.NOT_DONE))
+        if each.target in failed:
+            yield Result(node=each.node, outcome=Outcome.NOT_DONE)
             continue
         try:
             with error_context("prune", each.target.at(each.tag)):
                 checkpoint()
-                outcome = _removed(each)
+                outcome = _remove(each)
         except RegistryError as error:
-            journal.fail(each.node, error, Side.TARGET)
+            if not continue_on_error or isinstance(error, Cancelled | DeadlineExceeded):
+                raise
+            failed.add(each.target)
+            yield Result(node=each.node, outcome=Outcome.FAILED, error=error, failed_side=Side.TARGET)
         else:
-            journal.record(Result(node=each.node, outcome=outcome))
+            yield Result(node=each.node, outcome=outcome)
 
 
-def _removed(each: PrunableTag) -> Outcome:
+def repository_failure(source: Repository, target: Repository, error: RegistryError, side: Side) -> Result:
+    """Return the result of a repository, or of a path of repositories, that could not be listed."""
+    node = Node(
+        kind=NodeKind.TAG,
+        action=Action.MOVE,
+        digest=None,
+        size=0,
+        media_type="",
+        source=str(source),
+        target=str(target),
+    )
+    return Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=side)
+
+
+def _remove(each: PrunableTag) -> Outcome:
     manifests = each.target.manifests
     try:
         if manifests.resolve(each.tag).digest != each.node.digest:
             return Outcome.KEPT
-        # Never by digest instead: that would take other tags along (R-251).
+        # Never delete by digest instead: that would remove other tags of the manifest too (R-251).
         manifests.untag(each.tag)
     except ImageNotFound:
         return Outcome.SKIPPED

@@ -1,11 +1,9 @@
-"""One copy for everything: pull, push, mirror, import and export move a graph from repository to repository.
-
-Copies that are planned first, and copies of any number of images at once.
-"""
+"""Copies: pull, push, mirror, import and export all copy a graph of manifests from one repository to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -17,11 +15,11 @@ from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.manifests import fetch_manifest
-from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask
-from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Outcome, Result
-from registry_core.ops.transfer.scheduler import CopyScheduler, OnResolved
-from registry_core.ops.transfer.state import DONE, CallbackGuard, ManifestCache
-from registry_core.ops.transfer.target import DryRunTarget, WritingTarget
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
+from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Result
+from registry_core.ops.transfer.scheduler import CallbackGuard, CopyRun, CopyScheduler
+from registry_core.ops.transfer.state import ManifestCache, ResolvedTask
+from registry_core.ops.transfer.target import CopyTarget, DryRunTarget, WritingTarget
 from registry_core.ops.workers import WorkerPool
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
@@ -30,14 +28,14 @@ __all__ = ["CopyPlan", "build_plan", "copy", "execute", "move_graph", "plan_copi
 
 
 class CopyPlan:
-    """What a copy would do, and the means to do just that.
+    """What a copy would do, for inspection; ``apply`` does it.
 
     Args:
-        nodes: Everything that was looked at, each once, parts before wholes.
-        failures: What could not be planned, where the planning went on after errors.
-        tasks: What there is to do, by digest: what moves a tag in the source meanwhile changes nothing.
-        options: What of each graph is copied.
-        shelf: Manifests that were read and need not be read again.
+        nodes: Nodes of the copy, each once, children before parents.
+        failures: Nodes that could not be planned, if planning continued after errors.
+        tasks: Tasks with digests in place of tags, so that a tag that moves in the source changes nothing.
+        options: Parts of each graph to copy.
+        cache: Manifests that were read while planning.
     """
 
     def __init__(
@@ -46,37 +44,37 @@ class CopyPlan:
         failures: Sequence[Result],
         tasks: Sequence[CopyTask],
         options: CopyOptions,
-        shelf: ManifestCache,
+        cache: ManifestCache,
     ) -> None:
         self._nodes = tuple(nodes)
         self._failures = tuple(failures)
         self._tasks = tuple(tasks)
         self._options = options
-        self._shelf = shelf
+        self._cache = cache
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Everything that was looked at, each once, parts before wholes."""
+        """Nodes of the copy, each once, children before parents."""
         return self._nodes
 
     @property
     def failures(self) -> tuple[Result, ...]:
-        """What could not be planned, where the planning went on after errors."""
+        """Nodes that could not be planned, if planning continued after errors."""
         return self._failures
 
     @property
     def bytes_to_move(self) -> int:
-        """How many bytes would go through this program."""
+        """Size of the content to read from the source and write to the target."""
         return self._bytes(Action.MOVE)
 
     @property
     def bytes_to_mount(self) -> int:
-        """How many bytes the target would be asked to take over by itself."""
+        """Size of the blobs to mount from other repositories of the target."""
         return self._bytes(Action.MOUNT)
 
     @property
     def bytes_to_skip(self) -> int:
-        """How many bytes the target has already; what lies below a manifest that it has is not counted."""
+        """Size of the content that the target has; the children of a manifest that it has are not counted."""
         return self._bytes(Action.SKIP)
 
     @property
@@ -93,45 +91,45 @@ class CopyPlan:
         continue_on_error: bool = False,
         on_result: Callable[[Result], None] | None = None,
     ) -> CopyReport:
-        """Do it: what the plan shows, and nothing else. What has come to be there meanwhile is skipped.
+        """Copy what the plan shows, and nothing else. Content that the target has by then is skipped.
 
-        Tags that the plan does not set are not touched, whatever they stand for by now.
-        A plan may be applied again, to go on after an error.
+        Tags that the plan does not set are left alone, even if they have moved since.
+        A plan can be applied again to continue after an error.
 
         Args:
-            observer: Told of each blob.
-            jobs: How many blobs move at a time.
-            images: How many images are under way at a time.
-            continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
-            on_result: Told of each node when it is settled, by one thread at a time.
+            observer: Receives the events of each blob.
+            jobs: Greatest number of blobs copied at a time.
+            images: Greatest number of images in progress at a time.
+            continue_on_error: Whether an error only fails the nodes that need the failed one; otherwise the first error
+                is raised.
+            on_result: Called with the result of each node, by one thread at a time.
 
         Raises:
-            InvalidValue: There are no jobs or images.
-            RegistryError: One side failed; never, but for cancellation, where it goes on after errors.
+            InvalidValue: ``jobs`` or ``images`` is less than 1.
+            RegistryError: One side failed; with ``continue_on_error`` only ``Cancelled`` and ``DeadlineExceeded``.
         """
-        # What refers to what was found while planning: nobody asks again.
+        # The plan lists what refers to its manifests; the source is not asked again.
         options = msgspec.structs.replace(self._options, referrers=False, digest_tags=False)
-        left_alone = [
-            Result(node=node, outcome=DONE[node.action])
+        unchanged_tags = (
+            Result(node=node, outcome=node.action.outcome)
             for node in self._nodes
             if node.kind is NodeKind.TAG and node.action in (Action.SKIP, Action.KEEP)
-        ]
-        with error_context("apply"):
-            return execute(
-                self._tasks,
-                options,
-                operation="apply",
-                observer=observer,
-                jobs=jobs,
-                images=images,
-                continue_on_error=continue_on_error,
-                on_result=on_result,
-                shelf=self._shelf,
-                results=left_alone,
-            )
+        )
+        run = execute(
+            chain(unchanged_tags, self._tasks),
+            options,
+            operation="apply",
+            observer=observer,
+            jobs=jobs,
+            images=images,
+            continue_on_error=continue_on_error,
+            on_result=on_result,
+            cache=self._cache,
+        )
+        return CopyReport(results=run.results)
 
     def __str__(self) -> str:
-        """A summary, and a line for each node."""
+        """Format a summary, and one line for each node."""
         summary = (
             f"{self.bytes_to_move} bytes to move, {self.bytes_to_mount} to mount, {self.bytes_to_skip} are there; "
             f"{len(self._failures)} failed"
@@ -139,7 +137,7 @@ class CopyPlan:
         return "\n".join((summary, *map(str, self._nodes), *map(str, self._failures)))
 
     def __repr__(self) -> str:
-        """How much there is to do."""
+        """Return the number of nodes and bytes."""
         return f"CopyPlan({len(self._nodes)} nodes, {self.bytes_to_move} bytes to move)"
 
     def _bytes(self, action: Action) -> int:
@@ -151,24 +149,24 @@ def plan_copy(
     target: Repository,
     reference: Tag | Digest | RawManifest | str,
     *,
-    tags: Collection[Tag] = (),
+    tags: Iterable[str] = (),
     options: CopyOptions | None = None,
     jobs: int = 4,
 ) -> CopyPlan:
-    """What ``copy`` would do, without doing it: nothing is written anywhere.
+    """Determine what ``copy`` would do, without writing anything.
 
     Args:
-        source: Where to read.
-        target: Where to write.
-        reference: The manifest by tag or digest, or the manifest itself if it is at hand.
+        source: Repository to read from.
+        target: Repository to write to.
+        reference: Tag or digest of the manifest, or the manifest itself.
         tags: Tags to point at it in the target.
-        options: What of the graph is copied.
-        jobs: How many nodes are asked for at a time.
+        options: Parts of the graph to copy.
+        jobs: Greatest number of nodes looked up at a time.
 
     Raises:
         ImageNotFound: The source has no such manifest.
-        PlatformNotFound: Nothing there is for any of the platforms.
-        InvalidValue: The reference or a tag is malformed, or there are no jobs.
+        PlatformNotFound: No image runs on any of the platforms.
+        InvalidValue: The reference or a tag is malformed, or ``jobs`` is less than 1.
         RegistryError: One side failed.
     """
     with error_context("plan_copy", str(source)):
@@ -184,17 +182,19 @@ def plan_copies(
     jobs: int = 4,
     images: int = 4,
 ) -> CopyPlan:
-    """What copying many images would do: each node once, however many of them share it. Nothing is written anywhere.
+    """Determine what copying many images would do, without writing anything. Nodes that images share appear once.
 
     Args:
-        tasks: What to copy. Those of one repository should share one ``Repository``: by that, what they share is known.
-        options: What of each graph is copied.
-        continue_on_error: Whether what cannot be planned becomes one of the plan's ``failures``, instead of an error.
-        jobs: How many nodes are asked for at a time.
-        images: How many images are looked at at a time.
+        tasks: Images to copy. Tasks of one repository should have the same ``Repository`` object: nodes are only known
+            to be shared within one.
+        options: Parts of each graph to copy.
+        continue_on_error: Whether nodes that cannot be planned become ``failures`` of the plan; otherwise the first
+            error is raised.
+        jobs: Greatest number of nodes looked up at a time.
+        images: Greatest number of images in progress at a time.
 
     Raises:
-        InvalidValue: There are no jobs or images.
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
         RegistryError: One side failed.
     """
     return build_plan(
@@ -217,147 +217,37 @@ def run_copies(
     images: int = 4,
     on_result: Callable[[Result], None] | None = None,
 ) -> CopyReport:
-    """Copy many images without a plan: each node once, however many of them share it.
+    """Copy many images without a plan. Nodes that images share are copied once.
 
-    A tag that stands for the same thing in the target costs one question to each side. What was interrupted is gone
-    on with by doing it again.
+    A tag that names the same manifest on both sides costs one lookup on each. To continue after an interruption, run
+    the same tasks again.
 
     Args:
-        tasks: What to copy, asked for one by one: there may be any number. Those of one repository should share one
-            ``Repository``: by that, what they share is known.
-        options: What of each graph is copied.
-        continue_on_error: Whether an error ends only what needs the node; otherwise the first one is raised.
-        observer: Told of each blob.
-        jobs: How many blobs move at a time.
-        images: How many images are under way at a time.
-        on_result: Told of each node when it is settled, by one thread at a time.
+        tasks: Images to copy, from any iterable, which is read as capacity becomes available. Tasks of one repository
+            should have the same ``Repository`` object: nodes are only known to be shared within one.
+        options: Parts of each graph to copy.
+        continue_on_error: Whether an error only fails the nodes that need the failed one; otherwise the first error is
+            raised.
+        observer: Receives the events of each blob.
+        jobs: Greatest number of blobs copied at a time.
+        images: Greatest number of images in progress at a time.
+        on_result: Called with the result of each node, by one thread at a time.
 
     Raises:
-        InvalidValue: There are no jobs or images.
-        RegistryError: One side failed; where it goes on after errors, only what the tasks themselves raise.
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
+        RegistryError: One side failed; with ``continue_on_error`` only what ``tasks`` itself raises.
     """
-    with error_context("run_copies"):
-        return execute(
-            tasks,
-            options or CopyOptions(),
-            operation="run_copies",
-            observer=observer,
-            jobs=jobs,
-            images=images,
-            continue_on_error=continue_on_error,
-            on_result=on_result,
-        )
-
-
-def _check_jobs(jobs: int, images: int) -> None:
-    if not isinstance(jobs, int) or jobs < 1:
-        raise InvalidValue(f"a copy needs at least one job, not {jobs!r:.50}")
-    if not isinstance(images, int) or images < 1:
-        raise InvalidValue(f"a copy needs at least one image at a time, not {images!r:.50}")
-
-
-def build_plan(
-    tasks: Iterable[CopyTask], options: CopyOptions, *, operation: str, continue_on_error: bool, jobs: int, images: int
-) -> CopyPlan:
-    """Plan, in the name of whichever operation that is for.
-
-    Raises:
-        InvalidValue: There are no jobs or images.
-        RegistryError: One side failed.
-    """
-    _check_jobs(jobs, images)
-    shelf = ManifestCache()
-    nodes: list[Node] = []
-    failures: list[Result] = []
-    roots: dict[int, tuple[CopyTask, list[AttachedManifest]]] = {}
-
-    def record(result: Result) -> None:
-        if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE):
-            failures.append(result)
-        else:
-            nodes.append(result.node)
-
-    def found(task: CopyTask, follower: AttachedManifest, _: Descriptor, to_do: bool) -> None:
-        if to_do:
-            roots.setdefault(id(task), (task, []))[1].append(follower)
-
-    blame = ErrorAttribution(operation)
-    with CancelScope() as scope, error_context(operation):
-        checkpoint()
-        CopyScheduler(
-            tasks,
-            DryRunTarget(blame),
-            blame,
-            WorkerPool(jobs, scope),
-            options=options,
-            images=images,
-            continue_on_error=continue_on_error,
-            audience=CallbackGuard(record),
-            shelf=shelf,
-            found=found,
-        ).run()
-    return CopyPlan(nodes, failures, [_settled(*root) for root in roots.values()], options, shelf)
-
-
-def execute(
-    tasks: Iterable[CopyTask],
-    options: CopyOptions,
-    *,
-    operation: str,
-    observer: Observer | None,
-    jobs: int,
-    images: int = 1,
-    continue_on_error: bool = False,
-    on_result: Callable[[Result], None] | None = None,
-    shelf: ManifestCache | None = None,
-    found: OnResolved | None = None,
-    results: Iterable[Result] = (),
-) -> CopyReport:
-    """Copy, in the name of whichever operation that is for; ``results`` are known beforehand.
-
-    Raises:
-        InvalidValue: There are no jobs or images.
-        RegistryError: One side failed.
-    """
-    _check_jobs(jobs, images)
-    told: list[Result] = []
-
-    def record(result: Result) -> None:
-        told.append(result)
-        if on_result is not None:
-            on_result(result)
-
-    for result in results:
-        record(result)
-    blame, audience = ErrorAttribution(operation), CallbackGuard(record, observer)
-    listener = None if observer is None else audience
-    with CancelScope() as scope:
-        checkpoint()
-        CopyScheduler(
-            tasks,
-            WritingTarget(blame, listener, foreign_layers=options.foreign_layers),
-            blame,
-            WorkerPool(jobs, scope),
-            options=options,
-            images=images,
-            continue_on_error=continue_on_error,
-            audience=audience,
-            shelf=shelf,
-            found=found,
-        ).run()
-    return CopyReport(results=tuple(told))
-
-
-def _settled(task: CopyTask, found: list[AttachedManifest]) -> CopyTask:
-    """A task as it was planned: by digest, with the tags that have to be set and what comes after it."""
-    root, *followers = found
-    return CopyTask(
-        source=task.source,
-        target=task.target,
-        reference=task.reference if isinstance(task.reference, RawManifest) else root.descriptor.digest,
-        tags=root.tags,
-        followers=tuple(followers),
+    run = execute(
+        tasks,
+        options or CopyOptions(),
+        operation="run_copies",
+        observer=observer,
+        jobs=jobs,
+        images=images,
+        continue_on_error=continue_on_error,
+        on_result=on_result,
     )
+    return CopyReport(results=run.results)
 
 
 def copy(
@@ -365,41 +255,41 @@ def copy(
     target: Repository,
     reference: Tag | Digest | RawManifest | str,
     *,
-    tags: Collection[Tag] = (),
+    tags: Iterable[str] = (),
     options: CopyOptions | None = None,
     observer: Observer | None = None,
     jobs: int = 4,
 ) -> Descriptor:
-    """Move a manifest and all it is made of from one repository to another, byte for byte.
+    """Copy a manifest and everything it consists of from one repository to another, byte for byte.
 
-    A tag is resolved once and never asked for again. What the target has is not moved, and what
-    lies beside it in the same registry is mounted. Parts come before wholes and tags last, so that an
-    interrupted copy is never visible as an image. The subject of a manifest and its referrers are not parts of it, and
-    layers that may not be distributed are left out: ``options`` asks for them, or for some platforms only.
+    A tag is resolved once. Content that the target has is skipped, and blobs of other repositories of the same registry
+    are mounted. Children are written before parents and tags last, so that an interrupted copy is never visible as an
+    image. The subject of a manifest and its referrers are not copied, and neither are nondistributable layers;
+    ``options`` includes them, or selects platforms.
 
     Args:
-        source: Where to read.
-        target: Where to write.
-        reference: The manifest by tag or digest, or the manifest itself if it is at hand.
-        tags: Tags to point at it in the target; with none it is stored by its digest alone.
-        options: What of the graph is copied; by default the whole, and nothing that merely refers to it.
-        observer: Told of each blob that is moved, mounted or skipped, and how far it has come, from the threads that
-            do it. What it raises ends the copy.
-        jobs: How many blobs move at a time.
+        source: Repository to read from.
+        target: Repository to write to.
+        reference: Tag or digest of the manifest, or the manifest itself.
+        tags: Tags to point at it in the target; without tags it is stored under its digest only.
+        options: Parts of the graph to copy.
+        observer: Receives an event for each blob that is moved, mounted or skipped, and its progress, from the threads
+            that copy. An exception that it raises ends the copy.
+        jobs: Greatest number of blobs copied at a time.
 
     Returns:
-        The descriptor of what was copied: of the new index, if one was rewritten.
+        The descriptor of the copied manifest: of the new index, if one was rewritten.
 
     Raises:
         ImageNotFound: The source has no such manifest.
-        NotFound: A part of it is missing in the source.
-        PlatformNotFound: Nothing there is for any of the platforms.
-        IntegrityError: The source sent something else than what was asked for; the target keeps none of it.
-        AccessDenied: One side refused.
-        TransportError: One side failed.
-        Unsupported: The target cannot be written.
+        NotFound: The source lacks a part of it.
+        PlatformNotFound: No image runs on any of the platforms.
+        IntegrityError: The source sent other content than was requested; the target keeps none of it.
+        AccessDenied: One side refused access.
+        TransportError: One side could not be reached or failed.
+        Unsupported: The target is read-only.
         Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
+        DeadlineExceeded: The deadline of the ambient scope has passed.
     """
     with error_context("copy", str(source)):
         if isinstance(reference, RawManifest):
@@ -417,26 +307,158 @@ def move_graph(
     target: Repository,
     root: RawManifest,
     *,
-    tags: Collection[Tag] = (),
+    tags: Iterable[str] = (),
     options: CopyOptions | None = None,
     observer: Observer | None = None,
     jobs: int = 4,
     operation: str = "copy",
 ) -> Descriptor:
-    """As ``copy``, of a manifest at hand, for operations that have a name of their own.
+    """Copy a manifest that was read before; like ``copy``, for operations with other names.
 
     Raises:
-        InvalidValue: There are no jobs to do it with, or a tag is malformed.
+        InvalidValue: ``jobs`` is less than 1, or a tag is malformed.
         RegistryError: One side failed.
     """
     task = CopyTask(source=source, target=target, reference=root, tags=tags)
-    stored: list[Descriptor] = []
-    execute(
-        [task],
-        options or CopyOptions(),
+    run = execute([task], options or CopyOptions(), operation=operation, observer=observer, jobs=jobs, keep_tasks=True)
+    return run.tasks[0].stored
+
+
+def build_plan(
+    tasks: Iterable[CopyTask | Result],
+    options: CopyOptions,
+    *,
+    operation: str,
+    continue_on_error: bool,
+    jobs: int,
+    images: int,
+) -> CopyPlan:
+    """Plan all tasks under the name of an operation.
+
+    Args:
+        tasks: Tasks; a result among them becomes a failure of the plan.
+        options: Parts of each graph to copy.
+        operation: Public name of the operation.
+        continue_on_error: Whether nodes that cannot be planned become ``failures`` of the plan.
+        jobs: Greatest number of nodes looked up at a time.
+        images: Greatest number of images in progress at a time.
+
+    Raises:
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
+        RegistryError: One side failed.
+    """
+    cache = ManifestCache()
+    run = _run(
+        tasks,
+        options,
+        DryRunTarget(ErrorAttribution(operation)),
+        CallbackGuard(),
+        cache,
         operation=operation,
-        observer=observer,
         jobs=jobs,
-        found=lambda task, follower, root, to_do: stored.append(root),
+        images=images,
+        continue_on_error=continue_on_error,
+        keep_tasks=True,
     )
-    return stored[0]
+    return CopyPlan(
+        [result.node for result in run.results if not result.is_failure],
+        [result for result in run.results if result.is_failure],
+        [_with_digests(resolved) for resolved in run.tasks if resolved.manifests],
+        options,
+        cache,
+    )
+
+
+def execute(
+    tasks: Iterable[CopyTask | Result],
+    options: CopyOptions,
+    *,
+    operation: str,
+    observer: Observer | None,
+    jobs: int,
+    images: int = 1,
+    continue_on_error: bool = False,
+    on_result: Callable[[Result], None] | None = None,
+    cache: ManifestCache | None = None,
+    keep_tasks: bool = False,
+) -> CopyRun:
+    """Copy all tasks under the name of an operation.
+
+    Args:
+        tasks: Tasks; a result among them is recorded in its place.
+        options: Parts of each graph to copy.
+        operation: Public name of the operation.
+        observer: Receives the events of each blob.
+        jobs: Greatest number of blobs copied at a time.
+        images: Greatest number of images in progress at a time.
+        continue_on_error: Whether an error only fails the nodes that need the failed one.
+        on_result: Called with the result of each node, by one thread at a time.
+        cache: Manifests that were read while planning.
+        keep_tasks: Whether the run returns its resolved tasks.
+
+    Raises:
+        InvalidValue: ``jobs`` or ``images`` is less than 1.
+        RegistryError: One side failed.
+    """
+    callbacks = CallbackGuard(observer, on_result)
+    target = WritingTarget(
+        ErrorAttribution(operation),
+        None if observer is None else callbacks,
+        foreign_layers=options.foreign_layers,
+    )
+    return _run(
+        tasks,
+        options,
+        target,
+        callbacks,
+        ManifestCache(0) if cache is None else cache,
+        operation=operation,
+        jobs=jobs,
+        images=images,
+        continue_on_error=continue_on_error,
+        keep_tasks=keep_tasks,
+    )
+
+
+def _run(
+    tasks: Iterable[CopyTask | Result],
+    options: CopyOptions,
+    target: CopyTarget,
+    callbacks: CallbackGuard,
+    cache: ManifestCache,
+    *,
+    operation: str,
+    jobs: int,
+    images: int,
+    continue_on_error: bool,
+    keep_tasks: bool,
+) -> CopyRun:
+    with error_context(operation):
+        for name, value in (("jobs", jobs), ("images", images)):
+            if not isinstance(value, int) or value < 1:
+                raise InvalidValue(f"{name} must be at least 1, not {value!r:.50}")
+        with CancelScope() as scope:
+            checkpoint()
+            return CopyScheduler(
+                tasks,
+                target,
+                WorkerPool(jobs, scope),
+                callbacks,
+                cache,
+                options=options,
+                images=images,
+                continue_on_error=continue_on_error,
+                keep_tasks=keep_tasks,
+            ).run()
+
+
+def _with_digests(resolved: ResolvedTask) -> CopyTask:
+    """Return a planned task: by digest, with the tags to set and the manifests attached to it."""
+    task, (root, *attached) = resolved.task, resolved.manifests
+    return CopyTask(
+        source=task.source,
+        target=task.target,
+        reference=task.reference if isinstance(task.reference, RawManifest) else root.descriptor.digest,
+        tags=root.tags,
+        attached=tuple(attached),
+    )

@@ -106,7 +106,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
         target: Where to write.
         reference: The manifest by tag or digest, as text as well, or the manifest itself if it is at hand.
         tags: Tags to point at it in the target; with none it is stored by its digest alone.
-        followers: Manifests of the source that are copied after it, in this order.
+        attached: Manifests of the source that are copied after it, in this order.
 
     Raises:
         InvalidReference: The reference is malformed.
@@ -118,7 +118,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     target: Repository
     reference: Tag | Digest | RawManifest
     tags: tuple[Tag, ...] = ()
-    followers: tuple[AttachedManifest, ...] = ()
+    attached: tuple[AttachedManifest, ...] = ()
 
     if TYPE_CHECKING:
         # As for `CopyOptions`.
@@ -129,7 +129,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
             target: Repository,
             reference: Tag | Digest | RawManifest | str,
             tags: Iterable[str] = (),
-            followers: tuple[AttachedManifest, ...] = (),
+            attached: tuple[AttachedManifest, ...] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The part of an index that some platforms need."""
+"""Copies of some platforms only: the part of an index that they need."""
 
 from __future__ import annotations
 
@@ -27,111 +27,121 @@ from registry_core.ports.catalog import Repository
 
 __all__ = ["Subset", "subset"]
 
-# Build tools file attestations beside the images that they are about, and name these here.
-_ABOUT: Final = "vnd.docker.reference.digest"
+# Build tools list attestations in the index beside their image, whose digest is in this annotation.
+_REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
 
 
 class Subset(msgspec.Struct, frozen=True):
-    """What a graph is reduced to.
+    """The part of a graph to copy.
 
     Args:
-        root: The manifest to store, which is another than the source's where an index was rewritten.
-        entries: Of each index, by its digest, what is copied of its entries; all, where it is not named.
-        made: Indexes below the root that the source does not have, by their digests.
+        root: Manifest to store; not the source's if an index was rewritten.
+        entries: Entries to copy, by digest of their index. An index that is not in here is copied with all entries.
+        rewritten: Rewritten indexes below the root, by digest; the source does not have them.
     """
 
     root: RawManifest
-    entries: dict[str, tuple[Descriptor, ...]] = {}
-    made: dict[str, RawManifest] = {}
+    entries: dict[Digest, tuple[Descriptor, ...]] = {}
+    rewritten: dict[Digest, RawManifest] = {}
 
 
 def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> Subset:
-    """What is to be copied of a graph.
+    """Determine the part of a graph that the platforms of the options need.
 
-    Of each platform, the images that are exactly for it; where there are none, the one that a client on it would get.
-    Of an image that stands alone, all of it, if it does not contradict.
+    For each platform, these are the images whose platform is equal to it; if there are none, the image that a client
+    on the platform would get. A single image is copied if it runs on one of the platforms.
 
     Raises:
-        PlatformNotFound: Nothing there is for any of the platforms; the error lists what there is.
-        TooLarge: Indexes nest deeper, or list more, than any honest graph.
+        PlatformNotFound: No image runs on any of the platforms; the error lists those that there are.
+        TooLarge: The indexes are deeper, or more, than the limits allow.
         RegistryError: A manifest or configuration cannot be read.
     """
     if not options.platforms:
         return Subset(root)
     if not root.is_index:
         if is_manifest(root.media_type):
-            _check_alone(repository, root, options.platforms)
+            _check_single(repository, root, options.platforms)
         return Subset(root)
-    survey = _PlatformIndex(repository, root)
-    wanted = survey.chosen(options.platforms)
-    if not wanted:
-        raise survey.nothing(options.platforms)
-    entries: dict[str, tuple[Descriptor, ...]] = {}
-    made: dict[str, RawManifest] = {}
-    replaced: dict[str, RawManifest] = {}
-    # Lower indexes come first: those above them name what has become of them.
-    for index in survey.indexes:
-        rows = [
-            (row, entry)
-            for row, entry in enumerate(index.children)
-            if entry.digest in wanted or entry.annotations.get(_ABOUT) in wanted or entry.digest in replaced
+    images = _PlatformIndex(repository, root)
+    selected = images.select(options.platforms)
+    if not selected:
+        raise platform_not_found(options.platforms, images.available)
+    entries: dict[Digest, tuple[Descriptor, ...]] = {}
+    rewritten: dict[Digest, RawManifest] = {}
+    # By the digest that the source has: what is stored of each index that has selected entries.
+    stored: dict[Digest, RawManifest] = {}
+    # Nested indexes come first, since their parents list what they have become.
+    for index in images.indexes:
+        kept = [
+            (position, entry)
+            for position, entry in enumerate(index.children)
+            if entry.digest in selected or entry.digest in stored or _subject(entry) in selected
         ]
-        if not rows:
+        if not kept:
             continue
-        wanted.add(index.digest)
-        replaced[index.digest] = index
+        selected.add(index.digest)
+        stored[index.digest] = index
         if options.index_mode is IndexMode.REWRITTEN:
-            replaced[index.digest] = smaller = _rewritten(index, rows, replaced)
+            stored[index.digest] = smaller = _rewrite(index, kept, stored)
             if smaller is not index and index.digest != root.digest:
-                made[smaller.digest] = smaller
+                rewritten[smaller.digest] = smaller
         else:
-            entries[index.digest] = tuple(entry for _, entry in rows)
-    return Subset(replaced[root.digest], entries, made)
+            entries[index.digest] = tuple(entry for _, entry in kept)
+    return Subset(stored[root.digest], entries, rewritten)
 
 
 class _PlatformIndex:
-    """What is in an index and the indexes below it."""
+    """The images of an index, and of the indexes below it, by platform.
+
+    Attributes:
+        indexes: All indexes, nested ones before those that list them.
+    """
 
     def __init__(self, repository: Repository, root: RawManifest) -> None:
         self._repository = repository
-        self._offers: dict[str, tuple[Platform, Digest]] = {}
+        self._offers: dict[Digest, Platform] = {}
         self.indexes: list[RawManifest] = []
         for found in walk_indexes(repository, root):
             if isinstance(found, RawManifest):
                 self.indexes.append(found)
                 continue
-            platform = found.platform or self._told(found)
+            platform = found.platform or self._configured_platform(found)
             if platform is not None:
-                self._offers[found.digest] = (platform, found.digest)
+                self._offers[found.digest] = platform
 
-    def chosen(self, platforms: Sequence[Platform]) -> set[str]:
-        """The digests of the images that some platforms need."""
-        found: set[str] = set()
+    @property
+    def available(self) -> list[Platform]:
+        """The platforms of all images."""
+        return list(self._offers.values())
+
+    def select(self, platforms: Sequence[Platform]) -> set[str]:
+        """Return the digests of the images that some platforms need."""
+        selected: set[str] = set()
         for platform in platforms:
-            exact = {digest for offer, digest in self._offers.values() if _same(platform, offer)}
-            if not exact:
-                best = best_match(platform, self._offers.values())
-                exact = set() if best is None else {best}
-            found |= exact
-        return found
+            found = {digest for digest, offered in self._offers.items() if _is_equal(platform, offered)}
+            if not found:
+                best = best_match(platform, ((offered, digest) for digest, offered in self._offers.items()))
+                found = set() if best is None else {best}
+            selected |= found
+        return selected
 
-    def nothing(self, platforms: Sequence[Platform]) -> PlatformNotFound:
-        """The error that says what there is instead."""
-        return platform_not_found(platforms, [offer for offer, _ in self._offers.values()])
-
-    def _told(self, entry: Descriptor) -> Platform | None:
+    def _configured_platform(self, entry: Descriptor) -> Platform | None:
         manifest = fetch_child(self._repository, entry)
         return read_config(self._repository, manifest).platform if has_config(manifest) else None
 
 
-def _same(wanted: Platform, offered: Platform) -> bool:
+def _subject(entry: Descriptor) -> str | None:
+    return entry.annotations.get(_REFERENCE_DIGEST)
+
+
+def _is_equal(wanted: Platform, offered: Platform) -> bool:
     one, other = wanted.normalised(), offered.normalised()
     if (one.os, one.architecture, one.variant) != (other.os, other.architecture, other.variant):
         return False
     return wanted.runs(offered)
 
 
-def _check_alone(repository: Repository, root: RawManifest, platforms: Sequence[Platform]) -> None:
+def _check_single(repository: Repository, root: RawManifest, platforms: Sequence[Platform]) -> None:
     failure: PlatformNotFound | None = None
     for platform in platforms:
         try:
@@ -144,17 +154,19 @@ def _check_alone(repository: Repository, root: RawManifest, platforms: Sequence[
         raise failure
 
 
-def _rewritten(index: RawManifest, rows: list[tuple[int, Descriptor]], replaced: dict[str, RawManifest]) -> RawManifest:
-    """An index with some entries only; the very same where that is all and nothing below has changed."""
+def _rewrite(index: RawManifest, kept: list[tuple[int, Descriptor]], stored: dict[Digest, RawManifest]) -> RawManifest:
+    """Return an index of some entries only; the index itself if these are all and none of them has changed."""
     listed: list[dict[str, Any]] = index.mapping["manifests"]
-    kept = []
-    for row, entry in rows:
-        smaller = replaced.get(entry.digest)
+    manifests = []
+    for position, entry in kept:
+        smaller = stored.get(entry.digest)
         if smaller is None or smaller.digest == entry.digest:
-            kept.append(listed[row])
+            manifests.append(listed[position])
         else:
-            about = {key: value for key, value in listed[row].items() if key != "data"}
-            kept.append(about | {"digest": str(smaller.digest), "size": len(smaller.content)})
-    if kept == listed:
+            fields = {key: value for key, value in listed[position].items() if key != "data"}
+            manifests.append(fields | {"digest": str(smaller.digest), "size": len(smaller.content)})
+    if manifests == listed:
         return index
-    return RawManifest(index.media_type, strict_json.encode(dict(index.mapping) | {"manifests": kept}), index.algorithm)
+    return RawManifest(
+        index.media_type, strict_json.encode(dict(index.mapping) | {"manifests": manifests}), index.algorithm
+    )

@@ -1,7 +1,4 @@
-"""What a transfer does to each thing: before, as a plan, and afterwards, as a report.
-
-Two repositories, and which of them is to blame.
-"""
+"""Plans and reports of transfers: nodes, actions, outcomes, and the side that an error came from."""
 
 from __future__ import annotations
 
@@ -15,53 +12,20 @@ import msgspec
 
 from registry_core.domain.digest import Digest
 from registry_core.errors import IntegrityError, RegistryError
-from registry_core.ports.catalog import Repository
 
-__all__ = [
-    "Action",
-    "CopyReport",
-    "ErrorAttribution",
-    "Node",
-    "NodeKind",
-    "Outcome",
-    "Result",
-    "Side",
-    "SourceAndTarget",
-]
+__all__ = ["Action", "CopyReport", "ErrorAttribution", "Node", "NodeKind", "Outcome", "Result", "Side"]
 
 
 class NodeKind(enum.Enum):
-    """What is moved."""
+    """Kind of a node."""
 
     BLOB = "blob"
     MANIFEST = "manifest"
     TAG = "tag"
 
 
-class Action(enum.Enum):
-    """What a plan says of a node."""
-
-    MOVE = "move"
-    """Its bytes go through this program."""
-
-    MOUNT = "mount"
-    """The target takes it over from another of its repositories; if it will not, it is moved."""
-
-    SKIP = "skip"
-    """The target has it."""
-
-    TAG = "tag"
-    """The tag will point at it."""
-
-    KEEP = "keep"
-    """The tag stands for something else, and nobody allowed to change that."""
-
-    DELETE = "delete"
-    """The tag will be removed."""
-
-
 class Outcome(enum.Enum):
-    """What became of a node."""
+    """How a node ended."""
 
     MOVED = "moved"
     MOUNTED = "mounted"
@@ -71,27 +35,64 @@ class Outcome(enum.Enum):
     DELETED = "deleted"
     FAILED = "failed"
     NOT_DONE = "not done"
-    """Something that it needs failed, or the run ended before its turn."""
+    """Not attempted: a node that it needs failed, or the run ended first."""
+
+
+class Action(enum.Enum):
+    """What is to be done with a node."""
+
+    MOVE = "move"
+    """Read it from the source and write it to the target."""
+
+    MOUNT = "mount"
+    """Ask the target to mount it from another of its repositories; move it if the target declines."""
+
+    SKIP = "skip"
+    """Nothing: the target has it."""
+
+    TAG = "tag"
+    """Point the tag at the manifest."""
+
+    KEEP = "keep"
+    """Nothing: the tag points at another manifest and may not be moved."""
+
+    DELETE = "delete"
+    """Remove the tag."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome of the action if it succeeds."""
+        return _OUTCOMES[self]
+
+
+_OUTCOMES = {
+    Action.MOVE: Outcome.MOVED,
+    Action.MOUNT: Outcome.MOUNTED,
+    Action.SKIP: Outcome.SKIPPED,
+    Action.TAG: Outcome.TAGGED,
+    Action.KEEP: Outcome.KEPT,
+    Action.DELETE: Outcome.DELETED,
+}
 
 
 class Side(enum.Enum):
-    """Who is to blame for an error."""
+    """Side of a transfer that an error came from."""
 
     SOURCE = "source"
     TARGET = "target"
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One thing that a transfer looks at.
+    """A blob, manifest or tag in a transfer.
 
     Args:
-        kind: What it is.
-        action: What is to be done.
-        digest: Of the content; of a tag, of what it is to stand for; ``None`` where that could not be found out.
-        size: Of the content, in bytes.
-        media_type: Of the content.
-        source: Where it is read: a reference as errors have it, ``registry/repository@digest`` or with a tag.
-        target: Where it goes, likewise.
+        kind: Kind of the node.
+        action: What is to be done with it.
+        digest: Digest of the content; for a tag, of the manifest it is to point at; ``None`` if it is not known.
+        size: Size of the content in bytes.
+        media_type: Media type of the content.
+        source: Where it is read: ``registry/repository@digest`` or ``registry/repository:tag``.
+        target: Where it is written, in the same form.
     """
 
     kind: NodeKind
@@ -103,18 +104,18 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     target: str
 
     def __str__(self) -> str:
-        """As one line."""
+        """Format the node as one line."""
         return f"{self.action.value:6} {self.kind.value:8} {self.size:>14} {self.target}"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one node.
+    """How one node ended.
 
     Args:
-        node: Which one.
-        outcome: What became of it.
-        error: Why it failed, if it did.
-        failed_side: Whose fault that was, where one can tell.
+        node: The node.
+        outcome: How it ended.
+        error: The error, if it failed.
+        failed_side: Side that the error came from, if that is known.
     """
 
     node: Node
@@ -122,61 +123,66 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     error: RegistryError | None = None
     failed_side: Side | None = None
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the node failed or was not attempted."""
+        return self.outcome in (Outcome.FAILED, Outcome.NOT_DONE)
+
     def __str__(self) -> str:
-        """As one line."""
+        """Format the result as one line."""
         line = f"{self.outcome.value:8} {self.node.kind.value:8} {self.node.size:>14} {self.node.target}"
         return line if self.error is None else f"{line}: {self.error}"
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of everything that a transfer looked at.
+    """Results of a transfer.
 
     Args:
-        results: Each node once, in the order in which they were done.
+        results: One result for each node, in the order in which the nodes ended.
     """
 
     results: tuple[Result, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed, and nothing was left undone."""
-        return all(result.outcome not in (Outcome.FAILED, Outcome.NOT_DONE) for result in self.results)
+        """Whether no node failed and none was left out."""
+        return not any(result.is_failure for result in self.results)
 
     @property
     def failed(self) -> tuple[Result, ...]:
-        """What failed, with the error of each."""
+        """The results of nodes that failed, each with its error."""
         return tuple(result for result in self.results if result.outcome is Outcome.FAILED)
 
     @property
     def bytes_moved(self) -> int:
-        """How many bytes went through this program: blobs and manifests."""
+        """Size of the blobs and manifests that were read from the source and written to the target."""
         return self._bytes(Outcome.MOVED)
 
     @property
     def bytes_mounted(self) -> int:
-        """How many bytes the target took over by itself."""
+        """Size of the blobs that the target mounted from other repositories."""
         return self._bytes(Outcome.MOUNTED)
 
     @property
     def counts(self) -> dict[Outcome, int]:
-        """How many nodes ended how."""
+        """Number of nodes by outcome."""
         return dict(Counter(result.outcome for result in self.results))
 
     def raise_first(self) -> None:
-        """Raise the first error, if there is one.
+        """Raise the first error of the report, if there is one.
 
         Raises:
-            RegistryError: What failed first.
+            RegistryError: Error of the node that failed first.
         """
         for result in self.results:
             if result.error is not None:
                 raise result.error
 
     def __str__(self) -> str:
-        """A summary, and a line for each that failed or was not done."""
+        """Format a summary, and one line for each node that failed or was not attempted."""
         counts = ", ".join(f"{count} {outcome.value}" for outcome, count in self.counts.items()) or "nothing to do"
-        wrong = (result for result in self.results if result.outcome in (Outcome.FAILED, Outcome.NOT_DONE))
-        return "\n".join((f"{counts}; {self.bytes_moved} bytes moved", *map(str, wrong)))
+        failures = (result for result in self.results if result.is_failure)
+        return "\n".join((f"{counts}; {self.bytes_moved} bytes moved", *map(str, failures)))
 
     def _bytes(self, outcome: Outcome) -> int:
         return sum(
@@ -186,59 +192,56 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class SourceAndTarget(msgspec.Struct, frozen=True, eq=False):
-    """Where a graph is read and where it is written."""
-
-    source: Repository
-    target: Repository
-
-
 class ErrorAttribution:
-    """Names operation, reference and side of each error that passes, where nobody nearer to it has.
+    """Attach operation, reference and failed side to errors that do not have them yet.
 
     Args:
-        operation: The operation's public name.
+        operation: Public name of the operation.
     """
 
     def __init__(self, operation: str) -> None:
         self._operation = operation
         self._sides: weakref.WeakKeyDictionary[RegistryError, Side] = weakref.WeakKeyDictionary()
 
-    def of(self, error: RegistryError) -> Side | None:
-        """Whose fault an error is, if that is known."""
+    def side_of(self, error: RegistryError) -> Side | None:
+        """Return the side that an error came from; ``None`` if it is not known."""
         return self._sides.get(error)
 
     @contextmanager
     def source(self, reference: str) -> Iterator[None]:
-        """What is done here is done to the source."""
+        """Attribute errors raised inside to the source."""
         try:
             yield
         except RegistryError as error:
-            self._name(error, Side.SOURCE, reference)
+            self._attribute(error, Side.SOURCE, reference)
             raise
 
     @contextmanager
     def target(self, reference: str) -> Iterator[None]:
-        """What is done here is done to the target."""
+        """Attribute errors raised inside to the target."""
         try:
             yield
         except RegistryError as error:
-            self._name(error, Side.TARGET, reference)
+            self._attribute(error, Side.TARGET, reference)
             raise
 
     @contextmanager
-    def storing(self, origin: str) -> Iterator[None]:
-        """A store takes content from the source: what it refuses as wrong is what the source sent."""
+    def storing(self, reference: str) -> Iterator[None]:
+        """Attribute content that the target rejects as corrupt to the source, which sent it.
+
+        Args:
+            reference: Content in the source.
+        """
         try:
             yield
         except IntegrityError as error:
-            # What a server refuses may be its own fault.
+            # An error with a response is the target's own judgement, and may be its own fault.
             if error.transport is None and error not in self._sides:
-                error.reference, error.operation = origin, self._operation
+                error.reference, error.operation = reference, self._operation
                 self._sides[error] = Side.SOURCE
             raise
 
-    def _name(self, error: RegistryError, side: Side, reference: str) -> None:
+    def _attribute(self, error: RegistryError, side: Side, reference: str) -> None:
         error.operation = error.operation or self._operation
         error.reference = error.reference or reference
         self._sides.setdefault(error, side)

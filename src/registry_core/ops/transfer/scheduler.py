@@ -1,19 +1,16 @@
-"""The engine: which node can be done next, each once, children before parents.
+"""Runs of a copy: which node can start next, each node once, children before parents.
 
-Nothing here waits. A node that needs others is put aside with a count of them; whoever settles the last one makes it
-ready. So one thread does everything that many do, and no number of threads can stop each other.
-
-What a run begins with: what references stand for, and what becomes of their tags.
+No step of the scheduler waits. A node that needs others is set aside with a count of them, and the step that completes
+the last of them starts it. Therefore one thread can do all the work, and threads cannot block each other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
@@ -25,486 +22,529 @@ from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
 from registry_core.ops.manifests import fetch_child, fetch_manifest, is_child_manifest
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
-from registry_core.ops.transfer.platforms import subset
-from registry_core.ops.transfer.report import Action, ErrorAttribution, NodeKind, SourceAndTarget
-from registry_core.ops.transfer.state import (
-    CallbackGuard,
-    ManifestCache,
-    NodeState,
-    NodeTable,
-    ResultReporter,
-    TaskState,
-)
+from registry_core.ops.transfer.platforms import Subset, subset
+from registry_core.ops.transfer.report import Action, NodeKind, Result
+from registry_core.ops.transfer.state import ManifestCache, NodeState, NodeTable, ResolvedTask, TaskState
 from registry_core.ops.transfer.target import CopyTarget
 from registry_core.ops.workers import WorkerPool
+from registry_core.ports.catalog import Repository
+from registry_core.ports.observer import Event, Observer
 
-__all__ = ["CopyScheduler", "OnResolved", "Root", "TaskResolver"]
+__all__ = ["CallbackGuard", "CopyRun", "CopyScheduler", "TaskResolver"]
+
+_CurrentTags = dict[Tag, Digest | None]
 
 
-OnResolved = Callable[[CopyTask, AttachedManifest, Descriptor, bool], None]
+class CopyRun(NamedTuple):
+    """Outcome of a run.
+
+    Args:
+        results: One result for each node, in the order in which they ended.
+        tasks: The tasks that were looked up in the source, if they were to be kept.
+    """
+
+    results: tuple[Result, ...]
+    tasks: tuple[ResolvedTask, ...]
 
 
-class Root(msgspec.Struct, frozen=True):
-    """A manifest with nothing above it, and the tags that have to be pointed at it."""
+class CallbackGuard(Observer):
+    """Wrap user callbacks: an exception from one aborts the run, even with ``continue_on_error``.
 
-    raw: RawManifest
-    tags: tuple[Tag, ...]
+    Args:
+        observer: Receives the events of each blob.
+        on_result: Called with each result, by one thread at a time.
+    """
+
+    def __init__(self, observer: Observer | None = None, on_result: Callable[[Result], None] | None = None) -> None:
+        self._observer = observer
+        self._on_result = on_result
+        self.has_raised = False
+
+    def on(self, event: Event) -> None:
+        """Pass an event to the observer."""
+        if self._observer is not None:
+            with self._guarded():
+                self._observer.on(event)
+
+    def on_result(self, result: Result) -> None:
+        """Pass a result to its callback."""
+        if self._on_result is not None:
+            with self._guarded():
+                self._on_result(result)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.has_raised = True
+            raise
+
+
+class _Resolution(NamedTuple):
+    """The manifest that a task's reference names, and the work left to do for it.
+
+    Args:
+        resolved: The task with its root.
+        manifest: The manifest to copy; ``None`` if nothing has to be done.
+        subset: The part of its graph to copy.
+        results: Results of the tags that need not be set.
+    """
+
+    resolved: ResolvedTask
+    manifest: RawManifest | None
+    subset: Subset | None
+    results: list[Result]
 
 
 class TaskResolver:
-    """Finds what there is to do, by asking both sides as little as possible.
+    """Looks up tasks and attached manifests with as few requests as possible.
 
     Args:
-        hands: What touches the target.
-        blame: Who names errors.
-        options: What of each graph is copied.
-        shelf: Manifests that are at hand, and where to leave them for later.
-        teller: Told what becomes of tags that need not be set.
-        found: Told what a task's reference stands for and which tags will be set, and then the same of each of its
-            followers; with what the target gets, and whether there is anything to do.
+        target: Target of the run.
+        options: Parts of each graph to copy.
+        cache: Manifests that were read before.
     """
 
-    def __init__(
-        self,
-        hands: CopyTarget,
-        blame: ErrorAttribution,
-        options: CopyOptions,
-        shelf: ManifestCache,
-        teller: ResultReporter,
-        found: OnResolved,
-    ) -> None:
-        self._hands = hands
-        self._blame = blame
+    def __init__(self, target: CopyTarget, options: CopyOptions, cache: ManifestCache) -> None:
+        self._attribution = target.attribution
         self._options = options
-        self._shelf = shelf
-        self._teller = teller
-        self._found = found
+        self._cache = cache
+        self._asks_tags = target.asks_tags or not options.overwrite
 
-    def open(self, job: TaskState) -> Root | None:
-        """The manifest that a task is about; ``None`` if nothing has to be done about it.
+    def resolve(self, state: TaskState) -> _Resolution:
+        """Look up the reference of a task, and its tags in the target where that decides whether they are set.
 
         Raises:
             RegistryError: One side failed.
         """
-        task, reference = job.task, job.task.reference
-        standing: dict[Tag, Digest | None] | None = None
+        task, reference = state.task, state.task.reference
+        current: _CurrentTags | None = None
         if isinstance(reference, Tag) and task.tags:
-            # Most of what a mirror looks at is there: that is seen without reading anything.
-            with self._blame.source(task.source.at(reference)):
+            # Most tags of a mirror are unchanged: one lookup on each side shows it, and no manifest is read.
+            with self._attribution.source(task.source.at(reference)):
                 checkpoint()
-                known = task.source.manifests.resolve(reference)
-            reference, standing = known.digest, self._standing(job, task.tags)
-            if self._is_known(known, standing):
-                self._wanted(job, known, task.tags, standing)
-                self._found(task, AttachedManifest(known), known, False)
-                return None
-        elif task.tags and self._asks:
-            standing = self._standing(job, task.tags)
+                found = task.source.manifests.resolve(reference)
+            reference, current = found.digest, self._current_tags(task, task.tags)
+            if self._is_unchanged(found, current):
+                _, results = self._split_tags(state, found, task.tags, current)
+                return _Resolution(ResolvedTask(task, found, []), None, None, results)
+        elif task.tags and self._asks_tags:
+            current = self._current_tags(task, task.tags)
         named = reference.digest if isinstance(reference, RawManifest) else reference
-        with self._blame.source(task.source.at(named)):
-            raw = reference if isinstance(reference, RawManifest) else self._fetched(job, reference)
-            job.subset = subset(task.source, raw, self._options)
-        self._shelf.put(raw)
-        root = job.subset.root
-        tags = self._wanted(job, root.descriptor, task.tags, standing)
-        # If all of its tags are somebody else's there, it is not wanted.
-        is_wanted = bool(tags) or not task.tags or root.digest in (standing or {}).values()
-        self._found(task, AttachedManifest(raw.descriptor, tags), root.descriptor, is_wanted)
-        return Root(root, tags) if is_wanted else None
+        with self._attribution.source(task.source.at(named)):
+            manifest = reference if isinstance(reference, RawManifest) else self._read(task.source, reference)
+            selected = subset(task.source, manifest, self._options)
+        self._cache.put(manifest)
+        root = selected.root
+        tags, results = self._split_tags(state, root.descriptor, task.tags, current)
+        # If every tag points at another manifest in the target and may not be moved, nothing would name this one.
+        is_needed = bool(tags) or not task.tags or root.digest in (current or {}).values()
+        manifests = [AttachedManifest(manifest.descriptor, tags)] if is_needed else []
+        resolved = ResolvedTask(task, root.descriptor, manifests)
+        return _Resolution(resolved, root if is_needed else None, selected, results)
 
-    def attached_manifests(self, job: TaskState, subject: Digest) -> Iterator[AttachedManifest]:
-        """What the source has that refers to a manifest, as far as it is asked for.
+    def attached_manifests(self, task: CopyTask, subject: Digest) -> Iterator[AttachedManifest]:
+        """Yield the manifests of the source that refer to a subject, as far as the options ask for them.
 
         Raises:
             RegistryError: The source failed.
         """
-        source = job.pair.source
+        source = task.source
         if self._options.referrers:
-            with self._blame.source(source.at(subject)):
+            with self._attribution.source(source.at(subject)):
                 for entry in source.manifests.referrers(subject):
                     checkpoint()
                     yield AttachedManifest(entry)
         if self._options.digest_tags:
             for tag in digest_tags(subject):
                 try:
-                    with self._blame.source(source.at(tag)):
+                    with self._attribution.source(source.at(tag)):
                         checkpoint()
                         entry = source.manifests.resolve(tag)
                 except ImageNotFound:
                     continue
                 yield AttachedManifest(entry, (tag,))
 
-    def wanted(self, job: TaskState, follower: AttachedManifest) -> AttachedManifest | None:
-        """A follower with the tags that have to be set; ``None`` if all of its tags are somebody else's there.
+    def select_tags(self, state: TaskState, attached: AttachedManifest) -> tuple[AttachedManifest | None, list[Result]]:
+        """Reduce an attached manifest to the tags that have to be set.
+
+        Returns:
+            The manifest, or ``None`` if it has tags and all of them must stay as they are in the target; and the
+            results of the tags that are not set.
 
         Raises:
             RegistryError: The target failed.
         """
-        entry, tags = follower.descriptor, follower.tags
-        standing = self._standing(job, tags) if tags and self._asks else None
-        wanted = self._wanted(job, entry, tags, standing)
-        if tags and not wanted and entry.digest not in (standing or {}).values():
-            return None
-        left = AttachedManifest(entry, wanted)
-        self._found(job.task, left, entry, True)
-        return left
+        descriptor, tags = attached.descriptor, attached.tags
+        current = self._current_tags(state.task, tags) if tags and self._asks_tags else None
+        selected, results = self._split_tags(state, descriptor, tags, current)
+        if tags and not selected and descriptor.digest not in (current or {}).values():
+            return None, results
+        return AttachedManifest(descriptor, selected), results
 
-    @property
-    def _asks(self) -> bool:
-        return self._hands.asks_tags or not self._options.overwrite
-
-    def _is_known(self, known: Descriptor, standing: dict[Tag, Digest | None]) -> bool:
-        """Whether nothing has to be read to see that nothing has to be done."""
+    def _is_unchanged(self, found: Descriptor, current: _CurrentTags) -> bool:
+        """Whether the tags alone show that nothing has to be done."""
         options = self._options
         if options.referrers or options.digest_tags or options.platforms or options.repair:
             return False
-        there = all(digest == known.digest for digest in standing.values())
-        return there or (not options.overwrite and None not in standing.values())
+        if all(digest == found.digest for digest in current.values()):
+            return True
+        return not options.overwrite and None not in current.values()
 
-    def _standing(self, job: TaskState, tags: tuple[Tag, ...]) -> dict[Tag, Digest | None]:
-        """What some tags stand for in the target just now."""
-        target = job.pair.target
-        found: dict[Tag, Digest | None] = {}
+    def _current_tags(self, task: CopyTask, tags: tuple[Tag, ...]) -> _CurrentTags:
+        """Look up tags in the target."""
+        found: _CurrentTags = {}
         for tag in tags:
             try:
-                with self._blame.target(target.at(tag)):
+                with self._attribution.target(task.target.at(tag)):
                     checkpoint()
-                    found[tag] = target.manifests.resolve(tag).digest
+                    found[tag] = task.target.manifests.resolve(tag).digest
             except ImageNotFound:
                 found[tag] = None
         return found
 
-    def _wanted(
-        self, job: TaskState, root: Descriptor, tags: tuple[Tag, ...], standing: dict[Tag, Digest | None] | None
-    ) -> tuple[Tag, ...]:
-        """The tags that have to be set; what becomes of the others is told."""
-        if standing is None:
-            return tags
-        wanted = []
+    def _split_tags(
+        self, state: TaskState, manifest: Descriptor, tags: tuple[Tag, ...], current: _CurrentTags | None
+    ) -> tuple[tuple[Tag, ...], list[Result]]:
+        """Return the tags to set, and the results of those that are right already or must not be moved."""
+        if current is None:
+            return tags, []
+        to_set: list[Tag] = []
+        results: list[Result] = []
         for tag in tags:
-            held = standing[tag]
-            if held == root.digest:
-                self._teller.tag(job, root, tag, Action.SKIP)
-            elif held is not None and not self._options.overwrite:
-                self._teller.tag(job, root, tag, Action.KEEP)
+            digest = current[tag]
+            if digest == manifest.digest:
+                results.append(state.tag_result(manifest, tag, Action.SKIP))
+            elif digest is not None and not self._options.overwrite:
+                results.append(state.tag_result(manifest, tag, Action.KEEP))
             else:
-                wanted.append(tag)
-        return tuple(wanted)
+                to_set.append(tag)
+        return tuple(to_set), results
 
-    def _fetched(self, job: TaskState, reference: Tag | Digest) -> RawManifest:
-        held = None if isinstance(reference, Tag) else self._shelf.get(reference)
-        return held or fetch_manifest(job.pair.source, reference)
+    def _read(self, source: Repository, reference: Tag | Digest) -> RawManifest:
+        cached = None if isinstance(reference, Tag) else self._cache.get(reference)
+        return cached or fetch_manifest(source, reference)
 
 
-# What goes first of what is ready: manifests that wait for nothing more, for that lets go of memory; then what finds
-# more work; then blobs, the largest first; and only when hands are free, another image.
+# Order of the steps that are ready: manifests whose children are stored, which frees memory; then manifests to read,
+# which finds more work; then blobs, the largest first; and another task only if nothing else is ready.
 _STORE: Final = (0, 0)
-
 _READ: Final = (1, 0)
-
 _BLOB: Final = 2
-
-_NEXT: Final = (3, 0)
+_TASK: Final = (3, 0)
 
 
 class CopyScheduler:
-    """One run.
+    """One run: plan or copy all tasks.
 
     Args:
-        tasks: What to copy; asked for the next one when there is room for it.
-        hands: What touches the target.
-        blame: Who names errors.
-        crew: Who does the work.
-        options: What of each graph is copied.
-        images: How many tasks may be under way at a time.
-        continue_on_error: Whether an error ends only what needs the node.
-        audience: Told of each node when it is settled.
-        shelf: Manifests that are at hand, and where to leave them for later.
-        found: Told what there is to do for each task; see ``TaskResolver``.
+        tasks: Tasks, taken one by one as capacity becomes available. A result among them is recorded in its place.
+        target: Target operations, real or dry-run.
+        pool: Threads that do the work.
+        callbacks: Callbacks of the caller.
+        cache: Manifests that were read before; those that are read are added.
+        options: Parts of each graph to copy.
+        images: Greatest number of tasks in progress at a time.
+        continue_on_error: Whether an error only fails the nodes that need the failed one.
+        keep_tasks: Whether the resolved tasks are returned, which takes memory for each task.
     """
 
     def __init__(
         self,
-        tasks: Iterable[CopyTask],
-        hands: CopyTarget,
-        blame: ErrorAttribution,
-        crew: WorkerPool,
+        tasks: Iterable[CopyTask | Result],
+        target: CopyTarget,
+        pool: WorkerPool,
+        callbacks: CallbackGuard,
+        cache: ManifestCache,
         *,
         options: CopyOptions,
         images: int,
         continue_on_error: bool,
-        audience: CallbackGuard,
-        shelf: ManifestCache | None = None,
-        found: OnResolved | None = None,
+        keep_tasks: bool,
     ) -> None:
-        self._tasks: Iterator[CopyTask] = iter(tasks)
-        self._hands = hands
-        self._blame = blame
-        self._crew = crew
+        self._tasks = iter(tasks)
+        self._target = target
+        self._attribution = target.attribution
+        self._pool = pool
+        self._callbacks = callbacks
+        self._cache = cache
         self._options = options
         self._images = images
         self._continue_on_error = continue_on_error
-        self._audience = audience
-        self._shelf = ManifestCache(0) if shelf is None else shelf
-        self._teller = ResultReporter(audience, blame)
-        self._roots = TaskResolver(
-            hands, blame, options, self._shelf, self._teller, found or (lambda task, follower, stored, to_do: None)
-        )
+        self._keep_tasks = keep_tasks
+        self._resolver = TaskResolver(target, options, cache)
+        self._nodes = NodeTable()
+        self._results: list[Result] = []
+        self._results_lock = threading.Lock()
+        self._resolved: list[ResolvedTask] = []
         self._lock = threading.Lock()
-        self._open = 0
-        self._drained = False
-        self._asking = False
-        self._ledger = NodeTable()
+        self._in_progress = 0
+        self._is_exhausted = False
+        self._is_taking = False
 
-    def run(self) -> None:
-        """Do it all.
+    def run(self) -> CopyRun:
+        """Do all the work.
 
         Raises:
-            RegistryError: The first error; if it goes on after errors, only one of the tasks themselves.
+            RegistryError: The first error; with ``continue_on_error`` only one that the tasks themselves raise.
         """
-        self._invite()
-        self._crew.run()
+        self._take_next()
+        self._pool.run()
+        return CopyRun(tuple(self._results), tuple(self._resolved))
 
-    # Tasks are pulled one at a time, so that neither they nor what comes of them pile up.
+    def _record(self, *results: Result) -> None:
+        for result in results:
+            with self._results_lock:
+                self._results.append(result)
+                self._callbacks.on_result(result)
 
-    def _invite(self) -> None:
+    # Tasks are taken one at a time, so that neither they nor their nodes accumulate.
+
+    def _take_next(self) -> None:
         with self._lock:
-            if self._drained or self._asking or self._open >= self._images:
+            if self._is_exhausted or self._is_taking or self._in_progress >= self._images:
                 return
-            self._asking = True
-        self._crew.add(self._next_task, _NEXT)
+            self._is_taking = True
+        self._pool.add(self._start_task, _TASK)
 
-    def _next_task(self) -> None:
+    def _start_task(self) -> None:
         checkpoint()
         task = next(self._tasks, None)
+        if isinstance(task, Result):
+            self._record(task)
         with self._lock:
-            self._asking = False
+            self._is_taking = False
             if task is None:
-                self._drained = True
+                self._is_exhausted = True
                 return
-            self._open += 1
-        self._crew.add(partial(self._begin, TaskState(task)), _READ)
-        self._invite()
+            if isinstance(task, CopyTask):
+                self._in_progress += 1
+        if isinstance(task, CopyTask):
+            self._pool.add(partial(self._resolve, TaskState(task)), _READ)
+        self._take_next()
 
-    def _begin(self, job: TaskState) -> None:
+    def _resolve(self, state: TaskState) -> None:
         try:
-            root = self._roots.open(job)
-            if root is not None:
-                item = NodeState(job, NodeKind.MANIFEST, root.raw.descriptor, 1, root=True)
-                item.raw, item.tags = root.raw, root.tags
-                self._enter_root(item)
+            resolved, manifest, state.subset, results = self._resolver.resolve(state)
+            self._record(*results)
+            if self._keep_tasks:
+                state.resolved = resolved
+                self._resolved.append(resolved)
+            if manifest is not None:
+                node = NodeState(state, NodeKind.MANIFEST, manifest.descriptor, 1, root=True)
+                node.manifest, node.tags = manifest, resolved.manifests[0].tags
+                self._add_root(node)
         except RegistryError as error:
-            self._pass_on(error)
-            self._teller.not_opened(job, error)
-            self._drop_followers(job)
-        self._leave(job)
+            self._raise_unless_continuing(error)
+            self._record(*state.unresolved(error, self._attribution.side_of(error)), *state.attached_not_done())
+        self._finish_pending(state)
 
-    def _leave(self, job: TaskState) -> None:
-        if self._ledger.finish_pending(job):
+    def _finish_pending(self, state: TaskState) -> None:
+        if self._nodes.finish_pending(state):
             with self._lock:
-                self._open -= 1
-            self._invite()
+                self._in_progress -= 1
+            self._take_next()
 
-    # Nodes: each once in its place.
+    # Nodes: each once in its repository.
 
-    def _enter_root(self, item: NodeState) -> None:
-        if self._ledger.add_root(item):
-            self._start(item)
+    def _add_root(self, node: NodeState) -> None:
+        if self._nodes.add_root(node):
+            self._start(node)
 
-    def _enter_part(self, above: NodeState, part: Descriptor, kind: NodeKind, *, unknown_kind: bool = False) -> None:
-        item = NodeState(above.job, kind, part, above.depth + 1, unknown_kind=unknown_kind)
-        if self._ledger.add_child(above, item):
-            self._start(item)
+    def _add_child(self, parent: NodeState, child: Descriptor, kind: NodeKind, *, unknown_kind: bool = False) -> None:
+        node = NodeState(parent.state, kind, child, parent.depth + 1, unknown_kind=unknown_kind)
+        if self._nodes.add_child(parent, node):
+            self._start(node)
 
-    def _start(self, item: NodeState) -> None:
-        if item.kind is NodeKind.MANIFEST:
-            self._crew.add(partial(self._step, self._read, item), _READ)
+    def _start(self, node: NodeState) -> None:
+        if node.kind is NodeKind.MANIFEST:
+            self._pool.add(partial(self._step, self._inspect, node), _READ)
         else:
-            self._release(item)
+            self._release(node)
 
-    def _resume(self, item: NodeState) -> None:
-        """An item whose content somebody else has seen to, with other claims about it, has its turn."""
-        if not self._ledger.is_done(item):
-            self._start(item)
-        elif item.root:
-            item.kind = NodeKind.TAG
-            self._release(item)
+    def _resume(self, node: NodeState) -> None:
+        """Start a node after another of the same content, but other claims, has ended."""
+        if not self._nodes.is_done(node):
+            self._start(node)
+        elif node.root:
+            node.kind = NodeKind.TAG
+            self._release(node)
         else:
-            self._settle(item, ok=True)
+            self._complete(node, ok=True)
 
-    def _read(self, item: NodeState) -> None:
-        """Find out what a manifest is made of."""
-        job, descriptor = item.job, item.descriptor
-        item.exists = self._hands.has_manifest(job.pair, descriptor)
-        # What is there is complete; but an index that stays as it is may have come with other platforms, or fewer, and
-        # what refers to the images in an index is found by way of them.
-        follows = (self._options.referrers or self._options.digest_tags) and not item.unverified
-        deeper = self._options.repair or (is_index(descriptor.media_type) and (follows or self._is_sparse))
-        if (not item.exists or item.tags or deeper) and not self._has_raw(item):
+    def _inspect(self, node: NodeState) -> None:
+        """Look for a manifest in the target, read it if need be, and add its children."""
+        descriptor = node.descriptor
+        node.exists = self._target.has_manifest(node.state.task, descriptor)
+        # A manifest in the target is complete. But a sparse index may have been copied for other platforms, and what
+        # refers to the images of an index is only found by going through the index.
+        finds_attached = self._finds_attached and not node.unverified
+        descends = self._options.repair or (is_index(descriptor.media_type) and (finds_attached or self._is_sparse))
+        if (not node.exists or node.tags or descends) and not self._has_manifest(node):
             return
-        if item.raw is not None:
-            reduced = None if job.subset is None else job.subset.entries.get(item.raw.digest)
-            item.parts = reduced or item.raw.children
-            if deeper or not item.exists:
-                self._enter_parts(item, item.raw)
-        self._release(item)
+        if node.manifest is not None:
+            selected = None if node.state.subset is None else node.state.subset.entries.get(node.manifest.digest)
+            node.children = selected or node.manifest.children
+            if descends or not node.exists:
+                self._add_children(node, node.manifest)
+        self._release(node)
 
-    def _has_raw(self, item: NodeState) -> bool:
-        """Whether the manifest of an item is at hand now: lists of referrers may name what is not there."""
+    def _has_manifest(self, node: NodeState) -> bool:
+        """Read the manifest of a node; complete the node if the source lists the manifest but does not have it."""
         try:
-            item.raw = item.raw or self._read_raw(item)
+            node.manifest = node.manifest or self._read(node)
         except ImageNotFound:
-            if not item.unverified:
+            if not node.unverified:
                 raise
-            item.kind = NodeKind.TAG
-            self._settle(item, ok=True)
+            node.kind = NodeKind.TAG
+            self._complete(node, ok=True)
             return False
-        if item.unverified:
-            item.descriptor = item.raw.descriptor
+        if node.unverified:
+            node.descriptor = node.manifest.descriptor
         return True
 
-    def _read_raw(self, item: NodeState) -> RawManifest:
-        pair, digest = item.job.pair, item.descriptor.digest
-        made = None if item.job.subset is None else item.job.subset.made.get(digest)
-        raw = made or self._shelf.get(digest)
-        if raw is None:
-            with self._blame.source(pair.source.at(digest)):
-                raw = (
-                    fetch_manifest(pair.source, digest)
-                    if item.unverified
-                    else fetch_child(pair.source, item.descriptor)
-                )
-            self._shelf.put(raw)
-        return raw
+    def _read(self, node: NodeState) -> RawManifest:
+        source, digest = node.state.task.source, node.descriptor.digest
+        rewritten = None if node.state.subset is None else node.state.subset.rewritten.get(digest)
+        manifest = rewritten or self._cache.get(digest)
+        if manifest is None:
+            with self._attribution.source(source.at(digest)):
+                manifest = fetch_manifest(source, digest) if node.unverified else fetch_child(source, node.descriptor)
+            self._cache.put(manifest)
+        return manifest
 
     @property
     def _is_sparse(self) -> bool:
         return self._options.index_mode is IndexMode.SPARSE
 
-    def _enter_parts(self, item: NodeState, raw: RawManifest) -> None:
-        wants_blobs = not item.exists or self._is_sparse or self._options.repair
-        for part in item.parts:
-            if is_child_manifest(raw, part):
-                self._enter_part(item, part, NodeKind.MANIFEST)
-            elif wants_blobs and (self._options.foreign_layers or not is_nondistributable(part.media_type)):
-                self._enter_part(item, part, NodeKind.BLOB, unknown_kind=raw.is_index)
+    @property
+    def _finds_attached(self) -> bool:
+        return self._options.referrers or self._options.digest_tags
 
-    def _release(self, item: NodeState) -> None:
-        """One thing less that an item waits for."""
-        if not self._ledger.release(item):
+    def _add_children(self, node: NodeState, manifest: RawManifest) -> None:
+        needs_blobs = not node.exists or self._is_sparse or self._options.repair
+        for child in node.children:
+            if is_child_manifest(manifest, child):
+                self._add_child(node, child, NodeKind.MANIFEST)
+            elif needs_blobs and (self._options.foreign_layers or not is_nondistributable(child.media_type)):
+                self._add_child(node, child, NodeKind.BLOB, unknown_kind=manifest.is_index)
+
+    def _release(self, node: NodeState) -> None:
+        """Remove one blocker of a node; start its last step if none is left."""
+        if not self._nodes.release(node):
             return
-        if item.dependency_failed:
-            self._teller.not_done(item)
-            self._settle(item, ok=False)
-        elif item.kind is NodeKind.BLOB:
-            self._crew.add(partial(self._step, self._move, item), (_BLOB, -item.descriptor.size))
+        if node.dependency_failed:
+            self._record(*node.not_done())
+            self._complete(node, ok=False)
+        elif node.kind is NodeKind.BLOB:
+            self._pool.add(partial(self._step, self._copy_blob, node), (_BLOB, -node.descriptor.size))
         else:
-            self._crew.add(partial(self._step, self._store, item), _STORE)
+            self._pool.add(partial(self._step, self._store, node), _STORE)
 
-    def _move(self, item: NodeState) -> None:
-        """See to a blob."""
-        pair, part = item.job.pair, item.descriptor
-        if item.unknown_kind and self._moved_as_manifest(pair, part):
-            self._teller.done(item, Action.MOVE, NodeKind.MANIFEST)
+    def _copy_blob(self, node: NodeState) -> None:
+        task, blob = node.state.task, node.descriptor
+        if node.unknown_kind and self._copied_as_manifest(task, blob):
+            self._record(node.done(Action.MOVE, NodeKind.MANIFEST))
         else:
-            self._teller.done(item, self._hands.blob(pair, part, self._ledger.mount_candidate(pair, part)))
-        self._settle(item, ok=True)
+            action = self._target.copy_blob(task, blob, self._nodes.mount_candidate(task, blob))
+            self._record(node.done(action))
+        self._complete(node, ok=True)
 
-    def _moved_as_manifest(self, pair: SourceAndTarget, part: Descriptor) -> bool:
-        # An index may list what nobody knows (R-027); what the source has no manifest of is a blob to us.
+    def _copied_as_manifest(self, task: CopyTask, entry: Descriptor) -> bool:
+        # An index may list manifests of unknown types (R-027); an entry that the source has no manifest of is a blob.
         try:
-            with self._blame.source(pair.source.at(part.digest)):
-                found = fetch_manifest(pair.source, part.digest)
+            with self._attribution.source(task.source.at(entry.digest)):
+                found = fetch_manifest(task.source, entry.digest)
         except ImageNotFound:
             return False
-        self._hands.manifest(pair, RawManifest(part.media_type, found.content, found.algorithm), (), ())
+        manifest = RawManifest(entry.media_type, found.content, found.algorithm)
+        self._target.put_manifest(task, manifest, (), ())
         return True
 
-    def _store(self, item: NodeState) -> None:
-        """See to a manifest whose parts are there, or to more tags of one."""
-        is_tag = item.kind is NodeKind.TAG
-        if item.tags or not (is_tag or item.exists):
-            if not self._has_raw(item) or item.raw is None:
+    def _store(self, node: NodeState) -> None:
+        """Store a manifest whose children are in the target, or set more tags of one that is stored."""
+        state, is_tag = node.state, node.kind is NodeKind.TAG
+        if node.tags or not (is_tag or node.exists):
+            if not self._has_manifest(node) or node.manifest is None:
                 return
-            self._hands.manifest(item.job.pair, item.raw, item.parts, item.tags)
+            self._target.put_manifest(state.task, node.manifest, node.children, node.tags)
         if not is_tag:
-            self._teller.done(item, Action.SKIP if item.exists else Action.MOVE)
-        for tag in item.tags:
-            self._teller.tag(item.job, item.descriptor, tag, Action.TAG)
-        if not is_tag and (self._options.referrers or self._options.digest_tags):
-            self._ledger.add_pending(item.job)
-            self._crew.add(partial(self._find_followers, item), _READ)
-        self._settle(item, ok=True)
+            self._record(node.done(Action.SKIP if node.exists else Action.MOVE))
+        self._record(*(state.tag_result(node.descriptor, tag, Action.TAG) for tag in node.tags))
+        if not is_tag and self._finds_attached:
+            self._nodes.add_pending(state)
+            self._pool.add(partial(self._find_attached, node), _READ)
+        self._complete(node, ok=True)
 
-    # Followers: what refers to a manifest, found while planning or copying, or known from a plan.
+    # Attached manifests: found during this run, or listed by a plan.
 
-    def _find_followers(self, item: NodeState) -> None:
-        job, subject = item.job, item.descriptor.digest
+    def _find_attached(self, node: NodeState) -> None:
+        state, subject = node.state, node.descriptor.digest
         try:
-            for follower in self._roots.attached_manifests(job, subject):
-                self._follow(job, follower, item.depth)
+            for attached in self._resolver.attached_manifests(state.task, subject):
+                self._add_attached(state, attached, node.depth)
         except RegistryError as error:
-            self._pass_on(error)
-            self._teller.not_followed(job, subject, error)
-        self._leave(job)
+            self._raise_unless_continuing(error)
+            self._record(state.attached_failed(subject, error, self._attribution.side_of(error)))
+        self._finish_pending(state)
 
-    def _follow(self, job: TaskState, follower: AttachedManifest, depth: int) -> bool:
-        wanted = self._roots.wanted(job, follower)
-        if wanted is None:
+    def _add_attached(self, state: TaskState, attached: AttachedManifest, depth: int) -> bool:
+        selected, results = self._resolver.select_tags(state, attached)
+        self._record(*results)
+        if selected is None:
             return False
-        item = NodeState(job, NodeKind.MANIFEST, wanted.descriptor, depth + 1, unverified=True, root=True)
-        item.tags = wanted.tags
-        self._enter_root(item)
+        if state.resolved is not None:
+            state.resolved.manifests.append(selected)
+        node = NodeState(state, NodeKind.MANIFEST, selected.descriptor, depth + 1, unverified=True, root=True)
+        node.tags = selected.tags
+        self._add_root(node)
         return True
 
-    def _next_follower(self, job: TaskState) -> None:
-        """The next of those that a plan has found; one after the other, as they may refer to each other."""
-        while job.followers:
-            follower = job.followers.pop()
+    def _add_next_attached(self, state: TaskState) -> None:
+        """Start the next attached manifest of a plan; one after the other, since they may refer to each other."""
+        while state.attached:
+            attached = state.attached.pop()
             try:
-                if self._follow(job, follower, 0):
+                if self._add_attached(state, attached, 0):
                     break
             except RegistryError as error:
-                self._pass_on(error)
-                self._teller.not_followed(job, follower.descriptor.digest, error)
-        self._leave(job)
+                self._raise_unless_continuing(error)
+                side = self._attribution.side_of(error)
+                self._record(state.attached_failed(attached.descriptor.digest, error, side))
+        self._finish_pending(state)
 
-    def _go_on_behind(self, item: NodeState, *, ok: bool) -> None:
-        job = item.job
-        if job.head is not item or not job.followers:
+    def _after_root(self, node: NodeState, *, ok: bool) -> None:
+        state = node.state
+        if state.last_root is not node or not state.attached:
             return
-        if ok or item.unverified:
-            self._ledger.add_pending(job)
-            self._crew.add(partial(self._next_follower, job), _READ)
+        if ok or node.unverified:
+            self._nodes.add_pending(state)
+            self._pool.add(partial(self._add_next_attached, state), _READ)
         else:
-            self._drop_followers(job)
+            self._record(*state.attached_not_done())
 
-    def _drop_followers(self, job: TaskState) -> None:
-        """They refer to what is not there."""
-        while job.followers:
-            self._teller.follower_not_done(job, job.followers.pop().descriptor)
+    # Ends and errors.
 
-    # Ends.
-
-    def _settle(self, item: NodeState, *, ok: bool) -> None:
-        ended = self._ledger.complete(item, ok=ok)
-        if ended is None:
+    def _complete(self, node: NodeState, *, ok: bool) -> None:
+        unblocked = self._nodes.complete(node, ok=ok)
+        if unblocked is None:
             return
-        for each in ended.above:
+        for each in unblocked.waiting:
             self._release(each)
-        for each in ended.conflicting:
+        for each in unblocked.conflicting:
             self._resume(each)
-        self._go_on_behind(item, ok=ok)
-        self._leave(item.job)
+        self._after_root(node, ok=ok)
+        self._finish_pending(node.state)
 
-    def _step(self, work: Callable[[NodeState], None], item: NodeState) -> None:
+    def _step(self, work: Callable[[NodeState], None], node: NodeState) -> None:
         try:
-            work(item)
+            work(node)
         except RegistryError as error:
-            self._pass_on(error)
-            self._teller.failed(item, error)
-            self._settle(item, ok=False)
+            self._raise_unless_continuing(error)
+            self._record(*node.failed(error, self._attribution.side_of(error)))
+            self._complete(node, ok=False)
 
-    def _pass_on(self, error: RegistryError) -> None:
-        if not self._continue_on_error or self._audience.has_left or isinstance(error, Cancelled | DeadlineExceeded):
+    def _raise_unless_continuing(self, error: RegistryError) -> None:
+        if not self._continue_on_error or self._callbacks.has_raised or isinstance(error, Cancelled | DeadlineExceeded):
             raise error

@@ -1,18 +1,15 @@
-"""What is known of every node of a run: what it waits for, who waits for it, and how others ended.
+"""State of a run: its tasks and nodes, how they ended, and the manifests that were read.
 
-Nothing here touches a repository, and nothing here waits.
-
-Manifests that are at hand.
-
-Who is told what becomes of each node.
+Nothing in this module does I/O or waits for it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import Final, NamedTuple
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import msgspec
 
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -20,85 +17,144 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import RegistryError
 from registry_core.ops.manifests import GraphLimits
-from registry_core.ops.transfer.options import CopyTask
+from registry_core.ops.transfer.options import AttachedManifest, CopyTask
 from registry_core.ops.transfer.platforms import Subset
-from registry_core.ops.transfer.report import Action, ErrorAttribution, Node, NodeKind, Outcome, Result, SourceAndTarget
+from registry_core.ops.transfer.report import Action, Node, NodeKind, Outcome, Result, Side
 from registry_core.ports.catalog import Repository
-from registry_core.ports.observer import Event, Observer
 
-__all__ = [
-    "DONE",
-    "CallbackGuard",
-    "ManifestCache",
-    "NodeState",
-    "NodeTable",
-    "ResultReporter",
-    "TaskState",
-    "Unblocked",
-]
+__all__ = ["ManifestCache", "NodeState", "NodeTable", "ResolvedTask", "TaskState", "Unblocked"]
+
+
+class ResolvedTask(msgspec.Struct, frozen=True):
+    """A task whose reference was looked up in the source.
+
+    Args:
+        task: The task.
+        stored: Root manifest as the target gets it: of the new index, if one was rewritten.
+        manifests: Manifests to copy, each with the tags to set: the root as the source has it, then those attached to
+            it. Empty if nothing has to be done.
+    """
+
+    task: CopyTask
+    stored: Descriptor
+    manifests: list[AttachedManifest]
 
 
 class TaskState:
-    """A task that is under way.
+    """A task in progress.
 
-    ``left`` counts what is not settled of it; ``limits`` count its manifests, against endless lists of referrers.
-    ``head`` is what its next follower waits for.
+    Attributes:
+        pending: Number of its nodes and lookups that have not ended.
+        limits: Counts its manifests; a registry may list referrers without end.
+        attached: Manifests of the plan that are still to be copied after the root, last first.
+        last_root: Root whose end the next attached manifest waits for.
     """
 
-    __slots__ = ("followers", "head", "left", "limits", "pair", "subset", "task")
+    __slots__ = ("attached", "last_root", "limits", "pending", "resolved", "subset", "task")
 
     def __init__(self, task: CopyTask) -> None:
         self.task = task
-        self.pair = SourceAndTarget(task.source, task.target)
-        self.left = 1
+        self.pending = 1
         self.limits = GraphLimits()
-        self.followers = list(reversed(task.followers))
-        self.head: NodeState | None = None
+        self.attached = list(reversed(task.attached))
+        self.last_root: NodeState | None = None
+        self.resolved: ResolvedTask | None = None
         self.subset: Subset | None = None
+
+    def node(self, kind: NodeKind, action: Action, descriptor: Descriptor, tag: Tag | None = None) -> Node:
+        """Return the node of a blob, manifest or tag of this task, for plans and reports."""
+        return Node(
+            kind=kind,
+            action=action,
+            digest=descriptor.digest,
+            size=descriptor.size,
+            media_type=descriptor.media_type,
+            source=self.task.source.at(descriptor.digest),
+            target=self.task.target.at(descriptor.digest if tag is None else tag),
+        )
+
+    def tag_result(self, manifest: Descriptor, tag: Tag, action: Action) -> Result:
+        """Return the result of an action on a tag that succeeded."""
+        return Result(node=self.node(NodeKind.TAG, action, manifest, tag), outcome=action.outcome)
+
+    def tags_not_done(self, manifest: Descriptor, tags: tuple[Tag, ...]) -> list[Result]:
+        """Return the results of tags whose manifest was not stored."""
+        return [
+            Result(node=self.node(NodeKind.TAG, Action.TAG, manifest, tag), outcome=Outcome.NOT_DONE) for tag in tags
+        ]
+
+    def unresolved(self, error: RegistryError, side: Side | None) -> list[Result]:
+        """Return the results of a task whose reference could not be looked up."""
+        task = self.task
+        reference = task.reference.digest if isinstance(task.reference, RawManifest) else task.reference
+        digest = None if isinstance(reference, Tag) else reference
+        source = task.source.at(reference)
+        root = _unknown_node(
+            NodeKind.MANIFEST, digest, source, task.target.at(task.tags[0] if task.tags else reference)
+        )
+        tags = [_unknown_node(NodeKind.TAG, digest, source, task.target.at(tag)) for tag in task.tags[1:]]
+        failed = Result(node=root, outcome=Outcome.FAILED, error=error, failed_side=side)
+        return [failed, *(Result(node=tag, outcome=Outcome.NOT_DONE) for tag in tags)]
+
+    def attached_failed(self, subject: Digest, error: RegistryError, side: Side | None) -> Result:
+        """Return the result of a lookup of attached manifests that failed."""
+        node = _unknown_node(NodeKind.MANIFEST, None, self.task.source.at(subject), self.task.target.at(subject))
+        return Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=side)
+
+    def attached_not_done(self) -> list[Result]:
+        """Drop the attached manifests that are left, since the root was not stored, and return their results."""
+        dropped, self.attached = reversed(self.attached), []
+        return [
+            Result(node=self.node(NodeKind.MANIFEST, Action.MOVE, each.descriptor), outcome=Outcome.NOT_DONE)
+            for each in dropped
+        ]
 
 
 class NodeState:
-    """A node that is not settled yet.
+    """A blob, manifest or tag in progress.
 
-    ``content`` is what it is in its place, and ``identity`` that with all that was claimed about it: one image may lie
-    about what another describes well. ``waits`` counts what it waits for; ``above`` is who waits for it, and whether
-    they cannot do without it; ``conflicting`` are items of the same content, but with other claims, that
-    have their turn when this one is settled.
+    Attributes:
+        content: Key of the content in its repository: kind and digest.
+        identity: Key that includes the size, type, URLs and data that the descriptor claims. Descriptors in different
+            images may disagree, and one image's wrong descriptor must not affect the others.
+        blockers: Number of nodes that this one waits for, plus one until all its children are added.
+        waiting: Nodes that wait for this one, and whether they need it to succeed.
+        conflicting: Nodes of the same content but other claims, which start after this one.
 
     Args:
-        job: The task that needs it.
-        kind: What it is; a manifest that somebody else sees to becomes a tag, as its tags are what is left to do.
-        descriptor: What is claimed about it.
-        depth: How many manifests stand above it.
-        unverified: Whether it is a manifest that nothing describes but a list of referrers or a tag.
-        unknown_kind: Whether it is a part of an index of which nobody knows if it is a manifest.
-        root: Whether nothing in its graph stands above it.
+        state: State of the task that needs the node.
+        kind: Kind of the node. A root that another task copies becomes ``TAG``: only its tags are left to set.
+        descriptor: Descriptor of the content.
+        depth: Depth in the graph; roots have depth 1.
+        unverified: Whether only a list of referrers or a tag describes the manifest.
+        unknown_kind: Whether it is an index entry that may be a manifest or a blob.
+        root: Whether it is the root of its graph.
     """
 
     __slots__ = (
-        "above",
+        "blockers",
+        "children",
         "conflicting",
         "content",
         "dependency_failed",
         "depth",
         "descriptor",
         "exists",
+        "has_ended",
         "identity",
-        "job",
         "kind",
-        "parts",
-        "raw",
+        "manifest",
         "root",
-        "settled",
+        "state",
         "tags",
         "unknown_kind",
         "unverified",
-        "waits",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
-        job: TaskState,
+        state: TaskState,
         kind: NodeKind,
         descriptor: Descriptor,
         depth: int,
@@ -107,7 +163,7 @@ class NodeState:
         unknown_kind: bool = False,
         root: bool = False,
     ) -> None:
-        self.job = job
+        self.state = state
         self.kind = kind
         self.descriptor = descriptor
         self.depth = depth
@@ -117,355 +173,244 @@ class NodeState:
         self.content: Hashable = (kind, unknown_kind, descriptor.digest)
         claims = None if unverified else (descriptor.size, descriptor.media_type, descriptor.urls, descriptor.data)
         self.identity: Hashable = (kind, unknown_kind, descriptor.digest, claims)
-        self.waits = 1
-        self.above: list[tuple[NodeState, bool]] = []
+        self.blockers = 1
+        self.waiting: list[tuple[NodeState, bool]] = []
         self.conflicting: list[NodeState] = []
-        self.dependency_failed = self.settled = self.exists = False
-        self.raw: RawManifest | None = None
-        self.parts: tuple[Descriptor, ...] = ()
+        self.dependency_failed = self.has_ended = self.exists = False
+        self.manifest: RawManifest | None = None
+        self.children: tuple[Descriptor, ...] = ()
         self.tags: tuple[Tag, ...] = ()
 
     @property
     def expected_claims(self) -> Hashable:
-        """What has to be claimed about something that is there, for nobody to look at it again."""
+        """The claims that another descriptor of this content must repeat for the content not to be checked again."""
         return (
             self.descriptor.size if self.kind is NodeKind.BLOB else (self.descriptor.size, self.descriptor.media_type)
         )
 
+    def done(self, action: Action, kind: NodeKind | None = None) -> Result:
+        """Return the result of an action on the blob or manifest that succeeded."""
+        return Result(node=self.state.node(kind or self.kind, action, self.descriptor), outcome=action.outcome)
+
+    def failed(self, error: RegistryError, side: Side | None) -> list[Result]:
+        """Return the results of the node, which failed, and of its tags, which were not set."""
+        if self.kind is NodeKind.TAG:
+            nodes = [self.state.node(NodeKind.TAG, Action.TAG, self.descriptor, tag) for tag in self.tags]
+            return [Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=side) for node in nodes]
+        node = self.state.node(self.kind, Action.MOVE, self.descriptor)
+        failed = Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=side)
+        return [failed, *self.state.tags_not_done(self.descriptor, self.tags)]
+
+    def not_done(self) -> list[Result]:
+        """Return the results of the node and its tags after a node that it needs has failed."""
+        tags = self.state.tags_not_done(self.descriptor, self.tags)
+        if self.kind is NodeKind.TAG:
+            return tags
+        node = self.state.node(self.kind, Action.MOVE, self.descriptor)
+        return [Result(node=node, outcome=Outcome.NOT_DONE), *tags]
+
 
 class Unblocked(NamedTuple):
-    """Who goes on after an item: those that waited for it, and those that have their turn."""
+    """The nodes that a node releases when it ends.
 
-    above: list[NodeState]
+    Args:
+        waiting: Nodes that waited for it.
+        conflicting: Nodes of the same content whose turn has come.
+    """
+
+    waiting: list[NodeState]
     conflicting: list[NodeState]
 
 
 class _RepositoryState:
-    """One repository of the target: nodes that are under way, and how others ended."""
+    """Nodes of one target repository: those in progress, and how others ended."""
 
-    __slots__ = ("done", "failed", "first", "items")
+    __slots__ = ("active", "done", "failed", "first_active")
 
     def __init__(self) -> None:
-        self.items: dict[Hashable, NodeState] = {}
-        self.first: dict[Hashable, NodeState] = {}
+        self.active: dict[Hashable, NodeState] = {}
+        self.first_active: dict[Hashable, NodeState] = {}
         self.done: dict[Hashable, Hashable] = {}
         self.failed: set[Hashable] = set()
 
 
 class NodeTable:
-    """Each node once in its place; safe for many threads.
-
-    An item begins with one thing that it waits for: whoever enters it releases it when all its parts are entered.
-    """
+    """The nodes of a run, each once in each target repository. Safe for many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Not by name: two backends in memory may be called the same.
-        self._places: dict[Repository, _RepositoryState] = {}
-        # By registry: blobs that are on their way to one of its repositories, and those that are in one.
+        # Keyed by repository, not by its name: two backends in memory may have the same name.
+        self._repositories: dict[Repository, _RepositoryState] = {}
+        # By registry: blobs on their way to one of its repositories, and blobs that have arrived in one.
         self._moving: dict[tuple[str, str], NodeState] = {}
-        self._placed: dict[tuple[str, str, int], RepositoryName] = {}
+        self._arrived: dict[tuple[str, str, int], RepositoryName] = {}
 
-    def add_pending(self, job: TaskState) -> None:
-        """There is something more to do for a task."""
+    def add_pending(self, task: TaskState) -> None:
+        """Count one more node or lookup of a task."""
         with self._lock:
-            job.left += 1
+            task.pending += 1
 
-    def finish_pending(self, job: TaskState) -> bool:
-        """There is something less to do for a task: whether that was all."""
+    def finish_pending(self, task: TaskState) -> bool:
+        """Count one node or lookup of a task as ended; return whether it was the last."""
         with self._lock:
-            job.left -= 1
-            return not job.left
+            task.pending -= 1
+            return not task.pending
 
-    def add_root(self, item: NodeState) -> bool:
-        """Enter a manifest that nothing in its graph stands above: whether it has its turn at once.
+    def add_root(self, node: NodeState) -> bool:
+        """Add the root of a graph; return whether it can start at once.
 
-        Where somebody else sees to that manifest, what is left of the item are its tags.
+        If another task copies the same manifest, only the tags of this node are left to set.
 
         Raises:
-            TooLarge: There are more, or they are deeper, than any honest graph has.
+            TooLarge: The task's graph exceeds the limits.
         """
         with self._lock:
-            _count_manifest(item)
-            item.job.left += 1
-            item.job.head = item
-            place = self._place(item)
-            busy = place.items.get(item.identity)
-            if busy is None and item.content not in place.done and item.identity not in place.failed:
-                return self._enter(place, item)
-            if busy is not None:
-                busy.above.append((item, True))
-                item.waits += 1
+            _count_manifest(node)
+            node.state.pending += 1
+            node.state.last_root = node
+            repository = self._repository(node)
+            active = repository.active.get(node.identity)
+            if active is None and node.content not in repository.done and node.identity not in repository.failed:
+                return self._enter(repository, node)
+            if active is not None:
+                active.waiting.append((node, True))
+                node.blockers += 1
             else:
-                item.dependency_failed = item.content not in place.done
-            item.kind = NodeKind.TAG
+                node.dependency_failed = node.content not in repository.done
+            node.kind = NodeKind.TAG
             return True
 
-    def add_child(self, above: NodeState, item: NodeState) -> bool:
-        """Enter a part of a manifest, which waits for it unless it is there: whether it has its turn at once.
+    def add_child(self, parent: NodeState, child: NodeState) -> bool:
+        """Add a child of a manifest, which waits for it until it is stored; return whether the child can start at once.
 
         Raises:
-            TooLarge: There are more, or they are deeper, than any honest graph has.
+            TooLarge: The task's graph exceeds the limits.
         """
         with self._lock:
-            place = self._place(item)
-            if place.done.get(item.content) == item.expected_claims:
+            repository = self._repository(child)
+            if repository.done.get(child.content) == child.expected_claims:
                 return False
-            if item.identity in place.failed:
-                above.dependency_failed = True
+            if child.identity in repository.failed:
+                parent.dependency_failed = True
                 return False
-            busy = place.items.get(item.identity)
-            if busy is not None:
-                above.waits += 1
-                busy.above.append((above, True))
+            active = repository.active.get(child.identity)
+            if active is not None:
+                parent.blockers += 1
+                active.waiting.append((parent, True))
                 return False
-            if item.kind is NodeKind.MANIFEST:
-                _count_manifest(item)
-            above.waits += 1
-            item.above.append((above, True))
-            item.job.left += 1
-            return self._enter(place, item)
+            if child.kind is NodeKind.MANIFEST:
+                _count_manifest(child)
+            parent.blockers += 1
+            child.waiting.append((parent, True))
+            child.state.pending += 1
+            return self._enter(repository, child)
 
-    def is_done(self, item: NodeState) -> bool:
-        """Whether somebody else has seen to the very same."""
+    def is_done(self, node: NodeState) -> bool:
+        """Whether another node has stored the same content under the same claims."""
         with self._lock:
-            done = self._place(item).done.get(item.content)
-            return done is not None and (item.root or done == item.expected_claims)
+            claims = self._repository(node).done.get(node.content)
+            return claims is not None and (node.root or claims == node.expected_claims)
 
-    def release(self, item: NodeState) -> bool:
-        """One thing less that an item waits for: whether that was the last."""
+    def release(self, node: NodeState) -> bool:
+        """Count one blocker of a node as gone; return whether it was the last."""
         with self._lock:
-            item.waits -= 1
-            return not item.waits and not item.settled
+            node.blockers -= 1
+            return not node.blockers and not node.has_ended
 
-    def complete(self, item: NodeState, *, ok: bool) -> Unblocked | None:
-        """An item has come to its end: who goes on, or ``None`` if that was known."""
+    def complete(self, node: NodeState, *, ok: bool) -> Unblocked | None:
+        """Record how a node ended; return the nodes that it releases, or ``None`` if it had ended before."""
         with self._lock:
-            if item.settled:
+            if node.has_ended:
                 return None
-            item.settled = True
-            item.raw, item.parts = None, ()
-            place = self._place(item)
-            if place.items.get(item.identity) is item:
-                del place.items[item.identity]
-            if place.first.get(item.content) is item:
-                del place.first[item.content]
-            if item.kind is not NodeKind.TAG:
+            node.has_ended = True
+            node.manifest, node.children = None, ()
+            repository = self._repository(node)
+            if repository.active.get(node.identity) is node:
+                del repository.active[node.identity]
+            if repository.first_active.get(node.content) is node:
+                del repository.first_active[node.content]
+            if node.kind is not NodeKind.TAG:
                 if ok:
-                    place.done[item.content] = item.expected_claims
+                    repository.done[node.content] = node.expected_claims
                 else:
-                    place.failed.add(item.identity)
-            if item.kind is NodeKind.BLOB:
-                self._settle_blob(item, ok=ok)
-            ended = Unblocked([each for each, _ in item.above], item.conflicting)
-            for each, needs in item.above:
-                each.dependency_failed = each.dependency_failed or (needs and not ok)
-            item.above, item.conflicting = [], []
-            return ended
+                    repository.failed.add(node.identity)
+            if node.kind is NodeKind.BLOB:
+                self._complete_blob(node, ok=ok)
+            unblocked = Unblocked([each for each, _ in node.waiting], node.conflicting)
+            for each, is_needed in node.waiting:
+                each.dependency_failed = each.dependency_failed or (is_needed and not ok)
+            node.waiting, node.conflicting = [], []
+            return unblocked
 
-    def mount_candidate(self, pair: SourceAndTarget, part: Descriptor) -> RepositoryName | None:
-        """A repository of the target's registry from which it may take over a blob, if one is known."""
-        home = pair.source.blob_location(part.digest)
-        if home is not None and home.registry == pair.target.registry and home.name != pair.target.name:
-            return home.name
-        found = self._placed.get((pair.target.registry, part.digest, part.size))
-        return None if found == pair.target.name else found
+    def mount_candidate(self, task: CopyTask, blob: Descriptor) -> RepositoryName | None:
+        """Return a repository of the target's registry that has a blob; ``None`` if none is known."""
+        location = task.source.blob_location(blob.digest)
+        if location is not None and location.registry == task.target.registry and location.name != task.target.name:
+            return location.name
+        found = self._arrived.get((task.target.registry, blob.digest, blob.size))
+        return None if found == task.target.name else found
 
-    def _enter(self, place: _RepositoryState, item: NodeState) -> bool:
-        place.items[item.identity] = item
-        first = place.first.setdefault(item.content, item)
-        if first is not item:
-            first.conflicting.append(item)
+    def _enter(self, repository: _RepositoryState, node: NodeState) -> bool:
+        repository.active[node.identity] = node
+        first = repository.first_active.setdefault(node.content, node)
+        if first is not node:
+            first.conflicting.append(node)
             return False
-        if item.kind is NodeKind.BLOB:
-            self._wait_for_mover(item)
+        if node.kind is NodeKind.BLOB:
+            self._wait_for_upload(node)
         return True
 
-    def _wait_for_mover(self, item: NodeState) -> None:
-        # A blob that is on its way to another repository of the same registry can be mounted from there.
-        registry = item.job.pair.target.registry
+    def _wait_for_upload(self, node: NodeState) -> None:
+        # A blob that is being uploaded to another repository of the same registry can be mounted from there.
+        registry = node.state.task.target.registry
         if not registry:
             return
-        mover = self._moving.setdefault((registry, item.descriptor.digest), item)
-        if mover is not item:
-            mover.above.append((item, False))
-            item.waits += 1
+        first = self._moving.setdefault((registry, node.descriptor.digest), node)
+        if first is not node:
+            first.waiting.append((node, False))
+            node.blockers += 1
 
-    def _settle_blob(self, item: NodeState, *, ok: bool) -> None:
-        target, part = item.job.pair.target, item.descriptor
+    def _complete_blob(self, node: NodeState, *, ok: bool) -> None:
+        target, blob = node.state.task.target, node.descriptor
         if not target.registry:
             return
-        if self._moving.get((target.registry, part.digest)) is item:
-            del self._moving[target.registry, part.digest]
+        if self._moving.get((target.registry, blob.digest)) is node:
+            del self._moving[target.registry, blob.digest]
         if ok:
-            self._placed.setdefault((target.registry, part.digest, part.size), target.name)
+            self._arrived.setdefault((target.registry, blob.digest, blob.size), target.name)
 
-    def _place(self, item: NodeState) -> _RepositoryState:
-        return self._places.setdefault(item.job.pair.target, _RepositoryState())
-
-
-def _count_manifest(item: NodeState) -> None:
-    item.job.limits.add(item.depth, reference=item.job.pair.source.at(item.descriptor.digest))
+    def _repository(self, node: NodeState) -> _RepositoryState:
+        return self._repositories.setdefault(node.state.task.target, _RepositoryState())
 
 
 class ManifestCache:
-    """Manifests that were read and will be needed again, as far as they fit.
+    """Manifests that were read while planning and are needed again, up to a total size.
 
     Args:
-        room: How many bytes they may have together.
+        room: Greatest total size in bytes.
     """
 
     def __init__(self, room: int = 8 << 20) -> None:
         self._room = room
-        self._held: dict[Digest, RawManifest] = {}
+        self._manifests: dict[Digest, RawManifest] = {}
         self._lock = threading.Lock()
 
-    def put(self, raw: RawManifest) -> None:
-        """Keep one, if there is room."""
+    def put(self, manifest: RawManifest) -> None:
+        """Keep a manifest if it fits."""
         with self._lock:
-            if raw.digest not in self._held and len(raw.content) <= self._room:
-                self._room -= len(raw.content)
-                self._held[raw.digest] = raw
+            if manifest.digest not in self._manifests and len(manifest.content) <= self._room:
+                self._room -= len(manifest.content)
+                self._manifests[manifest.digest] = manifest
 
     def get(self, digest: Digest) -> RawManifest | None:
-        """One that was kept."""
-        return self._held.get(digest)
+        """Return a manifest that was kept."""
+        return self._manifests.get(digest)
 
 
-DONE: Final = {
-    Action.MOVE: Outcome.MOVED,
-    Action.MOUNT: Outcome.MOUNTED,
-    Action.SKIP: Outcome.SKIPPED,
-    Action.TAG: Outcome.TAGGED,
-    Action.KEEP: Outcome.KEPT,
-}
+def _count_manifest(node: NodeState) -> None:
+    node.state.limits.add(node.depth, reference=node.state.task.source.at(node.descriptor.digest))
 
 
-class CallbackGuard(Observer):
-    """Somebody else's code: what it raises ends a run, even one that goes on after the errors of repositories.
-
-    Args:
-        results: Told of each node when it is settled, by one thread at a time.
-        observer: Told of each blob.
-    """
-
-    def __init__(self, record: Callable[[Result], None], observer: Observer | None = None) -> None:
-        self._record = record
-        self._observer = observer
-        self._lock = threading.Lock()
-        self.has_left = False
-
-    def results(self, result: Result) -> None:
-        """Tell what became of a node."""
-        with self._lock, self._watched():
-            self._record(result)
-
-    def on(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            with self._watched():
-                self._observer.on(event)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.has_left = True
-            raise
-
-
-class ResultReporter:
-    """Says what becomes of each node.
-
-    Args:
-        audience: To whom.
-        blame: Who knows which side an error is of.
-    """
-
-    def __init__(self, audience: CallbackGuard, blame: ErrorAttribution) -> None:
-        self._audience = audience
-        self._blame = blame
-
-    def done(self, item: NodeState, action: Action, kind: NodeKind | None = None) -> None:
-        """A blob or manifest has been seen to."""
-        self._tell(_node(item, action, kind or item.kind), DONE[action])
-
-    def tag(self, job: TaskState, root: Descriptor, tag: Tag, action: Action) -> None:
-        """A tag has been seen to."""
-        self._tell(_tag_node(job, root, tag, action), DONE[action])
-
-    def failed(self, item: NodeState, error: RegistryError) -> None:
-        """A node failed, and so its tags are not set."""
-        if item.kind is not NodeKind.TAG:
-            self._fail(_node(item, Action.MOVE, item.kind), error)
-            self._tags_not_done(item)
-        for tag in item.tags if item.kind is NodeKind.TAG else ():
-            self._fail(_tag_node(item.job, item.descriptor, tag, Action.TAG), error)
-
-    def not_done(self, item: NodeState) -> None:
-        """A node had to be left, and its tags with it, since something that it needs failed."""
-        if item.kind is not NodeKind.TAG:
-            self._tell(_node(item, Action.MOVE, item.kind), Outcome.NOT_DONE)
-        self._tags_not_done(item)
-
-    def not_opened(self, job: TaskState, error: RegistryError) -> None:
-        """Nothing is known of what a task is about."""
-        task = job.task
-        named = task.reference.digest if isinstance(task.reference, RawManifest) else task.reference
-        digest = None if isinstance(named, Tag) else named
-        target = task.target.at(task.tags[0] if task.tags else named)
-        self._fail(_blank(NodeKind.MANIFEST, Action.MOVE, digest, task.source.at(named), target), error)
-        for tag in task.tags[1:]:
-            node = _blank(NodeKind.TAG, Action.TAG, digest, task.source.at(named), task.target.at(tag))
-            self._tell(node, Outcome.NOT_DONE)
-
-    def not_followed(self, job: TaskState, subject: Digest, error: RegistryError) -> None:
-        """Nobody knows what refers to a manifest."""
-        pair = job.pair
-        node = _blank(NodeKind.MANIFEST, Action.MOVE, None, pair.source.at(subject), pair.target.at(subject))
-        self._fail(node, error)
-
-    def follower_not_done(self, job: TaskState, entry: Descriptor) -> None:
-        """What refers to a manifest is not copied, since that failed."""
-        node = _descriptor_node(job, NodeKind.MANIFEST, entry, Action.MOVE)
-        self._tell(node, Outcome.NOT_DONE)
-
-    def _tags_not_done(self, item: NodeState) -> None:
-        for tag in item.tags:
-            self._tell(_tag_node(item.job, item.descriptor, tag, Action.TAG), Outcome.NOT_DONE)
-
-    def _fail(self, node: Node, error: RegistryError) -> None:
-        self._audience.results(
-            Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=self._blame.of(error))
-        )
-
-    def _tell(self, node: Node, outcome: Outcome) -> None:
-        self._audience.results(Result(node=node, outcome=outcome))
-
-
-def _node(item: NodeState, action: Action, kind: NodeKind) -> Node:
-    return _descriptor_node(item.job, kind, item.descriptor, action)
-
-
-def _descriptor_node(
-    job: TaskState, kind: NodeKind, descriptor: Descriptor, action: Action, tag: Tag | None = None
-) -> Node:
-    return Node(
-        kind=kind,
-        action=action,
-        digest=descriptor.digest,
-        size=descriptor.size,
-        media_type=descriptor.media_type,
-        source=job.pair.source.at(descriptor.digest),
-        target=job.pair.target.at(descriptor.digest if tag is None else tag),
-    )
-
-
-def _tag_node(job: TaskState, root: Descriptor, tag: Tag, action: Action) -> Node:
-    return _descriptor_node(job, NodeKind.TAG, root, action, tag)
-
-
-def _blank(kind: NodeKind, action: Action, digest: Digest | None, source: str, target: str) -> Node:
-    """A node of which little is known."""
+def _unknown_node(kind: NodeKind, digest: Digest | None, source: str, target: str) -> Node:
+    action = Action.TAG if kind is NodeKind.TAG else Action.MOVE
     return Node(kind=kind, action=action, digest=digest, size=0, media_type="", source=source, target=target)

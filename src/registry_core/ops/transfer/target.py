@@ -1,9 +1,10 @@
-"""What is done to the target: really, or only asked for."""
+"""Operations on the copy target, real or dry-run."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Final, Protocol
+from typing import ClassVar, Final
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource
@@ -14,237 +15,238 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, Forbidden, ImageNotFound, ProtocolError, SizeMismatch, Unsupported
 from registry_core.ops.blobs import ProgressSource, open_blob_or_foreign
 from registry_core.ops.manifests import fetch_manifest, is_child_manifest, walk
-from registry_core.ops.transfer.report import Action, ErrorAttribution, SourceAndTarget
+from registry_core.ops.transfer.options import CopyTask
+from registry_core.ops.transfer.report import Action, ErrorAttribution
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event, Observer
 
 __all__ = ["CopyTarget", "DryRunTarget", "WritingTarget"]
 
-# R-078: asking is an optimisation; whoever may not ask, or gets an odd answer, stores without asking.
+# R-078: looking first is an optimisation; a target that forbids it, or answers oddly, is written to without it.
 _UNKNOWN: Final = (BlobNotFound, ImageNotFound, Forbidden, Unsupported, ProtocolError)
 
 
-class CopyTarget(Protocol):
-    """Touches the target. Every method may be called from many threads at once."""
+class CopyTarget(ABC):
+    """Reads and writes of a run in the target repositories. Every method may be called from many threads at once.
 
-    @property
-    def asks_tags(self) -> bool:
-        """Whether to look up what a tag stands for, even though it will be moved in any case."""
-        ...
+    Args:
+        attribution: Attributes errors to source and target.
+    """
 
-    def has_manifest(self, pair: SourceAndTarget, descriptor: Descriptor) -> bool:
-        """Whether the target has a manifest, and so all below it."""
-        ...
+    asks_tags: ClassVar[bool]
+    """Whether to look up each tag in the target even if it will be set in any case."""
 
-    def blob(self, pair: SourceAndTarget, part: Descriptor, mount_candidate: RepositoryName | None) -> Action:
-        """See to it that the target has a blob.
+    def __init__(self, attribution: ErrorAttribution) -> None:
+        self.attribution = attribution
 
-        Args:
-            pair: From where, and where to.
-            part: The blob.
-            mount_candidate: A repository of the target's registry that has it, if one is known.
-        """
-        ...
-
-    def manifest(
-        self, pair: SourceAndTarget, raw: RawManifest, parts: Collection[Descriptor], tags: Collection[Tag]
-    ) -> None:
-        """Store a manifest whose parts the target has, and point tags at it."""
-        ...
-
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        ...
-
-
-class DryRunTarget(CopyTarget):
-    """Finds out what would have to be done, and does none of it."""
-
-    def __init__(self, blame: ErrorAttribution, observer: Observer | None = None) -> None:
-        self._blame = blame
-        self._observer = observer
-
-    @property
-    def asks_tags(self) -> bool:
-        """Yes: a plan says what will change."""
-        return True
-
-    def has_manifest(self, pair: SourceAndTarget, descriptor: Descriptor) -> bool:
-        """Whether the target has a manifest, and so all below it."""
+    def has_manifest(self, task: CopyTask, descriptor: Descriptor) -> bool:
+        """Whether the target has a manifest, and therefore all its children."""
         checkpoint()
         try:
-            with self._blame.target(pair.target.at(descriptor.digest)):
-                found = pair.target.manifests.resolve(descriptor.digest)
+            with self.attribution.target(task.target.at(descriptor.digest)):
+                found = task.target.manifests.resolve(descriptor.digest)
         except _UNKNOWN:
             return False
         return found.digest == descriptor.digest
 
-    def has_blob(self, pair: SourceAndTarget, part: Descriptor) -> bool:
-        """Whether the target has a blob.
+    @abstractmethod
+    def copy_blob(self, task: CopyTask, blob: Descriptor, mount_candidate: RepositoryName | None) -> Action:
+        """Make sure that the target has a blob; return what was done.
+
+        Args:
+            task: Task that needs the blob.
+            blob: Descriptor of the blob.
+            mount_candidate: Repository of the target's registry that has the blob, if one is known.
 
         Raises:
-            SizeMismatch: It has, and the source has, but neither is as long as it is said to be.
+            RegistryError: One side failed.
         """
+
+    @abstractmethod
+    def put_manifest(
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
+    ) -> None:
+        """Store a manifest whose children the target has, and point tags at it.
+
+        Raises:
+            RegistryError: The target failed.
+        """
+
+    def _has_blob(self, task: CopyTask, blob: Descriptor) -> bool:
         checkpoint()
         try:
-            with self._blame.target(pair.target.at(part.digest)):
-                found = pair.target.blobs.stat(part.digest)
+            with self.attribution.target(task.target.at(blob.digest)):
+                size = task.target.blobs.stat(blob.digest)
         except _UNKNOWN:
             return False
-        if found != part.size:
-            self._check_claim(pair, part)
-        return found == part.size
+        if size != blob.size:
+            self._check_size(task, blob)
+        return size == blob.size
 
-    def _check_claim(self, pair: SourceAndTarget, part: Descriptor) -> None:
-        """Somebody is wrong about a size. A store that has the blob takes it for stored, whatever is said of it."""
-        with self._blame.source(pair.source.at(part.digest)):
-            embedded = part.embedded()
-            actual = pair.source.blobs.stat(part.digest) if embedded is None else len(embedded)
-            if actual != part.size:
-                message = f"{actual} bytes instead of the promised {part.size}"
-                raise SizeMismatch(message, expected=part.size, actual=actual)
+    def _check_size(self, task: CopyTask, blob: Descriptor) -> None:
+        # Either the descriptor or the target is wrong. Uploading would not tell: the target has the digest already.
+        with self.attribution.source(task.source.at(blob.digest)):
+            embedded = blob.embedded()
+            actual = task.source.blobs.stat(blob.digest) if embedded is None else len(embedded)
+            if actual != blob.size:
+                message = f"{actual} bytes instead of the promised {blob.size}"
+                raise SizeMismatch(message, expected=blob.size, actual=actual)
 
-    def blob(self, pair: SourceAndTarget, part: Descriptor, mount_candidate: RepositoryName | None) -> Action:
-        """What would have to be done to a blob."""
-        if self.has_blob(pair, part):
+
+class DryRunTarget(CopyTarget):
+    """Determines what a copy would do, and writes nothing."""
+
+    asks_tags = True
+
+    def copy_blob(self, task: CopyTask, blob: Descriptor, mount_candidate: RepositoryName | None) -> Action:
+        """Return what would be done with a blob.
+
+        Raises:
+            SizeMismatch: The source has the blob in another size than its descriptor says.
+        """
+        if self._has_blob(task, blob):
             return Action.SKIP
         return Action.MOVE if mount_candidate is None else Action.MOUNT
 
-    def manifest(
-        self, pair: SourceAndTarget, raw: RawManifest, parts: Collection[Descriptor], tags: Collection[Tag]
+    def put_manifest(
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
     ) -> None:
-        """Nothing: nobody asks whether a manifest could be stored."""
-
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            self._observer.on(event)
+        """Do nothing: only a write shows whether a target accepts a manifest."""
 
 
-class WritingTarget(DryRunTarget):
-    """Does it.
+class WritingTarget(CopyTarget):
+    """Copies blobs and manifests.
 
     Args:
-        blame: Who names errors.
-        observer: Told of each blob.
-        foreign_layers: Whether layers that may not be distributed are stored as well, where a target misses parts.
+        attribution: Attributes errors to source and target.
+        observer: Receives the events of each blob.
+        foreign_layers: Whether to store nondistributable layers too when all children of a manifest are stored again.
     """
 
+    # Setting a tag costs no more than looking it up.
+    asks_tags = False
+
     def __init__(
-        self, blame: ErrorAttribution, observer: Observer | None = None, *, foreign_layers: bool = False
+        self, attribution: ErrorAttribution, observer: Observer | None = None, *, foreign_layers: bool = False
     ) -> None:
-        super().__init__(blame, observer)
+        super().__init__(attribution)
+        self._observer = observer
         self._foreign_layers = foreign_layers
 
-    @property
-    def asks_tags(self) -> bool:
-        """No: setting it again costs no more than asking."""
-        return False
-
-    def has_manifest(self, pair: SourceAndTarget, descriptor: Descriptor) -> bool:
-        """Whether the target has a manifest, and so all below it."""
-        if not super().has_manifest(pair, descriptor):
+    def has_manifest(self, task: CopyTask, descriptor: Descriptor) -> bool:
+        """Whether the target has a manifest, and therefore all its children."""
+        if not super().has_manifest(task, descriptor):
             return False
-        self.tell(BlobSkipped(digest=descriptor.digest, size=descriptor.size))
+        self._emit(BlobSkipped(digest=descriptor.digest, size=descriptor.size))
         return True
 
-    def blob(self, pair: SourceAndTarget, part: Descriptor, mount_candidate: RepositoryName | None) -> Action:
-        """Mount a blob, skip it or move it, whichever is the least that does."""
+    def copy_blob(self, task: CopyTask, blob: Descriptor, mount_candidate: RepositoryName | None) -> Action:
+        """Mount a blob, skip it if the target has it, or move it; return what was done.
+
+        Raises:
+            RegistryError: One side failed.
+        """
         checkpoint()
-        target = pair.target
-        with self._blame.target(target.at(part.digest)):
-            if mount_candidate is not None and target.blobs.mount(part.digest, mount_candidate):
-                self.tell(BlobMounted(digest=part.digest, size=part.size))
+        target = task.target
+        with self.attribution.target(target.at(blob.digest)):
+            if mount_candidate is not None and target.blobs.mount(blob.digest, mount_candidate):
+                self._emit(BlobMounted(digest=blob.digest, size=blob.size))
                 return Action.MOUNT
-            if self.has_blob(pair, part):
-                self.tell(BlobSkipped(digest=part.digest, size=part.size))
+            if self._has_blob(task, blob):
+                self._emit(BlobSkipped(digest=blob.digest, size=blob.size))
                 return Action.SKIP
-            self._store(pair, part)
+            self._move_blob(task, blob)
             return Action.MOVE
 
-    def manifest(
-        self, pair: SourceAndTarget, raw: RawManifest, parts: Collection[Descriptor], tags: Collection[Tag]
+    def put_manifest(
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
     ) -> None:
         """Store a manifest, and point tags at it.
 
         Raises:
-            RegistryError: The target refuses it, also after all its parts were stored once more.
+            RegistryError: The target refuses the manifest, even after all its children were stored again.
         """
         try:
-            self._put(pair, raw, tags)
+            self._put(task, manifest, tags)
         except BlobNotFound as error:
             if error.code != "MANIFEST_BLOB_UNKNOWN":
                 raise
         else:
             return
-        # The target said it had a part and now says it has not: store all of them without asking, once (R-078).
-        for part in parts:
-            if is_child_manifest(raw, part):
-                self._store_below(pair, part)
-        self._store_parts(pair, raw, parts)
-        self._put(pair, raw, tags)
+        # The target claimed to have a child and now denies it: store all children without looking, once (R-078).
+        for child in children:
+            if is_child_manifest(manifest, child):
+                self._store_graph(task, child)
+        self._store_blobs(task, manifest, children)
+        self._put(task, manifest, tags)
 
-    def _store_below(self, pair: SourceAndTarget, part: Descriptor) -> None:
+    def _store_graph(self, task: CopyTask, root: Descriptor) -> None:
         try:
-            with self._blame.source(pair.source.at(part.digest)):
-                nodes = list(walk(pair.source, fetch_manifest(pair.source, part.digest)))
+            with self.attribution.source(task.source.at(root.digest)):
+                manifests = list(walk(task.source, fetch_manifest(task.source, root.digest)))
         except ImageNotFound:
-            # An index that was rewritten on the way: the source never had it, and the target was just given it.
+            # A rewritten index: the source never had it, and the target has just stored it.
             return
-        for node in nodes:
-            self._store_parts(pair, node, node.children)
-            self._put(pair, node, ())
+        for manifest in manifests:
+            self._store_blobs(task, manifest, manifest.children)
+            self._put(task, manifest, ())
 
-    def _store_parts(self, pair: SourceAndTarget, raw: RawManifest, parts: Collection[Descriptor]) -> None:
-        for part in parts:
-            if is_child_manifest(raw, part) or (is_nondistributable(part.media_type) and not self._foreign_layers):
+    def _store_blobs(self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor]) -> None:
+        for child in children:
+            if is_child_manifest(manifest, child):
                 continue
-            self._store(pair, part)
+            if is_nondistributable(child.media_type) and not self._foreign_layers:
+                continue
+            self._move_blob(task, child)
 
-    def _put(self, pair: SourceAndTarget, raw: RawManifest, tags: Collection[Tag]) -> None:
+    def _put(self, task: CopyTask, manifest: RawManifest, tags: Collection[Tag]) -> None:
         checkpoint()
-        with self._blame.target(pair.target.at(raw.digest)):
-            pair.target.manifests.put(raw, tags=tags)
+        with self.attribution.target(task.target.at(manifest.digest)):
+            task.target.manifests.put(manifest, tags=tags)
 
-    def _store(self, pair: SourceAndTarget, part: Descriptor) -> None:
+    def _move_blob(self, task: CopyTask, blob: Descriptor) -> None:
         checkpoint()
-        origin = pair.source.at(part.digest)
-        with self._blame.source(origin):
-            # What nobody can verify is carried as far as it need not be read (R-002).
-            part.digest.hasher()
-            embedded = part.embedded()
+        origin = task.source.at(blob.digest)
+        with self.attribution.source(origin):
+            # Content that cannot be verified is not moved; it may be skipped or mounted (R-002).
+            blob.digest.hasher()
+            embedded = blob.embedded()
         content: ByteSource = (
-            CallableSource(lambda start: self._open(pair, part, origin, start))
+            CallableSource(lambda start: self._open(task, blob, origin, start))
             if embedded is None
             else BytesSource(embedded)
         )
         progress = None
         if self._observer is not None:
-            content = progress = ProgressSource(content, part.digest, part.size, self._observer)
-        with self._blame.target(pair.target.at(part.digest)), self._blame.storing(origin):
-            pair.target.blobs.put(part.digest, part.size, content)
+            content = progress = ProgressSource(content, blob.digest, blob.size, self._observer)
+        with self.attribution.target(task.target.at(blob.digest)), self.attribution.storing(origin):
+            task.target.blobs.put(blob.digest, blob.size, content)
         if progress is not None:
             progress.finish()
-        self.tell(BlobCopied(digest=part.digest, size=part.size))
+        self._emit(BlobCopied(digest=blob.digest, size=blob.size))
 
-    def _open(self, pair: SourceAndTarget, part: Descriptor, origin: str, start: int) -> ByteReader:
-        with self._blame.source(origin):
-            if is_nondistributable(part.media_type):
-                reader = open_blob_or_foreign(pair.source, part, start=start)
+    def _open(self, task: CopyTask, blob: Descriptor, origin: str, start: int) -> ByteReader:
+        with self.attribution.source(origin):
+            if is_nondistributable(blob.media_type):
+                reader = open_blob_or_foreign(task.source, blob, start=start)
             else:
-                reader = pair.source.blobs.open(part.digest, start=start)
-            return _SourceReader(reader, self._blame, origin)
+                reader = task.source.blobs.open(blob.digest, start=start)
+            return _SourceReader(reader, self.attribution, origin)
+
+    def _emit(self, event: Event) -> None:
+        if self._observer is not None:
+            self._observer.on(event)
 
 
 class _SourceReader(BaseReader):
-    """A reader whose errors name the side that is read."""
+    """Reader that attributes its errors to the source."""
 
-    def __init__(self, reader: ByteReader, blame: ErrorAttribution, origin: str) -> None:
+    def __init__(self, reader: ByteReader, attribution: ErrorAttribution, origin: str) -> None:
         self._reader = reader
-        self._blame = blame
+        self._attribution = attribution
         self._origin = origin
 
     def read(self, size: int = -1, /) -> bytes:
-        with self._blame.source(self._origin):
+        with self._attribution.source(self._origin):
             return self._reader.read(size)
 
     def close(self) -> None:

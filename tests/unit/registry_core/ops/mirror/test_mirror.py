@@ -459,6 +459,23 @@ class TestPrune:
         assert outcomes["target.test/app:mine"] is Outcome.KEPT
         assert outcomes["target.test/app:gone"] is Outcome.SKIPPED
 
+    def test_after_a_removal_that_failed_no_other_is_tried_in_that_repository(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        push(graphs_of, here, "app", "v1")
+        push(graphs_of, there, "app", "a", "b", content=b"old")
+
+        def refuse(call: str, about: str) -> None:
+            if (call, about) == ("untag", "a"):
+                raise Unavailable("no")
+
+        there.before = refuse
+
+        report = run_mirror([rule(here, there, repositories=("app",), prune=True)], continue_on_error=True)
+
+        assert [result.outcome for result in report.results][-2:] == [Outcome.FAILED, Outcome.NOT_DONE]
+        assert tags(there, "app") == ["a", "b", "v1"]
+
     def test_a_target_that_does_not_remove_tags_says_so(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
         push(graphs_of, there, "app", "v0", content=b"old")

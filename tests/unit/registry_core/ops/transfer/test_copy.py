@@ -411,7 +411,7 @@ class TestWhenItFails:
         root = graphs.image(b"1")
 
         with pytest.raises(InvalidValue) as caught:
-            copy(source, target, root.digest, tags="v1")  # type: ignore[arg-type]
+            copy(source, target, root.digest, tags="v1")
 
         assert (caught.value.operation, caught.value.reference) == ("copy", str(source))
         with pytest.raises(ImageNotFound):

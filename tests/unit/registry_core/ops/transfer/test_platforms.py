@@ -47,7 +47,7 @@ def test_a_rewritten_index_lists_what_was_chosen_and_keeps_what_nobody_knows(
     ]
     root = graphs.index(manifests=entries, annotations={"k": "v"}, vendor=[1])
 
-    copied = copy(source, target, root.digest, tags=["v1"], options=chosen("linux/amd64"))  # type: ignore[list-item]
+    copied = copy(source, target, root.digest, tags=["v1"], options=chosen("linux/amd64"))
 
     found = target.manifests.get(copied.digest)
     assert copied.digest != root.digest
