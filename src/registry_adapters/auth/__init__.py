@@ -1,9 +1,5 @@
-"""Authentication of requests to registries: Basic, Bearer tokens and token servers, without I/O.
+"""How requests are authorised: Basic, Bearer and OAuth2 token exchange, all without I/O of its own."""
 
-``authenticator_for`` turns a credential or a keychain into an authenticator for ``HttpCatalog``.
-"""
+from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator, check_realm
 
-from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator_for, check_realm
-from registry_adapters.auth.authorization import StaticTokenAuthenticator
-
-__all__ = ["ChallengeAuthenticator", "StaticTokenAuthenticator", "authenticator_for", "check_realm"]
+__all__ = ["ChallengeAuthenticator", "authenticator", "check_realm"]

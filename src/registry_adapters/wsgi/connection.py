@@ -1,4 +1,4 @@
-"""Access of WSGI middleware to the client's connection, below HTTP."""
+"""What a middleware may do to the connection that a request came over, past HTTP."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from wsgiref.types import WSGIEnvironment
 __all__ = ["CONNECTION", "Connection", "connection"]
 
 CONNECTION: Final = "ociport.connection"
-"""Key of the ``Connection`` in a WSGI environment; only ``registry_server`` sets it."""
+"""Under this key of a WSGI environment our server puts a ``Connection``; another server puts nothing."""
 
 
 class Connection(Protocol):
-    """The connection of one request, for the thread that handles the request."""
+    """The connection of one request. Only the thread that answers the request may use it."""
 
     @property
     def number(self) -> int:
-        """Number of the connection, counted by the server from 1."""
+        """Which of the server's connections it is, from 1."""
         ...
 
     def send_head(self) -> None:
         """Send status and headers now, before the first byte of the body."""
 
     def send(self, data: bytes) -> None:
-        """Send raw bytes on the connection."""
+        """Send bytes that are not HTTP's, after whatever was sent before."""
 
     def close_gracefully(self) -> None:
-        """Send no more of the response, and close the connection with a FIN."""
+        """Say nothing more, and end the connection in an orderly way."""
 
     def reset(self) -> None:
-        """Send no more of the response, and reset the connection at once."""
+        """Say nothing more, and break the connection off at once."""
 
 
 def connection(environ: WSGIEnvironment) -> Connection | None:
-    """The connection of a request, or ``None`` if the server does not provide it."""
+    """The connection of a request, or ``None`` where the server does not let anyone at it."""
     found: Connection | None = environ.get(CONNECTION)
     return found

@@ -1,4 +1,4 @@
-"""Run a registry in a thread of this process (extra ``ociport[serve]``)."""
+"""A registry in a thread of this process (extra ``ociport[serve]``)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RegistryServer:
     """A running registry.
 
     Args:
-        app: The application that is served.
-        host: Listening address as ``address:port``.
+        app: What answers.
+        host: Where it listens, as ``address:port``.
         scheme: ``http`` or ``https``.
     """
 
@@ -55,17 +55,16 @@ def registry_server(
     threads: int = 16,
     wrap: Callable[[WSGIApplication], WSGIApplication] | None = None,
 ) -> Iterator[RegistryServer]:
-    """Serve a catalog as a registry for the duration of a ``with`` block.
+    """A catalog as a registry, listening when the block begins and gone when it ends.
 
-    The server is listening when the block begins. The end of the block cuts all connections, even of requests that are
-    being handled; the catalog stays open.
+    What is still being answered then is cut off. The catalog stays open. The options are those of ``RegistryApp``, and:
 
     Args:
-        catalog: Catalog to serve.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any free port.
+        catalog: What is served.
+        host: The address to listen on.
+        port: 0 takes a free one.
         read_only: See ``RegistryApp``.
-        tls: PEM files with the certificate chain and the private key; plain HTTP if ``None``.
+        tls: Certificate chain and private key, as PEM files; plain HTTP if ``None``.
         authorizer: See ``RegistryApp``.
         manifest_limit: See ``RegistryApp``.
         page_limit: See ``RegistryApp``.
@@ -73,17 +72,16 @@ def registry_server(
         referrers_api: See ``RegistryApp``.
         chunk_min_length: See ``RegistryApp``.
         root_name: See ``RegistryApp``.
-        threads: Number of worker threads, and so of requests handled at the same time.
-        wrap: Function that wraps the application in WSGI middleware.
+        threads: How many requests are answered at once.
+        wrap: Puts a WSGI middleware around the application.
 
     Raises:
-        ConfigError: The extra is not installed, the address is not available, the TLS files cannot be read, or an
-            option is invalid.
+        ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
     """
     try:
         from registry_adapters.wsgi.cheroot_server import CherootServer
     except ImportError as error:
-        raise ConfigError(f"registry_server needs the extra ociport[serve] or ociport[testing]: {error}") from error
+        raise ConfigError(f"serving needs the extra ociport[serve] or ociport[testing]: {error}") from error
 
     app = RegistryApp(
         catalog,
@@ -97,17 +95,17 @@ def registry_server(
         root_name=root_name,
     )
     try:
-        served = app if wrap is None else wrap(app)
-        server = CherootServer(served, host=host, port=port, tls=tls, threads=threads)
-        server.prepare()
+        outermost = app if wrap is None else wrap(app)
+        listener = CherootServer(outermost, host=host, port=port, tls=tls, threads=threads)
+        listener.prepare()
     except OSError as error:
-        raise ConfigError(f"listen on {host}:{port}: {error}") from error
-    thread = threading.Thread(target=server.serve, name=f"registry on port {server.port}", daemon=True)
+        raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+    thread = threading.Thread(target=listener.serve, name=f"registry on port {listener.port}", daemon=True)
     try:
         thread.start()
-        address = f"[{host}]" if ":" in host else host
-        yield RegistryServer(app, f"{address}:{server.port}", scheme="https" if tls else "http")
+        name = f"[{host}]" if ":" in host else host
+        yield RegistryServer(app, f"{name}:{listener.port}", scheme="https" if tls else "http")
     finally:
-        server.stop()
+        listener.stop()
         thread.join()
         app.close()

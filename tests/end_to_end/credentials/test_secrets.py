@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from registry_adapters import HttpSettings, MemoryCatalog, open_client
-from registry_adapters.auth import authenticator_for
+from registry_adapters.auth import authenticator
 from registry_adapters.container import close, configured
 from registry_adapters.http import OutgoingRequest, Response, Send
 from registry_adapters.keychains import (
@@ -371,8 +371,8 @@ class TestPasswords:
         auth = Basic("user", password if right else evidence.secret("wrong-wörd+/2", user="user"))
 
         with registry_server(MemoryCatalog(), authorizer=guard({"user": password})) as server:
-            evidence.see(server, server.app, auth, StaticKeychain({server.host: auth}), authenticator_for(auth))
-            for each in (auth, StaticKeychain({server.host: auth}), authenticator_for(auth)):
+            evidence.see(server, server.app, auth, StaticKeychain({server.host: auth}), authenticator(auth))
+            for each in (auth, StaticKeychain({server.host: auth}), authenticator(auth)):
                 run(
                     evidence,
                     server.url,
@@ -518,7 +518,7 @@ class TestTokens:
             return None if accepted else Said(401, headers=(("WWW-Authenticate", 'Bearer realm="http://x.y/"'),))
 
         server = peer(script)
-        evidence.see(RegistryToken(token), authenticator_for(RegistryToken(token)))
+        evidence.see(RegistryToken(token), authenticator(RegistryToken(token)))
         run(evidence, server.url, auth=RegistryToken(token), fails=None if accepted else Unauthorized)
 
         assert server.got(token)
@@ -918,7 +918,7 @@ class TestKeychains:
         """Build a keychain, and let a client ask it; either may fail."""
         try:
             keychain = make()
-            evidence.see(keychain, authenticator_for(keychain))
+            evidence.see(keychain, authenticator(keychain))
             run(evidence, server.url, auth=keychain, fails=RegistryError)
             evidence.see(keychain, keychain.credential(server.host, None))
         except RegistryError as error:

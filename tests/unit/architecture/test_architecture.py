@@ -22,6 +22,7 @@ OWNERS = {
     "filelock": {"registry_adapters.layout.layout", "registry_adapters.keychains.json_file"},
     "subprocess": {"registry_adapters.keychains.helper"},
     "semver": {"registry_core.ops.mirror.selection"},
+    "tenacity": {"registry_adapters.http.session"},
     "ssl": {
         "registry_adapters.http.transport.tls",
         "registry_adapters.http.transport.sockets",
@@ -29,7 +30,7 @@ OWNERS = {
     },
 }
 NOT_IN_CORE = {
-    "registry_adapters", "urllib3", "dependency_injector", "filelock", "cheroot",
+    "registry_adapters", "urllib3", "dependency_injector", "tenacity", "filelock", "cheroot",
     "ssl", "socket", "http", "subprocess", "asyncio",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ HEAVY = (
     "asyncio",
     "subprocess",
     "dependency_injector",
+    "tenacity",
     "filelock",
     "registry_adapters",
 )

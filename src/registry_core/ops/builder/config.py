@@ -1,11 +1,6 @@
-"""An image's configuration in the making: its decoded JSON, so that fields nobody knew survive.
+"""Edit image configurations as decoded JSON, so that unknown fields are kept (image-spec config.md).
 
-Moments as image documents write them.
-
-What becomes of a configuration on a new base: what came from the old base comes from the new one, the rest stays.
-
-A field came from the old base if it is as it is there. Where both the image and the new base have changed one, the
-image's word counts.
+This includes the forms of times and platforms that builders accept, and the rebase of a configuration on a new base.
 """
 
 from __future__ import annotations
@@ -24,128 +19,164 @@ from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue
 
 __all__ = [
-    "BY_KEY",
-    "EPOCH",
+    "EPOCH_TEXT",
     "ConfigEditor",
-    "merged",
-    "ordered",
-    "platform_entry",
-    "rebased",
-    "rfc3339",
+    "order_keys",
+    "platform_json",
+    "rebase_config",
+    "to_platform",
+    "to_rfc3339",
     "unix_seconds",
+    "update_strings",
 ]
 
 
+EPOCH_TEXT: Final = "1970-01-01T00:00:00Z"
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_PLATFORM_FIELDS: Final = ("architecture", "os", "variant", "os.version", "os.features")
 
-def rfc3339(moment: str | int | datetime) -> str:
-    """A moment as text of RFC 3339.
+# Fields of the configuration that other methods keep consistent with the layers.
+_MANAGED_FIELDS: Final = frozenset({"rootfs", "history", "config", "created"})
+
+# Fields in which Docker records the machine and the container of the build.
+_BUILD_MACHINE_FIELDS: Final = ("container", "container_config", "docker_version")
+
+# A rebase keeps these: they describe this build, or follow from the layers.
+_NOT_REBASED: Final = _MANAGED_FIELDS.union(_BUILD_MACHINE_FIELDS)
+
+# Objects whose keys are compared one by one.
+_OBJECT_FIELDS: Final = ("Labels", "ExposedPorts", "Volumes")
+
+_MISSING: Final = object()
+
+
+def to_platform(platform: Platform | str) -> Platform:
+    """Parse a platform given as text.
+
+    Raises:
+        InvalidName: The text is not a platform.
+        InvalidValue: The value is neither text nor a platform.
+    """
+    if isinstance(platform, str):
+        return Platform.parse(platform)
+    if not isinstance(platform, Platform):
+        raise InvalidValue(f"not a platform: {platform!r:.100}; pass text such as 'linux/amd64'")
+    return platform
+
+
+def to_rfc3339(time: str | int | datetime) -> str:
+    """Format a time as RFC 3339.
 
     Args:
-        moment: Such text, which is kept as it is; a ``datetime`` with a time zone; or whole seconds since 1970, as
-            ``SOURCE_DATE_EPOCH`` has them.
+        time: RFC 3339 text, which is kept unchanged; a ``datetime`` with a time zone; or whole seconds since 1970.
 
     Raises:
-        InvalidValue: It is none of these.
+        InvalidValue: The time has none of these forms.
     """
-    if isinstance(moment, str):
-        _parsed(moment)
-        return moment
-    return _aware(moment).isoformat().replace("+00:00", "Z")
+    if isinstance(time, str):
+        _parse_rfc3339(time)
+        return time
+    return _to_utc(time).isoformat().replace("+00:00", "Z")
 
 
-def unix_seconds(moment: str | int | datetime) -> int:
-    """A moment in whole seconds since 1970, as tar has it.
+def unix_seconds(time: str | int | datetime) -> int:
+    """Convert a time to whole seconds since 1970, as tar headers store it.
 
     Raises:
-        InvalidValue: It is neither RFC 3339 text, nor a ``datetime`` with a time zone, nor seconds.
+        InvalidValue: The time is not RFC 3339 text, a ``datetime`` with a time zone, or whole seconds since 1970.
     """
-    return (_aware(moment) - _EPOCH) // timedelta(seconds=1)
+    return (_to_utc(time) - _EPOCH) // timedelta(seconds=1)
 
 
-def _aware(moment: str | int | datetime) -> datetime:
-    if isinstance(moment, str):
-        return _parsed(moment)
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise InvalidValue("a moment without a time zone means another one on each machine")
-        return moment.astimezone(UTC)
+def _to_utc(time: str | int | datetime) -> datetime:
+    if isinstance(time, str):
+        return _parse_rfc3339(time)
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InvalidValue(f"datetime without a time zone: {time!r}; pass one with tzinfo")
+        return time.astimezone(UTC)
+    if isinstance(time, bool) or not isinstance(time, int):
+        raise InvalidValue(
+            f"not a time: {time!r:.100}; pass RFC 3339 text, a datetime with a time zone, or whole seconds since 1970"
+        )
     try:
-        return _EPOCH + timedelta(seconds=moment)
-    except (OverflowError, TypeError):
-        raise InvalidValue(f"not seconds since 1970: {moment!r:.100}") from None
+        return _EPOCH + timedelta(seconds=time)
+    except OverflowError:
+        raise InvalidValue(f"seconds since 1970 out of range: {time!r:.100}") from None
 
 
-def _parsed(text: str) -> datetime:
+def _parse_rfc3339(text: str) -> datetime:
     try:
         parsed = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
-        raise InvalidValue(f"not a date of RFC 3339: {text!r:.100}") from None
+        hint = "; pass seconds since 1970 as an int" if text.isdecimal() else ""
+        raise InvalidValue(f"not an RFC 3339 time: {text!r:.100}{hint}") from None
     if parsed.tzinfo is None:
-        raise InvalidValue(f"a date without a time zone: {text!r:.100}")
+        raise InvalidValue(f"time without a time zone: {text!r:.100}")
     return parsed
 
 
-# When and where the image was built, and what follows from its layers.
-_OWN: Final = frozenset({"created", "rootfs", "history", "config", "container", "container_config", "docker_version"})
+def rebase_config(image: Mapping[str, Any], old_base: Mapping[str, Any], new_base: Mapping[str, Any]) -> dict[str, Any]:
+    """Rebase a decoded configuration; ``rootfs`` and ``history`` are kept.
 
-# What is a set of keys, or has a meaning by key.
-BY_KEY: Final = ("Labels", "ExposedPorts", "Volumes")
-
-_ABSENT: Final = object()
-
-
-def rebased(ours: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration on a new base; ``rootfs`` and ``history`` stay as they are.
-
-    Labels, ports, volumes and variables are compared one by one. A command belongs to its entrypoint: whoever has set
-    an entrypoint of their own keeps their command, too.
+    A field whose value equals that of the old base gets the value of the new base; all others keep their value, also if
+    both the image and the new base changed them. Labels, ports, volumes and environment variables are compared one by
+    one. ``Cmd`` belongs to ``Entrypoint``: an image with another entrypoint than the old base keeps its command.
 
     Args:
-        ours: The image's.
-        old: Of the base it stands on.
-        new: Of the base it shall stand on.
+        image: Configuration of the image.
+        old_base: Configuration of the base that the image was built on.
+        new_base: Configuration of the base to build on.
     """
-    merged = _merged(ours, old, new, keep=_OWN)
-    config = _config(_dict(ours, "config"), _dict(old, "config"), _dict(new, "config"))
-    if config or "config" in ours:
-        merged["config"] = config
-    return merged
+    rebased = _rebase_fields(image, old_base, new_base, keep=_NOT_REBASED)
+    config = _rebase_container(_object(image, "config"), _object(old_base, "config"), _object(new_base, "config"))
+    if config or "config" in image:
+        rebased["config"] = config
+    return rebased
 
 
-def _config(ours: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    keep: frozenset[str] = frozenset({"Cmd"} if ours.get("Entrypoint") != old.get("Entrypoint") else ())
-    merged = _merged(ours, old, new, keep=keep | {"Env", *BY_KEY})
-    for key in BY_KEY:
-        _put(merged, key, _merged(_dict(ours, key), _dict(old, key), _dict(new, key)))
-    mine, base, other = (_variables(config) for config in (ours, old, new))
-    variables = _merged(mine, base, other)
-    names = [*(name for name in other if name in variables), *(name for name in mine if name not in other)]
-    _put(merged, "Env", [variables[name] for name in names if name in variables])
-    return merged
-
-
-def _merged(
-    ours: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any], *, keep: frozenset[str] = frozenset()
+def _rebase_container(
+    image: Mapping[str, Any], old_base: Mapping[str, Any], new_base: Mapping[str, Any]
 ) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for key in (*ours, *(key for key in new if key not in ours)):
-        mine = ours.get(key, _ABSENT)
-        value = new.get(key, _ABSENT) if key not in keep and mine == old.get(key, _ABSENT) else mine
-        if value is not _ABSENT:
-            merged[key] = value
-    return merged
+    keep: frozenset[str] = frozenset({"Cmd"} if image.get("Entrypoint") != old_base.get("Entrypoint") else ())
+    rebased = _rebase_fields(image, old_base, new_base, keep=keep | {"Env", *_OBJECT_FIELDS})
+    for key in _OBJECT_FIELDS:
+        fields = _rebase_fields(_object(image, key), _object(old_base, key), _object(new_base, key))
+        _set_or_remove(rebased, key, fields)
+    env, old_env, new_env = (_variables(config) for config in (image, old_base, new_base))
+    variables = _rebase_fields(env, old_env, new_env)
+    names = [*(name for name in new_env if name in variables), *(name for name in env if name not in new_env)]
+    _set_or_remove(rebased, "Env", [variables[name] for name in names if name in variables])
+    return rebased
 
 
-def _put(mapping: dict[str, Any], key: str, value: object) -> None:
+def _rebase_fields(
+    image: Mapping[str, Any],
+    old_base: Mapping[str, Any],
+    new_base: Mapping[str, Any],
+    *,
+    keep: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    rebased: dict[str, Any] = {}
+    for key in (*image, *(key for key in new_base if key not in image)):
+        value = image.get(key, _MISSING)
+        if key not in keep and value == old_base.get(key, _MISSING):
+            value = new_base.get(key, _MISSING)
+        if value is not _MISSING:
+            rebased[key] = value
+    return rebased
+
+
+def _set_or_remove(mapping: dict[str, Any], key: str, value: object) -> None:
     if value:
         mapping[key] = value
     else:
         mapping.pop(key, None)
 
 
-def _dict(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _object(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = mapping.get(key)
     return value if isinstance(value, dict) else {}
 
@@ -154,34 +185,23 @@ def _variables(config: Mapping[str, Any]) -> dict[str, str]:
     return {item.partition("=")[0]: item for item in config.get("Env") or []}
 
 
-EPOCH: Final = "1970-01-01T00:00:00Z"
-
-# What the other methods keep in step with the layers.
-_KEPT_IN_STEP: Final = frozenset({"rootfs", "history", "config", "created"})
-
-_PLATFORM: Final = ("architecture", "os", "variant", "os.version", "os.features")
-
-# What Docker has left there of the machine and the container that built the image.
-_OF_THE_MACHINE: Final = ("container", "container_config", "docker_version")
-
-
-class _Step(msgspec.Struct, frozen=True):
-    """A step of the history that is new: its time is the image's, whatever that will be."""
+class _NewHistoryEntry(msgspec.Struct, frozen=True):
+    """A history entry to write; its time is the creation time of the image, which may still change."""
 
     created_by: str
-    empty: bool = False
+    empty_layer: bool = False
 
 
 class ConfigEditor:
-    """A configuration that layers are added to and taken from.
+    """Edit a decoded image configuration and keep it consistent with the layers.
 
     Args:
-        mapping: What it begins with; copied.
-        layers: How many layers that has.
-        complete: Whether ``rootfs``, ``history`` and ``config`` are written even where nothing changed.
+        mapping: Decoded configuration; it is copied.
+        layers: Number of layers of the image.
+        complete: Whether to write ``rootfs``, ``history`` and ``config`` even if they are unchanged.
 
     Raises:
-        InvalidDocument: It does not have a diff_id for each layer, or a history that is none.
+        InvalidDocument: ``rootfs`` does not have one diff ID per layer, or ``rootfs`` or ``history`` is malformed.
     """
 
     def __init__(self, mapping: Mapping[str, Any], layers: int, *, complete: bool = False) -> None:
@@ -189,246 +209,257 @@ class ConfigEditor:
         rootfs = self._mapping.get("rootfs") or {}
         history = self._mapping.get("history") or []
         if not isinstance(rootfs, dict) or not isinstance(history, list):
-            raise InvalidDocument("not an image configuration: rootfs and history are something else")
+            raise InvalidDocument("image configuration: rootfs is not an object, or history is not a list")
         self.diff_ids: list[str] = list(rootfs.get("diff_ids") or [])
         if len(self.diff_ids) != layers:
-            raise InvalidDocument("the image does not have a diff_id for each layer", path="$.rootfs.diff_ids")
-        if not all(isinstance(step, dict) for step in history):
-            raise InvalidDocument("not a list of steps", path="$.history")
-        self._steps: list[dict[str, Any] | _Step] = list(history)
-        self._before = (list(self.diff_ids), list(self._steps))
-        self._first = {key: tuple(self._dict(key)) for key in BY_KEY}
+            raise InvalidDocument(
+                f"image configuration: {len(self.diff_ids)} diff_ids for {layers} layers", path="$.rootfs.diff_ids"
+            )
+        if not all(isinstance(entry, dict) for entry in history):
+            raise InvalidDocument("image configuration: a history entry is not an object", path="$.history")
+        self._history: list[dict[str, Any] | _NewHistoryEntry] = list(history)
+        self._original_diff_ids = list(self.diff_ids)
+        self._original_history = list(self._history)
+        self._original_keys = {key: tuple(self._config_object(key)) for key in _OBJECT_FIELDS}
         self._complete = complete
-        self.moment: str | None = None
+        self.created: str | None = None
 
     @property
     def mapping(self) -> dict[str, Any]:
-        """The configuration as it is so far, without what is new of ``rootfs`` and ``history``."""
+        """The edited configuration, except for changes of ``rootfs``, ``history`` and ``created``."""
         return self._mapping
 
     @property
-    def tells_of_each_layer(self) -> bool:
-        """Whether the history has one step for each layer; one that has not tells nothing by one step more."""
-        return len(self._positions()) == len(self.diff_ids)
+    def history_matches_layers(self) -> bool:
+        """Whether the history has one entry per layer; otherwise no entries are added to it."""
+        return len(self._layer_entries()) == len(self.diff_ids)
 
     @property
     def platform(self) -> Platform | None:
-        """What it runs on; ``None`` where it does not say."""
+        """The platform; ``None`` if the configuration has no ``os`` or ``architecture``."""
         mapping = self._mapping
         if not (mapping.get("os") and mapping.get("architecture")):
             return None
-        return strict_json.convert({key: mapping[key] for key in _PLATFORM if key in mapping}, Platform).normalised()
+        fields = {key: mapping[key] for key in _PLATFORM_FIELDS if key in mapping}
+        return strict_json.convert(fields, Platform).normalised()
 
     def append(self, diff_id: Digest, created_by: str) -> None:
-        """Take in a new layer on top of the others."""
-        if self.tells_of_each_layer:
-            self._steps.append(_Step(created_by))
+        """Add a layer on top."""
+        if self.history_matches_layers:
+            self._history.append(_NewHistoryEntry(created_by))
         self.diff_ids.append(str(diff_id))
 
     def replace(self, position: int, diff_id: Digest, created_by: str = "") -> None:
-        """Put a new layer in the place of another; its step stays if nothing is told."""
-        if created_by and self.tells_of_each_layer:
-            self._steps[self._positions()[position]] = _Step(created_by)
+        """Replace a layer; its history entry is kept if ``created_by`` is empty."""
+        if created_by and self.history_matches_layers:
+            self._history[self._layer_entries()[position]] = _NewHistoryEntry(created_by)
         self.diff_ids[position] = str(diff_id)
 
     def remove(self, position: int) -> None:
-        """Take out a layer and its step."""
-        if self.tells_of_each_layer:
-            del self._steps[self._positions()[position]]
+        """Remove a layer and its history entry."""
+        if self.history_matches_layers:
+            del self._history[self._layer_entries()[position]]
         del self.diff_ids[position]
 
     def squash(self, diff_id: Digest, created_by: str) -> None:
-        """Have one layer instead of all; the steps stay as ones without a layer."""
-        steps = [
-            _Step(step.created_by, empty=True) if isinstance(step, _Step) else step | {"empty_layer": True}
-            for step in self._steps
+        """Replace all layers by one; the history entries are kept and marked as empty layers."""
+        entries = [
+            _NewHistoryEntry(entry.created_by, empty_layer=True)
+            if isinstance(entry, _NewHistoryEntry)
+            else entry | {"empty_layer": True}
+            for entry in self._history
         ]
-        self._steps = [*steps, _Step(created_by)]
+        self._history = [*entries, _NewHistoryEntry(created_by)]
         self.diff_ids = [str(diff_id)]
 
-    def set(self, key: str, value: object) -> None:
-        """Set a field of ``config``; ``None`` and what is empty remove it.
+    def set_config(self, key: str, value: object) -> None:
+        """Set a field of ``config``; ``None`` and empty values remove it.
 
         Raises:
-            InvalidValue: It is not JSON, or not of the kind that the field has.
+            InvalidValue: The value is not JSON, or not of the type that the field has.
         """
-        empty = value in (None, "", [], (), {})
-        value = _json(key, None if empty else value, ContainerConfig)
-        if not empty:
-            self._container()[key] = value
-        elif key in self._dict_config():
-            self._container().pop(key)
+        is_empty = value in (None, "", [], (), {})
+        value = _to_json(key, None if is_empty else value, ContainerConfig)
+        if not is_empty:
+            self._writable_config()[key] = value
+        elif key in self._config():
+            self._writable_config().pop(key)
 
-    def set_top(self, key: str, value: object) -> None:
+    def set_field(self, key: str, value: object) -> None:
         """Set a field of the configuration itself; ``None`` removes it.
 
         Raises:
-            InvalidValue: It is one that other methods keep in step with the layers, or the value is not JSON, or not of
-                the kind that the field has.
+            InvalidValue: Other methods manage the field, the value is not JSON, or it is not of the type that the field
+                has.
         """
-        if key in _KEPT_IN_STEP:
-            raise InvalidValue(f"not a field to set by hand: {key!r:.100}")
-        value = _json(key, value, ImageConfig)
+        if key in _MANAGED_FIELDS:
+            raise InvalidValue(f"set_field cannot set {key!r:.100}: other methods keep it consistent")
+        value = _to_json(key, value, ImageConfig)
         if value is None:
             self._mapping.pop(key, None)
         else:
             self._mapping[key] = value
 
     def label(self, key: str, value: str | None) -> None:
-        """Set a label, or remove it.
+        """Set or remove a label.
 
         Raises:
-            InvalidValue: Key or value is no text.
+            InvalidValue: The key or the value is not a string.
         """
-        self.set("Labels", merged(self._dict("Labels"), {key: value}))
+        self.set_config("Labels", update_strings(self._config_object("Labels"), {key: value}))
 
     def add_keys(self, field: str, keys: Iterable[str]) -> None:
-        """Add to a field of ``config`` that is a set, as OCI has them: an object whose values are empty objects."""
-        self.set(field, self._dict(field) | {key: {} for key in keys if key not in self._dict(field)})
+        """Add to a field of ``config`` that is a set: a JSON object whose values are empty objects."""
+        known = self._config_object(field)
+        self.set_config(field, known | {key: {} for key in keys if key not in known})
 
     def env(self, name: str, value: str | None) -> None:
-        """Set a variable, or remove it.
+        """Set or remove an environment variable.
 
         Raises:
-            InvalidValue: The name is empty or has a ``=``, or the value is no text.
+            InvalidValue: The name is empty or contains ``=``, or the value is not a string.
         """
         if not isinstance(name, str) or not name or "=" in name:
-            raise InvalidValue(f"not a variable's name: {name!r:.200}")
+            raise InvalidValue(f"env: not the name of a variable: {name!r:.200}")
         if not isinstance(value, str | None):
-            raise InvalidValue(f"not a variable's value: {value!r:.200}")
-        variables = self._dict_config().get("Env") or []
+            raise InvalidValue(f"env: value of {name!r:.100} is not a string: {type(value).__name__}")
+        variables = self._config().get("Env") or []
         new = [] if value is None else [f"{name}={value}"]
         if [item for item in variables if item.partition("=")[0] == name] != new:
-            self.set("Env", [*(item for item in variables if item.partition("=")[0] != name), *new])
+            self.set_config("Env", [*(item for item in variables if item.partition("=")[0] != name), *new])
 
     def set_platform(self, platform: Platform) -> None:
-        """Say what it runs on."""
+        """Set the platform."""
         if platform.normalised() != self.platform:
-            for key in _PLATFORM:
+            for key in _PLATFORM_FIELDS:
                 self._mapping.pop(key, None)
-            self._mapping |= platform_entry(platform)
+            self._mapping |= platform_json(platform)
 
-    def date(self, moment: str) -> None:
-        """Give every step the same time, and remove what is left of the machine that built the image."""
-        self.moment = moment
-        self._steps = [step if isinstance(step, _Step) else step | {"created": moment} for step in self._steps]
-        for key in _OF_THE_MACHINE:
+    def set_times(self, created: str) -> None:
+        """Set the time of the image and of all history entries, and remove fields about the machine of the build."""
+        self.created = created
+        self._history = [
+            entry if isinstance(entry, _NewHistoryEntry) else entry | {"created": created} for entry in self._history
+        ]
+        for key in _BUILD_MACHINE_FIELDS:
             self._mapping.pop(key, None)
-        if "Hostname" in self._dict_config():
-            self.set("Hostname", None)
+        if "Hostname" in self._config():
+            self.set_config("Hostname", None)
 
-    def rebase(self, old: ConfigEditor, new: ConfigEditor) -> None:
-        """Stand on a new base instead of an old one, whose layers are the lowest.
+    def rebase(self, old_base: ConfigEditor, new_base: ConfigEditor) -> None:
+        """Replace the layers of the old base, which must be the lowest, by those of the new base.
 
-        The history is the new base's with our own steps behind it. Where one of the two does not tell of each layer,
-        nothing sound can be told, and the result has none.
+        The history becomes that of the new base, followed by the entries that the image added. If either history does
+        not have one entry per layer, the result has no history.
 
         Args:
-            old: The configuration of the base so far.
-            new: The configuration of the new one.
+            old_base: Configuration of the base that the image was built on.
+            new_base: Configuration of the base to build on.
         """
-        own: list[dict[str, Any] | _Step] | None = None
-        if self.tells_of_each_layer and new.tells_of_each_layer:
-            own = self._steps[self._above(old) :]
-        self._mapping = rebased(self._mapping, old.mapping, new.mapping)
-        self._steps = [] if own is None else [*new._steps, *own]
-        self.diff_ids = [*new.diff_ids, *self.diff_ids[len(old.diff_ids) :]]
+        history: list[dict[str, Any] | _NewHistoryEntry] = []
+        if self.history_matches_layers and new_base.history_matches_layers:
+            history = [*new_base._history, *self._history[self._end_of_base_history(old_base) :]]
+        self._mapping = rebase_config(self._mapping, old_base.mapping, new_base.mapping)
+        self._history = history
+        self.diff_ids = [*new_base.diff_ids, *self.diff_ids[len(old_base.diff_ids) :]]
 
-    def _above(self, old: ConfigEditor) -> int:
-        """Where our own steps begin: behind the old base's, or behind its highest layer if it tells another story."""
-        steps = old._steps
-        if old.tells_of_each_layer and self._steps[: len(steps)] == steps:
-            return len(steps)
-        return self._positions()[len(old.diff_ids) - 1] + 1 if old.diff_ids else 0
+    def _end_of_base_history(self, base: ConfigEditor) -> int:
+        """The index of the first history entry that the image added to its base.
+
+        If the history does not begin with that of the base, the entry of the highest layer of the base is its end.
+        """
+        length = len(base._history)
+        if base.history_matches_layers and self._history[:length] == base._history:
+            return length
+        return self._layer_entries()[len(base.diff_ids) - 1] + 1 if base.diff_ids else 0
 
     def document(self) -> dict[str, Any]:
-        """The JSON to write."""
+        """The configuration to write, as JSON."""
         document = copy.deepcopy(self._mapping)
         config = document.get("config")
         if isinstance(config, dict):
-            for key, first in self._first.items():
+            for key, first in self._original_keys.items():
                 if isinstance(config.get(key), dict):
-                    config[key] = ordered(config[key], first=first)
+                    config[key] = order_keys(config[key], first=first)
         elif self._complete:
             document["config"] = {}
-        made = self.moment or document.get("created") or EPOCH
-        diff_ids, steps = self._before
-        if self.moment is not None:
-            document["created"] = self.moment
-        if self._complete or self.diff_ids != diff_ids:
+        created = self.created or document.get("created") or EPOCH_TEXT
+        if self.created is not None:
+            document["created"] = self.created
+        if self._complete or self.diff_ids != self._original_diff_ids:
             document["rootfs"] = dict(document.get("rootfs") or {}) | {"type": "layers", "diff_ids": self.diff_ids}
-        if self._complete or self._steps != steps:
-            document["history"] = [_written(step, made) for step in self._steps]
+        if self._complete or self._history != self._original_history:
+            document["history"] = [_history_json(entry, created) for entry in self._history]
         return document
 
-    def _positions(self) -> list[int]:
+    def _layer_entries(self) -> list[int]:
+        """The indexes of the history entries that have a layer."""
         return [
-            position
-            for position, step in enumerate(self._steps)
-            if not (step.empty if isinstance(step, _Step) else step.get("empty_layer"))
+            index
+            for index, entry in enumerate(self._history)
+            if not (entry.empty_layer if isinstance(entry, _NewHistoryEntry) else entry.get("empty_layer"))
         ]
 
-    def _container(self) -> dict[str, Any]:
+    def _writable_config(self) -> dict[str, Any]:
         if not isinstance(self._mapping.get("config"), dict):
             self._mapping["config"] = {}
         config: dict[str, Any] = self._mapping["config"]
         return config
 
-    def _dict_config(self) -> Mapping[str, Any]:
-        config = self._mapping.get("config")
-        return config if isinstance(config, dict) else {}
+    def _config(self) -> Mapping[str, Any]:
+        return _object(self._mapping, "config")
 
-    def _dict(self, key: str) -> dict[str, Any]:
-        value = self._dict_config().get(key)
-        return value if isinstance(value, dict) else {}
+    def _config_object(self, key: str) -> dict[str, Any]:
+        return dict(_object(self._config(), key))
 
 
-def _json(key: str, value: object, kind: type[ContainerConfig | ImageConfig]) -> Any:
-    """A value as JSON has it, once it is clear that whoever reads the document will understand it."""
+def _to_json(key: str, value: object, kind: type[ContainerConfig | ImageConfig]) -> Any:
+    """Convert a value to JSON, and check that readers of the document accept it."""
     if not isinstance(key, str) or not key:
-        raise InvalidValue(f"not a field: {key!r:.100}")
+        raise InvalidValue(f"not the name of a field: {key!r:.100}")
     try:
         value = strict_json.decode_any(strict_json.encode(value))
         strict_json.convert({key: value}, kind)
     except TypeError:
-        raise InvalidValue(f"not JSON for {key!r:.100}: {type(value).__name__}") from None
+        raise InvalidValue(f"value of field {key!r:.100} is not JSON: {type(value).__name__}") from None
     except InvalidDocument as error:
-        raise InvalidValue(f"nothing for {key!r:.100}: {error.message}") from None
+        raise InvalidValue(f"value of field {key!r:.100} is not valid: {error.message}") from None
     return value
 
 
-def _written(step: dict[str, Any] | _Step, made: str) -> dict[str, Any]:
-    if isinstance(step, dict):
-        return step
-    return {"created": made, "created_by": step.created_by} | ({"empty_layer": True} if step.empty else {})
+def _history_json(entry: dict[str, Any] | _NewHistoryEntry, created: str) -> dict[str, Any]:
+    if isinstance(entry, dict):
+        return entry
+    written: dict[str, Any] = {"created": created, "created_by": entry.created_by}
+    return written | {"empty_layer": True} if entry.empty_layer else written
 
 
-def platform_entry(platform: Platform) -> dict[str, Any]:
-    """A platform as it stands in configurations and indexes."""
-    entry: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+def platform_json(platform: Platform) -> dict[str, Any]:
+    """The JSON of a platform, as in image configurations and index entries."""
+    document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
     if platform.variant:
-        entry["variant"] = platform.variant
+        document["variant"] = platform.variant
     if platform.os_version:
-        entry["os.version"] = platform.os_version
+        document["os.version"] = platform.os_version
     if platform.os_features:
-        entry["os.features"] = list(platform.os_features)
-    return entry
+        document["os.features"] = list(platform.os_features)
+    return document
 
 
-def merged(texts: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
-    """Labels or annotations after some changes; ``None`` removes one.
+def update_strings(strings: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
+    """Apply changes to labels or annotations; ``None`` removes a key.
 
     Raises:
-        InvalidValue: A key or value is no text.
+        InvalidValue: A key or a value is not a string, or a key is empty.
     """
     for key, value in changes.items():
         if not isinstance(key, str) or not key or not isinstance(value, str | None):
-            raise InvalidValue(f"labels and annotations are text by text: {key!r:.200}")
-    whole = {**texts, **changes}
-    return {key: value for key, value in whole.items() if value is not None or key not in changes}
+            raise InvalidValue(f"key or value of a label or annotation is not a string, or empty: {key!r:.200}")
+    updated = {**strings, **changes}
+    return {key: value for key, value in updated.items() if value is not None or key not in changes}
 
 
-def ordered(texts: Mapping[str, Any], *, first: Iterable[str]) -> dict[str, Any]:
-    """The same texts, those that were there before in their old order, new ones behind them by their names."""
-    known = [key for key in first if key in texts]
-    return {key: texts[key] for key in [*known, *sorted(texts.keys() - set(known))]}
+def order_keys(strings: Mapping[str, Any], *, first: Iterable[str]) -> dict[str, Any]:
+    """Order labels or annotations: the keys in ``first`` in that order, then all others sorted."""
+    known = [key for key in first if key in strings]
+    return {key: strings[key] for key in [*known, *sorted(strings.keys() - set(known))]}

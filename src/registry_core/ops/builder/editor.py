@@ -1,4 +1,4 @@
-"""Images changed: what is not touched stays as it is to the byte, and where it is."""
+"""Edit existing images; everything that is not changed keeps its exact bytes and its place."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from registry_core.domain.media_types import (
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue, error_reference
 from registry_core.ops.builder.builder import BaseImageBuilder
-from registry_core.ops.builder.config import rfc3339, unix_seconds
+from registry_core.ops.builder.config import to_platform, to_rfc3339, unix_seconds
 from registry_core.ops.builder.layers import (
     BuiltLayer,
     LayerPart,
-    annotated,
     compress_layer,
-    draft_of,
+    config_editor,
     inherited_parts,
     prebuilt_layer,
+    with_annotation,
 )
 from registry_core.ops.builder.repack import MetadataOverride, repack_layer
 from registry_core.ops.extract.unpack import flat_tar
@@ -44,16 +44,16 @@ __all__ = ["ImageEditor"]
 
 
 class ImageEditor(BaseImageBuilder):
-    """An image that is changed. Each method changes the editor and returns it; the image itself stays as it is.
+    """Edit an image. Each method changes the editor and returns it; the image itself is not changed.
 
-    The result is of the same family as the image, Docker or OCI, unless it is converted; fields that nobody knows
-    stay; without a change it has the same digest. Layers that are not touched are not read: they stay where they are,
-    and a push moves only what its target has not.
+    The result has the format of the image, OCI or Docker, unless it is converted. Unknown fields are kept, and an
+    unchanged image keeps its digest. Unchanged layers are not read: they stay where they are, and a push transfers only
+    what the target lacks.
 
     Methods that change layers read and write them when they are called.
 
     Args:
-        image: From any backend, or from a builder.
+        image: Image from any repository, or from a builder.
     """
 
     def __init__(self, image: Image) -> None:
@@ -61,239 +61,239 @@ class ImageEditor(BaseImageBuilder):
         self._reference = image.reference
 
     def platform(self, platform: Platform | str) -> Self:
-        """Say what the image runs on.
+        """Set the platform of the image.
 
         Raises:
             InvalidName: The text is not a platform.
         """
-        self._config.set_platform(Platform.parse(platform) if isinstance(platform, str) else platform)
+        self._config.set_platform(to_platform(platform))
         return self
 
     def replace_layer(
         self,
-        which: int | Digest,
-        content: bytes | os.PathLike[str] | ByteSource | Readable,
+        layer: int | Digest | str,
+        content: str | os.PathLike[str] | bytes | ByteSource | Readable,
         *,
         media_type: str = OCI_LAYER,
     ) -> Self:
-        """Put another layer, which is made already, in the place of one.
+        """Replace a layer by an existing one.
 
         Args:
-            which: Its place from the lowest, counted from 0, or its digest.
-            content: A tar, compressed as the media type says.
-            media_type: Of the new layer.
+            layer: Position of the layer, counted from 0 for the lowest, or its digest.
+            content: Tar, compressed as the media type says: the path of a file, bytes, or an open stream.
+            media_type: Media type of the new layer.
 
         Raises:
-            InvalidValue: There is no such layer.
-            Unsupported: Nobody knows layers of that type.
+            InvalidValue: The image has no such layer.
+            Unsupported: The media type is not one of a layer.
             IntegrityError: The compressed stream is corrupt.
         """
-        position = self._position(which)
-        layer = prebuilt_layer(content, media_type)
-        self._config.replace(position, layer.diff_id, "replace layer")
-        self._parts[position] = LayerPart.of(layer)
+        position = self._position(layer)
+        new = prebuilt_layer(content, media_type)
+        self._config.replace(position, new.diff_id, "replace layer")
+        self._parts[position] = LayerPart.from_built(new)
         return self
 
-    def remove_layer(self, which: int | Digest) -> Self:
-        """Take a layer out, and its step of the history.
+    def remove_layer(self, layer: int | Digest | str) -> Self:
+        """Remove a layer and its history entry.
 
         Args:
-            which: Its place from the lowest, counted from 0, or its digest.
+            layer: Position of the layer, counted from 0 for the lowest, or its digest.
 
         Raises:
-            InvalidValue: There is no such layer.
+            InvalidValue: The image has no such layer.
         """
-        position = self._position(which)
+        position = self._position(layer)
         self._config.remove(position)
         del self._parts[position]
         return self
 
-    def annotate_layer(self, which: int | Digest, key: str, value: str | None) -> Self:
-        """Set an annotation of a layer's descriptor; ``None`` removes it. The layer itself stays as it is.
+    def annotate_layer(self, layer: int | Digest | str, key: str, value: str | None) -> Self:
+        """Set an annotation in the descriptor of a layer; ``None`` removes it. The layer is not changed.
 
         Args:
-            which: Its place from the lowest, counted from 0, or its digest.
-            key: Of the annotation.
-            value: What it says.
+            layer: Position of the layer, counted from 0 for the lowest, or its digest.
+            key: Key of the annotation.
+            value: Value of the annotation.
 
         Raises:
-            InvalidValue: There is no such layer, or key or value is no text.
+            InvalidValue: The image has no such layer, or the key or the value is not a string.
         """
-        position = self._position(which)
-        entry = annotated(self._parts[position].entry, key, value)
-        descriptor = strict_json.convert(entry, Descriptor)
-        self._parts[position] = msgspec.structs.replace(self._parts[position], entry=entry, descriptor=descriptor)
+        position = self._position(layer)
+        json = with_annotation(self._parts[position].json, key, value)
+        descriptor = strict_json.convert(json, Descriptor)
+        self._parts[position] = msgspec.structs.replace(self._parts[position], json=json, descriptor=descriptor)
         return self
 
-    def recompress(self, compression: Compression | str, which: int | Digest | None = None) -> Self:
-        """Compress layers otherwise; their tars, and so their diff_ids, stay.
+    def recompress(self, compression: Compression | str, layer: int | Digest | str | None = None) -> Self:
+        """Change the compression of layers; their tars, and so their diff IDs, stay the same.
 
-        A layer that is compressed that way already stays as it is, unless a level is asked for; so does one that may
-        not be distributed, for it would not be found under its URLs any more.
+        A layer that already has this compression is kept, unless a level is given. Nondistributable layers are kept as
+        well: their URLs would no longer match.
 
         Args:
-            compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
-            which: A single layer, by its place from the lowest, counted from 0, or its digest; all if not given.
+            compression: ``gzip``, ``zstd``, ``""`` for none, or a ``Compression`` with a level.
+            layer: Position of a single layer, counted from 0 for the lowest, or its digest; by default all layers.
 
         Raises:
-            InvalidValue: There is no such layer.
-            Unsupported: A layer is of a type that nobody knows, or zstd is not installed.
-            IntegrityError: A layer is corrupt, or not what the image says.
+            InvalidValue: The image has no such layer.
+            Unsupported: A layer has an unknown media type, or zstd is not installed.
+            IntegrityError: A layer is corrupt, or does not match its digest.
         """
-        chosen = Compression.of(compression)
-        made: dict[Digest, BuiltLayer] = {}
-        wanted = range(len(self._parts)) if which is None else (self._position(which),)
+        parsed = Compression.of(compression)
+        compressed: dict[Digest, BuiltLayer] = {}
+        positions = range(len(self._parts)) if layer is None else (self._position(layer),)
         layers = self._layers()
-        for position in wanted:
-            layer = layers[position]
-            if chosen.level is None and compression_for(layer.media_type) == chosen.name:
+        for position in positions:
+            old = layers[position]
+            if parsed.level is None and compression_for(old.media_type) == parsed.name:
                 continue
-            if is_nondistributable(layer.media_type):
+            if is_nondistributable(old.media_type):
                 continue
-            if layer.digest not in made:
-                with layer.open_uncompressed() as tar:
-                    made[layer.digest] = compress_layer(tar, chosen)
-            self._put(position, made[layer.digest])
+            if old.digest not in compressed:
+                with old.open_uncompressed() as tar:
+                    compressed[old.digest] = compress_layer(tar, parsed)
+            self._set_layer(position, compressed[old.digest])
         return self
 
     def canonicalise(
         self,
-        moment: str | int | datetime = 0,
+        time: str | int | datetime = 0,
         *,
         owner: tuple[int, int] | None = None,
         limits: ExtractLimits | None = None,
     ) -> Self:
-        """Leave out all that depends on when and where the image was built.
+        """Remove everything that depends on the time and the machine of the build.
 
-        Layers are packed anew: in the order of names, with one time for all, under headers of one form. The
-        configuration and each step of its history get that time as well, and what Docker keeps there of the machine
-        goes. Each layer is compressed with what it was compressed with. Layers that may not be distributed stay as they
-        are.
+        Layers are repacked with sorted names, one modification time and uniform headers, and keep their compression.
+        The configuration and all history entries get the same time, and the fields in which Docker records the machine
+        are removed. Nondistributable layers are not changed.
 
         Args:
-            moment: RFC 3339 text, a ``datetime`` with a time zone, or whole seconds since 1970, such as the number
-                in ``SOURCE_DATE_EPOCH``.
-            owner: The numbers of one owner and group for all files; by default each keeps its own.
-            limits: How much is accepted of each layer.
+            time: RFC 3339 text, a ``datetime`` with a time zone, or whole seconds since 1970, such as the number in
+                ``SOURCE_DATE_EPOCH``.
+            owner: Numeric owner and group of all files; by default each file keeps its own.
+            limits: Limits for reading the layers.
 
         Raises:
-            InvalidValue: It is not a moment.
-            UnsafeArchive: A layer contradicts itself, or a name leaves the image.
-            IntegrityError: A layer is corrupt, cut off, or not what the image says.
-            TooLarge: A limit was reached.
-            Unsupported: A layer is of a type that nobody knows.
+            InvalidValue: The time has none of these forms.
+            UnsafeArchive: Members of a layer contradict each other, or a path leaves the image.
+            IntegrityError: A layer is corrupt, truncated, or does not match its digest.
+            TooLarge: A limit is exceeded.
+            Unsupported: A layer has an unknown media type.
         """
-        text, uniform = rfc3339(moment), MetadataOverride(unix_seconds(moment), owner)
-        made: dict[Digest, BuiltLayer] = {}
+        text, override = to_rfc3339(time), MetadataOverride(unix_seconds(time), owner)
+        repacked: dict[Digest, BuiltLayer] = {}
         for position, layer in enumerate(self._layers()):
             if is_nondistributable(layer.media_type):
                 continue
-            if layer.digest not in made:
+            if layer.digest not in repacked:
                 compression = Compression(compression_for(layer.media_type))
                 with layer.open_uncompressed() as tar:
-                    made[layer.digest] = repack_layer(
-                        tar, compression, uniform, stored=layer.size, limits=limits, reference=self._reference
+                    repacked[layer.digest] = repack_layer(
+                        tar, compression, override, stored_size=layer.size, limits=limits, reference=self._reference
                     )
-            self._put(position, made[layer.digest])
-        self._config.date(text)
+            self._set_layer(position, repacked[layer.digest])
+        self._config.set_times(text)
         return self
 
     def squash(self, *, compression: Compression | str = "gzip", limits: ExtractLimits | None = None) -> Self:
-        """Have one layer with the files that all layers make together, instead of them.
+        """Replace all layers by one that contains the visible files.
 
-        It is packed in the order of names, so that the same files give the same layer, however they were spread.
-        Times and owners stay. The history keeps its steps, as ones without a layer.
+        Its names are sorted, so equal files give an equal layer however they were distributed. Times and owners are
+        kept. The history keeps its entries, marked as empty layers.
 
         Args:
-            compression: ``gzip``, ``zstd`` or ``""`` for none, or one with a level.
-            limits: How much is accepted.
+            compression: ``gzip``, ``zstd``, ``""`` for none, or a ``Compression`` with a level.
+            limits: Limits for reading the layers.
 
         Raises:
-            UnsafeArchive: A layer contradicts itself, or tries to reach outside.
-            IntegrityError: A layer is corrupt, cut off, or not what the image says.
-            TooLarge: A limit was reached.
-            Unsupported: A layer is of a type that nobody knows.
+            UnsafeArchive: Members of a layer contradict each other, or a path or link leaves the image.
+            IntegrityError: A layer is corrupt, truncated, or does not match its digest.
+            TooLarge: A limit is exceeded.
+            Unsupported: A layer has an unknown media type.
         """
-        chosen = Compression.of(compression)
+        parsed = Compression.of(compression)
         with flat_tar(self._layers(), limits or ExtractLimits(), reference=self._reference, root=True) as tar:
-            layer = repack_layer(tar, chosen, limits=limits, reference=self._reference)
+            layer = repack_layer(tar, parsed, limits=limits, reference=self._reference)
         self._config.squash(layer.diff_id, "squash")
-        self._parts = [LayerPart.of(layer)]
+        self._parts = [LayerPart.from_built(layer)]
         return self
 
     def rebase(self, old_base: Image, new_base: Image) -> Self:
-        """Stand on a new base instead of an old one.
+        """Replace the base of the image. No layer is read.
 
-        The old base's layers have to be the lowest of the image, by their diff_ids, however they are compressed. The
-        configuration's fields that are as the old base has them become as the new base has them; labels, ports,
-        volumes and variables one by one; what the image has set itself stays. Our own steps of the history follow
-        those of the new base. No layer is read.
+        The layers of the old base must be the lowest layers of the image; they are compared by diff ID, so their
+        compression may differ. Configuration fields that equal those of the old base get the values of the new base;
+        labels, ports, volumes and variables are compared one by one, and all other fields are kept. The history becomes
+        that of the new base, followed by the entries that the image added.
 
         Args:
-            old_base: What the image stands on.
-            new_base: What it shall stand on.
+            old_base: Base that the image was built on.
+            new_base: Base to build on.
 
         Raises:
-            InvalidValue: The image does not stand on the old base, or the new one is for another platform.
+            InvalidValue: The image was not built on the old base, or the new base is for another platform.
             RegistryError: A configuration cannot be read.
         """
-        old, new = draft_of(old_base), draft_of(new_base)
-        ours = self._config
+        old, new = config_editor(old_base), config_editor(new_base)
+        config = self._config
         count = len(old.diff_ids)
-        if ours.diff_ids[:count] != old.diff_ids:
-            equal = sum(1 for mine, theirs in zip(ours.diff_ids, old.diff_ids, strict=False) if mine == theirs)
+        if config.diff_ids[:count] != old.diff_ids:
+            equal = sum(1 for own, base in zip(config.diff_ids, old.diff_ids, strict=False) if own == base)
             raise InvalidValue(
-                f"the image does not stand on {old_base.reference}: "
-                f"of the {count} layers of that, {equal} are among its {len(ours.diff_ids)} in the same place",
+                f"not built on {old_base.reference}: {equal} of the {count} layers of that base are among the "
+                f"{len(config.diff_ids)} layers of the image at the same position",
                 reference=self._reference,
             )
-        wanted, offered = ours.platform, new.platform
-        if wanted is not None and offered is not None and not _alike(wanted, offered):
-            raise InvalidValue(f"a base for {offered} is none for {wanted}", reference=self._reference)
-        ours.rebase(old, new)
-        self._parts = [*inherited_parts(new_base, ours=True), *self._parts[count:]]
+        wanted, available = config.platform, new.platform
+        if wanted is not None and available is not None and not _is_same_platform(wanted, available):
+            raise InvalidValue(f"new base is for {available}, but the image is for {wanted}", reference=self._reference)
+        config.rebase(old, new)
+        self._parts = [*inherited_parts(new_base, convertible=True), *self._parts[count:]]
         if BASE_DIGEST in (self._manifest.get("annotations") or {}):
             self.annotate(BASE_DIGEST, str(new_base.digest))
         return self
 
     def to_oci(self) -> Self:
-        """Make it an OCI image: the same configuration and layers, under OCI's names."""
+        """Convert the image to an OCI image, with the same configuration and layers."""
         return self._convert(OCI_MANIFEST)
 
     def to_docker(self) -> Self:
-        """Make it a Docker image: the same configuration and layers, under Docker's names.
+        """Convert the image to a Docker image, with the same configuration and layers.
 
-        ``build`` refuses it where it has what Docker has no place for.
+        ``build`` raises an error if the manifest has fields that Docker manifests do not have.
         """
         return self._convert(DOCKER_MANIFEST)
 
     def _convert(self, media_type: str) -> Self:
         self._converted = True
-        # An OCI manifest need not name its type: one that does not stays as it is.
-        if self._family != (DOCKER if media_type == DOCKER_MANIFEST else OCI):
+        # ``mediaType`` is optional in OCI manifests: one that omits it is not changed.
+        if self._format != (DOCKER if media_type == DOCKER_MANIFEST else OCI):
             self._manifest["mediaType"] = media_type
         return self
 
-    def _put(self, position: int, layer: BuiltLayer) -> None:
+    def _set_layer(self, position: int, layer: BuiltLayer) -> None:
         self._config.replace(position, layer.diff_id)
-        self._parts[position] = LayerPart.of(layer)
+        self._parts[position] = LayerPart.from_built(layer)
 
     def _layers(self) -> tuple[Layer, ...]:
-        """The layers as they are now, readable."""
-        return self._built().layers()
+        """The layers in their present state, readable."""
+        return self._assemble().layers()
 
-    def _position(self, which: int | Digest) -> int:
+    def _position(self, layer: int | Digest | str) -> int:
         with error_reference(self._reference):
-            if isinstance(which, str):
-                places = [place for place, part in enumerate(self._parts) if part.descriptor.digest == which]
-                if not places:
-                    raise InvalidValue(f"no such layer: {which!r:.100}")
-                return places[0]
-            if not 0 <= which < len(self._parts):
-                raise InvalidValue(f"no layer {which} of {len(self._parts)}")
-            return which
+            if isinstance(layer, str):
+                digest = Digest(layer)
+                for position, part in enumerate(self._parts):
+                    if part.descriptor.digest == digest:
+                        return position
+                raise InvalidValue(f"image has no layer {digest}")
+            if not 0 <= layer < len(self._parts):
+                raise InvalidValue(f"image has no layer {layer}: it has {len(self._parts)} layers, counted from 0")
+            return layer
 
 
-def _alike(one: Platform, other: Platform) -> bool:
+def _is_same_platform(one: Platform, other: Platform) -> bool:
     one, other = one.normalised(), other.normalised()
     return (one.os, one.architecture, one.variant) == (other.os, other.architecture, other.variant)

@@ -1,4 +1,4 @@
-"""Indexes in the making, assembled from images anywhere."""
+"""Build and edit image indexes from images of any repository."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, is_index
 from registry_core.domain.platform import Platform
 from registry_core.errors import ImageNotFound, InvalidValue, PlatformNotFound, TooLarge
-from registry_core.ops.builder.config import merged, ordered, platform_entry
+from registry_core.ops.builder.config import order_keys, platform_json, to_platform, update_strings
 from registry_core.ops.builder.editor import ImageEditor
-from registry_core.ops.builder.layers import annotated, entry_of
-from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage, staged_repository
+from registry_core.ops.builder.layers import descriptor_json, with_annotation
+from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
 from registry_core.ops.images import Image, Index
 from registry_core.ops.manifests import DEPTH_LIMIT, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
 from registry_core.ports.catalog import Repository
 
 __all__ = ["IndexBuilder"]
 
-# What BuildKit calls the image that an attestation is about.
-_ABOUT: Final = "vnd.docker.reference.digest"
-# What an entry says of the bytes that it points at, and of nothing else.
-_OF_THE_BYTES: Final = frozenset({"mediaType", "digest", "size", "data", "urls"})
+# Annotation in which BuildKit records the digest of the image that an attestation describes.
+_ATTESTED_DIGEST: Final = "vnd.docker.reference.digest"
+# Fields of a descriptor that depend on the bytes it points to.
+_CONTENT_FIELDS: Final = frozenset({"mediaType", "digest", "size", "data", "urls"})
 
 
-class _Listed(msgspec.Struct, frozen=True):
-    """An entry: its JSON as it will stand there, the same typed, and where what it points at is."""
+class _Entry(msgspec.Struct, frozen=True):
+    """An entry of the index: its JSON as it will be written, the same as a descriptor, and where its manifest is."""
 
-    entry: dict[str, Any]
+    json: dict[str, Any]
     descriptor: Descriptor
-    origin: Repository
+    repository: Repository
 
 
 class IndexBuilder:
-    """An image index in the making. Each method changes the builder and returns it.
+    """Build an image index. Each method changes the builder and returns it.
 
     Args:
-        base: An index to begin with, as it is: its entries, its annotations, and fields that nobody knows. What is not
-            changed keeps its bytes.
+        base: Index to start from, with its entries, annotations and unknown fields. If nothing is changed, the result
+            has the same bytes.
     """
 
     def __init__(self, base: Index | None = None) -> None:
@@ -52,16 +52,16 @@ class IndexBuilder:
         self._blobs = StagedBlobs()
         self._manifests = StagedManifests()
         self._mapping: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
-        self._listed: list[_Listed] = []
+        self._entries: list[_Entry] = []
         self._annotated = self._converted = False
         if base is not None:
             self._mapping = copy.deepcopy(base.document.mapping)
             entries = self._mapping.get("manifests") or []
-            self._listed = [
-                _Listed(entry, descriptor, base.repository)
-                for entry, descriptor in zip(entries, base.manifests, strict=True)
+            self._entries = [
+                _Entry(json, descriptor, base.repository)
+                for json, descriptor in zip(entries, base.manifests, strict=True)
             ]
-        self._order = tuple(self._mapping.get("annotations") or {})
+        self._first_annotations = tuple(self._mapping.get("annotations") or {})
 
     def add(
         self,
@@ -70,21 +70,21 @@ class IndexBuilder:
         *,
         annotations: Mapping[str, str] | None = None,
     ) -> Self:
-        """Add an image, or an index within the index, from any backend or builder.
+        """Add an image, or a nested index, from any repository or builder.
 
         Args:
-            image: What to add; its blobs stay where they are.
-            platform: What to list it under; by default what the image says itself.
-            annotations: Of its entry.
+            image: Image or index to add; its blobs stay where they are.
+            platform: Platform of the entry; by default the one in the image configuration.
+            annotations: Annotations of the entry.
 
         Raises:
             InvalidName: The text is not a platform.
-            InvalidValue: An annotation is no text.
-            RegistryError: The image's configuration cannot be read, or a manifest of the index.
+            InvalidValue: An annotation is not a string.
+            RegistryError: The image configuration, or a manifest of the nested index, cannot be read.
         """
-        new = self._new(image, platform, annotations)
-        if all(new.entry != listed.entry for listed in self._listed):
-            self._listed.append(new)
+        new = self._new_entry(image, platform, annotations)
+        if all(new.json != entry.json for entry in self._entries):
+            self._entries.append(new)
         return self
 
     def replace(
@@ -94,129 +94,126 @@ class IndexBuilder:
         *,
         annotations: Mapping[str, str] | None = None,
     ) -> Self:
-        """Put an image in the place of what is listed under its platform; the attestations about that go.
+        """Replace the entry for a platform, and remove the attestations of the image that it listed.
 
-        The entry is new; the image that is listed already keeps its own. ``edit`` keeps what entries say besides.
+        The entry is new, unless it already lists this image; ``edit`` keeps the other fields of entries.
 
         Args:
-            image: What to list; its blobs stay where they are.
-            platform: Which one to replace; by default what the image says itself.
-            annotations: Of its entry.
+            image: Image to list; its blobs stay where they are.
+            platform: Platform of the entry; by default the one in the image configuration.
+            annotations: Annotations of the entry.
 
         Raises:
             InvalidName: The text is not a platform.
-            InvalidValue: It has no platform, or an annotation is no text.
-            PlatformNotFound: Nothing is listed under it.
-            RegistryError: The image's configuration cannot be read, or a manifest of the index.
+            InvalidValue: No platform is known, or an annotation is not a string.
+            PlatformNotFound: The index has no entry for the platform.
+            RegistryError: The image configuration, or a manifest of the nested index, cannot be read.
         """
-        new = self._new(image, platform, annotations)
+        new = self._new_entry(image, platform, annotations)
         if new.descriptor.platform is None:
-            raise InvalidValue("an image without a platform replaces nothing")
-        found = self._under(new.descriptor.platform)
+            raise InvalidValue("replace: the image has no platform; pass one")
+        old = self._entries_for(new.descriptor.platform)
         if annotations is None:
-            new = next((listed for listed in found if listed.descriptor.digest == new.descriptor.digest), new)
-        position = self._listed.index(found[0])
-        self._listed[position] = new
-        self._drop([listed for listed in found if listed.entry != new.entry])
+            new = next((entry for entry in old if entry.descriptor.digest == new.descriptor.digest), new)
+        self._entries[self._entries.index(old[0])] = new
+        self._remove([entry for entry in old if entry.json != new.json])
         return self
 
     def edit(self, change: Callable[[ImageEditor], object], platform: Platform | str | None = None) -> Self:
-        """Change the images that are listed, those of indexes within the index included.
+        """Edit the listed images, including those of nested indexes.
 
-        Entries keep whatever else they say. The attestations about an image that becomes another one go: they would
-        be about nothing.
+        Entries keep their other fields. If an image changes, its attestations are removed, because they would describe
+        an image that is not listed.
 
         Args:
-            change: Given an editor of each image in turn, to call whatever is to be done; what it returns is no matter.
-            platform: Only what is listed under it here.
+            change: Function that is called with an editor for each image; its return value is ignored.
+            platform: Platform of the entries to edit; by default all entries.
 
         Raises:
             InvalidName: The text is not a platform.
-            PlatformNotFound: Nothing is listed under it.
+            PlatformNotFound: The index has no entry for the platform.
             RegistryError: A manifest or a configuration cannot be read.
         """
-        wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-        self._edit(change, self._listed if wanted is None else self._under(wanted), depth=1)
+        entries = self._entries if platform is None else self._entries_for(to_platform(platform))
+        self._edit(change, entries, depth=1)
         return self
 
-    def remove(self, which: Platform | Digest | str) -> Self:
-        """Remove what is listed under a platform, or by a digest, and the attestations about it.
+    def remove(self, entry: Platform | Digest | str) -> Self:
+        """Remove entries by platform or digest, together with the attestations of their images.
 
         Args:
-            which: A platform, or a digest.
+            entry: Platform, or digest of a manifest.
 
         Raises:
             InvalidValue: The text is neither.
-            PlatformNotFound: Nothing is listed under the platform.
-            ImageNotFound: The digest is not listed.
+            PlatformNotFound: The index has no entry for the platform.
+            ImageNotFound: The index does not list the digest.
         """
-        found = self._found(which)
-        self._listed = [listed for listed in self._listed if listed not in found]
-        self._drop(found)
+        old = self._select(entry)
+        self._entries = [each for each in self._entries if each not in old]
+        self._remove(old)
         return self
 
-    def annotate_entry(self, which: Platform | Digest | str, key: str, value: str | None) -> Self:
-        """Set an annotation of what is listed under a platform, or by a digest; ``None`` removes it.
-
-        The images stay as they are: their entries say more of them.
+    def annotate_entry(self, entry: Platform | Digest | str, key: str, value: str | None) -> Self:
+        """Set an annotation of entries, selected by platform or digest; ``None`` removes it. No image is changed.
 
         Args:
-            which: A platform, or a digest.
-            key: Of the annotation.
-            value: What it says.
+            entry: Platform, or digest of a manifest.
+            key: Key of the annotation.
+            value: Value of the annotation.
 
         Raises:
-            InvalidValue: The text is neither, or key or value is no text.
-            PlatformNotFound: Nothing is listed under the platform.
-            ImageNotFound: The digest is not listed.
+            InvalidValue: The text is neither, or the key or the value is not a string.
+            PlatformNotFound: The index has no entry for the platform.
+            ImageNotFound: The index does not list the digest.
         """
-        for listed in self._found(which):
-            entry = annotated(listed.entry, key, value)
-            new = _Listed(entry, strict_json.convert(entry, Descriptor), listed.origin)
-            self._listed[self._listed.index(listed)] = new
+        for old in self._select(entry):
+            json = with_annotation(old.json, key, value)
+            new = _Entry(json, strict_json.convert(json, Descriptor), old.repository)
+            self._entries[self._entries.index(old)] = new
         return self
 
     def annotate(self, key: str, value: str | None) -> Self:
         """Set an annotation of the index; ``None`` removes it.
 
         Raises:
-            InvalidValue: Key or value is no text.
+            InvalidValue: The key or the value is not a string, or the key is empty.
         """
         before = self._mapping.get("annotations") or {}
-        after = merged(before, {key: value})
+        after = update_strings(before, {key: value})
         if after != before:
             self._annotated = True
             self._mapping["annotations"] = after
         return self
 
     def to_oci(self) -> Self:
-        """Make it an OCI index. The images stay as they are; ``edit(ImageEditor.to_oci)`` converts them."""
+        """Convert the index to an OCI index. Its images are not changed; use ``edit(ImageEditor.to_oci)`` for that."""
         return self._convert(OCI_INDEX)
 
     def to_docker(self) -> Self:
-        """Make it a Docker manifest list. The images stay as they are; ``edit(ImageEditor.to_docker)`` converts them.
+        """Convert the index to a Docker manifest list. Use ``edit(ImageEditor.to_docker)`` to convert its images.
 
-        ``build`` refuses it where it has what Docker has no place for.
+        ``build`` raises an error if the index has fields that Docker manifest lists do not have.
         """
         return self._convert(DOCKER_INDEX)
 
     def build(self) -> Index:
-        """The index, in a repository of its own; ``RegistryClient.push_index`` stores it and all it lists anywhere.
+        """Build the index as a repository of its content; ``RegistryClient.push_index`` pushes all of it.
 
         Raises:
-            InvalidValue: A Docker manifest list would have annotations, a subject or a type of artifact, which it has
-                no place for; what was there before is carried.
-            RegistryError: A manifest that is listed cannot be read.
+            InvalidValue: A Docker manifest list would get annotations, a subject or an artifact type, which the format
+                does not have. Those that the base had are kept.
+            RegistryError: A listed manifest cannot be read.
         """
         media_type = self._media_type
         if media_type == DOCKER_INDEX:
-            self._check_docker()
+            self._check_docker_fields()
         document = dict(self._mapping)
-        if self._listed or document.get("manifests") is not None or self._base is None:
-            document["manifests"] = [listed.entry for listed in self._listed]
+        if self._entries or document.get("manifests") is not None or self._base is None:
+            document["manifests"] = [entry.json for entry in self._entries]
         annotations = document.get("annotations")
         if annotations:
-            document["annotations"] = ordered(annotations, first=self._order)
+            document["annotations"] = order_keys(annotations, first=self._first_annotations)
         elif self._annotated:
             document.pop("annotations", None)
         raw = RawManifest(media_type, strict_json.encode(document))
@@ -224,7 +221,7 @@ class IndexBuilder:
             original = self._base.document
             unchanged = strict_json.encode(original.mapping) == raw.content
             raw = original if unchanged else RawManifest(media_type, raw.content, original.algorithm)
-            self._take_inherited(self._base)
+            self._stage_inherited(self._base)
         self._manifests.put(raw)
         return Index(staged_repository(self._blobs, self._manifests), raw)
 
@@ -235,41 +232,39 @@ class IndexBuilder:
 
     def _convert(self, media_type: str) -> Self:
         self._converted = True
-        # An OCI index need not name its type: one that does not stays as it is.
+        # ``mediaType`` is optional in OCI indexes: one that omits it is not changed.
         if self._media_type != media_type:
             self._mapping["mediaType"] = media_type
         return self
 
-    def _check_docker(self) -> None:
+    def _check_docker_fields(self) -> None:
         new = {"annotations"} if self._annotated else set()
         if self._converted:
             new = {"annotations", "artifactType", "subject"}
         for field in sorted(new):
             if self._mapping.get(field):
-                raise InvalidValue(
-                    f"a Docker manifest list has no place for {field}: make it an OCI index with to_oci()"
-                )
+                raise InvalidValue(f"Docker manifest lists have no field {field}: convert the index with to_oci()")
 
-    def _edit(self, change: Callable[[ImageEditor], object], chosen: list[_Listed], *, depth: int) -> None:
+    def _edit(self, change: Callable[[ImageEditor], object], entries: list[_Entry], *, depth: int) -> None:
         if depth > DEPTH_LIMIT:
-            raise TooLarge(f"nested more than {DEPTH_LIMIT} deep")
-        gone = []
-        for listed in list(chosen):
-            new = self._edited(change, listed, depth)
-            if new is not None and new.descriptor.digest != listed.descriptor.digest:
-                self._listed[self._listed.index(listed)] = new
-                gone.append(listed)
-        self._drop(gone)
+            raise TooLarge(f"edit: indexes nested more than {DEPTH_LIMIT} deep")
+        replaced = []
+        for old in list(entries):
+            new = self._edit_entry(change, old, depth)
+            if new is not None and new.descriptor.digest != old.descriptor.digest:
+                self._entries[self._entries.index(old)] = new
+                replaced.append(old)
+        self._remove(replaced)
 
-    def _edited(self, change: Callable[[ImageEditor], object], listed: _Listed, depth: int) -> _Listed | None:
-        """An entry with what it points at changed; ``None`` for what is neither an image nor an index."""
-        if is_index(listed.descriptor.media_type):
-            inner = IndexBuilder(Index(listed.origin, fetch_child(listed.origin, listed.descriptor)))
-            inner._edit(change, inner._listed, depth=depth + 1)
-            return self._with(listed, inner.build(), None)
-        if not is_image(listed.descriptor):
+    def _edit_entry(self, change: Callable[[ImageEditor], object], entry: _Entry, depth: int) -> _Entry | None:
+        """Edit the image or index of an entry; ``None`` if the entry is neither."""
+        if is_index(entry.descriptor.media_type):
+            nested = IndexBuilder(Index(entry.repository, fetch_child(entry.repository, entry.descriptor)))
+            nested._edit(change, nested._entries, depth=depth + 1)
+            return self._updated_entry(entry, nested.build(), None)
+        if not is_image(entry.descriptor):
             return None
-        image = Image(listed.origin, fetch_child(listed.origin, listed.descriptor))
+        image = Image(entry.repository, fetch_child(entry.repository, entry.descriptor))
         if not image.has_config:
             return None
         editor = ImageEditor(image)
@@ -278,93 +273,94 @@ class IndexBuilder:
         platform = None
         if edited.manifest().config.digest != image.manifest().config.digest and edited.platform != image.platform:
             platform = edited.platform
-        return self._with(listed, edited, platform)
+        return self._updated_entry(entry, edited, platform)
 
-    def _with(self, listed: _Listed, new: Image | Index, platform: Platform | None) -> _Listed:
-        """An entry that says of another image or index what it said so far."""
-        described = entry_of(new.document.descriptor)
-        kept = {key: value for key, value in listed.entry.items() if key not in _OF_THE_BYTES}
-        entry = {key: described[key] for key in listed.entry if key in described} | described | kept
+    def _updated_entry(self, entry: _Entry, edited: Image | Index, platform: Platform | None) -> _Entry:
+        """An entry for the edited image or index; fields that do not depend on its bytes are kept, in their order."""
+        described = descriptor_json(edited.document.descriptor)
+        kept = {key: value for key, value in entry.json.items() if key not in _CONTENT_FIELDS}
+        json = {key: described[key] for key in entry.json if key in described} | described | kept
         if platform is not None:
-            entry["platform"] = platform_entry(platform)
-        for manifest in walk(new.repository, new.document):
-            self._take(new.repository, manifest)
-        return _Listed(entry, strict_json.convert(entry, Descriptor), new.repository)
+            json["platform"] = platform_json(platform)
+        for manifest in walk(edited.repository, edited.document):
+            self._stage_manifest(edited.repository, manifest)
+        return _Entry(json, strict_json.convert(json, Descriptor), edited.repository)
 
-    def _new(
+    def _new_entry(
         self, image: Image | Index, platform: Platform | str | None, annotations: Mapping[str, str] | None
-    ) -> _Listed:
-        listed = Platform.parse(platform) if isinstance(platform, str) else platform
+    ) -> _Entry:
+        listed = None if platform is None else to_platform(platform)
         if listed is None and isinstance(image, Image) and image.has_config:
             listed = image.platform
-        entry = entry_of(image.document.descriptor)
+        json = descriptor_json(image.document.descriptor)
         if listed is not None:
-            entry["platform"] = platform_entry(listed)
+            json["platform"] = platform_json(listed)
         if isinstance(image, Image) and not image.has_config:
-            entry["artifactType"] = image.manifest().artifact_type or image.manifest().config.media_type
+            json["artifactType"] = image.manifest().artifact_type or image.manifest().config.media_type
         if annotations:
-            entry["annotations"] = ordered(merged({}, annotations), first=())
+            json["annotations"] = order_keys(update_strings({}, annotations), first=())
         for manifest in walk(image.repository, image.document):
-            self._take(image.repository, manifest)
-        return _Listed(entry, strict_json.convert(entry, Descriptor), image.repository)
+            self._stage_manifest(image.repository, manifest)
+        return _Entry(json, strict_json.convert(json, Descriptor), image.repository)
 
-    def _found(self, which: Platform | Digest | str) -> list[_Listed]:
-        if not isinstance(which, str) or ":" not in which:
-            return self._under(Platform.parse(which) if isinstance(which, str) else which)
-        digest = Digest(which)
-        found = [listed for listed in self._listed if listed.descriptor.digest == digest]
-        if not found:
-            raise ImageNotFound(f"not in the index: {digest}")
-        return found
+    def _select(self, entry: Platform | Digest | str) -> list[_Entry]:
+        if not isinstance(entry, str) or ":" not in entry:
+            return self._entries_for(to_platform(entry))
+        digest = Digest(entry)
+        entries = [each for each in self._entries if each.descriptor.digest == digest]
+        if not entries:
+            raise ImageNotFound(f"index does not list {digest}")
+        return entries
 
-    def _under(self, platform: Platform) -> list[_Listed]:
+    def _entries_for(self, platform: Platform) -> list[_Entry]:
         wanted = platform.normalised()
-        platforms = [listed.descriptor.platform for listed in self._listed]
-        found = [
-            listed
-            for listed, offered in zip(self._listed, platforms, strict=True)
-            if offered is not None and offered.normalised() == wanted
+        platforms = [entry.descriptor.platform for entry in self._entries]
+        entries = [
+            entry
+            for entry, listed in zip(self._entries, platforms, strict=True)
+            if listed is not None and listed.normalised() == wanted
         ]
-        if not found:
-            available = tuple(str(offered) for offered in platforms if offered is not None)
-            raise PlatformNotFound(f"nothing is listed under {wanted}", available=available)
-        return found
+        if not entries:
+            available = tuple(str(listed) for listed in platforms if listed is not None)
+            raise PlatformNotFound(f"index has no entry for {wanted}", available=available)
+        return entries
 
-    def _drop(self, gone: list[_Listed]) -> None:
-        """Let go of what was replaced or removed, and of the attestations about it."""
-        digests = {str(listed.descriptor.digest) for listed in gone}
-        digests -= {str(listed.descriptor.digest) for listed in self._listed if listed not in gone}
-        self._listed = [
-            listed
-            for listed in self._listed
-            if listed not in gone and listed.descriptor.annotations.get(_ABOUT) not in digests
+    def _remove(self, entries: list[_Entry]) -> None:
+        """Remove entries, and the attestations of images that are no longer listed."""
+        digests = {str(entry.descriptor.digest) for entry in entries}
+        digests -= {str(entry.descriptor.digest) for entry in self._entries if entry not in entries}
+        self._entries = [
+            entry
+            for entry in self._entries
+            if entry not in entries and entry.descriptor.annotations.get(_ATTESTED_DIGEST) not in digests
         ]
 
-    def _take_inherited(self, base: Index) -> None:
-        for listed in self._listed:
-            if listed.origin is not base.repository:
+    def _stage_inherited(self, base: Index) -> None:
+        for entry in self._entries:
+            if entry.repository is not base.repository:
                 continue
-            if is_child_manifest(base.document, listed.descriptor):
-                for manifest in walk(base.repository, fetch_child(base.repository, listed.descriptor)):
-                    self._take(base.repository, manifest)
+            if is_child_manifest(base.document, entry.descriptor):
+                for manifest in walk(base.repository, fetch_child(base.repository, entry.descriptor)):
+                    self._stage_manifest(base.repository, manifest)
             else:
-                self._take_unknown(base.repository, listed.descriptor)
+                self._stage_unknown(base.repository, entry.descriptor)
 
-    def _take(self, origin: Repository, manifest: RawManifest) -> None:
-        for part in manifest.children:
-            if is_child_manifest(manifest, part):
+    def _stage_manifest(self, repository: Repository, manifest: RawManifest) -> None:
+        """Make a manifest and its blobs readable from the index; its child manifests are staged separately."""
+        for child in manifest.children:
+            if is_child_manifest(manifest, child):
                 continue
             if manifest.is_index:
-                self._take_unknown(origin, part)
+                self._stage_unknown(repository, child)
             else:
-                stage(self._blobs, origin, part)
+                stage_blob(self._blobs, repository, child)
         self._manifests.put(manifest)
 
-    def _take_unknown(self, origin: Repository, part: Descriptor) -> None:
-        # An index may list what nobody knows (R-027); what its repository has no manifest of is a blob to us.
+    def _stage_unknown(self, repository: Repository, descriptor: Descriptor) -> None:
+        # R-027: an index may list media types that are unknown here. If there is no such manifest, it is a blob.
         try:
-            found = fetch_manifest(origin, part.digest)
+            manifest = fetch_manifest(repository, descriptor.digest)
         except ImageNotFound:
-            stage(self._blobs, origin, part)
+            stage_blob(self._blobs, repository, descriptor)
         else:
-            self._manifests.put(RawManifest(part.media_type, found.content, found.algorithm))
+            self._manifests.put(RawManifest(descriptor.media_type, manifest.content, manifest.algorithm))

@@ -1,4 +1,4 @@
-"""Layers packed anew: the same files give the same tar, in whatever order and whenever they were packed before."""
+"""Repack layers: equal files give an equal tar, whatever the order and time of the original packing."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Membe
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
-__all__ = ["TRUSTED_SIZE", "MetadataOverride", "passthrough_layer", "repack_layer"]
+__all__ = ["UNLIMITED", "MetadataOverride", "passthrough_layer", "repack_layer"]
 
-# The stored size of a stream that nobody stored: no ratio of it is too large.
-TRUSTED_SIZE: Final = 1 << 62
+# A size that no layer reaches; as the stored size of a layer, it disables the limit on the compression ratio.
+UNLIMITED: Final = 1 << 62
 
 
 class MetadataOverride(msgspec.Struct, frozen=True):
-    """What all members of a layer get alike.
+    """Attributes that all members of a layer get.
 
     Args:
-        seconds: When they were changed, since 1970; ``None`` leaves each its own time.
-        owner: The numbers of their owner and group; ``None`` leaves each its own.
+        seconds: Modification time in seconds since 1970; ``None`` keeps the time of each member.
+        owner: Numeric owner and group; ``None`` keeps those of each member.
     """
 
     seconds: int | None = None
     owner: tuple[int, int] | None = None
 
-    def of(self, member: Member) -> Member:
-        """A member as it is packed."""
+    def apply(self, member: Member) -> Member:
+        """The member with these attributes."""
         mtime = member.mtime if self.seconds is None else self.seconds * 10**9
         uid, gid = (member.uid, member.gid) if self.owner is None else self.owner
         return msgspec.structs.replace(member, mtime=mtime, uid=uid, gid=gid)
@@ -48,75 +48,74 @@ class MetadataOverride(msgspec.Struct, frozen=True):
 def repack_layer(
     tar: ByteReader,
     compression: Compression = GZIP,
-    uniform: MetadataOverride = MetadataOverride(),  # noqa: B008  # frozen
+    override: MetadataOverride = MetadataOverride(),  # noqa: B008  # frozen
     *,
-    stored: int = TRUSTED_SIZE,
+    stored_size: int = UNLIMITED,
     limits: ExtractLimits | None = None,
     reference: str = "",
 ) -> BuiltLayer:
-    """A layer of the same members in the order of their names, under headers of one form.
+    """Repack a layer with sorted names and uniform headers.
 
-    Names are clean and come once, links stand behind what they link to, and what union file systems kept for
-    themselves is left out. Whiteouts stay: they are part of what a layer says. Content waits in a temporary file, so
-    memory is taken by names alone.
+    Paths are clean and unique, hard links follow their targets, and private files of union file systems are omitted.
+    Whiteouts are kept. Content is spooled to a temporary file; memory is needed only for headers.
 
     Args:
-        tar: Read to its end; whoever opened it closes it.
-        compression: How the layer is stored.
-        uniform: What all members get alike.
-        stored: How large the tar is where it comes from, for the limit of its ratio.
-        limits: How much is accepted.
-        reference: What is read, for errors.
+        tar: Uncompressed tar; it is read to its end and not closed.
+        compression: Compression of the new layer.
+        override: Attributes that all members get.
+        stored_size: Size of the original layer as stored, for the limit on the compression ratio.
+        limits: Limits for reading the tar.
+        reference: Reference of the image, for errors.
 
     Raises:
-        UnsafeArchive: The tar contradicts itself, or a name leaves the image.
-        IntegrityError: It is corrupt or cut off.
-        TooLarge: It is beyond a limit.
+        UnsafeArchive: Members contradict each other, or a path leaves the image.
+        IntegrityError: The tar is corrupt or truncated.
+        TooLarge: A limit is exceeded.
         Unsupported: The compression is zstd, which is not installed.
     """
     budget = Budget(limits or ExtractLimits(), reference=reference)
-    budget.begin_layer(stored)
+    budget.begin_layer(stored_size)
     stream = LayerStream(compression)
     with error_reference(reference):
-        members = _Members(budget, uniform)
-        members.take(TarReader(tar, budget, reference=reference))
+        members = _LayerMembers(budget, override)
+        members.read(TarReader(tar, budget, reference=reference))
         for member, content in members.in_order():
             checkpoint()
             stream.write(encode_header(member))
             if member.kind is FileKind.FILE:
-                for piece in fill_holes(member.size, content):
-                    stream.write(bytes(piece))
+                for chunk in fill_holes(member.size, content):
+                    stream.write(bytes(chunk))
                 stream.write(bytes(padding(member.size)))
         stream.write(END_OF_ARCHIVE)
     return stream.finish()
 
 
 def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, reference: str = "") -> BuiltLayer:
-    """A layer of a tar that stays as it is, byte for byte, once it was read through and found to be one.
+    """Compress a tar without changing its bytes, and check that it is a valid layer.
 
     Args:
-        tar: Read to its end; whoever opened it closes it.
-        compression: How the layer is stored.
-        reference: What is read, for errors.
+        tar: Uncompressed tar; it is read to its end and not closed.
+        compression: Compression of the new layer.
+        reference: Reference of the image, for errors.
 
     Raises:
-        UnsafeArchive: A name leaves the image, or a marker marks nothing.
-        IntegrityError: It is no tar, or corrupt or cut off.
-        TooLarge: It is beyond what any honest one has.
+        UnsafeArchive: A path leaves the image, or a whiteout is malformed.
+        IntegrityError: The content is not a tar, corrupt, or truncated.
+        TooLarge: A header exceeds a limit.
         Unsupported: The compression is zstd, which is not installed.
     """
-    passing = _Passing(tar, LayerStream(compression))
-    # Whoever builds an image decides how large it becomes; what is kept of a tar here is one member at a time.
-    budget = Budget(ExtractLimits(total_bytes=TRUSTED_SIZE, file_bytes=TRUSTED_SIZE), reference=reference)
-    budget.begin_layer(TRUSTED_SIZE)
+    reader = _TeeReader(tar, LayerStream(compression))
+    # The user who builds an image decides its size, and only one member at a time is kept in memory.
+    budget = Budget(ExtractLimits(total_bytes=UNLIMITED, file_bytes=UNLIMITED), reference=reference)
+    budget.begin_layer(UNLIMITED)
     with error_reference(reference):
-        for member in TarReader(passing, budget, reference=reference).members():
+        for member in TarReader(reader, budget, reference=reference).members():
             whiteout_of(member.path, regular=member.kind is FileKind.FILE)
-    return passing.layer.finish()
+    return reader.layer.finish()
 
 
-class _Passing(BaseReader):
-    """A stream whose bytes go into a layer as they are read."""
+class _TeeReader(BaseReader):
+    """A reader that writes the bytes it returns to a layer."""
 
     def __init__(self, inner: ByteReader, layer: LayerStream) -> None:
         self._inner = inner
@@ -131,89 +130,99 @@ class _Passing(BaseReader):
         self._inner.close()
 
 
-class _Members:
-    def __init__(self, budget: Budget, uniform: MetadataOverride) -> None:
+class _LayerMembers:
+    """The members of a layer, to be written in another order.
+
+    A hard link to a path of this layer must follow its target. A hard link to a path that only lower layers have must
+    precede any member of this layer that replaces that path.
+    """
+
+    def __init__(self, budget: Budget, override: MetadataOverride) -> None:
         self._budget = budget
-        self._uniform = uniform
-        self._held: dict[bytes, tuple[Member, int]] = {}
-        self._near: dict[bytes, bytes] = {}
-        self._distant: dict[bytes, bytes] = {}
+        self._override = override
+        # By path: the member, and where its content begins in the spool.
+        self._members: dict[bytes, tuple[Member, int]] = {}
+        # By path of a hard link: its target, once all links on the way are resolved.
+        self._links_in_layer: dict[bytes, bytes] = {}
+        self._links_to_lower: dict[bytes, bytes] = {}
         self._content = Spool()
 
-    def take(self, tar: TarReader) -> None:
+    def read(self, tar: TarReader) -> None:
         for member in tar.members():
             checkpoint()
-            mark = whiteout_of(member.path, regular=member.kind is FileKind.FILE)
-            # A marker that comes twice says the same as one.
-            if mark is None or (mark.kind is not WhiteoutKind.PRIVATE and member.path not in self._held):
-                self._add(self._linked(self._uniform.of(member)), tar)
+            whiteout = whiteout_of(member.path, regular=member.kind is FileKind.FILE)
+            # A repeated whiteout has no further effect.
+            if whiteout is None or (whiteout.kind is not WhiteoutKind.PRIVATE and member.path not in self._members):
+                self._add(self._resolve_hardlink(self._override.apply(member)), tar)
 
     def in_order(self) -> Iterator[tuple[Member, Iterator[tuple[int, memoryview]]]]:
-        # A link to what a lower layer has comes before what takes that path in this one, or makes a directory of it.
+        # Links to a path of lower layers that this layer replaces, and the directories that contain the links.
         early: set[bytes] = set()
-        names = sorted(self._held) if self._distant else []
-        for path, target in self._distant.items():
-            if target in self._held or _has_below(names, target):
+        paths = sorted(self._members) if self._links_to_lower else []
+        for path, target in self._links_to_lower.items():
+            if target in self._members or _has_below(paths, target):
                 early.update((path, *ancestors(path)))
-        order = sorted(self._held, key=lambda path: (path not in early, path in self._near, path.split(b"/")))
+        order = sorted(
+            self._members, key=lambda path: (path not in early, path in self._links_in_layer, path.split(b"/"))
+        )
         for path in order:
-            member, start = self._held[path]
-            self._check_folder(path)
+            member, start = self._members[path]
+            self._check_parent(path)
             named = member if path else msgspec.structs.replace(member, path=b".")
-            yield named, self._pieces(member, start)
+            yield named, self._chunks(member, start)
 
-    def _check_folder(self, path: bytes) -> None:
-        above = next((above for above in ancestors(path) if above in self._held), None)
-        if above is None or self._held[above][0].kind is FileKind.DIRECTORY:
+    def _check_parent(self, path: bytes) -> None:
+        parent = next((parent for parent in ancestors(path) if parent in self._members), None)
+        if parent is None or self._members[parent][0].kind is FileKind.DIRECTORY:
             return
-        # A marker hides what lower layers have, whatever stands there in this one.
+        # A whiteout hides files of lower layers, whatever this layer has at the parent path.
         if whiteout_of(path, regular=True) is None:
-            raise UnsafeArchive(f"something below what is not a directory: {printable(path)}")
+            raise UnsafeArchive(f"entry below a path that is not a directory: {printable(path)}")
 
     def _add(self, member: Member, tar: TarReader) -> None:
-        known = self._held.get(member.path)
+        known = self._members.get(member.path)
         if known is not None:
             if member.kind is FileKind.DIRECTORY and member == known[0]:
                 return
-            raise UnsafeArchive(f"a path that comes twice in one layer: {printable(member.path)}")
+            raise UnsafeArchive(f"duplicate path in a layer: {printable(member.path)}")
         self._budget.add_entry(member.path)
-        self._held[member.path] = (member, self._content.size)
+        self._members[member.path] = (member, self._content.size)
         if member.kind is FileKind.FILE:
-            for _, piece in tar.chunks():
-                self._content.write(bytes(piece))
+            for _, chunk in tar.chunks():
+                self._content.write(bytes(chunk))
 
-    def _linked(self, member: Member) -> Member:
+    def _resolve_hardlink(self, member: Member) -> Member:
         if member.kind is not FileKind.HARDLINK:
             return member
         target = member.link
         if not target or target == member.path or whiteout_of(target, regular=True) is not None:
-            raise UnsafeArchive(f"a hard link to nothing that could be linked to: {printable(member.path)}")
-        known = self._held.get(target)
-        if known is None or target in self._distant:
-            distant = self._distant.get(target, target)
-            if distant == member.path:
-                # What a lower layer has here gets its own name again, by way of another.
-                self._near[member.path] = target
+            raise UnsafeArchive(f"hard link to the root, to itself or to a whiteout: {printable(member.path)}")
+        known = self._members.get(target)
+        if known is None or target in self._links_to_lower:
+            lower = self._links_to_lower.get(target, target)
+            if lower == member.path:
+                # The file of the lower layer gets its own path again, through a link: that link must come first.
+                self._links_in_layer[member.path] = target
                 return member
-            self._distant[member.path] = distant
-            return msgspec.structs.replace(member, link=distant)
+            self._links_to_lower[member.path] = lower
+            return msgspec.structs.replace(member, link=lower)
         if known[0].kind is FileKind.DIRECTORY:
-            raise UnsafeArchive(f"a hard link to a directory: {printable(member.path)}")
-        home = self._near[member.path] = self._near.get(target, target)
-        return msgspec.structs.replace(member, link=home)
+            raise UnsafeArchive(f"hard link to a directory: {printable(member.path)}")
+        first = self._links_in_layer[member.path] = self._links_in_layer.get(target, target)
+        return msgspec.structs.replace(member, link=first)
 
-    def _pieces(self, member: Member, start: int) -> Iterator[tuple[int, memoryview]]:
+    def _chunks(self, member: Member, start: int) -> Iterator[tuple[int, memoryview]]:
         for offset, length in ((0, member.size),) if member.sparse_map is None else member.sparse_map:
             position, end = offset, offset + length
             while position < end:
                 checkpoint()
-                piece = self._content.read_at(start, min(CHUNK_SIZE, end - position))
-                yield position, memoryview(piece)
-                position += len(piece)
-                start += len(piece)
+                chunk = self._content.read_at(start, min(CHUNK_SIZE, end - position))
+                yield position, memoryview(chunk)
+                position += len(chunk)
+                start += len(chunk)
 
 
-def _has_below(names: list[bytes], folder: bytes) -> bool:
-    """Whether one of some sorted names lies below a path."""
-    first = bisect.bisect_left(names, folder + b"/")
-    return first < len(names) and names[first].startswith(folder + b"/")
+def _has_below(paths: list[bytes], directory: bytes) -> bool:
+    """Whether one of the sorted paths is below the directory."""
+    index = bisect.bisect_left(paths, directory + b"/")
+    return index < len(paths) and paths[index].startswith(directory + b"/")

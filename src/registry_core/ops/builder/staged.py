@@ -1,4 +1,4 @@
-"""A repository in the making: what a builder has made, readable like any other."""
+"""The repository that holds what a builder has built; it is read like any other repository."""
 
 from __future__ import annotations
 
@@ -20,90 +20,95 @@ from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import BlobLocation, BlobLocator, Repository
 from registry_core.ports.manifest_store import ManifestStore
 
-__all__ = ["StagedBlobs", "StagedManifests", "origin_source", "stage", "staged_repository"]
+__all__ = ["StagedBlobs", "StagedManifests", "origin_source", "stage_blob", "staged_repository"]
 
 _NAME: Final = RepositoryName("staged")
 
 
 def staged_repository(blobs: StagedBlobs | None = None, manifests: StagedManifests | None = None) -> Repository:
-    """A repository in memory, large blobs in temporary files; for builders and tests to fill.
+    """Make a repository in memory; large blobs are in temporary files.
 
     Args:
-        blobs: What is in it so far; what of that lies in a registry is mounted from there, where it can be.
-        manifests: What is in it so far.
+        blobs: Blobs of the repository; a copy mounts those whose location in a registry is known.
+        manifests: Manifests of the repository.
     """
     blobs = StagedBlobs() if blobs is None else blobs
     return Repository(_NAME, blobs, StagedManifests() if manifests is None else manifests, blob_locator=blobs)
 
 
-def stage(blobs: StagedBlobs, origin: Repository, part: Descriptor) -> None:
-    """Make a blob of another repository readable here; its bytes stay where they are until somebody asks."""
-    blobs.add(part.digest, part.size, origin_source(origin, part), origin.blob_location(part.digest))
+def stage_blob(blobs: StagedBlobs, repository: Repository, descriptor: Descriptor) -> None:
+    """Make a blob of another repository readable; it is fetched from there when it is read."""
+    blobs.add(
+        descriptor.digest,
+        descriptor.size,
+        origin_source(repository, descriptor),
+        repository.blob_location(descriptor.digest),
+    )
 
 
-def origin_source(origin: Repository, part: Descriptor) -> ByteSource:
-    """A blob where it is; nothing is read before somebody asks, and nothing at all where its descriptor embeds it."""
-    embedded = part.embedded()
+def origin_source(repository: Repository, descriptor: Descriptor) -> ByteSource:
+    """A source for a blob that stays in its repository; embedded data of the descriptor is used instead."""
+    embedded = descriptor.embedded()
     if embedded is not None:
         return BytesSource(embedded)
-    return CallableSource(lambda start: origin.blobs.open(part.digest, start=start))
+    return CallableSource(lambda start: repository.blobs.open(descriptor.digest, start=start))
 
 
 class StagedBlobs(BlobStore, BlobLocator):
-    """Blobs as sources, without a copy of their bytes where the source keeps them."""
+    """Blobs by their sources; bytes are copied only by ``put``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blobs: dict[Digest, tuple[int, ByteSource]] = {}
-        self._homes: dict[Digest, BlobLocation] = {}
+        self._locations: dict[Digest, BlobLocation] = {}
 
-    def add(self, digest: Digest, size: int, source: ByteSource, home: BlobLocation | None = None) -> None:
-        """Take in a source that is known to hold what it should, and will not change; what is here stays.
+    def add(self, digest: Digest, size: int, source: ByteSource, location: BlobLocation | None = None) -> None:
+        """Add a blob unless it is already present. The source is not verified, and must not change.
 
         Args:
-            digest: Of the blob.
-            size: In bytes.
-            source: Where its bytes are.
-            home: In which registry it lies, if it does.
+            digest: Digest of the blob.
+            size: Size of the blob in bytes.
+            source: Source of its bytes.
+            location: Registry and repository that hold the blob, if any.
         """
         with self._lock:
             self._blobs.setdefault(digest, (size, source))
-            if home is not None:
-                self._homes.setdefault(digest, home)
+            if location is not None:
+                self._locations.setdefault(digest, location)
 
     def home(self, digest: Digest) -> BlobLocation | None:
-        """Where a blob lies that was taken over from a registry."""
+        """The registry and repository that hold a blob, if known."""
         with self._lock:
-            return self._homes.get(digest)
+            return self._locations.get(digest)
 
     def stat(self, digest: Digest) -> int:
         """The size of a blob."""
-        return self._held(digest)[0]
+        return self._find(digest)[0]
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob, wherever its bytes are."""
-        return self._held(digest)[1].open(start)
+        """Open a blob at its source."""
+        return self._find(digest)[1].open(start)
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Store a blob, verified and copied."""
+        """Verify a blob and copy it to memory or a temporary file."""
         spool = Spool()
-        for piece in verified_chunks(source, digest, size):
-            spool.write(piece)
+        for chunk in verified_chunks(source, digest, size):
+            spool.write(chunk)
         self.add(digest, size, spool)
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob."""
         with self._lock:
-            self._homes.pop(digest, None)
+            self._locations.pop(digest, None)
             if self._blobs.pop(digest, None) is None:
                 raise BlobNotFound("no such blob", reference=_at(digest))
 
-    def _held(self, digest: Digest) -> tuple[int, ByteSource]:
+    def _find(self, digest: Digest) -> tuple[int, ByteSource]:
         with self._lock:
-            held = self._blobs.get(digest)
-        if held is None:
+            found = self._blobs.get(digest)
+        if found is None:
             raise BlobNotFound("no such blob", reference=_at(digest))
-        return held
+        return found
 
 
 class StagedManifests(ManifestStore):
@@ -115,20 +120,20 @@ class StagedManifests(ManifestStore):
         self._tags: dict[Tag, Digest] = {}
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest."""
+        """The descriptor of a manifest."""
         return self.get(reference).descriptor
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes."""
+        """The exact bytes of a manifest."""
         with self._lock:
             digest = reference if isinstance(reference, Digest) else self._tags.get(reference)
-            held = None if digest is None else self._manifests.get(digest)
-        if held is None:
+            found = None if digest is None else self._manifests.get(digest)
+        if found is None:
             raise ImageNotFound("no such manifest", reference=_at(reference))
-        return held
+        return found
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Store a manifest and tag it."""
+        """Store a manifest and its tags."""
         RawManifest.of(manifest.content, expected=manifest.media_type, algorithm=manifest.algorithm)
         with self._lock:
             self._manifests[manifest.digest] = manifest
@@ -142,28 +147,28 @@ class StagedManifests(ManifestStore):
                 raise ImageNotFound("no such tag", reference=_at(tag))
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest that is here, and its tags."""
+        """Remove a manifest and its tags."""
         with self._lock:
             if self._manifests.pop(digest, None) is None:
                 raise ImageNotFound("no such manifest", reference=_at(digest))
             self._tags = {tag: target for tag, target in self._tags.items() if target != digest}
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags in ASCII order."""
+        """The tags in ASCII order."""
         with self._lock:
             return iter(sorted(tag for tag in self._tags if after is None or tag > after))
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests that are here and point at a subject."""
+        """The descriptors of manifests that have the subject."""
         with self._lock:
-            held = list(self._manifests.values())
-        mine = (
+            manifests = list(self._manifests.values())
+        referrers = (
             entry
-            for raw in held
+            for raw in manifests
             if raw.subject is not None and raw.subject.digest == subject
             if (entry := referrer_descriptor(raw)) is not None
         )
-        return filter_by_artifact_type(mine, artifact_type)
+        return filter_by_artifact_type(referrers, artifact_type)
 
 
 def _at(reference: Tag | Digest) -> str:

@@ -7,7 +7,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +17,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidDocument, InvalidName, InvalidValue, Unsupported
 from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.index_builder import IndexBuilder
 from registry_core.ops.images import Image
 from registry_core.ops.manifests import select
@@ -90,6 +91,24 @@ class TestImages:
 
         assert names(image) == [["a"], ["srv", "srv/page"]]
 
+    def test_paths_are_text_or_path_objects(self, tmp_path: Path) -> None:
+        (tmp_path / "page").write_bytes(b"1")
+        (tmp_path / "layer").write_bytes(TAR)
+
+        one = ImageBuilder().add_directory(tmp_path, "srv").add_layer(tmp_path / "layer").add_tar(tmp_path / "layer")
+        two = (
+            ImageBuilder()
+            .add_directory(str(tmp_path), PurePosixPath("srv"))
+            .add_layer(str(tmp_path / "layer"))
+            .add_tar(str(tmp_path / "layer"))
+        )
+
+        assert one.build().digest == two.build().digest
+
+    def test_files_that_are_not_a_mapping_are_refused(self) -> None:
+        with pytest.raises(InvalidValue, match="mapping of paths to content: list"):
+            ImageBuilder().add_files(["a"])  # type: ignore[arg-type]  # the mistake under test
+
     def test_a_variable_is_set_once(self) -> None:
         config = ImageBuilder().env("A", "1").env("B", "2").env("A", "3").build().config()
 
@@ -117,9 +136,22 @@ class TestImages:
         with pytest.raises(InvalidValue):
             ImageBuilder().created(moment)
 
-    def test_a_platform_that_is_none_is_refused(self) -> None:
+    def test_a_malformed_platform_is_refused(self) -> None:
         with pytest.raises(InvalidName):
             ImageBuilder(platform="a/b/c/d")
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda platform: ImageBuilder(platform),
+            lambda platform: ImageEditor(example().build()).platform(platform),
+            lambda platform: IndexBuilder().add(example().build(), platform),
+            lambda platform: IndexBuilder().remove(platform),
+        ],
+    )
+    def test_a_platform_is_an_object_or_text(self, call: Callable[[Any], object]) -> None:
+        with pytest.raises(InvalidValue, match="pass text such as 'linux/amd64'"):
+            call(("linux", "amd64"))
 
     def test_the_variant_is_kept(self) -> None:
         assert str(ImageBuilder(platform="linux/arm/v6").build().config().platform) == "linux/arm/v6"

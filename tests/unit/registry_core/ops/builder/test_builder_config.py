@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -74,8 +76,83 @@ class TestFields:
         assert (found["Cmd"], found["Entrypoint"]) == (["new"], ["/run"])
 
 
+class TestCommands:
+    """``entrypoint``, ``cmd`` and ``healthcheck`` take strings, or one list of strings."""
+
+    @pytest.mark.parametrize("value", [["/run", "-v"], ("/run", "-v")])
+    def test_a_list_is_the_same_as_its_strings(self, value: Sequence[str]) -> None:
+        one = builder().entrypoint("/run", "-v").cmd("/run", "-v").healthcheck("/run", "-v", retries=2).build()
+
+        other = builder().entrypoint(value).cmd(value).healthcheck(value, retries=2).build()
+
+        assert other.digest == one.digest
+        assert other.config().config.entrypoint == other.config().config.cmd == ("/run", "-v")
+
+    def test_a_single_string_is_one_argument(self) -> None:
+        assert config(builder().entrypoint("/run").cmd("-v")) == {"Entrypoint": ["/run"], "Cmd": ["-v"]}
+
+    def test_an_empty_list_removes_the_command(self) -> None:
+        assert config(builder().entrypoint("/run").cmd("-v").entrypoint([]).cmd([])) == {}
+
+    def test_an_empty_list_disables_the_health_check(self) -> None:
+        assert config(builder().healthcheck([]))["Healthcheck"] == {"Test": ["NONE"]}
+
+    @pytest.mark.parametrize("method", ["entrypoint", "cmd", "healthcheck"])
+    @pytest.mark.parametrize("arguments", [(["/run"], "-v"), ("/run", ["-v"]), (["/run"], ["-v"]), ([["/run"]],)])
+    def test_a_list_among_other_arguments_is_refused(self, method: str, arguments: tuple[Any, ...]) -> None:
+        with pytest.raises(InvalidValue, match=f"{method}: pass either strings or one list of strings"):
+            getattr(builder(), method)(*arguments)
+
+    @pytest.mark.parametrize("method", ["entrypoint", "cmd", "healthcheck"])
+    @pytest.mark.parametrize("arguments", [(b"/run",), (["/run", 1],), ({"/run": 1},), (None,)])
+    def test_what_is_not_a_string_is_named(self, method: str, arguments: tuple[Any, ...]) -> None:
+        with pytest.raises(InvalidValue, match=f"{method}: not a string: "):
+            getattr(builder(), method)(*arguments)
+
+    def test_type_checkers_refuse_a_list_among_other_arguments(self) -> None:
+        with pytest.raises(InvalidValue):
+            builder().entrypoint(["/run"], "-v")  # type: ignore[call-overload]  # the mistake under test
+        with pytest.raises(InvalidValue):
+            builder().cmd("/run", ["-v"])  # type: ignore[call-overload]  # the mistake under test
+
+
+class TestPaths:
+    def test_paths_in_the_image_may_be_path_objects(self) -> None:
+        found = config(builder().working_dir(PurePosixPath("/app")).volume(PurePosixPath("/data"), "/logs"))
+
+        assert (found["WorkingDir"], found["Volumes"]) == ("/app", {"/data": {}, "/logs": {}})
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("time", "hint"),
+        [
+            (1.5, "whole seconds since 1970"),
+            (True, "RFC 3339 text, a datetime with a time zone"),
+            (None, "RFC 3339 text, a datetime with a time zone"),
+            ("1700000000", "pass seconds since 1970 as an int"),
+            (datetime(2024, 5, 6), "without a time zone"),
+            ("2024-05-06T07:08:09", "without a time zone"),
+            (1 << 62, "out of range"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "method",
+        [
+            lambda builder, time: builder.created(time),
+            lambda builder, time: builder.add_files({"a": b""}, mtime=time),
+            lambda builder, time: ImageEditor(builder.build()).canonicalise(time),
+        ],
+    )
+    def test_another_form_is_refused_with_what_to_pass(
+        self, method: Callable[[ImageBuilder, Any], object], time: Any, hint: str
+    ) -> None:
+        with pytest.raises(InvalidValue, match=hint):
+            method(builder(), time)
+
+
 class TestNonsense:
-    """Whoever reads the image would not understand it: it is refused where it is said."""
+    """A value that readers of the image would refuse is refused by the method that sets it."""
 
     @pytest.mark.parametrize(
         "say",

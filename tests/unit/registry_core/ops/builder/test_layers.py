@@ -15,7 +15,7 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import Cancelled, InvalidName, InvalidValue, SizeMismatch
-from registry_core.ops.builder.layers import BuiltLayer, Entry, clean_name, directory_entries, file_entries, write_layer
+from registry_core.ops.builder.layers import BuiltLayer, Entry, directory_entries, file_entries, image_path, write_layer
 from registry_core.ops.tar.members import FileKind
 
 
@@ -170,7 +170,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["/a/b", "./a/b", "a//b", "a/./b", "a/b/"])
     def test_names_are_made_relative_and_clean(self, name: str) -> None:
-        assert clean_name(name) == "a/b"
+        assert image_path(name) == "a/b"
 
     def test_two_files_for_one_path_are_refused(self) -> None:
         with pytest.raises(InvalidName):

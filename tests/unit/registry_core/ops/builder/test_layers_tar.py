@@ -69,6 +69,7 @@ class TestForms:
         [
             lambda path: TAR,
             lambda path: path,
+            str,
             lambda path: BytesSource(TAR),
             lambda path: io.BytesIO(TAR),
             lambda path: Trickle(TAR),
@@ -190,12 +191,17 @@ class TestHostileTars:
         with pytest.raises(UnsafeArchive):
             ImageBuilder().add_tar(tar(*members).content, canonical=True)
 
-    @pytest.mark.parametrize("nonsense", ["layer.tar", 3, None, object()])
-    @pytest.mark.parametrize("how", ["add_tar", "add_layer"])
-    def test_what_is_no_content_is_refused(self, how: str, nonsense: Any) -> None:
-        """Text could be a path that somebody forgot to make one."""
+    @pytest.mark.parametrize("value", [3, None, object()])
+    @pytest.mark.parametrize("method", ["add_tar", "add_layer"])
+    def test_a_value_that_is_not_content_is_refused(self, method: str, value: Any) -> None:
         with pytest.raises(InvalidValue):
-            getattr(ImageBuilder(), how)(nonsense)
+            getattr(ImageBuilder(), method)(value)
+
+    @pytest.mark.parametrize("method", ["add_tar", "add_layer"])
+    def test_text_is_the_path_of_a_file(self, method: str) -> None:
+        """A tar is never text, so there is no doubt."""
+        with pytest.raises(FileNotFoundError, match=r"missing\.tar"):
+            getattr(ImageBuilder(), method)("missing.tar")
 
 
 class TestHardLinks:

@@ -12,7 +12,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import BlobNotFound, DigestMismatch, ImageNotFound, InvalidDocument, SizeMismatch
-from registry_core.ops.builder.staged import StagedBlobs, stage, staged_repository
+from registry_core.ops.builder.staged import StagedBlobs, stage_blob, staged_repository
 from registry_core.ports.catalog import BlobLocation, Repository
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_a_staged_blob_stays_where_it_is_until_it_is_read(source: Repository, gr
     part = graphs.image(b"layer").children[1]
     blobs = StagedBlobs()
 
-    stage(blobs, source, part)
+    stage_blob(blobs, source, part)
 
     assert blobs.stat(part.digest) == part.size
     with blobs.open(part.digest, start=3) as reader:
@@ -71,9 +71,9 @@ def test_a_staged_blob_stays_where_it_is_until_it_is_read(source: Repository, gr
 def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: Repository, graphs: Graphs) -> None:
     part = graphs.image(b"layer").children[1]
     first, second = StagedBlobs(), StagedBlobs()
-    stage(first, source, part)
+    stage_blob(first, source, part)
 
-    stage(second, staged_repository(first), part)
+    stage_blob(second, staged_repository(first), part)
 
     home = BlobLocation(source.registry, source.name)
     assert staged_repository(second).blob_location(part.digest) == source.blob_location(part.digest) == home
