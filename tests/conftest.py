@@ -1,4 +1,4 @@
-"""The real programs: found or missed loudly, started on loopback, stopped by their process."""
+"""Real programs: found or reported as missing, started on loopback, stopped by their process id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _START_SECONDS: Final = 20.0
 
 
 def program(name: str, package: str) -> str:
-    """Where a real program is; without it CI fails, and anybody else is told how to get it."""
+    """The path of a program. Without it a test fails in CI, and is skipped elsewhere with the package to install."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None and os.environ.get("CI") == "true":
         pytest.fail(f"{name} is missing, and has to be there in CI: apt-get install {package}")
@@ -30,19 +30,19 @@ def program(name: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on just now."""
+    """A free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Process:
-    """A server that is a process of its own, listening on a loopback port.
+    """A server in a separate process, listening on a loopback port.
 
     Args:
-        command: How to start it.
-        port: Where it listens once it is up.
-        log: Where it writes what it has to say.
+        command: Command line.
+        port: Port that it will listen on.
+        log: File for its output.
     """
 
     def __init__(self, command: list[str], port: int, log: Path) -> None:
@@ -53,7 +53,7 @@ class Process:
         self.host = f"127.0.0.1:{port}"
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the process, and wait until it listens."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "REGISTRY_"))}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
@@ -68,7 +68,7 @@ class Process:
         pytest.fail(f"{self._command[0]} did not start: {self._log.read_text(errors='replace')[-800:]}")
 
     def stop(self) -> None:
-        """End it. Idempotent."""
+        """Terminate the process. Idempotent."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -79,7 +79,7 @@ class Process:
                 process.wait(10)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, as a crash would end it."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -96,28 +96,28 @@ class Process:
 
 
 class DockerRegistry(Process):
-    """A real registry, which keeps what it has when it is started again.
+    """A docker-registry, which keeps its content when it is started again.
 
     Args:
-        found: The program.
-        root: Where it may write.
-        http: Further entries of the section ``http``.
-        sections: Further sections of its configuration.
+        executable: Path of the program.
+        root: Directory for its files.
+        http: Additional entries of the section ``http``.
+        sections: Additional sections of its configuration.
     """
 
-    def __init__(self, found: str, root: Path, http: dict[str, Any], sections: dict[str, Any]) -> None:
+    def __init__(self, executable: str, root: Path, http: dict[str, Any], sections: dict[str, Any]) -> None:
         port = free_port()
         root.mkdir(parents=True, exist_ok=True)
         config = {
             "version": "0.1",
             "log": {"level": "error", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(root / "data")}, "delete": {"enabled": True}},
-            "http": {"addr": f"127.0.0.1:{port}", "secret": "of these tests", **http},
+            "http": {"addr": f"127.0.0.1:{port}", "secret": "secret of the tests", **http},
             **sections,
         }
         path = root / "config.yml"
         path.write_text(json.dumps(config))
-        super().__init__([found, "serve", str(path)], port, root / "log")
+        super().__init__([executable, "serve", str(path)], port, root / "log")
         self.url = f"{'https' if 'tls' in http else 'http'}://{self.host}"
 
 
@@ -140,9 +140,9 @@ def umoci() -> str:
 
 @pytest.fixture(scope="session")
 def as_root() -> None:
-    """The right to make devices and to give files away; without it CI fails."""
+    """Root, who may create devices and change owners. Other users fail in CI, and are skipped elsewhere."""
     if os.geteuid() and os.environ.get("CI") == "true":
-        pytest.fail("whoever runs the tests in CI has to be root")
+        pytest.fail("in CI the tests have to run as root")
     if os.geteuid():
         pytest.skip("needs root: only root makes devices and gives files away")
 
@@ -168,7 +168,7 @@ def docker_registry(docker_registry_program: str, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def run_docker_registry(docker_registry_program: str, tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
-    """Starts docker-registries as they are configured: ``run_docker_registry(http={…}, auth={…})``."""
+    """Start docker-registries with some configuration: ``run_docker_registry(http={…}, auth={…})``."""
     with ExitStack() as stack:
         count = 0
 
@@ -183,7 +183,7 @@ def run_docker_registry(docker_registry_program: str, tmp_path: Path) -> Iterato
 
 @pytest.fixture
 def run_nginx(nginx: str, tmp_path: Path) -> Iterator[Callable[[str], Process]]:
-    """Starts nginx with the contents of a ``server`` block, which has no ``listen`` of its own."""
+    """Start nginx with the contents of a ``server`` block, without ``listen``."""
     with ExitStack() as stack:
         count = 0
 

@@ -1,4 +1,4 @@
-"""Archives keep the promises of the ports while they grow: they only ever grow, so nothing is removed from them."""
+"""Archives fulfil the contract while they are written; nothing can be removed from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One contract for all authenticators."""
+"""All authenticators fulfil the contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TestPassword(AuthenticatorContract):
         return made(Basic("user", "hunter2"), registry=REGISTRY)
 
 
-class TestTradedPassword(TestPassword):
+class TestExchangedPassword(TestPassword):
     challenge = BEARER
 
 
@@ -41,7 +41,7 @@ class TestAnonymous(AuthenticatorContract):
         return made(None)
 
 
-class TestGivenToken(AuthenticatorContract):
+class TestRegistryToken(AuthenticatorContract):
     challenge = BEARER
     secrets = ("g1ven",)
 

@@ -1,4 +1,4 @@
-"""The suite is whole, and every backend that we offer runs all of it."""
+"""The contract suite is complete, and every backend of the library runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def offered_backends() -> set[str]:
 
 
 def backends_with_a_suite() -> set[str]:
-    """The schemes that contract test files claim in ``BACKENDS``, where a class of theirs inherits the whole suite."""
+    """The schemes in ``BACKENDS`` of test files with a class that inherits the whole suite."""
     found: set[str] = set()
     for path in HERE.glob("test_*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def test_every_backend_runs_the_suite(scheme: str) -> None:
     assert scheme in backends_with_a_suite()
 
 
-def test_no_file_claims_a_backend_that_we_do_not_offer() -> None:
+def test_no_file_names_an_unknown_backend() -> None:
     assert backends_with_a_suite() <= offered_backends()
 
 
@@ -78,7 +78,7 @@ def test_the_suite_has_every_part(part: type[Contract]) -> None:
     assert issubclass(ContractSuite, part)
 
 
-def test_no_promise_hides_another() -> None:
+def test_no_test_hides_another() -> None:
     promises = Counter(name for part in parts_of_the_suite() for name in vars(part) if name.startswith("test_"))
 
     assert [name for name, count in promises.items() if count > 1] == []

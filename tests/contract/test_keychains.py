@@ -1,4 +1,4 @@
-"""One contract for all keychains."""
+"""All keychains fulfil the contract."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def entries() -> dict[str, object]:
 
 
 def installed(directory: Path) -> dict[str, str]:
-    """The variables with which a helper called ``tests`` is found, which keeps its secrets in a file."""
+    """Install a credential helper ``tests`` that stores credentials in a file; return its environment variables."""
     program = directory / "bin" / "docker-credential-tests"
     program.parent.mkdir()
     program.write_text(HELPER.format(python=sys.executable))

@@ -1,4 +1,4 @@
-"""The layout backend keeps every promise of the ports."""
+"""The layout backend fulfils the contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TestLayout(ContractSuite):
 
 
 class TestLayoutByPaths(ContractSuite):
-    """On systems that have no descriptors for directories."""
+    """Systems without file descriptors of directories."""
 
     @pytest.fixture
     def catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:

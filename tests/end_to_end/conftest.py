@@ -1,4 +1,4 @@
-"""Backends to run whole stories against."""
+"""Backends for the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryC
 
 @pytest.fixture
 def layout_server(tmp_path: Path) -> Iterator[str]:
-    """The URL of our server over a layout directory."""
+    """The URL of this library's server over a layout directory."""
     with registry_server(LayoutCatalog(tmp_path / "served")) as server:
         yield server.url

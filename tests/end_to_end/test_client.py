@@ -1,4 +1,4 @@
-"""The promises of the Go package that this library succeeds, each against every backend."""
+"""The documented features of the client, each against every backend."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestPathSegmentation:
 
         assert component.registry == f"{client.registry}/myorg/myproject/mycomponent"
 
-    def test_the_old_client_is_untouched_by_its_children(self, client: RegistryClient) -> None:
+    def test_adding_a_segment_does_not_change_the_client(self, client: RegistryClient) -> None:
         org = client.with_segment("org")
         first, second = org.with_segment("a"), org.with_segment("b")
 
@@ -85,11 +85,11 @@ class TestPathSegmentation:
         assert second.registry.endswith("/org/b")
         assert org.registry.endswith("/org")
 
-    def test_a_path_is_one_segment_and_outer_slashes_go(self, client: RegistryClient) -> None:
+    def test_outer_slashes_of_a_segment_are_removed(self, client: RegistryClient) -> None:
         assert client.with_segment("/myorg/project/").registry == f"{client.registry}/myorg/project"
 
     @pytest.mark.parametrize("bad", ["", "UPPER", "a//b", "..", "a/../b", "sp ace", "a\n"])
-    def test_a_bad_segment_is_refused(self, client: RegistryClient, bad: str) -> None:
+    def test_an_invalid_segment_is_refused(self, client: RegistryClient, bad: str) -> None:
         with pytest.raises(InvalidName):
             client.with_segment(bad)
 
@@ -163,7 +163,7 @@ class TestImages:
         assert dict(config.config.labels) == {"org.example.text": "hello"}
         assert len(config.rootfs.diff_ids) == 2
 
-    def test_existence(self, module: RegistryClient) -> None:
+    def test_image_exists(self, module: RegistryClient) -> None:
         module.push_image("v1.0.0", build())
 
         module.check_image_exists("v1.0.0")
@@ -210,7 +210,7 @@ class TestTags:
 
 
 class TestRepositories:
-    def test_names_are_below_and_relative_to_the_path(self, client: RegistryClient) -> None:
+    def test_names_are_relative_to_the_path_of_the_client(self, client: RegistryClient) -> None:
         for path in ("alpha/one", "alpha/two", "beta/one", "alphabet"):
             client.with_segment(path).push_image("v1", build())
         alpha = client.with_segment("alpha")
@@ -223,8 +223,8 @@ class TestRepositories:
             assert alpha.with_segment(name).list_tags() == ["v1"]
 
 
-class TestContext:
-    def test_a_deadline_ends_the_work(self, module: RegistryClient) -> None:
+class TestCancellation:
+    def test_a_deadline_ends_an_operation(self, module: RegistryClient) -> None:
         module.push_image("v1", build())
 
         with pytest.raises(DeadlineExceeded), fail_after(0):
@@ -232,7 +232,7 @@ class TestContext:
 
         assert module.image_exists("v1")
 
-    def test_a_cancelled_scope_ends_the_work(self, module: RegistryClient) -> None:
+    def test_a_cancelled_scope_ends_an_operation(self, module: RegistryClient) -> None:
         module.push_image("v1", build())
 
         with pytest.raises(Cancelled), CancelScope() as scope:
@@ -241,7 +241,7 @@ class TestContext:
 
         assert module.list_tags() == ["v1"]
 
-    def test_cancelling_from_another_thread_wakes_a_hung_read(self) -> None:
+    def test_cancelling_from_another_thread_ends_a_blocked_read(self) -> None:
         import socket
 
         with socket.create_server(("127.0.0.1", 0)) as hung:
@@ -283,7 +283,7 @@ class TestPlatforms:
             assert pulled.digest == image.digest
             assert pulled.config().architecture == platform.split("/")[1]
 
-    def test_nothing_that_fits_lists_what_there_is(self, module: RegistryClient) -> None:
+    def test_an_error_lists_the_available_platforms(self, module: RegistryClient) -> None:
         module.push_index("v1", IndexBuilder().add(build()).build())
 
         with pytest.raises(PlatformNotFound) as caught:
@@ -291,7 +291,7 @@ class TestPlatforms:
 
         assert caught.value.available == ("linux/amd64",)
 
-    def test_a_single_image_of_another_platform_is_not_passed_off(self, module: RegistryClient) -> None:
+    def test_an_image_of_another_platform_is_refused(self, module: RegistryClient) -> None:
         module.push_image("v1", build())
 
         with pytest.raises(PlatformNotFound):
@@ -299,7 +299,7 @@ class TestPlatforms:
 
 
 class TestErrors:
-    def test_falling_back_through_tags(self, module: RegistryClient) -> None:
+    def test_falling_back_to_another_tag(self, module: RegistryClient) -> None:
         module.push_image("v1.0.0", build())
 
         for tag in ("latest", "stable", "v1.0.0"):
@@ -311,7 +311,7 @@ class TestErrors:
 
         assert image.reference.endswith("v1.0.0")
 
-    def test_the_exchange_behind_an_error_is_reachable(self) -> None:
+    def test_an_error_has_the_response_that_caused_it(self) -> None:
         with registry_server(MemoryCatalog()) as server, open_client(server.url) as client:
             with pytest.raises(ImageNotFound) as caught:
                 client.with_segment("app").get_image("v1")
@@ -321,7 +321,7 @@ class TestErrors:
 
 
 class TestMirroring:
-    def test_an_index_is_mirrored_whole(self, module: RegistryClient) -> None:
+    def test_an_index_is_copied_with_all_images(self, module: RegistryClient) -> None:
         index = IndexBuilder().add(build()).add(build(platform="linux/arm64")).build()
         module.push_index("v1", index)
         target = open_client("memory:").with_segment("mirror", "org")
@@ -331,7 +331,7 @@ class TestMirroring:
         assert copied.digest == index.digest == target.get_digest("v1")
         assert target.get_image("v1", platform="linux/arm64").config().architecture == "arm64"
 
-    def test_missing_tags_are_synchronised(self, module: RegistryClient) -> None:
+    def test_missing_tags_are_copied(self, module: RegistryClient) -> None:
         target = open_client("memory:").with_segment("mirror")
         target.push_image("v1", build("v1"))
         for tag in ("v1", "v2", "v3"):
@@ -345,7 +345,7 @@ class TestMirroring:
 
 
 class TestLogging:
-    def test_debug_shows_exchanges_without_secrets(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_debug_logging_shows_requests_without_secrets(self, caplog: pytest.LogCaptureFixture) -> None:
         with (
             caplog.at_level(logging.DEBUG, logger="registry_adapters"),
             registry_server(MemoryCatalog()) as server,

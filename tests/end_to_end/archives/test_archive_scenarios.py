@@ -1,4 +1,4 @@
-"""What people do with archives, against real programs: export, import, carry over an air gap, serve."""
+"""Archives exported, imported, mirrored across an air gap and served, with real programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _inspected(skopeo: str, *arguments: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("form", ArchiveForm)
-def test_an_index_goes_from_a_registry_into_an_archive_and_back(
+def test_an_index_is_exported_from_a_registry_and_imported_again(
     form: ArchiveForm, docker_registry: str, skopeo: str, tmp_path: Path
 ) -> None:
     url = f"{form.value}:{tmp_path / 'images.tar'}"
@@ -52,8 +52,8 @@ def test_an_index_goes_from_a_registry_into_an_archive_and_back(
 
 
 @pytest.mark.parametrize("form", ArchiveForm)
-def test_a_mirror_is_carried_over_an_air_gap(form: ArchiveForm, tmp_path: Path) -> None:
-    """Names come out as they went in; to docker, ``tool`` is ``library/tool``."""
+def test_a_mirror_crosses_an_air_gap_in_an_archive(form: ArchiveForm, tmp_path: Path) -> None:
+    """Names are kept; in a Docker archive, ``tool`` stands for ``library/tool``."""
     origin = MemoryCatalog()
     for name in ("org/app", "tool"):
         for tag in ("v1", "v2"):
@@ -86,7 +86,7 @@ def test_a_mirror_is_carried_over_an_air_gap(form: ArchiveForm, tmp_path: Path) 
 
 
 def test_a_mirror_that_fails_leaves_no_archive(tmp_path: Path) -> None:
-    """Not even of the image that had arrived before."""
+    """Not even with the image that was copied before the failure."""
     origin = MemoryCatalog()
     arrives = ImageBuilder(platform="linux/s390x").build()
     copy(arrives.repository, origin.repository(APP), arrives.digest, tags=[Tag("v0")])
@@ -116,7 +116,7 @@ def test_an_archive_is_served_as_a_registry(skopeo: str, tmp_path: Path) -> None
     assert (found["Digest"], found["RepoTags"]) == (pushed.digest, ["v1"])
 
 
-def test_what_is_pushed_to_a_served_archive_is_in_it_once_it_is_closed(skopeo: str, tmp_path: Path) -> None:
+def test_images_pushed_to_a_served_archive_are_written_when_it_is_closed(skopeo: str, tmp_path: Path) -> None:
     with open_client(f"oci:{tmp_path / 'layout'}") as layout:
         layout.push_image("v1", ImageBuilder(platform="linux/amd64").add_files({"a": b"b"}).build())
     catalog = ArchiveCatalog(tmp_path / "images.tar")

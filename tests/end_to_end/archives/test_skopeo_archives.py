@@ -1,4 +1,4 @@
-"""Archives that skopeo wrote are read by us, ours by skopeo, with equal digests."""
+"""The library reads archives of skopeo, and skopeo reads archives of the library, with equal digests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _layout_entry(directory: Path) -> dict[str, Any]:
 
 
 def _unpacked(skopeo: str, source: str, directory: Path) -> dict[str, Any]:
-    """The manifest of an image as skopeo finds it; into a layout, it would write another configuration."""
+    """The manifest of an image as skopeo reads it from the archive."""
     _skopeo(skopeo, "copy", source, f"dir:{directory}")
     manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
     return manifest
@@ -64,7 +64,7 @@ def _saved_by_skopeo(skopeo: str, tmp_path: Path) -> tuple[Path, Image]:
     return path, image
 
 
-def test_we_read_a_docker_archive_of_skopeo_under_each_of_its_names(skopeo: str, tmp_path: Path) -> None:
+def test_a_docker_archive_of_skopeo_is_read_by_each_of_its_names(skopeo: str, tmp_path: Path) -> None:
     path, image = _saved_by_skopeo(skopeo, tmp_path)
 
     catalog = ArchiveCatalog(path)
@@ -80,7 +80,7 @@ def test_we_read_a_docker_archive_of_skopeo_under_each_of_its_names(skopeo: str,
 
 
 @pytest.mark.parametrize("way", ["gzip", "pipe", "gzip in a pipe"])
-def test_what_cannot_be_read_at_any_place_gives_the_same_images(way: str, skopeo: str, tmp_path: Path) -> None:
+def test_sources_without_random_access_give_the_same_images(way: str, skopeo: str, tmp_path: Path) -> None:
     path, image = _saved_by_skopeo(skopeo, tmp_path)
     content = gzip.compress(path.read_bytes(), 1) if "gzip" in way else path.read_bytes()
     place = tmp_path / "place"
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_at_any_place_gives_the_same_images(way: str, skopeo
     assert target.get_image("v1").manifest().config.digest == image.manifest().config.digest
 
 
-def test_we_read_an_oci_archive_of_skopeo_with_its_manifest_as_it_was(skopeo: str, tmp_path: Path) -> None:
+def test_an_oci_archive_of_skopeo_is_read_with_unchanged_manifest(skopeo: str, tmp_path: Path) -> None:
     origin, pushed, _ = _origin(tmp_path)
     _skopeo(skopeo, "copy", "--preserve-digests", origin, f"oci-archive:{tmp_path / 'saved.tar'}:{HOME}:v1")
 
@@ -141,7 +141,7 @@ def test_skopeo_reads_our_oci_archive_with_the_same_manifest(name: str, skopeo: 
     assert _layout_entry(tmp_path / "out")["digest"] == pushed.digest
 
 
-def test_an_old_docker_archive_survives_a_turn_through_ours(skopeo: str, tmp_path: Path) -> None:
+def test_a_docker_archive_of_skopeo_is_copied_to_another(skopeo: str, tmp_path: Path) -> None:
     path, image = _saved_by_skopeo(skopeo, tmp_path)
     with ArchiveCatalog(path) as source, ArchiveCatalog(tmp_path / "again.tar") as target:
         name = RepositoryName("library/debian")
@@ -152,7 +152,7 @@ def test_an_old_docker_archive_survives_a_turn_through_ours(skopeo: str, tmp_pat
     assert unpacked["config"]["digest"] == image.manifest().config.digest
 
 
-def test_an_index_is_kept_whole_and_skopeo_reads_one_of_its_images(skopeo: str, tmp_path: Path) -> None:
+def test_an_index_is_kept_complete_and_skopeo_reads_one_of_its_images(skopeo: str, tmp_path: Path) -> None:
     index = IndexBuilder().add(_image("linux/amd64")).add(_image("linux/arm64")).build()
     with open_client(f"docker-archive:{tmp_path / 'both.tar'}") as client:
         pushed = client.with_segment("app").push_index("v1", index)
@@ -167,14 +167,14 @@ def test_an_index_is_kept_whole_and_skopeo_reads_one_of_its_images(skopeo: str, 
         assert len(json.load(saved)) == 2
 
 
-# A process of its own: what it grows by is the archive's.
+# A separate process, which grows by the memory of the archive alone.
 SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_core import RepositoryName, Tag, copy
 from registry_core.ops.tar.members import FileKind, Member
-from registry_core.ops.tar.writer import END, header_of
+from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 root, size = Path(sys.argv[1]), int(sys.argv[2]) << 20
 hasher, zeros = hashlib.sha256(), bytes(1 << 20)
@@ -186,17 +186,17 @@ content = json.dumps(config).encode()
 saved = json.dumps([{"Config": "c.json", "RepoTags": ["app:v1"], "Layers": ["l/layer.tar"]}]).encode()
 with (root / "big.tar").open("wb") as file:
     for name, data in ((b"c.json", content), (b"manifest.json", saved)):
-        file.write(header_of(Member(name, FileKind.FILE, size=len(data))) + data + bytes(-len(data) % 512))
-    file.write(header_of(Member(b"l/layer.tar", FileKind.FILE, size=size)))
+        file.write(encode_header(Member(name, FileKind.FILE, size=len(data))) + data + bytes(-len(data) % 512))
+    file.write(encode_header(Member(b"l/layer.tar", FileKind.FILE, size=size)))
     file.seek(size, 1)
-    file.write(END)
+    file.write(END_OF_ARCHIVE)
 
 name = RepositoryName("library/app")
 source, target = ArchiveCatalog(root / "big.tar"), ArchiveCatalog(root / "out.tar", ArchiveForm.OCI, fsync=False)
 copy(source.repository(name), target.repository(name), Tag("v1"), tags=[Tag("v1")])
 target.close()
 assert (root / "out.tar").stat().st_size > size
-# The maximum that getrusage tells is at least what the parent had when it forked.
+# getrusage would report at least the memory that the parent had at the fork.
 status = Path("/proc/self/status").read_text().split()
 print(int(status[status.index("VmHWM:") + 1]) >> 10)
 """

@@ -1,4 +1,4 @@
-"""Artifacts through every backend: pushed, attached, copied, validated, pulled."""
+"""Artifacts pushed, attached, copied, validated and pulled through every backend."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_with_its_bill_of_materials(client: RegistryClient, tmp_path: Path, folder: Path) -> None:
+def test_a_model_with_an_attached_sbom(client: RegistryClient, tmp_path: Path, folder: Path) -> None:
     repository = client.with_segment("models", "small").repository
     card = ArtifactFile(b"# card", title="docs/card.md", media_type="text/markdown")
 
@@ -49,7 +49,7 @@ def test_a_model_with_its_bill_of_materials(client: RegistryClient, tmp_path: Pa
     assert validate(repository, sbom.digest).findings == ()
 
 
-def test_pushing_again_moves_nothing(client: RegistryClient, folder: Path) -> None:
+def test_pushing_again_uploads_nothing(client: RegistryClient, folder: Path) -> None:
     repository = client.with_segment("models", "small").repository
 
     first = push_artifact(repository, [folder], artifact_type=MODEL)
@@ -59,7 +59,7 @@ def test_pushing_again_moves_nothing(client: RegistryClient, folder: Path) -> No
     assert repository.manifests.resolve(Tag("again")).digest == first.digest
 
 
-def test_skopeo_copies_what_we_push_byte_for_byte(tmp_path: Path, folder: Path) -> None:
+def test_skopeo_copies_artifacts_unchanged(tmp_path: Path, folder: Path) -> None:
     skopeo = shutil.which("skopeo")
     assert skopeo is not None
     with open_client(f"oci:{tmp_path / 'ours'}") as client:

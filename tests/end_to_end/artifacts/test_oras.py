@@ -1,4 +1,4 @@
-"""Artifacts of other people's tools: what they push we pull, and what we push they pull."""
+"""Artifacts are exchanged with other tools: the library pulls theirs, and they pull those of the library."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def client(url: str) -> Iterator[RegistryClient]:
 
 @pytest.fixture
 def target(url: str) -> str:
-    """What oras calls the repository."""
+    """The repository as oras names it."""
     return f"{url.removeprefix('http://')}/models/small"
 
 
 @pytest.fixture
 def oras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A client of oras-py that knows nobody's credentials."""
+    """A client of oras-py without stored credentials."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "home"))
     return import_module("oras.client").OrasClient(insecure=True)
@@ -66,7 +66,7 @@ def is_layer(file: Descriptor) -> bool:
 
 
 class TestOrasPy:
-    def test_pulls_what_we_push(
+    def test_it_pulls_artifacts_of_the_library(
         self, oras: Any, client: RegistryClient, target: str, folder: Path, tmp_path: Path
     ) -> None:
         card = ArtifactFile(b"# card", title="card.md", media_type="text/markdown")
@@ -79,7 +79,7 @@ class TestOrasPy:
         assert (tmp_path / "out" / "weights" / "README").read_text() == "hello"
         assert (tmp_path / "out" / "weights" / "inner" / "a.bin").read_bytes() == bytes(range(256)) * 1000
 
-    def test_pushes_what_we_pull(
+    def test_the_library_pulls_its_artifacts(
         self, oras: Any, client: RegistryClient, target: str, folder: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "notes.txt").write_text("notes")
@@ -91,7 +91,7 @@ class TestOrasPy:
             quiet=True,
         )
 
-        # It marks no directory as packed: that is for whoever pulls to know.
+        # oras-py does not mark directories as packed.
         pull_artifact(client.repository, "v1", tmp_path / "out", unpack=is_layer)
 
         assert (tmp_path / "out" / "notes.txt").read_text() == "notes"
@@ -100,9 +100,9 @@ class TestOrasPy:
         found = client.get_manifest("v1").manifest
         assert (found.artifact_type, found.annotations) == ("", {"key": "value"})
 
-    # docker-registry lists no referrers, and oras-py does not keep the list that stands in for that.
+    # docker-registry has no referrers API, and oras-py does not maintain the referrers tag.
     @pytest.mark.parametrize("url", ["ours"], indirect=True)
-    def test_attaches_what_we_list(
+    def test_the_library_lists_its_referrers(
         self, oras: Any, client: RegistryClient, target: str, folder: Path, tmp_path: Path
     ) -> None:
         pushed = push_artifact(client.repository, [folder], artifact_type=MODEL, tags=[Tag("v1")])
@@ -121,7 +121,9 @@ class TestOrasPy:
         assert found.digest == client.get_digest("sbom")
         assert found.artifact_type == "application/vnd.unknown.config.v1+json"
 
-    def test_pulls_what_we_attach(self, oras: Any, client: RegistryClient, target: str, tmp_path: Path) -> None:
+    def test_it_pulls_attached_artifacts_of_the_library(
+        self, oras: Any, client: RegistryClient, target: str, tmp_path: Path
+    ) -> None:
         push_artifact(client.repository, [], artifact_type=MODEL, tags=[Tag("v1")])
         push_artifact(client.repository, [ArtifactFile(b"{}", title="sbom")], artifact_type="a/sbom", subject="v1")
 
@@ -130,7 +132,7 @@ class TestOrasPy:
 
         assert [Path(path).read_bytes() for path in written] == [b"{}"]
 
-    def test_reads_the_manifest_that_we_wrote(self, oras: Any, client: RegistryClient, target: str) -> None:
+    def test_it_reads_manifests_of_the_library(self, oras: Any, client: RegistryClient, target: str) -> None:
         push_artifact(client.repository, [], artifact_type=MODEL, annotations={"a": "b"}, tags=[Tag("v1")])
 
         manifest = oras.get_manifest(f"{target}:v1")
@@ -150,9 +152,9 @@ def store(repository: Repository, document: dict[str, Any]) -> Digest:
 
 
 class TestManifestsOfOtherTools:
-    """Written by hand, after what the tools' own documents show."""
+    """Manifests as in the documentation of the tools."""
 
-    def test_of_oras_before_artifact_types(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_oras_without_artifact_type(self, client: RegistryClient, tmp_path: Path) -> None:
         repository = client.repository
         store(
             repository,
@@ -168,7 +170,7 @@ class TestManifestsOfOtherTools:
 
         assert (tmp_path / "out" / "a.md").read_bytes() == b"docs"
 
-    def test_of_oras_today(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_oras(self, client: RegistryClient, tmp_path: Path) -> None:
         repository = client.repository
         empty = put(repository, "application/vnd.oci.empty.v1+json", b"{}") | {"data": "e30="}
         store(
@@ -185,7 +187,7 @@ class TestManifestsOfOtherTools:
         assert pull_artifact(repository, "v1", tmp_path / "out") == [tmp_path / "out" / "hi.txt"]
         assert (tmp_path / "out" / "hi.txt").read_bytes() == b"hello"
 
-    def test_of_helm(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_helm(self, client: RegistryClient, tmp_path: Path) -> None:
         config = ArtifactFile(
             b'{"name":"app","version":"1.0.0"}', media_type="application/vnd.cncf.helm.config.v1+json"
         )
@@ -207,7 +209,7 @@ class TestManifestsOfOtherTools:
         with open_blob(client.repository, client.get_manifest("v1").manifest.config.digest) as reader:
             assert json.loads(reader.read())["name"] == "app"
 
-    def test_of_a_model_store(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_model_store(self, client: RegistryClient, tmp_path: Path) -> None:
         repository = client.repository
         kinds = ("model", "template", "license")
         store(
@@ -227,7 +229,7 @@ class TestManifestsOfOtherTools:
 
 
 @pytest.mark.parametrize("yes", ["true", "True", "1"])
-def test_a_directory_is_packed_however_the_mark_is_spelt(folder: Path, tmp_path: Path, yes: str) -> None:
+def test_every_spelling_of_true_marks_a_packed_directory(folder: Path, tmp_path: Path, yes: str) -> None:
     with open_client("memory:") as client:
         repository = client.with_segment("a").repository
         pushed = push_artifact(repository, [folder], artifact_type=MODEL)

@@ -1,4 +1,4 @@
-"""Lists of referrers over HTTP, on registries that keep them and on those that leave it to their clients."""
+"""Referrers over HTTP, with a referrers API and with the referrers tag that clients maintain."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _list_tag(subject: Digest) -> Tag:
     return Tag(str(subject).replace(":", "-"))
 
 
-def test_the_list_is_kept_under_a_tag_for_everyone(backing: MemoryCatalog, without_api: Repository) -> None:
+def test_the_referrers_tag_is_visible_to_other_clients(backing: MemoryCatalog, without_api: Repository) -> None:
     """R-222, R-223."""
     subject = push_image(without_api, "subject")
 
@@ -64,7 +64,7 @@ def test_the_list_is_kept_under_a_tag_for_everyone(backing: MemoryCatalog, witho
     assert {each.artifact_type for each in kept.index.manifests} == {SIGNATURE}
 
 
-def test_attaching_twice_lists_once(without_api: Repository) -> None:
+def test_a_referrer_attached_twice_is_listed_once(without_api: Repository) -> None:
     """R-222."""
     subject = push_image(without_api, "subject")
 
@@ -74,7 +74,7 @@ def test_attaching_twice_lists_once(without_api: Repository) -> None:
     assert [each.digest for each in without_api.manifests.referrers(subject.digest)] == [attached.digest]
 
 
-def test_what_is_deleted_leaves_the_list_and_the_others_stay(without_api: Repository) -> None:
+def test_deleting_a_referrer_removes_only_its_entry(without_api: Repository) -> None:
     """R-224."""
     subject = push_image(without_api, "subject")
     gone = _attach(without_api, subject, "gone")
@@ -85,7 +85,7 @@ def test_what_is_deleted_leaves_the_list_and_the_others_stay(without_api: Reposi
     assert _listed(without_api, subject.digest) == {kept.digest: "kept"}
 
 
-def test_nothing_is_kept_where_the_registry_does_it(backing: MemoryCatalog) -> None:
+def test_no_referrers_tag_is_written_for_a_registry_with_the_api(backing: MemoryCatalog) -> None:
     """R-220, R-222."""
     with registry_server(backing) as server:
         catalog = open_catalog(server.url)

@@ -1,4 +1,4 @@
-"""One file of credentials, shared with skopeo."""
+"""A credential file that the library and skopeo share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(server: RegistryServer) -> str:
     return server.url.removeprefix("http://").strip("/")
 
 
-def test_we_read_what_skopeo_wrote(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
+def test_the_library_reads_credentials_of_skopeo(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
     authfile = tmp_path / "auth.json"
     done = run(
         skopeo,
@@ -59,7 +59,7 @@ def test_we_read_what_skopeo_wrote(skopeo: str, server: RegistryServer, tmp_path
     assert found == USER
 
 
-def test_skopeo_reads_what_we_wrote(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
+def test_skopeo_reads_credentials_of_the_library(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
     authfile = tmp_path / "auth.json"
     login(server.url, USER, keychain=AuthFileKeychain(authfile))
     with open_client(f"{server.url}/app", auth=AuthFileKeychain(authfile)) as client:
@@ -72,7 +72,7 @@ def test_skopeo_reads_what_we_wrote(skopeo: str, server: RegistryServer, tmp_pat
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_either_logs_the_other_out(skopeo: str, server: RegistryServer, tmp_path: Path, ours: bool) -> None:
+def test_each_removes_credentials_of_the_other(skopeo: str, server: RegistryServer, tmp_path: Path, ours: bool) -> None:
     authfile = tmp_path / "auth.json"
     login(server.url, USER, keychain=AuthFileKeychain(authfile))
 
@@ -86,8 +86,8 @@ def test_either_logs_the_other_out(skopeo: str, server: RegistryServer, tmp_path
     assert shown.returncode != 0
 
 
-def test_docker_hub_is_found_by_skopeo_too(skopeo: str, tmp_path: Path) -> None:
-    """R-045: under the key that only history explains."""
+def test_skopeo_finds_credentials_of_docker_hub(skopeo: str, tmp_path: Path) -> None:
+    """R-045: under the legacy key of Docker Hub."""
     AuthFileKeychain(tmp_path / "auth.json").store("docker.io", USER)
 
     shown = run(skopeo, "login", "--get-login", "docker.io", authfile=tmp_path / "auth.json")
@@ -95,7 +95,7 @@ def test_docker_hub_is_found_by_skopeo_too(skopeo: str, tmp_path: Path) -> None:
     assert shown.stdout.strip() == "me", shown.stderr
 
 
-def test_a_namespace_of_skopeo_s_is_ours(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
+def test_credentials_of_a_namespace_are_shared(skopeo: str, server: RegistryServer, tmp_path: Path) -> None:
     """containers-auth.json(5)."""
     authfile = tmp_path / "auth.json"
     done = run(

@@ -1,4 +1,4 @@
-"""The second table of docs/reference/errors.md: what goes wrong alike for every operation."""
+"""The second table of docs/reference/errors.md: errors that are the same for every operation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ALL = READS | WRITES
 
 
 class Events:
-    """An observer that keeps what it is told."""
+    """An observer that collects events."""
 
     def __init__(self) -> None:
         self.seen: list[Event] = []
@@ -70,7 +70,7 @@ def _pulling(user: str, scope: Scope) -> Collection[str]:
 @pytest.mark.parametrize(
     ("name", "policy"), [*((name, _nothing) for name in ALL), *((name, _pulling) for name in WRITES)]
 )
-def test_a_known_client_that_may_not_is_forbidden(name: str, policy: Policy) -> None:
+def test_a_client_without_permission_gets_forbidden(name: str, policy: Policy) -> None:
     catalog = _filled()
     with registry_server(catalog, authorizer=BasicAuthorizer({"user": "secret"}, policy=policy)) as server:
         with open_client(server.url, auth=Basic("user", "secret")) as client, pytest.raises(Forbidden) as caught:
@@ -84,7 +84,7 @@ def test_a_known_client_that_may_not_is_forbidden(name: str, policy: Policy) -> 
 
 
 @pytest.mark.parametrize("name", READS)
-def test_who_may_pull_by_token_may_read(name: str) -> None:
+def test_a_token_for_pulling_permits_every_read(name: str) -> None:
     with registry_server(_filled(), authorizer=TokenAuthorizer({"user": "secret"}, policy=_pulling)) as server:
         with open_client(server.url, auth=Basic("user", "secret")) as client:
             answer = READS[name](client.with_segment("app"))
@@ -104,7 +104,7 @@ def test_who_may_pull_by_token_may_read(name: str) -> None:
         ("v1@sha256:" + "0" * 64, InvalidReference),
     ],
 )
-def test_nothing_is_sent_for_what_is_malformed(reference: str, kind: type[RegistryError]) -> None:
+def test_a_malformed_reference_is_refused_without_a_request(reference: str, kind: type[RegistryError]) -> None:
     events = Events()
     with registry_server(_filled()) as server, open_client(server.url, observer=events) as client:
         with pytest.raises(kind) as caught:
@@ -115,7 +115,7 @@ def test_nothing_is_sent_for_what_is_malformed(reference: str, kind: type[Regist
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_time_that_is_up_ends_any_operation(client: RegistryClient, name: str) -> None:
+def test_a_passed_deadline_ends_any_operation(client: RegistryClient, name: str) -> None:
     with fail_after(0), pytest.raises(DeadlineExceeded) as caught:
         ALL[name](client.with_segment("app"))
 
@@ -131,7 +131,7 @@ def test_a_cancelled_scope_ends_any_operation(client: RegistryClient, name: str)
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_registry_that_is_read_only_is_unsupported(name: str) -> None:
+def test_writing_to_a_read_only_registry_is_unsupported(name: str) -> None:
     catalog = _filled()
     with registry_server(catalog, read_only=True) as server, open_client(server.url) as client:
         with pytest.raises(Unsupported):

@@ -1,4 +1,4 @@
-"""The first table of docs/reference/errors.md, row by row: exactly the error that stands there, on every backend."""
+"""The first table of docs/reference/errors.md, row by row: the error class on every backend."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _error(operation: Operation, client: RegistryClient) -> RegistryError:
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_an_absent_repository_is_told_as_such(client: RegistryClient, name: str) -> None:
+def test_an_absent_repository(client: RegistryClient, name: str) -> None:
     error = _error(MANIFESTS[name], client.with_segment("absent"))
 
     assert type(error) is RepositoryNotFound
@@ -76,14 +76,14 @@ def test_an_absent_repository_is_told_as_such(client: RegistryClient, name: str)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_an_answer_without_a_body_tells_an_absent_image(client: RegistryClient, name: str) -> None:
+def test_an_absent_repository_requested_with_head(client: RegistryClient, name: str) -> None:
     error = _error(HEADS[name], client.with_segment("absent"))
 
     assert type(error) is (RepositoryNotFound if error.transport is None else ImageNotFound)
 
 
 @pytest.mark.parametrize("name", MANIFESTS | HEADS)
-def test_an_absent_tag_is_an_absent_image(client: RegistryClient, name: str) -> None:
+def test_an_absent_tag(client: RegistryClient, name: str) -> None:
     app = client.with_segment("app")
     app.push_image("other", _image())
 
@@ -95,7 +95,7 @@ def test_an_absent_tag_is_an_absent_image(client: RegistryClient, name: str) -> 
 
 @pytest.mark.parametrize("pushed", [False, True], ids=["repository-absent", "repository-there"])
 @pytest.mark.parametrize("name", BLOBS)
-def test_an_absent_blob_is_told_as_such(client: RegistryClient, name: str, pushed: bool) -> None:
+def test_an_absent_blob(client: RegistryClient, name: str, pushed: bool) -> None:
     app = client.with_segment("app")
     if pushed:
         app.push_image("other", _image())
@@ -107,7 +107,7 @@ def test_an_absent_blob_is_told_as_such(client: RegistryClient, name: str, pushe
 
 
 @pytest.mark.parametrize("pushed", [False, True], ids=["repository-absent", "repository-there"])
-def test_asking_whether_it_exists_is_no_error(client: RegistryClient, pushed: bool) -> None:
+def test_checking_for_existence_raises_no_error(client: RegistryClient, pushed: bool) -> None:
     app = client.with_segment("app")
     if pushed:
         app.push_image("other", _image())
@@ -115,7 +115,7 @@ def test_asking_whether_it_exists_is_no_error(client: RegistryClient, pushed: bo
     assert app.image_exists("v1") is False
 
 
-def test_lists_of_what_is_not_there(client: RegistryClient) -> None:
+def test_lists_of_an_absent_repository(client: RegistryClient) -> None:
     absent = client.with_segment("absent")
 
     assert list(absent.repository.manifests.referrers(DIGEST)) == []
@@ -126,7 +126,7 @@ def test_lists_of_what_is_not_there(client: RegistryClient) -> None:
         list(absent.iter_tags())
 
 
-def test_a_repository_comes_into_being_by_what_is_put_there(client: RegistryClient) -> None:
+def test_pushing_creates_a_repository(client: RegistryClient) -> None:
     client.with_segment("image").push_image("v1", _image())
     client.with_segment("index").push_index("v1", _index())
     blob = push_blob(client.with_segment("blob").repository, b"content")
@@ -136,7 +136,7 @@ def test_a_repository_comes_into_being_by_what_is_put_there(client: RegistryClie
     assert client.with_segment("blob").repository.blobs.stat(blob.digest) == 7
 
 
-def test_a_source_that_lacks_a_blob_is_told_and_nothing_is_tagged(client: RegistryClient) -> None:
+def test_copying_an_image_with_an_absent_blob_creates_no_tag(client: RegistryClient) -> None:
     app, target = client.with_segment("app"), client.with_segment("target")
     app.push_image("v1", _image())
     app.repository.blobs.delete(app.get_image("v1", platform="linux/amd64").layers()[0].digest)
@@ -148,7 +148,7 @@ def test_a_source_that_lacks_a_blob_is_told_and_nothing_is_tagged(client: Regist
     assert not target.image_exists("v1")
 
 
-def test_one_asked_of_the_other(client: RegistryClient) -> None:
+def test_an_index_requested_as_an_image_and_the_reverse(client: RegistryClient) -> None:
     app = client.with_segment("app")
     app.push_image("image", _image())
     app.push_index("index", _index())
@@ -161,6 +161,6 @@ def test_one_asked_of_the_other(client: RegistryClient) -> None:
         app.get_manifest("index").manifest  # noqa: B018
 
 
-def test_the_path_of_nothing_is_an_invalid_name(client: RegistryClient) -> None:
+def test_an_empty_path_is_an_invalid_name(client: RegistryClient) -> None:
     with pytest.raises(InvalidName):
         client.with_segment("No Such Segment")

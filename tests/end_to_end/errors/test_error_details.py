@@ -1,4 +1,4 @@
-"""The table of docs/reference/errors.md, cell by cell: the right error, naming what, where and the registry's code."""
+"""The table of docs/reference/errors.md: each error names the operation, the reference and the registry's code."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_absent_blob(client: RegistryClient) -> None:
 
 
 @pytest.mark.parametrize("operation", ALL)
-def test_a_denial_is_never_absence(operation: str) -> None:
+def test_denied_access_is_not_reported_as_absence(operation: str) -> None:
     with registry_server(MemoryCatalog(), authorizer=BasicAuthorizer({"user": "right"})) as server:
         with open_client(server.url, auth=Basic("user", "wrong")) as client:
             with pytest.raises(AccessDenied) as caught:
@@ -145,7 +145,7 @@ def _corrupt(kind: str, directory: Path) -> Iterator[RegistryClient]:
 
 
 @pytest.mark.parametrize("kind", ["layout", "http"])
-def test_a_corrupt_layer_is_never_handed_out_as_whole(kind: str, tmp_path: Path) -> None:
+def test_reading_a_corrupt_layer_fails(kind: str, tmp_path: Path) -> None:
     with _corrupt(kind, tmp_path) as client:
         image = client.get_image("v1", platform="linux/amd64")
 

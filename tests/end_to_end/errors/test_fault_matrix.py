@@ -161,12 +161,12 @@ CASES: Final = (
 
 
 class Cell:
-    """One repository with something in it, and a client that reaches it through all that goes wrong."""
+    """A repository with images, another repository, and a client that reaches them through the faults."""
 
-    def __init__(self, client: RegistryClient, there: Repository, beside: Repository) -> None:
+    def __init__(self, client: RegistryClient, source: Repository, other: Repository) -> None:
         self.client = client
-        self.there = there
-        self.beside = beside
+        self.source = source
+        self.other = other
 
 
 def _image(name: str, platform: str = AMD64) -> Image:
@@ -192,8 +192,8 @@ def _content(image: Image) -> list[bytes]:
 LAYERS: Final = _content(IMAGE)
 
 
-def _is_whole(repository: Repository, tag: str, wanted: Image | Index) -> bool:
-    """Whether a tag stands for something with all of its parts, byte for byte."""
+def _is_intact(repository: Repository, tag: str, wanted: Image | Index) -> bool:
+    """Whether a tag names the wanted image or index, with every blob intact."""
     root = repository.manifests.get(Tag(tag))
     if root.digest != wanted.digest:
         return False
@@ -254,31 +254,31 @@ def _iter_repositories(cell: Cell) -> bool:
 
 def _push_image(cell: Cell) -> bool:
     done = cell.client.push_image("fresh", FRESH, jobs=1)
-    return done.digest == FRESH.digest and _is_whole(cell.there, "fresh", FRESH)
+    return done.digest == FRESH.digest and _is_intact(cell.source, "fresh", FRESH)
 
 
 def _push_index(cell: Cell) -> bool:
     done = cell.client.push_index("fresh", FRESH_INDEX, jobs=1)
-    return done.digest == FRESH_INDEX.digest and _is_whole(cell.there, "fresh", FRESH_INDEX)
+    return done.digest == FRESH_INDEX.digest and _is_intact(cell.source, "fresh", FRESH_INDEX)
 
 
 def _tag_image(cell: Cell) -> bool:
-    return cell.client.tag_image("v1", "again").digest == IMAGE.digest and _is_whole(cell.there, "again", IMAGE)
+    return cell.client.tag_image("v1", "again").digest == IMAGE.digest and _is_intact(cell.source, "again", IMAGE)
 
 
 def _copy_image(cell: Cell) -> bool:
     done = cell.client.copy_image("v1", cell.client.with_segment("inner"), "copied", jobs=1)
-    return done.digest == IMAGE.digest and _is_whole(cell.beside, "copied", IMAGE)
+    return done.digest == IMAGE.digest and _is_intact(cell.other, "copied", IMAGE)
 
 
 def _delete_tag(cell: Cell) -> bool:
     cell.client.delete_tag("v2")
-    return sorted(cell.there.manifests.tags()) == ["multi", "v1"]
+    return sorted(cell.source.manifests.tags()) == ["multi", "v1"]
 
 
 def _delete_by_digest(cell: Cell) -> bool:
     cell.client.delete_by_digest(INDEX.digest)
-    return sorted(cell.there.manifests.tags()) == ["v1", "v2"]
+    return sorted(cell.source.manifests.tags()) == ["v1", "v2"]
 
 
 OPERATIONS: Final[dict[str, Callable[[Cell], bool]]] = {
@@ -304,11 +304,11 @@ OPERATIONS: Final[dict[str, Callable[[Cell], bool]]] = {
 
 @contextmanager
 def registries() -> Iterator[tuple[FaultyRegistry, FaultyRegistry, MemoryCatalog]]:
-    """A registry that demands tokens, a stranger that has the same content, and the content."""
+    """A registry that requires tokens, another origin with the same content, and the content."""
     with ExitStack() as stack:
         catalog = stack.enter_context(_closing(MemoryCatalog()))
         guard = TokenAuthorizer({USER: SECRET})
-        # Two entries a page, so that lists have pages.
+        # Two entries a page, so that lists have several pages.
         home = stack.enter_context(faulty_registry(catalog=catalog, authorizer=guard, page_limit=2))
         stranger = stack.enter_context(faulty_registry(catalog=catalog))
         yield home, stranger, catalog
@@ -321,7 +321,7 @@ def _closing(catalog: MemoryCatalog) -> Iterator[MemoryCatalog]:
 
 
 def run(row: Case) -> dict[str, str]:
-    """What each operation comes to."""
+    """The outcome of each operation."""
     with registries() as (home, stranger, catalog):
         return {name: _run(row, name, home, stranger, catalog) for name in OPERATIONS}
 
@@ -351,21 +351,21 @@ def _run(row: Case, name: str, home: FaultyRegistry, stranger: FaultyRegistry, c
         client.close()
     assert time.monotonic() - started < SECONDS + 0.5
     assert SECRET not in said
-    # Whatever happened, what was there is there, but for what was to be deleted, and all that has a name is whole.
+    # After each outcome the images of the source are intact, except a deleted one, and each pushed tag is complete.
     if not name.startswith("delete"):
-        assert _is_whole(there, "v1", IMAGE)
-        assert _is_whole(there, "v2", IMAGE)
+        assert _is_intact(there, "v1", IMAGE)
+        assert _is_intact(there, "v2", IMAGE)
     if "fresh" in set(there.manifests.tags()):
-        assert _is_whole(there, "fresh", FRESH_INDEX if name == "push_index" else FRESH)
+        assert _is_intact(there, "fresh", FRESH_INDEX if name == "push_index" else FRESH)
     for asked in stranger.journal.requests():
-        assert not asked.authorization, f"{row.name}: {name} gave a credential to a stranger"
+        assert not asked.authorization, f"{row.name}: {name} sent a credential to another origin"
         assert not asked.header("Cookie")
         assert SECRET not in asked.target
     return outcome
 
 
 def written(rows: dict[str, dict[str, str]]) -> str:
-    """The page of the documentation."""
+    """The page of the documentation, generated."""
     head = f"| | {' | '.join(f'`{name}`' for name in OPERATIONS)} |"
     line = f"| --- |{' --- |' * len(OPERATIONS)}"
     body = (
@@ -393,7 +393,7 @@ _PREAMBLE: Final = (
 
 
 def recorded() -> dict[str, dict[str, str]]:
-    """What the documentation says."""
+    """The outcomes in the documentation."""
     rows = {}
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
@@ -404,7 +404,7 @@ def recorded() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.name)
-def test_each_operation_ends_in_the_right_result_or_the_right_error(row: Case) -> None:
+def test_each_operation_gives_the_correct_result_or_the_expected_error(row: Case) -> None:
     """R-030, R-050, R-054, R-062."""
     outcomes = run(row)
 
@@ -417,7 +417,7 @@ def test_the_table_has_a_row_for_each_fault() -> None:
 
 
 def main() -> None:
-    """Write the table anew."""
+    """Write the page again."""
     rows: dict[str, Any] = {}
     for row in CASES:
         rows[row.name] = run(row)

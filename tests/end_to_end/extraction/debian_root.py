@@ -1,4 +1,4 @@
-"""A root file system of Debian's, made of what this machine has, in layers that GNU tar writes."""
+"""Layers of a Debian root file system, packed by GNU tar from files of this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from registry_core.testing.layers import member
 
 __all__ = ["CAPABILITY", "debian_layers", "may_trust", "pack"]
 
-# What setcap cap_net_raw+ep writes: revision 2 with the effective bit, thirteenth bit permitted.
+# The value that setcap cap_net_raw+ep writes: revision 2, effective bit, thirteenth bit permitted.
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
-# What of each directory is taken, in bytes and files: enough of everything, and not all that a machine may have.
+# Limits for each directory, in bytes and files.
 _TAKEN = {
     "etc": (4 << 20, 1200),
     "usr/bin": (24 << 20, 400),
@@ -32,7 +32,7 @@ _WHEN = 1_650_000_000_123_456_789
 
 
 def pack(directory: Path, format_: str, *names: str, options: Sequence[str] = ()) -> bytes:
-    """A tar of some of a directory, by GNU tar."""
+    """A tar of parts of a directory, written by GNU tar."""
     command = ["tar", "--create", f"--format={format_}", "--sort=name", "--numeric-owner", *options]
     if format_ not in ("v7", "ustar"):
         command += ["--sparse"]
@@ -43,7 +43,7 @@ def pack(directory: Path, format_: str, *names: str, options: Sequence[str] = ()
 
 
 def may_trust(place: Path) -> bool:
-    """Whether this root may set attributes of trusted programs, as not every container's may."""
+    """Whether this root may set ``trusted.*`` attributes; in some containers it may not."""
     try:
         os.setxattr(place, "trusted.try", b"")
         os.removexattr(place, "trusted.try")
@@ -53,7 +53,7 @@ def may_trust(place: Path) -> bool:
 
 
 def debian_layers(place: Path) -> list[bytes]:
-    """Seven layers: what the machine has, in three; and changes of every kind, in four."""
+    """Seven layers: three with files of the machine, four with changes of every kind."""
     base = place / "base"
     base.mkdir()
     _take(base)
@@ -83,7 +83,7 @@ def _chosen() -> Iterator[str]:
             for name in sorted(files):
                 path = os.path.join(folder, name)
                 status = os.lstat(path)
-                # What only root may read is nobody's business.
+                # Files that only root may read are left out.
                 if stat.S_ISREG(status.st_mode) and (status.st_size > _LARGEST or not status.st_mode & 0o004):
                     continue
                 if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
@@ -99,7 +99,7 @@ def _chosen() -> Iterator[str]:
 
 
 def _add(base: Path) -> None:
-    """What every root file system has, and this one may not have got."""
+    """Add kinds of files that a root file system has and the copied files may lack."""
     for folder in ("dev/shm", "opt/app", "tmp", "root", "home/someone", "var/cache/old", "var/log", "usr/lib/app"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "sbin", "lib"):
@@ -140,7 +140,7 @@ def _add(base: Path) -> None:
 
 
 def _upgrade(place: Path, base: Path) -> bytes:
-    """Files removed, replaced and changed, one directory emptied, and kinds that change."""
+    """A layer that removes, replaces and changes files, empties a directory, and changes kinds of files."""
     upper = place / "upgrade"
     for folder in ("etc", "usr/bin", "usr/share/new", "var/cache/old", "opt/app", "lib"):
         (upper / folder).mkdir(parents=True)
@@ -166,7 +166,7 @@ def _upgrade(place: Path, base: Path) -> bytes:
 
 
 def _rebuild(place: Path) -> bytes:
-    """What was removed comes back as something else, and a directory changes nothing but its attributes."""
+    """A layer that brings removed paths back as other kinds, and changes only attributes of a directory."""
     upper = place / "rebuild"
     for folder in ("usr/share/doc/again", "tmp", "var/log", "opt"):
         (upper / folder).mkdir(parents=True)
@@ -181,7 +181,7 @@ def _rebuild(place: Path) -> bytes:
 
 
 def _links(base: Path) -> list[bytes]:
-    """Hard links to files of lower layers, and a layer that removes what they were linked to."""
+    """A layer with hard links to files of lower layers, and a layer that removes the link targets."""
     kept = sorted(path.name for path in (base / "usr/bin").iterdir() if path.is_file() and not path.is_symlink())[-1]
     links = [
         member("usr/local", kind="5", mode=0o755, mtime=1_660_000_000),

@@ -1,4 +1,4 @@
-"""Images that are all corner: each is a list of layers about which every sound extractor agrees."""
+"""Images with edge cases: lists of layers that every correct extractor unpacks to the same tree."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.end_to_end.extraction.other_tools import GZIP, PLAIN, ZSTD
 
 from registry_core.testing.layers import member, tar
 
-__all__ = ["CORNERS", "Corner"]
+__all__ = ["EDGE_CASES", "EdgeCase"]
 
-Corner = list[tuple[bytes, str]]
+EdgeCase = list[tuple[bytes, str]]
 _LATER = 1_700_000_000
-# Where files of 4 MiB have something.
+# Data regions of sparse files of 4 MiB.
 _HOLES: dict[str, Sequence[int]] = {
     "hole": [],
     "head": [0],
@@ -43,12 +43,12 @@ def _hard(name: str, target: str) -> bytes:
     return member(name, kind="1", link=target, mtime=_LATER)
 
 
-def _layers(*parts: tuple[bytes, ...], media_type: str = GZIP) -> Corner:
+def _layers(*parts: tuple[bytes, ...], media_type: str = GZIP) -> EdgeCase:
     return [(tar(*each).content, media_type) for each in parts]
 
 
-def _whiteouts(place: Path) -> Corner:
-    """The example of layer.md, and whiteouts of every kind of thing, before and behind what they stand beside."""
+def _whiteouts(place: Path) -> EdgeCase:
+    """The example of layer.md, and whiteouts of every kind of file, before and after siblings in the same layer."""
     base = [_folder("a"), _folder("b"), _folder("c"), _folder("b/deep"), _file("b/deep/file", b"b")]
     base += [_file("file1", b"1"), _file("a/file2", b"2"), _file("c/file3", b"3"), _symlink("link", "c")]
     return _layers(
@@ -59,8 +59,8 @@ def _whiteouts(place: Path) -> Corner:
     )
 
 
-def _opaque(place: Path) -> Corner:
-    """Opaque markers first, in the middle and last; in the root; twice over."""
+def _opaque(place: Path) -> EdgeCase:
+    """Opaque whiteouts at the beginning, in the middle and at the end of a layer; in the root; in two layers."""
     base = (*map(_folder, ("a", "a/b", "a/b/c", "d")), _file("a/b/c/bar", b"bar"), _file("d/x"))
     again = [_folder("a"), _folder("a/b"), _folder("a/b/c"), _file("a/b/c/foo", b"foo")]
     marker = member("a/.wh..wh..opq")
@@ -73,15 +73,15 @@ def _opaque(place: Path) -> Corner:
     )
 
 
-def _opaque_root(place: Path) -> Corner:
+def _opaque_root(place: Path) -> EdgeCase:
     return _layers(
         (_folder("./", 0o711), _folder("old"), _file("old/x"), _symlink("s", "old")),
         (_folder("./"), _file("new", b"new"), member(".wh..wh..opq")),
     )
 
 
-def _replacements(place: Path) -> Corner:
-    """Each kind of thing over each other one, and back."""
+def _replacements(place: Path) -> EdgeCase:
+    """Each kind of file replaced by each other kind, and back."""
     kinds: dict[str, Callable[[str], tuple[bytes, ...]]] = {
         "file": lambda name: (_file(name, b"file"),),
         "folder": lambda name: (_folder(name, 0o750), _file(f"{name}/inside", b"inside")),
@@ -99,8 +99,8 @@ def _replacements(place: Path) -> Corner:
     return _layers(tuple(lower), tuple(upper), tuple(again))
 
 
-def _links(place: Path) -> Corner:
-    """Hard links in one layer, to lower layers, and to what higher layers removed or replaced."""
+def _links(place: Path) -> EdgeCase:
+    """Hard links within a layer, to lower layers, and to files that higher layers removed or replaced."""
     return _layers(
         (_folder("d"), _file("d/t", b"target", 0o600), _hard("d/l", "d/t"), _hard("m", "./d/l"), _file("u", b"u")),
         (_hard("n", "d/t"), _folder("e"), _hard("e/u", "/u")),
@@ -110,8 +110,8 @@ def _links(place: Path) -> Corner:
     )
 
 
-def _attributes(place: Path) -> Corner:
-    """A directory over a directory replaces what it says about itself, and nothing else."""
+def _attributes(place: Path) -> EdgeCase:
+    """A directory over a directory replaces its attributes, and keeps its content."""
     return _layers(
         (_folder("./", 0o700), _folder("d", 0o700), _folder("d/e", 0o1777), member("d/e/f", b"f", uid=7, gid=8)),
         (member("d", kind="5", mode=0o2755, uid=5, gid=6, mtime=11),),
@@ -119,8 +119,8 @@ def _attributes(place: Path) -> Corner:
     )
 
 
-def _modes(place: Path) -> Corner:
-    """Modes of every kind, of files and directories that nobody but root may enter."""
+def _modes(place: Path) -> EdgeCase:
+    """Modes of every kind, also of files and directories that only root may open."""
     modes = [0, 0o1, 0o111, 0o222, 0o444, 0o4755, 0o2755, 0o6711, 0o1644, 0o7777]
     return _layers(
         tuple(_file(f"f{mode:o}", b"x", mode) for mode in modes),
@@ -129,8 +129,8 @@ def _modes(place: Path) -> Corner:
     )
 
 
-def _times_and_owners(place: Path) -> Corner:
-    """Times with a fraction, before 1970 and beyond 2038; owners beyond what a header holds."""
+def _times_and_owners(place: Path) -> EdgeCase:
+    """Times with a fraction, before 1970 and after 2038; owners too large for the header field."""
     cases: list[dict[bytes, bytes]] = [
         {b"mtime": text} for text in (b"1.5", b"1234567890.123456789", b"-1", b"-100000.25", b"4294967296", b"0")
     ]
@@ -149,8 +149,8 @@ def _times_and_owners(place: Path) -> Corner:
     )
 
 
-def _xattrs(place: Path) -> Corner:
-    """Attributes of users, of trusted programs and capabilities, of files, directories and links; gone with a file."""
+def _xattrs(place: Path) -> EdgeCase:
+    """Extended attributes: user, trusted and capability, of files, directories and links; removed with the file."""
     xattr = b"SCHILY.xattr."
     everything = {
         xattr + b"user.binary": b"\0\xff=\n1 a=b\n",
@@ -159,7 +159,7 @@ def _xattrs(place: Path) -> Corner:
     link = {}
     if may_trust(place):
         everything[xattr + b"trusted.note"] = b"y"
-        # Only such attributes can a symbolic link have.
+        # Symbolic links can have trusted attributes only.
         link[xattr + b"trusted.link"] = b"1"
     return _layers(
         (member("f", b"x", mode=0o755, mtime=1, pax=everything), member("g", b"x", mtime=1, pax=everything)),
@@ -172,7 +172,7 @@ def _xattrs(place: Path) -> Corner:
     )
 
 
-def _devices(place: Path) -> Corner:
+def _devices(place: Path) -> EdgeCase:
     """Devices with numbers of one byte and more, over and under files."""
 
     def device(name: str, kind: str, major: int, minor: int) -> bytes:
@@ -186,9 +186,9 @@ def _devices(place: Path) -> Corner:
     )
 
 
-def _names(format_: str) -> Callable[[Path], Corner]:
-    def names(place: Path) -> Corner:
-        """Names long and odd, as GNU tar writes them in this format."""
+def _names(format_: str) -> Callable[[Path], EdgeCase]:
+    def names(place: Path) -> EdgeCase:
+        """Long and unusual names, as GNU tar writes them in this format."""
         base = place / "names"
         texts = [b"\xff\xfe", "é".encode(), "e\u0301".encode(), b"A", b"a", b"new\nline", b" ", b"-rf", b"back\\slash"]
         texts += [b"*", b"[a]", b"%2e%2e", b"n" * 90, b"..."]
@@ -216,8 +216,8 @@ def _names(format_: str) -> Callable[[Path], Corner]:
     return names
 
 
-def _spellings(place: Path) -> Corner:
-    """Names with ``./``, slashes in front, behind and twice, and directories that no layer names."""
+def _spellings(place: Path) -> EdgeCase:
+    """Names with ``./``, with leading, trailing and double slashes; directories without an entry."""
     return _layers(
         (_folder("./"), _folder("./a/"), _file("./a/./b", b"1"), _file("/abs/file", b"2"), _folder("abs//dir/")),
         (_file("implied/deep/er/file", b"3"), _symlink("implied/link", "deep/er"), _hard("implied/hard", "//abs/file")),
@@ -225,8 +225,8 @@ def _spellings(place: Path) -> Corner:
     )
 
 
-def _repeated(place: Path) -> Corner:
-    """Empty layers, layers of nothing but the end, and directories that come twice and say the same."""
+def _repeated(place: Path) -> EdgeCase:
+    """Empty layers, layers with the end marker alone, and directories with two equal entries."""
     return [
         (bytes(1024), GZIP),
         (tar(_folder("a"), _file("a/x", b"x"), _folder("a/"), _folder("b"), _folder("./a")).content, GZIP),
@@ -236,9 +236,9 @@ def _repeated(place: Path) -> Corner:
     ]
 
 
-def _sparse(*versions: str) -> Callable[[Path], Corner]:
-    def sparse(place: Path) -> Corner:
-        """Sparse files, a layer for each of the ways in which GNU tar writes them."""
+def _sparse(*versions: str) -> Callable[[Path], EdgeCase]:
+    def sparse(place: Path) -> EdgeCase:
+        """Sparse files, one layer for each sparse format of GNU tar."""
         base = place / "sparse"
         layers = []
         for version in versions:
@@ -259,8 +259,8 @@ def _sparse(*versions: str) -> Callable[[Path], Corner]:
     return sparse
 
 
-def _formats(place: Path) -> Corner:
-    """The same tree, changed a little, in each format that there is."""
+def _formats(place: Path) -> EdgeCase:
+    """The same tree, slightly changed, in each tar format."""
     base = place / "formats"
     (base / "d").mkdir(parents=True)
     layers = []
@@ -279,8 +279,8 @@ def _formats(place: Path) -> Corner:
     return layers
 
 
-def _many(place: Path) -> Corner:
-    """Sixty layers, each of which adds, changes, removes and hides."""
+def _many(place: Path) -> EdgeCase:
+    """Sixty layers, each of which adds, changes, removes and hides files."""
     layers = []
     for number in range(60):
         parts = [
@@ -296,8 +296,8 @@ def _many(place: Path) -> Corner:
     return layers
 
 
-def _mixed(place: Path) -> Corner:
-    """All compressions in one image; several gzip members and zstd frames come out of the peer's packing as one."""
+def _mixed(place: Path) -> EdgeCase:
+    """All compressions in one image, also with several gzip members and several zstd frames."""
     base = place / "mixed"
     base.mkdir()
     (base / "noise").write_bytes(os.urandom(3 << 20))
@@ -312,7 +312,7 @@ def _mixed(place: Path) -> Corner:
     ]
 
 
-CORNERS: dict[str, Callable[[Path], Corner]] = {
+EDGE_CASES: dict[str, Callable[[Path], EdgeCase]] = {
     "whiteouts": _whiteouts,
     "opaque directories": _opaque,
     "an opaque root": _opaque_root,

@@ -1,4 +1,4 @@
-"""What is on disk, seen without the library: everything that two extractions of one image must agree on."""
+"""Trees on disk, read without the library: the attributes that must be equal for two extractions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Seen", "differences", "links", "remove", "tree"]
 
 
 class Seen(NamedTuple):
-    """Everything that must be equal, but for which names are one file."""
+    """The attributes of one file, without its hard links."""
 
     kind: int
     mode: int
@@ -29,11 +29,11 @@ class Seen(NamedTuple):
 
 
 def tree(directory: Path, *, root: bool = False) -> dict[bytes, Seen]:
-    """What is below a directory, by its path.
+    """The files below a directory, by path.
 
     Args:
-        directory: Where to look.
-        root: Whether the directory itself counts, under the empty path.
+        directory: Root of the tree.
+        root: Whether to include the directory itself, under the empty path.
     """
     top = os.fsencode(directory)
     found = {b"": _seen(top)} if root else {}
@@ -45,7 +45,7 @@ def tree(directory: Path, *, root: bool = False) -> dict[bytes, Seen]:
 
 
 def links(directory: Path) -> set[frozenset[bytes]]:
-    """The groups of names that are one file."""
+    """The groups of hard links."""
     groups: dict[int, set[bytes]] = {}
     top = os.fsencode(directory)
     for folder, _, files in os.walk(top):
@@ -56,13 +56,13 @@ def links(directory: Path) -> set[frozenset[bytes]]:
 
 
 def differences(ours: Path, theirs: Path, *, root: bool = False, implied: Collection[bytes] = ()) -> list[str]:
-    """What is not equal, a line for each; empty if nothing is.
+    """The differences of two trees, one line each; empty if they are equal.
 
     Args:
         ours: One tree.
         theirs: The other.
-        root: Whether the directories themselves count.
-        implied: Directories that no layer describes: nobody can know their times.
+        root: Whether to compare the directories themselves.
+        implied: Directories without an entry in any layer, whose times are undefined.
     """
     left, right = tree(ours, root=root), tree(theirs, root=root)
     for path in implied:
@@ -80,7 +80,7 @@ def differences(ours: Path, theirs: Path, *, root: bool = False, implied: Collec
 
 
 def remove(directory: Path) -> None:
-    """Remove a tree whatever its permissions and depth are."""
+    """Remove a tree with any permissions and depth."""
     if directory.exists():
         subprocess.run(["chmod", "-R", "u+rwx", "--", directory], check=False, capture_output=True)
         subprocess.run(["rm", "-rf", "--", directory], check=True)

@@ -1,4 +1,4 @@
-"""Other programs that make a file system of an image: umoci, and GNU tar with the whiteouts applied by hand."""
+"""Other programs that unpack an image: umoci, and GNU tar with the whiteouts applied in Python."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _EXTRACT = [
 
 
 def layout_image(directory: Path, layers: Sequence[tuple[bytes, str]]) -> Image:
-    """An image in a layout, tagged ``v1``, of tars and the media types that they are packed for."""
+    """Create a layout with an image ``v1``, from tars and the media types of their layers."""
     repository = LayoutCatalog(directory.parent).repository(RepositoryName(directory.name))
     entries = []
     for content, media_type in layers:
@@ -87,13 +87,13 @@ def layout_image(directory: Path, layers: Sequence[tuple[bytes, str]]) -> Image:
 
 
 def umoci_unpacks(umoci: str, layout: Path, target: Path) -> None:
-    """What umoci makes of the image in a layout."""
+    """Unpack the image of a layout with umoci."""
     command = [umoci, "raw", "unpack", "--image", f"{layout}:v1", str(target)]
     subprocess.run(command, check=True, capture_output=True, umask=0o022)
 
 
 def copied_layers(skopeo: str, layout: Path, directory: Path) -> Iterator[IO[bytes]]:
-    """The layers of the image in a layout as skopeo hands them out, unpacked one after the other."""
+    """The layers of a layout's image, copied by skopeo and decompressed one after the other."""
     command = [skopeo, "copy", "--quiet", f"oci:{layout}:v1", f"dir:{directory}"]
     subprocess.run(command, check=True, capture_output=True)
     document = strict_json.decode((directory / "manifest.json").read_bytes())
@@ -108,11 +108,10 @@ def copied_layers(skopeo: str, layout: Path, directory: Path) -> Iterator[IO[byt
 
 
 def tar_applies(layers: Iterator[IO[bytes]], target: Path) -> None:
-    """What GNU tar makes of layers, with what tar does not know done as the image-spec says.
+    """Unpack layers with GNU tar, and apply the rules of the image-spec that tar does not know.
 
-    Whiteouts remove what lower layers have before anything of their own layer is made; what is not a directory over a
-    directory is removed first; of a directory over a directory all attributes are replaced; directories that a layer
-    does not name keep their times.
+    Whiteouts remove files of lower layers before their own layer is unpacked; another kind of file replaces a
+    directory; a directory over a directory replaces all attributes; directories without an entry keep their times.
     """
     target.mkdir()
     target.chmod(0o755)
@@ -121,15 +120,15 @@ def tar_applies(layers: Iterator[IO[bytes]], target: Path) -> None:
         if not infos:
             continue
         with _KeptTimes(target, {name for name, is_folder in infos if is_folder}) as kept:
-            for name, is_folder in sorted(infos, key=lambda info: _is_mark(info[0]), reverse=True):
-                if _is_mark(name):
+            for name, is_folder in sorted(infos, key=lambda info: _is_whiteout(info[0]), reverse=True):
+                if _is_whiteout(name):
                     _white_out(name, target)
                 elif not is_folder or (target / name).is_symlink() or not (target / name).is_dir():
                     _remove(target / name, target)
                 else:
                     for key in os.listxattr(target / name):
                         os.removexattr(target / name, key)
-            kept.forget_what_is_gone()
+            kept.forget_removed()
             apply_tar(layer, target)
 
 
@@ -143,14 +142,14 @@ def listed(layer: IO[bytes]) -> list[tarfile.TarInfo]:
 
 
 def apply_tar(stream: IO[bytes], target: Path) -> None:
-    """What GNU tar makes of one tar, without what are whiteouts in it."""
+    """Unpack one tar with GNU tar, without its whiteouts."""
     stream.seek(0)
     command = [*_EXTRACT, "--exclude=.wh.*", "--file=-", "-C", str(target)]
     subprocess.run(command, input=stream.read(), check=True, capture_output=True)
 
 
 class _KeptTimes:
-    """Directories that a layer does not name keep their times, whatever is removed from them or made in them."""
+    """Restore the times of directories without an entry in a layer."""
 
     def __init__(self, target: Path, named: set[str]) -> None:
         self._times = {}
@@ -163,7 +162,7 @@ class _KeptTimes:
     def __enter__(self) -> Self:
         return self
 
-    def forget_what_is_gone(self) -> None:
+    def forget_removed(self) -> None:
         for folder in list(self._times):
             if os.path.islink(folder) or not os.path.isdir(folder):
                 del self._times[folder]
@@ -174,11 +173,11 @@ class _KeptTimes:
 
 
 def clean_name(info: tarfile.TarInfo) -> str:
-    """The path of a member from the root, without dots and double slashes."""
+    """The normalized path of a member: no leading slash, no dots, no double slashes."""
     return "/".join(part for part in info.name.split("/") if part not in ("", "."))
 
 
-def _is_mark(name: str) -> bool:
+def _is_whiteout(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".wh.")
 
 

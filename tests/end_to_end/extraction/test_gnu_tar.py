@@ -1,4 +1,4 @@
-"""Images made by GNU tar, extracted here and, layer by layer, by GNU tar: the same trees."""
+"""Extracting layers of GNU tar gives the same trees as unpacking them with GNU tar."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FORMATS = ["gnu", "pax", "oldgnu"]
 
 
 def pack(directory: Path, format_: str, *names: str) -> bytes:
-    """A tar of some of a directory, by GNU tar."""
+    """A tar of parts of a directory, written by GNU tar."""
     command = ["tar", "-c", f"--format={format_}", "--sparse", "--sort=name", "--numeric-owner", "-C", str(directory)]
     if format_ == "pax":
         command += ["--xattrs", "--pax-option=delete=atime,delete=ctime"]
@@ -65,7 +65,7 @@ def apply(layers: list[bytes], directory: Path) -> None:
 
 
 def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None) -> Image:
-    """An image in memory, of tars and the media types that they are packed for."""
+    """An image in memory, from tars and the media types of their layers."""
     repository = MemoryCatalog().repository(RepositoryName("org/app"))
     entries = []
     for content, media_type in layers:
@@ -87,7 +87,7 @@ def image(layers: list[tuple[bytes, str]], *, diff_ids: list[str] | None = None)
 
 
 def populate(base: Path) -> None:
-    """A tree with everything that a root file system has."""
+    """Create a tree with every kind of file of a root file system."""
     for folder in ("bin", "etc", "dev", "tmp", "usr/lib", "var/long"):
         (base / folder).mkdir(parents=True)
     (base / "etc/os-release").symlink_to("../usr/lib/os-release")
@@ -127,7 +127,7 @@ def populate(base: Path) -> None:
 
 @pytest.fixture
 def tars(request: pytest.FixtureRequest, tmp_path: Path) -> list[bytes]:
-    """Four layers: everything; whiteouts, links and replacements; an opaque directory; and what was gone, again."""
+    """Four layers: all files; whiteouts, links and replacements; an opaque directory; removed files again."""
     format_: str = request.param
     base = tmp_path / "base"
     populate(base)
@@ -161,9 +161,7 @@ def tars(request: pytest.FixtureRequest, tmp_path: Path) -> list[bytes]:
 @pytest.mark.parametrize("media_type", PACK)
 @pytest.mark.parametrize("tars", FORMATS, indirect=True)
 class TestAgainstTar:
-    def test_a_directory_is_what_tar_makes_of_the_layers(
-        self, tars: list[bytes], media_type: str, tmp_path: Path
-    ) -> None:
+    def test_a_directory_equals_that_of_tar(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
         for count in range(1, len(tars) + 1):
             layers = tars[:count]
             ours, theirs = tmp_path / f"ours {count}", tmp_path / f"theirs {count}"
@@ -177,7 +175,9 @@ class TestAgainstTar:
             assert links(ours) == links(theirs)
             assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(theirs.stat().st_mode)
 
-    def test_a_flattened_tar_is_the_same_to_tar(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
+    def test_tar_unpacks_a_flattened_tar_to_the_same_tree(
+        self, tars: list[bytes], media_type: str, tmp_path: Path
+    ) -> None:
         """R-156."""
         theirs, again = tmp_path / "theirs", tmp_path / "again"
 
@@ -196,9 +196,7 @@ class TestAgainstTar:
         assert status.st_size == 50 << 20
         assert status.st_blocks * 512 < 10 << 20
 
-    def test_single_files_and_the_list_agree_with_the_tree(
-        self, tars: list[bytes], media_type: str, tmp_path: Path
-    ) -> None:
+    def test_single_files_and_the_list_equal_the_tree(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
         whole = image([(layer, media_type) for layer in tars])
         apply(tars, tmp_path / "theirs")
 
@@ -217,7 +215,7 @@ class TestAgainstTar:
 
 @pytest.mark.parametrize("tars", ["gnu"], indirect=True)
 class TestImages:
-    def test_layers_of_all_kinds_go_together_whatever_their_types_say(self, tars: list[bytes], tmp_path: Path) -> None:
+    def test_compression_is_detected_whatever_the_media_type(self, tars: list[bytes], tmp_path: Path) -> None:
         """R-142."""
         types = [OCI_LAYER_ZSTD, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD]
         repository_image = image(list(zip(tars, types, strict=True)))
@@ -227,7 +225,7 @@ class TestImages:
 
         assert tree(tmp_path / "ours") == tree(tmp_path / "theirs")
 
-    def test_a_wrong_diff_id_leaves_nothing(self, tars: list[bytes], tmp_path: Path) -> None:
+    def test_a_wrong_diff_id_leaves_no_files(self, tars: list[bytes], tmp_path: Path) -> None:
         """R-156."""
         wrong = image([(tars[0], OCI_LAYER_GZIP)], diff_ids=[str(Digest.of(b"other"))])
 
@@ -246,7 +244,7 @@ class TestImages:
             image([(tars[0], OCI_LAYER_GZIP)], diff_ids=[]).extract_to(tmp_path / "ours")
 
 
-def test_layers_of_unknown_types_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_layers_of_unknown_media_types_are_refused_before_reading(tmp_path: Path) -> None:
     """R-142."""
     repository = MemoryCatalog().repository(RepositoryName("org/app"))
     config = b'{"os":"linux","architecture":"amd64"}'
@@ -304,7 +302,7 @@ def test_archives_give_the_same_file_system(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["extract_to", "extract", "open_file", "list_files"])
-def test_a_deadline_ends_whatever_reads_layers(client: RegistryClient, method: str, tmp_path: Path) -> None:
+def test_a_deadline_ends_every_operation_that_reads_layers(client: RegistryClient, method: str, tmp_path: Path) -> None:
     builder = ImageBuilder(platform="linux/amd64").add_files({"a": bytes(1 << 20)})
     client.with_segment("org").push_image("v1", builder.build())
     pulled = client.with_segment("org").get_image("v1", platform="linux/amd64")
@@ -321,7 +319,7 @@ def test_a_deadline_ends_whatever_reads_layers(client: RegistryClient, method: s
     assert not any("rootfs" in name for name in os.listdir(tmp_path))
 
 
-def test_a_cancelled_extraction_from_a_registry_leaves_nothing(client: RegistryClient, tmp_path: Path) -> None:
+def test_a_cancelled_extraction_from_a_registry_leaves_no_files(client: RegistryClient, tmp_path: Path) -> None:
     builder = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"})
     client.with_segment("org").push_image("v1", builder.build())
     pulled = client.with_segment("org").get_image("v1", platform="linux/amd64")

@@ -1,6 +1,6 @@
-"""What we make of an image is what umoci makes of it, and what skopeo and GNU tar do, to the last attribute.
+"""Extraction gives the same trees as umoci, and as skopeo with GNU tar, including all attributes.
 
-Where a peer and we differ on purpose is in ``test_extract_differences.py``.
+Intended differences from umoci are in ``test_umoci_differences.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.end_to_end.extraction.debian_root import debian_layers
-from tests.end_to_end.extraction.edge_case_images import CORNERS
+from tests.end_to_end.extraction.edge_case_images import EDGE_CASES
 from tests.end_to_end.extraction.file_trees import Seen, differences, links, remove, tree
 from tests.end_to_end.extraction.other_tools import (
     GZIP,
@@ -43,11 +43,11 @@ KINDS = {
 }
 # umoci 0.4.7 knows neither zstd nor the sparse files of old GNU tar.
 NOT_FOR_UMOCI = ("Debian in zstd", "mixed compressions", "sparse files in GNU")
-IMAGES = ("Debian in gzip", "Debian in zstd", *CORNERS)
+IMAGES = ("Debian in gzip", "Debian in zstd", *EDGE_CASES)
 
 
 class Unpacked(NamedTuple):
-    """An image, what we made of it, and the directories that are there although no layer describes them."""
+    """An image, its extracted tree, and the directories without an entry in any layer."""
 
     image: Image
     place: Path
@@ -57,7 +57,7 @@ class Unpacked(NamedTuple):
 
 
 def described(layers: Sequence[Path]) -> frozenset[bytes]:
-    """The directories that layers have members for."""
+    """The directories with an entry in a layer."""
     names = set()
     for path in layers:
         with path.open("rb") as layer:
@@ -78,8 +78,8 @@ def unpacked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, as_root: None
 ) -> Iterator[Unpacked]:
     place = tmp_path_factory.mktemp("image")
-    if request.param in CORNERS:
-        layers = CORNERS[request.param](place)
+    if request.param in EDGE_CASES:
+        layers = EDGE_CASES[request.param](place)
     else:
         media_type = ZSTD if request.param.endswith("zstd") else GZIP
         layers = [(layer, media_type) for layer in request.getfixturevalue("debian")]
@@ -97,12 +97,12 @@ def unpacked(
     remove(place)
 
 
-def test_the_images_are_enough() -> None:
+def test_there_are_enough_images() -> None:
     assert len(IMAGES) >= 12
 
 
-def test_a_debian_has_everything_that_one_has(debian: list[bytes]) -> None:
-    """Files by the thousand, hard links, symbolic links, devices, special modes and attributes."""
+def test_the_debian_image_has_every_kind_of_file(debian: list[bytes]) -> None:
+    """Thousands of files; hard links, symbolic links, devices, special modes and extended attributes."""
     infos = [info for layer in debian for info in listed(io.BytesIO(layer))]
 
     types = [info.type for info in infos]
@@ -122,7 +122,7 @@ def test_a_debian_has_everything_that_one_has(debian: list[bytes]) -> None:
     assert ".wh..wh..opq" in marks
 
 
-def test_a_directory_is_what_skopeo_and_tar_make_of_the_layers(unpacked: Unpacked, skopeo: str) -> None:
+def test_a_directory_equals_that_of_skopeo_and_tar(unpacked: Unpacked, skopeo: str) -> None:
     """R-134, R-136, R-142, R-150, R-153, R-154."""
     theirs = unpacked.place / "tar"
 
@@ -131,7 +131,7 @@ def test_a_directory_is_what_skopeo_and_tar_make_of_the_layers(unpacked: Unpacke
     assert differences(unpacked.ours, theirs, root=True, implied=unpacked.implied) == []
 
 
-def test_a_flattened_tar_is_the_same_to_tar(unpacked: Unpacked) -> None:
+def test_tar_unpacks_a_flattened_tar_to_the_same_tree(unpacked: Unpacked) -> None:
     """R-156."""
     theirs, flat = unpacked.place / "flat", unpacked.place / "flat.tar"
     theirs.mkdir()
@@ -145,9 +145,7 @@ def test_a_flattened_tar_is_the_same_to_tar(unpacked: Unpacked) -> None:
     assert differences(unpacked.ours, theirs) == []
 
 
-def test_a_directory_is_what_umoci_makes_of_the_image(
-    unpacked: Unpacked, request: pytest.FixtureRequest, umoci: str
-) -> None:
+def test_a_directory_equals_that_of_umoci(unpacked: Unpacked, request: pytest.FixtureRequest, umoci: str) -> None:
     """R-134, R-136, R-150, R-153, R-154."""
     theirs = unpacked.place / "umoci"
 
@@ -156,18 +154,18 @@ def test_a_directory_is_what_umoci_makes_of_the_image(
     except subprocess.CalledProcessError:
         assert request.node.callspec.params["unpacked"] in NOT_FOR_UMOCI
     else:
-        # It also touches the times of the directories in which it makes those that are only implied.
+        # umoci also changes the times of directories in which it creates implied directories.
         touched = {os.path.dirname(path) for path in unpacked.implied}
         assert differences(unpacked.ours, theirs, root=True, implied=unpacked.implied | touched) == []
 
 
-def test_what_no_layer_describes_is_a_plain_directory_of_root(unpacked: Unpacked) -> None:
+def test_a_directory_without_an_entry_has_default_attributes(unpacked: Unpacked) -> None:
     for path in unpacked.implied - {b""}:
         file = unpacked.found[path]
         assert (file.mode, file.uid, file.gid, file.mtime) == (0o755, 0, 0, 0)
 
 
-def test_the_list_says_what_is_there(unpacked: Unpacked) -> None:
+def test_the_list_of_files_equals_the_tree(unpacked: Unpacked) -> None:
     groups = {name: group for group in links(unpacked.ours) for name in group}
 
     entries = {os.fsencode(entry.path): entry for entry in unpacked.image.list_files()}
@@ -177,16 +175,16 @@ def test_the_list_says_what_is_there(unpacked: Unpacked) -> None:
         if entry.kind is FileKind.HARDLINK:
             assert os.fsencode(entry.link) in groups[path]
         else:
-            assert said(entry) == seen(unpacked.found[path])
+            assert listed_attributes(entry) == disk_attributes(unpacked.found[path])
 
 
-def said(entry: FileEntry) -> tuple[object, ...]:
+def listed_attributes(entry: FileEntry) -> tuple[object, ...]:
     mode = 0 if entry.kind is FileKind.SYMLINK else entry.mode
     rest = (os.fsencode(entry.link), entry.mtime, os.makedev(*entry.device), entry.xattrs)
     return (entry.kind, mode, entry.size, entry.uid, entry.gid, *rest)
 
 
-def seen(file: Seen) -> tuple[object, ...]:
+def disk_attributes(file: Seen) -> tuple[object, ...]:
     size = file.size if file.kind == stat.S_IFREG else 0
     rest = (file.link, file.mtime / 1e9, file.device, file.attributes)
     return (KINDS[file.kind], file.mode, size, file.uid, file.gid, *rest)

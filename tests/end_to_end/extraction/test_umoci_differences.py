@@ -1,6 +1,6 @@
-"""Where we differ from umoci on purpose; ``docs/reference/extraction.md`` says for each why the image-spec is with us.
+"""Intended differences from umoci; ``docs/reference/extraction.md`` quotes the image-spec for each.
 
-Each case holds what we do, and that umoci does something else: what it agrees about belongs with the peers.
+Each case checks the result of the library, and that umoci gives a different one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Outcome = dict[str, str] | type[IntegrityError]
 
 
 class Difference(NamedTuple):
-    """Layers, what comes of them here, and words by which the page is found to say so."""
+    """Layers, the tree that the library extracts, and words of the page about the difference."""
 
     layers: Sequence[TarLayer]
     ours: Outcome
@@ -123,10 +123,10 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Image]:
 
 
 def shape(directory: Path) -> dict[str, str]:
-    return {os.fsdecode(path): said(file, directory / os.fsdecode(path)) for path, file in tree(directory).items()}
+    return {os.fsdecode(path): described(file, directory / os.fsdecode(path)) for path, file in tree(directory).items()}
 
 
-def said(file: Seen, path: Path) -> str:
+def described(file: Seen, path: Path) -> str:
     if file.kind == stat.S_IFDIR:
         return "/"
     if file.kind == stat.S_IFLNK:
@@ -141,7 +141,9 @@ def said(file: Seen, path: Path) -> str:
     [pytest.param(each, each, id=name) for name, each in DIFFERENCES.items()],
     indirect=["image"],
 )
-def test_we_and_umoci_differ(image: Image, difference: Difference, umoci: str, as_root: None, tmp_path: Path) -> None:
+def test_the_library_and_umoci_differ(
+    image: Image, difference: Difference, umoci: str, as_root: None, tmp_path: Path
+) -> None:
     ours: Outcome
     theirs: Outcome
 
@@ -161,7 +163,7 @@ def test_we_and_umoci_differ(image: Image, difference: Difference, umoci: str, a
     assert ours != theirs or not same_links
 
 
-def test_each_difference_is_on_its_page() -> None:
+def test_each_difference_is_documented() -> None:
     page = (Path(__file__).parents[3] / "docs/reference/extraction.md").read_text()
 
     assert [name for name, each in DIFFERENCES.items() if each.page not in page] == []

@@ -1,4 +1,4 @@
-"""Mirrors from a file, between real registries and layouts."""
+"""Mirrors from a configuration file, between real registries and layouts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ with open_mirror(sys.argv[1]) as mirror:
 
 
 def filled(client: RegistryClient) -> None:
-    """Some versions of an index for two platforms, with a signature of the first."""
+    """Push some versions of an index for two platforms, and a signature of the first."""
     for number, version in enumerate(("1.0.0", "1.1.0", "2.0.0", "2.1.0-rc.1")):
         index = IndexBuilder()
         for platform in ("linux/amd64", "linux/arm64"):
@@ -67,7 +67,7 @@ def inspected(skopeo: str, *where: str) -> Any:
 
 
 @pytest.mark.parametrize("server", ["docker_registry", "layout_server"])
-def test_a_registry_goes_to_a_directory_and_from_there_to_another_registry(
+def test_a_registry_is_mirrored_to_a_directory_and_then_to_another_registry(
     server: str, request: pytest.FixtureRequest, skopeo: str, tmp_path: Path
 ) -> None:
     registry = request.getfixturevalue(server)
@@ -139,7 +139,7 @@ def test_a_registry_goes_to_a_directory_and_from_there_to_another_registry(
 
 
 @pytest.mark.parametrize("kind", ["directory", "registry"])
-def test_a_mirror_that_was_killed_goes_on_and_moves_only_what_is_missing(
+def test_a_killed_mirror_continues_with_the_missing_blobs(
     kind: str, layout_server: str, run_docker_registry: Callable[..., Any], tmp_path: Path
 ) -> None:
     host = layout_server.removeprefix("http://")
@@ -195,7 +195,7 @@ def tags_of(client: RegistryClient) -> int:
 
 
 def missing(source: Repository, target: Repository) -> set[str]:
-    """The blobs and manifests that one repository has under its tags and the other has not."""
+    """Blobs and manifests that the tags of one repository need and the other repository lacks."""
     found = set()
     for tag in source.manifests.tags():
         raw = source.manifests.get(tag)
@@ -211,7 +211,7 @@ def missing(source: Repository, target: Repository) -> set[str]:
     return found
 
 
-def test_it_leaves_the_same_tags_and_digests_as_skopeo_sync(
+def test_the_tags_and_digests_equal_those_of_skopeo_sync(
     run_docker_registry: Callable[..., Any], skopeo: str, tmp_path: Path
 ) -> None:
     source, ours, theirs = (run_docker_registry().host for _ in range(3))
@@ -248,12 +248,12 @@ def test_it_leaves_the_same_tags_and_digests_as_skopeo_sync(
     for host in (ours, theirs):
         with open_client(host, plain_http=True) as client:
             copy = client.with_segment("mirror", "app")
-            held.append({tag: copy.get_digest(tag) for tag in copy.list_tags() if not is_list(tag)})
+            held.append({tag: copy.get_digest(tag) for tag in copy.list_tags() if not is_referrers_tag(tag)})
             assert validate(copy.repository).is_clean
     assert held[0] == held[1]
     assert len(held[0]) == 6
 
 
-def is_list(tag: str) -> bool:
-    """Whether it is where a registry without a referrers API keeps a list, which skopeo takes for an image."""
+def is_referrers_tag(tag: str) -> bool:
+    """Whether a tag is a referrers tag, which skopeo would copy as an image."""
     return tag.startswith("sha256-") and not tag.endswith(".sig")

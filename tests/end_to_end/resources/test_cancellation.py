@@ -1,4 +1,4 @@
-"""Work that is cancelled or out of time ends at once, on every backend, and leaves nothing behind."""
+"""Cancelled operations and those past their deadline end promptly on every backend, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from registry_core.cancellation import CancelScope, fail_after, sleep
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.testing.content import blob, image_manifest, put_blob
 
-# Work ends half a second after its scope; the rest is for machines that are busy.
+# Operations end within half a second; the other half allows for a busy machine.
 PROMPT = 0.5 + 0.5
-# Nothing here waits that long unless it is broken.
-PATIENCE = 30.0
+# Only a defect makes a test wait this long.
+LONGEST_WAIT = 30.0
 CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
 LAYERS = [blob(f"layer {number}", CHUNK_SIZE + CHUNK_SIZE // 2) for number in range(3)]
 MANIFEST = image_manifest(CONFIG, LAYERS)
 
 
 class Gate:
-    """Where work gets stuck, until the test opens it; then the work that was stuck fails.
+    """A point at which an operation blocks until the test opens it; then the operation fails.
 
     Args:
-        wait: How to be stuck: as a peer that does not answer, or as local work that its scope reaches.
+        wait: Waits for the event: as a server that does not respond, or as local code that its scope can cancel.
     """
 
     def __init__(self, wait: Callable[[threading.Event], None]) -> None:
@@ -71,16 +71,16 @@ class Gate:
         if point == self.point:
             self.reached.set()
             self._wait(self._opened)
-            raise Unavailable("the gate was opened, and whoever waited is gone")
+            raise Unavailable("the gate was opened")
 
 
-def _as_a_peer(opened: threading.Event) -> None:
-    opened.wait(PATIENCE)
+def _wait_as_server(opened: threading.Event) -> None:
+    opened.wait(LONGEST_WAIT)
 
 
-def _as_local_work(opened: threading.Event) -> None:
+def _wait_in_scope(opened: threading.Event) -> None:
     while not opened.is_set():
-        sleep(PATIENCE)
+        sleep(LONGEST_WAIT)
 
 
 class _Reader:
@@ -194,11 +194,11 @@ class _Gated(Catalog):
         self._inner.close()
 
 
-class World:
-    """A backend that can be made to hang, a client of it, and what must not be left behind."""
+class Setup:
+    """A backend that can block, a client of it, and the resources that must not remain."""
 
     def __init__(self, kind: str, directory: Path, stack: ExitStack) -> None:
-        self.gate = Gate(_as_a_peer if kind == "http" else _as_local_work)
+        self.gate = Gate(_wait_as_server if kind == "http" else _wait_in_scope)
         self.images = directory / "images"
         self._uploads = directory / "uploads"
         self.saved = directory / "saved"
@@ -208,14 +208,14 @@ class World:
         if kind == "http":
             server = stack.enter_context(registry_server(gated, upload_directory=self._uploads))
             root = stack.enter_context(open_client(server.url))
-            # The server's threads must not wait for a test that failed.
+            # Threads of the server must not wait for a failed test.
             stack.callback(self.gate.open)
         else:
             root = RegistryClient(gated)
         self.root = root
         self.client = root.with_segment("org", "app")
         self.empty = root.with_segment("org", "empty")
-        self.local_gate = Gate(_as_local_work)
+        self.local_gate = Gate(_wait_in_scope)
         self.local = RegistryClient(_Gated(MemoryCatalog("local.test"), self.local_gate), "here")
         for repository in (self.client.repository, self.local.repository):
             for part in (CONFIG, *LAYERS):
@@ -239,13 +239,13 @@ def _small(repository: Repository) -> bytes:
 
 
 @pytest.fixture(params=["memory", "layout", "http"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setup]:
     with ExitStack() as stack:
-        yield World(request.param, tmp_path, stack)
+        yield Setup(request.param, tmp_path, stack)
 
 
-def _read_layer(world: World) -> bytes:
-    return _read(world.image.layers()[0])
+def _read_layer(setup: Setup) -> bytes:
+    return _read(setup.image.layers()[0])
 
 
 def _read(layer: Layer) -> bytes:
@@ -253,64 +253,64 @@ def _read(layer: Layer) -> bytes:
         return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
 
 
-# What is done, where it gets stuck, and whether that is in the backend or in a local one at the other end.
-OPERATIONS: dict[str, tuple[Callable[[World], object], str, str]] = {
-    "get_image": (lambda world: world.client.get_image("v1"), "gate", "manifest"),
-    "get_manifest": (lambda world: world.client.get_manifest(MANIFEST.digest), "gate", "manifest"),
-    "get_digest": (lambda world: world.client.get_digest("v1"), "gate", "manifest"),
-    "image_exists": (lambda world: world.client.image_exists("v1"), "gate", "manifest"),
+# The operation, the point at which it blocks, and whether that is in the backend or in the local one.
+OPERATIONS: dict[str, tuple[Callable[[Setup], object], str, str]] = {
+    "get_image": (lambda setup: setup.client.get_image("v1"), "gate", "manifest"),
+    "get_manifest": (lambda setup: setup.client.get_manifest(MANIFEST.digest), "gate", "manifest"),
+    "get_digest": (lambda setup: setup.client.get_digest("v1"), "gate", "manifest"),
+    "image_exists": (lambda setup: setup.client.image_exists("v1"), "gate", "manifest"),
     "reading a layer": (_read_layer, "gate", "blob"),
     "save_blob": (
-        lambda world: save_blob(world.client.repository, MANIFEST.image.layers[0].digest, world.saved / "layer"),
+        lambda setup: save_blob(setup.client.repository, MANIFEST.image.layers[0].digest, setup.saved / "layer"),
         "gate", "blob",
     ),
-    "list_tags": (lambda world: world.client.list_tags(), "gate", "tags"),
-    "list_repositories": (lambda world: world.root.list_repositories(), "gate", "repositories"),
-    "tag_image": (lambda world: world.client.tag_image("v1", "v3"), "gate", "put manifest"),
-    "delete_by_digest": (lambda world: world.client.delete_by_digest(MANIFEST.digest), "gate", "delete"),
-    "delete_tag": (lambda world: world.client.delete_tag("v1"), "gate", "untag"),
+    "list_tags": (lambda setup: setup.client.list_tags(), "gate", "tags"),
+    "list_repositories": (lambda setup: setup.root.list_repositories(), "gate", "repositories"),
+    "tag_image": (lambda setup: setup.client.tag_image("v1", "v3"), "gate", "put manifest"),
+    "delete_by_digest": (lambda setup: setup.client.delete_by_digest(MANIFEST.digest), "gate", "delete"),
+    "delete_tag": (lambda setup: setup.client.delete_tag("v1"), "gate", "untag"),
     "push_image, storing a blob": (
-        # One at a time: of an upload whose beginning was not yet answered, nobody knows where to cancel it.
-        lambda world: world.empty.push_image("v1", world.local.get_image("v1"), jobs=1), "gate", "put blob",
+        # One job: an upload that was begun without a response yet has no location, and cannot be cancelled.
+        lambda setup: setup.empty.push_image("v1", setup.local.get_image("v1"), jobs=1), "gate", "put blob",
     ),
     "push_image, storing the manifest": (
-        lambda world: world.empty.push_image("v1", world.local.get_image("v1")), "gate", "put manifest",
+        lambda setup: setup.empty.push_image("v1", setup.local.get_image("v1")), "gate", "put manifest",
     ),
     "push_image, looking for a blob": (
-        lambda world: world.empty.push_image("v1", world.local.get_image("v1")), "gate", "stat",
+        lambda setup: setup.empty.push_image("v1", setup.local.get_image("v1")), "gate", "stat",
     ),
     "push_image, reading the source": (
-        lambda world: world.empty.push_image("v1", world.local.get_image("v1"), jobs=1), "local_gate", "blob",
+        lambda setup: setup.empty.push_image("v1", setup.local.get_image("v1"), jobs=1), "local_gate", "blob",
     ),
     "copy_image to it": (
-        lambda world: world.local.copy_image("v1", world.empty, "v1", jobs=1), "local_gate", "blob",
+        lambda setup: setup.local.copy_image("v1", setup.empty, "v1", jobs=1), "local_gate", "blob",
     ),
     "copy_image from it": (
-        lambda world: world.client.copy_image("v1", RegistryClient(MemoryCatalog("far.test"), "there"), "v1"),
+        lambda setup: setup.client.copy_image("v1", RegistryClient(MemoryCatalog("far.test"), "there"), "v1"),
         "gate", "blob",
     ),
     "copy_image from it, one by one": (
-        lambda world: world.client.copy_image("v1", RegistryClient(MemoryCatalog("far.test"), "there"), "v1", jobs=1),
+        lambda setup: setup.client.copy_image("v1", RegistryClient(MemoryCatalog("far.test"), "there"), "v1", jobs=1),
         "gate", "blob",
     ),
 }  # fmt: skip
 
 
-def _settled(look: Callable[[], list[str]]) -> list[str]:
-    """What is there after whatever a peer, which was let go of just now, is still doing."""
-    end = time.monotonic() + PATIENCE
+def _leftovers_after_wait(look: Callable[[], list[str]]) -> list[str]:
+    """The leftovers, once a server that was unblocked has finished."""
+    end = time.monotonic() + LONGEST_WAIT
     while (found := look()) and time.monotonic() < end:
         time.sleep(0.01)
     return found
 
 
 def _cancelled(work: Callable[[], object], reached: threading.Event) -> float:
-    """Seconds from the cancel, which comes from another thread, to the end of the work."""
+    """Cancel from another thread; return the seconds until the operation ended."""
     moment: list[float] = []
     with CancelScope() as scope:
 
         def cancel() -> None:
-            reached.wait(PATIENCE)
+            reached.wait(LONGEST_WAIT)
             moment.append(time.monotonic())
             scope.cancel()
 
@@ -324,7 +324,7 @@ def _cancelled(work: Callable[[], object], reached: threading.Event) -> float:
 
 
 def _late(work: Callable[[], object], reached: threading.Event) -> float:
-    """Seconds from the deadline to the end of the work."""
+    """The seconds from the deadline to the end of the operation."""
     start = time.monotonic()
     with fail_after(0.3), pytest.raises(DeadlineExceeded):
         work()
@@ -334,39 +334,39 @@ def _late(work: Callable[[], object], reached: threading.Event) -> float:
 
 @pytest.mark.parametrize("end", [_cancelled, _late], ids=["cancelled", "out of time"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_operation_that_is_stuck_ends_with_its_scope(
-    world: World, operation: str, end: Callable[[Callable[[], object], threading.Event], float]
+def test_a_blocked_operation_ends_with_its_scope(
+    setup: Setup, operation: str, end: Callable[[Callable[[], object], threading.Event], float]
 ) -> None:
-    """Promptly, with nothing left, and the same client goes on."""
+    """It ends promptly and leaves nothing behind; the client remains usable."""
     act, side, point = OPERATIONS[operation]
-    gate = getattr(world, side)
+    gate = getattr(setup, side)
     gate.close_at(point)
 
-    taken = end(lambda: act(world), gate.reached)
+    taken = end(lambda: act(setup), gate.reached)
 
     assert taken < PROMPT
-    # In the library nothing is left now; a peer may have to notice first.
+    # The library has released everything; a server may need some time.
     gate.open()
-    assert _settled(world.leftovers) == []
-    act(world)
+    assert _leftovers_after_wait(setup.leftovers) == []
+    act(setup)
 
 
 @pytest.mark.parametrize("end", [_cancelled, _late], ids=["cancelled", "out of time"])
 @pytest.mark.parametrize("act", ["push_image", "tag_image", "delete_tag", "delete_by_digest"])
-def test_whoever_waits_for_the_lock_of_a_layout_ends_with_the_scope(
+def test_waiting_for_the_lock_of_a_layout_ends_with_the_scope(
     tmp_path: Path, act: str, end: Callable[[Callable[[], object], threading.Event], float]
 ) -> None:
-    """R-313: another process may hold it for long."""
+    """R-313: another process may hold the lock for a long time."""
     from filelock import FileLock
 
     with ExitStack() as stack:
-        world = World("layout", tmp_path, stack)
-        image = world.local.get_image("v1")
+        setup = Setup("layout", tmp_path, stack)
+        image = setup.local.get_image("v1")
         work: dict[str, Callable[[], object]] = {
-            "push_image": lambda: world.client.push_image("v4", image),
-            "tag_image": lambda: world.client.tag_image("v1", "v3"),
-            "delete_tag": lambda: world.client.delete_tag("v1"),
-            "delete_by_digest": lambda: world.client.delete_by_digest(MANIFEST.digest),
+            "push_image": lambda: setup.client.push_image("v4", image),
+            "tag_image": lambda: setup.client.tag_image("v1", "v3"),
+            "delete_tag": lambda: setup.client.delete_tag("v1"),
+            "delete_by_digest": lambda: setup.client.delete_by_digest(MANIFEST.digest),
         }
         begun = threading.Event()
 
@@ -374,23 +374,23 @@ def test_whoever_waits_for_the_lock_of_a_layout_ends_with_the_scope(
             begun.set()
             return work[act]()
 
-        with FileLock(world.images / "org" / "app" / ".ociport.lock", thread_local=False):
+        with FileLock(setup.images / "org" / "app" / ".ociport.lock", thread_local=False):
             taken = _in_another_thread(lambda: end(waiting, begun))
 
         assert taken < PROMPT
-        assert _settled(world.leftovers) == []
+        assert _leftovers_after_wait(setup.leftovers) == []
         work[act]()
 
 
-def test_an_image_can_be_read_after_a_cancelled_read(world: World) -> None:
-    """Neither the image nor the connections it is read by are spoilt, however often."""
-    layer = world.image.layers()[0]
+def test_an_image_can_be_read_after_a_cancelled_read(setup: Setup) -> None:
+    """Image and connections remain usable after several cancelled reads."""
+    layer = setup.image.layers()[0]
     for _ in range(3):
-        world.gate.reached.clear()
-        world.gate.close_at("blob")
+        setup.gate.reached.clear()
+        setup.gate.close_at("blob")
 
-        _cancelled(lambda: _read(layer), world.gate.reached)
-        world.gate.open()
+        _cancelled(lambda: _read(layer), setup.gate.reached)
+        setup.gate.open()
 
         assert _read(layer) == LAYERS[0]
         with layer.open() as reader, pytest.raises(Cancelled), CancelScope() as scope:
@@ -398,13 +398,13 @@ def test_an_image_can_be_read_after_a_cancelled_read(world: World) -> None:
             scope.cancel()
             reader.read(CHUNK_SIZE)
 
-    assert world.image.config().architecture == "amd64"
-    assert _settled(world.leftovers) == []
+    assert setup.image.config().architecture == "amd64"
+    assert _leftovers_after_wait(setup.leftovers) == []
 
 
 def _in_another_thread(work: Callable[[], float]) -> float:
     found: list[float] = []
     thread = threading.Thread(target=lambda: found.append(work()))
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(LONGEST_WAIT)
     return found[0]

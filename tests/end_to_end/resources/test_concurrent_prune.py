@@ -41,7 +41,7 @@ _WRITER = """
 import random, sys, time
 from registry_adapters.layout import LayoutCatalog
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.content.streams import OpenerSource
+from registry_core.content.streams import CallableSource
 from registry_core.errors import BlobNotFound, ImageNotFound
 from registry_core.ops.builder.staged import staged_repository
 from registry_core.testing.content import push_image
@@ -66,7 +66,7 @@ while time.monotonic() < end:
         try:
             repository.blobs.stat(part.digest)
         except BlobNotFound:
-            source = OpenerSource(lambda start, part=part: staged.blobs.open(part.digest, start=start))
+            source = CallableSource(lambda start, part=part: staged.blobs.open(part.digest, start=start))
             repository.blobs.put(part.digest, part.size, source)
     time.sleep(chance.random() * grace / 8)
     repository.manifests.put(manifest, tags=[Tag(tag)])

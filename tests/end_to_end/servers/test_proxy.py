@@ -1,4 +1,4 @@
-"""Proxies from the environment: plain exchanges are forwarded, TLS is tunnelled, secrets stay where they belong."""
+"""Proxies of the environment: plain HTTP is forwarded, TLS is tunnelled, and the proxy gets no credentials."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class Proxy(ThreadingHTTPServer):
-    """A proxy that leads every name to one address, and keeps what it was asked."""
+    """A proxy that connects every name to one address, and records its requests."""
 
     daemon_threads = False
 
@@ -33,14 +33,14 @@ class Proxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may leave when they like."""
+        """Ignore clients that close the connection."""
 
 
 class _Forwarder(BaseHTTPRequestHandler):
     server: Proxy
 
     def log_message(self, *arguments: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
     def _note(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -109,10 +109,10 @@ def _image() -> Image:
     return ImageBuilder(platform="linux/amd64").add_files({"a": b"1"}).build()
 
 
-def test_plain_http_goes_by_the_proxy_of_the_environment(
+def test_plain_http_uses_the_proxy_of_the_environment(
     proxy: Proxy, catalog: MemoryCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R-208: nothing is added for proxies that are none of a registry's."""
+    """R-208: the registry receives no headers of the proxy."""
     monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:pw@"))
     with registry_server(catalog, authorizer=BasicAuthorizer({"user": "secret"})) as server:
         proxy.address = server.host
@@ -127,7 +127,7 @@ def test_plain_http_goes_by_the_proxy_of_the_environment(
 def test_tls_is_tunnelled_and_the_proxy_sees_no_credentials(
     proxy: Proxy, catalog: MemoryCatalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """R-208, R-041: the certificate is the registry's, and so are the credentials."""
+    """R-208, R-041: certificate and credentials are those of the registry."""
     authority = trustme.CA()
     leaf = authority.issue_cert("registry.example.com")
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -147,7 +147,7 @@ def test_tls_is_tunnelled_and_the_proxy_sees_no_credentials(
 
 
 @pytest.mark.parametrize("how", ["no_proxy", "setting"])
-def test_the_proxy_is_passed_by_where_told(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_the_proxy_is_bypassed_for_configured_hosts(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setenv("http_proxy", proxy.url)
     if how == "no_proxy":
         monkeypatch.setenv("no_proxy", "192.0.2.0/24")
@@ -159,7 +159,7 @@ def test_the_proxy_is_passed_by_where_told(proxy: Proxy, monkeypatch: pytest.Mon
     assert proxy.asked == []
 
 
-def test_this_machine_is_reached_without_the_environments_proxy(
+def test_loopback_addresses_bypass_the_proxy_of_the_environment(
     proxy: Proxy, catalog: MemoryCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", proxy.url)

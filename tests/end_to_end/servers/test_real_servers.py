@@ -1,4 +1,4 @@
-"""A registry, a reverse proxy and their settings as people run them: real programs, on loopback."""
+"""docker-registry and nginx in usual configurations, on loopback."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ USER = Basic("worker", "correct horse")
 Run = Callable[..., Any]
 
 
-class Notes:
-    """Keeps what happened."""
+class Events:
+    """An observer that collects events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -53,13 +53,13 @@ class Notes:
 
 
 @pytest.fixture
-def notes() -> Notes:
-    return Notes()
+def events() -> Events:
+    return Events()
 
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """Two layers, one of them of several mebibytes that do not compress."""
+    """Two layers, one of them with several mebibytes of random data."""
     noise = random.Random(1).randbytes(3 << 20)
     return ImageBuilder(platform="linux/amd64").add_files({"noise": noise}).add_files({"etc/name": b"one\n"}).build()
 
@@ -89,18 +89,18 @@ class TestPasswords:
         registry = run_docker_registry(auth={"htpasswd": {"realm": "these tests", "path": str(users)}})
         return str(registry.url)
 
-    def test_whoever_knows_one_may_do_everything(self, url: str, image: Image) -> None:
+    def test_a_correct_password_permits_everything(self, url: str, image: Image) -> None:
         with open_client(url, auth=USER) as client:
             _round_trip(client, image)
 
     @pytest.mark.parametrize("auth", [None, Basic(USER.username, "wrong"), Basic("stranger", USER.password)])
-    def test_nobody_else_gets_in(self, url: str, auth: Basic | None) -> None:
+    def test_a_missing_or_wrong_password_is_refused(self, url: str, auth: Basic | None) -> None:
         with open_client(url, auth=auth) as client, pytest.raises(Unauthorized):
             client.with_segment("app").list_tags()
 
 
 class TokenServer(ThreadingHTTPServer):
-    """A token server as the registry's documentation describes one: passwords in, signed claims out."""
+    """A token server as in the registry's documentation: it checks passwords and signs claims."""
 
     daemon_threads = False
 
@@ -112,7 +112,7 @@ class TokenServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/token"
 
     def token(self, service: str, scopes: list[str]) -> str:
-        """The right to all of it, but for what is called private."""
+        """A token for all scopes, except repositories named private."""
         access = []
         for scope in scopes:
             kind, name, actions = scope.split(":", 2)
@@ -133,7 +133,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
     server: TokenServer
 
     def log_message(self, *arguments: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -142,7 +142,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
         known = self.headers.get("Authorization") == f"Basic {pair}"
         reply: dict[str, Any] = {"errors": [{"code": "UNAUTHORIZED"}]}
         if known:
-            # Longer than it is: the registry finds it expired before we do.
+            # Longer than the real lifetime, so that the registry finds the token expired before the client does.
             reply = {"token": self.server.token(query["service"][0], query.get("scope", [])), "expires_in": 300}
         content = json.dumps(reply).encode()
         self.send_response(200 if known else 401)
@@ -173,24 +173,24 @@ class TestTokens:
         settings = {"realm": tokens.url, "service": "registry", "issuer": "these tests", "rootcertbundle": str(bundle)}
         return str(run_docker_registry(auth={"token": settings}).url)
 
-    def test_one_is_fetched_and_used(self, url: str, image: Image, tokens: TokenServer, notes: Notes) -> None:
-        with open_client(url, auth=USER, observer=notes) as client:
+    def test_a_token_is_fetched_and_used(self, url: str, image: Image, tokens: TokenServer, events: Events) -> None:
+        with open_client(url, auth=USER, observer=events) as client:
             _round_trip(client, image)
 
-        assert len([event for event in notes.events if isinstance(event, TokenRequested)]) == len(tokens.asked)
-        # Reading and writing, reading alone where that came first, and the catalog.
+        assert len([event for event in events.events if isinstance(event, TokenRequested)]) == len(tokens.asked)
+        # Reading and writing, reading alone where it came first, and the catalog.
         assert len(tokens.asked) <= 4
 
     def test_a_wrong_password_is_refused_by_the_token_server(self, url: str) -> None:
         with open_client(url, auth=Basic(USER.username, "wrong")) as client, pytest.raises(Unauthorized):
             client.with_segment("app").list_tags()
 
-    def test_what_no_token_allows_is_refused(self, url: str, image: Image) -> None:
+    def test_a_scope_that_the_token_server_denies_is_forbidden(self, url: str, image: Image) -> None:
         with open_client(url, auth=USER) as client, pytest.raises((Unauthorized, Forbidden)):
             client.with_segment("private", "app").push_image("v1", image)
 
     @pytest.mark.parametrize("tokens", [1.0], indirect=True)
-    def test_one_that_has_expired_is_replaced_in_the_middle_of_the_work(
+    def test_an_expired_token_is_replaced_during_an_operation(
         self, url: str, image: Image, tokens: TokenServer
     ) -> None:
         """R-038. The registry allows a minute of leeway, so the issuer dates it back."""
@@ -205,7 +205,9 @@ class TestTokens:
 
         assert len(tokens.asked) > before
 
-    def test_a_mount_asks_for_both_repositories_at_once(self, url: str, image: Image, tokens: TokenServer) -> None:
+    def test_a_mount_requests_the_scopes_of_both_repositories(
+        self, url: str, image: Image, tokens: TokenServer
+    ) -> None:
         """R-077."""
         with open_client(url, auth=USER) as client:
             source = client.with_segment("org", "app")
@@ -242,13 +244,13 @@ class TestMutualTLS:
         authority.issue_cert("worker.example.com").private_key_and_cert_chain_pem.write_to_path(str(path))
         return path
 
-    def test_a_private_authority_and_a_certificate_open_the_door(
+    def test_a_private_authority_and_a_client_certificate_are_accepted(
         self, url: str, image: Image, ca_file: Path, client_cert: Path
     ) -> None:
         with open_client(url, ca_file=ca_file, client_cert=client_cert) as client:
             _round_trip(client, image)
 
-    def test_certs_d_does_as_well(
+    def test_files_of_certs_d_are_accepted(
         self, url: str, image: Image, ca_file: Path, client_cert: Path, tmp_path: Path
     ) -> None:
         place = tmp_path / "certs.d" / urlsplit(url).netloc
@@ -260,7 +262,7 @@ class TestMutualTLS:
         with open_client(url, certs_dir=tmp_path / "certs.d", trust_system=False) as client:
             _round_trip(client, image)
 
-    def test_without_a_certificate_it_stays_shut(self, url: str, ca_file: Path) -> None:
+    def test_a_missing_client_certificate_is_refused(self, url: str, ca_file: Path) -> None:
         """R-041."""
         with open_client(url, ca_file=ca_file) as client, pytest.raises(TLSError):
             client.with_segment("app").list_tags()
@@ -297,21 +299,21 @@ class TestBehindNginx:
         with open_client(host, plain_http=True, path_prefix="/registry") as client:
             _round_trip(client, image)
 
-    def test_large_ones_pass_in_chunks(self, host: str, large: Image) -> None:
+    def test_large_images_pass_in_chunks(self, host: str, large: Image) -> None:
         with open_client(host, plain_http=True, path_prefix="/registry", chunk_size=8 << 20) as client:
             _round_trip(client, large)
 
-    def test_large_ones_pass_even_if_nobody_said_so(self, host: str, large: Image) -> None:
-        """A 413 is answered with smaller pieces."""
+    def test_large_images_pass_without_a_configured_chunk_size(self, host: str, large: Image) -> None:
+        """After status 413 the client sends smaller chunks."""
         with open_client(host, plain_http=True, path_prefix="/registry") as client:
             _round_trip(client, large)
 
 
 class _Forwarder(BaseHTTPRequestHandler):
-    """A forward proxy for plain HTTP: one exchange a connection."""
+    """A forward proxy for plain HTTP: one request a connection."""
 
     def log_message(self, *arguments: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
     def _forward(self) -> None:
         import http.client
@@ -351,7 +353,7 @@ class TestForwardProxy:
         thread.join()
         server.server_close()
 
-    def test_the_one_of_the_environment_is_used(
+    def test_the_proxy_of_the_environment_is_used(
         self, proxy: Any, image: Image, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -369,7 +371,7 @@ class TestForwardProxy:
 
 
 class _Restarting:
-    """An observer that restarts a registry, once, after so many answers to one method."""
+    """An observer that restarts a registry once, after a number of responses to one method."""
 
     def __init__(self, registry: Any, method: str, count: int, status: int) -> None:
         self._registry = registry
@@ -392,7 +394,7 @@ class _Restarting:
 
 
 class TestRestart:
-    """The registry goes down without a word, and comes back."""
+    """The registry is killed and started again."""
 
     def test_in_the_middle_of_a_push(self, run_docker_registry: Run, image: Image) -> None:
         registry = run_docker_registry()

@@ -1,4 +1,4 @@
-"""No needless round trip, counted through the observer."""
+"""The number of requests of each operation, counted by an observer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from registry_core import Basic, Image, ImageBuilder, RegistryClient
 from registry_core.ports.observer import Event, RequestCompleted
 
 
-class Journal:
-    """An observer that keeps the exchanges."""
+class Requests:
+    """An observer that collects completed requests."""
 
     def __init__(self) -> None:
         self.exchanges: list[RequestCompleted] = []
@@ -47,8 +47,8 @@ def _image() -> Image:
     return builder.build()
 
 
-def test_the_digest_of_a_tag_takes_one_exchange(backing: MemoryCatalog) -> None:
-    journal = Journal()
+def test_the_digest_of_a_tag_takes_one_request(backing: MemoryCatalog) -> None:
+    journal = Requests()
     with registry_server(backing) as server:
         client = RegistryClient(open_catalog(server.url, observer=journal), "app")
 
@@ -71,10 +71,10 @@ def test_the_digest_of_a_tag_takes_one_exchange(backing: MemoryCatalog) -> None:
     ],
     ids=["get_manifest", "image_exists", "image_is_absent", "list_tags", "iter_tags", "get_image_config", "tag_image"],
 )
-def test_no_operation_asks_more_than_it_must(
+def test_each_operation_takes_the_fewest_requests(
     backing: MemoryCatalog, exchanges: int, operation: Callable[[RegistryClient], object]
 ) -> None:
-    journal = Journal()
+    journal = Requests()
     with registry_server(backing) as server:
         client = RegistryClient(open_catalog(server.url, observer=journal), "app")
 
@@ -85,9 +85,9 @@ def test_no_operation_asks_more_than_it_must(
     assert len(taken) <= exchanges, taken
 
 
-def test_a_tag_is_resolved_once_and_its_digest_is_used_from_there_on(backing: MemoryCatalog, tmp_path: Path) -> None:
-    """R-012: a tag that moves meanwhile cannot mix two images."""
-    journal = Journal()
+def test_a_tag_is_resolved_once_and_its_digest_is_used_afterwards(backing: MemoryCatalog, tmp_path: Path) -> None:
+    """R-012: a tag that moves during a copy does not mix two images."""
+    journal = Requests()
     with registry_server(backing) as server:
         client = RegistryClient(open_catalog(server.url, observer=journal), "app")
 
@@ -97,8 +97,8 @@ def test_a_tag_is_resolved_once_and_its_digest_is_used_from_there_on(backing: Me
     assert len([line for line in journal.take() if line.endswith("/manifests/v1")]) == 1
 
 
-def test_what_is_there_already_is_not_pulled_again(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Journal()
+def test_existing_blobs_are_not_pulled_again(backing: MemoryCatalog, tmp_path: Path) -> None:
+    journal = Requests()
     target = RegistryClient(LayoutCatalog(tmp_path), "app")
     with registry_server(backing) as server:
         client = RegistryClient(open_catalog(server.url, observer=journal), "app")
@@ -113,8 +113,8 @@ def test_what_is_there_already_is_not_pulled_again(backing: MemoryCatalog, tmp_p
     assert len(taken) <= 2, taken
 
 
-def test_pulling_five_layers_takes_seven_exchanges(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Journal()
+def test_pulling_five_layers_takes_seven_requests(backing: MemoryCatalog, tmp_path: Path) -> None:
+    journal = Requests()
     with registry_server(backing) as server:
         client = RegistryClient(open_catalog(server.url, observer=journal), "app")
 
@@ -124,8 +124,8 @@ def test_pulling_five_layers_takes_seven_exchanges(backing: MemoryCatalog, tmp_p
     assert len(journal.take()) <= 7
 
 
-def test_tokens_cost_two_exchanges_more_and_the_next_operation_none(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Journal()
+def test_a_token_takes_two_more_requests_and_none_in_the_next_operation(backing: MemoryCatalog, tmp_path: Path) -> None:
+    journal = Requests()
     with registry_server(backing, authorizer=TokenAuthorizer({"user": "secret"})) as server:
         catalog = open_catalog(server.url, observer=journal, auth=Basic("user", "secret"))
         client = RegistryClient(catalog, "app")

@@ -1,4 +1,4 @@
-"""Registries over TLS: private authorities, client certificates, and checks that were switched off."""
+"""Registries over TLS: private authorities, client certificates, and disabled verification."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry_core import Basic, ConfigError, Image, ImageBuilder, RegistryClien
 
 
 class Identity:
-    """A certificate and its key, as files."""
+    """A certificate and its private key, as files."""
 
     def __init__(self, directory: Path, leaf: trustme.LeafCert) -> None:
         self.both = str(directory / "both.pem")
@@ -61,7 +61,7 @@ def _image() -> Image:
 @pytest.mark.parametrize(
     "guard", [None, BasicAuthorizer({"user": "secret"}), TokenAuthorizer({"user": "secret"})], ids=repr
 )
-def test_an_image_goes_and_comes_by_a_private_authority(
+def test_an_image_is_pushed_and_pulled_with_a_private_authority(
     guard: BasicAuthorizer | TokenAuthorizer | None, server_identity: Identity, ca_file: str
 ) -> None:
     """R-041."""
@@ -81,7 +81,9 @@ def test_an_image_goes_and_comes_by_a_private_authority(
 
 
 @pytest.mark.parametrize("operation", ["list_tags", "iter_tags"])
-def test_a_strange_authority_is_a_tls_error_that_names_the_operation(operation: str, server_identity: Identity) -> None:
+def test_an_unknown_authority_is_a_tls_error_that_names_the_operation(
+    operation: str, server_identity: Identity
+) -> None:
     """R-041."""
     with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
         with open_client(server.url) as client, pytest.raises(TLSError) as caught:
@@ -92,7 +94,9 @@ def test_a_strange_authority_is_a_tls_error_that_names_the_operation(operation: 
     assert caught.value.status == 0
 
 
-def test_another_name_than_the_certificates_is_a_tls_error(authority: trustme.CA, ca_file: str, tmp_path: Path) -> None:
+def test_a_host_name_that_differs_from_the_certificate_is_a_tls_error(
+    authority: trustme.CA, ca_file: str, tmp_path: Path
+) -> None:
     """R-041."""
     other = Identity(tmp_path / "other", authority.issue_cert("registry.example.com"))
     with registry_server(MemoryCatalog(), tls=(other.certificate, other.key)) as server:
@@ -100,7 +104,7 @@ def test_another_name_than_the_certificates_is_a_tls_error(authority: trustme.CA
             client.with_segment("app").list_tags()
 
 
-def test_a_strange_authority_is_taken_where_nobody_checks(server_identity: Identity) -> None:
+def test_an_unknown_authority_is_accepted_without_verification(server_identity: Identity) -> None:
     with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
         with open_client(server.url, tls_verify=False) as client:
             client.with_segment("app").push_image("v1", _image())
@@ -110,24 +114,24 @@ def test_a_strange_authority_is_taken_where_nobody_checks(server_identity: Ident
     assert repositories == ["app"]
 
 
-def test_an_authority_that_is_not_there_is_a_config_error() -> None:
+def test_a_missing_authority_file_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="ca_file"):
         open_client("registry.example.com", ca_file="/nowhere/ca.pem").with_segment("app").list_tags()
 
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, *arguments: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
 
 class _Server(WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A handshake that failed is the client's to report."""
+        """Ignore failed handshakes; the client reports them."""
 
 
 @contextmanager
-def _demanding(catalog: MemoryCatalog, server: Identity, ca_file: str) -> Iterator[str]:
-    """A registry that talks only to those who show a certificate."""
+def _with_client_certificates(catalog: MemoryCatalog, server: Identity, ca_file: str) -> Iterator[str]:
+    """A registry that requires client certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.both)
     context.load_verify_locations(ca_file)
@@ -146,28 +150,28 @@ def _demanding(catalog: MemoryCatalog, server: Identity, ca_file: str) -> Iterat
 
 
 @pytest.mark.parametrize("files", ["one", "two"])
-def test_a_client_shows_its_certificate(
+def test_a_client_presents_its_certificate(
     files: str, server_identity: Identity, client_identity: Identity, ca_file: str
 ) -> None:
     catalog = MemoryCatalog()
     RegistryClient(catalog, "app").push_image("v1", _image())
     shown = client_identity.both if files == "one" else (client_identity.certificate, client_identity.key)
-    with _demanding(catalog, server_identity, ca_file) as url:
+    with _with_client_certificates(catalog, server_identity, ca_file) as url:
         with open_client(url, ca_file=ca_file, client_cert=shown) as client:
             tags = client.with_segment("app").list_tags()
 
     assert tags == ["v1"]
 
 
-def test_a_client_without_a_certificate_is_turned_away(server_identity: Identity, ca_file: str) -> None:
-    with _demanding(MemoryCatalog(), server_identity, ca_file) as url:
+def test_a_client_without_a_certificate_is_refused(server_identity: Identity, ca_file: str) -> None:
+    with _with_client_certificates(MemoryCatalog(), server_identity, ca_file) as url:
         with open_client(url, ca_file=ca_file, retries=0) as client, pytest.raises(TransportError) as caught:
             client.with_segment("app").list_tags()
 
     assert caught.value.status == 0
 
 
-def test_the_callers_authority_may_stand_alone(server_identity: Identity, ca_file: str) -> None:
+def test_a_given_authority_may_replace_those_of_the_system(server_identity: Identity, ca_file: str) -> None:
     """R-041."""
     with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
         with open_client(server.url, ca_file=ca_file, trust_system=False) as client:
@@ -176,16 +180,14 @@ def test_the_callers_authority_may_stand_alone(server_identity: Identity, ca_fil
     assert pushed.digest == _image().digest
 
 
-def test_a_client_that_would_trust_nobody_is_not_made() -> None:
+def test_a_client_without_any_authority_is_refused() -> None:
     """R-041."""
     with pytest.raises(ConfigError, match="trust_system"):
         open_client("registry.example.com", trust_system=False)
 
 
-def test_two_registries_with_an_authority_each_are_trusted_by_one_directory(
-    authority: trustme.CA, tmp_path: Path
-) -> None:
-    """R-041: and not the other way round."""
+def test_one_directory_holds_the_authorities_of_two_registries(authority: trustme.CA, tmp_path: Path) -> None:
+    """R-041: each authority is trusted for its registry only."""
     authorities = {"127.0.0.1": authority, "localhost": trustme.CA()}
     certs = tmp_path / "certs.d"
     with ExitStack() as stack:
@@ -207,12 +209,12 @@ def test_two_registries_with_an_authority_each_are_trusted_by_one_directory(
             client.with_segment("app").list_tags()
 
 
-def test_a_client_is_known_by_what_lies_in_the_registrys_directory(
+def test_a_client_certificate_is_read_from_the_directory_of_the_registry(
     authority: trustme.CA, server_identity: Identity, client_identity: Identity, ca_file: str, tmp_path: Path
 ) -> None:
     catalog = MemoryCatalog()
     RegistryClient(catalog, "app").push_image("v1", _image())
-    with _demanding(catalog, server_identity, ca_file) as url:
+    with _with_client_certificates(catalog, server_identity, ca_file) as url:
         place = tmp_path / "certs.d" / url.removeprefix("https://")
         place.mkdir(parents=True)
         authority.cert_pem.write_to_path(str(place / "ca.crt"))
@@ -224,13 +226,13 @@ def test_a_client_is_known_by_what_lies_in_the_registrys_directory(
     assert tags == ["v1"]
 
 
-def test_a_token_server_elsewhere_never_sees_the_client_certificate(
+def test_a_token_server_of_another_origin_gets_no_client_certificate(
     server_identity: Identity, client_identity: Identity, ca_file: str
 ) -> None:
-    """R-030: it is a credential of the registry, and this token server is on another port."""
+    """R-030: the certificate is a credential for the registry's origin; the token server has another port."""
     catalog = MemoryCatalog()
     tls = (server_identity.certificate, server_identity.key)
-    with _demanding(catalog, server_identity, ca_file) as tokens:
+    with _with_client_certificates(catalog, server_identity, ca_file) as tokens:
         guard = TokenAuthorizer({"user": "secret"}, realm=f"{tokens}/token")
         with registry_server(catalog, tls=tls, authorizer=guard) as server:
             with open_client(
@@ -239,5 +241,5 @@ def test_a_token_server_elsewhere_never_sees_the_client_certificate(
                 with pytest.raises(TransportError) as caught:
                     client.with_segment("app").list_tags()
 
-    # It was turned away in the handshake: an answer would have had a status.
+    # The handshake failed: a response would have a status.
     assert caught.value.status == 0

@@ -1,4 +1,4 @@
-"""What is built on images in a registry goes back there without its layers passing through this program."""
+"""Images built on images of a registry are pushed there without downloading the layers of the base."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def registry() -> Iterator[FaultyRegistry]:
         yield registry
 
 
-def based(client: RegistryClient, platform: str = "linux/amd64", mark: str = "") -> Image:
-    """An image in the repository ``org/base``: two layers."""
+def push_base(client: RegistryClient, platform: str = "linux/amd64", mark: str = "") -> Image:
+    """Push an image of two layers to the repository ``org/base``."""
     built = (
         ImageBuilder(platform=platform)
         .add_files({"bin/sh": f"#!/bin/sh\n{platform}{mark}"})
@@ -54,7 +54,7 @@ def rebased(base: Image) -> Image:
 
 
 def fetched(registry: FaultyRegistry, base: Image) -> list[str]:
-    """The base's layers that were read through HTTP."""
+    """The layers of the base that were downloaded."""
     digests = {layer.digest for layer in base.layers()}
     asked = registry.journal.requests(method="GET", endpoint="blob")
     return [entry.path for entry in asked if entry.path.rpartition("/")[2] in digests]
@@ -65,7 +65,7 @@ class TestBasesInRegistries:
     def test_another_repository_of_the_registry_mounts_the_layers(
         self, registry: FaultyRegistry, make: Callable[[Image], Image]
     ) -> None:
-        base = based(registry.client())
+        base = push_base(registry.client())
         registry.journal.clear()
 
         image = make(base)
@@ -79,10 +79,10 @@ class TestBasesInRegistries:
         assert registry.journal.bytes_received < sum(layer.size for layer in image.layers()) + 2_000
 
     @pytest.mark.parametrize("make", [built_on, edited, rebased])
-    def test_the_same_repository_is_sent_only_what_is_new(
+    def test_only_new_blobs_are_uploaded_to_the_same_repository(
         self, registry: FaultyRegistry, make: Callable[[Image], Image]
     ) -> None:
-        base = based(registry.client())
+        base = push_base(registry.client())
         registry.journal.clear()
 
         image = make(base)
@@ -93,8 +93,8 @@ class TestBasesInRegistries:
         assert uploads == 2  # our layer and the configuration
         assert fetched(registry, base) == []
 
-    def test_changing_what_an_image_says_reads_its_configuration_and_no_layer(self, registry: FaultyRegistry) -> None:
-        base = based(registry.client())
+    def test_changing_the_configuration_reads_no_layer(self, registry: FaultyRegistry) -> None:
+        base = push_base(registry.client())
         registry.journal.clear()
 
         registry.client().with_segment("org", "base").push_image("v2", ImageEditor(base).label("a", "b").build())
@@ -103,7 +103,7 @@ class TestBasesInRegistries:
         assert {entry.path.rpartition("/")[2] for entry in read} == {base.manifest().config.digest}
 
     def test_another_registry_gets_the_layers(self, registry: FaultyRegistry) -> None:
-        base = based(registry.client())
+        base = push_base(registry.client())
         image = edited(base)
 
         with faulty_registry() as other:
@@ -114,8 +114,8 @@ class TestBasesInRegistries:
             with pulled.open_file("bin/sh") as reader:
                 assert reader.read() == b"#!/bin/sh\nlinux/amd64"
 
-    def test_indexes_mount_what_their_images_stand_on(self, registry: FaultyRegistry) -> None:
-        images = [based(registry.client(), platform) for platform in ("linux/amd64", "linux/arm64")]
+    def test_pushing_an_index_mounts_the_layers_of_the_bases(self, registry: FaultyRegistry) -> None:
+        images = [push_base(registry.client(), platform) for platform in ("linux/amd64", "linux/arm64")]
         index = IndexBuilder().add(images[0]).add(images[1]).build()
         registry.client().with_segment("org", "base").push_index("all", index)
         base = registry.client().with_segment("org", "base").get_index("all")
@@ -129,32 +129,32 @@ class TestBasesInRegistries:
         assert {entry.parameter("mount") for entry in mounts} >= layers
         assert all(fetched(registry, image) == [] for image in images)
 
-    def test_a_real_registry_mounts_them_too(self, docker_registry: str) -> None:
+    def test_docker_registry_mounts_the_layers(self, docker_registry: str) -> None:
         told: list[Event] = []
 
-        class Told:
+        class Events:
             def on(self, event: Event) -> None:
                 told.append(event)
 
         with open_client(docker_registry) as client:
-            base = based(client, mark=os.urandom(8).hex())
+            base = push_base(client, mark=os.urandom(8).hex())
             image = edited(base)
 
-            client.with_segment("org", "app").push_image("v1", image, observer=Told())
+            client.with_segment("org", "app").push_image("v1", image, observer=Events())
 
             mounted = {event.digest for event in told if isinstance(event, BlobMounted)}
             assert mounted == {layer.digest for layer in base.layers()}
             assert len([event for event in told if isinstance(event, BlobCopied)]) == 2
-            client.with_segment("org", "app").push_image("v2", image, observer=Told())
+            client.with_segment("org", "app").push_image("v2", image, observer=Events())
             assert isinstance(told[-1], BlobSkipped)
 
 
 class TestBackends:
-    def test_images_of_every_backend_stand_in_one_index(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_one_index_has_images_of_every_backend(self, client: RegistryClient, tmp_path: Path) -> None:
         with open_client("memory:") as memory, open_client(f"oci:{tmp_path / 'layout'}") as layout:
             images = [
-                based(memory, "linux/amd64"),
-                based(layout, "linux/arm64"),
+                push_base(memory, "linux/amd64"),
+                push_base(layout, "linux/arm64"),
                 ImageBuilder(platform="linux/riscv64").add_files({"a": b"1"}).build(),
             ]
             with open_client(f"docker-archive:{tmp_path / 'saved.tar'}") as archive:
@@ -177,7 +177,7 @@ class TestBackends:
 
 
 class TestStreams:
-    def test_a_layer_comes_from_a_pipe(self, client: RegistryClient, tmp_path: Path) -> None:
+    def test_a_layer_is_read_from_a_pipe(self, client: RegistryClient, tmp_path: Path) -> None:
         (tmp_path / "big").write_bytes(os.urandom(3_000_000))
 
         with subprocess.Popen(["tar", "-c", "-C", str(tmp_path), "big"], stdout=subprocess.PIPE) as tar:
@@ -188,10 +188,10 @@ class TestStreams:
         with client.with_segment("app").get_image("v1", "linux/amd64").open_file("big") as reader:
             assert reader.read() == (tmp_path / "big").read_bytes()
 
-    def test_what_is_squashed_is_what_skopeo_and_tar_see(
+    def test_a_squashed_image_equals_the_tree_of_skopeo_and_tar(
         self, client: RegistryClient, skopeo: str, tmp_path: Path
     ) -> None:
-        base = based(client)
+        base = push_base(client)
         image = ImageEditor(base).add_files({"etc/.wh.os-release": b"", "etc/new": b"1"}).squash().build()
         with open_client(f"oci:{tmp_path / 'layout'}") as layout:
             layout.push_image("v1", image)

@@ -1,4 +1,4 @@
-"""A network that cuts every connection after 16 MiB, and blobs that arrive whole all the same."""
+"""Blobs are transferred completely although every connection is closed after 16 MiB."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAME = RepositoryName("org/big")
 
 
 class CuttingProxy:
-    """Passes bytes on, and closes each connection once so many have come from one side; counts them all."""
+    """Forwards bytes, counts them, and closes each connection after ``cut`` bytes of one side."""
 
     def __init__(self, host: str, *, cut: int = CUT) -> None:
         address, _, port = host.rpartition(":")
@@ -67,21 +67,21 @@ class CuttingProxy:
             server = socket.create_connection(self._upstream)
             with self._lock:
                 self._sockets |= {client, server}
-            thread = threading.Thread(target=self._carry, args=(client, server))
+            thread = threading.Thread(target=self._forward, args=(client, server))
             self._threads.append(thread)
             thread.start()
 
-    def _carry(self, client: socket.socket, server: socket.socket) -> None:
-        back = threading.Thread(target=self._pump, args=(server, client))
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        back = threading.Thread(target=self._copy, args=(server, client))
         back.start()
-        self._pump(client, server)
+        self._copy(client, server)
         back.join()
         with self._lock:
             self._sockets -= {client, server}
         client.close()
         server.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
         left = self._cut
         with contextlib.suppress(OSError):
             while left and (data := source.recv(min(left, 256 << 10))):
@@ -102,13 +102,13 @@ class CuttingProxy:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The luckiest jitter: each pause has no length."""
+    """Retry without pauses."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 @pytest.fixture(params=["ours", "docker-registry"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A registry that knows no resuming, and one that does."""
+    """docker-registry, which cannot resume uploads, and the server of this library, which can."""
     if request.param == "ours":
         with registry_server(LayoutCatalog(tmp_path / "served", fsync=False)) as server:
             yield server.host
@@ -121,15 +121,15 @@ def connected(host: str, chunk_size: int | None = None) -> closing[HttpCatalog]:
 
 
 def check(blobs: BlobStore) -> None:
-    """Read all, and raise if it is wrong."""
+    """Read the blob and verify it."""
     with VerifyingReader(blobs.open(CONTENT.digest), CONTENT.digest, SIZE) as reader:
         while reader.read(CHUNK_SIZE):
             continue
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4 << 20])
-def test_pushed_and_pulled_through_cuts_a_blob_costs_at_most_15_percent_more(host: str, chunk_size: int | None) -> None:
-    """R-051, R-074, R-075: what has arrived is not sent again, or hardly."""
+def test_pushing_and_pulling_through_cuts_moves_at_most_15_percent_more(host: str, chunk_size: int | None) -> None:
+    """R-051, R-074, R-075: few bytes are sent twice."""
     with CuttingProxy(host) as pushing, connected(pushing.host, chunk_size) as catalog:
         catalog.repository(NAME).blobs.put(CONTENT.digest, SIZE, CONTENT)
     with CuttingProxy(host) as pulling, connected(pulling.host) as catalog:
@@ -144,12 +144,12 @@ def test_pushed_and_pulled_through_cuts_a_blob_costs_at_most_15_percent_more(hos
 
 
 class Restartable:
-    """A registry of ours that can be stopped, and started again where it was."""
+    """A server of this library that can be restarted on the same port."""
 
     def __init__(self, backing: LayoutCatalog) -> None:
         self._backing = backing
         self._servers = ExitStack()
-        # Not a port of the system's choice: such a one cannot be taken again at once.
+        # Port 0 would give an ephemeral port, which cannot be bound again at once.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = int(probe.getsockname()[1])
         self.restarts = -1
@@ -165,17 +165,17 @@ class Restartable:
 
     @property
     def host(self) -> str:
-        """Where it is."""
+        """The address and port."""
         return f"127.0.0.1:{self._port}"
 
     def restart(self) -> None:
-        """Forget all uploads and connections."""
+        """Restart, which drops all upload sessions and connections."""
         self._servers.close()
         self._servers.enter_context(registry_server(self._backing, port=self._port))
         self.restarts += 1
 
 
-def test_a_registry_that_is_restarted_in_the_middle_of_a_pull_is_gone_back_to(tmp_path: Path) -> None:
+def test_a_pull_continues_after_a_restart_of_the_registry(tmp_path: Path) -> None:
     """R-051."""
     content = PatternSource(8 << 20)
     backing = LayoutCatalog(tmp_path / "served", fsync=False)
@@ -190,16 +190,14 @@ def test_a_registry_that_is_restarted_in_the_middle_of_a_pull_is_gone_back_to(tm
 
 
 @pytest.mark.parametrize("chunk_size", [None, CHUNK_SIZE])
-def test_a_registry_that_is_restarted_in_the_middle_of_a_push_gets_it_from_the_beginning(
-    tmp_path: Path, chunk_size: int | None
-) -> None:
-    """R-075: its sessions are gone, and it says so."""
+def test_a_push_begins_again_after_a_restart_of_the_registry(tmp_path: Path, chunk_size: int | None) -> None:
+    """R-075: the restarted registry does not know the upload session."""
     content = PatternSource(24 << 20)
     backing = LayoutCatalog(tmp_path / "served", fsync=False)
     with Restartable(backing) as registry, connected(registry.host, chunk_size) as catalog:
 
         def opened(start: int) -> ByteReader:
-            # In one, when everything begins; in chunks, when some have come.
+            # Without chunks at the first byte, with chunks after some of them.
             if not registry.restarts and (start or chunk_size is None):
                 registry.restart()
             return content.open(start)

@@ -1,4 +1,4 @@
-"""A pull that is killed leaves a sound layout behind, and goes on where it stopped when it is done again."""
+"""A killed pull leaves a valid layout, and the next pull continues where it stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from registry_core import Digest, RawManifest, Repository, RepositoryName, Tag
 from registry_core.testing.content import blob, image_manifest, put_blob
 
 NAME = RepositoryName("org/app")
-# From the largest on, which is the order in which a single job moves them.
+# The largest first: the order in which a single job copies them.
 LAYERS = [blob("first", 4 << 20), blob("second", 3 << 20), blob("third", 2 << 20)]
 
 _PREFIX = """
@@ -118,7 +118,7 @@ def _pushed(repository: Repository, layers: list[bytes] = LAYERS) -> RawManifest
     return manifest
 
 
-def test_a_pull_that_is_killed_midway_leaves_a_sound_layout_and_can_be_done_again(tmp_path: Path) -> None:
+def test_a_killed_pull_leaves_a_valid_layout_and_can_be_repeated(tmp_path: Path) -> None:
     """R-006, R-070, R-313."""
     origin = MemoryCatalog()
     manifest = _pushed(origin.repository(NAME))
@@ -141,7 +141,7 @@ def test_a_pull_that_is_killed_midway_leaves_a_sound_layout_and_can_be_done_agai
         stored = {path.name: path.read_bytes() for path in shelf.iterdir() if not path.name.startswith(".")}
         assert set(stored) == {Digest.of(LAYERS[0]).encoded}
         assert all(sha256(content).hexdigest() == name for name, content in stored.items())
-        # What had come of the second layer lies under a name that nobody takes for a blob.
+        # The part of the second layer has the name of a temporary file.
         assert [path.stat().st_size for path in shelf.iterdir() if path.name.startswith(".")] == [1 << 20]
 
         again = _start(_WHOLE, server.url, str(tmp_path))
@@ -149,7 +149,7 @@ def test_a_pull_that_is_killed_midway_leaves_a_sound_layout_and_can_be_done_agai
 
     assert again.returncode == 0
     assert told.splitlines()[0].split() == ["BlobSkipped", str(len(LAYERS[0]))]
-    # What was left of the second layer is read from the disk.
+    # The stored part of the second layer is read from the disk.
     assert told.splitlines()[1].split() == ["BlobProgress", str(len(LAYERS[1])), str(1 << 20)]
     assert told.splitlines()[-1] == manifest.digest
     pulled = LayoutCatalog(tmp_path).repository(NAME)
@@ -160,10 +160,10 @@ def test_a_pull_that_is_killed_midway_leaves_a_sound_layout_and_can_be_done_agai
 
 
 class Meter:
-    """A WSGI middleware that writes down what is sent of one blob, and stalls after so many bytes.
+    """A WSGI middleware that records how much of one blob is sent, and stalls after a number of bytes.
 
     Args:
-        digest: Of the blob.
+        digest: Digest of the blob.
     """
 
     def __init__(self, digest: Digest) -> None:
@@ -175,7 +175,7 @@ class Meter:
         self._digest = digest
 
     def allow(self, count: int) -> None:
-        """Let so many bytes through before the next stall."""
+        """Send this number of bytes before the next stall."""
         self.allowed = self.sent + count
         self.stalled.clear()
         self.resume.clear()
@@ -225,8 +225,8 @@ def _partial(layout: Path) -> int:
     return sum(path.stat().st_size for path in (layout / "blobs" / "sha256").glob(".ociport-*.partial"))
 
 
-def test_a_pull_that_was_killed_goes_on_from_the_bytes_on_disk(tmp_path: Path, origin: MemoryCatalog) -> None:
-    """R-006, R-051: in another process, that moves only what is missing."""
+def test_a_pull_after_a_killed_one_continues_from_the_bytes_on_disk(tmp_path: Path, origin: MemoryCatalog) -> None:
+    """R-006, R-051: another process downloads only the missing bytes."""
     digest, size = Digest.of(BIG[0]), len(BIG[0])
     layout = tmp_path / NAME
     meter = Meter(digest)
@@ -235,7 +235,7 @@ def test_a_pull_that_was_killed_goes_on_from_the_bytes_on_disk(tmp_path: Path, o
     with registry_server(origin, wrap=meter.wrap) as server:
         killed = _start(_WHOLE, server.url, str(tmp_path))
         assert killed.stdout is not None
-        # Half of it has been read, as it says itself; the next one may not have been written yet.
+        # The process reported half of the blob; the next chunk may not be written yet.
         assert any(line.startswith(f"BlobProgress {size} {16 << 20}") for line in killed.stdout)
         _kill(killed)
         left = _partial(layout)
@@ -249,7 +249,7 @@ def test_a_pull_that_was_killed_goes_on_from_the_bytes_on_disk(tmp_path: Path, o
     assert 15 << 20 <= left <= 33 << 20
     assert meter.ranges == ["", f"bytes={left}-"]
     assert before <= 33 << 20
-    # The server may have been stopped a piece late in its first answer.
+    # The first response may have been stopped one chunk late.
     assert size - left <= meter.sent - before <= size - left + (64 << 10)
     progress = [int(line.split()[2]) for line in told.splitlines() if line.startswith(f"BlobProgress {size} ")]
     assert progress[0] == left
@@ -260,8 +260,8 @@ def test_a_pull_that_was_killed_goes_on_from_the_bytes_on_disk(tmp_path: Path, o
         assert reader.read() == BIG[0]
 
 
-def test_a_pull_that_is_killed_again_and_again_gets_done(tmp_path: Path, origin: MemoryCatalog, skopeo: str) -> None:
-    """R-006, R-313: wherever it is hit; what comes out of it is what other tools expect."""
+def test_a_pull_that_is_killed_repeatedly_completes(tmp_path: Path, origin: MemoryCatalog, skopeo: str) -> None:
+    """R-006, R-313: it may be killed at any point; other tools read the result."""
     digest, size = Digest.of(BIG[0]), len(BIG[0])
     layout = tmp_path / NAME
     meter = Meter(digest)
@@ -295,8 +295,8 @@ def test_a_pull_that_is_killed_again_and_again_gets_done(tmp_path: Path, origin:
     assert (tmp_path / "copied" / digest.encoded).read_bytes() == BIG[0]
 
 
-def test_many_processes_may_pull_the_same_at_once(tmp_path: Path, origin: MemoryCatalog) -> None:
-    """R-313: one of them goes on with what is there, and none waits for another."""
+def test_many_processes_pull_the_same_image_at_once(tmp_path: Path, origin: MemoryCatalog) -> None:
+    """R-313: one process continues the stored part, and none waits for another."""
     digest = Digest.of(BIG[0])
     meter = Meter(digest)
     meter.allow(8 << 20)

@@ -1,4 +1,4 @@
-"""Content under sha512, alone and mixed with sha256, through every backend and everything that is done with it."""
+"""Content with sha512 digests, alone and mixed with sha256, through every backend and operation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _built(platform: str) -> Image:
 
 
 def _renamed(image: Image, target: Repository, *, parts: str, whole: str, diff_ids: str) -> RawManifest:
-    """The same image under digests of other algorithms."""
+    """The same image with digests of other algorithms."""
 
     def put(content: bytes, entry: dict[str, Any]) -> dict[str, Any]:
         digest = Digest.of(content, parts)
@@ -86,7 +86,7 @@ def _renamed(image: Image, target: Repository, *, parts: str, whole: str, diff_i
 
 @pytest.fixture(scope="module")
 def seed() -> Repository:
-    """An index of images that differ in what is named by which algorithm, and what refers to them."""
+    """An index of images with different combinations of algorithms, and their referrers."""
     seed = staged_repository()
     images = [
         _renamed(_built("linux/amd64"), seed, parts="sha512", whole="sha512", diff_ids="sha512"),
@@ -132,7 +132,7 @@ def _entry(descriptor: Descriptor) -> dict[str, Any]:
 
 @contextmanager
 def _opened(kind: str, directory: Path) -> Iterator[Callable[[], Catalog]]:
-    """A backend of some kind, empty; called again it is opened again, whatever was put there being finished."""
+    """An empty backend of some kind; each call opens it again, after closing it."""
     catalogs: list[Catalog] = []
 
     def archive(form: ArchiveForm) -> Catalog:
@@ -163,7 +163,7 @@ def _opened(kind: str, directory: Path) -> Iterator[Callable[[], Catalog]]:
 
 
 def _filled(seed: Repository, opened: Callable[[], Catalog]) -> Repository:
-    """The seed in some backend."""
+    """Copy the seed to a backend."""
     target = opened().repository(NAME)
     _copied(seed, target)
     return opened().repository(NAME)
@@ -176,16 +176,16 @@ def _copied(source: Repository, target: Repository) -> None:
 
 @pytest.fixture(params=BACKENDS)
 def repository(request: pytest.FixtureRequest, seed: Repository, tmp_path: Path) -> Iterator[Repository]:
-    """All of it in each backend."""
+    """The seed in each backend."""
     with _opened(request.param, tmp_path / "backend") as opened:
         yield _filled(seed, opened)
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(BACKENDS, BACKENDS)))
-def test_everything_goes_from_any_backend_to_any_other(
+def test_everything_is_copied_between_any_two_backends(
     seed: Repository, source: str, target: str, tmp_path: Path
 ) -> None:
-    """R-002, R-003, R-026: digests stay, whatever they are made by, and all that they name is there and verified."""
+    """R-002, R-003, R-026: digests of each algorithm are kept, and their content is verified."""
     with _opened(source, tmp_path / "source") as first, _opened(target, tmp_path / "target") as second:
         origin = _filled(seed, first)
 
@@ -216,7 +216,7 @@ def test_an_image_is_extracted(repository: Repository, tmp_path: Path) -> None:
         assert file.read() == b"data" * 5000
 
 
-def test_an_image_is_chosen_by_platform_from_an_index_of_both(repository: Repository) -> None:
+def test_an_image_is_selected_by_platform_from_an_index_of_both_algorithms(repository: Repository) -> None:
     index = Index(repository, repository.manifests.get(Tag("index-sha512")))
 
     chosen = {index.image(f"linux/{each}").manifest().config.digest.algorithm for each in ("amd64", "s390x")}
@@ -234,7 +234,7 @@ def test_single_blobs_are_read_and_saved(repository: Repository, tmp_path: Path)
     assert Digest.of((tmp_path / "layer").read_bytes(), "sha512") == layer.digest
 
 
-def test_what_an_editor_changes_keeps_its_algorithm(repository: Repository) -> None:
+def test_an_edited_image_keeps_its_algorithm(repository: Repository) -> None:
     image = Image(repository, repository.manifests.get(Tag("all-sha512")))
 
     edited = ImageEditor(image).label("a", "b").build()
@@ -244,7 +244,7 @@ def test_what_an_editor_changes_keeps_its_algorithm(repository: Repository) -> N
     assert edited.validate().findings == ()
 
 
-def test_an_image_stands_on_a_base_under_sha512(repository: Repository) -> None:
+def test_an_image_is_built_on_a_base_with_sha512(repository: Repository) -> None:
     base = Image(repository, repository.manifests.get(Tag("all-sha512")))
 
     image = ImageBuilder(base=base).add_files({"app": b"app"}).build()
@@ -253,7 +253,7 @@ def test_an_image_stands_on_a_base_under_sha512(repository: Repository) -> None:
     assert image.validate().findings == ()
 
 
-def test_a_mirror_keeps_everything(seed: Repository, tmp_path: Path) -> None:
+def test_a_mirror_copies_everything(seed: Repository, tmp_path: Path) -> None:
     target = LayoutCatalog(tmp_path / "mirror", fsync=False)
     with _opened("http", tmp_path) as opened:
         _filled(seed, opened)
@@ -265,7 +265,7 @@ def test_a_mirror_keeps_everything(seed: Repository, tmp_path: Path) -> None:
     assert list(target.repository(NAME).manifests.tags()) == list(seed.manifests.tags())
 
 
-def test_a_prune_takes_what_nothing_needs_and_nothing_else(seed: Repository, tmp_path: Path) -> None:
+def test_a_prune_removes_unreferenced_blobs_only(seed: Repository, tmp_path: Path) -> None:
     catalog = LayoutCatalog(tmp_path, fsync=False)
     repository = catalog.repository(NAME)
     _copied(seed, repository)
@@ -286,7 +286,7 @@ def test_a_prune_takes_what_nothing_needs_and_nothing_else(seed: Repository, tmp
 
 
 def _collected(root: Path) -> PruneReport:
-    """Collect as if it were later."""
+    """Collect garbage with a clock that is ahead."""
     return prune_layout(Layout(Root(root, fsync=False), NAME), untagged=True, clock=lambda: time.time() + 7200)
 
 
@@ -294,7 +294,7 @@ def _collected(root: Path) -> PruneReport:
 def test_between_repositories_of_one_backend_blobs_are_mounted(seed: Repository, backend: str, tmp_path: Path) -> None:
     seen: list[Event] = []
 
-    class Seeing(Observer):
+    class Events(Observer):
         def on(self, event: Event) -> None:
             seen.append(event)
 
@@ -302,7 +302,7 @@ def test_between_repositories_of_one_backend_blobs_are_mounted(seed: Repository,
         catalog = opened()
         first, second = catalog.repository(NAME), catalog.repository(RepositoryName("org/other"))
         copy(seed, first, Tag("all-sha512"), tags=[Tag("v1")])
-        copy(first, second, Tag("v1"), tags=[Tag("v1")], observer=Seeing())
+        copy(first, second, Tag("v1"), tags=[Tag("v1")], observer=Events())
 
         found = second.manifests.get(Tag("v1"))
     assert {event.digest for event in seen if isinstance(event, BlobMounted)} == {
@@ -310,8 +310,8 @@ def test_between_repositories_of_one_backend_blobs_are_mounted(seed: Repository,
     }
 
 
-def test_a_download_goes_on_where_it_was_cut(tmp_path: Path) -> None:
-    """R-051: the running hash goes on as well."""
+def test_a_download_continues_where_it_was_cut(tmp_path: Path) -> None:
+    """R-051: the hash continues, too."""
     content = blob("cut", 300_000)
     with faulty_registry() as registry:
         client = registry.client().with_segment("org", "app")
@@ -324,7 +324,7 @@ def test_a_download_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert (tmp_path / "blob").read_bytes() == content
 
 
-def test_an_upload_in_chunks_goes_on_where_it_was_cut() -> None:
+def test_an_upload_in_chunks_continues_where_it_was_cut() -> None:
     """R-233, R-074."""
     content = blob("chunks", 300_000)
     with faulty_registry(cut_request(1_000).on("upload").times(1)) as registry:
@@ -338,8 +338,8 @@ def test_an_upload_in_chunks_goes_on_where_it_was_cut() -> None:
             assert reader.read() == content
 
 
-def test_what_a_layout_has_of_a_blob_is_not_fetched_again(tmp_path: Path) -> None:
-    """R-006, R-309: it is hashed anew, by the algorithm of its name."""
+def test_the_stored_part_of_a_blob_is_not_downloaded_again(tmp_path: Path) -> None:
+    """R-006, R-309: the stored part is hashed again, by the algorithm of the digest."""
     content = blob("resumed", 3 << 20)
     digest = Digest.of(content, "sha512")
     repository = LayoutCatalog(tmp_path, fsync=False).repository(NAME)
@@ -359,9 +359,9 @@ def test_what_a_layout_has_of_a_blob_is_not_fetched_again(tmp_path: Path) -> Non
         repository.blobs.put(Digest.of(content + b"!", "sha512"), len(content), BytesSource(content))
 
 
-class TestARegistryThatKnowsNothingButSha256:
-    def test_says_so_of_manifests(self, docker_registry: str, seed: Repository) -> None:
-        """Distribution 2.8 hashes what comes by sha256, and finds another digest than it was told."""
+class TestRegistryWithSha256Only:
+    def test_refuses_sha512_manifests(self, docker_registry: str, seed: Repository) -> None:
+        """Distribution 2.8 hashes a manifest by sha256, and finds a digest that differs from the requested one."""
         with open_client(docker_registry) as client:
             repository = client.with_segment("sha512", "manifests").repository
 
@@ -373,9 +373,7 @@ class TestARegistryThatKnowsNothingButSha256:
             with pytest.raises(ImageNotFound):
                 repository.manifests.resolve(Tag("v1"))
 
-    def test_takes_sha512_layers_of_a_sha256_manifest_all_the_same(
-        self, docker_registry: str, seed: Repository
-    ) -> None:
+    def test_accepts_sha512_layers_of_a_sha256_manifest(self, docker_registry: str, seed: Repository) -> None:
         with open_client(docker_registry) as client:
             repository = client.with_segment("sha512", "parts").repository
 
@@ -389,8 +387,8 @@ class TestARegistryThatKnowsNothingButSha256:
 UNKNOWN: Final = Digest("blake3:" + "a" * 64)
 
 
-def _strange(known: RawManifest) -> dict[str, dict[str, Any]]:
-    """Documents that name content under an algorithm that nobody verifies."""
+def _with_unknown_algorithm(known: RawManifest) -> dict[str, dict[str, Any]]:
+    """Manifests that name content by an unknown algorithm."""
     unknown = {"mediaType": OCI_MANIFEST, "digest": str(UNKNOWN), "size": 5}
     layers = known.mapping["layers"]
     entries = [
@@ -405,16 +403,16 @@ def _strange(known: RawManifest) -> dict[str, dict[str, Any]]:
     }
 
 
-class TestAlgorithmsThatNobodyVerifies:
+class TestUnknownAlgorithms:
     """R-002, R-311."""
 
     @pytest.fixture(params=BACKENDS)
     def repository(self, request: pytest.FixtureRequest, seed: Repository, tmp_path: Path) -> Iterator[Repository]:
-        """What names them, in each backend."""
+        """Manifests with an unknown algorithm, in each backend."""
         with _opened(request.param, tmp_path / "backend") as opened:
             target = opened().repository(NAME)
             copy(seed, target, Tag("sha512-parts"), tags=[Tag("known")])
-            for tag, document in _strange(seed.manifests.get(Tag("sha512-parts"))).items():
+            for tag, document in _with_unknown_algorithm(seed.manifests.get(Tag("sha512-parts"))).items():
                 target.manifests.put(RawManifest(document["mediaType"], strict_json.encode(document)), tags=[Tag(tag)])
             yield opened().repository(NAME)
 
@@ -426,7 +424,9 @@ class TestAlgorithmsThatNobodyVerifies:
             ("index", CopyOptions(platforms=(Platform.parse("linux/arm64"),), index_mode=IndexMode.SPARSE)),
         ],
     )
-    def test_what_need_not_be_read_is_carried(self, repository: Repository, tag: str, options: CopyOptions) -> None:
+    def test_descriptors_that_need_no_reading_are_copied(
+        self, repository: Repository, tag: str, options: CopyOptions
+    ) -> None:
         target = MemoryCatalog().repository(NAME)
 
         copy(repository, target, Tag(tag), tags=[Tag(tag)], options=options)
@@ -434,7 +434,7 @@ class TestAlgorithmsThatNobodyVerifies:
         assert target.manifests.get(Tag(tag)).content == repository.manifests.get(Tag(tag)).content
 
     @pytest.mark.parametrize("tag", ["layer", "index"])
-    def test_what_would_have_to_be_read_is_refused(self, repository: Repository, tag: str) -> None:
+    def test_copying_their_content_is_refused(self, repository: Repository, tag: str) -> None:
         target = MemoryCatalog().repository(NAME)
 
         with pytest.raises(Unsupported, match="blake3"):
@@ -468,14 +468,14 @@ class TestAlgorithmsThatNobodyVerifies:
             ("index", "$.manifests[1]: digest algorithm 'blake3' cannot be verified"),
         ],
     )
-    def test_a_check_says_what_it_could_not_look_at(self, repository: Repository, tag: str, expected: str) -> None:
+    def test_validation_reports_unverifiable_content(self, repository: Repository, tag: str, expected: str) -> None:
         report = validate(repository, tag)
 
         assert any(expected in str(found) for found in report.warnings)
 
 
 class _Only(MemoryCatalog):
-    """A catalog of one repository, whatever it is asked for."""
+    """A catalog that returns one repository for every name."""
 
     def __init__(self, repository: Repository) -> None:
         super().__init__()
@@ -485,8 +485,8 @@ class _Only(MemoryCatalog):
         return self._only
 
 
-def test_a_layout_keeps_files_of_algorithms_that_nobody_knows(seed: Repository, tmp_path: Path) -> None:
-    """R-303, R-311: unknown files are none of our business."""
+def test_a_layout_keeps_files_of_unknown_algorithms(seed: Repository, tmp_path: Path) -> None:
+    """R-303, R-311: unknown files are not removed."""
     repository = LayoutCatalog(tmp_path, fsync=False).repository(NAME)
     _copied(seed, repository)
     path = tmp_path / NAME / "blobs" / "blake3" / UNKNOWN.encoded

@@ -1,4 +1,4 @@
-"""What we write, skopeo reads, and the other way round, with equal digests."""
+"""skopeo reads images of the library, and the library reads images of skopeo, with equal digests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _layout_digest(directory: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["image", "index"])
 @pytest.mark.parametrize("server", ["docker_registry", "layout_server"])
-def test_skopeo_copies_out_of_a_registry_what_we_pushed(
+def test_skopeo_copies_images_of_the_library_from_a_registry(
     kind: str, server: str, skopeo: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     with open_client(request.getfixturevalue(server)) as registry:
@@ -69,7 +69,7 @@ def test_skopeo_copies_out_of_a_registry_what_we_pushed(
 
 
 @pytest.mark.parametrize("kind", ["image", "index"])
-def test_skopeo_copies_out_of_a_layout_what_we_wrote(kind: str, skopeo: str, tmp_path: Path) -> None:
+def test_skopeo_copies_images_of_the_library_from_a_layout(kind: str, skopeo: str, tmp_path: Path) -> None:
     client = open_client(f"oci:{tmp_path / 'ours'}")
     pushed = client.push_image("v1", _image()) if kind == "image" else client.push_index("v1", _index())
 
@@ -80,7 +80,7 @@ def test_skopeo_copies_out_of_a_layout_what_we_wrote(kind: str, skopeo: str, tmp
 
 @pytest.mark.parametrize("kind", ["image", "index"])
 @pytest.mark.parametrize("server", ["docker_registry", "layout_server"])
-def test_we_read_what_skopeo_wrote_to_a_registry_and_to_a_layout(
+def test_the_library_reads_images_of_skopeo_from_a_registry_and_a_layout(
     kind: str, server: str, skopeo: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     origin = open_client(f"oci:{tmp_path / 'origin'}")
