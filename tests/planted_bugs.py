@@ -184,13 +184,15 @@ FLATTEN = (
 )
 
 SINKS = (
-    Bug("unpack.py", "os.O_CREAT | os.O_EXCL |", "os.O_CREAT |"),
     Bug("unpack.py", "0o7777 if self._keep.special_modes else 0o1777", "0o7777"),
     Bug("unpack.py", "if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):",
         "if False:"),
-    Bug("directory_fds.py", 'getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)',
-        'getattr(os, "O_DIRECTORY", 0)'),
 )  # fmt: skip
+
+FILES = (
+    Bug("operating_system.py", "os.O_CREAT | os.O_EXCL |", "os.O_CREAT |"),
+    Bug("operating_system.py", 'getattr(os, "O_DIRECTORY", 0) | NO_FOLLOW |', 'getattr(os, "O_DIRECTORY", 0) |'),
+)
 
 TRANSFER = (
     Bug("target.py", "if mount_candidate is not None and target.blobs.mount(blob.digest, mount_candidate):",
@@ -248,6 +250,7 @@ TARGETS = {
     "tar": Target("src/registry_core/ops/tar", "unit/registry_core/ops/tar/test_reader.py", TAR),
     "flatten": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract/test_flatten.py", FLATTEN),
     "sinks": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract", SINKS),
+    "files": Target("src/registry_core/content", "unit/registry_core/ops/extract", FILES),
     "transfer": Target("src/registry_core/ops/transfer", "unit/registry_core/ops/transfer", TRANSFER),
     "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_mirror.py", MIRROR),
     "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),

@@ -24,5 +24,5 @@ class TestLayoutByPaths(ContractSuite):
 
     @pytest.fixture
     def catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
-        monkeypatch.setattr("registry_adapters.layout.directory._ANCHORED", False)
+        monkeypatch.setattr("registry_core.content.operating_system.HAS_DIR_FDS", False)
         return LayoutCatalog(tmp_path, fsync=False)

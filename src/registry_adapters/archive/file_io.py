@@ -12,24 +12,22 @@ import os
 import stat
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import msgspec
 
 from registry_core.cancellation import checkpoint
+from registry_core.content import safe_files
 from registry_core.content.compression import DecompressingReader
+from registry_core.content.operating_system import READ_FLAGS, WRITE_FLAGS, read_at, write_at
+from registry_core.content.safe_files import OS_ERRORS, write_all
 from registry_core.content.spool import Spool
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, FileObjectReader, read_limited
 from registry_core.errors import (
     ConfigError,
-    Forbidden,
-    InvalidName,
     LayoutError,
-    RegistryError,
     TooLarge,
-    Unavailable,
     Unsupported,
 )
 
@@ -38,51 +36,38 @@ __all__ = [
     "FileSlice",
     "RandomAccessFile",
     "compression_at",
-    "created",
     "is_stream",
     "map_os_errors",
     "open_random_access",
-    "remove",
-    "sync_directory",
     "write_stream",
 ]
 
 
-@contextmanager
-def map_os_errors(where: str) -> Iterator[None]:
-    """Errors of the system as errors of the library.
+_OS_ERRORS: Final = {
+    **OS_ERRORS,
+    errno.EISDIR: LayoutError,
+    errno.ENOENT: ConfigError,
+    errno.ENOTDIR: ConfigError,
+    errno.ELOOP: ConfigError,
+}
+
+
+def map_os_errors(path: str) -> AbstractContextManager[None]:
+    """Raise the library's errors for those of the system; see ``safe_files.map_os_errors``.
 
     Args:
-        where: The file that it is about.
+        path: Path of the archive.
 
     Raises:
-        LayoutError: A directory stands where the file should.
-        ConfigError: The directory that it should be in is none.
-        Forbidden: The system does not let us.
-        Unsupported: The file system cannot be written.
-        InvalidName: The name is longer than the file system takes.
-        Unavailable: Anything else, such as a full disk.
+        LayoutError: The path leads to a directory.
+        ConfigError: The archive's directory does not exist.
+        Forbidden: The system denies access.
+        Unsupported: The file system is read-only.
+        InvalidName: The name is longer than the file system allows.
+        Unavailable: Any other error, such as a full disk.
     """
-    try:
-        yield
-    except RegistryError:
-        raise
-    except OSError as error:
-        message = f"{where}: {error.strerror or type(error).__name__}"
-        if error.errno == errno.EISDIR:
-            raise LayoutError(message) from error
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise ConfigError(message) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise Forbidden(message) from error
-        if error.errno == errno.EROFS:
-            raise Unsupported(message) from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise InvalidName(message) from error
-        raise Unavailable(message) from error
+    return safe_files.map_os_errors(path, _OS_ERRORS)
 
-
-_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 # How much a stream, or a compressed archive, may become on disk; a ratio is asked for beyond the floor only.
 _STREAM_LIMIT: Final = 256 << 30
@@ -121,8 +106,8 @@ class DiskFile:
         self._descriptor = descriptor
         self._where = where
         self._lock = threading.Lock()
-        # Not by a method: a number that was closed under a reader would soon be another file's.
-        weakref.finalize(self, os.close, descriptor)
+        # Not closed while a slice of it may be read: its number would soon be another file's.
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @property
     def size(self) -> int:
@@ -137,11 +122,7 @@ class DiskFile:
             Unavailable: The disk failed.
         """
         with map_os_errors(self._where):
-            if hasattr(os, "pread"):
-                return os.pread(self._descriptor, size, position)
-            with self._lock:
-                os.lseek(self._descriptor, position, os.SEEK_SET)
-                return os.read(self._descriptor, size)
+            return read_at(self._descriptor, size, position, self._lock)
 
     def write(self, position: int, data: bytes) -> None:
         """Put bytes at a position.
@@ -152,13 +133,12 @@ class DiskFile:
         view = memoryview(data)
         with map_os_errors(self._where):
             while len(view):
-                if hasattr(os, "pwrite"):
-                    count = os.pwrite(self._descriptor, view, position)
-                else:
-                    with self._lock:
-                        os.lseek(self._descriptor, position, os.SEEK_SET)
-                        count = os.write(self._descriptor, view)
+                count = write_at(self._descriptor, view, position, self._lock)
                 view, position = view[count:], position + count
+
+    def close(self) -> None:
+        """Close the file, although slices of it may be read: for systems that do not rename open files. Idempotent."""
+        self._close()
 
     def cut(self, size: int) -> None:
         """Forget what lies behind a position.
@@ -246,7 +226,7 @@ def open_random_access(path: str) -> RandomAccessFile | None:
     """
     with map_os_errors(path):
         try:
-            descriptor = os.open(path, _READ_FLAGS)
+            descriptor = os.open(path, READ_FLAGS)
         except FileNotFoundError:
             return None
         medium = _medium(descriptor, path)
@@ -289,34 +269,6 @@ def _spooled(reader: ByteReader, limit: int) -> Spool:
     return spool
 
 
-_CREATE_FLAGS: Final = (
-    os.O_RDWR
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-
-_STREAM: Final = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
-
-def created(path: str, where: str) -> int:
-    """The descriptor of a file that was not there before.
-
-    Args:
-        path: Of the file.
-        where: What it is going to be, for errors.
-
-    Raises:
-        ConfigError: Its directory is none.
-        Forbidden: The system does not let us.
-        Unavailable: The disk is full, or failed.
-    """
-    with map_os_errors(where):
-        return os.open(path, _CREATE_FLAGS, 0o666)
-
-
 def is_stream(path: str) -> bool:
     """Whether a name is a pipe's, a device's or a socket's."""
     try:
@@ -335,28 +287,9 @@ def write_stream(archive: FileSlice, path: str) -> None:
     """
     with map_os_errors(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened) as stream:
         while data := reader.read(CHUNK_SIZE):
-            rest = memoryview(data)
-            while len(rest):
-                rest = rest[stream.write(rest) or 0 :]
-
-
-def remove(path: str, owner: int) -> None:
-    """Remove a file, if the process that made it is this one: a forked child must not take its parent's away."""
-    if os.getpid() == owner:
-        with suppress(OSError):
-            os.unlink(path)
-
-
-def sync_directory(path: str) -> None:
-    """Have the disk keep the name of a file. Not every system does that; the file is in place either way."""
-    with suppress(OSError):
-        handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            write_all(stream, data)
 
 
 def _opened(path: str, _flags: int) -> int:
     # Neither created nor cut: it was a stream a moment ago, and must not become a file.
-    return os.open(path, _STREAM)
+    return os.open(path, WRITE_FLAGS)

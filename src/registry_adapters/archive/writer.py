@@ -6,10 +6,8 @@ The documents at the end of a new archive: an image layout's, and beside them th
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 import threading
-import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -18,17 +16,16 @@ from registry_adapters.archive.contents import ArchivedImage, StoredManifest
 from registry_adapters.archive.file_io import (
     DiskFile,
     FileSlice,
-    created,
     is_stream,
     map_os_errors,
-    remove,
-    sync_directory,
     write_stream,
 )
 from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name, spelled
 from registry_adapters.archive.reader import blob_name
 from registry_core.cancellation import CancellableLock
 from registry_core.content.compression import compression_for
+from registry_core.content.operating_system import CAN_RENAME_OPEN_FILES
+from registry_core.content.safe_files import StagedFile
 from registry_core.content.streams import MANIFEST_LIMIT, ByteSource, BytesSource
 from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
@@ -197,8 +194,7 @@ class ArchiveWriter:
         self._write_lock = CancellableLock()
         self._stretches: dict[Digest, FileSlice] = {}
         self._medium: DiskFile | None = None
-        self._place = self._temporary = ""
-        self._undo: weakref.finalize[[str, int], ArchiveWriter] | None = None
+        self._staged: StagedFile | None = None
         self._end = 0
         self._over = False
 
@@ -334,8 +330,8 @@ class ArchiveWriter:
         """
         try:
             with self._write_lock:
-                medium, over, self._over = self._medium, self._over, True
-                if over or medium is None or not any(room.manifests for room in self._rooms.values()):
+                medium, staged, over, self._over = self._medium, self._staged, self._over, True
+                if over or medium is None or staged is None or not any(room.manifests for room in self._rooms.values()):
                     return
                 for name, content in trailing_files(self._form, self._manifests(), self._tags(), self._stretches):
                     self._append(name, len(content), [content])
@@ -343,25 +339,23 @@ class ArchiveWriter:
                 if is_stream(self._path):
                     write_stream(FileSlice(medium, 0, self._end + len(END_OF_ARCHIVE)), self._path)
                 else:
-                    self._rename(medium)
+                    self._rename(medium, staged)
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Leave nothing behind, if it was not published. Idempotent."""
         self._over = True
-        if self._undo is not None:
-            self._undo()
+        if self._staged is not None:
+            self._staged.discard()
 
-    def _rename(self, medium: DiskFile) -> None:
+    def _rename(self, medium: DiskFile, staged: StagedFile) -> None:
         if self._fsync:
             medium.sync()
+        if not CAN_RENAME_OPEN_FILES:
+            medium.close()
         with map_os_errors(self._path):
-            os.replace(self._temporary, self._place)
-        if self._undo is not None:
-            self._undo.detach()
-        if self._fsync:
-            sync_directory(self._place)
+            staged.commit(fsync=self._fsync)
 
     def _manifests(self) -> list[StoredManifest]:
         found: dict[Digest, StoredManifest] = {}
@@ -405,10 +399,8 @@ class ArchiveWriter:
         if self._medium is None:
             # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files. What a link
             # leads to is replaced, not the link: it may be /dev/stdout.
-            self._place = os.path.realpath(self._path)
-            directory = tempfile.gettempdir() if is_stream(self._path) else os.path.dirname(self._place)
-            self._temporary = os.path.join(directory, f".ociport-{secrets.token_hex(8)}.tmp")
-            descriptor = created(self._temporary, self._path)
-            self._medium = DiskFile(descriptor, self._path)
-            self._undo = weakref.finalize(self, remove, self._temporary, os.getpid())
+            directory = tempfile.gettempdir() if is_stream(self._path) else None
+            with map_os_errors(self._path):
+                self._staged = StagedFile(os.path.realpath(self._path), directory=directory, mode=0o666)
+            self._medium = DiskFile(self._staged.descriptor, self._path)
         return self._medium

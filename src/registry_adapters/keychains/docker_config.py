@@ -36,6 +36,7 @@ from registry_adapters.keychains.registry_names import (
     parsed_key,
 )
 from registry_adapters.keychains.sealed import NotPicklable
+from registry_core.content.operating_system import user_id
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError
@@ -293,7 +294,8 @@ def _runtime(environment: Mapping[str, str]) -> Path | None:
     named = _absolute(environment.get("XDG_RUNTIME_DIR"))
     if named is not None:
         return named / "containers" / "auth.json"
-    return Path("/run/containers", str(os.getuid()), "auth.json") if sys.platform.startswith("linux") else None
+    user = user_id() if sys.platform.startswith("linux") else None
+    return None if user is None else Path("/run/containers", str(user), "auth.json")
 
 
 def _absolute(text: str | None) -> Path | None:

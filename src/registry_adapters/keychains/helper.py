@@ -10,7 +10,6 @@ import os
 import re
 import selectors
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ import msgspec
 from registry_adapters.keychains.registry_names import HUB_KEY, exact_aliases, helper_keys
 from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.cancellation import CancellableLock, checkpoint, remaining
+from registry_core.content.operating_system import kill_process_group
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Basic, Credential, IdentityToken
 from registry_core.domain.names import RepositoryName
@@ -167,7 +167,7 @@ def _left_in_scope() -> float:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_process_group(process.pid)
         process.kill()
         process.wait()
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from registry_core.cancellation import CancellableLock, checkpoint, poll_until, sleep
+from registry_core.content.operating_system import NO_BLOCK, READ_FLAGS
+from registry_core.content.safe_files import StagedFile, map_os_errors
 from registry_core.domain import strict_json
 from registry_core.errors import ConfigError, InvalidDocument, RegistryError
 
@@ -107,11 +109,10 @@ class JsonFile:
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
-        yield
+        with map_os_errors(str(path), {}, otherwise=ConfigError):
+            yield
     except RegistryError:
         raise
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or type(error).__name__}") from None
     except ValueError:
         raise ConfigError(f"{str(path)!r}: not a path") from None
 
@@ -140,22 +141,15 @@ def _replace(target: Path, content: bytes) -> None:
     """Write beside and rename; one name for all writers, who are locked, so that killed ones leave no heap."""
     beside = target.with_name(f".{target.name}.ociport.tmp")
     beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    staged = StagedFile(target, name=beside.name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(staged.descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # not every file system lets a directory be synced
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        staged.commit()
+    finally:
+        staged.discard()
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -167,9 +161,8 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _content(path: Path) -> tuple[_Signature, bytes] | None:
     """All that is in a file, with what it looked like before; ``None`` where there is none."""
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, READ_FLAGS | NO_BLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:

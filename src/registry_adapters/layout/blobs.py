@@ -16,10 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from registry_adapters.layout.directory import SAFE, Directory, Root, StagedFile, temporary_name
+from registry_adapters.layout.directory import Directory, Root, StagedFile
 from registry_adapters.layout.files import FileReader
 from registry_adapters.layout.layout import BLOBS, Layout
 from registry_core.cancellation import checkpoint, poll_until
+from registry_core.content import operating_system
+from registry_core.content.operating_system import (
+    NO_BLOCK,
+    NO_FOLLOW,
+    READ_FLAGS,
+    UPDATE_FLAGS,
+    lock_file,
+    require_file_locks,
+    touch,
+    unlock_file,
+)
+from registry_core.content.safe_files import temporary_name
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource
 from registry_core.content.verify import Verifier, VerifyingReader
 from registry_core.domain.digest import Digest
@@ -35,7 +47,6 @@ from registry_core.errors import (
     RegistryError,
     SizeMismatch,
     TransportError,
-    Unsupported,
     error_reference,
 )
 
@@ -50,11 +61,6 @@ __all__ = [
     "store_blob",
 ]
 
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  # Windows, where nothing is collected
-    fcntl = None  # type: ignore[assignment]
 
 # What is younger need not be renewed: no grace period is that short.
 _FRESH: Final = 1.0
@@ -86,7 +92,7 @@ def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
     if not 0 <= time.time() - changed_at(status) <= _FRESH:
         try:
             with _shared(file.fileno()):
-                os.utime(file.fileno())
+                touch(file.fileno())
         except RegistryError:
             # A deadline is an OSError too, but whoever had no time to renew it must not say that it is renewed.
             raise
@@ -113,14 +119,14 @@ def remove_expired(directory: Directory, name: str, moment: float, *, is_dry_run
     Raises:
         Unsupported: The system does not lock files.
     """
-    if fcntl is None:
-        raise Unsupported("removing blobs that others may count on needs a system that locks files")
+    require_file_locks("prune a layout")
     try:
         descriptor = _opened(directory, name)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_file(descriptor):
+            return None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or changed_at(status) >= moment:
             return None
@@ -137,9 +143,9 @@ def remove_expired(directory: Directory, name: str, moment: float, *, is_dry_run
 def _opened(directory: Directory, name: str) -> int:
     try:
         # Some network file systems lock only what is open for writing.
-        return os.open(directory.at(name), os.O_RDWR | SAFE, dir_fd=directory.fd)
+        return os.open(directory.at(name), UPDATE_FLAGS | NO_FOLLOW | NO_BLOCK, dir_fd=directory.fd)
     except PermissionError:
-        return os.open(directory.at(name), os.O_RDONLY | SAFE, dir_fd=directory.fd)
+        return os.open(directory.at(name), READ_FLAGS | NO_FOLLOW | NO_BLOCK, dir_fd=directory.fd)
 
 
 def _removed(directory: Directory, name: str, status: os.stat_result) -> bool:
@@ -155,24 +161,14 @@ def _removed(directory: Directory, name: str, status: os.stat_result) -> bool:
 
 @contextmanager
 def _shared(descriptor: int) -> Iterator[None]:
-    if fcntl is None:
+    if not operating_system.HAS_FILE_LOCKS:
         yield
         return
-
-    flock, shared = fcntl.flock, fcntl.LOCK_SH | fcntl.LOCK_NB
-
-    def is_locked() -> bool:
-        try:
-            flock(descriptor, shared)
-        except BlockingIOError:
-            return False
-        return True
-
-    poll_until(is_locked, interval=_POLL)
+    poll_until(lambda: lock_file(descriptor, shared=True), interval=_POLL)
     try:
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        unlock_file(descriptor)
 
 
 # What is read again sooner than somebody could have noticed is not worth going on with.

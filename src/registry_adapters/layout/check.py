@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 
 from registry_adapters.layout.blobs import open_blob
-from registry_adapters.layout.directory import PREFIX, Directory
+from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.files import kind_of
 from registry_adapters.layout.garbage import blob_dirs
 from registry_adapters.layout.layout import BLOBS, MARKER, Layout
 from registry_core.cancellation import checkpoint
+from registry_core.content.safe_files import TEMPORARY_PREFIX
 from registry_core.content.streams import CHUNK_SIZE
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
@@ -70,7 +71,7 @@ def _check_entries(place: Layout, directory: Directory, validation: Validation, 
 def _check_files(directory: Directory, validation: Validation, expected: frozenset[str]) -> None:
     for name, status in directory.files():
         where = directory.where(name)
-        if name.startswith(PREFIX):
+        if name.startswith(TEMPORARY_PREFIX):
             validation.found(where, "left behind by a writer, or being written", severity=Severity.WARNING)
         elif name not in expected:
             what = f"{kind_of(status.st_mode)} that is no part of a layout"
@@ -84,7 +85,7 @@ def _check_shelf(directory: Directory, algorithm: str, shelf: Directory, validat
     for name, status in shelf.files():
         checkpoint()
         where = shelf.where(name)
-        if name.startswith(PREFIX):
+        if name.startswith(TEMPORARY_PREFIX):
             validation.found(where, "left behind by a writer, or being written", severity=Severity.WARNING)
             continue
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,46 +19,45 @@ from typing import Final, Self
 
 from registry_adapters.layout.files import FileReader, kind_of, map_os_errors
 from registry_core.cancellation import checkpoint
+from registry_core.content import operating_system
+from registry_core.content.operating_system import (
+    DIRECTORY_FLAGS,
+    NO_BLOCK,
+    NO_FOLLOW,
+    READ_FLAGS,
+    UPDATE_FLAGS,
+    effective_user_id,
+    lock_file,
+    set_permissions,
+)
+from registry_core.content.safe_files import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    create_file,
+    open_directory,
+    sync_directory,
+    temporary_name,
+    write_all,
+)
 from registry_core.content.streams import read_limited
 from registry_core.errors import LayoutError, Unavailable
 
 __all__ = [
-    "CREATE",
     "PARTIAL",
-    "PREFIX",
-    "SAFE",
-    "SUFFIX",
     "Directory",
     "Root",
     "StagedFile",
     "is_private",
     "lock_partial",
     "partial_name",
-    "temporary_name",
 ]
 
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  # Windows, where nothing is continued
-    fcntl = None  # type: ignore[assignment]
-
-PREFIX: Final = ".ociport-"
-
-SUFFIX: Final = ".tmp"
-
 PARTIAL: Final = ".partial"
 
-SAFE: Final = (
-    getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_READ: Final = READ_FLAGS | NO_FOLLOW | NO_BLOCK
 
-CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | SAFE
-
-_CLAIM: Final = os.O_RDWR | os.O_CREAT | SAFE
+_LOCK: Final = UPDATE_FLAGS | os.O_CREAT | NO_FOLLOW | NO_BLOCK
 
 
 class StagedFile:
@@ -96,9 +94,7 @@ class StagedFile:
         """Append some bytes."""
         assert self._descriptor is not None
         with map_os_errors(self._where):
-            view = memoryview(data)
-            while len(view):
-                view = view[os.write(self._descriptor, view) :]
+            write_all(self._descriptor, data)
 
     def clear(self) -> None:
         """Begin anew with nothing in it."""
@@ -121,12 +117,11 @@ class StagedFile:
         assert self._descriptor is not None
         directory = self._directory
         with map_os_errors(directory.where(name)):
-            if hasattr(os, "fchmod"):
-                os.fchmod(self._descriptor, directory.root.mode(directory))
+            set_permissions(self._descriptor, directory.root.mode(directory))
             if directory.root.fsync:
                 os.fsync(self._descriptor)
-            # Closed only afterwards where the system lets us: until then nobody else may claim it.
-            if fcntl is None:
+            # Closed afterwards where the system can rename an open file: closing it releases its lock.
+            if not operating_system.CAN_RENAME_OPEN_FILES:
                 self._close()
             directory.move(self._name, name)
         self._settled = True
@@ -134,10 +129,10 @@ class StagedFile:
 
     def discard(self) -> None:
         """Remove what was neither committed nor kept."""
-        if fcntl is None:
+        if not operating_system.CAN_RENAME_OPEN_FILES:
             self._close()
         if not self._settled:
-            # Before it is closed: who claims it next must not have it taken away.
+            # Before it is closed, which releases its lock: the next holder's file must not be removed.
             with suppress(OSError):
                 os.unlink(self._directory.at(self._name), dir_fd=self._directory.fd)
         self._close()
@@ -157,16 +152,15 @@ def lock_partial(directory: Directory, name: str) -> int | None:
 
     It is ours until it is closed, or the process ends, however it ends.
     """
-    if fcntl is None:
+    if not operating_system.HAS_FILE_LOCKS:
         return None
     try:
-        descriptor = os.open(directory.at(name), _CLAIM, 0o600, dir_fd=directory.fd)
+        descriptor = os.open(directory.at(name), _LOCK, 0o600, dir_fd=directory.fd)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it before us may have given it its final name, or have thrown it away.
-        ours = os.path.samestat(os.fstat(descriptor), directory.status(name))
+        # Its last holder may have given it its final name, or have removed it.
+        ours = lock_file(descriptor) and os.path.samestat(os.fstat(descriptor), directory.status(name))
     except OSError:
         ours = False
     if not ours:
@@ -177,28 +171,13 @@ def lock_partial(directory: Directory, name: str) -> int | None:
 def is_private(status: os.stat_result) -> bool:
     """Whether a file is a regular one, and nobody else's."""
     # A file that has another name too, or another owner, could be changed behind our back (R-006).
-    ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+    ours = effective_user_id() in (None, status.st_uid)
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and ours
 
 
 def partial_name(name: str) -> str:
     """What a file is called while it is incomplete, but worth going on with."""
-    return f"{PREFIX}{name}{PARTIAL}"
-
-
-def temporary_name() -> str:
-    """A name that nobody else uses, for what nobody will go on with."""
-    return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-
-
-_ANCHORED = (
-    {os.open, os.stat, os.unlink, os.mkdir, os.rename, os.link} <= os.supports_dir_fd
-    and os.scandir in os.supports_fd
-    and hasattr(os, "O_DIRECTORY")
-    and hasattr(os, "O_NOFOLLOW")
-)
-
-_READ = os.O_RDONLY | SAFE
+    return f"{TEMPORARY_PREFIX}{name}{PARTIAL}"
 
 
 class Root:
@@ -226,10 +205,9 @@ class Root:
                     self._make()
                 if not stat.S_ISDIR(self.path.stat().st_mode):
                     raise LayoutError(".: not a directory")
-                if not _ANCHORED:
+                if not operating_system.HAS_DIR_FDS:
                     return Directory(self, self.path, "", None)
-                flags = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
-                return Directory(self, self.path, "", os.open(self.path, flags))
+                return Directory(self, self.path, "", os.open(self.path, DIRECTORY_FLAGS & ~NO_FOLLOW))
             except FileNotFoundError:
                 return None
             except FileExistsError:
@@ -242,12 +220,8 @@ class Root:
                 break
             missing.append(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in missing if self.fsync and _ANCHORED else ():
-            above = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(above)
-            finally:
-                os.close(above)
+        for path in missing if self.fsync else ():
+            sync_directory(path.parent)
 
     def mode(self, directory: Directory) -> int:
         """What the process's umask leaves of 0644; found by looking, since asking for the umask would change it."""
@@ -305,7 +279,7 @@ class Directory:
                 status = self.status(name)
                 if not stat.S_ISDIR(status.st_mode):
                     raise LayoutError(f"{self.where(name)}: {kind_of(status.st_mode)} where a directory should be")
-                fd = None if self.fd is None else os.open(name, os.O_DIRECTORY | _READ, dir_fd=self.fd)
+                fd = None if self.fd is None else open_directory(name, inside=self.fd)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -391,7 +365,7 @@ class Directory:
         """A temporary file in this directory that becomes a file when it is committed, and vanishes otherwise."""
         name = temporary_name()
         with map_os_errors(self.where(name)):
-            descriptor = os.open(self.at(name), CREATE, 0o600, dir_fd=self.fd)
+            descriptor = create_file(self.at(name), inside=self.fd)
         with StagedFile(self, name, descriptor) as file:
             yield file
 
@@ -475,11 +449,11 @@ class Directory:
             moment: Since when, in seconds since the epoch, as files have it.
             partial: The same for those that somebody may go on with.
         """
-        names = [entry.name for entry in self._entries() if entry.name.startswith(PREFIX)]
+        names = [entry.name for entry in self._entries() if entry.name.startswith(TEMPORARY_PREFIX)]
         for name in names:
             # What another process removed meanwhile, or does not let us remove, is none of our business.
             with suppress(OSError):
-                if name.endswith(SUFFIX) and self._is_older(name, moment):
+                if name.endswith(TEMPORARY_SUFFIX) and self._is_older(name, moment):
                     os.unlink(self.at(name), dir_fd=self.fd)
                 elif name.endswith(PARTIAL) and self._is_older(name, partial):
                     self._forget(name, partial)
@@ -500,7 +474,7 @@ class Directory:
         """What a new file is like here: its mode, and the time by the file system's clock. It is removed at once."""
         name = temporary_name()
         with map_os_errors(self.where(name)):
-            descriptor = os.open(self.at(name), CREATE, 0o644, dir_fd=self.fd)
+            descriptor = create_file(self.at(name), mode=0o644, inside=self.fd)
             try:
                 return os.fstat(descriptor)
             finally:

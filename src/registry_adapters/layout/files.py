@@ -5,48 +5,37 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from registry_core.cancellation import checkpoint
+from registry_core.content import safe_files
+from registry_core.content.safe_files import OS_ERRORS
 from registry_core.content.streams import BaseReader
-from registry_core.errors import Forbidden, InvalidName, LayoutError, RegistryError, Unavailable, Unsupported
+from registry_core.errors import LayoutError
 
 __all__ = ["FileReader", "kind_of", "map_os_errors"]
 
-_MALFORMED: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENOTEMPTY})
+_OS_ERRORS: Final = {
+    **OS_ERRORS,
+    **dict.fromkeys((errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENOTEMPTY), LayoutError),
+}
 
 
-@contextmanager
-def map_os_errors(where: str) -> Iterator[None]:
-    """Turn the system's errors into the library's.
+def map_os_errors(where: str) -> AbstractContextManager[None]:
+    """Raise the library's errors for those of the system; see ``safe_files.map_os_errors``.
 
     Args:
-        where: The path they are about, relative to the root.
+        where: Path that the errors are about, relative to the root.
 
     Raises:
-        LayoutError: Something that is no regular file or directory stands where one should.
-        Forbidden: The system does not let us.
-        Unsupported: The file system cannot be written.
-        InvalidName: A name is longer than the file system takes.
-        Unavailable: Anything else, such as a full disk.
+        LayoutError: There is something else than a regular file or directory where one is expected.
+        Forbidden: The system denies access.
+        Unsupported: The file system is read-only.
+        InvalidName: A name is longer than the file system allows.
+        Unavailable: Any other error, such as a full disk.
     """
-    try:
-        yield
-    except RegistryError:
-        raise
-    except OSError as error:
-        message = f"{where}: {error.strerror or type(error).__name__}"
-        if error.errno in _MALFORMED:
-            raise LayoutError(message) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise Forbidden(message) from error
-        if error.errno == errno.EROFS:
-            raise Unsupported(message) from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise InvalidName(message) from error
-        raise Unavailable(message) from error
+    return safe_files.map_os_errors(where, _OS_ERRORS)
 
 
 class FileReader(BaseReader):

@@ -16,10 +16,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any, Final, NamedTuple
 
 from registry_adapters.layout.blobs import changed_at, open_blob, remove_expired
-from registry_adapters.layout.directory import PARTIAL, PREFIX, SUFFIX, Directory
+from registry_adapters.layout.directory import PARTIAL, Directory
 from registry_adapters.layout.index import IndexFile
 from registry_adapters.layout.layout import BLOBS, Layout
 from registry_core.cancellation import checkpoint
+from registry_core.content.safe_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.content.verify import Verifier
 from registry_core.domain import strict_json
@@ -388,11 +389,11 @@ class _Collection:
             self._bytes += status.st_size
 
     def _expiry(self, name: str) -> float | None:
-        if not name.startswith(PREFIX):
+        if not name.startswith(TEMPORARY_PREFIX):
             return None
         if name.endswith(PARTIAL):
             return self._partial_moment
-        return self._leftover_moment if name.endswith(SUFFIX) else None
+        return self._leftover_moment if name.endswith(TEMPORARY_SUFFIX) else None
 
     def _remove_leftovers(self, directory: Directory) -> None:
         for name, status in list(directory.files()):

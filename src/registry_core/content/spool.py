@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import weakref
 from typing import BinaryIO, Self
 
 from registry_core.cancellation import checkpoint
+from registry_core.content.operating_system import read_at
+from registry_core.content.safe_files import write_all
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.domain.digest import Digest
 
@@ -51,12 +52,12 @@ class Spool:
         if self._file is None and self.size > _IN_MEMORY:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # it outlives this call
             weakref.finalize(self, self._file.close)
-            _write(self._file, self._memory)
+            write_all(self._file, self._memory)
             self._memory = bytearray()
         if self._file is None:
             self._memory += data
         else:
-            _write(self._file, data)
+            write_all(self._file, data)
         return len(data)
 
     def open(self, start: int = 0) -> ByteReader:
@@ -67,11 +68,7 @@ class Spool:
         """Up to ``size`` bytes from a position."""
         if self._file is None:
             return bytes(memoryview(self._memory)[position : position + size])
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), size, position)
-        with self._lock:
-            self._file.seek(position)
-            return self._file.read(size)
+        return read_at(self._file.fileno(), size, position, self._lock)
 
 
 class _SpoolReader(BaseReader):
@@ -91,9 +88,3 @@ class _SpoolReader(BaseReader):
 
     def close(self) -> None:
         self._spool = None
-
-
-def _write(file: BinaryIO, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[file.write(view) :]

@@ -7,13 +7,13 @@ How far a blob has come, as events: told by its source, whatever backends it mov
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from io import FileIO
 from pathlib import Path
 
 from registry_core.cancellation import checkpoint
+from registry_core.content.safe_files import StagedFile, write_all
 from registry_core.content.streams import (
     CHUNK_SIZE,
     BaseReader,
@@ -154,9 +154,6 @@ class _ProgressReader(BaseReader):
             self._source._advance(self, self._position)
 
 
-_ATTEMPTS = 100
-
-
 def open_blob(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
     """A reader over a blob whose last read raises if the content was wrong.
 
@@ -223,18 +220,15 @@ def save_blob(
         error_context("save_blob", repository.at(digest)),
         _report_progress(repository, digest, size, observer) as reader,
     ):
-        file, temporary = _temporary(target)
+        staged = StagedFile(target)
         try:
-            with file:
+            with FileIO(staged.descriptor, "w") as file:
                 while data := reader.read(CHUNK_SIZE):
-                    _write(file, data)
+                    write_all(file, data)
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_directory(target.parent)
+            staged.commit()
+        finally:
+            staged.discard()
 
 
 def push_blob(
@@ -332,29 +326,3 @@ def _parsed(digest: Digest) -> Digest:
     if not isinstance(digest, str):
         raise InvalidDigest(f"not a digest: {digest!r:.200}")
     return digest if isinstance(digest, Digest) else Digest(digest)
-
-
-def _temporary(target: Path) -> tuple[FileIO, Path]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    for _ in range(_ATTEMPTS):
-        # Names may have 255 bytes, and a character up to four of them.
-        path = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}")
-        with contextlib.suppress(FileExistsError):
-            return FileIO(os.open(path, flags, 0o600), "w"), path
-    raise FileExistsError(f"no free temporary name beside {target}")
-
-
-def _write(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[file.write(view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    # Not every system opens directories; the file is in place either way.
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -22,6 +22,8 @@ from typing import Final, Self
 import msgspec
 
 from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.content.operating_system import require_dir_fds
+from registry_core.content.safe_files import create_file, open_directory
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -36,14 +38,13 @@ from registry_core.errors import (
     InvalidValue,
     NotFound,
     UnsafeArchive,
-    Unsupported,
     error_context,
 )
 from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title
 from registry_core.ops.artifacts.directories import unpack as unpack_tar
 from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
 from registry_core.ops.blobs import ProgressSource, open_verified
-from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
+from registry_core.ops.extract.directory_fds import DirectoryFds
 from registry_core.ops.manifests import fetch_manifest
 from registry_core.ops.workers import Workers
 from registry_core.ports.catalog import Repository
@@ -54,8 +55,6 @@ __all__ = ["HERE", "FileInstaller", "is_packed", "pull_artifact"]
 
 # The title of a packed directory whose files belong into the directory itself.
 HERE: Final = "."
-
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class FileInstaller:
@@ -71,8 +70,7 @@ class FileInstaller:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
-        if not supports_dir_fds():
-            raise Unsupported("files are placed only by systems that work relative to open directories")
+        require_dir_fds(f"write files to {os.fspath(directory)}")
         self._overwrite = overwrite
         self._made: list[bytes] = []
         self._placed = False
@@ -119,7 +117,7 @@ class FileInstaller:
             Cancelled: The ambient scope was cancelled, and the stage may be gone.
         """
         checkpoint()
-        with FileIO(os.open(b"%d" % number, _NEW, 0o666, dir_fd=self._stage), "w") as file:
+        with FileIO(create_file(b"%d" % number, mode=0o666, inside=self._stage), "w") as file:
             yield file
             os.fsync(file.fileno())
 

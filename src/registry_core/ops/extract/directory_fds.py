@@ -8,27 +8,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from registry_core.content.safe_files import open_directory
 from registry_core.domain.layer_paths import parent_of
 
-__all__ = ["DirectoryFds", "open_directory", "supports_dir_fds"]
+__all__ = ["DirectoryFds"]
 
 _KEPT: Final = 48
-_FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-
-
-def supports_dir_fds() -> bool:
-    """Whether this system can do everything relative to an open directory."""
-    needed = (os.open, os.mkdir, os.unlink, os.rmdir, os.link, os.symlink, os.utime, os.chown, os.stat)
-    return all(function in os.supports_dir_fd for function in needed) and hasattr(os, "O_NOFOLLOW")
-
-
-def open_directory(path: str | bytes | os.PathLike[str], *, inside: int | None = None) -> int:
-    """A descriptor of a directory that is no symbolic link.
-
-    Raises:
-        OSError: There is none.
-    """
-    return os.open(path, _FLAGS, dir_fd=inside)
 
 
 class DirectoryFds:

@@ -20,10 +20,18 @@ from typing import Final
 import msgspec
 
 from registry_core.cancellation import checkpoint
+from registry_core.content.operating_system import (
+    change_mode,
+    change_owner,
+    make_special_file,
+    require_dir_fds,
+    set_attribute,
+)
+from registry_core.content.safe_files import create_file, open_directory, write_all
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
 from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
-from registry_core.ops.extract.directory_fds import DirectoryFds, open_directory, supports_dir_fds
+from registry_core.ops.extract.directory_fds import DirectoryFds
 from registry_core.ops.extract.flatten import LayerFlattener, StoredLayer
 from registry_core.ops.extract.tar_stream import BATCH_SIZE, GeneratorReader, fill_holes
 from registry_core.ops.tar.headers import padding
@@ -32,11 +40,6 @@ from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
 __all__ = ["DirectorySink", "ExtractOptions", "Extracted", "extract_to", "flat_tar"]
 
-
-# R-131: what exists is neither opened nor followed.
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-
-_ONLY_NAME: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _NO_ID: Final = (1 << 32) - 1
 
@@ -150,7 +153,7 @@ class DirectorySink:
             # Some may have their modes already, which may keep out whoever is not root.
             with contextlib.suppress(OSError):
                 folder, _, last = path.rpartition(b"/")
-                _unlock(last, self._handles.at(folder))
+                change_mode(last, 0o700, inside=self._handles.at(folder))
         for path in (*self._deepest_first(), b""):
             with contextlib.suppress(OSError):
                 handle = self._handles.at(path)
@@ -169,15 +172,14 @@ class DirectorySink:
         return sorted(self._made, reverse=True)
 
     def _file(self, handle: int, name: bytes, member: Member, pieces: Iterable[tuple[int, memoryview]]) -> None:
-        file = os.open(name, _NEW_FILE, 0o600, dir_fd=handle)
+        file = create_file(name, inside=handle)
         try:
             position = 0
             for offset, piece in pieces:
                 if offset != position:
                     os.lseek(file, offset, os.SEEK_SET)
                 position = offset + len(piece)
-                while len(piece):
-                    piece = piece[os.write(file, piece) :]
+                write_all(file, piece)
             if position != member.size:
                 os.ftruncate(file, member.size)
             self._apply_metadata(file, member)
@@ -187,7 +189,7 @@ class DirectorySink:
     def _apply_metadata(self, file: int, member: Member) -> None:
         """Set an open file's or directory's attributes; owners first, because changing them drops setuid."""
         if self._keep.owners:
-            os.chown(file, *_owner(member))
+            change_owner(file, *_owner(member))
         if self._keep.xattrs:
             for name, value in member.xattrs:
                 _set_attribute(file, name, value)
@@ -197,12 +199,12 @@ class DirectorySink:
     def _dress_name(self, handle: int, name: bytes, member: Member) -> None:
         """Set the attributes of what is never opened, but for its mode: links have none."""
         if self._keep.owners:
-            os.chown(name, *_owner(member), dir_fd=handle, follow_symlinks=False)
+            change_owner(name, *_owner(member), inside=handle)
         if self._keep.xattrs:
             for key, value in member.xattrs:
                 if key.startswith(b"user."):
                     raise UnsafeArchive(f"an extended attribute that only files have: {printable(key)}")
-                _set_attribute(_path_of(handle) + b"/" + name, key, value)
+                _set_attribute(name, key, value, inside=handle)
         os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
 
     def _link(self, name: bytes, member: Member) -> None:
@@ -221,14 +223,9 @@ class DirectorySink:
         kind = {FileKind.CHARACTER_DEVICE: stat.S_IFCHR, FileKind.BLOCK_DEVICE: stat.S_IFBLK}.get(
             member.kind, stat.S_IFIFO
         )
-        os.mknod(name, kind | 0o600, os.makedev(*member.device), dir_fd=handle)
+        make_special_file(name, kind | 0o600, member.device, inside=handle)
         self._dress_name(handle, name, member)
-        # A handle on the name alone: a fifo or device is never opened itself (R-139).
-        only = os.open(name, _ONLY_NAME, dir_fd=handle)
-        try:
-            os.chmod(_path_of(only), self._mode(member))
-        finally:
-            os.close(only)
+        change_mode(name, self._mode(member), inside=handle)
 
     def _mode(self, member: Member) -> int:
         return member.mode & (0o7777 if self._keep.special_modes else 0o1777)
@@ -246,28 +243,15 @@ def _times(member: Member) -> tuple[int, int]:
     return moment, moment
 
 
-def _path_of(handle: int) -> bytes:
-    return b"/proc/self/fd/%d" % handle
-
-
-def _set_attribute(file: int | bytes, name: bytes, value: bytes) -> None:
+def _set_attribute(file: int | bytes, name: bytes, value: bytes, *, inside: int = -1) -> None:
     try:
-        os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+        set_attribute(file, name, value, inside=inside)
     except OSError as error:
         if error.errno in _ATTRIBUTES:
             raise UnsafeArchive(f"an extended attribute that cannot be: {printable(name)}") from error
         if error.errno == errno.ENOTSUP:
             raise Unsupported(f"the file system has no extended attributes like {printable(name)}") from error
         raise
-
-
-def _unlock(name: bytes, handle: int) -> None:
-    """Let the owner of a directory back in."""
-    only = os.open(name, _ONLY_NAME | os.O_DIRECTORY, dir_fd=handle)
-    try:
-        os.chmod(_path_of(only), 0o700)
-    finally:
-        os.close(only)
 
 
 def _remove(name: str, handle: int) -> None:
@@ -354,8 +338,8 @@ def extract_to(
         Unsupported: The system has no means to do this safely, or no extended attributes where they are asked for.
         OSError: The system refuses to make something.
     """
-    if not supports_dir_fds():
-        raise Unsupported("unpacking needs a system that works relative to open directories", reference=reference)
+    with error_reference(reference):
+        require_dir_fds(f"extract to {os.fspath(directory)}")
     target = Path(directory)
     try:
         root = open_directory(target)

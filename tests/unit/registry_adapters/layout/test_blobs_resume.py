@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_adapters.layout import LayoutCatalog, directory
+from registry_adapters.layout import LayoutCatalog
 from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.content import operating_system
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource, BytesSource
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
@@ -361,7 +362,7 @@ class TestWhatIsNotOurs:
         self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _left(shelf, CONTENT[:HALF])
-        monkeypatch.setattr(directory, "fcntl", None)
+        monkeypatch.setattr(operating_system, "HAS_FILE_LOCKS", False)
 
         assert self._put(repository, shelf) == [0]
 

@@ -26,7 +26,7 @@ DIGEST = Digest.of(SECRET)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both the usual way, and that of systems without descriptors for directories."""
     if request.param == "by paths":
-        monkeypatch.setattr("registry_adapters.layout.directory._ANCHORED", False)
+        monkeypatch.setattr("registry_core.content.operating_system.HAS_DIR_FDS", False)
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from registry_core.errors import (
     NotFound,
     UnsafeArchive,
 )
-from registry_core.ops.artifacts import pull
 from registry_core.ops.artifacts.pull import pull_artifact
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
 from registry_core.ports.catalog import Repository
@@ -273,7 +272,6 @@ class TestAllOrNothing:
             original(name, other, **where)
 
         monkeypatch.setattr(os, "link", taken)
-        monkeypatch.setattr(pull, "supports_dir_fds", lambda: True)
         with pytest.raises(InvalidValue, match="way"):
             pull_artifact(source, "v1", tmp_path, overwrite=overwrite)
 

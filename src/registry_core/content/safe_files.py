@@ -1,0 +1,188 @@
+"""Files that appear under their name complete or not at all, and the system's errors in the library's words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from registry_core.content import operating_system
+from registry_core.errors import Forbidden, InvalidName, RegistryError, Unavailable, Unsupported
+
+__all__ = [
+    "OS_ERRORS",
+    "TEMPORARY_PREFIX",
+    "TEMPORARY_SUFFIX",
+    "StagedFile",
+    "create_file",
+    "map_os_errors",
+    "open_directory",
+    "sync_directory",
+    "temporary_name",
+    "write_all",
+]
+
+TEMPORARY_PREFIX: Final = ".ociport-"
+
+TEMPORARY_SUFFIX: Final = ".tmp"
+
+OS_ERRORS: Final[Mapping[int, type[RegistryError]]] = MappingProxyType(
+    {
+        errno.EACCES: Forbidden,
+        errno.EPERM: Forbidden,
+        errno.EROFS: Unsupported,
+        errno.ENAMETOOLONG: InvalidName,
+    }
+)
+
+_Path = str | os.PathLike[str]
+
+
+@contextmanager
+def map_os_errors(
+    where: str,
+    errors: Mapping[int, type[RegistryError]] = OS_ERRORS,
+    *,
+    otherwise: type[RegistryError] = Unavailable,
+) -> Iterator[None]:
+    """Raise the library's errors for those of the system; the library's own errors pass.
+
+    Args:
+        where: Path that the errors are about, as messages quote it.
+        errors: Class of the error to raise, by ``errno``.
+        otherwise: Class of the error for any other ``errno``, such as that of a full disk.
+
+    Raises:
+        Forbidden: The system denies access.
+        Unsupported: The file system is read-only.
+        InvalidName: A name is longer than the file system allows.
+        Unavailable: Any other error.
+    """
+    try:
+        yield
+    except RegistryError:
+        raise
+    except OSError as error:
+        kind = errors.get(error.errno or 0, otherwise)
+        raise kind(f"{where}: {error.strerror or type(error).__name__}") from error
+
+
+def temporary_name() -> str:
+    """A name for a temporary file that no other writer uses."""
+    return f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
+
+
+def create_file(path: _Path | bytes, *, mode: int = 0o600, inside: int | None = None) -> int:
+    """Create a file that does not exist yet.
+
+    Args:
+        path: Path of the file.
+        mode: Permissions before the umask.
+        inside: Descriptor of the directory that a relative path starts from.
+
+    Returns:
+        A descriptor for reading and writing.
+
+    Raises:
+        FileExistsError: There is something under that name, also a link that leads nowhere.
+        OSError: The file cannot be created.
+    """
+    return os.open(path, operating_system.NEW_FILE_FLAGS, mode, dir_fd=inside)
+
+
+def open_directory(path: _Path | bytes, *, inside: int | None = None) -> int:
+    """Open a directory, unless it is a symbolic link.
+
+    Args:
+        path: Path of the directory.
+        inside: Descriptor of the directory that a relative path starts from.
+
+    Raises:
+        OSError: There is no such directory, or it is a link.
+    """
+    return os.open(path, operating_system.DIRECTORY_FLAGS, dir_fd=inside)
+
+
+class _Writable(Protocol):
+    def write(self, data: memoryview, /) -> int | None: ...
+
+
+def write_all(file: int | _Writable, data: bytes | bytearray | memoryview) -> None:
+    """Write all of some bytes, in as many writes as the system needs.
+
+    Args:
+        file: A descriptor, or an unbuffered file that waits for its writes.
+        data: Bytes to write.
+
+    Raises:
+        OSError: A write failed.
+    """
+    view = memoryview(data)
+    while len(view):
+        view = view[(os.write(file, view) if isinstance(file, int) else file.write(view)) or 0 :]
+
+
+def sync_directory(path: _Path) -> None:
+    """Have the disk keep the names in a directory. Not every system can; the files are in place either way."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class StagedFile:
+    """A new file under a temporary name; ``commit`` gives it the name of its target, ``discard`` removes it.
+
+    Args:
+        target: Path that the file gets on commit. A link under that name is replaced, not followed.
+        directory: Directory of the temporary file; the target's by default.
+        name: Name of the temporary file; a random one by default.
+        mode: Permissions before the umask.
+
+    Attributes:
+        path: Path of the temporary file.
+        descriptor: Descriptor for reading and writing, which the caller closes; before ``commit`` where
+            ``operating_system.CAN_RENAME_OPEN_FILES`` is false.
+
+    Raises:
+        OSError: The file cannot be created.
+    """
+
+    def __init__(self, target: _Path, *, directory: _Path | None = None, name: str = "", mode: int = 0o600) -> None:
+        self._target = os.fspath(target)
+        self._directory = os.path.dirname(self._target) or os.curdir
+        self.path = os.path.join(directory or self._directory, name or temporary_name())
+        self.descriptor = create_file(self.path, mode=mode)
+        self._cleanup = weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def commit(self, *, fsync: bool = True) -> None:
+        """Replace the target.
+
+        Args:
+            fsync: Whether the disk has to keep the new name before this returns.
+
+        Raises:
+            OSError: The target cannot be replaced.
+        """
+        os.replace(self.path, self._target)
+        self._cleanup.detach()
+        if fsync:
+            sync_directory(self._directory)
+
+    def discard(self) -> None:
+        """Remove the temporary file unless it was committed. Idempotent."""
+        self._cleanup()
+
+
+def _remove(path: str, owner: int) -> None:
+    # A forked child must not remove the file that its parent is writing.
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
