@@ -1,4 +1,4 @@
-"""A registry in memory: for tests, for staging, and as the plainest example of a backend."""
+"""A registry in memory: for tests, for staging, and as the simplest example of a backend."""
 
 from registry_adapters.memory.catalog import MemoryCatalog
 

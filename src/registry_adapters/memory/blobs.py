@@ -15,11 +15,11 @@ __all__ = ["MemoryBlobs"]
 
 
 class MemoryBlobs(BlobStore):
-    """The blobs of one repository.
+    """Blobs of one repository in memory.
 
     Args:
-        state: The catalog's.
-        name: The repository's.
+        state: Content of the catalog.
+        name: Name of the repository.
     """
 
     def __init__(self, state: State, name: RepositoryName) -> None:
@@ -27,73 +27,73 @@ class MemoryBlobs(BlobStore):
         self._name = name
 
     def stat(self, digest: Digest) -> int:
-        """The size of a blob in bytes.
+        """Return the size of a blob in bytes.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The blob is not in this repository.
         """
         return len(self._find(digest))
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob from the byte at ``start`` on; it outlives the blob's removal.
+        """Open a blob for reading at the byte ``start``. The reader works even after the blob is deleted.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The blob is not in this repository.
         """
         return BytesSource(self._find(digest)).open(start)
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Store a blob, once all of it has come and has been verified.
+        """Store a blob after reading and verifying all of it.
 
         Raises:
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The digest's algorithm cannot be verified.
+            DigestMismatch: The content has another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The digest algorithm cannot be verified.
         """
         checkpoint()
         with error_reference(self._state.at(self._name, digest)):
-            if self._peek(digest) is not None:
+            if self._content(digest) is not None:
                 return
             content = b"".join(verified_chunks(source, digest, size))
         with self._state.lock:
-            self._state.make(self._name).blobs.setdefault(digest, content)
+            self._state.get_or_create(self._name).blobs.setdefault(digest, content)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob from this repository; other repositories keep theirs.
+        """Delete a blob from this repository. Other repositories keep it.
 
         Raises:
-            BlobNotFound: It is not in this repository.
+            BlobNotFound: The blob is not in this repository.
         """
         checkpoint()
         with self._state.lock:
             self._find(digest)
-            self._state.make(self._name).blobs.pop(digest)
-            self._state.sweep(self._name)
+            self._state.get_or_create(self._name).blobs.pop(digest)
+            self._state.remove_if_empty(self._name)
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Share a blob with another repository of this catalog.
+        """Mount a blob from another repository of this catalog. The bytes are shared.
 
         Returns:
             Whether the blob is in this repository now.
         """
         checkpoint()
         with self._state.lock:
-            if self._peek(digest) is not None:
+            if self._content(digest) is not None:
                 return True
-            there = self._state.find(origin)
-            if there is None or digest not in there.blobs:
+            source = self._state.find(origin)
+            if source is None or digest not in source.blobs:
                 return False
-            self._state.make(self._name).blobs[digest] = there.blobs[digest]
+            self._state.get_or_create(self._name).blobs[digest] = source.blobs[digest]
             return True
 
     def _find(self, digest: Digest) -> bytes:
         checkpoint()
-        content = self._peek(digest)
+        content = self._content(digest)
         if content is None:
             raise BlobNotFound("no such blob", reference=self._state.at(self._name, digest))
         return content
 
-    def _peek(self, digest: Digest) -> bytes | None:
+    def _content(self, digest: Digest) -> bytes | None:
         with self._state.lock:
             contents = self._state.find(self._name)
             return None if contents is None else contents.blobs.get(digest)

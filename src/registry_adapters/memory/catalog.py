@@ -1,4 +1,4 @@
-"""The catalog of a registry in memory."""
+"""The memory backend: a catalog whose content lives as long as the object."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["MemoryCatalog"]
 
 
 class MemoryCatalog(Catalog):
-    """A registry that lives as long as this object. It can do everything the ports know.
+    """A registry in memory. It supports every operation of the ports.
 
-    A repository exists as long as it holds a blob or a manifest. Manifests may be stored before their parts.
+    A repository exists while it holds a blob or a manifest. A manifest may be stored before its blobs.
 
     Args:
-        registry: What it is called in references and errors.
+        registry: Name of the catalog in references and errors.
     """
 
     def __init__(self, registry: str = "memory:") -> None:
@@ -28,11 +28,15 @@ class MemoryCatalog(Catalog):
 
     @property
     def registry(self) -> str:
-        """What this backend is called."""
+        """Name of the catalog in references and errors."""
         return self._state.registry
 
     def repository(self, name: str) -> Repository:
-        """A repository by name, whether it exists or not."""
+        """Return a repository, whether it exists or not.
+
+        Raises:
+            InvalidName: The text is not a repository name.
+        """
         name = RepositoryName(name)
         return Repository(
             name, MemoryBlobs(self._state, name), MemoryManifests(self._state, name), self._state.registry
@@ -41,7 +45,7 @@ class MemoryCatalog(Catalog):
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """The repositories that hold something, in ASCII order, as they were at the first step."""
+        """Iterate over the existing repositories in ASCII order, as of the first step."""
         checkpoint()
         with self._state.lock:
             names = self._state.names()
@@ -51,4 +55,4 @@ class MemoryCatalog(Catalog):
                 yield name
 
     def close(self) -> None:
-        """Nothing: there are no handles to let go of, and the content stays readable."""
+        """Do nothing: no resources are held, and the content stays readable."""

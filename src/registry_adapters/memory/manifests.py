@@ -18,11 +18,11 @@ __all__ = ["MemoryManifests"]
 
 
 class MemoryManifests(ManifestStore):
-    """The manifests of one repository.
+    """Manifests, tags and referrers of one repository in memory.
 
     Args:
-        state: The catalog's.
-        name: The repository's.
+        state: Content of the catalog.
+        name: Name of the repository.
     """
 
     def __init__(self, state: State, name: RepositoryName) -> None:
@@ -30,28 +30,28 @@ class MemoryManifests(ManifestStore):
         self._name = name
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest.
+        """Return media type, digest and size of a manifest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: The repository holds nothing.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist.
         """
         return self._find(reference)[1].descriptor
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's exact bytes, verified.
+        """Return the exact bytes of a manifest, verified.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: The repository holds nothing.
-            DigestMismatch: Its bytes are not those that were stored.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist.
+            DigestMismatch: The bytes were changed after they were stored.
         """
-        digest, held = self._find(reference)
-        # A fresh value for each caller: the decoded views that it caches can be changed, and are not shared.
-        manifest = RawManifest(held.media_type, held.content, held.algorithm)
+        digest, stored = self._find(reference)
+        # A new object for each caller: it caches decoded views, which the caller may change.
+        manifest = RawManifest(stored.media_type, stored.content, stored.algorithm)
         if manifest.digest != digest:
             raise DigestMismatch(
-                "other bytes are held under this digest",
+                f"the stored bytes hash to {manifest.digest}",
                 expected=str(digest),
                 actual=str(manifest.digest),
                 reference=self._state.at(self._name, digest),
@@ -59,11 +59,11 @@ class MemoryManifests(ManifestStore):
         return manifest
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Store a manifest and point tags at it; its parts need not be there.
+        """Store a manifest and point tags to it. Its blobs and children need not exist.
 
         Raises:
-            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
-            Unsupported: A Docker schema 1 manifest, or a digest algorithm that cannot be verified.
+            InvalidDocument: The bytes are not a manifest of the media type; nothing is stored.
+            Unsupported: It is a Docker schema 1 manifest, or the digest algorithm cannot be verified.
         """
         checkpoint()
         with error_reference(self._state.at(self._name)):
@@ -71,7 +71,7 @@ class MemoryManifests(ManifestStore):
             stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
             descriptor, subject = stored.descriptor, stored.subject
         with self._state.lock:
-            contents = self._state.make(self._name)
+            contents = self._state.get_or_create(self._name)
             contents.manifests[descriptor.digest] = stored
             contents.tags.update((tag, descriptor.digest) for tag in tags)
             if subject is not None:
@@ -79,40 +79,40 @@ class MemoryManifests(ManifestStore):
         return descriptor
 
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; the manifest stays.
+        """Delete a tag. The manifest and its other tags stay.
 
         Raises:
-            ImageNotFound: No such tag.
-            RepositoryNotFound: The repository holds nothing.
+            ImageNotFound: The tag does not exist.
+            RepositoryNotFound: The repository does not exist.
         """
         checkpoint()
         with self._state.lock:
             if self._contents(tag).tags.pop(tag, None) is None:
-                raise self._absent(tag)
+                raise self._not_found(tag)
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest and every tag on it.
+        """Delete a manifest and every tag that points to it.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: The repository holds nothing.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist.
         """
         checkpoint()
         with self._state.lock:
             contents = self._contents(digest)
             removed = contents.manifests.pop(digest, None)
             if removed is None:
-                raise self._absent(digest)
+                raise self._not_found(digest)
             contents.tags = {tag: target for tag, target in contents.tags.items() if target != digest}
             if removed.subject is not None:
                 contents.referrers[removed.subject.digest].discard(digest)
-            self._state.sweep(self._name)
+            self._state.remove_if_empty(self._name)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags in ASCII order, as they were at the first step.
+        """Iterate over all tags in ASCII order, as of the first step.
 
         Raises:
-            RepositoryNotFound: The repository holds nothing.
+            RepositoryNotFound: The repository does not exist.
         """
         checkpoint()
         with self._state.lock:
@@ -123,15 +123,15 @@ class MemoryManifests(ManifestStore):
                 yield tag
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, ordered by their own digests."""
+        """Iterate over the descriptors of the manifests that refer to a subject, ordered by digest."""
         checkpoint()
         with self._state.lock:
             contents = self._state.find(self._name)
             digests = contents.referrers.get(subject, ()) if contents else ()
-            held = [contents.manifests[digest] for digest in sorted(digests)] if contents else []
-        # Built anew from the bytes each time, so that no caller can change what the next one sees.
-        fresh = (referrer_descriptor(RawManifest(each.media_type, each.content, each.algorithm)) for each in held)
-        for entry in filter_by_artifact_type((entry for entry in fresh if entry is not None), artifact_type):
+            manifests = [contents.manifests[digest] for digest in sorted(digests)] if contents else []
+        # Decoded again from the bytes for each caller, who may change the annotations.
+        found = (referrer_descriptor(RawManifest(each.media_type, each.content, each.algorithm)) for each in manifests)
+        for entry in filter_by_artifact_type((entry for entry in found if entry is not None), artifact_type):
             checkpoint()
             yield entry
 
@@ -142,7 +142,7 @@ class MemoryManifests(ManifestStore):
             digest = reference if isinstance(reference, Digest) else contents.tags.get(reference)
             manifest = None if digest is None else contents.manifests.get(digest)
         if digest is None or manifest is None:
-            raise self._absent(reference)
+            raise self._not_found(reference)
         return digest, manifest
 
     def _contents(self, reference: str = "") -> RepositoryContents:
@@ -151,5 +151,5 @@ class MemoryManifests(ManifestStore):
             raise RepositoryNotFound("no such repository", reference=self._state.at(self._name, reference))
         return contents
 
-    def _absent(self, reference: str) -> ImageNotFound:
+    def _not_found(self, reference: str) -> ImageNotFound:
         return ImageNotFound("no such manifest", reference=self._state.at(self._name, reference))

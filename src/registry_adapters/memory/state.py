@@ -1,4 +1,7 @@
-"""What a catalog in memory holds, behind one lock."""
+"""The content of a memory catalog.
+
+Catalog and stores share it. It has a module because the catalog imports its stores: they cannot import it from there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["RepositoryContents", "State"]
 
 
 class RepositoryContents:
-    """One repository's content."""
+    """Blobs, manifests, tags and referrers of one repository."""
 
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
@@ -22,16 +25,18 @@ class RepositoryContents:
         self.referrers: dict[Digest, set[Digest]] = {}
 
     @property
-    def empty(self) -> bool:
-        """Whether there is nothing in it: such a repository does not exist."""
+    def is_empty(self) -> bool:
+        """Whether it has neither blobs nor manifests. An empty repository does not exist."""
         return not (self.blobs or self.manifests)
 
 
 class State:
-    """All repositories of one catalog. Hold ``lock`` around every use, and never while a source is read.
+    """All repositories of one catalog.
+
+    Hold ``lock`` during every use, but not while a ``ByteSource`` is read.
 
     Args:
-        registry: What the catalog is called.
+        registry: Name of the catalog.
     """
 
     def __init__(self, registry: str) -> None:
@@ -40,24 +45,24 @@ class State:
         self._contents: dict[RepositoryName, RepositoryContents] = {}
 
     def names(self) -> list[RepositoryName]:
-        """The repositories that hold something, in ASCII order."""
+        """Return the names of the repositories that exist, in ASCII order."""
         return sorted(self._contents)
 
     def find(self, name: RepositoryName) -> RepositoryContents | None:
-        """A repository's content, or ``None`` if it holds nothing."""
+        """Return the content of a repository; ``None`` if the repository does not exist."""
         return self._contents.get(name)
 
-    def make(self, name: RepositoryName) -> RepositoryContents:
-        """A repository's content, to put something into."""
+    def get_or_create(self, name: RepositoryName) -> RepositoryContents:
+        """Return the content of a repository, which is created if it does not exist."""
         return self._contents.setdefault(name, RepositoryContents())
 
-    def sweep(self, name: RepositoryName) -> None:
-        """Forget a repository if nothing is left in it."""
+    def remove_if_empty(self, name: RepositoryName) -> None:
+        """Remove a repository that holds nothing."""
         contents = self._contents.get(name)
-        if contents is not None and contents.empty:
+        if contents is not None and contents.is_empty:
             del self._contents[name]
 
     def at(self, name: RepositoryName, reference: str = "") -> str:
-        """How a repository, or a tag or digest in it, is written in errors."""
-        where = "/".join(part for part in (self.registry, name) if part)
-        return join_reference(where, reference) if reference else where
+        """Return the reference of a repository, or of a tag or digest in it, for errors."""
+        label = "/".join(part for part in (self.registry, name) if part)
+        return join_reference(label, reference) if reference else label
