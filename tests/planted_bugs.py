@@ -158,7 +158,7 @@ ARCHIVE = (
     ),
     Bug("writer.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
     Bug("file_io.py", "return _FileSliceReader(self, start)", "return _FileSliceReader(self, 0)"),
-    Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._stretch.size - self._position))", "min(size, CHUNK_SIZE)"),
+    Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._slice.size - self._position))", "min(size, CHUNK_SIZE)"),
     Bug("catalog.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
     Bug("writer.py", "with self._write_lock:\n            if self._over:", "if True:\n            if self._over:"),
 )

@@ -1,4 +1,4 @@
-"""Images in one file: what ``docker save`` writes, and image layouts in a tar."""
+"""Images in one file: the format of ``docker save``, and OCI image layouts in a tar."""
 
 from registry_adapters.archive.catalog import ArchiveCatalog
 from registry_adapters.archive.contents import ArchivedImage

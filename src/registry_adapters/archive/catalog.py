@@ -1,7 +1,4 @@
-"""One archive as a catalog.
-
-The blobs and the manifests of one repository in an archive.
-"""
+"""The archive backend: a catalog over one file, and the stores of its repositories."""
 
 from __future__ import annotations
 
@@ -40,74 +37,77 @@ __all__ = ["ArchiveBlobs", "ArchiveCatalog", "ArchiveManifests"]
 
 
 class ArchiveBlobs(BlobStore):
-    """The blobs of one repository.
+    """Blobs of one repository in an archive.
 
     Args:
-        contents: What to read.
-        growing: What to write; raises ``Unsupported`` for an archive that is finished.
-        name: The repository's.
-        label: The repository in errors, as ``registry/name``.
+        contents: Function that returns the contents of the archive.
+        writer: Function that returns the writer; it raises ``Unsupported`` if the archive already exists.
+        name: Name of the repository.
+        label: Repository in errors, as ``registry/name``.
     """
 
     def __init__(
         self,
         contents: Callable[[], ArchiveContents],
-        growing: Callable[[], ArchiveWriter],
+        writer: Callable[[], ArchiveWriter],
         name: RepositoryName,
         label: str,
     ) -> None:
         self._contents = contents
-        self._growing = growing
+        self._writer = writer
         self._name = name
         self._label = label
 
     def stat(self, digest: Digest) -> int:
-        """The size of a blob.
+        """Return the size of a blob in bytes.
 
         Raises:
-            BlobNotFound: It is not in this repository.
-            LayoutError: The archive is broken.
+            BlobNotFound: The blob is not in this repository.
+            LayoutError: The archive is malformed.
         """
         return self._find(digest).size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob's stretch of the archive, unverified.
+        """Open a blob for reading at the byte ``start``. The bytes are not verified.
 
         Raises:
-            BlobNotFound: It is not in this repository.
-            LayoutError: The archive is broken.
+            BlobNotFound: The blob is not in this repository.
+            LayoutError: The archive is malformed.
         """
         return self._find(digest).open(start)
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Append a blob, after those that are being put. Other repositories' blobs are not stored twice.
+        """Append a blob. Concurrent calls wait for each other; a blob that another repository has is not stored again.
 
         Raises:
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
+            DigestMismatch: The content has another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The archive already exists, or the digest algorithm cannot be verified.
         """
         checkpoint()
         with error_reference(self._at(digest)):
-            self._growing().put_blob(self._name, digest, size, source)
+            self._writer().put_blob(self._name, digest, size, source)
 
     def delete(self, digest: Digest) -> None:
-        """Never: an archive only grows.
+        """Raise ``Unsupported``: blobs cannot be deleted from an archive.
 
         Raises:
             Unsupported: Always.
         """
-        raise Unsupported("nothing is removed from an archive", reference=self._at(digest))
+        raise Unsupported("blobs cannot be deleted from an archive", reference=self._at(digest))
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Take a blob over from another repository of the archive.
+        """Mount a blob from another repository of the archive.
+
+        Returns:
+            Whether the blob is in this repository now.
 
         Raises:
-            Unsupported: The archive is finished.
+            Unsupported: The archive already exists.
         """
         checkpoint()
         with error_reference(self._at(digest)):
-            return self._growing().mount(self._name, digest, origin)
+            return self._writer().mount(self._name, digest, origin)
 
     def _find(self, digest: Digest) -> FileSlice:
         checkpoint()
@@ -124,94 +124,94 @@ class ArchiveBlobs(BlobStore):
 
 
 class ArchiveManifests(ManifestStore):
-    """The manifests of one repository.
+    """Manifests, tags and referrers of one repository in an archive.
 
     Args:
-        contents: What to read.
-        growing: What to write; raises ``Unsupported`` for an archive that is finished.
-        name: The repository's.
-        label: The repository in errors, as ``registry/name``.
+        contents: Function that returns the contents of the archive.
+        writer: Function that returns the writer; it raises ``Unsupported`` if the archive already exists.
+        name: Name of the repository.
+        label: Repository in errors, as ``registry/name``.
     """
 
     def __init__(
         self,
         contents: Callable[[], ArchiveContents],
-        growing: Callable[[], ArchiveWriter],
+        writer: Callable[[], ArchiveWriter],
         name: RepositoryName,
         label: str,
     ) -> None:
         self._contents = contents
-        self._growing = growing
+        self._writer = writer
         self._name = name
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest.
+        """Return media type, digest and size of a manifest.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository.
-            SizeMismatch: It is not as long as its entry says.
-            LayoutError: The archive is broken, or ambiguous about the tag.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist.
+            SizeMismatch: The size is not the one in the entry of ``index.json``.
+            LayoutError: The archive is malformed, or several images have the tag.
         """
         with error_reference(self._at(reference)):
-            return self._find(reference).check()
+            return self._find(reference).check_size()
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's bytes, verified; made, where an image was saved without one.
+        """Return the bytes of a manifest, verified. An image that was saved without a manifest gets a synthesized one.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such repository.
-            DigestMismatch: It hashes to something else.
-            SizeMismatch: It is not as long as its entry says.
-            InvalidDocument: It is no manifest of the type that its entry says.
-            TooLarge: It is larger than 8 MiB.
-            LayoutError: The archive is broken, or ambiguous about the tag.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The repository does not exist.
+            DigestMismatch: The bytes have another digest.
+            SizeMismatch: The size is not the one in the entry of ``index.json``.
+            InvalidDocument: The bytes are not a manifest of the media type in the entry.
+            TooLarge: The manifest is larger than 8 MiB.
+            LayoutError: The archive is malformed, or several images have the tag.
+            Unsupported: It is a Docker schema 1 manifest, or the digest cannot be verified.
         """
         with error_reference(self._at(reference)):
             return self._find(reference).read()
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Append a manifest and point tags at it; its parts need not be there.
+        """Append a manifest and point tags to it. Its blobs and children need not exist.
 
         Raises:
-            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
-            InvalidName: The archive's form has no names for these tags; nothing is stored.
-            TooLarge: It is larger than 8 MiB.
-            Unsupported: The archive is finished, or the digest's algorithm cannot be verified.
+            InvalidDocument: The bytes are not a manifest of the media type; nothing is stored.
+            InvalidName: The format of the archive cannot express the name; nothing is stored.
+            TooLarge: The manifest is larger than 8 MiB.
+            Unsupported: The archive already exists, or the digest algorithm cannot be verified.
         """
         checkpoint()
         with error_reference(self._label):
-            return self._growing().put_manifest(self._name, manifest, tags)
+            return self._writer().put_manifest(self._name, manifest, tags)
 
     def untag(self, tag: Tag) -> None:
-        """Never: an archive only grows.
+        """Raise ``Unsupported``: tags cannot be deleted from an archive.
 
         Raises:
             Unsupported: Always.
         """
-        raise Unsupported("no tag is removed from an archive", reference=self._at(tag))
+        raise Unsupported("tags cannot be deleted from an archive", reference=self._at(tag))
 
     def delete(self, digest: Digest) -> None:
-        """Never: an archive only grows.
+        """Raise ``Unsupported``: manifests cannot be deleted from an archive.
 
         Raises:
             Unsupported: Always.
         """
-        raise Unsupported("nothing is removed from an archive", reference=self._at(digest))
+        raise Unsupported("manifests cannot be deleted from an archive", reference=self._at(digest))
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags in ASCII order, as they were at the first step.
+        """Iterate over all tags in ASCII order, as of the first step.
 
         Raises:
-            RepositoryNotFound: No such repository.
-            LayoutError: The archive is broken.
+            RepositoryNotFound: The repository does not exist.
+            LayoutError: The archive is malformed.
         """
         checkpoint()
         with error_reference(self._label):
-            contents, name = self._existing()
+            contents, name = self._existing_repository()
             tags = contents.tags(name)
         for tag in tags:
             if after is None or tag > after:
@@ -219,10 +219,10 @@ class ArchiveManifests(ManifestStore):
                 yield tag
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests whose subject is that digest, ordered by their own digests.
+        """Iterate over the descriptors of the manifests that refer to a subject, ordered by digest.
 
         Raises:
-            LayoutError: The archive is broken.
+            LayoutError: The archive is malformed.
         """
         checkpoint()
         with error_reference(self._at(subject)):
@@ -235,13 +235,13 @@ class ArchiveManifests(ManifestStore):
 
     def _find(self, reference: Tag | Digest) -> StoredManifest:
         checkpoint()
-        contents, name = self._existing()
+        contents, name = self._existing_repository()
         found = contents.manifest(name, reference)
         if found is None:
             raise ImageNotFound("no such manifest")
         return found
 
-    def _existing(self) -> tuple[ArchiveContents, RepositoryName]:
+    def _existing_repository(self) -> tuple[ArchiveContents, RepositoryName]:
         contents = self._contents()
         name = contents.canonical_name(self._name)
         if name is None:
@@ -253,20 +253,20 @@ class ArchiveManifests(ManifestStore):
 
 
 class ArchiveCatalog(Catalog):
-    """The images in one file: read where the file exists, written where it does not.
+    """The images in one file: an archive that exists is read, one that does not exist is created.
 
-    A new archive takes its place when the catalog is closed, at once and whole; until then, and after ``discard``,
-    nobody sees anything of it. As a context manager, it is discarded where the block raises. What is finished is
-    never changed: write a new one, with ``replace`` in the old one's place.
+    A new archive appears in its place when the catalog is closed, complete and at once. Before that, and after
+    ``discard``, nothing is visible under its name. A ``with`` block that raises discards the archive. An existing
+    archive is never changed: with ``replace``, a new one replaces it.
 
     Args:
-        path: The file.
-        form: How a new archive is written; reading goes by what is in the file.
-        replace: Begin a new archive, even where there is one; a pipe or a device is written to then, not read.
-        fsync: Whether ``close`` returns only once the disk has it.
+        path: Path of the file.
+        form: Format of a new archive. For reading, the content of the file decides.
+        replace: Whether to write a new archive although the path exists; a pipe or device is then written to.
+        fsync: Whether ``close`` returns only after the disk has the archive.
 
     Raises:
-        ConfigError: The path is empty, or no path at all.
+        ConfigError: The path is empty or contains a NUL byte.
     """
 
     def __init__(
@@ -279,40 +279,44 @@ class ArchiveCatalog(Catalog):
     ) -> None:
         text = os.fspath(path)
         if not text or "\0" in text:
-            raise ConfigError(f"not a file: {text!r:.100}")
+            raise ConfigError(f"path of an archive that is empty or contains a NUL byte: {text!r:.100}")
         self._registry = f"{form.value}:{text}"
-        # Made absolute now: the place must not move with the process's working directory.
+        # Absolute, so that it stays the same file when the working directory of the process changes.
         self._path = os.path.abspath(text)
         self._form = form
         self._replace = replace
         self._fsync = fsync
         self._lock = CancellableLock()
-        self._finished: ArchiveReader | None = None
-        self._new: ArchiveWriter | None = None
+        self._reader: ArchiveReader | None = None
+        self._writer: ArchiveWriter | None = None
 
     @property
     def registry(self) -> str:
-        """``docker-archive:`` or ``oci-archive:``, and the file."""
+        """``docker-archive:`` or ``oci-archive:``, and the path."""
         return self._registry
 
     def repository(self, name: str) -> Repository:
-        """A repository by name, whether it exists or not; ``debian`` may be another spelling of ``library/debian``."""
+        """Return a repository, whether it exists or not. ``debian`` may be an alias of ``library/debian``.
+
+        Raises:
+            InvalidName: The text is not a repository name.
+        """
         name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
         return Repository(
             name=name,
-            blobs=ArchiveBlobs(self._contents, self._growing, name, label),
-            manifests=ArchiveManifests(self._contents, self._growing, name, label),
+            blobs=ArchiveBlobs(self._contents, self._open_writer, name, label),
+            manifests=ArchiveManifests(self._contents, self._open_writer, name, label),
             registry=self._registry,
         )
 
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """The repositories that images of the archive are named by, in ASCII order, as they were at the first step.
+        """Iterate over the repositories in the names of the images, in ASCII order, as of the first step.
 
         Raises:
-            LayoutError: The archive is broken.
+            LayoutError: The archive is malformed.
         """
         checkpoint()
         with error_reference(self._registry):
@@ -323,10 +327,10 @@ class ArchiveCatalog(Catalog):
                 yield name
 
     def images(self) -> Iterator[ArchivedImage]:
-        """Whatever the archive lists, by repositories; also what has no tag, and can be asked for by digest only.
+        """Iterate over all images by repository, also over those without a tag, which can be copied by digest only.
 
         Raises:
-            LayoutError: The archive is broken, or a name in it is several images'.
+            LayoutError: The archive is malformed, or several images have the same name.
         """
         checkpoint()
         with error_reference(self._registry):
@@ -335,19 +339,21 @@ class ArchiveCatalog(Catalog):
                 yield image
 
     def close(self) -> None:
-        """Give a new archive its name, if an image was put into it. Whoever asks after that reads it. Idempotent.
+        """Finish a new archive and put it in place; without an image, nothing is created. Idempotent.
+
+        Afterwards the catalog reads the archive.
 
         Raises:
             Unavailable: The disk is full, or failed; nothing is left behind.
-            Forbidden: The system does not let us.
+            Forbidden: The operating system denies access.
         """
         with error_reference(self._registry):
-            # Even cancelled work may be closed: outside of its scope.
-            Context().run(self._settle, publish=True)
+            # In an empty context: an archive can also be closed in a cancelled scope.
+            Context().run(self._finish, publish=True)
 
     def discard(self) -> None:
-        """Throw a new archive away, and leave what had its name as it is. Idempotent."""
-        Context().run(self._settle, publish=False)
+        """Delete a new archive. A file that has its name is left unchanged. Idempotent."""
+        Context().run(self._finish, publish=False)
 
     def __enter__(self) -> Self:
         return self
@@ -361,35 +367,37 @@ class ArchiveCatalog(Catalog):
             self.discard()
 
     def __repr__(self) -> str:
-        """With the file."""
+        """Return the class and the path."""
         return f"ArchiveCatalog({self._registry!r})"
 
-    def _settle(self, *, publish: bool) -> None:
+    def _finish(self, *, publish: bool) -> None:
         with self._lock:
-            new, self._new, self._finished = self._new, None, None
-            self._replace = self._replace and not (publish and new is not None)
-        # Not before others may go on: the source of a blob that is being put may be this very catalog.
-        if new is not None:
-            (new.publish if publish else new.discard)()
+            writer, self._writer, self._reader = self._writer, None, None
+            self._replace = self._replace and not (publish and writer is not None)
+        # Without the lock: publishing waits for a blob that is being put, whose source may be in this catalog.
+        if writer is not None:
+            (writer.publish if publish else writer.discard)()
 
     def _contents(self) -> ArchiveContents:
         with self._lock:
-            return self._new or self._read() or self._fresh()
+            return self._writer or self._open_reader() or self._new_writer()
 
-    def _growing(self) -> ArchiveWriter:
+    def _open_writer(self) -> ArchiveWriter:
         with self._lock:
-            if self._new is None:
-                if self._read() is not None:
-                    raise Unsupported("an archive that is finished is not changed: write a new one")
-                self._new = self._fresh()
-            return self._new
+            if self._writer is None:
+                if self._open_reader() is not None:
+                    raise Unsupported(
+                        "an existing archive cannot be changed; write a new file, or replace this one with replace=True"
+                    )
+                self._writer = self._new_writer()
+            return self._writer
 
-    def _read(self) -> ArchiveReader | None:
-        if self._finished is None and not self._replace:
-            medium = open_random_access(self._path)
-            if medium is not None:
-                self._finished = ArchiveReader(medium)
-        return self._finished
+    def _open_reader(self) -> ArchiveReader | None:
+        if self._reader is None and not self._replace:
+            file = open_random_access(self._path)
+            if file is not None:
+                self._reader = ArchiveReader(file)
+        return self._reader
 
-    def _fresh(self) -> ArchiveWriter:
+    def _new_writer(self) -> ArchiveWriter:
         return ArchiveWriter(self._path, self._form, fsync=self._fsync)

@@ -1,4 +1,4 @@
-"""What an archive holds: the one question that the stores ask, of archives that are finished and of such that grow."""
+"""The contents of an archive, as the stores see them: the same for an existing archive and for one being written."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ __all__ = ["ArchiveContents", "ArchivedImage", "StoredManifest"]
 
 
 class ArchivedImage(msgspec.Struct, frozen=True):
-    """An image, an index or an artifact in an archive, as one of its repositories has it.
+    """An image, an index or an artifact in an archive.
+
+    An image that has names in several repositories is listed once for each of them.
 
     Args:
-        repository: Which one; the empty name for what has no name in the archive.
-        tags: What it is called there, in ASCII order; none for what is known by its digest only.
-        descriptor: Its type, digest and size.
+        repository: Repository of the image; the empty name if the image has no name in the archive.
+        tags: Tags of the image in this repository, in ASCII order; empty if it can only be found by digest.
+        descriptor: Media type, digest and size of the manifest.
     """
 
     repository: RepositoryName
@@ -36,85 +38,91 @@ class StoredManifest(msgspec.Struct, frozen=True):
     """A manifest in an archive.
 
     Args:
-        descriptor: Its type, digest and size.
-        content: Where its bytes are, or the bytes themselves where they were made.
+        descriptor: Descriptor of the manifest.
+        content: Position of the manifest in the archive, or its bytes if it was synthesized.
     """
 
     descriptor: Descriptor
     content: FileSlice | bytes
 
-    def check(self) -> Descriptor:
-        """Type, digest and size, and nothing else.
+    def check_size(self) -> Descriptor:
+        """Return media type, digest and size after comparing the size with the descriptor.
 
         Raises:
-            SizeMismatch: It is not as long as it was said to be.
+            SizeMismatch: The size is not the one in the descriptor.
         """
         size = len(self.content) if isinstance(self.content, bytes) else self.content.size
         if size != self.descriptor.size:
-            raise SizeMismatch("it has another size", expected=self.descriptor.size, actual=size)
+            raise SizeMismatch(
+                f"the manifest has {size} bytes instead of {self.descriptor.size}",
+                expected=self.descriptor.size,
+                actual=size,
+            )
         return Descriptor(media_type=self.descriptor.media_type, digest=self.descriptor.digest, size=size)
 
     def read(self) -> RawManifest:
-        """Its bytes, verified.
+        """Return the verified manifest.
 
         Raises:
-            SizeMismatch: It is not as long as it was said to be.
-            DigestMismatch: It hashes to something else.
-            InvalidDocument: It is no manifest of its type.
-            TooLarge: It is larger than 8 MiB.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
+            SizeMismatch: The size is not the one in the descriptor.
+            DigestMismatch: The bytes have another digest.
+            InvalidDocument: The bytes are not a manifest of the media type.
+            TooLarge: The manifest is larger than 8 MiB.
+            Unsupported: It is a Docker schema 1 manifest, or the digest cannot be verified.
         """
-        expected = self.check()
+        expected = self.check_size()
         content = self.content
         if not isinstance(content, bytes):
-            content = content.content(MANIFEST_LIMIT, "a manifest")
+            content = content.read(MANIFEST_LIMIT, "a manifest")
         algorithm = expected.digest.algorithm
         actual = Digest.of(content, algorithm)
         if actual != expected.digest:
-            raise DigestMismatch(f"hashes to {actual}", expected=str(expected.digest), actual=str(actual))
+            raise DigestMismatch(
+                f"hashes to {actual} instead of {expected.digest}", expected=str(expected.digest), actual=str(actual)
+            )
         return RawManifest.of(content, expected=expected.media_type, algorithm=algorithm)
 
 
 class ArchiveContents(Protocol):
-    """Repositories by their canonical names. Every method may be called from many threads at once."""
+    """Repositories of an archive by their canonical names. Safe for many threads."""
 
     @property
     def description(self) -> str:
-        """What kind of archive it is, for whoever misses something in it."""
+        """The archive in error messages, such as ``this archive``."""
         ...
 
     def names(self) -> list[RepositoryName]:
-        """The repositories, in ASCII order."""
+        """Return the names of the repositories, in ASCII order."""
         ...
 
     def images(self) -> Iterator[ArchivedImage]:
-        """Whatever has a name or is no part of anything else, by repositories in ASCII order.
+        """Iterate over the images that have a tag or are not part of another image, by repository in ASCII order.
 
         Raises:
-            LayoutError: A name is several images', or an image is broken.
+            LayoutError: Several images have the same name, or an image is malformed.
         """
         ...
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
-        """A repository's name as the archive spells it; ``None`` if there is no such repository."""
+        """Return the name under which the archive has a repository; ``None`` if the repository does not exist."""
         ...
 
     def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
-        """Where a blob is."""
+        """Return the position of a blob; ``None`` if the repository does not have it."""
         ...
 
     def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
-        """A manifest by tag or digest.
+        """Return a manifest by tag or digest; ``None`` if the repository does not have it.
 
         Raises:
-            LayoutError: The tag is several manifests'.
+            LayoutError: Several images have the tag.
         """
         ...
 
     def tags(self, name: RepositoryName) -> list[Tag]:
-        """The tags of a repository, in ASCII order."""
+        """Return the tags of a repository, in ASCII order."""
         ...
 
     def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
-        """What refers to a manifest, in the order of the digests."""
+        """Return the descriptors of the manifests that refer to a subject, ordered by digest."""
         ...

@@ -160,28 +160,28 @@ class DiskFile:
 
 
 class FileSlice(msgspec.Struct, frozen=True, eq=False):
-    """A part of a medium; a ``ByteSource`` of known size.
+    """Consecutive bytes of a file; a ``ByteSource`` of known size.
 
     Args:
-        medium: What it is a part of.
-        offset: Where it begins.
-        size: How long it is.
+        file: The file.
+        offset: Position of the first byte in the file.
+        size: Number of bytes.
     """
 
-    medium: RandomAccessFile
+    file: RandomAccessFile
     offset: int
     size: int
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from the stretch's byte at ``start`` on; as many at once as one likes."""
+        """Open the slice for reading at its byte ``start``. Any number of readers may be open at once."""
         return _FileSliceReader(self, start)
 
-    def content(self, limit: int, what: str) -> bytes:
-        """All of it, if it is no more than ``limit`` bytes.
+    def read(self, limit: int, what: str) -> bytes:
+        """Return all bytes, unless there are more than ``limit``.
 
         Raises:
-            TooLarge: It is more.
-            LayoutError: The file has become shorter.
+            TooLarge: There are more.
+            LayoutError: The file was truncated since it was opened.
         """
         if self.size > limit:
             raise TooLarge(f"{what} has more than {limit} bytes")
@@ -190,25 +190,25 @@ class FileSlice(msgspec.Struct, frozen=True, eq=False):
 
 
 class _FileSliceReader(BaseReader):
-    def __init__(self, stretch: FileSlice, position: int) -> None:
-        self._stretch: FileSlice | None = stretch
+    def __init__(self, file_slice: FileSlice, position: int) -> None:
+        self._slice: FileSlice | None = file_slice
         self._position = position
 
     def read(self, size: int = -1, /) -> bytes:
-        if self._stretch is None:
+        if self._slice is None:
             raise ValueError("read of a closed reader")
         if size < 0:
             return self._rest()
         checkpoint()
-        count = min(size, CHUNK_SIZE, max(0, self._stretch.size - self._position))
-        data = self._stretch.medium.read_at(self._stretch.offset + self._position, count) if count else b""
+        count = min(size, CHUNK_SIZE, max(0, self._slice.size - self._position))
+        data = self._slice.file.read_at(self._slice.offset + self._position, count) if count else b""
         if count and not data:
-            raise LayoutError("the archive has become shorter while it was read")
+            raise LayoutError("the archive was truncated while it was read")
         self._position += len(data)
         return data
 
     def close(self) -> None:
-        self._stretch = None
+        self._slice = None
 
 
 def open_random_access(path: str) -> RandomAccessFile | None:

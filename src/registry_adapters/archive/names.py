@@ -1,8 +1,8 @@
-"""Names of images in archives, and the repositories and tags that they are here.
+"""Names of images in archives, and the repositories and tags that correspond to them.
 
-A repository is called as one would type it: ``library/debian`` for Docker Hub's ``docker.io/library/debian``, and
-``quay.io/org/app`` for what is elsewhere. A port has no place in a repository's name and is left out. To ``docker
-save``, ``debian`` is another spelling of ``library/debian``; image layouts in a tar keep the two apart.
+A repository has its familiar name: ``library/debian`` for Docker Hub's ``docker.io/library/debian``, and
+``quay.io/org/app`` for an image of another registry. A repository name cannot contain a port, so ports are omitted.
+``docker save`` treats ``debian`` and ``library/debian`` as the same repository; image layouts keep them apart.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from registry_core.domain.media_types import REF_NAME
+from registry_core.domain.media_types import CONTAINERD_NAME, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import parse_familiar
 from registry_core.errors import InvalidName, InvalidReference
@@ -19,34 +19,32 @@ from registry_core.errors import InvalidName, InvalidReference
 __all__ = [
     "ROOT",
     "ArchiveForm",
-    "annotations_of",
+    "aliases",
+    "canonical_name",
     "full_name",
-    "name_of",
+    "name_annotations",
     "parse_name",
+    "parse_name_annotations",
     "short_name",
-    "spelled",
-    "spellings",
 ]
 
 ROOT: Final = RepositoryName("")
 
 _HUB: Final = "docker.io"
 _OFFICIAL: Final = "library/"
-# What containerd, and Docker with it, calls an image in an index.
-_CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 
 class ArchiveForm(enum.Enum):
-    """How a new archive is written, by the scheme of its URL. Reading needs no such word: the file tells."""
+    """Format of a new archive; the value is the scheme of its URL. For reading, the content decides."""
 
     DOCKER = "docker-archive"
     OCI = "oci-archive"
 
 
 def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:
-    """Repository and tag of an image's name; ``None`` for what is no such name.
+    """Parse the name of an image into repository and tag; ``None`` if it is not a valid name.
 
-    Without a tag, the name means ``latest``; with a digest instead, it has no tag.
+    Without tag and digest the tag is ``latest``; with a digest only there is no tag.
     """
     try:
         reference = parse_familiar(text)
@@ -57,30 +55,30 @@ def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:
     return name, reference.tag
 
 
-def spelled(form: ArchiveForm, name: RepositoryName) -> RepositoryName:
-    """The one spelling of a repository's name in an archive that is written.
+def canonical_name(form: ArchiveForm, name: RepositoryName) -> RepositoryName:
+    """Return the name under which a new archive stores a repository.
 
-    ``docker.io/org/app`` is ``org/app`` and, as far as ``docker save`` goes, ``debian`` is ``library/debian``.
+    ``docker.io/org/app`` becomes ``org/app``; in the Docker format, ``debian`` becomes ``library/debian``.
     """
-    literal = form is ArchiveForm.OCI and "/" not in name
-    found = None if literal or not name else parse_name(f"{name}:x")
-    return name if found is None else found[0]
+    is_kept = form is ArchiveForm.OCI and "/" not in name
+    parsed = None if is_kept or not name else parse_name(f"{name}:x")
+    return name if parsed is None else parsed[0]
 
 
-def spellings(name: RepositoryName) -> Iterator[RepositoryName]:
-    """How an archive may call what is asked for by a name, the likeliest first."""
+def aliases(name: RepositoryName) -> Iterator[RepositoryName]:
+    """Iterate over the names that an archive may use for a repository, the most likely first."""
     yield name
-    whole = spelled(ArchiveForm.DOCKER, name)
-    yield whole
-    if whole.startswith(_OFFICIAL):
-        yield RepositoryName(whole.removeprefix(_OFFICIAL))
+    familiar = canonical_name(ArchiveForm.DOCKER, name)
+    yield familiar
+    if familiar.startswith(_OFFICIAL):
+        yield RepositoryName(familiar.removeprefix(_OFFICIAL))
 
 
 def full_name(name: RepositoryName, tag: Tag) -> str:
-    """The whole name of an image, such as ``docker.io/library/debian:12``.
+    """Return the full name of an image, such as ``docker.io/library/debian:12``.
 
     Raises:
-        InvalidName: There is none: it is too long, or its beginning is a host that cannot be.
+        InvalidName: The name is too long, or its first part is not a valid host.
     """
     try:
         return str(parse_familiar(f"{name}:{tag}"))
@@ -89,21 +87,24 @@ def full_name(name: RepositoryName, tag: Tag) -> str:
 
 
 def short_name(name: RepositoryName, tag: Tag) -> str:
-    """The name that ``docker save`` writes, such as ``debian:12``.
+    """Return the name that ``docker save`` writes, such as ``debian:12``.
 
     Raises:
-        InvalidName: There is none.
+        InvalidName: The name is too long, or its first part is not a valid host.
     """
-    path = full_name(name, tag).removeprefix(f"{_HUB}/")
-    bare = path.removeprefix(_OFFICIAL)
-    return path if "/" in bare else bare
+    familiar = full_name(name, tag).removeprefix(f"{_HUB}/")
+    unofficial = familiar.removeprefix(_OFFICIAL)
+    return familiar if "/" in unofficial else unofficial
 
 
-def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag | None] | None:
-    """What an entry of ``index.json`` calls its manifest; ``None`` if it has no name that we could use."""
-    whole = parse_name(annotations.get(_CONTAINERD_NAME, ""))
-    if whole is not None:
-        return whole
+def parse_name_annotations(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag | None] | None:
+    """Parse the name in the annotations of an entry of ``index.json``; ``None`` without a valid name.
+
+    Invalid names are never used, also not as paths.
+    """
+    full = parse_name(annotations.get(CONTAINERD_NAME, ""))
+    if full is not None:
+        return full
     text = annotations.get(REF_NAME, "")
     try:
         if ":" not in text:
@@ -116,16 +117,16 @@ def name_of(annotations: Mapping[str, str]) -> tuple[RepositoryName, Tag | None]
     return parse_name(text)
 
 
-def annotations_of(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[str, str]:
-    """What an entry of ``index.json`` says about the name of its manifest.
+def name_annotations(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[str, str]:
+    """Return the annotations that name an image in its entry of ``index.json``.
 
     Raises:
-        InvalidName: The archive's form has no such names.
+        InvalidName: The format of the archive cannot express the name.
     """
     if not name:
         if form is ArchiveForm.DOCKER:
-            raise InvalidName("a docker archive names images by repository and tag, and no repository was chosen")
+            raise InvalidName(f"tag {tag}: an image in a docker archive needs a repository name such as org/app")
         return {REF_NAME: tag}
     if form is ArchiveForm.DOCKER:
-        return {_CONTAINERD_NAME: full_name(name, tag), REF_NAME: tag}
+        return {CONTAINERD_NAME: full_name(name, tag), REF_NAME: tag}
     return {REF_NAME: full_name(name, tag) if "/" in name else f"{name}:{tag}"}

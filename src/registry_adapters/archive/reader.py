@@ -1,8 +1,7 @@
-"""An archive that is read: ``index.json`` and ``manifest.json``, whichever it has, and where their parts are.
+"""Existing archives: ``index.json`` of image layouts, ``manifest.json`` of ``docker save``, or both.
 
-What the entries of an archive's ``index.json`` lead to: manifests, and what refers to them.
-
-``manifest.json`` of ``docker save``: images without manifests, for which there is exactly one to be made.
+``docker save`` before version 25 writes images without OCI manifests. Such an image gets the one manifest that follows
+from its configuration and its layers.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import msgspec
 
 from registry_adapters.archive.contents import ArchivedImage, StoredManifest
 from registry_adapters.archive.file_io import FileSlice, RandomAccessFile, compression_at
-from registry_adapters.archive.names import ROOT, name_of, parse_name, spellings
-from registry_adapters.archive.tar_index import index_members, inside
+from registry_adapters.archive.names import ROOT, aliases, parse_name, parse_name_annotations
+from registry_adapters.archive.tar_index import clean_member_name, index_members
 from registry_core.cancellation import CancellableLock, checkpoint
 from registry_core.content.streams import CHUNK_SIZE, MANIFEST_LIMIT
 from registry_core.domain import strict_json
@@ -50,76 +49,37 @@ from registry_core.errors import (
 from registry_core.ops.manifests import NODE_LIMIT, GraphLimits, ManifestQueue
 
 __all__ = [
-    "BROKEN",
     "ArchiveReader",
     "DockerManifestEntry",
     "ManifestSynthesizer",
     "blob_name",
-    "digest_in",
-    "parse_saved",
+    "parse_blob_name",
+    "parse_manifest_json",
     "reachable_manifests",
 ]
 
-
-# What one broken image must not keep others from.
-BROKEN: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
-
-
-def reachable_manifests(
-    entries: Iterable[Descriptor], held: Callable[[Descriptor], StoredManifest | None]
-) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
-    """All manifests by digest, however deep, and the referrers by their subjects.
-
-    Args:
-        entries: Where to begin.
-        held: Gives the manifest that an entry describes; ``None`` if it is not in the archive.
-
-    Raises:
-        TooLarge: There are more manifests, or they are nested deeper, than the limits allow.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
-    """
-    known: dict[Digest, Descriptor] = {}
-    referrers: dict[Digest, list[Descriptor]] = {}
-    queue = ManifestQueue(entries, limits=GraphLimits(what="manifests in one archive"))
-    for entry in queue:
-        known[entry.digest] = entry
-        try:
-            found = held(entry)
-            if found is None:
-                continue
-            manifest = found.read()
-            stands = referrer_descriptor(manifest)
-            children = manifest.children if manifest.is_index else ()
-        except BROKEN:
-            # Whoever asks for this one is told.
-            continue
-        if stands is not None and manifest.subject is not None:
-            referrers.setdefault(manifest.subject.digest, []).append(stands)
-        for child in children:
-            if is_manifest(child.media_type):
-                queue.add(child)
-    return known, referrers
-
+_INDEX_JSON, _LAYOUT_MARKER, _MANIFEST_JSON = "index.json", "oci-layout", "manifest.json"
 
 _IMAGE_LIMIT: Final = 10_000
-
 _LAYER_LIMIT: Final = 100_000
+_CONFIGS_LIMIT: Final = 256 << 20
 
-_TYPES: Final = {"": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
+_LAYER_TYPES: Final = {"": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 
-_BLOB: Final = re.compile(r"blobs/([a-z0-9+._-]+)/([a-zA-Z0-9=_-]+)").fullmatch
+_BLOB_NAME: Final = re.compile(r"blobs/([a-z0-9+._-]+)/([a-zA-Z0-9=_-]+)").fullmatch
+_CONFIG_NAME: Final = re.compile(r"([a-f0-9]{64})\.json").fullmatch
 
-_CONFIG: Final = re.compile(r"([a-f0-9]{64})\.json").fullmatch
+# Errors of one image that must not prevent others from being read.
+_IMAGE_ERRORS: Final = (IntegrityError, InvalidDocument, NotFound, Unsupported)
 
 
 class DockerManifestEntry(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """An image as ``manifest.json`` has it: names of files in the archive.
+    """An image in ``manifest.json``.
 
     Args:
-        config: Of the configuration.
-        repo_tags: What the image is called.
-        layers: Of the layers, lowest first.
+        config: Name of the configuration in the archive.
+        repo_tags: Names of the image.
+        layers: Names of the layers in the archive, lowest first.
     """
 
     config: str
@@ -127,27 +87,36 @@ class DockerManifestEntry(msgspec.Struct, frozen=True, kw_only=True, rename="pas
     layers: tuple[str, ...] = ()
 
 
-def parse_saved(content: bytes) -> tuple[DockerManifestEntry, ...]:
-    """The images of a ``manifest.json``.
+# An entry of index.json or of manifest.json: an image, an index or an artifact that a name refers to.
+_Entry = Descriptor | DockerManifestEntry
+
+
+def parse_manifest_json(content: bytes) -> tuple[DockerManifestEntry, ...]:
+    """Parse the ``manifest.json`` of an archive.
 
     Raises:
-        InvalidDocument: It is something else.
-        TooLarge: It has more images, or more layers, than any honest one.
+        InvalidDocument: It is malformed.
+        TooLarge: It lists too many images or layers.
     """
     value = strict_json.decode_any(content)
     if not isinstance(value, list):
-        raise InvalidDocument("not a list", path="$")
+        raise InvalidDocument("not a JSON array", path="$")
     if len(value) > _IMAGE_LIMIT:
-        raise TooLarge(f"manifest.json has more than {_IMAGE_LIMIT} images")
-    images = tuple(strict_json.convert(item, DockerManifestEntry) for item in value)
-    if sum(len(image.layers) for image in images) > _LAYER_LIMIT:
-        raise TooLarge(f"manifest.json has more than {_LAYER_LIMIT} layers")
-    return images
+        raise TooLarge(f"manifest.json lists more than {_IMAGE_LIMIT} images")
+    entries = tuple(strict_json.convert(item, DockerManifestEntry) for item in value)
+    if sum(len(entry.layers) for entry in entries) > _LAYER_LIMIT:
+        raise TooLarge(f"manifest.json lists more than {_LAYER_LIMIT} layers")
+    return entries
 
 
-def digest_in(name: str) -> Digest | None:
-    """The digest in a blob's name, as image layouts have it; ``None`` for other names."""
-    match = _BLOB(name)
+def blob_name(digest: Digest) -> str:
+    """Return the name of a blob in an image layout."""
+    return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+
+def parse_blob_name(name: str) -> Digest | None:
+    """Return the digest in the name of a blob; ``None`` for other names and for digests that cannot be verified."""
+    match = _BLOB_NAME(name)
     if match is None:
         return None
     try:
@@ -157,326 +126,359 @@ def digest_in(name: str) -> Digest | None:
     return digest if digest.verifiable else None
 
 
-def blob_name(digest: Digest) -> str:
-    """The name of a blob in an image layout."""
-    return f"blobs/{digest.algorithm}/{digest.encoded}"
+def reachable_manifests(
+    entries: Iterable[Descriptor], find: Callable[[Descriptor], StoredManifest | None]
+) -> tuple[dict[Digest, Descriptor], dict[Digest, list[Descriptor]]]:
+    """Return the manifests that entries lead to, and the descriptors of referrers by the digest of their subject.
+
+    Malformed manifests have no children and no subject here. They raise when they are requested.
+
+    Args:
+        entries: Descriptors to start from.
+        find: Function that returns the manifest of a descriptor; ``None`` if it is not in the archive.
+
+    Raises:
+        TooLarge: There are too many manifests, or they are nested too deeply.
+        Cancelled: The ambient scope was cancelled.
+        DeadlineExceeded: The deadline of the ambient scope has passed.
+    """
+    descriptors: dict[Digest, Descriptor] = {}
+    referrers: dict[Digest, list[Descriptor]] = {}
+    queue = ManifestQueue(entries, limits=GraphLimits(what="manifests in one archive"))
+    for entry in queue:
+        descriptors[entry.digest] = entry
+        try:
+            stored = find(entry)
+            if stored is None:
+                continue
+            manifest = stored.read()
+            referrer = referrer_descriptor(manifest)
+            children = manifest.children if manifest.is_index else ()
+        except _IMAGE_ERRORS:
+            continue
+        if referrer is not None and manifest.subject is not None:
+            referrers.setdefault(manifest.subject.digest, []).append(referrer)
+        for child in children:
+            if is_manifest(child.media_type):
+                queue.add(child)
+    return descriptors, referrers
 
 
 class ManifestSynthesizer:
-    """Manifests for images that were saved without one.
+    """Creates manifests for images that were saved without one.
 
-    The same files always give the same manifest. A plain layer goes by the digest that the configuration has for it,
-    a compressed one is hashed; either is verified like any other content when it is read.
+    The same files always give the same manifest. The digest of an uncompressed layer is its ``diff_id`` in the
+    configuration; a compressed layer is hashed. Both are verified when they are read, like any other content.
 
-    No file is read twice, however many names the archive has for it: links cost nothing to make.
+    Each file is read once, also if many links lead to it: links are free for the author of a hostile archive.
 
     Args:
-        files: The archive's, by name.
+        files: Files of the archive by name.
     """
 
     def __init__(self, files: Mapping[str, FileSlice]) -> None:
         self._files = files
         self._configs: dict[int, tuple[dict[str, Digest], tuple[Digest, ...]]] = {}
-        self._hashes: dict[int, Digest] = {}
+        self._layer_digests: dict[int, Digest] = {}
 
     def config_size(self, image: DockerManifestEntry) -> int:
-        """How large an image's configuration is, which may be missing.
+        """Return the size of an image's configuration; 0 if it is missing.
 
         Raises:
-            UnsafeArchive: Its name leaves the archive.
+            UnsafeArchive: The name of the configuration leaves the archive.
         """
         try:
-            return self._found(image.config).size
+            return self._file(image.config).size
         except LayoutError:
             return 0
 
-    def make(self, image: DockerManifestEntry) -> tuple[RawManifest, dict[Digest, FileSlice]]:
-        """The manifest of an image, and where its parts are.
+    def synthesize(self, image: DockerManifestEntry) -> tuple[RawManifest, dict[Digest, FileSlice]]:
+        """Return the manifest of an image, and the files of its blobs.
 
         Raises:
-            LayoutError: A file is missing, or there are more or fewer layers than the configuration says.
-            UnsafeArchive: A name leaves the archive.
-            InvalidDocument: The configuration is none.
-            DigestMismatch: It is not the one that its name says.
-            TooLarge: It is larger than 8 MiB.
+            LayoutError: A file is missing, or the configuration states another number of layers.
+            UnsafeArchive: The name of a file leaves the archive.
+            InvalidDocument: The configuration is malformed.
+            DigestMismatch: The digest of the configuration is not the one in its name.
+            TooLarge: The configuration is larger than 8 MiB.
         """
-        stretch = self._found(image.config)
-        config, diff_ids = self._config(image.config, stretch)
+        config_file = self._file(image.config)
+        config, diff_ids = self._config(image.config, config_file)
         if len(diff_ids) != len(image.layers):
-            raise LayoutError(f"an image of {len(image.layers)} layers whose configuration has {len(diff_ids)}")
-        parts = {config: stretch}
+            raise LayoutError(
+                f"manifest.json lists {len(image.layers)} layers for an image, but its configuration has"
+                f" {len(diff_ids)} diff_ids: {image.config!r:.200}"
+            )
+        blobs = {config: config_file}
         layers = []
         for name, diff_id in zip(image.layers, diff_ids, strict=True):
             checkpoint()
-            layer = self._found(name)
-            compression = compression_at(layer.medium, layer.offset) if layer.size else ""
-            digest = digest_in(inside(name.encode())) or (self._hashed(layer) if compression else diff_id)
-            parts[digest] = layer
-            layers.append({"mediaType": _TYPES[compression], "digest": str(digest), "size": layer.size})
+            layer = self._file(name)
+            compression = compression_at(layer.file, layer.offset) if layer.size else ""
+            digest = parse_blob_name(clean_member_name(name.encode())) or (
+                self._layer_digest(layer) if compression else diff_id
+            )
+            blobs[digest] = layer
+            layers.append({"mediaType": _LAYER_TYPES[compression], "digest": str(digest), "size": layer.size})
         mapping = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": str(config), "size": stretch.size},
+            "config": {"mediaType": OCI_CONFIG, "digest": str(config), "size": config_file.size},
             "layers": layers,
         }
-        return RawManifest(OCI_MANIFEST, strict_json.encode(mapping)), parts
+        return RawManifest(OCI_MANIFEST, strict_json.encode(mapping)), blobs
 
-    def _found(self, name: str) -> FileSlice:
+    def _file(self, name: str) -> FileSlice:
         try:
-            stretch = self._files.get(inside(name.encode()))
+            file = self._files.get(clean_member_name(name.encode()))
         except UnicodeEncodeError:
-            raise UnsafeArchive("manifest.json with a name that is no text") from None
-        if stretch is None:
+            raise UnsafeArchive("manifest.json names a file whose name is not valid Unicode") from None
+        if file is None:
             raise LayoutError(f"manifest.json names a file that is not in the archive: {name!r:.200}")
-        return stretch
+        return file
 
-    def _config(self, name: str, stretch: FileSlice) -> tuple[Digest, tuple[Digest, ...]]:
-        match = _CONFIG(name)
-        claimed = Digest(f"sha256:{match[1]}") if match else digest_in(inside(name.encode()))
+    def _config(self, name: str, file: FileSlice) -> tuple[Digest, tuple[Digest, ...]]:
+        match = _CONFIG_NAME(name)
+        claimed = Digest(f"sha256:{match[1]}") if match else parse_blob_name(clean_member_name(name.encode()))
         algorithm = "sha256" if claimed is None else claimed.algorithm
-        if stretch.offset not in self._configs:
-            content = stretch.content(MANIFEST_LIMIT, "an image's configuration")
+        if file.offset not in self._configs:
+            content = file.read(MANIFEST_LIMIT, "the configuration of an image")
             digests = {each: Digest.of(content, each) for each in ("sha256", "sha512")}
-            self._configs[stretch.offset] = digests, ImageConfig.read(content).rootfs.diff_ids
-        digests, diff_ids = self._configs[stretch.offset]
+            self._configs[file.offset] = digests, ImageConfig.read(content).rootfs.diff_ids
+        digests, diff_ids = self._configs[file.offset]
         digest = digests[algorithm]
         if claimed not in (None, digest):
-            raise DigestMismatch(f"{name} hashes to {digest}", expected=str(claimed), actual=str(digest))
+            raise DigestMismatch(f"configuration {name}: hashes to {digest}", expected=str(claimed), actual=str(digest))
         return digest, diff_ids
 
-    def _hashed(self, layer: FileSlice) -> Digest:
-        if layer.offset not in self._hashes:
+    def _layer_digest(self, layer: FileSlice) -> Digest:
+        if layer.offset not in self._layer_digests:
             hasher = Digest.of(b"").hasher()
             with layer.open() as reader:
                 while data := reader.read(CHUNK_SIZE):
                     checkpoint()
                     hasher.update(data)
-            self._hashes[layer.offset] = Digest(f"sha256:{hasher.hexdigest()}")
-        return self._hashes[layer.offset]
-
-
-_INDEX, _MARKER, _SAVED = "index.json", "oci-layout", "manifest.json"
-
-_CONFIGS_LIMIT: Final = 256 << 20
+            self._layer_digests[layer.offset] = Digest(f"sha256:{hasher.hexdigest()}")
+        return self._layer_digests[layer.offset]
 
 
 class ArchiveReader:
-    """The contents of an archive that is not changed any more.
+    """The contents of an existing archive.
 
-    Tags are each repository's own; what is there by digest is there for all of them.
+    Each repository has its own tags. A manifest or blob can be found by digest in every repository.
 
     Args:
-        medium: The archive.
+        file: The archive, without compression.
 
     Raises:
-        LayoutError: It is no archive of images, or a broken one.
-        UnsafeArchive: It reaches outside.
-        TooLarge: It is larger than any honest one.
+        LayoutError: The file is not an archive of images, or is malformed.
+        UnsafeArchive: A name or a link leaves the archive.
+        TooLarge: The archive has too many members, images or layers.
     """
 
-    def __init__(self, medium: RandomAccessFile) -> None:
-        self._files = index_members(medium)
-        self._blobs = _blobs(self._files)
-        self._tags: dict[RepositoryName, dict[Tag, list[Descriptor | DockerManifestEntry]]] = {}
-        self._untagged: dict[RepositoryName, list[Descriptor | DockerManifestEntry]] = {}
-        self._entries: tuple[Descriptor, ...] = ()
-        self._saved: tuple[DockerManifestEntry, ...] = ()
+    def __init__(self, file: RandomAccessFile) -> None:
+        self._files = index_members(file)
+        self._blobs = _index_blobs(self._files)
+        self._tags: dict[RepositoryName, dict[Tag, list[_Entry]]] = {}
+        self._untagged: dict[RepositoryName, list[_Entry]] = {}
+        self._index_entries: tuple[Descriptor, ...] = ()
+        self._docker_entries: tuple[DockerManifestEntry, ...] = ()
         self._lock = CancellableLock()
-        self._maker = ManifestSynthesizer(self._files)
-        self._made: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
-        self._all_made = False
-        self._made_by_digest: dict[Digest, RawManifest] = {}
-        self._known: dict[Digest, Descriptor] | None = None
+        self._synthesizer = ManifestSynthesizer(self._files)
+        self._synthesized: dict[tuple[str, tuple[str, ...]], RawManifest] = {}
+        self._synthesized_by_digest: dict[Digest, RawManifest] = {}
+        self._has_synthesized_all = False
+        self._reachable: dict[Digest, Descriptor] | None = None
         self._referrers: dict[Digest, list[Descriptor]] = {}
-        if not self._files.keys() & {_INDEX, _SAVED}:
-            raise LayoutError("an archive with neither index.json nor manifest.json")
-        if _INDEX in self._files:
-            self._read_index()
-        if _SAVED in self._files:
-            self._read_saved()
+        if not self._files.keys() & {_INDEX_JSON, _MANIFEST_JSON}:
+            raise LayoutError("not an archive of images: it has neither index.json nor manifest.json")
+        if _INDEX_JSON in self._files:
+            self._read_index_json()
+        if _MANIFEST_JSON in self._files:
+            self._read_manifest_json()
 
     @property
     def description(self) -> str:
-        """A file that was found."""
+        """The archive in error messages."""
         return "this archive"
 
     def names(self) -> list[RepositoryName]:
-        """The repositories that are named, and the empty name where something is without one."""
+        """Return the repositories, in ASCII order; the empty name is listed if an image has no name."""
         return sorted(self._tags)
 
     def images(self) -> Iterator[ArchivedImage]:
-        """What ``index.json`` and ``manifest.json`` list.
+        """Iterate over the entries of ``index.json`` and ``manifest.json``.
 
         Raises:
-            LayoutError: A name is several images', or an image is broken.
+            LayoutError: Several images have the same name, or an image is malformed.
         """
         for name, tags in sorted(self._tags.items()):
-            called: dict[object, tuple[Descriptor | DockerManifestEntry, list[Tag]]] = {}
-            for target in self._untagged.get(name, ()):
-                called.setdefault(_identity(target), (target, []))
+            found: dict[object, tuple[_Entry, list[Tag]]] = {}
+            for entry in self._untagged.get(name, ()):
+                found.setdefault(_identity(entry), (entry, []))
             for tag in sorted(tags):
-                target = self._only(tag, tags[tag])
-                called.setdefault(_identity(target), (target, []))[1].append(tag)
-            for target, names in called.values():
-                found = self._make(target).descriptor if isinstance(target, DockerManifestEntry) else target
-                bare = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
-                yield ArchivedImage(name, tuple(names), bare)
+                entry = self._only_entry(tag, tags[tag])
+                found.setdefault(_identity(entry), (entry, []))[1].append(tag)
+            for entry, image_tags in found.values():
+                full = self._synthesize(entry).descriptor if isinstance(entry, DockerManifestEntry) else entry
+                descriptor = Descriptor(media_type=full.media_type, digest=full.digest, size=full.size)
+                yield ArchivedImage(name, tuple(image_tags), descriptor)
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
-        """A repository's name as the archive spells it; the one without a name is always there."""
+        """Return the name under which the archive has a repository. The empty name always exists."""
         if not name:
             return name
-        return next((spelling for spelling in spellings(name) if spelling in self._tags), None)
+        return next((alias for alias in aliases(name) if alias in self._tags), None)
 
     def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
-        """Where a blob is, by its name in the archive, or as a part of an image that was saved without a manifest."""
+        """Return the position of a blob, which has its digest in its name or is part of a synthesized manifest."""
         if digest not in self._blobs:
-            self._make_all()
+            self._synthesize_all()
         return self._blobs.get(digest)
 
     def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
-        """A manifest by tag or digest; the ones that are made, too.
+        """Return a manifest by tag or digest, also a synthesized one.
 
         Raises:
-            LayoutError: The tag is several manifests', or its image is broken.
+            LayoutError: Several images have the tag, or its image is malformed.
         """
         if not isinstance(reference, Digest):
-            targets = self._tags.get(name, {}).get(reference, [])
-            return self._held(self._only(reference, targets)) if targets else None
-        known = self._reachable().get(reference)
-        if known is not None:
-            return self._held(known)
-        self._make_all()
-        made = self._made_by_digest.get(reference)
-        return None if made is None else StoredManifest(made.descriptor, made.content)
+            entries = self._tags.get(name, {}).get(reference, [])
+            return self._stored_manifest(self._only_entry(reference, entries)) if entries else None
+        descriptor = self._find_reachable().get(reference)
+        if descriptor is not None:
+            return self._stored_manifest(descriptor)
+        self._synthesize_all()
+        manifest = self._synthesized_by_digest.get(reference)
+        return None if manifest is None else StoredManifest(manifest.descriptor, manifest.content)
 
     def tags(self, name: RepositoryName) -> list[Tag]:
-        """The tags of a repository."""
+        """Return the tags of a repository, in ASCII order."""
         return sorted(self._tags.get(name, {}))
 
     def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
-        """What refers to a manifest, of all that ``index.json`` leads to."""
-        self._reachable()
-        return sorted(self._referrers.get(subject, ()), key=lambda entry: entry.digest)
+        """Return the referrers among the manifests that ``index.json`` leads to, ordered by digest."""
+        self._find_reachable()
+        return sorted(self._referrers.get(subject, ()), key=lambda referrer: referrer.digest)
 
-    def _read_index(self) -> None:
-        mapping = self._document(_INDEX)
-        if _SAVED not in self._files:
-            marker = self._files.get(_MARKER)
-            if marker is None or self._document(_MARKER).get("imageLayoutVersion") != "1.0.0":
-                raise LayoutError("not an image layout of version 1.0.0")
+    def _read_index_json(self) -> None:
+        index = self._read_json(_INDEX_JSON)
+        if _MANIFEST_JSON not in self._files:
+            if _LAYOUT_MARKER not in self._files:
+                raise LayoutError("not an image layout: oci-layout is missing")
+            if self._read_json(_LAYOUT_MARKER).get("imageLayoutVersion") != "1.0.0":
+                raise LayoutError("oci-layout: imageLayoutVersion is not 1.0.0")
         if (
-            "manifests" not in mapping
-            or mapping.get("mediaType") not in (None, "", OCI_INDEX)
-            or not mapping.keys().isdisjoint({"layers", "config", "fsLayers"})
+            "manifests" not in index
+            or index.get("mediaType") not in (None, "", OCI_INDEX)
+            or not index.keys().isdisjoint({"layers", "config", "fsLayers"})
         ):
-            raise LayoutError("index.json is no image index")
-        with _sound(_INDEX):
-            self._entries = strict_json.convert(mapping, ImageIndex).manifests
-        if len(self._entries) > NODE_LIMIT:
-            raise TooLarge(f"index.json has more than {NODE_LIMIT} manifests")
-        for entry in self._entries:
-            self._name(name_of(entry.annotations), entry)
+            raise LayoutError("index.json: not an image index")
+        with _map_document_errors(_INDEX_JSON):
+            self._index_entries = strict_json.convert(index, ImageIndex).manifests
+        if len(self._index_entries) > NODE_LIMIT:
+            raise TooLarge(f"index.json lists more than {NODE_LIMIT} manifests")
+        for entry in self._index_entries:
+            self._add_entry(parse_name_annotations(entry.annotations), entry)
 
-    def _read_saved(self) -> None:
-        with _sound(_SAVED):
-            self._saved = parse_saved(self._files[_SAVED].content(MANIFEST_LIMIT, _SAVED))
-        # One file may be the configuration of many, and a broken one is read again for each.
-        if sum(map(self._maker.config_size, self._saved)) > _CONFIGS_LIMIT:
-            raise TooLarge(f"configurations of more than {_CONFIGS_LIMIT} bytes in all")
-        # What index.json names, it has the manifest of; who saved it wrote the other for older readers.
-        kept = {
+    def _read_manifest_json(self) -> None:
+        with _map_document_errors(_MANIFEST_JSON):
+            self._docker_entries = parse_manifest_json(self._files[_MANIFEST_JSON].read(MANIFEST_LIMIT, _MANIFEST_JSON))
+        # Many images may share one configuration, and a malformed one is read again for each of them.
+        if sum(map(self._synthesizer.config_size, self._docker_entries)) > _CONFIGS_LIMIT:
+            raise TooLarge(f"manifest.json: the configurations have more than {_CONFIGS_LIMIT} bytes in total")
+        # For these names index.json has the original manifest. manifest.json repeats them for older readers.
+        original = {
             (name, tag)
             for name, tags in self._tags.items()
-            for tag, targets in tags.items()
-            if any(isinstance(each, Descriptor) and each.digest in self._blobs for each in targets)
+            for tag, entries in tags.items()
+            if any(isinstance(each, Descriptor) and each.digest in self._blobs for each in entries)
         }
-        for image in self._saved:
+        for image in self._docker_entries:
             names = [parse_name(text) for text in image.repo_tags]
-            for name in names or [None] * (not self._entries):
-                if name not in kept:
-                    self._name(name, image)
+            for name in names or [None] * (not self._index_entries):
+                if name not in original:
+                    self._add_entry(name, image)
 
-    def _name(self, name: tuple[RepositoryName, Tag | None] | None, target: Descriptor | DockerManifestEntry) -> None:
+    def _add_entry(self, name: tuple[RepositoryName, Tag | None] | None, entry: _Entry) -> None:
         repository, tag = (ROOT, None) if name is None else name
         tags = self._tags.setdefault(repository, {})
         if tag is None:
-            self._untagged.setdefault(repository, []).append(target)
+            self._untagged.setdefault(repository, []).append(entry)
             return
-        targets = tags.setdefault(tag, [])
-        if isinstance(target, DockerManifestEntry):
-            # A name that index.json has for what is missing is better led to what is there.
-            targets[:] = [each for each in targets if isinstance(each, DockerManifestEntry)]
-        if all(_identity(each) != _identity(target) for each in targets):
-            targets.append(target)
+        entries = tags.setdefault(tag, [])
+        if isinstance(entry, DockerManifestEntry):
+            # The manifest that index.json has for this name is missing from the archive.
+            entries[:] = [each for each in entries if isinstance(each, DockerManifestEntry)]
+        if all(_identity(each) != _identity(entry) for each in entries):
+            entries.append(entry)
 
     @staticmethod
-    def _only(tag: Tag, targets: list[Descriptor | DockerManifestEntry]) -> Descriptor | DockerManifestEntry:
-        if len(targets) > 1:
-            raise LayoutError(f"the archive has {len(targets)} images of the name {tag}")
-        return targets[0]
+    def _only_entry(tag: Tag, entries: list[_Entry]) -> _Entry:
+        if len(entries) > 1:
+            raise LayoutError(f"ambiguous tag: {len(entries)} images in the archive have the tag {tag}")
+        return entries[0]
 
-    def _document(self, name: str) -> dict[str, object]:
-        with _sound(name):
-            return strict_json.decode(self._files[name].content(MANIFEST_LIMIT, name))
+    def _read_json(self, name: str) -> dict[str, object]:
+        with _map_document_errors(name):
+            return strict_json.decode(self._files[name].read(MANIFEST_LIMIT, name))
 
-    def _held(self, target: Descriptor | DockerManifestEntry) -> StoredManifest | None:
-        if isinstance(target, DockerManifestEntry):
-            made = self._make(target)
-            return StoredManifest(made.descriptor, made.content)
-        stretch = self._blobs.get(target.digest)
-        return None if stretch is None else StoredManifest(target, stretch)
+    def _stored_manifest(self, entry: _Entry) -> StoredManifest | None:
+        if isinstance(entry, DockerManifestEntry):
+            manifest = self._synthesize(entry)
+            return StoredManifest(manifest.descriptor, manifest.content)
+        blob = self._blobs.get(entry.digest)
+        return None if blob is None else StoredManifest(entry, blob)
 
-    def _make(self, image: DockerManifestEntry) -> RawManifest:
+    def _synthesize(self, image: DockerManifestEntry) -> RawManifest:
         key = (image.config, image.layers)
         with self._lock:
-            made = self._made.get(key)
-            if made is None:
-                made, parts = self._maker.make(image)
-                for digest, stretch in parts.items():
-                    self._blobs.setdefault(digest, stretch)
-                self._made[key] = self._made_by_digest[made.digest] = made
-        # A fresh value for each caller: the decoded views that it caches can be changed, and are not shared.
-        return RawManifest(made.media_type, made.content)
+            manifest = self._synthesized.get(key)
+            if manifest is None:
+                manifest, blobs = self._synthesizer.synthesize(image)
+                for digest, file in blobs.items():
+                    self._blobs.setdefault(digest, file)
+                self._synthesized[key] = self._synthesized_by_digest[manifest.digest] = manifest
+        # A new object for each caller: it caches decoded views, which the caller may change.
+        return RawManifest(manifest.media_type, manifest.content)
 
-    def _make_all(self) -> None:
-        for image in () if self._all_made else self._saved:
-            if (image.config, image.layers) not in self._made:
-                checkpoint()
-                try:
-                    self._make(image)
-                except BROKEN:
-                    continue
-        self._all_made = True
+    def _synthesize_all(self) -> None:
+        for image in () if self._has_synthesized_all else self._docker_entries:
+            checkpoint()
+            try:
+                self._synthesize(image)
+            except _IMAGE_ERRORS:
+                continue
+        self._has_synthesized_all = True
 
-    def _reachable(self) -> Mapping[Digest, Descriptor]:
+    def _find_reachable(self) -> Mapping[Digest, Descriptor]:
         with self._lock:
-            if self._known is None:
-                self._known, self._referrers = reachable_manifests(self._entries, self._held)
-            return self._known
+            if self._reachable is None:
+                self._reachable, self._referrers = reachable_manifests(self._index_entries, self._stored_manifest)
+            return self._reachable
 
 
 @contextmanager
-def _sound(document: str) -> Iterator[None]:
+def _map_document_errors(document: str) -> Iterator[None]:
     try:
         yield
     except InvalidDocument as error:
         raise LayoutError(f"{document}: {error.message}{f' at {error.path}' if error.path else ''}") from error
 
 
-def _blobs(files: Mapping[str, FileSlice]) -> dict[Digest, FileSlice]:
+def _index_blobs(files: Mapping[str, FileSlice]) -> dict[Digest, FileSlice]:
     blobs: dict[Digest, FileSlice] = {}
     seen: set[tuple[int, str]] = set()
-    for name, stretch in files.items():
-        digest = digest_in(name)
+    for name, file in files.items():
+        digest = parse_blob_name(name)
         if digest is not None:
-            # Links cost nothing to make, and each would have to be hashed.
-            if (stretch.offset, digest.algorithm) in seen:
-                raise LayoutError(f"an archive with several digests for one file, such as {digest}")
-            seen.add((stretch.offset, digest.algorithm))
-            blobs[digest] = stretch
+            # Links are free, and each of them would cause the file to be hashed again.
+            if (file.offset, digest.algorithm) in seen:
+                raise LayoutError(f"several {digest.algorithm} blob names for one file, such as {digest}")
+            seen.add((file.offset, digest.algorithm))
+            blobs[digest] = file
     return blobs
 
 
-def _identity(target: Descriptor | DockerManifestEntry) -> object:
-    return target.digest if isinstance(target, Descriptor) else (target.config, target.layers)
+def _identity(entry: _Entry) -> object:
+    return entry.digest if isinstance(entry, Descriptor) else (entry.config, entry.layers)

@@ -1,4 +1,4 @@
-"""Where the files of a tar are: one pass over its headers, which refuses whatever an image archive has no use for."""
+"""The positions of the files in a tar, found by reading its headers once; hostile archives are refused."""
 
 from __future__ import annotations
 
@@ -19,192 +19,196 @@ from registry_core.ops.tar.headers import (
 )
 from registry_core.ops.tar.members import printable
 
-__all__ = ["index_members", "inside"]
+__all__ = ["clean_member_name", "index_members"]
 
-# A thousand images have some ten thousand members; names are kept, so there is a bound on them.
+# A thousand images have about ten thousand members. All names are kept in memory, so their number is limited.
 _MEMBER_LIMIT: Final = 200_000
 _NAME_LIMIT: Final = 4096
 _NAMES_LIMIT: Final = 32 << 20
 _EXTENDED_LIMIT: Final = 64 << 10
-# ``docker save`` links to files only; whoever packs its files anew may make a hard link of a link.
-_HOPS: Final = 8
-_ZEROS: Final = bytes(BLOCK_SIZE)
-_FILES: Final = (b"0", b"\0", b"7")
-_HARD, _SOFT, _DIRECTORY = b"1", b"2", b"5"
-_DEVICES: Final = (b"3", b"4", b"6")
-_RECORDS, _GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
-_EXTENDED: Final = (_RECORDS, _GLOBAL, _LONG_NAME, _LONG_LINK)
-# Readers that obey these in a global header see other members than those that do not.
-_NEVER_GLOBAL: Final = (b"size", b"path", b"linkpath", b"GNU.sparse.")
+# ``docker save`` links to files only, but a repacked archive may have hard links to links.
+_LINK_DEPTH_LIMIT: Final = 8
+_ZERO_BLOCK: Final = bytes(BLOCK_SIZE)
+
+# Type flags of POSIX ustar and PAX, and of GNU tar.
+_FILE_TYPES: Final = (b"0", b"\0", b"7")
+_HARD_LINK, _SYMBOLIC_LINK, _DIRECTORY = b"1", b"2", b"5"
+_SPECIAL_TYPES: Final = (b"3", b"4", b"6")
+_SPARSE: Final = b"S"
+_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
+_EXTENDED_TYPES: Final = (_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK)
+# Some readers apply these records of a global header, others do not: they would see different members.
+_FORBIDDEN_GLOBAL_RECORDS: Final = (b"size", b"path", b"linkpath", b"GNU.sparse.")
 
 
-def index_members(medium: RandomAccessFile) -> Mapping[str, FileSlice]:
-    """The files of a tar, by their names from its root.
+def index_members(file: RandomAccessFile) -> Mapping[str, FileSlice]:
+    """Return the files of a tar by their clean names.
 
-    A link is another name of a file of the same archive, as ``docker save`` uses them; what leads to nothing, or in a
-    circle, is left out.
+    A link, as ``docker save`` writes them, is a second name of a file in the same archive. Dangling and circular links
+    are left out.
 
     Raises:
-        LayoutError: It is no tar, cut off or corrupt, or has the same name twice.
+        LayoutError: The file is not a tar, is truncated or corrupt, or has two members of the same name.
         UnsafeArchive: A name or a link leaves the archive, or a member is a device.
-        TooLarge: It has more members, or longer names, than any honest archive.
+        TooLarge: The archive has too many members or too long names.
         Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
+        DeadlineExceeded: The deadline of the ambient scope has passed.
     """
     try:
-        return _Pass(medium).files()
+        return _TarIndexer(file).index()
     except (LayoutError, UnsafeArchive, TooLarge):
         raise
     except IntegrityError as error:
         raise LayoutError(error.message) from error
 
 
-def inside(name: bytes, *, below: str = "") -> str:
-    """A name in an archive, cleaned: from the root, without empty parts and dots.
+def clean_member_name(name: bytes, *, directory: str = "") -> str:
+    """Return the path of a name from the root of the archive, without empty components, ``.`` and ``..``.
 
     Args:
-        name: As it stands in the archive.
-        below: The directory that it starts from; only what does start from one may go up.
+        name: Name or link target, as in the archive.
+        directory: Clean path of the directory that a link target is relative to. Without a directory, ``..`` is
+            refused.
 
     Raises:
-        UnsafeArchive: It leaves the archive.
+        UnsafeArchive: The name is absolute, too long, or leaves the archive.
     """
-    parts = below.split("/") if below else []
-    depth = len(parts)
+    parts = directory.split("/") if directory else []
+    may_ascend = bool(parts)
     for part in name.decode("utf-8", "surrogateescape").split("/"):
         if part == "..":
-            if not parts or not depth:
-                raise UnsafeArchive(f"a name that leaves the archive: {printable(name)}")
+            if not parts or not may_ascend:
+                raise UnsafeArchive(f"tar member name that leaves the archive: {printable(name)}")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
     if name.startswith(b"/") or len(name) > _NAME_LIMIT:
-        raise UnsafeArchive(f"not a name inside an archive: {printable(name)}")
+        raise UnsafeArchive(f"tar member name that is absolute or longer than {_NAME_LIMIT} bytes: {printable(name)}")
     return "/".join(parts)
 
 
-class _Pass:
-    def __init__(self, medium: RandomAccessFile) -> None:
-        self._medium = medium
-        self._end = medium.size
+class _TarIndexer:
+    def __init__(self, file: RandomAccessFile) -> None:
+        self._file = file
+        self._file_size = file.size
         self._position = 0
-        self._count = 0
-        self._held = 0
+        self._member_count = 0
+        self._names_size = 0
         self._files: dict[str, FileSlice] = {}
         self._links: dict[str, str] = {}
-        self._forget()
+        self._reset_extensions()
 
-    def files(self) -> Mapping[str, FileSlice]:
-        if not self._end:
-            raise LayoutError("an empty file, not an archive")
-        while (header := self._header()) is not None:
+    def index(self) -> Mapping[str, FileSlice]:
+        if not self._file_size:
+            raise LayoutError("not an archive: the file is empty")
+        while (header := self._next_header()) is not None:
             checkpoint()
-            if header.typeflag in _EXTENDED:
-                self._extend(header)
+            if header.typeflag in _EXTENDED_TYPES:
+                self._add_extension(header)
             else:
-                self._member(header)
-        if self._records is not None or self._name is not None or self._link is not None:
-            raise LayoutError("a tar that ends between a member's headers")
-        second = {name: self._behind(name) for name in self._links}
-        return self._files | {name: stretch for name, stretch in second.items() if stretch is not None}
+                self._add_member(header)
+        if self._pax_records is not None or self._long_name is not None or self._long_link is not None:
+            raise LayoutError("corrupt tar: archive ends between the headers of a member")
+        linked = {name: self._resolve_link(name) for name in self._links}
+        return self._files | {name: content for name, content in linked.items() if content is not None}
 
-    def _behind(self, name: str) -> FileSlice | None:
-        for _ in range(_HOPS):
+    def _resolve_link(self, name: str) -> FileSlice | None:
+        for _ in range(_LINK_DEPTH_LIMIT):
             name = self._links.get(name, name)
         return self._files.get(name)
 
-    def _forget(self) -> None:
-        self._records: dict[bytes, bytes] | None = None
-        self._name: bytes | None = None
-        self._link: bytes | None = None
+    def _reset_extensions(self) -> None:
+        self._pax_records: dict[bytes, bytes] | None = None
+        self._long_name: bytes | None = None
+        self._long_link: bytes | None = None
 
-    def _header(self) -> Header | None:
-        block = self._block()
-        if block == _ZEROS:
-            if self._block() != _ZEROS:
-                raise LayoutError("a tar with a block of zeros in its middle")
+    def _next_header(self) -> Header | None:
+        block = self._read_block()
+        if block == _ZERO_BLOCK:
+            if self._read_block() != _ZERO_BLOCK:
+                raise LayoutError("corrupt tar: a single zero block between members")
             return None
-        self._count += 1
-        if self._count > _MEMBER_LIMIT:
-            raise TooLarge(f"an archive of more than {_MEMBER_LIMIT} members")
+        self._member_count += 1
+        if self._member_count > _MEMBER_LIMIT:
+            raise TooLarge(f"the archive has more than {_MEMBER_LIMIT} members")
         return parse_header(block)
 
-    def _block(self) -> bytes:
-        block = self._medium.read_at(self._position, BLOCK_SIZE)
+    def _read_block(self) -> bytes:
+        block = self._file.read_at(self._position, BLOCK_SIZE)
         if len(block) < BLOCK_SIZE:
-            raise LayoutError("not a tar, or one that is cut off")
+            raise LayoutError("not a tar, or truncated: the file ends before the end of the archive")
         self._position += BLOCK_SIZE
         return block
 
-    def _extend(self, header: Header) -> None:
+    def _add_extension(self, header: Header) -> None:
         if header.size > _EXTENDED_LIMIT:
-            raise TooLarge(f"an extended tar header of {header.size} bytes")
-        stretch = self._stretch(header.size)
-        data = stretch.content(_EXTENDED_LIMIT, "an extended tar header")
-        if header.typeflag == _RECORDS:
+            raise TooLarge(f"extended tar header of {header.size} bytes, more than the limit of {_EXTENDED_LIMIT}")
+        data = self._content(header.size).read(_EXTENDED_LIMIT, "an extended tar header")
+        if header.typeflag == _PAX:
             records = parse_pax_records(data)
-            if self._records is not None:
-                raise LayoutError("two extended tar headers for one member")
-            self._records = dict(records)
-        elif header.typeflag == _GLOBAL:
-            if any(keyword.startswith(_NEVER_GLOBAL) for keyword, _ in parse_pax_records(data)):
-                raise LayoutError("a global tar header that changes what members are")
+            if self._pax_records is not None:
+                raise LayoutError("corrupt tar: two PAX headers for one member")
+            self._pax_records = dict(records)
+        elif header.typeflag == _GLOBAL_PAX:
+            if any(keyword.startswith(_FORBIDDEN_GLOBAL_RECORDS) for keyword, _ in parse_pax_records(data)):
+                raise LayoutError("global PAX header that changes names or sizes of members")
         elif header.typeflag == _LONG_NAME:
-            if self._name is not None:
-                raise LayoutError("two long names for one member")
-            self._name = _long(data)
+            if self._long_name is not None:
+                raise LayoutError("corrupt tar: two GNU long names for one member")
+            self._long_name = _parse_long_name(data)
         else:
-            if self._link is not None:
-                raise LayoutError("two long link names for one member")
-            self._link = _long(data)
+            if self._long_link is not None:
+                raise LayoutError("corrupt tar: two GNU long link names for one member")
+            self._long_link = _parse_long_name(data)
 
-    def _member(self, header: Header) -> None:
-        records = self._records or {}
-        raw = pax_path(records, b"path") or self._name or header.name
-        link = pax_path(records, b"linkpath") or self._link or header.link
-        given = pax_number(records, b"size")
-        size = header.size if given is None else given
-        self._forget()
-        if header.typeflag == b"S" or any(keyword.startswith(b"GNU.sparse.") for keyword in records):
-            raise LayoutError(f"a sparse file in an image archive: {printable(raw)}")
-        if header.typeflag in _DEVICES:
-            raise UnsafeArchive(f"a device or pipe in an image archive: {printable(raw)}")
-        name = inside(raw)
-        directory = header.typeflag == _DIRECTORY or (header.typeflag == b"\0" and raw.endswith(b"/"))
-        if header.typeflag in _FILES and not directory:
-            self._hold(name, raw)
-            self._files[name] = self._stretch(size)
+    def _add_member(self, header: Header) -> None:
+        records = self._pax_records or {}
+        raw_name = pax_path(records, b"path") or self._long_name or header.name
+        link = pax_path(records, b"linkpath") or self._long_link or header.link
+        pax_size = pax_number(records, b"size")
+        size = header.size if pax_size is None else pax_size
+        self._reset_extensions()
+        if header.typeflag == _SPARSE or any(keyword.startswith(b"GNU.sparse.") for keyword in records):
+            raise LayoutError(f"sparse file in an image archive: {printable(raw_name)}")
+        if header.typeflag in _SPECIAL_TYPES:
+            raise UnsafeArchive(f"device or fifo in an image archive: {printable(raw_name)}")
+        name = clean_member_name(raw_name)
+        is_directory = header.typeflag == _DIRECTORY or (header.typeflag == b"\0" and raw_name.endswith(b"/"))
+        if header.typeflag in _FILE_TYPES and not is_directory:
+            self._check_name(name, raw_name)
+            self._files[name] = self._content(size)
             return
-        if header.typeflag in (_HARD, _SOFT):
-            self._hold(name, raw)
-            self._links[name] = inside(link, below="" if header.typeflag == _HARD else name.rpartition("/")[0])
-            # Some archivers give a hard link the size of what it leads to; none has content there.
-            size = 0 if header.typeflag == _HARD else size
-        elif not directory:
-            raise LayoutError(f"a tar member of an unknown type {header.typeflag!r}")
+        if header.typeflag in (_HARD_LINK, _SYMBOLIC_LINK):
+            self._check_name(name, raw_name)
+            is_hard = header.typeflag == _HARD_LINK
+            self._links[name] = clean_member_name(link, directory="" if is_hard else name.rpartition("/")[0])
+            # Some archivers state the size of the target in the header of a hard link; no content follows.
+            size = 0 if is_hard else size
+        elif not is_directory:
+            raise LayoutError(f"tar member of unknown type {header.typeflag!r}: {printable(raw_name)}")
         if size:
-            raise LayoutError(f"a tar member with content that cannot have any: {printable(raw)}")
+            raise LayoutError(f"directory or link with content: {printable(raw_name)}")
 
-    def _hold(self, name: str, raw: bytes) -> None:
+    def _check_name(self, name: str, raw_name: bytes) -> None:
         if not name:
-            raise UnsafeArchive("a tar member without a name")
+            raise UnsafeArchive("tar member without a name")
         if name in self._files or name in self._links:
-            raise LayoutError(f"an archive with two members of the name {printable(raw)}")
-        self._held += len(raw)
-        if self._held > _NAMES_LIMIT:
-            raise TooLarge(f"an archive with names of more than {_NAMES_LIMIT} bytes")
+            raise LayoutError(f"two members of the archive have the name {printable(raw_name)}")
+        self._names_size += len(raw_name)
+        if self._names_size > _NAMES_LIMIT:
+            raise TooLarge(f"the member names of the archive have more than {_NAMES_LIMIT} bytes in total")
 
-    def _stretch(self, size: int) -> FileSlice:
-        stretch = FileSlice(self._medium, self._position, size)
+    def _content(self, size: int) -> FileSlice:
+        content = FileSlice(self._file, self._position, size)
         self._position += size + padding(size)
-        if stretch.offset + size > self._end:
-            raise LayoutError("a tar that is cut off: a member is longer than the archive")
-        return stretch
+        if content.offset + size > self._file_size:
+            raise LayoutError("truncated tar: the content of a member exceeds the file")
+        return content
 
 
-def _long(data: bytes) -> bytes:
-    # GNU tar ends them with a NUL; others have been known not to.
-    text = data[:-1] if data.endswith(b"\0") else data
-    if not text or b"\0" in text:
-        raise UnsafeArchive("a long name that is empty or has a NUL")
-    return text
+def _parse_long_name(data: bytes) -> bytes:
+    # GNU tar ends these names with a NUL byte, other archivers do not.
+    name = data[:-1] if data.endswith(b"\0") else data
+    if not name or b"\0" in name:
+        raise UnsafeArchive("GNU long name is empty or contains a NUL byte")
+    return name

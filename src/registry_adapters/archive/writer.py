@@ -20,7 +20,7 @@ from registry_adapters.archive.file_io import (
     map_os_errors,
     write_stream,
 )
-from registry_adapters.archive.names import ArchiveForm, annotations_of, short_name, spelled
+from registry_adapters.archive.names import ArchiveForm, canonical_name, name_annotations, short_name
 from registry_adapters.archive.reader import blob_name
 from registry_core.cancellation import CancellableLock
 from registry_core.content.compression import compression_for
@@ -40,104 +40,110 @@ from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
-__all__ = ["ArchiveWriter", "roots_of", "trailing_files"]
+__all__ = ["ArchiveWriter", "trailing_files", "untagged_roots"]
 
 
-_Tagged = tuple[RepositoryName, Tag, Digest]
+_TaggedDigest = tuple[RepositoryName, Tag, Digest]
 
-_IMAGES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
+_NamedImage = tuple[RawManifest, list[tuple[RepositoryName, Tag]]]
 
-_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
+_IMAGE_TYPES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+_CONFIG_TYPES: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
 def trailing_files(
-    form: ArchiveForm, manifests: Sequence[StoredManifest], tags: Sequence[_Tagged], blobs: Collection[Digest]
+    form: ArchiveForm, manifests: Sequence[StoredManifest], tags: Sequence[_TaggedDigest], blobs: Collection[Digest]
 ) -> Iterator[tuple[str, bytes]]:
-    """The documents of an archive, by their names: the same content always gives the same bytes.
+    """Iterate over name and content of the JSON files at the end of an archive. Equal arguments give equal bytes.
 
     Args:
-        form: How the archive is written.
-        manifests: Whatever was put, each once, in the order of the digests.
-        tags: What points at them, in order.
-        blobs: What the archive has.
+        form: Format of the archive.
+        manifests: All manifests in the archive, each once, ordered by digest.
+        tags: All tags, sorted, with the digests that they point to.
+        blobs: Digests of everything in the archive.
     """
-    roots = roots_of(manifests, {digest for _, _, digest in tags})
+    untagged = untagged_roots(manifests, {digest for _, _, digest in tags})
     yield "oci-layout", strict_json.encode({"imageLayoutVersion": "1.0.0"})
-    yield "index.json", _index(form, manifests, tags, roots)
+    yield "index.json", _index_json(form, manifests, tags, untagged)
     if form is ArchiveForm.DOCKER:
-        images = _images(manifests, tags, roots, blobs)
-        yield "manifest.json", strict_json.encode([_saved(image, names) for image, names in images])
-        yield "repositories", _repositories(images)
+        images = _docker_images(manifests, tags, untagged, blobs)
+        yield "manifest.json", strict_json.encode([_docker_manifest_entry(image, names) for image, names in images])
+        yield "repositories", _repositories_json(images)
 
 
-def roots_of(manifests: Sequence[StoredManifest], tagged: Collection[Digest]) -> list[StoredManifest]:
-    """The manifests without a tag that no other one is made of."""
-    led_to = set(tagged)
-    for held in manifests:
-        manifest = held.read()
+def untagged_roots(manifests: Sequence[StoredManifest], tagged: Collection[Digest]) -> list[StoredManifest]:
+    """Return the manifests that have no tag and are not in an index."""
+    referenced = set(tagged)
+    for stored in manifests:
+        manifest = stored.read()
         if manifest.is_index:
-            led_to.update(child.digest for child in manifest.children)
-    return [held for held in manifests if held.descriptor.digest not in led_to]
+            referenced.update(child.digest for child in manifest.children)
+    return [stored for stored in manifests if stored.descriptor.digest not in referenced]
 
 
-def _index(
-    form: ArchiveForm, manifests: Sequence[StoredManifest], tags: Sequence[_Tagged], roots: Sequence[StoredManifest]
+def _index_json(
+    form: ArchiveForm,
+    manifests: Sequence[StoredManifest],
+    tags: Sequence[_TaggedDigest],
+    untagged: Sequence[StoredManifest],
 ) -> bytes:
-    held = {each.descriptor.digest: each for each in manifests}
+    by_digest = {each.descriptor.digest: each for each in manifests}
     entries = [
-        _entry(held[digest]) | {"annotations": annotations_of(form, name, tag)} for name, tag, digest in tags
-    ] + [_entry(each) for each in roots]
+        _index_entry(by_digest[digest]) | {"annotations": name_annotations(form, name, tag)}
+        for name, tag, digest in tags
+    ] + [_index_entry(each) for each in untagged]
     return strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
-def _entry(held: StoredManifest) -> dict[str, Any]:
+def _index_entry(stored: StoredManifest) -> dict[str, Any]:
     return {
-        "mediaType": held.descriptor.media_type,
-        "digest": str(held.descriptor.digest),
-        "size": held.descriptor.size,
+        "mediaType": stored.descriptor.media_type,
+        "digest": str(stored.descriptor.digest),
+        "size": stored.descriptor.size,
     }
 
 
-def _images(
+def _docker_images(
     manifests: Sequence[StoredManifest],
-    tags: Sequence[_Tagged],
-    roots: Sequence[StoredManifest],
+    tags: Sequence[_TaggedDigest],
+    untagged: Sequence[StoredManifest],
     blobs: Collection[Digest],
-) -> list[tuple[RawManifest, list[tuple[RepositoryName, Tag]]]]:
-    """The whole images, each once, with the names that they have."""
-    held = {each.descriptor.digest: each for each in manifests}
-    wanted: dict[Digest, list[tuple[RepositoryName, Tag]]] = {}
+) -> list[_NamedImage]:
+    """Return the images that Docker can load, each once, with their names."""
+    by_digest = {each.descriptor.digest: each for each in manifests}
+    names_by_digest: dict[Digest, list[tuple[RepositoryName, Tag]]] = {}
     for name, tag, digest in tags:
-        wanted.setdefault(digest, []).append((name, tag))
-    for root in roots:
-        wanted.setdefault(root.descriptor.digest, [])
-    found: dict[Digest, tuple[RawManifest, list[tuple[RepositoryName, Tag]]]] = {}
-    for digest, names in wanted.items():
-        for image in _below(held[digest].read(), held, blobs):
+        names_by_digest.setdefault(digest, []).append((name, tag))
+    for root in untagged:
+        names_by_digest.setdefault(root.descriptor.digest, [])
+    found: dict[Digest, _NamedImage] = {}
+    for digest, names in names_by_digest.items():
+        for image in _complete_images(by_digest[digest].read(), by_digest, blobs):
             found.setdefault(image.digest, (image, []))[1].extend(names)
-            # Older readers know no indexes: to them, the name is that of the first image.
+            # manifest.json cannot express an index: its name goes to its first image.
             names = []
     return list(found.values())
 
 
-def _below(
-    manifest: RawManifest, held: Mapping[Digest, StoredManifest], blobs: Collection[Digest]
+def _complete_images(
+    manifest: RawManifest, by_digest: Mapping[Digest, StoredManifest], blobs: Collection[Digest]
 ) -> Iterator[RawManifest]:
     candidates = [manifest]
     if manifest.is_index:
-        candidates = [held[child.digest].read() for child in manifest.children if child.digest in held]
+        candidates = [by_digest[child.digest].read() for child in manifest.children if child.digest in by_digest]
     for each in candidates:
         if (
-            each.media_type in _IMAGES
-            and each.image.config.media_type in _CONFIGS
+            each.media_type in _IMAGE_TYPES
+            and each.image.config.media_type in _CONFIG_TYPES
             and all(_is_layer(layer.media_type) for layer in each.image.layers)
-            and all(part.digest in blobs for part in each.children)
+            and all(child.digest in blobs for child in each.children)
         ):
             yield each
 
 
 def _is_layer(media_type: str) -> bool:
-    # Attestations have the configuration of an image, but nothing that could be unpacked.
+    # An attestation of BuildKit has the configuration of an image, but its "layers" are not tars.
     try:
         compression_for(media_type)
     except Unsupported:
@@ -145,7 +151,7 @@ def _is_layer(media_type: str) -> bool:
     return True
 
 
-def _saved(image: RawManifest, names: Sequence[tuple[RepositoryName, Tag]]) -> dict[str, Any]:
+def _docker_manifest_entry(image: RawManifest, names: Sequence[tuple[RepositoryName, Tag]]) -> dict[str, Any]:
     return {
         "Config": blob_name(image.image.config.digest),
         "RepoTags": [short_name(name, tag) for name, tag in names] or None,
@@ -153,14 +159,14 @@ def _saved(image: RawManifest, names: Sequence[tuple[RepositoryName, Tag]]) -> d
     }
 
 
-def _repositories(images: Sequence[tuple[RawManifest, Sequence[tuple[RepositoryName, Tag]]]]) -> bytes:
-    # What docker wanted an identifier of the top layer for is long gone; the document is still looked for.
+def _repositories_json(images: Sequence[_NamedImage]) -> bytes:
+    # Docker no longer reads the ID of the top layer, but some tools still expect the file.
     mapping: dict[str, dict[str, str]] = {}
     for image, names in images:
-        top = image.children[-1].digest.encoded
+        top_layer = image.children[-1].digest.encoded
         for name, tag in names:
-            called = short_name(name, tag).removesuffix(f":{tag}")
-            mapping.setdefault(called, {})[tag] = top
+            repository = short_name(name, tag).removesuffix(f":{tag}")
+            mapping.setdefault(repository, {})[tag] = top_layer
     return strict_json.encode(mapping)
 
 
@@ -200,8 +206,8 @@ class ArchiveWriter:
 
     @property
     def description(self) -> str:
-        """A file that is not there yet, which may come as a surprise to whoever misspelled it."""
-        return "a new archive" if os.path.lexists(self._path) else "a new archive, for there is no such file"
+        """The archive in error messages; if the file does not exist, its path may be misspelled."""
+        return "a new archive" if os.path.lexists(self._path) else "a new archive (the file does not exist)"
 
     def names(self) -> list[RepositoryName]:
         """The repositories that hold something."""
@@ -220,15 +226,15 @@ class ArchiveWriter:
             called: dict[Digest, list[Tag]] = {}
             for tag, digest in tags:
                 called.setdefault(digest, []).append(tag)
-            untagged = {held.descriptor.digest for held in roots_of(manifests, called.keys())}
+            untagged = {held.descriptor.digest for held in untagged_roots(manifests, called.keys())}
             for held in manifests:
                 digest = held.descriptor.digest
                 if digest in called or digest in untagged:
-                    yield ArchivedImage(name, tuple(called.get(digest, ())), held.check())
+                    yield ArchivedImage(name, tuple(called.get(digest, ())), held.check_size())
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """A repository's name as the archive is going to spell it, if it holds something."""
-        name = spelled(self._form, name)
+        name = canonical_name(self._form, name)
         with self._lock:
             return name if name in self._rooms else None
 
@@ -271,7 +277,7 @@ class ArchiveWriter:
             Unavailable: The disk is full, or failed.
         """
         digest.hasher()
-        name = spelled(self._form, name)
+        name = canonical_name(self._form, name)
         self._keep(digest, size, source)
         with self._lock:
             self._rooms.setdefault(name, _Room()).blobs.add(digest)
@@ -282,7 +288,7 @@ class ArchiveWriter:
         Returns:
             Whether the blob is in this repository now.
         """
-        name, origin = spelled(self._form, name), spelled(self._form, origin)
+        name, origin = canonical_name(self._form, name), canonical_name(self._form, origin)
         with self._lock:
             room, there = self._rooms.get(name), self._rooms.get(origin)
             if room is not None and digest in room.blobs:
@@ -302,9 +308,9 @@ class ArchiveWriter:
             Unsupported: A Docker schema 1 manifest, or a digest that cannot be verified.
             Unavailable: The disk is full, or failed.
         """
-        name = spelled(self._form, name)
+        name = canonical_name(self._form, name)
         for tag in tags:
-            annotations_of(self._form, name, tag)
+            name_annotations(self._form, name, tag)
         media_type = identify(manifest.content, claimed=manifest.media_type)
         if len(manifest.content) > MANIFEST_LIMIT:
             raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")

@@ -27,7 +27,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import REF_NAME, is_index, is_manifest
+from registry_core.domain.media_types import CONTAINERD_NAME, REF_NAME, is_index, is_manifest
 from registry_core.domain.reports import PruneReport
 from registry_core.errors import (
     IntegrityError,
@@ -199,8 +199,7 @@ _SHORTEST: Final = 2.0
 
 _BATCH: Final = 64
 
-# Containerd, and so Docker, have a name of their own for the same thing.
-_NAMES: Final = frozenset({REF_NAME, "io.containerd.image.name"})
+_NAMES: Final = frozenset({REF_NAME, CONTAINERD_NAME})
 
 
 def prune_layout(

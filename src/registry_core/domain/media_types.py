@@ -14,6 +14,7 @@ from registry_core.errors import Unsupported
 __all__ = [
     "BASE_DIGEST",
     "BASE_NAME",
+    "CONTAINERD_NAME",
     "CREATED",
     "DESCRIPTION",
     "DOCKER",
@@ -107,6 +108,9 @@ def is_nondistributable(media_type: str) -> bool:
     """Return whether the type is a layer that must not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
     return media_type == DOCKER_FOREIGN_LAYER or media_type.startswith(_NONDISTRIBUTABLE)
 
+
+# The annotation in which containerd, and Docker with it, stores the full name of an image.
+CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 CREATED: Final = "org.opencontainers.image.created"
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
-from registry_adapters.archive.names import annotations_of, name_of, parse_name, short_name, spelled, spellings
+from registry_adapters.archive.names import (
+    aliases,
+    canonical_name,
+    name_annotations,
+    parse_name,
+    parse_name_annotations,
+    short_name,
+)
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidName, RepositoryNotFound
 from registry_core.testing.content import push_image, put_blob
@@ -60,7 +67,7 @@ def test_what_is_no_name_is_none(text: str) -> None:
 )
 def test_an_entry_is_called_what_its_annotations_say(annotations: dict[str, str], name: tuple[str, str] | None) -> None:
     """R-307: other names are no names, and never paths."""
-    assert name_of(annotations) == name
+    assert parse_name_annotations(annotations) == name
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,7 @@ def test_a_repository_is_written_as_others_read_it(repository: str, docker: str,
     name, tag = RepositoryName(repository), Tag("v1")
 
     assert short_name(name, tag) == docker
-    assert annotations_of(ArchiveForm.OCI, name, tag) == {REF: oci}
+    assert name_annotations(ArchiveForm.OCI, name, tag) == {REF: oci}
 
 
 @pytest.mark.parametrize("form", ArchiveForm)
@@ -87,31 +94,31 @@ def test_a_repository_is_written_as_others_read_it(repository: str, docker: str,
 def test_what_is_written_is_read_under_the_same_name(repository: str, form: ArchiveForm) -> None:
     name, tag = RepositoryName(repository), Tag("v1")
 
-    assert name_of(annotations_of(form, name, tag)) == (spelled(form, name), tag)
+    assert parse_name_annotations(name_annotations(form, name, tag)) == (canonical_name(form, name), tag)
 
 
 def test_a_layout_in_a_tar_has_a_repository_without_a_name_and_docker_has_none() -> None:
     root, tag = RepositoryName(""), Tag("v1")
 
-    assert annotations_of(ArchiveForm.OCI, root, tag) == {REF: "v1"}
+    assert name_annotations(ArchiveForm.OCI, root, tag) == {REF: "v1"}
     with pytest.raises(InvalidName):
-        annotations_of(ArchiveForm.DOCKER, root, tag)
+        name_annotations(ArchiveForm.DOCKER, root, tag)
 
 
 @pytest.mark.parametrize("repository", ["under_score.example/app", "/".join(["x" * 60] * 5)])
 def test_a_name_that_nobody_could_load_is_refused(repository: str) -> None:
     with pytest.raises(InvalidName):
-        annotations_of(ArchiveForm.DOCKER, RepositoryName(repository), Tag("v1"))
+        name_annotations(ArchiveForm.DOCKER, RepositoryName(repository), Tag("v1"))
 
 
 def test_an_archive_is_asked_for_a_name_in_any_spelling() -> None:
-    assert list(spellings(RepositoryName("debian"))) == ["debian", "library/debian", "debian"]
-    assert list(spellings(RepositoryName("docker.io/org/app"))) == ["docker.io/org/app", "org/app"]
+    assert list(aliases(RepositoryName("debian"))) == ["debian", "library/debian", "debian"]
+    assert list(aliases(RepositoryName("docker.io/org/app"))) == ["docker.io/org/app", "org/app"]
 
 
 @pytest.mark.parametrize(("form", "listed"), [(ArchiveForm.DOCKER, ["library/debian"]), (ArchiveForm.OCI, ["debian"])])
 @pytest.mark.parametrize("asked", ["debian", "library/debian", "docker.io/library/debian"])
-def test_debian_is_found_however_it_is_spelled(
+def test_debian_is_found_however_it_is_canonical_name(
     form: ArchiveForm, listed: list[str], asked: str, tmp_path: Path
 ) -> None:
     with ArchiveCatalog(tmp_path / "images.tar", form, fsync=False) as catalog:

@@ -293,7 +293,7 @@ class TestLayout:
 def test_whoever_misspells_the_file_is_told_that_there_is_none(tmp_path: Path) -> None:
     catalog = ArchiveCatalog(tmp_path / "imgaes.tar")
 
-    with pytest.raises(RepositoryNotFound, match="there is no such file"):
+    with pytest.raises(RepositoryNotFound, match="the file does not exist"):
         catalog.repository(APP).manifests.get(V1)
 
     assert list(catalog.repositories()) == []
