@@ -178,9 +178,9 @@ TAR = (
 )
 
 FLATTEN = (
-    Bug("flatten.py", "                self._gone[mark.path] = number", "                pass"),
-    Bug("flatten.py", "                self._cleared[mark.path] = number", "                pass"),
-    Bug("flatten.py", "                self._gone[path] = number", "                pass"),
+    Bug("flatten.py", "                self._hidden_by[whiteout.path] = number", "                pass"),
+    Bug("flatten.py", "                self._opaque_in[whiteout.path] = number", "                pass"),
+    Bug("flatten.py", "                self._hidden_by[path] = number", "                pass"),
 )
 
 SINKS = (

@@ -1,7 +1,6 @@
-"""Single files of an image, found without unpacking the rest.
+"""List the files of an image, and open single files without extracting the rest.
 
-Layers are read from the top until one decides. Symbolic links are followed inside the image, as a process whose root
-it is would follow them.
+Layers are read from the top until one has the file. Symbolic links are followed with the image as the root directory.
 """
 
 from __future__ import annotations
@@ -22,145 +21,157 @@ from registry_core.ops.tar.reader import TarReader
 
 __all__ = ["list_files", "open_file"]
 
-_HOPS: Final = 40
-_KEPT: Final = 8
+_MAX_SYMLINKS: Final = 40
+_MAX_CACHED_FILES: Final = 8
 
 
 def list_files(layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference: str = "") -> Iterator[FileEntry]:
-    """Everything in the image, each once, as the layers come; the root itself is left out.
+    """List every file of the image once, in layer order; the root directory is omitted.
+
+    Args:
+        layers: Layers, lowest first.
+        limits: Limits for reading the layers.
+        reference: Reference of the image, for errors.
 
     Raises:
-        UnsafeArchive: A layer contradicts itself, or tries to reach outside.
-        IntegrityError: A layer is corrupt, cut off, or not what the image says.
-        TooLarge: It is beyond a limit.
+        UnsafeArchive: Members of a layer contradict each other, or a path or link leaves the image.
+        IntegrityError: A layer is corrupt, truncated, or does not match its digest.
+        TooLarge: A limit is exceeded.
         RegistryError: A layer cannot be read.
     """
     with error_reference(reference):
-        flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
-        for member in flat.members():
+        flattener = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+        for member in flattener.members():
             yield file_entry(member)
 
 
 def open_file(
     layers: Sequence[StoredLayer], path: str | os.PathLike[str], limits: ExtractLimits, *, reference: str = ""
 ) -> ByteReader:
-    """A reader over one file. The read that hands out its last byte has verified its layer.
+    """Open one file. The read that returns its last byte has verified its layer.
 
     Args:
-        layers: Lowest first.
-        path: From the root, with or without a leading slash.
-        limits: How much is accepted.
-        reference: What is read, for errors.
+        layers: Layers, lowest first.
+        path: Path from the root, with or without a leading slash.
+        limits: Limits for reading the layers.
+        reference: Reference of the image, for errors.
 
     Raises:
-        InvalidName: Not a path.
-        NotFound: There is no such file: nothing, a directory or a device, or links that lead nowhere.
-        IntegrityError: A layer is corrupt, cut off, or not what the image says.
+        InvalidName: The path contains a NUL byte or is too long, or is neither text nor a path.
+        NotFound: The path does not exist, is a directory or a device, or its symbolic links form a cycle.
+        IntegrityError: A layer is corrupt, truncated, or does not match its digest.
         RegistryError: A layer cannot be read.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidName(f"not a path: {path!r:.200}", reference=reference)
     wanted = os.fsencode(path)
     if b"\0" in wanted or len(wanted) > LONGEST_PATH:
         raise InvalidName(f"not a path: {os.fspath(path)!r:.200}", reference=reference)
     with error_reference(reference):
-        search = _Search(layers, limits, reference)
-        number, source = search.find(wanted)
-        kept = search.kept.get((number, source))
-        if kept is not None:
-            return BytesSource(kept).open()
-        return GeneratorReader(_content(layers[number], source, Budget(limits, reference=reference), reference))
+        search = _FileSearch(layers, limits, reference)
+        number, source_path = search.find(wanted)
+        content = search.cache.get((number, source_path))
+        if content is not None:
+            return BytesSource(content).open()
+        budget = Budget(limits, reference=reference)
+        return GeneratorReader(_file_chunks(layers[number], source_path, budget, reference))
 
 
 class _Undecided(Exception):
-    """Only a lower layer can tell."""
+    """A lower layer has to be read to resolve the path."""
 
 
 class _Leaf(NamedTuple):
-    """What is kept of a member that is no directory: the layer that has it, and its path there."""
+    """Anything but a directory: its kind and link target, its layer, and its path in that layer."""
 
     kind: FileKind
     link: bytes
     layer: int
-    source: bytes
+    source_path: bytes
 
 
-class _Search:
+class _FileSearch:
+    """Resolve a path, layer by layer from the top."""
+
     def __init__(self, layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> None:
-        self._count = len(layers)
-        self._flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+        self._layer_count = len(layers)
+        self._flattener = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
         self._leaves: dict[bytes, _Leaf] = {}
-        self._likely: set[bytes] = set()
-        self.kept: dict[tuple[int, bytes], bytes] = {}
+        self._candidates: set[bytes] = set()
+        self.cache: dict[tuple[int, bytes], bytes] = {}
 
-    def find(self, wanted: bytes) -> tuple[int, bytes]:
-        """The layer that has a file's content, and the path of its member there; ``kept`` may have it already."""
-        self._likely.add(_normal(wanted))
-        for number in reversed(range(self._count)):
-            for member in self._flat.layer(number):
+    def find(self, path: bytes) -> tuple[int, bytes]:
+        """The layer that has the content of a file, and its path there; ``cache`` may have the content already."""
+        self._candidates.add(_normalise(path))
+        for number in reversed(range(self._layer_count)):
+            for member in self._flattener.layer_members(number):
                 if member.kind is not FileKind.DIRECTORY:
-                    self._leaves[member.path] = _Leaf(member.kind, member.link, number, self._flat.source)
-                    if member.path in self._likely and len(self.kept) < _KEPT:
-                        self._keep(number, member)
+                    leaf = _Leaf(member.kind, member.link, number, self._flattener.source_path)
+                    self._leaves[member.path] = leaf
+                    if member.path in self._candidates and len(self.cache) < _MAX_CACHED_FILES:
+                        self._cache_candidate(leaf, member)
             try:
-                return self._resolve(wanted)
+                return self._resolve(path)
             except _Undecided:
                 continue
-        raise NotFound(f"no such file: {printable(wanted)}")
+        raise NotFound(f"no such file: {printable(path)}")
 
-    def _keep(self, number: int, member: Member) -> None:
-        """Small files that are probably wanted are kept as they come by, so that their layer is read but once."""
-        if member.kind is FileKind.SYMLINK and len(self._likely) <= _HOPS:
-            folder = b"" if member.link.startswith(b"/") else member.path.rpartition(b"/")[0]
-            self._likely.add(_normal(folder + b"/" + member.link))
+    def _cache_candidate(self, leaf: _Leaf, member: Member) -> None:
+        """Cache a small file that is probably the wanted one, so that its layer is read only once."""
+        if member.kind is FileKind.SYMLINK and len(self._candidates) <= _MAX_SYMLINKS:
+            directory = b"" if member.link.startswith(b"/") else member.path.rpartition(b"/")[0]
+            self._candidates.add(_normalise(directory + b"/" + member.link))
         elif member.kind is FileKind.FILE and member.size <= CHUNK_SIZE:
-            self.kept[number, self._flat.source] = b"".join(fill_holes(member.size, self._flat.chunks()))
+            content = b"".join(fill_holes(member.size, self._flattener.chunks()))
+            self.cache[leaf.layer, leaf.source_path] = content
 
     def _resolve(self, wanted: bytes) -> tuple[int, bytes]:
-        waiting = _parts(wanted)
+        pending = _reversed_parts(wanted)
         path = b""
-        hops = 0
-        while waiting:
-            part = waiting.pop()
+        symlinks = 0
+        while pending:
+            part = pending.pop()
             if part == b"..":
                 path = path.rpartition(b"/")[0]
                 continue
-            inside = path
+            directory = path
             path = path + b"/" + part if path else part
             leaf = self._leaf(path)
             if leaf is None:
                 continue
             if leaf.kind is FileKind.SYMLINK:
-                hops += 1
-                if hops > _HOPS or len(waiting) + len(leaf.link) > LONGEST_PATH:
-                    raise NotFound(f"symbolic links that lead nowhere: {printable(wanted)}")
-                waiting += _parts(leaf.link)
-                path = b"" if leaf.link.startswith(b"/") else inside
-            elif waiting or wanted.endswith(b"/"):
+                symlinks += 1
+                if symlinks > _MAX_SYMLINKS or len(pending) + len(leaf.link) > LONGEST_PATH:
+                    raise NotFound(f"too many symbolic links: {printable(wanted)}")
+                pending += _reversed_parts(leaf.link)
+                path = b"" if leaf.link.startswith(b"/") else directory
+            elif pending or wanted.endswith(b"/"):
                 raise NotFound(f"not a directory: {printable(path)}")
             elif leaf.kind in (FileKind.FILE, FileKind.HARDLINK):
                 file = self._leaves[leaf.link] if leaf.kind is FileKind.HARDLINK else leaf
-                return file.layer, file.source
+                return file.layer, file.source_path
             else:
-                raise NotFound(f"a {leaf.kind.value}, not a file: {printable(path)}")
-        raise NotFound(f"a directory, not a file: {printable(wanted)}")
+                raise NotFound(f"not a file but a {leaf.kind.value}: {printable(path)}")
+        raise NotFound(f"not a file but a directory: {printable(wanted)}")
 
     def _leaf(self, path: bytes) -> _Leaf | None:
-        """What stands at a path, if it is no directory."""
+        """What is at a path; ``None`` if it is a directory."""
         leaf = self._leaves.get(path)
         if leaf is not None:
             return leaf
-        standing = self._flat.standing(path)
-        if standing is PathState.HIDDEN:
+        state = self._flattener.path_state(path)
+        if state is PathState.HIDDEN:
             raise NotFound(f"no such file: {printable(path)}")
-        if standing in (PathState.UNKNOWN, PathState.LEAF):
-            # A leaf that has not been seen is a hard link whose target is further down.
+        if state in (PathState.UNKNOWN, PathState.LEAF):
+            # A leaf that was not yielded is a hard link whose target is in a lower layer.
             raise _Undecided
         return None
 
 
-def _normal(path: bytes) -> bytes:
-    """A path without dots, taken by its text alone: a guess, where symbolic links stand on the way."""
+def _normalise(path: bytes) -> bytes:
+    """Remove dots from a path lexically; the result is a guess if a parent is a symbolic link."""
     parts: list[bytes] = []
-    for part in reversed(_parts(path)):
+    for part in reversed(_reversed_parts(path)):
         if part != b"..":
             parts.append(part)
         elif parts:
@@ -168,23 +179,24 @@ def _normal(path: bytes) -> bytes:
     return b"/".join(parts)
 
 
-def _parts(path: bytes) -> list[bytes]:
-    """A path's parts, the first one last."""
+def _reversed_parts(path: bytes) -> list[bytes]:
     return [part for part in reversed(path.split(b"/")) if part and part != b"."]
 
 
-def _content(layer: StoredLayer, source: bytes, budget: Budget, reference: str) -> Generator[bytes, None, None]:
-    """A file's content, straight from its layer; the last of it only when the whole layer is verified (R-006)."""
-    held = b""
+def _file_chunks(
+    layer: StoredLayer, source_path: bytes, budget: Budget, reference: str
+) -> Generator[bytes, None, None]:
+    """The content of a file; its last chunk is yielded when the whole layer is verified (R-006)."""
+    previous = b""
     budget.begin_layer(layer.size)
     with error_reference(reference), closing(layer.open_uncompressed()) as stream:
         tar = TarReader(stream, budget, reference=reference)
         for member in tar.members():
             checkpoint()
-            if member.path == source and member.kind is FileKind.FILE:
-                for piece in fill_holes(member.size, tar.chunks()):
-                    if held:
-                        yield held
-                    held = bytes(piece)
-    if held:
-        yield held
+            if member.path == source_path and member.kind is FileKind.FILE:
+                for chunk in fill_holes(member.size, tar.chunks()):
+                    if previous:
+                        yield previous
+                    previous = bytes(chunk)
+    if previous:
+        yield previous

@@ -1,12 +1,12 @@
-"""Layers laid over each other, from the top down, each read once.
+"""Flatten layers: merge them from the top down, each read once.
 
-What upper layers have or hide is known before a lower one is read, so that only what wins is ever handed out, and no
-content is kept. What it takes is in the names alone.
+Before a layer is read, it is known which paths the layers above have or hide. So only visible members are yielded, and
+only names are kept in memory.
 
-``gone`` and ``cleared`` remember the lowest layer that hid a path, or what is in it, from those below. A hard link's
-target is looked up in what lay below the link at the time, whatever became of it later: that is asked of the same two.
-Each directory that a layer has knows the lowest layer that hides what is in it, so that the question costs the same at
-any depth.
+``hidden_by`` and ``opaque_in`` hold the lowest layer that hides a path, or the content of a directory, from the layers
+below it. The target of a hard link is looked up in the layers below the link, even if a layer above hides it: the same
+two tables answer that. Each directory of a layer also knows the lowest layer that hides its content, so a look-up costs
+the same at any depth.
 """
 
 from __future__ import annotations
@@ -29,151 +29,163 @@ __all__ = ["LayerFlattener", "PathState", "StoredLayer"]
 
 
 class StoredLayer(Protocol):
-    """A layer that can be read, more than once if need be."""
+    """A layer that can be read more than once."""
 
     @property
     def size(self) -> int:
-        """Its size as it is stored."""
+        """Size of the layer as stored."""
         ...
 
     def open_uncompressed(self) -> ByteReader:
-        """Its tar; the read that reaches the end has verified it."""
+        """Open the tar; the read that reaches its end has verified the layer."""
         ...
 
 
 class PathState(enum.Enum):
-    """What is known of a path from the layers that were read."""
+    """State of a path after the layers read so far."""
 
     UNKNOWN = "unknown"
-    HIDDEN = "gone"
+    HIDDEN = "hidden"
     LEAF = "leaf"
     DIRECTORY = "directory"
     IMPLIED = "implied"
 
 
-# What a layer itself has at a path, in bits: a directory that it names or only implies, or something else; whether the
-# path is visible from the top; whether what this layer has in it is; and above these, the lowest layer that hides that.
-_LEAF: Final = 1
-_NAMED: Final = 2
-_IMPLIED: Final = 4
-_THERE: Final = 8
-_OPEN: Final = 16
-_FLOOR: Final = 5
+# Flags of a path in one layer. The bits above them are the number of the lowest layer that hides the content of the
+# directory, or the number of layers if none does.
+_LEAF: Final = 1  # The layer has something other than a directory.
+_EXPLICIT: Final = 2  # The layer has an entry for the directory.
+_IMPLIED: Final = 4  # The layer has entries below the directory, but none for the directory itself so far.
+_VISIBLE: Final = 8  # The path is visible in the image.
+_CONTENT_VISIBLE: Final = 16  # What this layer has in the directory is not hidden by a layer above.
+_HIDING_LAYER_SHIFT: Final = 5
 
 
-class _PendingHardlink(msgspec.Struct):
-    """Hard links that wait for their target: their names, and the layer below which it must be."""
+class _PendingHardlinks(msgspec.Struct):
+    """Hard links whose target is in a lower layer.
 
-    view: int
+    Args:
+        layer: Layer of the links; the target is below it.
+        names: Visible paths of the links.
+    """
+
+    layer: int
     names: list[bytes]
 
 
 class LayerFlattener:
-    """The members of what layers make together.
+    """The members of the file system that the layers form together.
 
-    Directories come before or after what is in them: their attributes may stand in a lower layer than that. Each comes
-    at most once; one that no layer describes comes last. Links come behind what they are links to.
+    Each path is yielded once. A directory may be yielded before or after its content, because a lower layer may have
+    its attributes; directories without attributes in any layer are yielded last. Hard links are yielded after their
+    targets.
 
     Args:
-        layers: Lowest first.
-        budget: What the limits leave.
-        reference: What is read, for errors.
+        layers: Layers, lowest first.
+        budget: Limits, and what was read so far.
+        reference: Reference of the image, for errors.
     """
 
     def __init__(self, layers: Sequence[StoredLayer], budget: Budget, *, reference: str = "") -> None:
         self._layers = layers
         self._budget = budget
         self._reference = reference
-        self._decided: dict[bytes, PathState] = {}
-        self._gone: dict[bytes, int] = {}
-        self._cleared: dict[bytes, int] = {}
-        self._wishes: dict[bytes, list[_PendingHardlink]] = {}
+        self._states: dict[bytes, PathState] = {}
+        self._hidden_by: dict[bytes, int] = {}
+        self._opaque_in: dict[bytes, int] = {}
+        self._pending_links: dict[bytes, list[_PendingHardlinks]] = {}
         self._tar: TarReader | None = None
+        # Attributes of the root directory, and the path in its layer of the member that was yielded last.
         self.root: Member | None = None
-        self.source = b""
+        self.source_path = b""
 
     def members(self) -> Iterator[Member]:
-        """Everything, layer by layer from the top; a file's content must be read before the next is asked for.
+        """All members, layer by layer from the top; the content of a file must be read before the next member.
 
-        The root's own attributes are in ``root`` afterwards, where a layer has them.
+        Afterwards ``root`` has the attributes of the root directory, if a layer has them.
 
         Raises:
-            UnsafeArchive: A layer contradicts itself, or tries to reach outside.
-            IntegrityError: A layer is corrupt or cut off, or not what the image says.
-            TooLarge: It is beyond a limit.
+            UnsafeArchive: Members of a layer contradict each other, or a path or link leaves the image.
+            IntegrityError: A layer is corrupt, truncated, or does not match its digest.
+            TooLarge: A limit is exceeded.
             RegistryError: A layer cannot be read.
         """
         for number in reversed(range(len(self._layers))):
-            yield from self.layer(number)
-        yield from self.rest()
+            yield from self.layer_members(number)
+        yield from self.implied_directories()
 
-    def layer(self, number: int) -> Iterator[Member]:
-        """What one layer adds; layers are asked for from the highest to the lowest."""
+    def layer_members(self, number: int) -> Iterator[Member]:
+        """The visible members of one layer; layers must be read from the highest to the lowest."""
         yield from _LayerPass(self, number).members()
 
-    def rest(self) -> Iterator[Member]:
-        """What no layer describes, once all were read: directories that are only implied.
+    def implied_directories(self) -> Iterator[Member]:
+        """The directories that have no entry in any layer; all layers must have been read.
 
         Raises:
-            UnsafeArchive: A hard link's target is nowhere.
+            UnsafeArchive: The target of a hard link does not exist.
         """
-        for target, wishes in self._wishes.items():
-            raise _dangling(wishes[0].names[0], target)
-        for path, standing in self._decided.items():
-            if standing is PathState.IMPLIED and path:
+        for target, links in self._pending_links.items():
+            raise _missing_target(links[0].names[0], target)
+        for path, state in self._states.items():
+            if state is PathState.IMPLIED and path:
                 yield Member(path, FileKind.DIRECTORY, 0o755)
 
     def chunks(self) -> Iterator[tuple[int, memoryview]]:
-        """The content of the member that came last, each piece with its offset; holes are left out."""
+        """The content of the member that was yielded last, as offsets and data; holes are omitted."""
         return iter(()) if self._tar is None else self._tar.chunks()
 
-    def standing(self, path: bytes) -> PathState:
-        """What is known of a path: ``UNKNOWN`` where only lower layers can tell."""
-        decided = self._decided.get(path)
-        if decided is not None:
-            return decided
-        hidden = path in self._gone or any(above in self._gone or above in self._cleared for above in ancestors(path))
+    def path_state(self, path: bytes) -> PathState:
+        """The state of a path; ``UNKNOWN`` if it depends on layers that were not read."""
+        state = self._states.get(path)
+        if state is not None:
+            return state
+        hidden = path in self._hidden_by or any(
+            parent in self._hidden_by or parent in self._opaque_in for parent in ancestors(path)
+        )
         return PathState.HIDDEN if hidden else PathState.UNKNOWN
 
 
 class _LayerPass:
-    """One layer's pass."""
+    """Read one layer and yield its visible members."""
 
-    def __init__(self, whole: LayerFlattener, number: int) -> None:
-        self._whole = whole
+    def __init__(self, flattener: LayerFlattener, number: int) -> None:
+        self._flattener = flattener
         self._number = number
-        self._layer = whole._layers[number]
-        self._budget = whole._budget
-        self._decided, self._gone, self._cleared = whole._decided, whole._gone, whole._cleared
-        # What upper layers wait for. What this one waits for is not to be found in itself.
-        self._wanted = whole._wishes
-        self._wishes: dict[bytes, _PendingHardlink] = {}
-        self._top = len(whole._layers)
-        floor = self._cleared.get(b"", self._top)
-        self._here: dict[bytes, int] = {b"": _IMPLIED | _THERE | self._open(floor)}
-        self._marks: list[Whiteout] = []
+        self._layer = flattener._layers[number]
+        self._budget = flattener._budget
+        self._states = flattener._states
+        self._hidden_by, self._opaque_in = flattener._hidden_by, flattener._opaque_in
+        self._no_layer = len(flattener._layers)
+        self._paths: dict[bytes, int] = {
+            b"": _IMPLIED | _VISIBLE | self._content_flags(self._opaque_in.get(b"", self._no_layer))
+        }
+        self._whiteouts: list[Whiteout] = []
         self._attributes: dict[bytes, Member] = {}
-        # Links to files, to anything else, and to what is in lower layers; and the files that came under another name,
-        # or not at all.
-        self._files: dict[bytes, bytes] = {}
+        # Links of the layers above that this layer may resolve, and links of this layer that only lower ones can.
+        self._pending_from_above = flattener._pending_links
+        self._pending_here: dict[bytes, _PendingHardlinks] = {}
+        # Hard links of this layer by the kind of their target: the path of a file in this layer, the member of another
+        # kind in this layer, or a path in a lower layer.
+        self._links_to_files: dict[bytes, bytes] = {}
         self._others: dict[bytes, Member] = {}
-        self._distant: dict[bytes, bytes] = {}
-        self._homes: dict[bytes, bytes] = {}
-        self._missed: dict[bytes, list[bytes]] = {}
+        self._links_to_lower: dict[bytes, bytes] = {}
+        # By path of a file in this layer: the path it was yielded as, and names that need a second pass.
+        self._yielded_as: dict[bytes, bytes] = {}
+        self._unread: dict[bytes, list[bytes]] = {}
 
     def members(self) -> Iterator[Member]:
-        whole = self._whole
+        flattener = self._flattener
         self._budget.begin_layer(self._layer.size)
         with closing(self._layer.open_uncompressed()) as stream:
-            whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
+            flattener._tar = tar = TarReader(stream, self._budget, reference=flattener._reference)
             try:
                 for member in tar.members():
                     checkpoint()
                     yield from self._member(member)
             finally:
-                whole._tar = None
-        self._settle()
-        if self._missed:
+                flattener._tar = None
+        self._hide_from_lower_layers()
+        if self._unread:
             yield from self._second_pass()
 
     def _member(self, member: Member) -> Iterator[Member]:
@@ -181,189 +193,187 @@ class _LayerPass:
         if kind is not FileKind.FILE and (member.link or member.xattrs):
             self._budget.add_metadata(len(member.link) + sum(len(name) + len(value) for name, value in member.xattrs))
         if not path:
-            self._describe(path, member)
-            if self._whole.root is None:
-                self._whole.root = member
+            self._check_repeated_directory(path, member)
+            if self._flattener.root is None:
+                self._flattener.root = member
             return
-        mark = whiteout_of(path, regular=kind is FileKind.FILE)
-        if mark is not None:
+        whiteout = whiteout_of(path, regular=kind is FileKind.FILE)
+        if whiteout is not None:
             self._budget.add_entry(path)
-            if mark.kind is not WhiteoutKind.PRIVATE:
-                self._marks.append(mark)
+            if whiteout.kind is not WhiteoutKind.PRIVATE:
+                self._whiteouts.append(whiteout)
             return
-        folder = self._enter(parent_of(path))
-        self._whole.source = path
+        parent = self._enter_directory(parent_of(path))
+        self._flattener.source_path = path
         if kind is FileKind.DIRECTORY:
-            if self._directory(member, folder):
+            if self._add_directory(member, parent):
                 yield member
             return
-        visible = self._leaf(path, folder)
+        visible = self._add_leaf(path, parent)
         names = [path] if visible else []
-        for wish in self._wanted.pop(path, ()):
-            self._check_wish(path, folder, wish)
-            names += wish.names
+        for links in self._pending_from_above.pop(path, ()):
+            self._check_target_visible(path, parent, links)
+            names += links.names
         if kind is FileKind.HARDLINK:
-            yield from self._link(member, names)
+            yield from self._hardlink(member, names)
         elif kind is FileKind.FILE:
             yield from self._file(member, names)
         else:
             self._others[path] = member
-            yield from (_renamed(member, name) for name in names)
+            yield from (_with_path(member, name) for name in names)
 
-    def _enter(self, path: bytes) -> int:
-        """What this layer has at a directory, which it implies if it does not name it."""
-        found = self._here.get(path)
-        if found is not None:
-            if found & _LEAF:
-                raise UnsafeArchive(f"something below {printable(path)}, which is not a directory in the same layer")
-            return found
-        above = path
-        while found is None:
-            above = parent_of(above)
-            found = self._here.get(above)
-        if found & _LEAF:
-            raise UnsafeArchive(f"something below a file or link of the same layer: {printable(path)}")
-        # One name after the other: all of a deep path's parents together are large, and the budget may not have them.
-        end = len(above)
+    def _enter_directory(self, path: bytes) -> int:
+        """The flags of a directory in this layer; the layer implies it if it has no entry for it."""
+        flags = self._paths.get(path)
+        if flags is not None:
+            if flags & _LEAF:
+                raise UnsafeArchive(f"entry below a path that is not a directory in the same layer: {printable(path)}")
+            return flags
+        parent = path
+        while flags is None:
+            parent = parent_of(parent)
+            flags = self._paths.get(parent)
+        if flags & _LEAF:
+            raise UnsafeArchive(f"entry below a path that is not a directory in the same layer: {printable(path)}")
+        # One parent at a time: all parents of a deep path together are large, and the budget may not allow them.
+        end = len(parent)
         while end < len(path):
             end = path.find(b"/", end + 1)
             end = len(path) if end < 0 else end
-            found = self._imply(path[:end], found)
-        return found
+            flags = self._imply_directory(path[:end], flags)
+        return flags
 
-    def _imply(self, path: bytes, above: int) -> int:
+    def _imply_directory(self, path: bytes, parent: int) -> int:
         self._budget.add_entry(path)
-        self._refuse_wish(path)
-        top = self._top
-        hidden = min(above >> _FLOOR, self._gone.get(path, top))
-        state = _IMPLIED | self._open(min(hidden, self._cleared.get(path, top)))
-        if hidden == top:
-            state |= _THERE
-            self._decided.setdefault(path, PathState.IMPLIED)
-        self._here[path] = state
-        return state
+        for links in self._pending_from_above.get(path, ()):
+            raise _missing_target(links.names[0], path)
+        none = self._no_layer
+        hiding = min(parent >> _HIDING_LAYER_SHIFT, self._hidden_by.get(path, none))
+        flags = _IMPLIED | self._content_flags(min(hiding, self._opaque_in.get(path, none)))
+        if hiding == none:
+            flags |= _VISIBLE
+            self._states.setdefault(path, PathState.IMPLIED)
+        self._paths[path] = flags
+        return flags
 
-    def _open(self, floor: int) -> int:
-        return floor << _FLOOR | (_OPEN if floor == self._top else 0)
+    def _content_flags(self, hiding_layer: int) -> int:
+        return hiding_layer << _HIDING_LAYER_SHIFT | (_CONTENT_VISIBLE if hiding_layer == self._no_layer else 0)
 
-    def _directory(self, member: Member, above: int) -> bool:
-        """Take in a directory that the layer names: whether its attributes are those of the result."""
+    def _add_directory(self, member: Member, parent: int) -> bool:
+        """Add the entry of a directory; return whether its attributes are visible in the image."""
         path = member.path
-        known = self._here.get(path)
-        if known is None:
-            known = self._imply(path, above)
-        elif known & _LEAF:
-            raise UnsafeArchive(f"both a directory and something else in one layer: {printable(path)}")
-        elif known & _NAMED:
-            self._describe(path, member)
+        flags = self._paths.get(path)
+        if flags is None:
+            flags = self._imply_directory(path, parent)
+        elif flags & _LEAF:
+            raise UnsafeArchive(f"path that is a directory and something else in one layer: {printable(path)}")
+        elif flags & _EXPLICIT:
+            self._check_repeated_directory(path, member)
             return False
-        self._describe(path, member)
-        self._here[path] = known & ~_IMPLIED | _NAMED
-        if known & _THERE and self._decided[path] is PathState.IMPLIED:
-            self._decided[path] = PathState.DIRECTORY
+        self._check_repeated_directory(path, member)
+        self._paths[path] = flags & ~_IMPLIED | _EXPLICIT
+        if flags & _VISIBLE and self._states[path] is PathState.IMPLIED:
+            self._states[path] = PathState.DIRECTORY
             return True
         return False
 
-    def _describe(self, path: bytes, member: Member) -> None:
-        """Refuse a directory that comes twice and is not the same: one of them has been handed out already."""
+    def _check_repeated_directory(self, path: bytes, member: Member) -> None:
+        """Refuse a repeated directory with other attributes: the first one has already been yielded."""
         if self._attributes.setdefault(path, member) != member:
-            raise UnsafeArchive(f"a directory that comes twice in one layer and differs: {printable(path)}")
+            raise UnsafeArchive(f"directory repeated with other attributes in one layer: {printable(path)}")
 
-    def _leaf(self, path: bytes, above: int) -> bool:
-        """Take in anything else: whether it is part of the result under its own name."""
-        if path in self._here:
-            raise UnsafeArchive(f"a path that comes twice in one layer: {printable(path)}")
+    def _add_leaf(self, path: bytes, parent: int) -> bool:
+        """Add anything but a directory; return whether it is visible in the image under its own path."""
+        if path in self._paths:
+            raise UnsafeArchive(f"duplicate path in a layer: {printable(path)}")
         self._budget.add_entry(path)
-        self._here[path] = _LEAF
-        if not above & _OPEN or path in self._gone or path in self._decided:
+        self._paths[path] = _LEAF
+        if not parent & _CONTENT_VISIBLE or path in self._hidden_by or path in self._states:
             return False
-        self._here[path] = _LEAF | _THERE
-        self._decided[path] = PathState.LEAF
+        self._paths[path] = _LEAF | _VISIBLE
+        self._states[path] = PathState.LEAF
         return True
 
     def _file(self, member: Member, names: list[bytes]) -> Iterator[Member]:
         if not names:
             return
-        home = names[0]
-        self._homes[member.path] = home
-        yield _renamed(member, home)
-        yield from (_another(member, name, home) for name in names[1:])
+        first = names[0]
+        self._yielded_as[member.path] = first
+        yield _with_path(member, first)
+        yield from (_hardlink_member(member, name, first) for name in names[1:])
 
-    def _link(self, member: Member, names: list[bytes]) -> Iterator[Member]:
+    def _hardlink(self, member: Member, names: list[bytes]) -> Iterator[Member]:
         path, target = member.path, member.link
         if not target or target == path:
-            raise UnsafeArchive(f"a hard link to itself or to the root: {printable(path)}")
+            raise UnsafeArchive(f"hard link to itself or to the root: {printable(path)}")
         if whiteout_of(target, regular=True) is not None:
-            raise UnsafeArchive(f"a hard link to a whiteout: {printable(path)}")
-        known = self._here.get(target, 0)
-        if not known or (known & _LEAF and target in self._distant):
-            # Not in this layer, or not yet: what lower ones have there.
-            distant = self._distant.get(target, target)
-            self._distant[path] = distant
+            raise UnsafeArchive(f"hard link to a whiteout: {printable(path)}")
+        flags = self._paths.get(target, 0)
+        if not flags or (flags & _LEAF and target in self._links_to_lower):
+            # This layer does not have the target, or not yet: the link is to a file of a lower layer.
+            lower = self._links_to_lower.get(target, target)
+            self._links_to_lower[path] = lower
             if names:
-                self._wishes.setdefault(distant, _PendingHardlink(self._number, [])).names += names
-        elif not known & _LEAF:
-            raise UnsafeArchive(f"a hard link to a directory: {printable(path)}")
+                self._pending_here.setdefault(lower, _PendingHardlinks(self._number, [])).names += names
+        elif not flags & _LEAF:
+            raise UnsafeArchive(f"hard link to a directory: {printable(path)}")
         elif target in self._others:
-            # Only files can safely be linked to; another symbolic link or device is as good (R-134).
+            # R-134: only files can be linked to safely. A copy of a symbolic link or device is equivalent.
             other = self._others[path] = self._others[target]
-            yield from (_renamed(other, name) for name in names)
+            yield from (_with_path(other, name) for name in names)
         else:
-            first = self._files[path] = self._files.get(target, target)
-            home = self._homes.get(first)
-            if home is not None:
-                yield from (_another(member, name, home) for name in names)
+            file = self._links_to_files[path] = self._links_to_files.get(target, target)
+            first = self._yielded_as.get(file)
+            if first is not None:
+                yield from (_hardlink_member(member, name, first) for name in names)
             elif names:
-                self._missed.setdefault(first, []).extend(names)
+                self._unread.setdefault(file, []).extend(names)
 
-    def _check_wish(self, target: bytes, folder: int, wish: _PendingHardlink) -> None:
-        if min(folder >> _FLOOR, self._gone.get(target, self._top)) < wish.view:
-            raise _dangling(wish.names[0], target)
+    def _check_target_visible(self, target: bytes, parent: int, links: _PendingHardlinks) -> None:
+        """Check that no layer between the links and this one hides their target."""
+        if min(parent >> _HIDING_LAYER_SHIFT, self._hidden_by.get(target, self._no_layer)) < links.layer:
+            raise _missing_target(links.names[0], target)
 
-    def _refuse_wish(self, path: bytes) -> None:
-        for wish in self._wanted.get(path, ()):
-            raise _dangling(wish.names[0], path)
-
-    def _settle(self) -> None:
-        """Let what this layer has hide what lower ones have, wherever in the layer it stood (R-153, R-154)."""
+    def _hide_from_lower_layers(self) -> None:
+        """Apply whiteouts and replaced paths, whatever their position in the layer (R-153, R-154)."""
         number = self._number
-        for path, state in self._here.items():
-            if state & _LEAF:
-                self._gone[path] = number
-        for mark in self._marks:
-            if mark.kind is WhiteoutKind.WHITEOUT:
-                self._gone[mark.path] = number
+        for path, flags in self._paths.items():
+            if flags & _LEAF:
+                self._hidden_by[path] = number
+        for whiteout in self._whiteouts:
+            if whiteout.kind is WhiteoutKind.WHITEOUT:
+                self._hidden_by[whiteout.path] = number
             else:
-                self._cleared[mark.path] = number
-        for target, wish in self._wishes.items():
-            self._wanted.setdefault(target, []).append(wish)
+                self._opaque_in[whiteout.path] = number
+        for target, links in self._pending_here.items():
+            self._pending_from_above.setdefault(target, []).append(links)
 
     def _second_pass(self) -> Iterator[Member]:
-        """Files that upper layers hide, but to which a later member was a link: only then is a layer read again."""
-        whole = self._whole
+        """Read the layer again for files that are hidden under their own path, but that a later member links to."""
+        flattener = self._flattener
         self._budget.begin_layer(self._layer.size)
         with closing(self._layer.open_uncompressed()) as stream:
-            whole._tar = tar = TarReader(stream, self._budget, reference=whole._reference)
+            flattener._tar = tar = TarReader(stream, self._budget, reference=flattener._reference)
             try:
                 for member in tar.members():
                     checkpoint()
-                    names = self._missed.get(member.path)
+                    names = self._unread.get(member.path)
                     if names:
-                        whole.source = member.path
+                        flattener.source_path = member.path
                         yield from self._file(member, names)
             finally:
-                whole._tar = None
+                flattener._tar = None
 
 
-def _renamed(member: Member, name: bytes) -> Member:
-    return member if member.path == name else msgspec.structs.replace(member, path=name)
+def _with_path(member: Member, path: bytes) -> Member:
+    return member if member.path == path else msgspec.structs.replace(member, path=path)
 
 
-def _another(member: Member, name: bytes, home: bytes) -> Member:
+def _hardlink_member(member: Member, path: bytes, target: bytes) -> Member:
     return msgspec.structs.replace(
-        member, path=name, kind=FileKind.HARDLINK, link=home, size=0, sparse_map=None, xattrs=(), device=(0, 0)
+        member, path=path, kind=FileKind.HARDLINK, link=target, size=0, sparse_map=None, xattrs=(), device=(0, 0)
     )
 
 
-def _dangling(name: bytes, target: bytes) -> UnsafeArchive:
-    return UnsafeArchive(f"a hard link to a file that is not there: {printable(name)} to {printable(target)}")
+def _missing_target(link: bytes, target: bytes) -> UnsafeArchive:
+    return UnsafeArchive(f"hard link to a missing file: {printable(link)} to {printable(target)}")

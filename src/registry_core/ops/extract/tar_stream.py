@@ -1,93 +1,78 @@
-"""Streams that are made as they are read."""
+"""Readers over content that is generated while it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from registry_core.content.streams import CHUNK_SIZE
+from registry_core.content.streams import BaseReader
 
 __all__ = ["BATCH_SIZE", "GeneratorReader", "fill_holes"]
 
-# Chunks of about this size are worth handing out.
+# Smaller chunks are joined to about this size before they are returned.
 BATCH_SIZE: Final = 1 << 18
 _ZEROS: Final = bytes(BATCH_SIZE)
 
 
-class GeneratorReader:
-    """A ``ByteReader`` over what a generator yields. What it raises, each later read raises again.
+class GeneratorReader(BaseReader):
+    """Read the chunks of a generator. An exception of the generator is raised again by each later read.
 
     Args:
-        chunks: The stream, in pieces of any size but none; closed with the reader.
+        chunks: Chunks of any size except zero; the generator is closed with the reader.
     """
 
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")
+        self._buffer = memoryview(b"")
         self._failure: BaseException | None = None
         self._closed = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative.
+        """Read up to ``size`` bytes; all if ``size`` is negative.
 
         Raises:
-            BaseException: What the generator raised.
-            ValueError: The stream was closed.
+            BaseException: Exception of the generator.
+            ValueError: The reader is closed.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
+            return self._rest()
         if self._closed:
             raise ValueError("read of a closed stream")
         if self._failure is not None:
             raise self._failure
-        if size and not len(self._rest):
+        if size and not len(self._buffer):
             try:
                 chunk = next(self._chunks, b"")
             except BaseException as error:
-                # A generator that has failed looks like one that has ended (R-007).
+                # R-007: after an exception, a generator looks as if it had ended.
                 self._failure = error
                 raise
             if len(chunk) <= size:
                 return chunk
-            self._rest = memoryview(chunk)
-        data, self._rest = self._rest[:size], self._rest[size:]
+            self._buffer = memoryview(chunk)
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return bytes(data)
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer; raises as ``read`` does."""
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
-        """End the generator. What was not read has not been verified. Idempotent."""
+        """Close the generator. Content that was not read is not verified. Idempotent."""
         self._closed = True
-        self._rest = memoryview(b"")
+        self._buffer = memoryview(b"")
         self._chunks.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def fill_holes(size: int, pieces: Iterable[tuple[int, memoryview]]) -> Iterator[bytes | memoryview]:
-    """A file's content from end to end, with zeros where it has holes.
+def fill_holes(size: int, chunks: Iterable[tuple[int, memoryview]]) -> Iterator[bytes | memoryview]:
+    """The complete content of a file, with zeros in its holes.
 
     Args:
-        size: Of the file.
-        pieces: Its data, each piece with its offset.
+        size: Size of the file.
+        chunks: Offsets and data.
     """
     position = 0
-    for offset, piece in pieces:
+    for offset, chunk in chunks:
         if offset > position:
             yield from _zeros(offset - position)
-        yield piece
-        position = offset + len(piece)
+        yield chunk
+        position = offset + len(chunk)
     if size > position:
         yield from _zeros(size - position)
 
