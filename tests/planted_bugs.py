@@ -119,22 +119,25 @@ KEYCHAINS = (
     Bug("registry_names.py", 'if port in ("443", "80") else', "if port else"),
     Bug("docker_config.py", "colon, password = decoded.partition(", "colon, password = decoded.rpartition("),
     Bug("docker_config.py", "if place is not None and place[0] in names:", "if place is not None:"),
-    Bug("sealed.py", "    def __reduce__(", "    def _reduce("),
 )
+
+SECRETS = (Bug("auth.py", "    def __reduce__(", "    def _reduce("),)
 
 AUTH = (
     Bug("authenticator.py", "if value == rejected:", "if False:"),
     Bug(
-        "authorization.py", "return value if wanted and value != rejected else None", "return value if wanted else None"
+        "authorization.py",
+        "return value if offers_bearer and value != rejected else None",
+        "return value if offers_bearer else None",
     ),
 )
 
-TURNS = (
-    Bug("single_flight.py", "return not row.busy", "return True"),
-    Bug("single_flight.py", "raise copy.copy(row.failure)", "return True"),
+SINGLE_FLIGHT = (
+    Bug("single_flight.py", "return not flight.locked", "return True"),
+    Bug("single_flight.py", "raise copy.copy(flight.failure)", "return True"),
 )
 
-TOKENS = (Bug("tokens.py", "return all(", "return any("), Bug("tokens.py", "known == audience and ", ""))
+TOKENS = (Bug("tokens.py", "return all(", "return any("), Bug("tokens.py", "other == key and ", ""))
 
 TRANSFERS = (
     Bug("blobs.py", "first != start", "first < start"),
@@ -240,8 +243,11 @@ TARGETS = {
         "src/registry_adapters/http", "contract/test_http_docker_registry.py", ELSEWHERE, "docker-registry"
     ),
     "keychains": Target("src/registry_adapters/keychains", "contract/test_keychains.py", KEYCHAINS),
+    "secrets": Target("src/registry_core/domain", "contract/test_keychains.py", SECRETS),
     "auth": Target("src/registry_adapters/auth", "contract/test_authenticators.py", AUTH),
-    "turns": Target("src/registry_adapters/auth", "unit/registry_adapters/auth/test_single_flight.py", TURNS),
+    "single_flight": Target(
+        "src/registry_adapters/auth", "unit/registry_adapters/auth/test_single_flight.py", SINGLE_FLIGHT
+    ),
     "tokens": Target("src/registry_adapters/auth", "unit/registry_adapters/auth/test_tokens_cache.py", TOKENS),
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
     "policy": Target("src/registry_core/domain", "unit/registry_core/domain/test_url_policy.py", POLICY),

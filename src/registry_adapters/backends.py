@@ -220,7 +220,7 @@ def open_registry(
     Raises:
         ConfigError: The host is malformed, or a setting cannot be used.
     """
-    from registry_adapters.auth import authenticator
+    from registry_adapters.auth import authenticator_for
     from registry_adapters.http import HttpCatalog
 
     origin = _origin(host, "http" if settings.plain_http else "https")
@@ -228,7 +228,7 @@ def open_registry(
     if origin in _HUB_ORIGINS:
         host, name, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
         auth = _HubKeychain(auth) if isinstance(auth, Keychain) else auth
-    chosen_auth = authenticator(auth, registry=origin)
+    chosen_auth = authenticator_for(auth, registry=origin)
     return HttpCatalog(host, settings, authenticator=chosen_auth, observer=observer, middleware=middleware, called=name)
 
 

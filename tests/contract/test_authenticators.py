@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_adapters.auth import authenticator as made
+from registry_adapters.auth import authenticator_for
 from registry_core.domain.auth import Basic, Challenge, IdentityToken, RegistryToken
 from registry_core.ports.authenticator import Authenticator
 from registry_core.testing.authenticators import REGISTRY, AuthenticatorContract
@@ -17,7 +17,7 @@ class TestPassword(AuthenticatorContract):
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        return made(Basic("user", "hunter2"), registry=REGISTRY)
+        return authenticator_for(Basic("user", "hunter2"), registry=REGISTRY)
 
 
 class TestExchangedPassword(TestPassword):
@@ -30,7 +30,7 @@ class TestIdentityToken(AuthenticatorContract):
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        return made(IdentityToken("r3fresh"), registry=REGISTRY)
+        return authenticator_for(IdentityToken("r3fresh"), registry=REGISTRY)
 
 
 class TestAnonymous(AuthenticatorContract):
@@ -38,7 +38,7 @@ class TestAnonymous(AuthenticatorContract):
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        return made(None)
+        return authenticator_for(None)
 
 
 class TestRegistryToken(AuthenticatorContract):
@@ -47,4 +47,4 @@ class TestRegistryToken(AuthenticatorContract):
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        return made(RegistryToken("g1ven"), registry=REGISTRY)
+        return authenticator_for(RegistryToken("g1ven"), registry=REGISTRY)

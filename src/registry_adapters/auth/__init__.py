@@ -1,5 +1,9 @@
-"""How requests are authorised: Basic, Bearer and OAuth2 token exchange, all without I/O of its own."""
+"""Authentication of requests to registries: Basic, Bearer tokens and token servers, without I/O.
 
-from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator, check_realm
+``authenticator_for`` turns a credential or a keychain into an authenticator for ``HttpCatalog``.
+"""
 
-__all__ = ["ChallengeAuthenticator", "authenticator", "check_realm"]
+from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator_for, check_realm
+from registry_adapters.auth.authorization import StaticTokenAuthenticator
+
+__all__ = ["ChallengeAuthenticator", "StaticTokenAuthenticator", "authenticator_for", "check_realm"]

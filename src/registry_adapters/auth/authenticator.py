@@ -1,20 +1,4 @@
-"""The answer to a challenge: which scheme, whose credential, which token.
-
-Whom a registry may send credentials to: the policy for token servers.
-
-The realm of a Bearer challenge is text from the network, and passwords go there. A realm may be
-
-* the registry itself: its own host and port;
-* a host that stands in the allow-list for this registry, which knows Docker Hub's from the start;
-* any public DNS name, over https: a name with a dot, below no domain that is private by convention;
-* this machine, where the registry is this machine as well: for token servers in development.
-
-Never another scheme than http and https, never with user information, never http where the registry is https, and
-never an address literal but in the cases above. Names are not looked up: a public name that leads to a private address
-is not noticed. Requests without credentials follow the same rules, for they too can be aimed.
-
-The rules are those of ``registry_core.domain.url_policy``; here stands whom a user trusts for which registry.
-"""
+"""Answers to the challenges of registries, and the policy for token servers."""
 
 from __future__ import annotations
 
@@ -22,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Final
 
 from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value, bearer_value
 from registry_adapters.auth.single_flight import SingleFlight
@@ -34,7 +18,7 @@ from registry_adapters.auth.tokens import (
     merge_scopes,
     own_repository,
     put_bounded,
-    repository,
+    repository_of,
     widen_scopes,
 )
 from registry_core.domain.auth import (
@@ -43,6 +27,7 @@ from registry_core.domain.auth import (
     Challenge,
     Credential,
     IdentityToken,
+    NotPicklable,
     RegistryToken,
     Scope,
     TokenReply,
@@ -55,7 +40,7 @@ from registry_core.errors import AccessDenied, RegistryError, TransportError, Un
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
 
-__all__ = ["REALMS", "ChallengeAuthenticator", "authenticator", "check_realm"]
+__all__ = ["REALMS", "ChallengeAuthenticator", "authenticator_for", "check_realm"]
 
 
 _HUB: Final = ("auth.docker.io",)
@@ -66,34 +51,45 @@ REALMS: Final[Mapping[str, Collection[str]]] = MappingProxyType(
 
 
 def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[str]] = REALMS) -> Origin:
-    """The origin of a token server that the registry named, if requests may go there at all.
+    """Check that requests may go to the token server that a registry names, and return its origin.
+
+    The realm of a Bearer challenge is text from the network, and passwords are sent to it. It may be:
+
+    * the host and port of the registry;
+    * a host that ``allowed`` lists for the registry; by default Docker Hub's token server is listed;
+    * a public DNS name over https: with a dot, and not below a domain for private use;
+    * a loopback address, if the registry has one too.
+
+    Other schemes, user information, http for a registry with https, and other address literals are refused. Names are
+    not looked up: a public name that resolves to a private address is not detected. Requests without credentials
+    follow the same rules. The rules are part of ``registry_core.domain.url_policy``.
 
     Args:
-        registry: Who named it.
-        realm: The ``realm`` of its Bearer challenge.
-        allowed: Further hosts to trust, as ``host[:port]``, by the registry's ``host[:port]``.
+        registry: Registry that sent the challenge.
+        realm: ``realm`` of the challenge.
+        allowed: Further trusted hosts as ``host[:port]``, by the registry's ``host[:port]``.
 
     Raises:
-        ProtocolError: They may not; nothing was sent.
+        ProtocolError: The policy does not allow the realm; nothing was sent.
     """
     return check_url(UrlPurpose.REALM, registry, realm, listed=allowed.get(registry.netloc, ())).origin
 
 
-_Place = tuple[Origin, RepositoryName | None]
+_RepositoryKey = tuple[Origin, RepositoryName | None]
 
 
-class ChallengeAuthenticator(Authenticator):
-    """Answers Basic and Bearer challenges with credentials from a keychain; without any it asks for anonymous tokens.
+class ChallengeAuthenticator(NotPicklable, Authenticator):
+    """Answers Basic and Bearer challenges with credentials from a keychain, or with anonymous tokens.
 
-    The keychain is asked on a challenge, never before one; what it said and the tokens that came of it are kept for
-    the same registry and repository. Bearer is preferred, and a registry that has once accepted a token is not given
-    the password itself any more.
+    The keychain is asked on a challenge, not before. The resulting ``Authorization`` value and tokens are cached by
+    registry and repository. Bearer is preferred to Basic, and a registry that has accepted a token is not sent the
+    password afterwards.
 
     Args:
-        keychain: Where credentials come from.
-        clock: Seconds that only grow; how the age of tokens is measured.
-        realms: Token servers to trust, as ``host[:port]``, by the registry's ``host[:port]``; see ``check_realm``.
-        registry: The only one that the keychain is asked for; any, where there is none.
+        keychain: Source of credentials.
+        clock: Monotonic clock in seconds; measures the age of tokens.
+        realms: Trusted token servers as ``host[:port]``, by the registry's ``host[:port]``; see ``check_realm``.
+        registry: Only registry that the keychain is asked for; ``None`` for every registry.
     """
 
     def __init__(
@@ -109,22 +105,22 @@ class ChallengeAuthenticator(Authenticator):
         self._realms = realms
         self._cache = TokenCache(clock=clock)
         self._lock = threading.Lock()
-        self._audiences: dict[_Place, TokenKey] = {}
-        self._values: dict[_Place, str] = {}
-        self._bearers: set[Origin] = set()
+        self._token_keys: dict[_RepositoryKey, TokenKey] = {}
+        self._values: dict[_RepositoryKey, str] = {}
+        self._bearer_registries: set[Origin] = set()
         self._uncombinable: dict[tuple[TokenKey, tuple[Scope, ...]], bool] = {}
-        self._turns = SingleFlight(AccessDenied)
-        self._grants = TokenExchanger()
+        self._single_flight = SingleFlight(AccessDenied)
+        self._exchanger = TokenExchanger()
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
-        """What answered the last challenge for the same repository, where it is still good for these scopes."""
-        place = (registry, repository(scopes))
+        """Return the value that answered the last challenge for the repository, if it still covers the scopes."""
+        repository = (registry, repository_of(scopes))
         with self._lock:
-            value = self._values.get(place)
-            audience = self._audiences.get(place)
-        if audience is not None:
-            found = self._cache.find(audience, self._grantable(audience, scopes))
-            return None if found is None else bearer_value(found)
+            value = self._values.get(repository)
+            key = self._token_keys.get(repository)
+        if key is not None:
+            token = self._cache.get(key, self._combinable_scopes(key, scopes))
+            return None if token is None else bearer_value(token)
         return value
 
     def handle_challenge(
@@ -135,153 +131,153 @@ class ChallengeAuthenticator(Authenticator):
         *,
         rejected: str | None = None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        """Answer a 401, by token exchange where the registry asks for that.
+        """Answer a 401, with a token if the registry offers Bearer.
 
         Raises:
-            Unauthorized: The token server refused the credential, or an anonymous request.
-            Forbidden: It knows the credential, and refused nevertheless.
-            ProtocolError: The realm is none to send anything to, or the answer makes no sense.
-            ConfigError: The credential cannot be written into a header.
+            Unauthorized: The token server refused the credential or an anonymous request, or the registry offers
+                neither Basic nor Bearer.
+            Forbidden: The token server accepted the credential, but refused the scopes.
+            ProtocolError: The policy does not allow the realm, or the reply has no usable token.
+            ConfigError: The credential cannot be encoded.
         """
-        schemes = {one.scheme for one in challenges}
+        schemes = {challenge.scheme for challenge in challenges}
         if not schemes & {"basic", "bearer"}:
             if schemes:
                 raise Unauthorized(
-                    f"{registry.netloc} asks for {_named(schemes)}; only Basic and Bearer are spoken here"
+                    f"authenticate to {registry.netloc}: the registry offers only {_list(schemes)}; "
+                    "supported are Basic and Bearer"
                 )
             return None
-        place = (registry, repository(scopes))
-        credential = self._credential(*place)
+        repository = (registry, repository_of(scopes))
+        credential = self._credential(*repository)
         if isinstance(credential, RegistryToken):
-            return self._settle(place, bearer_value(credential.token), rejected) if "bearer" in schemes else None
-        exchange = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
-        if exchange is not None:
-            parameters = exchange.parameters
+            offers_bearer = "bearer" in schemes
+            return self._keep_value(repository, bearer_value(credential.token), rejected) if offers_bearer else None
+        bearer = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
+        if bearer is not None:
+            parameters = bearer.parameters
             check_realm(registry, parameters["realm"], self._realms)
-            audience = TokenKey(registry, parameters["realm"], parameters.get("service", ""), credential)
-            return (yield from self._exchange(place, audience, parameters, scopes, rejected))
-        known = self._known(place, credential)
-        if known is not None and rejected is not None:
-            # Harbor answers a token that has run out with a challenge for Basic (R-031).
-            return (yield from self._exchange(place, known, {}, scopes, rejected))
-        return self._password(place, credential, rejected) if "basic" in schemes else None
+            key = TokenKey(registry, parameters["realm"], parameters.get("service", ""), credential)
+            return (yield from self._exchange(repository, key, parameters, scopes, rejected))
+        last_key = self._last_token_key(repository, credential)
+        if last_key is not None and rejected is not None:
+            # R-031: Harbor answers an expired token with a Basic challenge.
+            return (yield from self._exchange(repository, last_key, {}, scopes, rejected))
+        return self._answer_basic(repository, credential, rejected) if "basic" in schemes else None
 
     def _credential(self, registry: Origin, repository: RepositoryName | None) -> Credential:
-        # Keychains know names, which are the same with TLS and without.
+        # A keychain knows registries by name only, so http and https must be told apart here.
         if self._registry not in (None, registry):
             return Anonymous()
-        return self._keychain.credential(_called(registry), repository) or Anonymous()
+        return self._keychain.credential(_keychain_name(registry), repository) or Anonymous()
 
-    def _known(self, place: _Place, credential: Credential) -> TokenKey | None:
-        """Who gave the last token for a place, if the same credential would be traded for the next one."""
+    def _last_token_key(self, repository: _RepositoryKey, credential: Credential) -> TokenKey | None:
+        """The key of the last token for a repository, if it was issued for the same credential."""
         with self._lock:
-            audience = self._audiences.get(place)
-        return audience if audience is not None and audience.identity == credential else None
+            key = self._token_keys.get(repository)
+        return key if key is not None and key.credential == credential else None
 
-    def _password(self, place: _Place, credential: Credential, rejected: str | None) -> str | None:
+    def _answer_basic(self, repository: _RepositoryKey, credential: Credential, rejected: str | None) -> str | None:
         with self._lock:
-            downgraded = place[0] in self._bearers
-        if downgraded or not isinstance(credential, Basic):
+            is_downgrade = repository[0] in self._bearer_registries
+        if is_downgrade or not isinstance(credential, Basic):
             return None
-        return self._settle(place, basic_value(credential), rejected)
+        return self._keep_value(repository, basic_value(credential), rejected)
 
-    def _settle(self, place: _Place, value: str, rejected: str | None) -> str | None:
+    def _keep_value(self, repository: _RepositoryKey, value: str, rejected: str | None) -> str | None:
+        """Cache and return a value, unless the registry has just rejected it."""
         with self._lock:
             if value == rejected:
-                self._values.pop(place, None)
+                self._values.pop(repository, None)
                 return None
-            put_bounded(self._values, place, value)
+            put_bounded(self._values, repository, value)
             return value
 
     def _exchange(
         self,
-        place: _Place,
-        audience: TokenKey,
+        repository: _RepositoryKey,
+        key: TokenKey,
         parameters: Mapping[str, str],
         scopes: Collection[Scope],
         rejected: str | None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        """A token for the operation; for its own repository alone, where none is given for several."""
-        asked = merge_scopes(scopes)
-        wanted = self._grantable(audience, scopes) or challenge_scopes(parameters.get("scope", ""))
+        """Get a token for all scopes, or for the own repository alone if the token server refuses to combine them."""
+        merged = merge_scopes(scopes)
+        wanted = self._combinable_scopes(key, scopes) or challenge_scopes(parameters.get("scope", ""))
         if rejected is not None:
-            text = rejected.removeprefix("Bearer ")
             wanted = widen_scopes(wanted, parameters.get("scope", ""))
-            if wanted == asked != own_repository(scopes) and parameters.get("error") == "insufficient_scope":
-                # The token is good, but for less. A registry that gives none for two repositories never will.
-                self._separate(audience, asked)
+            if wanted == merged != own_repository(scopes) and parameters.get("error") == "insufficient_scope":
+                # The token is valid, but for fewer scopes: the server never issues one for two repositories.
+                self._mark_uncombinable(key, merged)
                 return None
-            self._cache.forget(audience, asked or wanted, text)
+            self._cache.discard(key, merged or wanted, rejected.removeprefix("Bearer "))
         try:
-            fetched = yield from self._token(audience, wanted, rejected)
+            token = yield from self._token(key, wanted, rejected)
         except (AccessDenied, TransportError) as error:
-            alone = own_repository(scopes)
-            if wanted == alone or wanted != asked or not _is_verdict(error):
+            own = own_repository(scopes)
+            if wanted == own or wanted != merged or not _is_refusal(error):
                 raise
-            fetched = yield from self._token(audience, alone, rejected)
-            self._separate(audience, asked)
-        if fetched is None:
+            token = yield from self._token(key, own, rejected)
+            self._mark_uncombinable(key, merged)
+        if token is None:
             return None
         with self._lock:
-            self._bearers.add(place[0])
-            self._values.pop(place, None)
-            put_bounded(self._audiences, place, audience)
-        return bearer_value(fetched)
+            self._bearer_registries.add(repository[0])
+            self._values.pop(repository, None)
+            put_bounded(self._token_keys, repository, key)
+        return bearer_value(token)
 
     def _token(
-        self, audience: TokenKey, wanted: tuple[Scope, ...], rejected: str | None
+        self, key: TokenKey, scopes: tuple[Scope, ...], rejected: str | None
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        """A kept or new token; ``None`` where the server gives out again what was refused."""
-        with self._turns.lock((audience, wanted)):
-            found = self._cache.find(audience, wanted)
-            if found is None:
-                fresh = yield from self._grants.fetch(audience, wanted)
-                if rejected == bearer_value(fresh.text):
-                    return None
-                self._cache.keep(audience, wanted, fresh)
-                found = fresh.text
-            return found
+        """Return a cached or new token; ``None`` if the server issues the rejected one again."""
+        with self._single_flight.lock((key, scopes)):
+            cached = self._cache.get(key, scopes)
+            if cached is not None:
+                return cached
+            token = yield from self._exchanger.fetch(key, scopes)
+            if rejected == bearer_value(token.text):
+                return None
+            self._cache.put(key, scopes, token)
+            return token.text
 
-    def _grantable(self, audience: TokenKey, scopes: Collection[Scope]) -> tuple[Scope, ...]:
-        """The operation's scopes; its own repository's alone, where none are granted together."""
-        asked = merge_scopes(scopes)
+    def _combinable_scopes(self, key: TokenKey, scopes: Collection[Scope]) -> tuple[Scope, ...]:
+        """The scopes to request in one token: all of them, unless the token server has refused to combine them."""
+        merged = merge_scopes(scopes)
         with self._lock:
-            return own_repository(scopes) if (audience, asked) in self._uncombinable else asked
+            return own_repository(scopes) if (key, merged) in self._uncombinable else merged
 
-    def _separate(self, audience: TokenKey, asked: tuple[Scope, ...]) -> None:
+    def _mark_uncombinable(self, key: TokenKey, scopes: tuple[Scope, ...]) -> None:
         with self._lock:
-            put_bounded(self._uncombinable, (audience, asked), True)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("ChallengeAuthenticator holds secrets and is not pickled; let each process build its own")
+            put_bounded(self._uncombinable, (key, scopes), True)
 
 
-def authenticator(
+def authenticator_for(
     auth: Credential | Keychain | Authenticator | None, *, registry: Origin | None = None
 ) -> Authenticator:
-    """What makes an authenticator of whatever a caller has for authentication.
+    """Return an authenticator for a credential, a keychain or an authenticator.
 
     Args:
-        auth: A credential, which goes to ``registry`` only; a keychain; an authenticator, which is taken as it is;
-            or ``None``, which asks for anonymous tokens where a registry wants any.
-        registry: Whom a credential is for; without one, it goes to whichever registry the authenticator is used for.
+        auth: Credential for ``registry``, or a keychain for all registries; an authenticator is returned unchanged;
+            ``None`` for anonymous tokens.
+        registry: Registry that a credential is sent to; ``None`` for every registry.
 
     Raises:
-        TypeError: It is none of these.
-        ConfigError: It is a token that no header can carry.
+        TypeError: ``auth`` has another type.
+        ConfigError: The token has other characters than printable ASCII.
     """
     if isinstance(auth, Authenticator):
         return auth
     if isinstance(auth, RegistryToken):
         return StaticTokenAuthenticator(auth, registry=registry)
     if auth is None or isinstance(auth, Basic | IdentityToken | Anonymous):
-        return ChallengeAuthenticator(_Single(auth), registry=registry)
+        return ChallengeAuthenticator(_SingleCredentialKeychain(auth), registry=registry)
     if isinstance(auth, Keychain):
         return ChallengeAuthenticator(auth)
-    raise TypeError(f"auth is a credential, a Keychain or an Authenticator, not {type(auth).__name__}")
+    raise TypeError(f"auth must be a credential, a Keychain or an Authenticator, not {type(auth).__name__}")
 
 
-class _Single(Keychain):
+class _SingleCredentialKeychain(Keychain):
     def __init__(self, credential: Credential | None) -> None:
         self._credential = credential
 
@@ -289,16 +285,16 @@ class _Single(Keychain):
         return self._credential
 
 
-def _named(schemes: Collection[str]) -> str:
-    """Some scheme names as a peer wrote them, cut to what fits into a message."""
-    return ", ".join(one[:32] for one in sorted(schemes)[:4])
+def _list(schemes: Collection[str]) -> str:
+    """Join scheme names from a challenge, cut to the length of a message."""
+    return ", ".join(scheme[:32] for scheme in sorted(schemes)[:4])
 
 
-def _is_verdict(error: RegistryError) -> bool:
-    """Whether a token server said no to a request, in whatever way: GitLab's has said 500 to scopes it did not know."""
+def _is_refusal(error: RegistryError) -> bool:
+    """Whether a token server refused the scopes; GitLab answers 500 to scopes that it does not know."""
     return error.transport is not None and error.transport.status not in (0, 429)
 
 
-def _called(registry: Origin) -> str:
-    """What keychains are asked for: to them, only the port of https goes without saying."""
+def _keychain_name(registry: Origin) -> str:
+    """The name of a registry in keychains, which leave out the port only if it is the one of https."""
     return f"{registry.netloc}:80" if (registry.scheme, registry.port) == ("http", 80) else registry.netloc

@@ -1,36 +1,40 @@
-"""User names and passwords on the wire (RFC 7617).
-
-Bearer tokens: asking for one with GET, and carrying one (distribution, "Token Authentication Specification").
-"""
+"""Values of the ``Authorization`` header: Basic (RFC 7617) and Bearer, and an authenticator for a ready-made token."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
 from collections.abc import Collection, Generator, Sequence
-from typing import Final, NoReturn, TypeGuard
-from urllib.parse import quote, urlencode
+from typing import Final, TypeGuard
 
-from registry_core.domain.auth import Basic, Challenge, RegistryToken, Scope, TokenReply, TokenRequest
+from registry_core.domain.auth import (
+    Basic,
+    Challenge,
+    NotPicklable,
+    RegistryToken,
+    Scope,
+    TokenReply,
+    TokenRequest,
+)
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
 from registry_core.ports.authenticator import Authenticator
 
-__all__ = ["StaticTokenAuthenticator", "basic_value", "bearer_value", "is_token", "token_query"]
+__all__ = ["StaticTokenAuthenticator", "basic_value", "bearer_value", "is_token"]
 
 
 def basic_value(credential: Basic) -> str:
-    """The ``Authorization`` value for a user name and a password, as UTF-8.
+    """Return the ``Authorization`` value for a user name and a password, encoded as UTF-8.
 
     Raises:
-        ConfigError: The user name has a colon, which the scheme cannot carry, or a part is not text.
+        ConfigError: The user name contains a colon, or one of the two cannot be encoded.
     """
     if ":" in credential.username:
-        raise ConfigError("a user name for Basic authentication cannot have a colon")
+        raise ConfigError("Basic authentication: the user name contains a colon")
     try:
         pair = f"{credential.username}:{credential.password}".encode()
     except UnicodeEncodeError:
-        raise ConfigError("user name or password is not valid text") from None
+        raise ConfigError("Basic authentication: the user name or password cannot be encoded as UTF-8") from None
     return f"Basic {b64encode(pair).decode('ascii')}"
 
 
@@ -38,53 +42,30 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def is_token(text: object) -> TypeGuard[str]:
-    """Whether this can be sent in a header: printable ASCII without spaces, and not empty."""
+    """Whether a value can be sent as a bearer token: printable ASCII without spaces, not empty."""
     return isinstance(text, str) and _PRINTABLE.fullmatch(text) is not None
 
 
 def bearer_value(token: str) -> str:
-    """The ``Authorization`` value for a token.
+    """Return the ``Authorization`` value for a bearer token.
 
     Raises:
-        ConfigError: It is empty or has anything but printable ASCII: it could break out of its header.
+        ConfigError: The token is empty or has other characters than printable ASCII, which could inject headers.
     """
     if not is_token(token):
-        raise ConfigError("a bearer token is printable ASCII without spaces")
+        raise ConfigError("Bearer authentication: the token is empty or has other characters than printable ASCII")
     return f"Bearer {token}"
 
 
-def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: Basic | None) -> TokenRequest:
-    """The GET that asks a token server for a token: with a password, or anonymously.
+class StaticTokenAuthenticator(NotPicklable, Authenticator):
+    """Sends a token that the caller has already, with each request; never requests another one.
 
     Args:
-        realm: The token server's URL, judged by ``check_realm``; a query in it is kept.
-        service: As the challenge named it; empty for none.
-        scopes: What the token has to allow; one ``scope`` for each.
-        credential: Who asks.
+        credential: Token to send.
+        registry: Registry to send it to; ``None`` for every registry.
 
     Raises:
-        ConfigError: The credential cannot be written down.
-    """
-    fields = [("service", service)] if service else []
-    fields += [("scope", str(scope)) for scope in scopes]
-    base = realm.partition("#")[0]
-    query = urlencode(fields, quote_via=quote, safe=":/,*")
-    joint = "" if not query or base.endswith(("?", "&")) else "&" if "?" in base else "?"
-    headers = {"Accept": "application/json"}
-    if credential is not None:
-        headers["Authorization"] = basic_value(credential)
-    return TokenRequest(method="GET", url=f"{base}{joint}{query}", headers=headers, scopes=tuple(scopes))
-
-
-class StaticTokenAuthenticator(Authenticator):
-    """Sends a token that the caller brought along, from the first request on, and never asks for another.
-
-    Args:
-        credential: The token.
-        registry: The one that it goes to; any, where there is none.
-
-    Raises:
-        ConfigError: The token has anything but printable ASCII.
+        ConfigError: The token has other characters than printable ASCII.
     """
 
     def __init__(self, credential: RegistryToken, *, registry: Origin | None = None) -> None:
@@ -92,7 +73,7 @@ class StaticTokenAuthenticator(Authenticator):
         self._registry = registry
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
-        """The token, for its registry."""
+        """Return the token for its registry."""
         return self._value if self._registry in (None, registry) else None
 
     def handle_challenge(
@@ -103,11 +84,8 @@ class StaticTokenAuthenticator(Authenticator):
         *,
         rejected: str | None = None,
     ) -> Generator[TokenRequest, TokenReply, str | None]:
-        """The token once more, unless that is what was refused."""
+        """Return the token again, unless the registry has rejected it."""
         value = self.cached_authorization(registry, scopes)
-        wanted = any(challenge.scheme == "bearer" for challenge in challenges)
-        return value if wanted and value != rejected else None
-        yield  # a generator by contract, though this one has nothing to ask
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("GivenToken holds a secret and is not pickled; let each process read its own")
+        offers_bearer = any(challenge.scheme == "bearer" for challenge in challenges)
+        return value if offers_bearer and value != rejected else None
+        yield  # makes this a generator, as the port requires; there is no token request to yield

@@ -1,4 +1,4 @@
-"""One at a time: whoever wants what another thread is fetching already waits for it, and looks again."""
+"""Locks by key, so that one thread fetches a token and the others use its result."""
 
 from __future__ import annotations
 
@@ -6,94 +6,93 @@ import copy
 import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import Final
 
 from registry_core.cancellation import wait_until
+from registry_core.domain.auth import NotPicklable
 from registry_core.errors import RateLimited, RegistryError, ServerError, TLSError, Unavailable
 
 __all__ = ["SingleFlight"]
 
 _OUTAGES: Final = (Unavailable, RateLimited, ServerError, TLSError)
-_PATIENCE: Final = 2
+_MAX_OUTAGES: Final = 2
 
 
-class SingleFlight:
-    """Turns by key. Any number of threads may use it at once.
+class SingleFlight(NotPicklable):
+    """Locks by key, which pass some errors on to the threads that wait. Safe for many threads.
 
-    Where the one that has the turn fails, the next one tries for itself: it may have been given less time, or been
-    cancelled. But a wrong password is tried once, and a server that is out of order by two, not by each thread in a
-    long row: those that wait at that moment get the same error.
+    After most errors the next thread tries for itself: the error may be due to the deadline or the cancellation of
+    the thread before it. But a wrong password must not be sent once per waiting thread, and an unavailable server
+    must not be asked by all of them: the waiting threads then raise the same error.
 
     Args:
-        shared: The errors that everyone waiting gets at once.
+        shared: Errors that all waiting threads raise after the first failure. Outages are passed on after the
+            second failure.
     """
 
     def __init__(self, *shared: type[RegistryError]) -> None:
         self._shared = shared
         self._changed = threading.Condition()
-        self._rows: dict[Hashable, _Row] = {}
+        self._flights: dict[Hashable, _Flight] = {}
 
     @contextmanager
     def lock(self, key: Hashable) -> Iterator[None]:
-        """Be the only one with this key; whoever comes later waits here, and should look again afterwards.
+        """Hold the lock of a key. After waiting for it, look for the result of the thread before.
 
         Raises:
-            RegistryError: What those that were waited for failed with.
+            RegistryError: The error of the thread before, if it is passed on.
             Cancelled: While waiting.
             DeadlineExceeded: While waiting.
         """
         with self._changed:
-            row = self._rows.setdefault(key, _Row())
-            row.length += 1
+            flight = self._flights.setdefault(key, _Flight())
+            flight.threads += 1
         try:
-            self._await(row)
+            self._acquire(flight)
             try:
                 yield
             except RegistryError as error:
-                self._note(row, error)
+                self._record_failure(flight, error)
                 raise
             finally:
                 with self._changed:
-                    row.busy = False
+                    flight.locked = False
                     self._changed.notify_all()
         finally:
             with self._changed:
-                row.length -= 1
-                if not row.length:
-                    del self._rows[key]
+                flight.threads -= 1
+                if not flight.threads:
+                    del self._flights[key]
 
-    def _await(self, row: _Row) -> None:
+    def _acquire(self, flight: _Flight) -> None:
         with self._changed:
-            refusals, outages = row.refusals, row.outages
+            refusals, outages = flight.refusals, flight.outages
 
             def is_free() -> bool:
-                if row.failure and (row.refusals > refusals or row.outages >= outages + _PATIENCE):
-                    raise copy.copy(row.failure)
-                return not row.busy
+                if flight.failure and (flight.refusals > refusals or flight.outages >= outages + _MAX_OUTAGES):
+                    raise copy.copy(flight.failure)
+                return not flight.locked
 
             wait_until(self._changed, is_free)
-            row.busy = True
+            flight.locked = True
 
-    def _note(self, row: _Row, error: RegistryError) -> None:
-        refused, is_outage = isinstance(error, self._shared), isinstance(error, _OUTAGES)
-        if not refused and not is_outage:
-            # It is this thread's own: one that still waits may be about to look for a refusal that came before.
+    def _record_failure(self, flight: _Flight, error: RegistryError) -> None:
+        is_refusal, is_outage = isinstance(error, self._shared), isinstance(error, _OUTAGES)
+        if not is_refusal and not is_outage:
+            # Keep an earlier failure: a waiting thread may not have seen it yet.
             return
         with self._changed:
-            row.refusals += refused
-            row.outages += is_outage
-            row.failure = copy.copy(error)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Turns belong to the threads of one process and are not pickled")
+            flight.refusals += is_refusal
+            flight.outages += is_outage
+            flight.failure = copy.copy(error)
 
 
-class _Row:
-    """Those that want the same: the one that has the turn, those that wait, and how their predecessors failed."""
+class _Flight:
+    """State of one key while threads hold its lock or wait for it."""
 
     def __init__(self) -> None:
-        self.length = 0
-        self.busy = False
+        self.threads = 0
+        self.locked = False
         self.refusals = 0
         self.outages = 0
         self.failure: RegistryError | None = None

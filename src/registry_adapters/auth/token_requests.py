@@ -1,38 +1,66 @@
-"""How a credential is traded for a token, and which identity token counts by now.
+"""Requests to token servers, and the exchange of credentials for tokens.
 
-Asking for a token with POST: identity tokens, and passwords where GET is not served (distribution, "oauth.md").
+GET with a password is specified by distribution's "Token Authentication Specification", POST by its "oauth.md".
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from typing import Final, NoReturn
-from urllib.parse import urlencode
+from typing import Final
+from urllib.parse import quote, urlencode
 
-from registry_adapters.auth.authorization import token_query
+from registry_adapters.auth.authorization import basic_value
 from registry_adapters.auth.single_flight import SingleFlight
-from registry_adapters.auth.tokens import Token, TokenKey, put_bounded, token
-from registry_core.domain.auth import Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
+from registry_adapters.auth.tokens import Token, TokenKey, parse_token, put_bounded
+from registry_core.domain.auth import Basic, Credential, IdentityToken, NotPicklable, Scope, TokenReply, TokenRequest
 from registry_core.errors import ConfigError, Unauthorized
 
-__all__ = ["CLIENT_ID", "TokenExchanger", "token_form"]
+__all__ = ["CLIENT_ID", "TokenExchanger", "token_form", "token_query"]
 
 
 CLIENT_ID: Final = "ociport"
 
+_METHOD_UNSUPPORTED: Final = (404, 405)
 
-def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Basic | IdentityToken) -> TokenRequest:
-    """The POST that trades an identity token, or a password, for a token. The secret stands in the body only.
+# The user name that credential helpers give to an identity token.
+_IDENTITY_TOKEN_USER: Final = "<token>"
+
+
+def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: Basic | None) -> TokenRequest:
+    """Build the GET for a token, with a password or anonymously.
 
     Args:
-        realm: The token server's URL, judged by ``check_realm``.
-        service: As the challenge named it; empty for none.
-        scopes: What the token has to allow; one field, with spaces between them.
-        credential: Who asks.
+        realm: URL of the token server, checked by ``check_realm``; its query is kept.
+        service: ``service`` of the challenge; empty if absent.
+        scopes: Scopes to request; each becomes a ``scope`` field.
+        credential: User name and password; ``None`` for an anonymous request.
 
     Raises:
-        ConfigError: The credential cannot be written down.
+        ConfigError: The credential cannot be encoded.
+    """
+    fields = [("service", service)] if service else []
+    fields += [("scope", str(scope)) for scope in scopes]
+    base = realm.partition("#")[0]
+    query = urlencode(fields, quote_via=quote, safe=":/,*")
+    separator = "" if not query or base.endswith(("?", "&")) else "&" if "?" in base else "?"
+    headers = {"Accept": "application/json"}
+    if credential is not None:
+        headers["Authorization"] = basic_value(credential)
+    return TokenRequest(method="GET", url=f"{base}{separator}{query}", headers=headers, scopes=tuple(scopes))
+
+
+def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Basic | IdentityToken) -> TokenRequest:
+    """Build the POST for a token, with an identity token or a password; the secret is only in the body.
+
+    Args:
+        realm: URL of the token server, checked by ``check_realm``.
+        service: ``service`` of the challenge; empty if absent.
+        scopes: Scopes to request; joined by spaces in one field.
+        credential: Identity token, or user name and password.
+
+    Raises:
+        ConfigError: The credential cannot be encoded.
     """
     if isinstance(credential, IdentityToken):
         fields = [("grant_type", "refresh_token"), ("refresh_token", credential.token)]
@@ -46,7 +74,9 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
     try:
         body = urlencode(fields, errors="surrogateescape").encode("ascii")
     except UnicodeEncodeError:
-        raise ConfigError("user name, password or identity token is not valid text") from None
+        raise ConfigError(
+            "token request: the user name, password or identity token cannot be encoded as UTF-8"
+        ) from None
     return TokenRequest(
         method="POST",
         url=realm.partition("#")[0],
@@ -56,73 +86,70 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
     )
 
 
-_NOT_SERVED: Final = (404, 405)
+class TokenExchanger(NotPicklable):
+    """Exchanges credentials for tokens. Safe for many threads.
 
-# The name that credential helpers give to an identity token's owner.
-_NAMELESS: Final = "<token>"
+    A password is sent with GET, an identity token with POST. If the token server does not support that method (404,
+    405), the other one is tried.
 
-
-class TokenExchanger:
-    """Trades credentials for tokens. Any number of threads may use it at once.
-
-    A password is tried with GET and an identity token with POST; where a token server knows only the other way (404,
-    405), that is tried. An identity token that a server replaces is replaced here, in memory only, for as long as the
-    new one is taken; one exchange at a time, for a server that replaces takes no token twice.
+    A token server may replace an identity token. The new one is kept in memory and used until it is refused. Such a
+    server accepts each identity token once, so exchanges of one identity token are not sent at the same time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._turns = SingleFlight()
-        self._current: dict[TokenKey, IdentityToken] = {}
+        self._single_flight = SingleFlight()
+        self._identity_tokens: dict[TokenKey, IdentityToken] = {}
 
-    def fetch(self, audience: TokenKey, scopes: Sequence[Scope]) -> Generator[TokenRequest, TokenReply, Token]:
-        """A new token.
+    def fetch(self, key: TokenKey, scopes: Sequence[Scope]) -> Generator[TokenRequest, TokenReply, Token]:
+        """Fetch a new token.
 
         Raises:
-            Unauthorized: The token server does not believe who we are.
-            Forbidden: It does, and refuses.
-            TransportError: It is out of order, or its answer makes no sense.
-            ConfigError: The credential cannot be written down.
+            Unauthorized: The token server refused the credential.
+            Forbidden: The token server accepted the credential, but refused the scopes.
+            TransportError: The token server failed, or its response has no usable token.
+            ConfigError: The credential cannot be encoded.
         """
-        given = audience.identity
-        if not isinstance(given, IdentityToken):
-            return (yield from _asked(audience, scopes, given))
-        with self._turns.lock(audience):
+        configured = key.credential
+        if not isinstance(configured, IdentityToken):
+            return (yield from _exchange(key, scopes, configured))
+        with self._single_flight.lock(key):
             with self._lock:
-                current = self._current.get(audience, given)
+                current = self._identity_tokens.get(key, configured)
             try:
-                fresh = yield from _asked(audience, scopes, current)
+                token = yield from _exchange(key, scopes, current)
             except Unauthorized:
-                if current == given:
+                if current == configured:
                     raise
                 with self._lock:
-                    self._current.pop(audience, None)
-                fresh = yield from _asked(audience, scopes, given)
-            if fresh.refresh:
+                    self._identity_tokens.pop(key, None)
+                token = yield from _exchange(key, scopes, configured)
+            if token.refresh_token:
                 with self._lock:
-                    put_bounded(self._current, audience, IdentityToken(fresh.refresh, given.username))
-            return fresh
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Grants hold secrets and are not pickled")
+                    put_bounded(self._identity_tokens, key, IdentityToken(token.refresh_token, configured.username))
+            return token
 
 
-def _asked(audience: TokenKey, scopes: Sequence[Scope], who: Credential) -> Generator[TokenRequest, TokenReply, Token]:
-    if isinstance(who, IdentityToken):
-        ways = [
-            lambda: token_form(audience.realm, audience.service, scopes, who),
-            lambda: token_query(audience.realm, audience.service, scopes, Basic(who.username or _NAMELESS, who.token)),
+def _exchange(
+    key: TokenKey, scopes: Sequence[Scope], credential: Credential
+) -> Generator[TokenRequest, TokenReply, Token]:
+    """Request a token; once more with the other method if the server does not support the first one."""
+    if isinstance(credential, IdentityToken):
+        as_password = Basic(credential.username or _IDENTITY_TOKEN_USER, credential.token)
+        attempts = [
+            lambda: token_form(key.realm, key.service, scopes, credential),
+            lambda: token_query(key.realm, key.service, scopes, as_password),
         ]
-    elif isinstance(who, Basic):
-        ways = [
-            lambda: token_query(audience.realm, audience.service, scopes, who),
-            lambda: token_form(audience.realm, audience.service, scopes, who),
+    elif isinstance(credential, Basic):
+        attempts = [
+            lambda: token_query(key.realm, key.service, scopes, credential),
+            lambda: token_form(key.realm, key.service, scopes, credential),
         ]
     else:
-        ways = [lambda: token_query(audience.realm, audience.service, scopes, None)]
-    request = ways[0]()
+        attempts = [lambda: token_query(key.realm, key.service, scopes, None)]
+    request = attempts[0]()
     reply = yield request
-    if reply.status in _NOT_SERVED and len(ways) > 1:
-        request = ways[1]()
+    if reply.status in _METHOD_UNSUPPORTED and len(attempts) > 1:
+        request = attempts[1]()
         reply = yield request
-    return token(request, reply)
+    return parse_token(request, reply)

@@ -9,9 +9,7 @@ from typing import Final
 
 from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
-    RegistryRequester,
     RepositoryEndpoint,
-    Requester,
     check_digest_header,
     check_not_encoded,
     content_length,
@@ -20,6 +18,7 @@ from registry_adapters.http.endpoint import (
 )
 from registry_adapters.http.messages import Request, Response
 from registry_adapters.http.retry import error_summary
+from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel_upload
 from registry_adapters.http.uploads import Upload
 from registry_core.cancellation import checkpoint, remaining, sleep
@@ -105,7 +104,7 @@ class Download(BaseReader):
 
     def __init__(
         self,
-        requester: Requester,
+        requester: Session,
         endpoint: RepositoryEndpoint,
         digest: Digest,
         *,
@@ -114,7 +113,9 @@ class Download(BaseReader):
     ) -> None:
         self._requester = requester
         self._target = endpoint.path("blobs", digest)
-        self._url = redact_url(f"{requester.origin}{self._target}")
+        url = requester.url_of(self._target)
+        self._origin = Origin.of_url(url)
+        self._url = redact_url(url)
         self._scopes = endpoint.scopes("pull")
         self._reference = endpoint.at(digest)
         self._fetch_size = fetch_size
@@ -204,7 +205,7 @@ class Download(BaseReader):
         except BaseException:
             response.close()
             raise
-        if Origin.of_url(response.url) == self._requester.origin:
+        if Origin.of_url(response.url) == self._origin:
             self._url = redact_url(response.url)
             self._etag = self._etag or strong_etag(response.headers.get("ETag"))
         self._response = response
@@ -237,7 +238,7 @@ class Download(BaseReader):
             return False
         first, last, total = parsed
         length = None if response.headers.get("Transfer-Encoding") else content_length(response.headers)
-        is_registry = Origin.of_url(response.url) == self._requester.origin
+        is_registry = Origin.of_url(response.url) == self._origin
         etag = strong_etag(response.headers.get("ETag")) if is_registry else ""
         size = self._size if total is None else total
         if (
@@ -317,7 +318,7 @@ class HttpBlobs(BlobStore):
 
     def __init__(
         self,
-        requester: RegistryRequester,
+        requester: Session,
         endpoint: RepositoryEndpoint,
         *,
         chunk_size: int | None = None,

@@ -9,17 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.messages import BufferedResponse, Headers, Request, Response
-from registry_adapters.http.retry import RetryPolicy
+from registry_adapters.http.messages import Headers, Response
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.domain.origin import Origin
 from registry_core.domain.reference import join_reference
 from registry_core.errors import (
     AccessDenied,
@@ -30,13 +27,10 @@ from registry_core.errors import (
     RegistryError,
     Unsupported,
 )
-from registry_core.ports.observer import Event
 
 __all__ = [
     "HEAD_REFUSED",
-    "RegistryRequester",
     "RepositoryEndpoint",
-    "Requester",
     "check_digest_header",
     "check_not_encoded",
     "content_length",
@@ -45,44 +39,6 @@ __all__ = [
     "map_store_errors",
     "status_of",
 ]
-
-
-class Requester(Protocol):
-    """Carries requests to one place: what a download needs of a session."""
-
-    @property
-    def origin(self) -> Origin:
-        """The place's own origin."""
-        ...
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How patient to be."""
-        ...
-
-    def tell(self, event: Event) -> None:
-        """Tell whoever watches."""
-
-    def send(self, request: Request) -> Response:
-        """The answer to a request, if its status means success; whoever gets it closes it.
-
-        Raises:
-            RegistryError: Any other status, or no answer.
-        """
-        ...
-
-
-class RegistryRequester(Requester, Protocol):
-    """Carries requests to one registry: what the stores need of a session."""
-
-    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> BufferedResponse:
-        """The whole answer to a request, asked for again if it breaks off.
-
-        Raises:
-            TooLarge: It has more bytes than the limit.
-            RegistryError: As ``send`` does.
-        """
-        ...
 
 
 class RepositoryEndpoint(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ from typing import Final
 
 from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
-    RegistryRequester,
     RepositoryEndpoint,
     check_digest_header,
     content_length,
@@ -15,6 +14,7 @@ from registry_adapters.http.endpoint import (
     status_of,
 )
 from registry_adapters.http.messages import Body, Headers, Request
+from registry_adapters.http.session import Session
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -36,7 +36,7 @@ class ManifestRequests:
         endpoint: Repository that holds the manifests.
     """
 
-    def __init__(self, session: RegistryRequester, endpoint: RepositoryEndpoint) -> None:
+    def __init__(self, session: Session, endpoint: RepositoryEndpoint) -> None:
         self._session = session
         self._endpoint = endpoint
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint, map_delete_errors, map_store_errors
+from registry_adapters.http.endpoint import RepositoryEndpoint, map_delete_errors, map_store_errors
 from registry_adapters.http.manifest_requests import ManifestRequests
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.paging import list_names
 from registry_adapters.http.referrers import Referrers, ReferrersSupportCache
+from registry_adapters.http.session import Session
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest, identify
@@ -29,9 +30,7 @@ class HttpManifests(ManifestStore):
         support_cache: Cache of which repositories of the registry have a referrers API.
     """
 
-    def __init__(
-        self, session: RegistryRequester, endpoint: RepositoryEndpoint, *, support_cache: ReferrersSupportCache
-    ) -> None:
+    def __init__(self, session: Session, endpoint: RepositoryEndpoint, *, support_cache: ReferrersSupportCache) -> None:
         self._session = session
         self._endpoint = endpoint
         self._requests = ManifestRequests(session, endpoint)

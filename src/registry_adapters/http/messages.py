@@ -1,27 +1,27 @@
-"""The values of one HTTP exchange, as stores ask for it and as the session answers."""
+"""Requests and responses as values: what stores ask a session for, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
-from registry_core.content.streams import ByteReader, ByteSource, read_limited
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource, read_limited
 from registry_core.domain.auth import Scope
 from registry_core.errors import ProtocolError
 
-__all__ = ["Body", "BufferedResponse", "Headers", "Request", "Response"]
+__all__ = ["NO_BODY", "Body", "BufferedResponse", "Headers", "Request", "Response"]
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A stretch of a re-openable source: what a request carries, as often as it has to be sent.
+    """A range of a re-openable source: the body of a request, opened anew for each attempt.
 
     Args:
-        source: Where the bytes come from.
-        start: The first byte.
-        length: How many; always sent as ``Content-Length``.
+        source: Source of the bytes.
+        start: Offset of the first byte.
+        length: Number of bytes; always sent as ``Content-Length``.
     """
 
     source: ByteSource
@@ -30,19 +30,19 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask a registry.
+    """A request to a registry.
 
     Args:
-        method: The HTTP method.
-        target: A path of the registry beginning with ``/``, query included, or an absolute URL that it named.
-        success: The statuses that mean success; any other is raised as an error of the tree.
-        scopes: What it needs to be authorised for.
-        headers: Without ``Authorization``, ``Host`` and ``Content-Length``, which the session sets.
-        body: What to send, if anything.
-        reference: What it is about, for errors.
-        missing: What a 404 without a telling code is about: ``manifest``, ``blob``, ``repository``, ``upload``,
-            ``catalog``, or ``registry``: then there is none at that address.
-        repeatable: Whether sending it again after a lost answer does no harm.
+        method: HTTP method.
+        target: Path of the registry beginning with ``/``, query included, or an absolute URL that it named.
+        success: Statuses that mean success; any other is raised as an error.
+        scopes: Scopes that the request needs.
+        headers: Headers without ``Authorization``, ``Host`` and ``Content-Length``, which the session sets.
+        body: Body; ``None`` for none.
+        reference: Reference for errors.
+        missing: Kind of content that a 404 without a code is about: ``manifest``, ``blob``, ``repository``,
+            ``upload``, ``catalog``, or ``registry`` where a 404 means that the host is no registry.
+        repeatable: Whether the request can be sent again after its response was lost.
     """
 
     method: str
@@ -57,45 +57,53 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Headers:
-    """The headers of an answer, by names in any case.
+    """The headers of a response, by names in any case.
 
     Args:
-        fields: Names and values as they came, in order.
+        fields: Names and values as received, in order.
     """
 
-    def __init__(self, fields: Collection[tuple[str, str]]) -> None:
-        self._fields = tuple((name.lower(), value) for name, value in fields)
-        self._values: dict[str, list[str]] = {}
-        for name, value in self._fields:
-            self._values.setdefault(name, []).append(value)
+    __slots__ = ("_values",)
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        values: dict[str, list[str]] = {}
+        for name, value in fields:
+            values.setdefault(name.lower(), []).append(value)
+        self._values = values
 
     def all(self, name: str) -> list[str]:
         """Each value of a field, in order."""
         return list(self._values.get(name.lower(), ()))
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of a field that stands once; the default where it is absent or stands twice with two values.
+        """The value of a field; the default where the field is absent or has two different values.
 
         Raises:
-            ProtocolError: It is a ``Location`` that stands twice with two values: whoever went on without one would
-                go somewhere else.
+            ProtocolError: A ``Location`` has two different values: without one, the request would go elsewhere.
         """
-        values = set(self.all(name))
-        if len(values) > 1 and name.lower() == "location":
-            raise ProtocolError("an answer with two different Locations")
-        return values.pop().strip() if len(values) == 1 else default
+        values = self._values.get(name.lower())
+        if values is None:
+            return default
+        if len(values) > 1 and len(set(values)) > 1:
+            if name.lower() == "location":
+                raise ProtocolError("the response has two different Location headers")
+            return default
+        return values[0].strip()
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._values
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._fields)
+        return ((name, value) for name, values in self._values.items() for value in values)
 
 
 class BufferedResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer.
+    """A response whose body has been read.
 
     Args:
-        headers: Its headers.
-        url: The URL that answered, after redirects.
-        content: Its body, raw.
+        headers: Headers.
+        url: URL that responded, after redirects.
+        content: Body, raw.
     """
 
     headers: Headers
@@ -103,15 +111,30 @@ class BufferedResponse(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
+class _NoBody(BaseReader):
+    """The body of a response that has none; holds no connection."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Do nothing: no connection is held."""
+
+
+NO_BODY: Final = _NoBody()
+
+
 class Response:
-    """The head of an answer, and its body to be read; whoever gets one closes it.
+    """A response whose body is still to be read; the caller closes it.
 
     Args:
-        status: The HTTP status.
-        headers: Its headers.
-        url: The URL that answered, after redirects.
-        reader: The body, raw: no content encoding is undone.
+        status: HTTP status.
+        headers: Headers.
+        url: URL that responded, after redirects.
+        reader: Body, raw: no content coding is undone. ``NO_BODY`` where the connection has been released already.
     """
+
+    __slots__ = ("headers", "reader", "status", "url")
 
     def __init__(self, *, status: int, headers: Headers, url: str, reader: ByteReader) -> None:
         self.status = status
@@ -119,18 +142,22 @@ class Response:
         self.url = url
         self.reader = reader
 
-    def content(self, limit: int, *, what: str = "the answer") -> bytes:
-        """The whole body, and close.
+    def content(self, limit: int, *, what: str = "the response") -> bytes:
+        """Read the whole body and close it.
+
+        Args:
+            limit: Largest size in bytes.
+            what: Name of the body in errors.
 
         Raises:
-            TooLarge: It has more than ``limit`` bytes.
-            Unavailable: It broke off.
+            TooLarge: The body has more bytes than the limit.
+            Unavailable: The body broke off.
         """
         with self.reader:
             return read_limited(self.reader, limit, what=what)
 
     def close(self) -> None:
-        """Let go of the connection: back to the pool if the body was read whole, closed otherwise."""
+        """Release the connection: for reuse if the body was read to its end, closed otherwise. Idempotent."""
         self.reader.close()
 
     def __enter__(self) -> Self:
@@ -139,4 +166,4 @@ class Response:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.reader.close()

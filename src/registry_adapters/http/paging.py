@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.endpoint import RegistryRequester
 from registry_adapters.http.headers import next_target
 from registry_adapters.http.messages import Headers, Request
+from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
@@ -59,7 +59,7 @@ class Page(msgspec.Struct, frozen=True):
             raise ProtocolError(f"the response is not a list: {error.message}", url=redact_url(self.url)) from error
 
 
-def pages(session: RegistryRequester, first: Request) -> Iterator[Page]:
+def pages(session: Session, first: Request) -> Iterator[Page]:
     """Iterate over the pages of a list; each page is requested when the iterator reaches it.
 
     Args:
@@ -102,7 +102,7 @@ def pages(session: RegistryRequester, first: Request) -> Iterator[Page]:
 
 
 def list_names(
-    session: RegistryRequester,
+    session: Session,
     first: Request,
     *,
     key: str,
@@ -146,7 +146,7 @@ def list_names(
 
 
 def _batches(
-    session: RegistryRequester, first: Request, key: str, after: str | None, page_size: int | None
+    session: Session, first: Request, key: str, after: str | None, page_size: int | None
 ) -> Iterator[tuple[list[str], bool]]:
     """The new entries of each page, and whether it links to a next page; followed by Link, or else by ``last``."""
     size = page_size if page_size is not None and page_size > 0 else None

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
-from registry_adapters.http.endpoint import HEAD_REFUSED, RegistryRequester, RepositoryEndpoint, status_of
+from registry_adapters.http.endpoint import HEAD_REFUSED, RepositoryEndpoint, status_of
 from registry_adapters.http.manifest_requests import ManifestRequests
 from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
+from registry_adapters.http.session import Session
 from registry_core.cancellation import CancellableLock, sleep
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
@@ -80,7 +81,7 @@ class Referrers:
 
     def __init__(
         self,
-        session: RegistryRequester,
+        session: Session,
         endpoint: RepositoryEndpoint,
         manifests: ManifestRequests,
         support_cache: ReferrersSupportCache,

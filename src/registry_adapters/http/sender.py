@@ -1,8 +1,6 @@
-"""One exchange at a time, as it concerns everybody: let through when it may go, through the middleware, and told of.
+"""Single exchanges: rate limit, middleware, transport and events, in this order.
 
-Secrets that a registry was shown and repeats: they go no further.
-
-The warnings that a registry sends along.
+``SecretMasker`` hides credentials that a server repeats; ``WarningFilter`` reports each warning once.
 """
 
 from __future__ import annotations
@@ -18,151 +16,155 @@ from functools import partial
 from typing import Final
 
 from registry_adapters.http.error_mapping import CONTENT_LIMIT, escaped
-from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.messages import NO_BODY, Body, Headers, Request, Response
 from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, apply_middleware
 from registry_adapters.http.rate_limit import OriginLimiter, Permit, RateLimiter
 from registry_adapters.http.retry import REFUSED, RetryPolicy, StaleConnection, retry_after
 from registry_adapters.http.transport.urllib3_transport import Transport
-from registry_core.domain.origin import Origin, redact_url
+from registry_core.domain.origin import redact_url
+from registry_core.domain.url_policy import AllowedUrl
 from registry_core.errors import ProtocolError, TransportError
 from registry_core.ports.observer import Event, Observer, RequestCompleted, Throttled, WarningReceived
 
 __all__ = ["RequestSender", "RequestState", "SecretMasker", "WarningFilter", "read_error_body"]
 
+_log = logging.getLogger("registry_adapters.http")
 
-# Anything shorter may stand in a text by chance.
-_TELLING: Final = 8
-
+# Shorter values may occur in a text by chance.
+_MIN_SECRET: Final = 8
 _MASK: Final = "***"
+
+_WARNING: Final = re.compile(r'299 [^ ]{1,255} "((?:[^"\\]|\\.)*)"')
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
+_MAX_WARNING: Final = 500
+_MAX_WARNINGS: Final = 256
+
+# Each kept connection may have been closed meanwhile; no more than these in a row are replaced silently.
+_MAX_STALE: Final = 3
 
 
 class SecretMasker:
-    """What must not be believed to be a registry's own words.
+    """Masks the ``Authorization`` that was sent where a server repeats it.
 
     Args:
-        authorization: The ``Authorization`` that was sent; empty for none.
+        authorization: ``Authorization`` of the request; empty for none.
     """
 
     def __init__(self, authorization: str) -> None:
         scheme, _, value = authorization.partition(" ")
-        self._value = value if len(value) >= _TELLING else ""
+        self._value = value if len(value) >= _MIN_SECRET else ""
         self._password = ""
         if scheme.lower() == "basic":
             with suppress(binascii.Error, UnicodeDecodeError):
                 password = base64.b64decode(value, validate=True).decode().partition(":")[2]
-                self._password = password if len(password) >= _TELLING else ""
+                self._password = password if len(password) >= _MIN_SECRET else ""
 
     def mask_body(self, content: bytes) -> bytes:
-        """A text for people without what was sent, and without the password in it."""
+        """A response body without the value that was sent, and without the password in it."""
         for secret in (self._value, self._password):
             if secret:
                 content = content.replace(secret.encode(), _MASK.encode())
         return content
 
     def mask_headers(self, headers: Headers) -> Headers:
-        """Headers without what was sent.
+        """Response headers without the value that was sent.
 
-        A password may be a word that a URL needs: it stays, but for a warning, which is a text for people.
+        A password may be a word that a URL needs: it is masked only in warnings, which are texts for people.
         """
         if not self._value:
             return headers
-        return Headers([(name, self._hushed(name, value)) for name, value in headers])
+        return Headers([(name, self._mask_header(name, value)) for name, value in headers])
 
-    def _hushed(self, name: str, value: str) -> str:
+    def _mask_header(self, name: str, value: str) -> str:
         value = value.replace(self._value, _MASK)
         return value.replace(self._password, _MASK) if self._password and name == "warning" else value
 
 
-_WARNING = re.compile(r'299 [^ ]{1,255} "((?:[^"\\]|\\.)*)"')
-
-_PAIR = re.compile(r"\\(.)")
-
-_LENGTH: Final = 500
-
-_COUNT: Final = 256
-
-
 class WarningFilter:
-    """The warnings seen so far, so that each is told once; safe for many threads."""
+    """The warnings seen so far, so that each is reported once; safe for many threads."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 
     def new_warnings(self, headers: Headers) -> list[str]:
-        """The warnings of an answer that have not been told yet: escaped, cut, and not without end.
+        """The warnings of a response that are new: escaped, cut, and limited in number.
 
-        Those of other codes than 299 are not meant for users (distribution-spec, "Warnings").
+        Codes other than 299 are not meant for users (distribution-spec, "Warnings").
         """
-        told: list[str] = []
+        new: list[str] = []
         for value in headers.all("warning"):
-            match = _WARNING.match(value[: 8 * _LENGTH].strip())
-            text = "" if match is None else escaped(_PAIR.sub(r"\1", match[1]), _LENGTH)
+            match = _WARNING.match(value[: 8 * _MAX_WARNING].strip())
+            text = "" if match is None else escaped(_QUOTED_PAIR.sub(r"\1", match[1]), _MAX_WARNING)
             with self._lock:
-                if text and text not in self._seen and len(self._seen) < _COUNT:
+                if text and text not in self._seen and len(self._seen) < _MAX_WARNINGS:
                     self._seen.add(text)
-                    told.append(text)
-        return told
-
-
-_log = logging.getLogger("registry_adapters.http")
-
-# Each kept connection may have died meanwhile; more than a few in a row are not silently replaced.
-_STALE: Final = 3
+                    new.append(text)
+        return new
 
 
 class RequestState:
-    """One request on its way: what has to be known from one exchange to the next.
+    """A request across its attempts, redirects and challenges.
 
     Args:
-        method: The HTTP method.
-        url: Where it goes first.
-        body: What it carries.
-        repeatable: Whether it does no harm to send it again after it may have been carried out.
+        request: Request to send.
+        url: URL of its first exchange.
+        allowed: Answer of the URL policy about that URL.
 
     Attributes:
-        gate: Where its last exchange went through.
-        doubtful: Whether it may have been carried out although no answer said so.
-        waits: Whether it waits for itself before it is repeated, and not for all others at the gate.
+        authorization: ``Authorization`` for the registry; ``None`` for none.
+        challenges_answered: Number of challenges answered so far.
+        responder: Answer of the URL policy about the URL that responded last.
+        limiter: Limiter of the origin that was sent to last.
+        may_be_done: Whether an earlier attempt may have been carried out although no response said so.
     """
 
-    def __init__(self, method: str, url: str, body: Body | None, *, repeatable: bool) -> None:
-        self.method = method
+    __slots__ = (
+        "allowed",
+        "authorization",
+        "challenges_answered",
+        "limiter",
+        "may_be_done",
+        "request",
+        "responder",
+        "url",
+    )
+
+    def __init__(self, request: Request, url: str, allowed: AllowedUrl) -> None:
+        self.request = request
         self.url = url
-        self.body = body
-        self.repeatable = repeatable
-        self.gate: OriginLimiter | None = None
-        self.doubtful = False
-        self.waits = True
+        self.allowed = self.responder = allowed
+        self.authorization: str | None = None
+        self.challenges_answered = 0
+        self.limiter: OriginLimiter | None = None
+        self.may_be_done = False
 
     @property
-    def empty(self) -> bool:
-        """Whether it has no body."""
-        return self.body is None or not self.body.length
+    def is_empty(self) -> bool:
+        """Whether the request has no body."""
+        return self.request.body is None or not self.request.body.length
 
 
 class RequestSender:
     """Carries out single exchanges; safe for many threads.
 
-    Whatever an observer or a middleware raises is passed on as it is, and leaves no connection behind.
+    An exception from an observer or a middleware is passed on unchanged, and leaves no connection open.
 
     Args:
-        home: The registry.
-        transport: What carries them out.
-        gates: When each may begin.
-        policy: How long to wait where a registry refuses without saying for how long.
-        middleware: What is put around each; the first is outermost.
-        observer: Who is told.
-        random: A number from 0 to 1.
-        clock: Seconds that only go forward.
+        transport: Transport that carries out the exchanges.
+        rate_limiter: Limits on when each may begin.
+        policy: Pauses where a server refuses and names none.
+        middleware: Middleware around each exchange; the first is outermost.
+        observer: Observer of the exchanges.
+        random: Source of random numbers from 0 to 1.
+        clock: Monotonic clock, in seconds.
         now: Seconds since the epoch.
     """
 
     def __init__(
         self,
-        home: Origin,
         transport: Transport,
-        gates: RateLimiter,
+        rate_limiter: RateLimiter,
         *,
         policy: RetryPolicy,
         middleware: Sequence[Middleware],
@@ -171,67 +173,67 @@ class RequestSender:
         clock: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
-        self._home = home
         self._transport = transport
-        self._gates = gates
+        self._rate_limiter = rate_limiter
         self._policy = policy
         self._middleware = tuple(middleware)
         self._observer = observer
         self._random = random
         self._clock = clock
         self._now = now
-        self._notices = WarningFilter()
+        self._warnings = WarningFilter()
 
-    def send(self, call: RequestState, method: str, url: str, headers: Mapping[str, str]) -> Response:
-        """The answer of one exchange; a kept connection that turns out to be dead is replaced silently.
+    def send(self, state: RequestState, url: str, allowed: AllowedUrl, headers: Mapping[str, str]) -> Response:
+        """Carry out one exchange; a kept connection that the server has closed is replaced silently.
 
         Args:
-            call: What it is a part of.
-            method: The HTTP method.
-            url: Absolute, and judged.
-            headers: Complete but for what belongs to the connection.
+            state: Request that the exchange is part of.
+            url: Absolute URL.
+            allowed: Answer of the URL policy about the URL.
+            headers: All headers but those of the connection.
 
         Raises:
-            TransportError: No answer came, or no pause that was asked for can be waited out.
+            TransportError: No response came, or the pause that the server asked for is too long.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
-        origin = Origin.of_url(url)
-        gate = call.gate = self._gates.of(origin)
-        body = call.body
-        request = OutgoingRequest(
-            method=method,
-            url=url,
-            headers=RequestHeaders(headers),
-            length=0 if body is None else body.length,
-            to_registry=origin == self._home,
-        )
-        for left in range(_STALE, -1, -1):
-            slot = gate.acquire()
+        request = state.request
+        limiter = state.limiter = self._rate_limiter.of(allowed.origin)
+        stale = 0
+        while True:
+            permit = limiter.acquire()
             try:
-                answer = apply_middleware(self._middleware, request, partial(self._exchange, body=_fed(slot, body)))
+                response = self._exchange(request, url, allowed, headers, permit)
+                break
             except StaleConnection:
-                slot.release()
-                call.doubtful = True
-                if not call.repeatable or not left:
+                permit.release()
+                state.may_be_done = True
+                stale += 1
+                if not request.repeatable or stale > _MAX_STALE:
                     raise
-                continue
             except BaseException:
-                slot.release()
+                permit.release()
                 raise
-            answer.reader = slot.held_by_body(answer.reader)
-            answer.headers = SecretMasker(headers.get("Authorization", "")).mask_headers(answer.headers)
-            try:
-                self._heed(gate, slot, origin, answer)
-                self._warn(origin, answer)
-            except BaseException:
-                answer.close()
-                raise
-            return answer
-        raise AssertionError("unreachable")
+        if response.reader is NO_BODY:
+            permit.release()
+        else:
+            response.reader = permit.held_by_body(response.reader)
+        try:
+            if "Authorization" in headers:
+                response.headers = SecretMasker(headers["Authorization"]).mask_headers(response.headers)
+            if response.status in REFUSED:
+                self._throttle(limiter, permit, allowed, response)
+            elif response.status < 500:
+                limiter.on_success()
+            if "warning" in response.headers and _is_registry(allowed):
+                self._report_warnings(allowed, response)
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
+        """Pass an event to the observer, if there is one."""
         if self._observer is not None:
             self._observer.on(event)
 
@@ -239,78 +241,95 @@ class RequestSender:
         """Close idle connections. Idempotent."""
         self._transport.close()
 
-    def _exchange(self, request: OutgoingRequest, body: Body | None) -> Response:
+    def _exchange(
+        self, request: Request, url: str, allowed: AllowedUrl, headers: Mapping[str, str], permit: Permit
+    ) -> Response:
+        body = request.body
+        if body is not None:
+            body = Body(permit.paused_while_reading(body.source), body.start, body.length)
+        if not self._middleware:
+            return self._transmit(request.method, url, headers, body)
+        outgoing = OutgoingRequest(
+            method=request.method,
+            url=url,
+            headers=RequestHeaders(headers),
+            length=0 if body is None else body.length,
+            to_registry=_is_registry(allowed),
+        )
+        return apply_middleware(self._middleware, outgoing, partial(self._transmit_outgoing, body=body))
+
+    def _transmit_outgoing(self, outgoing: OutgoingRequest, body: Body | None) -> Response:
+        return self._transmit(outgoing.method, outgoing.url, dict(outgoing.headers), body)
+
+    def _transmit(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
+        if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
+            return self._transport.send(method, url, headers, body)
         started = self._clock()
         try:
-            answer = self._transport.send(request.method, request.url, dict(request.headers), body)
+            response = self._transport.send(method, url, headers, body)
         except BaseException:
-            self._report(request, 0, started)
+            self._report(method, url, body, 0, started)
             raise
         try:
-            self._report(request, answer.status, started)
+            self._report(method, url, body, response.status, started)
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
-    def _report(self, request: OutgoingRequest, status: int, started: float) -> None:
-        if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
-            return
-        method, url, seconds = request.method, redact_url(request.url), self._clock() - started
-        _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, request.length, status or "no answer", seconds)
+    def _report(self, method: str, url: str, body: Body | None, status: int, started: float) -> None:
+        url, seconds, length = redact_url(url), self._clock() - started, 0 if body is None else body.length
+        _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, length, status or "no response", seconds)
         self.tell(RequestCompleted(method=method, url=url, status=status, seconds=seconds))
 
-    def _heed(self, gate: OriginLimiter, slot: Permit, origin: Origin, answer: Response) -> None:
-        """Let all threads know what a registry asked for, or that it did not complain."""
-        if answer.status not in REFUSED:
-            if answer.status < 500:
-                gate.on_success()
-            return
-        asked = retry_after(answer.headers.get("retry-after"), self._now())
+    def _throttle(self, limiter: OriginLimiter, permit: Permit, allowed: AllowedUrl, response: Response) -> None:
+        """Slow all threads down, as a refusal asks."""
+        asked = retry_after(response.headers.get("retry-after"), self._now())
         if asked is not None and asked > self._policy.max_retry_after:
-            # Whoever asked is told at once. The others may have more patience: they ask for themselves.
+            # The caller gets the error at once. Other threads learn it from responses to their own requests.
             asked = 0.0
-        brake = gate.on_throttled(
-            slot, answer.status, asked, lambda failures: self._policy.backoff(failures, self._random())
+        throttling = limiter.on_throttled(
+            permit, response.status, asked, lambda failures: self._policy.backoff(failures, self._random())
         )
-        if brake is not None:
-            _log.debug("%s asks for less: %d at once, in %.3f s", origin.netloc, brake.limit, brake.pause)
-            self.tell(Throttled(registry=origin.netloc, pause=brake.pause, limit=brake.limit))
+        if throttling is not None:
+            registry = allowed.origin.netloc
+            _log.debug("%s throttles: %d at a time, in %.3f s", registry, throttling.limit, throttling.pause)
+            self.tell(Throttled(registry=registry, pause=throttling.pause, limit=throttling.limit))
 
-    def _warn(self, origin: Origin, answer: Response) -> None:
-        if origin == self._home:
-            for text in self._notices.new_warnings(answer.headers):
-                _log.debug("%s sent a warning of %d characters", origin.netloc, len(text))
-                self.tell(WarningReceived(registry=origin.netloc, text=text))
-
-
-def _fed(slot: Permit, body: Body | None) -> Body | None:
-    return None if body is None else Body(slot.paused_while_reading(body.source), body.start, body.length)
+    def _report_warnings(self, allowed: AllowedUrl, response: Response) -> None:
+        registry = allowed.origin.netloc
+        for text in self._warnings.new_warnings(response.headers):
+            _log.debug("%s sent a warning of %d characters", registry, len(text))
+            self.tell(WarningReceived(registry=registry, text=text))
 
 
-def read_error_body(answer: Response, *, whole: bool = False) -> bytes:
-    """What an answer that is no success says, up to a limit; closes it.
+def _is_registry(allowed: AllowedUrl) -> bool:
+    """Whether a URL leads to the registry itself: to the origin that the credentials belong to."""
+    return allowed.credentials == allowed.origin
+
+
+def read_error_body(response: Response, *, whole: bool = False) -> bytes:
+    """Read the body of a response that is no success, up to a limit, and close it.
 
     Args:
-        answer: What came.
-        whole: Whether anything short of all of it is an error.
+        response: Response to read.
+        whole: Whether a body that is cut, or longer than the limit, is an error.
 
     Raises:
-        ProtocolError: There is more than the limit, and the whole was wanted.
-        Unavailable: It broke off, and the whole was wanted.
+        ProtocolError: The body is longer than the limit, and ``whole`` is set.
+        Unavailable: The body broke off, and ``whole`` is set.
     """
     parts: list[bytes] = []
     left = CONTENT_LIMIT + 1
-    with answer:
+    with response:
         try:
-            while left and (data := answer.reader.read(left)):
+            while left and (data := response.reader.read(left)):
                 parts.append(data)
                 left -= len(data)
         except TransportError:
             if whole:
                 raise
     if whole and not left:
-        raise ProtocolError(
-            f"{redact_url(answer.url)} said more than {CONTENT_LIMIT} bytes", url=redact_url(answer.url)
-        )
+        url = redact_url(response.url)
+        raise ProtocolError(f"{url}: the response has more than {CONTENT_LIMIT} bytes", url=url)
     return b"".join(parts)[:CONTENT_LIMIT]

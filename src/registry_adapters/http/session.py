@@ -1,24 +1,15 @@
-"""Requests to one registry, carried to their end: the only place that puts auth, retry, redirect and problem in order.
+"""Requests to one registry: challenges, redirects and retries around single exchanges.
 
-The decisions are made elsewhere, without I/O: by the authenticator, ``retry``, ``redirects`` and ``problems``.
-
-Attempts at a request, until one succeeds or there is no use in another.
-
-Exchanges with token servers, on behalf of an authenticator.
-
-Where a redirect leads, and how: decisions without I/O.
+The decisions are made elsewhere, without I/O: by the authenticator, ``retry``, ``url_policy`` and ``error_mapping``.
 """
 
 from __future__ import annotations
 
 import logging
-import random as chance
+import random as random_module
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
-
-import msgspec
-import tenacity
 
 from registry_adapters.http.endpoint import check_not_encoded
 from registry_adapters.http.error_mapping import error_from_response
@@ -44,242 +35,43 @@ from registry_core.cancellation import remaining, sleep
 from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin, redact_url, resolve_url
-from registry_core.domain.url_policy import MAX_HOPS, UrlPurpose, check_url
-from registry_core.errors import ProtocolError, RegistryError, Unavailable
+from registry_core.domain.url_policy import RULES, AllowedUrl, UrlPurpose, check_url
+from registry_core.errors import ProtocolError, RegistryError, TransportError, Unavailable
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.observer import Event, Observer, RequestRetried, TokenRequested
 
-__all__ = ["MAX_HOPS", "Hop", "Retrier", "Session", "Tokens", "is_redirect", "next_hop"]
-
+__all__ = ["Session", "redirect_target"]
 
 _log = logging.getLogger("registry_adapters.http")
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
-
-class Retrier:
-    """Repeats what failed, as the policy says.
-
-    Args:
-        policy: When to repeat, and after how long.
-        tell: Is told of each repetition.
-        sleep: Waits for so many seconds.
-        random: A number from 0 to 1.
-    """
-
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        tell: Callable[[Event], None],
-        *,
-        sleep: Callable[[float], None],
-        random: Callable[[], float],
-    ) -> None:
-        self._policy = policy
-        self._tell = tell
-        self._sleep = sleep
-        self._random = random
-
-    def run(self, call: RequestState, attempt: Callable[[], Result]) -> Result:
-        """The result of the first attempt that succeeds; what the last one raised, if none does.
-
-        A pause that would go beyond the ambient deadline is not begun.
-
-        Raises:
-            RegistryError: As the attempt does, and of kinds that users know.
-        """
-        policy = self._policy
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = _failure(state)
-            return _held(call, error) or policy.pause(state.attempt_number, error, self._random())
-
-        def enough(state: tenacity.RetryCallState) -> bool:
-            left = remaining()
-            return state.attempt_number > policy.retries or (left is not None and state.upcoming_sleep >= left)
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: policy.is_worthwhile(
-                    error, repeatable=call.repeatable, empty=call.empty, method=call.method
-                )
-            ),
-            wait=wait,
-            stop=enough,
-            before_sleep=lambda state: self._announce(call, _failure(state), state),
-            sleep=lambda seconds: self._sleep(seconds) if call.waits else None,
-            reraise=True,
-        )
-        try:
-            result: Result = retrying(attempt)
-        except (StaleConnection, NotConnected) as error:
-            raise Unavailable(error.message, method=error.method, url=error.url) from error.__cause__
-        return result
-
-    def _announce(self, call: RequestState, error: BaseException, state: tenacity.RetryCallState) -> None:
-        number, seconds, url, why = (
-            state.attempt_number,
-            state.upcoming_sleep,
-            redact_url(call.url),
-            error_summary(error),
-        )
-        call.doubtful = call.doubtful or failure_kind(error) not in (Failure.UNREACHED, 429)
-        call.waits = not _held(call, error)
-        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", call.method, url, number, why, seconds)
-        self._tell(RequestRetried(method=call.method, url=url, attempt=number, pause=seconds, reason=why))
-
-
-def _failure(state: tenacity.RetryCallState) -> BaseException:
-    error = state.outcome.exception() if state.outcome is not None else None
-    return error if error is not None else AssertionError("only failures are repeated")
-
-
-def _held(call: RequestState, error: BaseException) -> float:
-    """How long the way there is closed to everyone: then each exchange waits, the next of this call as well."""
-    return call.gate.left() if call.gate is not None and failure_kind(error) in REFUSED else 0.0
-
-
-class Tokens:
-    """Asks token servers.
-
-    Args:
-        home: The registry that the tokens are for.
-        exchanges: Carries out exchanges.
-        attempts: Repeats them.
-        clock: Seconds that only go forward.
-        now: Seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        home: Origin,
-        exchanges: RequestSender,
-        attempts: Retrier,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._home = home
-        self._exchanges = exchanges
-        self._attempts = attempts
-        self._clock = clock
-        self._now = now
-
-    def ask(self, asked: TokenRequest, request: Request) -> TokenReply:
-        """What a token server says: no redirect is followed, for the request holds secrets.
-
-        Args:
-            asked: What to ask.
-            request: What the token is for.
-
-        Raises:
-            TransportError: It cannot be reached, or is out of order for too long.
-            ProtocolError: It must not be asked, or says more than any token needs.
-        """
-        # Which hosts to trust with a password, the authenticator knows; never from https to http, is known here, too.
-        check_url(UrlPurpose.REALM, self._home, asked.url, listed=(Origin.of_url(asked.url).netloc,))
-        body = None if asked.body is None else Body(BytesSource(asked.body), 0, len(asked.body))
-        call = RequestState(asked.method, asked.url, body, repeatable=True)
-        about = Request(
-            method=asked.method, target=asked.url, success=(200,), reference=request.reference, missing="repository"
-        )
-
-        def attempt() -> TokenReply:
-            started, status = self._clock(), 0
-            try:
-                answer = self._exchanges.send(call, asked.method, asked.url, asked.headers)
-                status, content = answer.status, read_error_body(answer, whole=True)
-            finally:
-                event = TokenRequested(
-                    registry=self._home.netloc,
-                    url=redact_url(asked.url),
-                    scopes=tuple(str(scope) for scope in asked.scopes or request.scopes),
-                    status=status,
-                    seconds=self._clock() - started,
-                )
-                self._exchanges.tell(event)
-            if status in TRANSIENT:
-                raise error_from_response(status, answer.headers, b"", about, url=answer.url, now=self._now())
-            return TokenReply(status=status, content=content)
-
-        return self._attempts.run(call, attempt)
-
-
-_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
-
-_KEEPING: Final = frozenset({307, 308})
-
-
-class Hop(msgspec.Struct, frozen=True):
-    """The next request of a redirected one.
-
-    Args:
-        method: Its method; the body goes along exactly if the method is the same.
-        url: Absolute, and judged.
-        origin: Whom it goes to: credentials only if that is the registry itself.
-    """
-
-    method: str
-    url: str
-    origin: Origin
-
-
-def is_redirect(status: int) -> bool:
-    """Whether a status sends one elsewhere."""
-    return status in _STATUSES
-
-
-def next_hop(home: Origin, hop: Hop, status: int, location: str) -> Hop:
-    """What to ask next.
-
-    GET and HEAD stay what they are. Anything that changes something is only followed where the answer says that method
-    and body are to be kept: a DELETE or PUT that became a GET would be reported as done. And it stays with the
-    registry, as uploads do.
-
-    Args:
-        home: The registry.
-        hop: What was asked last.
-        status: The redirecting status.
-        location: The ``Location`` that came with it.
-
-    Raises:
-        ProtocolError: It must not be followed, or leads nowhere.
-    """
-    # R-254: what became a GET would be reported as done.
-    if hop.method not in ("GET", "HEAD") and status not in _KEEPING:
-        raise ProtocolError(f"refused to turn a {hop.method} into a GET by a redirect ({status})")
-    if not location:
-        raise ProtocolError(f"a redirect ({status}) without a single Location, from {redact_url(hop.url)}")
-    url = resolve_url(hop.url, location)
-    target = check_url(UrlPurpose.REDIRECT, home, url).origin
-    # R-033: content goes to no other origin.
-    if hop.method not in ("GET", "HEAD") and target != home:
-        raise ProtocolError(f"refused to repeat a {hop.method} at another place: {redact_url(url)}")
-    return Hop(hop.method, url, target)
-
-
-# R-038: one for a token that ran out, one more for a registry that asks for another scope only then.
-_ANSWERS: Final = 2
-
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# The statuses that keep the method and the body.
+_KEEPING_REDIRECTS: Final = frozenset({307, 308})
+# R-038: one for a token that has expired, one more for a registry that asks for another scope only then.
+_MAX_CHALLENGES: Final = 2
 _API: Final = "/v2/"
 
 
 class Session:
     """Sends requests to one registry; safe for many threads.
 
-    All threads share what the registry asks for: while it wants to be left alone, every ``send`` waits. What an
-    observer or a middleware raises ends the request, unchanged, and leaves no connection behind.
+    All threads share the pauses that the registry asks for. An exception from an observer or a middleware ends the
+    request unchanged, and leaves no connection open.
 
     Args:
-        origin: The registry; credentials go there and nowhere else.
-        settings: How to talk to it.
-        transport: What carries out exchanges; by default sockets.
-        authenticator: How to answer challenges; ``None`` to answer none.
-        observer: Who is told about exchanges, retries, tokens, pauses and warnings.
-        middleware: What is put around each exchange; the first is outermost.
-        sleep: Waits for so many seconds.
-        random: A number from 0 to 1.
-        clock: Seconds that only go forward.
+        origin: The registry; its credentials go there and nowhere else.
+        settings: Settings of connections, retries and limits.
+        transport: Transport that carries out exchanges; by default one over sockets.
+        authenticator: Authenticator that answers challenges; ``None`` to answer none.
+        observer: Observer of requests, retries, token requests, pauses and warnings.
+        middleware: Middleware around each exchange; the first is outermost.
+        purpose: Row of the URL policy for absolute URLs and redirects: ``FOREIGN`` for a session that sends no
+            credentials at all.
+        sleep: Function that waits for a number of seconds.
+        random: Source of random numbers from 0 to 1.
+        clock: Monotonic clock, in seconds.
         now: Seconds since the epoch.
 
     Raises:
@@ -295,8 +87,9 @@ class Session:
         authenticator: Authenticator | None = None,
         observer: Observer | None = None,
         middleware: Sequence[Middleware] = (),
+        purpose: UrlPurpose = UrlPurpose.REDIRECT,
         sleep: Callable[[float], None] = sleep,
-        random: Callable[[], float] = chance.random,
+        random: Callable[[], float] = random_module.random,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -304,10 +97,17 @@ class Session:
         self.settings = settings
         self.policy = RetryPolicy(retries=settings.retries, base=settings.backoff)
         self._authenticator = authenticator
+        self._purpose = purpose
+        self._sleep = sleep
+        self._random = random
+        self._clock = clock
         self._now = now
-        self._exchanges = RequestSender(
-            origin,
-            Urllib3Transport(settings, origin) if transport is None else transport,
+        self._root = str(origin)
+        self._allowed_origin = check_url(purpose, origin, self._root)
+        if transport is None:
+            transport = Urllib3Transport(settings, origin if self._allowed_origin.credentials == origin else None)
+        self._sender = RequestSender(
+            transport,
             RateLimiter(maximum=settings.max_connections, rate=settings.requests_per_second, clock=clock, sleep=sleep),
             policy=self.policy,
             middleware=middleware,
@@ -316,168 +116,285 @@ class Session:
             clock=clock,
             now=now,
         )
-        self._attempts = Retrier(self.policy, self.tell, sleep=sleep, random=random)
-        self._tokens = Tokens(origin, self._exchanges, self._attempts, clock=clock, now=now)
 
     def send(self, request: Request) -> Response:
-        """The answer to a request, if its status is one of those that mean success; to be closed by the caller.
+        """Send a request and return its response, which the caller closes; any status but success is raised.
 
-        A ``DELETE`` that had to be repeated is also answered by a 404: then it was the first try that did it.
+        A 404 to a repeated ``DELETE`` is a success: the first attempt deleted it.
 
         Raises:
-            Unauthorized: The registry wants credentials that there are none of, or other ones.
-            Forbidden: It refuses.
-            NotFound: What was asked for is not there; its leaf says what.
-            Unsupported: The registry does not do that.
+            Unauthorized: The registry wants credentials and got none, or refused those it got.
+            Forbidden: The registry refuses the request.
+            NotFound: The content does not exist; the subclass says which kind.
+            Unsupported: The registry does not support the request.
             InvalidValue: The registry finds a name or document invalid.
-            IntegrityError: It finds content to be wrong, or too large.
-            TransportError: Anything else that went wrong between us and it.
+            IntegrityError: The registry finds that content has another digest or size, or is too large.
+            TransportError: Any other failure of the exchange.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
-        return self._carried_out(request, lambda answer: answer)
+        return self._repeat(self._new_state(request), self._exchange)
 
-    def fetch(self, request: Request, limit: int, *, what: str = "the answer") -> BufferedResponse:
-        """The whole answer to a request that can be repeated: also if its body breaks off.
+    def fetch(self, request: Request, limit: int, *, what: str = "the response") -> BufferedResponse:
+        """Send a repeatable request and read the whole response; repeat it if the body breaks off.
 
         Args:
-            request: What to ask.
-            limit: How many bytes it may have.
-            what: What it is called in errors.
+            request: Request to send.
+            limit: Largest size of the body in bytes.
+            what: Name of the body in errors.
 
         Raises:
-            TooLarge: It has more.
-            ProtocolError: It is encoded.
+            TooLarge: The body has more bytes.
+            ProtocolError: The body has a content coding.
             RegistryError: As ``send`` does.
         """
 
-        def whole(answer: Response) -> BufferedResponse:
-            check_not_encoded(answer, reference=request.reference)
-            return BufferedResponse(headers=answer.headers, url=answer.url, content=answer.content(limit, what=what))
+        def exchange(state: RequestState) -> BufferedResponse:
+            response = self._exchange(state)
+            check_not_encoded(response, reference=request.reference)
+            content = response.content(limit, what=what)
+            return BufferedResponse(headers=response.headers, url=response.url, content=content)
 
-        return self._carried_out(request, whole)
+        return self._repeat(self._new_state(request), exchange)
+
+    def url_of(self, target: str) -> str:
+        """The URL of a request target: a path of the registry, or an absolute URL."""
+        if target.startswith(_API):
+            return f"{self._root}{self.settings.path_prefix}{target}"
+        return f"{self._root}{target}" if target.startswith("/") else target
 
     def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        self._exchanges.tell(event)
+        """Pass an event to the observer, if there is one."""
+        self._sender.tell(event)
 
     def close(self) -> None:
-        """Close idle connections; what is sent afterwards opens new ones. Idempotent."""
-        self._exchanges.close()
+        """Close idle connections; later requests open new ones. Idempotent."""
+        self._sender.close()
 
-    def _carried_out(self, request: Request, taken: Callable[[Response], Result]) -> Result:
-        """What is made of a request's answer; making it is a part of the attempt."""
-        call = _Call(request, self._url(request.target))
+    def _new_state(self, request: Request) -> RequestState:
+        url = self.url_of(request.target)
+        is_path = request.target.startswith("/")
+        allowed = self._allowed_origin if is_path else check_url(self._purpose, self.origin, url)
+        state = RequestState(request, url, allowed)
         if self._authenticator is not None:
-            call.authorization = self._authenticator.cached_authorization(self.origin, request.scopes)
+            state.authorization = self._authenticator.cached_authorization(self.origin, request.scopes)
+        return state
 
-        def attempt() -> Result:
-            answer = self._authorised(call)
-            if answer.status in request.success or _was_done(call, answer):
-                return taken(answer)
-            raise self._problem(answer, call)
-
-        try:
-            return self._attempts.run(call, attempt)
-        except SourceFailed as failure:
-            raise failure.error from None
-        except RegistryError as error:
-            error.reference = error.reference or request.reference
-            raise
-
-    def _url(self, target: str) -> str:
-        if target.startswith(_API):
-            return f"{self.origin}{self.settings.path_prefix}{target}"
-        if target.startswith("/"):
-            return f"{self.origin}{target}"
-        check_url(UrlPurpose.REDIRECT, self.origin, target)
-        return target
-
-    def _authorised(self, call: _Call) -> Response:
-        """The answer after at most two answers to challenges; only the registry's own are answered (R-031)."""
+    def _repeat(self, state: RequestState, attempt: Callable[[RequestState], _Result]) -> _Result:
+        """Repeat an attempt while the retry policy says so; a pause beyond the ambient deadline is not begun."""
+        started = self._clock()
+        number = 1
         while True:
-            answer = self._followed(call)
-            if (
-                answer.status != 401
-                or self._authenticator is None
-                or call.answered >= _ANSWERS
-                # R-031: a host that a redirect led to gets no answer to its challenge.
-                or Origin.of_url(answer.url) != self.origin
-            ):
-                return answer
-            refusal = self._problem(answer, call)
-            offers = challenges(answer.headers.all("www-authenticate"))
-            value = self._credentials(self._authenticator, offers, call, refusal)
-            if value is None or value == call.authorization:
-                raise refusal
-            call.authorization = value
-            call.answered += 1
+            try:
+                return attempt(state)
+            except SourceFailed as failure:
+                raise failure.error from None
+            except RegistryError as error:
+                error.reference = error.reference or state.request.reference
+                if self._wait_before_retry(state, error, number):
+                    number += 1
+                    continue
+                if isinstance(error, StaleConnection | NotConnected):
+                    failed: RegistryError = Unavailable(
+                        error.message, method=error.method, url=error.url, reference=error.reference
+                    )
+                    _note_attempts(failed, number, self._clock() - started)
+                    raise failed from error.__cause__
+                _note_attempts(error, number, self._clock() - started)
+                raise
 
-    def _credentials(
-        self, authenticator: Authenticator, offers: Sequence[Challenge], call: _Call, refusal: RegistryError
+    def _wait_before_retry(self, state: RequestState, error: RegistryError, number: int) -> bool:
+        """Wait, if the request is to be repeated; returns whether it is."""
+        policy, request = self.policy, state.request
+        if number > policy.retries or not policy.is_worthwhile(
+            error, repeatable=request.repeatable, empty=state.is_empty, method=request.method
+        ):
+            return False
+        kind = failure_kind(error)
+        # A pause for the whole origin is waited out by the limiter, before the next exchange.
+        shared = state.limiter.left() if state.limiter is not None and kind in REFUSED else 0.0
+        pause = shared or policy.pause(number, error, self._random())
+        left = remaining()
+        if left is not None and pause >= left:
+            return False
+        state.may_be_done = state.may_be_done or kind not in (Failure.UNREACHED, 429)
+        url, reason = redact_url(state.url), error_summary(error)
+        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", request.method, url, number, reason, pause)
+        self.tell(RequestRetried(method=request.method, url=url, attempt=number, pause=pause, reason=reason))
+        if not shared:
+            self._sleep(pause)
+        return True
+
+    def _exchange(self, state: RequestState) -> Response:
+        """Send a request once, answer up to two challenges, and raise unless the status is a success."""
+        request = state.request
+        while True:
+            response = self._follow_redirects(state)
+            if response.status in request.success or (
+                response.status == 404 and request.method == "DELETE" and state.may_be_done
+            ):
+                return response
+            refusal = self._error(response, state)
+            # R-031: a host that gets no credentials of the registry gets no answer to its challenge.
+            if (
+                response.status != 401
+                or self._authenticator is None
+                or state.challenges_answered >= _MAX_CHALLENGES
+                or state.responder.credentials != self.origin
+            ):
+                raise refusal
+            offers = challenges(response.headers.all("www-authenticate"))
+            authorization = self._authorize(self._authenticator, offers, state, refusal)
+            if authorization is None or authorization == state.authorization:
+                raise refusal
+            state.authorization = authorization
+            state.challenges_answered += 1
+
+    def _follow_redirects(self, state: RequestState) -> Response:
+        """Send a request and follow redirects as the URL policy allows; credentials go where it lets them."""
+        request, url, allowed = state.request, state.url, state.allowed
+        hops = RULES[self._purpose].hops
+        for _ in range(hops + 1):
+            headers = request.headers
+            # R-030: credentials do not follow a redirect to another origin.
+            if state.authorization is not None and allowed.credentials == self.origin:
+                headers = {**headers, "Authorization": state.authorization}
+            response = self._sender.send(state, url, allowed, headers)
+            state.responder = allowed
+            if response.status not in _REDIRECTS:
+                return response
+            read_error_body(response)
+            try:
+                location = response.headers.get("location")
+                url, allowed = redirect_target(
+                    self._purpose, self.origin, request.method, url, response.status, location
+                )
+            except ProtocolError as error:
+                error.status, error.method, error.url = response.status, request.method, redact_url(url)
+                raise
+        raise ProtocolError(
+            f"{request.method} {redact_url(state.url)}: more than {hops} redirects",
+            method=request.method,
+            url=redact_url(state.url),
+        )
+
+    def _authorize(
+        self, authenticator: Authenticator, offers: Sequence[Challenge], state: RequestState, refusal: RegistryError
     ) -> str | None:
-        """What the authenticator says to a challenge, after the token requests that it asks for."""
-        steps = authenticator.handle_challenge(self.origin, offers, call.request.scopes, rejected=call.authorization)
+        """Have the authenticator answer a challenge; send the token requests that it asks for."""
+        steps = authenticator.handle_challenge(self.origin, offers, state.request.scopes, rejected=state.authorization)
         try:
-            asked = next(steps)
+            token_request = next(steps)
             while True:
                 try:
-                    reply = self._tokens.ask(asked, call.request)
+                    reply = self._request_token(token_request, state.request)
                 except RegistryError as error:
-                    # Those who wait for the same token learn how it went.
-                    asked = steps.throw(error)
+                    # The authenticator passes the error to the threads that wait for the same token.
+                    token_request = steps.throw(error)
                 else:
-                    asked = steps.send(reply)
+                    token_request = steps.send(reply)
         except StopIteration as stop:
-            value: str | None = stop.value
-            return value
+            authorization: str | None = stop.value
+            return authorization
         except RegistryError as error:
             error.transport = error.transport or refusal.transport
             raise
         finally:
-            # Other threads may be waiting for the token that this one was to fetch.
+            # Releases the threads that wait for the token that this one was to fetch.
             steps.close()
 
-    def _followed(self, call: _Call) -> Response:
-        """The answer at the end of all redirects; the registry's credentials stay with it."""
-        request = call.request
-        hop = Hop(request.method, call.url, Origin.of_url(call.url))
-        for _ in range(MAX_HOPS + 1):
-            headers = dict(request.headers)
-            # R-030: credentials do not follow a redirect to another origin.
-            if call.authorization is not None and hop.origin == self.origin:
-                headers["Authorization"] = call.authorization
-            answer = self._exchanges.send(call, hop.method, hop.url, headers)
-            if not is_redirect(answer.status):
-                return answer
-            read_error_body(answer)
+    def _request_token(self, token_request: TokenRequest, request: Request) -> TokenReply:
+        """Send a token request; redirects are not followed, for the request holds secrets.
+
+        Raises:
+            TransportError: The token server cannot be reached, or answers with a transient error for too long.
+            ProtocolError: The URL is refused, or the response is longer than any token needs.
+        """
+        # The authenticator decides which hosts to trust with a password; never from https to http is decided here, too.
+        url = token_request.url
+        allowed = check_url(UrlPurpose.REALM, self.origin, url, listed=(Origin.of_url(url).netloc,))
+        content = token_request.body
+        state = RequestState(
+            Request(
+                method=token_request.method,
+                target=url,
+                success=(200,),
+                headers=dict(token_request.headers),
+                body=None if content is None else Body(BytesSource(content), 0, len(content)),
+                reference=request.reference,
+                missing="repository",
+            ),
+            url,
+            allowed,
+        )
+
+        def attempt(state: RequestState) -> TokenReply:
+            started, status = self._clock(), 0
             try:
-                hop = next_hop(self.origin, hop, answer.status, answer.headers.get("location"))
-            except ProtocolError as error:
-                error.status, error.method, error.url = answer.status, hop.method, redact_url(hop.url)
-                raise
-        raise ProtocolError(
-            f"more than {MAX_HOPS} redirects from {redact_url(call.url)}",
-            method=request.method,
-            url=redact_url(call.url),
-        )
+                response = self._sender.send(state, url, allowed, state.request.headers)
+                status, content = response.status, read_error_body(response, whole=True)
+            finally:
+                self.tell(
+                    TokenRequested(
+                        registry=self.origin.netloc,
+                        url=redact_url(url),
+                        scopes=tuple(str(scope) for scope in token_request.scopes or request.scopes),
+                        status=status,
+                        seconds=self._clock() - started,
+                    )
+                )
+            if status in TRANSIENT:
+                raise error_from_response(
+                    status, response.headers, b"", state.request, url=response.url, now=self._now()
+                )
+            return TokenReply(status=status, content=content)
 
-    def _problem(self, answer: Response, call: _Call) -> RegistryError:
-        content = SecretMasker(call.authorization or "").mask_body(read_error_body(answer))
+        return self._repeat(state, attempt)
+
+    def _error(self, response: Response, state: RequestState) -> RegistryError:
+        """The error for a response that is no success; reads and closes it."""
+        content = SecretMasker(state.authorization or "").mask_body(read_error_body(response))
         return error_from_response(
-            answer.status, answer.headers, content, call.request, url=answer.url, now=self._now()
+            response.status, response.headers, content, state.request, url=response.url, now=self._now()
         )
 
 
-class _Call(RequestState):
-    """A request to the registry on its way, with what authorises it."""
+def redirect_target(
+    purpose: UrlPurpose, home: Origin, method: str, url: str, status: int, location: str
+) -> tuple[str, AllowedUrl]:
+    """The URL that a redirect leads to, and the URL policy's answer about it. The method stays the same.
 
-    def __init__(self, request: Request, url: str) -> None:
-        super().__init__(request.method, url, request.body, repeatable=request.repeatable)
-        self.request = request
-        self.authorization: str | None = None
-        self.answered = 0
+    A request that changes something is repeated only where the status keeps method and body, and only at the registry
+    itself: a DELETE or PUT that became a GET would be reported as done.
+
+    Args:
+        purpose: Row of the URL policy.
+        home: The registry.
+        method: Method of the redirected request.
+        url: URL of the redirected request.
+        status: Status of the redirect.
+        location: Value of ``Location``.
+
+    Raises:
+        ProtocolError: The redirect must not be followed, or names no URL.
+    """
+    is_read = method in ("GET", "HEAD")
+    # R-254: what became a GET would be reported as done.
+    if not is_read and status not in _KEEPING_REDIRECTS:
+        raise ProtocolError(f"{method} {redact_url(url)}: refused a redirect ({status}) that turns it into a GET")
+    if not location:
+        raise ProtocolError(f"{method} {redact_url(url)}: redirect ({status}) without a Location")
+    target = resolve_url(url, location)
+    allowed = check_url(purpose, home, target)
+    # R-033: content goes to no other origin.
+    if not is_read and allowed.origin != home:
+        raise ProtocolError(f"{method} {redact_url(url)}: refused a redirect to another origin: {redact_url(target)}")
+    return target, allowed
 
 
-def _was_done(call: RequestState, answer: Response) -> bool:
-    return call.method == "DELETE" and call.doubtful and answer.status == 404
+def _note_attempts(error: RegistryError, attempts: int, seconds: float) -> None:
+    """Add the number of attempts and the time to the message of a failed exchange."""
+    is_lost = isinstance(error, Unavailable) and not error.status
+    if isinstance(error, TransportError) and (is_lost or attempts > 1) and " attempt" not in error.message:
+        count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        error.message = f"{error.message} ({count}, {seconds:.2f} s)"

@@ -13,8 +13,9 @@ from typing import Final, Self
 
 import msgspec
 
-from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint
+from registry_adapters.http.endpoint import RepositoryEndpoint
 from registry_adapters.http.messages import Headers, Request, Response
+from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint, fail_after
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource
 from registry_core.content.verify import Verifier
@@ -87,9 +88,7 @@ class PendingUploads:
         self._lock = threading.Lock()
         self._uploads: dict[tuple[RepositoryEndpoint, Digest], PendingUpload] = {}
 
-    def add(
-        self, requester: RegistryRequester, endpoint: RepositoryEndpoint, digest: Digest, upload: PendingUpload
-    ) -> None:
+    def add(self, requester: Session, endpoint: RepositoryEndpoint, digest: Digest, upload: PendingUpload) -> None:
         """Keep a session for a blob, and cancel the session that it displaces."""
         displaced = []
         with self._lock:
@@ -108,7 +107,7 @@ class PendingUploads:
         with self._lock:
             return self._uploads.pop((endpoint, digest), None)
 
-    def close(self, requester: RegistryRequester) -> None:
+    def close(self, requester: Session) -> None:
         """Cancel all sessions, within a few seconds in total. Idempotent."""
         with self._lock:
             uploads, self._uploads = self._uploads, {}
@@ -167,7 +166,7 @@ def upload_location(origin: Origin, response: Response, *, current: str = "") ->
     return location
 
 
-def cancel_upload(requester: RegistryRequester, endpoint: RepositoryEndpoint, location: str) -> None:
+def cancel_upload(requester: Session, endpoint: RepositoryEndpoint, location: str) -> None:
     """Cancel an upload session; errors are ignored, and an ended scope of the caller leaves it a moment."""
     try:
         checkpoint()

@@ -16,9 +16,10 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.http.endpoint import RegistryRequester, RepositoryEndpoint, check_digest_header, status_of
+from registry_adapters.http.endpoint import RepositoryEndpoint, check_digest_header, status_of
 from registry_adapters.http.messages import Body, Request, Response
 from registry_adapters.http.retry import REFUSED, error_summary, failure_kind
+from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import (
     PendingUpload,
     VerifyingSource,
@@ -185,7 +186,7 @@ class Upload:
 
     def __init__(
         self,
-        requester: RegistryRequester,
+        requester: Session,
         endpoint: RepositoryEndpoint,
         digest: Digest,
         size: int,

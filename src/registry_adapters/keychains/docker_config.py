@@ -35,9 +35,8 @@ from registry_adapters.keychains.registry_names import (
     namespaces,
     parsed_key,
 )
-from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.content.operating_system import user_id
-from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
+from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, NotPicklable, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError
 from registry_core.ports.keychain import CredentialStore

@@ -20,11 +20,10 @@ from typing import Final
 import msgspec
 
 from registry_adapters.keychains.registry_names import HUB_KEY, exact_aliases, helper_keys
-from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.cancellation import CancellableLock, checkpoint, remaining
 from registry_core.content.operating_system import kill_process_group
 from registry_core.domain import strict_json
-from registry_core.domain.auth import Basic, Credential, IdentityToken
+from registry_core.domain.auth import Basic, Credential, IdentityToken, NotPicklable
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidDocument
 from registry_core.ports.keychain import CredentialStore

@@ -20,9 +20,8 @@ from typing import Final
 
 from registry_adapters.keychains.docker_config import DockerConfig
 from registry_adapters.keychains.registry_names import aliases, canonical, exact_aliases
-from registry_adapters.keychains.sealed import NotPicklable
 from registry_core.domain import strict_json
-from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, RegistryToken
+from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, NotPicklable, RegistryToken
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidDocument, InvalidName
 from registry_core.ports.keychain import CredentialStore, Keychain

@@ -26,7 +26,7 @@ def endpoint(path: str) -> str:
     if path == "/token":
         return "token"
     found = route(path)
-    return "other" if found is None else found.kind.value
+    return "other" if found is None else found.endpoint.value
 
 
 class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):

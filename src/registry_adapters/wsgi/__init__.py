@@ -1,6 +1,6 @@
-"""Serves any ``Catalog`` as a registry of the OCI distribution specification, version 1.1.
+"""Serve any ``Catalog`` as a registry (OCI distribution specification 1.1).
 
-``RegistryApp`` is a plain WSGI application; ``registry_server`` runs one in a thread (extra ``ociport[serve]``).
+``RegistryApp`` is a WSGI application; ``registry_server`` runs one in a thread (extra ``ociport[serve]``).
 """
 
 from __future__ import annotations

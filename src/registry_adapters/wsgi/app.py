@@ -1,7 +1,4 @@
-"""The application: from a WSGI environment to the handlers and back.
-
-What a path asks for (distribution-spec, "Endpoints"). Pure.
-"""
+"""The WSGI application: routing, authorization, and dispatch to the handlers of each endpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +16,14 @@ import msgspec
 from registry_adapters.wsgi import blobs, manifests
 from registry_adapters.wsgi.auth import Authorizer
 from registry_adapters.wsgi.blobs import Uploads, UploadSessions
-from registry_adapters.wsgi.messages import HttpError, Request, Response, document, json_response, refusal
+from registry_adapters.wsgi.messages import (
+    HttpError,
+    Request,
+    Response,
+    error_response,
+    json_response,
+    to_http_error,
+)
 from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
@@ -29,9 +33,11 @@ from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["Endpoint", "RegistryApp", "Route", "route"]
 
+_log = logging.getLogger(__name__)
+
 
 class Endpoint(Enum):
-    """The sorts of things that have a path."""
+    """The endpoints of a registry (distribution-spec, "Endpoints")."""
 
     BASE = "base"
     CATALOG = "catalog"
@@ -44,23 +50,23 @@ class Endpoint(Enum):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One parsed path.
+    """A parsed path.
 
     Args:
-        kind: What it names.
-        name: The repository as it was written, unchecked.
-        reference: The last segment where it names one thing: a tag, a digest or an upload; unchecked.
+        endpoint: Endpoint of the path.
+        name: Repository name as in the path, not validated.
+        reference: Tag, digest or upload session at the end of the path, not validated.
     """
 
-    kind: Endpoint
+    endpoint: Endpoint
     name: str = ""
     reference: str = ""
 
 
-# A name may itself contain "blobs" or "manifests", so it takes as much of the path as it can.
+# Greedy names: a repository's name may itself contain "blobs" or "manifests".
 _PATTERNS: Final = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
+    (endpoint, re.compile(pattern))
+    for endpoint, pattern in (
         (Endpoint.BASE, r"/v2/?"),
         (Endpoint.CATALOG, r"/v2/_catalog"),
         (Endpoint.UPLOADS, r"/v2/(?P<name>.+)/blobs/uploads/?"),
@@ -72,24 +78,7 @@ _PATTERNS: Final = tuple(
     )
 )
 
-
-def route(path: str) -> Route | None:
-    """What a decoded path names, or ``None`` where the specification knows no such path.
-
-    Args:
-        path: From ``/v2/`` on, without the query.
-    """
-    for kind, pattern in _PATTERNS:
-        match = pattern.fullmatch(path)
-        if match is not None:
-            return Route(kind, **match.groupdict())
-    return None
-
-
-_log = logging.getLogger(__name__)
-
-_READ: Final = frozenset({"GET", "HEAD"})
-
+_READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _METHODS: Final = {
     Endpoint.BASE: ("GET", "HEAD"),
     Endpoint.CATALOG: ("GET", "HEAD"),
@@ -102,22 +91,35 @@ _METHODS: Final = {
 }
 
 
-class RegistryApp:
-    """Serves a catalog as a registry, as a WSGI application for any server with threads.
+def route(path: str) -> Route | None:
+    """Parse a path; ``None`` if it belongs to no endpoint.
 
     Args:
-        catalog: What is served; it stays open when the application is closed.
-        read_only: Refuse whatever would change something, with 405.
-        authorizer: Who may do what; everyone everything if ``None``.
-        manifest_limit: The most bytes of a manifest that are taken.
-        page_limit: The most entries of a list in one answer; none by default.
-        upload_directory: Where uploads are kept on their way; the system's temporary directory by default.
-        referrers_api: Whether there is one; without it, clients keep lists under tags.
-        chunk_min_length: The least size of every chunk but the last; none by default.
-        root_name: Under which name the repository with the empty name is shown, which has no path otherwise.
+        path: Percent-decoded path from ``/v2/`` on, without the query.
+    """
+    for endpoint, pattern in _PATTERNS:
+        match = pattern.fullmatch(path)
+        if match is not None:
+            return Route(endpoint, **match.groupdict())
+    return None
+
+
+class RegistryApp:
+    """A WSGI application that serves a catalog as a registry; for any WSGI server with threads.
+
+    Args:
+        catalog: Catalog to serve; not closed with the application.
+        read_only: Answer requests that write by 405.
+        authorizer: Decides about each request; ``None`` allows all.
+        manifest_limit: Maximum size of a pushed manifest in bytes.
+        page_limit: Maximum number of entries in a page of a listing; ``None`` for no maximum.
+        upload_directory: Directory for unfinished uploads; the system's temporary directory by default.
+        referrers_api: Whether to serve the referrers API; without it, clients use the referrers tag schema.
+        chunk_min_length: Minimum size of every chunk of an upload but the last; ``None`` for no minimum.
+        root_name: Name under which the repository with the empty name is served; empty to hide it.
 
     Raises:
-        ConfigError: A limit is not positive, or the root's name is no repository name.
+        ConfigError: A limit is not positive, or ``root_name`` is not a repository name.
     """
 
     def __init__(
@@ -133,12 +135,13 @@ class RegistryApp:
         chunk_min_length: int | None = None,
         root_name: str = "",
     ) -> None:
-        if manifest_limit < 1 or (page_limit is not None and page_limit < 1):
-            raise ConfigError("limits are positive")
+        for name, limit in (("manifest_limit", manifest_limit), ("page_limit", page_limit)):
+            if limit is not None and limit < 1:
+                raise ConfigError(f"{name} must be positive: {limit}")
         try:
             self._root_name = RepositoryName(root_name)
         except InvalidName as error:
-            raise ConfigError(error.message) from None
+            raise ConfigError(f"root_name: {error.message}") from None
         self.catalog = catalog
         self._read_only = read_only
         self._authorizer = authorizer
@@ -149,70 +152,71 @@ class RegistryApp:
         self._uploads = Uploads(self._sessions, chunk_min_length=chunk_min_length)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle one request (PEP 3333)."""
         request: Request | None = None
         try:
             request = Request(environ)
-            response = self._answer(request)
+            response = self._respond(request)
         except Exception as error:
-            response = _failure(error, writing=environ["REQUEST_METHOD"] not in _READ)
-        # What is left of the body would be taken for the next request, or swallowed whole by the server.
+            response = _failure(error, writing=environ["REQUEST_METHOD"] not in _READ_METHODS)
+        # The server would parse the rest of the body as the next request, or read all of it into memory.
         if request is not None and not request.body.drain():
             response.headers = [(name, value) for name, value in response.headers if name != "Connection"]
             response.headers.append(("Connection", "close"))
         if environ["REQUEST_METHOD"] == "HEAD":
-            response.without_body()
-        start_response(response.line, response.headers)
+            response.drop_body()
+        start_response(response.status_line, response.headers)
         return response.body
 
     def close(self) -> None:
-        """Drop all uploads on their way. The catalog stays open. Idempotent."""
+        """Discard unfinished uploads. The catalog stays open. Idempotent."""
         self._sessions.close()
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         if self._authorizer is not None:
-            own = self._authorizer.serve(request)
-            if own is not None:
-                return own
-        wanted = route(request.path)
-        if wanted is None or (wanted.kind is Endpoint.REFERRERS and not self._referrers_api):
+            response = self._authorizer.serve(request)
+            if response is not None:
+                return response
+        parsed = route(request.path)
+        if parsed is None or (parsed.endpoint is Endpoint.REFERRERS and not self._referrers_api):
             raise HttpError(HTTPStatus.NOT_FOUND, "NOT_FOUND", "no such endpoint")
-        denial = self._check(request, *_scopes(request.method, wanted))
+        denial = self._check(request, *_scopes(request.method, parsed))
         if denial is not None:
             return denial
-        allowed = _METHODS[wanted.kind]
-        if request.method not in allowed or (self._read_only and request.method not in _READ):
+        allowed = _METHODS[parsed.endpoint]
+        if request.method not in allowed or (self._read_only and request.method not in _READ_METHODS):
             raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "UNSUPPORTED",
-                "this registry is read-only" if request.method in allowed else "no such method here",
-                headers=(("Allow", ", ".join(_READ & set(allowed) if self._read_only else allowed)),),
+                "the registry is read-only" if request.method in allowed else "the endpoint does not have this method",
+                headers=(("Allow", ", ".join(_READ_METHODS & set(allowed) if self._read_only else allowed)),),
             )
-        if wanted.kind is Endpoint.BASE:
+        if parsed.endpoint is Endpoint.BASE:
             return json_response({}, headers=[("Docker-Distribution-API-Version", "registry/2.0")])
-        if wanted.kind is Endpoint.CATALOG:
+        if parsed.endpoint is Endpoint.CATALOG:
             limit = self._page_limit
             return manifests.repositories(request, self.catalog, root_name=self._root_name, page_limit=limit)
-        return self._handle(request, wanted, self._repository(wanted.name))
+        return self._dispatch(request, parsed, self._repository(parsed.name))
 
-    def _handle(self, request: Request, wanted: Route, repository: Repository) -> Response:
-        home = f"{request.prefix}/v2/{wanted.name}"
-        match wanted.kind:
+    def _dispatch(self, request: Request, parsed: Route, repository: Repository) -> Response:
+        repository_url = f"{request.prefix}/v2/{parsed.name}"
+        blobs_url = f"{repository_url}/blobs"
+        match parsed.endpoint:
             case Endpoint.MANIFEST:
-                return self._manifest(request, repository, wanted.reference, home)
+                return self._manifest(request, repository, parsed.reference, f"{repository_url}/manifests")
             case Endpoint.BLOB:
-                return _blob(request, repository, Digest(wanted.reference))
+                return _blob(request, repository, Digest(parsed.reference))
             case Endpoint.UPLOADS:
-                return self._uploads.start(request, repository, f"{home}/blobs", self._origin(request, wanted))
+                return self._uploads.start(request, repository, blobs_url, self._mount_source(request, parsed))
             case Endpoint.UPLOAD:
-                return self._upload(request, repository, wanted.reference, f"{home}/blobs")
+                return self._upload(request, repository, parsed.reference, blobs_url)
             case Endpoint.TAGS:
-                return manifests.tags(request, repository, wanted.name, page_limit=self._page_limit)
+                return manifests.tags(request, repository, parsed.name, page_limit=self._page_limit)
             case _:
-                subject = Digest(wanted.reference)
+                subject = Digest(parsed.reference)
                 return manifests.referrers(request, repository, subject, page_limit=self._page_limit)
 
-    def _manifest(self, request: Request, repository: Repository, text: str, home: str) -> Response:
+    def _manifest(self, request: Request, repository: Repository, text: str, manifests_url: str) -> Response:
         reference = manifests.reference(text)
         match request.method:
             case "GET":
@@ -224,42 +228,42 @@ class RegistryApp:
                     request,
                     repository,
                     reference,
-                    location=f"{home}/manifests",
+                    location=manifests_url,
                     limit=self._manifest_limit,
                     referrers_api=self._referrers_api,
                 )
             case _:
                 return manifests.delete(repository, reference)
 
-    def _upload(self, request: Request, repository: Repository, identity: str, home: str) -> Response:
+    def _upload(self, request: Request, repository: Repository, identity: str, blobs_url: str) -> Response:
         match request.method:
             case "GET":
-                return self._uploads.status(repository, identity, home)
+                return self._uploads.status(repository, identity, blobs_url)
             case "PATCH":
-                return self._uploads.append(request, repository, identity, home)
+                return self._uploads.append(request, repository, identity, blobs_url)
             case "PUT":
-                return self._uploads.finish(request, repository, identity, home)
+                return self._uploads.finish(request, repository, identity, blobs_url)
             case _:
                 return self._uploads.cancel(repository, identity)
 
-    def _origin(self, request: Request, wanted: Route) -> RepositoryName | None:
-        """The repository to mount from, if the client may read it."""
+    def _mount_source(self, request: Request, parsed: Route) -> RepositoryName | None:
+        """The repository to mount from, if the request names one that the client may read."""
         text = request.parameter("from")
         if text is None or request.parameter("mount") is None:
             return None
-        origin = self._repository(text).name
+        source = self._repository(text).name
         pull = Scope.repository(RepositoryName(text), ("pull",))
-        denial = self._check(request, *_scopes(request.method, wanted), pull)
+        denial = self._check(request, *_scopes(request.method, parsed), pull)
         if denial is None:
-            return origin
+            return source
         if denial.status == HTTPStatus.UNAUTHORIZED:
-            # A better token may help; a client that may never read it is not refused, but has to upload.
+            # A token with more scopes may help. A client that may never read the source uploads the blob instead.
             raise _Denied(denial)
         return None
 
     def _repository(self, text: str) -> Repository:
         if not text:
-            raise InvalidName("a repository without a name")
+            raise InvalidName("a repository name must not be empty")
         name = RepositoryName(text)
         return self.catalog.repository(RepositoryName("") if name == self._root_name else name)
 
@@ -268,7 +272,7 @@ class RegistryApp:
 
 
 class _Denied(Exception):
-    """A guard's answer, on its way out."""
+    """Carries the authorizer's response out of a handler."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
@@ -285,22 +289,23 @@ def _blob(request: Request, repository: Repository, digest: Digest) -> Response:
             return blobs.delete(repository, digest)
 
 
-def _scopes(method: str, wanted: Route) -> tuple[Scope, ...]:
-    if wanted.kind is Endpoint.BASE:
+def _scopes(method: str, parsed: Route) -> tuple[Scope, ...]:
+    if parsed.endpoint is Endpoint.BASE:
         return ()
-    if wanted.kind is Endpoint.CATALOG:
+    if parsed.endpoint is Endpoint.CATALOG:
         return (Scope.catalog(),)
-    if wanted.kind in (Endpoint.UPLOADS, Endpoint.UPLOAD) or method not in (*_READ, "DELETE"):
+    uploads = parsed.endpoint in (Endpoint.UPLOADS, Endpoint.UPLOAD)
+    if uploads or method not in (*_READ_METHODS, "DELETE"):
         actions: tuple[str, ...] = ("pull", "push")
     else:
         actions = ("delete",) if method == "DELETE" else ("pull",)
-    return (Scope.repository(RepositoryName(wanted.name), actions),)
+    return (Scope.repository(RepositoryName(parsed.name), actions),)
 
 
 def _failure(error: Exception, *, writing: bool) -> Response:
     if isinstance(error, _Denied):
         return error.response
-    problem = refusal(error, writing=writing)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HttpError):
+    http_error = to_http_error(error, writing=writing)
+    if http_error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HttpError):
         _log.debug("a request failed", exc_info=error if not isinstance(error, RegistryError) else None)
-    return json_response(document(problem), problem.status, list(problem.headers))
+    return error_response(http_error)

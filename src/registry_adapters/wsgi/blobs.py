@@ -1,8 +1,6 @@
-"""Blobs: whole and in ranges (distribution-spec, "Pulling blobs").
+"""Blobs: pulls, whole or by range, and uploads in one request, in chunks, or by mounting.
 
-Uploads: in one request, in two, in chunks, or not at all by mounting (distribution-spec, "Pushing blobs").
-
-Upload sessions: each is a file that grows, a count, and a lock.
+See distribution-spec, "Pulling blobs" and "Pushing blobs". An upload session is a file, its size and a lock.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from registry_adapters.wsgi.messages import Body, Headers, HttpError, Request, Response, Stream
+from registry_adapters.wsgi.messages import Body, Headers, HttpError, Request, Response, StreamBody
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import FileSource
 from registry_core.domain.digest import Digest
@@ -32,60 +30,63 @@ from registry_core.ports.catalog import Repository
 
 __all__ = ["UploadSession", "UploadSessions", "Uploads", "byte_range", "delete", "head", "pull"]
 
-
 _RANGE: Final = re.compile(r"bytes=\s*(?P<first>[0-9]{0,19})-(?P<last>[0-9]{0,19})\s*", re.IGNORECASE)
+_CONTENT_RANGE: Final = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
+_ALGORITHMS: Final = ("sha256", "sha512")
+# Seconds that a request waits for another one on the same session: one whose client is gone may still be blocked.
+_LOCK_TIMEOUT: Final = 15.0
 
 
 def head(repository: Repository, digest: Digest) -> Response:
-    """Size and type of a blob.
+    """Handle HEAD of a blob.
 
     Raises:
-        RegistryError: As ``BlobStore.stat``.
+        RegistryError: See ``BlobStore.stat``.
     """
-    return Response(HTTPStatus.OK, _headers(digest), length=repository.blobs.stat(digest))
+    return Response(HTTPStatus.OK, _blob_headers(digest), length=repository.blobs.stat(digest))
 
 
 def pull(request: Request, repository: Repository, digest: Digest) -> Response:
-    """A blob, or the range that was asked for.
+    """Handle GET of a blob, whole or by range.
 
     Raises:
-        RegistryError: As ``BlobStore.stat`` and ``BlobStore.open``.
-        Refusal: Nothing of the range is in the blob (416).
+        RegistryError: See ``BlobStore.stat`` and ``BlobStore.open``.
+        HttpError: The range has no byte of the blob (416).
     """
     size = repository.blobs.stat(digest)
-    headers = _headers(digest)
+    headers = _blob_headers(digest)
     condition = request.header("If-Range")
     wanted = byte_range(request.header("Range"), size) if condition in ("", _etag(digest)) else None
     if wanted is None:
         reader = repository.blobs.open(digest)
-        return Response(HTTPStatus.OK, headers, Stream(reader, size), length=size)
+        return Response(HTTPStatus.OK, headers, StreamBody(reader, size), length=size)
     start, stop = wanted
     reader = repository.blobs.open(digest, start=start)
     headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
-    return Response(HTTPStatus.PARTIAL_CONTENT, headers, Stream(reader, stop - start), length=stop - start)
+    return Response(HTTPStatus.PARTIAL_CONTENT, headers, StreamBody(reader, stop - start), length=stop - start)
 
 
 def delete(repository: Repository, digest: Digest) -> Response:
-    """Remove a blob.
+    """Handle DELETE of a blob.
 
     Raises:
-        RegistryError: As ``BlobStore.delete``.
+        RegistryError: See ``BlobStore.delete``.
     """
     repository.blobs.delete(digest)
     return Response(HTTPStatus.ACCEPTED)
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The bytes that a ``Range`` header asks for, as start and stop, or ``None`` for all (RFC 9110, section 14.2).
+    """Start and stop of the range in a ``Range`` header, or ``None`` for the whole blob (RFC 9110, section 14.2).
 
-    A header that is not understood, or that asks for several ranges, is as good as none.
+    A malformed header and a header with several ranges are ignored.
 
     Args:
-        header: Its value; empty for none.
-        size: Of the whole.
+        header: Value of the header; empty if there is none.
+        size: Size of the blob.
 
     Raises:
-        Refusal: The range is understood, but empty (416).
+        HttpError: The range has no byte of the blob (416).
     """
     match = _RANGE.fullmatch(header)
     if match is None or not (match["first"] or match["last"]):
@@ -107,7 +108,7 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _headers(digest: Digest) -> Headers:
+def _blob_headers(digest: Digest) -> Headers:
     return [
         ("Content-Type", OCTET_STREAM),
         ("Docker-Content-Digest", digest),
@@ -120,66 +121,62 @@ def _etag(digest: Digest) -> str:
     return f'"{digest}"'
 
 
-# How long a request waits for another one on the same session: one whose client has gone may still be blocked.
-_PATIENCE: Final = 15.0
-
-
 class UploadSession:
-    """One upload on its way.
+    """An unfinished upload.
 
     Args:
-        identity: Its UUID.
-        name: The repository it belongs to.
-        path: Where its bytes are kept.
-        clock: Seconds that only grow.
+        identity: UUID of the session.
+        repository: Name of the repository.
+        path: File with the bytes received so far.
+        clock: Monotonic clock in seconds.
     """
 
-    def __init__(self, identity: str, name: RepositoryName, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, identity: str, repository: RepositoryName, path: Path, clock: Callable[[], float]) -> None:
         self.identity = identity
-        self.name = name
+        self.repository = repository
         self.path = path
         self.size = 0
-        self.finished = False
         self.short_chunk = False
+        self._ended = False
         self._clock = clock
         self._lock = threading.Lock()
-        self.used = clock()
+        self._last_used = clock()
 
     @contextmanager
-    def held(self, patience: float = _PATIENCE) -> Iterator[UploadSession]:
-        """The session, for one request alone.
+    def locked(self, timeout: float = _LOCK_TIMEOUT) -> Iterator[UploadSession]:
+        """Lock the session for one request.
 
         Args:
-            patience: Seconds to wait for another request to leave it.
+            timeout: Seconds to wait for another request.
 
         Raises:
-            Refusal: Another one works on it (503), or it has ended meanwhile (404).
+            HttpError: Another request holds the lock (503), or has ended the session (404).
         """
-        if not self._lock.acquire(timeout=patience):
+        if not self._lock.acquire(timeout=timeout):
             raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "UNAVAILABLE",
-                "another request works on this upload",
+                "another request is using this upload session",
                 headers=(("Retry-After", "1"),),
             )
         try:
-            if self.finished:
-                raise _unknown()
-            self.used = self._clock()
+            if self._ended:
+                raise _upload_unknown()
+            self._last_used = self._clock()
             yield self
-            self.used = self._clock()
+            self._last_used = self._clock()
         finally:
             self._lock.release()
 
     def append(self, body: Body, *, limit: int | None = None) -> None:
-        """Write a body behind what is there; what came before it broke off is kept, so that it can be resumed.
+        """Append a request body. If reading it fails, the bytes before are kept, so that the upload can be resumed.
 
         Args:
-            body: Read to its end.
-            limit: The most bytes it may have; if there are more, none of them is kept.
+            body: Body to read to its end.
+            limit: Maximum size of the body; if it is longer, nothing of it is kept.
 
         Raises:
-            Refusal: It broke off, or is too long.
+            HttpError: The body cannot be read to its end, or is longer than the limit.
         """
         start = self.size
         with self.path.open("r+b", buffering=0) as file:
@@ -196,27 +193,27 @@ class UploadSession:
                     count = file.write(view)
                     view = view[count:]
                     self.size += count
-                self.used = self._clock()
+                self._last_used = self._clock()
             file.truncate(self.size)
 
     def discard(self) -> None:
-        """End it, and forget its bytes."""
-        self.finished = True
+        """End the session and remove its file."""
+        self._ended = True
         self.path.unlink(missing_ok=True)
 
-    def idle(self, now: float) -> float:
-        """Seconds since it was last used; none while it is being used."""
-        return 0.0 if self._lock.locked() else now - self.used
+    def idle_seconds(self, now: float) -> float:
+        """Seconds since the last use; 0 while a request holds the lock."""
+        return 0.0 if self._lock.locked() else now - self._last_used
 
 
 class UploadSessions:
-    """All uploads on their way: a bounded number, each forgotten when nobody has used it for long.
+    """The upload sessions of a registry, bounded in number and in idle time.
 
     Args:
-        directory: Where the bytes are kept meanwhile; the system's temporary directory if ``None``.
-        limit: How many there may be at once.
-        lifetime: Seconds after which an unused one is forgotten.
-        clock: Seconds that only grow.
+        directory: Directory for their files; the system's temporary directory if ``None``.
+        limit: Maximum number of sessions.
+        lifetime: Seconds without a request after which a session is discarded.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -236,49 +233,49 @@ class UploadSessions:
         self._directory: Path | None = None
         self._removal: weakref.finalize[..., UploadSessions] | None = None
 
-    def start(self, name: RepositoryName) -> UploadSession:
-        """A new, empty session.
+    def start(self, repository: RepositoryName) -> UploadSession:
+        """Start an empty session.
 
         Raises:
-            Refusal: There are too many (429).
+            HttpError: There are too many sessions (429).
         """
         with self._lock:
-            self._expire()
+            self._discard_idle()
             if len(self._sessions) >= self._limit:
                 raise HttpError(
                     HTTPStatus.TOO_MANY_REQUESTS,
                     "TOOMANYREQUESTS",
-                    f"{self._limit} uploads are on their way already",
+                    f"there are {self._limit} upload sessions already",
                     headers=(("Retry-After", "5"),),
                 )
             identity = str(uuid.uuid4())
-            path = self._home() / identity
+            path = self._ensure_directory() / identity
             path.touch(mode=0o600)
-            session = UploadSession(identity, name, path, self._clock)
+            session = UploadSession(identity, repository, path, self._clock)
             self._sessions[identity] = session
             return session
 
-    def find(self, name: RepositoryName, identity: str) -> UploadSession:
-        """A session by its UUID, in its own repository only.
+    def find(self, repository: RepositoryName, identity: str) -> UploadSession:
+        """Find a session of a repository by its UUID.
 
         Raises:
-            Refusal: There is none (404).
+            HttpError: The repository has no such session (404).
         """
         with self._lock:
-            self._expire()
+            self._discard_idle()
             session = self._sessions.get(identity)
-        if session is None or session.name != name:
-            raise _unknown()
+        if session is None or session.repository != repository:
+            raise _upload_unknown()
         return session
 
     def end(self, session: UploadSession) -> None:
-        """Forget a session that the caller holds."""
+        """End a session whose lock the caller holds."""
         with self._lock:
             self._sessions.pop(session.identity, None)
         session.discard()
 
     def close(self) -> None:
-        """Forget all sessions and remove their files. Idempotent."""
+        """End all sessions and remove their files. Idempotent."""
         with self._lock:
             sessions, self._sessions = list(self._sessions.values()), {}
             removal, self._removal, self._directory = self._removal, None, None
@@ -287,11 +284,7 @@ class UploadSessions:
         if removal is not None:
             removal()
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._sessions)
-
-    def _home(self) -> Path:
+    def _ensure_directory(self) -> Path:
         if self._directory is None:
             if self._parent is not None:
                 os.makedirs(self._parent, exist_ok=True)
@@ -299,180 +292,181 @@ class UploadSessions:
             self._removal = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         return self._directory
 
-    def _expire(self) -> None:
+    def _discard_idle(self) -> None:
         now = self._clock()
-        for session in [each for each in self._sessions.values() if each.idle(now) > self._lifetime]:
+        for session in [each for each in self._sessions.values() if each.idle_seconds(now) > self._lifetime]:
             del self._sessions[session.identity]
             session.discard()
-
-
-def _unknown() -> HttpError:
-    return HttpError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
-
-
-_CONTENT_RANGE: Final = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
-
-_ALGORITHMS: Final = ("sha256", "sha512")
 
 
 class Uploads:
     """The endpoints below ``blobs/uploads/``.
 
     Args:
-        sessions: Where uploads are kept on their way.
-        chunk_min_length: The least size of every chunk but the last, as clients are told and held to.
+        sessions: The upload sessions.
+        chunk_min_length: Minimum size of every chunk but the last, announced by ``OCI-Chunk-Min-Length`` and enforced.
     """
 
     def __init__(self, sessions: UploadSessions, *, chunk_min_length: int | None = None) -> None:
         self._sessions = sessions
-        self._minimum = chunk_min_length
+        self._chunk_min_length = chunk_min_length
 
-    def start(self, request: Request, repository: Repository, home: str, origin: RepositoryName | None) -> Response:
-        """Begin an upload; with ``digest`` it is finished by the same request, with ``mount`` it may not be needed.
+    def start(
+        self, request: Request, repository: Repository, blobs_url: str, mount_source: RepositoryName | None
+    ) -> Response:
+        """Handle POST: mount a blob (``mount``), store the blob in the body (``digest``), or start a session.
 
         Args:
-            request: The POST.
-            repository: Where the blob shall go.
-            home: The URL of the repository's blobs.
-            origin: The repository to mount from, if any.
+            request: The request.
+            repository: Repository to push to.
+            blobs_url: URL of the repository's blobs.
+            mount_source: Repository to mount from, if the client may read it.
 
         Raises:
-            RegistryError: As ``BlobStore.mount`` and ``BlobStore.put``.
-            Refusal: The digest cannot be used, or there are too many uploads.
+            RegistryError: See ``BlobStore.mount`` and ``BlobStore.put``.
+            HttpError: The digest cannot be verified, or there are too many sessions.
         """
         algorithm = request.parameter("digest-algorithm")
         if algorithm is not None and algorithm not in _ALGORITHMS:
-            raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{algorithm!r:.80} is not supported")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"unsupported digest algorithm {algorithm!r:.80}")
         mount = request.parameter("mount")
         if mount is not None:
-            wanted = _digest(mount)
-            if origin is not None and _mounted(repository, wanted, origin):
-                return _created(home, wanted)
-        given = request.parameter("digest")
-        promised = None if given is None else _digest(given)
+            digest = _verifiable_digest(mount)
+            if mount_source is not None and _mount(repository, digest, mount_source):
+                return _created(blobs_url, digest)
+        text = request.parameter("digest")
+        expected = None if text is None else _verifiable_digest(text)
         session = self._sessions.start(repository.name)
-        if promised is None:
-            return self._progress(session, home, HTTPStatus.ACCEPTED)
-        with session.held():
+        if expected is None:
+            return self._progress(session, blobs_url, HTTPStatus.ACCEPTED)
+        with session.locked():
             try:
                 session.append(request.body)
-                repository.blobs.put(promised, session.size, FileSource(session.path))
+                repository.blobs.put(expected, session.size, FileSource(session.path))
             finally:
                 self._sessions.end(session)
-        return _created(home, promised)
+        return _created(blobs_url, expected)
 
-    def status(self, repository: Repository, identity: str, home: str) -> Response:
-        """How far an upload has come.
-
-        Raises:
-            Refusal: There is no such upload.
-        """
-        session = self._sessions.find(repository.name, identity)
-        with session.held():
-            return self._progress(session, home, HTTPStatus.NO_CONTENT)
-
-    def append(self, request: Request, repository: Repository, identity: str, home: str) -> Response:
-        """Take in a chunk, or a stream without a ``Content-Range``.
+    def status(self, repository: Repository, identity: str, blobs_url: str) -> Response:
+        """Handle GET: report the size received so far.
 
         Raises:
-            Refusal: No such upload, not the chunk that comes next (416), or not as long as announced.
+            HttpError: There is no such session.
         """
         session = self._sessions.find(repository.name, identity)
-        with session.held():
-            self._write(request, session, home, required=True)
-            return self._progress(session, home, HTTPStatus.ACCEPTED)
+        with session.locked():
+            return self._progress(session, blobs_url, HTTPStatus.NO_CONTENT)
 
-    def finish(self, request: Request, repository: Repository, identity: str, home: str) -> Response:
-        """Take in what is left and store the blob.
+    def append(self, request: Request, repository: Repository, identity: str, blobs_url: str) -> Response:
+        """Handle PATCH: append a chunk, or a stream without ``Content-Range``.
 
         Raises:
-            RegistryError: As ``BlobStore.put``.
-            Refusal: As ``append``, or the digest cannot be used.
+            HttpError: There is no such session, the chunk does not start at the next byte (416), or its size differs
+                from its headers.
         """
         session = self._sessions.find(repository.name, identity)
-        digest = _digest(request.parameter("digest") or "")
-        with session.held():
-            self._write(request, session, home, required=False)
+        with session.locked():
+            self._append_chunk(request, session, blobs_url, is_last=False)
+            return self._progress(session, blobs_url, HTTPStatus.ACCEPTED)
+
+    def finish(self, request: Request, repository: Repository, identity: str, blobs_url: str) -> Response:
+        """Handle PUT: append the body, if any, and store the blob.
+
+        Raises:
+            RegistryError: See ``BlobStore.put``.
+            HttpError: As for ``append``, or the digest cannot be verified.
+        """
+        session = self._sessions.find(repository.name, identity)
+        digest = _verifiable_digest(request.parameter("digest") or "")
+        with session.locked():
+            self._append_chunk(request, session, blobs_url, is_last=True)
             try:
                 repository.blobs.put(digest, session.size, FileSource(session.path))
             except IntegrityError:
-                # No further bytes could mend what is wrong already.
+                # More bytes cannot correct the wrong ones.
                 self._sessions.end(session)
                 raise
             self._sessions.end(session)
-        return _created(home, digest)
+        return _created(blobs_url, digest)
 
     def cancel(self, repository: Repository, identity: str) -> Response:
-        """Give an upload up.
+        """Handle DELETE: end the session.
 
         Raises:
-            Refusal: There is no such upload.
+            HttpError: There is no such session.
         """
         session = self._sessions.find(repository.name, identity)
-        with session.held():
+        with session.locked():
             self._sessions.end(session)
         return Response(HTTPStatus.NO_CONTENT)
 
-    def _write(self, request: Request, session: UploadSession, home: str, *, required: bool) -> None:
+    def _append_chunk(self, request: Request, session: UploadSession, blobs_url: str, *, is_last: bool) -> None:
         text = request.header("Content-Range")
         length = request.body.length
         if not text:
             if session.short_chunk and length != 0:
-                raise _too_short()
+                raise _previous_chunk_too_short()
             session.append(request.body)
             return
         match = _CONTENT_RANGE.fullmatch(text)
         if match is None:
-            raise HttpError(HTTPStatus.BAD_REQUEST, "BLOB_UPLOAD_INVALID", f"not a Content-Range: {text!r:.80}")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "BLOB_UPLOAD_INVALID", f"invalid Content-Range: {text!r:.80}")
         first, size = int(match["first"]), int(match["last"]) + 1 - int(match["first"])
-        if not required and length == 0:
+        if is_last and length == 0:
             size = 0
         elif size < 1 or first != session.size:
             raise HttpError(
                 HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                 "RANGE_INVALID",
-                f"the next byte is number {session.size}",
-                headers=tuple(self._headers(session, home)),
+                f"the next chunk must start at byte {session.size}",
+                headers=tuple(self._location_and_range(session, blobs_url)),
             )
         if length is not None and length != size:
             raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Range and Content-Length disagree")
         if session.short_chunk and size:
-            raise _too_short()
+            raise _previous_chunk_too_short()
         start = session.size
         session.append(request.body, limit=size)
         if session.size - start != size:
             raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk is shorter than its Content-Range")
-        session.short_chunk = required and self._minimum is not None and size < self._minimum
+        minimum = self._chunk_min_length
+        session.short_chunk = not is_last and minimum is not None and size < minimum
 
-    def _progress(self, session: UploadSession, home: str, status: HTTPStatus) -> Response:
-        headers = self._headers(session, home)
+    def _progress(self, session: UploadSession, blobs_url: str, status: HTTPStatus) -> Response:
+        headers = self._location_and_range(session, blobs_url)
         headers.append(("Docker-Upload-UUID", session.identity))
-        if self._minimum is not None:
-            headers.append(("OCI-Chunk-Min-Length", str(self._minimum)))
+        if self._chunk_min_length is not None:
+            headers.append(("OCI-Chunk-Min-Length", str(self._chunk_min_length)))
         return Response(status, headers)
 
-    def _headers(self, session: UploadSession, home: str) -> Headers:
-        # The range is inclusive, so none and one byte look the same: every registry does it like that.
-        return [("Location", f"{home}/uploads/{session.identity}"), ("Range", f"0-{max(0, session.size - 1)}")]
+    def _location_and_range(self, session: UploadSession, blobs_url: str) -> Headers:
+        # The range is inclusive, so 0 and 1 bytes are both "0-0", as in every registry.
+        return [("Location", f"{blobs_url}/uploads/{session.identity}"), ("Range", f"0-{max(0, session.size - 1)}")]
 
 
-def _digest(text: str) -> Digest:
+def _verifiable_digest(text: str) -> Digest:
     digest = Digest(text)
     if not digest.verifiable:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{digest.algorithm!r:.80} cannot be verified")
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"unsupported digest algorithm {digest.algorithm!r:.80}"
+        )
     return digest
 
 
-def _mounted(repository: Repository, digest: Digest, origin: RepositoryName) -> bool:
+def _mount(repository: Repository, digest: Digest, source: RepositoryName) -> bool:
     try:
-        return repository.blobs.mount(digest, origin)
+        return repository.blobs.mount(digest, source)
     except NotFound:
         return False
 
 
-def _created(home: str, digest: Digest) -> Response:
-    return Response(HTTPStatus.CREATED, [("Location", f"{home}/{digest}"), ("Docker-Content-Digest", digest)])
+def _created(blobs_url: str, digest: Digest) -> Response:
+    return Response(HTTPStatus.CREATED, [("Location", f"{blobs_url}/{digest}"), ("Docker-Content-Digest", digest)])
 
 
-def _too_short() -> HttpError:
-    return HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the chunk before this one was below OCI-Chunk-Min-Length")
+def _upload_unknown() -> HttpError:
+    return HttpError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+
+
+def _previous_chunk_too_short() -> HttpError:
+    return HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the previous chunk was shorter than OCI-Chunk-Min-Length")

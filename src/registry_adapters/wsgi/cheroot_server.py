@@ -1,4 +1,4 @@
-"""What is special about the HTTP server: it closes where it must, drains in pieces, and stops at once."""
+"""The HTTP server: cheroot, with early responses that are not lost, raw connections, and an immediate stop."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["CherootServer"]
 
 _log = logging.getLogger(__name__)
 
-# A client that is refused early is still sending. If the connection were closed at once, it would be reset, and the
-# answer lost with it; so the rest is read and dropped, up to a size and for a time.
+# A client may still be sending when it gets an early error response. Closing the connection at once would reset it,
+# and the client would lose the response. So the rest of the request is read and discarded, within these limits.
 _LINGER_LIMIT: Final = 256 << 20
 _LINGER_SECONDS: Final = 2.0
-_LINGER_PIECE: Final = 256 << 10
+_LINGER_CHUNK: Final = 256 << 10
 
 
 class _Request(HTTPRequest):
     def respond(self) -> None:
         super().respond()
         if self.chunked_read and not self.close_connection:
-            # The end of a chunked body is left in the stream, where it would keep a thread waiting for a request.
+            # cheroot leaves the end of a chunked body unread; a worker would then wait there for the next request.
             try:
                 for _ in self.rfile.read_trailer_lines():
                     continue
@@ -44,7 +44,7 @@ class _Request(HTTPRequest):
 
     def send_headers(self) -> None:
         if (b"Connection", b"close") in self.outheaders:
-            # Else the server would read the rest of the body into memory first.
+            # Otherwise cheroot reads the rest of the body into memory first.
             self.close_connection = True
         super().send_headers()
         if self.close_connection:
@@ -54,22 +54,22 @@ class _Request(HTTPRequest):
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
     unread = False
-    broken = False
+    is_reset = False
 
     def __init__(self, server: Any, sock: Any, makefile: Any) -> None:
         super().__init__(server, sock, makefile)
-        server.watch(sock)
+        server.cut_on_stop(sock)
         self.number = next(server.numbers)
 
     def reset(self) -> None:
-        if not self.broken:
-            self.broken = True
-            # Not to linger, not even for what is still to be sent, is what makes it a reset.
+        if not self.is_reset:
+            self.is_reset = True
+            # With SO_LINGER on and a timeout of 0, closing the socket sends a RST.
             socket.socket.setsockopt(self.socket, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             socket.close(self.socket.detach())
 
     def close(self) -> None:
-        if self.broken:
+        if self.is_reset:
             self.rfile.close()
             return
         if self.unread and self.server.ready:
@@ -78,19 +78,19 @@ class _Connection(HTTPConnection):
         super().close()
 
     def _linger(self) -> None:
-        # Past a TLS wrapper: what comes is dropped, not understood.
+        # Bypasses a TLS wrapper: the bytes are discarded, so they need not be decrypted.
         sock = self.socket
         socket.socket.shutdown(sock, socket.SHUT_WR)
         left, end = _LINGER_LIMIT, time.monotonic() + _LINGER_SECONDS
         while left > 0 and (seconds := end - time.monotonic()) > 0:
             sock.settimeout(seconds)
-            data = socket.socket.recv(sock, _LINGER_PIECE)
+            data = socket.socket.recv(sock, _LINGER_CHUNK)
             if not data:
                 break
             left -= len(data)
 
 
-class _Exchange:
+class _RequestConnection:
     """The ``Connection`` of one request."""
 
     def __init__(self, request: Any) -> None:
@@ -119,25 +119,25 @@ class _Exchange:
 class _Gateway(Gateway_10):
     def __init__(self, request: Any) -> None:
         super().__init__(request)
-        self.env[CONNECTION] = _Exchange(request)
+        self.env[CONNECTION] = _RequestConnection(request)
 
 
 class CherootServer(Server):
-    """The server of one application.
+    """The HTTP server of one WSGI application.
 
     Args:
-        app: What answers.
-        host: The address to listen on.
-        port: 0 takes a free one.
-        tls: Certificate chain and private key.
-        threads: How many requests are answered at once.
+        app: The application.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free port.
+        tls: PEM files with the certificate chain and the private key.
+        threads: Number of worker threads.
 
     Raises:
-        OSError: Certificate or key cannot be read.
+        OSError: The certificate or the key cannot be read.
     """
 
     ConnectionClass = _Connection
-    # How long stopping waits for the loop that watches idle connections.
+    # Interval in seconds of cheroot's loop over idle connections; stop() waits for the loop to end.
     expiration_interval = 0.05
     keep_alive_conn_limit = 1024
 
@@ -170,12 +170,12 @@ class CherootServer(Server):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that the server listens on."""
         return int(self.bind_addr[1])
 
     @staticmethod
     def bind_socket(socket_: socket.socket, bind_addr: Any) -> socket.socket:
-        """Take the address, or close the socket."""
+        """Bind the socket, or close it; cheroot leaves it open."""
         try:
             socket_.bind(bind_addr)
         except OSError:
@@ -184,38 +184,38 @@ class CherootServer(Server):
         return socket_
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log what went wrong on a connection."""
+        """Log an error of a connection at DEBUG level."""
         _log.debug("%s", msg, exc_info=traceback)
 
     def put_conn(self, conn: Any) -> None:
-        """Keep a connection for its next request; when the server is stopping, close it."""
+        """Keep a connection for its next request; close it if the server is stopping."""
         try:
             super().put_conn(conn)
         except (OSError, ValueError, KeyError, RuntimeError):
             conn.close()
 
-    def watch(self, sock: socket.socket) -> None:
-        """Have a connection cut when the server stops."""
+    def cut_on_stop(self, sock: socket.socket) -> None:
+        """Register a connection that ``stop`` shuts down."""
         with self._lock:
             self._sockets.add(sock)
 
     def stop(self) -> None:
-        """Cut all connections, so that no thread waits for a peer, and stop."""
+        """Shut down all connections, so that no worker waits for a client, and stop."""
         if self.ready:
-            self._end_wait()
+            self._end_accept_loop()
         with self._lock:
-            # The thread that accepts connections goes on adding to them meanwhile.
+            # The accepting thread may still add connections.
             sockets = list(self._sockets)
         for sock in sockets:
             with suppress(OSError):
-                # Past a TLS wrapper, whose state belongs to the thread that is reading from it.
+                # Bypasses a TLS wrapper, which must not be used while a worker reads from it.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
         super().stop()
 
-    def _end_wait(self) -> None:
-        """Have the loop that accepts connections end now, not after ``expiration_interval``."""
+    def _end_accept_loop(self) -> None:
+        """End the loop that accepts connections at once, not after ``expiration_interval``."""
         server: Any = self
         server._connections._stop_requested = True
-        # A new connection ends the wait of the loop, which then looks at the flag.
+        # A new connection wakes the loop, which then checks the flag.
         with suppress(OSError), socket.create_connection(self.bind_addr[:2], timeout=1):
             pass

@@ -1,4 +1,4 @@
-"""What a middleware may do to the connection that a request came over, past HTTP."""
+"""Access of WSGI middleware to the client's connection, below HTTP."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from wsgiref.types import WSGIEnvironment
 __all__ = ["CONNECTION", "Connection", "connection"]
 
 CONNECTION: Final = "ociport.connection"
-"""Under this key of a WSGI environment our server puts a ``Connection``; another server puts nothing."""
+"""Key of the ``Connection`` in a WSGI environment; only ``registry_server`` sets it."""
 
 
 class Connection(Protocol):
-    """The connection of one request. Only the thread that answers the request may use it."""
+    """The connection of one request, for the thread that handles the request."""
 
     @property
     def number(self) -> int:
-        """Which of the server's connections it is, from 1."""
+        """Number of the connection, counted by the server from 1."""
         ...
 
     def send_head(self) -> None:
         """Send status and headers now, before the first byte of the body."""
 
     def send(self, data: bytes) -> None:
-        """Send bytes that are not HTTP's, after whatever was sent before."""
+        """Send raw bytes on the connection."""
 
     def close_gracefully(self) -> None:
-        """Say nothing more, and end the connection in an orderly way."""
+        """Send no more of the response, and close the connection with a FIN."""
 
     def reset(self) -> None:
-        """Say nothing more, and break the connection off at once."""
+        """Send no more of the response, and reset the connection at once."""
 
 
 def connection(environ: WSGIEnvironment) -> Connection | None:
-    """The connection of a request, or ``None`` where the server does not let anyone at it."""
+    """The connection of a request, or ``None`` if the server does not provide it."""
     found: Connection | None = environ.get(CONNECTION)
     return found

@@ -1,6 +1,6 @@
-"""Manifests by tag and by digest (distribution-spec, "Pulling manifests", "Pushing Manifests").
+"""Manifests, and the paginated listings: tags, repositories and referrers.
 
-Lists, page by page: tags, repositories, referrers (distribution-spec, "Content Discovery").
+See distribution-spec, "Pulling manifests", "Pushing Manifests" and "Content Discovery".
 """
 
 from __future__ import annotations
@@ -23,75 +23,78 @@ from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["delete", "head", "pull", "push", "reference", "referrers", "repositories", "tags"]
 
+T = TypeVar("T")
 
-# The specification asks for ten at least, and allows 414 beyond what is supported.
+# The specification requires at least 10, and allows 414 above the limit of the registry.
 _TAG_LIMIT: Final = 256
 
 
 def reference(text: str) -> Tag | Digest:
-    """A tag or a digest, by its colon.
+    """Parse a tag, or a digest, which has a colon.
 
     Raises:
-        InvalidName: Not a tag.
-        InvalidDigest: Not a digest.
+        InvalidName: The text is not a tag.
+        InvalidDigest: The text is not a digest.
     """
     return Digest(text) if ":" in text else Tag(text)
 
 
-def head(repository: Repository, wanted: Tag | Digest) -> Response:
-    """Type, digest and size of a manifest.
+def head(repository: Repository, reference: Tag | Digest) -> Response:
+    """Handle HEAD of a manifest.
 
     Raises:
-        RegistryError: As ``ManifestStore.resolve``.
+        RegistryError: See ``ManifestStore.resolve``.
     """
-    descriptor = repository.manifests.resolve(wanted)
+    descriptor = repository.manifests.resolve(reference)
     return Response(HTTPStatus.OK, _headers(descriptor.media_type, descriptor.digest), length=descriptor.size)
 
 
-def pull(repository: Repository, wanted: Tag | Digest) -> Response:
-    """A manifest's exact bytes.
+def pull(repository: Repository, reference: Tag | Digest) -> Response:
+    """Handle GET of a manifest.
 
     Raises:
-        RegistryError: As ``ManifestStore.get``.
+        RegistryError: See ``ManifestStore.get``.
     """
-    manifest = repository.manifests.get(wanted)
-    digest = wanted if isinstance(wanted, Digest) else manifest.digest
+    manifest = repository.manifests.get(reference)
+    digest = reference if isinstance(reference, Digest) else manifest.digest
     return Response(HTTPStatus.OK, _headers(manifest.media_type, digest), manifest.content)
 
 
 def push(
-    request: Request, repository: Repository, wanted: Tag | Digest, *, location: str, limit: int, referrers_api: bool
+    request: Request, repository: Repository, reference: Tag | Digest, *, location: str, limit: int, referrers_api: bool
 ) -> Response:
-    """Store a manifest.
+    """Handle PUT of a manifest.
 
     Args:
-        request: With the manifest as its body.
-        repository: Where it goes.
-        wanted: What it shall go by.
-        location: Where the repository's manifests are.
-        limit: The most bytes that are taken.
-        referrers_api: Whether clients may rely on it: ``OCI-Subject`` says so.
+        request: Request with the manifest as its body.
+        repository: Repository to push to.
+        reference: Tag or digest in the path.
+        location: URL of the repository's manifests.
+        limit: Maximum size of the manifest.
+        referrers_api: Whether to confirm a subject by ``OCI-Subject``: clients then rely on the referrers API.
 
     Raises:
-        RegistryError: As ``ManifestStore.put``.
-        Refusal: Too large, or its digest is another.
+        RegistryError: See ``ManifestStore.put``.
+        HttpError: The manifest is too large, or its digest is not the one in the path.
     """
     extra = [Tag(text) for text in request.parameters("tag")]
     if len(extra) > _TAG_LIMIT:
-        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, "TAG_INVALID", f"more than {_TAG_LIMIT} tags at once")
-    if isinstance(wanted, Digest) and not wanted.verifiable:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"{wanted.algorithm} cannot be verified")
+        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, "TAG_INVALID", f"more than {_TAG_LIMIT} tag parameters")
+    if isinstance(reference, Digest) and not reference.verifiable:
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"unsupported digest algorithm {reference.algorithm!r:.80}"
+        )
     content = request.body.read_all(limit)
-    algorithm = wanted.algorithm if isinstance(wanted, Digest) else "sha256"
-    if isinstance(wanted, Digest) and Digest.of(content, algorithm) != wanted:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "the manifest hashes to another digest")
+    algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
+    if isinstance(reference, Digest) and Digest.of(content, algorithm) != reference:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match uploaded content")
     manifest = RawManifest.of(content, claimed=request.header("Content-Type"), algorithm=algorithm)
-    tags = extra if isinstance(wanted, Digest) else [wanted, *extra]
+    tags = extra if isinstance(reference, Digest) else [reference, *extra]
     try:
         repository.manifests.put(manifest, tags=tuple(dict.fromkeys(tags)))
     except BlobNotFound:
         raise HttpError(
-            HTTPStatus.NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", "the manifest references what is not in the repository"
+            HTTPStatus.NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", "manifest references a manifest or blob unknown to registry"
         ) from None
     headers: Headers = [("Location", f"{location}/{manifest.digest}"), ("Docker-Content-Digest", manifest.digest)]
     headers += [("OCI-Tag", tag) for tag in extra]
@@ -101,16 +104,16 @@ def push(
     return Response(HTTPStatus.CREATED, headers)
 
 
-def delete(repository: Repository, wanted: Tag | Digest) -> Response:
-    """Remove a tag, or a manifest with all its tags.
+def delete(repository: Repository, reference: Tag | Digest) -> Response:
+    """Handle DELETE of a tag, or of a manifest with all its tags.
 
     Raises:
-        RegistryError: As ``ManifestStore.untag`` and ``ManifestStore.delete``.
+        RegistryError: See ``ManifestStore.untag`` and ``ManifestStore.delete``.
     """
-    if isinstance(wanted, Digest):
-        repository.manifests.delete(wanted)
+    if isinstance(reference, Digest):
+        repository.manifests.delete(reference)
     else:
-        repository.manifests.untag(wanted)
+        repository.manifests.untag(reference)
     return Response(HTTPStatus.ACCEPTED)
 
 
@@ -118,15 +121,12 @@ def _headers(media_type: str, digest: Digest) -> Headers:
     return [("Content-Type", media_type), ("Docker-Content-Digest", digest), ("ETag", f'"{digest}"')]
 
 
-T = TypeVar("T")
-
-
 def tags(request: Request, repository: Repository, name: str, *, page_limit: int | None) -> Response:
-    """A page of a repository's tags.
+    """Handle GET of the tags of a repository.
 
     Raises:
-        RegistryError: As ``ManifestStore.tags``.
-        Refusal: ``n`` is not a count.
+        RegistryError: See ``ManifestStore.tags``.
+        HttpError: ``n`` is not a number.
     """
     count = _count(request, page_limit)
     last = request.parameter("last")
@@ -137,44 +137,44 @@ def tags(request: Request, repository: Repository, name: str, *, page_limit: int
 
 
 def repositories(request: Request, catalog: Catalog, *, root_name: str, page_limit: int | None) -> Response:
-    """A page of a registry's repositories; the one with the empty name is listed only if it was given another.
+    """Handle GET of the repositories; the one with the empty name is listed as ``root_name``, if that is set.
 
     Raises:
-        RegistryError: As ``Catalog.repositories``.
-        Refusal: ``n`` is not a count.
+        RegistryError: See ``Catalog.repositories``.
+        HttpError: ``n`` is not a number.
     """
     count = _count(request, page_limit)
     last = request.parameter("last")
     after = RepositoryName(last) if last else None
     found = catalog.repositories(after=after, page_size=None if count is None else count + 2)
     names = (name for name in found if name and name != root_name)
-    page, headers = _page(request, heapq.merge(_root(catalog, root_name, after), names), count, str)
+    page, headers = _page(request, heapq.merge(_root_repository(catalog, root_name, after), names), count, str)
     return json_response({"repositories": page}, headers=headers)
 
 
 def referrers(request: Request, repository: Repository, subject: Digest, *, page_limit: int | None) -> Response:
-    """An index of what refers to a manifest; an empty one for whatever nobody refers to.
+    """Handle GET of the referrers of a manifest: an index, which is empty if there are none.
 
     Raises:
-        RegistryError: As ``ManifestStore.referrers``.
+        RegistryError: See ``ManifestStore.referrers``.
     """
-    wanted = request.parameter("artifactType") or ""
+    artifact_type = request.parameter("artifactType") or ""
     try:
-        found = list(repository.manifests.referrers(subject, artifact_type=wanted))
+        found = list(repository.manifests.referrers(subject, artifact_type=artifact_type))
     except NotFound:
         found = []
-    headers: Headers = [("OCI-Filters-Applied", "artifactType")] if wanted else []
+    headers: Headers = [("OCI-Filters-Applied", "artifactType")] if artifact_type else []
     if page_limit is not None:
-        # Pages need an order that outlives changes between them.
+        # Pages need an order that does not change when referrers are added between requests.
         last = request.parameter("last") or ""
         ordered = sorted((entry for entry in found if entry.digest > last), key=lambda entry: entry.digest)
         found, link = _page(request, ordered, page_limit, lambda entry: entry.digest)
         headers += link
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_entry(entry) for entry in found]}
-    return json_response(index, headers=headers, kind=OCI_INDEX)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_to_json(entry) for entry in found]}
+    return json_response(index, headers=headers, media_type=OCI_INDEX)
 
 
-def _root(catalog: Catalog, root_name: str, after: RepositoryName | None) -> Iterator[RepositoryName]:
+def _root_repository(catalog: Catalog, root_name: str, after: RepositoryName | None) -> Iterator[RepositoryName]:
     if root_name and (after is None or root_name > after):
         first = next(iter(catalog.repositories(page_size=1)), None)
         if first is not None and not first:
@@ -186,7 +186,7 @@ def _count(request: Request, page_limit: int | None) -> int | None:
     if text is None:
         return page_limit
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise HttpError(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is not a count")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n must be a non-negative integer")
     return int(text) if page_limit is None else min(int(text), page_limit)
 
 
@@ -202,7 +202,7 @@ def _page(request: Request, found: Iterable[T], count: int | None, key: Callable
     return page, [("Link", f'<{quote(request.prefix + request.path)}?{urlencode(query)}>; rel="next"')]
 
 
-def _entry(descriptor: Descriptor) -> dict[str, Any]:
+def _to_json(descriptor: Descriptor) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "mediaType": descriptor.media_type,
         "digest": descriptor.digest,

@@ -1,6 +1,6 @@
-"""Requests and responses, between WSGI and the handlers.
+"""Requests and responses as the handlers see them, and the table of error codes.
 
-How errors look on the wire (distribution-spec, "Error Codes"): one table.
+The codes are those of the distribution-spec, "Error Codes"; where it has none, those of distribution/distribution.
 """
 
 from __future__ import annotations
@@ -39,18 +39,33 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["Body", "Headers", "HttpError", "Request", "Response", "Stream", "document", "json_response", "refusal"]
+__all__ = [
+    "Body",
+    "Headers",
+    "HttpError",
+    "Request",
+    "Response",
+    "StreamBody",
+    "error_response",
+    "json_response",
+    "to_http_error",
+]
+
+Headers = list[tuple[str, str]]
+
+# An unread body up to this size is read and discarded, so that the connection can be used for the next request.
+_DRAIN_LIMIT: Final = 16 << 20
 
 
 class HttpError(Exception):
-    """An answer other than success; it never leaves this package.
+    """An error response; the application catches it.
 
     Args:
-        status: The HTTP status.
-        code: The specification's word.
-        message: For people.
-        headers: What else belongs to it.
-        close: Whether the connection cannot be used again.
+        status: HTTP status.
+        code: Error code of the distribution-spec.
+        message: Message for people; sent to the client, so without secrets and without paths.
+        headers: Further headers of the response.
+        close: Whether the connection has to be closed after the response.
     """
 
     def __init__(
@@ -69,8 +84,8 @@ class HttpError(Exception):
         self.headers = (*headers, ("Connection", "close")) if close else headers
 
 
-# The first that fits counts: leaves stand before what they grow on. An empty message means the error's own.
-_TABLE: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = (
+# The first match wins, so subclasses stand before their bases. Where the message is empty, the error's own is sent.
+_RESPONSES: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = (
     (BlobNotFound, HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", "blob unknown to registry"),
     (RepositoryNotFound, HTTPStatus.NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry"),
     (ImageNotFound, HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown to registry"),
@@ -81,58 +96,47 @@ _TABLE: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = (
     (InvalidDocument, HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", ""),
     (NotAnImage, HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", ""),
     (NotAnIndex, HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", ""),
-    (AccessDenied, HTTPStatus.FORBIDDEN, "DENIED", "access to the resource is denied"),
+    (AccessDenied, HTTPStatus.FORBIDDEN, "DENIED", "requested access to the resource is denied"),
     (Unsupported, HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", ""),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", ""),
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many requests"),
-    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "not available just now"),
-    (Cancelled, HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "not available just now"),
-    (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT, "UNAVAILABLE", "took too long"),
-    (TransportError, HTTPStatus.BAD_GATEWAY, "UNAVAILABLE", "the registry behind this one failed"),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "temporarily unavailable"),
+    (Cancelled, HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "temporarily unavailable"),
+    (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT, "UNAVAILABLE", "the operation timed out"),
+    (TransportError, HTTPStatus.BAD_GATEWAY, "UNAVAILABLE", "the upstream registry failed"),
 )
 
-# What a client sent wrongly when it writes; when it reads, what is stored here is wrong, and that is our fault.
-_WRITING: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = (
+# Errors of the client if the request writes. If it reads, the stored content is wrong: an internal error.
+_WRITE_RESPONSES: Final[tuple[tuple[type[RegistryError], HTTPStatus, str, str], ...]] = (
     (DigestMismatch, HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", ""),
     (SizeMismatch, HTTPStatus.BAD_REQUEST, "SIZE_INVALID", ""),
     (InvalidValue, HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", ""),
 )
 
-# Two words that an error may carry itself, instead of the one of its class.
-_FINER: Final = frozenset({"TAG_INVALID", "MANIFEST_BLOB_UNKNOWN"})
+# Codes that an error may carry itself and that replace the one of its class.
+_SPECIFIC_CODES: Final = frozenset({"TAG_INVALID", "MANIFEST_BLOB_UNKNOWN"})
 
 
-def refusal(error: Exception, *, writing: bool) -> HttpError:
-    """What is answered for an error; nobody learns more of the inside than the table says.
+def to_http_error(error: Exception, *, writing: bool) -> HttpError:
+    """The response to an exception. The client learns no more about it than the tables above say.
 
     Args:
-        error: Whatever a handler raised.
+        error: Exception that a handler raised.
         writing: Whether the request was to change something.
     """
     if isinstance(error, HttpError):
         return error
-    for kind, status, code, message in _TABLE + (_WRITING if writing else ()):
+    for kind, status, code, message in _RESPONSES + (_WRITE_RESPONSES if writing else ()):
         if isinstance(error, kind):
-            finer = error.code if error.code in _FINER else code
-            return HttpError(status, finer, (message or error.message)[:500], headers=_headers(error))
+            specific = error.code if error.code in _SPECIFIC_CODES else code
+            return HttpError(status, specific, (message or error.message)[:500], headers=_retry_after(error))
     return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", "internal error")
 
 
-def document(problem: HttpError) -> dict[str, Any]:
-    """The JSON of a refusal."""
-    return {"errors": [{"code": problem.code, "message": problem.message}]}
-
-
-def _headers(error: RegistryError) -> tuple[tuple[str, str], ...]:
+def _retry_after(error: RegistryError) -> tuple[tuple[str, str], ...]:
     if isinstance(error, TransportError) and error.retry_after is not None:
         return (("Retry-After", str(max(0, round(error.retry_after)))),)
     return ()
-
-
-Headers = list[tuple[str, str]]
-
-# An unread body up to this size is read and dropped, so that the connection stays usable; beyond, it is closed.
-_DRAIN_LIMIT: Final = 16 << 20
 
 
 class _Input(Protocol):
@@ -140,10 +144,10 @@ class _Input(Protocol):
 
 
 class Body:
-    """The body of a request, read once and in pieces, never beyond its end.
+    """The body of a request: read once, in chunks, and never past its end.
 
     Raises:
-        HttpError: ``Content-Length`` is no length.
+        HttpError: ``Content-Length`` is malformed.
     """
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -155,15 +159,15 @@ class Body:
             text = environ.get("CONTENT_LENGTH") or "0"
             if not (text.isascii() and text.isdigit() and len(text) < 20):
                 self._broken = True
-                raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "Content-Length is not a length", close=True)
+                raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "invalid Content-Length", close=True)
             self.length = int(text)
         self.count = 0
 
     def read(self, size: int = CHUNK_SIZE) -> bytes:
-        """Up to ``size`` bytes; ``b""`` only at the end.
+        """Read up to ``size`` bytes; ``b""`` means the end.
 
         Raises:
-            HttpError: The body ended before its time, or broke.
+            HttpError: The body is shorter than its ``Content-Length``, or cannot be read.
         """
         if self.length is not None:
             size = min(size, self.length - self.count)
@@ -173,7 +177,9 @@ class Body:
             data = self._stream.read(size)
         except (OSError, ValueError):
             self._broken = True
-            raise HttpError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the body broke off", close=True) from None
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the request body cannot be read to its end", close=True
+            ) from None
         except BaseException:
             self._broken = True
             raise
@@ -184,19 +190,21 @@ class Body:
                 raise HttpError(
                     HTTPStatus.BAD_REQUEST,
                     "SIZE_INVALID",
-                    f"{self.count} bytes came of the {self.length} that were announced",
+                    f"the request body ended after {self.count} of {self.length} bytes",
                     close=True,
                 )
         self.count += len(data)
         return data
 
     def read_all(self, limit: int) -> bytes:
-        """All of it, where that is no more than ``limit`` bytes; a longer one is not read on.
+        """Read the whole body, if it has at most ``limit`` bytes.
 
         Raises:
-            HttpError: It is longer (413), or broke off (400).
+            HttpError: The body is longer (413), or cannot be read to its end (400).
         """
-        too_large = HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", f"more than {limit} bytes")
+        too_large = HttpError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", f"the request body has more than {limit} bytes"
+        )
         if self.length is not None and self.length > limit:
             raise too_large
         parts: list[bytes] = []
@@ -208,10 +216,10 @@ class Body:
         return b"".join(parts)
 
     def drain(self) -> bool:
-        """Drop what nobody read, within reason.
+        """Read and discard the rest of the body, up to a limit.
 
         Returns:
-            Whether the body is at its end now; if not, the connection cannot be used again.
+            Whether the end was reached; if not, the connection has to be closed.
         """
         if self._broken:
             return False
@@ -231,7 +239,7 @@ class Request:
     """One request.
 
     Raises:
-        HttpError: Its length is no length.
+        HttpError: ``Content-Length`` is malformed.
     """
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -262,42 +270,43 @@ class Response:
     """One response.
 
     Args:
-        status: The HTTP status.
-        headers: In their order.
-        body: Bytes, or pieces that are closed when the response has been sent.
-        length: Of the body, where it is not the bytes given: of a stream, or of what HEAD leaves out.
+        status: HTTP status.
+        headers: Headers in their order.
+        body: Bytes, or a stream that is closed once the response is sent.
+        length: ``Content-Length`` of a stream, or of a body that a response to HEAD leaves out.
     """
 
     def __init__(
-        self, status: int, headers: Headers | None = None, body: bytes | Stream = b"", *, length: int | None = None
+        self, status: int, headers: Headers | None = None, body: bytes | StreamBody = b"", *, length: int | None = None
     ) -> None:
         self.status = HTTPStatus(status)
         self.headers = list(headers or ())
-        self.body: Iterable[bytes] = body if isinstance(body, Stream) else [body] if body else []
+        self.body: Iterable[bytes] = body if isinstance(body, StreamBody) else [body] if body else []
         if length is None and isinstance(body, bytes):
             length = len(body)
         if length is not None and self.status != HTTPStatus.NO_CONTENT:
             self.headers.append(("Content-Length", str(length)))
 
     @property
-    def line(self) -> str:
-        """Status and reason."""
+    def status_line(self) -> str:
+        """Status and reason phrase."""
         return f"{self.status.value} {self.status.phrase}"
 
-    def without_body(self) -> Response:
-        """The same without its body, headers unchanged: the answer to HEAD."""
-        if isinstance(self.body, Stream):
+    def drop_body(self) -> None:
+        """Remove the body but keep the headers, for a response to HEAD."""
+        if isinstance(self.body, StreamBody):
             self.body.close()
         self.body = []
-        return self
 
 
-class Stream:
-    """A stretch of a stream, in pieces; too short a stream breaks the connection instead of passing for whole.
+class StreamBody:
+    """A response body that is read from a stream.
+
+    If the stream is too short, an ``EOFError`` breaks the connection, so that the client notices.
 
     Args:
-        reader: Closed with the stream.
-        size: How many bytes are sent.
+        reader: Stream to read; closed with the body.
+        size: Number of bytes to send.
     """
 
     def __init__(self, reader: ByteReader, size: int) -> None:
@@ -314,17 +323,24 @@ class Stream:
             yield data
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Close the reader."""
         self._reader.close()
 
 
-def json_response(value: Any, status: int = 200, headers: Headers | None = None, kind: str = "") -> Response:
-    """A JSON document as a response.
+def json_response(value: Any, status: int = 200, headers: Headers | None = None, media_type: str = "") -> Response:
+    """A response with a JSON document.
 
     Args:
-        value: What is encoded.
-        status: The HTTP status.
+        value: Value to encode.
+        status: HTTP status.
         headers: Further headers.
-        kind: The media type, where it is not plain JSON.
+        media_type: Media type, if it is not ``application/json``.
     """
-    return Response(status, [("Content-Type", kind or "application/json"), *(headers or [])], strict_json.encode(value))
+    content_type = ("Content-Type", media_type or "application/json")
+    return Response(status, [content_type, *(headers or [])], strict_json.encode(value))
+
+
+def error_response(error: HttpError) -> Response:
+    """The response to an error (distribution-spec, "Error Codes")."""
+    document = {"errors": [{"code": error.code, "message": error.message}]}
+    return json_response(document, error.status, list(error.headers))

@@ -1,4 +1,4 @@
-"""A registry in a thread of this process (extra ``ociport[serve]``)."""
+"""Run a registry in a thread of this process (extra ``ociport[serve]``)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RegistryServer:
     """A running registry.
 
     Args:
-        app: What answers.
-        host: Where it listens, as ``address:port``.
+        app: The application that is served.
+        host: Listening address as ``address:port``.
         scheme: ``http`` or ``https``.
     """
 
@@ -55,16 +55,17 @@ def registry_server(
     threads: int = 16,
     wrap: Callable[[WSGIApplication], WSGIApplication] | None = None,
 ) -> Iterator[RegistryServer]:
-    """A catalog as a registry, listening when the block begins and gone when it ends.
+    """Serve a catalog as a registry for the duration of a ``with`` block.
 
-    What is still being answered then is cut off. The catalog stays open. The options are those of ``RegistryApp``, and:
+    The server is listening when the block begins. The end of the block cuts all connections, even of requests that are
+    being handled; the catalog stays open.
 
     Args:
-        catalog: What is served.
-        host: The address to listen on.
-        port: 0 takes a free one.
+        catalog: Catalog to serve.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free port.
         read_only: See ``RegistryApp``.
-        tls: Certificate chain and private key, as PEM files; plain HTTP if ``None``.
+        tls: PEM files with the certificate chain and the private key; plain HTTP if ``None``.
         authorizer: See ``RegistryApp``.
         manifest_limit: See ``RegistryApp``.
         page_limit: See ``RegistryApp``.
@@ -72,16 +73,17 @@ def registry_server(
         referrers_api: See ``RegistryApp``.
         chunk_min_length: See ``RegistryApp``.
         root_name: See ``RegistryApp``.
-        threads: How many requests are answered at once.
-        wrap: Puts a WSGI middleware around the application.
+        threads: Number of worker threads, and so of requests handled at the same time.
+        wrap: Function that wraps the application in WSGI middleware.
 
     Raises:
-        ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
+        ConfigError: The extra is not installed, the address is not available, the TLS files cannot be read, or an
+            option is invalid.
     """
     try:
         from registry_adapters.wsgi.cheroot_server import CherootServer
     except ImportError as error:
-        raise ConfigError(f"serving needs the extra ociport[serve] or ociport[testing]: {error}") from error
+        raise ConfigError(f"registry_server needs the extra ociport[serve] or ociport[testing]: {error}") from error
 
     app = RegistryApp(
         catalog,
@@ -95,17 +97,17 @@ def registry_server(
         root_name=root_name,
     )
     try:
-        outermost = app if wrap is None else wrap(app)
-        listener = CherootServer(outermost, host=host, port=port, tls=tls, threads=threads)
-        listener.prepare()
+        served = app if wrap is None else wrap(app)
+        server = CherootServer(served, host=host, port=port, tls=tls, threads=threads)
+        server.prepare()
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
-    thread = threading.Thread(target=listener.serve, name=f"registry on port {listener.port}", daemon=True)
+        raise ConfigError(f"listen on {host}:{port}: {error}") from error
+    thread = threading.Thread(target=server.serve, name=f"registry on port {server.port}", daemon=True)
     try:
         thread.start()
-        name = f"[{host}]" if ":" in host else host
-        yield RegistryServer(app, f"{name}:{listener.port}", scheme="https" if tls else "http")
+        address = f"[{host}]" if ":" in host else host
+        yield RegistryServer(app, f"{address}:{server.port}", scheme="https" if tls else "http")
     finally:
-        listener.stop()
+        server.stop()
         thread.join()
         app.close()

@@ -15,11 +15,21 @@ __all__ = [
     "Challenge",
     "Credential",
     "IdentityToken",
+    "NotPicklable",
     "RegistryToken",
     "Scope",
     "TokenReply",
     "TokenRequest",
 ]
+
+
+class NotPicklable:
+    """Mixin for objects that may hold secrets: they cannot be pickled, and are copied only if they define how."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} may hold secrets and cannot be pickled: create it in each process")
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -62,7 +72,7 @@ class Challenge(msgspec.Struct, frozen=True):
     parameters: dict[str, str]
 
 
-class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+class TokenRequest(NotPicklable, msgspec.Struct, frozen=True, kw_only=True):
     """A request to a token server, sent by the HTTP session. It may hold secrets.
 
     Args:
@@ -87,11 +97,8 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Show no more than ``repr``."""
         return [("method", self.method), ("url", self.url.partition("?")[0])]
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("TokenRequest may hold a secret and cannot be pickled")
 
-
-class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
+class TokenReply(NotPicklable, msgspec.Struct, frozen=True, kw_only=True):
     """The response of a token server. It may hold secrets."""
 
     status: int
@@ -105,11 +112,8 @@ class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
         """Show no more than ``repr``."""
         return [("status", self.status)]
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("TokenReply may hold a secret and cannot be pickled")
 
-
-class _Secret(msgspec.Struct, frozen=True):
+class _Secret(NotPicklable, msgspec.Struct, frozen=True):
     def __copy__(self) -> Self:
         return self
 
@@ -118,11 +122,6 @@ class _Secret(msgspec.Struct, frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} holds a secret and cannot be pickled: read the credential in each process"
-        )
 
 
 class Basic(_Secret, frozen=True):

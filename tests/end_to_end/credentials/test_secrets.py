@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from registry_adapters import HttpSettings, MemoryCatalog, open_client
-from registry_adapters.auth import authenticator
+from registry_adapters.auth import authenticator_for
 from registry_adapters.container import close, configured
 from registry_adapters.http import OutgoingRequest, Response, Send
 from registry_adapters.keychains import (
@@ -376,8 +376,10 @@ class TestPasswords:
         auth = Basic("user", password if right else output.secret("wrong-wörd+/2", user="user"))
 
         with registry_server(MemoryCatalog(), authorizer=guard({"user": password})) as server:
-            output.record_objects(server, server.app, auth, StaticKeychain({server.host: auth}), authenticator(auth))
-            for each in (auth, StaticKeychain({server.host: auth}), authenticator(auth)):
+            output.record_objects(
+                server, server.app, auth, StaticKeychain({server.host: auth}), authenticator_for(auth)
+            )
+            for each in (auth, StaticKeychain({server.host: auth}), authenticator_for(auth)):
                 run(
                     output,
                     server.url,
@@ -528,7 +530,7 @@ class TestTokens:
             return None if accepted else Reply(401, headers=(("WWW-Authenticate", 'Bearer realm="http://x.y/"'),))
 
         server = start_registry(script)
-        output.record_objects(RegistryToken(token), authenticator(RegistryToken(token)))
+        output.record_objects(RegistryToken(token), authenticator_for(RegistryToken(token)))
         run(output, server.url, auth=RegistryToken(token), fails=None if accepted else Unauthorized)
 
         assert server.has_received(token)
@@ -926,7 +928,7 @@ class TestKeychains:
         """Create a keychain and use it in a client; both may fail."""
         try:
             keychain = make()
-            output.record_objects(keychain, authenticator(keychain))
+            output.record_objects(keychain, authenticator_for(keychain))
             run(output, server.url, auth=keychain, fails=RegistryError)
             output.record_objects(keychain, keychain.credential(server.host, None))
         except RegistryError as error:

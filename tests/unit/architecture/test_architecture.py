@@ -22,7 +22,6 @@ OWNERS = {
     "filelock": {"registry_adapters.layout.layout", "registry_adapters.keychains.json_file"},
     "subprocess": {"registry_adapters.keychains.helper"},
     "semver": {"registry_core.ops.mirror.selection"},
-    "tenacity": {"registry_adapters.http.session"},
     "ssl": {
         "registry_adapters.http.transport.tls",
         "registry_adapters.http.transport.sockets",
@@ -30,7 +29,7 @@ OWNERS = {
     },
 }
 NOT_IN_CORE = {
-    "registry_adapters", "urllib3", "dependency_injector", "tenacity", "filelock", "cheroot",
+    "registry_adapters", "urllib3", "dependency_injector", "filelock", "cheroot",
     "ssl", "socket", "http", "subprocess", "asyncio",
 }  # fmt: skip
 

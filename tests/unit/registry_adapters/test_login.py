@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry_adapters import MemoryCatalog, open_client
-from registry_adapters.auth import ChallengeAuthenticator, authenticator
+from registry_adapters.auth import ChallengeAuthenticator, authenticator_for
 from registry_adapters.keychains import DockerConfigKeychain, MemoryKeychain, StaticKeychain, default_keychain
 from registry_adapters.login import login, logout
 from registry_adapters.wsgi import Authorizer, BasicAuthorizer, RegistryServer, TokenAuthorizer, registry_server
@@ -159,7 +159,9 @@ class TestPorts:
 
     def test_a_credential_by_itself_goes_to_port_80_too(self) -> None:
         origin = Origin.of_url("http://registry.example.com")
-        asking = authenticator(USER, registry=origin).handle_challenge(origin, [Challenge("basic", {"realm": "x"})], ())
+        asking = authenticator_for(USER, registry=origin).handle_challenge(
+            origin, [Challenge("basic", {"realm": "x"})], ()
+        )
 
         with pytest.raises(StopIteration) as answered:
             next(asking)

@@ -15,7 +15,6 @@ HEAVY = (
     "asyncio",
     "subprocess",
     "dependency_injector",
-    "tenacity",
     "filelock",
     "registry_adapters",
 )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from registry_adapters.auth import authenticator
+from registry_adapters.auth import authenticator_for
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.messages import Body, Headers, Response
 from registry_core.content.streams import FileObjectReader
@@ -99,7 +99,7 @@ def converse(caplog: pytest.LogCaptureFixture) -> Iterator[Converse]:
 
     def open_registry(host: str, *lines: Asked | Said, auth: Credential | None = None) -> HttpCatalog:
         transcript = Transcript(*lines)
-        chosen = authenticator(auth, registry=Origin.of(host))
+        chosen = authenticator_for(auth, registry=Origin.of(host))
         catalog = HttpCatalog(host, HttpSettings(retries=0), authenticator=chosen, transport=transcript)
         opened.append((catalog, transcript))
         return catalog

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator
+from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator_for
 from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value
 from registry_core.domain.auth import (
     Anonymous,
@@ -108,7 +108,7 @@ def server() -> TokenServer:
 
 class TestBasic:
     def test_a_password_answers_a_basic_challenge_and_is_remembered(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
 
         value = drive(chosen, server, [BASIC], [PULL])
 
@@ -117,10 +117,10 @@ class TestBasic:
         assert server.asked == []
 
     def test_nothing_is_sent_before_a_challenge(self) -> None:
-        assert authenticator(USER).cached_authorization(REGISTRY, [PULL]) is None
+        assert authenticator_for(USER).cached_authorization(REGISTRY, [PULL]) is None
 
     def test_it_is_not_remembered_for_endlessly_many_repositories(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4097)]
 
         for scope in scopes:
@@ -135,7 +135,7 @@ class TestBasic:
 
     def test_a_refused_password_is_not_sent_again(self, server: TokenServer) -> None:
         """R-038."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BASIC], [PULL])
 
         assert drive(chosen, server, [BASIC], [PULL], rejected=value) is None
@@ -151,7 +151,7 @@ class TestBasic:
 
     def test_it_is_remembered_for_the_registry_that_asked_only(self, server: TokenServer) -> None:
         """R-030."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         drive(chosen, server, [BASIC], [PULL])
 
         assert chosen.cached_authorization(EVIL, [PULL]) is None
@@ -160,14 +160,14 @@ class TestBasic:
 
     def test_after_a_token_the_password_itself_is_withheld(self, server: TokenServer) -> None:
         """R-031."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], [PULL])
 
         assert drive(chosen, server, [BASIC], [PULL], rejected=value) == "Bearer token-2"
         assert drive(chosen, server, [BASIC], [LIB]) is None
 
     def test_of_two_schemes_the_token_is_preferred(self, server: TokenServer) -> None:
-        assert drive(authenticator(USER), server, [BASIC, BEARER], [PULL]) == "Bearer token-1"
+        assert drive(authenticator_for(USER), server, [BASIC, BEARER], [PULL]) == "Bearer token-1"
 
     def test_no_challenge_at_all_has_no_answer(self, server: TokenServer) -> None:
         keychain = PerRepository({APP: USER})
@@ -191,13 +191,13 @@ class TestBearer:
     def test_without_credentials_an_anonymous_token_is_asked_for(
         self, server: TokenServer, auth: Anonymous | None
     ) -> None:
-        value = drive(authenticator(auth), server, [BEARER], [PULL])
+        value = drive(authenticator_for(auth), server, [BEARER], [PULL])
 
         assert value == "Bearer token-1"
         assert "Authorization" not in server.asked[0].headers
 
     def test_the_password_goes_to_the_token_server(self, server: TokenServer) -> None:
-        drive(authenticator(USER), server, [BEARER], [PULL])
+        drive(authenticator_for(USER), server, [BEARER], [PULL])
 
         assert server.asked[0].url.startswith("https://auth.example.com/token?")
         assert server.asked[0].headers["Authorization"] == basic_value(USER)
@@ -206,7 +206,7 @@ class TestBearer:
         """R-037."""
         greedy = Challenge("bearer", {**BEARER.parameters, "scope": "repository:org/app:pull,push,delete"})
 
-        drive(authenticator(USER), server, [greedy], [PULL])
+        drive(authenticator_for(USER), server, [greedy], [PULL])
 
         assert scopes_of(server.asked[0]) == ["repository:org/app:pull"]
 
@@ -217,24 +217,24 @@ class TestBearer:
             {**BEARER.parameters, "scope": "repository:org/app:pull,push registry:catalog:* repository:x:push ::"},
         )
 
-        drive(authenticator(USER), server, [greedy], [])
+        drive(authenticator_for(USER), server, [greedy], [])
 
         assert scopes_of(server.asked[0]) == ["registry:catalog:*", "repository:org/app:pull"]
 
     def test_scopes_of_one_repository_are_joined(self, server: TokenServer) -> None:
-        drive(authenticator(USER), server, [BEARER], [PUSH, LIB, PULL])
+        drive(authenticator_for(USER), server, [BEARER], [PUSH, LIB, PULL])
 
         assert scopes_of(server.asked[0]) == ["repository:org/app:pull,push", "repository:org/lib:pull"]
 
     def test_the_second_operation_on_a_repository_asks_for_no_new_token(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PUSH])
 
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == "Bearer token-1"
         assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer token-1"
 
     def test_a_token_is_not_used_for_more_than_it_was_given_for(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PULL])
 
         assert chosen.cached_authorization(REGISTRY, [PUSH]) is None
@@ -252,7 +252,7 @@ class TestBearer:
         assert drive(chosen, server, [BEARER], [PULL], rejected=first) == "Bearer token-2"
 
     def test_a_refused_token_is_replaced_before_its_time(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
 
         second = drive(chosen, server, [BEARER], [PULL], rejected=first)
@@ -261,7 +261,7 @@ class TestBearer:
         assert chosen.cached_authorization(REGISTRY, [PULL]) == second
 
     def test_whoever_was_refused_late_takes_the_token_that_another_fetched(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
         second = drive(chosen, server, [BEARER], [PULL], rejected=first)
 
@@ -299,7 +299,7 @@ class TestBearer:
         assert keychain.asked == 1
 
     def test_a_basic_challenge_beside_one_without_a_realm_is_answered(self, server: TokenServer) -> None:
-        assert drive(authenticator(USER), server, [Challenge("bearer", {}), BASIC], [PULL]) == basic_value(USER)
+        assert drive(authenticator_for(USER), server, [Challenge("bearer", {}), BASIC], [PULL]) == basic_value(USER)
 
     def test_further_token_servers_can_be_allowed(self, server: TokenServer) -> None:
         realms = {"registry.example.com": ["auth:5001"]}
@@ -310,7 +310,7 @@ class TestBearer:
         assert server.asked[0].url == "https://auth:5001/token?scope=repository:org/app:pull"
 
     def test_a_challenge_without_a_realm_has_no_answer(self, server: TokenServer) -> None:
-        assert drive(authenticator(USER), server, [Challenge("bearer", {"service": "x"})], [PULL]) is None
+        assert drive(authenticator_for(USER), server, [Challenge("bearer", {"service": "x"})], [PULL]) is None
 
     @pytest.mark.parametrize("auth", [None, USER, IdentityToken("s3cret")])
     def test_a_realm_beyond_the_policy_is_sent_nothing(
@@ -320,25 +320,25 @@ class TestBearer:
         evil = Challenge("bearer", {"realm": "https://169.254.169.254/token"})
 
         with pytest.raises(ProtocolError):
-            drive(authenticator(auth), server, [evil], [PULL])
+            drive(authenticator_for(auth), server, [evil], [PULL])
 
         assert server.asked == []
 
     @pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (503, Unavailable)])
     def test_a_refusal_of_the_token_server_is_the_error_that_fits(self, status: int, kind: type[Exception]) -> None:
         with pytest.raises(kind):
-            drive(authenticator(USER), TokenServer(status), [BEARER], [PULL])
+            drive(authenticator_for(USER), TokenServer(status), [BEARER], [PULL])
 
     def test_after_a_failure_the_next_one_can_try(self) -> None:
         server = TokenServer(503)
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         with pytest.raises(Unavailable):
             drive(chosen, server, [BEARER], [PULL])
 
         assert drive(chosen, server, [BEARER], [PULL]) == "Bearer token-2"
 
     def test_an_exchange_given_up_half_way_blocks_nobody(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         steps = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(steps)
         steps.close()
@@ -347,7 +347,7 @@ class TestBearer:
 
     def test_many_threads_fetch_one_token(self, server: TokenServer) -> None:
         """R-039: no refresh storm."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         start = threading.Barrier(32)
 
         def work(_: int) -> str | None:
@@ -361,7 +361,7 @@ class TestBearer:
         assert len(server.asked) == 1
 
     def test_where_the_first_one_is_cancelled_the_next_one_fetches(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         leading = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(leading)
 
@@ -385,13 +385,13 @@ class TestBearer:
             go.wait(30)
             return TokenReply(status=401, content=b"")
 
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         with ThreadPoolExecutor(4) as pool:
             tries = [pool.submit(drive, chosen, refuse, [BEARER], [PULL])]
             held.wait(30)
             waiting = [chosen.handle_challenge(REGISTRY, [BEARER], [PULL]) for _ in range(3)]
             tries += [pool.submit(next, one) for one in waiting]  # type: ignore[arg-type]
-            while len(chosen._turns._changed._waiters) < 3:  # type: ignore[attr-defined]
+            while len(chosen._single_flight._changed._waiters) < 3:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             go.set()
             errors = [one.exception(30) for one in tries]
@@ -407,7 +407,7 @@ class TestBearer:
             asked.append(request)
             return TokenReply(status=200, content=b'{"token": "same"}')
 
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, stubborn, [BEARER], [PULL])
 
         assert drive(chosen, stubborn, [BEARER], [PULL], rejected=value) is None
@@ -431,7 +431,7 @@ class TestBearer:
         self, server: TokenServer
     ) -> None:
         """R-031, R-038: Harbor challenges for Basic whoever shows a token that it does not take."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], [PULL])
 
         again = drive(chosen, server, [BASIC], [PULL], rejected=value)
@@ -455,7 +455,7 @@ class TestInsufficientScope:
     @pytest.mark.parametrize("error", ["insufficient_scope", ""])
     def test_what_reading_takes_is_added_and_kept(self, server: TokenServer, error: str) -> None:
         """R-037."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         push = Scope.repository(APP, ["push"])
         first = drive(chosen, server, [BEARER], [push])
 
@@ -469,7 +469,7 @@ class TestInsufficientScope:
 
     def test_nothing_is_added_that_the_operation_does_not_take(self, server: TokenServer) -> None:
         """R-037: not for another repository, and not to write where it reads."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
         greedy = self.challenge("repository:org/app:pull,push,delete,* repository:org/lib:pull registry:catalog:*")
 
@@ -488,14 +488,14 @@ class TestTwoRepositories:
         return Challenge("bearer", {**BEARER.parameters, "scope": scope, "error": error})
 
     def test_one_token_is_asked_for_with_both(self, server: TokenServer) -> None:
-        drive(authenticator(USER), server, [BEARER], self.MOUNT)
+        drive(authenticator_for(USER), server, [BEARER], self.MOUNT)
 
         assert [scopes_of(one) for one in server.asked] == [["repository:org/app:pull,push", "repository:org/lib:pull"]]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 414, 500])
     def test_where_none_is_given_for_both_there_is_one_for_the_target(self, status: int) -> None:
         server = TokenServer(status)
-        chosen = authenticator(None)
+        chosen = authenticator_for(None)
 
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
@@ -505,7 +505,7 @@ class TestTwoRepositories:
 
     def test_where_none_is_given_for_both_that_is_not_tried_again(self) -> None:
         server = TokenServer(403)
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
         assert chosen.cached_authorization(REGISTRY, self.MOUNT) == value
@@ -517,7 +517,7 @@ class TestTwoRepositories:
 
     def test_where_the_targets_alone_is_refused_for_a_mount_it_is_kept_for_the_upload(self) -> None:
         server = TokenServer(403)
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
         again = drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
@@ -527,7 +527,7 @@ class TestTwoRepositories:
         assert len(server.asked) == 2
 
     def test_where_less_is_granted_than_asked_for_the_mount_has_no_answer(self, server: TokenServer) -> None:
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
         again = drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
@@ -538,7 +538,7 @@ class TestTwoRepositories:
 
     def test_where_the_token_was_for_the_source_only_the_upload_gets_its_own(self, server: TokenServer) -> None:
         """GitLab's token server grants the last of several scopes."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
         drive(chosen, server, [self.challenge("insufficient_scope")], self.MOUNT, rejected=value)
 
@@ -550,7 +550,7 @@ class TestTwoRepositories:
 
     def test_a_token_for_both_that_ran_out_is_replaced(self, server: TokenServer) -> None:
         """R-038."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
         again = drive(chosen, server, [self.challenge("invalid_token")], self.MOUNT, rejected=value)
@@ -560,19 +560,19 @@ class TestTwoRepositories:
 
     def test_a_wrong_password_is_an_unauthorized(self) -> None:
         with pytest.raises(Unauthorized):
-            drive(authenticator(USER), TokenServer(401, 401), [BEARER], self.MOUNT)
+            drive(authenticator_for(USER), TokenServer(401, 401), [BEARER], self.MOUNT)
 
     def test_where_the_token_server_asks_for_patience_nothing_else_is_tried(self) -> None:
         server = TokenServer(429)
 
         with pytest.raises(RateLimited):
-            drive(authenticator(USER), server, [BEARER], self.MOUNT)
+            drive(authenticator_for(USER), server, [BEARER], self.MOUNT)
 
         assert len(server.asked) == 1
 
     @pytest.mark.parametrize("error", [Unavailable("no connection"), Cancelled("by its caller")])
     def test_where_nobody_answered_nothing_else_is_tried(self, error: RegistryError) -> None:
-        steps = authenticator(USER).handle_challenge(REGISTRY, [BEARER], self.MOUNT)
+        steps = authenticator_for(USER).handle_challenge(REGISTRY, [BEARER], self.MOUNT)
         next(steps)
 
         with pytest.raises(type(error)):
@@ -581,7 +581,7 @@ class TestTwoRepositories:
 
 class TestOauth:
     def test_an_identity_token_is_traded_by_post(self, server: TokenServer) -> None:
-        value = drive(authenticator(IdentityToken("s3cret")), server, [BEARER], [PULL])
+        value = drive(authenticator_for(IdentityToken("s3cret")), server, [BEARER], [PULL])
 
         assert value == "Bearer token-1"
         assert server.asked[0].method == "POST"
@@ -592,7 +592,7 @@ class TestOauth:
     def test_a_password_is_posted_where_get_is_not_served(self, status: int) -> None:
         server = TokenServer(status)
 
-        value = drive(authenticator(USER), server, [BEARER], [PULL])
+        value = drive(authenticator_for(USER), server, [BEARER], [PULL])
 
         assert value == "Bearer token-2"
         assert [one.method for one in server.asked] == ["GET", "POST"]
@@ -602,13 +602,13 @@ class TestOauth:
         server = TokenServer(401)
 
         with pytest.raises(Unauthorized):
-            drive(authenticator(USER), server, [BEARER], [PULL])
+            drive(authenticator_for(USER), server, [BEARER], [PULL])
 
         assert len(server.asked) == 1
 
     def test_an_expired_identity_token_is_an_unauthorized(self) -> None:
         with pytest.raises(Unauthorized):
-            drive(authenticator(IdentityToken("old")), TokenServer(400), [BEARER], [PULL])
+            drive(authenticator_for(IdentityToken("old")), TokenServer(400), [BEARER], [PULL])
 
 
 class TestScopes:
@@ -633,7 +633,7 @@ class TestRegistryToken:
         assert server.asked == []
 
     def test_one_given_directly_is_sent_at_once(self) -> None:
-        chosen = authenticator(RegistryToken("abc"), registry=REGISTRY)
+        chosen = authenticator_for(RegistryToken("abc"), registry=REGISTRY)
 
         assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer abc"
         assert chosen.cached_authorization(EVIL, [PULL]) is None
@@ -654,7 +654,7 @@ class TestAuthenticator:
     def test_a_bound_credential_goes_to_no_other_registry(self, server: TokenServer, other: Origin) -> None:
         """R-030: nor to the same host and port without TLS."""
         registry = Origin.of("registry.example.com:5000")
-        chosen = authenticator(USER, registry=registry)
+        chosen = authenticator_for(USER, registry=registry)
 
         assert drive(chosen, server, [BASIC], [PULL], registry=other) is None
         assert drive(chosen, server, [BASIC], [PULL], registry=registry) == basic_value(USER)
@@ -677,21 +677,21 @@ class TestAuthenticator:
     def test_an_authenticator_is_taken_as_it_is(self) -> None:
         given = StaticTokenAuthenticator(RegistryToken("abc"))
 
-        assert authenticator(given) is given
+        assert authenticator_for(given) is given
 
     def test_a_keychain_is_asked(self, server: TokenServer) -> None:
-        assert drive(authenticator(PerRepository({"org/app": USER})), server, [BASIC], [PULL]) == basic_value(USER)
+        assert drive(authenticator_for(PerRepository({"org/app": USER})), server, [BASIC], [PULL]) == basic_value(USER)
 
     @pytest.mark.parametrize("auth", [("user", "hunter2"), "hunter2", {"username": "user"}, 5])
     def test_anything_else_is_a_type_error_that_shows_no_secret(self, auth: Any) -> None:
         with pytest.raises(TypeError) as caught:
-            authenticator(auth)
+            authenticator_for(auth)
 
         assert "hunter2" not in str(caught.value)
 
     def test_it_shows_nothing_and_is_not_pickled(self, server: TokenServer) -> None:
         """R-043."""
-        chosen = authenticator(USER)
+        chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PULL])
 
         assert "hunter2" not in repr(chosen)

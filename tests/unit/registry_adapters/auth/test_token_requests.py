@@ -1,4 +1,4 @@
-"""Trading credentials for tokens: the ways, and identity tokens that change."""
+"""Requests to token servers, and the exchange of credentials for tokens."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ import threading
 from base64 import b64decode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from registry_adapters.auth.token_requests import TokenExchanger
+from registry_adapters.auth.authorization import basic_value
+from registry_adapters.auth.token_requests import TokenExchanger, token_form, token_query
 from registry_adapters.auth.tokens import Token, TokenKey
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.errors import Forbidden, ProtocolError, Unauthorized
+from registry_core.errors import ConfigError, Forbidden, ProtocolError, Unauthorized
 from registry_core.testing.authenticators import concluded
 
+REALM = "https://auth.example.com/token"
 PULL = Scope.repository(RepositoryName("org/app"), ["pull"])
+PUSH = Scope.repository(RepositoryName("org/lib"), ["push", "pull"])
 USER = Basic("user", "hunter2")
 IDENTITY = IdentityToken("first")
 
 
-def audience(identity: Credential) -> TokenKey:
-    return TokenKey(Origin.of("registry.example.com"), "https://auth.example.com/token", "registry", identity)
+def key_of(credential: Credential) -> TokenKey:
+    return TokenKey(Origin.of("registry.example.com"), "https://auth.example.com/token", "registry", credential)
 
 
 def drive(
-    grants: TokenExchanger, server: Callable[[TokenRequest], TokenReply], identity: Credential, scope: Scope = PULL
+    exchanger: TokenExchanger, server: Callable[[TokenRequest], TokenReply], credential: Credential, scope: Scope = PULL
 ) -> Token:
-    return concluded(grants.fetch(audience(identity), [scope]), server)
+    return concluded(exchanger.fetch(key_of(credential), [scope]), server)
 
 
 class Rotating:
-    """Takes each identity token once, and gives the next one out with each answer."""
+    """A token server that accepts each identity token once and replaces it in its reply."""
 
     def __init__(self) -> None:
         self.current = "first"
@@ -66,26 +69,106 @@ def said(*statuses: int, refresh: object = None) -> tuple[list[TokenRequest], Ca
     return asked, server
 
 
-class TestRotation:
-    def test_an_identity_token_that_is_replaced_is_not_shown_again(self) -> None:
-        server = Rotating()
-        grants = TokenExchanger()
+class TestTokenQuery:
+    def test_each_scope_is_a_separate_field(self) -> None:
+        request = token_query(REALM, "registry", [PULL, PUSH], None)
 
-        found = [drive(grants, server, IDENTITY).text for _ in range(3)]
+        assert request.method == "GET"
+        assert parse_qsl(urlsplit(request.url).query) == [
+            ("service", "registry"),
+            ("scope", "repository:org/app:pull"),
+            ("scope", "repository:org/lib:pull,push"),
+        ]
+
+    def test_an_anonymous_request_has_no_authorization(self) -> None:
+        request = token_query(REALM, "registry", [PULL], None)
+
+        assert "Authorization" not in request.headers
+
+    def test_a_password_is_in_the_header_only(self) -> None:
+        request = token_query(REALM, "registry", [PULL], Basic("user", "hunter2"))
+
+        assert request.headers["Authorization"] == basic_value(Basic("user", "hunter2"))
+        assert "hunter2" not in request.url
+        assert request.body is None
+
+    def test_the_query_of_the_realm_is_kept(self) -> None:
+        request = token_query(f"{REALM}?tenant=a%26b#top", "r", [], None)
+
+        assert parse_qs(urlsplit(request.url).query) == {"tenant": ["a&b"], "service": ["r"]}
+
+    def test_a_service_cannot_add_fields(self) -> None:
+        request = token_query(REALM, "r&scope=repository:x:push", [], None)
+
+        assert parse_qs(urlsplit(request.url).query) == {"service": ["r&scope=repository:x:push"]}
+
+    def test_without_fields_the_url_is_the_realm(self) -> None:
+        assert token_query(REALM, "", [], None).url == REALM
+
+
+class TestTokenForm:
+    def test_an_identity_token_is_in_the_body_only(self) -> None:
+        """R-037: identity tokens go only to the token endpoint."""
+        request = token_form(REALM, "registry", [PULL, PUSH], IdentityToken("s3cret"))
+
+        assert (request.method, request.url) == ("POST", REALM)
+        assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+        assert request.body is not None
+        assert dict(parse_qsl(request.body.decode())) == {
+            "grant_type": "refresh_token",
+            "refresh_token": "s3cret",
+            "client_id": "ociport",
+            "service": "registry",
+            "scope": "repository:org/app:pull repository:org/lib:pull,push",
+        }
+
+    @pytest.mark.parametrize("credential", [Basic("user", "hunter2\ud800"), IdentityToken("hunter2\ud800")])
+    def test_text_that_cannot_be_encoded_is_refused_and_not_shown(self, credential: Basic | IdentityToken) -> None:
+        """R-062, R-043."""
+        with pytest.raises(ConfigError) as caught:
+            token_form(REALM, "", [PULL], credential)
+
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_posted_password_is_in_the_body_only(self) -> None:
+        request = token_form(REALM, "", [], Basic("user", "pa&ss=wörd"))
+
+        assert "Authorization" not in request.headers
+        assert request.body is not None
+        assert dict(parse_qsl(request.body.decode())) == {
+            "grant_type": "password",
+            "username": "user",
+            "password": "pa&ss=wörd",
+            "client_id": "ociport",
+        }
+
+    def test_its_repr_shows_no_secret(self) -> None:
+        """R-043."""
+        request = token_form(REALM, "", [], IdentityToken("s3cret"))
+
+        assert "s3cret" not in repr(request)
+
+
+class TestRotation:
+    def test_a_replaced_identity_token_is_not_sent_again(self) -> None:
+        server = Rotating()
+        exchanger = TokenExchanger()
+
+        found = [drive(exchanger, server, IDENTITY).text for _ in range(3)]
 
         assert server.seen == ["first", "next-1", "next-2"]
         assert found == ["token-1", "token-2", "token-3"]
 
-    def test_no_two_threads_show_the_same_identity_token(self) -> None:
+    def test_no_two_threads_send_the_same_identity_token(self) -> None:
         server = Rotating()
-        grants = TokenExchanger()
+        exchanger = TokenExchanger()
         other = Scope.repository(RepositoryName("org/other"), ["pull"])
-        first = grants.fetch(audience(IDENTITY), [PULL])
+        first = exchanger.fetch(key_of(IDENTITY), [PULL])
         request = next(first)
 
         with ThreadPoolExecutor(1) as pool:
-            second = pool.submit(drive, grants, server, IDENTITY, other)
-            while not grants._turns._changed._waiters:  # type: ignore[attr-defined]
+            second = pool.submit(drive, exchanger, server, IDENTITY, other)
+            while not exchanger._single_flight._changed._waiters:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             with pytest.raises(StopIteration):
                 first.send(server(request))
@@ -93,64 +176,64 @@ class TestRotation:
 
         assert server.seen == ["first", "next-1"]
 
-    def test_where_the_new_one_is_refused_the_given_one_is_tried_again(self) -> None:
+    def test_if_the_new_identity_token_is_refused_the_configured_one_is_tried(self) -> None:
         server = Rotating()
-        grants = TokenExchanger()
-        drive(grants, server, IDENTITY)
+        exchanger = TokenExchanger()
+        drive(exchanger, server, IDENTITY)
         server.current = "first"
 
-        found = drive(grants, server, IDENTITY)
+        found = drive(exchanger, server, IDENTITY)
 
         assert server.seen == ["first", "next-1", "first"]
         assert found.text == "token-3"
 
-    def test_where_both_are_refused_it_ends(self) -> None:
+    def test_if_both_identity_tokens_are_refused_the_exchange_fails(self) -> None:
         """R-038."""
         server = Rotating()
-        grants = TokenExchanger()
-        drive(grants, server, IDENTITY)
+        exchanger = TokenExchanger()
+        drive(exchanger, server, IDENTITY)
         server.current = "another"
 
         with pytest.raises(Unauthorized):
-            drive(grants, server, IDENTITY)
+            drive(exchanger, server, IDENTITY)
 
         assert server.seen == ["first", "next-1", "first"]
 
-    def test_a_new_identity_token_of_the_keychains_counts_at_once(self) -> None:
+    def test_a_new_identity_token_from_the_keychain_is_used_at_once(self) -> None:
         server = Rotating()
-        grants = TokenExchanger()
-        drive(grants, server, IDENTITY)
+        exchanger = TokenExchanger()
+        drive(exchanger, server, IDENTITY)
         server.current = "fresh login"
 
-        drive(grants, server, IdentityToken("fresh login"))
+        drive(exchanger, server, IdentityToken("fresh login"))
 
         assert server.seen == ["first", "fresh login"]
 
     @pytest.mark.parametrize("refresh", [None, "", 5, ["x"], "a b", "a\r\nb", "ä"])
-    def test_what_is_no_token_replaces_nothing(self, refresh: object) -> None:
+    def test_an_invalid_refresh_token_replaces_nothing(self, refresh: object) -> None:
         """R-039."""
         asked, server = said(refresh=refresh)
-        grants = TokenExchanger()
+        exchanger = TokenExchanger()
 
-        drive(grants, server, IDENTITY)
-        drive(grants, server, IDENTITY)
+        drive(exchanger, server, IDENTITY)
+        drive(exchanger, server, IDENTITY)
 
         assert [b"refresh_token=first" in (one.body or b"") for one in asked] == [True, True]
 
     @pytest.mark.parametrize("identity", [USER, Anonymous()])
     def test_a_password_is_not_replaced(self, identity: Basic | Anonymous) -> None:
         asked, server = said(refresh="given-unasked")
-        grants = TokenExchanger()
+        exchanger = TokenExchanger()
 
-        drive(grants, server, identity)
-        drive(grants, server, identity)
+        drive(exchanger, server, identity)
+        drive(exchanger, server, identity)
 
         assert [one.method for one in asked] == ["GET", "GET"]
 
 
-class TestWays:
+class TestMethods:
     @pytest.mark.parametrize("status", [404, 405])
-    def test_an_identity_token_is_shown_as_a_password_where_post_is_not_served(self, status: int) -> None:
+    def test_an_identity_token_is_sent_as_a_password_if_post_is_unsupported(self, status: int) -> None:
         asked, server = said(status)
 
         found = drive(TokenExchanger(), server, IDENTITY)
@@ -160,7 +243,7 @@ class TestWays:
         assert b64decode(asked[1].headers["Authorization"].removeprefix("Basic ")) == b"<token>:first"
         assert "first" not in asked[1].url
 
-    def test_it_is_shown_under_its_own_name_where_it_has_one(self) -> None:
+    def test_an_identity_token_with_a_user_name_is_sent_under_that_name(self) -> None:
         asked, server = said(404)
 
         drive(TokenExchanger(), server, IdentityToken("first", "00000000-0000-0000-0000-000000000000"))
@@ -168,7 +251,7 @@ class TestWays:
         shown = b64decode(asked[1].headers["Authorization"].removeprefix("Basic "))
         assert shown == b"00000000-0000-0000-0000-000000000000:first"
 
-    def test_a_password_is_posted_where_get_is_not_served(self) -> None:
+    def test_a_password_is_posted_if_get_is_unsupported(self) -> None:
         asked, server = said(405)
 
         drive(TokenExchanger(), server, USER)
@@ -177,7 +260,9 @@ class TestWays:
         assert b"grant_type=password&username=user&password=hunter2" in (asked[1].body or b"")
 
     @pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (400, Unauthorized), (403, Forbidden)])
-    def test_a_refused_identity_token_is_not_shown_in_another_way(self, status: int, kind: type[Exception]) -> None:
+    def test_a_refused_identity_token_is_not_sent_with_the_other_method(
+        self, status: int, kind: type[Exception]
+    ) -> None:
         asked, server = said(status)
 
         with pytest.raises(kind):
@@ -185,7 +270,7 @@ class TestWays:
 
         assert len(asked) == 1
 
-    def test_without_credentials_there_is_one_way(self) -> None:
+    def test_an_anonymous_request_is_sent_with_get_only(self) -> None:
         asked, server = said(404)
 
         with pytest.raises(ProtocolError):
@@ -194,7 +279,7 @@ class TestWays:
         assert len(asked) == 1
 
     @pytest.mark.parametrize("identity", [USER, IDENTITY, Anonymous()])
-    def test_each_request_says_what_it_is_for(self, identity: Credential) -> None:
+    def test_each_request_carries_its_scopes(self, identity: Credential) -> None:
         asked, server = said()
 
         drive(TokenExchanger(), server, identity)
@@ -202,15 +287,15 @@ class TestWays:
         assert asked[0].scopes == (PULL,)
 
 
-def test_it_shows_nothing_and_is_not_pickled() -> None:
+def test_an_exchanger_shows_no_secret_and_cannot_be_pickled() -> None:
     """R-043."""
     asked, server = said(refresh="s3cret")
-    grants = TokenExchanger()
-    drive(grants, server, IDENTITY)
+    exchanger = TokenExchanger()
+    drive(exchanger, server, IDENTITY)
 
-    assert "s3cret" not in repr(grants)
+    assert "s3cret" not in repr(exchanger)
     with pytest.raises(TypeError):
-        pickle.dumps(grants)
+        pickle.dumps(exchanger)
     for secret in (asked[0], TokenReply(status=200, content=b"s3cret")):
         with pytest.raises(TypeError):
             pickle.dumps(secret)

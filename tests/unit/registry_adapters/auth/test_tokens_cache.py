@@ -1,4 +1,4 @@
-"""Tokens in memory (R-037)."""
+"""The token cache (R-037)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NAME = RepositoryName("org/app")
 PULL = Scope.repository(NAME, ["pull"])
 PUSH = Scope.repository(NAME, ["pull", "push"])
 OTHER = Scope.repository(RepositoryName("org/other"), ["pull"])
-AUDIENCE = TokenKey(Origin.of("registry.example.com"), "https://auth.example.com", "registry", Anonymous())
-STRANGERS = [
-    TokenKey(Origin.of("evil.example"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
-    TokenKey(Origin.of("registry.example.com", scheme="http"), AUDIENCE.realm, AUDIENCE.service, AUDIENCE.identity),
-    TokenKey(AUDIENCE.registry, "https://other.example.com", AUDIENCE.service, AUDIENCE.identity),
-    TokenKey(AUDIENCE.registry, AUDIENCE.realm, "other", AUDIENCE.identity),
-    TokenKey(AUDIENCE.registry, AUDIENCE.realm, AUDIENCE.service, Basic("user", "word")),
+KEY = TokenKey(Origin.of("registry.example.com"), "https://auth.example.com", "registry", Anonymous())
+OTHER_KEYS = [
+    TokenKey(Origin.of("evil.example"), KEY.realm, KEY.service, KEY.credential),
+    TokenKey(Origin.of("registry.example.com", scheme="http"), KEY.realm, KEY.service, KEY.credential),
+    TokenKey(KEY.registry, "https://other.example.com", KEY.service, KEY.credential),
+    TokenKey(KEY.registry, KEY.realm, "other", KEY.credential),
+    TokenKey(KEY.registry, KEY.realm, KEY.service, Basic("user", "word")),
 ]
 
 
@@ -43,7 +43,7 @@ def cache(clock: Clock) -> TokenCache:
 
 
 @pytest.mark.parametrize(
-    ("granted", "wanted", "found"),
+    ("granted", "needed", "found"),
     [
         ([PULL], [PULL], True),
         ([PUSH], [PULL], True),
@@ -56,70 +56,70 @@ def cache(clock: Clock) -> TokenCache:
         ([PULL], [Scope("registry", "org/app", ("pull",))], False),
     ],
 )
-def test_a_token_serves_what_it_was_given_for_and_nothing_wider(
-    cache: TokenCache, granted: list[Scope], wanted: list[Scope], found: bool
+def test_a_token_covers_the_scopes_it_was_issued_for_and_no_wider_ones(
+    cache: TokenCache, granted: list[Scope], needed: list[Scope], found: bool
 ) -> None:
-    cache.keep(AUDIENCE, granted, Token("abc", 300.0))
+    cache.put(KEY, granted, Token("abc", 300.0))
 
-    assert cache.find(AUDIENCE, wanted) == ("abc" if found else None)
-
-
-@pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_token_is_for_its_audience_only(cache: TokenCache, stranger: TokenKey) -> None:
-    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
-
-    assert cache.find(stranger, [PULL]) is None
+    assert cache.get(KEY, needed) == ("abc" if found else None)
 
 
-def test_a_token_is_given_up_shortly_before_its_end(cache: TokenCache, clock: Clock) -> None:
-    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
+@pytest.mark.parametrize("other", OTHER_KEYS)
+def test_a_token_is_found_under_its_own_key_only(cache: TokenCache, other: TokenKey) -> None:
+    cache.put(KEY, [PULL], Token("abc", 300.0))
+
+    assert cache.get(other, [PULL]) is None
+
+
+def test_a_token_is_dropped_shortly_before_it_expires(cache: TokenCache, clock: Clock) -> None:
+    cache.put(KEY, [PULL], Token("abc", 300.0))
 
     clock.now += 294.0
-    assert cache.find(AUDIENCE, [PULL]) == "abc"
+    assert cache.get(KEY, [PULL]) == "abc"
     clock.now += 2.0
-    assert cache.find(AUDIENCE, [PULL]) is None
+    assert cache.get(KEY, [PULL]) is None
 
 
 def test_a_refused_token_is_not_found_again(cache: TokenCache) -> None:
-    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
-    cache.keep(AUDIENCE, [OTHER], Token("def", 300.0))
+    cache.put(KEY, [PULL], Token("abc", 300.0))
+    cache.put(KEY, [OTHER], Token("def", 300.0))
 
-    cache.forget(AUDIENCE, [PULL], "abc")
+    cache.discard(KEY, [PULL], "abc")
 
-    assert cache.find(AUDIENCE, [PULL]) is None
-    assert cache.find(AUDIENCE, [OTHER]) == "def"
-
-
-def test_a_token_that_was_refused_for_more_than_it_was_given_for_is_kept(cache: TokenCache) -> None:
-    cache.keep(AUDIENCE, [PULL], Token("abc", 300.0))
-
-    cache.forget(AUDIENCE, [PULL, OTHER], "abc")
-
-    assert cache.find(AUDIENCE, [PULL]) == "abc"
+    assert cache.get(KEY, [PULL]) is None
+    assert cache.get(KEY, [OTHER]) == "def"
 
 
-def test_it_does_not_grow_without_end(cache: TokenCache) -> None:
+def test_a_token_refused_for_more_scopes_than_it_was_issued_for_is_kept(cache: TokenCache) -> None:
+    cache.put(KEY, [PULL], Token("abc", 300.0))
+
+    cache.discard(KEY, [PULL, OTHER], "abc")
+
+    assert cache.get(KEY, [PULL]) == "abc"
+
+
+def test_the_number_of_tokens_is_limited(cache: TokenCache) -> None:
     scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4200)]
 
     for scope in scopes:
-        cache.keep(AUDIENCE, [scope], Token("abc", 300.0))
+        cache.put(KEY, [scope], Token("abc", 300.0))
 
-    assert cache.find(AUDIENCE, [scopes[0]]) is None
-    assert cache.find(AUDIENCE, [scopes[-1]]) == "abc"
+    assert cache.get(KEY, [scopes[0]]) is None
+    assert cache.get(KEY, [scopes[-1]]) == "abc"
 
 
-def test_expired_tokens_make_room_first(cache: TokenCache, clock: Clock) -> None:
+def test_expired_tokens_are_removed_first(cache: TokenCache, clock: Clock) -> None:
     scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4097)]
-    cache.keep(AUDIENCE, [scopes[0]], Token("lasting", 3000.0))
+    cache.put(KEY, [scopes[0]], Token("lasting", 3000.0))
     for scope in scopes[1:-1]:
-        cache.keep(AUDIENCE, [scope], Token("abc", 60.0))
+        cache.put(KEY, [scope], Token("abc", 60.0))
     clock.now += 60.0
 
-    cache.keep(AUDIENCE, [scopes[-1]], Token("abc", 60.0))
+    cache.put(KEY, [scopes[-1]], Token("abc", 60.0))
 
-    assert cache.find(AUDIENCE, [scopes[0]]) == "lasting"
+    assert cache.get(KEY, [scopes[0]]) == "lasting"
 
 
-def test_it_is_not_pickled(cache: TokenCache) -> None:
+def test_a_token_cache_cannot_be_pickled(cache: TokenCache) -> None:
     with pytest.raises(TypeError):
         pickle.dumps(cache)

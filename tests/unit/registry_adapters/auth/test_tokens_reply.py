@@ -1,4 +1,4 @@
-"""What token servers answer (R-039)."""
+"""Replies of token servers (R-039)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.auth.tokens import LIFETIME_LIMIT, REPLY_LIMIT, Token, token
+from registry_adapters.auth.tokens import MAX_LIFETIME, MAX_REPLY_BYTES, Token, parse_token
 from registry_core.domain.auth import TokenReply, TokenRequest
+from registry_core.domain.origin import redact_url
 from registry_core.errors import Forbidden, ProtocolError, RateLimited, RegistryError, Unauthorized, Unavailable
 
 GET = TokenRequest(method="GET", url="https://auth.example.com/token?account=me")
@@ -32,7 +33,7 @@ def reply(**fields: object) -> TokenReply:
     ],
 )
 def test_the_token_is_found_under_either_name(fields: dict[str, object]) -> None:
-    assert token(GET, reply(**fields)).text == "abc"
+    assert parse_token(GET, reply(**fields)).text == "abc"
 
 
 @pytest.mark.parametrize(
@@ -54,16 +55,16 @@ def test_the_token_is_found_under_either_name(fields: dict[str, object]) -> None
         b"[" * 100_000,
     ],
 )
-def test_an_answer_without_a_usable_token_is_a_protocol_error(content: bytes) -> None:
+def test_a_reply_without_a_usable_token_is_a_protocol_error(content: bytes) -> None:
     with pytest.raises(ProtocolError):
-        token(GET, TokenReply(status=200, content=content))
+        parse_token(GET, TokenReply(status=200, content=content))
 
 
-def test_an_answer_that_is_too_large_is_refused() -> None:
-    padded = json.dumps({"token": "abc", "pad": "x" * REPLY_LIMIT}).encode()
+def test_a_reply_that_is_too_large_is_refused() -> None:
+    padded = json.dumps({"token": "abc", "pad": "x" * MAX_REPLY_BYTES}).encode()
 
     with pytest.raises(ProtocolError):
-        token(GET, TokenReply(status=200, content=padded))
+        parse_token(GET, TokenReply(status=200, content=padded))
 
 
 @pytest.mark.parametrize(
@@ -78,26 +79,26 @@ def test_an_answer_that_is_too_large_is_refused() -> None:
         (True, 60.0),
         (None, 60.0),
         ([], 60.0),
-        (60_000_000_000, LIFETIME_LIMIT),
-        (10**400, LIFETIME_LIMIT),
+        (60_000_000_000, MAX_LIFETIME),
+        (10**400, MAX_LIFETIME),
     ],
 )
-def test_a_lifetime_is_kept_within_reason(expires_in: object, lifetime: float) -> None:
-    assert token(GET, reply(token="abc", expires_in=expires_in)).lifetime == lifetime
+def test_a_lifetime_is_limited(expires_in: object, lifetime: float) -> None:
+    assert parse_token(GET, reply(token="abc", expires_in=expires_in)).lifetime == lifetime
 
 
 @pytest.mark.parametrize("text", [b"1e400", b"-1e400", b"1" + b"0" * 10_000, b"1e-400", b"[[{}]]", b"-0"])
-def test_a_lifetime_that_is_no_number_harms_nothing(text: bytes) -> None:
+def test_a_malformed_lifetime_does_not_affect_the_token(text: bytes) -> None:
     """R-039."""
-    found = token(GET, TokenReply(status=200, content=b'{"expires_in": ' + text + b', "token": "abc"}'))
+    found = parse_token(GET, TokenReply(status=200, content=b'{"expires_in": ' + text + b', "token": "abc"}'))
 
     assert found.text == "abc"
-    assert found.lifetime in (60.0, LIFETIME_LIMIT)
+    assert found.lifetime in (60.0, MAX_LIFETIME)
 
 
 @pytest.mark.parametrize("issued_at", ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "garbage", 5, None])
-def test_the_time_of_issue_changes_nothing(issued_at: object) -> None:
-    assert token(GET, reply(token="abc", expires_in=300, issued_at=issued_at)).lifetime == 300.0
+def test_the_time_of_issue_is_ignored(issued_at: object) -> None:
+    assert parse_token(GET, reply(token="abc", expires_in=300, issued_at=issued_at)).lifetime == 300.0
 
 
 @pytest.mark.parametrize(
@@ -115,9 +116,9 @@ def test_the_time_of_issue_changes_nothing(issued_at: object) -> None:
         (GET, 503, Unavailable),
     ],
 )
-def test_a_refusal_is_the_error_that_fits(request_: TokenRequest, status: int, kind: type[RegistryError]) -> None:
+def test_each_status_raises_its_error(request_: TokenRequest, status: int, kind: type[RegistryError]) -> None:
     with pytest.raises(kind) as caught:
-        token(request_, TokenReply(status=status, content=b'{"token": "abc"}'))
+        parse_token(request_, TokenReply(status=status, content=b'{"token": "abc"}'))
 
     assert type(caught.value) is kind
     assert caught.value.transport is not None
@@ -125,30 +126,46 @@ def test_a_refusal_is_the_error_that_fits(request_: TokenRequest, status: int, k
 
 
 @given(st.sampled_from([GET, POST]), st.integers(100, 599), st.binary(max_size=200))
-def test_whatever_comes_is_a_token_or_an_error_of_the_library(
+def test_any_reply_gives_a_token_or_an_error_of_the_library(
     request_: TokenRequest, status: int, content: bytes
 ) -> None:
     outcome: object
     try:
-        outcome = token(request_, TokenReply(status=status, content=content))
+        outcome = parse_token(request_, TokenReply(status=status, content=content))
     except RegistryError as error:
         outcome = error
 
     assert isinstance(outcome, Token | RegistryError)
 
 
-def test_a_refusal_repeats_nothing_that_was_sent() -> None:
+def test_the_error_of_a_refusal_shows_no_secret() -> None:
     """R-043."""
     with pytest.raises(Unauthorized) as caught:
-        token(GET, TokenReply(status=401, content=b"s3cret"))
+        parse_token(GET, TokenReply(status=401, content=b"s3cret"))
 
     assert "account=me" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_token_shows_nothing_and_is_not_pickled() -> None:
+def test_a_token_shows_no_secret_and_cannot_be_pickled() -> None:
     secret = Token("s3cret", 60.0)
 
     assert "s3cret" not in repr(secret)
     with pytest.raises(TypeError):
         pickle.dumps(secret)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "outcome"),
+    [
+        (GET, 401, "401 Unauthorized: no credentials were given"),
+        (POST, 400, "400 Bad Request: the token server refused the credentials"),
+        (GET, 403, "403 Forbidden"),
+        (GET, 599, "599"),
+    ],
+)
+def test_the_error_names_the_token_server_and_the_reason(request_: TokenRequest, status: int, outcome: str) -> None:
+    with pytest.raises(RegistryError) as caught:
+        parse_token(request_, TokenReply(status=status, content=b""))
+
+    assert caught.value.message == f"token request to {redact_url(request_.url)}: {outcome}"

@@ -1,4 +1,4 @@
-"""Which scopes a token is asked for (R-037)."""
+"""The scopes that a token is requested for (R-037)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.auth.tokens import challenge_scopes, merge_scopes, own_repository, repository, widen_scopes
+from registry_adapters.auth.tokens import challenge_scopes, merge_scopes, own_repository, repository_of, widen_scopes
 from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 
@@ -22,8 +22,8 @@ def scopes(*texts: str) -> tuple[Scope, ...]:
     return tuple(found)
 
 
-def texts(some: tuple[Scope, ...]) -> list[str]:
-    return [str(one) for one in some]
+def texts(scopes: tuple[Scope, ...]) -> list[str]:
+    return [str(scope) for scope in scopes]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,9 @@ def texts(some: tuple[Scope, ...]) -> list[str]:
         ("repository:a:pull", "repository(plugin):a:push", ["repository:a:pull"]),
     ],
 )
-def test_a_challenge_adds_nothing_that_is_a_step_up(wanted: str, challenge: str, expected: list[str]) -> None:
+def test_a_challenge_adds_no_actions_beyond_those_of_the_operation(
+    wanted: str, challenge: str, expected: list[str]
+) -> None:
     """R-037."""
     assert texts(widen_scopes(scopes(wanted), challenge)) == expected
 
@@ -59,33 +61,33 @@ def test_a_challenge_adds_nothing_that_is_a_step_up(wanted: str, challenge: str,
         ("aws", []),
     ],
 )
-def test_where_the_operation_names_none_only_reading_is_asked_for(challenge: str, expected: list[str]) -> None:
+def test_for_an_operation_without_scopes_only_read_actions_are_requested(challenge: str, expected: list[str]) -> None:
     """R-037."""
     assert texts(challenge_scopes(challenge)) == expected
 
 
-def test_scopes_of_one_repository_are_joined() -> None:
+def test_scopes_of_one_repository_are_merged() -> None:
     some = scopes("repository:b:pull", "repository:a:push", "repository:b:push,pull", "repository:a:pull")
 
     assert texts(merge_scopes(some)) == ["repository:a:pull,push", "repository:b:pull,push"]
 
 
-def test_the_operations_own_repository_comes_first() -> None:
+def test_the_repository_of_the_first_scope_is_the_operation_s() -> None:
     some = scopes("repository:b:pull,push", "repository:a:pull")
 
     assert texts(own_repository(some)) == ["repository:b:pull,push"]
-    assert repository(some) == RepositoryName("b")
+    assert repository_of(some) == RepositoryName("b")
 
 
 def test_an_operation_on_the_registry_has_no_repository() -> None:
     assert own_repository(()) == ()
-    assert repository(()) is None
-    assert repository(scopes("registry:catalog:*")) is None
-    assert repository(scopes("repository:No Name:pull")) is None
+    assert repository_of(()) is None
+    assert repository_of(scopes("registry:catalog:*")) is None
+    assert repository_of(scopes("repository:No Name:pull")) is None
 
 
 @given(st.text("reposityglcaug:,* \t/ab", max_size=200))
-def test_no_challenge_gets_more_than_reading_of_what_is_being_read(challenge: str) -> None:
+def test_no_challenge_adds_more_than_read_actions_to_a_pull(challenge: str) -> None:
     """R-037."""
     wanted = scopes("repository:a:pull")
 
@@ -96,7 +98,7 @@ def test_no_challenge_gets_more_than_reading_of_what_is_being_read(challenge: st
 
 
 @pytest.mark.parametrize("unit", [" ", ":", ",", "a", "a:", "repository:a:pull ", "repository:a:" + "pull," * 9])
-def test_a_mebibyte_of_scopes_is_read_in_linear_time(unit: str) -> None:
+def test_a_mebibyte_of_scopes_is_parsed_in_linear_time(unit: str) -> None:
     """R-040."""
     text = unit * (2**20 // len(unit))
     start = time.process_time()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry_adapters.auth import authenticator
+from registry_adapters.auth import authenticator_for
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.messages import Headers
 from registry_adapters.http.sender import SecretMasker
@@ -70,7 +70,7 @@ def test_a_token_in_any_header_goes_no_further(
     home = Origin.of("registry.example.com")
     catalog = HttpCatalog(
         "registry.example.com", HttpSettings(retries=0), transport=transport, observer=recorder,
-        authenticator=authenticator(RegistryToken(secret), registry=home),
+        authenticator=authenticator_for(RegistryToken(secret), registry=home),
     )  # fmt: skip
 
     with pytest.raises(ProtocolError) as caught:

@@ -195,6 +195,18 @@ class TestSend:
         assert caught.value.transport is not None
         assert caught.value.transport.errors[0].code == "MANIFEST_UNKNOWN"
 
+    @pytest.mark.parametrize("status", [300, 304, 305, 306])
+    def test_other_statuses_with_a_location_are_not_followed(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
+    ) -> None:
+        """R-041."""
+        transport = scripted(reply(status, {"Location": "/on"}), reply(200))
+
+        with pytest.raises(ProtocolError) as caught:
+            session(transport).send(ask())
+
+        assert (caught.value.status, len(transport.sent)) == (status, 1)
+
     @pytest.mark.parametrize("status", [203, 204, 206, 304])
     def test_unasked_kinds_of_success_are_no_success(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
@@ -581,9 +593,12 @@ class TestRetries:
 
         assert clock.pauses == [0.5]
 
-    @pytest.mark.parametrize("failure", [StaleConnection("gone"), NotConnected("no")])
+    @pytest.mark.parametrize(
+        ("failure", "attempts"),
+        [(StaleConnection("gone"), "(1 attempt, 0.00 s)"), (NotConnected("no"), "(4 attempts, 3.50 s)")],
+    )
     def test_what_is_raised_in_the_end_is_an_error_that_users_know(
-        self, session: Callable[..., Session], scripted: Script, failure: Unavailable
+        self, session: Callable[..., Session], scripted: Script, failure: Unavailable, attempts: str
     ) -> None:
         """R-062."""
         failure.method = "PATCH"
@@ -593,7 +608,7 @@ class TestRetries:
             session(scripted(*[failure] * 4)).send(ask("PATCH", content=b"x", repeatable=False))
 
         error = caught.value
-        assert (type(error), error.message, error.method) == (Unavailable, failure.message, "PATCH")
+        assert (type(error), error.message, error.method) == (Unavailable, f"{failure.message} {attempts}", "PATCH")
         assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
 
     def test_a_407_is_no_matter_of_patience(

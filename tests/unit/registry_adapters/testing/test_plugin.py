@@ -115,7 +115,7 @@ import sys
 
 
 def test_nothing_was_loaded():
-    heavy = {"urllib3", "cheroot", "msgspec", "dependency_injector", "tenacity", "registry_core"}
+    heavy = {"urllib3", "cheroot", "msgspec", "dependency_injector", "registry_core"}
     assert heavy & set(sys.modules) == set()
 """
     )

@@ -66,7 +66,7 @@ def test_a_session_in_use_is_not_idle(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
     session = sessions.start(NAME)
 
-    with session.held():
+    with session.locked():
         clock.now += 61
         found = sessions.find(NAME, session.identity)
 
@@ -80,7 +80,7 @@ def test_using_a_session_keeps_it(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
     session = sessions.start(NAME)
     clock.now += 50
-    with session.held():
+    with session.locked():
         session.append(body(b"x"))
     clock.now += 50
 
@@ -94,7 +94,7 @@ def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
 
-    with session.held(), pytest.raises(HttpError) as caught, session.held(patience=0):
+    with session.locked(), pytest.raises(HttpError) as caught, session.locked(timeout=0):
         session.append(body(b"never"))
 
     assert caught.value.status == 503
@@ -105,14 +105,15 @@ def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
 def test_closing_leaves_no_trace(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
-    with session.held():
+    with session.locked():
         session.append(body(b"content"))
     assert session.path.read_bytes() == b"content"
 
     sessions.close()
 
     assert list(tmp_path.iterdir()) == []
-    assert len(sessions) == 0
+    with pytest.raises(HttpError):
+        sessions.find(NAME, session.identity)
 
 
 def test_dropping_leaves_no_trace(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
     session = sessions.start(NAME)
     short = Body({"wsgi.input": io.BytesIO(b"half"), "CONTENT_LENGTH": "8"})
 
-    with session.held(), pytest.raises(HttpError):
+    with session.locked(), pytest.raises(HttpError):
         session.append(short)
 
     assert (session.size, session.path.read_bytes()) == (4, b"half")
@@ -140,7 +141,7 @@ def test_nothing_is_kept_of_a_chunk_that_turns_out_too_long(tmp_path: Path) -> N
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
 
-    with session.held():
+    with session.locked():
         session.append(body(b"kept"))
         with pytest.raises(HttpError):
             session.append(Body({"wsgi.input": Slow(b"too long"), "CONTENT_LENGTH": "8"}), limit=5)

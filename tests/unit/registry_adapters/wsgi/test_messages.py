@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from registry_adapters.wsgi.messages import HttpError, document, refusal
+from registry_adapters.wsgi.messages import HttpError, error_response, to_http_error
 from registry_core import errors
 
 
@@ -41,7 +41,7 @@ from registry_core import errors
     ],
 )
 def test_every_error_has_its_status_and_its_word(error: Exception, status: int, code: str) -> None:
-    problem = refusal(error, writing=True)
+    problem = to_http_error(error, writing=True)
 
     assert (problem.status, problem.code) == (status, code)
 
@@ -50,7 +50,7 @@ def test_every_error_of_the_library_has_a_well_formed_word() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
     raised = [kind("x") for kind in kinds if isinstance(kind, type) and issubclass(kind, errors.RegistryError)]
 
-    codes = [refusal(error, writing=False).code for error in raised]
+    codes = [to_http_error(error, writing=False).code for error in raised]
 
     assert len(codes) > 20
     assert all(re.fullmatch("[A-Z_]+", code) for code in codes)
@@ -58,7 +58,7 @@ def test_every_error_of_the_library_has_a_well_formed_word() -> None:
 
 @pytest.mark.parametrize("error", [errors.DigestMismatch("x"), errors.SizeMismatch("x")])
 def test_wrong_content_is_our_fault_where_it_is_read(error: Exception) -> None:
-    problem = refusal(error, writing=False)
+    problem = to_http_error(error, writing=False)
 
     assert problem.status == 500
 
@@ -74,12 +74,12 @@ def test_wrong_content_is_our_fault_where_it_is_read(error: Exception) -> None:
     ],
 )
 def test_the_inside_stays_inside(error: Exception) -> None:
-    problem = refusal(error, writing=True)
+    problem = to_http_error(error, writing=True)
 
-    assert "secret" not in str(document(problem))
+    assert b"secret" not in b"".join(error_response(problem).body)
 
 
 def test_a_rate_limit_says_how_long() -> None:
-    problem = refusal(errors.RateLimited("x", retry_after=7.2), writing=False)
+    problem = to_http_error(errors.RateLimited("x", retry_after=7.2), writing=False)
 
     assert ("Retry-After", "7") in problem.headers

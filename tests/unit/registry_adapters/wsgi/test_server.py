@@ -79,7 +79,7 @@ def test_it_ends_at_once_although_clients_hold_connections() -> None:
 
 
 def test_it_ends_although_connections_are_still_being_accepted() -> None:
-    listener = CherootServer(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
+    server = CherootServer(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
     interval, over = sys.getswitchinterval(), threading.Event()
 
     def accept(count: int) -> list[socket.socket]:
@@ -87,7 +87,7 @@ def test_it_ends_although_connections_are_still_being_accepted() -> None:
         for _ in range(count):
             with socket.socket() as sock:
                 accepted.append(sock)
-            listener.watch(sock)
+            server.cut_on_stop(sock)
         return accepted
 
     def accept_on() -> None:
@@ -101,7 +101,7 @@ def test_it_ends_although_connections_are_still_being_accepted() -> None:
             accepting = pool.submit(accept_on)
             try:
                 for _ in range(20):
-                    listener.stop()
+                    server.stop()
             finally:
                 over.set()
             accepting.result(30)
@@ -126,7 +126,8 @@ def test_a_taken_port_is_a_config_error() -> None:
     with registry_server(MemoryCatalog()) as server:
         port = int(server.host.split(":")[1])
 
-        with pytest.raises(ConfigError, match="cannot listen"), registry_server(MemoryCatalog(), port=port):
+        message = rf"listen on 127\.0\.0\.1:{port}: .*Address already in use"
+        with pytest.raises(ConfigError, match=message), registry_server(MemoryCatalog(), port=port):
             ask(server.host)
 
 
