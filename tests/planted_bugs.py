@@ -118,7 +118,7 @@ ELSEWHERE = (
 KEYCHAINS = (
     Bug("registry_names.py", 'if port in ("443", "80") else', "if port else"),
     Bug("docker_config.py", "colon, password = decoded.partition(", "colon, password = decoded.rpartition("),
-    Bug("docker_config.py", "if place is not None and place[0] in names:", "if place is not None:"),
+    Bug("docker_config.py", "if parsed is not None and parsed[0] in names:", "if parsed is not None:"),
 )
 
 SECRETS = (Bug("auth.py", "    def __reduce__(", "    def _reduce("),)

@@ -1,4 +1,4 @@
-"""Where credentials come from: the program, the environment, Docker's and podman's files, and credential helpers."""
+"""Keychains: fixed credentials, environment variables, Docker's and podman's files, and credential helpers."""
 
 from registry_adapters.keychains.default import default_keychain, default_store
 from registry_adapters.keychains.docker_config import AuthFileKeychain, DockerConfigKeychain

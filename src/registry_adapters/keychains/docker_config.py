@@ -1,15 +1,7 @@
-"""Docker configurations and podman's ``auth.json`` as documents: pure, without a file.
+"""Docker's ``config.json`` and podman's ``auth.json`` (containers-auth.json(5)), which skopeo and buildah use too.
 
-``{"auths": {"host[:port][/namespace]": {…}}, "credHelpers": {"host": "name"}, "credsStore": "name"}``; and the older
-``.dockercfg``, which is what stands in ``auths`` alone.
-
-Files of credentials, and the helpers that they name: what Docker's and podman's keychains are made of.
-
-Docker's ``config.json``.
-
-Podman's ``auth.json``, which skopeo and buildah use too (containers-auth.json(5)).
-
-Where Docker and podman keep credentials; nothing is looked at here (containers-auth.json(5)).
+The document is ``{"auths": {"host[:port][/namespace]": {…}}, "credHelpers": {"host": "name"}, "credsStore": "name"}``.
+The older ``.dockercfg`` has only the content of ``auths``.
 """
 
 from __future__ import annotations
@@ -53,7 +45,7 @@ __all__ = [
 ]
 
 
-AUTHS: Final = "auths"
+_AUTHS: Final = "auths"
 
 _HELPERS: Final = "credHelpers"
 
@@ -63,87 +55,86 @@ _SECRETS: Final = ("auth", "username", "password", "identitytoken", "registrytok
 
 
 class DockerConfig:
-    """A view on one decoded document.
+    """A decoded document; no I/O.
 
     Args:
-        document: The JSON object.
-        where: What messages call it.
-        legacy: Whether it is a ``.dockercfg``; ``None`` to tell by its shape.
+        document: JSON object.
+        name: Name of the document in errors.
+        legacy: Whether it is a ``.dockercfg``; ``None`` to detect it.
     """
 
-    def __init__(self, document: dict[str, Any], where: str, *, legacy: bool | None = False) -> None:
+    def __init__(self, document: dict[str, Any], name: str, *, legacy: bool | None = False) -> None:
         if legacy is None:
-            legacy = not any(name in document for name in (AUTHS, _HELPERS, _STORE))
-        self._document = {AUTHS: document} if legacy else document
-        self._where = where
+            legacy = not any(section in document for section in (_AUTHS, _HELPERS, _STORE))
+        self._document = {_AUTHS: document} if legacy else document
+        self._name = name
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """The most specific credential in the document itself; helpers are not its business.
+        """Return the credential of the most specific entry in ``auths``; helpers are not asked.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The entry that it would be in makes no sense. What others look like does not matter.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The entry is malformed. Malformed entries of other registries are ignored.
         """
         names = aliases(registry)
-        auths = self._section(AUTHS)
-        found: dict[tuple[str, str], list[object]] = {}
-        for key, place in _keys(auths, names):
-            found.setdefault(place, []).append(auths[key])
+        auths = self._section(_AUTHS)
+        entries: dict[tuple[str, str], list[object]] = {}
+        for key, name_and_path in _keys_of(auths, names):
+            entries.setdefault(name_and_path, []).append(auths[key])
         for path in namespaces(repository):
             for name in names:
-                for entry in found.get((name, path), ()):
+                for entry in entries.get((name, path), ()):
                     try:
-                        credential = _credential(entry)
-                    except ValueError:
-                        raise ConfigError(f"{self._where}: the entry for {name} makes no sense") from None
+                        credential = _parse_entry(entry)
+                    except ValueError as error:
+                        raise ConfigError(f"{self._name}: the entry for {name} is malformed: {error}") from None
                     if credential is not None:
                         return credential
         return None
 
     def helper(self, registry: str) -> str:
-        """The helper named for a registry, or nothing.
+        """Return the credential helper for a registry, or an empty string.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: What is named is no text.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The value is not a string.
         """
         helpers = self._section(_HELPERS)
-        for key, (_, path) in _keys(helpers, aliases(registry)):
+        for key, (_, path) in _keys_of(helpers, aliases(registry)):
             if not path:
-                return self._text(helpers[key], _HELPERS)
+                return self._string(helpers[key], _HELPERS)
         return ""
 
-    def store(self) -> str:
-        """The helper for all other registries, or nothing.
+    def default_helper(self) -> str:
+        """Return the credential helper for all other registries, or an empty string.
 
         Raises:
-            ConfigError: What is named is no text.
+            ConfigError: The value is not a string.
         """
-        return self._text(self._document.get(_STORE), _STORE)
+        return self._string(self._document.get(_STORE), _STORE)
 
     def put(self, registry: str, entry: dict[str, str]) -> None:
-        """Set the entry of a registry, in the document itself; what else stood in it stays.
+        """Set the entry of a registry in the document; its other fields are kept.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The document has no room for entries.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: ``auths`` is not an object.
         """
         key = config_key(registry)
-        auths = self._section(AUTHS)
-        old = auths.get(key)
+        old = self._section(_AUTHS).get(key)
         kept = {name: value for name, value in old.items() if name not in _SECRETS} if isinstance(old, dict) else {}
         self.remove(registry)
-        self._document[AUTHS] = {**self._section(AUTHS), key: {**kept, **entry}}
+        self._document[_AUTHS] = {**self._section(_AUTHS), key: {**kept, **entry}}
 
     def remove(self, registry: str) -> None:
-        """Take out every entry that is about a registry as a whole, however its key is spelt.
+        """Remove all entries for a whole registry from the document, under any spelling of its name.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The document has no room for entries.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: ``auths`` is not an object.
         """
-        auths = self._section(AUTHS)
-        for key, (_, path) in list(_keys(auths, exact_aliases(registry))):
+        auths = self._section(_AUTHS)
+        for key, (_, path) in list(_keys_of(auths, exact_aliases(registry))):
             if not path:
                 del auths[key]
 
@@ -152,64 +143,69 @@ class DockerConfig:
         if section is None:
             return {}
         if not isinstance(section, dict):
-            raise ConfigError(f"{self._where}: {name} is not an object")
+            raise ConfigError(f"{self._name}: {name} is not an object")
         return section
 
-    def _text(self, value: object, name: str) -> str:
+    def _string(self, value: object, name: str) -> str:
         if value is not None and not isinstance(value, str):
-            raise ConfigError(f"{self._where}: {name} names no helper")
+            raise ConfigError(f"{self._name}: the credential helper in {name} is not a string")
         return value or ""
 
 
 def entry_of(credential: Credential) -> dict[str, str]:
-    """How a credential is written.
+    """Return the entry for a credential.
 
     Raises:
-        ConfigError: There is no way to write it so that the same would be read again.
+        ConfigError: The entry would be read as another credential, or the credential is ``Anonymous``.
     """
     entry: dict[str, str] = {}
     match credential:
         case Basic(username, password):
-            entry = {"auth": _joined(username, password)}
+            entry = {"auth": _encode_auth(username, password)}
         case IdentityToken(token, username):
-            entry = {"auth": _joined(username, ""), "identitytoken": token} if username else {"identitytoken": token}
+            entry = (
+                {"auth": _encode_auth(username, ""), "identitytoken": token} if username else {"identitytoken": token}
+            )
         case RegistryToken(token):
             entry = {"registrytoken": token}
         case Anonymous():
-            raise ConfigError("no credentials are nothing to keep")
+            raise ConfigError("store credentials in a Docker configuration: no credentials given")
     try:
-        same = _credential(entry) == credential
+        is_readable = _parse_entry(entry) == credential
     except ValueError:
-        same = False
-    if not same:
-        raise ConfigError("a Docker configuration cannot hold this credential: it would be read as another one")
+        is_readable = False
+    if not is_readable:
+        raise ConfigError(
+            "store credentials in a Docker configuration: the entry would be read as another credential, "
+            "for example because its secret is empty or its user name contains a colon"
+        )
     return entry
 
 
-def _keys(section: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """The keys that are about a registry, those spelt plainly first."""
-    # Almost all keys are about others; parsing is for those that may not be.
-    part = names[-1].partition(":")[0] if not names[-1].startswith("[") else "["
-    likely = [key for key in section if part in key.lower()]
-    for key in sorted(likely, key=lambda key: key not in names):
-        place = parsed_key(key)
-        if place is not None and place[0] in names:
-            yield key, place
+def _keys_of(section: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The keys of a registry with their registry and namespace; keys in canonical spelling come first."""
+    # Parsing a key is slow, and most keys are for other registries.
+    host = names[-1].partition(":")[0] if not names[-1].startswith("[") else "["
+    candidates = [key for key in section if host in key.lower()]
+    for key in sorted(candidates, key=lambda key: key not in names):
+        parsed = parsed_key(key)
+        if parsed is not None and parsed[0] in names:
+            yield key, parsed
 
 
-def _credential(entry: object) -> Credential | None:
-    """What an entry says: nothing, where it is empty, as it is beside a helper.
+def _parse_entry(entry: object) -> Credential | None:
+    """The credential of an entry; ``None`` if it is empty, as beside a credential helper.
 
     Raises:
-        ValueError: It makes no sense.
+        ValueError: The entry is malformed.
     """
     if entry is None:
         return None
     if not isinstance(entry, dict):
         raise ValueError("not an object")
-    auth, username, password, identity, token = (_text(entry.get(name)) for name in _SECRETS)
+    auth, username, password, identity, token = (_string(entry, name) for name in _SECRETS)
     if auth:
-        username, password = _split(auth)
+        username, password = _decode_auth(auth)
     if token:
         return RegistryToken(token)
     if identity:
@@ -217,35 +213,38 @@ def _credential(entry: object) -> Credential | None:
     return Basic(username, password) if username or password else None
 
 
-def _text(value: object) -> str:
+def _string(entry: dict[str, object], name: str) -> str:
+    value = entry.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError("not a text")
+        raise ValueError(f"{name} is not a string")
     return value or ""
 
 
-def _split(auth: str) -> tuple[str, str]:
+def _decode_auth(auth: str) -> tuple[str, str]:
     try:
         decoded = base64.b64decode("".join(auth.split()), validate=True).rstrip(b"\0").decode("utf-8")
     except (binascii.Error, ValueError):
-        raise ValueError("not base64") from None
+        raise ValueError("auth is not base64 of UTF-8 text") from None
     username, colon, password = decoded.partition(":")
     if not colon:
-        raise ValueError("no colon")
+        raise ValueError("auth is not user:password")
     return username, password
 
 
-def _joined(username: str, password: str) -> str:
+def _encode_auth(username: str, password: str) -> str:
     try:
         return base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
     except UnicodeError:
-        raise ConfigError("a Docker configuration cannot hold this credential: it is no Unicode") from None
+        raise ConfigError(
+            "store credentials in a Docker configuration: the user name or password cannot be encoded as UTF-8"
+        ) from None
 
 
 class ConfigPath(msgspec.Struct, frozen=True):
-    """A file that may be there.
+    """A configuration file that may exist.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         legacy: Whether it is a ``.dockercfg``.
     """
 
@@ -253,43 +252,42 @@ class ConfigPath(msgspec.Struct, frozen=True):
     legacy: bool = False
 
 
-def docker_config_paths(environment: Mapping[str, str], home: Path | None) -> list[ConfigPath]:
-    """Docker's files, in the order in which they are read; the first is the one that is written.
+def docker_config_paths(environment: Mapping[str, str], home: str | os.PathLike[str] | None = None) -> list[ConfigPath]:
+    """List Docker's files in the order in which they are read; the first one is written. Does no I/O.
 
     Args:
-        environment: ``DOCKER_CONFIG`` names a directory.
-        home: The user's directory; ``HOME`` of the environment, or what the system says, if not given.
+        environment: Environment variables; ``DOCKER_CONFIG`` names a directory.
+        home: Home directory; ``HOME`` of the environment or the operating system's if not given.
     """
-    directory = environment.get("DOCKER_CONFIG")
-    house = _home(environment, home)
-    places = [ConfigPath(Path(directory, "config.json"))] if directory else []
-    if house is not None:
-        if not directory:
-            places.append(ConfigPath(house / ".docker" / "config.json"))
-        places.append(ConfigPath(house / ".dockercfg", legacy=True))
-    return places
+    docker_config = environment.get("DOCKER_CONFIG")
+    directory = _home(environment, home)
+    paths = [ConfigPath(Path(docker_config, "config.json"))] if docker_config else []
+    if directory is not None:
+        if not docker_config:
+            paths.append(ConfigPath(directory / ".docker" / "config.json"))
+        paths.append(ConfigPath(directory / ".dockercfg", legacy=True))
+    return paths
 
 
-def podman_config_paths(environment: Mapping[str, str], home: Path | None) -> list[ConfigPath]:
-    """Podman's files and then Docker's, in the order in which they are read; the first is the one that is written.
+def podman_config_paths(environment: Mapping[str, str], home: str | os.PathLike[str] | None = None) -> list[ConfigPath]:
+    """List podman's files and then Docker's in the order in which they are read; the first one is written.
 
     Args:
-        environment: ``REGISTRY_AUTH_FILE`` names a file that is used alone; else ``XDG_RUNTIME_DIR``,
-            ``XDG_CONFIG_HOME`` and ``DOCKER_CONFIG`` name directories.
-        home: The user's directory; ``HOME`` of the environment, or what the system says, if not given.
+        environment: Environment variables; ``REGISTRY_AUTH_FILE`` names a file that is used alone, otherwise
+            ``XDG_RUNTIME_DIR``, ``XDG_CONFIG_HOME`` and ``DOCKER_CONFIG`` name directories.
+        home: Home directory; ``HOME`` of the environment or the operating system's if not given.
     """
-    alone = environment.get("REGISTRY_AUTH_FILE")
-    if alone:
-        return [ConfigPath(Path(alone))]
-    house = _home(environment, home)
-    found = [_runtime(environment)]
-    directory = _absolute(environment.get("XDG_CONFIG_HOME")) or (house / ".config" if house else None)
-    found.append(directory / "containers" / "auth.json" if directory else None)
-    return [ConfigPath(path) for path in found if path is not None] + docker_config_paths(environment, home)
+    auth_file = environment.get("REGISTRY_AUTH_FILE")
+    if auth_file:
+        return [ConfigPath(Path(auth_file))]
+    directory = _home(environment, home)
+    xdg_config = _absolute(environment.get("XDG_CONFIG_HOME")) or (directory / ".config" if directory else None)
+    paths = [_runtime_auth_file(environment), xdg_config / "containers" / "auth.json" if xdg_config else None]
+    return [ConfigPath(path) for path in paths if path is not None] + docker_config_paths(environment, home)
 
 
-def _runtime(environment: Mapping[str, str]) -> Path | None:
-    """Where credentials of a session are; only Linux has such a place for everyone."""
+def _runtime_auth_file(environment: Mapping[str, str]) -> Path | None:
+    """The file for the user's login session; without ``XDG_RUNTIME_DIR``, only Linux has a default."""
     named = _absolute(environment.get("XDG_RUNTIME_DIR"))
     if named is not None:
         return named / "containers" / "auth.json"
@@ -298,157 +296,155 @@ def _runtime(environment: Mapping[str, str]) -> Path | None:
 
 
 def _absolute(text: str | None) -> Path | None:
-    """A relative path in an XDG variable is to be ignored, says its specification."""
+    """An absolute path; the XDG specification says that relative paths are ignored."""
     return Path(text) if text and os.path.isabs(text) else None
 
 
-def _home(environment: Mapping[str, str], home: Path | None) -> Path | None:
+def _home(environment: Mapping[str, str], home: str | os.PathLike[str] | None) -> Path | None:
     if home is not None:
-        return home
+        return Path(home)
     named = environment.get("HOME")
     if named:
         return Path(named)
     try:
         return Path.home()
-    except RuntimeError:  # a user whom the system does not know, as in many containers
+    except RuntimeError:  # The user has no passwd entry, as in many containers.
         return None
 
 
 class FileKeychain(NotPicklable, CredentialStore):
-    """Credentials from files, asked in order; the first file is also written.
+    """Credentials in configuration files and in the credential helpers that they name.
 
     Args:
-        places: The files.
-        environment: What helpers see; the process's own if not given.
-        seconds: How long a helper may take.
+        paths: Files in the order in which they are read; the first one is written.
+        environment: Environment variables of helpers; those of the process if not given.
+        timeout: Seconds that a credential helper may take.
     """
 
-    def __init__(self, places: Sequence[ConfigPath], environment: Mapping[str, str] | None, seconds: float) -> None:
-        helpers = _Helpers(environment, seconds)
-        self._files = [_ConfigFile(place, helpers) for place in places]
+    def __init__(self, paths: Sequence[ConfigPath], environment: Mapping[str, str] | None, timeout: float) -> None:
+        helpers = _Helpers(environment, timeout)
+        self._files = [_ConfigFile(path, helpers) for path in paths]
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """What the first file that knows the repository says.
+        """Return the credential of the first file that has one for the repository.
 
-        In each file: the helper that it names for the registry, alone; else its helper for all registries; else its
-        own entries, the most specific namespace first.
+        In each file, a credential helper for the registry is asked exclusively. Otherwise the helper for all
+        registries is asked, then the entries of the file are used, the most specific namespace first.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: A file or a helper failed.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: A file cannot be read, or a credential helper failed.
         """
         canonical(registry)
         for file in self._files:
-            found = file.credential(registry, repository)
-            if found is not None:
-                return found
+            credential = file.credential(registry, repository)
+            if credential is not None:
+                return credential
         return None
 
     def store(self, registry: str, credential: Credential) -> None:
-        """Keep a credential: with the helper that the first file names, or in the file itself.
+        """Store a credential in the credential helper that the first file names, or in the file.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The file or the helper cannot be written, or cannot hold this credential.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The file cannot be written, the helper failed, or this credential cannot be stored.
         """
-        self._written().store(canonical(registry), credential)
+        self._writable_file().store(canonical(registry), credential)
 
     def erase(self, registry: str) -> None:
-        """Forget a registry, in the first file and with the helpers that it names; other files are only read.
+        """Erase a registry from the first file and from the helpers that it names; other files are not changed.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The file or a helper cannot be written.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The file cannot be written, or a helper failed.
         """
-        self._written().erase(canonical(registry))
+        self._writable_file().erase(canonical(registry))
 
     def __repr__(self) -> str:
-        """The files, without what is in them."""
+        """Show the paths, without the content of the files."""
         return f"{type(self).__name__}({', '.join(str(file.path) for file in self._files)})"
 
-    def _written(self) -> _ConfigFile:
+    def _writable_file(self) -> _ConfigFile:
         if not self._files:
-            raise ConfigError("there is no file to keep credentials in, and no home directory for one")
+            raise ConfigError(
+                "store or erase credentials: no configuration file, and no home directory to create it in"
+            )
         return self._files[0]
 
 
 class _Helpers:
-    """Each helper once, so that its answers are kept once."""
+    """One keychain for each credential helper, so that its answers are cached once."""
 
-    def __init__(self, environment: Mapping[str, str] | None, seconds: float) -> None:
+    def __init__(self, environment: Mapping[str, str] | None, timeout: float) -> None:
         self._environment = os.environ if environment is None else environment
-        self._seconds = seconds
+        self._timeout = timeout
         self._lock = threading.Lock()
-        self._known: dict[str, HelperKeychain] = {}
+        self._keychains: dict[str, HelperKeychain] = {}
 
-    def named(self, name: str) -> HelperKeychain:
+    def get(self, name: str) -> HelperKeychain:
         with self._lock:
-            if name not in self._known:
-                self._known[name] = HelperKeychain(name, environment=self._environment, seconds=self._seconds)
-            return self._known[name]
+            if name not in self._keychains:
+                self._keychains[name] = HelperKeychain(name, environment=self._environment, timeout=self._timeout)
+            return self._keychains[name]
 
 
 class _ConfigFile:
-    def __init__(self, place: ConfigPath, helpers: _Helpers) -> None:
-        self.path = place.path
-        self._legacy = place.legacy
-        self._file = JsonFile(place.path)
+    def __init__(self, config_path: ConfigPath, helpers: _Helpers) -> None:
+        self.path = config_path.path
+        self._legacy = config_path.legacy
+        self._file = JsonFile(config_path.path)
         self._helpers = helpers
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        document = self._file.document()
-        if document is None:
+        config = self._read()
+        if config is None:
             return None
-        entries = self._entries(document)
-        name = entries.helper(registry)
+        name = config.helper(registry)
         if name:
-            return self._helpers.named(name).credential(registry, repository)
-        common = entries.store()
-        found = self._helpers.named(common).credential(registry, repository) if common else None
-        return found if found is not None else entries.credential(registry, repository)
+            return self._helpers.get(name).credential(registry, repository)
+        default = config.default_helper()
+        credential = self._helpers.get(default).credential(registry, repository) if default else None
+        return credential if credential is not None else config.credential(registry, repository)
 
     def store(self, registry: str, credential: Credential) -> None:
-        name = self._helper(registry)
+        config = self._read()
+        name = "" if config is None else config.helper(registry) or config.default_helper()
         if name:
-            self._helpers.named(name).store(registry, credential)
-            # As Docker does: the entry says that there is a credential, and the helper which.
+            self._helpers.get(name).store(registry, credential)
+            # Docker also writes an empty entry beside a helper: it shows which registries have a credential.
             entry: dict[str, str] = {}
         else:
             entry = entry_of(credential)
-        self._file.edit(self._change(lambda entries: entries.put(registry, entry)))
+        self._edit(lambda edited: edited.put(registry, entry))
 
     def erase(self, registry: str) -> None:
-        document = self._file.document()
-        if document is None:
+        config = self._read()
+        if config is None:
             return
-        entries = self._entries(document)
-        for name in dict.fromkeys((entries.helper(registry), entries.store())):
+        for name in dict.fromkeys((config.helper(registry), config.default_helper())):
             if name:
-                self._helpers.named(name).erase(registry)
-        self._file.edit(self._change(lambda entries: entries.remove(registry)))
+                self._helpers.get(name).erase(registry)
+        self._edit(lambda edited: edited.remove(registry))
 
-    def _helper(self, registry: str) -> str:
+    def _read(self) -> DockerConfig | None:
         document = self._file.document()
-        if document is None:
-            return ""
-        entries = self._entries(document)
-        return entries.helper(registry) or entries.store()
+        return None if document is None else self._config(document)
 
-    def _change(self, change: Callable[[DockerConfig], None]) -> Callable[[dict[str, Any]], None]:
-        return lambda document: change(self._entries(document))
+    def _edit(self, change: Callable[[DockerConfig], None]) -> None:
+        self._file.edit(lambda document: change(self._config(document)))
 
-    def _entries(self, document: dict[str, Any]) -> DockerConfig:
+    def _config(self, document: dict[str, Any]) -> DockerConfig:
         return DockerConfig(document, str(self.path), legacy=self._legacy)
 
 
 class DockerConfigKeychain(FileKeychain):
-    """What ``docker login`` keeps: ``$DOCKER_CONFIG/config.json``, or ``~/.docker/config.json``; then ``~/.dockercfg``.
+    """Docker's credentials: ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``, then ``~/.dockercfg``.
 
     Args:
-        path: One file to use instead.
-        environment: Variables; the process's own if not given.
-        home: The user's directory; ``HOME`` if not given.
-        seconds: How long a credential helper may take.
+        path: Path of a single file to use instead.
+        environment: Environment variables; those of the process if not given.
+        home: Home directory; ``HOME`` if not given.
+        timeout: Seconds that a credential helper may take.
     """
 
     def __init__(
@@ -456,26 +452,28 @@ class DockerConfigKeychain(FileKeychain):
         path: str | os.PathLike[str] | None = None,
         *,
         environment: Mapping[str, str] | None = None,
-        home: Path | None = None,
-        seconds: float = 30.0,
+        home: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
     ) -> None:
         variables = os.environ if environment is None else environment
-        places = docker_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
-        super().__init__(places, variables, seconds)
+        paths = docker_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
+        super().__init__(paths, variables, timeout)
 
 
 class AuthFileKeychain(FileKeychain):
-    """What ``podman login`` keeps, and after it what ``docker login`` does.
+    """Podman's credentials, then Docker's.
 
-    ``$REGISTRY_AUTH_FILE``, used alone; else ``$XDG_RUNTIME_DIR/containers/auth.json`` (``/run/containers/UID`` where
-    that is not set), ``$XDG_CONFIG_HOME/containers/auth.json`` (``~/.config`` where that is not set), and the files of
-    ``DockerConfigKeychain``.
+    The files are ``$REGISTRY_AUTH_FILE`` alone, if it is set. Otherwise they are:
+
+    * ``$XDG_RUNTIME_DIR/containers/auth.json``, or ``/run/containers/UID/auth.json`` if that is not set;
+    * ``$XDG_CONFIG_HOME/containers/auth.json``, or ``~/.config/containers/auth.json`` if that is not set;
+    * the files of ``DockerConfigKeychain``.
 
     Args:
-        path: One file to use instead.
-        environment: Variables; the process's own if not given.
-        home: The user's directory; ``HOME`` if not given.
-        seconds: How long a credential helper may take.
+        path: Path of a single file to use instead.
+        environment: Environment variables; those of the process if not given.
+        home: Home directory; ``HOME`` if not given.
+        timeout: Seconds that a credential helper may take.
     """
 
     def __init__(
@@ -483,9 +481,9 @@ class AuthFileKeychain(FileKeychain):
         path: str | os.PathLike[str] | None = None,
         *,
         environment: Mapping[str, str] | None = None,
-        home: Path | None = None,
-        seconds: float = 30.0,
+        home: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
     ) -> None:
         variables = os.environ if environment is None else environment
-        places = podman_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
-        super().__init__(places, variables, seconds)
+        paths = podman_config_paths(variables, home) if path is None else [ConfigPath(Path(path))]
+        super().__init__(paths, variables, timeout)

@@ -1,7 +1,4 @@
-"""Credential helpers: programs called ``docker-credential-NAME``.
-
-A small program, run for its output: without a shell, within a time limit, its output bounded.
-"""
+"""Credential helpers: programs called ``docker-credential-NAME``, run without a shell and with limits."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -28,48 +24,48 @@ from registry_core.domain.names import RepositoryName
 from registry_core.errors import ConfigError, InvalidDocument
 from registry_core.ports.keychain import CredentialStore
 
-__all__ = ["HelperKeychain", "Output", "parse_answer", "run"]
+__all__ = ["HelperKeychain", "Output", "parse_output", "run"]
 
 
-_SLICE: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 
-_PIECE: Final = 64 << 10
+_CHUNK: Final = 64 << 10
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What came of it. It may hold secrets.
+    """The result of a program. It may hold secrets.
 
     Args:
-        status: The exit status; negative for a signal.
-        content: Of the standard output.
+        status: Exit status; negative for a signal.
+        content: Standard output.
     """
 
     status: int
     content: bytes
 
     def __repr__(self) -> str:
-        """Without the content."""
+        """Omit the content, which may hold secrets."""
         return f"Output({self.status})"
 
 
 def run(
-    arguments: Sequence[str], content: bytes, *, environment: Mapping[str, str], seconds: float, limit: int
+    arguments: Sequence[str], stdin: bytes, *, environment: Mapping[str, str], timeout: float, max_output: int
 ) -> Output:
-    """Start a program in a group of its own, give it some bytes, and wait until it is done.
+    """Run a program in a new process group and wait for its end. Its standard error is discarded.
 
-    Its error output is dropped. It is killed, with all that it started, when the time is up or the work is cancelled.
+    The process group is killed if the time is up or the ambient scope is cancelled.
 
     Args:
-        arguments: The program, by its path, and what it is told.
-        content: For its standard input.
-        environment: All the variables it sees.
-        seconds: How long it may take.
-        limit: How many bytes it may say.
+        arguments: Path of the program, and its arguments.
+        stdin: Standard input.
+        environment: All environment variables of the program.
+        timeout: Seconds that the program may take.
+        max_output: Bytes that the program may write to standard output.
 
     Raises:
-        ConfigError: It cannot be started, takes too long, or says too much.
-        Cancelled: Meanwhile.
-        DeadlineExceeded: Meanwhile.
+        ConfigError: The program cannot be started, takes too long, or writes too much.
+        Cancelled: The ambient scope was cancelled.
+        DeadlineExceeded: The deadline of the ambient scope has passed.
     """
     checkpoint()
     name = os.path.basename(arguments[0])
@@ -84,83 +80,85 @@ def run(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{name} cannot be started: {getattr(error, 'strerror', None) or 'malformed'}") from None
+        reason = getattr(error, "strerror", None) or "malformed arguments or environment"
+        raise ConfigError(f"credential helper {name}: cannot be started: {reason}") from None
     with process:
         try:
-            output = _talk(process, content, deadline=time.monotonic() + seconds, limit=limit)
+            output = _communicate(process, stdin, deadline=time.monotonic() + timeout, max_output=max_output)
         except BaseException:
             _kill(process)
             raise
     if output is None:
-        raise ConfigError(f"{name} took more than {seconds:g} s")
-    if len(output) > limit:
-        raise ConfigError(f"{name} said more than {limit} bytes")
+        raise ConfigError(f"credential helper {name}: timed out after {timeout:g} s")
+    if len(output) > max_output:
+        raise ConfigError(f"credential helper {name}: more than {max_output} bytes of output")
     return Output(process.returncode, output)
 
 
-def _talk(process: subprocess.Popen[bytes], content: bytes, *, deadline: float, limit: int) -> bytes | None:
-    """The output, a byte more than the limit at most; ``None`` where the time was not enough."""
+def _communicate(process: subprocess.Popen[bytes], content: bytes, *, deadline: float, max_output: int) -> bytes | None:
+    """Write the input and read the output, at most one byte beyond the limit; ``None`` after the deadline."""
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
-        raise ConfigError("a program without pipes")
+        raise ConfigError("run a credential helper: the process has no pipes")
     os.set_blocking(stdin.fileno(), False)
     os.set_blocking(stdout.fileno(), False)
-    said = bytearray()
+    output = bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(stdout, selectors.EVENT_READ)
-        unsaid = memoryview(content)
+        unwritten = memoryview(content)
         while stdout in {key.fileobj for key in selector.get_map().values()}:
             checkpoint()
-            left = deadline - time.monotonic()
-            if left <= 0:
+            time_left = deadline - time.monotonic()
+            if time_left <= 0:
                 _kill(process)
                 return None
-            # Who has ended says nothing more, even if somebody he left behind keeps the pipe open.
-            over = process.poll() is not None
-            ready = selector.select(0 if over else min(_SLICE, left, _left_in_scope()))
+            # After the program has ended, the pipe may stay open in a child process; no more output is expected.
+            has_ended = process.poll() is not None
+            ready = selector.select(0 if has_ended else min(_POLL_SECONDS, time_left, _scope_time_left()))
             for key, _ in ready:
                 if key.fileobj is stdin:
-                    unsaid = _write(stdin.fileno(), unsaid)
-                    if not unsaid:
+                    unwritten = _write(stdin.fileno(), unwritten)
+                    if not unwritten:
                         selector.unregister(stdin)
                         stdin.close()
-                elif data := os.read(stdout.fileno(), min(_PIECE, limit + 1 - len(said))):
-                    said += data
+                elif data := os.read(stdout.fileno(), min(_CHUNK, max_output + 1 - len(output))):
+                    output += data
                 else:
                     selector.unregister(stdout)
-            if len(said) > limit:
+            if len(output) > max_output:
                 _kill(process)
                 break
-            if over and not any(key.fileobj is stdout for key, _ in ready):
+            if has_ended and not any(key.fileobj is stdout for key, _ in ready):
                 break
-    return bytes(said) if _ended(process, deadline) else None
+    return bytes(output) if _wait_for_exit(process, deadline) else None
 
 
-def _ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _wait_for_exit(process: subprocess.Popen[bytes], deadline: float) -> bool:
     while process.poll() is None:
         checkpoint()
-        left = deadline - time.monotonic()
-        if left <= 0:
+        time_left = deadline - time.monotonic()
+        if time_left <= 0:
             _kill(process)
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, min(_SLICE, left, _left_in_scope())))
+            process.wait(max(0.0, min(_POLL_SECONDS, time_left, _scope_time_left())))
     return True
 
 
 def _write(descriptor: int, content: memoryview) -> memoryview:
+    """Write as much as the pipe takes; return the rest."""
     try:
-        return content[os.write(descriptor, content[:_PIECE]) :] if content else content
+        return content[os.write(descriptor, content[:_CHUNK]) :] if content else content
     except BlockingIOError:
         return content
     except BrokenPipeError:
         return content[:0]
 
 
-def _left_in_scope() -> float:
-    left = remaining()
-    return _SLICE if left is None else left
+def _scope_time_left() -> float:
+    time_left = remaining()
+    return _POLL_SECONDS if time_left is None else time_left
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -177,35 +175,35 @@ _PREFIX: Final = "docker-credential-"
 
 _NOT_FOUND: Final = b"credentials not found"
 
-_TOKEN: Final = "<token>"
+# The user name that marks a secret as an identity token.
+_IDENTITY_TOKEN_USER: Final = "<token>"
 
-_LIMIT: Final = 256 << 10
+_MAX_OUTPUT: Final = 256 << 10
+
+_MAX_CACHED: Final = 1024
 
 
-_REMEMBERED: Final = 1024
-
-
-class _Found(msgspec.Struct, frozen=True):
-    until: float
+class _CachedAnswer(msgspec.Struct, frozen=True):
+    expires_at: float
     credential: Credential | None = None
-    problem: str = ""
+    error: str = ""
 
 
 class HelperKeychain(NotPicklable, CredentialStore):
-    """A credential helper, spoken to as a process: no shell, a time limit, bounded output.
+    """Credentials of a credential helper.
 
-    Only a registry's name goes to the program, through its standard input; what it says is never quoted. Its answers,
-    failures included, are kept for a few seconds, and many threads that ask at once start one process.
+    The program gets the name of a registry on standard input, and its output is never quoted. Its answers and failures
+    are cached for some seconds, and threads that ask for the same registry at once run it once.
 
     Args:
-        name: What comes after ``docker-credential-``.
-        environment: The program's variables, and where ``PATH`` is taken from; the process's own if not given.
-        seconds: How long the program may take.
-        lifetime: For how many seconds an answer is kept.
-        clock: Seconds that only grow.
+        name: Name of the helper without ``docker-credential-``.
+        environment: Environment variables of the program, also for ``PATH``; those of the process if not given.
+        timeout: Seconds that the program may take.
+        cache_seconds: Seconds for which an answer is cached.
+        clock: Monotonic clock, in seconds.
 
     Raises:
-        ConfigError: The name is none.
+        ConfigError: The name has characters that are not allowed.
     """
 
     def __init__(
@@ -213,147 +211,153 @@ class HelperKeychain(NotPicklable, CredentialStore):
         name: str,
         *,
         environment: Mapping[str, str] | None = None,
-        seconds: float = 30.0,
-        lifetime: float = 5.0,
+        timeout: float = 30.0,
+        cache_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(name, str) or len(name) > 200 or not _NAME.fullmatch(name):
             raise ConfigError(f"not the name of a credential helper: {name!r:.100}")
         self._program = _PREFIX + name
         self._environment = os.environ if environment is None else environment
-        self._seconds = seconds
-        self._lifetime = lifetime
+        self._timeout = timeout
+        self._cache_seconds = cache_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._turns: dict[str, CancellableLock] = {}
-        self._found: dict[str, _Found] = {}
+        self._server_locks: dict[str, CancellableLock] = {}
+        self._answers: dict[str, _CachedAnswer] = {}
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """What the helper has for a registry, for all of its repositories.
+        """Return the credential of a registry; it is the same for all repositories.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: There is no such program, it failed, took too long, or made no sense.
-            Cancelled: Meanwhile.
-            DeadlineExceeded: Meanwhile.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The program does not exist, failed, took too long, or its output is malformed.
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: The deadline of the ambient scope has passed.
         """
         for server in helper_keys(registry):
-            with self._turn(server):
-                found = self._remembered(server) or self._ask(server)
-            if found.problem:
-                raise ConfigError(found.problem)
-            if found.credential is not None:
-                return found.credential
+            with self._server_lock(server):
+                answer = self._cached(server) or self._get(server)
+            if answer.error:
+                raise ConfigError(answer.error)
+            if answer.credential is not None:
+                return answer.credential
         return None
 
     def store(self, registry: str, credential: Credential) -> None:
-        """Have the helper keep a credential.
+        """Store a credential in the helper.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: Helpers keep passwords and identity tokens only, or this one failed.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The credential is neither a password nor an identity token, or the program failed.
         """
         server = helper_keys(registry)[0]
         match credential:
-            case Basic(username, password) if username != _TOKEN:
+            case Basic(username, password) if username != _IDENTITY_TOKEN_USER:
                 entry = {"ServerURL": server, "Username": username, "Secret": password}
             case IdentityToken(token):
-                entry = {"ServerURL": server, "Username": _TOKEN, "Secret": token}
+                entry = {"ServerURL": server, "Username": _IDENTITY_TOKEN_USER, "Secret": token}
             case _:
                 raise ConfigError(
-                    f"{self._program} keeps passwords and identity tokens, not {type(credential).__name__}"
+                    f"credential helper {self._program}: cannot store this {type(credential).__name__}, "
+                    "only passwords and identity tokens"
                 )
         try:
             content = strict_json.encode(entry)
         except InvalidDocument:
-            raise ConfigError(f"{self._program} cannot keep this credential: it is no Unicode") from None
-        with self._turn(server):
-            self._forget(server)
+            raise ConfigError(f"credential helper {self._program}: the credential cannot be encoded as UTF-8") from None
+        with self._server_lock(server):
+            self._discard(server)
             output = self._run("store", content)
         if output.status:
-            raise ConfigError(f"{self._program} store failed for {server} with status {output.status}")
+            raise self._failure("store", server, output)
 
     def erase(self, registry: str) -> None:
-        """Have the helper forget a registry.
+        """Erase a registry from the helper.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The helper failed.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The program failed.
         """
         for server in helper_keys(registry):
             if server not in (*exact_aliases(registry), HUB_KEY):
                 continue
-            with self._turn(server):
-                self._forget(server)
+            with self._server_lock(server):
+                self._discard(server)
                 output = self._run("erase", server.encode())
             if output.status and _NOT_FOUND not in output.content:
-                raise ConfigError(f"{self._program} erase failed for {server} with status {output.status}")
+                raise self._failure("erase", server, output)
 
     def __repr__(self) -> str:
-        """The program's name."""
+        """Show the name of the program."""
         return f"HelperKeychain({self._program})"
 
-    def _ask(self, server: str) -> _Found:
+    def _get(self, server: str) -> _CachedAnswer:
         try:
             output = self._run("get", server.encode())
             credential = None
             if output.status == 0:
-                credential = parse_answer(output.content, self._program)
+                credential = parse_output(output.content, self._program)
             elif _NOT_FOUND not in output.content:
-                raise ConfigError(f"{self._program} get failed for {server} with status {output.status}")
-            found = _Found(self._clock() + self._lifetime, credential)
+                raise self._failure("get", server, output)
+            answer = _CachedAnswer(self._clock() + self._cache_seconds, credential)
         except ConfigError as error:
-            found = _Found(self._clock() + self._lifetime, problem=error.message)
+            answer = _CachedAnswer(self._clock() + self._cache_seconds, error=error.message)
         with self._lock:
-            self._found[server] = found
-        return found
+            self._answers[server] = answer
+        return answer
 
-    def _remembered(self, server: str) -> _Found | None:
+    def _cached(self, server: str) -> _CachedAnswer | None:
         with self._lock:
-            found = self._found.get(server)
-        return found if found is not None and self._clock() < found.until else None
+            answer = self._answers.get(server)
+        return answer if answer is not None and self._clock() < answer.expires_at else None
 
-    def _forget(self, server: str) -> None:
+    def _discard(self, server: str) -> None:
         with self._lock:
-            self._found.pop(server, None)
+            self._answers.pop(server, None)
 
     def _run(self, verb: str, content: bytes) -> Output:
-        # An empty or relative part of PATH would mean wherever we happen to be (R-044).
-        places = [part for part in self._environment.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(part)]
-        program = shutil.which(self._program, path=os.pathsep.join(places)) if places else None
+        # R-044: an empty or relative part of PATH would mean the current directory.
+        directories = [
+            part for part in self._environment.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(part)
+        ]
+        program = shutil.which(self._program, path=os.pathsep.join(directories)) if directories else None
         if program is None:
-            raise ConfigError(f"there is no program {self._program}")
-        return run([program, verb], content, environment=self._environment, seconds=self._seconds, limit=_LIMIT)
+            raise ConfigError(f"credential helper {self._program}: no such program in PATH")
+        return run(
+            [program, verb], content, environment=self._environment, timeout=self._timeout, max_output=_MAX_OUTPUT
+        )
 
-    @contextmanager
-    def _turn(self, server: str) -> Iterator[None]:
-        """One thread at a time for each server; the others find its answer."""
+    def _failure(self, verb: str, server: str, output: Output) -> ConfigError:
+        ended = f"exit status {output.status}" if output.status > 0 else f"killed by signal {-output.status}"
+        return ConfigError(f"credential helper {self._program} {verb}: {ended}, for {server}")
+
+    def _server_lock(self, server: str) -> CancellableLock:
+        """The lock under which one thread asks for a server, and the others then find the cached answer."""
         with self._lock:
-            if len(self._turns) >= _REMEMBERED:
-                self._turns.clear()
-                self._found.clear()
-            turn = self._turns.setdefault(server, CancellableLock())
-        with turn:
-            yield
+            if len(self._server_locks) >= _MAX_CACHED:
+                self._server_locks.clear()
+                self._answers.clear()
+            return self._server_locks.setdefault(server, CancellableLock())
 
 
-def parse_answer(content: bytes, program: str) -> Credential | None:
-    """The credential in what a helper said; ``None`` where both name and secret are empty.
+def parse_output(content: bytes, program: str) -> Credential | None:
+    """Parse the output of ``get``; ``None`` if both user name and secret are empty.
 
     Args:
-        content: A JSON object with ``Username`` and ``Secret``.
-        program: What messages call the helper.
+        content: JSON object with ``Username`` and ``Secret``.
+        program: Name of the helper in errors.
 
     Raises:
-        ConfigError: It is anything else; it is not quoted.
+        ConfigError: The output is something else; it is not quoted.
     """
     try:
-        answer = strict_json.decode(content)
+        document = strict_json.decode(content)
     except InvalidDocument:
-        raise ConfigError(f"{program} did not answer with a JSON object") from None
-    username, secret = answer.get("Username"), answer.get("Secret")
+        raise ConfigError(f"credential helper {program}: the output is not a JSON object") from None
+    username, secret = document.get("Username"), document.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise ConfigError(f"{program} did not answer with a Username and a Secret")
-    if username == _TOKEN:
+        raise ConfigError(f"credential helper {program}: the output has no Username and Secret")
+    if username == _IDENTITY_TOKEN_USER:
         return IdentityToken(secret) if secret else None
     return Basic(username, secret) if username or secret else None

@@ -1,7 +1,7 @@
-"""What registries are called in keychains.
+"""Names of registries in keychains.
 
-A registry is ``host[:port]``. Both have to match exactly; a host without a port means the default port of http and of
-https. Docker Hub has several hosts, and is kept under a URL that only history explains.
+A registry is ``host[:port]``, and both must match exactly. A host without a port means the default port of http and
+of https. Docker Hub has several hosts, and its key is the URL of its former index.
 """
 
 from __future__ import annotations
@@ -30,89 +30,89 @@ HUB_KEY: Final = "https://index.docker.io/v1/"
 
 _HUB_HOSTS: Final = frozenset({HUB, "index.docker.io", "registry-1.docker.io"})
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_VERSIONS: Final = ("", "v1", "v2")
+_API_VERSIONS: Final = ("", "v1", "v2")
 
 
 def canonical(registry: str) -> str:
-    """One spelling for a registry: in lower case, the port where it was written, Docker Hub by its name.
+    """Return the canonical name: lower case, with the port only if it is given; ``docker.io`` for Docker Hub.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``.
+        InvalidName: The registry is not ``host[:port]``.
     """
     origin = Origin.of(registry)
     if origin.host in _HUB_HOSTS and origin.port == 443:
         return HUB
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return f"{host}:{origin.port}" if _parts(registry)[1] else host
+    return f"{host}:{origin.port}" if _split(registry)[1] else host
 
 
 def aliases(registry: str) -> tuple[str, ...]:
-    """The canonical names under which a registry may be kept, the most exact one first.
+    """Return the canonical names that a credential for a registry may have, the most exact one first.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``.
+        InvalidName: The registry is not ``host[:port]``.
     """
     name = canonical(registry)
-    host, port = _parts(name)
+    host, port = _split(name)
     if not port:
         return (name,) if name == HUB else (name, f"{name}:443")
     return (name, host) if port in ("443", "80") else (name,)
 
 
 def exact_aliases(registry: str) -> tuple[str, ...]:
-    """The canonical names that are this registry and no other: what is replaced or erased under its name.
+    """Return the canonical names that mean only this registry; their credentials are replaced or erased with it.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``.
+        InvalidName: The registry is not ``host[:port]``.
     """
     name = canonical(registry)
-    return (name,) if _parts(name)[1] == "80" else aliases(name)
+    return (name,) if _split(name)[1] == "80" else aliases(name)
 
 
 def helper_keys(registry: str) -> tuple[str, ...]:
-    """What a credential helper knows a registry by, the usual name first.
+    """Return the names of a registry for credential helpers, the usual one first.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``; so nothing else ever reaches a helper.
+        InvalidName: The registry is not ``host[:port]``; nothing else is passed to a helper.
     """
     name = canonical(registry)
     if name == HUB:
         return (HUB_KEY, HUB)
-    return aliases(name) if _parts(name)[1] else (name,)
+    return aliases(name) if _split(name)[1] else (name,)
 
 
 def config_key(registry: str) -> str:
-    """The key under which a registry is written to a file.
+    """Return the key of a registry in a configuration file.
 
     Raises:
-        InvalidName: It is anything but ``host[:port]``.
+        InvalidName: The registry is not ``host[:port]``.
     """
     name = canonical(registry)
     return HUB_KEY if name == HUB else name
 
 
 def parsed_key(key: str) -> tuple[str, str] | None:
-    """Registry and namespace of a key in a Docker configuration, or ``None`` where the key names no registry.
+    """Split a key of a Docker configuration into registry and namespace; ``None`` if it names no registry.
 
-    A scheme, and the path of an API's version, count for nothing; any other path is a namespace, so that a credential
-    for one is never given to its neighbours.
+    A scheme and the path of an API version are ignored. Any other path is a namespace: the credential is not used for
+    other repositories.
     """
     scheme = _SCHEME.match(key)
     host, _, path = (key[scheme.end() :] if scheme else key).partition("/")
     path = path.strip("/")
     try:
-        return canonical(host), "" if path in _VERSIONS else path
+        return canonical(host), "" if path in _API_VERSIONS else path
     except InvalidName:
         return None
 
 
 def namespaces(repository: RepositoryName | None) -> tuple[str, ...]:
-    """``a/b/c``, ``a/b``, ``a`` and the empty one, which is the registry as a whole."""
+    """Return the namespaces of ``a/b/c``: ``a/b/c``, ``a/b``, ``a``, and the empty one for the whole registry."""
     parts = repository.split("/") if repository else []
     return tuple("/".join(parts[:count]) for count in range(len(parts), -1, -1))
 
 
-def _parts(name: str) -> tuple[str, str]:
-    """Host and port; the colons of an IPv6 address stand in brackets."""
+def _split(name: str) -> tuple[str, str]:
+    """Split a name into host and port; the colons of an IPv6 address are in brackets."""
     host, colon, port = name.rpartition(":")
     return (host, port) if colon and not port.endswith("]") else (name, "")

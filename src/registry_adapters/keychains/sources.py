@@ -1,13 +1,4 @@
-"""Credentials that the program itself brings along.
-
-Credentials for as long as the program runs; for tests above all.
-
-A Docker configuration that comes as text, such as a Kubernetes pull secret.
-
-Credentials from environment variables.
-
-Several keychains as one.
-"""
+"""Keychains without files: fixed, in memory, from text, from environment variables; and a chain of keychains."""
 
 from __future__ import annotations
 
@@ -30,76 +21,77 @@ __all__ = ["ChainKeychain", "EnvironmentKeychain", "MemoryKeychain", "StaticKeyc
 
 
 class StaticKeychain(NotPicklable, Keychain):
-    """One credential for each registry named, and none for any other.
+    """Fixed credentials by registry.
 
     Args:
-        credentials: By ``host[:port]``. Host and port match exactly, letter case aside: never a suffix, never another
-            port; without a port, it is the default port of http and of https.
+        credentials: Credentials by ``host[:port]``. Host and port must match exactly, ignoring case; a key without
+            a port is for the default port of http and of https.
 
     Raises:
-        InvalidName: A key is anything but ``host[:port]``.
+        InvalidName: A key is not ``host[:port]``.
     """
 
     def __init__(self, credentials: Mapping[str, Credential]) -> None:
         self._credentials = {canonical(host): credential for host, credential in credentials.items()}
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """What was given for that registry, for all of its repositories.
+        """Return the credential of a registry; it is the same for all repositories.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
+            InvalidName: The registry is not ``host[:port]``.
         """
         found = (self._credentials.get(name) for name in aliases(registry))
         return next((credential for credential in found if credential is not None), None)
 
     def __repr__(self) -> str:
-        """The registries, without the credentials."""
+        """Show the registries, without the credentials."""
         return f"StaticKeychain({', '.join(sorted(self._credentials))})"
 
 
 class MemoryKeychain(NotPicklable, CredentialStore):
-    """A store in memory. Safe for many threads.
+    """Credential store in memory; mainly for tests. Safe for many threads.
 
     Args:
-        credentials: What is in it from the start, by ``host[:port]``.
+        credentials: Initial credentials by ``host[:port]``.
 
     Raises:
-        InvalidName: A key is anything but ``host[:port]``.
+        InvalidName: A key is not ``host[:port]``.
     """
 
     def __init__(self, credentials: Mapping[str, Credential] | None = None) -> None:
         self._lock = threading.Lock()
-        self._credentials = {canonical(host): one for host, one in (credentials or {}).items()}
+        self._credentials = {canonical(host): credential for host, credential in (credentials or {}).items()}
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """What is kept for that registry, for all of its repositories.
+        """Return the credential of a registry; it is the same for all repositories.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
+            InvalidName: The registry is not ``host[:port]``.
         """
         with self._lock:
             found = [self._credentials.get(name) for name in aliases(registry)]
         return next((credential for credential in found if credential is not None), None)
 
     def store(self, registry: str, credential: Credential) -> None:
-        """Keep a credential.
+        """Store a credential.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: ``Anonymous`` is nothing to keep.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The credential is ``Anonymous``.
         """
         name = canonical(registry)
         if isinstance(credential, Anonymous):
-            raise ConfigError("no credentials are nothing to keep")
+            raise ConfigError(f"store credentials for {name}: no credentials given")
+        replaced = exact_aliases(name)
         with self._lock:
-            self._credentials = {key: one for key, one in self._credentials.items() if key not in exact_aliases(name)}
+            self._credentials = {key: kept for key, kept in self._credentials.items() if key not in replaced}
             self._credentials[name] = credential
 
     def erase(self, registry: str) -> None:
-        """Forget what is kept for a registry.
+        """Erase the credential of a registry.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
+            InvalidName: The registry is not ``host[:port]``.
         """
         names = exact_aliases(registry)
         with self._lock:
@@ -107,71 +99,72 @@ class MemoryKeychain(NotPicklable, CredentialStore):
                 self._credentials.pop(name, None)
 
     def __repr__(self) -> str:
-        """The registries, without the credentials."""
+        """Show the registries, without the credentials."""
         with self._lock:
             return f"MemoryKeychain({', '.join(sorted(self._credentials))})"
 
 
-_LIMIT: Final = 4 << 20
+_MAX_BYTES: Final = 4 << 20
 
-_WHERE: Final = "the Docker configuration"
+_NAME: Final = "Docker configuration text"
 
 
 class TextKeychain(NotPicklable, Keychain):
-    """The entries of a ``.dockerconfigjson``, or of the older ``.dockercfg``, as JSON or as base64 of it.
+    """Credentials from the text of a Docker configuration, such as a Kubernetes pull secret.
 
-    Helpers that it names are not started: a secret is no reason to run a program.
+    The text is a ``.dockerconfigjson`` or the older ``.dockercfg``, as JSON or base64. Credential helpers that it names
+    are not run.
 
     Args:
-        text: The configuration.
+        text: Text of the configuration.
 
     Raises:
-        ConfigError: It is neither JSON nor base64 of it, or too large.
+        ConfigError: The text is neither JSON nor base64 of JSON, or is too large.
     """
 
     def __init__(self, text: str | bytes) -> None:
         try:
             content = text.encode("utf-8") if isinstance(text, str) else bytes(text)
-            if len(content) > _LIMIT:
-                raise ConfigError(f"{_WHERE} has more than {_LIMIT} bytes")
+            if len(content) > _MAX_BYTES:
+                raise ConfigError(f"{_NAME}: more than {_MAX_BYTES} bytes")
             if not content.lstrip().startswith(b"{"):
                 content = base64.b64decode(b"".join(content.split()), validate=True)
             document = strict_json.decode(content)
         except (UnicodeError, binascii.Error, InvalidDocument):
-            raise ConfigError(f"{_WHERE} is neither a JSON object nor base64 of one") from None
-        self._entries = DockerConfig(document, _WHERE, legacy=None)
+            raise ConfigError(f"{_NAME}: neither a JSON object nor base64 of one") from None
+        self._config = DockerConfig(document, _NAME, legacy=None)
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """The most specific entry for the repository.
+        """Return the credential of the most specific entry for the repository.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: That entry makes no sense.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The entry is malformed.
         """
-        return self._entries.credential(registry, repository)
+        return self._config.credential(registry, repository)
 
     def __repr__(self) -> str:
-        """Without the text."""
+        """Omit the text."""
         return "TextKeychain(***)"
 
 
 class EnvironmentKeychain(NotPicklable, Keychain):
-    """One credential, for one registry, from variables that are read anew each time.
+    """One credential for one registry, from environment variables, which are read each time.
 
-    ======================== =====================================================================
-    ``OCIPORT_REGISTRY``          ``host[:port]``: whom the credential is for; always needed with one
-    ``OCIPORT_USERNAME``          with ``OCIPORT_PASSWORD``: a ``Basic`` credential
-    ``OCIPORT_PASSWORD``          with ``OCIPORT_USERNAME``
-    ``OCIPORT_IDENTITY_TOKEN``    an ``IdentityToken``, in place of the two
-    ``OCIPORT_TOKEN``             a ``RegistryToken``, in place of the two
-    ======================== =====================================================================
+    ===========================  ==========================================================================
+    ``OCIPORT_REGISTRY``         ``host[:port]`` that the credential is for; required with the others
+    ``OCIPORT_USERNAME``         user name of a ``Basic`` credential, with ``OCIPORT_PASSWORD``
+    ``OCIPORT_PASSWORD``         password, with ``OCIPORT_USERNAME``
+    ``OCIPORT_IDENTITY_TOKEN``   an ``IdentityToken``, instead of user name and password
+    ``OCIPORT_TOKEN``            a ``RegistryToken``, instead of user name and password
+    ===========================  ==========================================================================
 
-    An empty variable counts as one that is not set. Without a registry, a password would go to whoever asks for one;
-    so that is an error, and no default.
+    An empty variable counts as unset. A credential without a registry is an error: it would be sent to any registry
+    that asks.
 
     Args:
-        environment: The variables; the process's own if not given.
-        prefix: What their names begin with, for programs that need a set of their own.
+        environment: Environment variables; those of the process if not given.
+        prefix: Prefix of the variable names.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, *, prefix: str = "OCIPORT") -> None:
@@ -179,74 +172,81 @@ class EnvironmentKeychain(NotPicklable, Keychain):
         self._prefix = prefix
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """What the variables say, if they say it about this registry.
+        """Return the credential in the variables, if it is for this registry.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: The variables contradict each other, or do not say for which registry.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: The variables contradict each other, or ``OCIPORT_REGISTRY`` is missing.
         """
         names = aliases(registry)
-        found = self._found()
-        return found if found is not None and self._registry() in names else None
+        credential = self._credential()
+        return credential if credential is not None and self._registry() in names else None
 
     def __repr__(self) -> str:
-        """The prefix, without any values."""
+        """Show the prefix, without any values."""
         return f"EnvironmentKeychain({self._prefix}_*)"
 
-    def _found(self) -> Credential | None:
+    def _credential(self) -> Credential | None:
         username, password = self._value("USERNAME"), self._value("PASSWORD")
         identity, token = self._value("IDENTITY_TOKEN"), self._value("TOKEN")
         if bool(username) is not bool(password):
-            raise ConfigError(f"{self._prefix}_USERNAME and {self._prefix}_PASSWORD belong together")
-        kinds: list[Credential] = []
+            missing, given = ("PASSWORD", "USERNAME") if username else ("USERNAME", "PASSWORD")
+            raise ConfigError(f"environment variable {self._prefix}_{missing}: not set, but {self._prefix}_{given} is")
+        credentials: list[Credential] = []
         if username:
-            kinds.append(Basic(username, password))
+            credentials.append(Basic(username, password))
         if identity:
-            kinds.append(IdentityToken(identity))
+            credentials.append(IdentityToken(identity))
         if token:
-            kinds.append(RegistryToken(token))
-        if len(kinds) > 1:
-            raise ConfigError(f"{self._prefix}_*: more than one of password, identity token and token is set")
-        return kinds[0] if kinds else None
+            credentials.append(RegistryToken(token))
+        if len(credentials) > 1:
+            raise ConfigError(
+                f"environment variables {self._prefix}_*: "
+                "set only one of USERNAME with PASSWORD, IDENTITY_TOKEN and TOKEN"
+            )
+        return credentials[0] if credentials else None
 
     def _registry(self) -> str:
         name = self._value("REGISTRY")
         if not name:
-            raise ConfigError(f"{self._prefix}_REGISTRY has to say for which registry the credential is")
+            raise ConfigError(
+                f"environment variable {self._prefix}_REGISTRY: not set; "
+                "it must name the registry (host[:port]) that the credential is for"
+            )
         try:
             return canonical(name)
         except InvalidName:
-            raise ConfigError(f"{self._prefix}_REGISTRY is not host[:port]") from None
+            raise ConfigError(f"environment variable {self._prefix}_REGISTRY: not host[:port]") from None
 
     def _value(self, name: str) -> str:
         return self._environment.get(f"{self._prefix}_{name}", "")
 
 
 class ChainKeychain(Keychain):
-    """The first keychain that has a credential wins.
+    """Asks several keychains and returns the first credential found.
 
-    A keychain that fails fails the chain: going on would log in as somebody else than was meant.
+    An error of a keychain is not skipped: the next keychain might log in as another user.
 
     Args:
-        keychains: In the order in which they are asked.
+        keychains: Keychains in the order in which they are asked.
     """
 
     def __init__(self, *keychains: Keychain) -> None:
         self._keychains = keychains
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """The first credential that any of them has.
+        """Return the first credential found.
 
         Raises:
-            InvalidName: The registry is anything but ``host[:port]``.
-            ConfigError: A keychain before it cannot be read.
+            InvalidName: The registry is not ``host[:port]``.
+            ConfigError: A keychain that was asked cannot be read.
         """
         for keychain in self._keychains:
-            found = keychain.credential(registry, repository)
-            if found is not None:
-                return found
+            credential = keychain.credential(registry, repository)
+            if credential is not None:
+                return credential
         return None
 
     def __repr__(self) -> str:
-        """The keychains in it."""
+        """Show the keychains."""
         return f"ChainKeychain({', '.join(map(repr, self._keychains))})"

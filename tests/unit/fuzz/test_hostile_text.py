@@ -20,7 +20,7 @@ from registry_adapters.http.messages import Headers
 from registry_adapters.http.retry import retry_after
 from registry_adapters.http.upload_sessions import committed_bytes
 from registry_adapters.keychains import TextKeychain
-from registry_adapters.keychains.helper import parse_answer
+from registry_adapters.keychains.helper import parse_output
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -83,7 +83,7 @@ def read_docker_config(content: bytes) -> None:
 
 def read_helper_output(content: bytes) -> None:
     with contextlib.suppress(RegistryError):
-        parse_answer(content, "docker-credential-test")
+        parse_output(content, "docker-credential-test")
 
 
 def read_problem(content: bytes) -> None:

@@ -321,7 +321,7 @@ class TestHostileInput:
     def test_no_shape_of_a_section_surprises(self, auths: object, helpers: object, store: object) -> None:
         entries = DockerConfig({"auths": auths, "credHelpers": helpers, "credsStore": store}, "config.json")
 
-        for ask in (lambda: entries.credential(HOST, None), lambda: entries.helper(HOST), entries.store):
+        for ask in (lambda: entries.credential(HOST, None), lambda: entries.helper(HOST), entries.default_helper):
             said = "config.json"
             try:
                 ask()
