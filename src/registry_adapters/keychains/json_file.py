@@ -1,4 +1,4 @@
-"""A JSON file that others write too: read when it changed, replaced as a whole."""
+"""A JSON file that other programs write too: read again after each change, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from registry_core.errors import ConfigError, InvalidDocument, RegistryError
 
 __all__ = ["JsonFile"]
 
-_LIMIT: Final = 4 << 20
-_POLL: Final = 0.01
-# Who writes in place is done in a moment: a file that makes no sense is looked at again before that is said.
-_PATIENCE: Final = (0.0, 0.02, 0.05)
-# Within this time, in nanoseconds, a file may change twice under one time stamp.
-_SETTLED: Final = 2_000_000_000
+_MAX_BYTES: Final = 4 << 20
+_LOCK_POLL_SECONDS: Final = 0.01
+# A program that writes in place leaves the file malformed for a moment: it is read again after these pauses.
+_READ_PAUSES: Final = (0.0, 0.02, 0.05)
+# Within this time, in nanoseconds, a file may change twice without a new time stamp.
+_TIMESTAMP_GRANULARITY: Final = 2_000_000_000
 
 _Signature = tuple[int, int, int, int, int]
 
@@ -34,12 +34,12 @@ _Signature = tuple[int, int, int, int, int]
 class JsonFile:
     """A JSON object in a file. Safe for many threads, and for other processes that use this library.
 
-    A file is read again when its time stamps, size or inode differ from those of the last look. One that makes no
-    sense is an error for as long as it stays so: what was read before may have been revoked since.
+    The file is read again if its time stamps, size or inode have changed. While the file is malformed, each read
+    raises: older content may have been revoked.
 
     Args:
-        path: Where it is, or may be one day.
-        clock: Nanoseconds, as in time stamps: a file that has only just changed is read each time.
+        path: Path of the file; it need not exist.
+        clock: Clock of the time stamps, in nanoseconds; a file that changed just now is read each time.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
@@ -50,36 +50,39 @@ class JsonFile:
         self._document: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any] | None:
-        """What is in the file now, not to be changed; ``None`` where there is none.
+        """Return the current document, which must not be changed; ``None`` if the file does not exist.
 
         Raises:
-            ConfigError: It cannot be read, is too large, or holds no JSON object.
+            ConfigError: The file cannot be read, is too large, or is not a JSON object.
         """
         with self._lock:
-            with _explained(self.path):
-                status = _status(self.path)
+            with _map_errors(self.path):
+                status = _stat(self.path)
             if status is None or _signature(status) != self._signature:
                 self._signature = None
                 signature, self._document = self._read(self.path)
-                if signature is not None and self._clock() - max(signature[:2]) > _SETTLED:
+                if signature is not None and self._clock() - max(signature[:2]) > _TIMESTAMP_GRANULARITY:
                     self._signature = signature
             return self._document
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the document in place and write it back, unless nothing changed: atomically, with mode 0600.
+        """Change the document and replace the file atomically, with mode 0600; do nothing if it is unchanged.
 
-        Links are followed, so that what they lead to is replaced and they stay.
+        A symbolic link is kept, and its target is replaced.
+
+        Args:
+            change: Function that changes the document in place.
 
         Raises:
-            ConfigError: It cannot be read or written, or is none of our business.
-            Cancelled: While it waited for others.
-            DeadlineExceeded: While it waited for others.
+            ConfigError: The file cannot be read or written, or is not a regular file.
+            Cancelled: While waiting for another writer.
+            DeadlineExceeded: While waiting for another writer.
         """
-        with _explained(self.path):
+        with _map_errors(self.path):
             target = Path(os.path.realpath(self.path))
-            status = _status(target)
+            status = _stat(target)
             if status is not None and not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{self.path}: not a file to write credentials to")
+                raise ConfigError(f"{self.path}: not a regular file, so no credentials are stored in it")
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _file_lock(target):
                 before = self._read(target)[1]
@@ -91,14 +94,14 @@ class JsonFile:
     def _read(self, path: Path) -> tuple[_Signature | None, dict[str, Any] | None]:
         signature: _Signature | None = None
         content = b""
-        for seconds in _PATIENCE:
+        for seconds in _READ_PAUSES:
             if seconds:
                 sleep(seconds)
-            with _explained(self.path):
-                found = _content(path)
-            if found is None:
+            with _map_errors(self.path):
+                result = _read_content(path)
+            if result is None:
                 return None, None
-            signature, content = found
+            signature, content = result
             with contextlib.suppress(InvalidDocument):
                 return signature, strict_json.decode(content)
         if content.strip():
@@ -107,7 +110,7 @@ class JsonFile:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _map_errors(path: Path) -> Iterator[None]:
     try:
         with map_os_errors(str(path), {}, otherwise=ConfigError):
             yield
@@ -119,7 +122,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file_lock(target: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # only writers need it
+    from filelock import FileLock, Timeout  # Imported here because only writers need it.
 
     lock = FileLock(target.with_name(f".{target.name}.ociport.lock"), timeout=0, mode=0o600)
 
@@ -130,7 +133,7 @@ def _file_lock(target: Path) -> Iterator[None]:
             return False
         return True
 
-    poll_until(is_acquired, interval=_POLL)
+    poll_until(is_acquired, interval=_LOCK_POLL_SECONDS)
     try:
         yield
     finally:
@@ -138,10 +141,13 @@ def _file_lock(target: Path) -> Iterator[None]:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    """Write beside and rename; one name for all writers, who are locked, so that killed ones leave no heap."""
-    beside = target.with_name(f".{target.name}.ociport.tmp")
-    beside.unlink(missing_ok=True)
-    staged = StagedFile(target, name=beside.name)
+    """Write a temporary file and rename it.
+
+    Writers hold the lock, so they share one temporary name, and killed writers leave no more than one file.
+    """
+    temporary = target.with_name(f".{target.name}.ociport.tmp")
+    temporary.unlink(missing_ok=True)
+    staged = StagedFile(target, name=temporary.name)
     try:
         with os.fdopen(staged.descriptor, "wb") as file:
             file.write(content)
@@ -152,15 +158,15 @@ def _replace(target: Path, content: bytes) -> None:
         staged.discard()
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _stat(path: Path) -> os.stat_result | None:
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _content(path: Path) -> tuple[_Signature, bytes] | None:
-    """All that is in a file, with what it looked like before; ``None`` where there is none."""
+def _read_content(path: Path) -> tuple[_Signature, bytes] | None:
+    """The content of a file and its signature from before the read; ``None`` if it does not exist."""
     try:
         descriptor = os.open(path, READ_FLAGS | NO_BLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -170,15 +176,15 @@ def _content(path: Path) -> tuple[_Signature, bytes] | None:
         if _is_null_device(status):
             return _signature(status), b""
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: not a file")
+            raise ConfigError(f"{path}: not a regular file")
         parts: list[bytes] = []
-        left = _LIMIT + 1
-        while left and (data := file.read(min(left, 64 << 10))):
+        bytes_left = _MAX_BYTES + 1
+        while bytes_left and (data := file.read(min(bytes_left, 64 << 10))):
             checkpoint()
             parts.append(data)
-            left -= len(data)
-    if not left:
-        raise ConfigError(f"{path}: more than {_LIMIT} bytes")
+            bytes_left -= len(data)
+    if not bytes_left:
+        raise ConfigError(f"{path}: more than {_MAX_BYTES} bytes")
     return _signature(status), b"".join(parts)
 
 

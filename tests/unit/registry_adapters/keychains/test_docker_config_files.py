@@ -339,7 +339,7 @@ class TestStore:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "auth.json").symlink_to(tmp_path / "pipe")
 
-        with pytest.raises(ConfigError, match="not a file to write credentials to"):
+        with pytest.raises(ConfigError, match="not a regular file, so no credentials are stored in it"):
             JsonFile(tmp_path / "auth.json").edit(lambda document: document.update(x=1))
 
         assert (tmp_path / "pipe").is_fifo()
