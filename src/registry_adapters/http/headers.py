@@ -1,8 +1,7 @@
-"""``Link`` headers (RFC 8288, section 3), read strictly: a list must not end early because one was misread.
+"""Parsers for ``Link`` (RFC 8288, section 3) and ``WWW-Authenticate`` (RFC 9110, section 11.6.1).
 
-The challenges of an answer: ``WWW-Authenticate``, by RFC 9110, section 11.6.1, and by what registries write.
-
-One pass from left to right, never backwards further than one word: what is hostile costs no more than what is long.
+``Link`` is parsed strictly, because a misread link would end a list early. ``WWW-Authenticate`` is parsed leniently,
+because registries send malformed challenges. Both parsers take linear time on hostile input.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _TARGET: Final = re.compile(r"<([^<>]*)>")
 
 _SPACE: Final = re.compile(r"[ \t]*")
 
-_BETWEEN: Final = re.compile(r"[ \t,]*")
+_SEPARATORS: Final = re.compile(r"[ \t,]*")
 
 _PARAMETER: Final = re.compile(
     r"""[ \t]*;[ \t]*(?:
@@ -35,11 +34,11 @@ _PARAMETER: Final = re.compile(
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One link.
+    """One link of a ``Link`` header.
 
     Args:
-        target: As it stands, unresolved.
-        relations: In lower case.
+        target: URL reference, not resolved.
+        relations: Relation types in lower case.
     """
 
     target: str
@@ -47,12 +46,12 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def parse_links(field: str) -> Iterator[Link]:
-    """The links of one header field.
+    """Iterate over the links of one header field.
 
     Raises:
-        ProtocolError: It is malformed.
+        ProtocolError: The field is malformed.
     """
-    position = _end(_BETWEEN, field, 0)
+    position = _end(_SEPARATORS, field, 0)
     while position < len(field):
         target = _TARGET.match(field, position)
         if target is None:
@@ -61,7 +60,7 @@ def parse_links(field: str) -> Iterator[Link]:
         relations: str | None = None
         while parameter := _PARAMETER.match(field, position):
             position = parameter.end()
-            # The first rel counts (section 3.3).
+            # RFC 8288, section 3.3: the first ``rel`` counts.
             if (parameter["name"] or "").lower() == "rel" and relations is None:
                 quoted = parameter["quoted"]
                 relations = (parameter["bare"] or "") if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
@@ -69,18 +68,18 @@ def parse_links(field: str) -> Iterator[Link]:
         position = _end(_SPACE, field, position)
         if position < len(field) and field[position] != ",":
             raise _malformed(field)
-        position = _end(_BETWEEN, field, position)
+        position = _end(_SEPARATORS, field, position)
 
 
 def next_target(fields: Iterable[str]) -> str | None:
-    """Where the next page is, as it stands in an answer's ``Link`` fields, or ``None`` on the last one.
+    """Return the URL reference of the next page from ``Link`` fields, or ``None`` if there is no next page.
 
     Raises:
-        ProtocolError: A field is malformed, or there are two different next pages.
+        ProtocolError: A field is malformed, or the fields name two different next pages.
     """
     targets = {link.target for field in fields for link in parse_links(field) if "next" in link.relations}
     if len(targets) > 1:
-        raise ProtocolError("the registry named two next pages")
+        raise ProtocolError("the Link headers name two different next pages")
     return targets.pop() if targets else None
 
 
@@ -90,14 +89,14 @@ def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 
 def _malformed(field: str) -> ProtocolError:
-    return ProtocolError(f"a Link header that cannot be read: {field!r:.200}")
+    return ProtocolError(f"malformed Link header: {field!r:.200}")
 
 
-_LIMIT: Final = 32
+_MAX_CHALLENGES: Final = 32
 
-_WORDS: Final = 1024
+_MAX_WORDS: Final = 1024
 
-# Between two words anything may stand: commas and spaces as they should, and what makes no sense.
+# Text between two tokens: commas, spaces, and any malformed text.
 _NOISE = re.compile(r"""(?:[^!#$%&'*+.^_`|~0-9A-Za-z"-]++|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))*+""", re.DOTALL)
 
 _WHITESPACE = re.compile(r"[ \t\r\n]*+")
@@ -108,55 +107,54 @@ _TOKEN68 = re.compile(r"[ \t]++[A-Za-z0-9._~+/-]++=*+[ \t]*+(?=,|\Z)")
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)', re.DOTALL)
 
-# A realm without quotes is no token, for it has colons and slashes; some registries send it so nevertheless.
+# Some registries send the realm without quotes, although a URL is not a token.
 _UNQUOTED = re.compile(r'[^ \t\r\n,"]*+')
 
-_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
 def challenges(values: Iterable[str]) -> list[Challenge]:
-    """Every challenge in the values of one or several ``WWW-Authenticate`` fields, in order.
+    """Return the challenges of ``WWW-Authenticate`` fields, in order.
 
-    Scheme and parameter names come in lower case. A challenge that carries one opaque word (token68) instead of
-    parameters comes without parameters. What cannot be understood, and what comes after more words than any registry
-    has to say, is left out; nothing is raised.
+    Scheme and parameter names are in lower case. A challenge with a token68 instead of parameters has no parameters.
+    Malformed text, and text beyond the limits on challenges and words, is ignored; nothing is raised.
 
     Args:
-        values: The field values as they came.
+        values: Field values.
     """
     found: list[Challenge] = []
     for value in values:
-        _read(value, found)
-        if len(found) >= _LIMIT:
+        _parse_challenges(value, found)
+        if len(found) >= _MAX_CHALLENGES:
             break
     return found
 
 
-def _read(text: str, found: list[Challenge]) -> None:
+def _parse_challenges(text: str, found: list[Challenge]) -> None:
     parameters: dict[str, str] | None = None
     position = 0
-    for _ in range(_WORDS):
+    for _ in range(_MAX_WORDS):
         start = _end(_NOISE, text, position)
         position = _end(_TOKEN, text, start)
         word = text[start:position].lower()
-        if not word or len(found) >= _LIMIT:
+        if not word or len(found) >= _MAX_CHALLENGES:
             return
-        ahead = _end(_WHITESPACE, text, position)
-        if text[ahead : ahead + 1] == "=":
-            value, position = _value(text, _end(_WHITESPACE, text, ahead + 1))
+        after_space = _end(_WHITESPACE, text, position)
+        if text[after_space : after_space + 1] == "=":
+            value, position = _parse_value(text, _end(_WHITESPACE, text, after_space + 1))
             if parameters is not None:
                 parameters.setdefault(word, value)
-        elif ahead > position or text[position : position + 1] in ("", ","):
+        elif after_space > position or text[position : position + 1] in ("", ","):
             parameters = {}
             found.append(Challenge(word, parameters))
             position = _end(_TOKEN68, text, position)
 
 
-def _value(text: str, position: int) -> tuple[str, int]:
+def _parse_value(text: str, position: int) -> tuple[str, int]:
     quoted = _QUOTED.match(text, position)
     if quoted is None:
         end = _end(_UNQUOTED, text, position)
         return text[position:end], end
-    # Without a closing quote the rest of the field is the value, but for a backslash that escapes nothing.
+    # Without a closing quote, the rest of the field is the value, except a trailing backslash.
     end = quoted.end() + 1 if text[quoted.end() : quoted.end() + 1] == '"' else len(text)
-    return _PAIR.sub(r"\1", quoted[1]), end
+    return _QUOTED_PAIR.sub(r"\1", quoted[1]), end

@@ -1,4 +1,4 @@
-"""How to talk HTTP: one frozen, validated value."""
+"""``HttpSettings``: the validated settings of the HTTP backend."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the HTTP backend; times in seconds, sizes in bytes.
 
     Args:
-        plain_http: Speak http instead of https to the registry.
-        tls_verify: Check certificates and host names. Off only for a registry you could as well trust over http.
-        ca_file: A PEM file of further authorities to trust.
-        trust_system: Trust the machine's authorities as well; without, only those of ``ca_file`` and ``certs_dir``.
-        certs_dir: A directory with one directory for each ``host[:port]``, as Docker and podman keep them: ``*.crt``
-            are further authorities for that host, ``*.cert`` with ``*.key`` is who we are there.
-        tls_minimum: The oldest TLS version to speak: ``1.2`` or ``1.3``.
-        client_cert: Who we are: a PEM file with certificate and key, or one path for each.
-        connect_timeout: The longest wait for a connection, TLS handshake included.
-        read_timeout: The longest silence, in either direction; a whole transfer is bounded by ``fail_after``.
-        chunk_size: The most that one request uploads; ``None`` for a blob in one piece.
-        max_connections: How many connections to one origin are used at a time, and kept for reuse. A thread that has
-            one may open another; a body that nobody reads does not count.
-        requests_per_second: The most requests to begin in a second, to one origin; ``None`` for no limit of our own.
-        path_prefix: What stands before ``/v2`` where a registry does not have a host to itself: ``/registry``.
-        proxy: ``None`` for what the environment says, ``""`` for no proxy, or the URL of one.
-        user_agent: How we introduce ourselves.
-        retries: How often a request is repeated, beyond the first try.
-        backoff: The longest first pause before a repetition; each further one may take twice as long as the one before.
+        plain_http: Use http instead of https for the registry.
+        tls_verify: Verify certificates and host names. Without it, a connection is no safer than plain http.
+        ca_file: PEM file of additional CA certificates to trust.
+        trust_system: Trust the CAs of the operating system; if false, only those of ``ca_file`` and ``certs_dir``.
+        certs_dir: Directory with one directory for each ``host[:port]``, as in Docker and podman: ``*.crt`` files are
+            additional CAs for that host, ``*.cert`` with ``*.key`` is the client certificate.
+        tls_minimum: Oldest TLS version to accept: ``1.2`` or ``1.3``.
+        client_cert: Client certificate: a PEM file with certificate and key, or one path for each.
+        connect_timeout: Maximum time to connect, including the TLS handshake.
+        read_timeout: Maximum time without data in either direction; use ``fail_after`` to bound a whole transfer.
+        chunk_size: Maximum number of bytes per upload request; ``None`` uploads a blob in one request.
+        max_connections: Maximum number of connections per origin in use at a time, and kept open for reuse. A thread
+            that uses one may open a second; a response body that is not being read does not count.
+        requests_per_second: Maximum number of requests per second to one origin; ``None`` for no limit.
+        path_prefix: Path before ``/v2``, for a registry that shares its host: ``/registry``.
+        proxy: Proxy URL, ``""`` for no proxy, or ``None`` to use the environment.
+        user_agent: Value of the ``User-Agent`` header.
+        retries: Maximum number of retries of a request.
+        backoff: Maximum pause before the first retry; the maximum doubles with each further retry.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: A value is invalid.
     """
 
     plain_http: bool = False
@@ -69,36 +69,36 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check types and ranges; a path object becomes its text."""
+        """Check types and ranges; convert path objects to text."""
         for name in ("ca_file", "certs_dir", "client_cert"):
             msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
         for name in ("plain_http", "tls_verify", "trust_system"):
-            _demand(isinstance(getattr(self, name), bool), name, "must be True or False")
+            _require(isinstance(getattr(self, name), bool), name, "must be True or False")
         for name in ("connect_timeout", "read_timeout", "backoff"):
             value = getattr(self, name)
-            _demand(_is_number(value) and 0 < value < 1e6, name, "must be a positive number of seconds")
-        _demand(_is_count(self.max_connections, 1), "max_connections", "must be a whole number from 1 on")
-        _demand(_is_count(self.retries, 0), "retries", "must be a whole number from 0 on")
-        _demand(
+            _require(_is_number(value) and 0 < value < 1e6, name, "must be a positive number of seconds")
+        _require(_is_count(self.max_connections, 1), "max_connections", "must be a whole number of at least 1")
+        _require(_is_count(self.retries, 0), "retries", "must be a whole number of at least 0")
+        _require(
             self.chunk_size is None or _is_count(self.chunk_size, 1),
             "chunk_size",
             "must be a positive number of bytes, or None",
         )
-        _demand(self.ca_file is None or _is_path(self.ca_file), "ca_file", "must be a path, or None")
-        _demand(self.certs_dir is None or _is_path(self.certs_dir), "certs_dir", "must be a path, or None")
-        _demand(self.tls_minimum in ("1.2", "1.3"), "tls_minimum", "must be '1.2' or '1.3'")
+        _require(self.ca_file is None or _is_path(self.ca_file), "ca_file", "must be a path, or None")
+        _require(self.certs_dir is None or _is_path(self.certs_dir), "certs_dir", "must be a path, or None")
+        _require(self.tls_minimum in ("1.2", "1.3"), "tls_minimum", "must be '1.2' or '1.3'")
         rate = self.requests_per_second
-        _demand(
+        _require(
             rate is None or (_is_number(rate) and 0 < rate < 1e6), "requests_per_second", "must be positive, or None"
         )
-        _demand(_is_prefix(self.path_prefix), "path_prefix", "must be empty, or a path such as '/registry'")
-        _demand(_is_certificate(self.client_cert), "client_cert", "must be a path, a pair of paths, or None")
-        _demand(
+        _require(_is_prefix(self.path_prefix), "path_prefix", "must be empty, or a path such as '/registry'")
+        _require(_is_certificate(self.client_cert), "client_cert", "must be a path, a pair of paths, or None")
+        _require(
             isinstance(self.user_agent, str) and self.user_agent.isascii() and self.user_agent.isprintable(),
             "user_agent",
             "must be printable ASCII",
         )
-        _demand(_is_proxy(self.proxy), "proxy", "must be an http or https URL with a host, an empty string, or None")
+        _require(_is_proxy(self.proxy), "proxy", "must be an http or https URL with a host, an empty string, or None")
 
     def __copy__(self) -> Self:
         return self
@@ -108,15 +108,15 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.proxy and "@" in self.proxy:
-            raise TypeError("settings with a proxy's password are not pickled; let each process read its own")
+            raise TypeError("settings with a proxy password cannot be pickled: create them in each process")
         return super().__reduce__()
 
     def __repr__(self) -> str:
-        """All fields, the proxy's credentials masked."""
+        """Show all fields, with the credentials of the proxy masked."""
         return f"HttpSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The same, field by field."""
+        """Return the fields that ``repr`` shows."""
         fields: list[tuple[str, Any]] = []
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -127,17 +127,17 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         return fields
 
 
-def _demand(fine: object, name: str, claim: str) -> None:
-    if not fine:
-        raise ConfigError(f"{name} {claim}")
+def _require(valid: object, name: str, requirement: str) -> None:
+    if not valid:
+        raise ConfigError(f"{name} {requirement}")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_count(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def _path_text(value: object) -> object:

@@ -1,4 +1,4 @@
-"""A request's body on its way out."""
+"""Request bodies as chunks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from registry_core.errors import Cancelled, DeadlineExceeded, SizeMismatch
 
 __all__ = ["BodyChunks", "SourceFailed"]
 
-# Two pieces live at a time for each upload, the one being sent and the next: half as large measured as fast.
-_LENGTH: Final = CHUNK_SIZE // 2
+# Each upload holds two chunks at a time, the one being sent and the next. Half of CHUNK_SIZE measured as fast.
+_SEND_SIZE: Final = CHUNK_SIZE // 2
 
 
 class SourceFailed(Exception):
-    """Not the exchange failed but the source of its body; the session raises what the source raised, unchanged.
+    """The source of a request body failed, not the request. The session raises the source's error unchanged.
 
-    It is no ``OSError``, whatever the source raised: an error of the source must not be taken for one of the
-    connection that its bytes were going to.
+    This class is not an ``OSError``, so that an error of the source cannot be mistaken for one of the connection.
 
     Args:
-        error: What the source raised.
+        error: Error that the source raised.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -32,13 +31,13 @@ class SourceFailed(Exception):
 
 
 class BodyChunks:
-    """A body in pieces, opened when it is iterated.
+    """An iterable of the chunks of a body. Iteration opens the source.
 
     Args:
-        body: What to send.
+        body: Body to send.
 
     Attributes:
-        error: What the source raised, if it did: some consumers swallow what an iterator raises.
+        error: Error that the source raised, for consumers that swallow the errors of an iterator.
     """
 
     def __init__(self, body: Body) -> None:
@@ -46,33 +45,33 @@ class BodyChunks:
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        """The bytes, as many as promised.
+        """Iterate over the chunks; together they have the declared length.
 
         Raises:
-            SourceFailed: The source failed, or is too short.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            SourceFailed: The source failed, or is too short or too long.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
         """
         try:
             with self._body.source.open(self._body.start) as reader:
-                left = self._body.length
-                while left:
+                remaining = self._body.length
+                while remaining:
                     checkpoint()
-                    data = reader.read(min(_LENGTH, left))
+                    data = reader.read(min(_SEND_SIZE, remaining))
                     if not data:
-                        sent = self._body.length - left
+                        sent = self._body.length - remaining
                         raise SizeMismatch(
-                            f"the source ended after {sent} of {self._body.length} bytes",
+                            f"upload: the source ended after {sent} of {self._body.length} bytes",
                             expected=self._body.length,
                             actual=sent,
                         )
-                    if len(data) > left:
+                    if len(data) > remaining:
                         raise SizeMismatch(
-                            "the source gave out more bytes than it was asked for",
+                            "upload: the source returned more bytes than requested",
                             expected=self._body.length,
-                            actual=self._body.length - left + len(data),
+                            actual=self._body.length - remaining + len(data),
                         )
-                    left -= len(data)
+                    remaining -= len(data)
                     yield data
         except (Cancelled, DeadlineExceeded):
             raise

@@ -1,4 +1,4 @@
-"""Which proxy stands between us and a URL."""
+"""The proxy for a URL, from the settings or the environment."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """A proxy: its URL without user information, and how to introduce oneself to it."""
+    """A proxy: its URL without user information, and its ``Proxy-Authorization`` value."""
 
     url: str
     authorization: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
-        """From a URL as settings and environments have it; without a scheme it is http.
+        """Parse a proxy URL. Without a scheme it is an http URL.
 
         Raises:
-            ConfigError: It is no http or https URL with a host.
+            ConfigError: The text is not an http or https URL with a host.
         """
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
@@ -49,41 +49,41 @@ class Proxy(msgspec.Struct, frozen=True):
         return cls(f"{parts.scheme}://{netloc}" + (f":{port}" if port else ""), authorization)
 
     def __repr__(self) -> str:
-        """Without the credentials."""
+        """Omit the credentials."""
         return f"Proxy({self.url!r})"
 
 
 def proxy_for(url: str, setting: str | None, *, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """The proxy for a URL, or ``None`` to go there directly.
+    """Return the proxy for a URL, or ``None`` to connect directly.
 
     Args:
-        url: Where to go.
-        setting: The URL of a proxy for everything, ``""`` for none, ``None`` for what the environment says. This
-            machine itself is never reached through an environment's proxy.
-        environment: Proxies by scheme, and exceptions under ``no``; by default what ``http_proxy``, ``https_proxy``,
-            ``all_proxy`` and ``no_proxy`` say, in either case.
+        url: URL of the request.
+        setting: Proxy URL for all requests, ``""`` for no proxy, ``None`` to use the environment. A proxy from the
+            environment is not used for loopback addresses.
+        environment: Proxies by scheme, and exceptions under ``no``; by default from the variables ``http_proxy``,
+            ``https_proxy``, ``all_proxy`` and ``no_proxy``, in lower or upper case.
 
     Raises:
-        ConfigError: The proxy is not one that we can use.
-        ProtocolError: The URL is not one to follow.
+        ConfigError: The proxy URL is malformed.
+        ProtocolError: The URL is malformed.
     """
     if setting is not None:
         return Proxy.parse(setting) if setting else None
     origin = Origin.of_url(url)
     if origin.is_loopback:
         return None
-    known = getproxies_environment() if environment is None else environment
-    text = known.get(origin.scheme) or known.get("all")
-    if not text or is_bypassed(origin, known.get("no", "")):
+    proxies = getproxies_environment() if environment is None else environment
+    text = proxies.get(origin.scheme) or proxies.get("all")
+    if not text or is_bypassed(origin, proxies.get("no", "")):
         return None
     return Proxy.parse(text)
 
 
 def is_bypassed(origin: Origin, exceptions: str) -> bool:
-    """Whether a ``no_proxy`` list names an origin.
+    """Return whether a ``no_proxy`` list includes an origin.
 
-    Entries are ``*``, domains (with or without ``.`` or ``*.`` before them, subdomains included), addresses
-    and networks such as ``10.0.0.0/8``; each but a network may end in ``:port``.
+    Entries are ``*``, domains (with or without a leading ``.`` or ``*.``; they include subdomains), addresses, and
+    networks such as ``10.0.0.0/8``. All entries except networks may end in ``:port``.
     """
     return any(_matches(origin, entry.strip().lower()) for entry in exceptions.split(","))
 
@@ -94,8 +94,8 @@ def _matches(origin: Origin, entry: str) -> bool:
     if entry == "*":
         return True
     if "/" in entry:
-        return _is_in(origin.host, entry)
-    host, port = _split(entry)
+        return _is_in_network(origin.host, entry)
+    host, port = _split_port(entry)
     if port and port != str(origin.port):
         return False
     try:
@@ -105,7 +105,7 @@ def _matches(origin: Origin, entry: str) -> bool:
         return bool(domain) and (origin.host == domain or origin.host.endswith(f".{domain}"))
 
 
-def _split(entry: str) -> tuple[str, str]:
+def _split_port(entry: str) -> tuple[str, str]:
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")
@@ -115,7 +115,7 @@ def _split(entry: str) -> tuple[str, str]:
     return entry, ""
 
 
-def _is_in(host: str, network: str) -> bool:
+def _is_in_network(host: str, network: str) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A transport without sockets: exchanges with a WSGI application in the same process."""
+"""A transport without sockets: calls a WSGI application in the same process."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ __all__ = ["WsgiTransport"]
 
 
 class WsgiTransport:
-    """Calls a WSGI application (PEP 3333) for each exchange, in the calling thread; nothing is buffered whole.
+    """Calls a WSGI application (PEP 3333) for each request, in the calling thread. Bodies are streamed.
 
     Args:
-        app: The application.
+        app: WSGI application.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        """Exactly one exchange, whatever its status.
+        """Send one request and return its response, with any status.
 
         Raises:
-            ServerError: The application failed.
-            Unavailable: It gave no answer.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
-            SourceFailed: The body could not be read.
+            ServerError: The application raised an exception.
+            Unavailable: The application sent no response.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
+            SourceFailed: The request body could not be read.
         """
         checkpoint()
-        pieces = BodyChunks(body) if body is not None else None
+        body_chunks = BodyChunks(body) if body is not None else None
         head: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, fields: list[tuple[str, str]], exc_info: object = None) -> Callable[..., None]:
             head[:] = [(status, fields)]
             return _no_write
 
-        stream = io.BufferedReader(_Input(iter(pieces) if pieces is not None else iter(())), CHUNK_SIZE)
+        stream = io.BufferedReader(_RequestBody(iter(body_chunks) if body_chunks is not None else iter(())), CHUNK_SIZE)
         target = redact_url(url)
         try:
             result = self._app(_environ(method, url, headers, body, stream), start_response)
@@ -56,8 +56,8 @@ class WsgiTransport:
         except (Cancelled, DeadlineExceeded, SourceFailed):
             raise
         except Exception as error:
-            if pieces is not None and pieces.error is not None:
-                raise SourceFailed(pieces.error) from None
+            if body_chunks is not None and body_chunks.error is not None:
+                raise SourceFailed(body_chunks.error) from None
             raise ServerError(
                 f"{method} {target}: the application failed ({type(error).__name__})",
                 status=500,
@@ -65,12 +65,12 @@ class WsgiTransport:
                 url=target,
             ) from error
         try:
-            # An application may have swallowed what its input raised.
+            # The application may have swallowed an error of its input.
             checkpoint()
-            if pieces is not None and pieces.error is not None:
-                raise SourceFailed(pieces.error)
+            if body_chunks is not None and body_chunks.error is not None:
+                raise SourceFailed(body_chunks.error)
             if not head:
-                raise Unavailable(f"{method} {target}: no answer", method=method, url=target)
+                raise Unavailable(f"{method} {target}: the application sent no response", method=method, url=target)
         except BaseException:
             _close(result)
             raise
@@ -78,7 +78,7 @@ class WsgiTransport:
         fields = Headers(head[0][1])
         bodyless = method == "HEAD" or status in (204, 304)
         length = fields.get("content-length")
-        reader = _Output(
+        reader = _ResponseBody(
             result,
             _chain(first, chunks),
             0 if bodyless else int(length) if length.isascii() and length.isdigit() else None,
@@ -87,41 +87,41 @@ class WsgiTransport:
         return Response(status=status, headers=fields, url=url, reader=reader)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: the transport holds no connections."""
 
 
-class _Input(io.RawIOBase):
-    """A request's body as an application reads it."""
+class _RequestBody(io.RawIOBase):
+    """The request body as ``wsgi.input``."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, body_chunks: Iterator[bytes]) -> None:
+        self._chunks = body_chunks
         self._left = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        self._left = self._left or next(self._pieces, b"")
+        self._left = self._left or next(self._chunks, b"")
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
 
     def close(self) -> None:
-        close = getattr(self._pieces, "close", None)
+        close = getattr(self._chunks, "close", None)
         if close is not None:
             close()
         super().close()
 
 
-class _Output(BaseReader):
-    """What an application answers, as a ``ByteReader``; raises if it is shorter than its ``Content-Length``."""
+class _ResponseBody(BaseReader):
+    """The response body; raises if it is shorter than its ``Content-Length``."""
 
-    def __init__(self, result: object, chunks: Iterator[bytes], length: int | None, what: str) -> None:
+    def __init__(self, result: object, chunks: Iterator[bytes], length: int | None, request: str) -> None:
         self._result = result
         self._chunks = chunks
         self._length = length
-        self._what = what
+        self._request = request
         self._left = memoryview(b"")
         self._closed = False
 
@@ -140,9 +140,11 @@ class _Output(BaseReader):
         except (Cancelled, DeadlineExceeded):
             raise
         except Exception as error:
-            raise Unavailable(f"{self._what}: the answer broke off ({type(error).__name__})") from error
+            raise Unavailable(
+                f"{self._request}: the response body ended with an error ({type(error).__name__})"
+            ) from error
         if not self._left and self._length:
-            raise Unavailable(f"{self._what}: the answer broke off, {self._length} bytes short")
+            raise Unavailable(f"{self._request}: the response body ended {self._length} bytes early")
         data = bytes(self._left[:wanted])
         self._left = self._left[wanted:]
         if self._length is not None:
