@@ -57,6 +57,7 @@ def run(checker: str, *arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", [mypy_errors, pyright_errors])
 def test_a_misspelt_import_and_a_misspelt_setting_are_type_errors(
     errors: Callable[[Path], list[int]], tmp_path: Path

@@ -51,10 +51,11 @@ class Case(NamedTuple):
     name: str
     faults: Callable[[str], tuple[Fault, ...]]
     errors: frozenset[str] = frozenset()
+    read_timeout: float = 0.3
 
 
-def case(name: str, *faults: Fault, errors: str = "") -> Case:
-    return Case(name, lambda _: faults, frozenset(errors.split()))
+def case(name: str, *faults: Fault, errors: str = "", read_timeout: float = 0.3) -> Case:
+    return Case(name, lambda _: faults, frozenset(errors.split()), read_timeout)
 
 
 CASES: Final = (
@@ -92,10 +93,10 @@ CASES: Final = (
     case("response body cut before its first byte, always", fault.cut(0).on(path="^/v2/"), errors="Unavailable"),
     case("upload cut at byte 1,000, once", fault.cut_request(1_000).on("upload").times(1)),
     case("upload cut at byte 1,000, always", fault.cut_request(1_000).on("upload"), errors="Unavailable"),
-    case("no response, once", fault.stall().times(1)),
-    case("response body stalls, once", fault.stall(at=50).on(path="^/v2/").times(1)),
-    case("no response, always", fault.stall(), errors="Unavailable"),
-    case("slow response body", fault.drip(200_000)),
+    case("no response, once", fault.stall().times(1), read_timeout=0.15),
+    case("response body stalls, once", fault.stall(at=50).on(path="^/v2/").times(1), read_timeout=0.15),
+    case("no response, always", fault.stall(), errors="Unavailable", read_timeout=0.05),
+    case("slow response body", fault.drip(1_000_000)),
     case(
         "wrong Docker-Content-Digest",
         fault.wrong_digest_header().on(method="GET PUT"),
@@ -336,7 +337,7 @@ def _run(row: Case, name: str, home: FaultyRegistry, stranger: FaultyRegistry, c
     copy(FRESH.repository, beside, FRESH.document, tags=[Tag("v1")])
     home.inject(*row.faults(stranger.url))
     client = home.client(
-        auth=Basic(USER, SECRET), retries=2, backoff=0.01, read_timeout=0.3, chunk_size=30_000
+        auth=Basic(USER, SECRET), retries=2, backoff=0.01, read_timeout=row.read_timeout, chunk_size=30_000
     ).with_segment(*place.split("/"))
     started = time.monotonic()
     try:

@@ -18,16 +18,16 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 # Limits for each directory, in bytes and files.
 _TAKEN = {
     "etc": (4 << 20, 1200),
-    "usr/bin": (24 << 20, 400),
+    "usr/bin": (10 << 20, 400),
     "usr/sbin": (4 << 20, 200),
-    "usr/lib/x86_64-linux-gnu": (16 << 20, 400),
-    "usr/lib/aarch64-linux-gnu": (16 << 20, 400),
-    "usr/share/doc": (6 << 20, 1500),
+    "usr/lib/x86_64-linux-gnu": (8 << 20, 400),
+    "usr/lib/aarch64-linux-gnu": (8 << 20, 400),
+    "usr/share/doc": (3 << 20, 1000),
     "usr/share/perl5": (2 << 20, 300),
     "usr/share/zoneinfo": (3 << 20, 1300),
-    "var/lib/dpkg": (8 << 20, 1500),
+    "var/lib/dpkg": (4 << 20, 1000),
 }
-_LARGEST = 6 << 20
+_LARGEST = 3 << 20
 _WHEN = 1_650_000_000_123_456_789
 
 

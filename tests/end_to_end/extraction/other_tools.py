@@ -60,7 +60,7 @@ _EXTRACT = [
 
 def layout_image(directory: Path, layers: Sequence[tuple[bytes, str]]) -> Image:
     """Create a layout with an image ``v1``, from tars and the media types of their layers."""
-    repository = LayoutCatalog(directory.parent).repository(RepositoryName(directory.name))
+    repository = LayoutCatalog(directory.parent, fsync=False).repository(RepositoryName(directory.name))
     entries = []
     for content, media_type in layers:
         stored = _PACK[media_type](content)

@@ -43,7 +43,11 @@ KINDS = {
 }
 # umoci 0.4.7 knows neither zstd nor the sparse files of old GNU tar.
 NOT_FOR_UMOCI = ("Debian in zstd", "mixed compressions", "sparse files in GNU")
-IMAGES = ("Debian in gzip", "Debian in zstd", *EDGE_CASES)
+IMAGES = (
+    pytest.param("Debian in gzip", marks=pytest.mark.slow),
+    pytest.param("Debian in zstd", marks=pytest.mark.slow),
+    *EDGE_CASES,
+)
 
 
 class Unpacked(NamedTuple):
@@ -101,6 +105,7 @@ def test_there_are_enough_images() -> None:
     assert len(IMAGES) >= 12
 
 
+@pytest.mark.slow
 def test_the_debian_image_has_every_kind_of_file(debian: list[bytes]) -> None:
     """Thousands of files; hard links, symbolic links, devices, special modes and extended attributes."""
     infos = [info for layer in debian for info in listed(io.BytesIO(layer))]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from tests.scale import FULL
 
 import registry_core
@@ -201,6 +202,7 @@ def _check_collection(catalog: LayoutCatalog, root: Path, acknowledged: dict[Tag
     assert report.manifests == len(set(acknowledged.values()))
 
 
+@pytest.mark.slow
 def test_every_acknowledged_tag_exists_and_is_valid(tmp_path: Path) -> None:
     root, output = tmp_path / "images", tmp_path / "output"
     output.mkdir()
@@ -226,6 +228,7 @@ def test_every_acknowledged_tag_exists_and_is_valid(tmp_path: Path) -> None:
     _check_collection(catalog, root, acknowledged)
 
 
+@pytest.mark.slow
 def test_killed_processes_harm_no_acknowledged_image(tmp_path: Path) -> None:
     """Writers and collectors are killed at any point; a later collection removes what they left."""
     root, output = tmp_path / "images", tmp_path / "output"

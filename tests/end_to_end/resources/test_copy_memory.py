@@ -90,6 +90,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("target", ["layout", "http"])
 @pytest.mark.parametrize("source", ["layout", "http", "memory"])

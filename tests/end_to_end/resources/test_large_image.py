@@ -129,6 +129,7 @@ def _measured(what: str, source: str, target: str = "") -> tuple[int, int]:
     return int(moved), int(peak)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_copied_from_a_registry_to_a_layout(images: Path, tmp_path: Path) -> None:
     try:
@@ -141,6 +142,7 @@ def test_copied_from_a_registry_to_a_layout(images: Path, tmp_path: Path) -> Non
     assert peak < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_copied_from_a_layout_to_a_registry(
     images: Path, tmp_path: Path, run_docker_registry: Callable[..., Any]
@@ -154,6 +156,7 @@ def test_copied_from_a_layout_to_a_registry(
     assert peak < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_extracted_to_a_tar(images: Path) -> None:
     moved, peak = _measured("tar", f"oci:{images / 'big'}")
@@ -162,6 +165,7 @@ def test_extracted_to_a_tar(images: Path) -> None:
     assert peak < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_extracted_to_a_directory(images: Path, tmp_path: Path) -> None:
     try:

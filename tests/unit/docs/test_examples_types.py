@@ -123,11 +123,13 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding
     return {"mypy": examples.check_with_mypy(), "pyright": examples.check_with_pyright()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_every_example_passes(checker: str, findings: dict[str, list[Finding]]) -> None:
     assert [str(finding) for finding in findings[checker] if finding.document != "mistakes"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_misspelt_imports_and_settings_are_reported(checker: str, findings: dict[str, list[Finding]]) -> None:
     reported = {finding.line for finding in findings[checker] if finding.document == "mistakes"}

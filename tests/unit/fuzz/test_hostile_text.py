@@ -1,4 +1,7 @@
-"""Parsers of what strangers send: no error but ours, no more time than the length explains (R-022, R-040, R-091)."""
+"""Parsers of untrusted input raise only errors of the library, in linear time (R-022, R-040, R-091).
+
+The long inputs have 256 KiB; with ``OCIPORT_FULL_TESTS=1`` they have 1 MiB.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
+from tests.scale import FULL
 
 from registry_adapters.http.blobs import content_range
 from registry_adapters.http.error_mapping import error_infos
@@ -27,7 +31,9 @@ from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import RegistryError
 
-MEBIBYTE = 1 << 20
+LENGTH = 1 << 20 if FULL else 256 << 10
+# One second for a mebibyte.
+SECONDS = LENGTH / (1 << 20)
 
 
 def read_challenge(text: str) -> None:
@@ -86,7 +92,7 @@ def read_helper_output(content: bytes) -> None:
         parse_output(content, "docker-credential-test")
 
 
-def read_problem(content: bytes) -> None:
+def read_error_body(content: bytes) -> None:
     for info in error_infos(content):
         assert info.message.isprintable()
 
@@ -102,19 +108,19 @@ DOCUMENTS: dict[str, Callable[..., None]] = {
     "manifest": read_manifest,
     "index": read_index,
     "config": read_config,
-    "error": read_problem,
+    "error": read_error_body,
     "docker config": read_docker_config,
     "helper output": read_helper_output,
 }
 
-_PIECES = st.sampled_from(
+_TOKENS = st.sampled_from(
     [
         "Bearer", "Basic", "Negotiate", "realm", "=", '"', "\\", ",", ";", " ", "\t", "<", ">", "rel", "next", "/v2/",
         "https://a.example/", "bytes", "0-", "-", "/", "*", "99999999999999999999", "Wed, 21 Oct 2026 07:28:00 GMT",
         "\x00", "é", "\ud800", "\r\n", "%00", "abc==",
     ]
 )  # fmt: skip
-TEXTS = st.one_of(st.lists(_PIECES, max_size=40).map("".join), st.text(max_size=200))
+TEXTS = st.one_of(st.lists(_TOKENS, max_size=40).map("".join), st.text(max_size=200))
 
 _JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
@@ -142,41 +148,43 @@ _OBJECTS = st.recursive(
 )
 
 
-def _spelled(value: object) -> bytes:
+def _encoded(value: object) -> bytes:
     import json
 
     return json.dumps(value).encode()
 
 
-CONTENTS = st.one_of(st.binary(max_size=200), _OBJECTS.map(_spelled), _JSON.map(_spelled))
+CONTENTS = st.one_of(st.binary(max_size=200), _OBJECTS.map(_encoded), _JSON.map(_encoded))
 
 
-@pytest.mark.parametrize("reader", HEADERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(text=TEXTS)
 @example(text='Bearer realm="')
 @example(text="<")
-def test_no_header_raises_anything_but_our_errors(reader: str, text: str) -> None:
+def test_headers_raise_only_errors_of_the_library(text: str) -> None:
     """R-062."""
-    with contextlib.suppress(RegistryError):
-        HEADERS[reader](text)
+    for name, reader in HEADERS.items():
+        note(name)
+        with contextlib.suppress(RegistryError):
+            reader(text)
 
 
-@pytest.mark.parametrize("reader", DOCUMENTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(content=CONTENTS)
 @example(content=b"[" * 100_000)
 @example(content=b'{"a":' + b"9" * 5000 + b"}")
 @example(content=b'{"mediaType":"\\ud800"}')
-def test_no_document_raises_anything_but_our_errors(reader: str, content: bytes) -> None:
+def test_documents_raise_only_errors_of_the_library(content: bytes) -> None:
     """R-022, R-062."""
-    DOCUMENTS[reader](content)
+    for name, reader in DOCUMENTS.items():
+        note(name)
+        reader(content)
     read_manifest(content, OCI_MANIFEST, DOCKER_MANIFEST)
     read_index(content, OCI_INDEX, DOCKER_INDEX)
 
 
 def _long(unit: str) -> str:
-    return (unit * (MEBIBYTE // len(unit) + 1))[:MEBIBYTE]
+    return (unit * (LENGTH // len(unit) + 1))[:LENGTH]
 
 
 HOSTILE_TEXTS = [
@@ -192,7 +200,7 @@ HOSTILE_CONTENTS = [
 
 
 def seconds_for(work: Callable[[], None]) -> float:
-    """The processor time of some work, the best of three: what else is in memory or on the machine is not its fault."""
+    """The least processor time of three runs; garbage collection of other objects does not count."""
     best = math.inf
     gc.freeze()
     try:
@@ -201,7 +209,7 @@ def seconds_for(work: Callable[[], None]) -> float:
             with contextlib.suppress(RegistryError):
                 work()
             best = min(best, time.process_time() - started)
-            if best < 0.5:
+            if best < SECONDS / 2:
                 break
     finally:
         gc.unfreeze()
@@ -210,19 +218,15 @@ def seconds_for(work: Callable[[], None]) -> float:
 
 @pytest.mark.parametrize("unit", HOSTILE_TEXTS)
 @pytest.mark.parametrize("reader", HEADERS)
-def test_a_mebibyte_of_hostile_header_is_read_within_a_second(reader: str, unit: str) -> None:
+def test_a_long_hostile_header_is_read_in_time(reader: str, unit: str) -> None:
     for text in (_long(unit), 'Bearer realm="' + _long(unit), "<" + _long(unit), "</a>; rel=next" + _long(unit)):
-        seconds = seconds_for(partial(HEADERS[reader], text))
-
-        assert seconds < 1
+        assert seconds_for(partial(HEADERS[reader], text)) < SECONDS
 
 
 @pytest.mark.parametrize("unit", HOSTILE_CONTENTS)
 @pytest.mark.parametrize("reader", DOCUMENTS)
-def test_a_mebibyte_of_hostile_document_is_read_within_a_second(reader: str, unit: bytes) -> None:
+def test_a_long_hostile_document_is_read_in_time(reader: str, unit: bytes) -> None:
     """R-022."""
-    long = (unit * (MEBIBYTE // len(unit) + 1))[:MEBIBYTE]
+    long = (unit * (LENGTH // len(unit) + 1))[:LENGTH]
     for content in (long, b'{"a":"' + long, b'{"layers":[' + long, b"[" + long + b"]", b'"' + long + b'"'):
-        seconds = seconds_for(partial(DOCUMENTS[reader], content))
-
-        assert seconds < 1
+        assert seconds_for(partial(DOCUMENTS[reader], content)) < SECONDS

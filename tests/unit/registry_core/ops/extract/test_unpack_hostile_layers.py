@@ -160,6 +160,7 @@ def test_a_flattened_tar_of_it_is_safe(name: str, outside: Path) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_the_memory_of_all_of_them_is_bounded() -> None:
     """R-140: by what the limits say of names, and not by what a layer says; measured where nothing else is."""
     script = """
