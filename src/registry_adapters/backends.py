@@ -229,7 +229,9 @@ def open_registry(
         host, name, origin = _HUB_HOST, _HUB, _origin(_HUB_HOST, "https")
         auth = _HubKeychain(auth) if isinstance(auth, Keychain) else auth
     chosen_auth = authenticator_for(auth, registry=origin)
-    return HttpCatalog(host, settings, authenticator=chosen_auth, observer=observer, middleware=middleware, called=name)
+    return HttpCatalog(
+        host, settings, authenticator=chosen_auth, observer=observer, middleware=middleware, registry=name
+    )
 
 
 def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:

@@ -1,4 +1,4 @@
-"""Registries that speak the OCI distribution protocol over HTTP, as backends."""
+"""Backend for registries that speak the OCI distribution protocol over HTTP."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Download(BaseReader):
     if 64 KiB arrived before it, or 1/64 of a blob below 4 MiB.
 
     Args:
-        requester: Session or client that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository that holds the blob.
         digest: Digest of the blob.
         start: Offset of the first byte.
@@ -104,16 +104,16 @@ class Download(BaseReader):
 
     def __init__(
         self,
-        requester: Session,
+        session: Session,
         endpoint: RepositoryEndpoint,
         digest: Digest,
         *,
         start: int,
         fetch_size: Callable[[], int],
     ) -> None:
-        self._requester = requester
+        self._session = session
         self._target = endpoint.path("blobs", digest)
-        url = requester.url_of(self._target)
+        url = session.url_of(self._target)
         self._origin = Origin.of_url(url)
         self._url = redact_url(url)
         self._scopes = endpoint.scopes("pull")
@@ -157,7 +157,7 @@ class Download(BaseReader):
                 raise
             self._open()
             if self._position:
-                self._requester.tell(TransferResumed(method="GET", url=self._url, offset=self._position))
+                self._session.tell(TransferResumed(method="GET", url=self._url, offset=self._position))
         return b""
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class Download(BaseReader):
             reference=self._reference,
             missing="blob",
         )
-        response = self._requester.send(request)
+        response = self._session.send(request)
         check_not_encoded(response, reference=self._reference)
         return response
 
@@ -282,7 +282,7 @@ class Download(BaseReader):
 
     def _back_off(self, error: Unavailable) -> None:
         """Wait before the next attempt, or raise if there have been too many without progress."""
-        policy = self._requester.policy
+        policy = self._session.policy
         needed = _PROGRESS_BYTES if self._size is None else min(_PROGRESS_BYTES, max(1, self._size // _PROGRESS_PART))
         if self._position - self._last_progress >= max(needed, self._skipped // _PROGRESS_PART_OF_SKIPPED):
             self._failures = 0
@@ -298,7 +298,7 @@ class Download(BaseReader):
                 url=self._url,
                 reference=self._reference,
             ) from error
-        self._requester.tell(
+        self._session.tell(
             RequestRetried(
                 method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=error_summary(error)
             )
@@ -310,7 +310,7 @@ class HttpBlobs(BlobStore):
     """Blobs of one repository of a registry.
 
     Args:
-        requester: Session that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository that holds the blobs.
         chunk_size: Bytes per chunk of an upload; ``None`` to send each blob in one request while that works.
         pending_uploads: Upload sessions that the registry opened instead of mounting a blob.
@@ -318,13 +318,13 @@ class HttpBlobs(BlobStore):
 
     def __init__(
         self,
-        requester: Session,
+        session: Session,
         endpoint: RepositoryEndpoint,
         *,
         chunk_size: int | None = None,
         pending_uploads: PendingUploads | None = None,
     ) -> None:
-        self._requester = requester
+        self._session = session
         self._endpoint = endpoint
         self._chunk_size = chunk_size
         self._pending_uploads = PendingUploads() if pending_uploads is None else pending_uploads
@@ -336,9 +336,9 @@ class HttpBlobs(BlobStore):
             BlobNotFound: The repository does not have the blob.
         """
         size = self._stat(digest)
-        # The blob exists, so the session that was opened instead of a mount is not needed.
+        # The blob exists, so the upload session that was opened instead of a mount is not needed.
         if (pending := self._pending_uploads.take(self._endpoint, digest)) is not None:
-            cancel_upload(self._requester, self._endpoint, pending.location)
+            cancel_upload(self._session, self._endpoint, pending.location)
         return size
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
@@ -348,7 +348,7 @@ class HttpBlobs(BlobStore):
             BlobNotFound: The repository does not have the blob.
             ProtocolError: The response is content-encoded, or has other bytes than were requested.
         """
-        return Download(self._requester, self._endpoint, digest, start=start, fetch_size=lambda: self._stat(digest))
+        return Download(self._session, self._endpoint, digest, start=start, fetch_size=lambda: self._stat(digest))
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob, verified while it is sent.
@@ -359,7 +359,7 @@ class HttpBlobs(BlobStore):
             Unsupported: The digest's algorithm cannot be verified, or the repository is read-only.
         """
         upload = Upload(
-            self._requester,
+            self._session,
             self._endpoint,
             digest,
             size,
@@ -386,7 +386,7 @@ class HttpBlobs(BlobStore):
             missing="blob",
         )
         with map_delete_errors("blobs", request.reference):
-            self._requester.send(request).close()
+            self._session.send(request).close()
 
     def mount(self, digest: Digest, origin: RepositoryName) -> bool:
         """Mount a blob from another repository of this registry.
@@ -410,32 +410,32 @@ class HttpBlobs(BlobStore):
             repeatable=False,
         )
         try:
-            with self._requester.send(request) as response:
+            with self._session.send(request) as response:
                 if response.status == 201:
                     check_digest_header(response.headers, digest, reference=request.reference)
                     return True
-                pending = PendingUpload.from_response(self._requester.origin, response)
+                pending = PendingUpload.from_response(self._session.origin, response)
         except RegistryError as error:
             if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
                 return False
             raise
         if digest.algorithm == "sha256":
-            self._pending_uploads.add(self._requester, self._endpoint, digest, pending)
+            self._pending_uploads.add(self._session, self._endpoint, digest, pending)
         else:
-            # The registry may have opened the session for sha256 (R-233).
-            cancel_upload(self._requester, self._endpoint, pending.location)
+            # The registry may have opened the upload session for sha256 (R-233).
+            cancel_upload(self._session, self._endpoint, pending.location)
         return False
 
     def _stat(self, digest: Digest) -> int:
         try:
-            with self._requester.send(self._request("HEAD", digest)) as response:
+            with self._session.send(self._request("HEAD", digest)) as response:
                 size = content_length(response.headers)
                 if size is not None and not response.headers.get("Content-Encoding"):
                     return size
         except RegistryError as error:
             if status_of(error) not in HEAD_REFUSED:
                 raise
-        with self._requester.send(self._request("GET", digest)) as response:
+        with self._session.send(self._request("GET", digest)) as response:
             check_not_encoded(response, reference=self._endpoint.at(digest))
             size = content_length(response.headers)
             return _count_bytes(response) if size is None else size

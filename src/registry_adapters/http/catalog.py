@@ -1,4 +1,4 @@
-"""An HTTP registry as a backend."""
+"""Catalog of a registry that speaks the OCI distribution protocol over HTTP."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _DEFAULTS = HttpSettings()
 
 
 class HttpCatalog(Catalog):
-    """The repositories of a registry, over HTTP.
+    """A registry over HTTP.
 
     Args:
         host: ``host[:port]`` of the registry.
-        settings: How to talk to it.
-        authenticator: Answers its challenges; ``None`` for one that answers none.
-        observer: Told what happens.
-        transport: Carries single exchanges, in place of sockets.
-        middleware: What is put around each exchange; the first is outermost.
-        called: What the registry is called where that is not its host; requests and credentials go to the host.
+        settings: Settings of the HTTP backend.
+        authenticator: Authenticator that answers challenges; ``None`` to answer none.
+        observer: Receiver of events.
+        transport: Transport for single requests; by default one over sockets.
+        middleware: Functions called around each request, the first outermost.
+        registry: Name in references and errors, if it is not ``host``; requests and credentials go to ``host``.
 
     Raises:
-        InvalidName: The host is none.
-        ConfigError: The settings cannot work.
+        InvalidName: The host is not ``host[:port]``.
+        ConfigError: The settings name files that cannot be used.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HttpCatalog(Catalog):
         observer: Observer | None = None,
         transport: Transport | None = None,
         middleware: Sequence[Middleware] = (),
-        called: str = "",
+        registry: str = "",
     ) -> None:
         origin = Origin.of(host, scheme="http" if settings.plain_http else "https")
         self._session = Session(
@@ -66,37 +66,47 @@ class HttpCatalog(Catalog):
             observer=observer,
             middleware=middleware,
         )
-        self._outside = AnonymousClient(origin, settings, transport=transport, observer=observer, middleware=middleware)
+        self._anonymous_client = AnonymousClient(
+            origin, settings, transport=transport, observer=observer, middleware=middleware
+        )
         self._chunk_size = settings.chunk_size
-        self._called = called or origin.netloc
+        self._registry = registry or origin.netloc
         self._support_cache = ReferrersSupportCache()
-        self._uploads = PendingUploads()
+        self._pending_uploads = PendingUploads()
 
     @property
     def registry(self) -> str:
-        """``host[:port]``, or what else it is called."""
-        return self._called
+        """Name of the registry in references: ``host[:port]``, or the name given to the constructor."""
+        return self._registry
 
     def repository(self, name: str) -> Repository:
-        """A repository by name. The one without a name can be had, but not used: registries know no such thing."""
+        """Return a repository, whether it exists or not. Does no I/O.
+
+        Args:
+            name: Repository name. An empty one is accepted here, but registries have no such repository, so its
+                methods raise ``InvalidName``.
+
+        Raises:
+            InvalidName: The text is not a repository name.
+        """
         name = RepositoryName(name)
-        address = RepositoryEndpoint(self.registry, name)
+        endpoint = RepositoryEndpoint(self.registry, name)
         return Repository(
             name,
-            HttpBlobs(self._session, address, chunk_size=self._chunk_size, pending_uploads=self._uploads),
-            HttpManifests(self._session, address, support_cache=self._support_cache),
+            HttpBlobs(self._session, endpoint, chunk_size=self._chunk_size, pending_uploads=self._pending_uploads),
+            HttpManifests(self._session, endpoint, support_cache=self._support_cache),
             self.registry,
-            HttpForeignLayers(self._outside, address),
+            HttpForeignLayers(self._anonymous_client, endpoint),
         )
 
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """All repositories: in ASCII order if the registry sends them at once, in the registry's if it sends pages.
+        """Iterate over all repositories: in ASCII order if they come in one page, otherwise in the registry's order.
 
         Raises:
             CatalogUnsupported: The registry does not list its repositories.
-            AccessDenied: It does not list them for everyone.
+            AccessDenied: The registry does not list its repositories for this user.
         """
         request = Request(
             method="GET",
@@ -120,19 +130,19 @@ class HttpCatalog(Catalog):
             ) from error
 
     def ping(self) -> None:
-        """Ask whether this is a registry, and whether it knows us: nothing is returned, for nothing else is said.
+        """Check that the host is a registry and accepts the credentials (distribution-spec, "Determining Support").
 
         Raises:
-            Unauthorized: It wants credentials that there are none of, or other ones.
-            Forbidden: It refuses.
-            Unsupported: What answers is no registry, or one that does not speak the distribution protocol.
-            TransportError: It cannot be reached, or does not answer as a registry does.
+            Unauthorized: The registry requires credentials, or rejects the given ones.
+            Forbidden: The registry denies access.
+            Unsupported: The host is not a registry, or does not speak the distribution protocol.
+            TransportError: No connection, or not the response of a registry.
         """
         request = Request(method="GET", target="/v2/", success=(200,), reference=self.registry, missing="registry")
         self._session.send(request).close()
 
     def close(self) -> None:
-        """Close idle connections, and give up what uploads are still open; later calls open new ones. Idempotent."""
-        self._uploads.close(self._session)
+        """Close idle connections and cancel pending upload sessions; later calls open new ones. Idempotent."""
+        self._pending_uploads.close(self._session)
         self._session.close()
-        self._outside.close()
+        self._anonymous_client.close()

@@ -1,8 +1,8 @@
-"""Layers that a registry does not keep itself, from the URLs of their descriptors.
+"""Foreign layers: content at the ``urls`` of a descriptor, outside the registry.
 
-Somebody who may write to the registry chose these URLs. So whoever goes there takes nothing along: no credentials, no
-client certificate, also where they lead back to the registry. Each URL, and each redirect from it, is judged by the
-row for such errands; what comes is verified, and never longer than the descriptor says.
+Anyone who may push to the registry can choose these URLs. Requests to them therefore carry no credentials and no
+client certificate, even if they lead back to the registry. The URL policy has a rule for these URLs and their
+redirects. The content is verified, and no more bytes are returned than the descriptor states.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from registry_core.ports.observer import Observer
 
 __all__ = ["AnonymousClient", "HttpForeignLayers"]
 
-# Nobody keeps one layer at more places; whoever wrote the descriptor could list as many as a manifest holds.
-_PLACES: Final = 8
-# What another of the URLs may do better.
-_PASSED_OVER: Final = (TransportError, NotFound, AccessDenied, Unsupported)
+# A manifest could list thousands of URLs; real ones list one or two.
+_MAX_URLS: Final = 8
+# Errors after which the next URL is tried.
+_TRY_NEXT_URL: Final = (TransportError, NotFound, AccessDenied, Unsupported)
 
 
 class AnonymousClient:
@@ -102,54 +102,54 @@ class AnonymousClient:
 
 
 class HttpForeignLayers(ForeignLayers):
-    """What the layers of one repository say about where they are.
+    """Foreign layers of one repository.
 
     Args:
-        outside: Who goes there.
-        address: The repository, for errors.
+        client: Client that opens the session for their URLs.
+        endpoint: Repository of the layers, for errors.
     """
 
-    def __init__(self, outside: AnonymousClient, address: RepositoryEndpoint) -> None:
-        self._outside = outside
-        self._address = address
+    def __init__(self, client: AnonymousClient, endpoint: RepositoryEndpoint) -> None:
+        self._client = client
+        self._endpoint = endpoint
 
     def open(self, layer: Descriptor, *, start: int = 0) -> ByteReader:
-        """A reader over the content, from the byte at ``start`` on, and never longer than the descriptor says.
+        """Open the content at the byte ``start``; the reader never returns more bytes than the descriptor states.
 
-        The URLs are tried in their order. What breaks off goes on at the same place.
+        The URLs are tried in order. Broken connections are resumed.
 
         Raises:
-            BlobNotFound: There are no URLs, or nothing is at the last of them.
-            ProtocolError: The last of them may not be gone to.
-            Unsupported: The digest cannot be verified.
-            RegistryError: The last of them does not answer as it should.
+            BlobNotFound: The descriptor has no URLs, or the last one does not have the content.
+            ProtocolError: The URL policy refuses the last URL.
+            Unsupported: The digest's algorithm cannot be verified.
+            RegistryError: The last URL could not be read.
         """
-        reference = self._address.at(layer.digest)
+        reference = self._endpoint.at(layer.digest)
         layer.digest.hasher()
-        failure: RegistryError = BlobNotFound("it says nothing about where it is", reference=reference)
-        for url in layer.urls[:_PLACES]:
+        failure: RegistryError = BlobNotFound("foreign layer: the descriptor has no urls", reference=reference)
+        for url in layer.urls[:_MAX_URLS]:
             checkpoint()
             try:
                 with error_reference(reference):
                     reader = self._download(layer, url, start)
-            except _PASSED_OVER as error:
+            except _TRY_NEXT_URL as error:
                 failure = error
                 continue
             if start:
-                return _Bounded(reader, layer.size - start, reference)
+                return _BoundedReader(reader, layer.size - start, reference)
             return VerifyingReader(reader, layer.digest, layer.size, reference=reference)
         raise failure
 
     def _download(self, layer: Descriptor, url: str, start: int) -> Download:
-        session = self._outside.session()
-        # A relative URL is refused: nothing says what it would be relative to.
+        session = self._client.session()
+        # A relative URL is refused: it has no base.
         check_url(UrlPurpose.FOREIGN, session.origin, url)
-        endpoint = _LayerUrl(self._address.registry, self._address.name, resolve_url(url, url))
+        endpoint = _LayerUrl(self._endpoint.registry, self._endpoint.name, resolve_url(url, url))
         return Download(session, endpoint, layer.digest, start=start, fetch_size=lambda: layer.size)
 
 
 class _LayerUrl(RepositoryEndpoint, frozen=True):
-    """The endpoint of one layer at a URL of its own, which needs no scope."""
+    """Endpoint of one foreign layer: every path is its URL, and no scope is needed."""
 
     url: str
 
@@ -161,24 +161,25 @@ class _LayerUrl(RepositoryEndpoint, frozen=True):
         return ()
 
 
-class _Bounded(BaseReader):
-    """What is left of a layer, and no byte more."""
+class _BoundedReader(BaseReader):
+    """The rest of a layer, with exactly the expected number of bytes."""
 
-    def __init__(self, reader: ByteReader, left: int, reference: str) -> None:
+    def __init__(self, reader: ByteReader, size: int, reference: str) -> None:
         self._reader = reader
-        self._left = self._expected = left
+        self._bytes_left = self._size = size
         self._reference = reference
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
             return self._rest()
         data = self._reader.read(size)
-        self._left -= len(data)
-        if self._left < 0 or (size and not data and self._left):
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0 or (size and not data and self._bytes_left):
+            count = self._size - self._bytes_left
             raise SizeMismatch(
-                "not as long as promised",
-                expected=self._expected,
-                actual=self._expected - self._left,
+                f"foreign layer: read {count} bytes, expected {self._size}",
+                expected=self._size,
+                actual=count,
                 reference=self._reference,
             )
         return data

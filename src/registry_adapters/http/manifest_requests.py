@@ -32,7 +32,7 @@ class ManifestRequests:
     """Sends requests for manifests of one repository, and verifies the responses.
 
     Args:
-        session: Session that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository that holds the manifests.
     """
 

@@ -25,7 +25,7 @@ class HttpManifests(ManifestStore):
     """Manifests of one repository of a registry, by digest and by tag.
 
     Args:
-        session: Session that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository that holds the manifests.
         support_cache: Cache of which repositories of the registry have a referrers API.
     """

@@ -63,7 +63,7 @@ def pages(session: Session, first: Request) -> Iterator[Page]:
     """Iterate over the pages of a list; each page is requested when the iterator reaches it.
 
     Args:
-        session: Session that sends the requests.
+        session: HTTP session that sends the requests.
         first: Request for the first page; the requests for further pages differ only in their target.
 
     Raises:
@@ -116,7 +116,7 @@ def list_names(
     registry's order. The result does not depend on whether the registry supports ``n`` and ``last``.
 
     Args:
-        session: Session that sends the requests.
+        session: HTTP session that sends the requests.
         first: Request for the first page, without ``n`` and ``last``.
         key: Field of the response that holds the names.
         kind: Type of the names; entries that are not valid names are skipped.

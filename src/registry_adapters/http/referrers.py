@@ -73,7 +73,7 @@ class Referrers:
     """Referrers in one repository.
 
     Args:
-        session: Session that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository that holds the manifests.
         manifests: Requests for manifests of the same repository.
         support_cache: Cache of which repositories of the registry have a referrers API.

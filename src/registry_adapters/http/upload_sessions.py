@@ -60,7 +60,7 @@ class PendingUpload(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_response(cls, origin: Origin, response: Response) -> Self:
-        """Read the session that a 202 opened.
+        """Read the upload session that a 202 opened.
 
         Args:
             origin: Origin of the registry.
@@ -88,8 +88,8 @@ class PendingUploads:
         self._lock = threading.Lock()
         self._uploads: dict[tuple[RepositoryEndpoint, Digest], PendingUpload] = {}
 
-    def add(self, requester: Session, endpoint: RepositoryEndpoint, digest: Digest, upload: PendingUpload) -> None:
-        """Keep a session for a blob, and cancel the session that it displaces."""
+    def add(self, session: Session, endpoint: RepositoryEndpoint, digest: Digest, upload: PendingUpload) -> None:
+        """Keep an upload session for a blob, and cancel the one that it displaces."""
         displaced = []
         with self._lock:
             key = (endpoint, digest)
@@ -100,15 +100,15 @@ class PendingUploads:
                 displaced.append((oldest[0], self._uploads.pop(oldest)))
             self._uploads[key] = upload
         for repository, old in displaced:
-            cancel_upload(requester, repository, old.location)
+            cancel_upload(session, repository, old.location)
 
     def take(self, endpoint: RepositoryEndpoint, digest: Digest) -> PendingUpload | None:
-        """Remove and return the session for a blob; the caller uses or cancels it."""
+        """Remove and return the upload session for a blob; the caller uses or cancels it."""
         with self._lock:
             return self._uploads.pop((endpoint, digest), None)
 
-    def close(self, requester: Session) -> None:
-        """Cancel all sessions, within a few seconds in total. Idempotent."""
+    def close(self, session: Session) -> None:
+        """Cancel all upload sessions, within a few seconds in total. Idempotent."""
         with self._lock:
             uploads, self._uploads = self._uploads, {}
 
@@ -117,7 +117,7 @@ class PendingUploads:
                 for (endpoint, _), upload in uploads.items():
                     with contextlib.suppress(RegistryError):
                         checkpoint()
-                        requester.send(_cancel_request(endpoint, upload.location)).close()
+                        session.send(_cancel_request(endpoint, upload.location)).close()
 
         contextvars.Context().run(cancel_all)
 
@@ -166,7 +166,7 @@ def upload_location(origin: Origin, response: Response, *, current: str = "") ->
     return location
 
 
-def cancel_upload(requester: Session, endpoint: RepositoryEndpoint, location: str) -> None:
+def cancel_upload(session: Session, endpoint: RepositoryEndpoint, location: str) -> None:
     """Cancel an upload session; errors are ignored, and an ended scope of the caller leaves it a moment."""
     try:
         checkpoint()
@@ -176,7 +176,7 @@ def cancel_upload(requester: Session, endpoint: RepositoryEndpoint, location: st
 
     def attempt() -> None:
         with contextlib.suppress(RegistryError), fail_after(seconds):
-            requester.send(_cancel_request(endpoint, location)).close()
+            session.send(_cancel_request(endpoint, location)).close()
 
     contextvars.Context().run(attempt)
 

@@ -171,7 +171,7 @@ class Upload:
     """The upload of one blob.
 
     Args:
-        requester: Session that sends the requests.
+        session: HTTP session that sends the requests.
         endpoint: Repository to upload to.
         digest: Digest of the blob.
         size: Size of the blob in bytes.
@@ -186,7 +186,7 @@ class Upload:
 
     def __init__(
         self,
-        requester: Session,
+        session: Session,
         endpoint: RepositoryEndpoint,
         digest: Digest,
         size: int,
@@ -196,7 +196,7 @@ class Upload:
         is_stored: Callable[[], bool],
         pending: PendingUpload | None = None,
     ) -> None:
-        self._requester = requester
+        self._session = session
         self._endpoint = endpoint
         self._digest = digest
         self._size = size
@@ -208,26 +208,26 @@ class Upload:
         self._plan = ChunkPlan(size, chunk_size)
 
     def run(self) -> None:
-        """Upload the blob, or cancel the session and raise.
+        """Upload the blob, or cancel the upload session and raise.
 
         Raises:
             DigestMismatch: The source has other bytes, or the registry reports another digest.
             SizeMismatch: The source is shorter or longer than ``size``.
             RegistryError: The registry refuses the upload, or fails too often.
         """
-        restarts_left = self._requester.policy.retries
+        restarts_left = self._session.policy.retries
         try:
             self._source.check_empty()
         except BaseException:
             if self._pending is not None:
-                cancel_upload(self._requester, self._endpoint, self._pending.location)
+                cancel_upload(self._session, self._endpoint, self._pending.location)
             raise
         while True:
             was_pending = self._pending is not None
             try:
                 self._attempt()
             except _SessionLost as lost:
-                # A pending session may have expired by now, and smaller requests after a 413 are no repetition.
+                # A pending upload session may have expired by now, and smaller requests after a 413 are no repetition.
                 if was_pending or status_of(lost.cause) == 413:
                     continue
                 if not restarts_left:
@@ -237,24 +237,24 @@ class Upload:
                 return
 
     def _attempt(self) -> None:
-        """Upload the blob in one session."""
-        session, self._pending = self._pending or self._open_session(), None
-        self._location = session.location
-        self._plan.begin(session.min_chunk)
+        """Upload the blob in one upload session."""
+        upload_session, self._pending = self._pending or self._open_session(), None
+        self._location = upload_session.location
+        self._plan.begin(upload_session.min_chunk)
         try:
             offset: int | None = 0
             while offset is not None:
                 checkpoint()
                 offset = self._step(offset)
         except BaseException:
-            cancel_upload(self._requester, self._endpoint, self._location)
+            cancel_upload(self._session, self._endpoint, self._location)
             raise
 
     def _open_session(self) -> PendingUpload:
         query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
         target = self._endpoint.path("blobs", "uploads", "", query=query)
         with self._send("POST", target, success=(202,)) as response:
-            return PendingUpload.from_response(self._requester.origin, response)
+            return PendingUpload.from_response(self._session.origin, response)
 
     def _step(self, offset: int) -> int | None:
         """Send one request; return the offset of the next one, or ``None`` if the blob is stored."""
@@ -285,7 +285,7 @@ class Upload:
             headers=headers,
             body=Body(self._source, start, end - start),
         ) as response:
-            self._location = upload_location(self._requester.origin, response, current=self._location)
+            self._location = upload_location(self._session.origin, response, current=self._location)
             # Some registries close the upload with the last chunk, and would refuse the PUT (R-076).
             if response.status == 201 and end == self._size:
                 check_digest_header(response.headers, self._digest, reference=self._reference)
@@ -319,7 +319,7 @@ class Upload:
             return self._check_progress(offset, self._query_committed(end, error), end)
         if status != 404 and not isinstance(error, _TRANSIENT):
             raise error
-        # The session has already repeated a refused request without a body as often as the policy allows.
+        # The HTTP session has already repeated a refused request without a body as often as the policy allows.
         if closing and not (plan.is_monolithic and self._size) and failure_kind(error) in REFUSED:
             raise error
         # R-075: a 404 may mean that an earlier attempt of this PUT closed the session.
@@ -362,7 +362,7 @@ class Upload:
         """Ask the registry how many bytes the session has (R-074)."""
         try:
             with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as response:
-                self._location = upload_location(self._requester.origin, response, current=self._location)
+                self._location = upload_location(self._session.origin, response, current=self._location)
                 committed = committed_bytes(response.headers)
         except (Cancelled, DeadlineExceeded):
             raise
@@ -372,7 +372,7 @@ class Upload:
         if committed is None or committed == 1:
             raise _SessionLost(cause)
         committed = self._check_committed(committed, sent)
-        self._requester.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=committed))
+        self._session.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=committed))
         return committed
 
     def _check_committed(self, committed: int, sent: int) -> int:
@@ -393,7 +393,7 @@ class Upload:
     def _back_off(self, error: RegistryError, method: str) -> None:
         """Wait before the next request; raise the error if the policy or the deadline does not allow another."""
         self._plan.failures += 1
-        failures, policy = self._plan.failures, self._requester.policy
+        failures, policy = self._plan.failures, self._session.policy
         seconds, time_left = policy.pause(failures, error, random.random()), remaining()
         requested = error.retry_after if isinstance(error, TransportError) else None
         if (
@@ -402,7 +402,7 @@ class Upload:
             or (time_left is not None and seconds >= time_left)
         ):
             raise error
-        self._requester.tell(
+        self._session.tell(
             RequestRetried(
                 method=method,
                 url=redact_url(self._location),
@@ -444,6 +444,6 @@ class Upload:
         if method in ("PATCH", "PUT"):
             request = msgspec.structs.replace(request, headers={"Content-Type": OCTET_STREAM} | request.headers)
         try:
-            return self._requester.send(request)
+            return self._session.send(request)
         finally:
             self._source.close()
