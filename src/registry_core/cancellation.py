@@ -231,7 +231,7 @@ def wait_until(condition: threading.Condition, predicate: Callable[[], bool]) ->
 
 
 def poll_until(attempt: Callable[[], bool], *, interval: float) -> None:
-    """Repeat an attempt until it succeeds, for locks of the operating system, which have no wait that can be ended.
+    """Repeat an attempt until it succeeds, for locks of the operating system, whose blocking calls cannot be cancelled.
 
     Args:
         attempt: Tries once without blocking; ``True`` means success.

@@ -19,7 +19,7 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content import safe_files
-from registry_core.content.compression import DecompressingReader
+from registry_core.content.compression import DecompressingReader, detect_compression
 from registry_core.content.operating_system import READ_FLAGS, WRITE_FLAGS, read_at, write_at
 from registry_core.content.safe_files import OS_ERRORS, write_all
 from registry_core.content.spool import Spool
@@ -75,8 +75,6 @@ _STREAM_LIMIT: Final = 256 << 30
 _RATIO: Final = 200
 
 _RATIO_FLOOR: Final = 8 << 30
-
-_MAGICS: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 _REFUSED: Final = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 
@@ -244,8 +242,7 @@ def open_random_access(path: str) -> RandomAccessFile | None:
 
 def compression_at(medium: RandomAccessFile, position: int) -> str:
     """How what begins somewhere is compressed, by its first bytes: ``gzip``, ``zstd``, or ``""`` for not at all."""
-    start = medium.read_at(position, 4)
-    return next((name for magic, name in _MAGICS if start.startswith(magic)), "")
+    return detect_compression(medium.read_at(position, 4))
 
 
 def _medium(descriptor: int, path: str) -> RandomAccessFile:

@@ -1,1 +1,1 @@
-"""Streams of bytes: where they come from, how they are verified, how much of them is read."""
+"""Byte streams: sources and readers, verification, compression, temporary storage, files."""

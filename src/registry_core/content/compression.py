@@ -1,6 +1,6 @@
-"""Layers as tars: what their media types say about compression, and undoing it.
+"""Compression of layers: what the media type says, what the first bytes say, decompressing and compressing.
 
-Compressing layers: the same bytes in give the same bytes out, wherever the compressor is the same.
+Compressing the same bytes gives the same bytes, wherever the version of the compressor is the same.
 """
 
 from __future__ import annotations
@@ -10,189 +10,195 @@ import zlib
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import CHUNK_SIZE, ByteReader
-from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, DOCKER_LAYER_GZIP, OCI_LAYER
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
+from registry_core.domain.media_types import (
+    DOCKER_FOREIGN_LAYER,
+    DOCKER_FOREIGN_LAYER_GZIP,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD,
+    OCI_LAYER,
+    OCI_NONDISTRIBUTABLE_LAYER,
+)
 from registry_core.errors import IntegrityError, InvalidValue, Unsupported
 
-__all__ = ["GZIP", "PLAIN", "Compression", "DecompressingReader", "Encoder", "compression_for", "decompress"]
+__all__ = [
+    "GZIP",
+    "PLAIN",
+    "Compression",
+    "DecompressingReader",
+    "Encoder",
+    "compression_for",
+    "decompress",
+    "detect_compression",
+]
 
-
-_NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
-
-_DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
-
-_DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 
 _COMPRESSIONS: Final = {
     **{
         f"{kind}{suffix}": name
-        for kind in (OCI_LAYER, _NONDISTRIBUTABLE)
+        for kind in (OCI_LAYER, OCI_NONDISTRIBUTABLE_LAYER)
         for suffix, name in (("", ""), ("+gzip", "gzip"), ("+zstd", "zstd"))
     },
+    DOCKER_LAYER: "",
     DOCKER_LAYER_GZIP: "gzip",
-    DOCKER_FOREIGN_LAYER: "gzip",
-    _DOCKER_LAYER: "",
-    f"{_DOCKER_LAYER}.zstd": "zstd",
-    _DOCKER_FOREIGN: "",
+    DOCKER_LAYER_ZSTD: "zstd",
+    DOCKER_FOREIGN_LAYER: "",
+    DOCKER_FOREIGN_LAYER_GZIP: "gzip",
 }
 
-# Decoders copy what they were fed and have not used at each step: small reads, or many small members, of a large piece
+# A decoder copies the input that it has not used at each step. With large inputs, small reads or many small members
 # would take quadratic time.
-_FEED: Final = 1 << 16
+_INPUT_SIZE: Final = 1 << 16
 
-_HEADER: Final = 512
+_TAR_HEADER_SIZE: Final = 512
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
-# zstd frames may ask for a window of gigabytes; 128 MiB is what the program itself accepts by default (R-140).
+# A zstd frame may ask for a window of gigabytes; 128 MiB is what the zstd program accepts by default (R-140).
 _WINDOW_LOG: Final = 27
 
 
 def compression_for(media_type: str) -> str:
-    """How a layer of a type is compressed: ``gzip``, ``zstd``, or ``""`` for not at all.
+    """The compression that a layer's media type names: ``gzip``, ``zstd``, or ``""`` for none.
 
     Raises:
-        Unsupported: Nobody knows layers of that type.
+        Unsupported: It is not the media type of a layer.
     """
     try:
         return _COMPRESSIONS[media_type]
     except KeyError:
-        raise Unsupported(f"not a layer of a known type: {media_type!r:.200}") from None
+        raise Unsupported(f"unknown media type of a layer: {media_type!r:.200}") from None
+
+
+def detect_compression(first: bytes) -> str:
+    """The compression of a stream by its first four bytes: ``gzip``, ``zstd``, or ``""`` for neither."""
+    if first.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return "zstd" if first.startswith(_ZSTD_MAGIC) or _is_skippable_frame(first) else ""
 
 
 def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> ByteReader:
-    """A reader over a layer's tar; closing it closes the reader behind it.
+    """A reader over a layer's tar; closing it closes ``reader``.
 
-    Between gzip, zstd and no compression at all its first bytes decide, because builders that changed from one to the
-    other have been known to keep the old type. Where they say nothing, the media type counts.
+    The layer's first bytes decide between gzip, zstd and no compression, because builders that changed the compression
+    have kept the old media type. Where the first bytes say nothing, the media type decides.
 
     Args:
-        reader: The layer as it is stored.
-        media_type: Of the layer.
-        reference: What it is, for errors.
+        reader: Layer as it is stored.
+        media_type: Media type of the layer.
+        reference: Layer that errors name.
 
     Raises:
-        Unsupported: Nobody knows layers of that type, or zstd is not installed.
+        Unsupported: It is not the media type of a layer, or zstd is not installed.
     """
-    compression = compression_for(media_type)
-    return _LayerReader(reader, compression, reference)
+    return _LayerReader(reader, compression_for(media_type), reference)
 
 
-class DecompressingReader:
-    """What a compressed stream holds: all its gzip members or zstd frames.
+class DecompressingReader(BaseReader):
+    """The content of a compressed stream: of all its gzip members or zstd frames.
 
-    The read that reaches the end has read the compressed stream to its own end, so that a verifying reader behind
-    this one has verified everything.
+    The read that reaches the end has read the compressed stream to its end, so a ``VerifyingReader`` as ``reader`` has
+    verified all of it.
 
     Args:
-        reader: The compressed stream; closed with this one.
+        reader: Compressed stream; closed with this reader.
         compression: ``gzip`` or ``zstd``.
-        reference: What it is, for errors.
+        reference: Stream that errors name.
 
     Raises:
-        Unsupported: Another compression, or zstd where it is not installed.
+        Unsupported: It is another compression, or zstd is not installed.
     """
 
     def __init__(self, reader: ByteReader, compression: str, *, reference: str = "") -> None:
         if compression not in ("gzip", "zstd"):
-            raise Unsupported(f"no decoder for {compression!r:.50}", reference=reference)
+            raise Unsupported(f"unknown compression: {compression!r:.50}", reference=reference)
         self._reader = reader
         self._compression = compression
         self._reference = reference
-        self._decoder: _Gzip | _Zstd | None = None
-        self._pending = b""
+        self._decoder: _GzipDecoder | _ZstdDecoder | None = None
+        self._input = b""
         self._members = 0
         self._ended = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative.
+        """Up to ``size`` bytes, all that are left if negative.
 
         Raises:
-            IntegrityError: The stream is cut off or corrupt, or something else stands behind it.
+            IntegrityError: The stream is cut off or corrupt, or is followed by other content.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         if size < 0:
-            return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
+            return self._rest()
         if size == 0:
             return b""
         while not self._ended:
             checkpoint()
-            if self._decoder is None and not self._next_member():
+            if self._decoder is None and not self._begin_member():
                 break
             data = self._decode(min(size, CHUNK_SIZE))
             if data:
                 return data
         return b""
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer; raises as ``read`` does."""
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
-        """Close the stream behind it."""
+        """Close the compressed stream."""
         self._reader.close()
 
-    def _next_member(self) -> bool:
+    def _begin_member(self) -> bool:
         self._fill(len(_ZSTD_MAGIC))
-        if self._members and not self._pending.strip(b"\0"):
-            # gzip allows zeros behind the last member; whatever they hide is still read and verified.
+        if self._members and not self._input.strip(b"\0"):
+            # gzip allows zeros after the last member; all of them are read and verified.
             self._skip_padding()
-        if self._members and not self._pending:
+        if self._members and not self._input:
             self._ended = True
             return False
-        compression = self._sniffed()
+        compression = self._detect()
         if not self._members:
             self._compression = compression
         self._members += 1
-        self._decoder = _Gzip() if self._compression == "gzip" else _zstd()
+        self._decoder = _GzipDecoder() if self._compression == "gzip" else _zstd_decoder()
         return True
 
-    def _sniffed(self) -> str:
-        if self._pending.startswith(_GZIP_MAGIC):
-            found = "gzip"
-        elif self._pending.startswith(_ZSTD_MAGIC) or _is_skippable(self._pending):
-            found = "zstd"
-        else:
-            found = ""
+    def _detect(self) -> str:
+        found = detect_compression(self._input)
         if not found or (self._members and found != self._compression):
-            what = "an empty stream" if not self._pending else "other content"
-            raise self._corrupt(f"{what} where {self._compression} begins")
+            what = "other content" if self._input else "nothing"
+            raise self._corrupt(f"{what} where a {'member' if self._compression == 'gzip' else 'frame'} should begin")
         return found
 
     def _skip_padding(self) -> None:
         if self._compression != "gzip":
             return
-        while self._pending and not self._pending.strip(b"\0"):
+        while self._input and not self._input.strip(b"\0"):
             checkpoint()
-            self._pending = self._reader.read(_FEED)
-        if self._pending:
-            raise self._corrupt("something else stands behind the end of the stream")
+            self._input = self._reader.read(_INPUT_SIZE)
+        if self._input:
+            raise self._corrupt("other content after its end")
 
     def _fill(self, count: int) -> None:
-        while len(self._pending) < count and (data := self._reader.read(_FEED)):
-            self._pending += data
+        while len(self._input) < count and (data := self._reader.read(_INPUT_SIZE)):
+            self._input += data
 
     def _decode(self, limit: int) -> bytes:
         decoder = self._decoder
         if decoder is None:
             return b""
-        fed, self._pending = self._pending, b""
-        starved = not fed and decoder.needs_input
-        if starved:
-            fed = self._reader.read(_FEED)
+        data, self._input = self._input, b""
+        at_end = False
+        if not data and decoder.needs_input:
+            data = self._reader.read(_INPUT_SIZE)
+            at_end = not data
         try:
-            data = decoder.decode(fed, limit)
+            decoded = decoder.decode(data, limit)
         except (zlib.error, ValueError, EOFError) as error:
             raise self._corrupt(str(error)) from None
         except Exception as error:
@@ -200,26 +206,18 @@ class DecompressingReader:
                 raise
             raise self._corrupt(str(error)) from None
         if decoder.eof:
-            self._pending = decoder.unused_data
+            self._input = decoder.unused_data
             self._decoder = None
-        elif starved and not fed and not data:
+        elif at_end and not decoded:
             raise self._corrupt("cut off")
-        return data
+        return decoded
 
     def _corrupt(self, reason: str) -> IntegrityError:
-        return IntegrityError(f"not a sound {self._compression} stream: {reason}", reference=self._reference)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return IntegrityError(f"corrupt {self._compression} stream: {reason}", reference=self._reference)
 
 
-class _LayerReader:
-    """Whatever a stored layer turns out to be when it is first read, as a tar."""
+class _LayerReader(BaseReader):
+    """The tar of a stored layer; the first read finds out how the layer is compressed."""
 
     def __init__(self, reader: ByteReader, compression: str, reference: str) -> None:
         self._reader = reader
@@ -229,37 +227,24 @@ class _LayerReader:
 
     def read(self, size: int = -1, /) -> bytes:
         if self._tar is None:
-            self._tar = self._begun()
+            self._tar = self._open_tar()
         return self._tar.read(size)
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _begun(self) -> ByteReader:
+    def _open_tar(self) -> ByteReader:
         first = b""
-        while len(first) < _HEADER and (data := self._reader.read(_HEADER - len(first))):
+        while len(first) < _TAR_HEADER_SIZE and (data := self._reader.read(_TAR_HEADER_SIZE - len(first))):
             first += data
-        found = _compression_of_content(first)
-        compression = self._compression if found is None else found
-        whole = _Rejoined(first, self._reader)
-        return DecompressingReader(whole, compression, reference=self._reference) if compression else whole
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        # The first name in a tar may begin like a compressed stream: the checksum of its header decides.
+        compression = "" if _is_tar_header(first) else detect_compression(first) or self._compression
+        stored = _PrefixedReader(first, self._reader)
+        return DecompressingReader(stored, compression, reference=self._reference) if compression else stored
 
 
-class _Rejoined(_LayerReader):
-    """A stream behind its first bytes, which were read already."""
+class _PrefixedReader(BaseReader):
+    """A stream whose first bytes were read already."""
 
     def __init__(self, first: bytes, reader: ByteReader) -> None:
         self._first = first
@@ -274,8 +259,11 @@ class _Rejoined(_LayerReader):
         first, self._first = self._first[:size], self._first[size:]
         return first
 
+    def close(self) -> None:
+        self._reader.close()
 
-class _Gzip:
+
+class _GzipDecoder:
     def __init__(self) -> None:
         self._decoder = _inflater().decompressobj(wbits=16 + zlib.MAX_WBITS)
 
@@ -295,7 +283,7 @@ class _Gzip:
         return bytes(self._decoder.decompress(self._decoder.unconsumed_tail + data, limit))
 
 
-class _Zstd:
+class _ZstdDecoder:
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
 
@@ -317,7 +305,7 @@ class _Zstd:
 
 @cache
 def _inflater() -> Any:
-    """What undoes gzip: the same interface twice as fast where ``isal`` is installed, else the standard library."""
+    """The module that decodes gzip: ``isal`` where it is installed, which is twice as fast, else ``zlib``."""
     with suppress(ImportError):
         return import_module("isal.isal_zlib")
     return zlib
@@ -330,67 +318,61 @@ def _zstd_module() -> Any:
         else:
             from backports import zstd
     except ImportError:
-        raise Unsupported("zstd is not installed") from None
+        raise Unsupported("zstd is not installed: install backports.zstd") from None
     return zstd
 
 
-def _zstd() -> _Zstd:
+def _zstd_decoder() -> _ZstdDecoder:
     zstd = _zstd_module()
-    return _Zstd(zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}))
+    return _ZstdDecoder(zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}))
 
 
-def _compression_of_content(first: bytes) -> str | None:
-    # A tar's first name may begin like anything: its checksum tells it from what it looks like.
-    if len(first) == _HEADER and _is_header(first):
-        return ""
-    if first.startswith(_GZIP_MAGIC):
-        return "gzip"
-    return "zstd" if first.startswith(_ZSTD_MAGIC) or _is_skippable(first) else None
-
-
-def _is_header(block: bytes) -> bool:
+def _is_tar_header(block: bytes) -> bool:
+    if len(block) != _TAR_HEADER_SIZE:
+        return False
     digits = block[148:156].strip(b"\0 ")
-    checked = sum(block[:148]) + 8 * 0x20 + sum(block[156:])
-    return not any(block) or (len(digits) > 2 and not digits.strip(b"01234567") and int(digits, 8) == checked)
+    checksum = sum(block[:148]) + 8 * 0x20 + sum(block[156:])
+    return not any(block) or (len(digits) > 2 and not digits.strip(b"01234567") and int(digits, 8) == checksum)
 
 
 def _is_codec_error(error: Exception) -> bool:
+    # By name: neither module need be installed.
     return type(error).__name__ in ("ZstdError", "IsalError")
 
 
-def _is_skippable(data: bytes) -> bool:
+def _is_skippable_frame(data: bytes) -> bool:
     return len(data) >= 4 and 0x50 <= data[0] <= 0x5F and data[1:4] == b"\x2a\x4d\x18"
 
 
-# A header of RFC 1952 without a name, a time, or a word about the system; "best guess" level.
+# A gzip header (RFC 1952) without file name and time, and with an unknown operating system.
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 _LEVELS: Final = {"": range(1), "gzip": range(10), "zstd": range(1, 20)}
 
-_USUAL: Final = {"": 0, "gzip": 6, "zstd": 3}
+_DEFAULT_LEVELS: Final = {"": 0, "gzip": 6, "zstd": 3}
 
 
 class Encoder(Protocol):
-    """A stream in the making: what goes in comes out compressed, now or later."""
+    """A compressor of one stream."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Take in the next bytes; whatever is ready comes out."""
+        """Take the next bytes; return the compressed bytes that are ready."""
         ...
 
     def finish(self) -> bytes:
-        """What is left, and the end of the stream."""
+        """Return the rest of the compressed stream."""
         ...
 
 
 class Compression(msgspec.Struct, frozen=True):
-    """How a layer is compressed.
+    """A compression of layers and its level.
 
     Args:
-        name: ``gzip``, ``zstd``, or ``""`` for not at all.
-        level: From 0 to 9 for gzip, from 1 to 19 for zstd; by default 6 and 3.
+        name: ``gzip``, ``zstd``, or ``""`` for no compression.
+        level: Level from 0 to 9 for gzip, from 1 to 19 for zstd; by default 6 and 3.
 
     Raises:
-        InvalidValue: There is no such compression, or no such level of it.
+        InvalidValue: There is no such compression, or it has no such level.
     """
 
     name: str
@@ -398,31 +380,34 @@ class Compression(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.name not in _LEVELS:
-            raise InvalidValue(f"not a compression of layers: {self.name!r:.50}")
-        if self.level is not None and self.level not in _LEVELS[self.name]:
-            raise InvalidValue(f"not a level of {self.name or 'no compression'}: {self.level!r:.50}")
+            raise InvalidValue(f"unknown compression of a layer: {self.name!r:.50}; use 'gzip', 'zstd' or ''")
+        levels = _LEVELS[self.name]
+        if self.level is not None and self.level not in levels:
+            raise InvalidValue(
+                f"unknown level of {self.name or 'no compression'}: {self.level!r:.50}; use {levels[0]} to {levels[-1]}"
+            )
 
     @classmethod
     def of(cls, choice: Self | str) -> Self:
-        """A compression itself, or the one of that name at its usual level.
+        """Return a compression as given, or the one of that name at its default level.
 
         Raises:
             InvalidValue: There is no such compression.
         """
         if not isinstance(choice, str | cls):
-            raise InvalidValue(f"not a compression of layers: {choice!r:.50}")
+            raise InvalidValue(f"not a compression: {choice!r:.50}; give a name or a Compression")
         return cls(choice) if isinstance(choice, str) else choice
 
     def encoder(self) -> Encoder:
-        """A fresh stream.
+        """Start to compress a stream.
 
         Raises:
-            Unsupported: It is zstd, which is not installed.
+            Unsupported: zstd is not installed.
         """
-        level = _USUAL[self.name] if self.level is None else self.level
+        level = _DEFAULT_LEVELS[self.name] if self.level is None else self.level
         if self.name == "gzip":
-            return _GzipWriter(level)
-        return _ZstdWriter(level) if self.name == "zstd" else _Plain()
+            return _GzipEncoder(level)
+        return _ZstdEncoder(level) if self.name == "zstd" else _PlainEncoder()
 
 
 GZIP: Final = Compression("gzip")
@@ -430,7 +415,7 @@ GZIP: Final = Compression("gzip")
 PLAIN: Final = Compression("")
 
 
-class _Plain:
+class _PlainEncoder:
     def compress(self, data: bytes, /) -> bytes:
         return data
 
@@ -438,7 +423,7 @@ class _Plain:
         return b""
 
 
-class _GzipWriter:
+class _GzipEncoder:
     def __init__(self, level: int) -> None:
         self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._header = _GZIP_HEADER
@@ -456,11 +441,11 @@ class _GzipWriter:
         return self._header + self._deflate.flush() + trailer
 
 
-class _ZstdWriter:
+class _ZstdEncoder:
     def __init__(self, level: int) -> None:
         zstd = _zstd_module()
         parameter = zstd.CompressionParameter
-        # Threads would cut the stream where it suits them; the checksum is what the program itself adds.
+        # One thread, because several cut the stream at varying places; the zstd program adds the checksum too.
         options = {parameter.compression_level: level, parameter.checksum_flag: 1}
         self._encoder = zstd.ZstdCompressor(options=options)
 

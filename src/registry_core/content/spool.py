@@ -1,4 +1,4 @@
-"""Streams of unknown length, kept once so that they can be opened again."""
+"""Temporary storage of streams of unknown length."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ _IN_MEMORY = 1 << 20
 
 
 class Spool:
-    """A place to write bytes to, once; then a ``ByteSource`` with a digest and a size.
+    """Temporary storage that is written once, and then is a ``ByteSource`` with a digest and a size.
 
-    Up to a mebibyte it lives in memory, beyond that in an unnamed temporary file that vanishes with the spool.
+    Up to 1 MiB is kept in memory, more in an unnamed temporary file, which is removed with the spool.
+
+    Attributes:
+        size: Number of bytes written so far.
     """
 
     def __init__(self) -> None:
@@ -33,7 +36,13 @@ class Spool:
 
     @classmethod
     def of(cls, reader: ByteReader) -> Self:
-        """Everything that a reader has left."""
+        """Store the rest of a stream.
+
+        Raises:
+            Cancelled: The ambient scope was cancelled.
+            DeadlineExceeded: Its deadline has passed.
+            OSError: The temporary file cannot be written.
+        """
         spool = cls()
         while data := reader.read(CHUNK_SIZE):
             checkpoint()
@@ -42,11 +51,15 @@ class Spool:
 
     @property
     def digest(self) -> Digest:
-        """The sha256 of what was written so far."""
+        """The sha256 digest of the bytes written so far."""
         return Digest(f"sha256:{self._hasher.hexdigest()}")
 
     def write(self, data: bytes) -> int:
-        """Take in the next bytes; a spool is written by one thread, before it is opened."""
+        """Append bytes and return their number. One thread writes, before the spool is opened.
+
+        Raises:
+            OSError: The temporary file cannot be written.
+        """
         self._hasher.update(data)
         self.size += len(data)
         if self._file is None and self.size > _IN_MEMORY:
@@ -61,11 +74,11 @@ class Spool:
         return len(data)
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on; as many at once as one likes."""
+        """Open a reader at the byte offset ``start``; any number of readers may be open at once."""
         return _SpoolReader(self, start)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Up to ``size`` bytes from a position."""
+        """Return up to ``size`` bytes from a position; fewer only at the end."""
         if self._file is None:
             return bytes(memoryview(self._memory)[position : position + size])
         return read_at(self._file.fileno(), size, position, self._lock)

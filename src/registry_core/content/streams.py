@@ -1,7 +1,4 @@
-"""Bytes in are re-openable, bytes out are read once.
-
-How much of a peer's answer is read.
-"""
+"""Byte streams: sources that can be opened again and again, and readers that are read once."""
 
 from __future__ import annotations
 
@@ -32,24 +29,24 @@ __all__ = [
 ]
 
 
-# Bodies move in pieces of this many bytes: larger or smaller ones measured slower.
+# Size of the chunks in which content is read and written; larger and smaller ones measured slower.
 CHUNK_SIZE = 1 << 20
 
 
 @runtime_checkable
 class ByteReader(Protocol):
-    """A stream that is read once, front to back, and closed by whoever opened it."""
+    """A stream that is read once, from start to end, and closed by the code that opened it."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+        """Return up to ``size`` bytes, all that are left if negative; ``b""`` only at the end."""
         ...
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer from its start; the count of bytes, 0 only at the end."""
+        """Fill a buffer from its start and return the number of bytes; 0 only at the end."""
         ...
 
     def close(self) -> None:
-        """Let go of what is behind it. Idempotent."""
+        """Release the resources of the stream. Idempotent."""
 
     def __enter__(self) -> Self: ...
 
@@ -60,41 +57,41 @@ class ByteReader(Protocol):
 
 @runtime_checkable
 class Readable(Protocol):
-    """Anything that bytes are read from, front to back: an open file, a pipe, an answer."""
+    """Any object that bytes are read from, such as an open file, a pipe or a response body."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+        """Return up to ``size`` bytes, all that are left if negative; ``b""`` only at the end."""
         ...
 
 
 @runtime_checkable
 class ByteSource(Protocol):
-    """Content that can be opened again and again, at any offset: what makes a lost connection recoverable."""
+    """Content that can be opened repeatedly, at any offset, so that a transfer can resume after a lost connection."""
 
     def open(self, start: int = 0) -> ByteReader:
-        """A fresh reader from the byte at ``start`` on."""
+        """Open a new reader at the byte offset ``start``."""
         ...
 
 
 class BaseReader(ABC):
-    """What readers have in common: each says how to ``read`` and to ``close``."""
+    """The base class of readers; a subclass defines ``read`` and ``close``."""
 
     @abstractmethod
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left if negative; ``b""`` only at the end."""
+        """Return up to ``size`` bytes, all that are left if negative; ``b""`` only at the end."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is behind it. Idempotent."""
+        """Release the resources of the stream. Idempotent."""
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """Fill a buffer from its start, no further than a piece; raises as ``read`` does."""
+        """Fill a buffer from its start with at most ``CHUNK_SIZE`` bytes; raises as ``read`` does."""
         data = self.read(min(len(buffer), CHUNK_SIZE))
         memoryview(buffer)[: len(data)] = data
         return len(data)
 
     def _rest(self) -> bytes:
-        """All that is left, piece by piece: nothing is allocated on a peer's word."""
+        """Return all bytes that are left; memory grows with the bytes received, not with a claimed size."""
         return b"".join(iter(lambda: self.read(CHUNK_SIZE), b""))
 
     def __enter__(self) -> Self:
@@ -107,13 +104,13 @@ class BaseReader(ABC):
 
 
 class FileObjectReader(BaseReader):
-    """A ``ByteReader`` over anything with ``read`` and ``close``; for adapters to build on."""
+    """A ``ByteReader`` over a binary file object, closed with it."""
 
     def __init__(self, stream: BinaryIO | io.BufferedIOBase) -> None:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes.
+        """Return up to ``size`` bytes.
 
         Raises:
             Cancelled: The ambient scope was cancelled.
@@ -128,53 +125,56 @@ class FileObjectReader(BaseReader):
 
 
 class BorrowedReader(BaseReader):
-    """A ``ByteReader`` over a stream of a caller's, who closes it."""
+    """A ``ByteReader`` over a stream that the caller keeps and closes."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes.
+        """Return up to ``size`` bytes.
 
         Raises:
-            InvalidValue: It is a stream of text, or one that does not wait for its bytes.
+            InvalidValue: The stream reads text, or is non-blocking and has no bytes ready.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         checkpoint()
         data = self._stream.read(size)
         if not isinstance(data, bytes):
-            raise InvalidValue(f"a stream of {type(data).__name__} where bytes are needed")
+            raise InvalidValue(
+                f"read a stream: got {type(data).__name__} instead of bytes; open files in binary mode, and streams as"
+                " blocking"
+            )
         return data
 
     def close(self) -> None:
-        """Leave that to the caller."""
+        """Leave the stream open."""
 
 
 class BytesSource:
-    """Bytes in memory."""
+    """A source of bytes in memory."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader over the bytes from ``start`` on."""
+        """Open a reader at the byte offset ``start``."""
         stream = io.BytesIO(self.content)
         stream.seek(start)
         return FileObjectReader(stream)
 
 
 class FileSource:
-    """A file on disk; it must not change while it is read."""
+    """A source of a file's content; the file must not change while it is read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader over the file from ``start`` on.
+        """Open a reader at the byte offset ``start``.
 
         Raises:
-            OSError: It cannot be opened.
+            OSError: The file cannot be opened.
         """
         stream = self.path.open("rb", buffering=0)
         try:
@@ -186,25 +186,37 @@ class FileSource:
 
 
 class CallableSource:
-    """Whatever a function opens at an offset, such as a blob of another store."""
+    """A source whose readers a function opens, such as a blob of another store.
+
+    Args:
+        opener: Called with a byte offset; returns a new reader.
+    """
 
     def __init__(self, opener: Callable[[int], ByteReader]) -> None:
         self._opener = opener
 
     def open(self, start: int = 0) -> ByteReader:
-        """What the function opens at ``start``."""
+        """Open a reader at the byte offset ``start``."""
         return self._opener(start)
 
 
-# Manifests, indexes and configurations: the specification asks for 4 MB at least ("Pushing Manifests"; R-023).
+# Largest manifest, index or configuration that is read; registries should accept 4 MB (distribution-spec, "Pushing
+# Manifests"; R-023).
 MANIFEST_LIMIT: Final = 8 << 20
 
 
 def read_limited(reader: ByteReader, limit: int, *, what: str = "content") -> bytes:
-    """All that is left of a stream, if it is no more than ``limit`` bytes. Nothing is allocated on a peer's word.
+    """Read the rest of a stream, if it is no more than ``limit`` bytes.
+
+    Args:
+        reader: Stream to read.
+        limit: Most bytes to accept.
+        what: Name of the content in errors.
 
     Raises:
-        TooLarge: There is more.
+        TooLarge: The stream has more bytes.
+        Cancelled: The ambient scope was cancelled.
+        DeadlineExceeded: Its deadline has passed.
     """
     parts: list[bytes] = []
     count = 0
@@ -213,5 +225,5 @@ def read_limited(reader: ByteReader, limit: int, *, what: str = "content") -> by
         parts.append(data)
         count += len(data)
         if count > limit:
-            raise TooLarge(f"{what} has more than {limit} bytes")
+            raise TooLarge(f"read {what}: more than {limit} bytes")
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Verification as content flows: size and digest, raised at the end of a wrong stream."""
+"""Verification of content by digest and size while it is read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ __all__ = ["Verifier", "VerifyingReader", "verified_chunks"]
 
 
 class Verifier:
-    """The running check of a stream against its digest and size.
+    """A running check of content against its digest and size.
 
     Args:
-        digest: What it must hash to.
-        size: How long it must be, in bytes; ``None`` if only the digest counts.
-        reference: What it is, for errors.
+        digest: Expected digest.
+        size: Expected number of bytes; ``None`` to check the digest only.
+        reference: Content that errors name.
+
+    Attributes:
+        count: Number of bytes checked so far.
 
     Raises:
         Unsupported: The digest's algorithm cannot be verified.
@@ -33,13 +36,13 @@ class Verifier:
         self.count = 0
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in the next bytes.
+        """Check the next bytes.
 
-        The last of the promised bytes is judged at once, so that whoever stops there is not deceived.
+        The digest is checked with the last expected byte, because a caller may stop there.
 
         Raises:
-            SizeMismatch: There are more than promised.
-            DigestMismatch: These are the last, and all hash to something else.
+            SizeMismatch: There are more bytes than expected.
+            DigestMismatch: These bytes are the last, and the content has another digest.
         """
         self.count += len(data)
         if self._size is not None and self.count > self._size:
@@ -54,11 +57,11 @@ class Verifier:
             self._check_digest()
 
     def finish(self) -> None:
-        """Say that the stream has ended.
+        """Check that the content is complete, at its end.
 
         Raises:
-            SizeMismatch: It was shorter than promised.
-            DigestMismatch: It hashes to something else.
+            SizeMismatch: The content is shorter than expected.
+            DigestMismatch: The content has another digest.
         """
         if self._size is not None and self.count != self._size:
             raise SizeMismatch(
@@ -81,15 +84,21 @@ class Verifier:
 
 
 class VerifyingReader(BaseReader):
-    """A reader that checks what passes: the read that reaches the end raises if anything is wrong.
+    """A reader that verifies a stream: the read that reaches its end raises if the content is wrong.
 
-    A consumer that stops early has verified nothing; ``verified`` tells.
+    Content that is not read to its end is not verified.
 
     Args:
-        reader: The untrusted stream; closed with this one.
-        digest: What it must hash to.
-        size: How long it must be, in bytes, if known.
-        reference: What it is, for errors.
+        reader: Stream to verify; closed with this reader.
+        digest: Expected digest.
+        size: Expected number of bytes, if known.
+        reference: Content that errors name.
+
+    Attributes:
+        verified: Whether the stream was read to its end and is what was expected.
+
+    Raises:
+        Unsupported: The digest's algorithm cannot be verified.
     """
 
     def __init__(self, reader: ByteReader, digest: Digest, size: int | None, *, reference: str = "") -> None:
@@ -98,11 +107,11 @@ class VerifyingReader(BaseReader):
         self.verified = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes; all that is left, verified, if negative.
+        """Return up to ``size`` bytes; all that are left, verified, if negative.
 
         Raises:
             SizeMismatch: The stream is too short or too long.
-            DigestMismatch: It hashes to something else.
+            DigestMismatch: The stream has another digest.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
@@ -112,14 +121,14 @@ class VerifyingReader(BaseReader):
             return b""
         checkpoint()
         data = self._reader.read(size)
-        self._account(data)
+        self._verify(data)
         return data
 
     def close(self) -> None:
-        """Close the stream behind it."""
+        """Close the stream."""
         self._reader.close()
 
-    def _account(self, data: bytes | memoryview) -> None:
+    def _verify(self, data: bytes | memoryview) -> None:
         self._verifier.update(data)
         if not len(data):
             self._verifier.finish()
@@ -127,14 +136,17 @@ class VerifyingReader(BaseReader):
 
 
 def verified_chunks(source: ByteSource, digest: Digest, size: int) -> Iterator[bytes]:
-    """A source's bytes piece by piece, verified: what a store writes on ``put``.
+    """Read a source in chunks for a store to write on ``put``; raise before the end if the content is wrong.
 
-    It raises before its end if they are wrong.
+    Args:
+        source: Content to read.
+        digest: Expected digest.
+        size: Expected number of bytes.
 
     Raises:
         SizeMismatch: The source is too short or too long.
-        DigestMismatch: It hashes to something else.
-        Unsupported: The digest cannot be verified.
+        DigestMismatch: The source has another digest.
+        Unsupported: The digest's algorithm cannot be verified.
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """

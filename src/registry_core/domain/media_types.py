@@ -20,8 +20,11 @@ __all__ = [
     "DOCKER",
     "DOCKER_CONFIG",
     "DOCKER_FOREIGN_LAYER",
+    "DOCKER_FOREIGN_LAYER_GZIP",
     "DOCKER_INDEX",
+    "DOCKER_LAYER",
     "DOCKER_LAYER_GZIP",
+    "DOCKER_LAYER_ZSTD",
     "DOCKER_MANIFEST",
     "EMPTY_JSON",
     "MANIFESTS",
@@ -32,6 +35,7 @@ __all__ = [
     "OCI_LAYER_GZIP",
     "OCI_LAYER_ZSTD",
     "OCI_MANIFEST",
+    "OCI_NONDISTRIBUTABLE_LAYER",
     "OCTET_STREAM",
     "REF_NAME",
     "REVISION",
@@ -60,6 +64,8 @@ OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 
+OCI_NONDISTRIBUTABLE_LAYER: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
 EMPTY_JSON: Final = "application/vnd.oci.empty.v1+json"
 
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
@@ -68,9 +74,15 @@ DOCKER_INDEX: Final = "application/vnd.docker.distribution.manifest.list.v2+json
 
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+
 DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
-DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+DOCKER_LAYER_ZSTD: Final = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+
+DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+
+DOCKER_FOREIGN_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 OCTET_STREAM: Final = "application/octet-stream"
 
@@ -80,8 +92,6 @@ MANIFESTS: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
 
 _SCHEMA1: Final = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:json|prettyjws)")
-
-_NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 
 
 def essence(value: str) -> str:
@@ -106,7 +116,7 @@ def is_schema1(media_type: str) -> bool:
 
 def is_nondistributable(media_type: str) -> bool:
     """Return whether the type is a layer that must not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
-    return media_type == DOCKER_FOREIGN_LAYER or media_type.startswith(_NONDISTRIBUTABLE)
+    return media_type == DOCKER_FOREIGN_LAYER_GZIP or media_type.startswith(OCI_NONDISTRIBUTABLE_LAYER)
 
 
 # The annotation in which containerd, and Docker with it, stores the full name of an image.
@@ -134,19 +144,15 @@ OCI: Final = "oci"
 
 DOCKER: Final = "docker"
 
-_DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
-
-_DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
-
 _TO_OCI: Final = {
     DOCKER_MANIFEST: OCI_MANIFEST,
     DOCKER_INDEX: OCI_INDEX,
     DOCKER_CONFIG: OCI_CONFIG,
     DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
-    _DOCKER_LAYER: OCI_LAYER,
-    f"{_DOCKER_LAYER}.zstd": OCI_LAYER_ZSTD,
-    DOCKER_FOREIGN_LAYER: f"{_NONDISTRIBUTABLE}+gzip",
-    _DOCKER_FOREIGN: _NONDISTRIBUTABLE,
+    DOCKER_LAYER: OCI_LAYER,
+    DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD,
+    DOCKER_FOREIGN_LAYER_GZIP: f"{OCI_NONDISTRIBUTABLE_LAYER}+gzip",
+    DOCKER_FOREIGN_LAYER: OCI_NONDISTRIBUTABLE_LAYER,
 }
 
 _TO_DOCKER: Final = {oci: docker for docker, oci in _TO_OCI.items()}

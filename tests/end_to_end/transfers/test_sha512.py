@@ -39,7 +39,7 @@ from registry_core import (
 )
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource
 from registry_core.domain import strict_json
-from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER, EMPTY_JSON, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER_GZIP, EMPTY_JSON, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from registry_core.domain.reports import PruneReport
 from registry_core.errors import DigestMismatch, ImageNotFound, Unavailable, Unsupported
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
@@ -397,7 +397,7 @@ def _with_unknown_algorithm(known: RawManifest) -> dict[str, dict[str, Any]]:
     ]
     return {
         "layer": dict(known.mapping) | {"layers": [*layers, unknown | {"mediaType": OCI_LAYER}]},
-        "foreign": dict(known.mapping) | {"layers": [*layers, unknown | {"mediaType": DOCKER_FOREIGN_LAYER}]},
+        "foreign": dict(known.mapping) | {"layers": [*layers, unknown | {"mediaType": DOCKER_FOREIGN_LAYER_GZIP}]},
         "subject": dict(known.mapping) | {"subject": unknown},
         "index": {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries},
     }

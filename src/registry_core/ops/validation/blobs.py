@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from registry_core.cancellation import CancelScope, checkpoint
-from registry_core.content.compression import compression_for, decompress
+from registry_core.content.compression import compression_for, decompress, detect_compression
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
@@ -28,8 +28,6 @@ from registry_core.ports.catalog import Repository
 
 __all__ = ["BlobCheck", "BlobContents", "BlobFacts"]
 
-
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 _HEAD: Final = 4
 
@@ -131,7 +129,7 @@ class BlobCheck:
     def _mistaken(self, head: bytes) -> str:
         """How the media type differs from what the layer turned out to be; empty where it does not."""
         claimed = compression_for(self._descriptor.media_type)
-        actual = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+        actual = detect_compression(head)
         if claimed == actual:
             return ""
         return f"its media type says {claimed or 'no compression'}, and it has {actual or 'none'}"

@@ -16,7 +16,7 @@ from registry_core import RepositoryName
 from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
+from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER_GZIP
 from registry_core.domain.origin import Origin
 from registry_core.errors import (
     BlobNotFound,
@@ -58,7 +58,7 @@ class Generous(Authenticator):
 
 
 def _layer(*urls: str, digest: Digest = DIGEST, size: int = len(CONTENT)) -> Descriptor:
-    return Descriptor(media_type=DOCKER_FOREIGN_LAYER, digest=digest, size=size, urls=urls)
+    return Descriptor(media_type=DOCKER_FOREIGN_LAYER_GZIP, digest=digest, size=size, urls=urls)
 
 
 @pytest.fixture

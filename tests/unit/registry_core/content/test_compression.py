@@ -20,7 +20,7 @@ from registry_core.content import compression
 from registry_core.content.compression import compression_for, decompress
 from registry_core.content.streams import BytesSource, FileObjectReader
 from registry_core.domain.media_types import (
-    DOCKER_FOREIGN_LAYER,
+    DOCKER_FOREIGN_LAYER_GZIP,
     DOCKER_LAYER_GZIP,
     OCI_LAYER,
     OCI_LAYER_GZIP,
@@ -203,7 +203,7 @@ def test_a_compressed_tar_is_unpacked_although_it_is_called_plain(pack: Callable
         (OCI_LAYER_GZIP, "gzip"),
         (OCI_LAYER_ZSTD, "zstd"),
         (DOCKER_LAYER_GZIP, "gzip"),
-        (DOCKER_FOREIGN_LAYER, "gzip"),
+        (DOCKER_FOREIGN_LAYER_GZIP, "gzip"),
         ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "zstd"),
         ("application/vnd.docker.image.rootfs.diff.tar", ""),
     ],

@@ -40,7 +40,7 @@ def test_indexes_are_told_from_images() -> None:
 @pytest.mark.parametrize(
     ("media_type", "expected"),
     [
-        (types.DOCKER_FOREIGN_LAYER, True),
+        (types.DOCKER_FOREIGN_LAYER_GZIP, True),
         ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", True),
         (types.OCI_LAYER_GZIP, False),
     ],

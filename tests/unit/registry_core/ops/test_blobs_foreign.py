@@ -8,14 +8,14 @@ import pytest
 from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER
+from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER_GZIP
 from registry_core.errors import BlobNotFound
 from registry_core.ops.blobs import open_blob_or_foreign
 from registry_core.ports.catalog import ForeignLayers, Repository
 
 CONTENT = b"windows"
 LAYER = Descriptor(
-    media_type=DOCKER_FOREIGN_LAYER,
+    media_type=DOCKER_FOREIGN_LAYER_GZIP,
     digest=Digest.of(CONTENT),
     size=len(CONTENT),
     urls=("https://layers.example.com/windows",),

@@ -18,7 +18,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
-    DOCKER_FOREIGN_LAYER,
+    DOCKER_FOREIGN_LAYER_GZIP,
     EMPTY_JSON,
     OCI_CONFIG,
     OCI_INDEX,
@@ -254,7 +254,7 @@ class TestFindings:
 
         (found,) = made.findings()
 
-        assert found.startswith("error: $.layers[0]: not a sound gzip stream")
+        assert found.startswith("error: $.layers[0]: corrupt gzip stream")
 
     def test_layers_that_become_too_large_are_not_unpacked_for_ever(self, made: Made) -> None:
         """R-140."""
@@ -264,7 +264,7 @@ class TestFindings:
 
         (found,) = report.findings
         assert found.severity is Severity.WARNING
-        assert "more than 512 bytes" in found.what
+        assert "more than 512 uncompressed bytes" in found.what
 
     @pytest.mark.parametrize(("ratio", "count"), [(1000, 0), (2, 1)])
     def test_layers_become_so_many_times_their_stored_size(self, made: Made, ratio: int, count: int) -> None:
@@ -278,7 +278,7 @@ class TestFindings:
     def test_missing_layers_that_may_not_be_distributed_are_only_a_warning(self, made: Made) -> None:
         """R-032."""
         made.blobs.delete(Digest.of(LAYER))
-        made.layer["mediaType"] = DOCKER_FOREIGN_LAYER
+        made.layer["mediaType"] = DOCKER_FOREIGN_LAYER_GZIP
         made.image()
 
         assert made.findings() == ["warning: $.layers[0]: it is not here"]
