@@ -1,10 +1,9 @@
-"""The blobs of one layout: ``blobs/<algorithm>/<encoded>`` (image-spec image-layout.md, "Blobs").
+"""Blobs of a layout: ``blobs/<algorithm>/<encoded>`` (image-spec image-layout.md, "Blobs").
 
-Blobs that somebody counts on, and the removal of those that nobody has counted on for long.
-
-Whoever is told that a blob is here may go on to store a manifest that needs it. So being told renews the blob's time,
-and nothing younger than a grace period is removed. A lock on the very file decides who comes first: a renewal
-sees whether the file has lost its name, and a removal sees whether the file was renewed.
+A caller that has put, mounted or found a blob may go on to store a manifest that needs it. ``put``, ``mount`` and
+``stat`` therefore renew the blob's lease: they set the time of its file, and ``prune`` removes no file that is younger
+than its grace period. A lock on the file keeps the two apart: a renewal sees that the file was removed, and a removal
+sees that the lease was renewed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root, StagedFile
-from registry_adapters.layout.files import FileReader
+from registry_adapters.layout.files import FileReader, changed_at
 from registry_adapters.layout.layout import BLOBS, Layout
 from registry_core.cancellation import checkpoint, poll_until
 from registry_core.content import operating_system
@@ -49,52 +48,248 @@ from registry_core.errors import (
     TransportError,
     error_reference,
 )
+from registry_core.ports.blob_store import BlobStore
 
 __all__ = [
     "LayoutBlobs",
-    "changed_at",
     "open_blob",
     "remove_blob",
     "remove_expired",
+    "renew_blob_lease",
     "renew_lease",
-    "renewed_blob",
     "store_blob",
 ]
 
-
-# What is younger need not be renewed: no grace period is that short.
-_FRESH: Final = 1.0
+# A lease younger than this is not renewed: no grace period is that short.
+_FRESH_LEASE: Final = 1.0
 
 _POLL: Final = 0.005
 
+# A blob of this size or less is read again from its start after a failure.
+_RESUME_LIMIT: Final = 1 << 20
 
-def changed_at(status: os.stat_result) -> float:
-    """Since when a file is as it is, in seconds since the epoch: its content or its names."""
-    return max(status.st_mtime, status.st_ctime)
+
+class LayoutBlobs(BlobStore):
+    """Blobs of one repository in an image layout.
+
+    Args:
+        root: Root directory of the catalog.
+        layout: Layout of the repository.
+        label: Repository in errors, as ``registry/name``.
+    """
+
+    def __init__(self, root: Root, layout: Layout, label: str) -> None:
+        self._root = root
+        self._layout = layout
+        self._label = label
+
+    def stat(self, digest: Digest) -> int:
+        """Return the size of a blob in bytes, and renew its lease.
+
+        Raises:
+            BlobNotFound: The blob is not in this repository.
+            LayoutError: The layout is malformed.
+        """
+        checkpoint()
+        with error_reference(self._at(digest)), self._layout.open() as directory:
+            size = None if directory is None else renew_blob_lease(directory, digest)
+            if size is None:
+                raise BlobNotFound("no such blob")
+            return size
+
+    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
+        """Open a blob for reading at the byte ``start``. The bytes are not verified.
+
+        Raises:
+            BlobNotFound: The blob is not in this repository.
+            LayoutError: The layout is malformed.
+        """
+        checkpoint()
+        with error_reference(self._at(digest)), self._layout.open() as directory:
+            file = None if directory is None else open_blob(directory, digest)
+            if file is None:
+                raise BlobNotFound("no such blob")
+            try:
+                file.seek(start)
+            except BaseException:
+                file.close()
+                raise
+            return file
+
+    def put(self, digest: Digest, size: int, source: ByteSource) -> None:
+        """Store a blob after verifying it. The layout is created if it does not exist.
+
+        A blob of more than 1 MiB continues where an earlier attempt was killed or lost its source.
+
+        Raises:
+            TransportError: The source could not be read; the bytes received so far are kept for the next attempt.
+            DigestMismatch: The content has another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The digest algorithm cannot be verified, or the file system is read-only.
+            LayoutError: The layout is malformed; it is left unchanged.
+        """
+        checkpoint()
+        with error_reference(self._at(digest)):
+            digest.hasher()
+            with self._layout.open_for_writing() as directory:
+                store_blob(directory, digest, size, source, before_commit=lambda: self._layout.initialize(directory))
+
+    def delete(self, digest: Digest) -> None:
+        """Delete a blob from this repository. Other repositories keep it.
+
+        Raises:
+            BlobNotFound: The blob is not in this repository.
+            LayoutError: The layout is malformed.
+        """
+        checkpoint()
+        with error_reference(self._at(digest)), self._layout.open() as directory:
+            if directory is None or not remove_blob(directory, digest):
+                raise BlobNotFound("no such blob")
+
+    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+        """Mount a blob from another repository of this catalog, as a hard link. The blob is verified first.
+
+        Returns:
+            Whether the blob is in this repository now; ``False`` also if the file system has no hard links.
+
+        Raises:
+            LayoutError: One of the layouts is malformed.
+        """
+        checkpoint()
+        if not digest.verifiable:
+            return False
+        with error_reference(self._at(digest)), ExitStack() as stack:
+            origin_directory = stack.enter_context(Layout(self._root, origin).open())
+            source = None
+            if origin_directory is not None:
+                source = stack.enter_context(_open_blob_dir(origin_directory, digest))
+            file = None if source is None else source.open(digest.encoded)
+            if source is None or file is None:
+                return False
+            stack.enter_context(file)
+            status = file.status()
+            if not _is_intact(file, digest, status.st_size):
+                return False
+            with self._layout.open_for_writing() as directory, _make_blob_dir(directory, digest) as target:
+                present = target.open(digest.encoded)
+                if present is not None:
+                    with present:
+                        is_intact = _is_intact(present, digest, status.st_size)
+                        if is_intact and renew_lease(target, digest.encoded, present):
+                            self._layout.initialize(directory)
+                            return True
+                self._layout.initialize(directory)
+                return target.link(source, digest.encoded, status)
+
+    def _at(self, digest: Digest) -> str:
+        return join_reference(self._label, digest)
+
+
+def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
+    """Open a blob of a layout; ``None`` if it does not exist or its digest cannot be verified.
+
+    Raises:
+        LayoutError: The blob is not a regular file, or its parent is not a directory.
+    """
+    if not digest.verifiable:
+        return None
+    with _open_blob_dir(directory, digest) as blob_dir:
+        return None if blob_dir is None else blob_dir.open(digest.encoded)
+
+
+def store_blob(
+    directory: Directory,
+    digest: Digest,
+    size: int,
+    source: ByteSource,
+    *,
+    before_commit: Callable[[], None] | None = None,
+) -> None:
+    """Write a blob unless the layout has it. An existing file is hashed, and replaced if it is corrupt.
+
+    Args:
+        directory: Directory of the layout.
+        digest: Digest of the blob.
+        size: Size of the blob in bytes.
+        source: Content of the blob.
+        before_commit: Function to call after the content was verified and before the file gets its name.
+
+    Raises:
+        DigestMismatch: The content has another digest.
+        SizeMismatch: The content is shorter or longer than ``size``.
+    """
+    with _make_blob_dir(directory, digest) as blob_dir:
+        present = blob_dir.open(digest.encoded)
+        if present is not None:
+            with present:
+                is_stored = _is_intact(present, digest, size) and renew_lease(blob_dir, digest.encoded, present)
+            if is_stored:
+                if before_commit is not None:
+                    before_commit()
+                return
+        with blob_dir.resumed(digest.encoded) if size > _RESUME_LIMIT else blob_dir.staged() as file:
+            _write_verified(file, digest, size, source)
+            if before_commit is not None:
+                before_commit()
+            file.commit(digest.encoded)
+
+
+def remove_blob(directory: Directory, digest: Digest) -> bool:
+    """Delete a blob of a layout.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        LayoutError: The blob is not a regular file, or its parent is not a directory.
+    """
+    if not digest.verifiable:
+        return False
+    with _open_blob_dir(directory, digest) as blob_dir:
+        return blob_dir is not None and blob_dir.remove(digest.encoded)
+
+
+def renew_blob_lease(directory: Directory, digest: Digest) -> int | None:
+    """Renew the lease of a blob.
+
+    Returns:
+        Size of the blob in bytes; ``None`` if it does not exist.
+
+    Raises:
+        LayoutError: The blob is not a regular file, or its parent is not a directory.
+    """
+    if not digest.verifiable:
+        return None
+    with _open_blob_dir(directory, digest) as blob_dir:
+        file = None if blob_dir is None else blob_dir.open(digest.encoded)
+        if blob_dir is None or file is None:
+            return None
+        with file:
+            return file.status().st_size if renew_lease(blob_dir, digest.encoded, file) else None
 
 
 def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
-    """Whether an open file still has its name, and will keep it for the grace period.
+    """Renew the lease of an open file, and return whether the file still exists under its name.
 
-    Where the system does not let us renew it, it stays as old as it is.
+    If the operating system refuses to set the time, the file keeps its age.
 
     Args:
-        directory: Where it was opened.
-        name: By which name.
-        file: Open.
+        directory: Directory of the file.
+        name: Name of the file.
+        file: The open file.
 
     Raises:
-        Cancelled: While a garbage collection had it in hand.
-        DeadlineExceeded: Likewise.
+        Cancelled: The ambient scope was cancelled while ``prune`` had locked the file.
+        DeadlineExceeded: The deadline of the ambient scope passed during that time.
     """
     status = file.status()
-    # A time to come is one of another clock, and tells us nothing.
-    if not 0 <= time.time() - changed_at(status) <= _FRESH:
+    # A time in the future was set by another clock, so it says nothing about the age.
+    if not 0 <= time.time() - changed_at(status) <= _FRESH_LEASE:
         try:
-            with _shared(file.fileno()):
+            with _shared_lock(file.fileno()):
                 touch(file.fileno())
         except RegistryError:
-            # A deadline is an OSError too, but whoever had no time to renew it must not say that it is renewed.
+            # DeadlineExceeded is an OSError, too, but the lease was not renewed.
             raise
         except OSError:
             pass
@@ -104,52 +299,52 @@ def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
         return False
 
 
-def remove_expired(directory: Directory, name: str, moment: float, *, is_dry_run: bool) -> os.stat_result | None:
-    """Remove a regular file that nobody has renewed for long.
+def remove_expired(directory: Directory, name: str, expiry: float, *, is_dry_run: bool) -> os.stat_result | None:
+    """Remove a regular file whose lease has expired.
 
     Args:
-        directory: Where it is.
-        name: What it is called.
-        moment: Since when nobody may have, in seconds since the epoch.
-        is_dry_run: Whether to leave it where it is.
+        directory: Directory of the file.
+        name: Name of the file.
+        expiry: Time in seconds since 1970; a lease renewed before it has expired.
+        is_dry_run: Whether to leave the file in place.
 
     Returns:
-        What the system said about it, or ``None`` where it stays, or is not there.
+        Status of the removed file; ``None`` if the file stays or does not exist.
 
     Raises:
-        Unsupported: The system does not lock files.
+        Unsupported: The operating system has no file locks.
     """
     require_file_locks("prune a layout")
     try:
-        descriptor = _opened(directory, name)
+        descriptor = _open_for_lock(directory, name)
     except OSError:
         return None
     try:
         if not lock_file(descriptor):
             return None
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or changed_at(status) >= moment:
+        if not stat.S_ISREG(status.st_mode) or changed_at(status) >= expiry:
             return None
-        if is_dry_run or _removed(directory, name, status):
+        if is_dry_run or _remove_if_same(directory, name, status):
             return status
     except OSError:
-        # Somebody renews it just now, or has removed it, or we may not.
+        # Another process has removed the file, or the operating system denies access.
         return None
     finally:
         os.close(descriptor)
     return None
 
 
-def _opened(directory: Directory, name: str) -> int:
+def _open_for_lock(directory: Directory, name: str) -> int:
     try:
-        # Some network file systems lock only what is open for writing.
+        # Some network file systems lock only files that are open for writing.
         return os.open(directory.at(name), UPDATE_FLAGS | NO_FOLLOW | NO_BLOCK, dir_fd=directory.fd)
     except PermissionError:
         return os.open(directory.at(name), READ_FLAGS | NO_FOLLOW | NO_BLOCK, dir_fd=directory.fd)
 
 
-def _removed(directory: Directory, name: str, status: os.stat_result) -> bool:
-    # Under another name first: somebody may have written the blob anew since we opened this file.
+def _remove_if_same(directory: Directory, name: str, status: os.stat_result) -> bool:
+    # Renamed first, and removed only if it is the locked file: the blob may have been written again meanwhile.
     temporary = temporary_name()
     os.rename(directory.at(name), directory.at(temporary), src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
     if not os.path.samestat(directory.status(temporary), status):
@@ -160,7 +355,7 @@ def _removed(directory: Directory, name: str, status: os.stat_result) -> bool:
 
 
 @contextmanager
-def _shared(descriptor: int) -> Iterator[None]:
+def _shared_lock(descriptor: int) -> Iterator[None]:
     if not operating_system.HAS_FILE_LOCKS:
         yield
         return
@@ -171,259 +366,60 @@ def _shared(descriptor: int) -> Iterator[None]:
         unlock_file(descriptor)
 
 
-# What is read again sooner than somebody could have noticed is not worth going on with.
-_SMALL: Final = 1 << 20
-
-
-class LayoutBlobs:
-    """A ``BlobStore`` over the blobs of a layout.
-
-    Args:
-        root: Of the catalog.
-        place: Of the repository.
-        label: The repository in errors, as ``registry/name``.
-    """
-
-    def __init__(self, root: Root, place: Layout, label: str) -> None:
-        self._root = root
-        self._place = place
-        self._label = label
-
-    def stat(self, digest: Digest) -> int:
-        """The size of a blob's file, which a garbage collection will leave alone for its grace period.
-
-        Raises:
-            BlobNotFound: There is none.
-            LayoutError: The layout is broken.
-        """
-        checkpoint()
-        with error_reference(self._at(digest)), self._place.open() as directory:
-            size = None if directory is None else renewed_blob(directory, digest)
-            if size is None:
-                raise self._missing()
-            return size
-
-    def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        """A reader over a blob's file, unverified.
-
-        Raises:
-            BlobNotFound: There is none.
-            LayoutError: The layout is broken.
-        """
-        checkpoint()
-        with error_reference(self._at(digest)):
-            file = self._opened(digest)
-            try:
-                file.seek(start)
-            except BaseException:
-                file.close()
-                raise
-            return file
-
-    def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        """Store a blob; the first one makes the layout.
-
-        A larger one goes on where a killed process, or a source that could not be reached, stopped.
-
-        Raises:
-            TransportError: The source could not be reached; what came is kept for the next attempt.
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The digest's algorithm cannot be verified, or the place cannot be written.
-            LayoutError: The layout is broken; it is left as it is.
-        """
-        checkpoint()
-        with error_reference(self._at(digest)):
-            digest.hasher()
-            with self._place.open_for_writing() as directory:
-                store_blob(directory, digest, size, source, before=lambda: self._place.initialize(directory))
-
-    def delete(self, digest: Digest) -> None:
-        """Remove a blob's file; other layouts keep theirs.
-
-        Raises:
-            BlobNotFound: There is none.
-            LayoutError: The layout is broken.
-        """
-        checkpoint()
-        with error_reference(self._at(digest)), self._place.open() as directory:
-            if directory is None or not remove_blob(directory, digest):
-                raise self._missing()
-
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
-        """Take a blob over from another layout below the same root, as a hard link where the file system has them.
-
-        The bytes are read once to verify them: a corrupt blob is not passed on.
-
-        Raises:
-            LayoutError: One of the layouts is broken.
-        """
-        checkpoint()
-        if not digest.verifiable:
-            return False
-        with error_reference(self._at(digest)), ExitStack() as stack:
-            source = stack.enter_context(Layout(self._root, origin).open())
-            shelf = None if source is None else stack.enter_context(_blob_dir(source, digest))
-            file = None if shelf is None else shelf.open(digest.encoded)
-            if shelf is None or file is None:
-                return False
-            stack.enter_context(file)
-            status = file.status()
-            if not _is_intact(file, digest, status.st_size):
-                return False
-            with self._place.open_for_writing() as directory, _made_shelf(directory, digest) as target:
-                present = target.open(digest.encoded)
-                if present is not None:
-                    with present:
-                        intact = _is_intact(present, digest, status.st_size)
-                        if intact and renew_lease(target, digest.encoded, present):
-                            self._place.initialize(directory)
-                            return True
-                self._place.initialize(directory)
-                return target.link(shelf, digest.encoded, status)
-
-    def _opened(self, digest: Digest) -> FileReader:
-        with self._place.open() as directory:
-            file = None if directory is None else open_blob(directory, digest)
-        if file is None:
-            raise self._missing()
-        return file
-
-    def _missing(self) -> BlobNotFound:
-        return BlobNotFound("no such blob")
-
-    def _at(self, digest: Digest) -> str:
-        return join_reference(self._label, digest)
-
-
-def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
-    """A reader over a blob of a layout, or ``None``. Blobs that nobody could verify are not looked for.
-
-    Raises:
-        LayoutError: Something else than a regular file stands there, or on the way there.
-    """
-    if not digest.verifiable:
-        return None
-    with _blob_dir(directory, digest) as shelf:
-        return None if shelf is None else shelf.open(digest.encoded)
-
-
-def renewed_blob(directory: Directory, digest: Digest) -> int | None:
-    """The size of a blob that a garbage collection leaves alone from now on for its grace period, or ``None``.
-
-    Raises:
-        LayoutError: Something else than a regular file stands there, or on the way there.
-    """
-    if not digest.verifiable:
-        return None
-    with _blob_dir(directory, digest) as shelf:
-        file = None if shelf is None else shelf.open(digest.encoded)
-        if shelf is None or file is None:
-            return None
-        with file:
-            return file.status().st_size if renew_lease(shelf, digest.encoded, file) else None
-
-
-def store_blob(
-    directory: Directory, digest: Digest, size: int, source: ByteSource, *, before: Callable[[], None] | None = None
-) -> None:
-    """Write a blob, unless the very same one is there.
-
-    A file is not trusted by its name: what is there is hashed, and written anew if it is something else.
-
-    Args:
-        directory: Of the layout.
-        digest: Of the blob.
-        size: Of the blob.
-        source: Its content.
-        before: What to do once the content is known to be right, before it is in place.
-
-    Raises:
-        DigestMismatch: The content hashes to something else.
-        SizeMismatch: It has another size.
-    """
-    with _made_shelf(directory, digest) as shelf:
-        present = shelf.open(digest.encoded)
-        if present is not None:
-            with present:
-                intact = _is_intact(present, digest, size) and renew_lease(shelf, digest.encoded, present)
-            if intact:
-                if before is not None:
-                    before()
-                return
-        with shelf.continued(digest.encoded) if size > _SMALL else shelf.staged() as file:
-            _fill(file, digest, size, source)
-            if before is not None:
-                before()
-            file.commit(digest.encoded)
-
-
-def _fill(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
+def _write_verified(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
     if file.size > size:
         file.clear()
-    kept = file.size
+    resumed_size = file.size
     try:
-        _complete(file, digest, size, source)
+        _append_rest(file, digest, size, source)
     except Cancelled as error:
-        # Given up for a neighbour that could not be reached: it will be tried again together with it.
-        if _is_absence(error.__cause__):
+        # A copy cancels its other transfers when one loses its source; all of them will be resumed.
+        if _is_lost_source(error.__cause__):
             file.keep()
         raise
     except (DigestMismatch, SizeMismatch, ProtocolError):
-        if not kept:
+        if not resumed_size:
             raise
-        # What was kept may be to blame, or the other side cannot begin in the middle: once without it.
+        # The kept bytes may be wrong, or the source cannot start in the middle: start again without them.
         file.clear()
-        _complete(file, digest, size, source)
+        _append_rest(file, digest, size, source)
 
 
-def _complete(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
+def _append_rest(file: StagedFile, digest: Digest, size: int, source: ByteSource) -> None:
     verifier = Verifier(digest, size)
     while data := file.read(CHUNK_SIZE):
         checkpoint()
         verifier.update(data)
     if 0 < verifier.count == size:
         return
-    with _kept_if_unreachable(file):
+    with _kept_if_source_is_lost(file):
         reader = source.open(verifier.count)
     with reader:
         checkpoint()
-        while data := _next(reader, file):
+        while data := _read_chunk(reader, file):
             verifier.update(data)
             file.write(data)
             checkpoint()
     verifier.finish()
 
 
-def _next(reader: ByteReader, file: StagedFile) -> bytes:
-    with _kept_if_unreachable(file):
+def _read_chunk(reader: ByteReader, file: StagedFile) -> bytes:
+    with _kept_if_source_is_lost(file):
         return reader.read(CHUNK_SIZE)
 
 
 @contextmanager
-def _kept_if_unreachable(file: StagedFile) -> Iterator[None]:
+def _kept_if_source_is_lost(file: StagedFile) -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        if _is_absence(error):
+        if _is_lost_source(error):
             file.keep()
         raise
 
 
-def _is_absence(error: BaseException | None) -> bool:
+def _is_lost_source(error: BaseException | None) -> bool:
     return isinstance(error, TransportError) and not isinstance(error, ProtocolError)
-
-
-def remove_blob(directory: Directory, digest: Digest) -> bool:
-    """Remove a blob's file; ``False`` where there is none.
-
-    Raises:
-        LayoutError: Something else than a regular file stands there, or on the way there.
-    """
-    if not digest.verifiable:
-        return False
-    with _blob_dir(directory, digest) as shelf:
-        return shelf is not None and shelf.remove(digest.encoded)
 
 
 def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
@@ -439,16 +435,16 @@ def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
 
 
 @contextmanager
-def _blob_dir(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
+def _open_blob_dir(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
     with ExitStack() as stack:
         blobs = directory.child(BLOBS)
-        shelf = None if blobs is None else stack.enter_context(blobs).child(digest.algorithm)
-        yield None if shelf is None else stack.enter_context(shelf)
+        blob_dir = None if blobs is None else stack.enter_context(blobs).child(digest.algorithm)
+        yield None if blob_dir is None else stack.enter_context(blob_dir)
 
 
 @contextmanager
-def _made_shelf(directory: Directory, digest: Digest) -> Iterator[Directory]:
+def _make_blob_dir(directory: Directory, digest: Digest) -> Iterator[Directory]:
     if not digest.verifiable:
-        raise LayoutError(f"no directory is made for {digest.algorithm} blobs")
-    with directory.make(BLOBS) as blobs, blobs.make(digest.algorithm) as shelf:
-        yield shelf
+        raise LayoutError(f"no directory for {digest.algorithm} blobs is created: the algorithm is not supported")
+    with directory.make(BLOBS) as blobs, blobs.make(digest.algorithm) as blob_dir:
+        yield blob_dir

@@ -1,4 +1,4 @@
-"""Image layouts below one directory as a catalog."""
+"""The layout backend: a catalog of the image layouts in a directory tree."""
 
 from __future__ import annotations
 
@@ -23,142 +23,150 @@ from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["LayoutCatalog"]
 
-_REMEMBERED: Final = 4
+_CACHED_INDEXES: Final = 4
 _ROOT: Final = RepositoryName("")
 
 
 class LayoutCatalog(Catalog):
-    """Repositories in a directory: ``a/b`` is the image layout at ``root/a/b``, the empty name the one at the root.
+    """Repositories in a directory: ``a/b`` is the image layout at ``root/a/b``, the empty name the layout at the root.
 
-    Many threads and processes may use the same directory at once. Layouts that other tools wrote are read, and edited,
-    as they are.
+    Many threads and processes may use the same directory at the same time. Layouts of other tools are read and edited
+    without conversion.
 
     Args:
-        root: The directory; made by the first write.
-        fsync: Whether a write returns only once the disk has it. Without, writes are atomic, but the last ones may be
-            lost when the machine stops.
+        root: Path of the directory; the first write creates it.
+        fsync: Whether a write returns only after the disk has it. Without it, writes are atomic, but the last ones may
+            be lost in a power failure.
 
     Raises:
-        ConfigError: The root is empty, or no path at all.
+        ConfigError: The path is empty or contains a NUL byte.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, fsync: bool = True) -> None:
         path = os.fspath(root)
         if not path or "\0" in path:
-            raise ConfigError(f"not a directory: {path!r:.100}")
+            raise ConfigError(f"root directory of layouts that is empty or contains a NUL byte: {path!r:.100}")
         self._registry = f"oci:{path}"
-        # Made absolute now: the place must not move with the process's working directory.
+        # Absolute, so that it stays the same directory when the working directory of the process changes.
         self._root = Root(Path(path).absolute(), fsync=fsync)
-        # By their bytes, not by their dates: a file is read each time, and decoded only if it has changed.
-        self._parse = lru_cache(maxsize=_REMEMBERED)(IndexFile.parse)
+        # The key is the content, not a modification time: a file is read each time, but decoded only if it changed.
+        self._parse = lru_cache(maxsize=_CACHED_INDEXES)(IndexFile.parse)
 
     @property
     def registry(self) -> str:
-        """``oci:`` and the directory."""
+        """``oci:`` and the path of the directory."""
         return self._registry
 
     def repository(self, name: str) -> Repository:
-        """The repository in the directory of that name, whether it exists or not."""
+        """Return a repository, whether it exists or not.
+
+        Raises:
+            InvalidName: The text is not a repository name.
+        """
         name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
-        place = Layout(self._root, name, self._parse)
+        layout = Layout(self._root, name, self._parse)
         return Repository(
             name=name,
-            blobs=LayoutBlobs(self._root, place, label),
-            manifests=LayoutManifests(place, label),
+            blobs=LayoutBlobs(self._root, layout, label),
+            manifests=LayoutManifests(layout, label),
             registry=self._registry,
         )
 
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """All directories with an ``oci-layout`` file, by their paths from the root, in ASCII order.
+        """Iterate over the paths of all directories with an ``oci-layout`` file, in ASCII order.
 
-        Links are not followed, and directories whose path is no repository name are not looked into.
+        Symbolic links, and directories whose path is not a repository name, are skipped.
 
         Raises:
-            LayoutError: The root is no directory.
+            LayoutError: The root is not a directory.
             Forbidden: A directory cannot be read.
         """
-        # The smallest name goes first, and what lies below a name is larger than it: so the order holds while walking.
+        # A heap keeps the order during the walk: the path of a subdirectory is greater than that of its parent.
         names = [_ROOT]
         while names:
             checkpoint()
             name = heapq.heappop(names)
             with error_reference(self._registry), ExitStack() as stack:
-                directory = self._directory(name, stack)
+                directory = self._open_directory(name, stack)
                 if directory is None:
                     continue
-                found = directory.is_file(MARKER)
+                is_layout = directory.is_file(MARKER)
                 for part in directory.directories():
-                    below = _below(name, part)
-                    if below is not None:
-                        heapq.heappush(names, below)
-            if found and (after is None or name > after):
+                    child = _child_name(name, part)
+                    if child is not None:
+                        heapq.heappush(names, child)
+            if is_layout and (after is None or name > after):
                 yield name
 
-    def check(self, name: RepositoryName = _ROOT, *, sparse: bool = False, jobs: int = 4) -> Report:
-        """A report on one layout and every file in it; nothing is changed.
+    def check(self, name: str = _ROOT, *, sparse: bool = False, jobs: int = 4) -> Report:
+        """Validate one layout and every file in it, without changing anything.
 
-        Beyond what ``validate`` looks at in images, this finds blobs that nothing refers to or that are not what
-        their names say, files that do not belong there, and what killed writers have left.
+        In addition to the problems that ``validate`` finds in images, the report has blobs that nothing refers to or
+        whose name is not their digest, files that do not belong to the layout, and temporary files of killed writers.
 
         Args:
-            name: Of the repository.
-            sparse: Whether what an index lists may be absent, as after a copy of some of its platforms: that is only
-                a warning then.
-            jobs: How many blobs are read at a time.
+            name: Name of the repository.
+            sparse: Whether the children of an index may be absent, as after a copy of some of its platforms. They are
+                reported as warnings then.
+            jobs: Number of blobs to read at the same time.
 
         Raises:
-            RepositoryNotFound: No such layout.
+            InvalidName: The text is not a repository name.
+            RepositoryNotFound: The layout does not exist.
             Forbidden: A file cannot be read.
         """
         from registry_adapters.layout.check import check_layout
 
         repository = self.repository(name)
         with error_context("check", str(repository)):
-            return check_layout(Layout(self._root, name, self._parse), repository, sparse=sparse, jobs=jobs)
+            layout = Layout(self._root, repository.name, self._parse)
+            return check_layout(layout, repository, sparse=sparse, jobs=jobs)
 
     def prune(
         self,
-        name: RepositoryName = _ROOT,
+        name: str = _ROOT,
         *,
         grace: float = 3600.0,
         untagged: bool = False,
         dry_run: bool = False,
     ) -> PruneReport:
-        """Remove blobs that nothing in a layout refers to, and what killed writers have left.
+        """Remove blobs that nothing in a layout refers to, and temporary files of killed writers.
 
-        Others may write meanwhile, as long as they use this library: no tag that they were told of is harmed, if
-        they took no longer than the grace period from their first blob to their last manifest.
+        Other processes may write to the layout with this library at the same time. Their images stay complete if no
+        push takes longer than the grace period from its first blob to its last manifest.
 
         Args:
-            name: Of the repository.
-            grace: How old, in seconds, anything must be to go.
-            untagged: Whether manifests without a tag go too, unless something that stays needs them or is their
-                subject.
-            dry_run: Whether to only say what would go.
+            name: Name of the repository.
+            grace: Minimum age in seconds of anything that is removed.
+            untagged: Whether to remove manifests without a tag, too, unless a manifest that stays refers to them or is
+                their subject.
+            dry_run: Whether to remove nothing, and only report what would be removed.
 
         Raises:
-            RepositoryNotFound: No such layout.
+            InvalidName: The text is not a repository name.
+            RepositoryNotFound: The layout does not exist.
             InvalidValue: The grace period is less than two seconds.
-            IntegrityError: A manifest is corrupt, so that nobody can tell what is needed; no blob is removed.
-            Unsupported: The system does not lock files, or the place cannot be written.
+            IntegrityError: A manifest is corrupt, so its references are unknown; no blob is removed.
+            Unsupported: The operating system has no file locks, or the file system is read-only.
         """
         from registry_adapters.layout.garbage import prune_layout
 
-        with error_context("prune", str(self.repository(name))):
-            place = Layout(self._root, name, self._parse)
-            return prune_layout(place, grace=grace, untagged=untagged, is_dry_run=dry_run)
+        repository = self.repository(name)
+        with error_context("prune", str(repository)):
+            layout = Layout(self._root, repository.name, self._parse)
+            return prune_layout(layout, grace=grace, untagged=untagged, is_dry_run=dry_run)
 
     def close(self) -> None:
-        """Nothing is held between calls, so there is nothing to let go of."""
+        """Do nothing: no resources are held between calls."""
 
     def __repr__(self) -> str:
-        """With the directory."""
+        """Return the class and the path."""
         return f"LayoutCatalog({self._registry[4:]!r})"
 
-    def _directory(self, name: RepositoryName, stack: ExitStack) -> Directory | None:
+    def _open_directory(self, name: RepositoryName, stack: ExitStack) -> Directory | None:
         directory = self._root.open()
         for part in name.split("/") if name else ():
             if directory is None:
@@ -170,7 +178,7 @@ class LayoutCatalog(Catalog):
         return None if directory is None else stack.enter_context(directory)
 
 
-def _below(name: RepositoryName, part: str) -> RepositoryName | None:
+def _child_name(name: RepositoryName, part: str) -> RepositoryName | None:
     if part in RESERVED:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A whole layout checked again: its entries, what they lead to, and each file that is there."""
+"""Validation of a layout: the entries of its index, everything that they lead to, and every file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import stat
 from registry_adapters.layout.blobs import open_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.files import kind_of
-from registry_adapters.layout.garbage import blob_dirs
-from registry_adapters.layout.layout import BLOBS, MARKER, Layout
+from registry_adapters.layout.layout import BLOBS, INDEX, LOCK, MARKER, Layout, blob_dirs
 from registry_core.cancellation import checkpoint
 from registry_core.content.safe_files import TEMPORARY_PREFIX
 from registry_core.content.streams import CHUNK_SIZE
@@ -21,43 +20,45 @@ from registry_core.ports.catalog import Repository
 
 __all__ = ["check_layout"]
 
-_EXPECTED = frozenset({MARKER, "index.json", ".ociport.lock"})
+_LAYOUT_FILES = frozenset({MARKER, INDEX, LOCK})
+
+_TEMPORARY_FILE = "temporary file of a running or killed writer"
 
 
-def check_layout(place: Layout, repository: Repository, *, sparse: bool = False, jobs: int = 4) -> Report:
-    """What is wrong in a layout; nothing is changed.
+def check_layout(layout: Layout, repository: Repository, *, sparse: bool = False, jobs: int = 4) -> Report:
+    """Validate a layout without changing it.
 
     Args:
-        place: Of the layout.
-        repository: The same layout as a repository.
-        sparse: Whether what indexes list may be absent.
-        jobs: How many blobs are read at a time.
+        layout: Layout to validate.
+        repository: Repository in the same layout.
+        sparse: Whether the children of an index may be absent.
+        jobs: Number of blobs to read at the same time.
 
     Raises:
-        RepositoryNotFound: There is no layout at all.
+        RepositoryNotFound: The layout does not exist.
         Forbidden: A file cannot be read.
     """
     validation = Validation(repository, sparse=sparse)
     try:
-        with place.open() as directory:
+        with layout.open() as directory:
             if directory is None:
-                raise RepositoryNotFound("no image layout there")
-            _check_entries(place, directory, validation, repository)
-            _check_files(directory, validation, _EXPECTED)
+                raise RepositoryNotFound("no image layout in this directory")
+            _check_entries(layout, directory, validation, repository)
+            _check_files(directory, validation, _LAYOUT_FILES)
             blobs = directory.child(BLOBS)
             if blobs is not None:
                 with blobs:
                     _check_files(blobs, validation, frozenset())
-            with blob_dirs(directory) as found:
-                for algorithm, shelf in found.items():
-                    _check_shelf(directory, algorithm, shelf, validation)
+            with blob_dirs(directory) as dirs:
+                for algorithm, blob_dir in dirs.items():
+                    _check_blob_dir(directory, algorithm, blob_dir, validation)
     except LayoutError as error:
         validation.found(str(repository), error.message)
     return validation.report(jobs=jobs)
 
 
-def _check_entries(place: Layout, directory: Directory, validation: Validation, repository: Repository) -> None:
-    index = place.index(directory)
+def _check_entries(layout: Layout, directory: Directory, validation: Validation, repository: Repository) -> None:
+    index = layout.index(directory)
     for tag in index.tags:
         try:
             index.find(tag)
@@ -65,44 +66,44 @@ def _check_entries(place: Layout, directory: Directory, validation: Validation, 
             validation.found(repository.at(tag), error.message)
     for number, entry in enumerate(index.entries):
         checkpoint()
-        validation.entry(entry, f"{directory.where('index.json')} $.manifests[{number}]")
+        validation.entry(entry, f"{directory.where(INDEX)} $.manifests[{number}]")
 
 
 def _check_files(directory: Directory, validation: Validation, expected: frozenset[str]) -> None:
     for name, status in directory.files():
         where = directory.where(name)
         if name.startswith(TEMPORARY_PREFIX):
-            validation.found(where, "left behind by a writer, or being written", severity=Severity.WARNING)
+            validation.found(where, _TEMPORARY_FILE, severity=Severity.WARNING)
         elif name not in expected:
-            what = f"{kind_of(status.st_mode)} that is no part of a layout"
+            what = f"{kind_of(status.st_mode)} that does not belong to the layout"
             validation.found(where, what, severity=Severity.WARNING)
 
 
-def _check_shelf(directory: Directory, algorithm: str, shelf: Directory, validation: Validation) -> None:
-    needed = validation.named
-    for name in shelf.directories():
-        validation.found(shelf.where(name), "a directory where blobs are", severity=Severity.WARNING)
-    for name, status in shelf.files():
+def _check_blob_dir(directory: Directory, algorithm: str, blob_dir: Directory, validation: Validation) -> None:
+    referenced = validation.named
+    for name in blob_dir.directories():
+        validation.found(blob_dir.where(name), "a directory among the blobs", severity=Severity.WARNING)
+    for name, status in blob_dir.files():
         checkpoint()
-        where = shelf.where(name)
+        where = blob_dir.where(name)
         if name.startswith(TEMPORARY_PREFIX):
-            validation.found(where, "left behind by a writer, or being written", severity=Severity.WARNING)
+            validation.found(where, _TEMPORARY_FILE, severity=Severity.WARNING)
             continue
         try:
             digest = Digest(f"{algorithm}:{name}")
         except InvalidDigest:
-            validation.found(where, "not the name of a blob", severity=Severity.WARNING)
+            validation.found(where, f"not a {algorithm} digest, so not a blob", severity=Severity.WARNING)
             continue
         if not stat.S_ISREG(status.st_mode):
-            validation.found(where, f"{kind_of(status.st_mode)} where a blob should be")
-        elif digest not in needed:
-            validation.found(where, "nothing refers to it", severity=Severity.WARNING)
-            problem = _problem(directory, digest) if digest.verifiable else ""
+            validation.found(where, f"expected a blob, found {kind_of(status.st_mode)}")
+        elif digest not in referenced:
+            validation.found(where, "nothing refers to this blob", severity=Severity.WARNING)
+            problem = _verify_blob(directory, digest) if digest.verifiable else ""
             if problem:
                 validation.found(where, problem)
 
 
-def _problem(directory: Directory, digest: Digest) -> str:
+def _verify_blob(directory: Directory, digest: Digest) -> str:
     file = open_blob(directory, digest)
     if file is None:
         return ""

@@ -1,9 +1,9 @@
-"""Directories that are read and written without following links, and written atomically.
+"""Directories of a layout, read without following symbolic links and written atomically.
 
-Below the root every step goes through an open directory where the system can do that, so that nothing on the way
-can be swapped for a link. Where it cannot, each step is checked by its path.
+Below the root, each path component is opened relative to its open parent directory, so that none can be replaced by a
+link in between. On systems that cannot do that, each component is checked by its path.
 
-Files under names that other tools pass over, until they are whole.
+A file is written under a temporary name, which other tools ignore, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from registry_adapters.layout.files import FileReader, kind_of, map_os_errors
+from registry_adapters.layout.files import FileReader, changed_at, kind_of, map_os_errors
 from registry_core.cancellation import checkpoint
 from registry_core.content import operating_system
 from registry_core.content.operating_system import (
@@ -52,22 +52,30 @@ __all__ = [
     "partial_name",
 ]
 
-
+# Suffix of an incomplete file that a later attempt may continue.
 PARTIAL: Final = ".partial"
 
-_READ: Final = READ_FLAGS | NO_FOLLOW | NO_BLOCK
+_READ_FLAGS: Final = READ_FLAGS | NO_FOLLOW | NO_BLOCK
 
-_LOCK: Final = UPDATE_FLAGS | os.O_CREAT | NO_FOLLOW | NO_BLOCK
+_LOCK_FLAGS: Final = UPDATE_FLAGS | os.O_CREAT | NO_FOLLOW | NO_BLOCK
 
 
 class StagedFile:
-    """A file that is being written under another name; see ``Directory.staged`` and ``Directory.continued``."""
+    """A file that is written under a temporary name; see ``Directory.staged`` and ``Directory.resumed``.
+
+    ``commit`` gives the file its name. A file that was neither committed nor kept is removed at the end.
+
+    Args:
+        directory: Directory of the file.
+        name: Temporary name of the file.
+        descriptor: Descriptor for reading and writing; closed by ``commit`` and ``discard``.
+    """
 
     def __init__(self, directory: Directory, name: str, descriptor: int) -> None:
         self._directory = directory
         self._name = name
         self._descriptor: int | None = descriptor
-        self._settled = False
+        self._is_kept = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,59 +87,59 @@ class StagedFile:
 
     @property
     def size(self) -> int:
-        """How many bytes are in it."""
+        """The number of bytes in the file."""
         assert self._descriptor is not None
         with map_os_errors(self._where):
             return os.fstat(self._descriptor).st_size
 
     def read(self, size: int) -> bytes:
-        """The next bytes of what was in it; behind them is written."""
+        """Read the next bytes of an earlier attempt. Writing starts after the bytes that were read."""
         assert self._descriptor is not None
         with map_os_errors(self._where):
             return os.read(self._descriptor, size)
 
     def write(self, data: bytes) -> None:
-        """Append some bytes."""
+        """Write bytes at the current position."""
         assert self._descriptor is not None
         with map_os_errors(self._where):
             write_all(self._descriptor, data)
 
     def clear(self) -> None:
-        """Begin anew with nothing in it."""
+        """Delete the content and start again."""
         assert self._descriptor is not None
-        self._settled = False
+        self._is_kept = False
         with map_os_errors(self._where):
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             os.ftruncate(self._descriptor, 0)
 
     def keep(self) -> None:
-        """Leave it in the end, if nothing better comes of it, for ``Directory.continued`` to go on with."""
-        self._settled = self._name.endswith(PARTIAL)
+        """Do not remove a partial file at the end, so that ``Directory.resumed`` can continue it."""
+        self._is_kept = self._name.endswith(PARTIAL)
 
     def commit(self, name: str) -> None:
-        """Make it the file of that name, whole and at once.
+        """Give the file its name, replacing a file of that name.
 
         Raises:
-            LayoutError: Something that is no regular file has that name.
+            LayoutError: The name belongs to something other than a regular file.
         """
         assert self._descriptor is not None
         directory = self._directory
         with map_os_errors(directory.where(name)):
-            set_permissions(self._descriptor, directory.root.mode(directory))
+            set_permissions(self._descriptor, directory.root.file_mode(directory))
             if directory.root.fsync:
                 os.fsync(self._descriptor)
             # Closed afterwards where the system can rename an open file: closing it releases its lock.
             if not operating_system.CAN_RENAME_OPEN_FILES:
                 self._close()
             directory.move(self._name, name)
-        self._settled = True
+        self._is_kept = True
         self._close()
 
     def discard(self) -> None:
-        """Remove what was neither committed nor kept."""
+        """Remove the file unless it was committed or kept."""
         if not operating_system.CAN_RENAME_OPEN_FILES:
             self._close()
-        if not self._settled:
+        if not self._is_kept:
             # Before it is closed, which releases its lock: the next holder's file must not be removed.
             with suppress(OSError):
                 os.unlink(self._directory.at(self._name), dir_fd=self._directory.fd)
@@ -148,44 +156,46 @@ class StagedFile:
 
 
 def lock_partial(directory: Directory, name: str) -> int | None:
-    """A file of a directory, open for nobody else who asks here, or ``None``.
+    """Open a partial file, which is created if it does not exist, and lock it among all callers of this function.
 
-    It is ours until it is closed, or the process ends, however it ends.
+    Returns:
+        Descriptor of the file; closing it, or the end of the process, releases the lock. ``None`` if the file cannot be
+        locked, or another caller has it.
     """
     if not operating_system.HAS_FILE_LOCKS:
         return None
     try:
-        descriptor = os.open(directory.at(name), _LOCK, 0o600, dir_fd=directory.fd)
+        descriptor = os.open(directory.at(name), _LOCK_FLAGS, 0o600, dir_fd=directory.fd)
     except OSError:
         return None
     try:
-        # Its last holder may have given it its final name, or have removed it.
-        ours = lock_file(descriptor) and os.path.samestat(os.fstat(descriptor), directory.status(name))
+        # The last holder of the lock may have renamed or removed the file since it was opened here.
+        is_locked = lock_file(descriptor) and os.path.samestat(os.fstat(descriptor), directory.status(name))
     except OSError:
-        ours = False
-    if not ours:
+        is_locked = False
+    if not is_locked:
         os.close(descriptor)
-    return descriptor if ours else None
+    return descriptor if is_locked else None
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Whether a file is a regular one, and nobody else's."""
-    # A file that has another name too, or another owner, could be changed behind our back (R-006).
-    ours = effective_user_id() in (None, status.st_uid)
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and ours
+    """Return whether a file is a regular file of this user with a single name."""
+    # R-006: a file with a second name or of another user could be changed while it is continued.
+    is_owner = effective_user_id() in (None, status.st_uid)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and is_owner
 
 
 def partial_name(name: str) -> str:
-    """What a file is called while it is incomplete, but worth going on with."""
+    """Return the name of a file while it is incomplete and can be continued."""
     return f"{TEMPORARY_PREFIX}{name}{PARTIAL}"
 
 
 class Root:
-    """Where a catalog's directories begin. The root itself may be reached through links.
+    """Root directory of a catalog. Its own path may contain symbolic links.
 
     Args:
-        path: The directory; it need not exist.
-        fsync: Whether a write returns only once the disk has it.
+        path: Path of the directory; it need not exist.
+        fsync: Whether a write returns only after the disk has it.
     """
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
@@ -194,15 +204,18 @@ class Root:
         self._mode: int | None = None
 
     def open(self, *, create: bool = False) -> Directory | None:
-        """The root, open, or ``None`` where it does not exist.
+        """Open the root directory; ``None`` if it does not exist.
+
+        Args:
+            create: Whether to create it if it does not exist.
 
         Raises:
-            LayoutError: It is no directory.
+            LayoutError: It is not a directory.
         """
         with map_os_errors("."):
             try:
                 if create:
-                    self._make()
+                    self._create()
                 if not stat.S_ISDIR(self.path.stat().st_mode):
                     raise LayoutError(".: not a directory")
                 if not operating_system.HAS_DIR_FDS:
@@ -213,7 +226,7 @@ class Root:
             except FileExistsError:
                 raise LayoutError(".: not a directory") from None
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         missing = []
         for path in (self.path, *self.path.parents):
             if path.exists():
@@ -223,21 +236,24 @@ class Root:
         for path in missing if self.fsync else ():
             sync_directory(path.parent)
 
-    def mode(self, directory: Directory) -> int:
-        """What the process's umask leaves of 0644; found by looking, since asking for the umask would change it."""
+    def file_mode(self, directory: Directory) -> int:
+        """Return the permissions of new files: 0644 without the bits of the umask.
+
+        They are those of a probe file, because the umask can be read only by changing it for the whole process.
+        """
         if self._mode is None:
             self._mode = stat.S_IMODE(directory.probe().st_mode)
         return self._mode
 
 
 class Directory:
-    """An open directory. Every name is one component, taken as it is and never as a path.
+    """An open directory. A name in it is always a single path component.
 
     Args:
-        root: What it lies below.
-        path: Where it was found.
-        label: Its path relative to the root.
-        fd: Its descriptor; ``None`` where the system works by paths.
+        root: Root directory of the catalog.
+        path: Path of the directory.
+        label: Path relative to the root, for errors.
+        fd: Descriptor of the directory; ``None`` on systems that cannot open files relative to a directory.
     """
 
     def __init__(self, root: Root, path: Path, label: str, fd: int | None) -> None:
@@ -247,7 +263,7 @@ class Directory:
         self.fd = fd
 
     def close(self) -> None:
-        """Let go of the descriptor. Idempotent."""
+        """Close the directory. Idempotent."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
@@ -261,24 +277,24 @@ class Directory:
         self.close()
 
     def at(self, name: str) -> str:
-        """What to call a name in this directory, together with ``dir_fd=self.fd``."""
+        """Return the path to pass to functions of ``os`` together with ``dir_fd=self.fd``."""
         return name if self.fd is not None else os.path.join(self.path, name)
 
     def where(self, name: str) -> str:
-        """A name's path relative to the root, for errors."""
+        """Return the path of a name relative to the root, for errors."""
         return f"{self.label}/{name}" if self.label else name
 
     def child(self, name: str) -> Directory | None:
-        """A directory in this one, open, or ``None`` where there is none.
+        """Open a directory in this one; ``None`` if it does not exist.
 
         Raises:
-            LayoutError: It is a link or no directory.
+            LayoutError: It is not a directory, or a symbolic link.
         """
         with map_os_errors(self.where(name)):
             try:
                 status = self.status(name)
                 if not stat.S_ISDIR(status.st_mode):
-                    raise LayoutError(f"{self.where(name)}: {kind_of(status.st_mode)} where a directory should be")
+                    raise LayoutError(f"{self.where(name)}: expected a directory, found {kind_of(status.st_mode)}")
                 fd = None if self.fd is None else open_directory(name, inside=self.fd)
             except FileNotFoundError:
                 return None
@@ -289,10 +305,10 @@ class Directory:
             return Directory(self.root, self.path / name, self.where(name), fd)
 
     def make(self, name: str) -> Directory:
-        """A directory in this one, open, made if need be.
+        """Open a directory in this one, which is created if it does not exist.
 
         Raises:
-            LayoutError: It is a link or no directory.
+            LayoutError: It is not a directory, or a symbolic link.
         """
         found = self.child(name)
         if found is not None:
@@ -303,11 +319,11 @@ class Directory:
             self.sync()
         found = self.child(name)
         if found is None:
-            raise Unavailable(f"{self.where(name)}: was made and is gone")
+            raise Unavailable(f"{self.where(name)}: the directory was deleted while it was created")
         return found
 
     def is_file(self, name: str) -> bool:
-        """Whether a regular file of that name is here; never raises for what else stands there."""
+        """Return whether the name belongs to a regular file."""
         with map_os_errors(self.where(name)):
             try:
                 return stat.S_ISREG(self.status(name).st_mode)
@@ -315,7 +331,7 @@ class Directory:
                 return False
 
     def is_directory(self, name: str) -> bool:
-        """Whether a directory of that name is here, and no link to one."""
+        """Return whether the name belongs to a directory; a link to a directory is none."""
         with map_os_errors(self.where(name)):
             try:
                 return stat.S_ISDIR(self.status(name).st_mode)
@@ -323,29 +339,33 @@ class Directory:
                 return False
 
     def open(self, name: str) -> FileReader | None:
-        """A reader over a regular file, or ``None`` where there is none.
+        """Open a regular file for reading; ``None`` if it does not exist.
 
         Raises:
-            LayoutError: It is a link, a directory, a pipe or a device.
+            LayoutError: It is not a regular file.
         """
         with map_os_errors(self.where(name)):
             try:
-                self._regular(name, self.status(name))
-                descriptor = os.open(self.at(name), _READ, dir_fd=self.fd)
+                self._check_regular(name, self.status(name))
+                descriptor = os.open(self.at(name), _READ_FLAGS, dir_fd=self.fd)
             except FileNotFoundError:
                 return None
             try:
-                self._regular(name, os.fstat(descriptor))
+                self._check_regular(name, os.fstat(descriptor))
                 return FileReader(descriptor, self.where(name))
             except BaseException:
                 os.close(descriptor)
                 raise
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """All of a regular file, or ``None`` where there is none.
+        """Read a whole regular file; ``None`` if it does not exist.
+
+        Args:
+            name: Name of the file.
+            limit: Largest size in bytes.
 
         Raises:
-            LayoutError: It is a link, a directory, a pipe or a device.
+            LayoutError: It is not a regular file.
             TooLarge: It is larger than the limit.
         """
         reader = self.open(name)
@@ -355,14 +375,14 @@ class Directory:
             return read_limited(reader, limit, what=self.where(name))
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in place at once, whole."""
+        """Write a file atomically, replacing a file of that name."""
         with self.staged() as file:
             file.write(content)
             file.commit(name)
 
     @contextmanager
     def staged(self) -> Iterator[StagedFile]:
-        """A temporary file in this directory that becomes a file when it is committed, and vanishes otherwise."""
+        """Create a temporary file, which gets its name when it is committed, and is removed otherwise."""
         name = temporary_name()
         with map_os_errors(self.where(name)):
             descriptor = create_file(self.at(name), inside=self.fd)
@@ -370,13 +390,13 @@ class Directory:
             yield file
 
     @contextmanager
-    def continued(self, name: str) -> Iterator[StagedFile]:
-        """As ``staged``, going on with what was kept of an earlier attempt at a file, or was left by a killed one.
+    def resumed(self, name: str) -> Iterator[StagedFile]:
+        """Continue the partial file of an earlier attempt that was kept or killed; without one, create it.
 
-        Only one at a time can do that; whoever comes second starts from nothing.
+        One writer at a time can continue a file. A concurrent writer gets a temporary file, like ``staged``.
 
         Args:
-            name: What the file will be called.
+            name: Final name of the file.
         """
         partial = partial_name(name)
         descriptor = lock_partial(self, partial)
@@ -387,15 +407,15 @@ class Directory:
             yield file
 
     def link(self, source: Directory, name: str, status: os.stat_result) -> bool:
-        """Take over a file of another directory under the same name, without moving its bytes.
+        """Create a hard link to a file of another directory, under the same name.
 
         Args:
-            source: Where it is.
-            name: What it is called, there and here.
-            status: Of the very file that is meant: another one under that name is not taken.
+            source: Directory of the file.
+            name: Name of the file in both directories.
+            status: Status of the file; a file that has replaced it is not linked.
 
         Returns:
-            Whether it is here now; ``False`` where the file system cannot do that.
+            Whether the link exists now; ``False`` if the file system has no hard links.
         """
         temporary = temporary_name()
         try:
@@ -411,59 +431,62 @@ class Directory:
             self.move(temporary, name)
             return True
         finally:
-            # Renaming one link to a file over another one does nothing, so the first is still here.
+            # Renaming a link over another link to the same file does nothing, so the first one still exists.
             with suppress(OSError):
                 os.unlink(self.at(temporary), dir_fd=self.fd)
 
     def move(self, temporary: str, name: str) -> None:
-        """Give a finished temporary file its name.
+        """Rename a temporary file to its final name, replacing a file of that name.
 
         Raises:
-            LayoutError: Something that is no regular file has that name.
+            LayoutError: The name belongs to something other than a regular file.
         """
         with map_os_errors(self.where(name)):
             with suppress(FileNotFoundError):
-                self._regular(name, self.status(name))
+                self._check_regular(name, self.status(name))
             os.replace(self.at(temporary), self.at(name), src_dir_fd=self.fd, dst_dir_fd=self.fd)
             self.sync()
 
     def remove(self, name: str) -> bool:
-        """Remove a regular file; ``False`` where there is none.
+        """Remove a regular file.
+
+        Returns:
+            Whether there was one.
 
         Raises:
-            LayoutError: It is a link, a directory, a pipe or a device.
+            LayoutError: It is not a regular file.
         """
         with map_os_errors(self.where(name)):
             try:
-                self._regular(name, self.status(name))
+                self._check_regular(name, self.status(name))
                 os.unlink(self.at(name), dir_fd=self.fd)
             except FileNotFoundError:
                 return False
             self.sync()
         return True
 
-    def sweep(self, moment: float, *, partial: float) -> None:
-        """Remove the temporary files that nobody has touched for long: whoever wrote them was killed.
+    def remove_stale_files(self, expiry: float, *, partial_expiry: float) -> None:
+        """Remove the temporary files of killed writers.
 
         Args:
-            moment: Since when, in seconds since the epoch, as files have it.
-            partial: The same for those that somebody may go on with.
+            expiry: Time in seconds since 1970; temporary files that changed last before it are removed.
+            partial_expiry: The same for partial files, which a later attempt may continue.
         """
         names = [entry.name for entry in self._entries() if entry.name.startswith(TEMPORARY_PREFIX)]
         for name in names:
-            # What another process removed meanwhile, or does not let us remove, is none of our business.
+            # Another process may have removed the file, or own it.
             with suppress(OSError):
-                if name.endswith(TEMPORARY_SUFFIX) and self._is_older(name, moment):
+                if name.endswith(TEMPORARY_SUFFIX) and self._is_stale(name, expiry):
                     os.unlink(self.at(name), dir_fd=self.fd)
-                elif name.endswith(PARTIAL) and self._is_older(name, partial):
-                    self._forget(name, partial)
+                elif name.endswith(PARTIAL) and self._is_stale(name, partial_expiry):
+                    self._remove_partial(name, partial_expiry)
 
     def directories(self) -> list[str]:
-        """The names of the directories in this one, links to directories not among them."""
+        """Return the names of the directories in this one, without links to directories."""
         return [entry.name for entry in self._entries() if entry.is_dir(follow_symlinks=False)]
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """The names of what is here but directories, each with what the system says about it, links not followed."""
+        """Iterate over name and status of everything that is not a directory. Links are not followed."""
         for entry in self._entries():
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
@@ -471,7 +494,7 @@ class Directory:
                     yield entry.name, status
 
     def probe(self) -> os.stat_result:
-        """What a new file is like here: its mode, and the time by the file system's clock. It is removed at once."""
+        """Create a file and remove it; return its status, which has the mode and the time of new files."""
         name = temporary_name()
         with map_os_errors(self.where(name)):
             descriptor = create_file(self.at(name), mode=0o644, inside=self.fd)
@@ -481,8 +504,12 @@ class Directory:
                 os.close(descriptor)
                 os.unlink(self.at(name), dir_fd=self.fd)
 
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of a name. Links are not followed."""
+        return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
+
     def sync(self) -> None:
-        """Have the disk know the names in this directory."""
+        """Make the disk store the names in this directory, if ``fsync`` is set."""
         if self.root.fsync and self.fd is not None:
             os.fsync(self.fd)
 
@@ -492,22 +519,17 @@ class Directory:
                 checkpoint()
                 yield entry
 
-    def _forget(self, name: str, moment: float) -> None:
+    def _remove_partial(self, name: str, expiry: float) -> None:
         descriptor = lock_partial(self, name)
         if descriptor is not None:
             with StagedFile(self, name, descriptor) as file:
-                if not self._is_older(name, moment):
+                if not self._is_stale(name, expiry):
                     file.keep()
 
-    def _is_older(self, name: str, moment: float) -> bool:
+    def _is_stale(self, name: str, expiry: float) -> bool:
         status = self.status(name)
-        # A link to an old file is as young as its last change, not as its content.
-        return stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < moment
+        return stat.S_ISREG(status.st_mode) and changed_at(status) < expiry
 
-    def status(self, name: str) -> os.stat_result:
-        """What the system says about a name here, links not followed."""
-        return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
-
-    def _regular(self, name: str, status: os.stat_result) -> None:
+    def _check_regular(self, name: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise LayoutError(f"{self.where(name)}: {kind_of(status.st_mode)} where a file should be")
+            raise LayoutError(f"{self.where(name)}: expected a regular file, found {kind_of(status.st_mode)}")

@@ -1,4 +1,4 @@
-"""Open files, and what the system says about them in the library's words."""
+"""Files of a layout that are open for reading, their kind and their age."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry_core.content.safe_files import OS_ERRORS
 from registry_core.content.streams import BaseReader
 from registry_core.errors import LayoutError
 
-__all__ = ["FileReader", "kind_of", "map_os_errors"]
+__all__ = ["FileReader", "changed_at", "kind_of", "map_os_errors"]
 
 _OS_ERRORS: Final = {
     **OS_ERRORS,
@@ -39,11 +39,11 @@ def map_os_errors(where: str) -> AbstractContextManager[None]:
 
 
 class FileReader(BaseReader):
-    """A reader over an open regular file.
+    """Reader over an open regular file.
 
     Args:
-        descriptor: The file's; closed with the reader.
-        where: Its path relative to the root.
+        descriptor: Descriptor of the file; closed with the reader.
+        where: Path of the file relative to the root, for errors.
     """
 
     def __init__(self, descriptor: int, where: str) -> None:
@@ -51,26 +51,26 @@ class FileReader(BaseReader):
         self._where = where
 
     def status(self) -> os.stat_result:
-        """What the system says about the file."""
+        """Return the status of the file."""
         with map_os_errors(self._where):
             return os.fstat(self._file.fileno())
 
     def fileno(self) -> int:
-        """The file's descriptor, which stays the reader's."""
+        """Return the descriptor, which the reader still owns."""
         return self._file.fileno()
 
     def seek(self, position: int) -> None:
-        """Go to a byte."""
+        """Continue reading at a position."""
         with map_os_errors(self._where):
             self._file.seek(position)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes.
+        """Read up to ``size`` bytes, or all remaining bytes if it is negative.
 
         Raises:
             Unavailable: The disk failed.
             Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline of the ambient scope has passed.
         """
         checkpoint()
         with map_os_errors(self._where):
@@ -81,12 +81,17 @@ class FileReader(BaseReader):
         self._file.close()
 
 
+def changed_at(status: os.stat_result) -> float:
+    """Return the time of the last change of a file's content or names, in seconds since 1970."""
+    return max(status.st_mtime, status.st_ctime)
+
+
 def kind_of(mode: int) -> str:
-    """What stands somewhere, in words, by its mode."""
+    """Return the kind of a file in words, such as ``a symbolic link``, from its mode."""
     kinds = (
-        (stat.S_ISLNK, "a link"),
+        (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISDIR, "a directory"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISREG, "a file"),
+        (stat.S_ISFIFO, "a fifo"),
+        (stat.S_ISREG, "a regular file"),
     )
-    return next((name for test, name in kinds if test(mode)), "a device or socket")
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device or socket")

@@ -1,10 +1,8 @@
-"""Garbage collection: what nothing in a layout refers to goes, while others write to it.
+"""Garbage collection of a layout, safe while other processes write to it.
 
-Marking reads without a lock. Removing happens under the lock of the index, a few blobs at a time, after a look at what
-has been added to the index since. Manifests go before what they name, so that one that somebody
-counts on after all can still keep its parts.
-
-What a layout needs: everything that its entries lead to. Only digests are kept.
+Finding the reachable blobs needs no lock. Blobs are removed under the lock of the index, a few at a time, each time
+after following entries that were added to the index meanwhile. A manifest is removed before its blobs and children: if
+its lease turns out to be renewed, they can still be kept.
 """
 
 from __future__ import annotations
@@ -12,13 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NamedTuple
 
-from registry_adapters.layout.blobs import changed_at, open_blob, remove_expired
+from registry_adapters.layout.blobs import open_blob, remove_expired
 from registry_adapters.layout.directory import PARTIAL, Directory
-from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import BLOBS, Layout
+from registry_adapters.layout.files import changed_at
+from registry_adapters.layout.layout import PARTIAL_FILE_AGE, Layout, blob_dirs
 from registry_core.cancellation import checkpoint
 from registry_core.content.safe_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from registry_core.content.streams import MANIFEST_LIMIT, read_limited
@@ -39,13 +37,26 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["GRACE", "DescriptorRef", "Reachability", "blob_dirs", "links_in", "prune_layout"]
+__all__ = ["GRACE", "DescriptorRef", "Reachability", "prune_layout", "references_in"]
+
+GRACE: Final = 3600.0
+
+_SHORTEST_GRACE: Final = 2.0
+
+# Blobs removed in a row while the index is locked.
+_BATCH_SIZE: Final = 64
+
+_NAME_ANNOTATIONS: Final = frozenset({REF_NAME, CONTAINERD_NAME})
 
 
 class DescriptorRef(NamedTuple):
-    """One digest that a document names.
+    """A reference to a blob in a document.
 
-    ``is_document`` tells whether what it names may name others; configurations and layers never do.
+    Attributes:
+        digest: Digest of the blob.
+        media_type: Media type of the blob; empty if it is unknown.
+        is_document: Whether the blob may have references itself. Configurations and layers have none.
+        data: Content of the blob, if it is embedded in its descriptor.
     """
 
     digest: Digest
@@ -55,92 +66,95 @@ class DescriptorRef(NamedTuple):
 
 
 class Reachability:
-    """The digests that are needed, found from roots.
+    """The digests that can be reached from entries of the index.
 
-    The subject of a manifest is not needed by it: that is a weak association, and it may be absent (image-spec
-    manifest.md). Documents of types that nobody knows need whatever they name.
+    A manifest does not need its subject, which may be absent (image-spec manifest.md). A document of an unknown media
+    type needs everything that it refers to.
 
     Args:
-        directory: Of the layout.
+        directory: Directory of the layout.
+
+    Attributes:
+        digests: Digests reached so far.
     """
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._read: set[Digest] = set()
-        self.kept: set[Digest] = set()
+        self._followed: set[Digest] = set()
+        self.digests: set[Digest] = set()
 
-    def add(self, roots: Iterable[Descriptor]) -> list[Digest]:
-        """Mark what entries of an index lead to.
+    def add_entries(self, entries: Iterable[Descriptor]) -> list[Digest]:
+        """Add everything that entries of the index lead to.
 
         Returns:
-            What was not marked before.
+            Digests that were not reached before.
 
         Raises:
-            IntegrityError: A manifest is corrupt, so that nobody can tell what it needs.
-            TooLarge: One is too large to be read.
-            LayoutError: Something else than a file stands where one should be.
+            IntegrityError: A manifest is corrupt, so its references are unknown.
+            TooLarge: A manifest is too large to read.
+            LayoutError: A blob is not a regular file.
         """
-        return self._follow(DescriptorRef(root.digest, root.media_type, True, root.data) for root in roots)
+        return self._add(DescriptorRef(entry.digest, entry.media_type, True, entry.data) for entry in entries)
 
-    def keep(self, digest: Digest) -> None:
-        """Mark a blob that nothing refers to so far, and what it names, if it is a document."""
-        self.kept.add(digest)
-        self._read.add(digest)
-        self._follow(self.links_of(digest))
+    def add_blob(self, digest: Digest) -> None:
+        """Add a blob that nothing refers to, and its references if it is a document."""
+        self.digests.add(digest)
+        self._followed.add(digest)
+        self._add(self.references_of(digest))
 
-    def links_of(self, digest: Digest) -> list[DescriptorRef]:
-        """What a blob names, if it is a sound document of any kind."""
+    def references_of(self, digest: Digest) -> list[DescriptorRef]:
+        """Return the references in a blob; none if it is corrupt or not a JSON document."""
         try:
-            content = self._content(digest, None)
+            content = self._read_document(digest, None)
         except IntegrityError:
             return []
-        return [] if content is None else links_in(content, "")
+        return [] if content is None else references_in(content, "")
 
     def subject_of(self, entry: Descriptor) -> Digest | None:
-        """What a manifest refers to, if it is one.
+        """Return the digest of a manifest's subject; ``None`` without a subject or if the blob is not a manifest.
 
         Raises:
-            IntegrityError: It is corrupt, so that nobody can tell.
-            TooLarge: It is too large to be read.
+            IntegrityError: The manifest is corrupt, so its subject is unknown.
+            TooLarge: The manifest is too large to read.
         """
         try:
-            content = self._content(entry.digest, entry.media_type)
+            content = self._read_document(entry.digest, entry.media_type)
             manifest = None if content is None else RawManifest.of(content, expected=entry.media_type)
             subject = None if manifest is None else manifest.subject
         except (InvalidDocument, Unsupported):
             return None
         return None if subject is None else subject.digest
 
-    def _follow(self, links: Iterable[DescriptorRef]) -> list[Digest]:
+    def _add(self, references: Iterable[DescriptorRef]) -> list[Digest]:
         new: list[Digest] = []
-        waiting = list(links)
-        while waiting:
+        pending = list(references)
+        while pending:
             checkpoint()
-            link = waiting.pop()
-            if link.digest not in self.kept:
-                self.kept.add(link.digest)
-                new.append(link.digest)
-            if not link.is_document or link.digest in self._read:
+            reference = pending.pop()
+            if reference.digest not in self.digests:
+                self.digests.add(reference.digest)
+                new.append(reference.digest)
+            if not reference.is_document or reference.digest in self._followed:
                 continue
-            self._read.add(link.digest)
-            content = self._content(link.digest, link.media_type)
-            if content is None and link.data is not None:
-                content = link.data
+            self._followed.add(reference.digest)
+            content = self._read_document(reference.digest, reference.media_type)
+            if content is None:
+                content = reference.data
             if content is not None:
-                waiting.extend(links_in(content, link.media_type))
+                pending.extend(references_in(content, reference.media_type))
         return new
 
-    def _content(self, digest: Digest, media_type: str | None) -> bytes | None:
+    def _read_document(self, digest: Digest, media_type: str | None) -> bytes | None:
         file = open_blob(self._directory, digest)
         if file is None:
             return None
         with file:
             if file.status().st_size > MANIFEST_LIMIT:
                 if media_type is not None and is_manifest(media_type):
-                    raise TooLarge(f"{digest} is too large to tell what it needs")
+                    raise TooLarge(f"manifest {digest}: too large to read its references")
                 return None
             if media_type is None or not is_manifest(media_type):
-                # A document begins with a brace; most of what is no document is told apart by that.
+                # A JSON document starts with a brace, perhaps after whitespace; most other blobs do not.
                 first = file.read(1)
                 file.seek(0)
                 if first not in (b"{", b" ", b"\n", b"\t", b"\r"):
@@ -152,273 +166,244 @@ class Reachability:
         return content
 
 
-def links_in(content: bytes, media_type: str) -> list[DescriptorRef]:
-    """What a document names, by its type if that is known, or else whatever looks like a descriptor in it.
+def references_in(content: bytes, media_type: str) -> list[DescriptorRef]:
+    """Return the references in a document: those of a manifest, otherwise everything that looks like a descriptor.
 
     Args:
-        content: The document; what is no JSON names nothing.
-        media_type: What it is said to be; empty where nothing is said.
+        content: The document. Content that is not JSON has no references.
+        media_type: Declared media type; empty if it is unknown.
     """
     try:
         if not media_type or is_manifest(media_type):
             manifest = RawManifest.of(content, expected=media_type)
             if is_index(manifest.media_type):
-                return [DescriptorRef(part.digest, part.media_type, True, part.data) for part in manifest.children]
+                return [DescriptorRef(child.digest, child.media_type, True, child.data) for child in manifest.children]
             if is_manifest(manifest.media_type):
-                return [DescriptorRef(part.digest, part.media_type, False) for part in manifest.children]
+                return [DescriptorRef(child.digest, child.media_type, False) for child in manifest.children]
     except (InvalidDocument, Unsupported):
-        # Nobody can use it as what it says it is; what it names is kept all the same.
-        media_type = ""
+        # It cannot be used as a manifest, but what it refers to is kept all the same.
+        pass
     try:
-        return list(_described(strict_json.decode(content)))
+        return list(_find_descriptors(strict_json.decode(content)))
     except InvalidDocument:
         return []
 
 
-def _described(mapping: dict[str, Any]) -> Iterator[DescriptorRef]:
-    waiting: list[Any] = [mapping]
-    while waiting:
-        value = waiting.pop()
+def _find_descriptors(mapping: dict[str, Any]) -> Iterator[DescriptorRef]:
+    pending: list[Any] = [mapping]
+    while pending:
+        value = pending.pop()
         if isinstance(value, list):
-            waiting.extend(value)
+            pending.extend(value)
         elif isinstance(value, dict):
-            waiting.extend(value.values())
-            kind = value.get("mediaType")
+            pending.extend(value.values())
+            media_type = value.get("mediaType")
             try:
-                yield DescriptorRef(Digest(value["digest"]), kind if isinstance(kind, str) else "", True)
+                yield DescriptorRef(Digest(value["digest"]), media_type if isinstance(media_type, str) else "", True)
             except (KeyError, InvalidDigest):
                 continue
 
 
-GRACE: Final = 3600.0
-
-# What can be continued is worth keeping for longer.
-_PARTIAL_GRACE: Final = 7 * 24 * 3600.0
-
-_SHORTEST: Final = 2.0
-
-_BATCH: Final = 64
-
-_NAMES: Final = frozenset({REF_NAME, CONTAINERD_NAME})
-
-
 def prune_layout(
-    place: Layout,
+    layout: Layout,
     *,
     grace: float = GRACE,
     untagged: bool = False,
     is_dry_run: bool = False,
     clock: Callable[[], float] | None = None,
 ) -> PruneReport:
-    """Remove what nothing in a layout refers to, and what killed writers have left.
+    """Remove blobs that nothing in a layout refers to, and temporary files of killed writers.
 
     Args:
-        place: Of the layout.
-        grace: How old, in seconds, anything must be to go: longer than any push takes from its first blob to its last
-            manifest.
-        untagged: Whether manifests without a tag go too, unless something that stays needs or is their subject.
-        is_dry_run: Whether to only say what would go.
-        clock: Tells the time as files have it. If none is given, a file is made to see what time it gets: the clock of
-            a network file system need not be ours. A dry run makes none, and goes by ours.
+        layout: Layout of the repository.
+        grace: Minimum age in seconds of anything that is removed. It must be longer than a push takes from its first
+            blob to its last manifest.
+        untagged: Whether to remove manifests without a tag, too, unless a manifest that stays refers to them or is
+            their subject.
+        is_dry_run: Whether to remove nothing.
+        clock: Function that returns the time as the file system knows it. By default, a probe file is created to read
+            that time, because the clock of a network file system may differ. A dry run uses the local clock.
 
     Raises:
-        RepositoryNotFound: No such layout.
-        InvalidValue: The grace period is too short for anybody to count on it.
-        IntegrityError: A manifest is corrupt, so that nobody can tell what is needed; no blob is removed.
-        Unsupported: The system does not lock files.
+        RepositoryNotFound: The layout does not exist.
+        InvalidValue: The grace period is less than two seconds.
+        IntegrityError: A manifest is corrupt, so its references are unknown; no blob is removed.
+        Unsupported: The operating system has no file locks.
     """
-    if not grace >= _SHORTEST:
-        raise InvalidValue(f"a grace period of less than {_SHORTEST:g} seconds: {grace!r:.50}")
-    with place.open() as directory:
+    if not grace >= _SHORTEST_GRACE:
+        raise InvalidValue(f"grace period of less than {_SHORTEST_GRACE:g} seconds: {grace!r:.50}")
+    with layout.open() as directory:
         if directory is None:
-            raise RepositoryNotFound("no image layout there")
+            raise RepositoryNotFound("no image layout in this directory")
         now = (clock or time.time)()
         if clock is None and not is_dry_run:
-            # Of two clocks, the one by which everything is younger.
+            # The earlier of the two times, by which everything is younger.
             now = min(now, directory.probe().st_mtime)
-        return _Collection(place, directory, now, grace, is_dry_run=is_dry_run).run(untagged=untagged)
+        return _Pruner(layout, directory, now, grace, is_dry_run=is_dry_run).run(untagged=untagged)
 
 
-@contextmanager
-def blob_dirs(directory: Directory) -> Iterator[dict[str, Directory]]:
-    """The directories of a layout's blobs, by algorithm, open."""
-    with ExitStack() as stack:
-        found: dict[str, Directory] = {}
-        blobs = directory.child(BLOBS)
-        if blobs is not None:
-            stack.enter_context(blobs)
-            for algorithm in sorted(blobs.directories()):
-                shelf = blobs.child(algorithm)
-                if shelf is not None:
-                    found[algorithm] = stack.enter_context(shelf)
-        yield found
-
-
-class _Collection:
-    def __init__(self, place: Layout, directory: Directory, now: float, grace: float, *, is_dry_run: bool) -> None:
-        self._place = place
+class _Pruner:
+    def __init__(self, layout: Layout, directory: Directory, now: float, grace: float, *, is_dry_run: bool) -> None:
+        self._layout = layout
         self._directory = directory
-        self._moment = now - grace
-        self._leftover_moment = now - max(grace, GRACE)
-        self._partial_moment = now - max(grace, _PARTIAL_GRACE)
+        self._expiry = now - grace
+        self._temporary_expiry = now - max(grace, GRACE)
+        self._partial_expiry = now - max(grace, PARTIAL_FILE_AGE)
         self._is_dry_run = is_dry_run
-        self._marks = Reachability(directory)
-        self._known = b""
-        self._removed: list[Digest] = []
-        self._entries: list[Digest] = []
-        self._bytes = 0
-        self._leftovers = 0
+        self._reachability = Reachability(directory)
+        self._followed_index = b""
+        self._removed_blobs: list[Digest] = []
+        self._removed_entries: list[Digest] = []
+        self._removed_bytes = 0
+        self._stale_files = 0
 
     def run(self, *, untagged: bool) -> PruneReport:
-        with blob_dirs(self._directory) as found:
+        with blob_dirs(self._directory) as dirs:
             if untagged:
-                with self._locked():
-                    self._forget_untagged(found)
-            self._mark_entries()
-            orphans, count = self._orphans(found)
-            ordered = self._parents_first(orphans)
-            self._sweep(found, ordered)
-            for directory in (self._directory, *found.values()):
-                self._remove_leftovers(directory)
+                with self._locked_index():
+                    self._remove_untagged_entries(dirs)
+            self._follow_index()
+            unreferenced, count = self._find_unreferenced(dirs)
+            self._remove_unreachable(dirs, self._parents_first(unreferenced))
+            for directory in (self._directory, *dirs.values()):
+                self._remove_stale_files(directory)
         return PruneReport(
-            blobs=tuple(self._removed),
-            untagged=tuple(self._entries),
-            stale_files=self._leftovers,
-            bytes=self._bytes,
-            kept=count - len(orphans),
-            kept_young=len(orphans) - len(self._removed),
+            blobs=tuple(self._removed_blobs),
+            untagged=tuple(self._removed_entries),
+            stale_files=self._stale_files,
+            bytes=self._removed_bytes,
+            kept=count - len(unreferenced),
+            kept_young=len(unreferenced) - len(self._removed_blobs),
             is_dry_run=self._is_dry_run,
         )
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._is_dry_run else self._place.locked(self._directory)
+    def _locked_index(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_dry_run else self._layout.locked(self._directory)
 
-    def _mark_entries(self) -> None:
-        index = self._place.index(self._directory)
+    def _follow_index(self) -> None:
+        index = self._layout.index(self._directory)
         content = index.encode()
-        if content != self._known:
-            dropped = set(self._entries) if self._is_dry_run else set()
-            self._marks.add(entry for entry in index.entries if entry.digest not in dropped)
-            self._known = content
+        if content != self._followed_index:
+            # A dry run leaves these entries in the file. Otherwise, an entry that is there again was added since.
+            removed = set(self._removed_entries) if self._is_dry_run else set()
+            self._reachability.add_entries(entry for entry in index.entries if entry.digest not in removed)
+            self._followed_index = content
 
-    def _forget_untagged(self, found: dict[str, Directory]) -> None:
-        index = self._place.index(self._directory)
-        wanted = {entry.digest for entry in index.entries if _is_wanted(entry)}
-        nameless = [entry for entry in index.entries if entry.digest not in wanted]
-        roots = [entry for entry in index.entries if entry.digest in wanted]
-        roots += [entry for entry in nameless if not self._is_old(found, entry.digest)]
-        about: dict[Digest, list[Descriptor]] = {}
-        for entry in nameless:
-            subject = self._marks.subject_of(entry)
+    def _remove_untagged_entries(self, dirs: dict[str, Directory]) -> None:
+        index = self._layout.index(self._directory)
+        named = {entry.digest for entry in index.entries if _is_named(entry)}
+        untagged = [entry for entry in index.entries if entry.digest not in named]
+        roots = [entry for entry in index.entries if entry.digest in named]
+        roots += [entry for entry in untagged if not self._is_expired(dirs, entry.digest)]
+        referrers: dict[Digest, list[Descriptor]] = {}
+        for entry in untagged:
+            subject = self._reachability.subject_of(entry)
             if subject is not None:
-                about.setdefault(subject, []).append(entry)
-        waiting = deque(self._marks.add(roots))
-        while waiting:
+                referrers.setdefault(subject, []).append(entry)
+        pending = deque(self._reachability.add_entries(roots))
+        while pending:
             checkpoint()
-            waiting.extend(self._marks.add(about.pop(waiting.popleft(), ())))
-        self._entries = sorted({entry.digest for entry in nameless} - self._marks.kept)
-        if self._entries and not self._is_dry_run:
-            self._place.write_index(self._directory, _without(index, self._entries))
+            pending.extend(self._reachability.add_entries(referrers.pop(pending.popleft(), ())))
+        self._removed_entries = sorted({entry.digest for entry in untagged} - self._reachability.digests)
+        if self._removed_entries and not self._is_dry_run:
+            for digest in self._removed_entries:
+                index = index.without_manifest(digest)
+            self._layout.write_index(self._directory, index)
 
-    def _is_old(self, found: dict[str, Directory], digest: Digest) -> bool:
-        shelf = found.get(digest.algorithm)
+    def _is_expired(self, dirs: dict[str, Directory], digest: Digest) -> bool:
+        blob_dir = dirs.get(digest.algorithm)
         try:
-            return shelf is not None and changed_at(shelf.status(digest.encoded)) < self._moment
+            return blob_dir is not None and changed_at(blob_dir.status(digest.encoded)) < self._expiry
         except OSError:
-            # What is not here is not ours to judge.
+            # The manifest is not in the layout, so its age is unknown.
             return False
 
-    def _orphans(self, found: dict[str, Directory]) -> tuple[set[Digest], int]:
-        orphans: set[Digest] = set()
+    def _find_unreferenced(self, dirs: dict[str, Directory]) -> tuple[set[Digest], int]:
+        unreferenced: set[Digest] = set()
         young: list[Digest] = []
         count = 0
-        for algorithm, shelf in found.items():
-            for name, status in shelf.files():
-                digest = _named(algorithm, name)
+        for algorithm, blob_dir in dirs.items():
+            for name, status in blob_dir.files():
+                digest = _blob_digest(algorithm, name)
                 if digest is None:
                     continue
                 count += 1
-                if digest not in self._marks.kept:
-                    orphans.add(digest)
-                    if changed_at(status) >= self._moment:
+                if digest not in self._reachability.digests:
+                    unreferenced.add(digest)
+                    if changed_at(status) >= self._expiry:
                         young.append(digest)
         for digest in young:
-            self._marks.keep(digest)
-        return orphans, count
+            self._reachability.add_blob(digest)
+        return unreferenced, count
 
-    def _parents_first(self, orphans: set[Digest]) -> list[Digest]:
-        """Those that may go, none before what names it."""
-        candidates = orphans - self._marks.kept
-        parts: dict[Digest, list[Digest]] = {}
-        pending: dict[Digest, int] = {}
+    def _parents_first(self, unreferenced: set[Digest]) -> list[Digest]:
+        """Return the blobs to remove, each after all blobs that refer to it. Blobs in a cycle are left out."""
+        candidates = unreferenced - self._reachability.digests
+        children: dict[Digest, list[Digest]] = {}
+        parent_count: dict[Digest, int] = {}
         for digest in candidates:
             checkpoint()
-            inner = sorted({link.digest for link in self._marks.links_of(digest)} & candidates - {digest})
-            if inner:
-                parts[digest] = inner
-                for part in inner:
-                    pending[part] = pending.get(part, 0) + 1
-        ready = deque(sorted(digest for digest in candidates if digest not in pending))
+            references = {reference.digest for reference in self._reachability.references_of(digest)}
+            found = sorted(references & candidates - {digest})
+            if found:
+                children[digest] = found
+                for child in found:
+                    parent_count[child] = parent_count.get(child, 0) + 1
+        ready = deque(sorted(digest for digest in candidates if digest not in parent_count))
         ordered: list[Digest] = []
         while ready:
             digest = ready.popleft()
             ordered.append(digest)
-            for part in parts.get(digest, ()):
-                pending[part] -= 1
-                if not pending[part]:
-                    ready.append(part)
+            for child in children.get(digest, ()):
+                parent_count[child] -= 1
+                if not parent_count[child]:
+                    ready.append(child)
         return ordered
 
-    def _sweep(self, found: dict[str, Directory], ordered: list[Digest]) -> None:
-        for start in range(0, len(ordered), _BATCH):
+    def _remove_unreachable(self, dirs: dict[str, Directory], ordered: list[Digest]) -> None:
+        for start in range(0, len(ordered), _BATCH_SIZE):
             checkpoint()
-            with self._locked():
-                self._mark_entries()
-                for digest in ordered[start : start + _BATCH]:
-                    if digest not in self._marks.kept:
-                        self._remove(found[digest.algorithm], digest)
+            with self._locked_index():
+                self._follow_index()
+                for digest in ordered[start : start + _BATCH_SIZE]:
+                    if digest not in self._reachability.digests:
+                        self._remove_blob(dirs[digest.algorithm], digest)
 
-    def _remove(self, shelf: Directory, digest: Digest) -> None:
-        status = remove_expired(shelf, digest.encoded, self._moment, is_dry_run=self._is_dry_run)
+    def _remove_blob(self, blob_dir: Directory, digest: Digest) -> None:
+        status = remove_expired(blob_dir, digest.encoded, self._expiry, is_dry_run=self._is_dry_run)
         if status is None:
-            self._marks.keep(digest)
+            self._reachability.add_blob(digest)
             return
-        self._removed.append(digest)
+        self._removed_blobs.append(digest)
         if status.st_nlink == 1:
-            self._bytes += status.st_size
+            self._removed_bytes += status.st_size
 
-    def _expiry(self, name: str) -> float | None:
+    def _remove_stale_files(self, directory: Directory) -> None:
+        for name, status in list(directory.files()):
+            expiry = self._expiry_of(name)
+            if expiry is None or changed_at(status) >= expiry:
+                continue
+            # A writer that continues a partial file holds a lock on it, so the file stays.
+            if remove_expired(directory, name, expiry, is_dry_run=self._is_dry_run) is not None:
+                self._stale_files += 1
+                self._removed_bytes += status.st_size
+
+    def _expiry_of(self, name: str) -> float | None:
         if not name.startswith(TEMPORARY_PREFIX):
             return None
         if name.endswith(PARTIAL):
-            return self._partial_moment
-        return self._leftover_moment if name.endswith(TEMPORARY_SUFFIX) else None
-
-    def _remove_leftovers(self, directory: Directory) -> None:
-        for name, status in list(directory.files()):
-            moment = self._expiry(name)
-            if moment is None or changed_at(status) >= moment:
-                continue
-            # Whoever goes on with a partial file has a lock on it.
-            if remove_expired(directory, name, moment, is_dry_run=self._is_dry_run) is not None:
-                self._leftovers += 1
-                self._bytes += status.st_size
+            return self._partial_expiry
+        return self._temporary_expiry if name.endswith(TEMPORARY_SUFFIX) else None
 
 
-def _is_wanted(entry: Descriptor) -> bool:
-    """Whether an entry is more than a manifest without a name: what nobody knows is none of our business (R-305)."""
-    return not _NAMES.isdisjoint(entry.annotations) or not is_manifest(entry.media_type)
+def _is_named(entry: Descriptor) -> bool:
+    # R-305: entries of unknown media types are kept like named ones.
+    return not _NAME_ANNOTATIONS.isdisjoint(entry.annotations) or not is_manifest(entry.media_type)
 
 
-def _named(algorithm: str, name: str) -> Digest | None:
+def _blob_digest(algorithm: str, name: str) -> Digest | None:
     try:
         digest = Digest(f"{algorithm}:{name}")
     except InvalidDigest:
         return None
     return digest if digest.verifiable else None
-
-
-def _without(index: IndexFile, digests: list[Digest]) -> IndexFile:
-    for digest in digests:
-        index = index.without_manifest(digest)
-    return index

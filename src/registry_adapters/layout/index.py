@@ -1,4 +1,4 @@
-"""``index.json``: the entries of a layout, and edits that keep whatever else stands in it."""
+"""``index.json`` of an image layout, edited without losing unknown fields."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from registry_core.domain.media_types import OCI_INDEX, REF_NAME
 from registry_core.domain.names import Tag
 from registry_core.errors import InvalidDocument, InvalidName, LayoutError
 
-__all__ = ["FRESH", "IndexFile"]
+__all__ = ["EMPTY_INDEX", "IndexFile"]
 
-# What a layout begins with, to the byte.
-FRESH: Final = strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+# The bytes of index.json in a new layout.
+EMPTY_INDEX: Final = strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
 
 
 class IndexFile:
-    """An ``index.json`` in memory; edits give new ones.
+    """The content of an ``index.json``. An edit returns a new object.
 
     Args:
         mapping: The decoded document.
 
     Raises:
-        InvalidDocument: It is no image index.
+        InvalidDocument: The document is not an image index.
     """
 
     def __init__(self, mapping: dict[str, Any]) -> None:
@@ -42,10 +42,14 @@ class IndexFile:
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Self:
-        """The index in a file's bytes.
+        """Parse the bytes of an ``index.json``.
+
+        Args:
+            content: Bytes of the file.
+            where: Path of the file, for errors.
 
         Raises:
-            LayoutError: It is no image index.
+            LayoutError: The document is not an image index.
         """
         try:
             return cls(strict_json.decode(content))
@@ -53,97 +57,97 @@ class IndexFile:
             raise LayoutError(f"{where}: {error.message}{f' at {error.path}' if error.path else ''}") from error
 
     def encode(self) -> bytes:
-        """The bytes to write."""
+        """Return the bytes to write."""
         return strict_json.encode(self._mapping)
 
     @property
     def tags(self) -> list[Tag]:
-        """The tags, each once, in ASCII order. Names that are no tags are not among them."""
-        found = set()
+        """The tags, each once, in ASCII order. Names that are not valid tags are left out."""
+        tags = set()
         for entry in self.entries:
             try:
-                found.add(Tag(entry.annotations[REF_NAME]))
+                tags.add(Tag(entry.annotations[REF_NAME]))
             except (KeyError, InvalidName):
                 continue
-        return sorted(found)
+        return sorted(tags)
 
     def find(self, reference: Tag | Digest) -> Descriptor | None:
-        """The entry of a tag or digest.
+        """Return the entry of a tag or digest; ``None`` if there is none.
 
         Raises:
-            LayoutError: Several entries claim the tag for different manifests.
+            LayoutError: Several entries have the tag, with different digests.
         """
         if isinstance(reference, Digest):
             return next((entry for entry in self.entries if entry.digest == reference), None)
         found = [entry for entry in self.entries if entry.annotations.get(REF_NAME) == reference]
         if len({entry.digest for entry in found}) > 1:
-            raise LayoutError(f"index.json has {len(found)} entries for the tag {reference}")
+            raise LayoutError(f"ambiguous tag: {len(found)} entries of index.json have the tag {reference}")
         return found[0] if found else None
 
     def with_manifest(self, manifest: Descriptor, tags: Collection[Tag]) -> Self:
-        """This index with an entry for a manifest and tags on it; what the tags were on stays, without them.
+        """Return this index with a manifest and tags that point to it. Manifests that lose a tag keep an entry.
 
         Args:
-            manifest: Its type, digest and size.
-            tags: Each becomes the name of one entry.
+            manifest: Media type, digest and size of the manifest.
+            tags: Tags to set; each of them has an entry.
         """
-        wanted = sorted(set(tags))
-        entries = self._untagged(wanted, keeping=manifest.digest)
-        own = [position for position, entry in enumerate(entries) if entry["digest"] == manifest.digest]
-        for position in own:
+        new_tags = sorted(set(tags))
+        entries = self._without_tags(new_tags, keeping=manifest.digest)
+        positions = [position for position, entry in enumerate(entries) if entry["digest"] == manifest.digest]
+        for position in positions:
             entries[position] = entries[position] | {"mediaType": manifest.media_type, "size": manifest.size}
-        named = {_name(entries[position]) for position in own}
-        nameless = [position for position in own if _name(entries[position]) is None]
-        for tag in wanted:
-            if tag in named:
+        current_tags = {_ref_name(entries[position]) for position in positions}
+        untagged = [position for position in positions if _ref_name(entries[position]) is None]
+        for tag in new_tags:
+            if tag in current_tags:
                 continue
-            if nameless:
-                position = nameless.pop(0)
+            if untagged:
+                position = untagged.pop(0)
                 annotations = entries[position].get("annotations") or {}
                 entries[position] = entries[position] | {"annotations": annotations | {REF_NAME: str(tag)}}
             else:
-                entries.append(_entry(manifest) | {"annotations": {REF_NAME: str(tag)}})
-                own.append(len(entries) - 1)
-        if not own:
-            entries.append(_entry(manifest))
-        return self._with(entries)
+                entries.append(_new_entry(manifest) | {"annotations": {REF_NAME: str(tag)}})
+                positions.append(len(entries) - 1)
+        if not positions:
+            entries.append(_new_entry(manifest))
+        return self._with_entries(entries)
 
     def without_tag(self, tag: Tag) -> Self:
-        """This index without a tag; the manifest keeps an entry."""
-        return self._with(self._untagged([tag]))
+        """Return this index without a tag. The manifest keeps an entry."""
+        return self._with_entries(self._without_tags([tag]))
 
     def without_manifest(self, digest: Digest) -> Self:
-        """This index without any entry of a manifest."""
-        return self._with([entry for entry in self._entries if entry["digest"] != digest])
+        """Return this index without the entries of a manifest."""
+        return self._with_entries([entry for entry in self._entries if entry["digest"] != digest])
 
-    def _with(self, entries: list[dict[str, Any]]) -> Self:
+    def _with_entries(self, entries: list[dict[str, Any]]) -> Self:
         return type(self)(self._mapping | {"manifests": entries})
 
-    def _untagged(self, tags: Collection[Tag], *, keeping: Digest | None = None) -> list[dict[str, Any]]:
+    def _without_tags(self, tags: Collection[Tag], *, keeping: Digest | None = None) -> list[dict[str, Any]]:
         entries = list(self._entries)
         for entry in self._entries:
-            if _name(entry) not in tags or entry["digest"] == keeping:
+            if _ref_name(entry) not in tags or entry["digest"] == keeping:
                 continue
-            bare = _bare(entry)
-            position = next(place for place, other in enumerate(entries) if other is entry)
+            untagged = _without_ref_name(entry)
+            position = next(index for index, other in enumerate(entries) if other is entry)
             others = entries[:position] + entries[position + 1 :]
-            # An entry that says nothing which another one does not say too has served its time.
-            if any(other["digest"] == bare["digest"] and _bare(other) == bare for other in others):
+            # Without its tag, an entry is redundant if another one has the same digest and equal fields.
+            if any(other["digest"] == untagged["digest"] and _without_ref_name(other) == untagged for other in others):
                 entries = others
             else:
-                entries[position] = bare
+                entries[position] = untagged
         return entries
 
 
-def _name(entry: dict[str, Any]) -> str | None:
+def _ref_name(entry: dict[str, Any]) -> str | None:
     return (entry.get("annotations") or {}).get(REF_NAME)
 
 
-def _bare(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_ref_name(entry: dict[str, Any]) -> dict[str, Any]:
     annotations = {key: value for key, value in (entry.get("annotations") or {}).items() if key != REF_NAME}
-    rest = {key: value for key, value in entry.items() if key != "annotations"}
-    return rest | {"annotations": annotations} if annotations else rest
+    others = {key: value for key, value in entry.items() if key != "annotations"}
+    return others | {"annotations": annotations} if annotations else others
 
 
-def _entry(manifest: Descriptor) -> dict[str, Any]:
+def _new_entry(manifest: Descriptor) -> dict[str, Any]:
     return {"mediaType": manifest.media_type, "digest": str(manifest.digest), "size": manifest.size}

@@ -1,4 +1,4 @@
-"""Where one repository lives: its layout as it is found, made, and locked."""
+"""The directory of one image layout: opened, created, locked, and its ``index.json`` read and written."""
 
 from __future__ import annotations
 
@@ -9,77 +9,88 @@ from typing import Final
 
 from registry_adapters.layout.directory import Directory, Root
 from registry_adapters.layout.files import map_os_errors
-from registry_adapters.layout.index import FRESH, IndexFile
+from registry_adapters.layout.index import EMPTY_INDEX, IndexFile
 from registry_core.cancellation import poll_until
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
 
-__all__ = ["BLOBS", "MARKER", "RESERVED", "Layout", "Parse"]
+__all__ = [
+    "BLOBS",
+    "INDEX",
+    "LOCK",
+    "MARKER",
+    "PARTIAL_FILE_AGE",
+    "RESERVED",
+    "Layout",
+    "ParseIndex",
+    "blob_dirs",
+]
 
 MARKER: Final = "oci-layout"
 BLOBS: Final = "blobs"
-_INDEX: Final = "index.json"
-_LOCK: Final = ".ociport.lock"
-# No repository may be called like the parts of the layout around it.
-RESERVED: Final = frozenset({MARKER, BLOBS, _INDEX})
+INDEX: Final = "index.json"
+LOCK: Final = ".ociport.lock"
+# The files of a layout; a repository inside it cannot have these names.
+RESERVED: Final = frozenset({MARKER, BLOBS, INDEX})
+
+# Age in seconds at which the file of an interrupted upload is deleted. It is kept long, to be continued.
+PARTIAL_FILE_AGE: Final = 7 * 24 * 3600.0
+# The same for other temporary files. A running writer changes its file all the time.
+_TEMPORARY_FILE_AGE: Final = 3600.0
 
 _VERSION: Final = "1.0.0"
-_FRESH_MARKER: Final = strict_json.encode({"imageLayoutVersion": _VERSION})
+_MARKER_CONTENT: Final = strict_json.encode({"imageLayoutVersion": _VERSION})
 _MARKER_LIMIT: Final = 64 << 10
 _INDEX_LIMIT: Final = 32 << 20
-# Larger ones are not kept in memory.
-_MEMORABLE: Final = 4 << 20
+# A larger index.json is not cached in memory.
+_CACHE_LIMIT: Final = 4 << 20
 _POLL: Final = 0.01
-# Who writes touches his file all the time.
-_ABANDONED: Final = 3600.0
-# What can be continued is worth keeping for longer.
-_FORGOTTEN: Final = 7 * 24 * 3600.0
 
-
-# The content, and where it stands.
-Parse = Callable[[bytes, str], IndexFile]
+# Bytes and path of an index.json.
+ParseIndex = Callable[[bytes, str], IndexFile]
 
 
 class Layout:
-    """The directory of one repository.
+    """The image layout of one repository.
 
     Args:
-        root: What it lies below.
-        name: Of the repository: its path from the root.
-        parse: Decodes an ``index.json``; may remember what it did with the same bytes.
+        root: Root directory of the catalog.
+        name: Name of the repository, which is the path of the layout from the root.
+        parse: Function that decodes an ``index.json``; it may cache results.
     """
 
-    def __init__(self, root: Root, name: RepositoryName, parse: Parse = IndexFile.parse) -> None:
+    def __init__(self, root: Root, name: RepositoryName, parse: ParseIndex = IndexFile.parse) -> None:
         self._root = root
         self._parse = parse
         self._parts = name.split("/") if name else []
 
     @contextmanager
     def open(self) -> Iterator[Directory | None]:
-        """The layout's directory, or ``None`` where there is no layout.
+        """Open the directory of the layout; ``None`` if the layout does not exist.
 
         Raises:
-            LayoutError: There is a broken one.
+            LayoutError: The layout is malformed.
         """
         with ExitStack() as stack:
-            directory = None if self._is_reserved else self._found(stack)
+            directory = self._open_directory(stack) if RESERVED.isdisjoint(self._parts) else None
             yield directory if directory is not None and _is_layout(directory) else None
 
     @contextmanager
     def open_for_writing(self) -> Iterator[Directory]:
-        """The directory, made if need be; it may not be a layout yet: see ``initialize``.
+        """Open the directory, which is created if it does not exist. It may not be a layout yet; see ``initialize``.
 
         Raises:
-            LayoutError: There is a broken layout; it is left as it is.
-            Unsupported: The name means a part of another layout.
+            LayoutError: The layout is malformed; it is left unchanged.
+            Unsupported: The repository name is the path of a file inside another layout.
         """
-        if self._is_reserved:
-            raise Unsupported(f"no repository of a layout has a part called {' or '.join(sorted(RESERVED))}")
+        reserved = sorted(RESERVED.intersection(self._parts))
+        if reserved:
+            raise Unsupported(f"{reserved[0]!r} in a repository name: that is a file of an image layout")
         with ExitStack() as stack:
             directory = self._root.open(create=True)
             if directory is None:
-                raise LayoutError(".: was made and is gone")
+                raise LayoutError(".: the directory was deleted while it was created")
             stack.enter_context(directory)
             for part in self._parts:
                 directory = stack.enter_context(directory.make(part))
@@ -87,33 +98,33 @@ class Layout:
             yield directory
 
     def initialize(self, directory: Directory) -> None:
-        """Make a directory a layout, where it is none.
+        """Write the files of an empty layout, unless the directory is a layout.
 
         Raises:
-            LayoutError: It is a broken one.
+            LayoutError: The layout is malformed.
         """
         if _is_layout(directory):
             return
         with self.locked(directory):
             if _is_layout(directory):
                 return
-            # R-300: the marker comes last. Until then, other readers see no layout, because the index has no entries.
+            # R-300: the marker is written last. Until then, other readers see no layout, because the index is empty.
             directory.make(BLOBS).close()
-            if directory.read(_INDEX, _INDEX_LIMIT) is None:
-                directory.write(_INDEX, FRESH)
-            directory.write(MARKER, _FRESH_MARKER)
+            if directory.read(INDEX, _INDEX_LIMIT) is None:
+                directory.write(INDEX, EMPTY_INDEX)
+            directory.write(MARKER, _MARKER_CONTENT)
 
     @contextmanager
     def locked(self, directory: Directory) -> Iterator[None]:
-        """Alone with the index, among all threads and processes that use this library.
+        """Hold the lock of the index, among all threads and processes that use this library.
 
         Raises:
-            Cancelled: While it waited.
-            DeadlineExceeded: While it waited.
+            Cancelled: The ambient scope was cancelled while waiting.
+            DeadlineExceeded: The deadline of the ambient scope passed while waiting.
         """
         from filelock import FileLock, Timeout  # only writers need it
 
-        lock = FileLock(directory.path / _LOCK, timeout=0)
+        lock = FileLock(directory.path / LOCK, timeout=0)
 
         def is_acquired() -> bool:
             try:
@@ -122,7 +133,7 @@ class Layout:
                 return False
             return True
 
-        with map_os_errors(directory.where(_LOCK)):
+        with map_os_errors(directory.where(LOCK)):
             poll_until(is_acquired, interval=_POLL)
         try:
             yield
@@ -130,34 +141,30 @@ class Layout:
             lock.release()
 
     def index(self, directory: Directory) -> IndexFile:
-        """The layout's ``index.json``.
+        """Read ``index.json``.
 
         Raises:
-            LayoutError: It is missing or broken.
+            LayoutError: The file is missing or malformed.
         """
-        content = directory.read(_INDEX, _INDEX_LIMIT)
+        content = directory.read(INDEX, _INDEX_LIMIT)
         if content is None:
-            raise LayoutError(f"{directory.where(_INDEX)}: missing")
-        parse = self._parse if len(content) <= _MEMORABLE else IndexFile.parse
-        return parse(content, directory.where(_INDEX))
+            raise LayoutError(f"{directory.where(INDEX)}: missing")
+        parse = self._parse if len(content) <= _CACHE_LIMIT else IndexFile.parse
+        return parse(content, directory.where(INDEX))
 
     def write_index(self, directory: Directory, index: IndexFile) -> None:
-        """Replace ``index.json``, and sweep up what killed writers left; to be called while it is locked.
+        """Replace ``index.json``, and delete the stale files of killed writers. The caller holds the lock.
 
         Raises:
-            TooLarge: Nobody could read it any more.
+            TooLarge: The file would be too large to be read again.
         """
         content = index.encode()
         if len(content) > _INDEX_LIMIT:
-            raise TooLarge(f"{directory.where(_INDEX)} would have more than {_INDEX_LIMIT} bytes")
-        directory.write(_INDEX, content)
-        _sweep(directory)
+            raise TooLarge(f"{directory.where(INDEX)}: larger than {_INDEX_LIMIT} bytes with the new entry")
+        directory.write(INDEX, content)
+        _remove_stale_files(directory)
 
-    @property
-    def _is_reserved(self) -> bool:
-        return not RESERVED.isdisjoint(self._parts)
-
-    def _found(self, stack: ExitStack) -> Directory | None:
+    def _open_directory(self, stack: ExitStack) -> Directory | None:
         directory = self._root.open()
         for part in self._parts:
             if directory is None:
@@ -166,48 +173,51 @@ class Layout:
         return None if directory is None else stack.enter_context(directory)
 
 
-def _sweep(directory: Directory) -> None:
-    now = time.time()
-
-    def sweep(one: Directory) -> None:
-        one.sweep(now - _ABANDONED, partial=now - _FORGOTTEN)
-
-    # The index is written: that somebody else's rubbish cannot be seen must not make a failure of it.
-    with suppress(RegistryError):
-        sweep(directory)
+@contextmanager
+def blob_dirs(directory: Directory) -> Iterator[dict[str, Directory]]:
+    """Open the blob directories of a layout, by algorithm."""
+    with ExitStack() as stack:
+        found: dict[str, Directory] = {}
         blobs = directory.child(BLOBS)
-        if blobs is None:
-            return
-        with blobs:
-            for algorithm in blobs.directories():
-                shelf = blobs.child(algorithm)
-                if shelf is not None:
-                    with shelf:
-                        sweep(shelf)
+        if blobs is not None:
+            stack.enter_context(blobs)
+            for algorithm in sorted(blobs.directories()):
+                blob_dir = blobs.child(algorithm)
+                if blob_dir is not None:
+                    found[algorithm] = stack.enter_context(blob_dir)
+        yield found
+
+
+def _remove_stale_files(directory: Directory) -> None:
+    now = time.time()
+    # The index is written. A failure to clean up must not be reported as a failure to write.
+    with suppress(RegistryError), blob_dirs(directory) as found:
+        for each in (directory, *found.values()):
+            each.remove_stale_files(now - _TEMPORARY_FILE_AGE, partial_expiry=now - PARTIAL_FILE_AGE)
 
 
 def _is_layout(directory: Directory) -> bool:
     marker = directory.read(MARKER, _MARKER_LIMIT)
     if marker is None:
-        index = directory.read(_INDEX, _INDEX_LIMIT)
-        if index is None or index == FRESH:
+        index = directory.read(INDEX, _INDEX_LIMIT)
+        if index is None or index == EMPTY_INDEX:
             return False
-        # Somebody may have made it a layout, and filled it, since we looked.
+        # Another writer may have initialized the layout and added a manifest since the first read.
         marker = directory.read(MARKER, _MARKER_LIMIT)
         if marker is None:
-            raise LayoutError(f"{directory.where(MARKER)}: missing, so this is no image layout")
-    _check(marker, directory.where(MARKER))
+            raise LayoutError(f"{directory.where(MARKER)}: missing, although there is an index.json with entries")
+    _check_marker(marker, directory.where(MARKER))
     if not directory.is_directory(BLOBS):
-        raise LayoutError(f"{directory.where(BLOBS)}: missing or no directory")
+        raise LayoutError(f"{directory.where(BLOBS)}: missing, or not a directory")
     return True
 
 
-def _check(marker: bytes, where: str) -> None:
+def _check_marker(content: bytes, where: str) -> None:
     try:
-        version = strict_json.decode(marker).get("imageLayoutVersion")
+        version = strict_json.decode(content).get("imageLayoutVersion")
     except InvalidDocument as error:
         raise LayoutError(f"{where}: {error.message}") from error
     if not isinstance(version, str):
-        raise LayoutError(f"{where}: no imageLayoutVersion")
+        raise LayoutError(f"{where}: imageLayoutVersion is missing or not a string")
     if version != _VERSION:
-        raise LayoutError(f"{where}: layout version {version!r:.40}, and only {_VERSION} is known")
+        raise LayoutError(f"{where}: unknown imageLayoutVersion {version!r:.40}; only {_VERSION} is supported")

@@ -1,11 +1,11 @@
-"""The manifests of one layout: entries of ``index.json``, what they lead to, and tags on them."""
+"""Manifests of a layout: the entries of ``index.json``, the manifests that they lead to, and their tags."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from registry_adapters.layout.blobs import open_blob, remove_blob, renewed_blob, store_blob
+from registry_adapters.layout.blobs import open_blob, remove_blob, renew_blob_lease, store_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.index import IndexFile
 from registry_adapters.layout.layout import Layout
@@ -30,146 +30,152 @@ from registry_core.errors import (
     error_reference,
 )
 from registry_core.ops.manifests import GraphLimits, ManifestQueue
+from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["LayoutManifests"]
 
 
-class LayoutManifests:
-    """A ``ManifestStore`` over a layout.
+class LayoutManifests(ManifestStore):
+    """Manifests, tags and referrers of one repository in an image layout.
 
-    A manifest is here if ``index.json`` or an index that it leads to names it, or if its blob is one by all it says.
+    A manifest exists if ``index.json`` or an index in it lists the manifest, or if its blob states the media type of a
+    manifest.
 
     Args:
-        place: Of the repository.
-        label: The repository in errors, as ``registry/name``.
+        layout: Layout of the repository.
+        label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, place: Layout, label: str) -> None:
-        self._place = place
+    def __init__(self, layout: Layout, label: str) -> None:
+        self._layout = layout
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        """Type, digest and size of a manifest, which a garbage collection will leave alone for its grace period.
+        """Return media type, digest and size of a manifest, and renew the lease of its blob.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such layout.
-            SizeMismatch: Its file is not as long as its entry says.
-            LayoutError: The layout is broken, or ambiguous about the tag.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The layout does not exist.
+            SizeMismatch: The size is not the one in the entry of ``index.json``.
+            LayoutError: The layout is malformed, or several manifests have the tag.
         """
         checkpoint()
-        with error_reference(self._at(reference)), self._reading() as directory:
-            entry = self._place.index(directory).find(reference)
+        with error_reference(self._at(reference)), self._open() as directory:
+            entry = self._layout.index(directory).find(reference)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
-                found = self._get(directory, reference).descriptor
-                if renewed_blob(directory, found.digest) is None:
-                    raise ImageNotFound("its blob is missing")
-                return found
-            size = renewed_blob(directory, entry.digest)
+                descriptor = self._get(directory, reference).descriptor
+                if renew_blob_lease(directory, descriptor.digest) is None:
+                    raise ImageNotFound("the blob of the manifest is missing")
+                return descriptor
+            size = renew_blob_lease(directory, entry.digest)
             if size is None:
-                raise ImageNotFound("its blob is missing")
+                raise ImageNotFound("the blob of the manifest is missing")
             if size != entry.size:
-                raise SizeMismatch("its file has another size", expected=entry.size, actual=size)
+                raise SizeMismatch(
+                    f"the manifest has {size} bytes instead of {entry.size}", expected=entry.size, actual=size
+                )
             return Descriptor(media_type=entry.media_type, digest=entry.digest, size=size)
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        """A manifest's bytes, verified.
+        """Return the exact bytes of a manifest, verified.
 
         Raises:
-            ImageNotFound: No such manifest.
-            RepositoryNotFound: No such layout.
-            DigestMismatch: Its file has other bytes.
-            SizeMismatch: Its file is not as long as its entry says.
-            InvalidDocument: It is no manifest of the type that its entry says.
-            TooLarge: It is larger than 8 MiB.
-            Unsupported: It is a Docker schema 1 manifest, or its digest cannot be verified.
-            LayoutError: The layout is broken, or ambiguous about the tag.
+            ImageNotFound: The manifest does not exist.
+            RepositoryNotFound: The layout does not exist.
+            DigestMismatch: The bytes have another digest.
+            SizeMismatch: The size is not the one in the entry of ``index.json``.
+            InvalidDocument: The bytes are not a manifest of the media type in the entry.
+            TooLarge: The manifest is larger than 8 MiB.
+            Unsupported: It is a Docker schema 1 manifest, or the digest cannot be verified.
+            LayoutError: The layout is malformed, or several manifests have the tag.
         """
         checkpoint()
-        with error_reference(self._at(reference)), self._reading() as directory:
+        with error_reference(self._at(reference)), self._open() as directory:
             return self._get(directory, reference)
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        """Store a manifest and point tags at it; the first one makes the layout. Its parts need not be here.
+        """Store a manifest and point tags to it. The layout is created if it does not exist.
+
+        The blobs and children of the manifest need not exist.
 
         Raises:
-            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
-            TooLarge: It is larger than 8 MiB.
-            Unsupported: Its digest's algorithm cannot be verified, or the place cannot be written.
-            LayoutError: The layout is broken; it is left as it is.
+            InvalidDocument: The bytes are not a manifest of the media type; nothing is stored.
+            TooLarge: The manifest is larger than 8 MiB.
+            Unsupported: The digest algorithm cannot be verified, or the file system is read-only.
+            LayoutError: The layout is malformed; it is left unchanged.
         """
         checkpoint()
         with error_reference(self._label):
             if len(manifest.content) > MANIFEST_LIMIT:
-                raise TooLarge(f"a manifest of more than {MANIFEST_LIMIT} bytes")
-            kind = identify(manifest.content, expected=manifest.media_type)
+                raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
+            media_type = identify(manifest.content, expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
-            descriptor = Descriptor(media_type=kind, digest=manifest.digest, size=size)
-        with error_reference(self._at(descriptor.digest)), self._place.open_for_writing() as directory:
-            self._place.initialize(directory)
-            with self._place.locked(directory):
-                # Under the lock, so that a delete at the same time cannot take the blob from under a new entry.
+            descriptor = Descriptor(media_type=media_type, digest=manifest.digest, size=size)
+        with error_reference(self._at(descriptor.digest)), self._layout.open_for_writing() as directory:
+            self._layout.initialize(directory)
+            with self._layout.locked(directory):
+                # Under the lock, so that a concurrent delete cannot remove the blob of the new entry.
                 store_blob(directory, descriptor.digest, size, source)
-                before = self._place.index(directory)
+                before = self._layout.index(directory)
                 after = before.with_manifest(descriptor, tags)
                 if after.encode() != before.encode():
-                    self._place.write_index(directory, after)
+                    self._layout.write_index(directory, after)
         return descriptor
 
     def untag(self, tag: Tag) -> None:
-        """Remove a tag; the manifest keeps an entry.
+        """Delete a tag. The manifest and its other tags stay.
 
         Raises:
-            ImageNotFound: No such tag.
-            LayoutError: The layout is broken.
+            ImageNotFound: The tag does not exist.
+            LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(tag)), self._editing() as directory:
-            index = self._place.index(directory)
+        with error_reference(self._at(tag)), self._open_locked() as directory:
+            index = self._layout.index(directory)
             if tag not in index.tags:
                 raise ImageNotFound("no such tag")
-            self._place.write_index(directory, index.without_tag(tag))
+            self._layout.write_index(directory, index.without_tag(tag))
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest: its entries, with their tags, and its blob.
+        """Delete a manifest, every tag that points to it, and its blob.
 
         Raises:
-            ImageNotFound: No such manifest.
-            LayoutError: The layout is broken.
+            ImageNotFound: The manifest does not exist.
+            LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(digest)), self._editing() as directory:
-            index = self._place.index(directory)
+        with error_reference(self._at(digest)), self._open_locked() as directory:
+            index = self._layout.index(directory)
             if index.find(digest) is None:
                 self._get(directory, digest)
             else:
-                self._place.write_index(directory, index.without_manifest(digest))
+                self._layout.write_index(directory, index.without_manifest(digest))
             remove_blob(directory, digest)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        """All tags in ASCII order.
+        """Iterate over all tags in ASCII order.
 
         Raises:
-            RepositoryNotFound: No such layout.
-            LayoutError: The layout is broken.
+            RepositoryNotFound: The layout does not exist.
+            LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._label), self._reading() as directory:
-            found = self._place.index(directory).tags
-        for tag in found:
+        with error_reference(self._label), self._open() as directory:
+            tags = self._layout.index(directory).tags
+        for tag in tags:
             if after is None or tag > after:
                 checkpoint()
                 yield tag
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        """The manifests that ``index.json`` leads to and whose subject is that digest, in the order they are found.
+        """Iterate over the descriptors of the manifests in ``index.json`` and its indexes that refer to a subject.
 
-        Lists that other tools keep under a fallback tag are indexes like any other, and followed.
+        An index that another tool keeps under a fallback tag is followed like any other index.
 
         Raises:
-            LayoutError: The layout is broken.
-            DigestMismatch: A manifest on the way has other bytes than its digest.
-            TooLarge: Indexes are nested more than 16 deep.
+            LayoutError: The layout is malformed.
+            DigestMismatch: A manifest that was searched is corrupt.
+            TooLarge: Indexes are nested more than 16 levels deep.
         """
         checkpoint()
         with error_reference(self._at(subject)):
@@ -179,10 +185,10 @@ class LayoutManifests:
             yield entry
 
     def _referrers(self, subject: Digest) -> Iterator[Descriptor]:
-        with self._place.open() as directory:
+        with self._layout.open() as directory:
             if directory is None:
                 return
-            for manifest in _walk(self._place.index(directory).entries, lambda entry: _readable(directory, entry)):
+            for manifest in _walk(self._layout.index(directory).entries, lambda entry: _readable(directory, entry)):
                 try:
                     if manifest.subject is None or manifest.subject.digest != subject:
                         continue
@@ -193,16 +199,16 @@ class LayoutManifests:
                     yield entry
 
     def _get(self, directory: Directory, reference: Tag | Digest) -> RawManifest:
-        index = self._place.index(directory)
+        index = self._layout.index(directory)
         entry = index.find(reference)
         if entry is None and isinstance(reference, Digest):
-            return self._unlisted(directory, index, reference)
+            return self._get_unlisted(directory, index, reference)
         manifest = None if entry is None else _read(directory, entry.digest, entry)
         if manifest is None:
-            raise ImageNotFound("no such tag" if entry is None else "its blob is missing")
+            raise ImageNotFound("no such tag" if entry is None else "the blob of the manifest is missing")
         return manifest
 
-    def _unlisted(self, directory: Directory, index: IndexFile, digest: Digest) -> RawManifest:
+    def _get_unlisted(self, directory: Directory, index: IndexFile, digest: Digest) -> RawManifest:
         digest.hasher()
         try:
             manifest = _read(directory, digest)
@@ -213,24 +219,24 @@ class LayoutManifests:
                 raise ImageNotFound("no such manifest")
             if manifest.mapping.get("mediaType"):
                 return manifest
-        # What it does not say itself, an index that lists it may say.
+        # The manifest does not state its media type, but an index that lists it may.
         parent = _parent_entry(directory, index, digest)
         if parent is not None:
             manifest = _read(directory, digest, parent)
         if manifest is None:
-            raise ImageNotFound("what has this digest is no manifest")
+            raise ImageNotFound("the blob with this digest is not a manifest")
         return manifest
 
     @contextmanager
-    def _reading(self) -> Iterator[Directory]:
-        with self._place.open() as directory:
+    def _open(self) -> Iterator[Directory]:
+        with self._layout.open() as directory:
             if directory is None:
-                raise RepositoryNotFound("no image layout there")
+                raise RepositoryNotFound("no image layout in this directory")
             yield directory
 
     @contextmanager
-    def _editing(self) -> Iterator[Directory]:
-        with self._reading() as directory, self._place.locked(directory):
+    def _open_locked(self) -> Iterator[Directory]:
+        with self._open() as directory, self._layout.locked(directory):
             yield directory
 
     def _at(self, reference: Tag | Digest) -> str:
@@ -266,7 +272,7 @@ def _parent_entry(directory: Directory, index: IndexFile, digest: Digest) -> Des
         try:
             return _readable(directory, entry)
         except IntegrityError:
-            # A broken index elsewhere in the layout says nothing about this manifest.
+            # A corrupt index elsewhere in the layout does not concern this manifest.
             return None
 
     for manifest in _walk(index.entries, load):
@@ -277,10 +283,7 @@ def _parent_entry(directory: Directory, index: IndexFile, digest: Digest) -> Des
 
 
 def _walk(entries: Sequence[Descriptor], load: Callable[[Descriptor], RawManifest | None]) -> Iterator[RawManifest]:
-    """Yield the manifests that entries lead to, each once, the least deep first.
-
-    Each entry may be a graph of the size that the limits allow.
-    """
+    """Iterate over the manifests that entries lead to, each once, breadth first. The limits hold for each entry."""
     queue = ManifestQueue(entries, limits=GraphLimits(graphs=len(entries)))
     for entry in queue:
         manifest = load(entry)

@@ -1,4 +1,4 @@
-"""Layouts checked as a whole: entries, images, and each file that is there."""
+"""Validation of a layout: the entries of its index, its images, and every file in it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def _check(root: Path) -> Report:
     return LayoutCatalog(root, fsync=False).check(NAME)
 
 
-def _shelf(root: Path) -> Path:
+def _blob_dir(root: Path) -> Path:
     return root / NAME / "blobs" / "sha256"
 
 
-def _said(report: Report) -> list[str]:
+def _lines(report: Report) -> list[str]:
     return [str(found) for found in report.findings]
 
 
-def test_a_sound_layout_is_clean_and_stays_as_it_is(tmp_path: Path, repository: Repository) -> None:
+def test_a_valid_layout_has_no_findings_and_is_not_changed(tmp_path: Path, repository: Repository) -> None:
     push_image(repository, "one", tags=["v1"])
     push_image(repository, "two")
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -48,17 +48,17 @@ def test_a_sound_layout_is_clean_and_stays_as_it_is(tmp_path: Path, repository: 
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_nothing_is_renewed_by_a_look(
-    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, whole: bool
+@pytest.mark.parametrize("is_whole_layout", [True, False])
+def test_a_check_renews_no_lease(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, is_whole_layout: bool
 ) -> None:
-    """What a check has read, a garbage collection may take as before."""
-    monkeypatch.setattr(blobs, "_FRESH", -1.0)
+    """A check does not keep a blob from being pruned."""
+    monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
     subject = push_image(repository, "one")
     push_image(repository, "two", tags=["v1"], subject=entry(subject.content, subject.media_type))
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
 
-    report = _check(tmp_path) if whole else validate(repository, "v1", referrers=True)
+    report = _check(tmp_path) if is_whole_layout else validate(repository, "v1", referrers=True)
 
     assert report.findings == ()
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -73,48 +73,48 @@ def test_manifests_without_a_tag_are_checked_as_well(tmp_path: Path, repository:
     assert (found.what, "$.layers[0]" in found.where) == ("it is missing", True)
 
 
-def test_corrupt_blobs_are_found_by_their_names(tmp_path: Path, repository: Repository) -> None:
+def test_corrupt_blobs_without_references_are_reported(tmp_path: Path, repository: Repository) -> None:
     """R-309."""
     push_image(repository, "one", tags=["v1"])
-    digest = put_blob(repository, b"orphan")
-    (_shelf(tmp_path) / digest.encoded).write_bytes(b"oRphan")
+    digest = put_blob(repository, b"unused")
+    (_blob_dir(tmp_path) / digest.encoded).write_bytes(b"uNused")
 
-    said = _said(_check(tmp_path))
+    lines = _lines(_check(tmp_path))
 
     where = f"org/app/blobs/sha256/{digest.encoded}"
-    assert said[0] == f"warning: {where}: nothing refers to it"
-    assert said[1].startswith(f"error: {where}: hashes to sha256:")
+    assert lines[0] == f"warning: {where}: nothing refers to this blob"
+    assert lines[1].startswith(f"error: {where}: hashes to sha256:")
 
 
-def test_what_is_no_blob_is_named(tmp_path: Path, repository: Repository) -> None:
+def test_files_that_are_not_blobs_are_reported(tmp_path: Path, repository: Repository) -> None:
     """R-303, R-310."""
     push_image(repository, "one", tags=["v1"])
-    shelf = _shelf(tmp_path)
-    (shelf / "README").touch()
-    (shelf / ("A" * 64)).touch()
-    (shelf / ("b" * 64)).symlink_to("/etc/hostname")
-    (shelf / "c").mkdir()
-    (shelf / ".ociport-0123456789abcdef.tmp").touch()
+    blob_dir = _blob_dir(tmp_path)
+    (blob_dir / "README").touch()
+    (blob_dir / ("A" * 64)).touch()
+    (blob_dir / ("b" * 64)).symlink_to("/etc/hostname")
+    (blob_dir / "c").mkdir()
+    (blob_dir / ".ociport-0123456789abcdef.tmp").touch()
     (tmp_path / NAME / "manifest.json").touch()
     (tmp_path / NAME / "blobs" / "notes").touch()
 
-    said = _said(_check(tmp_path))
+    lines = _lines(_check(tmp_path))
 
     base = "org/app/blobs/sha256"
-    assert sorted(said) == sorted(
+    assert sorted(lines) == sorted(
         [
-            "warning: org/app/blobs/notes: a file that is no part of a layout",
-            "warning: org/app/manifest.json: a file that is no part of a layout",
-            f"warning: {base}/c: a directory where blobs are",
-            f"warning: {base}/README: not the name of a blob",
-            f"warning: {base}/{'A' * 64}: not the name of a blob",
-            f"error: {base}/{'b' * 64}: a link where a blob should be",
-            f"warning: {base}/.ociport-0123456789abcdef.tmp: left behind by a writer, or being written",
+            "warning: org/app/blobs/notes: a regular file that does not belong to the layout",
+            "warning: org/app/manifest.json: a regular file that does not belong to the layout",
+            f"warning: {base}/c: a directory among the blobs",
+            f"warning: {base}/README: not a sha256 digest, so not a blob",
+            f"warning: {base}/{'A' * 64}: not a sha256 digest, so not a blob",
+            f"error: {base}/{'b' * 64}: expected a blob, found a symbolic link",
+            f"warning: {base}/.ociport-0123456789abcdef.tmp: temporary file of a running or killed writer",
         ]
     )
 
 
-def test_what_sparse_indexes_do_not_have_may_be_excused(tmp_path: Path, repository: Repository) -> None:
+def test_absent_children_are_allowed_in_a_sparse_check(tmp_path: Path, repository: Repository) -> None:
     image = push_image(repository, "one")
     index = index_manifest([image.descriptor, image_manifest(b"{}").descriptor])
     repository.manifests.put(index, tags=[Tag("v1")])
@@ -123,7 +123,9 @@ def test_what_sparse_indexes_do_not_have_may_be_excused(tmp_path: Path, reposito
     assert LayoutCatalog(tmp_path, fsync=False).check(NAME, sparse=True).is_clean
 
 
-def test_entries_that_lead_nowhere_or_contradict_each_other(tmp_path: Path, repository: Repository) -> None:
+def test_entries_with_missing_blobs_wrong_sizes_or_the_same_tag_are_reported(
+    tmp_path: Path, repository: Repository
+) -> None:
     """R-304."""
     manifest = push_image(repository, "one", tags=["v1"])
     index = tmp_path / NAME / "index.json"
@@ -137,20 +139,20 @@ def test_entries_that_lead_nowhere_or_contradict_each_other(tmp_path: Path, repo
     ]
     index.write_text(json.dumps(document))
 
-    said = _said(_check(tmp_path))
+    lines = _lines(_check(tmp_path))
 
     where = "org/app/index.json"
-    assert len(said) == 4
-    assert said[0].endswith("org/app:v1: index.json has 2 entries for the tag v1")
-    assert said[1] == f"error: {where} $.manifests[1]: its blob is missing"
-    assert said[2].startswith(f"error: {where} $.manifests[2]: said to have 1 bytes")
-    assert said[3] == f"error: {where} $.manifests[3]: it is missing"
+    assert len(lines) == 4
+    assert lines[0].endswith("org/app:v1: ambiguous tag: 2 entries of index.json have the tag v1")
+    assert lines[1] == f"error: {where} $.manifests[1]: the blob of the manifest is missing"
+    assert lines[2].startswith(f"error: {where} $.manifests[2]: said to have 1 bytes")
+    assert lines[3] == f"error: {where} $.manifests[3]: it is missing"
 
 
 @pytest.mark.parametrize(
     ("file", "content"), [("index.json", b"{"), ("oci-layout", b"{}"), ("index.json", None), ("blobs", None)]
 )
-def test_broken_layouts_are_reported_as_such(
+def test_malformed_layouts_are_reported(
     tmp_path: Path, repository: Repository, file: str, content: bytes | None
 ) -> None:
     """R-300 to R-302."""
@@ -167,7 +169,7 @@ def test_broken_layouts_are_reported_as_such(
     assert file.partition(".")[0] in str(report)
 
 
-def test_no_layout_at_all_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFound):
         _check(tmp_path)
 
@@ -175,10 +177,10 @@ def test_no_layout_at_all_is_an_error(tmp_path: Path) -> None:
 def test_blobs_of_other_algorithms_are_checked_too(tmp_path: Path, repository: Repository) -> None:
     content = b"sha512"
     digest = Digest.of(content, "sha512")
-    shelf = tmp_path / NAME / "blobs" / "sha512"
+    blob_dir = tmp_path / NAME / "blobs" / "sha512"
     push_image(repository, "one", tags=["v1"])
-    shelf.mkdir()
-    (shelf / digest.encoded).write_bytes(b"other")
+    blob_dir.mkdir()
+    (blob_dir / digest.encoded).write_bytes(b"other")
 
     report = _check(tmp_path)
 

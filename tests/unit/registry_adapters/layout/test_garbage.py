@@ -457,7 +457,7 @@ class TestWritersMeanwhile:
     def test_a_blob_that_somebody_was_told_of_is_left_alone(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
-        monkeypatch.setattr(blobs, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
         digest = _put(repository, b"shared")
         path = tmp_path / NAME / "blobs" / "sha256" / digest.encoded
         os.utime(path, (1, 1))
@@ -476,7 +476,7 @@ class TestWritersMeanwhile:
     def test_a_manifest_that_somebody_was_told_of_is_left_alone(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(blobs, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
         manifest = push_image(repository, "one")
         path = tmp_path / NAME / "blobs" / "sha256" / manifest.digest.encoded
         os.utime(path, (1, 1))
@@ -580,7 +580,7 @@ class TestWritersMeanwhile:
     def test_a_collection_that_has_a_blob_in_hand_is_waited_for(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(blobs, "_FRESH", -1.0)
+        monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
         digest = _put(repository, b"shared")
 
         with (tmp_path / NAME / "blobs" / "sha256" / digest.encoded).open("rb") as file:

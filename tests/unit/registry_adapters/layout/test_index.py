@@ -93,7 +93,7 @@ def test_edits_leave_what_was_read_before_alone(tmp_path: Path, repository: Repo
 def test_very_large_ones_are_not_kept_in_memory(
     parsed: list[str], repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "_MEMORABLE", 10)
+    monkeypatch.setattr(layout, "_CACHE_LIMIT", 10)
 
     for _ in range(2):
         list(repository.manifests.tags())
