@@ -1,13 +1,14 @@
-"""The suite, tested: plant one bug at a time in a copy of the sources, and see the tests that promise otherwise fail.
+"""Test the tests: plant one bug at a time in a copy of the sources, and check that the tests of that code fail.
 
-Run it before each release: ``python tests/planted_bugs.py``, or with the names of backends for a part of it:
-``python tests/planted_bugs.py memory layout``. It exits with 1 if a bug goes unnoticed, or cannot be planted because
-the code has moved on: then change its entry here.
+Run it before each release: ``python tests/planted_bugs.py``, or with names of groups for a part of it:
+``python tests/planted_bugs.py memory layout``. The exit code is 1 if no test notices a bug, or if a bug cannot be
+planted because the code has changed: then update its entry here.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -24,7 +26,7 @@ LONGEST_RUN = 300
 
 
 class Bug(NamedTuple):
-    """One line gone wrong: what it was in which file below an adapter, and what it becomes."""
+    """A change of one line: the file below the folder of the target, the correct text, and the wrong one."""
 
     file: str
     old: str
@@ -32,10 +34,10 @@ class Bug(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A folder, the test file that has to notice, the bugs to plant, and a program that the contract needs."""
+    """A folder of sources, the tests that must fail, the bugs to plant, and a program that the tests need."""
 
     folder: str
-    contract: str
+    tests: str
     bugs: tuple[Bug, ...]
     program: str = ""
 
@@ -267,69 +269,108 @@ TARGETS = {
 }
 
 
+class Copies:
+    """Copies of the sources, one for each thread, with caches of compiled modules that all runs on a copy share."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        self._moments = itertools.count(1)
+        for number in range(count):
+            copy = directory / str(number)
+            shutil.copytree(PROJECT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+            self._free.put(copy)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[Path]:
+        """A copy without a bug."""
+        copy = self._free.get()
+        try:
+            yield copy
+        finally:
+            self._free.put(copy)
+
+    @contextmanager
+    def changed(self, file: str, old: str, new: str) -> Iterator[Path]:
+        """A copy with a bug.
+
+        Raises:
+            LookupError: The file does not contain the old text exactly once.
+            SyntaxError: The file cannot be compiled with the new text.
+        """
+        with self.unchanged() as copy:
+            path = copy / file
+            content, status = path.read_text(encoding="utf-8"), path.stat()
+            if content.count(old) != 1:
+                raise LookupError(old)
+            changed = content.replace(old, new)
+            compile(changed, str(path), "exec")
+            path.write_text(changed, encoding="utf-8")
+            # A compiled module is recognised by the time and size of its source: give each version its own time.
+            moment = status.st_mtime + next(self._moments)
+            os.utime(path, (moment, moment))
+            try:
+                yield copy
+            finally:
+                path.write_text(content, encoding="utf-8")
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def main(arguments: list[str]) -> int:
-    """Plant all bugs of some backends; 0 if each was noticed."""
-    parser = argparse.ArgumentParser(description="Plant bugs and see the contract suite fail.")
-    parser.add_argument("backend", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
-    chosen = parser.parse_args(arguments).backend or list(TARGETS)
+    """Plant the bugs of some groups; 0 if the tests notice each of them."""
+    parser = argparse.ArgumentParser(description="Plant bugs, and check that tests fail.")
+    parser.add_argument("group", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
+    chosen = parser.parse_args(arguments).group or list(TARGETS)
     if unknown := [name for name in chosen if name not in TARGETS]:
-        parser.error(f"no such backend: {', '.join(unknown)}")
+        parser.error(f"no such group: {', '.join(unknown)}")
     problems = 0
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        healthy = dict(zip(chosen, pool.map(lambda name: health(TARGETS[name]), chosen), strict=True))
-        for name, trouble in healthy.items():
-            if trouble:
-                say(f"BROKEN  {name}: {trouble}")
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(workers) as pool:
+        copies = Copies(Path(directory), workers)
+        failures = dict(zip(chosen, pool.map(lambda name: check(copies, TARGETS[name]), chosen), strict=True))
+        for name, failure in failures.items():
+            if failure:
+                say(f"BROKEN  {name}: {failure}")
                 problems += 1
-        planted = [(name, bug) for name in chosen if not healthy[name] for bug in TARGETS[name].bugs]
-        verdicts = pool.map(lambda each: judge(TARGETS[each[0]], each[1]), planted)
-        for (name, bug), verdict in zip(planted, verdicts, strict=True):
-            problems += verdict != "caught"
-            say(f"{verdict:8}{name}/{bug.file}: {bug.old} -> {bug.new or 'nothing'}")
-    say(f"{problems} problems" if problems else f"every one of {len(planted)} bugs was caught")
+        planted = [(name, bug) for name in chosen if not failures[name] for bug in TARGETS[name].bugs]
+        results = pool.map(lambda each: plant(copies, TARGETS[each[0]], each[1]), planted)
+        for (name, bug), result in zip(planted, results, strict=True):
+            problems += result != "caught"
+            say(f"{result:8}{name}/{bug.file}: {bug.old} -> {bug.new or 'nothing'}")
+    say(f"{problems} problems" if problems else f"all {len(planted)} bugs were caught")
     return 1 if problems else 0
 
 
-def health(target: Target) -> str:
-    """Why no bug can be planted in a target; empty if its contract passes as it is."""
+def check(copies: Copies, target: Target) -> str:
+    """Run the tests of a target without a bug; the reason why they fail, or an empty string."""
     if target.program and shutil.which(target.program) is None:
         return f"{target.program} is not installed"
-    with sources() as copy:
-        return "" if outcome(copy, target.contract) == 0 else f"{target.contract} fails without any bug planted"
+    with copies.unchanged() as copy:
+        return "" if run_tests(copy, target.tests) == 0 else f"{target.tests} fails without a bug"
 
 
-def judge(target: Target, bug: Bug) -> str:
-    """What became of one bug: caught, MISSED, or why it could not be planted."""
-    with sources() as copy:
-        path = copy / target.folder / bug.file
-        sound = path.read_text(encoding="utf-8")
-        if sound.count(bug.old) != 1:
-            return "MOVED"
-        path.write_text(sound.replace(bug.old, bug.new), encoding="utf-8")
-        try:
-            compile(path.read_text(encoding="utf-8"), str(path), "exec")
-            return {0: "MISSED", 1: "caught"}.get(outcome(copy, target.contract), "BROKEN")
-        except SyntaxError:
-            return "BROKEN"
-        except subprocess.TimeoutExpired:
-            return "caught"  # it hangs, which nobody would overlook
+def plant(copies: Copies, target: Target, bug: Bug) -> str:
+    """Plant one bug: ``caught`` or ``MISSED`` by the tests, ``MOVED`` if the text is not found, else ``BROKEN``."""
+    try:
+        with copies.changed(f"{target.folder}/{bug.file}", bug.old, bug.new) as copy:
+            return {0: "MISSED", 1: "caught"}.get(run_tests(copy, target.tests), "BROKEN")
+    except LookupError:
+        return "MOVED"
+    except SyntaxError:
+        return "BROKEN"
+    except subprocess.TimeoutExpired:
+        return "caught"
 
 
-@contextmanager
-def sources() -> Iterator[Path]:
-    """A copy of the sources to spoil."""
-    with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory)
-        shutil.copytree(PROJECT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        yield copy
-
-
-def outcome(copy: Path, contract: str) -> int:
-    """The exit code of pytest for one contract file against a copy of the sources: 1 means that tests failed."""
-    # A place of its own for temporary files: what other runs leave behind, or tidy up, is none of this one's business.
-    place = f"--basetemp={copy / 'temporary'}"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", place, f"tests/{contract}"]
-    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+def run_tests(copy: Path, tests: str) -> int:
+    """The exit code of pytest for some tests with a copy of the sources; 1 means that tests failed."""
+    # Separate temporary files, so that concurrent runs do not remove those of each other.
+    temporary = f"--basetemp={copy / 'temporary'}"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", temporary, f"tests/{tests}"]
+    environment = os.environ | {
+        "PYTHONPATH": str(copy / "src"),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(copy / "compiled"),
+    }
     run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False, timeout=LONGEST_RUN)
     return run.returncode
 
