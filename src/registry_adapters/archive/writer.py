@@ -31,7 +31,7 @@ from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer_descriptor
@@ -311,12 +311,11 @@ class ArchiveWriter:
         name = canonical_name(self._form, name)
         for tag in tags:
             name_annotations(self._form, name, tag)
-        media_type = identify(manifest.content, claimed=manifest.media_type)
+        checked = manifest.checked()
         if len(manifest.content) > MANIFEST_LIMIT:
             raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
-        stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
-        descriptor, subject, stands = stored.descriptor, stored.subject, referrer_descriptor(stored)
-        self._keep(descriptor.digest, descriptor.size, BytesSource(stored.content))
+        descriptor, subject, stands = checked.descriptor, checked.subject, referrer_descriptor(checked)
+        self._keep(descriptor.digest, descriptor.size, BytesSource(checked.content))
         with self._lock:
             room = self._rooms.setdefault(name, _Room())
             room.manifests[descriptor.digest] = descriptor

@@ -12,7 +12,7 @@ from registry_adapters.http.referrers import Referrers, ReferrersSupportCache
 from registry_adapters.http.session import Session
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import referrer_descriptor
 from registry_core.errors import AccessDenied, IntegrityError, InvalidDocument, NotFound, Unsupported, error_reference
@@ -72,7 +72,7 @@ class HttpManifests(ManifestStore):
         """
         reference = self._endpoint.at(manifest.digest)
         with error_reference(reference):
-            identify(manifest.content, claimed=manifest.media_type)
+            manifest.checked()
             entry = referrer_descriptor(manifest)
         with map_store_errors(manifest.digest, reference):
             headers = self._put(manifest, list(dict.fromkeys(tags)))

@@ -14,7 +14,7 @@ from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_limi
 from registry_core.content.verify import Verifier
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import join_reference
@@ -108,9 +108,9 @@ class LayoutManifests(ManifestStore):
         with error_reference(self._label):
             if len(manifest.content) > MANIFEST_LIMIT:
                 raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
-            media_type = identify(manifest.content, expected=manifest.media_type)
+            checked = manifest.checked(expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
-            descriptor = Descriptor(media_type=media_type, digest=manifest.digest, size=size)
+            descriptor = Descriptor(media_type=checked.media_type, digest=manifest.digest, size=size)
         with error_reference(self._at(descriptor.digest)), self._layout.open_for_writing() as directory:
             self._layout.initialize(directory)
             with self._layout.locked(directory):

@@ -8,7 +8,7 @@ from registry_adapters.memory.state import RepositoryContents, State
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
 from registry_core.errors import DigestMismatch, ImageNotFound, RepositoryNotFound, error_reference
@@ -67,9 +67,10 @@ class MemoryManifests(ManifestStore):
         """
         checkpoint()
         with error_reference(self._state.at(self._name)):
-            media_type = identify(manifest.content, claimed=manifest.media_type)
-            stored = RawManifest(media_type, bytes(manifest.content), manifest.algorithm)
-            descriptor, subject = stored.descriptor, stored.subject
+            checked = manifest.checked()
+            # Without the decoded views, which would stay in memory.
+            stored = RawManifest(checked.media_type, bytes(manifest.content), manifest.algorithm)
+            descriptor, subject = stored.descriptor, checked.subject
         with self._state.lock:
             contents = self._state.get_or_create(self._name)
             contents.manifests[descriptor.digest] = stored

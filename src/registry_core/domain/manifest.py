@@ -1,4 +1,4 @@
-"""Manifests: their bytes, and typed views of them (image-spec manifest.md, image-index.md)."""
+"""Manifests: their bytes, and typed views of the decoded document (image-spec manifest.md, image-index.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import (
-    DOCKER_INDEX,
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
@@ -22,14 +21,15 @@ from registry_core.domain.media_types import (
 )
 from registry_core.errors import InvalidDocument, NotAnImage, NotAnIndex, Unsupported
 
-__all__ = ["ImageIndex", "ImageManifest", "RawManifest", "identify"]
+__all__ = ["ImageIndex", "ImageManifest", "RawManifest"]
 
-# What servers say when they do not know better: no claim about the kind of manifest (R-029).
+# Types that servers send when they do not know the type; they claim nothing about the manifest (R-029).
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/json"})
+_IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An image manifest: a configuration and layers, lowest first."""
+    """View of an image manifest: a configuration and layers, lowest first."""
 
     schema_version: int
     config: Descriptor
@@ -41,7 +41,7 @@ class ImageManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An image index, or a Docker manifest list: several manifests, mostly one a platform."""
+    """View of an image index or a Docker manifest list: manifests, usually one for each platform."""
 
     schema_version: int
     manifests: tuple[Descriptor, ...] = ()
@@ -52,12 +52,15 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RawManifest(msgspec.Struct, frozen=True, dict=True):
-    """A manifest as it travels: its bytes are its identity.
+    """A manifest in its exact bytes, which are its identity: they alone are compared, hashed and pickled.
+
+    The document is decoded at most once for the views ``image`` and ``index`` and everything derived from them. The
+    decoded JSON itself takes many times the memory of the bytes and is not kept, unless ``mapping`` was read.
 
     Args:
-        media_type: What it is, without parameters.
-        content: The exact bytes.
-        algorithm: Of the digest that it goes by.
+        media_type: Media type without parameters.
+        content: Exact bytes.
+        algorithm: Algorithm of the manifest's digest.
     """
 
     media_type: str
@@ -66,70 +69,113 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
 
     @classmethod
     def of(cls, content: bytes, *, claimed: str = "", expected: str = "", algorithm: str = "sha256") -> Self:
-        """A manifest from bytes that came from somewhere; see ``identify``.
+        """Return a manifest from bytes, after a check of its type.
+
+        Args:
+            content: Exact bytes.
+            claimed: ``Content-Type`` that came with the bytes.
+            expected: Media type of the descriptor that names the manifest; it takes precedence over ``claimed``.
+            algorithm: Algorithm of the manifest's digest.
 
         Raises:
-            InvalidDocument: Not a manifest, or not the one it was said to be.
-            Unsupported: A Docker schema 1 manifest.
+            InvalidDocument: The bytes are not a JSON object, are both a manifest and an index, or are of another type.
+            Unsupported: The manifest is a Docker schema 1 manifest.
         """
-        return cls(identify(content, claimed=claimed, expected=expected), content, algorithm)
+        return cls(expected or claimed, content, algorithm).checked(expected=expected)
+
+    def checked(self, *, expected: str = "") -> Self:
+        """Return this manifest with the media type of its bytes, after the checks that ``of`` describes.
+
+        The present media type counts as claimed. A manifest that was checked already is not decoded again.
+
+        Args:
+            expected: Media type of the descriptor that names the manifest.
+
+        Raises:
+            InvalidDocument: The bytes are not a JSON object, are both a manifest and an index, or are of another type.
+            Unsupported: The manifest is a Docker schema 1 manifest.
+        """
+        if self._is_checked and expected in ("", self.media_type):
+            return self
+        # From the bytes, even if `mapping` was read: a caller may have changed it.
+        mapping = strict_json.decode(self.content)
+        media_type = _media_type(mapping, claimed=self.media_type, expected=expected)
+        found = self if media_type == self.media_type else type(self)(media_type, self.content, self.algorithm)
+        cache = found.__dict__
+        if is_index(media_type):
+            cache["index"] = strict_json.convert(mapping, ImageIndex)
+        elif media_type in _IMAGES:
+            cache["image"] = strict_json.convert(mapping, ImageManifest)
+        # Checked again as a claim, a type with parameters or capital letters would become another.
+        cache["_is_checked"] = essence(media_type) == media_type
+        return found
+
+    def with_algorithm(self, algorithm: str) -> Self:
+        """Return this manifest under the digest of another algorithm."""
+        found = type(self)(self.media_type, self.content, algorithm)
+        found.__dict__.update({name: view for name, view in self.__dict__.items() if name != "digest"})
+        return found
+
+    @cached_property
+    def _is_checked(self) -> bool:
+        return False
 
     @cached_property
     def digest(self) -> Digest:
-        """The digest of the bytes."""
+        """Digest of the bytes."""
         return Digest.of(self.content, self.algorithm)
 
     @property
     def descriptor(self) -> Descriptor:
-        """Type, digest and size, and nothing else."""
+        """Descriptor with media type, digest and size only."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.content))
 
     @property
     def is_index(self) -> bool:
-        """Whether it is an image index or a Docker manifest list."""
+        """Whether the media type is that of an image index or a Docker manifest list."""
         return is_index(self.media_type)
 
     @cached_property
     def mapping(self) -> dict[str, Any]:
-        """The decoded JSON. It is shared: copy it before a change.
+        """Decoded JSON, which is shared: copy it before changing it.
 
         Raises:
-            InvalidDocument: Not a JSON object.
+            InvalidDocument: The bytes are not a JSON object.
         """
         return strict_json.decode(self.content)
 
     @cached_property
     def image(self) -> ImageManifest:
-        """The view as an image manifest.
+        """View as an image manifest.
 
         Raises:
-            NotAnImage: It is something else.
-            InvalidDocument: It says it is one, but is not.
+            NotAnImage: The media type is another.
+            InvalidDocument: The bytes do not match the media type.
         """
-        if self.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
+        if self.media_type not in _IMAGES:
             raise NotAnImage(f"not an image manifest but {self.media_type}")
-        return strict_json.convert(self.mapping, ImageManifest)
+        return strict_json.convert(self._decode(), ImageManifest)
 
     @cached_property
     def index(self) -> ImageIndex:
-        """The view as an image index.
+        """View as an image index.
 
         Raises:
-            NotAnIndex: It is something else.
-            InvalidDocument: It says it is one, but is not.
+            NotAnIndex: The media type is another.
+            InvalidDocument: The bytes do not match the media type.
         """
         if not self.is_index:
             raise NotAnIndex(f"not an image index but {self.media_type}")
-        return strict_json.convert(self.mapping, ImageIndex)
+        return strict_json.convert(self._decode(), ImageIndex)
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """What it is made of: configuration and layers, or the manifests of an index; of unknown types, nothing.
+        """Configuration and layers of an image, or manifests of an index; empty for unknown media types.
 
-        The subject is not a part: it may be absent (distribution-spec, "Pushing Manifests with Subject").
+        The subject is not a child: it may be absent (distribution-spec, "Pushing Manifests with Subject").
 
         Raises:
-            InvalidDocument: It is not what its media type says.
+            InvalidDocument: The bytes do not match the media type.
         """
         if self.is_index:
             return self.index.manifests
@@ -139,32 +185,22 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def subject(self) -> Descriptor | None:
-        """The manifest that this one refers to, if any.
+        """Descriptor of the manifest that this one refers to, if any.
 
         Raises:
-            InvalidDocument: It is not what its media type says.
+            InvalidDocument: The bytes do not match the media type.
         """
         if self.is_index:
             return self.index.subject
         return self.image.subject if is_manifest(self.media_type) else None
 
+    def _decode(self) -> dict[str, Any]:
+        mapping: dict[str, Any] | None = self.__dict__.get("mapping")
+        return strict_json.decode(self.content) if mapping is None else mapping
 
-def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
-    """What kind of manifest some bytes are, or why they are none.
 
-    Args:
-        content: The bytes.
-        claimed: The ``Content-Type`` they came with, as it came.
-        expected: The type that a descriptor promised; it wins over the claim.
-
-    Returns:
-        A media type without parameters; types that nobody knows are carried.
-
-    Raises:
-        InvalidDocument: No JSON object; its type is another; manifest and index at once.
-        Unsupported: A Docker schema 1 manifest.
-    """
-    mapping = strict_json.decode(content)
+def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
+    """Return the media type of a document without parameters; unknown types are returned as they are."""
     stated = mapping.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise InvalidDocument("not a string", path="$.mediaType")
@@ -178,9 +214,7 @@ def identify(content: bytes, *, claimed: str = "", expected: str = "") -> str:
         said = ""
     if said and stated and said != stated:
         raise InvalidDocument(f"came as {said!r:.100} but calls itself {stated!r:.100}", path="$.mediaType")
-    kind = said or stated or _by_shape(mapping)
-    _check_shape(kind, mapping)
-    return kind
+    return said or stated or _by_shape(mapping)
 
 
 def _by_shape(mapping: dict[str, Any]) -> str:
@@ -189,10 +223,3 @@ def _by_shape(mapping: dict[str, Any]) -> str:
     if "config" in mapping or "layers" in mapping:
         return OCI_MANIFEST
     raise InvalidDocument("neither an image manifest nor an index")
-
-
-def _check_shape(kind: str, mapping: dict[str, Any]) -> None:
-    if kind in (OCI_INDEX, DOCKER_INDEX):
-        strict_json.convert(mapping, ImageIndex)
-    elif kind in (OCI_MANIFEST, DOCKER_MANIFEST):
-        strict_json.convert(mapping, ImageManifest)

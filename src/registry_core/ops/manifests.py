@@ -72,8 +72,9 @@ def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManife
                 reference=repository.at(reference),
             )
         if raw.algorithm != reference.algorithm:
-            raw = RawManifest(raw.media_type, raw.content, reference.algorithm)
-    return raw
+            raw = raw.with_algorithm(reference.algorithm)
+    with error_reference(repository.at(reference)):
+        return raw.checked()
 
 
 def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
@@ -87,20 +88,18 @@ def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
         Unsupported: The digest's algorithm cannot be verified, or it is a Docker schema 1 manifest.
     """
     with error_reference(repository.at(descriptor.digest)):
-        content = descriptor.embedded()
-        claimed = ""
-        if content is None:
-            raw = fetch_manifest(repository, descriptor.digest)
-            content, claimed = raw.content, raw.media_type
-        if len(content) != descriptor.size:
+        embedded = descriptor.embedded()
+        if embedded is None:
+            manifest = fetch_manifest(repository, descriptor.digest)
+        else:
+            manifest = RawManifest(descriptor.media_type, embedded, descriptor.digest.algorithm)
+        if len(manifest.content) != descriptor.size:
             raise SizeMismatch(
-                f"{len(content)} bytes instead of the promised {descriptor.size}",
+                f"{len(manifest.content)} bytes instead of the promised {descriptor.size}",
                 expected=descriptor.size,
-                actual=len(content),
+                actual=len(manifest.content),
             )
-        return RawManifest.of(
-            content, claimed=claimed, expected=descriptor.media_type, algorithm=descriptor.digest.algorithm
-        )
+        return manifest.checked(expected=descriptor.media_type)
 
 
 def is_child_manifest(parent: RawManifest, descriptor: Descriptor) -> bool:

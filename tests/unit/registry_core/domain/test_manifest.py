@@ -11,7 +11,7 @@ import pytest
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest, identify
+from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -144,7 +144,7 @@ def test_embedded_data_under_an_unverifiable_digest_is_never_handed_out() -> Non
 )
 def test_a_manifest_is_identified(content: bytes, claimed: str, expected: str) -> None:
     """R-020, R-027, R-029."""
-    assert identify(content, claimed=claimed) == expected
+    assert RawManifest.of(content, claimed=claimed).media_type == expected
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_manifest_is_identified(content: bytes, claimed: str, expected: str) -
 def test_type_and_document_must_not_disagree(content: bytes, claimed: str) -> None:
     """R-020, R-029."""
     with pytest.raises(InvalidDocument):
-        identify(content, claimed=claimed)
+        RawManifest.of(content, claimed=claimed)
 
 
 def test_the_type_that_a_descriptor_promised_wins_over_the_claim() -> None:
     """R-020."""
-    assert identify(image(), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST) == OCI_MANIFEST
+    assert RawManifest.of(image(), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST).media_type == OCI_MANIFEST
     with pytest.raises(InvalidDocument):
-        identify(image(mediaType=DOCKER_MANIFEST), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST)
+        RawManifest.of(image(mediaType=DOCKER_MANIFEST), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST)
 
 
 @pytest.mark.parametrize("field", ["layers", "config", "fsLayers"])
@@ -179,7 +179,7 @@ def test_the_type_that_a_descriptor_promised_wins_over_the_claim() -> None:
 def test_nothing_is_an_image_and_an_index_at_once(field: str, claimed: str) -> None:
     """R-021."""
     with pytest.raises(InvalidDocument):
-        identify(index(**{field: None}), claimed=claimed)
+        RawManifest.of(index(**{field: None}), claimed=claimed)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_nothing_is_an_image_and_an_index_at_once(field: str, claimed: str) -> N
 def test_schema_1_is_refused_as_unsupported(content: bytes, claimed: str) -> None:
     """R-028."""
     with pytest.raises(Unsupported):
-        identify(content, claimed=claimed)
+        RawManifest.of(content, claimed=claimed)
 
 
 def test_what_nobody_knows_is_carried() -> None:
@@ -238,3 +238,59 @@ def test_the_wrong_view_is_refused() -> None:
         _ = RawManifest.of(image()).index
     with pytest.raises(NotAnImage):
         _ = RawManifest.of(index()).image
+
+
+class TestChecked:
+    def test_a_changed_mapping_is_not_taken_for_the_bytes(self) -> None:
+        raw = RawManifest("", index())
+        raw.mapping["config"] = {}
+
+        assert len(raw.checked().index.manifests) == 1
+
+    def test_the_views_are_shared_and_the_decoded_json_is_not_kept(self) -> None:
+        raw = RawManifest.of(image())
+
+        again = raw.checked(expected=OCI_MANIFEST)
+
+        assert again is raw
+        assert again.image is raw.image
+        assert "mapping" not in vars(raw)
+
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            (RawManifest.of(image(mediaType=OCI_MANIFEST)), OCI_INDEX),
+            (RawManifest.of(image(mediaType=OCI_MANIFEST)), DOCKER_MANIFEST),
+            (RawManifest(OCI_INDEX, image(mediaType=OCI_MANIFEST)), ""),
+            (RawManifest(OCI_MANIFEST, b"[]"), ""),
+        ],
+    )
+    def test_bytes_of_another_type_are_refused_though_they_were_checked_as_theirs(
+        self, raw: RawManifest, expected: str
+    ) -> None:
+        """R-020."""
+        with pytest.raises(InvalidDocument):
+            raw.checked(expected=expected)
+
+    def test_a_type_in_capital_letters_is_the_same_as_a_claim_and_another_as_a_promise(self) -> None:
+        """R-029."""
+        promised = RawManifest.of(b'{"manifests":[]}', expected="Application/X")
+
+        assert promised.media_type == "Application/X"
+        assert promised.checked().media_type == "application/x"
+        assert promised.checked(expected="Application/X").media_type == "Application/X"
+
+    def test_views_change_neither_equality_nor_hash_nor_pickle(self) -> None:
+        raw, viewed = RawManifest(OCI_MANIFEST, image()), RawManifest.of(image())
+
+        assert raw == viewed
+        assert hash(raw) == hash(viewed)
+        assert pickle.dumps(raw) == pickle.dumps(viewed)
+
+    def test_another_algorithm_gives_another_digest_of_the_same_views(self) -> None:
+        raw = RawManifest.of(image())
+        strong = raw.with_algorithm("sha512") if raw.digest else raw
+
+        assert strong.digest == Digest.of(image(), "sha512")
+        assert strong.image is raw.image
+        assert raw.digest == Digest.of(image())
