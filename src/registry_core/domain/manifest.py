@@ -101,7 +101,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         mapping = strict_json.decode(self.content)
         media_type = _media_type(mapping, claimed=self.media_type, expected=expected)
         found = self if media_type == self.media_type else type(self)(media_type, self.content, self.algorithm)
-        cache = found.__dict__
+        cache = vars(found)
         if is_index(media_type):
             cache["index"] = strict_json.convert(mapping, ImageIndex)
         elif media_type in _IMAGES:
@@ -113,7 +113,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
     def with_algorithm(self, algorithm: str) -> Self:
         """Return this manifest under the digest of another algorithm."""
         found = type(self)(self.media_type, self.content, algorithm)
-        found.__dict__.update({name: view for name, view in self.__dict__.items() if name != "digest"})
+        vars(found).update({name: view for name, view in vars(self).items() if name != "digest"})
         return found
 
     @cached_property
@@ -195,7 +195,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         return self.image.subject if is_manifest(self.media_type) else None
 
     def _decode(self) -> dict[str, Any]:
-        mapping: dict[str, Any] | None = self.__dict__.get("mapping")
+        mapping: dict[str, Any] | None = vars(self).get("mapping")
         return strict_json.decode(self.content) if mapping is None else mapping
 
 
