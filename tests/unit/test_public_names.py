@@ -1,4 +1,4 @@
-"""The names that users may rely on."""
+"""The public names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMISED = """
 """
 
 
-def test_the_core_exports_what_it_promises() -> None:
+def test_the_core_exports_the_public_names() -> None:
     names = set(PROMISED.split()) | {
         name for name in errors.__all__ if name not in ("error_context", "error_reference")
     }
@@ -27,7 +27,7 @@ def test_the_core_exports_what_it_promises() -> None:
     assert names - {"ErrorInfo"} <= set(registry_core.__all__)
 
 
-def test_the_adapters_export_what_they_promise() -> None:
+def test_the_adapters_export_the_public_names() -> None:
     catalogs = {"MemoryCatalog", "LayoutCatalog", "ArchiveCatalog", "HttpCatalog"}
     names = catalogs | {"ArchiveForm", "HttpSettings", "open_catalog", "open_client", "open_mirror"}
 

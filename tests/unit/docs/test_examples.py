@@ -29,12 +29,12 @@ def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_a_file_and_a_heading(path: Path) -> None:
-    broken = [link for link in LINK.findall(path.read_text()) if not leads_somewhere(path, *link)]
+    broken = [link for link in LINK.findall(path.read_text()) if not has_target(path, *link)]
 
     assert broken == []
 
 
-def leads_somewhere(page: Path, file: str, heading: str) -> bool:
+def has_target(page: Path, file: str, heading: str) -> bool:
     target = page.parent / file if file else page
     return target.exists() and (not heading or heading in headings(target))
 

@@ -1,4 +1,4 @@
-"""The example service, as its documentation promises."""
+"""The example service behaves as its documentation says."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_mistake_in_the_configuration_is_answered_not_raised(service: ModuleTy
     assert (status, body["error"]) == (500, "ConfigError")
 
 
-def test_the_guide_shows_the_container_as_it_is() -> None:
+def test_the_guide_shows_the_container_of_the_example() -> None:
     guide = (SOURCE.parent / "dependency-injection.md").read_text()
     shown = guide.split("```text\n")[1].split("```")[0].splitlines()
 

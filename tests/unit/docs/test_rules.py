@@ -105,7 +105,7 @@ def test_every_rule_is_cited_by_a_test() -> None:
         ("a = 1  # R-001", 0),
     ],
 )
-def test_public_docstrings_and_messages_are_told_from_other_text(source: str, citing: int) -> None:
+def test_public_docstrings_and_messages_are_distinguished_from_other_text(source: str, citing: int) -> None:
     literals = [node.value for node in _public_literals(ast.parse(source))]
 
     assert sum("R-001" in str(value) for value in literals) == citing

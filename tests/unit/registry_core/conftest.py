@@ -1,4 +1,4 @@
-"""Property tests judge results, not the speed of whichever machine they run on."""
+"""Property tests without a deadline, because machines differ in speed."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_a_thread_in_a_copy_of_the_context_is_in_the_scope() -> None:
     assert seen == [Cancelled]
 
 
-def test_a_thread_of_its_own_is_in_no_scope() -> None:
+def test_a_new_thread_is_in_no_scope() -> None:
     seen: list[float | None] = []
 
     with fail_after(0):
@@ -208,7 +208,7 @@ def test_cancelled_work_learns_for_which_error_it_was_given_up() -> None:
     assert caught.value.__cause__ is cause
 
 
-def test_a_cancel_by_hand_has_no_cause() -> None:
+def test_an_explicit_cancel_has_no_cause() -> None:
     with CancelScope() as scope, pytest.raises(Cancelled) as caught:
         scope.cancel()
         checkpoint()
@@ -216,7 +216,7 @@ def test_a_cancel_by_hand_has_no_cause() -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_cancel_by_hand_counts_more_than_one_for_an_error() -> None:
+def test_an_explicit_cancel_takes_precedence_over_one_for_an_error() -> None:
     with CancelScope() as outer, CancelScope() as inner, pytest.raises(Cancelled) as caught:
         inner.cancel(cause=KeyError("a neighbour failed"))
         outer.cancel()
@@ -295,7 +295,7 @@ class TestCancellableLock:
         assert time.monotonic() - started < 30
         assert not scope._wakers
 
-    def test_the_next_thread_goes_on_as_soon_as_it_is_released(self) -> None:
+    def test_the_next_thread_continues_as_soon_as_the_lock_is_released(self) -> None:
         lock = CancellableLock()
         order: list[str] = []
 
@@ -313,7 +313,7 @@ class TestCancellableLock:
         assert order == ["first", "second"]
 
 
-def test_a_wait_ends_with_what_its_predicate_raises() -> None:
+def test_a_wait_ends_with_the_error_of_its_predicate() -> None:
     condition = threading.Condition()
 
     def predicate() -> bool:

@@ -1,4 +1,4 @@
-"""The facade, row by row of what users may rely on."""
+"""The facade: each documented method of ``RegistryClient``."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Seen(Observer):
 
 
 class TestWatching:
-    def test_the_clients_observer_sees_what_each_operation_moves(self, catalog: Asked) -> None:
+    def test_the_observer_of_the_client_receives_the_blobs_of_each_operation(self, catalog: Asked) -> None:
         pushed, indexed, copied = Seen(), Seen(), Seen()
 
         RegistryClient(catalog, "a", observer=pushed).push_image("v1", build())
@@ -187,7 +187,7 @@ class TestWatching:
         assert "BlobCopied" in calls.kinds
         assert clients.kinds == set()
 
-    def test_several_observers_are_told_in_order(self) -> None:
+    def test_several_observers_receive_events_in_order(self) -> None:
         told: list[str] = []
 
         class Named(Observer):
@@ -223,7 +223,7 @@ class TestReading:
             assert app.get_image_config("v1", platform=platform).platform == image.platform
             assert app.get_manifest("v1", platform=platform).digest == image.digest
 
-    def test_a_platform_that_is_not_there_is_an_error(self, app: RegistryClient) -> None:
+    def test_an_absent_platform_is_an_error(self, app: RegistryClient) -> None:
         app.push_index("index", build_index())
         app.push_image("image", build(platform=AMD64))
 
@@ -236,13 +236,13 @@ class TestReading:
         assert of_index.value.reference == "registry.example.com/org/app:index"
         assert of_image.value.available == (AMD64,)
 
-    def test_a_single_image_is_what_it_is(self, app: RegistryClient) -> None:
+    def test_the_platform_of_a_single_image_is_not_checked_unless_requested(self, app: RegistryClient) -> None:
         app.push_image("v1", build(platform="linux/s390x"))
 
         assert app.get_image("v1").config().architecture == "s390x"
         assert app.get_image_config("v1").architecture == "s390x"
 
-    def test_a_manifest_is_had_as_it_is(self, app: RegistryClient) -> None:
+    def test_a_manifest_is_returned_unchanged(self, app: RegistryClient) -> None:
         image, index = build(), build_index()
         app.push_image("image", image)
         app.push_index("index", index)
@@ -261,7 +261,7 @@ class TestReading:
         assert no_index.value.reference == f"{app.registry}:image"
         assert no_image.value.reference == f"{app.registry}:index"
 
-    def test_an_index_is_had_whole(self, app: RegistryClient) -> None:
+    def test_an_index_is_returned_complete(self, app: RegistryClient) -> None:
         index = build_index()
         app.push_index("index", index)
         app.push_image("image", build())
@@ -326,7 +326,7 @@ class TestWriting:
 
         assert app.list_tags() == ["other"]
 
-    def test_an_index_is_copied_whole_to_another_backend(self, app: RegistryClient) -> None:
+    def test_an_index_is_copied_completely_to_another_backend(self, app: RegistryClient) -> None:
         index = build_index()
         app.push_index("v1", index)
         mirror = RegistryClient(MemoryCatalog(), "mirror")
@@ -365,7 +365,7 @@ class TestTags:
         assert tagged.list_tags(last="t4") == []
         assert tagged.list_tags(limit=0) == []
 
-    def test_even_nothing_is_asked_of_what_exists(self, tagged: RegistryClient) -> None:
+    def test_a_limit_of_zero_fails_for_an_absent_repository(self, tagged: RegistryClient) -> None:
         with pytest.raises(RepositoryNotFound) as caught:
             tagged.with_segment("absent").list_tags(limit=0)
 
@@ -387,7 +387,7 @@ class TestTags:
         assert caught.value.reference.startswith("registry.example.com/org/app/absent")
 
     @pytest.mark.parametrize("limit", [-1, 1.5, True, "1"])
-    def test_a_limit_that_is_none_is_refused_at_once(self, tagged: RegistryClient, limit: int) -> None:
+    def test_an_invalid_limit_is_refused_at_once(self, tagged: RegistryClient, limit: int) -> None:
         for ask in (tagged.list_tags, tagged.iter_tags, tagged.list_repositories, tagged.iter_repositories):
             with pytest.raises(InvalidValue):
                 ask(limit=limit)
@@ -406,7 +406,7 @@ class TestRepositories:
             root.with_segment(path).push_image("v1", build())
         return root
 
-    def test_names_are_relative_and_lead_there(self, filled: RegistryClient) -> None:
+    def test_names_are_relative_to_the_client(self, filled: RegistryClient) -> None:
         org = filled.with_segment("org")
 
         names = org.list_repositories()
@@ -441,7 +441,7 @@ class TestArtifacts:
         assert written == [tmp_path / "out" / "model", tmp_path / "out" / "card.md"]
         assert (tmp_path / "out" / "model" / "a.bin").read_bytes() == b"weights"
 
-    def test_what_is_attached_is_found_by_its_type(self, app: RegistryClient) -> None:
+    def test_referrers_are_found_by_artifact_type(self, app: RegistryClient) -> None:
         image = app.push_image("v1", build())
         types = ("application/vnd.example.sbom", "application/vnd.example.signature")
 
@@ -451,7 +451,7 @@ class TestArtifacts:
         assert (found.digest, found.annotations) == (sbom.digest, {"by": "us"})
         assert {entry.artifact_type for entry in app.list_referrers(image.digest)} == set(types)
 
-    def test_the_observer_of_the_client_is_told_unless_the_call_has_its_own(self, catalog: Catalog) -> None:
+    def test_an_observer_of_the_call_replaces_that_of_the_client(self, catalog: Catalog) -> None:
         own, other = Seen(), Seen()
         client = RegistryClient(catalog, "a", observer=own)
 
@@ -511,7 +511,7 @@ class TestErrors:
         assert caught.value.reference.startswith("registry.example.com/org/app")
 
     @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_what_is_absent_is_named(self, app: RegistryClient, operation: str) -> None:
+    def test_an_error_names_the_absent_reference(self, app: RegistryClient, operation: str) -> None:
         app.push_image("other", build())
 
         with pytest.raises(ImageNotFound) as caught:
@@ -535,7 +535,7 @@ class TestErrors:
         with pytest.raises(InvalidName):
             app.tag_image("v1", target)
 
-    def test_deletions_name_what_they_are_about(self, app: RegistryClient) -> None:
+    def test_errors_of_deletions_name_the_reference(self, app: RegistryClient) -> None:
         app.push_image("v1", build())
 
         with pytest.raises(ImageNotFound) as of_tag:

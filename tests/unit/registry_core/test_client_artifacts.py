@@ -1,4 +1,4 @@
-"""The facade's part that is about artifacts: strings are parsed at the door, and the rest is handed on."""
+"""The methods of ``RegistryClient`` for artifacts: they parse text and call the operations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SBOM = "application/vnd.example.sbom"
 SIGNATURE = "application/vnd.example.signature"
 
 
-class Told:
+class Events:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
@@ -70,7 +70,7 @@ def test_directories_are_unpacked_files_selected_and_named(client: RegistryClien
     assert (tmp_path / "out" / "b").read_bytes() == b"B"
 
 
-def test_what_is_attached_needs_no_tag_and_is_listed(client: RegistryClient) -> None:
+def test_an_attached_artifact_needs_no_tag_and_is_listed(client: RegistryClient) -> None:
     client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
 
     sbom = client.attach("v1", [ArtifactFile(b"{}", title="sbom")], artifact_type=SBOM)
@@ -82,8 +82,8 @@ def test_what_is_attached_needs_no_tag_and_is_listed(client: RegistryClient) -> 
     assert [found.annotations for found in client.list_referrers(str(sbom.digest))] == [{"by": "me"}]
 
 
-def test_the_client_s_observer_is_told_unless_a_call_names_another(tmp_path: Path) -> None:
-    own, other = Told(), Told()
+def test_an_observer_of_the_call_replaces_that_of_the_client(tmp_path: Path) -> None:
+    own, other = Events(), Events()
     client = RegistryClient(MemoryCatalog("registry.example.com"), "models", observer=own)
 
     client.push_artifact("v1", [ArtifactFile(b"x", title="x")], artifact_type=MODEL)
@@ -112,7 +112,7 @@ def test_the_client_s_observer_is_told_unless_a_call_names_another(tmp_path: Pat
         ("list_referrers", lambda client, path: client.list_referrers("@x"), InvalidValue),
     ],
 )
-def test_errors_name_the_method_and_what_it_is_about(
+def test_errors_name_the_method_and_the_reference(
     client: RegistryClient,
     tmp_path: Path,
     operation: str,

@@ -120,36 +120,36 @@ def test_every_error_can_be_made_of_nothing(kind: type[RegistryError]) -> None:
     assert kind().code == kind.default_code
 
 
-def test_text_has_what_is_known() -> None:
+def test_the_text_has_reference_and_code() -> None:
     assert str(RegistryError("gone")) == "gone"
     assert str(ImageNotFound("gone", reference="a.io/b:v1")) == "a.io/b:v1: gone [MANIFEST_UNKNOWN]"
 
 
-def test_a_transport_error_is_its_own_exchange() -> None:
+def test_a_transport_error_is_its_own_transport() -> None:
     error = TransportError("cut", status=502)
 
     assert error.transport is error
 
 
-def test_a_code_from_the_registry_beats_that_of_the_class() -> None:
+def test_a_code_of_the_registry_replaces_that_of_the_class() -> None:
     assert ImageNotFound("x", code="NAME_UNKNOWN").code == "NAME_UNKNOWN"
 
 
-def test_what_passes_is_given_what_it_lacks() -> None:
+def test_a_passing_error_gets_missing_operation_and_reference() -> None:
     with pytest.raises(ImageNotFound) as caught, error_context("pull", "a.io/b"):
         raise ImageNotFound("x")
 
     assert (caught.value.operation, caught.value.reference) == ("pull", "a.io/b")
 
 
-def test_what_a_deeper_floor_said_stays() -> None:
+def test_operation_and_reference_of_an_inner_context_are_kept() -> None:
     with pytest.raises(ImageNotFound) as caught, error_context("copy", "outer"), error_context("pull", "inner"):
         raise ImageNotFound("x", reference="innermost")
 
     assert (caught.value.operation, caught.value.reference) == ("pull", "innermost")
 
 
-def test_errors_of_others_pass_untouched() -> None:
+def test_other_exceptions_pass_unchanged() -> None:
     with pytest.raises(KeyError) as caught, error_context("pull"):
         raise KeyError("x")
 
@@ -157,11 +157,11 @@ def test_errors_of_others_pass_untouched() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_an_argument_that_no_error_has_is_refused(kind: type[RegistryError]) -> None:
+def test_an_unknown_argument_is_refused(kind: type[RegistryError]) -> None:
     with pytest.raises(TypeError):
         kind("x", colour="red")  # type: ignore[call-arg]
 
 
-def test_an_exchange_has_no_other_exchange_behind_it() -> None:
+def test_a_transport_error_has_no_other_transport_error() -> None:
     with pytest.raises(TypeError):
         Unavailable("x", transport=TransportError("y"))  # type: ignore[call-arg]

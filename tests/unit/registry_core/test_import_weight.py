@@ -1,4 +1,4 @@
-"""What an import brings along."""
+"""The modules that an import loads."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def loaded(statement: str, names: tuple[str, ...]) -> str:
         "import registry_core; [getattr(registry_core, name) for name in registry_core.__all__]",
     ],
 )
-def test_the_core_opens_no_door_to_the_network(statement: str) -> None:
+def test_the_core_loads_no_network_modules(statement: str) -> None:
     assert loaded(statement, HEAVY) == ""
 
 
-def test_the_facade_brings_only_what_it_needs() -> None:
+def test_the_facade_loads_only_modules_that_it_needs() -> None:
     assert loaded("from registry_core import RegistryClient", LATER) == ""
 
 

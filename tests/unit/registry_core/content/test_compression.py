@@ -1,4 +1,4 @@
-"""Undoing compression."""
+"""Decompression of layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {OCI_LAYER_GZIP: gzip.compress, OCI_
 
 @pytest.fixture(autouse=True, params=["standard library", "faster, where installed"])
 def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything holds whatever undoes gzip."""
+    """Each test runs with each gzip implementation."""
     if request.param == "standard library":
         monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     compression._inflater.cache_clear()
@@ -71,7 +71,7 @@ class TestSoundStreams:
         assert unpack(pack(b"one") + pack(b"") + pack(TAR), media_type) == b"one" + TAR
 
     def test_the_stream_is_fed_in_pieces_that_are_cheap_to_copy(self, media_type: str) -> None:
-        """A decoder copies what it has not used at each step: the cost of small reads is bounded by the piece."""
+        """A decompressor copies its unused input at each step, so small reads cost no more than a chunk."""
         stored = AskedStream(PACK[media_type](TAR))
 
         with decompress(FileObjectReader(stored), media_type) as reader:
@@ -111,7 +111,7 @@ class TestUnsoundStreams:
             unpack(PACK[media_type](TAR)[:-cut], media_type)
 
     @pytest.mark.parametrize("behind", [b"garbage", b"\x1f\x8b", b"\0\0\0\0garbage"])
-    def test_something_behind_the_stream_is_an_error(self, media_type: str, behind: bytes) -> None:
+    def test_data_after_the_stream_is_an_error(self, media_type: str, behind: bytes) -> None:
         with pytest.raises(IntegrityError):
             unpack(PACK[media_type](TAR) + behind, media_type)
 
@@ -147,7 +147,7 @@ def test_a_zstd_checksum_is_checked() -> None:
 
 @pytest.mark.parametrize(("window_log", "accepted"), [(20, True), (27, True), (28, False), (31, False), (41, False)])
 def test_a_zstd_frame_may_ask_for_so_much_memory_and_no_more(window_log: int, accepted: bool) -> None:
-    """R-140: 128 MiB; the frame is sound, and holds one block that is not compressed."""
+    """R-140: a valid frame of 128 MiB with one uncompressed block."""
     content = b"x" * 1000
     block = (len(content) << 3 | 1).to_bytes(3, "little") + content
     stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(window_log - 10) << 3]) + block
@@ -171,7 +171,7 @@ def test_skippable_zstd_frames_are_skipped() -> None:
     assert unpack(skippable + zstd.compress(TAR) + skippable, OCI_LAYER_ZSTD) == TAR
 
 
-def test_zeros_behind_gzip_are_padding() -> None:
+def test_zeros_after_gzip_are_padding() -> None:
     assert unpack(gzip.compress(TAR) + bytes(3 << 20), OCI_LAYER_GZIP) == TAR
 
 
@@ -181,8 +181,8 @@ def test_zstd_under_the_old_name_is_read() -> None:
 
 @pytest.mark.parametrize("media_type", [OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD])
 @pytest.mark.parametrize("name", ["etc/", "\x1f\x8b\x08"])
-def test_a_plain_tar_is_itself_whatever_it_begins_with(media_type: str, name: str) -> None:
-    """R-142: a tar's own checksum counts more than what its first name looks like, or what the media type says."""
+def test_a_plain_tar_is_detected_whatever_its_first_name(media_type: str, name: str) -> None:
+    """R-142: the checksum of the tar header takes precedence over the first bytes and the media type."""
     stored = io.BytesIO()
     with tarfile.open(fileobj=stored, mode="w", encoding="latin-1") as archive:
         archive.addfile(tarfile.TarInfo(name))
@@ -208,7 +208,7 @@ def test_a_compressed_tar_is_unpacked_although_it_is_called_plain(pack: Callable
         ("application/vnd.docker.image.rootfs.diff.tar", ""),
     ],
 )
-def test_the_media_type_tells_the_compression(media_type: str, compression: str) -> None:
+def test_the_compression_follows_from_the_media_type(media_type: str, compression: str) -> None:
     assert compression_for(media_type) == compression
 
 

@@ -40,7 +40,7 @@ class TestMapOsErrors:
             (errno.ENOENT, Unavailable),
         ],
     )
-    def test_each_error_says_where_and_what(self, number: int, expected: type[RegistryError]) -> None:
+    def test_each_error_names_the_path_and_the_cause(self, number: int, expected: type[RegistryError]) -> None:
         with pytest.raises(expected) as caught, map_os_errors("blobs/sha256"):
             raise OSError(number, os.strerror(number))
 
@@ -147,7 +147,7 @@ class TestStagedFile:
         assert target.read_bytes() == b"new"
         assert os.listdir(tmp_path) == ["file"]
 
-    def test_what_is_discarded_or_forgotten_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_discarded_or_abandoned_file_leaves_nothing(self, tmp_path: Path) -> None:
         for forgets in (False, True):
             staged = StagedFile(tmp_path / "file")
             os.close(staged.descriptor)

@@ -80,7 +80,7 @@ def test_a_spool_knows_digest_and_size(content: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10), st.integers(0, 100))
-def test_a_spool_gives_back_what_was_written(parts: list[bytes], start: int) -> None:
+def test_a_spool_returns_the_written_bytes(parts: list[bytes], start: int) -> None:
     spool = Spool()
     for part in parts:
         spool.write(part)

@@ -39,8 +39,8 @@ def in_buffers(stream: ByteReader) -> bytes:
 WAYS = pytest.mark.parametrize("way", [all_at_once, in_reads, in_buffers])
 
 
-class Talkative:
-    """An endless stream, that counts what is taken of it."""
+class EndlessStream:
+    """An endless stream that counts the bytes read."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -93,7 +93,7 @@ def test_wrong_content_of_unknown_size_is_an_error(way: Callable[[ByteReader], b
         way(stream)
 
 
-def test_a_mismatch_says_what_was_promised_and_what_came() -> None:
+def test_a_mismatch_has_the_expected_and_the_actual_digest() -> None:
     with reader(b"x" * len(CONTENT)) as stream, pytest.raises(DigestMismatch) as caught:
         stream.read()
 
@@ -101,8 +101,8 @@ def test_a_mismatch_says_what_was_promised_and_what_came() -> None:
     assert caught.value.actual == Digest.of(b"x" * len(CONTENT))
 
 
-def test_whoever_reads_the_promised_size_and_stops_is_not_deceived() -> None:
-    """R-006: the last of the promised bytes is not handed out if they are wrong."""
+def test_reading_exactly_the_expected_size_verifies_the_digest() -> None:
+    """R-006: the last byte is not returned if the content is wrong."""
     with reader(b"x" * len(CONTENT)) as stream, pytest.raises(DigestMismatch):
         stream.read(len(CONTENT))
 
@@ -114,9 +114,9 @@ def test_an_error_is_repeated_by_further_reads() -> None:
                 stream.read()
 
 
-def test_an_endless_stream_is_given_up() -> None:
+def test_an_endless_stream_is_abandoned() -> None:
     """R-004."""
-    endless = Talkative()
+    endless = EndlessStream()
     stream = VerifyingReader(FileObjectReader(endless), DIGEST, len(CONTENT))  # type: ignore[arg-type]  # enough of a file
 
     with pytest.raises(SizeMismatch):
@@ -125,7 +125,7 @@ def test_an_endless_stream_is_given_up() -> None:
     assert endless.taken <= CHUNK_SIZE
 
 
-def test_whoever_stops_early_has_verified_nothing() -> None:
+def test_reading_a_part_verifies_nothing() -> None:
     """R-007."""
     with reader(CONTENT) as stream:
         stream.read(10)
@@ -152,7 +152,7 @@ def test_a_digest_that_cannot_be_verified_is_refused_at_once() -> None:
         reader(b"", 0, Digest("md5:abc"))
 
 
-def test_closing_closes_what_is_behind() -> None:
+def test_closing_closes_the_inner_reader() -> None:
     behind = io.BytesIO(CONTENT)
 
     VerifyingReader(FileObjectReader(behind), DIGEST, None).close()
@@ -172,7 +172,7 @@ def test_reads_end_with_their_scope() -> None:
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50), st.integers(1, 60))
-def test_only_the_promised_content_passes(promised: bytes, actual: bytes, step: int) -> None:
+def test_only_the_expected_content_passes(promised: bytes, actual: bytes, step: int) -> None:
     """R-003, R-004."""
     stream = VerifyingReader(BytesSource(actual).open(), Digest.of(promised), len(promised))
 

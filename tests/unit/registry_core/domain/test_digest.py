@@ -61,10 +61,10 @@ def test_text_that_is_no_digest_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"sha256:abc", ["sha256:abc"]])
-def test_what_is_no_text_is_refused(value: object) -> None:
+def test_a_value_that_is_not_text_is_refused(value: object) -> None:
     """R-001."""
     with pytest.raises(InvalidDigest):
-        Digest(value)  # type: ignore[arg-type]  # what untyped callers do
+        Digest(value)  # type: ignore[arg-type]  # as untyped code may call it
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha384", "sha3-256", "blake2b", "shake_128"])
@@ -80,14 +80,14 @@ def test_unregistered_algorithms_never_verify(algorithm: str) -> None:
 
 
 @given(st.binary(), st.sampled_from(["sha256", "sha512"]))
-def test_content_hashes_as_hashlib_says(content: bytes, algorithm: str) -> None:
+def test_digests_of_content_equal_those_of_hashlib(content: bytes, algorithm: str) -> None:
     digest = Digest.of(content, algorithm)
 
     assert digest == f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
     assert digest.verifiable
 
 
-def test_a_running_hash_gives_the_digest_of_the_whole() -> None:
+def test_an_incremental_hash_gives_the_digest_of_all_content() -> None:
     hasher = Digest.of(b"").hasher()
 
     hasher.update(b"ab")

@@ -24,7 +24,7 @@ def test_nanoseconds_are_kept() -> None:
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2015-10-31", "2015-10-31T22:22:56", "9999-12-31T23:59:59.9999999Z"])
-def test_a_date_that_is_none_is_refused_when_asked_for(text: str) -> None:
+def test_an_invalid_date_is_refused_on_access(text: str) -> None:
     config = read(created=text)
 
     with pytest.raises(InvalidDocument) as caught:
@@ -49,7 +49,7 @@ def test_nulls_count_as_absent() -> None:
     assert config == read(config={}).__class__.read(config.raw)
 
 
-def test_fields_nobody_knows_are_carried_in_the_bytes() -> None:
+def test_unknown_fields_are_kept_in_the_bytes() -> None:
     """R-027."""
     content = b'{"os":"linux","raw":{"x":1},"\\u0020":2,"container_config":{"Hostname":"h"}}'
 
@@ -81,6 +81,6 @@ def test_the_platform_is_normalised() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"rootfs": {"diff_ids": ["x"]}}, {"config": []}, {"os": 5}, {"history": {}}])
-def test_what_is_no_configuration_is_refused(fields: dict[str, object]) -> None:
+def test_an_invalid_configuration_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidDocument):
         read(**fields)

@@ -1,4 +1,4 @@
-"""Names in layers."""
+"""Paths and whiteouts in layers."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def test_parents_lead_to_the_root() -> None:
         (b"whiteout", None),
     ],
 )
-def test_marks_are_told_from_ordinary_names(path: bytes, mark: Whiteout | None) -> None:
+def test_whiteouts_are_distinguished_from_ordinary_names(path: bytes, mark: Whiteout | None) -> None:
     """R-150, R-154."""
     assert whiteout_of(path, regular=True) == mark
 
 
 @pytest.mark.parametrize("path", [b".wh.", b".wh..", b".wh...", b"a/.wh.", b"a/.wh..", b"a/.wh..."])
-def test_a_whiteout_names_what_it_hides(path: bytes) -> None:
+def test_a_whiteout_without_a_name_is_refused(path: bytes) -> None:
     """R-151."""
     with pytest.raises(UnsafeArchive):
         whiteout_of(path, regular=True)
@@ -121,6 +121,6 @@ def test_nothing_is_inside_of_a_marker(path: bytes) -> None:
         whiteout_of(path, regular=True)
 
 
-def test_what_a_file_system_kept_for_itself_may_be_of_any_kind() -> None:
+def test_private_entries_of_aufs_may_be_of_any_kind() -> None:
     """R-150."""
     assert whiteout_of(b".wh..wh.plnk", regular=False) == Whiteout(WhiteoutKind.PRIVATE, b".wh..wh.plnk")

@@ -89,7 +89,7 @@ def test_descriptors_can_be_hashed() -> None:
     assert len({strict_json.convert(part(), Descriptor), strict_json.convert(part(annotations={}), Descriptor)}) == 1
 
 
-def test_embedded_data_is_handed_out_once_verified() -> None:
+def test_embedded_data_is_returned_after_verification() -> None:
     """R-009."""
     data = b"{}"
     document = {
@@ -107,7 +107,7 @@ def test_embedded_data_is_handed_out_once_verified() -> None:
     ("data", "size", "error"),
     [(b"lie", 3, DigestMismatch), (b"lie", 2, SizeMismatch), (b"", 3, SizeMismatch)],
 )
-def test_embedded_data_that_is_not_the_content_is_never_handed_out(
+def test_embedded_data_that_does_not_match_the_digest_is_not_returned(
     data: bytes, size: int, error: type[Exception]
 ) -> None:
     """R-009."""
@@ -117,7 +117,7 @@ def test_embedded_data_that_is_not_the_content_is_never_handed_out(
         descriptor.embedded()
 
 
-def test_embedded_data_under_an_unverifiable_digest_is_never_handed_out() -> None:
+def test_embedded_data_with_an_unknown_algorithm_is_not_returned() -> None:
     """R-002, R-009."""
     descriptor = Descriptor(media_type="a/b", digest=Digest("md5:abc"), size=1, data=b"a")
 
@@ -167,7 +167,7 @@ def test_type_and_document_must_not_disagree(content: bytes, claimed: str) -> No
         RawManifest.of(content, claimed=claimed)
 
 
-def test_the_type_that_a_descriptor_promised_wins_over_the_claim() -> None:
+def test_the_media_type_of_the_descriptor_takes_precedence() -> None:
     """R-020."""
     assert RawManifest.of(image(), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST).media_type == OCI_MANIFEST
     with pytest.raises(InvalidDocument):
@@ -196,7 +196,7 @@ def test_schema_1_is_refused_as_unsupported(content: bytes, claimed: str) -> Non
         RawManifest.of(content, claimed=claimed)
 
 
-def test_what_nobody_knows_is_carried() -> None:
+def test_unknown_fields_are_kept() -> None:
     """R-027."""
     content = image(future={"a": [1]}, artifactType="acme", config=part("acme/config", future=1))
 

@@ -31,7 +31,7 @@ def test_nothing_else_is_schema_1(media_type: str) -> None:
     assert not types.is_schema1(media_type)
 
 
-def test_indexes_are_told_from_images() -> None:
+def test_indexes_are_distinguished_from_images() -> None:
     assert [kind for kind in types.MANIFESTS if types.is_index(kind)] == [types.OCI_INDEX, types.DOCKER_INDEX]
     assert all(types.is_manifest(kind) for kind in types.MANIFESTS)
     assert not types.is_manifest(types.OCI_CONFIG)

@@ -83,12 +83,12 @@ def test_the_empty_name_is_the_root() -> None:
         ("", "", None),
     ],
 )
-def test_a_name_is_told_relative_to_its_parent(name: str, parent: str, expected: str | None) -> None:
+def test_a_name_relative_to_its_parent(name: str, parent: str, expected: str | None) -> None:
     assert RepositoryName(name).below(RepositoryName(parent)) == expected
 
 
 @given(REPOSITORIES, REPOSITORIES)
-def test_what_is_joined_lies_below(parent: str, child: str) -> None:
+def test_a_joined_name_is_below_its_parent(parent: str, child: str) -> None:
     joined = RepositoryName(parent) / child
 
     assert joined.below(RepositoryName(parent)) == child
@@ -127,7 +127,7 @@ def test_no_segments_are_the_root() -> None:
 
 
 @pytest.mark.parametrize("segment", ["", "/", "//", "A", "a//b", "..", "a b", "a:b", None])
-def test_a_segment_that_is_none_is_refused(segment: str) -> None:
+def test_an_invalid_segment_is_refused(segment: str) -> None:
     """R-010."""
     with pytest.raises(InvalidName):
         PathSegments("org").with_segment(segment)

@@ -65,7 +65,7 @@ def test_a_host_becomes_an_origin(text: str, host: str, port: int, written: str)
         "a." * 127 + "aa",
     ],
 )
-def test_what_is_no_host_is_refused(text: str) -> None:
+def test_an_invalid_host_is_refused(text: str) -> None:
     """R-011, R-046: short and numeric spellings of addresses are no names."""
     with pytest.raises(InvalidName):
         Origin.of(text)
@@ -108,7 +108,7 @@ def test_a_url_not_to_follow_is_refused(url: str) -> None:
     ],
 )
 def test_every_form_of_location_is_resolved(target: str, expected: str) -> None:
-    """R-071: the query is kept byte for byte, the fragment goes."""
+    """R-071: the query is kept unchanged, the fragment is removed."""
     assert resolve_url(BASE, target) == expected
 
 

@@ -41,7 +41,7 @@ def chosen(wanted: str, *offers: str) -> str | None:
         ("windows/amd64,osver=10.0.17763.1", "windows/amd64,osver=10.0.17763.1"),
     ],
 )
-def test_a_platform_goes_by_its_usual_name(text: str, expected: str) -> None:
+def test_a_platform_is_normalized(text: str, expected: str) -> None:
     assert str(Platform.parse(text)) == expected
 
 
@@ -117,7 +117,7 @@ def test_json_names_are_those_of_the_specification() -> None:
         ),
     ],
 )
-def test_what_fits_best_is_chosen(wanted: str, offers: list[str], expected: str | None) -> None:
+def test_the_best_match_is_selected(wanted: str, offers: list[str], expected: str | None) -> None:
     assert chosen(wanted, *offers) == expected
 
 
@@ -146,7 +146,7 @@ def test_a_short_version_is_older_than_a_long_one_either_way_round() -> None:
     assert chosen("windows/amd64", long, short) == long
 
 
-def test_asked_features_must_be_there() -> None:
+def test_requested_features_must_be_present() -> None:
     wanted = Platform(os="windows", architecture="amd64", os_features=("win32k",))
     plain = Platform(os="windows", architecture="amd64")
 
@@ -168,12 +168,12 @@ def test_the_choice_does_not_depend_on_the_order_of_offers(wanted: Platform, off
 
 
 @given(PLATFORMS, PLATFORMS)
-def test_what_is_chosen_suits(wanted: Platform, offer: Platform) -> None:
+def test_a_selected_platform_matches(wanted: Platform, offer: Platform) -> None:
     assert (best_match(wanted, [(offer, 1)]) == 1) is wanted.runs(offer)
 
 
 @given(PLATFORMS)
-def test_a_known_platform_runs_what_was_built_for_it(platform: Platform) -> None:
+def test_a_known_platform_matches_itself(platform: Platform) -> None:
     assert platform.runs(platform) is not platform.normalised().is_unknown
 
 

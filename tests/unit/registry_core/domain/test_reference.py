@@ -69,7 +69,7 @@ def test_everything_else_is_refused(text: str) -> None:
         Reference.parse(text)
 
 
-def test_the_digest_decides_where_there_is_a_tag_too() -> None:
+def test_the_digest_takes_precedence_over_the_tag() -> None:
     assert Reference.parse(f"a.io/b:v1@{SHA}").tag_or_digest == Digest(SHA)
     assert Reference.parse("a.io/b:v1").tag_or_digest == Tag("v1")
 
@@ -91,7 +91,7 @@ def test_a_reference_cannot_be_made_malformed() -> None:
 
 
 def test_parts_given_as_text_get_their_types() -> None:
-    reference = Reference("a.io", "b", "v1", SHA)  # type: ignore[arg-type]  # what untyped callers do
+    reference = Reference("a.io", "b", "v1", SHA)  # type: ignore[arg-type]  # as untyped code may call it
 
     assert type(reference.repository) is RepositoryName
     assert type(reference.tag) is Tag
@@ -111,7 +111,9 @@ def test_references_are_values() -> None:
     st.none() | st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,9}", fullmatch=True),
     st.none() | st.just(SHA),
 )
-def test_what_is_written_reads_the_same(registry: str, repository: str, tag: str | None, digest: str | None) -> None:
+def test_text_of_a_reference_parses_to_the_same_reference(
+    registry: str, repository: str, tag: str | None, digest: str | None
+) -> None:
     reference = Reference(
         registry, RepositoryName(repository), Tag(tag) if tag else None, Digest(digest) if digest else None
     )
@@ -159,6 +161,6 @@ def test_a_locator_without_a_colon_is_a_tag() -> None:
         ("v1\n", InvalidName),
     ],
 )
-def test_what_locates_nothing_is_refused(text: str, error: type[InvalidValue]) -> None:
+def test_text_that_is_neither_tag_nor_digest_is_refused(text: str, error: type[InvalidValue]) -> None:
     with pytest.raises(error):
         parse_tag_or_digest(text)

@@ -64,7 +64,7 @@ def test_a_familiar_name_is_spelled_out(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_docker_would_not_take_is_refused(text: str) -> None:
+def test_references_that_docker_refuses_are_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
         parse_familiar(text)
 
@@ -80,7 +80,7 @@ def test_nothing_but_familiar_assumes_a_registry() -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [pair for pair in GOOD if not pair[0].startswith("[")])
-def test_the_table_is_what_the_other_implementation_says(text: str, expected: str) -> None:
+def test_the_table_agrees_with_the_other_implementation(text: str, expected: str) -> None:
     assert _by_the_other(text) == expected
 
 
@@ -94,7 +94,7 @@ def test_both_implementations_agree(text: str) -> None:
     assert ours == _by_the_other(text)
 
 
-def test_what_is_spelled_out_is_familiar_to_itself() -> None:
+def test_a_full_reference_parses_to_itself() -> None:
     for _, full in GOOD:
         assert str(parse_familiar(full)) == full
 
@@ -102,7 +102,7 @@ def test_what_is_spelled_out_is_familiar_to_itself() -> None:
 def _by_the_other(text: str) -> str | None:
     try:
         named = oracle.Reference.parse_normalized_named(text)
-    except Exception:  # its digest errors have a base of their own
+    except Exception:  # its digest errors do not derive from its other errors
         return None
     tag, digest = named.get("tag"), named.get("digest")
     tag = tag or (None if digest else "latest")

@@ -56,15 +56,15 @@ def test_the_fallback_tag_is_that_of_the_specification(subject: str, tag: str) -
     assert fallback_tag(Digest(subject)) == tag
 
 
-def test_cosign_says_by_its_tags_what_they_are_about() -> None:
+def test_tags_of_cosign_name_their_subject() -> None:
     assert digest_tags(Digest(f"sha256:{A}")) == [f"sha256-{A}.{suffix}" for suffix in ("sig", "att", "sbom")]
 
 
-def test_about_a_digest_longer_than_a_tag_there_are_no_tags() -> None:
+def test_a_digest_longer_than_a_tag_has_no_tags_of_cosign() -> None:
     assert digest_tags(Digest.of(b"", "sha512")) == []
 
 
-def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
+def test_an_image_is_listed_with_its_artifact_type_and_annotations() -> None:
     """R-222."""
     image = manifest(config=part(), subject=part(), artifactType="acme/sbom", annotations={"a": "b"})
 
@@ -75,7 +75,7 @@ def test_an_image_stands_in_the_list_with_its_type_and_annotations() -> None:
     assert (found.artifact_type, found.annotations) == ("acme/sbom", {"a": "b"})
 
 
-def test_an_image_without_artifact_type_goes_by_its_configuration() -> None:
+def test_the_artifact_type_defaults_to_the_media_type_of_the_configuration() -> None:
     """R-222."""
     found = referrer_descriptor(manifest(config=part(), subject=part()))
 
@@ -91,7 +91,7 @@ def test_an_index_without_artifact_type_has_none() -> None:
     assert (found.media_type, found.artifact_type) == (OCI_INDEX, "")
 
 
-def test_without_a_subject_there_is_nothing_to_list() -> None:
+def test_a_manifest_without_subject_has_no_referrer_descriptor() -> None:
     assert referrer_descriptor(manifest(config=part())) is None
 
 
@@ -112,14 +112,14 @@ def test_a_new_list_is_an_index_with_one_entry() -> None:
     assert made.mapping["mediaType"] == OCI_INDEX
 
 
-def test_an_entry_that_is_there_changes_nothing() -> None:
+def test_adding_an_existing_entry_changes_nothing() -> None:
     """R-222: no duplicates."""
     current = with_referrer(None, entry("a"))
 
     assert with_referrer(current, entry("a", "other")) is current
 
 
-def test_fields_nobody_knows_survive_an_addition_and_a_removal() -> None:
+def test_unknown_fields_are_kept_on_addition_and_removal() -> None:
     """R-027, R-222, R-224."""
     current = manifest(manifests=[part(future=1)], future={"x": [None]})
 
@@ -138,7 +138,7 @@ def test_a_list_stays_of_its_type() -> None:
     assert RawManifest.of(grown.content, claimed=grown.media_type).media_type == DOCKER_INDEX
 
 
-def test_removing_what_is_not_there_changes_nothing() -> None:
+def test_removing_an_absent_entry_changes_nothing() -> None:
     """R-224."""
     current = with_referrer(None, entry("a"))
 
@@ -152,7 +152,7 @@ def test_only_the_entry_asked_for_is_removed() -> None:
     assert without_referrer(current, entry("a").digest).index.manifests == (entry("b"),)
 
 
-def test_what_is_no_list_is_reported() -> None:
+def test_an_invalid_list_is_reported() -> None:
     """R-222."""
     image = manifest(config=part())
 

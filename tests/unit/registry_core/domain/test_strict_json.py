@@ -62,7 +62,7 @@ JSON = st.recursive(
         b'"' + b"[" * 200,
     ],
 )
-def test_what_is_not_strictly_json_is_refused(content: bytes) -> None:
+def test_content_that_is_not_strict_json_is_refused(content: bytes) -> None:
     """R-022."""
     with pytest.raises(InvalidDocument):
         strict_json.decode_any(content)
@@ -113,12 +113,12 @@ def test_surrogates_in_pairs_are_text() -> None:
 
 
 @given(JSON)
-def test_what_is_encoded_is_decoded_to_the_same(value: object) -> None:
+def test_decoding_encoded_values_gives_equal_values(value: object) -> None:
     assert strict_json.decode_any(strict_json.encode(value)) == value
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {"\udfff": 1}])
-def test_what_json_cannot_say_is_not_encoded(value: object) -> None:
+def test_values_without_json_representation_are_not_encoded(value: object) -> None:
     with pytest.raises(InvalidDocument):
         strict_json.encode(value)
 
@@ -141,7 +141,7 @@ def test_the_same_mapping_always_gives_the_same_bytes() -> None:
         ({}, ""),
     ],
 )
-def test_an_error_says_where_the_document_is_wrong(document: object, path: str) -> None:
+def test_an_error_has_the_path_of_the_invalid_value(document: object, path: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
         strict_json.convert(document, ImageManifest)
 

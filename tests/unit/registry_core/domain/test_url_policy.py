@@ -1,4 +1,4 @@
-"""The one policy for URLs that somebody else chose (R-030 to R-037, R-041, R-042, R-046)."""
+"""The policy for URLs that servers choose (R-030 to R-037, R-041, R-042, R-046)."""
 
 from __future__ import annotations
 
@@ -44,41 +44,41 @@ EXPECTED: Final = {
     UrlPurpose.MIRROR: ("ooxoooooxx", "ooooooooxx", "ooxoooooxx", "ooooooooxx", "ooxoooooxx"),
 }
 CELLS: Final = [
-    (errand, home, target, row[column])
-    for errand, rows in EXPECTED.items()
+    (purpose, home, target, row[column])
+    for purpose, rows in EXPECTED.items()
     for home, row in zip(HOMES, rows, strict=True)
     for column, target in enumerate(TARGETS)
 ]
 PUBLIC: Final = Origin.of("registry.example.com")
 
 
-def verdict(errand: UrlPurpose, home: str, target: str) -> str:
+def verdict(purpose: UrlPurpose, home: str, target: str) -> str:
     """A cell of the table, by the code."""
     origin = Origin.of_url(home)
     try:
-        found = check_url(errand, origin, f"{home if target == TARGETS[0] else target}/x")
+        found = check_url(purpose, origin, f"{home if target == TARGETS[0] else target}/x")
     except ProtocolError:
         return "x"
     if found.credentials is None:
         return "-"
-    return "o" if errand is UrlPurpose.MIRROR else "H"
+    return "o" if purpose is UrlPurpose.MIRROR else "H"
 
 
 class TestTable:
-    @pytest.mark.parametrize(("errand", "home", "target", "expected"), CELLS)
-    def test_each_errand_from_each_home_to_each_target(
-        self, errand: UrlPurpose, home: str, target: str, expected: str
+    @pytest.mark.parametrize(("purpose", "home", "target", "expected"), CELLS)
+    def test_each_purpose_from_each_origin_to_each_target(
+        self, purpose: UrlPurpose, home: str, target: str, expected: str
     ) -> None:
         """R-030, R-032, R-033, R-034, R-035, R-041, R-046."""
-        assert verdict(errand, home, target) == expected
+        assert verdict(purpose, home, target) == expected
 
-    def test_every_errand_has_a_rule_and_a_row(self) -> None:
+    def test_every_purpose_has_a_rule_and_a_row(self) -> None:
         assert set(RULES) == set(UrlPurpose) == set(EXPECTED)
 
-    def test_no_errand_takes_more_than_ten_redirects_and_one_for_passwords_takes_none(self) -> None:
+    def test_no_purpose_allows_more_than_ten_redirects_and_sending_passwords_allows_none(self) -> None:
         """R-036, R-042."""
         assert MAX_HOPS == 10
-        assert {rule.hops for errand, rule in RULES.items() if errand is not UrlPurpose.REALM} == {10}
+        assert {rule.hops for purpose, rule in RULES.items() if purpose is not UrlPurpose.REALM} == {10}
         assert RULES[UrlPurpose.REALM].hops == 0
 
     def test_from_every_zone_one_gets_to_the_public_and_from_none_to_nowhere(self) -> None:
@@ -87,7 +87,7 @@ class TestTable:
         assert all(Zone.PUBLIC in reach and Zone.UNROUTABLE not in reach for reach in ALLOWED_ZONES.values())
 
 
-@pytest.mark.parametrize("errand", [errand for errand in UrlPurpose if errand is not UrlPurpose.MIRROR])
+@pytest.mark.parametrize("purpose", [purpose for purpose in UrlPurpose if purpose is not UrlPurpose.MIRROR])
 @pytest.mark.parametrize(
     "host",
     [
@@ -136,13 +136,13 @@ class TestTable:
         "\uff11\uff12\uff17.0.0.1",
     ],
 )
-def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: UrlPurpose, host: str) -> None:
+def test_a_public_server_never_points_to_a_private_address_in_any_spelling(purpose: UrlPurpose, host: str) -> None:
     """R-046."""
     with pytest.raises(ProtocolError):
-        check_url(errand, PUBLIC, f"https://{host}/x")
+        check_url(purpose, PUBLIC, f"https://{host}/x")
 
 
-@pytest.mark.parametrize("errand", UrlPurpose)
+@pytest.mark.parametrize("purpose", UrlPurpose)
 @pytest.mark.parametrize(
     "url",
     [
@@ -162,10 +162,10 @@ def test_nobody_public_sends_anyone_inside_however_it_is_spelled(errand: UrlPurp
         "https:///x",
     ],
 )
-def test_what_is_no_proper_url_is_refused_on_every_errand(errand: UrlPurpose, url: str) -> None:
+def test_an_invalid_url_is_refused_for_every_purpose(purpose: UrlPurpose, url: str) -> None:
     """R-032, R-042."""
     with pytest.raises(ProtocolError):
-        check_url(errand, PUBLIC, url)
+        check_url(purpose, PUBLIC, url)
 
 
 @pytest.mark.parametrize(
@@ -248,11 +248,11 @@ class TestLists:
 
         assert found == AllowedUrl(Origin.of("10.0.0.9:5001"), PUBLIC)
 
-    @pytest.mark.parametrize("errand", [UrlPurpose.UPLOAD, UrlPurpose.REALM])
-    def test_a_listed_host_needs_tls_where_the_registry_has_it(self, errand: UrlPurpose) -> None:
+    @pytest.mark.parametrize("purpose", [UrlPurpose.UPLOAD, UrlPurpose.REALM])
+    def test_a_listed_host_needs_tls_where_the_registry_has_it(self, purpose: UrlPurpose) -> None:
         """R-041."""
         with pytest.raises(ProtocolError, match="https to http"):
-            check_url(errand, PUBLIC, "http://other.example.net/x", listed=["other.example.net"])
+            check_url(purpose, PUBLIC, "http://other.example.net/x", listed=["other.example.net"])
 
     @pytest.mark.parametrize("url", ["https://other.example.net:444/x", "https://a.other.example.net/x"])
     def test_a_list_names_hosts_exactly(self, url: str) -> None:
@@ -260,14 +260,14 @@ class TestLists:
         with pytest.raises(ProtocolError):
             check_url(UrlPurpose.UPLOAD, PUBLIC, url, listed=["other.example.net"])
 
-    @pytest.mark.parametrize("errand", [UrlPurpose.LINK, UrlPurpose.REDIRECT, UrlPurpose.FOREIGN])
-    def test_a_list_opens_no_other_errand(self, errand: UrlPurpose) -> None:
+    @pytest.mark.parametrize("purpose", [UrlPurpose.LINK, UrlPurpose.REDIRECT, UrlPurpose.FOREIGN])
+    def test_an_allow_list_applies_to_its_purpose_only(self, purpose: UrlPurpose) -> None:
         """R-034, R-046."""
         with pytest.raises(ProtocolError):
-            check_url(errand, PUBLIC, "https://10.0.0.9/x", listed=["10.0.0.9"])
+            check_url(purpose, PUBLIC, "https://10.0.0.9/x", listed=["10.0.0.9"])
 
 
-def test_a_refusal_says_who_what_and_why_and_shows_no_secret() -> None:
+def test_a_refusal_names_origin_url_and_reason_without_secrets() -> None:
     """R-043."""
     with pytest.raises(ProtocolError) as caught:
         check_url(UrlPurpose.UPLOAD, PUBLIC, "https://evil.example/x?sig=hunter2")
@@ -283,16 +283,16 @@ def test_a_refusal_says_who_what_and_why_and_shows_no_secret() -> None:
     st.sampled_from(HOMES),
     st.text(alphabet="htps:/@[].%0127lcaofx\\ \n", max_size=30).map(lambda text: f"https://{text}"),
 )
-def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(errand: UrlPurpose, home: str, url: str) -> None:
+def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(purpose: UrlPurpose, home: str, url: str) -> None:
     """R-030, R-041."""
     origin = Origin.of_url(home)
     try:
-        found = check_url(errand, origin, url)
+        found = check_url(purpose, origin, url)
     except ProtocolError:
         return
 
     assert found.origin == Origin.of_url(url)
-    assert found.credentials in (None, found.origin) or errand is UrlPurpose.REALM
+    assert found.credentials in (None, found.origin) or purpose is UrlPurpose.REALM
     assert origin.scheme == "http" or found.origin.scheme == "https"
 
 
@@ -305,20 +305,20 @@ def rendered_rules() -> str:
         "| URL | Other origins allowed | Credentials sent | Redirects followed |",
         "| --- | --- | --- | --- |",
     ]
-    for errand, rule in RULES.items():
-        lines.append(f"| {errand.value} | {rule.elsewhere.value} | {rule.carried.value} | {rule.hops} |")
+    for purpose, rule in RULES.items():
+        lines.append(f"| {purpose.value} | {rule.elsewhere.value} | {rule.carried.value} | {rule.hops} |")
     return "\n".join(lines)
 
 
 def rendered_verdicts(home: str) -> str:
-    """What comes of the rules for one registry, as a table."""
+    """The results of the rules for one registry, as a table."""
     lines = [
-        f"| From `{home}` to | " + " | ".join(errand.value for errand in RULES) + " |",
+        f"| From `{home}` to | " + " | ".join(purpose.value for purpose in RULES) + " |",
         "| --- |" + " --- |" * len(RULES),
     ]
     for target in TARGETS:
         name = target if target == TARGETS[0] else f"`{target}`"
-        lines.append(f"| {name} | " + " | ".join(WORDS[verdict(errand, home, target)] for errand in RULES) + " |")
+        lines.append(f"| {name} | " + " | ".join(WORDS[verdict(purpose, home, target)] for purpose in RULES) + " |")
     return "\n".join(lines)
 
 
@@ -331,5 +331,5 @@ def rendered_reach() -> str:
 
 
 @pytest.mark.parametrize("table", [rendered_rules(), rendered_reach(), *map(rendered_verdicts, HOMES)])
-def test_the_reference_shows_the_tables_as_they_are(table: str) -> None:
+def test_the_reference_shows_the_current_tables(table: str) -> None:
     assert table in REFERENCE.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from registry_core.testing.content import PatternSource
 @pytest.mark.parametrize(
     "size", [0, 1, 7, 8, 9, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, CHUNK_SIZE + 8, 2 * CHUNK_SIZE + 12_345]
 )
-def test_it_has_as_many_bytes_as_it_says_and_hashes_to_its_digest(size: int) -> None:
+def test_a_pattern_source_has_its_size_and_digest(size: int) -> None:
     source = PatternSource(size)
 
     with source.open() as reader:

@@ -1,4 +1,4 @@
-"""The suite as others meet it: outside of our own tests, with pytest alone."""
+"""The contract suite in another project, with pytest alone."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def run(directory: Path, body: str, only: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_class_and_a_fixture_are_all_it_takes(tmp_path: Path) -> None:
+def test_a_class_with_a_fixture_runs_the_suite(tmp_path: Path) -> None:
     result = run(tmp_path, FIXTURE.format(can="~Can.FLAT_MEMORY"), "ascii_order")
 
     assert result.returncode == 0, result.stdout
     assert "skipped" not in result.stdout
 
 
-def test_a_class_without_the_fixture_is_told_so(tmp_path: Path) -> None:
+def test_a_class_without_the_fixture_fails_with_an_explanation(tmp_path: Path) -> None:
     result = run(tmp_path, "    pass", "test_a_tag_moves_back")
 
     assert result.returncode == 1
     assert "a backend's test class overrides this fixture" in result.stdout
 
 
-def test_a_backend_that_can_more_than_it_says_fails(tmp_path: Path) -> None:
+def test_a_backend_with_an_undeclared_capability_fails(tmp_path: Path) -> None:
     result = run(tmp_path, FIXTURE.format(can="~Can.UNTAG"), "untag_leaves_the_manifest")
 
     assert result.returncode == 1
     assert "DID NOT RAISE" in result.stdout
 
 
-def test_failures_show_what_was_compared(tmp_path: Path) -> None:
+def test_failures_show_the_compared_values(tmp_path: Path) -> None:
     """Assertions of the suite are rewritten as those in test files are."""
     result = run(tmp_path, FIXTURE.format(can="~Can.MOUNT"), "mount_takes_a_blob_over")
 

@@ -18,15 +18,15 @@ from registry_core.testing.faults import (
 CONTENT = b"0123456789"
 
 
-def whole(source: ByteSource, start: int = 0, size: int = 3) -> bytes:
+def read_all(source: ByteSource, start: int = 0, size: int = 3) -> bytes:
     with source.open(start) as reader:
         return b"".join(iter(lambda: reader.read(size), b""))
 
 
-def test_lies_are_as_small_as_can_be() -> None:
-    assert whole(shorter(CONTENT)) == b"012345678"
-    assert whole(longer(CONTENT)) == b"0123456789!"
-    assert whole(altered(CONTENT)) == b"0123456788"
+def test_wrong_content_differs_in_one_byte() -> None:
+    assert read_all(shorter(CONTENT)) == b"012345678"
+    assert read_all(longer(CONTENT)) == b"0123456789!"
+    assert read_all(altered(CONTENT)) == b"0123456788"
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 100, -1])
@@ -34,7 +34,7 @@ def test_lies_are_as_small_as_can_be() -> None:
 def test_a_hooked_source_has_all_of_its_content(start: int, size: int) -> None:
     source = HookedSource(CONTENT, lambda: None)
 
-    assert whole(source, start, size) == CONTENT[start:]
+    assert read_all(source, start, size) == CONTENT[start:]
 
 
 @pytest.mark.parametrize("size", [1, 5, 100])
@@ -61,7 +61,7 @@ def test_a_raising_source_raises_after_the_first_half() -> None:
 
 def test_an_outlasting_source_outlasts_the_deadline() -> None:
     with fail_after(0.01):
-        content = whole(outlasting(CONTENT))
+        content = read_all(outlasting(CONTENT))
         left = remaining()
 
     assert content == CONTENT
