@@ -227,8 +227,8 @@ ARTIFACTS = (
     Bug("pull.py", "if not (self._overwrite and stat.S_ISREG(status.st_mode)):", "if False:"),
 )
 
-UPKEEP = (
-    Bug("validate.py", "if config.history and told != len(layers):", "if False:"),
+VALIDATION = (
+    Bug("validate.py", "if config.history and count != len(layers):", "if False:"),
     Bug("validate.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
 )
 
@@ -263,7 +263,9 @@ TARGETS = {
     "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_mirror.py", MIRROR),
     "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),
     "artifacts": Target("src/registry_core/ops/artifacts", "unit/registry_core/ops/artifacts/test_pull.py", ARTIFACTS),
-    "upkeep": Target("src/registry_core/ops/validation", "unit/registry_core/ops/validation/test_validate.py", UPKEEP),
+    "validation": Target(
+        "src/registry_core/ops/validation", "unit/registry_core/ops/validation/test_validate.py", VALIDATION
+    ),
     "garbage": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_garbage.py", GARBAGE),
 }
 

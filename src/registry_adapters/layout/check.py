@@ -53,7 +53,7 @@ def check_layout(layout: Layout, repository: Repository, *, sparse: bool = False
                 for algorithm, blob_dir in dirs.items():
                     _check_blob_dir(directory, algorithm, blob_dir, validation)
     except LayoutError as error:
-        validation.found(str(repository), error.message)
+        validation.add_finding(str(repository), error.message)
     return validation.report(jobs=jobs)
 
 
@@ -63,44 +63,44 @@ def _check_entries(layout: Layout, directory: Directory, validation: Validation,
         try:
             index.find(tag)
         except LayoutError as error:
-            validation.found(repository.at(tag), error.message)
+            validation.add_finding(repository.at(tag), error.message)
     for number, entry in enumerate(index.entries):
         checkpoint()
-        validation.entry(entry, f"{directory.where(INDEX)} $.manifests[{number}]")
+        validation.add_descriptor(f"{directory.where(INDEX)} $.manifests[{number}]", entry)
 
 
 def _check_files(directory: Directory, validation: Validation, expected: frozenset[str]) -> None:
     for name, status in directory.files():
         where = directory.where(name)
         if name.startswith(TEMPORARY_PREFIX):
-            validation.found(where, _TEMPORARY_FILE, severity=Severity.WARNING)
+            validation.add_finding(where, _TEMPORARY_FILE, severity=Severity.WARNING)
         elif name not in expected:
             what = f"{kind_of(status.st_mode)} that does not belong to the layout"
-            validation.found(where, what, severity=Severity.WARNING)
+            validation.add_finding(where, what, severity=Severity.WARNING)
 
 
 def _check_blob_dir(directory: Directory, algorithm: str, blob_dir: Directory, validation: Validation) -> None:
-    referenced = validation.named
+    referenced = validation.digests
     for name in blob_dir.directories():
-        validation.found(blob_dir.where(name), "a directory among the blobs", severity=Severity.WARNING)
+        validation.add_finding(blob_dir.where(name), "a directory among the blobs", severity=Severity.WARNING)
     for name, status in blob_dir.files():
         checkpoint()
         where = blob_dir.where(name)
         if name.startswith(TEMPORARY_PREFIX):
-            validation.found(where, _TEMPORARY_FILE, severity=Severity.WARNING)
+            validation.add_finding(where, _TEMPORARY_FILE, severity=Severity.WARNING)
             continue
         try:
             digest = Digest(f"{algorithm}:{name}")
         except InvalidDigest:
-            validation.found(where, f"not a {algorithm} digest, so not a blob", severity=Severity.WARNING)
+            validation.add_finding(where, f"not a {algorithm} digest, so not a blob", severity=Severity.WARNING)
             continue
         if not stat.S_ISREG(status.st_mode):
-            validation.found(where, f"expected a blob, found {kind_of(status.st_mode)}")
+            validation.add_finding(where, f"expected a blob, found {kind_of(status.st_mode)}")
         elif digest not in referenced:
-            validation.found(where, "nothing refers to this blob", severity=Severity.WARNING)
+            validation.add_finding(where, "nothing refers to this blob", severity=Severity.WARNING)
             problem = _verify_blob(directory, digest) if digest.verifiable else ""
             if problem:
-                validation.found(where, problem)
+                validation.add_finding(where, problem)
 
 
 def _verify_blob(directory: Directory, digest: Digest) -> str:

@@ -463,8 +463,8 @@ class TestUnknownAlgorithms:
     @pytest.mark.parametrize(
         ("tag", "expected"),
         [
-            ("layer", "$.layers[2]: its digest cannot be verified"),
-            ("subject", "$.subject: nobody can tell"),
+            ("layer", "$.layers[2]: not read: digest algorithm 'blake3' is not supported"),
+            ("subject", "$.subject: subject not checked: digest algorithm is not supported"),
             ("index", "$.manifests[1]: digest algorithm 'blake3' cannot be verified"),
         ],
     )

@@ -156,7 +156,7 @@ class Budget:
         """
         self._bytes += count
         if self._bytes > self._limits.total_bytes:
-            raise self._too_large(f"image of more than {self._limits.total_bytes} uncompressed bytes")
+            raise self._too_large(f"more than {self._limits.total_bytes} uncompressed bytes")
 
     def check_file_size(self, size: int) -> None:
         """Check the size of a file.
@@ -175,7 +175,7 @@ class Budget:
         """
         self._entries += 1
         if self._entries > self._limits.entries:
-            raise self._too_large(f"image of more than {self._limits.entries} entries")
+            raise self._too_large(f"more than {self._limits.entries} entries")
         self.add_metadata(len(path))
 
     def add_metadata(self, count: int) -> None:
@@ -186,7 +186,7 @@ class Budget:
         """
         self._metadata_bytes += count
         if self._metadata_bytes > self._limits.name_bytes:
-            raise self._too_large(f"image with more than {self._limits.name_bytes} bytes of names and attributes")
+            raise self._too_large(f"more than {self._limits.name_bytes} bytes of names and attributes")
 
     def _too_large(self, reason: str) -> TooLarge:
         return TooLarge(reason, reference=self._reference)

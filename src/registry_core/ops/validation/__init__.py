@@ -1,1 +1,1 @@
-"""Checks that everything is what it says."""
+"""Validation of images, indexes and repositories."""

@@ -1,9 +1,4 @@
-"""One blob read to its end: what is wrong with it, and what its tar hashes to.
-
-What the manifests of a check are made of: blobs, each read once, several at a time, and compared with what is said.
-
-Only digests and sizes are kept until then.
-"""
+"""Read the blobs of a validation, each once and several at a time, and check digests and diff IDs."""
 
 from __future__ import annotations
 
@@ -26,23 +21,24 @@ from registry_core.ops.tar.members import Budget, ExtractLimits
 from registry_core.ops.workers import Workers
 from registry_core.ports.catalog import Repository
 
-__all__ = ["BlobCheck", "BlobContents", "BlobFacts"]
+__all__ = ["BlobChecker"]
 
 
-_HEAD: Final = 4
+_HEAD_SIZE: Final = 4
 
-_NOT_READ: Final = "its digest cannot be verified, so it was not read"
+# Descriptors of one digest that state different sizes are checked separately.
+_Key = tuple[Digest, int]
 
 
-class BlobFacts(msgspec.Struct, frozen=True):
-    """What is known of a blob that was read.
+class BlobResult(msgspec.Struct, frozen=True):
+    """What reading a blob has shown.
 
     Args:
-        problems: What makes it unusable.
-        unverifiable: What could not be checked.
-        is_missing: Whether it is not there.
-        diff_ids: What its tar hashes to, where that was asked for and the blob is sound.
-        bytes: How many bytes were read.
+        problems: Problems that make the blob unusable.
+        unverifiable: Reasons why something could not be checked, and minor problems.
+        is_missing: Whether the repository does not have the blob.
+        diff_ids: Digests of the uncompressed layer, if they were requested and the blob is intact.
+        bytes: Number of bytes read.
     """
 
     problems: tuple[str, ...] = ()
@@ -52,91 +48,193 @@ class BlobFacts(msgspec.Struct, frozen=True):
     bytes: int = 0
 
 
-class BlobCheck:
-    """Reads one blob.
+class _ExpectedDiffId(msgspec.Struct, frozen=True):
+    where: str
+    key: _Key
+    diff_id: Digest
+
+
+class BlobChecker:
+    """Collect blobs, then read them.
 
     Args:
-        repository: Where it is.
-        descriptor: What it should be.
-        limits: How much it may become when it is unpacked.
+        repository: Repository that holds the blobs.
+        limits: Limits for decompressing layers.
     """
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, limits: ExtractLimits) -> None:
+    def __init__(self, repository: Repository, limits: ExtractLimits) -> None:
         self._repository = repository
-        self._descriptor = descriptor
         self._limits = limits
+        self._blobs: dict[_Key, tuple[str, Descriptor]] = {}
+        self._expected: list[_ExpectedDiffId] = []
+        self._results: dict[_Key, BlobResult] = {}
 
-    def read(self, algorithms: Collection[str] = ()) -> BlobFacts:
-        """Read it to its end, once.
+    def add(self, where: str, descriptor: Descriptor) -> None:
+        """Add a blob to read.
 
         Args:
-            algorithms: Those by which to find out what its tar hashes to.
+            where: Place of the descriptor, for findings; of several places, the first is used.
+            descriptor: Descriptor of the blob.
+        """
+        self._blobs.setdefault((descriptor.digest, descriptor.size), (where, descriptor))
+
+    def add_diff_id(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
+        """Decompress a layer while it is read, and compare its diff ID.
+
+        Args:
+            where: Place of the descriptor, for findings.
+            layer: Descriptor of the layer, which was added as a blob.
+            diff_id: Diff ID that the configuration states.
+        """
+        self._expected.append(_ExpectedDiffId(where, (layer.digest, layer.size), diff_id))
+
+    @property
+    def digests(self) -> set[Digest]:
+        """The digests of the blobs."""
+        return {digest for digest, _ in self._blobs}
+
+    @property
+    def count(self) -> int:
+        """The number of blobs."""
+        return len(self._blobs)
+
+    @property
+    def bytes(self) -> int:
+        """The number of bytes read."""
+        return sum(result.bytes for result in self._results.values())
+
+    def read(self, jobs: int) -> Iterator[Finding]:
+        """Read all blobs and return the findings.
+
+        Args:
+            jobs: Number of blobs to read at a time.
 
         Raises:
-            RegistryError: The backend could not be asked.
+            RegistryError: The repository cannot be read.
         """
-        descriptor = self._descriptor
-        if not descriptor.digest.verifiable:
-            return BlobFacts(unverifiable=(_NOT_READ,))
-        try:
-            stored = self._repository.blobs.open(descriptor.digest)
-        except BlobNotFound:
-            return BlobFacts(problems=("it is missing",), is_missing=True)
-        except IntegrityError as error:
-            return BlobFacts(problems=(error.message,))
-        counted = _Counted(VerifyingReader(stored, descriptor.digest, descriptor.size))
-        with counted:
-            return self._judge(counted, algorithms)
+        lock = threading.Lock()
+        algorithms: dict[_Key, set[str]] = {}
+        for expected in self._expected:
+            algorithms.setdefault(expected.key, set()).add(expected.diff_id.algorithm)
 
-    def _judge(self, stored: _Counted, algorithms: Collection[str]) -> BlobFacts:
-        diff_ids: frozenset[Digest] = frozenset()
-        problem = doubt = ""
-        if algorithms:
-            try:
-                diff_ids = self._diff_ids(stored, algorithms)
-            except (Unsupported, TooLarge) as error:
-                doubt = error.message
-            except IntegrityError as error:
-                # What comes to light as a broken stream may be broken bytes: the rest of them tells.
-                problem = error.message
-            else:
-                doubt = self._mistaken(stored.head)
-        try:
-            while stored.read(CHUNK_SIZE):
-                checkpoint()
-        except IntegrityError as error:
-            return BlobFacts(problems=(error.message,), bytes=stored.count)
-        return BlobFacts(
-            problems=(problem,) if problem else (),
-            unverifiable=(doubt,) if doubt else (),
-            diff_ids=diff_ids,
-            bytes=stored.count,
-        )
-
-    def _diff_ids(self, stored: ByteReader, algorithms: Collection[str]) -> frozenset[Digest]:
-        descriptor = self._descriptor
-        budget = Budget(self._limits)
-        budget.begin_layer(descriptor.size)
-        hashers = {algorithm: Digest.of(b"", algorithm).hasher() for algorithm in algorithms}
-        tar = decompress(stored, descriptor.media_type)
-        while data := tar.read(CHUNK_SIZE):
+        def read(key: _Key) -> None:
             checkpoint()
-            budget.add_bytes(len(data))
-            for hasher in hashers.values():
-                hasher.update(data)
-        return frozenset(Digest(f"{algorithm}:{hasher.hexdigest()}") for algorithm, hasher in hashers.items())
+            _, descriptor = self._blobs[key]
+            result = _check_blob(self._repository, descriptor, algorithms.get(key, ()), self._limits)
+            with lock:
+                self._results[key] = result
 
-    def _mistaken(self, head: bytes) -> str:
-        """How the media type differs from what the layer turned out to be; empty where it does not."""
-        claimed = compression_for(self._descriptor.media_type)
-        actual = detect_compression(head)
-        if claimed == actual:
-            return ""
-        return f"its media type says {claimed or 'no compression'}, and it has {actual or 'none'}"
+        with CancelScope() as scope, Workers(jobs, scope) as workers:
+            # The largest first, so that none runs alone at the end.
+            workers.run_each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
+        return self._findings()
+
+    def _findings(self) -> Iterator[Finding]:
+        for key, (where, descriptor) in self._blobs.items():
+            yield from _findings(where, descriptor, self._results[key])
+        for expected in self._expected:
+            actual = self._results[expected.key].diff_ids
+            if actual and expected.diff_id not in actual:
+                what = (
+                    f"uncompressed layer hashes to {', '.join(sorted(actual))}, not to the diff_id {expected.diff_id}"
+                )
+                yield Finding(Severity.ERROR, expected.where, what)
 
 
-class _Counted(BaseReader):
-    """A verifying reader that knows how it began and how far it is, and raises a mismatch only once asked again."""
+def _findings(where: str, descriptor: Descriptor, result: BlobResult) -> Iterator[Finding]:
+    if result.is_missing and descriptor.data is not None:
+        yield Finding(Severity.WARNING, where, "blob is missing; its content is embedded in the descriptor")
+        return
+    if result.is_missing and is_nondistributable(descriptor.media_type):
+        yield Finding(Severity.WARNING, where, "blob is missing; the layer is nondistributable")
+        return
+    for problem in result.problems:
+        yield Finding(Severity.ERROR, where, problem)
+    for reason in result.unverifiable:
+        yield Finding(Severity.WARNING, where, reason)
+
+
+def _check_blob(
+    repository: Repository, descriptor: Descriptor, algorithms: Collection[str], limits: ExtractLimits
+) -> BlobResult:
+    """Read a blob to its end.
+
+    Args:
+        repository: Repository that holds the blob.
+        descriptor: Descriptor of the blob.
+        algorithms: Algorithms of the diff IDs to compute; none for a blob that is not a layer.
+        limits: Limits for decompressing.
+
+    Raises:
+        RegistryError: The repository cannot be read.
+    """
+    if not descriptor.digest.verifiable:
+        algorithm = descriptor.digest.algorithm
+        return BlobResult(unverifiable=(f"not read: digest algorithm {algorithm!r:.50} is not supported",))
+    try:
+        stored = repository.blobs.open(descriptor.digest)
+    except BlobNotFound:
+        return BlobResult(problems=("blob is missing",), is_missing=True)
+    except IntegrityError as error:
+        return BlobResult(problems=(error.message,))
+    with _CountingReader(VerifyingReader(stored, descriptor.digest, descriptor.size)) as reader:
+        return _read_blob(reader, descriptor, algorithms, limits)
+
+
+def _read_blob(
+    reader: _CountingReader, descriptor: Descriptor, algorithms: Collection[str], limits: ExtractLimits
+) -> BlobResult:
+    diff_ids: frozenset[Digest] = frozenset()
+    problem = warning = ""
+    if algorithms:
+        try:
+            diff_ids = _diff_ids(reader, descriptor, algorithms, limits)
+        except (Unsupported, TooLarge) as error:
+            warning = error.message
+        except IntegrityError as error:
+            # The cause may be wrong bytes: if the digest does not match either, that error is reported instead.
+            problem = error.message
+        else:
+            warning = _compression_mismatch(reader.head, descriptor.media_type)
+    try:
+        while reader.read(CHUNK_SIZE):
+            checkpoint()
+    except IntegrityError as error:
+        return BlobResult(problems=(error.message,), bytes=reader.count)
+    return BlobResult(
+        problems=(problem,) if problem else (),
+        unverifiable=(warning,) if warning else (),
+        diff_ids=diff_ids,
+        bytes=reader.count,
+    )
+
+
+def _diff_ids(
+    reader: ByteReader, descriptor: Descriptor, algorithms: Collection[str], limits: ExtractLimits
+) -> frozenset[Digest]:
+    budget = Budget(limits)
+    budget.begin_layer(descriptor.size)
+    hashers = {algorithm: Digest.of(b"", algorithm).hasher() for algorithm in algorithms}
+    tar = decompress(reader, descriptor.media_type)
+    while data := tar.read(CHUNK_SIZE):
+        checkpoint()
+        budget.add_bytes(len(data))
+        for hasher in hashers.values():
+            hasher.update(data)
+    return frozenset(Digest(f"{algorithm}:{hasher.hexdigest()}") for algorithm, hasher in hashers.items())
+
+
+def _compression_mismatch(head: bytes, media_type: str) -> str:
+    """How the compression differs from the media type; empty if it does not."""
+    stated = compression_for(media_type)
+    actual = detect_compression(head)
+    if stated == actual:
+        return ""
+    return f"media type states {stated or 'no compression'}, but the layer has {actual or 'no compression'}"
+
+
+class _CountingReader(BaseReader):
+    """A verifying reader that keeps the first bytes, counts all bytes, and raises the same mismatch again."""
 
     def __init__(self, reader: VerifyingReader) -> None:
         self._reader = reader
@@ -152,102 +250,10 @@ class _Counted(BaseReader):
         except IntegrityError as error:
             self._failure = error
             raise
-        if len(self.head) < _HEAD:
-            self.head += data[:_HEAD]
+        if len(self.head) < _HEAD_SIZE:
+            self.head += data[:_HEAD_SIZE]
         self.count += len(data)
         return data
 
     def close(self) -> None:
         self._reader.close()
-
-
-_Key = tuple[Digest, int]
-
-
-class _Layer(msgspec.Struct, frozen=True):
-    """A layer whose diff_id is to be compared once it has been read."""
-
-    where: str
-    key: _Key
-    diff_id: Digest
-
-
-class BlobContents:
-    """Blobs that are to be read.
-
-    Args:
-        repository: Where they are.
-        limits: How much layers may become when they are unpacked.
-    """
-
-    def __init__(self, repository: Repository, limits: ExtractLimits) -> None:
-        self._repository = repository
-        self._limits = limits
-        self._blobs: dict[_Key, tuple[str, Descriptor]] = {}
-        self._layers: list[_Layer] = []
-        self._facts: dict[_Key, BlobFacts] = {}
-
-    def add(self, where: str, part: Descriptor) -> None:
-        """Have a blob read; where it is named in several places, the first of them is told."""
-        self._blobs.setdefault((part.digest, part.size), (where, part))
-
-    def add_layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
-        """Have a blob unpacked as well while it is read."""
-        self._layers.append(_Layer(where, (layer.digest, layer.size), diff_id))
-
-    @property
-    def digests(self) -> set[Digest]:
-        """Of all that was named."""
-        return {digest for digest, _ in self._blobs}
-
-    @property
-    def count(self) -> int:
-        """How many blobs there are."""
-        return len(self._blobs)
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes were read."""
-        return sum(facts.bytes for facts in self._facts.values())
-
-    def read(self, jobs: int) -> Iterator[Finding]:
-        """Read all of it, and tell what is wrong.
-
-        Raises:
-            RegistryError: The backend could not be asked.
-        """
-        lock = threading.Lock()
-        unpacked: dict[_Key, set[str]] = {}
-        for layer in self._layers:
-            unpacked.setdefault(layer.key, set()).add(layer.diff_id.algorithm)
-
-        def read(key: _Key) -> None:
-            checkpoint()
-            _, descriptor = self._blobs[key]
-            found = BlobCheck(self._repository, descriptor, self._limits).read(unpacked.get(key, ()))
-            with lock:
-                self._facts[key] = found
-
-        with CancelScope() as scope, Workers(jobs, scope) as workers:
-            # The largest first: the last one to begin should not be the last one to end.
-            workers.run_each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
-        return self._findings()
-
-    def _findings(self) -> Iterator[Finding]:
-        for key, (where, descriptor) in self._blobs.items():
-            yield from _judged(where, descriptor, self._facts[key])
-        for layer in self._layers:
-            actual = self._facts[layer.key].diff_ids
-            if actual and layer.diff_id not in actual:
-                what = f"its tar hashes to {', '.join(sorted(actual))}, not to {layer.diff_id}"
-                yield Finding(Severity.ERROR, layer.where, what)
-
-
-def _judged(where: str, descriptor: Descriptor, facts: BlobFacts) -> Iterator[Finding]:
-    if facts.is_missing and (is_nondistributable(descriptor.media_type) or descriptor.data is not None):
-        yield Finding(Severity.WARNING, where, "it is not here")
-        return
-    for problem in facts.problems:
-        yield Finding(Severity.ERROR, where, problem)
-    for doubt in facts.unverifiable:
-        yield Finding(Severity.WARNING, where, doubt)

@@ -1,11 +1,6 @@
-"""Everything about an image checked again, with a report of all that is wrong. Nothing is changed anywhere.
+"""Validate images, indexes and repositories: check everything and report all problems. Nothing is changed.
 
-A check in progress: what was added to it so far, what is odd about it, and what is still to be read.
-
-Graphs are walked first and read manifest by manifest; what they are made of is read afterwards, each blob once,
-several at a time.
-
-What is wrong with manifests and configurations by themselves: decisions without I/O.
+Graphs of manifests are read first; the blobs that they reference are read afterwards, each once, several at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, Protocol
 
 import msgspec
 
@@ -52,426 +47,27 @@ from registry_core.ops.manifests import (
     read_config,
 )
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.ops.validation.blobs import BlobContents
+from registry_core.ops.validation.blobs import BlobChecker
 from registry_core.ports.catalog import Repository
 
-if TYPE_CHECKING:
-    from registry_core.ops.images import StoredManifest
+__all__ = ["Validation", "validate"]
 
-__all__ = [
-    "Judgement",
-    "Validation",
-    "artifact_type_of",
-    "of_config",
-    "of_diff_id",
-    "of_entry",
-    "of_history",
-    "of_listing",
-    "of_platform",
-    "of_type",
-    "validate",
-]
-
-
-# How bad it is, and what it is.
-Judgement: TypeAlias = tuple[Severity, str]
-
-
-def of_type(manifest: RawManifest) -> Iterator[Judgement]:
-    """Whether something tells what kind of artifact it is (image-spec manifest.md, "Guidelines for Artifact Usage")."""
-    if manifest.is_index or not is_manifest(manifest.media_type):
-        return
-    if manifest.image.config.media_type == EMPTY_JSON and not manifest.image.artifact_type:
-        yield Severity.WARNING, "an empty configuration, and no artifactType that says what it is"
-
-
-def of_entry(listed: Descriptor, actual: str) -> Iterator[Judgement]:
-    """The kind of artifact that a manifest is against what lists it; all else was compared when it was fetched."""
-    if listed.artifact_type and listed.artifact_type != actual:
-        yield Severity.WARNING, f"listed as {listed.artifact_type!r:.100} but is {actual!r:.100}"
-
-
-def of_listing(listed: Descriptor, manifest: RawManifest) -> Iterator[Judgement]:
-    """A manifest against a list of referrers, which tells more of it than an index does.
-
-    Args:
-        listed: As the registry lists it.
-        manifest: What it lists.
-    """
-    actual = referrer_descriptor(manifest)
-    if actual is None:
-        return
-    if not listed.artifact_type and actual.artifact_type:
-        yield Severity.WARNING, f"listed without its artifact type, {actual.artifact_type!r:.100}"
-    if listed.annotations != actual.annotations:
-        yield Severity.WARNING, "listed with other annotations than it has"
-
-
-def of_config(config: ImageConfig) -> Iterator[Judgement]:
-    """A configuration by itself."""
-    if config.rootfs.type != "layers":
-        yield Severity.ERROR, f"a rootfs of type {config.rootfs.type!r:.100}"
-    if config.platform is None:
-        yield Severity.WARNING, "it does not say what it runs on"
-
-
-def of_platform(listed: Platform | None, actual: Platform | None) -> Iterator[Judgement]:
-    """What an image runs on against what an index says about it."""
-    if actual is None or listed is None or listed.is_unknown:
-        return
-    wanted = listed.normalised()
-    what = f"it runs on {actual}, and is listed for {wanted}"
-    if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):
-        yield Severity.ERROR, what
-    elif any(
-        mine and mine != other
-        for mine, other in ((wanted.variant, actual.variant), (wanted.os_version, actual.os_version))
-    ):
-        yield Severity.WARNING, what
-
-
-def of_history(config: ImageConfig, layers: Sequence[Descriptor]) -> Iterator[Judgement]:
-    """What a configuration tells of its layers' making against how many there are."""
-    told = sum(1 for step in config.history if not step.empty_layer)
-    if config.history and told != len(layers):
-        yield Severity.WARNING, f"its history tells of {told} layers, and there are {len(layers)}"
-
-
-def of_diff_id(layer: Descriptor, diff_id: Digest) -> Judgement | None:
-    """Why a layer's diff_id cannot be checked; ``None`` where it can."""
-    if not _is_layer(layer.media_type):
-        return (
-            Severity.WARNING,
-            f"nobody knows layers of type {layer.media_type!r:.100}, so its diff_id was not checked",
-        )
-    if not diff_id.verifiable:
-        return Severity.WARNING, f"its diff_id cannot be verified: {diff_id}"
-    return None
-
-
-def artifact_type_of(manifest: RawManifest) -> str:
-    """What kind of artifact a manifest is, as a list of referrers would say; of unknown types, nothing is known."""
-    if manifest.is_index:
-        return manifest.index.artifact_type
-    if not is_manifest(manifest.media_type):
-        return ""
-    return manifest.image.artifact_type or manifest.image.config.media_type
-
-
-def _is_layer(media_type: str) -> bool:
-    try:
-        compression_for(media_type)
-    except Unsupported:
-        return False
-    return True
-
-
-# These say nothing about the content: whoever asked is told, and may ask again.
+# These errors say nothing about the content: they end the validation and are no findings.
 _OUTAGES: Final = (TransportError, AccessDenied, Cancelled, DeadlineExceeded)
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """What of a manifest is compared with everything that lists it."""
-
-    artifact_type: str
-    platform: Platform | None
-
-
-class Validation:
-    """A check in progress: graphs are added, then their blobs are read for the report.
-
-    Args:
-        repository: Where everything is.
-        limits: How much layers may become when they are unpacked.
-        sparse: Whether what indexes list may be absent.
-    """
-
-    def __init__(self, repository: Repository, *, limits: ExtractLimits | None = None, sparse: bool = False) -> None:
-        self.repository = repository
-        self._absence = Severity.WARNING if sparse else Severity.ERROR
-        self._findings: list[Finding] = []
-        self._seen: dict[Digest, tuple[int, str]] = {}
-        self._known: dict[Digest, _Known] = {}
-        self._listed_again: list[tuple[str, Descriptor]] = []
-        self._subjects: dict[Digest, Digest] = {}
-        self._contents = BlobContents(repository, ExtractLimits() if limits is None else limits)
-        self._limit = GraphLimits().count
-        self._manifests = 0
-        self._bytes = 0
+class _ManifestInRepository(Protocol):
+    """An image or index with the repository that holds its content."""
 
     @property
-    def named(self) -> set[Digest]:
-        """The digests of all that was named so far, manifests and blobs alike."""
-        return set(self._seen) | self._contents.digests
+    def repository(self) -> Repository: ...
 
-    def found(self, where: str, what: str, *, severity: Severity = Severity.ERROR) -> None:
-        """Take a finding into the report."""
-        self._findings.append(Finding(severity, where, what))
-
-    def reference(self, reference: Tag | Digest) -> None:
-        """Add what a tag or digest leads to.
-
-        Raises:
-            AccessDenied: The registry refused.
-            TransportError: The registry could not be asked.
-        """
-        try:
-            manifest = fetch_manifest(self.repository, reference)
-        except _OUTAGES:
-            raise
-        except RegistryError as error:
-            self.found(self.repository.at(reference), _reason(error))
-            return
-        self.manifest(manifest)
-
-    def manifest(self, manifest: RawManifest) -> None:
-        """Add a graph by its root.
-
-        Raises:
-            AccessDenied: The registry refused.
-            TransportError: The registry could not be asked.
-        """
-        if manifest.digest not in self._seen:
-            self._seen[manifest.digest] = (len(manifest.content), manifest.media_type)
-            self._walk([(manifest, None, 1)])
-
-    def entry(self, descriptor: Descriptor, where: str) -> None:
-        """Add what a descriptor of nobody's manifest points at, such as an entry of a layout.
-
-        Raises:
-            AccessDenied: The registry refused.
-            TransportError: The registry could not be asked.
-        """
-        if not is_manifest(descriptor.media_type):
-            self._blob(where, descriptor)
-        elif self._is_new(where, descriptor):
-            found = self._child(where, descriptor, Severity.ERROR)
-            if found is not None:
-                self._walk([(found, descriptor, 1)])
-
-    def referrers(self) -> None:
-        """Add what refers to anything that was added so far, and what refers to that.
-
-        Raises:
-            AccessDenied: The registry refused.
-            TransportError: The registry could not be asked.
-        """
-        waiting = deque(self._seen)
-        # As many as there are in one graph, for each manifest that somebody asked about.
-        self._limit = GraphLimits(graphs=len(self._seen)).count
-        while waiting:
-            checkpoint()
-            subject = waiting.popleft()
-            where = f"{self.repository.at(subject)} referrers"
-            known = len(self._seen)
-            try:
-                for number, entry in enumerate(list_referrers(self.repository, subject)):
-                    self._referrer(f"{where}[{number}]", entry, subject)
-            except _OUTAGES:
-                raise
-            except RegistryError as error:
-                self.found(where, _reason(error))
-            waiting.extend(islice(self._seen, known, None))
-
-    def report(self, *, jobs: int = 4) -> Report:
-        """Read every blob that was named, and say what was found."""
-        for where, listed in self._listed_again:
-            known = self._known.get(listed.digest)
-            if known is not None:
-                self._judged(where, of_entry(listed, known.artifact_type))
-                self._judged(where, of_platform(listed.platform, known.platform))
-        self._findings += self._contents.read(jobs)
-        return Report(tuple(self._findings), self._manifests, self._contents.count, self._bytes + self._contents.bytes)
-
-    def _walk(self, waiting: list[tuple[RawManifest, Descriptor | None, int]]) -> None:
-        limits = GraphLimits()
-        while waiting:
-            checkpoint()
-            manifest, listed, depth = waiting.pop()
-            self._manifests += 1
-            self._bytes += len(manifest.content)
-            where = self.repository.at(manifest.digest)
-            self._judged(where, of_type(manifest))
-            artifact_type = artifact_type_of(manifest)
-            if listed is not None:
-                self._judged(where, of_entry(listed, artifact_type))
-            self._subject(where, manifest)
-            below: list[tuple[RawManifest, Descriptor | None, int]] = []
-            for place, part in _parts(manifest):
-                if not is_child_manifest(manifest, part):
-                    if not (manifest.is_index and self._is_strange(f"{where} {place}", part)):
-                        self._blob(f"{where} {place}", part)
-                elif self._is_new(f"{where} {place}", part):
-                    try:
-                        limits.add(depth + 1)
-                    except TooLarge as error:
-                        self.found(f"{where} {place}", f"not looked at: {error.message}")
-                        continue
-                    found = self._child(f"{where} {place}", part, self._absence)
-                    if found is not None:
-                        below.append((found, part, depth + 1))
-            platform = None if manifest.is_index else self._image(where, manifest)
-            if listed is not None:
-                self._judged(f"{where} $.config", of_platform(listed.platform, platform))
-            self._known[manifest.digest] = _Known(artifact_type, platform)
-            waiting.extend(reversed(below))
-
-    def _is_strange(self, where: str, part: Descriptor) -> bool:
-        """Whether a part of an index is a manifest of a kind that nobody knows (R-027); otherwise it is a blob."""
-        try:
-            found = fetch_manifest(self.repository, part.digest)
-        except _OUTAGES:
-            raise
-        except RegistryError:
-            return False
-        if len(found.content) != part.size:
-            self.found(where, f"{len(found.content)} bytes instead of the promised {part.size}")
-        return True
-
-    def _referrer(self, where: str, entry: Descriptor, subject: Digest) -> None:
-        if len(self._seen) >= self._limit:
-            self.found(where, f"not looked at: more than {self._limit} manifests")
-            return
-        is_new = self._is_new(where, entry)
-        found = self._child(where, entry, Severity.ERROR) if is_new else self._again(entry)
-        if found is None:
-            return
-        if is_new:
-            self._walk([(found, entry, 1)])
-        self._judged(where, of_listing(entry, found))
-        about = self._subjects.get(entry.digest)
-        if about != subject:
-            self.found(where, f"it refers to {about or 'nothing'}", severity=Severity.WARNING)
-
-    def _subject(self, where: str, manifest: RawManifest) -> None:
-        subject = manifest.subject
-        if subject is None:
-            return
-        self._subjects[manifest.digest] = subject.digest
-        doubt = self._subject_doubt(subject)
-        if doubt:
-            self.found(f"{where} $.subject", doubt, severity=Severity.WARNING)
-
-    def _subject_doubt(self, subject: Descriptor) -> str:
-        # A weak association: the subject may be absent, or be put there later.
-        if not subject.digest.verifiable:
-            return f"nobody can tell whether what it refers to is here: {subject.digest}"
-        known = self._seen.get(subject.digest)
-        if known is None:
-            try:
-                # Read, not looked up: being told that something is here has a layout keep it for longer.
-                found = fetch_manifest(self.repository, subject.digest)
-            except _OUTAGES:
-                raise
-            except NotFound:
-                return f"what it refers to is not here: {subject.digest}"
-            except RegistryError as error:
-                return _reason(error)
-            known = (len(found.content), found.media_type)
-        if known == (subject.size, subject.media_type):
-            return ""
-        told = f"{subject.size} bytes of {subject.media_type!r:.100}"
-        return f"it refers to {subject.digest} as {told}, and that is {known[0]} bytes of {known[1]!r:.100}"
-
-    def _is_new(self, where: str, descriptor: Descriptor) -> bool:
-        known = self._seen.get(descriptor.digest)
-        if known is None:
-            return True
-        size, media_type = known
-        if size != descriptor.size:
-            self.found(where, f"said to have {descriptor.size} bytes here, and {size} elsewhere")
-        if media_type != descriptor.media_type:
-            self.found(where, f"said to be {descriptor.media_type!r:.100} here, and {media_type!r:.100} elsewhere")
-        self._listed_again.append((where, descriptor))
-        return False
-
-    def _again(self, entry: Descriptor) -> RawManifest | None:
-        """A manifest that was looked at before; whatever is wrong with it has been said."""
-        try:
-            return fetch_manifest(self.repository, entry.digest)
-        except _OUTAGES:
-            raise
-        except RegistryError:
-            return None
-
-    def _child(self, where: str, descriptor: Descriptor, absence: Severity) -> RawManifest | None:
-        self._seen[descriptor.digest] = (descriptor.size, descriptor.media_type)
-        try:
-            found = fetch_child(self.repository, descriptor)
-            if descriptor.data is not None and self._again(descriptor) is None:
-                self.found(where, "it is not here", severity=Severity.WARNING)
-            return found
-        except _OUTAGES:
-            raise
-        except NotFound as error:
-            self.found(where, _reason(error), severity=absence)
-        except Unsupported as error:
-            self.found(where, _reason(error), severity=Severity.WARNING)
-        except RegistryError as error:
-            self.found(where, _reason(error))
-        return None
-
-    def _blob(self, where: str, part: Descriptor) -> None:
-        try:
-            part.embedded()
-        except Unsupported:
-            pass  # said once it is to be read
-        except RegistryError as error:
-            self.found(where, _reason(error))
-        self._contents.add(where, part)
-
-    def _image(self, where: str, manifest: RawManifest) -> Platform | None:
-        """Judge an image; tells what it runs on, where that is known."""
-        try:
-            if not has_config(manifest):
-                return None
-            config = read_config(self.repository, manifest)
-        except _OUTAGES:
-            raise
-        except (InvalidValue, NotAnImage, TooLarge) as error:
-            self.found(f"{where} $.config", _reason(error))
-            return None
-        except RegistryError:
-            return None  # it is read again together with all other blobs, and judged then
-        self._judged(f"{where} $.config", of_config(config))
-        layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
-        if len(diff_ids) != len(layers):
-            self.found(f"{where} $.config", f"{len(diff_ids)} diff_ids for {len(layers)} layers")
-            return config.platform
-        for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
-            self._layer(f"{where} $.layers[{number}]", layer, diff_id)
-        self._judged(f"{where} $.config", of_history(config, layers))
-        return config.platform
-
-    def _layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
-        doubt = of_diff_id(layer, diff_id)
-        if doubt is None:
-            self._contents.add_layer(where, layer, diff_id)
-        elif diff_id != layer.digest:
-            # Attestations are filed as layers of other types, and never compressed: what they hash to is known.
-            self._judged(where, (doubt,))
-
-    def _judged(self, where: str, judgements: Iterable[Judgement]) -> None:
-        for severity, what in judgements:
-            self.found(where, what, severity=severity)
-
-
-def _parts(manifest: RawManifest) -> Iterable[tuple[str, Descriptor]]:
-    if manifest.is_index:
-        return [(f"$.manifests[{number}]", part) for number, part in enumerate(manifest.index.manifests)]
-    children = manifest.children
-    if not children:
-        return ()
-    return [("$.config", children[0])] + [(f"$.layers[{number}]", part) for number, part in enumerate(children[1:])]
-
-
-def _reason(error: RegistryError) -> str:
-    path = getattr(error, "path", "")
-    return f"{error.message} at {path}" if path else error.message
+    @property
+    def document(self) -> RawManifest: ...
 
 
 def validate(
-    target: StoredManifest | Repository,
+    target: _ManifestInRepository | Repository,
     reference: Tag | Digest | str | None = None,
     *,
     referrers: bool = False,
@@ -479,42 +75,443 @@ def validate(
     limits: ExtractLimits | None = None,
     jobs: int = 4,
 ) -> Report:
-    """A report on all that an image or index consists of, down to the uncompressed layers; nothing is changed.
+    """Check all content of images and indexes, including uncompressed layers. Nothing is changed.
 
-    Every digest, size and media type is checked, embedded data, each layer's diff_id, the configuration against the
-    layers, the platforms against what indexes say, subjects against what refers to them, and that everything is there.
+    This checks the existence, digest, size and media type of all content, embedded data, the diff ID of each layer, the
+    configuration against the layers, index entries against their manifests, and subjects.
 
     Args:
-        target: An ``Image``, an ``Index``, or a repository.
-        reference: What to check in a repository: a tag or digest; all tags if not given.
-        referrers: Whether what refers to any of it is checked as well, and what refers to that: signatures, bills of
-            materials, attestations.
-        sparse: Whether what an index lists may be absent, as after a copy of some of its platforms: that is only a
-            warning then.
-        limits: How much layers may become when they are unpacked for their diff_id; nothing is kept of them.
-        jobs: How many blobs are read at a time.
+        target: ``Image``, ``Index``, or repository.
+        reference: Tag or digest to validate in a repository; by default all tags.
+        referrers: Whether to validate referrers as well, such as signatures, bills of materials and attestations, and
+            their referrers.
+        sparse: Whether manifests that an index lists may be missing, as after a copy of some platforms; they are
+            warnings then.
+        limits: Limits for decompressing layers; uncompressed data is not kept.
+        jobs: Number of blobs to read at a time.
 
     Raises:
-        RepositoryNotFound: No such repository.
-        InvalidValue: The reference is malformed, or there are no jobs.
-        AccessDenied: The registry refused.
-        TransportError: The registry could not be asked.
+        RepositoryNotFound: The repository does not exist.
+        InvalidValue: The reference is malformed, or ``jobs`` is not positive.
+        AccessDenied: The registry denied access.
+        TransportError: The registry cannot be reached.
     """
     if not isinstance(jobs, int) or jobs < 1:
-        raise InvalidValue(f"a check needs at least one job, not {jobs!r:.50}")
+        raise InvalidValue(f"validate: jobs must be at least 1, not {jobs!r:.50}")
     if not isinstance(target, Repository):
         if reference is not None:
-            raise InvalidValue("a reference says what to check in a repository, and this is an image already")
+            raise InvalidValue("validate: a reference is allowed only with a repository, not with an image or index")
         validation = Validation(target.repository, limits=limits, sparse=sparse)
         with error_context("validate", str(target.repository)):
-            validation.manifest(target.document)
+            validation.add_manifest(target.document)
     else:
         validation = Validation(target, limits=limits, sparse=sparse)
         with error_context("validate", str(target)):
-            wanted = target.manifests.tags() if reference is None else iter((reference,))
-            for each in wanted:
-                validation.reference(each if isinstance(each, Tag | Digest) else parse_tag_or_digest(each))
+            references = target.manifests.tags() if reference is None else iter((reference,))
+            for each in references:
+                validation.add_reference(each if isinstance(each, Tag | Digest) else parse_tag_or_digest(each))
     with error_context("validate", str(validation.repository)):
         if referrers:
-            validation.referrers()
+            validation.add_referrers()
         return validation.report(jobs=jobs)
+
+
+class _CheckedManifest(msgspec.Struct, frozen=True):
+    """What other descriptors of a manifest are compared with."""
+
+    artifact_type: str
+    platform: Platform | None
+
+
+class Validation:
+    """A validation in progress: manifests are added and checked, then their blobs are read for the report.
+
+    Args:
+        repository: Repository that holds the content.
+        limits: Limits for decompressing layers.
+        sparse: Whether manifests that an index lists may be missing.
+    """
+
+    def __init__(self, repository: Repository, *, limits: ExtractLimits | None = None, sparse: bool = False) -> None:
+        self.repository = repository
+        self._missing_severity = Severity.WARNING if sparse else Severity.ERROR
+        self._findings: list[Finding] = []
+        # Size and media type of each manifest, as in the first descriptor.
+        self._seen: dict[Digest, tuple[int, str]] = {}
+        self._checked: dict[Digest, _CheckedManifest] = {}
+        self._repeated: list[tuple[str, Descriptor]] = []
+        self._subjects: dict[Digest, Digest] = {}
+        self._blobs = BlobChecker(repository, ExtractLimits() if limits is None else limits)
+        self._max_manifests = GraphLimits().count
+        self._manifests = 0
+        self._bytes = 0
+
+    @property
+    def digests(self) -> set[Digest]:
+        """The digests of all manifests and blobs that were referenced so far."""
+        return set(self._seen) | self._blobs.digests
+
+    def add_finding(self, where: str, what: str, *, severity: Severity = Severity.ERROR) -> None:
+        """Add a finding to the report."""
+        self._findings.append(Finding(severity, where, what))
+
+    def add_reference(self, reference: Tag | Digest) -> None:
+        """Check the graph of the manifest with a tag or digest.
+
+        Raises:
+            AccessDenied: The registry denied access.
+            TransportError: The registry cannot be reached.
+        """
+        try:
+            manifest = fetch_manifest(self.repository, reference)
+        except _OUTAGES:
+            raise
+        except RegistryError as error:
+            self.add_finding(self.repository.at(reference), _message(error))
+            return
+        self.add_manifest(manifest)
+
+    def add_manifest(self, manifest: RawManifest) -> None:
+        """Check the graph of a manifest.
+
+        Raises:
+            AccessDenied: The registry denied access.
+            TransportError: The registry cannot be reached.
+        """
+        if manifest.digest not in self._seen:
+            self._seen[manifest.digest] = (len(manifest.content), manifest.media_type)
+            self._walk([(manifest, None, 1)])
+
+    def add_descriptor(self, where: str, descriptor: Descriptor) -> None:
+        """Check the blob, or the graph of the manifest, of a descriptor that is not in a manifest.
+
+        Args:
+            where: Place of the descriptor, for findings; for example an entry of the index of a layout.
+            descriptor: Descriptor of a manifest or blob.
+
+        Raises:
+            AccessDenied: The registry denied access.
+            TransportError: The registry cannot be reached.
+        """
+        if not is_manifest(descriptor.media_type):
+            self._add_blob(where, descriptor)
+        elif self._is_new(where, descriptor):
+            manifest = self._fetch_child(where, descriptor, Severity.ERROR)
+            if manifest is not None:
+                self._walk([(manifest, descriptor, 1)])
+
+    def add_referrers(self) -> None:
+        """Check the referrers of all manifests added so far, and their referrers.
+
+        Raises:
+            AccessDenied: The registry denied access.
+            TransportError: The registry cannot be reached.
+        """
+        pending = deque(self._seen)
+        # Each manifest added so far may have as many referrers as one graph may have manifests.
+        self._max_manifests = GraphLimits(graphs=len(self._seen)).count
+        while pending:
+            checkpoint()
+            subject = pending.popleft()
+            where = f"{self.repository.at(subject)} referrers"
+            known = len(self._seen)
+            try:
+                for number, descriptor in enumerate(list_referrers(self.repository, subject)):
+                    self._add_referrer(f"{where}[{number}]", descriptor, subject)
+            except _OUTAGES:
+                raise
+            except RegistryError as error:
+                self.add_finding(where, _message(error))
+            pending.extend(islice(self._seen, known, None))
+
+    def report(self, *, jobs: int = 4) -> Report:
+        """Read all referenced blobs, and return the report.
+
+        Args:
+            jobs: Number of blobs to read at a time.
+        """
+        for where, descriptor in self._repeated:
+            checked = self._checked.get(descriptor.digest)
+            if checked is not None:
+                self._findings += check_artifact_type(where, descriptor, checked.artifact_type)
+                self._findings += check_platform(where, descriptor.platform, checked.platform)
+        self._findings += self._blobs.read(jobs)
+        return Report(tuple(self._findings), self._manifests, self._blobs.count, self._bytes + self._blobs.bytes)
+
+    def _walk(self, pending: list[tuple[RawManifest, Descriptor | None, int]]) -> None:
+        """Check manifests and their graphs, depth first.
+
+        Args:
+            pending: Manifests, the descriptors that list them, and their depths.
+        """
+        limits = GraphLimits()
+        while pending:
+            checkpoint()
+            manifest, descriptor, depth = pending.pop()
+            self._manifests += 1
+            self._bytes += len(manifest.content)
+            where = self.repository.at(manifest.digest)
+            self._findings += check_has_type(where, manifest)
+            artifact_type = artifact_type_of(manifest)
+            if descriptor is not None:
+                self._findings += check_artifact_type(where, descriptor, artifact_type)
+            self._check_subject(where, manifest)
+            children: list[tuple[RawManifest, Descriptor | None, int]] = []
+            for path, child in _children(manifest):
+                place = f"{where} {path}"
+                if not is_child_manifest(manifest, child):
+                    if not (manifest.is_index and self._is_unknown_manifest(place, child)):
+                        self._add_blob(place, child)
+                elif self._is_new(place, child):
+                    try:
+                        limits.add(depth + 1)
+                    except TooLarge as error:
+                        self.add_finding(place, f"not checked: {error.message}")
+                        continue
+                    found = self._fetch_child(place, child, self._missing_severity)
+                    if found is not None:
+                        children.append((found, child, depth + 1))
+            platform = None if manifest.is_index else self._check_image(where, manifest)
+            if descriptor is not None:
+                self._findings += check_platform(f"{where} $.config", descriptor.platform, platform)
+            self._checked[manifest.digest] = _CheckedManifest(artifact_type, platform)
+            pending.extend(reversed(children))
+
+    def _is_unknown_manifest(self, where: str, descriptor: Descriptor) -> bool:
+        """Whether an entry of an index is a manifest of an unknown media type (R-027); otherwise it is a blob."""
+        try:
+            manifest = fetch_manifest(self.repository, descriptor.digest)
+        except _OUTAGES:
+            raise
+        except RegistryError:
+            return False
+        if len(manifest.content) != descriptor.size:
+            self.add_finding(
+                where, f"manifest has {len(manifest.content)} bytes, but the descriptor states {descriptor.size}"
+            )
+        return True
+
+    def _add_referrer(self, where: str, descriptor: Descriptor, subject: Digest) -> None:
+        if len(self._seen) >= self._max_manifests:
+            self.add_finding(where, f"not checked: more than {self._max_manifests} manifests")
+            return
+        is_new = self._is_new(where, descriptor)
+        manifest = self._fetch_child(where, descriptor, Severity.ERROR) if is_new else self._fetch_again(descriptor)
+        if manifest is None:
+            return
+        if is_new:
+            self._walk([(manifest, descriptor, 1)])
+        self._findings += check_referrer(where, descriptor, manifest)
+        actual = self._subjects.get(descriptor.digest)
+        if actual != subject:
+            what = f"listed referrer has the subject {actual}" if actual else "listed referrer has no subject"
+            self.add_finding(where, what, severity=Severity.WARNING)
+
+    def _check_subject(self, where: str, manifest: RawManifest) -> None:
+        subject = manifest.subject
+        if subject is None:
+            return
+        self._subjects[manifest.digest] = subject.digest
+        problem = self._subject_problem(subject)
+        if problem:
+            # Only a warning: a subject may be missing, or be pushed later.
+            self.add_finding(f"{where} $.subject", problem, severity=Severity.WARNING)
+
+    def _subject_problem(self, subject: Descriptor) -> str:
+        if not subject.digest.verifiable:
+            return f"subject not checked: digest algorithm is not supported: {subject.digest}"
+        known = self._seen.get(subject.digest)
+        if known is None:
+            try:
+                # Read instead of resolved: a layout keeps content longer that was looked up.
+                manifest = fetch_manifest(self.repository, subject.digest)
+            except _OUTAGES:
+                raise
+            except NotFound:
+                return f"subject is missing: {subject.digest}"
+            except RegistryError as error:
+                return _message(error)
+            known = (len(manifest.content), manifest.media_type)
+        if known == (subject.size, subject.media_type):
+            return ""
+        stated = f"{subject.size} bytes of {subject.media_type!r:.100}"
+        return f"subject {subject.digest} is stated as {stated}, but has {known[0]} bytes of {known[1]!r:.100}"
+
+    def _is_new(self, where: str, descriptor: Descriptor) -> bool:
+        """Whether no descriptor of this manifest was seen before; otherwise compare the two."""
+        known = self._seen.get(descriptor.digest)
+        if known is None:
+            return True
+        size, media_type = known
+        if size != descriptor.size:
+            self.add_finding(where, f"descriptor states {descriptor.size} bytes, another one states {size}")
+        if media_type != descriptor.media_type:
+            self.add_finding(
+                where, f"descriptor states {descriptor.media_type!r:.100}, another one states {media_type!r:.100}"
+            )
+        self._repeated.append((where, descriptor))
+        return False
+
+    def _fetch_again(self, descriptor: Descriptor) -> RawManifest | None:
+        """Fetch a manifest whose problems were already reported; ``None`` if it cannot be fetched."""
+        try:
+            return fetch_manifest(self.repository, descriptor.digest)
+        except _OUTAGES:
+            raise
+        except RegistryError:
+            return None
+
+    def _fetch_child(self, where: str, descriptor: Descriptor, missing_severity: Severity) -> RawManifest | None:
+        self._seen[descriptor.digest] = (descriptor.size, descriptor.media_type)
+        try:
+            manifest = fetch_child(self.repository, descriptor)
+            if descriptor.data is not None and self._fetch_again(descriptor) is None:
+                what = "manifest is missing; its content is embedded in the descriptor"
+                self.add_finding(where, what, severity=Severity.WARNING)
+            return manifest
+        except _OUTAGES:
+            raise
+        except NotFound as error:
+            self.add_finding(where, _message(error), severity=missing_severity)
+        except Unsupported as error:
+            self.add_finding(where, _message(error), severity=Severity.WARNING)
+        except RegistryError as error:
+            self.add_finding(where, _message(error))
+        return None
+
+    def _add_blob(self, where: str, descriptor: Descriptor) -> None:
+        try:
+            descriptor.embedded()
+        except Unsupported:
+            pass  # reported when the blob is read
+        except RegistryError as error:
+            self.add_finding(where, _message(error))
+        self._blobs.add(where, descriptor)
+
+    def _check_image(self, where: str, manifest: RawManifest) -> Platform | None:
+        """Check the configuration of an image against its layers; return its platform if it is known."""
+        place = f"{where} $.config"
+        try:
+            if not has_config(manifest):
+                return None
+            config = read_config(self.repository, manifest)
+        except _OUTAGES:
+            raise
+        except (InvalidValue, NotAnImage, TooLarge) as error:
+            self.add_finding(place, _message(error))
+            return None
+        except RegistryError:
+            return None  # reported when the blob is read
+        self._findings += check_config(place, config)
+        layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
+        if len(diff_ids) != len(layers):
+            self.add_finding(place, f"{len(diff_ids)} diff_ids for {len(layers)} layers")
+            return config.platform
+        for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
+            self._check_layer(f"{where} $.layers[{number}]", layer, diff_id)
+        self._findings += check_history(place, config, layers)
+        return config.platform
+
+    def _check_layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
+        reason = unverifiable_diff_id(layer, diff_id)
+        if not reason:
+            self._blobs.add_diff_id(where, layer, diff_id)
+        elif diff_id != layer.digest:
+            # Attestations are stored as uncompressed layers of other types: their diff ID is their digest.
+            self.add_finding(where, reason, severity=Severity.WARNING)
+
+
+def check_has_type(where: str, manifest: RawManifest) -> Iterator[Finding]:
+    """Check that an artifact states its type (image-spec manifest.md, "Guidelines for Artifact Usage")."""
+    if manifest.is_index or not is_manifest(manifest.media_type):
+        return
+    if manifest.image.config.media_type == EMPTY_JSON and not manifest.image.artifact_type:
+        yield Finding(Severity.WARNING, where, "configuration is empty, and artifactType is missing")
+
+
+def check_artifact_type(where: str, descriptor: Descriptor, actual: str) -> Iterator[Finding]:
+    """Compare the artifact type in a descriptor with that of the manifest."""
+    if descriptor.artifact_type and descriptor.artifact_type != actual:
+        what = f"listed with the artifact type {descriptor.artifact_type!r:.100}, but has {actual!r:.100}"
+        yield Finding(Severity.WARNING, where, what)
+
+
+def check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -> Iterator[Finding]:
+    """Compare an entry of a referrers list with the manifest; such an entry has artifact type and annotations.
+
+    Args:
+        where: Place of the entry.
+        descriptor: Entry as listed by the registry.
+        manifest: Manifest of the entry.
+    """
+    expected = referrer_descriptor(manifest)
+    if expected is None:
+        return
+    if not descriptor.artifact_type and expected.artifact_type:
+        yield Finding(Severity.WARNING, where, f"listed without its artifact type {expected.artifact_type!r:.100}")
+    if descriptor.annotations != expected.annotations:
+        yield Finding(Severity.WARNING, where, "listed with annotations other than those of the manifest")
+
+
+def check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
+    """Check the type of the root file system and the platform."""
+    if config.rootfs.type != "layers":
+        yield Finding(Severity.ERROR, where, f"rootfs has the type {config.rootfs.type!r:.100}, not 'layers'")
+    if config.platform is None:
+        yield Finding(Severity.WARNING, where, "configuration states no platform")
+
+
+def check_platform(where: str, listed: Platform | None, actual: Platform | None) -> Iterator[Finding]:
+    """Compare the platform in an index entry with that of the configuration."""
+    if actual is None or listed is None or listed.is_unknown:
+        return
+    wanted = listed.normalised()
+    what = f"listed for {wanted}, but the configuration states {actual}"
+    if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):
+        yield Finding(Severity.ERROR, where, what)
+    elif any(
+        stated and stated != other
+        for stated, other in ((wanted.variant, actual.variant), (wanted.os_version, actual.os_version))
+    ):
+        yield Finding(Severity.WARNING, where, what)
+
+
+def check_history(where: str, config: ImageConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
+    """Compare the number of history entries that have a layer with the number of layers."""
+    count = sum(1 for entry in config.history if not entry.empty_layer)
+    if config.history and count != len(layers):
+        yield Finding(Severity.WARNING, where, f"history has entries for {count} layers, but there are {len(layers)}")
+
+
+def unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
+    """Why the diff ID of a layer cannot be checked; empty if it can."""
+    try:
+        compression_for(layer.media_type)
+    except Unsupported:
+        return f"diff_id not checked: unknown media type of a layer: {layer.media_type!r:.100}"
+    return "" if diff_id.verifiable else f"diff_id not checked: digest algorithm is not supported: {diff_id}"
+
+
+def artifact_type_of(manifest: RawManifest) -> str:
+    """The artifact type of a manifest, as in a referrers list; empty for unknown media types."""
+    if manifest.is_index:
+        return manifest.index.artifact_type
+    if not is_manifest(manifest.media_type):
+        return ""
+    return manifest.image.artifact_type or manifest.image.config.media_type
+
+
+def _children(manifest: RawManifest) -> Iterable[tuple[str, Descriptor]]:
+    """The descriptors in a manifest, with their JSON paths."""
+    if manifest.is_index:
+        return [(f"$.manifests[{number}]", child) for number, child in enumerate(manifest.index.manifests)]
+    children = manifest.children
+    if not children:
+        return ()
+    layers = [(f"$.layers[{number}]", child) for number, child in enumerate(children[1:])]
+    return [("$.config", children[0]), *layers]
+
+
+def _message(error: RegistryError) -> str:
+    path = getattr(error, "path", "")
+    return f"{error.message} at {path}" if path else error.message

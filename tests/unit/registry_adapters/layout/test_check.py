@@ -70,7 +70,7 @@ def test_manifests_without_a_tag_are_checked_as_well(tmp_path: Path, repository:
 
     (found,) = _check(tmp_path).findings
 
-    assert (found.what, "$.layers[0]" in found.where) == ("it is missing", True)
+    assert (found.what, "$.layers[0]" in found.where) == ("blob is missing", True)
 
 
 def test_corrupt_blobs_without_references_are_reported(tmp_path: Path, repository: Repository) -> None:
@@ -145,8 +145,8 @@ def test_entries_with_missing_blobs_wrong_sizes_or_the_same_tag_are_reported(
     assert len(lines) == 4
     assert lines[0].endswith("org/app:v1: ambiguous tag: 2 entries of index.json have the tag v1")
     assert lines[1] == f"error: {where} $.manifests[1]: the blob of the manifest is missing"
-    assert lines[2].startswith(f"error: {where} $.manifests[2]: said to have 1 bytes")
-    assert lines[3] == f"error: {where} $.manifests[3]: it is missing"
+    assert lines[2].startswith(f"error: {where} $.manifests[2]: descriptor states 1 bytes, another one states")
+    assert lines[3] == f"error: {where} $.manifests[3]: blob is missing"
 
 
 @pytest.mark.parametrize(

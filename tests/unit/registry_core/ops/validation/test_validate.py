@@ -165,28 +165,40 @@ class TestFindings:
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            (lambda made: made.blobs.delete(Digest.of(LAYER)), "error: $.layers[0]: it is missing"),
+            (lambda made: made.blobs.delete(Digest.of(LAYER)), "error: $.layers[0]: blob is missing"),
             (lambda made: made.layer.update(size=1), "error: $.layers[0]: longer than the promised 1 bytes"),
             (lambda made: made.layer.update(size=9999), "instead of the promised 9999"),
             (
                 lambda made: made.layer.update(data="eHg="),
                 "error: $.layers[0]: embedded data: the size differs from the descriptor",
             ),
-            (lambda made: made.config["rootfs"].update(diff_ids=[str(Digest.of(b"x"))]), f"not to {Digest.of(b'x')}"),
+            (
+                lambda made: made.config["rootfs"].update(diff_ids=[str(Digest.of(b"x"))]),
+                f"not to the diff_id {Digest.of(b'x')}",
+            ),
             (lambda made: made.config["rootfs"].update(diff_ids=[]), "error: $.config: 0 diff_ids for 1 layers"),
-            (lambda made: made.config["rootfs"].update(type="other"), "error: $.config: a rootfs of type 'other'"),
+            (lambda made: made.config["rootfs"].update(type="other"), "error: $.config: rootfs has the type 'other'"),
             (lambda made: made.config.update(os=7), "error: $.config: "),
-            (lambda made: made.config.pop("os"), "warning: $.config: it does not say what it runs on"),
-            (lambda made: made.config["history"].append({}), "warning: $.config: its history tells of 2 layers"),
-            (lambda made: made.layer.update(mediaType="a/b"), "warning: $.layers[0]: nobody knows layers of type"),
+            (lambda made: made.config.pop("os"), "warning: $.config: configuration states no platform"),
+            (
+                lambda made: made.config["history"].append({}),
+                "warning: $.config: history has entries for 2 layers, but there are 1",
+            ),
+            (
+                lambda made: made.layer.update(mediaType="a/b"),
+                "warning: $.layers[0]: diff_id not checked: unknown media type",
+            ),
             (
                 lambda made: made.config["rootfs"].update(diff_ids=["md5:abc"]),
-                "warning: $.layers[0]: its diff_id cannot",
+                "warning: $.layers[0]: diff_id not checked: digest algorithm is not supported",
             ),
-            (lambda made: made.layer.update(digest="md5:abc"), "warning: $.layers[0]: its digest cannot be verified"),
+            (
+                lambda made: made.layer.update(digest="md5:abc"),
+                "warning: $.layers[0]: not read: digest algorithm 'md5' is not supported",
+            ),
             (
                 lambda made: made.layer.update(digest="md5:abc", data="eHg=", size=2),
-                "warning: $.layers[0]: its digest cannot be verified",
+                "warning: $.layers[0]: not read: digest algorithm 'md5' is not supported",
             ),
         ],
     )
@@ -243,7 +255,7 @@ class TestFindings:
         made.layer["data"] = base64.b64encode(LAYER).decode()
         made.image()
 
-        assert made.findings() == ["warning: $.layers[0]: it is not here"]
+        assert made.findings() == ["warning: $.layers[0]: blob is missing; its content is embedded in the descriptor"]
 
     def test_bytes_that_are_right_but_no_stream(self, made: Made) -> None:
         """R-144."""
@@ -281,7 +293,7 @@ class TestFindings:
         made.layer["mediaType"] = DOCKER_FOREIGN_LAYER_GZIP
         made.image()
 
-        assert made.findings() == ["warning: $.layers[0]: it is not here"]
+        assert made.findings() == ["warning: $.layers[0]: blob is missing; the layer is nondistributable"]
 
     def test_all_of_them_in_one_report(self, made: Made) -> None:
         made.config["rootfs"]["type"] = "other"
@@ -308,7 +320,7 @@ class TestIndexes:
 
         (found,) = validate(made.repository, "all").errors
 
-        assert "it runs on linux/amd64, and is listed for linux/arm64" in found.what
+        assert "listed for linux/arm64, but the configuration states linux/amd64" in found.what
 
     def test_platforms_that_say_nothing_are_fine(self, made: Made) -> None:
         """As attestations are listed."""
@@ -346,14 +358,14 @@ class TestIndexes:
 
         (found,) = made.findings("all")
 
-        assert found.startswith("error: $.manifests[1]: said to have 1 bytes here")
+        assert found.startswith("error: $.manifests[1]: descriptor states 1 bytes, another one states")
 
     def test_artifact_types_are_compared(self, made: Made) -> None:
         made.index(_entry(made.image().content, OCI_MANIFEST, artifactType="a/b"))
 
         (found,) = validate(made.repository, "all").findings
 
-        assert "listed as 'a/b'" in found.what
+        assert "listed with the artifact type 'a/b'" in found.what
         assert found.severity is Severity.WARNING
 
     def test_nesting_without_end_is_reported(self, made: Made) -> None:
@@ -364,7 +376,7 @@ class TestIndexes:
 
         (found,) = validate(made.repository, "all").findings
 
-        assert "not looked at" in found.what
+        assert "not checked" in found.what
 
     def test_two_types_for_one_manifest(self, made: Made) -> None:
         """R-020."""
@@ -373,7 +385,7 @@ class TestIndexes:
 
         (found,) = made.findings("all")
 
-        assert found.startswith(f"error: $.manifests[1]: said to be {OCI_INDEX!r} here")
+        assert found.startswith(f"error: $.manifests[1]: descriptor states {OCI_INDEX!r}, another one states")
 
     def test_platforms_are_compared_though_the_image_was_looked_at_before(self, made: Made) -> None:
         image = made.image()
@@ -384,7 +396,7 @@ class TestIndexes:
         (found,) = validate(made.repository).errors
 
         assert found.where == f"{made.repository.at(index.digest)} $.manifests[0]"
-        assert "it runs on linux/amd64, and is listed for linux/arm64" in found.what
+        assert "listed for linux/arm64, but the configuration states linux/amd64" in found.what
 
     def test_an_image_is_listed_for_one_platform_only(self, made: Made) -> None:
         content = made.image().content
@@ -396,8 +408,8 @@ class TestIndexes:
         found = made.findings("all")
 
         assert [each.partition(": ")[0] for each in found] == ["warning", "error"]
-        assert "$.manifests[1]: listed as 'a/b'" in found[0]
-        assert "$.manifests[1]: it runs on linux/amd64" in found[1]
+        assert "$.manifests[1]: listed with the artifact type 'a/b'" in found[0]
+        assert "$.manifests[1]: listed for linux/arm64, but the configuration states linux/amd64" in found[1]
 
     def test_what_is_absent_from_a_sparse_index_is_only_a_warning(self, made: Made) -> None:
         made.index(_entry(made.image().content, OCI_MANIFEST), _entry(b"absent", OCI_MANIFEST))
@@ -421,7 +433,9 @@ class TestIndexes:
         data = base64.b64encode(image.content).decode()
         made.index(_entry(image.content, OCI_MANIFEST, data=data))
 
-        assert made.findings("all") == ["warning: $.manifests[0]: it is not here"]
+        assert made.findings("all") == [
+            "warning: $.manifests[0]: manifest is missing; its content is embedded in the descriptor"
+        ]
 
     def test_that_are_too_large_are_reported(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         """R-024."""
@@ -433,7 +447,7 @@ class TestIndexes:
         made.index(*entries)
 
         assert [each.partition(",")[0] for each in made.findings("all")] == [
-            f"error: $.manifests[{number}]: not looked at: more than 2 manifests" for number in (2, 3)
+            f"error: $.manifests[{number}]: not checked: more than 2 manifests" for number in (2, 3)
         ]
 
     def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,9 +467,9 @@ class TestCompression:
     @pytest.mark.parametrize(
         ("kind", "content", "expected"),
         [
-            (OCI_LAYER, LAYER, "says no compression, and it has gzip"),
-            (OCI_LAYER_GZIP, TAR, "says gzip, and it has none"),
-            (OCI_LAYER_ZSTD, LAYER, "says zstd, and it has gzip"),
+            (OCI_LAYER, LAYER, "states no compression, but the layer has gzip"),
+            (OCI_LAYER_GZIP, TAR, "states gzip, but the layer has no compression"),
+            (OCI_LAYER_ZSTD, LAYER, "states zstd, but the layer has gzip"),
         ],
     )
     def test_that_the_media_type_does_not_tell_is_odd(
@@ -468,7 +482,7 @@ class TestCompression:
 
         (found,) = made.findings()
 
-        assert found.startswith("warning: $.layers[0]: its media type")
+        assert found.startswith("warning: $.layers[0]: media type")
         assert expected in found
 
     def test_of_an_empty_layer_is_none(self, made: Made) -> None:
@@ -490,7 +504,7 @@ class TestArtifacts:
         (found,) = validate(made.repository, "v1").findings
 
         assert (found.severity, found.where) == (Severity.WARNING, made.repository.at(raw.digest))
-        assert "no artifactType" in found.what
+        assert "artifactType is missing" in found.what
 
 
 class TestSubjects:
@@ -517,7 +531,8 @@ class TestSubjects:
         assert f"{len(subject.content)} bytes of '{OCI_MANIFEST}'" in found.what
 
     @pytest.mark.parametrize(
-        ("digest", "expected"), [(str(Digest.of(b"absent")), "is not here"), ("md5:" + "0" * 32, "nobody can tell")]
+        ("digest", "expected"),
+        [(str(Digest.of(b"absent")), "subject is missing"), ("md5:" + "0" * 32, "digest algorithm is not supported")],
     )
     def test_may_be_absent(self, made: Made, digest: str, expected: str) -> None:
         """Distribution-spec, "Pushing Manifests with Subject": odd, and no harm."""
@@ -612,14 +627,14 @@ class TestReferrers:
         about_itself = self._artifact(made, None)
         self._claim(made, subject, about_itself)
 
-        assert self._found(made) == ["warning: it refers to nothing"]
+        assert self._found(made) == ["warning: listed referrer has no subject"]
 
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
             ({"artifact_type": ""}, "listed without its artifact type"),
-            ({"artifact_type": "a/b"}, "listed as 'a/b'"),
-            ({"annotations": {"a": "2"}}, "listed with other annotations"),
+            ({"artifact_type": "a/b"}, "listed with the artifact type 'a/b'"),
+            ({"annotations": {"a": "2"}}, "listed with annotations other than"),
         ],
     )
     def test_are_compared_with_the_list(self, made: Made, change: dict[str, Any], expected: str) -> None:
@@ -640,7 +655,7 @@ class TestReferrers:
 
         report = validate(made.repository, referrers=True)
 
-        assert [found.what for found in report.findings] == ["listed with other annotations than it has"]
+        assert [found.what for found in report.findings] == ["listed with annotations other than those of the manifest"]
         assert report.manifests == 2
 
     def test_in_a_circle_are_read_once(self, made: Made) -> None:
@@ -654,7 +669,7 @@ class TestReferrers:
 
         assert report.manifests == 2
         assert [found.what for found in report.findings] == [
-            "it refers to nothing", f"it refers to {subject}",
+            "listed referrer has no subject", f"listed referrer has the subject {subject}",
         ]  # fmt: skip
 
     def test_of_many_images_may_be_many(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,7 +695,7 @@ class TestReferrers:
         subject = made.image().digest
         self._claim(made, subject, *(self._artifact(made, subject, f"a{number}") for number in range(4)))
 
-        assert self._found(made) == ["error: not looked at: more than 3 manifests", "error: more than 3 referrers"]
+        assert self._found(made) == ["error: not checked: more than 3 manifests", "error: more than 3 referrers"]
 
 
 class _Failing:
