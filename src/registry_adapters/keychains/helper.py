@@ -17,7 +17,7 @@ import msgspec
 
 from registry_adapters.keychains.registry_names import HUB_KEY, exact_aliases, helper_keys
 from registry_core.cancellation import CancellableLock, checkpoint, remaining
-from registry_core.content.operating_system import kill_process_group
+from registry_core.content.operating_system import kill_process_group, require_pipe_polling
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Basic, Credential, IdentityToken, NotPicklable
 from registry_core.domain.names import RepositoryName
@@ -64,11 +64,13 @@ def run(
 
     Raises:
         ConfigError: The program cannot be started, takes too long, or writes too much.
+        Unsupported: The operating system cannot poll pipes.
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: The deadline of the ambient scope has passed.
     """
     checkpoint()
     name = os.path.basename(arguments[0])
+    require_pipe_polling(f"credential helper {name}")
     try:
         process = subprocess.Popen(
             arguments,

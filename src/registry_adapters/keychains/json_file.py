@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from registry_core.cancellation import CancellableLock, checkpoint, poll_until, sleep
-from registry_core.content.operating_system import NO_BLOCK, READ_FLAGS
+from registry_core.content.operating_system import HAS_FILE_MODES, NO_BLOCK, READ_FLAGS
 from registry_core.content.safe_files import StagedFile, map_os_errors
 from registry_core.domain import strict_json
 from registry_core.errors import ConfigError, InvalidDocument, RegistryError
@@ -124,7 +124,8 @@ def _map_errors(path: Path) -> Iterator[None]:
 def _file_lock(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # Imported here because only writers need it.
 
-    lock = FileLock(target.with_name(f".{target.name}.ociport.lock"), timeout=0, mode=0o600)
+    path = target.with_name(f".{target.name}.ociport.lock")
+    lock = FileLock(path, timeout=0, mode=0o600) if HAS_FILE_MODES else FileLock(path, timeout=0)
 
     def is_acquired() -> bool:
         try:

@@ -26,7 +26,6 @@ from registry_core.content.operating_system import (
     READ_FLAGS,
     UPDATE_FLAGS,
     lock_file,
-    require_file_locks,
     touch,
     unlock_file,
 )
@@ -314,7 +313,6 @@ def remove_expired(directory: Directory, name: str, expiry: float, *, is_dry_run
     Raises:
         Unsupported: The operating system has no file locks.
     """
-    require_file_locks("prune a layout")
     try:
         descriptor = _open_for_lock(directory, name)
     except OSError:

@@ -18,6 +18,7 @@ from registry_adapters.layout.directory import PARTIAL, Directory
 from registry_adapters.layout.files import changed_at
 from registry_adapters.layout.layout import PARTIAL_FILE_AGE, Layout, blob_dirs
 from registry_core.cancellation import checkpoint
+from registry_core.content.operating_system import require_file_locks
 from registry_core.content.safe_files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.content.verify import Verifier
@@ -228,10 +229,11 @@ def prune_layout(
         RepositoryNotFound: The layout does not exist.
         InvalidValue: The grace period is less than two seconds.
         IntegrityError: A manifest is corrupt, so its references are unknown; no blob is removed.
-        Unsupported: The operating system has no file locks.
+        Unsupported: The operating system has no ``flock``.
     """
     if not grace >= _SHORTEST_GRACE:
         raise InvalidValue(f"grace period of less than {_SHORTEST_GRACE:g} seconds: {grace!r:.50}")
+    require_file_locks("prune a layout", "which keeps blobs that a writer relies on")
     with layout.open() as directory:
         if directory is None:
             raise RepositoryNotFound("no image layout in this directory")

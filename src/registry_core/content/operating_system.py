@@ -1,7 +1,7 @@
 """Functions of the operating system that some systems lack.
 
 This is the only module that looks for them, and importing it never fails. Linux has all of them, macOS lacks extended
-attributes and ``O_PATH``, and Windows lacks most (docs/reference/platforms-support.md). Where a promise of the library
+attributes and ``O_PATH``, and Windows lacks most (docs/reference/operating-systems.md). Where a promise of the library
 depends on a function that the system lacks, ``Unsupported`` is raised.
 """
 
@@ -21,6 +21,8 @@ __all__ = [
     "DIRECTORY_FLAGS",
     "HAS_DIR_FDS",
     "HAS_FILE_LOCKS",
+    "HAS_FILE_MODES",
+    "HAS_PIPE_POLLING",
     "NEW_FILE_FLAGS",
     "NO_BLOCK",
     "NO_FOLLOW",
@@ -36,6 +38,7 @@ __all__ = [
     "read_at",
     "require_dir_fds",
     "require_file_locks",
+    "require_pipe_polling",
     "set_attribute",
     "set_permissions",
     "touch",
@@ -88,6 +91,12 @@ HAS_DIR_FDS: Final[bool] = (
 # Windows refuses to rename or remove a file that a process has open.
 CAN_RENAME_OPEN_FILES: Final = sys.platform != "win32"
 
+# Non-blocking pipes that ``select`` waits for; Windows has that for sockets only.
+HAS_PIPE_POLLING: Final = sys.platform != "win32" and hasattr(os, "set_blocking")
+
+# Permissions of an open file.
+HAS_FILE_MODES: Final = hasattr(os, "fchmod")
+
 _NAME_ONLY: Final[int] = getattr(os, "O_PATH", 0) | NO_FOLLOW | _COMMON
 
 
@@ -107,17 +116,34 @@ def require_dir_fds(action: str) -> None:
         )
 
 
-def require_file_locks(action: str) -> None:
+def require_file_locks(action: str, purpose: str) -> None:
     """Check that files can be locked with ``flock``.
 
     Args:
         action: What is attempted, for the error.
+        purpose: What ``flock`` does for that, as a relative clause, for the error.
 
     Raises:
         Unsupported: The system has no ``flock``.
     """
     if not HAS_FILE_LOCKS:
-        raise Unsupported(f"{action}: this operating system has no flock; use Linux or macOS")
+        raise Unsupported(f"{action}: this operating system has no flock, {purpose}; use Linux or macOS")
+
+
+def require_pipe_polling(action: str) -> None:
+    """Check that a read from a pipe can end at a deadline.
+
+    Args:
+        action: What is attempted, for the error.
+
+    Raises:
+        Unsupported: The system cannot poll pipes.
+    """
+    if not HAS_PIPE_POLLING:
+        raise Unsupported(
+            f"{action}: this operating system cannot poll pipes, so the program could not be stopped in time; give the"
+            " credentials in another way"
+        )
 
 
 def lock_file(descriptor: int, *, shared: bool = False) -> bool:
@@ -134,7 +160,7 @@ def lock_file(descriptor: int, *, shared: bool = False) -> bool:
         OSError: The file system has no locks.
         Unsupported: The operating system has none.
     """
-    require_file_locks("lock a file")
+    require_file_locks("lock a file", "which locks open files")
     import fcntl
 
     try:
@@ -172,7 +198,7 @@ def set_permissions(descriptor: int, mode: int) -> None:
     Raises:
         OSError: The system refuses.
     """
-    if hasattr(os, "fchmod"):
+    if HAS_FILE_MODES:
         os.fchmod(descriptor, mode)
 
 
