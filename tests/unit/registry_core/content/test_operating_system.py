@@ -91,13 +91,9 @@ class TestMissingFunctions:
             set_attribute(-1, b"user.x", b"")
         with pytest.raises(Unsupported, match=r"device or fifo.* has no mknod .*; extract without devices"):
             make_special_file(b"fifo", stat.S_IFIFO | 0o600, (0, 0), inside=-1)
-        with pytest.raises(
-            Unsupported, match=r"^extract to out: .*symbolic link.*; use Linux or macOS"
-        ):
+        with pytest.raises(Unsupported, match=r"^extract to out: .*symbolic link.*; use Linux or macOS"):
             require_dir_fds("extract to out")
-        with pytest.raises(
-            Unsupported, match=r"^prune: .* has no flock, which counts; use Linux or macOS"
-        ):
+        with pytest.raises(Unsupported, match=r"^prune: .* has no flock, which counts; use Linux or macOS"):
             require_file_locks("prune", "which counts")
         with pytest.raises(Unsupported, match=r"^run a program: .* cannot poll pipes.*another way"):
             require_pipe_polling("run a program")
