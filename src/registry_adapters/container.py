@@ -1,8 +1,7 @@
-"""The library wired for dependency-injector, to be embedded in a larger application; the only module that imports it.
+"""A container for dependency-injector, to embed in an application; the rest of the library does not use it.
 
-Nothing else in the library knows of containers, and nothing in here is needed to use it. Two things of
-dependency-injector are worth knowing: override providers of a container *instance*, for an override on the class
-reaches every container made later; and values that are already built keep what they were built with.
+Two properties of dependency-injector matter in tests. Override providers of a container *instance*: an override of the
+class applies to every container made later. And an override does not change objects that are already built.
 """
 
 from __future__ import annotations
@@ -41,16 +40,19 @@ __all__ = [
 
 
 class HttpSection(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The section ``http``: the fields of ``HttpSettings``, and which registry.
+    """The section ``http``: the registry, and the fields of ``HttpSettings``.
 
     Args:
-        registry: ``host[:port]``.
+        registry: ``host[:port]`` of the registry.
+
+    Raises:
+        ConfigError: ``registry`` is malformed, or a setting has an invalid value.
     """
 
     registry: str
 
     def __post_init__(self) -> None:
-        """Check the host as well."""
+        """Check the registry and the settings."""
         super().__post_init__()
         try:
             Origin.of(self.registry)
@@ -62,27 +64,33 @@ class LayoutSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The section ``layout``.
 
     Args:
-        root: The directory.
-        fsync: Whether a write returns only once the disk has it.
+        root: Path of the directory.
+        fsync: Flush each write to disk before it returns.
+
+    Raises:
+        ConfigError: ``root`` is empty.
     """
 
     root: str
     fsync: bool = True
 
     def __post_init__(self) -> None:
-        """A directory has a name."""
+        """Check the path."""
         if not self.root:
-            raise ConfigError("root is the name of a directory")
+            raise ConfigError("root must be the path of a directory")
 
 
 class ArchiveSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section ``archive``.
 
     Args:
-        path: The file.
-        form: How a new one is written: ``docker-archive`` or ``oci-archive``.
-        replace: Begin a new archive, even where there is one.
-        fsync: Whether closing returns only once the disk has it.
+        path: Path of the file.
+        form: Format of a new file: ``docker-archive`` or ``oci-archive``.
+        replace: Write a new archive even if the file exists.
+        fsync: Flush a new file to disk before ``close`` returns.
+
+    Raises:
+        ConfigError: ``path`` is empty.
     """
 
     path: str
@@ -91,19 +99,22 @@ class ArchiveSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     fsync: bool = True
 
     def __post_init__(self) -> None:
-        """A file has a name."""
+        """Check the path."""
         if not self.path:
-            raise ConfigError("path is the name of a file")
+            raise ConfigError("path must be the path of a file")
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole configuration: which backend, and a section for each that needs one.
+    """The configuration: the backend, and its section.
 
     Args:
         backend: ``http``, ``layout``, ``archive`` or ``memory``.
-        http: Demanded by the backend of that name.
-        layout: Demanded by the backend of that name.
-        archive: Demanded by the backend of that name.
+        http: Section of the backend ``http``.
+        layout: Section of the backend ``layout``.
+        archive: Section of the backend ``archive``.
+
+    Raises:
+        ConfigError: The section of the backend is missing.
     """
 
     backend: Literal["http", "layout", "archive", "memory"]
@@ -112,19 +123,19 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     archive: ArchiveSection | None = None
 
     def __post_init__(self) -> None:
-        """The chosen backend has its section."""
+        """Check that the backend has its section."""
         if self.backend != "memory" and getattr(self, self.backend) is None:
-            raise ConfigError(f"the backend {self.backend} needs a section {self.backend}")
+            raise ConfigError(f"section {self.backend} is missing for backend {self.backend}")
 
 
 def validated(mapping: object) -> RegistrySettings:
-    """A configuration, checked as a whole. Text from the environment will do for numbers and switches.
+    """Check and convert a configuration. Numbers and switches may be text, as environment variables are.
 
     Args:
         mapping: ``{"backend": "http", "http": {"registry": "registry.example.com", …}}``.
 
     Raises:
-        ConfigError: Something is missing, unknown or of the wrong kind; the message says where.
+        ConfigError: A value is missing, unknown or invalid; the message has its path.
     """
     try:
         return msgspec.convert(mapping, RegistrySettings, strict=False)
@@ -137,48 +148,42 @@ def _http(
     keychain: Keychain,
     observer: Observer | None,
     middleware: Sequence[Middleware],
-    opened: ExitStack[bool | None],
+    to_close: ExitStack[bool | None],
 ) -> Catalog:
     section = settings.http
     if section is None:
-        raise ConfigError("registry configuration: there is no section http")
+        raise ConfigError("registry configuration: section http is missing")
     catalog = open_registry(section.registry, section, auth=keychain, observer=observer, middleware=middleware)
-    opened.callback(catalog.close)
+    to_close.callback(catalog.close)
     return catalog
 
 
-def _layout(settings: RegistrySettings, opened: ExitStack[bool | None]) -> Catalog:
+def _layout(settings: RegistrySettings, to_close: ExitStack[bool | None]) -> Catalog:
     section = settings.layout
     if section is None:
-        raise ConfigError("registry configuration: there is no section layout")
+        raise ConfigError("registry configuration: section layout is missing")
     catalog = LayoutCatalog(section.root, fsync=section.fsync)
-    opened.callback(catalog.close)
+    to_close.callback(catalog.close)
     return catalog
 
 
-def _archive(settings: RegistrySettings, opened: ExitStack[bool | None]) -> Catalog:
+def _archive(settings: RegistrySettings, to_close: ExitStack[bool | None]) -> Catalog:
     section = settings.archive
     if section is None:
-        raise ConfigError("registry configuration: there is no section archive")
+        raise ConfigError("registry configuration: section archive is missing")
     catalog = ArchiveCatalog(section.path, section.form, replace=section.replace, fsync=section.fsync)
-    opened.callback(catalog.close)
+    to_close.callback(catalog.close)
     return catalog
-
-
-def _nothing_opened() -> ExitStack[bool | None]:
-    return ExitStack()
 
 
 class RegistryContainer(containers.DeclarativeContainer):
     """One backend, chosen by configuration, and clients for it.
 
-    * ``config``: a mapping as ``validated`` takes it.
-    * ``keychain``, ``observer``, ``middleware``: for the host application to supply; without them requests are
-      anonymous, unwatched and sent as they are. In place of a keychain, a credential or an authenticator does as well;
-      ``middleware`` is a sequence.
-    * ``catalog``: the one backend, shared by all threads. To be overridden in tests.
-    * ``client``: a ``RegistryClient`` around it, a new one for each call: it has nothing of its own to keep, and so an
-      override of ``catalog`` holds at once.
+    * ``config``: the configuration; see ``validated``.
+    * ``keychain``, ``observer``, ``middleware``: dependencies that the application may provide. ``keychain`` may also
+      be a credential or an authenticator; the default sends no credentials. ``middleware`` is a sequence.
+    * ``catalog``: the backend, shared by all threads. Override it in tests.
+    * ``client``: a new ``RegistryClient`` for each call, so that it uses the current override of ``catalog``.
     """
 
     config = providers.Configuration(strict=True)
@@ -187,11 +192,11 @@ class RegistryContainer(containers.DeclarativeContainer):
     middleware: providers.Dependency[Any] = providers.Dependency(default=providers.Object(()))
 
     settings = providers.Callable(validated, config)
-    opened: providers.ThreadSafeSingleton[ExitStack[bool | None]] = providers.ThreadSafeSingleton(_nothing_opened)
+    to_close: providers.ThreadSafeSingleton[ExitStack[bool | None]] = providers.ThreadSafeSingleton(ExitStack)
 
-    http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, middleware, opened)
-    layout = providers.ThreadSafeSingleton(_layout, settings, opened)
-    archive = providers.ThreadSafeSingleton(_archive, settings, opened)
+    http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, middleware, to_close)
+    layout = providers.ThreadSafeSingleton(_layout, settings, to_close)
+    archive = providers.ThreadSafeSingleton(_archive, settings, to_close)
     memory = providers.ThreadSafeSingleton(MemoryCatalog)
 
     catalog = providers.Selector(
@@ -201,13 +206,13 @@ class RegistryContainer(containers.DeclarativeContainer):
 
 
 def configured(mapping: Mapping[str, Any]) -> RegistryContainer:
-    """A container for a configuration that is known to be complete and sound.
+    """Create a container from a configuration, which is checked first.
 
     Args:
-        mapping: As ``validated`` takes it.
+        mapping: Configuration; see ``validated``.
 
     Raises:
-        ConfigError: Something is missing, unknown or of the wrong kind; the message says where.
+        ConfigError: A value is missing, unknown or invalid; the message has its path.
     """
     validated(mapping)
     container = RegistryContainer()
@@ -216,10 +221,10 @@ def configured(mapping: Mapping[str, Any]) -> RegistryContainer:
 
 
 def close(container: RegistryContainer) -> None:
-    """Close the backend that a container has built, if any, and forget it; what overrides it is its owner's to close.
+    """Close the backend that a container has built, if any. An object that overrides it stays open.
 
-    For an embedded container, that is ``close(application.registry())``. Idempotent; used again, the container builds
-    anew.
+    For an embedded container, call ``close(application.registry())``. Idempotent; the container builds a new backend
+    when it is used again.
     """
-    container.opened().close()
+    container.to_close().close()
     container.reset_singletons()

@@ -1,10 +1,9 @@
-"""What happens, told to tools that watch programs: observers to be given to ``open_client``.
+"""An observer that reports to OpenTelemetry (extra ``ociport[otel]``).
 
-Spans and metrics for OpenTelemetry (extra ``ociport[otel]``), named by its semantic conventions where there are any.
-
-Events come when things are over, so a span is begun in the past and ended at once; its parent is the span that is
-current in the thread that tells, which for a copy's threads is the caller's. What has no duration becomes an event of
-the current span. Metrics are told hosts, methods and statuses only: paths and digests have no end.
+Names follow the semantic conventions of OpenTelemetry where they exist. An event of an observer comes at the end of an
+operation, so its span starts in the past and ends at once. The parent is the current span of the thread that sends the
+event; for worker threads of a copy, that of the caller. An event without a duration becomes an event of the current
+span. Attributes of metrics are hosts, methods and statuses only: there is no limit on the number of paths and digests.
 """
 
 from __future__ import annotations
@@ -42,26 +41,26 @@ __all__ = ["OpenTelemetryObserver"]
 
 _Value = str | int | float | tuple[str, ...]
 
-# Transfers that broke off are never told to be over; no more of them than this are remembered.
-_BEGUN: Final = 1024
+# Start times of blobs in progress. A failed transfer sends no final event, so their number is bounded.
+_STARTED_LIMIT: Final = 1024
 
 
 class OpenTelemetryObserver(Observer):
-    """An observer that makes spans and metrics of what it is told; safe for many threads.
+    """Create spans and metrics from events. Safe for many threads.
 
-    Spans: each exchange, as one of an HTTP client; ``ociport.token`` for each token; ``ociport.blob`` for each blob
-    that was moved, from its first progress on. Metrics: ``http.client.request.duration``; ``ociport.token.duration``;
+    Spans: one for each HTTP request; ``ociport.token`` for each token request; ``ociport.blob`` for each transferred
+    blob, from its first progress event on. Metrics: ``http.client.request.duration``; ``ociport.token.duration``;
     and the counters ``ociport.retries``, ``ociport.resumes``, ``ociport.throttles``, ``ociport.warnings``,
     ``ociport.blobs`` and ``ociport.blob.io``, the last two by ``ociport.blob.outcome``: ``copied``, ``mounted`` or
     ``skipped``.
 
     Args:
-        tracer_provider: Where spans go; the process's own by default.
-        meter_provider: Where metrics go; the process's own by default.
+        tracer_provider: Provider for spans; the global one by default.
+        meter_provider: Provider for metrics; the global one by default.
         clock: Nanoseconds since the epoch.
 
     Raises:
-        ConfigError: OpenTelemetry's API is not installed.
+        ConfigError: The extra is not installed.
     """
 
     def __init__(
@@ -74,16 +73,16 @@ class OpenTelemetryObserver(Observer):
         try:
             from opentelemetry import metrics, trace
         except ImportError as error:
-            raise ConfigError(f"telemetry needs the extra ociport[otel]: {error}") from error
+            raise ConfigError(f"OpenTelemetryObserver needs the extra ociport[otel]: {error}") from error
 
         self._trace = trace
         self._tracer = trace.get_tracer("ociport", tracer_provider=tracer_provider)
         meter = metrics.get_meter("ociport", meter_provider=meter_provider)
-        self._exchanges = meter.create_histogram(
-            "http.client.request.duration", unit="s", description="Until the head of an answer was read."
+        self._request_durations = meter.create_histogram(
+            "http.client.request.duration", unit="s", description="Duration until the response's headers were read."
         )
-        self._tokens = meter.create_histogram(
-            "ociport.token.duration", unit="s", description="Until a token server answered."
+        self._token_durations = meter.create_histogram(
+            "ociport.token.duration", unit="s", description="Duration of token requests."
         )
         self._retries = meter.create_counter("ociport.retries", unit="{retry}")
         self._resumes = meter.create_counter("ociport.resumes", unit="{resume}")
@@ -92,27 +91,27 @@ class OpenTelemetryObserver(Observer):
         self._blobs = meter.create_counter("ociport.blobs", unit="{blob}")
         self._bytes = meter.create_counter("ociport.blob.io", unit="By")
         self._clock = clock
-        self._begun: dict[Digest, tuple[int, int]] = {}
+        self._started: dict[Digest, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def on(self, event: Event) -> None:
-        """Make of an event what it calls for."""
+        """Report an event."""
         match event:
             case RequestCompleted():
-                self._exchange(event)
+                self._request(event)
             case TokenRequested():
                 self._token(event)
             case RequestRetried():
                 self._retry(event)
             case TransferResumed():
                 self._resumes.add(1, {"http.request.method": event.method, **_server(event.url)})
-                self._note("ociport.resume", {"url.full": event.url, "ociport.offset": event.offset})
+                self._span_event("ociport.resume", {"url.full": event.url, "ociport.offset": event.offset})
             case Throttled():
                 self._throttles.add(1, {"ociport.registry": event.registry})
-                self._note("ociport.throttle", {"ociport.pause": event.pause, "ociport.limit": event.limit})
+                self._span_event("ociport.throttle", {"ociport.pause": event.pause, "ociport.limit": event.limit})
             case WarningReceived():
                 self._warnings.add(1, {"ociport.registry": event.registry})
-                self._note("ociport.warning", {"ociport.registry": event.registry, "ociport.text": event.text})
+                self._span_event("ociport.warning", {"ociport.registry": event.registry, "ociport.text": event.text})
             case BlobProgress():
                 self._progress(event.digest, event.done)
             case BlobRestarted():
@@ -125,25 +124,25 @@ class OpenTelemetryObserver(Observer):
                 self._blob("skipped", event.digest, event.size)
 
     def __repr__(self) -> str:
-        """What it is."""
+        """The name of the class."""
         return "OpenTelemetryObserver()"
 
-    def _exchange(self, event: RequestCompleted) -> None:
-        measured = {"http.request.method": event.method, **_server(event.url), **_outcome(event.status)}
-        self._exchanges.record(event.seconds, measured)
+    def _request(self, event: RequestCompleted) -> None:
+        attributes = {"http.request.method": event.method, **_server(event.url), **_status(event.status)}
+        self._request_durations.record(event.seconds, attributes)
         self._span(
             event.method,
-            {**measured, "url.full": event.url},
+            {**attributes, "url.full": event.url},
             started=self._clock() - _nanoseconds(event.seconds),
             kind=self._trace.SpanKind.CLIENT,
         )
 
     def _token(self, event: TokenRequested) -> None:
-        measured = {"ociport.registry": event.registry, **_outcome(event.status)}
-        self._tokens.record(event.seconds, measured)
+        attributes = {"ociport.registry": event.registry, **_status(event.status)}
+        self._token_durations.record(event.seconds, attributes)
         self._span(
             "ociport.token",
-            {**measured, "url.full": event.url, "ociport.scopes": event.scopes},
+            {**attributes, "url.full": event.url, "ociport.scopes": event.scopes},
             started=self._clock() - _nanoseconds(event.seconds),
         )
 
@@ -152,7 +151,7 @@ class OpenTelemetryObserver(Observer):
         self._retries.add(
             1, {"http.request.method": event.method, **_server(event.url), "error.type": kind or "_OTHER"}
         )
-        self._note(
+        self._span_event(
             "ociport.retry",
             {
                 "http.request.method": event.method,
@@ -164,24 +163,24 @@ class OpenTelemetryObserver(Observer):
         )
 
     def _progress(self, digest: Digest, done: int) -> None:
-        """Note when a transfer began: one that has no more than before, and was not restarted, is another."""
+        """Record the start of a transfer. Progress that does not grow, without a restart event, is a new transfer."""
         now = self._clock()
         with self._lock:
-            started, before = self._begun.pop(digest, (now, 0))
-            self._begun[digest] = (now if done <= before else started, done)
-            if len(self._begun) > _BEGUN:
-                del self._begun[next(iter(self._begun))]
+            started, before = self._started.pop(digest, (now, 0))
+            self._started[digest] = (now if done <= before else started, done)
+            if len(self._started) > _STARTED_LIMIT:
+                del self._started[next(iter(self._started))]
 
     def _restart(self, event: BlobRestarted) -> None:
         with self._lock:
-            if event.digest in self._begun:
-                self._begun[event.digest] = (self._begun[event.digest][0], event.done)
-        self._note("ociport.blob.restart", {"ociport.blob.digest": event.digest, "ociport.offset": event.done})
+            if event.digest in self._started:
+                self._started[event.digest] = (self._started[event.digest][0], event.done)
+        self._span_event("ociport.blob.restart", {"ociport.blob.digest": event.digest, "ociport.offset": event.done})
 
     def _copied(self, event: BlobCopied) -> None:
         now = self._clock()
         with self._lock:
-            started, _ = self._begun.pop(event.digest, (now, 0))
+            started, _ = self._started.pop(event.digest, (now, 0))
         self._count("copied", event.size)
         self._span(
             "ociport.blob", {"ociport.blob.digest": event.digest, "ociport.blob.size": event.size}, started=started
@@ -189,7 +188,7 @@ class OpenTelemetryObserver(Observer):
 
     def _blob(self, outcome: str, digest: Digest, size: int) -> None:
         self._count(outcome, size)
-        self._note(f"ociport.blob.{outcome}", {"ociport.blob.digest": digest, "ociport.blob.size": size})
+        self._span_event(f"ociport.blob.{outcome}", {"ociport.blob.digest": digest, "ociport.blob.size": size})
 
     def _count(self, outcome: str, size: int) -> None:
         self._blobs.add(1, {"ociport.blob.outcome": outcome})
@@ -197,14 +196,14 @@ class OpenTelemetryObserver(Observer):
 
     def _span(self, name: str, attributes: Mapping[str, _Value], *, started: int, kind: SpanKind | None = None) -> None:
         span = self._tracer.start_span(
-            name, kind=kind or self._trace.SpanKind.INTERNAL, attributes=_plain(attributes), start_time=started
+            name, kind=kind or self._trace.SpanKind.INTERNAL, attributes=_to_plain(attributes), start_time=started
         )
         if "error.type" in attributes:
             span.set_status(self._trace.StatusCode.ERROR)
         span.end(self._clock())
 
-    def _note(self, name: str, attributes: Mapping[str, _Value]) -> None:
-        self._trace.get_current_span().add_event(name, _plain(attributes), timestamp=self._clock())
+    def _span_event(self, name: str, attributes: Mapping[str, _Value]) -> None:
+        self._trace.get_current_span().add_event(name, _to_plain(attributes), timestamp=self._clock())
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -212,7 +211,7 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _server(url: str) -> dict[str, _Value]:
-    """The host and port of a URL, if it is one."""
+    """Host and port of a URL; empty if it is malformed."""
     try:
         origin = Origin.of_url(url)
     except ProtocolError:
@@ -220,8 +219,8 @@ def _server(url: str) -> dict[str, _Value]:
     return {"server.address": origin.host, "server.port": origin.port}
 
 
-def _outcome(status: int) -> dict[str, _Value]:
-    """The status, where there is one, and what is an error by the conventions for clients."""
+def _status(status: int) -> dict[str, _Value]:
+    """Status and error type, by the conventions for HTTP clients; a status of 0 means that there was no response."""
     if not status:
         return {"error.type": "_OTHER"}
     if status < 400:
@@ -229,6 +228,6 @@ def _outcome(status: int) -> dict[str, _Value]:
     return {"http.response.status_code": status, "error.type": str(status)}
 
 
-def _plain(attributes: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Digests and names as plain text: a subclass of ``str`` is not everywhere taken for one."""
+def _to_plain(attributes: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Convert subclasses of ``str``, such as ``Digest``: not every exporter accepts them."""
     return {name: str(value) if isinstance(value, str) else value for name, value in attributes.items()}

@@ -1,7 +1,4 @@
-"""What the faults do, but for those of bodies: each effect takes a visit and gives an answer, or nothing.
-
-What the faults do to the bodies of answers.
-"""
+"""The effects of faults: each handles one request, and returns a response or drops the connection."""
 
 from __future__ import annotations
 
@@ -11,13 +8,11 @@ from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from registry_adapters.testing.request import FaultContext, Reply
+from registry_adapters.testing.request import FaultContext, Response
 from registry_core.domain import strict_json
 
 __all__ = [
-    "answer",
     "bad_content_range",
-    "change_body",
     "change_status",
     "claim_length",
     "cut",
@@ -27,22 +22,23 @@ __all__ = [
     "empty_body",
     "endless_body",
     "endless_pages",
-    "expire",
-    "forget_upload",
+    "expire_token",
+    "flip_bit",
     "garbage",
     "ignore_header",
-    "lose_answer",
-    "lying_offset",
+    "lose_response",
+    "lose_upload",
     "move_location",
     "no_mount",
     "no_referrers",
     "paging_loop",
     "redirect",
+    "respond",
     "set_header",
     "stall",
     "stall_request",
+    "wrong_offset",
 ]
-
 
 _CODES: Final = {
     401: "UNAUTHORIZED",
@@ -51,227 +47,224 @@ _CODES: Final = {
     429: "TOOMANYREQUESTS",
     503: "UNAVAILABLE",
 }
-
-_MISSING: Final = {"blob": "BLOB_UNKNOWN", "manifest": "MANIFEST_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN"}
-
+_NOT_FOUND_CODES: Final = {"blob": "BLOB_UNKNOWN", "manifest": "MANIFEST_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN"}
 _RANGE: Final = re.compile(r"(?P<unit>bytes )?(?P<first>[0-9]+)-(?P<last>[0-9]+)(?P<rest>.*)")
+_PADDING: Final = b" " * (64 << 10)
+_DRIP_SECONDS: Final = 0.05
 
 
-def answer(visit: FaultContext, *, status: int, headers: tuple[tuple[str, str], ...], content: bytes | None) -> Reply:
-    """A status instead of the proper answer."""
+def respond(
+    context: FaultContext, *, status: int, headers: tuple[tuple[str, str], ...], content: bytes | None
+) -> Response:
+    """Respond with a status instead of executing the request."""
     if content is None and status >= 400:
-        missing = _MISSING.get(visit.entry.endpoint, "NAME_UNKNOWN")
-        code = missing if status == 404 else _CODES.get(status, "UNKNOWN")
+        not_found = _NOT_FOUND_CODES.get(context.entry.endpoint, "NAME_UNKNOWN")
+        code = not_found if status == 404 else _CODES.get(status, "UNKNOWN")
         content = strict_json.encode({"errors": [{"code": code, "message": "an injected fault"}]})
         headers = (("Content-Type", "application/json"), *headers)
-    return visit.answer(status, headers, content or b"")
+    return context.respond(status, headers, content or b"")
 
 
-def change_status(visit: FaultContext, *, status: int) -> Reply:
-    """The proper answer under another status."""
-    reply = visit.proceed()
-    reply.status = status
-    return reply
+def change_status(context: FaultContext, *, status: int) -> Response:
+    """Execute the request, but respond with another status."""
+    response = context.forward()
+    response.status = status
+    return response
 
 
-def drop(visit: FaultContext, *, reset: bool) -> Reply:
-    """No answer."""
-    visit.close_gracefully(reset=reset)
+def drop(context: FaultContext, *, reset: bool) -> Response:
+    """End the connection without executing the request."""
+    context.drop(reset=reset)
 
 
-def lose_answer(visit: FaultContext, *, reset: bool) -> Reply:
-    """No answer, although everything was done."""
-    visit.proceed().close()
-    visit.close_gracefully(reset=reset)
+def lose_response(context: FaultContext, *, reset: bool) -> Response:
+    """Execute the request, and end the connection without a response."""
+    context.forward().close()
+    context.drop(reset=reset)
 
 
-def garbage(visit: FaultContext, *, data: bytes) -> Reply:
-    """Bytes that are not HTTP."""
-    visit.send(data)
-    visit.close_gracefully()
+def garbage(context: FaultContext, *, data: bytes) -> Response:
+    """Send bytes that are not HTTP, and end the connection."""
+    context.send(data)
+    context.drop()
 
 
-def cut_request(visit: FaultContext, *, at: int, reset: bool) -> Reply:
-    """So many bytes of the request are taken, and then no more."""
+def cut_request(context: FaultContext, *, at: int, reset: bool) -> Response:
+    """End the connection after so many bytes of the request's body."""
 
-    def broken_off() -> None:
-        visit.let_go(reset=reset)
+    def end() -> None:
+        context.end_connection(reset=reset)
         raise ConnectionResetError("an injected fault")
 
-    visit.watch_input(at, broken_off)
-    visit.proceed().close()
-    visit.close_gracefully(reset=reset)
+    context.on_input(at, end)
+    context.forward().close()
+    context.drop(reset=reset)
 
 
-def stall_request(visit: FaultContext, *, seconds: float | None, at: int) -> Reply:
-    """So many bytes of the request are taken, and the rest only later."""
-    visit.watch_input(at, partial(visit.wait, seconds))
-    reply = visit.proceed()
-    visit.demand_open()
-    return reply
+def stall_request(context: FaultContext, *, seconds: float | None, at: int) -> Response:
+    """Stop reading the request's body after so many bytes, for a time."""
+    context.on_input(at, partial(context.stall, seconds))
+    response = context.forward()
+    context.drop_if_closing()
+    return response
 
 
-def set_header(visit: FaultContext, *, name: str, value: str | None) -> Reply:
-    """The proper answer with a header set, or without it."""
-    reply = visit.proceed()
+def set_header(context: FaultContext, *, name: str, value: str | None) -> Response:
+    """Replace a header of the response, or remove it."""
+    response = context.forward()
     if value is None:
-        reply.remove(name)
+        response.remove_header(name)
     else:
-        reply.set(name, value)
-    return reply
+        response.set_header(name, value)
+    return response
 
 
-def ignore_header(visit: FaultContext, *, name: str) -> Reply:
-    """The answer to the same request without a header."""
-    visit.environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
-    return visit.proceed()
+def ignore_header(context: FaultContext, *, name: str) -> Response:
+    """Execute the request without one of its headers."""
+    context.environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
+    return context.forward()
 
 
-def expire(visit: FaultContext) -> Reply:
-    """What the guard says to a token that is no longer good."""
-    visit.environ["HTTP_AUTHORIZATION"] = "Bearer expired"
-    base = visit.subrequest("GET", "/v2/")
+def expire_token(context: FaultContext) -> Response:
+    """Reject the request's credentials with the challenge of the registry's authorizer, or one of our own."""
+    context.environ["HTTP_AUTHORIZATION"] = "Bearer expired"
+    base = context.subrequest("GET", "/v2/")
     base.close()
     if base.status == 401:
-        return visit.proceed()
-    host, scheme = visit.environ.get("HTTP_HOST", ""), visit.environ["wsgi.url_scheme"]
+        return context.forward()
+    host, scheme = context.environ.get("HTTP_HOST", ""), context.environ["wsgi.url_scheme"]
     challenge = f'Bearer realm="{scheme}://{host}/token",service="registry",error="invalid_token"'
-    return answer(visit, status=401, headers=(("WWW-Authenticate", challenge),), content=None)
+    return respond(context, status=401, headers=(("WWW-Authenticate", challenge),), content=None)
 
 
-def forget_upload(visit: FaultContext) -> Reply:
-    """The answer about an upload that the registry has lost."""
-    visit.subrequest("DELETE", visit.entry.path).close()
-    return visit.proceed()
+def lose_upload(context: FaultContext) -> Response:
+    """End the upload session before the request reaches it."""
+    context.subrequest("DELETE", context.entry.path).close()
+    return context.forward()
 
 
-def lying_offset(visit: FaultContext, *, by: int) -> Reply:
-    """The proper answer, but another count of the bytes that have come."""
-    reply = visit.proceed()
-    match = _RANGE.fullmatch(reply.header("Range"))
+def wrong_offset(context: FaultContext, *, by: int) -> Response:
+    """Change the end of the ``Range`` header that reports how much of an upload was received."""
+    response = context.forward()
+    match = _RANGE.fullmatch(response.header("Range"))
     if match is not None:
-        reply.set("Range", f"0-{max(0, int(match['last']) + by)}")
-    return reply
+        response.set_header("Range", f"0-{max(0, int(match['last']) + by)}")
+    return response
 
 
-def no_mount(visit: FaultContext) -> Reply:
-    """An upload begun instead of a mount."""
-    pairs = parse_qsl(visit.environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    visit.environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] not in ("mount", "from")])
-    return visit.proceed()
+def no_mount(context: FaultContext) -> Response:
+    """Start an upload session instead of mounting a blob."""
+    pairs = parse_qsl(context.environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    context.environ["QUERY_STRING"] = urlencode([pair for pair in pairs if pair[0] not in ("mount", "from")])
+    return context.forward()
 
 
-def no_referrers(visit: FaultContext) -> Reply:
-    """What a registry without a referrers API answers."""
-    if visit.entry.endpoint == "referrers":
-        return answer(visit, status=404, headers=(), content=b"404 page not found\n")
-    reply = visit.proceed()
-    reply.remove("OCI-Subject")
-    return reply
+def no_referrers(context: FaultContext) -> Response:
+    """Respond as a registry without the referrers API."""
+    if context.entry.endpoint == "referrers":
+        return respond(context, status=404, headers=(), content=b"404 page not found\n")
+    response = context.forward()
+    response.remove_header("OCI-Subject")
+    return response
 
 
-def bad_content_range(visit: FaultContext, *, value: str | None) -> Reply:
-    """The proper part, but said to be another one."""
-    reply = visit.proceed()
-    match = _RANGE.fullmatch(reply.header("Content-Range"))
+def bad_content_range(context: FaultContext, *, value: str | None) -> Response:
+    """Change ``Content-Range``, but not the body."""
+    response = context.forward()
+    match = _RANGE.fullmatch(response.header("Content-Range"))
     if match is not None:
         shifted = f"bytes {int(match['first']) + 1}-{int(match['last']) + 1}{match['rest']}"
-        reply.set("Content-Range", shifted if value is None else value)
-    return reply
+        response.set_header("Content-Range", shifted if value is None else value)
+    return response
 
 
-def paging_loop(visit: FaultContext) -> Reply:
-    """A page that is followed by itself."""
-    reply = visit.proceed()
-    reply.set("Link", f'<{visit.entry.target}>; rel="next"')
-    return reply
+def paging_loop(context: FaultContext) -> Response:
+    """Link each page of a listing to itself."""
+    response = context.forward()
+    response.set_header("Link", f'<{context.entry.target}>; rel="next"')
+    return response
 
 
-def endless_pages(visit: FaultContext) -> Reply:
-    """A page that is followed by another one like it, each under its own URL."""
-    pairs = dict(parse_qsl(visit.entry.query, keep_blank_values=True))
+def endless_pages(context: FaultContext) -> Response:
+    """Link each page of a listing to the same page under a new URL."""
+    pairs = dict(parse_qsl(context.entry.query, keep_blank_values=True))
     pairs["page"] = str(int(pairs.get("page", "1")) + 1)
-    reply = visit.proceed()
-    reply.set("Link", f'<{visit.entry.path}?{urlencode(pairs)}>; rel="next"')
-    return reply
+    response = context.forward()
+    response.set_header("Link", f'<{context.entry.path}?{urlencode(pairs)}>; rel="next"')
+    return response
 
 
-def move_location(visit: FaultContext, *, origin: str) -> Reply:
-    """The proper answer, but what comes next is at another origin."""
-    reply = visit.proceed()
-    location = reply.header("Location")
+def move_location(context: FaultContext, *, origin: str) -> Response:
+    """Change the origin of ``Location``."""
+    response = context.forward()
+    location = response.header("Location")
     if location:
         parts = urlsplit(location)
-        reply.set("Location", f"{origin}{parts.path}{'?' + parts.query if parts.query else ''}")
-    return reply
+        response.set_header("Location", f"{origin}{parts.path}{'?' + parts.query if parts.query else ''}")
+    return response
 
 
-def redirect(visit: FaultContext, *, to: str, status: int) -> Reply:
-    """A redirect; to the same path and query where the address has none of its own."""
-    own_path = "://" in to and urlsplit(to).path
-    return visit.answer(status, [("Location", to if own_path else f"{to}{visit.entry.target}")])
+def redirect(context: FaultContext, *, to: str, status: int) -> Response:
+    """Redirect to a URL; path and query of the request are appended if the URL has no path."""
+    has_path = "://" in to and urlsplit(to).path
+    return context.respond(status, [("Location", to if has_path else f"{to}{context.entry.target}")])
 
 
-_PADDING: Final = b" " * (64 << 10)
+def cut(context: FaultContext, *, at: int, reset: bool) -> Response:
+    """End the connection after so many bytes of the response's body."""
 
-_TICK: Final = 0.05
-
-
-def cut(visit: FaultContext, *, at: int, reset: bool) -> Reply:
-    """So many bytes of the body, and then no more."""
-
-    def body(reply: Reply) -> Iterator[bytes]:
-        for data, is_last in _up_to(reply.proper, at):
+    def body(response: Response) -> Iterator[bytes]:
+        for data, reaches_position in _split_at(response.original_body, at):
             if data:
                 yield data
-            if is_last:
-                visit.send_head()
-                visit.close_gracefully(reset=reset)
+            if reaches_position:
+                context.send_head()
+                context.drop(reset=reset)
 
-    return _with_body(visit, body, longer_than=at)
+    return _replace_body(context, body, longer_than=at)
 
 
-def stall(visit: FaultContext, *, seconds: float | None, at: int | None) -> Reply:
-    """Silence before the head, or after so many bytes of the body."""
+def stall(context: FaultContext, *, seconds: float | None, at: int | None) -> Response:
+    """Stall before the response, or after so many bytes of its body."""
     if at is None:
-        visit.wait(seconds)
-        return visit.proceed()
+        context.stall(seconds)
+        return context.forward()
 
-    def body(reply: Reply) -> Iterator[bytes]:
-        for data, is_last in _up_to(reply.proper, at):
+    def body(response: Response) -> Iterator[bytes]:
+        for data, reaches_position in _split_at(response.original_body, at):
             if data:
                 yield data
-            if is_last:
-                visit.send_head()
-                visit.wait(seconds)
+            if reaches_position:
+                context.send_head()
+                context.stall(seconds)
 
-    return _with_body(visit, body, longer_than=at)
+    return _replace_body(context, body, longer_than=at)
 
 
-def drip(visit: FaultContext, *, bytes_per_second: float) -> Reply:
-    """The body, slowly."""
-    piece = max(1, int(bytes_per_second * _TICK))
+def drip(context: FaultContext, *, bytes_per_second: float) -> Response:
+    """Send the body slowly."""
+    chunk_size = max(1, int(bytes_per_second * _DRIP_SECONDS))
 
-    def body(reply: Reply) -> Iterator[bytes]:
-        released, since = False, visit.releases
-        for data in reply.proper:
+    def body(response: Response) -> Iterator[bytes]:
+        released, since = False, context.releases
+        for data in response.original_body:
             start = 0
             while start < len(data):
-                end = len(data) if released else start + piece
+                end = len(data) if released else start + chunk_size
                 yield data[start:end]
                 start = end
-                released = released or visit.wait(piece / bytes_per_second, since=since)
+                released = released or context.stall(chunk_size / bytes_per_second, since=since)
 
-    return _with_body(visit, body)
+    return _replace_body(context, body)
 
 
-def change_body(visit: FaultContext, *, at: int | None) -> Reply:
-    """One bit of the body flipped: at a position, or in the middle."""
+def flip_bit(context: FaultContext, *, at: int | None) -> Response:
+    """Flip one bit of the body, at a position or in the middle."""
 
-    def body(reply: Reply) -> Iterator[bytes]:
-        position = (reply.length or 0) // 2 if at is None else at
+    def body(response: Response) -> Iterator[bytes]:
+        position = (response.length or 0) // 2 if at is None else at
         start = 0
-        for data in reply.proper:
+        for data in response.original_body:
             if start <= position < start + len(data):
                 changed = bytearray(data)
                 changed[position - start] ^= 1
@@ -280,75 +273,78 @@ def change_body(visit: FaultContext, *, at: int | None) -> Reply:
                 yield data
             start += len(data)
 
-    return _with_body(visit, body, longer_than=at or 0)
+    return _replace_body(context, body, longer_than=at or 0)
 
 
-def claim_length(visit: FaultContext, *, by: int) -> Reply:
-    """A body that is longer or shorter than its ``Content-Length`` says."""
+def claim_length(context: FaultContext, *, by: int) -> Response:
+    """Change ``Content-Length``, but not the body."""
 
-    def body(reply: Reply) -> Iterator[bytes]:
-        left = reply.length or 0
-        for data in reply.proper:
+    def body(response: Response) -> Iterator[bytes]:
+        left = response.length or 0
+        for data in response.original_body:
             if left:
                 yield data[:left]
             else:
-                visit.send_head()
+                context.send_head()
             if data[left:]:
-                visit.send(data[left:])
+                # The server would not send more than Content-Length.
+                context.send(data[left:])
             left = max(0, left - len(data))
         if left:
-            visit.send_head()
-            visit.close_gracefully()
+            context.send_head()
+            context.drop()
 
-    reply = _with_body(visit, body)
-    if reply.is_success and reply.length is not None:
-        reply.set("Content-Length", str(max(0, reply.length + by)))
-    return reply
-
-
-def empty_body(visit: FaultContext) -> Reply:
-    """The proper answer without its body."""
-    reply = _with_body(visit, lambda _: iter(()))
-    if reply.is_success:
-        reply.set("Content-Length", "0")
-    return reply
+    response = _replace_body(context, body)
+    if response.is_success and response.length is not None:
+        response.set_header("Content-Length", str(max(0, response.length + by)))
+    return response
 
 
-def endless_body(visit: FaultContext, *, claimed: int | None) -> Reply:
-    """The proper body, and then blanks for as long as anybody reads."""
+def empty_body(context: FaultContext) -> Response:
+    """Remove the body."""
+    response = _replace_body(context, lambda _: iter(()))
+    if response.is_success:
+        response.set_header("Content-Length", "0")
+    return response
 
-    def body(reply: Reply) -> Iterator[bytes]:
-        yield from reply.proper
+
+def endless_body(context: FaultContext, *, claimed: int | None) -> Response:
+    """Send spaces after the body until the client stops reading."""
+
+    def body(response: Response) -> Iterator[bytes]:
+        yield from response.original_body
         while True:
-            visit.demand_open()
+            context.drop_if_closing()
             yield _PADDING
 
-    reply = _with_body(visit, body)
-    if reply.is_success:
-        reply.remove("Content-Length")
+    response = _replace_body(context, body)
+    if response.is_success:
+        response.remove_header("Content-Length")
         if claimed is not None:
-            reply.set("Content-Length", str(claimed))
-    return reply
+            response.set_header("Content-Length", str(claimed))
+    return response
 
 
-def _with_body(visit: FaultContext, body: Callable[[Reply], Iterator[bytes]], *, longer_than: int = -1) -> Reply:
-    """The proper answer with another body made of it, where it is a success that has one of that length."""
-    reply = visit.proceed()
-    too_short = reply.length is not None and reply.length <= longer_than
-    if not reply.is_success or too_short:
-        visit.skip()
-    elif visit.method != "HEAD":
-        reply.body = body(reply)
-    return reply
+def _replace_body(
+    context: FaultContext, body: Callable[[Response], Iterator[bytes]], *, longer_than: int = -1
+) -> Response:
+    """Forward the request, and replace the body of a successful response if it is long enough."""
+    response = context.forward()
+    too_short = response.length is not None and response.length <= longer_than
+    if not response.is_success or too_short:
+        context.skip()
+    elif context.method != "HEAD":
+        response.body = body(response)
+    return response
 
 
-def _up_to(whole: Iterable[bytes], at: int) -> Iterator[tuple[bytes, bool]]:
-    """The body in pieces; the one that ends at the position is marked, and may be empty."""
+def _split_at(chunks: Iterable[bytes], at: int) -> Iterator[tuple[bytes, bool]]:
+    """Split a body at a position: the chunk that ends there, which may be empty, is marked by ``True``."""
     left: int | None = at
     if left == 0:
         left = None
         yield b"", True
-    for data in whole:
+    for data in chunks:
         if left is None or len(data) < left:
             yield data, False
             left = None if left is None else left - len(data)

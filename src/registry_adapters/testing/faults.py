@@ -1,24 +1,23 @@
-"""Faults to inject into a registry: values that say what goes wrong, and for which requests.
+"""Faults to inject into a registry: values that say what goes wrong, and with which requests.
 
-A fault befalls every request that it is for, until it is told otherwise::
+Without a restriction, a fault applies to every request that it makes sense for::
 
     status(503).times(2)
     cut(1000).on("blob").times(1)
     stall().on("manifest", method="PUT").after(3)
 
-What goes wrong with a body befalls successful answers only: not the challenge that comes before one.
-
-What a fault is: something that goes wrong, and when.
+A fault of the response body applies to successful responses only, not to the challenge before one.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import msgspec
 
 from registry_adapters.testing import effects
-from registry_adapters.testing.matching import Endpoint, RequestMatch
+from registry_adapters.testing.matching import EndpointName, RequestMatch
 from registry_adapters.testing.request import Effect
 from registry_core.errors import ConfigError
 
@@ -59,81 +58,89 @@ __all__ = [
     "wrong_offset",
 ]
 
+_READ_METHODS: Final = ("GET", "HEAD")
+_WITH_BODY: Final = RequestMatch(methods=("POST", "PATCH", "PUT"))
+_LISTINGS: Final = RequestMatch(endpoints=("tags", "catalog", "referrers"), methods=("GET",))
+
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something that goes wrong; a value that any number of registries can be given.
+    """A fault: an immutable value that can be injected into any number of registries.
 
     Args:
-        title: What goes wrong, in words.
-        effect: What is done about a request.
-        occasion: Which requests it is done to.
+        title: Description of the effect.
+        effect: Function that handles the requests that the fault applies to.
+        match: Conditions on the requests.
     """
 
     title: str
     effect: Effect
-    occasion: RequestMatch = RequestMatch()
+    match: RequestMatch = RequestMatch()
 
-    def on(self, *endpoints: Endpoint, method: str = "", path: str = "", header: str = "") -> Fault:
-        """The same for certain requests only; what is not said here stays as it was.
+    def on(self, *endpoints: EndpointName, method: str = "", path: str = "", header: str = "") -> Fault:
+        """Restrict the fault to certain requests. Conditions that are not given stay as they are.
 
         Args:
-            endpoints: What they ask for.
-            method: ``GET``, ``PUT`` and so on; several with blanks between them.
-            path: A regular expression to be found in path and query.
-            header: A header that must be there.
+            endpoints: Endpoints of the request.
+            method: Method of the request; several are separated by spaces.
+            path: Regular expression to search in path and query.
+            header: Name of a header that the request must have.
 
         Raises:
-            ConfigError: No such endpoint, or not a regular expression.
+            ConfigError: An endpoint is unknown, or ``path`` is not a regular expression.
         """
-        return self._for(
-            endpoints=endpoints or self.occasion.endpoints,
-            methods=tuple(method.split()) or self.occasion.methods,
-            path=path or self.occasion.path,
-            header=header or self.occasion.header,
+        return self._restrict(
+            endpoints=endpoints or self.match.endpoints,
+            methods=tuple(method.split()) or self.match.methods,
+            path=path or self.match.path,
+            header=header or self.match.header,
         )
 
     def times(self, count: int) -> Fault:
-        """The same for so many requests, and then no more.
+        """Apply the fault to at most so many requests.
 
         Raises:
-            ConfigError: Not even once.
+            ConfigError: The number is less than 1.
         """
-        return self._for(limit=count)
+        return self._restrict(limit=count)
 
     def after(self, count: int) -> Fault:
-        """The same, but so many of the requests that it is for pass first.
+        """Leave so many matching requests alone first.
 
         Raises:
-            ConfigError: A negative number.
+            ConfigError: The number is negative.
         """
-        return self._for(skip=count)
+        return self._restrict(skip=count)
 
     def every(self, number: int) -> Fault:
-        """The same for each second, third or so of the requests that it is for.
+        """Apply the fault to every n-th matching request only.
 
         Raises:
-            ConfigError: Not a positive number.
+            ConfigError: The number is less than 1.
         """
-        return self._for(every=number)
+        return self._restrict(every=number)
 
     def sometimes(self, chance: float, *, seed: int = 0) -> Fault:
-        """The same by chance, from 0 to 1, alike in every run.
+        """Apply the fault to random matching requests, the same in every run.
+
+        Args:
+            chance: Probability for each request, from 0 to 1.
+            seed: Seed of the random numbers.
 
         Raises:
-            ConfigError: Not a chance.
+            ConfigError: ``chance`` is not between 0 and 1.
         """
-        return self._for(chance=chance, seed=seed)
+        return self._restrict(chance=chance, seed=seed)
 
-    def _for(self, **changes: object) -> Fault:
-        return msgspec.structs.replace(self, occasion=msgspec.structs.replace(self.occasion, **changes))
+    def _restrict(self, **changes: object) -> Fault:
+        return msgspec.structs.replace(self, match=msgspec.structs.replace(self.match, **changes))
 
     def __str__(self) -> str:
-        """What goes wrong, and for which requests."""
-        occasion = str(self.occasion)
-        return f"{self.title} ({occasion})" if occasion else self.title
+        """The effect, and the conditions."""
+        conditions = str(self.match)
+        return f"{self.title} ({conditions})" if conditions else self.title
 
     def __repr__(self) -> str:
-        """The same, in brackets."""
+        """The same in angle brackets."""
         return f"<Fault: {self}>"
 
 
@@ -144,266 +151,273 @@ def status(
     headers: tuple[tuple[str, str], ...] = (),
     content: bytes | None = None,
 ) -> Fault:
-    """An answer with this status instead of the proper one, which nothing is done for.
+    """Respond with a status; the request is not executed.
 
     Args:
-        code: The HTTP status.
-        retry_after: The header of that name: seconds, or a date as text.
-        headers: Further ones.
-        content: The body; an error document of the specification by default.
+        code: HTTP status.
+        retry_after: Value of ``Retry-After``: seconds, or a date as text.
+        headers: Further headers.
+        content: Body; by default, an error document of the distribution-spec.
 
     Raises:
-        ConfigError: Not a status that ends a request.
+        ConfigError: The status is not between 200 and 599.
     """
     if not 200 <= code <= 599:
-        raise ConfigError(f"not a status that ends a request: {code}")
+        raise ConfigError(f"fault: not a final HTTP status: {code}")
     title = f"status {code}"
     if retry_after is not None:
         text = f"{retry_after:g}" if isinstance(retry_after, int | float) else retry_after
         headers, title = (*headers, ("Retry-After", text)), f"{title}, Retry-After: {text}"
-    return Fault(title, partial(effects.answer, status=code, headers=headers, content=content))
+    return Fault(title, partial(effects.respond, status=code, headers=headers, content=content))
 
 
 def body(content: bytes, *, media_type: str = "application/json") -> Fault:
-    """An answer with status 200 and this body instead of the proper one."""
+    """Respond with status 200 and this body; the request is not executed."""
     headers = (("Content-Type", media_type),)
-    return Fault(f"body {content[:20]!r}", partial(effects.answer, status=200, headers=headers, content=content))
+    return Fault(f"body {content[:20]!r}", partial(effects.respond, status=200, headers=headers, content=content))
 
 
 def login_page(code: int = 200) -> Fault:
-    """A web page where an answer should be, as captive portals and single sign-on give it."""
+    """Respond with a web page, as captive portals and single sign-on do."""
     page = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
     headers = (("Content-Type", "text/html; charset=utf-8"),)
     title = f"login page with status {code}"
-    return Fault(title, partial(effects.answer, status=code, headers=headers, content=page))
+    return Fault(title, partial(effects.respond, status=code, headers=headers, content=page))
 
 
 def change_status(code: int) -> Fault:
-    """The proper answer, but with another status."""
-    return Fault(f"answers as {code}", partial(effects.change_status, status=code))
+    """Execute the request, but respond with another status."""
+    return Fault(f"status changed to {code}", partial(effects.change_status, status=code))
 
 
 def drop(*, reset: bool = False) -> Fault:
-    """The connection ends before there is an answer, and nothing was done.
+    """End the connection without a response; the request is not executed.
 
     Args:
-        reset: It is reset, instead of closed in an orderly way.
+        reset: Reset the connection instead of closing it.
     """
-    return Fault(f"connection {_ended(reset)} unanswered", partial(effects.drop, reset=reset))
+    return Fault(f"connection {_ended(reset)} before the request", partial(effects.drop, reset=reset))
 
 
 def lost_answer(*, reset: bool = False) -> Fault:
-    """The connection ends before there is an answer, although everything was done.
+    """Execute the request, but end the connection without a response.
 
     Args:
-        reset: It is reset, instead of closed in an orderly way.
+        reset: Reset the connection instead of closing it.
     """
-    return Fault(f"answer lost, connection {_ended(reset)}", partial(effects.lose_answer, reset=reset))
+    return Fault(f"response lost, connection {_ended(reset)}", partial(effects.lose_response, reset=reset))
 
 
 def garbage(data: bytes = b"\x16\x03\x01 this is no HTTP\r\n\r\n") -> Fault:
-    """Bytes that are not HTTP instead of an answer, and then the connection ends."""
+    """Send bytes that are not HTTP instead of a response, and close the connection."""
     return Fault("garbage instead of HTTP", partial(effects.garbage, data=data))
 
 
 def cut(at: int, *, reset: bool = False) -> Fault:
-    """The connection ends when so many bytes of the body have been sent; a shorter body is whole, and not counted.
+    """End the connection in the middle of the response body. A shorter body is sent whole and does not count.
 
     Args:
-        at: How many bytes.
-        reset: The connection is reset, instead of closed in an orderly way; some of the bytes may be lost with it.
+        at: Number of bytes to send.
+        reset: Reset the connection instead of closing it; the client may lose some of the bytes with it.
     """
-    return _get(f"body cut at byte {at}, connection {_ended(reset)}", partial(effects.cut, at=at, reset=reset))
+    return _on_get(f"body cut at byte {at}, connection {_ended(reset)}", partial(effects.cut, at=at, reset=reset))
 
 
 def cut_request(at: int, *, reset: bool = False) -> Fault:
-    """The connection ends when so many bytes of the request's body have come, or all of it; there is no answer.
+    """End the connection in the middle of the request body, or after a shorter body; there is no response.
 
     Args:
-        at: How many bytes.
-        reset: The connection is reset, instead of closed in an orderly way.
+        at: Number of bytes to read.
+        reset: Reset the connection instead of closing it.
     """
     title = f"request cut at byte {at}, connection {_ended(reset)}"
-    return Fault(
-        title, partial(effects.cut_request, at=at, reset=reset), RequestMatch(methods=("POST", "PATCH", "PUT"))
-    )
+    return Fault(title, partial(effects.cut_request, at=at, reset=reset), _WITH_BODY)
 
 
 def stall(seconds: float | None = None, *, at: int | None = None) -> Fault:
-    """Silence, and then everything as it should be.
+    """Stop sending for a time, and continue normally.
 
     Args:
-        seconds: For how long; until the registry releases it, or ends, if ``None``.
-        at: After so many bytes of the body, where it is longer; before the answer if ``None``.
+        seconds: Duration; ``None`` until the registry releases the request, or closes.
+        at: Number of bytes of the body to send first; a shorter body is sent whole and does not count. ``None`` stalls
+            before the response.
     """
-    where = "before the answer" if at is None else f"at byte {at}"
-    length = "" if seconds is None else f" for {seconds:g} s"
+    where = "before the response" if at is None else f"at byte {at}"
+    duration = "" if seconds is None else f" for {seconds:g} s"
     effect = partial(effects.stall, seconds=seconds, at=at)
-    return Fault(f"stall {where}{length}", effect) if at is None else _get(f"stall {where}{length}", effect)
+    title = f"stall {where}{duration}"
+    return Fault(title, effect) if at is None else _on_get(title, effect)
 
 
 def stall_request(at: int, *, seconds: float | None = None) -> Fault:
-    """The request's body is not read on after so many bytes.
+    """Stop reading the request body for a time, and continue normally.
 
     Args:
-        at: How many bytes.
-        seconds: For how long; until the registry releases it, or ends, if ``None``.
+        at: Number of bytes to read first.
+        seconds: Duration; ``None`` until the registry releases the request, or closes.
     """
-    title = f"request not read on at byte {at}" + ("" if seconds is None else f" for {seconds:g} s")
-    effect = partial(effects.stall_request, seconds=seconds, at=at)
-    return Fault(title, effect, RequestMatch(methods=("POST", "PATCH", "PUT")))
+    title = f"request stalled at byte {at}" + ("" if seconds is None else f" for {seconds:g} s")
+    return Fault(title, partial(effects.stall_request, seconds=seconds, at=at), _WITH_BODY)
 
 
 def drip(bytes_per_second: float) -> Fault:
-    """The body comes in drops.
+    """Send the response body slowly.
 
     Raises:
-        ConfigError: Not a positive number.
+        ConfigError: The rate is not positive.
     """
     if bytes_per_second <= 0:
-        raise ConfigError("a drip is faster than nothing")
-    title = f"{bytes_per_second:g} bytes a second"
-    return _get(title, partial(effects.drip, bytes_per_second=bytes_per_second))
+        raise ConfigError(f"fault: bytes_per_second must be positive: {bytes_per_second}")
+    title = f"{bytes_per_second:g} bytes per second"
+    return _on_get(title, partial(effects.drip, bytes_per_second=bytes_per_second))
 
 
 def set_header(name: str, value: str) -> Fault:
-    """The proper answer with a header of one's own in place of those of that name."""
+    """Replace a header of the response."""
     return Fault(f"{name}: {value}", partial(effects.set_header, name=name, value=value))
 
 
 def missing_header(name: str) -> Fault:
-    """The proper answer without a header."""
+    """Remove a header of the response."""
     return Fault(f"no {name}", partial(effects.set_header, name=name, value=None))
 
 
 def wrong_digest_header(digest: str = f"sha256:{'0' * 64}") -> Fault:
-    """Another digest in ``Docker-Content-Digest`` than that of what is answered."""
+    """Send another digest in ``Docker-Content-Digest``."""
     effect = partial(effects.set_header, name="Docker-Content-Digest", value=digest)
-    return Fault("wrong Docker-Content-Digest", effect, RequestMatch(endpoints=("manifest", "blob"), methods=_READ))
+    match = RequestMatch(endpoints=("manifest", "blob"), methods=_READ_METHODS)
+    return Fault("wrong Docker-Content-Digest", effect, match)
 
 
 def wrong_bytes(at: int | None = None) -> Fault:
-    """One bit of the body is flipped.
+    """Flip one bit of the response body.
 
     Args:
-        at: In which byte; in the middle one if ``None``.
+        at: Position of the byte; ``None`` for the middle.
     """
-    return _get("wrong bytes" if at is None else f"wrong byte {at}", partial(effects.change_body, at=at))
+    return _on_get("wrong bytes" if at is None else f"wrong byte {at}", partial(effects.flip_bit, at=at))
 
 
 def wrong_length(by: int) -> Fault:
-    """``Content-Length`` says more than there is, or less; the rest comes nevertheless."""
-    return Fault(f"Content-Length {by:+}", partial(effects.claim_length, by=by), RequestMatch(methods=_READ))
+    """Send a ``Content-Length`` that differs from the length of the body, which is sent whole.
+
+    Args:
+        by: Difference in bytes.
+    """
+    match = RequestMatch(methods=_READ_METHODS)
+    return Fault(f"Content-Length {by:+}", partial(effects.claim_length, by=by), match)
 
 
 def empty_body() -> Fault:
-    """The proper answer with nothing in it."""
-    return _get("empty body", effects.empty_body)
+    """Send the response without its body."""
+    return _on_get("empty body", effects.empty_body)
 
 
 def endless_body(*, claimed: int | None = None) -> Fault:
-    """The proper body, and then blanks for as long as anybody reads.
+    """Send spaces after the response body until the client stops reading.
 
     Args:
-        claimed: What ``Content-Length`` says; none if ``None``.
+        claimed: Value of ``Content-Length``; ``None`` omits the header.
     """
-    title = "endless body" if claimed is None else f"body of {claimed} bytes"
-    return _get(title, partial(effects.endless_body, claimed=claimed))
+    title = "endless body" if claimed is None else f"endless body, Content-Length {claimed}"
+    return _on_get(title, partial(effects.endless_body, claimed=claimed))
 
 
 def expired_token() -> Fault:
-    """The client's token is refused once, as if it had expired; a new one is good. For a registry with a guard."""
-    return Fault("expired token", effects.expire, RequestMatch(header="Authorization", path="^/v2/", limit=1))
+    """Reject the client's token once, as if it had expired. For a registry with an authorizer."""
+    return Fault("expired token", effects.expire_token, RequestMatch(header="Authorization", path="^/v2/", limit=1))
 
 
 def lost_upload() -> Fault:
-    """The registry has forgotten the upload when the next chunk comes; ``.on(method="PUT")`` when it is finished."""
-    return Fault("upload forgotten", effects.forget_upload, RequestMatch(endpoints=("upload",), methods=("PATCH",)))
+    """Lose the upload session when the next chunk arrives; with ``.on(method="PUT")`` when the upload is finished."""
+    match = RequestMatch(endpoints=("upload",), methods=("PATCH",))
+    return Fault("upload session lost", effects.lose_upload, match)
 
 
 def wrong_offset(by: int = -1) -> Fault:
-    """The registry says that so many more bytes of an upload have come than it really has; fewer, if negative."""
-    effect = partial(effects.lying_offset, by=by)
-    return Fault(f"upload offset {by:+}", effect, RequestMatch(endpoints=("upload",), methods=("GET", "PATCH")))
+    """Report another number of received bytes for an upload session.
+
+    Args:
+        by: Difference in bytes.
+    """
+    match = RequestMatch(endpoints=("upload",), methods=("GET", "PATCH"))
+    return Fault(f"upload offset {by:+}", partial(effects.wrong_offset, by=by), match)
 
 
 def no_head() -> Fault:
-    """Nobody is told anything by HEAD."""
-    headers = (("Allow", "GET"),)
-    effect = partial(effects.answer, status=405, headers=headers, content=None)
+    """Answer HEAD by 405."""
+    effect = partial(effects.respond, status=405, headers=(("Allow", "GET"),), content=None)
     return Fault("no HEAD", effect, RequestMatch(methods=("HEAD",)))
 
 
 def no_referrers() -> Fault:
-    """The registry has no referrers API."""
+    """Serve no referrers API."""
     return Fault("no referrers API", effects.no_referrers, RequestMatch(endpoints=("referrers", "manifest")))
 
 
 def no_mount() -> Fault:
-    """Blobs are never mounted; an upload begins instead."""
-    return Fault(
-        "no mount", effects.no_mount, RequestMatch(endpoints=("uploads",), methods=("POST",), path=r"[?&]mount=")
-    )
+    """Start an upload session instead of mounting a blob."""
+    match = RequestMatch(endpoints=("uploads",), methods=("POST",), path=r"[?&]mount=")
+    return Fault("no mount", effects.no_mount, match)
 
 
 def no_range() -> Fault:
-    """A range that is asked for is ignored; everything is sent."""
-    return Fault("range ignored", partial(effects.ignore_header, name="Range"), RequestMatch(header="Range"))
+    """Ignore ``Range`` and send the whole body."""
+    return Fault("Range ignored", partial(effects.ignore_header, name="Range"), RequestMatch(header="Range"))
 
 
 def bad_content_range(value: str | None = None) -> Fault:
-    """The right part comes, but ``Content-Range`` says that it is another one.
+    """Send the requested range with a wrong ``Content-Range``.
 
     Args:
-        value: What it says; the next byte instead of the first if ``None``.
+        value: Value of the header; ``None`` for a range that starts one byte later.
     """
     effect = partial(effects.bad_content_range, value=value)
     return Fault("wrong Content-Range", effect, RequestMatch(header="Range"))
 
 
 def paging_loop() -> Fault:
-    """Each page of a list is followed by itself."""
-    return Fault("paging loop", effects.paging_loop, _LISTS)
+    """Link each page of a listing to itself."""
+    return Fault("paging loop", effects.paging_loop, _LISTINGS)
 
 
 def endless_paging() -> Fault:
-    """Each page of a list is followed by one more, under a URL of its own."""
-    return Fault("endless pages", effects.endless_pages, _LISTS)
+    """Link each page of a listing to the same page under a new URL."""
+    return Fault("endless pages", effects.endless_pages, _LISTINGS)
 
 
 def off_origin_link(url: str) -> Fault:
-    """The next page of a list is said to be somewhere else."""
+    """Link each page of a listing to a URL at another origin."""
     effect = partial(effects.set_header, name="Link", value=f'<{url}>; rel="next"')
-    return Fault("next page off origin", effect, _LISTS)
+    return Fault("next page at another origin", effect, _LISTINGS)
 
 
 def off_origin_location(origin: str) -> Fault:
-    """Uploads are said to go on at another origin, such as ``https://other.example``."""
+    """Send the location of an upload session with another origin, such as ``https://other.example``."""
     effect = partial(effects.move_location, origin=origin)
-    return Fault("upload location off origin", effect, RequestMatch(endpoints=("uploads", "upload")))
+    return Fault("upload location at another origin", effect, RequestMatch(endpoints=("uploads", "upload")))
 
 
 def redirect(to: str, *, code: int = 307) -> Fault:
-    """A redirect instead of the proper answer.
+    """Redirect the request.
 
     Args:
-        to: The URL; one without a path leads to the same path there.
-        code: The HTTP status.
+        to: Target URL; path and query of the request are appended if it has no path.
+        code: HTTP status.
     """
-    return _get(f"redirect {code} to {to}", partial(effects.redirect, to=to, status=code))
+    return _on_get(f"redirect {code} to {to}", partial(effects.redirect, to=to, status=code))
 
 
 def redirect_loop(*, code: int = 307) -> Fault:
-    """Each request is redirected to where it was made."""
-    return Fault("redirect loop", partial(effects.redirect, to="", status=code), RequestMatch(methods=_READ))
+    """Redirect each request to its own URL.
+
+    Args:
+        code: HTTP status.
+    """
+    return Fault("redirect loop", partial(effects.redirect, to="", status=code), RequestMatch(methods=_READ_METHODS))
 
 
-_READ = ("GET", "HEAD")
-
-_LISTS = RequestMatch(endpoints=("tags", "catalog", "referrers"), methods=("GET",))
-
-
-def _get(title: str, effect: Effect) -> Fault:
+def _on_get(title: str, effect: Effect) -> Fault:
     return Fault(title, effect, RequestMatch(methods=("GET",)))
 
 

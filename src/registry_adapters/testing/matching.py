@@ -1,4 +1,4 @@
-"""Which requests a fault befalls."""
+"""Select the requests that a fault applies to."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ import msgspec
 from registry_adapters.wsgi.app import route
 from registry_core.errors import ConfigError
 
-__all__ = ["Endpoint", "RequestMatch", "RequestMatcher", "endpoint"]
+__all__ = ["EndpointName", "RequestMatch", "RequestMatcher", "endpoint_name"]
 
-Endpoint = Literal[
+EndpointName = Literal[
     "base", "catalog", "tags", "manifest", "blob", "uploads", "upload", "referrers", "token", "other"
 ]  # fmt: skip
-"""What a path stands for: ``uploads`` is where uploads begin, ``upload`` is one of them."""
+"""Endpoint of a path: ``uploads`` starts an upload session, ``upload`` is one session."""
 
 
-def endpoint(path: str) -> str:
-    """The ``Endpoint`` of a path."""
+def endpoint_name(path: str) -> str:
+    """The ``EndpointName`` of a path."""
     if path == "/token":
         return "token"
-    found = route(path)
-    return "other" if found is None else found.endpoint.value
+    parsed = route(path)
+    return "other" if parsed is None else parsed.endpoint.value
 
 
 class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which requests, and how many of them.
+    """Conditions on requests, and on their number. A request has to meet all of them.
 
     Args:
-        endpoints: What is asked for; anything if empty.
-        methods: ``GET``, ``PUT`` and so on; any if empty.
-        path: A regular expression to be found in path and query.
-        header: A header that must be there.
-        skip: How many of these requests pass first.
-        every: Of the others, every how-manieth is meant.
-        chance: How likely it is, from 0 to 1.
-        seed: For the same luck in every run.
-        limit: How many requests at most; ``None`` for no limit.
+        endpoints: Endpoints of the request; empty for any.
+        methods: Methods of the request; empty for any.
+        path: Regular expression to search in path and query.
+        header: Name of a header that the request must have.
+        skip: Number of matching requests to leave alone first.
+        every: Apply to every n-th of the matching requests after these.
+        chance: Probability to apply, from 0 to 1.
+        seed: Seed of the random numbers, which are the same in every run.
+        limit: Maximum number of requests to apply to; ``None`` for no maximum.
 
     Raises:
-        ConfigError: No request could ever be meant.
+        ConfigError: A value is out of range, an endpoint is unknown, or ``path`` is not a regular expression.
     """
 
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[EndpointName, ...] = ()
     methods: tuple[str, ...] = ()
     path: str = ""
     header: str = ""
@@ -58,31 +58,34 @@ class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the values."""
         if self.skip < 0 or self.every < 1 or not 0 <= self.chance <= 1 or (self.limit is not None and self.limit < 1):
-            raise ConfigError("a fault is skipped from 0 times on, limited from 1 on, and likely from 0 to 1")
-        unknown = set(self.endpoints) - set(get_args(Endpoint))
+            raise ConfigError(
+                "fault: the requests to skip must be 0 or more, the frequency and the limit 1 or more, "
+                "and the chance from 0 to 1"
+            )
+        unknown = set(self.endpoints) - set(get_args(EndpointName))
         if unknown:
-            raise ConfigError(f"no such endpoint: {', '.join(sorted(unknown))}")
+            raise ConfigError(f"fault: unknown endpoint: {', '.join(sorted(unknown))}")
         try:
             re.compile(self.path)
         except re.error as error:
-            raise ConfigError(f"not a regular expression: {self.path!r}: {error}") from None
+            raise ConfigError(f"fault: not a regular expression: {self.path!r}: {error}") from None
 
-    def fits(self, environ: WSGIEnvironment) -> bool:
-        """Whether a request is of the right sort, however often that happened before."""
+    def matches(self, environ: WSGIEnvironment) -> bool:
+        """Whether a request has the right endpoint, method, path and header."""
         path = environ.get("PATH_INFO") or "/"
         query = environ.get("QUERY_STRING", "")
         header = f"HTTP_{self.header.upper().replace('-', '_')}"
         return (
-            (not self.endpoints or endpoint(path) in self.endpoints)
+            (not self.endpoints or endpoint_name(path) in self.endpoints)
             and (not self.methods or environ["REQUEST_METHOD"] in self.methods)
             and (not self.header or header in environ)
             and re.search(self.path, f"{path}?{query}" if query else path) is not None
         )
 
     def __str__(self) -> str:
-        """In words; empty for every request."""
+        """The conditions in words; empty if there are none."""
         words = [" or ".join(self.methods), " or ".join(self.endpoints)]
         words += [f"with {self.header}"] if self.header else []
         words += [f"matching {self.path}"] if self.path else []
@@ -94,47 +97,47 @@ class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestMatcher:
-    """Counts the requests that fit one occasion.
+    """Count the requests that meet some conditions, for one fault of one registry.
 
     Args:
-        occasion: Which.
+        match: The conditions.
     """
 
-    def __init__(self, occasion: RequestMatch) -> None:
-        self._occasion = occasion
-        self._random = random.Random(occasion.seed)
+    def __init__(self, match: RequestMatch) -> None:
+        self._match = match
+        self._random = random.Random(match.seed)
         self._lock = threading.Lock()
         self._seen = 0
-        self._taken = 0
+        self._applied = 0
 
-    def meant(self, environ: WSGIEnvironment) -> bool:
-        """Count a request if it fits, and say whether it is meant."""
-        occasion = self._occasion
-        if not occasion.fits(environ):
+    def applies(self, environ: WSGIEnvironment) -> bool:
+        """Count a request if it matches, and decide whether the fault applies to it."""
+        match = self._match
+        if not match.matches(environ):
             return False
         with self._lock:
             self._seen += 1
-            rest = self._seen - occasion.skip
+            number = self._seen - match.skip
             return (
-                rest > 0
-                and rest % occasion.every == 0
-                and (occasion.limit is None or self._taken < occasion.limit)
-                and (occasion.chance == 1 or self._random.random() < occasion.chance)
+                number > 0
+                and number % match.every == 0
+                and (match.limit is None or self._applied < match.limit)
+                and (match.chance == 1 or self._random.random() < match.chance)
             )
 
-    def take(self) -> bool:
-        """Count that it happened.
+    def apply(self) -> bool:
+        """Count that the fault is applied.
 
         Returns:
-            Whether it may: another thread may have been faster with the last one.
+            Whether the limit still allows it: requests of several threads may compete for the last time.
         """
         with self._lock:
-            if self._occasion.limit is not None and self._taken >= self._occasion.limit:
+            if self._match.limit is not None and self._applied >= self._match.limit:
                 return False
-            self._taken += 1
+            self._applied += 1
             return True
 
     def skip(self) -> None:
-        """Count that it did not happen after all."""
+        """Take back the last ``apply``: the fault made no difference to the request."""
         with self._lock:
-            self._taken -= 1
+            self._applied -= 1

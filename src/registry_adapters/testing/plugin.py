@@ -1,6 +1,6 @@
-"""Fixtures for pytest, there for every test run once the distribution is installed.
+"""Fixtures for pytest, available in every test run once the distribution is installed.
 
-Nothing but pytest is imported before a fixture is used.
+The module imports only pytest; the fixtures import the rest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["faulty_registry", "memory_client", "pytest_runtest_makereport", "registry_server"]
 
-_JOURNAL: pytest.StashKey[RequestLog] = pytest.StashKey()
+_REQUEST_LOG: pytest.StashKey[RequestLog] = pytest.StashKey()
 
 
 @pytest.fixture
 def memory_client() -> Iterator[RegistryClient]:
-    """A client of an empty registry in memory, without any network."""
+    """A client for an empty registry in memory, without a network."""
     from registry_adapters.backends import open_client
 
     with open_client("memory:") as client:
@@ -32,29 +32,29 @@ def memory_client() -> Iterator[RegistryClient]:
 
 @pytest.fixture
 def registry_server() -> Iterator[RegistryServer]:
-    """An empty registry on a free loopback port, served from memory."""
+    """An empty registry on a free loopback port."""
     from registry_adapters.memory import MemoryCatalog
-    from registry_adapters.wsgi import registry_server as serving
+    from registry_adapters.wsgi import registry_server as serve
 
-    with serving(MemoryCatalog()) as server:
+    with serve(MemoryCatalog()) as server:
         yield server
 
 
 @pytest.fixture
 def faulty_registry(request: pytest.FixtureRequest) -> Iterator[FaultyRegistry]:
-    """An empty registry on a free loopback port that fails on demand; a failing test shows what it was asked."""
-    from registry_adapters.testing.server import faulty_registry as serving
+    """An empty registry on a free loopback port that fails on demand; a failing test reports its requests."""
+    from registry_adapters.testing.server import faulty_registry as serve
 
-    with serving() as registry:
-        request.node.stash[_JOURNAL] = registry.journal
+    with serve() as registry:
+        request.node.stash[_REQUEST_LOG] = registry.request_log
         yield registry
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the journal of a failing test's registry into its report."""
+    """Add the request log of the faulty registry to the report of a failing test."""
     report = yield
-    journal = item.stash.get(_JOURNAL, None)
-    if journal is not None and report.when == "call" and report.failed:
-        report.sections.append(("requests to the faulty registry", str(journal)))
+    request_log = item.stash.get(_REQUEST_LOG, None)
+    if request_log is not None and report.when == "call" and report.failed:
+        report.sections.append(("requests to the faulty registry", str(request_log)))
     return report

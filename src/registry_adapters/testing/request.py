@@ -1,4 +1,4 @@
-"""One request on its way through a fault: what the fault may do to it, and to its answer."""
+"""One request that a fault is applied to, and its response, which the fault may change."""
 
 from __future__ import annotations
 
@@ -16,71 +16,71 @@ from registry_adapters.testing.request_log import Entry, RequestLog
 from registry_adapters.wsgi.connection import connection
 from registry_adapters.wsgi.messages import Body, HttpError
 
-__all__ = ["ConnectionDropped", "Effect", "FaultContext", "Reply", "StallGate"]
+__all__ = ["ConnectionDropped", "Effect", "FaultContext", "Response", "StallGate"]
 
 
 class ConnectionDropped(Exception):
-    """There is nobody left to answer to; it never leaves this package."""
+    """A fault ended the connection, so there is no response; ``FaultyApp`` catches it."""
 
 
-class Reply:
-    """An answer that can still be changed.
+class Response:
+    """A response that can still be changed.
 
     Args:
-        status: The HTTP status.
-        headers: In their order.
-        body: The proper one; closed with the answer, if it can be.
+        status: HTTP status.
+        headers: Headers in their order.
+        body: Body as the application returned it; closed with the response.
     """
 
     def __init__(self, status: int, headers: Iterable[tuple[str, str]], body: Iterable[bytes] = ()) -> None:
         self.status = status
         self.headers = list(headers)
-        self.proper = body
+        self.original_body = body
         self.body = body
-        self._source = body
+        self._to_close = body
 
     @property
     def is_success(self) -> bool:
-        """Whether what was asked for comes."""
+        """Whether the status is below 300."""
         return self.status < 300
 
     @property
-    def line(self) -> str:
-        """Status and reason."""
+    def status_line(self) -> str:
+        """Status and reason phrase."""
         try:
             return f"{self.status} {HTTPStatus(self.status).phrase}"
         except ValueError:
-            return f"{self.status} Odd"
+            return f"{self.status} Unknown"
 
     @property
     def length(self) -> int | None:
-        """The claimed length of the body."""
+        """The value of ``Content-Length``, if there is a valid one."""
         text = self.header("Content-Length")
         return int(text) if text.isascii() and text.isdigit() else None
 
     def header(self, name: str) -> str:
-        """A header's value, or the empty string."""
+        """The value of a header, or an empty string."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), "")
 
-    def set(self, name: str, value: str) -> None:
-        """Put a header in place of all of that name."""
-        self.remove(name)
+    def set_header(self, name: str, value: str) -> None:
+        """Replace all headers of a name by one."""
+        self.remove_header(name)
         self.headers.append((name, value))
 
-    def remove(self, name: str) -> None:
-        """Take all headers of a name away."""
+    def remove_header(self, name: str) -> None:
+        """Remove all headers of a name."""
         self.headers = [(key, value) for key, value in self.headers if key.lower() != name.lower()]
 
     def close(self) -> None:
-        """Let go of the body, once."""
-        for body in [self._source] if self.body is self._source else [self.body, self._source]:
+        """Close the application's body once, after the body that replaced it."""
+        for body in [self._to_close] if self.body is self._to_close else [self.body, self._to_close]:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
 
 
 class StallGate:
-    """Where stalled requests wait: for their time, for a release, or for the end."""
+    """Holds stalled requests back until their time is over, they are released, or the registry closes."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -89,31 +89,31 @@ class StallGate:
 
     @property
     def releases(self) -> int:
-        """How often those who waited were let go on."""
+        """Number of calls of ``release`` so far."""
         with self._changed:
             return self._releases
 
     def wait(self, releases: int, seconds: float | None) -> bool:
-        """Wait for one more release.
+        """Wait for the next release.
 
         Args:
-            releases: How many there were when the wait was made known: one that comes at once must not be missed.
-            seconds: The longest time; ``None`` for no limit.
+            releases: Value of ``releases`` before the stall was reported, so that no release since is missed.
+            seconds: Time limit; ``None`` for none.
 
         Returns:
-            Whether it was released, or the end has come; else the time has passed.
+            Whether the gate was released or closed; ``False`` after the time is over.
         """
         with self._changed:
             return self._changed.wait_for(lambda: self.is_closed or self._releases != releases, seconds)
 
     def release(self) -> None:
-        """Let go on whoever is waiting now."""
+        """Release the requests that are waiting now."""
         with self._changed:
             self._releases += 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any more. Idempotent."""
+        """Release all requests, also future ones. Idempotent."""
         with self._changed:
             self.is_closed = True
             self._changed.notify_all()
@@ -124,15 +124,15 @@ class _Input(Protocol):
 
 
 class FaultContext:
-    """One request.
+    """A request as effects see it: what they can do to it, to its response and to its connection.
 
     Args:
-        app: What answers it properly.
-        environ: Its WSGI environment, which may be changed.
-        entry: Its place in the journal.
-        journal: Told when an answer is held back.
-        gate: Where it may be held back.
-        occasions: Counts what befell whom.
+        app: Application that handles the request.
+        environ: WSGI environment of the request; effects may change it.
+        entry: Entry of the request in the log.
+        request_log: Log that is told of stalls.
+        gate: Gate that stalled requests wait at.
+        matcher: Counter of the fault; ``None`` if no fault applies.
     """
 
     def __init__(
@@ -140,132 +140,139 @@ class FaultContext:
         app: WSGIApplication,
         environ: WSGIEnvironment,
         entry: Entry,
-        journal: RequestLog,
+        request_log: RequestLog,
         gate: StallGate,
-        occasions: RequestMatcher | None = None,
+        matcher: RequestMatcher | None = None,
     ) -> None:
         self._app = app
-        self._journal = journal
+        self._request_log = request_log
         self._gate = gate
-        self._occasions = occasions
+        self._matcher = matcher
         self.environ = environ
         self.entry = entry
         self.connection = connection(environ)
 
     @property
     def method(self) -> str:
-        """The request's."""
+        """Method of the request."""
         return self.entry.method
 
-    def proceed(self) -> Reply:
-        """The proper answer."""
-        return _ask(self._app, self.environ)
+    def forward(self) -> Response:
+        """Have the application handle the request."""
+        return _call(self._app, self.environ)
 
-    def skip(self) -> None:
-        """There is nothing here that could go wrong: the fault is kept for another request."""
-        self.entry.fault = ""
-        if self._occasions is not None:
-            self._occasions.skip()
-
-    def subrequest(self, method: str, path: str) -> Reply:
-        """The proper answer to another request that the same client could make; without a body."""
+    def subrequest(self, method: str, path: str) -> Response:
+        """Have the application handle another request of the same client, without a body."""
         environ = dict(self.environ)
         environ.update(REQUEST_METHOD=method, PATH_INFO=path, QUERY_STRING="", CONTENT_LENGTH="0")
         environ["wsgi.input"] = BytesIO()
         environ["wsgi.input_terminated"] = False
-        return _ask(self._app, environ)
+        return _call(self._app, environ)
 
-    def answer(self, status: int, headers: Iterable[tuple[str, str]] = (), content: bytes = b"") -> Reply:
-        """An answer of one's own; the request's body is read and dropped, or the connection closed behind it."""
-        reply = Reply(status, headers, [content] if content and self.method != "HEAD" else [])
+    def respond(self, status: int, headers: Iterable[tuple[str, str]] = (), content: bytes = b"") -> Response:
+        """Respond instead of the application. A long request body is not read; the connection is closed instead."""
+        response = Response(status, headers, [content] if content and self.method != "HEAD" else [])
         if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-            reply.headers.append(("Content-Length", str(len(content))))
-        settled = False
+            response.headers.append(("Content-Length", str(len(content))))
+        drained = False
         with suppress(HttpError):
-            settled = Body(self.environ).drain()
-        if not settled:
-            reply.set("Connection", "close")
-        return reply
+            drained = Body(self.environ).drain()
+        if not drained:
+            response.set_header("Connection", "close")
+        return response
 
-    def watch_input(self, at: int, event: Callable[[], object]) -> None:
-        """Have something happen when so many bytes of the request's body have been read."""
-        self.environ["wsgi.input"] = _Watched(self.environ["wsgi.input"], at, event)
+    def skip(self) -> None:
+        """Do not count the fault for this request, which it cannot change."""
+        self.entry.fault = ""
+        if self._matcher is not None:
+            self._matcher.skip()
+
+    def on_input(self, at: int, action: Callable[[], object]) -> None:
+        """Call a function once so many bytes of the request's body have been read."""
+        self.environ["wsgi.input"] = _WatchedInput(self.environ["wsgi.input"], at, action)
 
     def send_head(self) -> None:
-        """Send the answer's head, before any of its body."""
+        """Send status and headers now, before any byte of the body."""
         if self.connection is not None:
             self.connection.send_head()
 
     def send(self, data: bytes) -> None:
-        """Send bytes past HTTP, where there is a connection."""
+        """Send raw bytes on the connection, if the server provides it."""
         if self.connection is not None:
             with suppress(OSError):
                 self.connection.send(data)
 
-    def close_gracefully(self, *, reset: bool = False) -> NoReturn:
-        """End the connection.
-
-        Args:
-            reset: Break it off instead.
-        """
-        self.let_go(reset=reset)
-        raise ConnectionDropped
-
-    def let_go(self, *, reset: bool = False) -> None:
-        """As ``close_gracefully``, and go on."""
+    def end_connection(self, *, reset: bool = False) -> None:
+        """Close or reset the connection, if the server provides it."""
         if self.connection is not None:
             if reset:
                 self.connection.reset()
             else:
                 self.connection.close_gracefully()
 
+    def drop(self, *, reset: bool = False) -> NoReturn:
+        """Close or reset the connection, and handle the request no further.
+
+        Raises:
+            ConnectionDropped: Always.
+        """
+        self.end_connection(reset=reset)
+        raise ConnectionDropped
+
+    def drop_if_closing(self) -> None:
+        """Drop the connection if the registry is closing.
+
+        Raises:
+            ConnectionDropped: The registry is closing.
+        """
+        if self._gate.is_closed:
+            self.drop()
+
     @property
     def releases(self) -> int:
-        """How often those who were held back were let go on."""
+        """Number of releases so far; see ``stall``."""
         return self._gate.releases
 
-    def wait(self, seconds: float | None = None, *, since: int | None = None) -> bool:
-        """Hold the answer back; if the registry ends meanwhile, there is none.
+    def stall(self, seconds: float | None = None, *, since: int | None = None) -> bool:
+        """Hold the request back until it is released.
 
         Args:
-            seconds: The longest time; ``None`` for no limit.
-            since: The ``releases`` to look back to; those of this moment if ``None``.
+            seconds: Time limit; ``None`` for none.
+            since: Value of ``releases`` that the next release is counted from; the present one if ``None``.
 
         Returns:
-            Whether it was released before its time.
+            Whether the request was released; ``False`` after the time is over.
+
+        Raises:
+            ConnectionDropped: The registry is closing.
         """
         releases = self.releases if since is None else since
-        self._journal.note_waiting(self.entry, waiting=True)
+        self._request_log.set_stalled(self.entry, stalled=True)
         try:
             released = self._gate.wait(releases, seconds)
         finally:
-            self._journal.note_waiting(self.entry, waiting=False)
-        self.demand_open()
+            self._request_log.set_stalled(self.entry, stalled=False)
+        self.drop_if_closing()
         return released
 
-    def demand_open(self) -> None:
-        """Go on only if the registry is not ending."""
-        if self._gate.is_closed:
-            self.close_gracefully()
+
+Effect = Callable[[FaultContext], Response]
+"""How a fault handles a request: return a response, or raise ``ConnectionDropped``."""
 
 
-Effect = Callable[[FaultContext], Reply]
-"""What a fault does: it gives an answer, or raises ``ConnectionDropped``."""
+class _WatchedInput:
+    """A request body that calls a function at one position."""
 
-
-class _Watched:
-    """A request's body, with something happening on the way."""
-
-    def __init__(self, stream: _Input, at: int, event: Callable[[], object]) -> None:
+    def __init__(self, stream: _Input, at: int, action: Callable[[], object]) -> None:
         self._stream = stream
         self._left = at
-        self._event: Callable[[], object] | None = event
+        self._action: Callable[[], object] | None = action
 
     def read(self, size: int, /) -> bytes:
-        if self._event is not None:
+        if self._action is not None:
             if self._left == 0:
-                event, self._event = self._event, None
-                event()
+                action, self._action = self._action, None
+                action()
             else:
                 size = min(size, self._left)
         data = self._stream.read(size)
@@ -273,7 +280,7 @@ class _Watched:
         return data
 
 
-def _ask(app: WSGIApplication, environ: WSGIEnvironment) -> Reply:
+def _call(app: WSGIApplication, environ: WSGIEnvironment) -> Response:
     head: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None, /) -> Callable[..., None]:
@@ -282,12 +289,13 @@ def _ask(app: WSGIApplication, environ: WSGIEnvironment) -> Reply:
 
     body = app(environ, start_response)
     chunks: Iterator[bytes] = iter(body)
+    # An application may call start_response as late as with its first chunk.
     first = [] if head else [next(chunks, b"")]
     status, headers = head[0]
-    reply = Reply(int(status[:3]), headers, body)
+    response = Response(int(status[:3]), headers, body)
     if first:
-        reply.body = reply.proper = chain(first, chunks)
-    return reply
+        response.body = response.original_body = chain(first, chunks)
+    return response
 
 
 def _no_write(data: bytes, /) -> None:

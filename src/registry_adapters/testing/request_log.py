@@ -1,4 +1,4 @@
-"""What a registry was asked, in order."""
+"""A log of the requests to a registry."""
 
 from __future__ import annotations
 
@@ -9,26 +9,39 @@ from typing import Final
 from urllib.parse import parse_qsl
 from wsgiref.types import WSGIEnvironment
 
-from registry_adapters.testing.matching import endpoint
+from registry_adapters.testing.matching import endpoint_name
 from registry_adapters.wsgi.connection import connection
 from registry_core.domain.origin import redact_url
 
 __all__ = ["Entry", "RequestLog"]
 
-# What a query may show; whatever else it holds may be somebody's secret.
-_SHOWN: Final = frozenset({"n", "last", "digest", "digest-algorithm", "mount", "from", "artifactType", "scope", "tag"})
-# Nobody reads more of a digest in a table.
+# Query parameters whose values are shown; the value of any other may be a secret.
+_PUBLIC_PARAMETERS: Final = frozenset(
+    {"n", "last", "digest", "digest-algorithm", "mount", "from", "artifactType", "scope", "tag"}
+)
+# A table shows only the beginning of a digest.
 _DIGEST: Final = re.compile(r"((?:sha256|sha512)(?::|%3A)[0-9a-f]{12})[0-9a-f]+")
-# An answer reaches its client a little before the server is done with it.
-_PATIENCE: Final = 1.0
+# A client has a response a little before the server has finished the request: the seconds to wait for that.
+_FINISH_TIMEOUT: Final = 1.0
 
 
 class Entry:
-    """One request, and how it was answered.
+    """One request and its response.
 
     Args:
-        number: Its place in the journal, from 1.
-        environ: Its WSGI environment.
+        number: Number of the request, from 1.
+        environ: WSGI environment of the request.
+
+    Attributes:
+        endpoint: Endpoint of the path; an ``EndpointName``.
+        headers: Request headers, by names in lower case.
+        connection: Number of the connection; 0 if the server does not number them.
+        received: Bytes of the request's body that were read.
+        status: HTTP status of the response; 0 if there was none.
+        sent: Bytes of the response's body that were sent.
+        fault: Description of the fault that was applied; empty if none was.
+        is_finished: Whether the response is complete, or there will be none.
+        is_stalled: Whether a fault is holding the request back.
     """
 
     def __init__(self, number: int, environ: WSGIEnvironment) -> None:
@@ -36,7 +49,7 @@ class Entry:
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ.get("PATH_INFO") or "/"
         self.query: str = environ.get("QUERY_STRING", "")
-        self.endpoint = endpoint(self.path)
+        self.endpoint = endpoint_name(self.path)
         self.headers: Mapping[str, str] = dict(_headers(environ))
         raw = connection(environ)
         self.connection = 0 if raw is None else raw.number
@@ -44,8 +57,8 @@ class Entry:
         self.status = 0
         self.sent = 0
         self.fault = ""
-        self.is_settled = False
-        self.is_waiting = False
+        self.is_finished = False
+        self.is_stalled = False
 
     @property
     def target(self) -> str:
@@ -54,11 +67,11 @@ class Entry:
 
     @property
     def authorization(self) -> str:
-        """The credential that came with it, or the empty string."""
+        """The ``Authorization`` header, or an empty string."""
         return self.header("Authorization")
 
     def header(self, name: str) -> str:
-        """A header's value, whatever the case of its name, or the empty string."""
+        """The value of a request header, or an empty string; names are case-insensitive."""
         return self.headers.get(name.lower(), "")
 
     def parameter(self, name: str) -> str | None:
@@ -66,24 +79,24 @@ class Entry:
         return next((value for key, value in parse_qsl(self.query, keep_blank_values=True) if key == name), None)
 
     def __repr__(self) -> str:
-        """Without headers, and without whatever else could be a secret."""
+        """Method, redacted target, status and fault."""
         fault = f", {self.fault}" if self.fault else ""
-        return f"<Entry {self.number}: {self.method} {self._shown()} -> {self.status or 'nothing'}{fault}>"
+        return f"<Entry {self.number}: {self.method} {self._redacted_target()} -> {self.status or 'nothing'}{fault}>"
 
-    def _shown(self) -> str:
+    def _redacted_target(self) -> str:
         pairs = parse_qsl(self.query, keep_blank_values=True)
-        query = "&".join(f"{key}={value if key in _SHOWN else '…'}" for key, value in pairs)
+        query = "&".join(f"{key}={value if key in _PUBLIC_PARAMETERS else '…'}" for key, value in pairs)
         text = f"{redact_url(self.path)}?{query}" if query else redact_url(self.path)
         text = _DIGEST.sub(r"\1…", text)
         return "".join(char if char.isprintable() else "�" for char in text)
 
     def row(self) -> tuple[str, ...]:
-        """What a table shows of it."""
+        """The cells of the request in the table of the log."""
         return (
             str(self.number),
             str(self.connection or "-"),
             self.method,
-            self._shown(),
+            self._redacted_target(),
             str(self.status or "-"),
             str(self.received),
             str(self.sent),
@@ -92,29 +105,29 @@ class Entry:
 
 
 class RequestLog:
-    """Every request that reached a registry, oldest first. As text, it is a table without secrets."""
+    """All requests that reached a registry, oldest first. Its text is a table without secrets."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._entries: list[Entry] = []
-        self._begun = 0
+        self._last_number = 0
 
     def requests(
         self, *, method: str = "", endpoint: str = "", path: str = "", status: int = 0, fault: str | None = None
     ) -> list[Entry]:
-        """The requests that fit, as soon as those on their way have been answered, but for stalled ones.
+        """The matching requests. Waits a moment for requests in progress, except stalled ones.
 
         Args:
-            method: ``GET``, ``PUT`` and so on; any if empty.
-            endpoint: What was asked for, by the words of ``Endpoint``; any if empty.
-            path: A regular expression to be found in path and query.
-            status: What was answered; 0 for anything, or nothing at all.
-            fault: Words in the description of the fault that befell it; ``""`` for any, ``None`` with or without one.
+            method: Method of the request; empty for any.
+            endpoint: Endpoint of the request, an ``EndpointName``; empty for any.
+            path: Regular expression to search in path and query.
+            status: Status of the response; 0 for any, and for none.
+            fault: Text in the description of the applied fault; ``""`` for any fault, ``None`` for any and none.
         """
         pattern = re.compile(path)
         return [
             entry
-            for entry in self._settled()
+            for entry in self._finished()
             if method in ("", entry.method)
             and endpoint in ("", entry.endpoint)
             and pattern.search(entry.target)
@@ -125,38 +138,38 @@ class RequestLog:
     def count(
         self, *, method: str = "", endpoint: str = "", path: str = "", status: int = 0, fault: str | None = None
     ) -> int:
-        """How many requests fit; see ``requests``."""
+        """The number of matching requests; see ``requests``."""
         return len(self.requests(method=method, endpoint=endpoint, path=path, status=status, fault=fault))
 
     @property
     def bytes_sent(self) -> int:
-        """How many bytes of bodies were sent."""
-        return sum(entry.sent for entry in self._settled())
+        """Size of all response bodies together."""
+        return sum(entry.sent for entry in self._finished())
 
     @property
     def bytes_received(self) -> int:
-        """How many bytes of bodies were taken in."""
-        return sum(entry.received for entry in self._settled())
+        """Size of all request bodies together."""
+        return sum(entry.received for entry in self._finished())
 
     @property
     def connections(self) -> int:
-        """Over how many connections the requests came."""
-        return len({entry.connection for entry in self._settled()})
+        """Number of connections."""
+        return len({entry.connection for entry in self._finished()})
 
     def clear(self) -> None:
-        """Forget what was."""
+        """Remove all entries."""
         with self._changed:
             self._entries.clear()
 
     def __len__(self) -> int:
-        return len(self._settled())
+        return len(self._finished())
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._settled())
+        return iter(self._finished())
 
     def __repr__(self) -> str:
-        """A line that says how much there is, and the table."""
-        return f"<Journal of {len(self._entries)} requests>\n{self}"
+        """The number of requests, and the table."""
+        return f"<RequestLog of {len(self._entries)} requests>\n{self}"
 
     def __str__(self) -> str:
         """The table."""
@@ -168,39 +181,39 @@ class RequestLog:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
         )
 
-    def begin(self, environ: WSGIEnvironment) -> Entry:
-        """Write a request down."""
+    def add(self, environ: WSGIEnvironment) -> Entry:
+        """Add a request."""
         with self._changed:
-            self._begun += 1
-            entry = Entry(self._begun, environ)
+            self._last_number += 1
+            entry = Entry(self._last_number, environ)
             self._entries.append(entry)
             return entry
 
-    def settle(self, entry: Entry) -> None:
-        """Note that no more will be said to a request. Idempotent."""
+    def finish(self, entry: Entry) -> None:
+        """Mark a request as finished. Idempotent."""
         with self._changed:
-            entry.is_settled = True
+            entry.is_finished = True
             self._changed.notify_all()
 
-    def note_waiting(self, entry: Entry, *, waiting: bool) -> None:
-        """Note that an answer is being held back, or no longer."""
+    def set_stalled(self, entry: Entry, *, stalled: bool) -> None:
+        """Mark a request as stalled, or as no longer stalled."""
         with self._changed:
-            entry.is_waiting = waiting
+            entry.is_stalled = stalled
             self._changed.notify_all()
 
     def wait_for_stall(self, seconds: float) -> bool:
-        """Wait until an answer is being held back.
+        """Wait until a request is stalled.
 
         Returns:
-            Whether there is one.
+            Whether one is; ``False`` after the time is over.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: any(entry.is_waiting for entry in self._entries), seconds)
+            return self._changed.wait_for(lambda: any(entry.is_stalled for entry in self._entries), seconds)
 
-    def _settled(self) -> list[Entry]:
+    def _finished(self) -> list[Entry]:
         with self._changed:
             self._changed.wait_for(
-                lambda: all(entry.is_settled or entry.is_waiting for entry in self._entries), _PATIENCE
+                lambda: all(entry.is_finished or entry.is_stalled for entry in self._entries), _FINISH_TIMEOUT
             )
             return list(self._entries)
 

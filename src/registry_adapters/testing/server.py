@@ -1,7 +1,4 @@
-"""A registry in a thread of this process that fails on demand (extra ``ociport[testing]``).
-
-A WSGI middleware that makes a registry fail on demand, and writes down what it is asked.
-"""
+"""A registry in a thread of this process that fails on demand and logs its requests (extra ``ociport[testing]``)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from registry_adapters.backends import Auth, BackendSettings, open_client
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing.faults import Fault
 from registry_adapters.testing.matching import RequestMatcher
-from registry_adapters.testing.request import ConnectionDropped, FaultContext, Reply, StallGate
+from registry_adapters.testing.request import ConnectionDropped, FaultContext, Response, StallGate
 from registry_adapters.testing.request_log import Entry, RequestLog
 from registry_adapters.wsgi import Authorizer, RegistryServer, registry_server
 from registry_core.client import RegistryClient
@@ -26,16 +23,21 @@ from registry_core.ports.observer import Observer
 
 __all__ = ["FaultyApp", "FaultyRegistry", "ServerOptions", "faulty_registry"]
 
+Path = str | os.PathLike[str]
+
 
 class FaultyApp:
-    """Stands before a registry's application. Of the faults that fit a request, the first that was injected befalls it.
+    """WSGI middleware that applies faults to the requests of a registry.
 
-    Behind another server than ``registry_server`` it cannot get at the connection: what a fault would do to it becomes
-    an error of the application.
+    If several faults match a request, the one that was injected first applies. Faults of the connection need
+    ``registry_server``; behind another server they become an exception of the application.
 
     Args:
-        app: The application.
-        faults: What goes wrong from the beginning.
+        app: Application to wrap.
+        faults: Faults to inject at the start.
+
+    Attributes:
+        request_log: Log of all requests.
     """
 
     def __init__(self, app: WSGIApplication, *faults: Fault) -> None:
@@ -43,90 +45,90 @@ class FaultyApp:
         self._lock = threading.Lock()
         self._faults: list[tuple[Fault, RequestMatcher]] = []
         self._gate = StallGate()
-        self.journal = RequestLog()
+        self.request_log = RequestLog()
         self.inject(*faults)
 
     def inject(self, *faults: Fault) -> None:
-        """Have more go wrong, from the next request on."""
+        """Add faults, from the next request on."""
         with self._lock:
-            self._faults += [(fault, RequestMatcher(fault.occasion)) for fault in faults]
+            self._faults += [(fault, RequestMatcher(fault.match)) for fault in faults]
 
     def clear(self) -> None:
-        """Have nothing go wrong any more; who is stalled goes on."""
+        """Remove all faults, and release stalled requests."""
         with self._lock:
             self._faults.clear()
         self._gate.release()
 
     def release(self) -> None:
-        """Let go on who is stalled now."""
+        """Release the requests that are stalled now."""
         self._gate.release()
 
     def wait_for_stall(self, seconds: float = 5.0) -> bool:
         """Wait until a request is stalled.
 
         Returns:
-            Whether there is one.
+            Whether one is; ``False`` after the time is over.
         """
-        return self.journal.wait_for_stall(seconds)
+        return self.request_log.wait_for_stall(seconds)
 
     def close(self) -> None:
-        """Let nobody wait any more: who is stalled gets no answer. Idempotent."""
+        """Drop stalled requests without a response, and let no further ones stall. Idempotent."""
         self._gate.close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request, or not."""
-        entry = self.journal.begin(environ)
-        environ["wsgi.input"] = _Counted(environ["wsgi.input"], entry)
-        fault, occasions = self._matching(environ)
+        """Handle one request (PEP 3333)."""
+        entry = self.request_log.add(environ)
+        environ["wsgi.input"] = _CountedInput(environ["wsgi.input"], entry)
+        fault, matcher = self._matching(environ)
         entry.fault = "" if fault is None else str(fault)
-        visit = FaultContext(self._app, environ, entry, self.journal, self._gate, occasions)
+        context = FaultContext(self._app, environ, entry, self.request_log, self._gate, matcher)
         try:
-            reply = visit.proceed() if fault is None else fault.effect(visit)
-            entry.status = reply.status
-            start_response(reply.line, reply.headers)
+            response = context.forward() if fault is None else fault.effect(context)
+            entry.status = response.status
+            start_response(response.status_line, response.headers)
         except ConnectionDropped:
-            self.journal.settle(entry)
+            self.request_log.finish(entry)
             return []
         except BaseException:
-            self.journal.settle(entry)
+            self.request_log.finish(entry)
             raise
-        return _Sent(reply, visit, self.journal)
+        return _CountedBody(response, context, self.request_log)
 
     def _matching(self, environ: WSGIEnvironment) -> tuple[Fault | None, RequestMatcher | None]:
         with self._lock:
-            # Each counts what it sees, also while another one is first.
-            fitting = [(fault, occasions) for fault, occasions in self._faults if occasions.meant(environ)]
-        return next((each for each in fitting if each[1].take()), (None, None))
+            # Every fault counts the request, even if an earlier one applies to it.
+            matching = [(fault, matcher) for fault, matcher in self._faults if matcher.applies(environ)]
+        return next((each for each in matching if each[1].apply()), (None, None))
 
 
-class _Sent:
-    """An answer's body on its way out, counted."""
+class _CountedBody:
+    """A response body that counts the bytes sent."""
 
-    def __init__(self, reply: Reply, visit: FaultContext, journal: RequestLog) -> None:
-        self._reply = reply
-        self._visit = visit
-        self._journal = journal
+    def __init__(self, response: Response, context: FaultContext, request_log: RequestLog) -> None:
+        self._response = response
+        self._context = context
+        self._request_log = request_log
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            for data in self._reply.body:
+            for data in self._response.body:
                 yield data
-                self._visit.entry.sent += len(data)
+                self._context.entry.sent += len(data)
         except ConnectionDropped:
-            if self._visit.connection is None:
+            if self._context.connection is None:
                 raise ConnectionResetError("an injected fault") from None
 
     def close(self) -> None:
-        self._reply.close()
-        self._journal.settle(self._visit.entry)
+        self._response.close()
+        self._request_log.finish(self._context.entry)
 
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Counted:
-    """A request's body, counted."""
+class _CountedInput:
+    """A request body that counts the bytes read."""
 
     def __init__(self, stream: _Readable, entry: Entry) -> None:
         self._stream = stream
@@ -138,11 +140,8 @@ class _Counted:
         return data
 
 
-Path = str | os.PathLike[str]
-
-
 class ServerOptions(TypedDict, total=False):
-    """The options of ``registry_server``."""
+    """Options of ``registry_server``."""
 
     host: str
     port: int
@@ -159,12 +158,17 @@ class ServerOptions(TypedDict, total=False):
 
 
 class FaultyRegistry:
-    """A running registry that does as it is told.
+    """A running registry that fails on demand.
 
     Args:
-        server: What listens.
-        app: What fails.
-        clients: Closes the clients that were opened.
+        server: The server.
+        app: The middleware that applies faults.
+        clients: Exit stack that closes the clients.
+
+    Attributes:
+        url: URL of the registry.
+        host: Address of the registry as ``address:port``.
+        catalog: The served catalog. Access to it meets no fault.
     """
 
     def __init__(self, server: RegistryServer, app: FaultyApp, clients: ExitStack) -> None:
@@ -178,27 +182,27 @@ class FaultyRegistry:
         return f"FaultyRegistry({self.url})"
 
     @property
-    def journal(self) -> RequestLog:
-        """What was asked so far."""
-        return self._app.journal
+    def request_log(self) -> RequestLog:
+        """Log of all requests."""
+        return self._app.request_log
 
     def inject(self, *faults: Fault) -> None:
-        """Have more go wrong, from the next request on; where several fit a request, the first injected befalls it."""
+        """Add faults, from the next request on. If several match a request, the one injected first applies."""
         self._app.inject(*faults)
 
     def clear(self) -> None:
-        """Have nothing go wrong any more; who is stalled goes on. The journal stays."""
+        """Remove all faults, and release stalled requests. The request log stays."""
         self._app.clear()
 
     def release(self) -> None:
-        """Let go on who is stalled now."""
+        """Release the requests that are stalled now."""
         self._app.release()
 
     def wait_for_stall(self, seconds: float = 5.0) -> bool:
         """Wait until a request is stalled.
 
         Returns:
-            Whether there is one.
+            Whether one is; ``False`` after the time is over.
         """
         return self._app.wait_for_stall(seconds)
 
@@ -224,26 +228,26 @@ class FaultyRegistry:
 def faulty_registry(
     *faults: Fault, catalog: Catalog | None = None, **options: Unpack[ServerOptions]
 ) -> Iterator[FaultyRegistry]:
-    """A registry that fails on demand, listening when the block begins and gone when it ends, at once.
+    """Serve a registry that fails on demand for the duration of a ``with`` block.
 
     Args:
-        faults: What goes wrong from the beginning.
-        catalog: What is served, and stays open; memory if ``None``. What is put there directly meets no fault.
-        options: Those of ``registry_server``.
+        faults: Faults to inject at the start.
+        catalog: Catalog to serve, which stays open; an empty one in memory if ``None``. Access to it meets no fault.
+        options: Options of ``registry_server``.
 
     Raises:
-        ConfigError: The server is not installed, the address cannot be listened on, or an option cannot work.
+        ConfigError: The extra is not installed, the address is not available, or an option is invalid.
     """
-    made: list[FaultyApp] = []
+    apps: list[FaultyApp] = []
 
     def wrap(app: WSGIApplication) -> WSGIApplication:
-        made.append(FaultyApp(app, *faults))
-        return made[0]
+        apps.append(FaultyApp(app, *faults))
+        return apps[0]
 
     served = MemoryCatalog() if catalog is None else catalog
     with registry_server(served, wrap=wrap, **options) as server, ExitStack() as clients:
         try:
-            yield FaultyRegistry(server, made[0], clients)
+            yield FaultyRegistry(server, apps[0], clients)
         finally:
-            # First of all, so that stopping the server waits for nobody who is stalled.
-            made[0].close()
+            # Before the server stops: it would wait for stalled requests.
+            apps[0].close()

@@ -358,7 +358,7 @@ def _run(row: Case, name: str, home: FaultyRegistry, stranger: FaultyRegistry, c
         assert _is_intact(there, "v2", IMAGE)
     if "fresh" in set(there.manifests.tags()):
         assert _is_intact(there, "fresh", FRESH_INDEX if name == "push_index" else FRESH)
-    for asked in stranger.journal.requests():
+    for asked in stranger.request_log.requests():
         assert not asked.authorization, f"{row.name}: {name} sent a credential to another origin"
         assert not asked.header("Cookie")
         assert SECRET not in asked.target

@@ -167,7 +167,7 @@ def test_concurrent_operations_give_right_results_and_leave_no_threads_or_files(
         assert operations.done.total() == THREADS * OPERATIONS
         # A thread that holds one connection may open a second, to copy from one repository to another.
         assert 1 < connections.most <= 2 * CONNECTIONS
-        assert registry.journal.count(fault="") > THREADS * OPERATIONS // 40
+        assert registry.request_log.count(fault="") > THREADS * OPERATIONS // 40
         _check_written(registry, operations)
     assert set(threading.enumerate()) <= threads_before
     assert len(os.listdir("/proc/self/fd")) <= files_before

@@ -56,7 +56,7 @@ def rebased(base: Image) -> Image:
 def fetched(registry: FaultyRegistry, base: Image) -> list[str]:
     """The layers of the base that were downloaded."""
     digests = {layer.digest for layer in base.layers()}
-    asked = registry.journal.requests(method="GET", endpoint="blob")
+    asked = registry.request_log.requests(method="GET", endpoint="blob")
     return [entry.path for entry in asked if entry.path.rpartition("/")[2] in digests]
 
 
@@ -66,40 +66,40 @@ class TestBasesInRegistries:
         self, registry: FaultyRegistry, make: Callable[[Image], Image]
     ) -> None:
         base = push_base(registry.client())
-        registry.journal.clear()
+        registry.request_log.clear()
 
         image = make(base)
         registry.client().with_segment("org", "app").push_image("v1", image)
 
-        mounts = registry.journal.requests(method="POST", endpoint="uploads", path="mount=", status=201)
+        mounts = registry.request_log.requests(method="POST", endpoint="uploads", path="mount=", status=201)
         assert {(entry.parameter("mount"), entry.parameter("from")) for entry in mounts} >= {
             (layer.digest, "org/base") for layer in base.layers()
         }
         assert fetched(registry, base) == []
-        assert registry.journal.bytes_received < sum(layer.size for layer in image.layers()) + 2_000
+        assert registry.request_log.bytes_received < sum(layer.size for layer in image.layers()) + 2_000
 
     @pytest.mark.parametrize("make", [built_on, edited, rebased])
     def test_only_new_blobs_are_uploaded_to_the_same_repository(
         self, registry: FaultyRegistry, make: Callable[[Image], Image]
     ) -> None:
         base = push_base(registry.client())
-        registry.journal.clear()
+        registry.request_log.clear()
 
         image = make(base)
         registry.client().with_segment("org", "base").push_image("v2", image)
 
-        uploads = registry.journal.count(method="PUT", endpoint="upload", status=201)
-        uploads += registry.journal.count(method="POST", endpoint="uploads", path="digest=", status=201)
+        uploads = registry.request_log.count(method="PUT", endpoint="upload", status=201)
+        uploads += registry.request_log.count(method="POST", endpoint="uploads", path="digest=", status=201)
         assert uploads == 2  # our layer and the configuration
         assert fetched(registry, base) == []
 
     def test_changing_the_configuration_reads_no_layer(self, registry: FaultyRegistry) -> None:
         base = push_base(registry.client())
-        registry.journal.clear()
+        registry.request_log.clear()
 
         registry.client().with_segment("org", "base").push_image("v2", ImageEditor(base).label("a", "b").build())
 
-        read = registry.journal.requests(method="GET", endpoint="blob")
+        read = registry.request_log.requests(method="GET", endpoint="blob")
         assert {entry.path.rpartition("/")[2] for entry in read} == {base.manifest().config.digest}
 
     def test_another_registry_gets_the_layers(self, registry: FaultyRegistry) -> None:
@@ -110,7 +110,7 @@ class TestBasesInRegistries:
             other.client().with_segment("org", "app").push_image("v1", image)
             pulled = other.client().with_segment("org", "app").get_image("v1", "linux/amd64")
 
-            assert other.journal.count(path="mount=") == 0
+            assert other.request_log.count(path="mount=") == 0
             with pulled.open_file("bin/sh") as reader:
                 assert reader.read() == b"#!/bin/sh\nlinux/amd64"
 
@@ -119,12 +119,12 @@ class TestBasesInRegistries:
         index = IndexBuilder().add(images[0]).add(images[1]).build()
         registry.client().with_segment("org", "base").push_index("all", index)
         base = registry.client().with_segment("org", "base").get_index("all")
-        registry.journal.clear()
+        registry.request_log.clear()
 
         changed = IndexBuilder(base).edit(lambda image: image.label("a", "b")).build()
         registry.client().with_segment("org", "app").push_index("all", changed)
 
-        mounts = registry.journal.requests(method="POST", endpoint="uploads", path="mount=", status=201)
+        mounts = registry.request_log.requests(method="POST", endpoint="uploads", path="mount=", status=201)
         layers = {layer.digest for image in images for layer in image.layers()}
         assert {entry.parameter("mount") for entry in mounts} >= layers
         assert all(fetched(registry, image) == [] for image in images)

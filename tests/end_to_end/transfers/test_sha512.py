@@ -320,7 +320,7 @@ def test_a_download_continues_where_it_was_cut(tmp_path: Path) -> None:
 
         save_blob(client.repository, digest, tmp_path / "blob", size=len(content))
 
-        assert [entry.header("Range") for entry in registry.journal if entry.header("Range")] == ["bytes=100000-"]
+        assert [entry.header("Range") for entry in registry.request_log if entry.header("Range")] == ["bytes=100000-"]
     assert (tmp_path / "blob").read_bytes() == content
 
 
@@ -332,7 +332,7 @@ def test_an_upload_in_chunks_continues_where_it_was_cut() -> None:
 
         digest = push_blob(repository, content, algorithm="sha512").digest
 
-        opened = [entry for entry in registry.journal if entry.method == "POST"]
+        opened = [entry for entry in registry.request_log if entry.method == "POST"]
         assert [entry.parameter("digest-algorithm") for entry in opened] == ["sha512"] * len(opened)
         with open_blob(repository, digest, len(content)) as reader:
             assert reader.read() == content

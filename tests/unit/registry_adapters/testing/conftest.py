@@ -1,4 +1,4 @@
-"""A registry that fails on demand with one image in it, and a client that knows nothing but HTTP."""
+"""A faulty registry with one image, and a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from registry_core.testing.content import push_image, put_blob
 CONTENT = bytes(range(256)) * 4
 
 
-class Heard:
-    """What came back, as far as it came."""
+class Reply:
+    """A response, possibly cut short."""
 
-    def __init__(self, response: http.client.HTTPResponse, content: bytes, *, whole: bool) -> None:
+    def __init__(self, response: http.client.HTTPResponse, content: bytes, *, complete: bool) -> None:
         self.status = response.status
         self.headers = response.headers
         self.content = content
-        self.whole = whole
+        self.complete = complete
 
     @property
     def json(self) -> Any:
@@ -35,7 +35,7 @@ class Heard:
 
 
 class Caller:
-    """One keep-alive connection to a registry that has a blob, an image and its tags under ``app``."""
+    """A keep-alive connection to a registry that has a blob and a tagged image in ``app``."""
 
     def __init__(self, registry: FaultyRegistry) -> None:
         repository = registry.catalog.repository(RepositoryName("app"))
@@ -51,7 +51,7 @@ class Caller:
         path: str,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Heard:
+    ) -> Reply:
         try:
             self.connection.request(method, path, body, dict(headers or {}))
             response = self.connection.getresponse()
@@ -59,23 +59,23 @@ class Caller:
             self.connection.close()
             raise
         try:
-            return Heard(response, response.read(), whole=True)
+            return Reply(response, response.read(), complete=True)
         except http.client.IncompleteRead as error:
             self.connection.close()
-            return Heard(response, error.partial, whole=False)
+            return Reply(response, error.partial, complete=False)
         except OSError:
             self.connection.close()
-            return Heard(response, b"", whole=False)
+            return Reply(response, b"", complete=False)
 
     def start(self) -> str:
-        """Begin an upload; its path."""
+        """Start an upload session; return its path."""
         reply = self("POST", "/v2/app/blobs/uploads/")
         assert reply.status == 202
         return str(reply.headers["Location"])
 
 
 class Call:
-    """Starts registries for one test."""
+    """Start registries for one test."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -91,6 +91,6 @@ class Call:
 
 @pytest.fixture
 def call() -> Iterator[Call]:
-    """Starts registries with faults; all are gone after the test."""
+    """Start registries with faults; they are stopped after the test."""
     with ExitStack() as stack:
         yield Call(stack)

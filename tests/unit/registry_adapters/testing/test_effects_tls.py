@@ -1,4 +1,4 @@
-"""Faults of the connection do the same behind TLS."""
+"""Faults of the connection have the same effect behind TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry_core.testing.content import push_image
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who signs certificates."""
+    """A certificate authority."""
     return trustme.CA()
 
 
@@ -35,7 +35,7 @@ def registry(authority: trustme.CA, tmp_path: Path) -> Iterator[FaultyRegistry]:
 
 @pytest.fixture
 def client(registry: FaultyRegistry, authority: trustme.CA, tmp_path: Path) -> RegistryClient:
-    """A client that trusts it and tries once."""
+    """A client that trusts the registry's certificate and does not retry."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return registry.client(ca_file=tmp_path / "ca.pem", retries=0).with_segment("app")
 
@@ -53,7 +53,7 @@ def client(registry: FaultyRegistry, authority: trustme.CA, tmp_path: Path) -> R
     ],
     ids=str,
 )
-def test_an_answer_is_broken_and_the_next_one_is_not(
+def test_one_response_is_broken_and_the_next_one_is_not(
     registry: FaultyRegistry, client: RegistryClient, fault: Fault
 ) -> None:
     registry.inject(fault.times(1))
@@ -64,7 +64,7 @@ def test_an_answer_is_broken_and_the_next_one_is_not(
     assert client.list_tags() == ["v1"]
 
 
-def test_whoever_is_stalled_is_let_go(registry: FaultyRegistry, client: RegistryClient) -> None:
+def test_a_stalled_request_continues(registry: FaultyRegistry, client: RegistryClient) -> None:
     registry.inject(faults.stall(0.01, at=3))
 
     assert client.list_tags() == ["v1"]

@@ -1,4 +1,4 @@
-"""Every fault, as a client sees it that knows nothing but HTTP."""
+"""The effect of every fault on a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from registry_core.domain.auth import Scope
 from registry_core.domain.names import RepositoryName
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.testing.conftest import Call, Heard
+    from tests.unit.registry_adapters.testing.conftest import Call, Reply
 
 CONTENT = bytes(range(256)) * 4
 BROKEN = (http.client.HTTPException, ConnectionError)
 
 
 class TestStatus:
-    def test_it_comes_instead_of_the_answer_with_the_specifications_document(self, call: Call) -> None:
+    def test_it_replaces_the_response_by_an_error_document(self, call: Call) -> None:
         caller = call(faults.status(429, retry_after=2))
 
-        heard = caller("GET", caller.blob)
+        reply = caller("GET", caller.blob)
 
-        assert (heard.status, heard.headers["Retry-After"]) == (429, "2")
-        assert heard.json["errors"][0]["code"] == "TOOMANYREQUESTS"
+        assert (reply.status, reply.headers["Retry-After"]) == (429, "2")
+        assert reply.json["errors"][0]["code"] == "TOOMANYREQUESTS"
 
     @pytest.mark.parametrize(
         ("path", "code"),
@@ -43,7 +43,7 @@ class TestStatus:
             ("/v2/app/tags/list", "NAME_UNKNOWN"),
         ],
     )
-    def test_what_is_missing_is_called_by_its_name(self, call: Call, path: str, code: str) -> None:
+    def test_not_found_has_the_code_of_the_endpoint(self, call: Call, path: str, code: str) -> None:
         assert call(faults.status(404))("GET", path).json["errors"][0]["code"] == code
 
     def test_a_date_may_be_given_as_text(self, call: Call) -> None:
@@ -51,61 +51,61 @@ class TestStatus:
 
         assert call(faults.status(503, retry_after=date))("GET", "/v2/").headers["Retry-After"] == date
 
-    def test_nothing_is_done_for_it(self, call: Call) -> None:
+    def test_the_request_is_not_executed(self, call: Call) -> None:
         caller = call(faults.status(503).on("manifest", method="PUT"))
 
-        heard = caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
+        reply = caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
 
-        assert heard.status == 503
+        assert reply.status == 503
         assert caller("GET", "/v2/app/manifests/new").status == 404
 
-    def test_the_connection_stays_usable_although_a_body_was_sent(self, call: Call) -> None:
+    def test_the_connection_stays_open_after_a_request_with_a_body(self, call: Call) -> None:
         caller = call(faults.status(503).on("uploads").times(1))
 
         caller("POST", "/v2/app/blobs/uploads/", b"x" * 100_000)
         caller("GET", caller.blob)
 
-        assert caller.registry.journal.connections == 1
+        assert caller.registry.request_log.connections == 1
 
     def test_head_gets_no_body(self, call: Call) -> None:
         caller = call(faults.status(500).times(1))
 
-        heard = caller("HEAD", caller.blob)
+        reply = caller("HEAD", caller.blob)
 
-        assert (heard.status, heard.content) == (500, b"")
+        assert (reply.status, reply.content) == (500, b"")
         assert caller("GET", caller.blob).content == CONTENT
 
     @pytest.mark.parametrize("code", [100, 199, 600])
-    def test_one_that_ends_no_request_is_refused(self, code: int) -> None:
+    def test_a_status_that_is_not_final_is_rejected(self, code: int) -> None:
         with pytest.raises(ConfigError):
             faults.status(code)
 
 
-def test_a_body_of_ones_own(call: Call) -> None:
-    heard = call(faults.body(b"[]", media_type="application/x"))("GET", "/v2/")
+def test_another_body(call: Call) -> None:
+    reply = call(faults.body(b"[]", media_type="application/x"))("GET", "/v2/")
 
-    assert (heard.status, heard.content, heard.headers["Content-Type"]) == (200, b"[]", "application/x")
+    assert (reply.status, reply.content, reply.headers["Content-Type"]) == (200, b"[]", "application/x")
 
 
 def test_a_login_page(call: Call) -> None:
-    heard = call(faults.login_page())("GET", "/v2/app/manifests/v1")
+    reply = call(faults.login_page())("GET", "/v2/app/manifests/v1")
 
-    assert heard.status == 200
-    assert heard.headers["Content-Type"].startswith("text/html")
-    assert heard.content.startswith(b"<!DOCTYPE html>")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("text/html")
+    assert reply.content.startswith(b"<!DOCTYPE html>")
 
 
-def test_another_status_on_the_proper_answer(call: Call) -> None:
+def test_another_status_with_the_original_body(call: Call) -> None:
     caller = call(faults.change_status(203))
 
-    heard = caller("GET", caller.blob)
+    reply = caller("GET", caller.blob)
 
-    assert (heard.status, heard.content) == (203, CONTENT)
+    assert (reply.status, reply.content) == (203, CONTENT)
 
 
 class TestConnection:
     @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-    def test_dropped_before_the_answer_nothing_was_done(self, call: Call, *, reset: bool) -> None:
+    def test_a_dropped_request_is_not_executed(self, call: Call, *, reset: bool) -> None:
         caller = call(faults.drop(reset=reset).times(1))
 
         with pytest.raises(BROKEN):
@@ -114,7 +114,7 @@ class TestConnection:
         assert caller("GET", "/v2/app/manifests/new").status == 404
 
     @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-    def test_with_a_lost_answer_everything_was_done(self, call: Call, *, reset: bool) -> None:
+    def test_a_request_whose_response_is_lost_is_executed(self, call: Call, *, reset: bool) -> None:
         caller = call(faults.lost_answer(reset=reset).times(1))
 
         with pytest.raises(BROKEN):
@@ -122,7 +122,7 @@ class TestConnection:
 
         assert caller("GET", "/v2/app/manifests/new").status == 200
 
-    def test_reset_is_what_the_client_sees(self, call: Call) -> None:
+    def test_the_client_sees_a_reset(self, call: Call) -> None:
         caller = call(faults.drop(reset=True))
 
         with pytest.raises(ConnectionResetError):
@@ -133,21 +133,21 @@ class TestConnection:
         with socket.create_connection(("127.0.0.1", caller.connection.port or 0), timeout=10) as sock:
             sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
 
-            heard = b"".join(iter(lambda: sock.recv(100), b""))
+            reply = b"".join(iter(lambda: sock.recv(100), b""))
 
-        assert heard == b"SSH-2.0-nothing\r\n"
+        assert reply == b"SSH-2.0-nothing\r\n"
 
 
 class TestCut:
     @pytest.mark.parametrize("at", [0, 1, 255, 1023])
-    def test_exactly_so_many_bytes_come(self, call: Call, at: int) -> None:
+    def test_exactly_so_many_bytes_arrive(self, call: Call, at: int) -> None:
         caller = call(faults.cut(at))
 
-        heard = caller("GET", caller.blob)
+        reply = caller("GET", caller.blob)
 
-        assert (heard.status, heard.content, heard.whole) == (200, CONTENT[:at], False)
+        assert (reply.status, reply.content, reply.complete) == (200, CONTENT[:at], False)
 
-    def test_a_shorter_body_is_whole(self, call: Call) -> None:
+    def test_a_shorter_body_is_complete(self, call: Call) -> None:
         caller = call(faults.cut(len(CONTENT) + 1))
 
         assert caller("GET", caller.blob).content == CONTENT
@@ -157,30 +157,30 @@ class TestCut:
 
         tags, blob = caller("GET", "/v2/app/tags/list"), caller("GET", caller.blob)
 
-        assert (tags.whole, blob.whole) == (True, False)
-        assert [entry.fault != "" for entry in caller.registry.journal] == [False, True]
+        assert (tags.complete, blob.complete) == (True, False)
+        assert [entry.fault != "" for entry in caller.registry.request_log] == [False, True]
 
-    def test_neither_does_a_challenge(self, call: Call) -> None:
-        guard = BasicAuthorizer({"ann": ""})
-        caller = call(faults.cut(1).times(1), authorizer=guard)
+    def test_a_challenge_does_not_count(self, call: Call) -> None:
+        authorizer = BasicAuthorizer({"ann": ""})
+        caller = call(faults.cut(1).times(1), authorizer=authorizer)
 
         first = caller("GET", caller.blob)
         second = caller("GET", caller.blob, headers={"Authorization": "Basic YW5uOg=="})
 
-        assert (first.status, first.whole) == (401, True)
+        assert (first.status, first.complete) == (401, True)
         assert (second.status, second.content) == (200, CONTENT[:1])
 
-    def test_with_a_reset_the_body_is_not_whole_either(self, call: Call) -> None:
+    def test_a_reset_body_is_not_complete(self, call: Call) -> None:
         caller = call(faults.cut(10, reset=True).times(1))
 
         try:
-            whole = caller("GET", caller.blob).whole
+            complete = caller("GET", caller.blob).complete
         except BROKEN:
-            whole = False
+            complete = False
 
-        assert not whole
+        assert not complete
 
-    def test_a_part_goes_on_where_it_was_cut(self, call: Call) -> None:
+    def test_a_range_continues_where_the_body_was_cut(self, call: Call) -> None:
         caller = call(faults.cut(300).times(1))
         first = caller("GET", caller.blob).content
 
@@ -188,7 +188,7 @@ class TestCut:
 
         assert first + rest.content == CONTENT
 
-    def test_a_request_is_taken_up_to_there_and_kept(self, call: Call) -> None:
+    def test_the_bytes_of_a_cut_request_are_kept(self, call: Call) -> None:
         caller = call(faults.cut_request(100).on("upload", method="PATCH").times(1))
         path = caller.start()
 
@@ -197,7 +197,7 @@ class TestCut:
 
         assert caller("GET", path).headers["Range"] == "0-99"
 
-    def test_a_request_that_is_shorter_is_carried_out_but_not_answered(self, call: Call) -> None:
+    def test_a_shorter_request_is_executed_without_a_response(self, call: Call) -> None:
         caller = call(faults.cut_request(5000).on("upload", method="PATCH").times(1))
         path = caller.start()
 
@@ -210,19 +210,19 @@ class TestCut:
 class TestStall:
     def test_it_lasts_until_it_is_released(self, call: Call) -> None:
         caller = call(faults.stall())
-        heard: list[int] = []
-        thread = threading.Thread(target=lambda: heard.append(caller("GET", caller.blob).status))
+        reply: list[int] = []
+        thread = threading.Thread(target=lambda: reply.append(caller("GET", caller.blob).status))
         thread.start()
 
         stalled = caller.registry.wait_for_stall()
-        before = list(heard)
+        before = list(reply)
         caller.registry.release()
         thread.join(10)
 
         assert stalled
-        assert (before, heard) == ([], [200])
+        assert (before, reply) == ([], [200])
 
-    def test_in_the_body_what_came_before_it_has_come(self, call: Call) -> None:
+    def test_the_bytes_before_a_stall_in_the_body_arrive(self, call: Call) -> None:
         caller = call(faults.stall(at=7))
         caller.connection.request("GET", caller.blob)
 
@@ -235,51 +235,51 @@ class TestStall:
         assert stalled
         assert first + rest == CONTENT
 
-    def test_of_a_request_the_rest_is_read_later(self, call: Call) -> None:
+    def test_the_rest_of_a_stalled_request_is_read_later(self, call: Call) -> None:
         caller = call(faults.stall_request(10).on("upload"))
         path = caller.start()
-        heard: list[int] = []
-        thread = threading.Thread(target=lambda: heard.append(caller("PATCH", path, CONTENT).status))
+        reply: list[int] = []
+        thread = threading.Thread(target=lambda: reply.append(caller("PATCH", path, CONTENT).status))
         thread.start()
 
         stalled = caller.registry.wait_for_stall()
-        received = caller.registry.journal.requests(endpoint="upload")[0].received
+        received = caller.registry.request_log.requests(endpoint="upload")[0].received
         caller.registry.clear()
         thread.join(10)
 
         assert stalled
-        assert (received, heard) == (10, [202])
+        assert (received, reply) == (10, [202])
 
-    def test_it_ends_by_itself_after_its_time(self, call: Call) -> None:
+    def test_it_ends_after_its_time(self, call: Call) -> None:
         caller = call(faults.stall(0.01))
 
         assert caller("GET", caller.blob).content == CONTENT
 
 
-def test_drops_come_one_by_one_and_are_whole_in_the_end(call: Call) -> None:
+def test_a_dripping_body_is_complete_in_the_end(call: Call) -> None:
     caller = call(faults.drip(10_000))
     start = time.monotonic()
 
-    heard = caller("GET", caller.blob)
+    reply = caller("GET", caller.blob)
 
-    assert heard.content == CONTENT
+    assert reply.content == CONTENT
     assert time.monotonic() - start > 0.09  # 1024 bytes at 10,000 a second
 
 
-def test_drops_that_are_released_come_at_once(call: Call) -> None:
+def test_a_dripping_body_that_is_released_arrives_at_once(call: Call) -> None:
     caller = call(faults.drip(1).on("blob"))
-    heard: list[Heard] = []
-    thread = threading.Thread(target=lambda: heard.append(caller("GET", caller.blob)))
+    reply: list[Reply] = []
+    thread = threading.Thread(target=lambda: reply.append(caller("GET", caller.blob)))
     thread.start()
 
     assert caller.registry.wait_for_stall()
     caller.registry.release()
     thread.join(10)
 
-    assert [one.content for one in heard] == [CONTENT]
+    assert [one.content for one in reply] == [CONTENT]
 
 
-def test_nothing_drips_without_speed() -> None:
+def test_a_rate_of_zero_is_rejected() -> None:
     with pytest.raises(ConfigError):
         faults.drip(0)
 
@@ -295,20 +295,20 @@ class TestHeaders:
 
         assert "Docker-Content-Digest" not in caller("GET", "/v2/app/manifests/v1").headers
 
-    def test_without_a_length_the_body_comes_in_chunks(self, call: Call) -> None:
+    def test_a_body_without_a_length_is_chunked(self, call: Call) -> None:
         caller = call(faults.missing_header("Content-Length"))
 
-        heard = caller("GET", caller.blob)
+        reply = caller("GET", caller.blob)
 
-        assert heard.headers["Transfer-Encoding"] == "chunked"
-        assert heard.content == CONTENT
+        assert reply.headers["Transfer-Encoding"] == "chunked"
+        assert reply.content == CONTENT
 
     def test_the_wrong_digest(self, call: Call) -> None:
         caller = call(faults.wrong_digest_header())
 
-        heard = caller("HEAD", "/v2/app/manifests/v1")
+        reply = caller("HEAD", "/v2/app/manifests/v1")
 
-        assert heard.headers["Docker-Content-Digest"] == f"sha256:{'0' * 64}"
+        assert reply.headers["Docker-Content-Digest"] == f"sha256:{'0' * 64}"
 
 
 class TestBody:
@@ -324,13 +324,13 @@ class TestBody:
     def test_a_length_that_is_too_long_ends_the_connection_early(self, call: Call) -> None:
         caller = call(faults.wrong_length(+10))
 
-        heard = caller("GET", caller.blob)
+        reply = caller("GET", caller.blob)
 
-        assert heard.headers["Content-Length"] == str(len(CONTENT) + 10)
-        assert (heard.content, heard.whole) == (CONTENT, False)
+        assert reply.headers["Content-Length"] == str(len(CONTENT) + 10)
+        assert (reply.content, reply.complete) == (CONTENT, False)
 
     @pytest.mark.parametrize("by", [-1, -1024, -5000])
-    def test_with_a_length_that_is_too_short_the_rest_comes_nevertheless(self, call: Call, by: int) -> None:
+    def test_the_body_is_sent_whole_with_a_length_that_is_too_short(self, call: Call, by: int) -> None:
         caller = call(faults.wrong_length(by))
         with socket.create_connection(("127.0.0.1", caller.connection.port or 0), timeout=10) as sock:
             sock.sendall(f"GET {caller.blob} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -343,13 +343,13 @@ class TestBody:
     @pytest.mark.parametrize(
         "fault", [faults.wrong_length(1), faults.empty_body(), faults.endless_body(), faults.wrong_bytes()], ids=str
     )
-    def test_a_refusal_stays_as_it_is(self, call: Call, fault: Fault) -> None:
-        heard = call(fault)("GET", "/v2/app/manifests/missing")
+    def test_an_error_response_is_not_changed(self, call: Call, fault: Fault) -> None:
+        reply = call(fault)("GET", "/v2/app/manifests/missing")
 
-        assert (heard.status, heard.whole) == (404, True)
-        assert heard.json["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+        assert (reply.status, reply.complete) == (404, True)
+        assert reply.json["errors"][0]["code"] == "MANIFEST_UNKNOWN"
 
-    def test_head_is_told_the_wrong_length_too(self, call: Call) -> None:
+    def test_head_has_the_wrong_length_too(self, call: Call) -> None:
         caller = call(faults.wrong_length(3))
 
         assert caller("HEAD", caller.blob).headers["Content-Length"] == str(len(CONTENT) + 3)
@@ -357,9 +357,9 @@ class TestBody:
     def test_empty(self, call: Call) -> None:
         caller = call(faults.empty_body())
 
-        heard = caller("GET", caller.blob)
+        reply = caller("GET", caller.blob)
 
-        assert (heard.status, heard.content, heard.whole) == (200, b"", True)
+        assert (reply.status, reply.content, reply.complete) == (200, b"", True)
 
     @pytest.mark.parametrize("claimed", [None, 1 << 40])
     def test_endless(self, call: Call, claimed: int | None) -> None:
@@ -376,63 +376,63 @@ class TestBody:
 
 
 class TestTokens:
-    def test_one_is_refused_once_and_a_new_one_is_asked_for(self, call: Call) -> None:
-        guard = TokenAuthorizer({"ann": "secret"})
-        caller = call(faults.expired_token().after(1), authorizer=guard)
+    def test_a_token_is_rejected_once(self, call: Call) -> None:
+        authorizer = TokenAuthorizer({"ann": "secret"})
+        caller = call(faults.expired_token().after(1), authorizer=authorizer)
         scope = Scope.repository(RepositoryName("app"), ("pull",))
-        header = {"Authorization": f"Bearer {guard.token('ann', [scope])}"}
+        header = {"Authorization": f"Bearer {authorizer.token('ann', [scope])}"}
 
         statuses = [caller("GET", caller.blob, headers=header).status for _ in range(3)]
-        challenge = caller.registry.journal.requests(status=401)[0]
+        challenge = caller.registry.request_log.requests(status=401)[0]
 
         assert statuses == [200, 401, 200]
         assert "expired token" in challenge.fault
 
-    def test_the_challenge_is_the_guards_own(self, call: Call) -> None:
+    def test_the_challenge_is_the_authorizers(self, call: Call) -> None:
         caller = call(faults.expired_token(), authorizer=TokenAuthorizer({"ann": "secret"}, service="here"))
 
-        heard = caller("GET", caller.blob, headers={"Authorization": "Bearer x"})
+        reply = caller("GET", caller.blob, headers={"Authorization": "Bearer x"})
 
-        challenge = heard.headers["WWW-Authenticate"]
+        challenge = reply.headers["WWW-Authenticate"]
         assert 'error="invalid_token"' in challenge
         assert 'service="here"' in challenge
         assert 'scope="repository:app:pull"' in challenge
 
-    def test_a_password_is_refused_in_the_same_way(self, call: Call) -> None:
+    def test_a_password_is_rejected_as_well(self, call: Call) -> None:
         caller = call(faults.expired_token(), authorizer=BasicAuthorizer({"ann": "x"}))
 
-        heard = caller("GET", "/v2/", headers={"Authorization": "Basic YW5uOng="})
+        reply = caller("GET", "/v2/", headers={"Authorization": "Basic YW5uOng="})
 
-        assert heard.headers["WWW-Authenticate"].startswith("Basic")
+        assert reply.headers["WWW-Authenticate"].startswith("Basic")
 
-    def test_without_a_guard_nothing_is_done_either(self, call: Call) -> None:
+    def test_without_an_authorizer_the_request_is_not_executed_either(self, call: Call) -> None:
         caller = call(faults.expired_token())
 
-        heard = caller("DELETE", "/v2/app/manifests/v1", headers={"Authorization": "Bearer x"})
+        reply = caller("DELETE", "/v2/app/manifests/v1", headers={"Authorization": "Bearer x"})
 
-        assert heard.status == 401
-        assert "Bearer" in heard.headers["WWW-Authenticate"]
+        assert reply.status == 401
+        assert "Bearer" in reply.headers["WWW-Authenticate"]
         assert caller("GET", "/v2/app/manifests/v1").status == 200
 
 
 class TestUploads:
-    def test_one_is_forgotten_when_a_chunk_comes(self, call: Call) -> None:
+    def test_a_session_is_lost_when_a_chunk_arrives(self, call: Call) -> None:
         caller = call(faults.lost_upload())
         path = caller.start()
 
-        heard = caller("PATCH", path, b"abc")
+        reply = caller("PATCH", path, b"abc")
 
-        assert heard.json["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+        assert reply.json["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
         assert caller("GET", path).status == 404
 
-    def test_one_is_forgotten_when_it_is_finished(self, call: Call) -> None:
+    def test_a_session_is_lost_when_it_is_finished(self, call: Call) -> None:
         caller = call(faults.lost_upload().on(method="PUT"))
         path = caller.start()
         caller("PATCH", path, b"abc")
 
-        heard = caller("PUT", f"{path}?digest=sha256:{hashlib.sha256(b'abc').hexdigest()}")
+        reply = caller("PUT", f"{path}?digest=sha256:{hashlib.sha256(b'abc').hexdigest()}")
 
-        assert heard.status == 404
+        assert reply.status == 404
 
     def test_the_offset_is_wrong(self, call: Call) -> None:
         caller = call(faults.wrong_offset(-2))
@@ -441,23 +441,23 @@ class TestUploads:
         assert caller("PATCH", path, b"0123456789").headers["Range"] == "0-7"
         assert caller("GET", path).headers["Range"] == "0-7"
 
-    def test_the_location_is_elsewhere(self, call: Call) -> None:
+    def test_the_location_is_at_another_origin(self, call: Call) -> None:
         caller = call(faults.off_origin_location("https://other.example"))
 
-        heard = caller("POST", "/v2/app/blobs/uploads/")
+        reply = caller("POST", "/v2/app/blobs/uploads/")
 
-        assert heard.headers["Location"].startswith("https://other.example/v2/app/blobs/uploads/")
+        assert reply.headers["Location"].startswith("https://other.example/v2/app/blobs/uploads/")
 
     def test_nothing_is_mounted(self, call: Call) -> None:
         caller = call(faults.no_mount())
 
-        heard = caller("POST", f"/v2/b/blobs/uploads/?mount={caller.digest}&from=app")
+        reply = caller("POST", f"/v2/b/blobs/uploads/?mount={caller.digest}&from=app")
 
-        assert heard.status == 202
+        assert reply.status == 202
         assert caller("HEAD", f"/v2/b/blobs/{caller.digest}").status == 404
 
 
-class TestMissingAbilities:
+class TestMissingFeatures:
     def test_no_head(self, call: Call) -> None:
         caller = call(faults.no_head())
 
@@ -477,25 +477,25 @@ class TestMissingAbilities:
     def test_no_range(self, call: Call) -> None:
         caller = call(faults.no_range())
 
-        heard = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
+        reply = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
 
-        assert (heard.status, heard.content) == (200, CONTENT)
+        assert (reply.status, reply.content) == (200, CONTENT)
 
     @pytest.mark.parametrize(("value", "expected"), [(None, "bytes 11-1024/1024"), ("bytes */5", "bytes */5")])
     def test_the_wrong_range(self, call: Call, value: str | None, expected: str) -> None:
         caller = call(faults.bad_content_range(value))
 
-        heard = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
+        reply = caller("GET", caller.blob, headers={"Range": "bytes=10-"})
 
-        assert (heard.status, heard.headers["Content-Range"], heard.content) == (206, expected, CONTENT[10:])
+        assert (reply.status, reply.headers["Content-Range"], reply.content) == (206, expected, CONTENT[10:])
 
 
 class TestLists:
-    def test_a_page_is_followed_by_itself(self, call: Call) -> None:
-        heard = call(faults.paging_loop())("GET", "/v2/app/tags/list?n=5")
+    def test_a_page_links_to_itself(self, call: Call) -> None:
+        reply = call(faults.paging_loop())("GET", "/v2/app/tags/list?n=5")
 
-        assert heard.headers["Link"] == '</v2/app/tags/list?n=5>; rel="next"'
-        assert heard.json["tags"] == ["v1", "v2"]
+        assert reply.headers["Link"] == '</v2/app/tags/list?n=5>; rel="next"'
+        assert reply.json["tags"] == ["v1", "v2"]
 
     def test_pages_never_end(self, call: Call) -> None:
         caller = call(faults.endless_paging())
@@ -508,10 +508,10 @@ class TestLists:
 
         assert links == ["/v2/_catalog", "/v2/_catalog?page=2", "/v2/_catalog?page=3"]
 
-    def test_the_next_page_is_elsewhere(self, call: Call) -> None:
-        heard = call(faults.off_origin_link("https://other.example/next"))("GET", "/v2/app/tags/list")
+    def test_the_next_page_is_at_another_origin(self, call: Call) -> None:
+        reply = call(faults.off_origin_link("https://other.example/next"))("GET", "/v2/app/tags/list")
 
-        assert heard.headers["Link"] == '<https://other.example/next>; rel="next"'
+        assert reply.headers["Link"] == '<https://other.example/next>; rel="next"'
 
 
 class TestRedirects:
@@ -524,26 +524,26 @@ class TestRedirects:
         ],
         ids=str,
     )
-    def test_they_lead_there(self, call: Call, fault: Fault, location: str) -> None:
-        heard = call(fault)("GET", "/v2/app/tags/list?n=1")
+    def test_the_location(self, call: Call, fault: Fault, location: str) -> None:
+        reply = call(fault)("GET", "/v2/app/tags/list?n=1")
 
-        assert (heard.status, heard.headers["Location"]) == (307, location)
+        assert (reply.status, reply.headers["Location"]) == (307, location)
 
 
-def test_faults_say_what_they_are() -> None:
+def test_the_text_of_a_fault() -> None:
     assert str(faults.status(503).on("blob", method="GET").times(2)) == "status 503 (GET blob at most 2 times)"
     assert str(faults.cut(10).after(3).times(1)) == "body cut at byte 10, connection closed (GET after 3 once)"
-    assert repr(faults.drop()) == "<Fault: connection closed unanswered>"
+    assert repr(faults.drop()) == "<Fault: connection closed before the request>"
 
 
-def test_a_fault_is_a_value_that_stays_as_it_is() -> None:
+def test_a_fault_is_immutable() -> None:
     fault = faults.status(503)
 
     narrowed = fault.on("blob").times(1)
 
     assert str(fault) == "status 503"
     assert narrowed != fault
-    assert narrowed.on("tags", method="GET HEAD").occasion.methods == ("GET", "HEAD")
+    assert narrowed.on("tags", method="GET HEAD").match.methods == ("GET", "HEAD")
 
 
 def test_every_fault_is_in_the_how_to() -> None:

@@ -1,4 +1,4 @@
-"""Which requests a fault befalls."""
+"""Which requests a fault applies to."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_adapters.testing import Fault, faults
-from registry_adapters.testing.matching import RequestMatch, RequestMatcher, endpoint
+from registry_adapters.testing.matching import RequestMatch, RequestMatcher, endpoint_name
 from registry_core import ConfigError
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.testing.conftest import Call
 
-ASKED = 12
+COUNT = 12
 
 
-def befallen(occasion: RequestMatch) -> list[int]:
-    """Which of a dozen equal requests are meant, by their numbers from 1."""
-    occasions = RequestMatcher(occasion)
+def applied_to(match: RequestMatch) -> list[int]:
+    """The numbers, from 1, of those of a dozen equal requests that the fault applies to."""
+    matcher = RequestMatcher(match)
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/"}
-    return [number for number in range(1, ASKED + 1) if occasions.meant(environ) and occasions.take()]
+    return [number for number in range(1, COUNT + 1) if matcher.applies(environ) and matcher.apply()]
 
 
 @pytest.mark.parametrize(
-    ("occasion", "expected"),
+    ("match", "expected"),
     [
         (RequestMatch(), list(range(1, 13))),
         (RequestMatch(limit=3), [1, 2, 3]),
@@ -36,26 +36,26 @@ def befallen(occasion: RequestMatch) -> list[int]:
     ],
     ids=str,
 )
-def test_how_often(occasion: RequestMatch, expected: list[int]) -> None:
-    assert befallen(occasion) == expected
+def test_how_often(match: RequestMatch, expected: list[int]) -> None:
+    assert applied_to(match) == expected
 
 
-def test_the_last_time_is_not_given_to_two_requests_at_once() -> None:
-    occasions = RequestMatcher(RequestMatch(limit=1))
+def test_two_simultaneous_requests_do_not_exceed_the_limit() -> None:
+    matcher = RequestMatcher(RequestMatch(limit=1))
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/"}
 
-    meant = [occasions.meant(environ), occasions.meant(environ)]
-    taken = [occasions.take(), occasions.take()]
+    applies = [matcher.applies(environ), matcher.applies(environ)]
+    applied = [matcher.apply(), matcher.apply()]
 
-    assert meant == [True, True]
-    assert taken == [True, False]
+    assert applies == [True, True]
+    assert applied == [True, False]
 
 
-def test_luck_is_the_same_in_every_run_and_depends_on_the_seed() -> None:
-    first, again, other = (befallen(RequestMatch(chance=0.5, seed=seed)) for seed in (1, 1, 2))
+def test_chance_is_the_same_in_every_run_and_depends_on_the_seed() -> None:
+    first, again, other = (applied_to(RequestMatch(chance=0.5, seed=seed)) for seed in (1, 1, 2))
 
     assert first == again != other
-    assert 0 < len(first) < ASKED
+    assert 0 < len(first) < COUNT
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_luck_is_the_same_in_every_run_and_depends_on_the_seed() -> None:
     ],
 )
 def test_every_path_has_an_endpoint(path: str, expected: str) -> None:
-    assert endpoint(path) == expected
+    assert endpoint_name(path) == expected
 
 
 @pytest.mark.parametrize(
-    ("occasion", "environ"),
+    ("match", "environ"),
     [
         (RequestMatch(endpoints=("tags",)), {}),
         (RequestMatch(methods=("PUT", "GET")), {"PATH_INFO": "/x"}),
@@ -87,12 +87,12 @@ def test_every_path_has_an_endpoint(path: str, expected: str) -> None:
     ],
     ids=str,
 )
-def test_what_fits_and_what_does_not(occasion: RequestMatch, environ: dict[str, Any]) -> None:
-    fitting = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/a/tags/list"} | environ
+def test_which_requests_match(match: RequestMatch, environ: dict[str, Any]) -> None:
+    matching = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v2/a/tags/list"} | environ
     other = {"REQUEST_METHOD": "DELETE", "PATH_INFO": "/v2/a/blobs/x"}
 
-    assert occasion.fits(fitting)
-    assert not occasion.fits(other)
+    assert match.matches(matching)
+    assert not match.matches(other)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_fits_and_what_does_not(occasion: RequestMatch, environ: dict[str, 
     [{"skip": -1}, {"every": 0}, {"chance": 1.1}, {"limit": 0}, {"path": "("}, {"endpoints": ("blobs",)}],
     ids=str,
 )
-def test_what_could_never_be_is_refused(changes: dict[str, Any]) -> None:
+def test_impossible_conditions_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         RequestMatch(**changes)
 
@@ -114,7 +114,7 @@ def test_what_could_never_be_is_refused(changes: dict[str, Any]) -> None:
     ],
     ids=["one after the other", "the later one begins first", "another endpoint"],
 )
-def test_of_several_the_first_that_fits_befalls_a_request(call: Call, faulty: list[Fault], expected: list[int]) -> None:
+def test_the_first_of_several_matching_faults_applies(call: Call, faulty: list[Fault], expected: list[int]) -> None:
     caller = call(*faulty)
 
     statuses = [caller("GET", "/v2/").status for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The fixtures, in a test run of somebody else's."""
+"""The fixtures in the test run of an application."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[4]
 PLUGIN = "registry_adapters.testing.plugin"
 
 
-class Outsider:
-    """An application with tests of its own."""
+class Application:
+    """An application with its tests."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
@@ -24,7 +24,7 @@ class Outsider:
         (directory / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
 
     def run(self, tests: str, *options: str) -> tuple[int, str]:
-        """Run some tests; the exit status and what was shown."""
+        """Run some tests; return the exit status and the output."""
         (self._directory / "test_application.py").write_text(tests)
         command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider", "-q", *options]
         done = subprocess.run(command, cwd=self._directory, capture_output=True, text=True, timeout=100)
@@ -32,9 +32,9 @@ class Outsider:
 
 
 @pytest.fixture
-def outsider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outsider:
-    """Somebody else's tests, in a process of their own."""
-    return Outsider(tmp_path, monkeypatch)
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """An application whose tests run in a separate process."""
+    return Application(tmp_path, monkeypatch)
 
 
 PASSING = """
@@ -61,7 +61,7 @@ def test_over_the_wire(registry_server):
 def test_through_a_burst(faulty_registry):
     faulty_registry.inject(faults.status(503, retry_after=0).on("tags").times(2))
     assert release(faulty_registry.client().with_segment("app")) == ["v1"]
-    assert faulty_registry.journal.count(status=503) == 2
+    assert faulty_registry.request_log.count(status=503) == 2
 
 
 def test_through_an_outage(faulty_registry):
@@ -70,8 +70,8 @@ def test_through_an_outage(faulty_registry):
         faulty_registry.client(retries=0).with_segment("app").list_tags()
 
 
-def test_each_test_has_a_registry_of_its_own(faulty_registry):
-    assert len(faulty_registry.journal) == 0
+def test_each_test_has_its_own_registry(faulty_registry):
+    assert len(faulty_registry.request_log) == 0
     assert list(faulty_registry.catalog.repositories()) == []
 """
 FAILING = """
@@ -81,50 +81,50 @@ from registry_adapters.testing import faults
 def test_fails(faulty_registry):
     faulty_registry.inject(faults.drip(1e6).on("catalog"))
     list(faulty_registry.client().list_repositories())
-    assert faulty_registry.journal.count() == 0
+    assert faulty_registry.request_log.count() == 0
 """
 
 
-def test_somebody_elses_tests_pass(outsider: Outsider) -> None:
-    code, shown = outsider.run(PASSING)
+def test_tests_with_the_fixtures_pass(application: Application) -> None:
+    code, output = application.run(PASSING)
 
-    assert code == 0, shown
-    assert "5 passed" in shown
-
-
-def test_they_run_side_by_side(outsider: Outsider) -> None:
-    code, shown = outsider.run(PASSING, "-p", "xdist", "-n", "2")
-
-    assert code == 0, shown
-    assert "5 passed" in shown
+    assert code == 0, output
+    assert "5 passed" in output
 
 
-def test_a_failing_test_shows_what_the_registry_was_asked(outsider: Outsider) -> None:
-    code, shown = outsider.run(FAILING)
+def test_they_run_in_parallel(application: Application) -> None:
+    code, output = application.run(PASSING, "-p", "xdist", "-n", "2")
 
-    assert code == 1, shown
-    assert "requests to the faulty registry" in shown
-    assert "/v2/_catalog" in shown
-    assert "1e+06 bytes a second" in shown
+    assert code == 0, output
+    assert "5 passed" in output
 
 
-def test_a_run_that_uses_no_fixture_imports_nothing_but_pytest(outsider: Outsider) -> None:
-    code, shown = outsider.run(
+def test_a_failing_test_shows_the_requests(application: Application) -> None:
+    code, output = application.run(FAILING)
+
+    assert code == 1, output
+    assert "requests to the faulty registry" in output
+    assert "/v2/_catalog" in output
+    assert "1e+06 bytes per second" in output
+
+
+def test_a_run_without_the_fixtures_imports_only_pytest(application: Application) -> None:
+    code, output = application.run(
         """
 import sys
 
 
-def test_nothing_was_loaded():
+def test_imports():
     heavy = {"urllib3", "cheroot", "msgspec", "dependency_injector", "registry_core"}
     assert heavy & set(sys.modules) == set()
 """
     )
 
-    assert code == 0, shown
+    assert code == 0, output
 
 
-def test_without_a_server_it_says_which_extra_is_missing(outsider: Outsider) -> None:
-    code, shown = outsider.run(
+def test_the_error_without_a_server_names_the_missing_extra(application: Application) -> None:
+    code, output = application.run(
         """
 import sys
 
@@ -136,8 +136,8 @@ def test_needs_the_server(registry_server):
 """
     )
 
-    assert code == 1, shown
-    assert "ociport[testing]" in shown
+    assert code == 1, output
+    assert "ociport[testing]" in output
 
 
 def test_the_plugin_is_found_by_every_test_run() -> None:

@@ -1,4 +1,4 @@
-"""The registry as a whole: how it starts, what a client makes of it, and how it ends."""
+"""The faulty registry as a whole: starting, serving clients, and stopping."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from registry_core.testing.content import push_image
 
 
 class TestClient:
-    def test_it_survives_a_burst(self) -> None:
+    def test_it_retries_through_a_burst(self) -> None:
         with faulty_registry(faults.status(503, retry_after=0).on("tags").times(2)) as registry:
             client = registry.client().with_segment("app")
             client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
@@ -35,18 +35,18 @@ class TestClient:
             tags = client.list_tags()
 
             assert tags == ["v1"]
-            assert registry.journal.count(endpoint="tags") == 3
+            assert registry.request_log.count(endpoint="tags") == 3
 
-    def test_it_gives_up_when_the_burst_does_not_end(self) -> None:
+    def test_it_gives_up_if_the_burst_does_not_end(self) -> None:
         with faulty_registry(faults.status(503, retry_after=0)) as registry:
             client = registry.client(retries=1).with_segment("app")
 
             with pytest.raises(Unavailable):
                 client.list_tags()
 
-            assert registry.journal.count(endpoint="tags") == 2
+            assert registry.request_log.count(endpoint="tags") == 2
 
-    def test_what_it_pushed_is_in_the_catalog(self) -> None:
+    def test_pushed_content_is_in_the_catalog(self) -> None:
         catalog = MemoryCatalog()
         with faulty_registry(catalog=catalog) as registry:
             registry.client().with_segment("app").push_image("v1", ImageBuilder(platform="linux/amd64").build())
@@ -71,16 +71,16 @@ def test_faults_come_and_go_while_it_runs() -> None:
 
 
 def sending(registry: FaultyRegistry, data: bytes) -> socket.socket:
-    """A connection over which something has been said."""
+    """Open a connection and send some bytes."""
     host, _, port = registry.host.rpartition(":")
     sock = socket.create_connection((host, int(port)), timeout=10)
     sock.sendall(data)
     return sock
 
 
-class TestEnd:
+class TestStopping:
     @pytest.mark.parametrize("fault", [faults.stall(), faults.stall(at=1), faults.drip(1)], ids=str)
-    def test_it_comes_at_once_although_an_answer_is_held_back(self, fault: Fault) -> None:
+    def test_stalled_responses_do_not_delay_it(self, fault: Fault) -> None:
         threads = set(threading.enumerate())
         with faulty_registry(fault) as registry:
             with closing(sending(registry, b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")):
@@ -91,7 +91,7 @@ class TestEnd:
         assert stalled
         assert set(threading.enumerate()) <= threads
 
-    def test_it_comes_at_once_although_an_answer_does_not_end(self) -> None:
+    def test_an_endless_response_does_not_delay_it(self) -> None:
         with ExitStack() as after:
             with faulty_registry(faults.endless_body()) as registry:
                 sock = after.enter_context(closing(sending(registry, b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")))
@@ -103,7 +103,7 @@ class TestEnd:
         assert begun == b"H"
         assert seconds < 0.5
 
-    def test_it_comes_at_once_although_a_request_is_not_read_on(self) -> None:
+    def test_a_stalled_request_does_not_delay_it(self) -> None:
         head = b"POST /v2/a/blobs/uploads/?digest=sha256:" + b"0" * 64 + b" HTTP/1.1\r\nHost: x\r\n"
         with ExitStack() as after:
             with faulty_registry(faults.stall_request(1)) as registry:
@@ -140,25 +140,25 @@ class TestEnd:
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_nobody_stalls_where_nobody_asks() -> None:
+def test_without_requests_none_stalls() -> None:
     with faulty_registry(faults.stall()) as registry:
         assert not registry.wait_for_stall(0.01)
 
 
-def test_who_is_released_as_soon_as_the_stall_is_known_goes_on() -> None:
+def test_a_release_right_after_the_stall_is_reported_is_not_missed() -> None:
     gate = StallGate()
 
     class Eager(RequestLog):
-        def note_waiting(self, entry: Entry, *, waiting: bool) -> None:
-            super().note_waiting(entry, waiting=waiting)
+        def set_stalled(self, entry: Entry, *, stalled: bool) -> None:
+            super().set_stalled(entry, stalled=stalled)
             gate.release()
 
     environ: WSGIEnvironment = {}
     setup_testing_defaults(environ)
-    journal = Eager()
-    visit = FaultContext(RegistryApp(MemoryCatalog()), environ, journal.begin(environ), journal, gate)
+    log = Eager()
+    context = FaultContext(RegistryApp(MemoryCatalog()), environ, log.add(environ), log, gate)
 
-    released = visit.wait(5)
+    released = context.stall(5)
 
     assert released
 
@@ -174,7 +174,7 @@ def test_no_option_of_the_server_is_missing() -> None:
     assert parameters - {"catalog", "wrap"} == set(ServerOptions.__annotations__)
 
 
-def test_an_application_may_answer_late() -> None:
+def test_an_application_may_start_the_response_late() -> None:
     def late(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Length", "4")])
         yield b"la"
@@ -187,8 +187,8 @@ def test_an_application_may_answer_late() -> None:
 
 
 @pytest.mark.parametrize("fault", [faults.wrong_bytes(3), faults.missing_header("X"), faults.cut(100)], ids=str)
-def test_an_applications_body_is_closed_once(fault: Fault) -> None:
-    """PEP 3333: whatever the fault made of it."""
+def test_the_body_of_the_application_is_closed_once(fault: Fault) -> None:
+    """PEP 3333: also if the fault replaced it."""
     closed: list[bool] = []
 
     class Body(list[bytes]):
@@ -205,7 +205,7 @@ def test_an_applications_body_is_closed_once(fault: Fault) -> None:
 
 
 class TestInProcess:
-    """Without a socket, what would befall the connection becomes an error of the application."""
+    """Without a socket, a fault of the connection becomes an exception of the application."""
 
     def test_a_body_is_cut(self) -> None:
         app = FaultyApp(RegistryApp(MemoryCatalog()), faults.cut(1))
@@ -214,10 +214,10 @@ class TestInProcess:
             with pytest.raises(Unavailable):
                 reader.read()
 
-        assert app.journal.count(fault="cut") == 1
+        assert app.request_log.count(fault="cut") == 1
 
     @pytest.mark.parametrize("fault", [faults.drop(), faults.garbage(), faults.lost_answer()], ids=str)
-    def test_there_is_no_answer(self, fault: Fault) -> None:
+    def test_there_is_no_response(self, fault: Fault) -> None:
         app = FaultyApp(RegistryApp(MemoryCatalog()), fault)
 
         with pytest.raises(Unavailable):
@@ -228,9 +228,9 @@ class TestInProcess:
 
         WsgiTransport(app).send("GET", "http://r/v2/", {}, None).reader.close()
 
-        assert [entry.status for entry in app.journal] == [503]
+        assert [entry.status for entry in app.request_log] == [503]
 
-    def test_an_application_that_fails_is_in_the_journal(self) -> None:
+    def test_a_request_whose_application_fails_is_finished(self) -> None:
         def failing(environ: object, start_response: object) -> list[bytes]:
             raise ZeroDivisionError
 
@@ -239,9 +239,9 @@ class TestInProcess:
         with pytest.raises(ServerError):
             WsgiTransport(app).send("GET", "http://r/v2/", {}, None)
 
-        assert [entry.is_settled for entry in app.journal] == [True]
+        assert [entry.is_finished for entry in app.request_log] == [True]
 
-    def test_an_answer_that_the_server_does_not_take_is_in_the_journal(self) -> None:
+    def test_a_request_whose_response_the_server_rejects_is_finished(self) -> None:
         def refuse(*_: object) -> NoReturn:
             raise ValueError("not a header")
 
@@ -252,4 +252,4 @@ class TestInProcess:
         with pytest.raises(ValueError, match="not a header"):
             app(environ, refuse)
 
-        assert [entry.is_settled for entry in app.journal] == [True]
+        assert [entry.is_finished for entry in app.request_log] == [True]
