@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +26,7 @@ from registry_core.ops.mirror.prune import (
 )
 from registry_core.ops.mirror.selection import TagSelection, has_wildcard, matching_names
 from registry_core.ops.transfer.copy import CopyPlan, build_plan, execute
-from registry_core.ops.transfer.options import CopyOptions, CopyTask
+from registry_core.ops.transfer.options import CopyOptions, CopyTask, as_tuple
 from registry_core.ops.transfer.report import CopyReport, Node, Result, Side
 from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.observer import Observer
@@ -36,6 +36,8 @@ __all__ = ["MirrorPlan", "MirrorRule", "RuleScan", "plan_mirror", "run_mirror"]
 
 class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
     """Repositories of one backend to keep in another under the same names, each below a path.
+
+    The constructor accepts text for the paths; the attributes hold repository names.
 
     Args:
         source: Backend to read from.
@@ -51,14 +53,15 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A name is malformed.
-        InvalidValue: ``repositories`` is a plain string, or ``prune`` is set for a repository that is its own source.
+        InvalidValue: ``repositories`` is a plain string, ``tags`` is not a ``TagSelection``, or ``prune`` is set for a
+            path that is mirrored onto itself.
     """
 
     source: Catalog
     target: Catalog
     source_path: RepositoryName = RepositoryName("")
     target_path: RepositoryName = RepositoryName("")
-    repositories: Sequence[str] = ()
+    repositories: tuple[str, ...] = ()
     tags: TagSelection = TagSelection()
     options: CopyOptions = CopyOptions()
     prune: bool = False
@@ -72,22 +75,23 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
             target: Catalog,
             source_path: str = "",
             target_path: str = "",
-            repositories: Sequence[str] = (),
+            repositories: Iterable[str] = (),
             tags: TagSelection = ...,
             options: CopyOptions = ...,
             prune: bool = False,
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Check all names before anything is requested."""
-        if isinstance(self.repositories, str):
-            raise InvalidValue(f"repositories are a list, not one text: {self.repositories!r:.200}")
+        """Parse the paths, and check all names before anything is requested."""
+        msgspec.structs.force_setattr(self, "repositories", as_tuple("repositories", self.repositories))
+        if not isinstance(self.tags, TagSelection):
+            raise InvalidValue(f"tags must be a TagSelection, not {self.tags!r:.200}")
         msgspec.structs.force_setattr(self, "source_path", RepositoryName(self.source_path))
         msgspec.structs.force_setattr(self, "target_path", RepositoryName(self.target_path))
         if self.prune and self.source is self.target and self.source_path == self.target_path:
-            raise InvalidValue("a mirror onto itself would remove what it does not select from its source")
+            raise InvalidValue("a mirror of a path onto itself cannot prune: it would remove tags from its own source")
         for name in self.repositories:
-            if not has_wildcard(name):
+            if not isinstance(name, str) or not has_wildcard(name):
                 RepositoryName(name)
 
 

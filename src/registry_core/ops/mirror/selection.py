@@ -1,14 +1,12 @@
-"""Which tags, and which repositories.
+"""Selection of tags and repositories: names, shell patterns, regular expressions and ranges of semantic versions.
 
-Semantic versions among tags, and ranges of them.
-
-The order is that of the package ``semver`` (extra ``mirror``); what a range may look like is here.
+Versions are ordered by the package ``semver`` (extra ``mirror``); the syntax of ranges is defined here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import translate
 from functools import lru_cache
 from importlib import import_module
@@ -18,6 +16,7 @@ import msgspec
 
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, InvalidValue
+from registry_core.ops.transfer.options import as_tuple
 
 if TYPE_CHECKING:
     from semver import Version
@@ -32,208 +31,222 @@ __all__ = [
     "version_of",
 ]
 
-
-_LONGEST: Final = 1000
-
+_RANGE_LIMIT: Final = 1000
 _VERSION: Final = r"v?(\d{1,9})(?:\.(\d{1,9}|[xX*])(?:\.(\d{1,9}|[xX*]))?)?((?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)"
-
 _TERM: Final = re.compile(rf"(>=|<=|!=|>|<|=|\^|~|)\s*(?:{_VERSION}|([xX*]))", re.ASCII)
 
-_Test = Callable[["Version"], bool]
+_Condition = Callable[["Version"], bool]
 
 
 class VersionRange:
-    """Versions that satisfy a range: ``>=1.2, <2``, ``^1.2``, ``~1.2.3``, ``1.2.x``, ``*``; ``||`` stands for "or".
+    """A range of versions: ``>=1.2, <2``, ``^1.2``, ``~1.2.3``, ``1.2.x``, ``*``.
 
-    Comma or space means "and". ``^1.2`` is everything up to the next version that may break something, ``~1.2`` every
-    patch of 1.2. A version that leaves parts out means all that begin so: ``1.2`` is ``1.2.x``. Pre-releases such as
-    ``2.0.0-rc.1`` are meant only where the range names a pre-release of the same version.
+    Comma or space means "and", ``||`` means "or". ``^1.2`` contains the versions before the next incompatible one,
+    ``~1.2`` every patch of 1.2. A version with parts left out stands for all versions that begin with it: ``1.2`` is
+    ``1.2.x``. A pre-release such as ``2.0.0-rc.1`` is in the range only if the range names a pre-release of 2.0.0.
 
     Args:
         text: The range.
 
     Raises:
-        InvalidValue: It is malformed.
+        InvalidValue: The range is malformed.
         ConfigError: The extra ``mirror`` is not installed.
     """
 
     def __init__(self, text: str) -> None:
-        if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
-            raise InvalidValue(f"not a range of versions: {text!r:.200}")
+        if not isinstance(text, str) or not text.strip() or len(text) > _RANGE_LIMIT:
+            raise _malformed(text)
         self.text = text
         _semver()
-        self._options = [_Option(option, text) for option in text.split("||")]
+        self._alternatives = [_Alternative(alternative, text) for alternative in text.split("||")]
 
-    def __contains__(self, version: object) -> bool:
-        """Whether a version, as ``version_of`` has it, satisfies the range."""
-        return any(option.holds(version) for option in self._options)  # type: ignore[arg-type]
+    def __contains__(self, version: Version) -> bool:
+        """Whether a version, as ``version_of`` returns it, is in the range."""
+        return any(alternative.contains(version) for alternative in self._alternatives)
 
     def __repr__(self) -> str:
-        """The range."""
+        """Return the range."""
         return f"VersionRange({self.text!r})"
 
 
-class _Option:
-    """Terms that must all hold."""
+class _Alternative:
+    """Conditions of a range that all have to hold."""
 
-    def __init__(self, text: str, whole: str) -> None:
-        self._tests: list[_Test] = []
-        # The versions whose pre-releases somebody asked for.
-        self._named: set[tuple[int, int, int]] = set()
+    def __init__(self, text: str, range_text: str) -> None:
+        self._range_text = range_text
+        self._conditions: list[_Condition] = []
+        # Versions of which the range names a pre-release.
+        self._with_prereleases: set[tuple[int, int, int]] = set()
         rest = text.strip().strip(",")
         if not rest:
-            raise InvalidValue(f"not a range of versions: {whole!r:.200}")
+            raise _malformed(range_text)
         while rest:
             match = _TERM.match(rest)
             if match is None or (match.end() < len(rest) and rest[match.end()] not in ", \t"):
-                raise InvalidValue(f"not a range of versions: {whole!r:.200}")
-            self._tests += self._term(match, whole)
+                raise _malformed(range_text)
+            self._conditions += self._parse(match)
             rest = rest[match.end() :].lstrip(", \t")
 
-    def holds(self, version: Version) -> bool:
-        if version.prerelease and (version.major, version.minor, version.patch) not in self._named:
+    def contains(self, version: Version) -> bool:
+        if version.prerelease and (version.major, version.minor, version.patch) not in self._with_prereleases:
             return False
-        return all(test(version) for test in self._tests)
+        return all(condition(version) for condition in self._conditions)
 
-    def _term(self, match: re.Match[str], whole: str) -> list[_Test]:
-        sign, major, minor, patch, more, anything = match.groups()
-        if anything is not None:
-            if sign not in ("", "=", ">=", "<="):
-                raise InvalidValue(f"not a range of versions: {whole!r:.200}")
+    def _parse(self, match: re.Match[str]) -> list[_Condition]:
+        operator, major, minor, patch, suffix, wildcard = match.groups()
+        if wildcard is not None:
+            if operator not in ("", "=", ">=", "<="):
+                raise _malformed(self._range_text)
             return []
         numbers = [int(part) for part in (major, minor, patch) if part is not None and part.isdigit()]
-        wild = any(part is not None and not part.isdigit() for part in (minor, patch))
-        if wild and (more or (minor is not None and not minor.isdigit() and patch is not None and patch.isdigit())):
-            raise InvalidValue(f"not a range of versions: {whole!r:.200}")
-        low = _semver().parse(".".join(map(str, (*numbers, 0, 0, 0)[:3])) + (more if len(numbers) == 3 else ""))
-        if more and len(numbers) < 3:
-            raise InvalidValue(f"not a range of versions: {whole!r:.200}")
-        if low.prerelease:
-            self._named.add((low.major, low.minor, low.patch))
-        return _tests(sign, low, len(numbers))
+        has_wild_part = any(part is not None and not part.isdigit() for part in (minor, patch))
+        is_wild_before_number = minor is not None and not minor.isdigit() and patch is not None and patch.isdigit()
+        if has_wild_part and (suffix or is_wild_before_number):
+            raise _malformed(self._range_text)
+        version = _semver().parse(".".join(map(str, (*numbers, 0, 0, 0)[:3])) + (suffix if len(numbers) == 3 else ""))
+        if suffix and len(numbers) < 3:
+            raise _malformed(self._range_text)
+        if version.prerelease:
+            self._with_prereleases.add((version.major, version.minor, version.patch))
+        return _conditions(operator, version, len(numbers))
 
 
-def _tests(sign: str, low: Version, given: int) -> list[_Test]:
-    """What a sign before a version means, of which so many parts were given."""
-    match sign:
+def _malformed(text: object) -> InvalidValue:
+    return InvalidValue(f"not a range of versions: {text!r:.200}")
+
+
+def _conditions(operator: str, low: Version, count: int) -> list[_Condition]:
+    """Return the conditions for an operator before a version of which ``count`` parts were given."""
+    match operator:
         case ">=":
             return [lambda version: version >= low]
         case "<":
-            # The pre-releases of what is excluded are excluded with it.
-            return [lambda version: version < _floor(low)] if not low.prerelease else [lambda version: version < low]
+            # The pre-releases of an excluded version are excluded too.
+            return [lambda version: version < _lowest(low)] if not low.prerelease else [lambda version: version < low]
         case ">":
-            end = _after(low, given)
-            return [lambda version: version >= end] if given < 3 else [lambda version: version > low]
+            end = _next(low, count)
+            return [lambda version: version >= end] if count < 3 else [lambda version: version > low]
         case "<=":
-            end = _after(low, given)
-            return [lambda version: version < _floor(end)] if given < 3 else [lambda version: version <= low]
+            end = _next(low, count)
+            return [lambda version: version < _lowest(end)] if count < 3 else [lambda version: version <= low]
         case "^":
-            end = _after(low, _breaking(low, given))
+            end = _next(low, _compatible_parts(low, count))
         case "~":
-            end = _after(low, min(given, 2))
+            end = _next(low, min(count, 2))
         case _:
-            if given == 3:
-                return [lambda version: (version == low) is (sign != "!=")]
-            end = _after(low, given)
-            if sign == "!=":
-                return [lambda version: not low <= version < _floor(end)]
-    return [lambda version: low <= version < _floor(end)]
+            if count == 3:
+                return [lambda version: (version == low) is (operator != "!=")]
+            end = _next(low, count)
+            if operator == "!=":
+                return [lambda version: not low <= version < _lowest(end)]
+    return [lambda version: low <= version < _lowest(end)]
 
 
-def _breaking(low: Version, given: int) -> int:
-    """How many leading parts of a version stay as long as nothing may break: all up to the first that is not zero."""
-    for kept, part in enumerate((low.major, low.minor, low.patch)[:given], 1):
+def _compatible_parts(low: Version, count: int) -> int:
+    """Return how many leading parts compatible versions have in common: all up to the first that is not zero."""
+    for position, part in enumerate((low.major, low.minor, low.patch)[:count], 1):
         if part:
-            return kept
-    return given
+            return position
+    return count
 
 
-def _after(low: Version, kept: int) -> Version:
-    """The first version that does not begin with so many parts of one."""
-    parts = [low.major, low.minor, low.patch][:kept]
+def _next(low: Version, count: int) -> Version:
+    """Return the first version after all that begin with the first ``count`` parts of a version."""
+    parts = [low.major, low.minor, low.patch][:count]
     parts[-1] += 1
     return _semver()(*parts)
 
 
-def _floor(version: Version) -> Version:
-    """Below every pre-release of a version."""
+def _lowest(version: Version) -> Version:
+    """Return the lowest pre-release of a version."""
     return version.replace(prerelease="0", build=None)
 
 
 @lru_cache(maxsize=4096)
 def version_of(tag: str) -> Version | None:
-    """The version that a tag names: ``v1.2.3``, ``1.2`` and ``1`` as well; ``None`` for any other tag.
+    """Return the version that a tag names, as ``v1.2.3``, ``1.2`` or ``1``; ``None`` for any other tag.
 
     Raises:
         ConfigError: The extra ``mirror`` is not installed.
     """
-    kind = _semver()
+    version_type = _semver()
     text = tag.removeprefix("v")
     try:
-        # With parts left out, what follows a hyphen is a date, or a flavour, rather than a pre-release.
-        return kind.parse(text, optional_minor_and_patch="-" not in text and "+" not in text)
+        # In tags with fewer parts, the text after a hyphen is a date or a flavour rather than a pre-release.
+        return version_type.parse(text, optional_minor_and_patch="-" not in text and "+" not in text)
     except ValueError:
         return None
 
 
 def _semver() -> type[Version]:
     try:
-        found: type[Version] = import_module("semver").Version
+        version_type: type[Version] = import_module("semver").Version
     except ModuleNotFoundError:
         raise ConfigError("ranges of versions need the extra: pip install 'ociport[mirror]'") from None
-    return found
+    return version_type
 
 
-_WILD: Final = re.compile(r"[*?\[]")
-
-# Where a registry without a referrers API keeps a list of them (R-223), and what others keep beside that.
-_LIST: Final = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64}(?:[0-9a-f]{64})?)")
-
-_OF_DIGEST: Final = re.compile(rf"{_LIST.pattern}(?:[._-].*)?")
+_WILDCARD: Final = re.compile(r"[*?\[]")
+# A tag with the list of referrers of a registry without a referrers API (R-223), or one that cosign names after it.
+_REFERRERS_TAG: Final = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64}(?:[0-9a-f]{64})?)")
+_DIGEST_TAG: Final = re.compile(rf"{_REFERRERS_TAG.pattern}(?:[._-].*)?")
 
 
 class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
-    """Tags by name or by pattern; one that any of them fits is meant.
+    """Tags by name or by pattern; a tag matches if any part matches.
 
     Args:
-        names: Tags as they are.
+        names: Names of tags.
         globs: Shell patterns for the whole tag: ``1.*``, ``*-alpine``.
         regexes: Regular expressions for the whole tag.
-        semver: A range of semantic versions: ``>=1.2, <2``; see ``VersionRange``.
+        semver: Range of semantic versions: ``>=1.2, <2``; see ``VersionRange``.
 
     Raises:
-        InvalidName: A name is no tag.
-        InvalidValue: A regular expression or a range is malformed.
+        InvalidName: A name is not a tag.
+        InvalidValue: A plain string is given for a list, or a regular expression or the range is malformed.
         ConfigError: The range needs an extra that is not installed.
     """
 
-    names: Sequence[str] = ()
-    globs: Sequence[str] = ()
-    regexes: Sequence[str] = ()
+    names: tuple[str, ...] = ()
+    globs: tuple[str, ...] = ()
+    regexes: tuple[str, ...] = ()
     semver: str = ""
 
+    if TYPE_CHECKING:
+        # msgspec derives the constructor from the fields; `__post_init__` accepts more than their types.
+        def __init__(
+            self,
+            *,
+            names: Iterable[str] = (),
+            globs: Iterable[str] = (),
+            regexes: Iterable[str] = (),
+            semver: str = "",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        """Refuse what is malformed before anything is asked for."""
-        for field in ("names", "globs", "regexes"):
-            if isinstance(getattr(self, field), str):
-                raise InvalidValue(f"{field} are a list, not one text: {getattr(self, field)!r:.200}")
-        for name in self.names:
-            Tag(name)
-        self._compiled()
+        """Check names and patterns before anything is requested."""
+        msgspec.structs.force_setattr(self, "names", tuple(map(Tag, as_tuple("names", self.names))))
+        for field in ("globs", "regexes"):
+            patterns = as_tuple(field, getattr(self, field))
+            for pattern in patterns:
+                if not isinstance(pattern, str):
+                    raise InvalidValue(f"{field} must be strings, not {pattern!r:.200}")
+            msgspec.structs.force_setattr(self, field, patterns)
+        self._compile()
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was named at all."""
+        """Whether there are neither names nor patterns."""
         return not (self.names or self.globs or self.regexes or self.semver)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the tags meant are known without a list of those that there are."""
+        """Whether the matching tags are known without a list of all tags."""
         return not (self.globs or self.regexes or self.semver)
 
-    def fitting(self, tags: Iterable[str]) -> set[str]:
-        """Those of some tags that are meant."""
-        names, patterns, versions = set(self.names), *self._compiled()
+    def matching(self, tags: Iterable[str]) -> set[str]:
+        """Return the tags that match."""
+        names, patterns, versions = set(self.names), *self._compile()
         return {
             tag
             for tag in tags
@@ -242,7 +255,7 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
             or (versions is not None and (version := version_of(tag)) is not None and version in versions)
         }
 
-    def _compiled(self) -> tuple[list[re.Pattern[str]], VersionRange | None]:
+    def _compile(self) -> tuple[list[re.Pattern[str]], VersionRange | None]:
         patterns = [re.compile(translate(glob)) for glob in self.globs]
         for regex in self.regexes:
             try:
@@ -253,16 +266,16 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
-    """Some of a repository's tags; all of them where nothing is said.
+    """A selection among the tags of a repository; all tags by default.
 
     Args:
-        include: Which; all if empty.
-        exclude: Which not.
-        latest: Of what is left, only so many with the highest versions; what is no version is left out then.
+        include: Tags to select; all if empty.
+        exclude: Tags to leave out.
+        latest: Number of tags with the highest versions to select of the rest; tags that are not versions are left out.
 
     Raises:
-        InvalidValue: The number is not positive.
-        ConfigError: Versions need an extra that is not installed.
+        InvalidValue: ``latest`` is less than 1, or ``include`` or ``exclude`` is not ``TagPatterns``.
+        ConfigError: ``latest`` needs an extra that is not installed.
     """
 
     include: TagPatterns = TagPatterns()
@@ -270,46 +283,50 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
     latest: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number that selects nothing."""
+        """Check the values."""
+        for field in ("include", "exclude"):
+            if not isinstance(getattr(self, field), TagPatterns):
+                raise InvalidValue(f"{field} must be TagPatterns, not {getattr(self, field)!r:.200}")
         if self.latest is not None and (not isinstance(self.latest, int) or self.latest < 1):
-            raise InvalidValue(f"not a number of tags: {self.latest!r:.50}")
+            raise InvalidValue(f"latest must be a number of at least 1, not {self.latest!r:.50}")
         if self.latest is not None:
-            version_of("1")
+            _semver()
 
     @property
     def is_exact(self) -> bool:
-        """Whether the tags are known without a list of those that there are."""
+        """Whether the selected tags are known without a list of all tags."""
         return not self.include.is_empty and self.include.is_exact
 
     def in_scope(self, tags: Iterable[str]) -> set[str]:
-        """Those of some tags that the patterns are about, however many of them are wanted.
+        """Return the tags that the patterns match, whatever ``latest`` is.
 
-        Where a registry keeps a list of referrers is no image, and meant only by its name.
+        A tag with a registry's list of referrers is not an image, and is only selected by its name.
         """
-        there = {tag for tag in tags if tag in self.include.names or not _LIST.fullmatch(tag)}
-        return (there if self.include.is_empty else self.include.fitting(there)) - self.exclude.fitting(there)
+        candidates = {tag for tag in tags if tag in self.include.names or not _REFERRERS_TAG.fullmatch(tag)}
+        included = candidates if self.include.is_empty else self.include.matching(candidates)
+        return included - self.exclude.matching(candidates)
 
     def select(self, tags: Iterable[str]) -> list[Tag]:
-        """Those of some tags that are wanted, in ASCII order."""
-        found: Collection[str] = self.in_scope(tags)
+        """Return the selected tags in ASCII order."""
+        selected: Collection[str] = self.in_scope(tags)
         if self.latest is not None:
-            versions = [(version, tag) for tag in found if (version := version_of(tag)) is not None]
-            # Two tags of one version, such as 1.2 and v1.2.0, count as one each.
-            found = [tag for _, tag in sorted(versions, reverse=True)[: self.latest]]
-        return [Tag(tag) for tag in sorted(found)]
+            versions = [(version, tag) for tag in selected if (version := version_of(tag)) is not None]
+            # Two tags of one version, such as 1.2 and v1.2.0, count as two.
+            selected = [tag for _, tag in sorted(versions, reverse=True)[: self.latest]]
+        return [Tag(tag) for tag in sorted(selected)]
 
 
 def is_of_digest(tag: str) -> bool:
-    """Whether a tag belongs to a manifest by its name, as lists of referrers and cosign's signatures do."""
-    return _OF_DIGEST.fullmatch(tag) is not None
+    """Whether a tag is named after a digest, as lists of referrers and cosign's signatures are."""
+    return _DIGEST_TAG.fullmatch(tag) is not None
 
 
 def has_wildcard(pattern: str) -> bool:
-    """Whether a name of a repository is a shell pattern."""
-    return _WILD.search(pattern) is not None
+    """Whether the name of a repository is a shell pattern."""
+    return _WILDCARD.search(pattern) is not None
 
 
 def matching_names(patterns: Iterable[str], names: Iterable[RepositoryName]) -> list[RepositoryName]:
-    """Those of some repositories that fit any of some shell patterns; ``*`` goes across slashes."""
+    """Return the repositories that match any of the shell patterns; ``*`` also matches slashes."""
     compiled = [re.compile(translate(pattern)) for pattern in patterns]
     return [name for name in names if any(pattern.fullmatch(name) for pattern in compiled)]

@@ -1,13 +1,10 @@
-"""What of a graph is copied.
-
-What a transfer is given to do.
-"""
+"""Tasks and options of copies."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,39 +17,42 @@ from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue
 from registry_core.ports.catalog import Repository
 
-__all__ = ["AttachedManifest", "CopyOptions", "CopyTask", "IndexMode", "tags_of"]
+__all__ = ["AttachedManifest", "CopyOptions", "CopyTask", "IndexMode", "as_tuple"]
+
+_Item = TypeVar("_Item")
 
 
 class IndexMode(enum.Enum):
-    """What becomes of an index when only some of its platforms are copied."""
+    """What is stored in place of an index if only some of its platforms are copied."""
 
     SPARSE = "sparse"
-    """It keeps its bytes and its digest; what was not chosen is simply not there. Some registries refuse that."""
+    """The index itself, with its digest; entries that were not selected are missing. Some registries refuse that."""
 
     REWRITTEN = "rewritten"
-    """A new index with another digest, which lists nothing but what was chosen. Signatures of the old do not fit it."""
+    """A new index, with another digest, of the selected entries only. Signatures of the old one do not match."""
 
 
 class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a graph is copied. By default all that it consists of, and nothing that merely refers to it.
+    """Parts of a graph to copy; by default everything a manifest consists of, and nothing that refers to it.
+
+    The constructor accepts platforms and the index mode as text; the attributes hold the parsed values.
 
     Args:
-        platforms: Only what runs on one of these, as ``linux/arm64``; of an index, the attestations about what was
-            chosen go along. Without any, the index is copied whole.
-        index_mode: What the index becomes then; has to be said with platforms, and only with them.
-        referrers: Whether signatures, bills of materials and whatever else refers to a manifest go along, and what
-            refers to those.
-        digest_tags: Whether cosign's tags go along, which say by their name what they are about: ``sha256-….sig``,
+        platforms: Platforms to copy, as ``linux/arm64``; attestations of the selected images are copied too. Without
+            any, all entries of an index are copied.
+        index_mode: What is stored in place of an index; required with ``platforms``, and only allowed with them.
+        referrers: Whether to copy signatures, SBOMs and other manifests that refer to a copied one, and those that
+            refer to these.
+        digest_tags: Whether to copy the tags in which cosign names the digest that they are about: ``sha256-….sig``,
             ``.att`` and ``.sbom``.
-        foreign_layers: Whether layers that may not be distributed are copied too; if the source does not have
-            them, from the URLs that their descriptors name.
-        overwrite: Whether a tag that stands for something else in the target is moved. If not, it is left alone.
-        repair: Whether to look below manifests that the target has, and bring what is missing there. Otherwise they are
-            taken to be complete.
+        foreign_layers: Whether to copy nondistributable layers, from their URLs if the source does not have them.
+        overwrite: Whether to move a tag that points at another manifest in the target; otherwise it is kept.
+        repair: Whether to look for missing children of manifests that the target has, and to copy them. Otherwise
+            manifests in the target are assumed to be complete.
 
     Raises:
-        InvalidName: A text is not a platform.
-        InvalidValue: Platforms without a form of the index, or a form without platforms.
+        InvalidName: A platform is malformed.
+        InvalidValue: ``platforms`` is a plain string, or only one of ``platforms`` and ``index_mode`` is given.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -69,7 +69,7 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
             self,
             *,
             platforms: Iterable[Platform | str] = (),
-            index_mode: IndexMode | None = None,
+            index_mode: IndexMode | str | None = None,
             referrers: bool = False,
             digest_tags: bool = False,
             foreign_layers: bool = False,
@@ -78,40 +78,50 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Take platforms as text as well."""
-        given: Iterable[Platform | str] = self.platforms
-        if isinstance(given, str):
-            # Taken as a collection, it would be one platform for each letter.
-            raise InvalidValue(f"platforms are a list of platforms, not one text: {given!r:.200}")
-        parsed = tuple(Platform.parse(each) if isinstance(each, str) else each for each in given)
-        msgspec.structs.force_setattr(self, "platforms", parsed)
-        if parsed and self.index_mode is None:
-            raise InvalidValue("some platforms of an index: say whether it stays as it is (sparse) or is rewritten")
-        if self.index_mode is not None and not parsed:
-            raise InvalidValue("a form of the index without platforms: the whole index stays as it is")
+        """Parse platforms and index mode, and check that both or none are given."""
+        given: Iterable[Platform | str] = as_tuple("platforms", self.platforms)
+        platforms = tuple(each if isinstance(each, Platform) else Platform.parse(each) for each in given)
+        msgspec.structs.force_setattr(self, "platforms", platforms)
+        if self.index_mode is not None and not isinstance(self.index_mode, IndexMode):
+            try:
+                msgspec.structs.force_setattr(self, "index_mode", IndexMode(self.index_mode))
+            except ValueError:
+                message = f"index_mode must be 'sparse' or 'rewritten', not {self.index_mode!r:.200}"
+                raise InvalidValue(message) from None
+        if platforms and self.index_mode is None:
+            raise InvalidValue("platforms need index_mode: 'sparse' keeps the index, 'rewritten' stores a smaller one")
+        if self.index_mode is not None and not platforms:
+            raise InvalidValue("index_mode needs platforms: without them the whole index is copied")
 
 
 class AttachedManifest(msgspec.Struct, frozen=True):
-    """A manifest that comes after what a task is about: a referrer, or what a digest tag stands for."""
+    """A manifest that is copied after a root: a referrer, or the manifest of a digest tag.
+
+    Args:
+        descriptor: Descriptor of the manifest.
+        tags: Tags to point at it in the target.
+    """
 
     descriptor: Descriptor
     tags: tuple[Tag, ...] = ()
 
 
 class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One image or index, or any other manifest with all below it, to be copied.
+    """A manifest to copy with everything it consists of.
+
+    The constructor accepts text for the reference and the tags; the attributes hold the parsed values.
 
     Args:
-        source: Where to read.
-        target: Where to write.
-        reference: The manifest by tag or digest, as text as well, or the manifest itself if it is at hand.
-        tags: Tags to point at it in the target; with none it is stored by its digest alone.
-        attached: Manifests of the source that are copied after it, in this order.
+        source: Repository to read from.
+        target: Repository to write to.
+        reference: Tag or digest of the manifest, or the manifest itself.
+        tags: Tags to point at it in the target; without tags it is stored under its digest only.
+        attached: Manifests of the source to copy after it, in this order.
 
     Raises:
         InvalidReference: The reference is malformed.
         InvalidName: A tag is malformed.
-        InvalidValue: The tags are one text.
+        InvalidValue: ``tags`` is a plain string.
     """
 
     source: Repository
@@ -129,24 +139,27 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
             target: Repository,
             reference: Tag | Digest | RawManifest | str,
             tags: Iterable[str] = (),
-            attached: tuple[AttachedManifest, ...] = (),
+            attached: Iterable[AttachedManifest] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Take text as well."""
+        """Parse the reference and the tags."""
         if not isinstance(self.reference, Tag | Digest | RawManifest):
             msgspec.structs.force_setattr(self, "reference", parse_tag_or_digest(self.reference))
-        msgspec.structs.force_setattr(self, "tags", tags_of(self.tags))
+        msgspec.structs.force_setattr(self, "tags", tuple(map(Tag, as_tuple("tags", self.tags))))
+        msgspec.structs.force_setattr(self, "attached", as_tuple("attached", self.attached))
 
 
-def tags_of(tags: Iterable[str]) -> tuple[Tag, ...]:
-    """Tags from texts.
+def as_tuple(field: str, values: Iterable[_Item]) -> tuple[_Item, ...]:
+    """Return the items of a field that takes several.
+
+    Args:
+        field: Name of the field for messages.
+        values: Items, from any iterable but a string, which would yield its letters.
 
     Raises:
-        InvalidName: One is malformed.
-        InvalidValue: They are one text.
+        InvalidValue: ``values`` is a string, or cannot be iterated over.
     """
-    if isinstance(tags, str):
-        # Taken as a collection, it would be one tag for each letter.
-        raise InvalidValue(f"tags are a list of tags, not one text: {tags!r:.200}")
-    return tuple(Tag(tag) for tag in tags)
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidValue(f"{field} must be a list, not {values!r:.200}")
+    return tuple(values)

@@ -189,17 +189,19 @@ class TestWhatIsCopied:
         assert plan_mirror([rule(here, there, repositories=("app",), prune=True)]).is_empty
 
     @pytest.mark.parametrize(
-        ("more", "error"),
+        ("more", "error", "message"),
         [
-            ({"repositories": "app"}, InvalidValue),
-            ({"repositories": ("NOT OK",)}, InvalidName),
-            ({"source_path": "NOT OK"}, InvalidName),
+            ({"repositories": "app"}, InvalidValue, "repositories must be a list, not 'app'"),
+            ({"repositories": ("NOT OK",)}, InvalidName, "not a repository name: 'NOT OK'"),
+            ({"repositories": [1]}, InvalidName, "not a repository name: 1"),
+            ({"source_path": "NOT OK"}, InvalidName, "not a repository name: 'NOT OK'"),
+            ({"tags": ["v1"]}, InvalidValue, "tags must be a TagSelection"),
         ],
     )
     def test_malformed_rules_are_refused(
-        self, here: Steered, there: Steered, more: dict[str, Any], error: type[Exception]
+        self, here: Steered, there: Steered, more: dict[str, Any], error: type[Exception], message: str
     ) -> None:
-        with pytest.raises(error):
+        with pytest.raises(error, match=message):
             rule(here, there, **more)
 
 

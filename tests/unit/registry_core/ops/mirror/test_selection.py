@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -17,7 +18,7 @@ TAGS = ["1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0", "2.0.0-alpine", "latest", "nigh
     ("selection", "expected"),
     [
         (TagSelection(), TAGS),
-        (TagSelection(include=TagPatterns(names=("latest", "absent"))), ["latest"]),
+        (TagSelection(include=TagPatterns(names=["latest", "absent"])), ["latest"]),
         (TagSelection(include=TagPatterns(globs=("1.*", "l*"))), ["1.0.0", "1.1.0", "1.2.0-rc.1", "latest"]),
         (TagSelection(include=TagPatterns(regexes=(r"\d+\.0\.0",))), ["1.0.0", "2.0.0"]),
         (TagSelection(include=TagPatterns(semver=">=1.1, <2")), ["1.1.0", "v1.10.0"]),
@@ -48,19 +49,34 @@ def test_only_names_need_no_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error"),
+    ("make", "error", "message"),
     [
-        (lambda: TagPatterns(names=("no tag!",)), InvalidName),
-        (lambda: TagPatterns(regexes=("(",)), InvalidValue),
-        (lambda: TagPatterns(semver=">"), InvalidValue),
-        (lambda: TagPatterns(globs=cast("Any", "1.*")), InvalidValue),
-        (lambda: TagSelection(latest=0), InvalidValue),
-        (lambda: TagSelection(latest=cast("Any", "3")), InvalidValue),
+        (lambda: TagPatterns(names=("no tag!",)), InvalidName, "not a tag: 'no tag!'"),
+        (lambda: TagPatterns(names="latest"), InvalidValue, "names must be a list, not 'latest'"),
+        (lambda: TagPatterns(globs="1.*"), InvalidValue, r"globs must be a list, not '1.\*'"),
+        (lambda: TagPatterns(regexes=cast("Any", None)), InvalidValue, "regexes must be a list, not None"),
+        (lambda: TagPatterns(globs=cast("Any", [1])), InvalidValue, "globs must be strings, not 1"),
+        (lambda: TagPatterns(regexes=("(",)), InvalidValue, r"not a regular expression: '\('"),
+        (lambda: TagPatterns(semver=">"), InvalidValue, "not a range of versions: '>'"),
+        (lambda: TagSelection(latest=0), InvalidValue, "latest must be a number of at least 1, not 0"),
+        (lambda: TagSelection(latest=cast("Any", "3")), InvalidValue, "latest must be a number"),
+        (lambda: TagSelection(include=cast("Any", ["1.*"])), InvalidValue, "include must be TagPatterns"),
     ],
 )
-def test_what_is_malformed_is_refused_at_once(make: Any, error: type[Exception]) -> None:
-    with pytest.raises(error):
+def test_malformed_selections_are_refused_at_once(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         make()
+
+
+def test_lists_become_tuples_so_that_later_changes_to_them_have_no_effect() -> None:
+    names = ["a"]
+    patterns = TagPatterns(names=names, globs=iter(["b*"]))
+    names.append("c")
+
+    assert (patterns.names, patterns.globs) == (("a",), ("b*",))
+    assert hash(patterns) == hash(TagPatterns(names=("a",), globs=("b*",)))
 
 
 def test_a_star_goes_across_slashes() -> None:

@@ -1,35 +1,68 @@
-"""What of a graph is copied, as a value."""
+"""Tasks and options of copies."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidName, InvalidValue
-from registry_core.ops.transfer.options import CopyOptions, IndexMode
+from registry_core.errors import InvalidName, InvalidReference, InvalidValue
+from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode
+from registry_core.ports.catalog import Repository
+
+DIGEST = Digest.of(b"")
 
 
-def test_platforms_are_taken_as_text() -> None:
-    given: Any = ["linux/amd64", Platform(os="linux", architecture="arm64")]
+def test_platforms_and_index_mode_are_parsed() -> None:
+    options = CopyOptions(platforms=["linux/amd64", Platform(os="linux", architecture="arm64")], index_mode="sparse")
 
-    options = CopyOptions(platforms=given, index_mode=IndexMode.SPARSE)
-
-    assert [str(platform) for platform in options.platforms] == ["linux/amd64", "linux/arm64"]
+    assert options == CopyOptions(
+        platforms=(Platform(os="linux", architecture="amd64"), Platform(os="linux", architecture="arm64")),
+        index_mode=IndexMode.SPARSE,
+    )
 
 
 @pytest.mark.parametrize(
-    ("platforms", "form", "error"),
+    ("platforms", "mode", "error", "message"),
     [
-        (["linux/amd64"], None, InvalidValue),
-        ([], IndexMode.REWRITTEN, InvalidValue),
-        (["/"], IndexMode.SPARSE, InvalidName),
-        ("linux/amd64", IndexMode.SPARSE, InvalidValue),
+        (["linux/amd64"], None, InvalidValue, "platforms need index_mode"),
+        ([], IndexMode.REWRITTEN, InvalidValue, "index_mode needs platforms"),
+        (["/"], IndexMode.SPARSE, InvalidName, "not a platform: '/'"),
+        ([1], IndexMode.SPARSE, InvalidName, "not a platform: 1"),
+        ("linux/amd64", IndexMode.SPARSE, InvalidValue, "platforms must be a list, not 'linux/amd64'"),
+        (["linux/amd64"], "spare", InvalidValue, "index_mode must be 'sparse' or 'rewritten', not 'spare'"),
     ],
 )
-def test_what_an_index_becomes_is_said_with_platforms_and_only_then(
-    platforms: Any, form: IndexMode | None, error: type[Exception]
+def test_malformed_options_are_refused(
+    platforms: Any, mode: IndexMode | str | None, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error):
-        CopyOptions(platforms=platforms, index_mode=form)
+    with pytest.raises(error, match=message):
+        CopyOptions(platforms=platforms, index_mode=mode)
+
+
+def test_reference_and_tags_of_a_task_are_parsed(source: Repository, target: Repository) -> None:
+    by_tag = CopyTask(source=source, target=target, reference="v1", tags=["v1", Tag("v2")])
+    by_digest = CopyTask(source=source, target=target, reference=str(DIGEST))
+
+    assert isinstance(by_tag.reference, Tag)
+    assert [type(tag) for tag in by_tag.tags] == [Tag, Tag]
+    assert isinstance(by_digest.reference, Digest)
+
+
+@pytest.mark.parametrize(
+    ("reference", "tags", "error", "message"),
+    [
+        ("", (), InvalidReference, "neither a tag nor a digest"),
+        ("v1", "v1", InvalidValue, "tags must be a list, not 'v1'"),
+        ("v1", ["no tag!"], InvalidName, "not a tag"),
+        ("v1", cast("Any", None), InvalidValue, "tags must be a list, not None"),
+    ],
+)
+def test_malformed_tasks_are_refused(
+    source: Repository, target: Repository, reference: str, tags: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        CopyTask(source=source, target=target, reference=reference, tags=tags)
