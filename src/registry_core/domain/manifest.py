@@ -206,14 +206,17 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
         raise InvalidDocument("not a string", path="$.mediaType")
     said = expected or essence(claimed)
     if is_schema1(said) or is_schema1(stated or "") or (mapping.get("schemaVersion") == 1 and "fsLayers" in mapping):
-        raise Unsupported("a Docker schema 1 manifest: that format is not supported")
+        raise Unsupported("Docker schema 1 manifests are not supported: push the image again with a current client")
     # two readers could see two different documents.
     if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
-        raise InvalidDocument("both an image manifest and an index")
+        raise InvalidDocument("the document is both an image manifest and an index")
     if said in _VAGUE:
         said = ""
     if said and stated and said != stated:
-        raise InvalidDocument(f"came as {said!r:.100} but calls itself {stated!r:.100}", path="$.mediaType")
+        raise InvalidDocument(
+            f"the document states {stated!r:.100}, but the descriptor or Content-Type {said!r:.100}",
+            path="$.mediaType",
+        )
     return said or stated or _by_shape(mapping)
 
 
@@ -222,4 +225,4 @@ def _by_shape(mapping: dict[str, Any]) -> str:
         return OCI_INDEX
     if "config" in mapping or "layers" in mapping:
         return OCI_MANIFEST
-    raise InvalidDocument("neither an image manifest nor an index")
+    raise InvalidDocument("the document is neither an image manifest nor an index")

@@ -109,14 +109,6 @@ class Origin(msgspec.Struct, frozen=True):
             return Zone.PUBLIC
         return _zone(_embedded_ipv4(address) or address)
 
-    @property
-    def is_internal(self) -> bool:
-        """Whether the host is ``localhost`` or an address literal outside the public zone.
-
-        Names are not resolved: a public name with a private address counts as public.
-        """
-        return self.zone is not Zone.PUBLIC
-
     def __str__(self) -> str:
         """``scheme://host[:port]``."""
         return f"{self.scheme}://{self.netloc}"

@@ -181,7 +181,6 @@ def test_addresses_have_a_zone(host: str, zone: Zone) -> None:
     origin = Origin.of(host)
 
     assert origin.zone is zone
-    assert origin.is_internal is (zone is not Zone.PUBLIC)
 
 
 def test_a_name_below_localhost_is_not_taken_for_this_machine() -> None:

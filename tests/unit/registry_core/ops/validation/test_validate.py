@@ -340,7 +340,7 @@ class TestIndexes:
         [
             ({"size": 1}, "instead of the promised 1"),
             ({"digest": str(Digest.of(b"absent"))}, "no such manifest"),
-            ({"mediaType": OCI_INDEX}, "calls itself"),
+            ({"mediaType": OCI_INDEX}, "the document states"),
             ({"data": "eHg="}, "embedded data"),
         ],
     )
