@@ -22,6 +22,7 @@ __all__ = [
     "CancellableLock",
     "checkpoint",
     "fail_after",
+    "in_scope",
     "on_cancel",
     "poll_until",
     "remaining",
@@ -149,6 +150,11 @@ def checkpoint() -> None:
         scope = scope._parent
     if deadline < math.inf and time.monotonic() >= deadline:
         raise DeadlineExceeded("the deadline has passed")
+
+
+def in_scope() -> bool:
+    """Return whether a scope covers the calling code, so that it can be cancelled or run out of time."""
+    return _current.get() is not None
 
 
 def remaining() -> float | None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import os
-import signal
 import socket
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -41,23 +40,22 @@ _RESPONSE: Final = (
 @contextmanager
 def head_server() -> Iterator[str]:
     """Run a server that gives the same response to every HEAD, in a child process; yields ``host:port``."""
+    with subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def _serve() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
-        child = os.fork()
-        if not child:
-            _serve(listener)
-    try:
-        yield f"{host}:{port}"
-    finally:
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-
-
-def _serve(listener: socket.socket) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=_respond, args=(connection,), daemon=True).start()
+        sys.stdout.write(f"{host}:{port}\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=_respond, args=(connection,), daemon=True).start()
 
 
 def _respond(connection: socket.socket) -> None:
@@ -132,7 +130,10 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print each function with its number of calls")
     parser.add_argument("--count", type=int, default=500, help="look-ups in each round (default: 500)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds (default: 9)")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        _serve()
     with head_server() as host:
         with open_client(f"http://{host}/repository") as client:
             client.get_digest("v1")

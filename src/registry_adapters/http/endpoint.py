@@ -61,7 +61,7 @@ class RepositoryEndpoint(msgspec.Struct, frozen=True):
         if not self.name:
             raise InvalidName("a registry has no repository without a name", reference=self.registry)
         # digests of other algorithms may have characters that mean something in a URL.
-        path = "/".join(quote(part, safe=":") for part in parts)
+        path = "/".join([quote(part, safe=":") for part in parts])
         text = f"/v2/{quote(self.name)}/{path}"
         return f"{text}?{urlencode(query, quote_via=quote, safe='')}" if query else text
 

@@ -25,7 +25,7 @@ from registry_core.errors import DigestMismatch, RegistryError, error_reference
 
 __all__ = ["ManifestRequests"]
 
-_ACCEPT: Final = ", ".join(MANIFESTS)
+_ACCEPT_HEADERS: Final = {"Accept": ", ".join(MANIFESTS)}
 
 
 class ManifestRequests:
@@ -39,6 +39,7 @@ class ManifestRequests:
     def __init__(self, session: Session, endpoint: RepositoryEndpoint) -> None:
         self._session = session
         self._endpoint = endpoint
+        self._pull_scopes = endpoint.scopes("pull")
 
     def head(self, reference: Tag | Digest) -> Descriptor | None:
         """Return the descriptor that HEAD gives; ``None`` if the response lacks a part of it.
@@ -138,8 +139,8 @@ class ManifestRequests:
             method=method,
             target=self._endpoint.path("manifests", reference),
             success=(200,),
-            scopes=self._endpoint.scopes("pull"),
-            headers={"Accept": _ACCEPT},
+            scopes=self._pull_scopes,
+            headers=_ACCEPT_HEADERS,
             reference=self._endpoint.at(reference),
         )
 

@@ -248,7 +248,9 @@ class RequestSender:
         if body is not None:
             body = Body(permit.paused_while_reading(body.source), body.start, body.length)
         if not self._middleware:
-            return self._transmit(request.method, url, headers, body)
+            if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
+                return self._transport.send(request.method, url, headers, body)
+            return self._report_exchange(request.method, url, headers, body)
         outgoing = OutgoingRequest(
             method=request.method,
             url=url,
@@ -256,14 +258,13 @@ class RequestSender:
             length=0 if body is None else body.length,
             to_registry=_is_registry(allowed),
         )
-        return apply_middleware(self._middleware, outgoing, partial(self._transmit_outgoing, body=body))
+        return apply_middleware(self._middleware, outgoing, partial(self._send_outgoing, body=body))
 
-    def _transmit_outgoing(self, outgoing: OutgoingRequest, body: Body | None) -> Response:
-        return self._transmit(outgoing.method, outgoing.url, dict(outgoing.headers), body)
+    def _send_outgoing(self, outgoing: OutgoingRequest, body: Body | None) -> Response:
+        return self._report_exchange(outgoing.method, outgoing.url, dict(outgoing.headers), body)
 
-    def _transmit(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        if self._observer is None and not _log.isEnabledFor(logging.DEBUG):
-            return self._transport.send(method, url, headers, body)
+    def _report_exchange(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
+        """Carry out an exchange, and report it to the log and the observer."""
         started = self._clock()
         try:
             response = self._transport.send(method, url, headers, body)

@@ -24,7 +24,7 @@ OWNERS = {
     "semver": {"registry_core.ops.mirror.selection"},
     "ssl": {
         "registry_adapters.http.transport.tls",
-        "registry_adapters.http.transport.sockets",
+        "registry_adapters.http.transport.connection",
         "registry_adapters.http.transport.urllib3_transport",
     },
 }

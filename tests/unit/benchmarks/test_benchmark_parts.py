@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.benchmarks.case import Case
 from tests.benchmarks.chart import Bar, Group, chart
+from tests.benchmarks.count_calls import count_calls, head_server, look_up_costs
 from tests.benchmarks.images import blobs_of, write_archive, write_image
 from tests.benchmarks.implementations import PATH_VARIABLE, Implementation, Kind, baseline, tools, version_of
 from tests.benchmarks.measuring import Failed, PersistentProcess, Sample, Samples, measure
@@ -18,6 +19,8 @@ from tests.benchmarks.registries import registry_program
 from tests.benchmarks.report import Outcome, figures, verdicts, write_report
 from tests.benchmarks.suite import command_of, parsed
 from tests.scale import FULL
+
+from registry_adapters import open_client
 
 ROOT = Path(__file__).resolve().parents[3]
 BASELINES = ROOT / "tests" / "benchmarks" / "programs" / "baselines.py"
@@ -32,6 +35,22 @@ def outcome(case: str, **walls: float) -> Outcome:
     known = Outcome(Case(case, case, [implementation(name) for name in walls]))
     known.samples = {name: Samples([Sample(wall, wall, 10)]) for name, wall in walls.items()}
     return known
+
+
+def test_a_look_up_makes_few_calls() -> None:
+    with head_server() as host, open_client(f"http://{host}/repository") as client:
+        client.get_digest("v1")
+        calls = count_calls(lambda: client.get_digest("v2"))
+
+    assert calls["registry_adapters/http/session.py:Session.send"] == 1
+    assert calls.total() <= 95, calls.most_common()
+
+
+def test_the_cost_of_look_ups_is_measured() -> None:
+    with head_server() as host:
+        costs = look_up_costs(host, count=2, rounds=1)
+
+    assert all(cost > 0 for cost in costs)
 
 
 def test_median_and_span_are_of_all_runs() -> None:

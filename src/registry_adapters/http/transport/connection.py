@@ -1,50 +1,54 @@
-"""The connections that urllib3 pools for us: guarded, interruptible from the look-up of the name on, and quiet.
+"""Connections: one exchange at a time on each, kept for reuse, over sockets that obey the ambient scope.
 
-Answers read strictly: what is ambiguous, cut or without end is none.
+urllib3's connections do the TLS handshake, the verification of host names and the tunnels through proxies. Pools and
+responses are those of this module: ambiguous, cut or endless responses are errors (R-050, R-057, R-058, R-061).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
-import logging
 import re
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from types import MappingProxyType
+import weakref
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Final, cast
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, urlsplit
 
-import urllib3
 import urllib3.connection
+import urllib3.util
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from registry_adapters.http.settings import HttpSettings
+from registry_adapters.http.transport.proxies import Proxy
 from registry_adapters.http.transport.sockets import CancellableSocket, CancellableTcpSocket, Resolver, connect
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.domain.origin import Origin
 
-__all__ = ["POOLS", "StrictHTTPResponse", "Trace", "request_target", "silence_urllib3", "traced"]
+__all__ = ["Connection", "ConnectionPool", "StrictHTTPResponse", "request_target"]
 
-
-_INTERIM: Final = 16
-
+_MAX_INTERIM: Final = 16
 _VERSION: Final = b"HTTP/"
-
-# A length, and extensions that nobody looks at; more of them than this are no chunk (R-057).
-_CHUNK_HEAD: Final = 4096
-
-_CHUNK_SIZE: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+# R-057: a chunk's size with its extensions; no server sends longer ones.
+_MAX_CHUNK_HEAD: Final = 4096
+_CHUNK_HEAD: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+# The statuses whose responses have no body (RFC 9110, section 6.4.1).
+_BODYLESS: Final = frozenset({204, 304})
+_TARGET: Final = re.compile(r"[/?].*", re.DOTALL)
+_UNWRITABLE: Final = re.compile(r"[^!-~]")
 
 
 class _HeadLines:
-    """The lines of a head; an error if they end before it does.
+    """The lines of a response head; a head that ends in the middle is an error.
 
-    The base takes the end of the connection for the end of the head: a success without half of its headers, and
-    without a body, would be made of an answer that was cut (R-050).
+    ``http.client`` takes the end of the connection for the end of the head: a response that was cut would become a
+    success without half of its headers, and without a body (R-050).
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -53,10 +57,11 @@ class _HeadLines:
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
-        # What begins otherwise is no HTTP, and nothing at all is no answer: the base says so.
-        is_strange = self._is_first and (not line or not _VERSION.startswith(line[: len(_VERSION)]))
-        if not is_strange and not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.IncompleteRead(line)
+        if line[-1:] != b"\n":
+            # http.client itself reports a first line that is not HTTP, and an empty one.
+            is_strange = self._is_first and (not line or not _VERSION.startswith(line[: len(_VERSION)]))
+            if not is_strange and len(line) < limit:
+                raise http.client.IncompleteRead(line)
         self._is_first = False
         return line
 
@@ -65,15 +70,23 @@ class _HeadLines:
 
 
 class StrictHTTPResponse(http.client.HTTPResponse):
-    """A response that is read strictly: past all interim ones, not only 100, whole, and not a byte further.
+    """A response that is read strictly: past all interim ones, to its end, and not a byte further.
 
-    The base takes more for HTTP than is good: chunks of negative length, which it reads to the end of the connection
-    at once, trailers without end, and codings that it does not undo.
+    ``http.client`` accepts too much: chunks of negative length, which it reads to the end of the connection at once,
+    trailers without end, transfer codings that it does not undo, and bodies that end early.
+
+    Attributes:
+        has_body: Whether there is a body to read.
+        is_reusable: Whether the connection can carry another exchange once the body has been read.
     """
+
+    has_body = True
+    is_reusable = True
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self._sock = sock
+        self._is_head = options.get("method") == "HEAD"
 
     def begin(self) -> None:
         """Read the head."""
@@ -82,17 +95,49 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            # The base gives up its file when it gives up.
+            # The base sets it to None when it fails.
             if self.fp is not None:
                 self.fp = file
-        codings = ",".join(self.headers.get_all("transfer-encoding", [])).strip().lower()
-        if codings not in ("", "identity") and not (self.chunked and codings == "chunked"):
-            raise http.client.HTTPException("a transfer coding that was not asked for")
-        # Whoever is in between may have taken the other one for the length (R-058).
-        self.will_close = self.will_close or (self.chunked and "content-length" in self.headers)
+        headers = self.headers
+        if "transfer-encoding" in headers:
+            codings = ",".join(headers.get_all("transfer-encoding", [])).strip().lower()
+            if codings not in ("", "identity") and not (self.chunked and codings == "chunked"):
+                raise http.client.HTTPException("a transfer coding that was not asked for")
+        if not self.chunked:
+            self._set_length()
+        elif "content-length" in headers:
+            # Something in between may have taken the other one for the length (R-058).
+            self.will_close = True
+        self.has_body = not self._is_head and self.status not in _BODYLESS and (self.chunked or self.length != 0)
+        self.is_reusable = not self.will_close
+
+    def read_some(self, size: int) -> bytes:
+        """Read up to ``size`` bytes; ``b""`` only at the end.
+
+        Raises:
+            http.client.IncompleteRead: The connection was closed before the end.
+        """
+        data = self.read(size)
+        if not data and size and self.length and not self.chunked:
+            raise http.client.IncompleteRead(b"", self.length)
+        return data
+
+    def end(self) -> None:
+        """End a response that has no body."""
+        self._close_conn()
+
+    def _set_length(self) -> None:
+        values = self.headers.get_all("content-length", ())
+        if len(values) > 1 or (values and "," in values[0]):
+            lengths = {part.strip() for value in values for part in value.split(",")}
+            numbers = {int(text) for text in lengths if text.isascii() and text.isdigit()}
+            if len(numbers) > 1:
+                raise http.client.HTTPException("two different lengths")
+            if self.length is None and len(lengths) == len(numbers) == 1:
+                self.length = numbers.pop()
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(_INTERIM):
+        for _ in range(_MAX_INTERIM):
             version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
             if not 100 <= status < 200:
                 return version, status, reason
@@ -102,8 +147,8 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         raise http.client.HTTPException("too many interim responses")
 
     def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_CHUNK_HEAD + 1)
-        match = _CHUNK_SIZE.fullmatch(line)
+        line = self.fp.readline(_MAX_CHUNK_HEAD + 1)
+        match = _CHUNK_HEAD.fullmatch(line)
         if match is None:
             raise ValueError("not the head of a chunk")
         return int(match["size"], 16)
@@ -112,63 +157,211 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         http.client.parse_headers(self.fp)  # bounded in lines and in length
 
     def _close_conn(self) -> None:
-        # What comes after the end would be taken for the answer to the next request (R-061).
+        # Bytes after the end would be taken for the response to the next request (R-061).
         if (
-            isinstance(self._sock, CancellableSocket)
+            self.is_reusable
+            and isinstance(self._sock, CancellableSocket)
             and isinstance(self.fp, io.BufferedReader)
             and self._sock.has_unread_data(self.fp)
         ):
-            self._sock.interrupt()
+            self.is_reusable = False
         super()._close_conn()  # type: ignore[misc]  # not in the stubs
 
 
-_TARGET: Final = re.compile(r"[/?].*", re.DOTALL)
-
-_UNWRITABLE: Final = re.compile(r"[^!-~]")
-
-
-class Trace:
-    """What a connection needs to know of the exchange that it serves, and tells of it.
-
-    Args:
-        settings: How to connect.
-        resolver: Looks names up.
-        url: Where it goes, as it is to stand in the request.
+class Connection(urllib3.connection.HTTPConnection):
+    """A connection over a socket that obeys the ambient scope.
 
     Attributes:
-        begun: Whether a byte of the request may have been sent.
-        reused: Whether the connection had served another exchange before.
+        settings: Settings of the HTTP backend.
+        resolver: Resolver of host names.
+        tunnel: Arguments of ``set_tunnel`` where a proxy has to open a tunnel; ``None`` otherwise.
+        has_begun: Whether a byte of the current request may have been sent.
+        exchanges: Number of exchanges since the connection was opened.
     """
 
-    def __init__(self, settings: HttpSettings, resolver: Resolver, url: str) -> None:
-        self.settings = settings
-        self.resolver = resolver
-        self.url = url
-        self.begun = False
-        self.reused = False
+    response_class = StrictHTTPResponse
+    settings: HttpSettings
+    resolver: Resolver
+    tunnel: Mapping[str, Any] | None = None
+    has_begun = False
+    exchanges = 0
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether the connection had carried another exchange before the current one."""
+        return self.exchanges > 1
+
+    def exchange(
+        self, method: str, target: str, headers: Mapping[str, str], chunks: Iterable[bytes]
+    ) -> StrictHTTPResponse:
+        """Send a request and read the head of its response.
+
+        Args:
+            method: HTTP method.
+            target: Request target.
+            headers: All headers but ``Host``.
+            chunks: Body, in chunks; its length is among the headers.
+        """
+        self.has_begun = False
+        if self.sock is None:
+            self._open()
+        self.has_begun = True
+        self.exchanges += 1
+        try:
+            self.putrequest(method, target, skip_accept_encoding=True)
+            for name, value in headers.items():
+                self.putheader(name, value)
+            self.endheaders()
+            for chunk in chunks:
+                self.send(chunk)
+        except OSError as error:
+            # R-059: a server may respond and close before it has read the whole request.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE):
+                raise
+        return cast("StrictHTTPResponse", http.client.HTTPConnection.getresponse(self))
+
+    def _open(self) -> None:
+        self.exchanges = 0
+        if self.tunnel is not None:
+            self.set_tunnel(**self.tunnel)
+        self.connect()
+        # Inside the TLS connection of a proxy, the socket is one layer further down.
+        sock = getattr(self.sock, "socket", self.sock)
+        if isinstance(sock, CancellableSocket):
+            sock.idle_timeout = self.settings.read_timeout
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            sock = self._connected()
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, "not connected") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+    def _connected(self) -> CancellableTcpSocket:
+        # The time for the connection starts here: the name lookup is part of it.
+        started = time.monotonic()
+        timeout = self.settings.connect_timeout
+        addresses = self.resolver.addresses(self._dns_host.strip("[]"), self.port, timeout)
+        left = max(0.0, timeout - (time.monotonic() - started))
+        sock = connect(addresses, left, self.socket_options or ())
+        # Until the connection is open: a proxy's response is part of it, and so is the handshake.
+        sock.idle_timeout = sock.gettimeout() or timeout
+        return sock
 
 
-_trace: ContextVar[Trace | None] = ContextVar("registry_adapters.http.transport.connection", default=None)
+class _TLSConnection(Connection, urllib3.connection.HTTPSConnection):
+    """A connection over TLS."""
 
-_returning: ContextVar[bool] = ContextVar("registry_adapters.http.transport.connection.returning", default=False)
+
+class ConnectionPool:
+    """Idle connections to one origin, kept for reuse; safe for many threads.
+
+    It opens as many connections as are asked for at a time, so that a thread that reads one body while it sends
+    another request never waits for itself. It keeps ``max_connections`` of them.
+
+    Args:
+        origin: Origin to connect to.
+        proxy: Proxy in between; ``None`` for a direct connection.
+        context: TLS context for the origin; ``None`` for plain http.
+        proxy_context: TLS context for the proxy; ``None`` for a proxy without TLS.
+        settings: Settings of the HTTP backend.
+        resolver: Resolver of host names.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        proxy: Proxy | None,
+        *,
+        context: ssl.SSLContext | None,
+        proxy_context: ssl.SSLContext | None,
+        settings: HttpSettings,
+        resolver: Resolver,
+    ) -> None:
+        self._settings = settings
+        self._resolver = resolver
+        self._idle: deque[Connection] = deque()
+        self._is_closed = False
+        self._class: type[Connection] = Connection
+        self._options: dict[str, Any] = {"host": origin.host, "port": origin.port, "blocksize": CHUNK_SIZE}
+        self._tunnel: dict[str, Any] | None = None
+        self.proxy_headers: dict[str, str] = {}
+        self.forwards = proxy is not None and context is None
+        if context is not None:
+            self._class = _TLSConnection
+            self._options["ssl_context"] = context
+        if proxy is not None:
+            self._use_proxy(proxy, proxy_context, origin)
+        weakref.finalize(self, _close_all, self._idle)
+
+    def take(self) -> Connection:
+        """An idle connection that the server has not closed, or a new one, which is not open yet."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            # R-061: a connection that has something to read was closed, or has bytes that nobody asked for.
+            if connection.is_connected:
+                return connection
+            connection.close()
+        connection = self._class(**self._options)
+        connection.settings = self._settings
+        connection.resolver = self._resolver
+        connection.tunnel = self._tunnel
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection whose response has been read to its end."""
+        if len(self._idle) < self._settings.max_connections:
+            self._idle.append(connection)
+            if self._is_closed:
+                _close_all(self._idle)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close all idle connections now, and those that are in use when they are given back."""
+        self._is_closed = True
+        _close_all(self._idle)
+
+    def _use_proxy(self, proxy: Proxy, context: ssl.SSLContext | None, origin: Origin) -> None:
+        parts = urlsplit(proxy.url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+        self._options |= {
+            "host": host,
+            "port": port,
+            "proxy": urllib3.util.Url(scheme=parts.scheme, host=host, port=port),
+            "proxy_config": urllib3.connection.ProxyConfig(context, False, None, None),
+        }
+        if not self.forwards:
+            name = f"[{origin.host}]" if ":" in origin.host else origin.host
+            self._tunnel = {"host": name, "port": origin.port, "headers": headers, "scheme": parts.scheme}
+            return
+        self.proxy_headers = headers
+        if context is not None:
+            self._class = _TLSConnection
+            self._options["ssl_context"] = context
 
 
-@contextlib.contextmanager
-def traced(trace: Trace) -> Iterator[None]:
-    """Have the connections used inside tell a trace how far they get."""
-    token = _trace.set(trace)
-    try:
-        yield
-    finally:
-        _trace.reset(token)
+def _close_all(idle: deque[Connection]) -> None:
+    while idle:
+        with contextlib.suppress(IndexError):
+            idle.pop().close()
 
 
 def request_target(url: str, *, is_whole: bool = False) -> str:
-    """A URL as it stands in a request: byte for byte as it came, but for what no request line can hold.
+    """The request target of a URL: byte for byte as received, except for characters that no request line can hold.
 
     Args:
-        url: Absolute; of what a header said, each character is a byte.
-        is_whole: Whether the origin stands before path and query, as a proxy wants it.
+        url: Absolute URL; of a URL from a header, each character is a byte.
+        is_whole: Whether the target includes the origin, as requests to a proxy do.
     """
     found = _TARGET.search(url.partition("#")[0], url.index("://") + 3)
     target = "" if found is None else _UNWRITABLE.sub(_escaped, found[0])
@@ -179,106 +372,3 @@ def request_target(url: str, *, is_whole: bool = False) -> str:
 def _escaped(found: re.Match[str]) -> str:
     text = found[0]
     return quote_from_bytes(text.encode("latin-1" if text < "\u0100" else "utf-8"), safe="")
-
-
-class _Quiet(logging.Filter):
-    """Drops what urllib3 logs about our exchanges, and only ours: it has whole URLs, signatures included (R-043)."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return _trace.get() is None and not _returning.get()
-
-
-_QUIET: Final = _Quiet()
-
-
-def silence_urllib3() -> None:
-    """Have urllib3 log nothing about our exchanges."""
-    for name in ("urllib3.connectionpool", "urllib3.connection"):
-        logging.getLogger(name).addFilter(_QUIET)
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    """A connection over a guarded socket, which tells the exchange's trace how far it got."""
-
-    response_class = StrictHTTPResponse
-    exchanges = 0
-
-    def _new_conn(self) -> socket.socket:
-        trace = _trace.get()
-        if trace is None:
-            return super()._new_conn()
-        try:
-            sock = self._connected(trace)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, "no connection in time") from error
-        except OSError as error:
-            raise NewConnectionError(self, "no connection") from error
-        sys.audit("http.client.connect", self, self.host, self.port)
-        return sock
-
-    def _connected(self, trace: Trace) -> CancellableTcpSocket:
-        # What is left for the connection counts from here: the look-up of the name is part of it.
-        started = time.monotonic()
-        timeout = trace.settings.connect_timeout
-        addresses = trace.resolver.addresses(self._dns_host.strip("[]"), self.port, timeout)
-        left = max(0.0, timeout - (time.monotonic() - started))
-        sock = connect(addresses, left, self.socket_options or ())
-        # Until the connection stands: a proxy's answer is part of it, and so is the handshake.
-        sock.idle_timeout = sock.gettimeout() or timeout
-        return sock
-
-    def connect(self) -> None:
-        self.exchanges = 0
-        super().connect()
-        trace = _trace.get()
-        # Within the TLS of a proxy, the socket is one layer further down.
-        sock = getattr(self.sock, "socket", self.sock)
-        if trace is not None and isinstance(sock, CancellableSocket):
-            sock.idle_timeout = trace.settings.read_timeout
-        if trace is not None and not trace.settings.tls_verify:
-            # The caller said so; a warning at each connection would not change it.
-            self.is_verified = True
-
-    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
-        trace = _trace.get()
-        if trace is not None:
-            # urllib3 writes it its own way, and a signature would not fit any more (R-071).
-            url = request_target(trace.url, is_whole=not url.startswith("/"))
-        super().putrequest(method, url, *args, **options)
-
-    def request(self, *args: Any, **options: Any) -> None:
-        trace = _trace.get()
-        if trace is not None:
-            trace.begun = True
-            trace.reused = self.exchanges > 0
-        try:
-            super().request(*args, **options)
-        finally:
-            # Afterwards, for the first request may be what connects.
-            self.exchanges += 1
-
-
-class _TLSConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    # Any: urllib3's protocol for it declares attributes mutable that urllib3's own connection declares final.
-    ConnectionCls: Any = _Connection
-
-    def _put_conn(self, conn: Any) -> None:
-        # Connections beyond those that are kept are meant to be dropped: nobody needs a warning about it.
-        token = _returning.set(True)
-        try:
-            super()._put_conn(conn)
-        finally:
-            _returning.reset(token)
-
-
-class _TLSPool(_Pool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-POOLS: Final[Mapping[str, type[urllib3.HTTPConnectionPool]]] = MappingProxyType({"http": _Pool, "https": _TLSPool})

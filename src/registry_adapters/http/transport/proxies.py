@@ -1,4 +1,4 @@
-"""The proxy for a URL, from the settings or the environment."""
+"""The proxy for an origin, from the settings or the environment."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Proxy(msgspec.Struct, frozen=True):
         return f"Proxy({self.url!r})"
 
 
-def proxy_for(url: str, setting: str | None, *, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """Return the proxy for a URL, or ``None`` to connect directly.
+def proxy_for(origin: Origin, setting: str | None, *, environment: Mapping[str, str] | None = None) -> Proxy | None:
+    """Return the proxy for an origin, or ``None`` to connect directly.
 
     Args:
-        url: URL of the request.
+        origin: Origin of the request.
         setting: Proxy URL for all requests, ``""`` for no proxy, ``None`` to use the environment. A proxy from the
             environment is not used for loopback addresses.
         environment: Proxies by scheme, and exceptions under ``no``; by default from the variables ``http_proxy``,
@@ -65,11 +65,9 @@ def proxy_for(url: str, setting: str | None, *, environment: Mapping[str, str] |
 
     Raises:
         ConfigError: The proxy URL is malformed.
-        ProtocolError: The URL is malformed.
     """
     if setting is not None:
         return Proxy.parse(setting) if setting else None
-    origin = Origin.of_url(url)
     if origin.is_loopback:
         return None
     proxies = getproxies_environment() if environment is None else environment

@@ -15,10 +15,10 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from registry_core.cancellation import checkpoint, on_cancel, remaining
+from registry_core.cancellation import checkpoint, in_scope, on_cancel, remaining
 from registry_core.errors import DeadlineExceeded
 
 __all__ = ["AddressInfo", "CancellableSocket", "CancellableTcpSocket", "LookUp", "Resolver", "connect"]
@@ -28,6 +28,8 @@ __all__ = ["AddressInfo", "CancellableSocket", "CancellableTcpSocket", "LookUp",
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 LookUp = Callable[[str, int], list[AddressInfo]]
+
+_Result = TypeVar("_Result")
 
 
 def _getaddrinfo(host: str, port: int) -> list[AddressInfo]:
@@ -152,18 +154,15 @@ class CancellableSocket(_Base):
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """Receive bytes."""
-        with self._cancellable():
-            return super().recv(buflen, flags)
+        return self._wait(super().recv, buflen, flags)
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """Receive bytes into a buffer and return their number."""
-        with self._cancellable():
-            return super().recv_into(buffer, nbytes or len(buffer), flags)
+        return self._wait(super().recv_into, buffer, nbytes or len(buffer), flags)
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send some of the bytes and return their number."""
-        with self._cancellable():
-            return super().send(data, flags)
+        return self._wait(super().send, data, flags)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send all bytes. The timeout bounds each wait; in the built-in ``sendall`` it bounds the whole call."""
@@ -190,11 +189,14 @@ class CancellableSocket(_Base):
             with contextlib.suppress(OSError):
                 self.settimeout(before)
 
-    @contextlib.contextmanager
-    def _cancellable(self) -> Iterator[None]:
+    def _wait(self, operation: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Run an operation that may block, bounded by the idle timeout, the deadline and a cancellation."""
         if not self._may_wait:
-            yield
-            return
+            return operation(*arguments)
+        if not in_scope():
+            if self.gettimeout() != self.idle_timeout:
+                self.settimeout(self.idle_timeout)
+            return operation(*arguments)
         left = remaining()
         # Zero would make the socket non-blocking.
         timeout = self.idle_timeout if left is None else max(0.001, min(self.idle_timeout, left))
@@ -202,7 +204,7 @@ class CancellableSocket(_Base):
             self.settimeout(timeout)
         with on_cancel(self.interrupt):
             try:
-                yield
+                result = operation(*arguments)
             except TimeoutError:
                 checkpoint()
                 if left is not None and left <= self.idle_timeout:
@@ -213,6 +215,7 @@ class CancellableSocket(_Base):
                 raise
         # A socket that was shut down by a cancel must raise here, or it would go back to the pool.
         checkpoint()
+        return result
 
     def interrupt(self) -> None:
         """End all waits on this socket. May be called from any thread, repeatedly."""

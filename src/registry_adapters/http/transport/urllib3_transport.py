@@ -1,8 +1,6 @@
-"""One exchange at a time, by urllib3.
+"""The transport over sockets: one exchange at a time, on pooled connections.
 
-No retries, no redirects, no decoding and no credentials happen here: those are decisions of the session.
-
-What is behind an error of the network: causes that several layers have wrapped, and words for them.
+Retries, redirects and credentials are decided by the session. Content codings are not undone.
 """
 
 from __future__ import annotations
@@ -13,29 +11,43 @@ import os
 import ssl
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final, NoReturn, Protocol, runtime_checkable
+from typing import Final, NoReturn, Protocol, runtime_checkable
 
-import urllib3
 import urllib3.exceptions
 
-from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.messages import NO_BODY, Body, Headers, Response
 from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks
-from registry_adapters.http.transport.connection import POOLS, Trace, silence_urllib3, traced
+from registry_adapters.http.transport.connection import (
+    Connection,
+    ConnectionPool,
+    StrictHTTPResponse,
+    request_target,
+)
 from registry_adapters.http.transport.proxies import Proxy, proxy_for
 from registry_adapters.http.transport.sockets import Resolver
 from registry_adapters.http.transport.tls import SSLContexts, tls_reason
 from registry_core.cancellation import checkpoint, remaining
-from registry_core.content.streams import CHUNK_SIZE, BaseReader
+from registry_core.content.streams import BaseReader
 from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import Cancelled, DeadlineExceeded, ProtocolError, RegistryError, TLSError, Unavailable
 
 __all__ = ["Transport", "Urllib3Transport", "exception_chain", "os_reason"]
 
+_BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
+_MAX_POOLS: Final = 16
+# A socket may time out a little before the deadline by the clock, in seconds.
+_ROUNDING: Final = 0.02
+# The first bytes of a TLS alert: the answer of a TLS server to plain http.
+_ALERT: Final = "\x15\x03"
+_FOREIGN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+
+_PoolKey = tuple[Origin | None, Proxy | None, ssl.SSLContext | None]
+
 
 def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was made of, outermost first, each once."""
+    """An exception and those that it wraps, outermost first, each once."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
     while waiting:
@@ -50,25 +62,15 @@ def exception_chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def os_reason(causes: Collection[BaseException]) -> str:
-    """Why a connection broke, or never was."""
+    """The reason for a failed or lost connection, in the words of the operating system: ``connection refused``."""
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            text = cause.strerror
+            return text if text[:2].isupper() else text[:1].lower() + text[1:]
     for cause in causes:
         if isinstance(cause, http.client.RemoteDisconnected):
-            return "closed without an answer"
-    return "closed"
-
-
-_BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
-
-# A socket may find that its time is up a little before the clock says so, in seconds.
-_ROUNDING: Final = 0.02
-
-# How a TLS server says that it does not understand: the first bytes of an alert.
-_ALERT: Final = "\x15\x03"
-
-_FOREIGN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+            return "closed by the server without a response"
+    return "closed by the server"
 
 
 @runtime_checkable
@@ -77,18 +79,18 @@ class Transport(Protocol):
 
     @abstractmethod
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        """Exactly one exchange, whatever its status.
+        """Carry out exactly one exchange; any status is a response.
 
         Args:
-            method: The HTTP method.
-            url: Absolute.
-            headers: Complete but for what belongs to the connection: ``Host``, ``Content-Length``, ``User-Agent``.
-            body: Opened anew by each call.
+            method: HTTP method.
+            url: Absolute URL.
+            headers: All headers but those of the connection: ``Host``, ``Content-Length``, ``User-Agent``.
+            body: Body; opened anew by each call.
 
         Raises:
-            Unavailable: No connection, or no answer.
+            Unavailable: No connection, or no response.
             TLSError: No trustworthy connection.
-            ProtocolError: What came is no HTTP.
+            ProtocolError: The response is not HTTP.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
             SourceFailed: The body could not be read.
@@ -96,135 +98,128 @@ class Transport(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Close all idle connections; what is sent afterwards opens new ones. Idempotent."""
+        """Close all idle connections; later exchanges open new ones. Idempotent."""
 
 
 class Urllib3Transport:
     """Exchanges over pooled connections; safe for many threads.
 
-    More connections than the pool keeps are opened where they are needed at once, and dropped afterwards: a thread that
-    reads one body while it asks for another never waits for itself.
-
-    A process that forks shares it with its children: each of them opens connections of its own, and leaves alone those
-    of its parent.
+    After a fork, the child process opens connections of its own and leaves alone those of its parent.
 
     Args:
-        settings: How to connect.
-        home: The registry's origin: the only one that is shown the client certificate of the settings.
+        settings: Settings of connections.
+        home: Origin of the registry, the only one that gets the client certificate of the settings.
 
     Raises:
-        ConfigError: The settings name files that cannot be used, or trust nobody.
+        ConfigError: The settings name files that cannot be used, or no authority to trust.
     """
 
     def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
-        silence_urllib3()
         self._settings = settings
         self._contexts = SSLContexts(settings, home)
-        # By process: a connection that two processes read from belongs to neither.
-        self._rooms: dict[int, _ProcessState] = {}
+        # By process: a connection that two processes read from is of no use to either.
+        self._processes: dict[int, _ProcessState] = {}
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        """Exactly one exchange, whatever its status.
+        """Carry out exactly one exchange; any status is a response.
 
         Raises:
-            Unavailable: No connection, or no answer.
+            Unavailable: No connection, or no response.
             TLSError: No trustworthy connection.
-            ProtocolError: What came is no HTTP.
+            ProtocolError: The response is not HTTP.
             ConfigError: The files for this origin cannot be used, or the environment's proxy.
             Cancelled: The ambient scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
             SourceFailed: The body could not be read.
         """
         checkpoint()
-        room = self._room()
-        manager = self._manager(room, url)
+        pool = self._pool(url)
         # R-056: a proxy that compresses would change the bytes that the digest is for.
-        fields = {**headers, "Accept-Encoding": "identity", "User-Agent": self._settings.user_agent}
+        fields = {
+            **headers,
+            **pool.proxy_headers,
+            "Accept-Encoding": "identity",
+            "User-Agent": self._settings.user_agent,
+        }
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)
-        pieces = BodyChunks(body) if body is not None and body.length else None
-        left = remaining()
-        patience = self._settings.connect_timeout
-        trace = Trace(self._settings, room.resolver, url)
+        chunks = BodyChunks(body) if body is not None and body.length else ()
+        connection = pool.take()
         try:
-            with traced(trace):
-                response = manager.urlopen(
-                    method,
-                    url,
-                    body=pieces,
-                    headers=fields,
-                    retries=False,
-                    redirect=False,
-                    assert_same_host=False,
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=urllib3.Timeout(
-                        connect=patience if left is None else max(0.001, min(patience, left)),
-                        read=self._settings.read_timeout,
-                    ),
-                )
-        except (*_FOREIGN, RegistryError) as error:
-            _translate(error, method, url, trace)
-        fields_back = Headers(list(response.headers.items()))
-        return Response(status=response.status, headers=fields_back, url=url, reader=_BodyReader(response, method, url))
+            response = connection.exchange(method, request_target(url, is_whole=pool.forwards), fields, chunks)
+        except BaseException as error:
+            if isinstance(error, (*_FOREIGN, RegistryError)):
+                exchange = _Exchange(method, url, self._settings, connection)
+                connection.close()
+                exchange.fail(error)
+            connection.close()
+            raise
+        fields_back = Headers(response.headers.raw_items())
+        if not response.has_body:
+            response.end()
+            if response.is_reusable:
+                pool.give_back(connection)
+            else:
+                connection.close()
+            return Response(status=response.status, headers=fields_back, url=url, reader=NO_BODY)
+        reader = _BodyReader(response, connection, pool, _Exchange(method, url, self._settings))
+        return Response(status=response.status, headers=fields_back, url=url, reader=reader)
 
     def close(self) -> None:
-        """Close this process's idle connections; what is sent afterwards opens new ones. Idempotent."""
-        managers = self._room().managers
-        while managers:
+        """Close this process's idle connections; later exchanges open new ones. Idempotent."""
+        pools = self._process().pools
+        while pools:
             with contextlib.suppress(KeyError):
-                _close(managers.popitem()[1])
+                pools.popitem()[1].close()
 
-    def _room(self) -> _ProcessState:
-        return self._rooms.get(os.getpid()) or self._rooms.setdefault(os.getpid(), _ProcessState())
+    def _process(self) -> _ProcessState:
+        return self._processes.setdefault(os.getpid(), _ProcessState())
 
-    def _manager(self, room: _ProcessState, url: str) -> urllib3.PoolManager:
+    def _pool(self, url: str) -> ConnectionPool:
+        process = self._processes.get(os.getpid()) or self._process()
         origin = Origin.of_url(url)
-        proxy = proxy_for(url, self._settings.proxy)
+        proxy = proxy_for(origin, self._settings.proxy)
         context = self._contexts.of(origin) if origin.scheme == "https" else None
-        key = (proxy, context)
-        return room.managers.get(key) or room.managers.setdefault(key, self._new_manager(proxy, context))
+        # A proxy that forwards plain http serves all origins over the same connections.
+        key: _PoolKey = (origin if proxy is None or context is not None else None, proxy, context)
+        return process.pools.get(key) or self._new_pool(process, key, origin)
 
-    def _new_manager(self, proxy: Proxy | None, context: ssl.SSLContext | None) -> urllib3.PoolManager:
-        options: dict[str, Any] = {
-            "num_pools": 16,
-            "maxsize": self._settings.max_connections,
-            "block": False,
-            "blocksize": CHUNK_SIZE,
-        }
-        if context is not None:
-            options["ssl_context"] = context
-        manager: urllib3.PoolManager
-        if proxy is None:
-            manager = urllib3.PoolManager(**options)
-        else:
-            introduction = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else None
-            is_secure = proxy.url.startswith("https:")
-            manager = urllib3.ProxyManager(
-                proxy.url,
-                proxy_headers=introduction,
-                proxy_ssl_context=self._contexts.of(Origin.of_url(proxy.url)) if is_secure else None,
-                **options,
-            )
-        manager.pool_classes_by_scheme = dict(POOLS)
-        return manager
+    def _new_pool(self, process: _ProcessState, key: _PoolKey, origin: Origin) -> ConnectionPool:
+        _, proxy, context = key
+        is_secure = proxy is not None and proxy.url.startswith("https:")
+        new = ConnectionPool(
+            origin,
+            proxy,
+            context=context,
+            proxy_context=self._contexts.of(Origin.of_url(proxy.url)) if proxy is not None and is_secure else None,
+            settings=self._settings,
+            resolver=process.resolver,
+        )
+        # A hostile registry may redirect to any number of hosts.
+        while len(process.pools) >= _MAX_POOLS:
+            with contextlib.suppress(KeyError, StopIteration, RuntimeError):
+                process.pools.pop(next(iter(process.pools))).close()
+        return process.pools.setdefault(key, new)
 
 
 class _ProcessState:
-    """What belongs to one process; entered without a lock, for a lock might be held by nobody after a fork."""
+    """The state of one process; used without a lock, which a thread might hold that a fork did not copy."""
 
     def __init__(self) -> None:
-        self.managers: dict[tuple[Proxy | None, ssl.SSLContext | None], urllib3.PoolManager] = {}
+        self.pools: dict[_PoolKey, ConnectionPool] = {}
         self.resolver = Resolver()
 
 
 class _BodyReader(BaseReader):
-    """A response's body as a ``ByteReader``; raises rather than end early (R-050)."""
+    """The body of a response; raises where it ends early (R-050)."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
+    def __init__(
+        self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, exchange: _Exchange
+    ) -> None:
         self._response = response
-        self._method = method
-        self._url = url
+        self._connection: Connection | None = connection
+        self._pool = pool
+        self._exchange = exchange
         self._closed = False
 
     def read(self, size: int = -1, /) -> bytes:
@@ -236,86 +231,119 @@ class _BodyReader(BaseReader):
             return b""
         checkpoint()
         try:
-            return self._response.read(size, decode_content=False)
-        except (*_FOREIGN, RegistryError) as error:
-            _translate(error, self._method, self._url, None)
+            data = self._response.read_some(size)
+        except BaseException as error:
+            self._drop()
+            if isinstance(error, (*_FOREIGN, RegistryError)):
+                self._exchange.fail(error)
+            raise
+        if self._response.isclosed():
+            self._release()
+        return data
 
     def close(self) -> None:
-        if self._closed:
+        if not self._closed:
+            self._closed = True
+            self._drop()
+
+    def _release(self) -> None:
+        """Give the connection back after the last byte."""
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
-        self._closed = True
-        if getattr(self._response, "length_remaining", None) == 0:
-            # Nothing is left on the wire: this read asks nobody, and hands the connection back.
-            with contextlib.suppress(*_FOREIGN, RegistryError):
-                self._response.read(1, decode_content=False)
-        self._response.close()
+        if self._response.is_reusable:
+            self._pool.give_back(connection)
+        else:
+            connection.close()
+
+    def _drop(self) -> None:
+        """Close the connection, unless it was given back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._response.close()
+            connection.close()
 
 
-def _close(manager: urllib3.PoolManager) -> None:
-    # Left to itself, urllib3 closes a pool only once nobody refers to it any more, and the traceback of an error may.
-    for key in manager.pools.keys():  # noqa: SIM118  # no mapping one could go through
-        pool = manager.pools.get(key)
-        if pool is not None:
-            pool.close()
-    manager.clear()
-
-
-def _translate(error: Exception, method: str, url: str, trace: Trace | None) -> NoReturn:
-    """Raise the error of our tree that a foreign one stands for, without quoting what might hold a secret.
+class _Exchange:
+    """What errors say about an exchange.
 
     Args:
-        error: What was caught.
-        method: The HTTP method.
-        url: The URL.
-        trace: How far the request got; ``None`` if its answer was being read.
+        method: HTTP method.
+        url: URL.
+        settings: Settings of connections.
+        connection: Connection that was to carry the request; ``None`` while the body of its response is read.
     """
-    causes = list(exception_chain(error))
-    for cause in causes:
-        if isinstance(cause, RegistryError):
-            raise cause from None
-    checkpoint()
-    left = remaining()
-    if left is not None and left < _ROUNDING and any(isinstance(cause, TimeoutError) for cause in causes):
-        raise DeadlineExceeded("the time allowed for the work has passed") from None
-    target = redact_url(url)
 
-    def told(kind: type[Unavailable] | type[TLSError] | type[ProtocolError], text: str) -> NoReturn:
+    def __init__(self, method: str, url: str, settings: HttpSettings, connection: Connection | None = None) -> None:
+        self._method = method
+        self._url = url
+        self._settings = settings
+        self._is_reading = connection is None
+        self._has_begun = connection is None or connection.has_begun
+        self._is_reused = connection is not None and connection.is_reused
+        self._is_before_proxy = (
+            connection is not None and connection.proxy is not None and not connection.has_connected_to_proxy
+        )
+        self._proxy = connection.proxy.netloc if connection is not None and connection.proxy is not None else None
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Raise the error of our tree that a foreign one stands for, without quoting anything that may be a secret."""
+        causes = list(exception_chain(error))
+        for cause in causes:
+            if isinstance(cause, RegistryError):
+                raise cause from None
+        checkpoint()
+        left = remaining()
+        if left is not None and left < _ROUNDING and any(isinstance(cause, TimeoutError) for cause in causes):
+            raise DeadlineExceeded("the deadline has passed") from None
+        kind, text = self._kind_and_text(causes)
         # A ValueError quotes what it found: a header, which may be a secret, or a URL (R-043).
-        cause = None if isinstance(error, ValueError) else error
-        raise kind(f"{method} {target}: {text}", method=method, url=target) from cause
+        cause_shown = None if isinstance(error, ValueError) else error
+        raise kind(f"{self._what()}: {text}", method=self._method, url=redact_url(self._url)) from cause_shown
 
-    def among(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
+    def _what(self) -> str:
+        """The attempt that failed: a connection, or an exchange on it."""
+        if self._has_begun:
+            return f"{self._method} {redact_url(self._url)}"
+        via = "" if self._proxy is None else f" through the proxy {self._proxy}"
+        return f"connect to {Origin.of_url(self._url).netloc}{via}"
 
-    failure: type[Unavailable] = Unavailable if trace is None or trace.begun else NotConnected
-    if among(ssl.SSLError, urllib3.exceptions.SSLError, ssl.CertificateError) and not among(
-        ssl.SSLEOFError, ssl.SSLZeroReturnError
-    ):
-        told(TLSError, f"no trustworthy connection: {tls_reason(causes)}")
-    if among(ssl.SSLEOFError) and trace is not None and not trace.begun:
-        told(NotConnected, "closed in the middle of the TLS handshake; does it speak TLS?")
-    if among(urllib3.exceptions.NameResolutionError):
-        told(NotConnected, "the host's name cannot be resolved")
-    if among(urllib3.exceptions.ConnectTimeoutError):
-        told(NotConnected, "no connection in time")
-    if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
-        told(ProtocolError, "the proxy wants credentials, or other ones")
-    if among(urllib3.exceptions.ProxyError):
-        told(failure, "the proxy does not answer")
-    if among(urllib3.exceptions.NewConnectionError):
-        told(NotConnected, f"no connection: {os_reason(causes)}")
-    if among(urllib3.exceptions.ReadTimeoutError, TimeoutError):
-        told(failure, "silence for too long")
-    if among(http.client.IncompleteRead):
-        told(failure, "the answer broke off")
-    if among(http.client.BadStatusLine) and any(str(cause).startswith(_ALERT) for cause in causes):
-        told(TLSError, "it speaks TLS, and was asked by plain http: ask by https, without plain_http")
-    if among(http.client.HTTPException) and not among(http.client.RemoteDisconnected):
-        told(ProtocolError, "what came is no HTTP answer")
-    if among(OSError):
-        if trace is not None and trace.reused and among(ConnectionError):
-            told(StaleConnection, "the connection was closed")
-        told(failure, f"the connection broke: {os_reason(causes)}")
-    if among(urllib3.exceptions.ProtocolError) and trace is None:
-        told(Unavailable, "the answer broke off")
-    told(ProtocolError, f"what came makes no sense ({type(error).__name__})")
+    def _kind_and_text(
+        self, causes: list[BaseException]
+    ) -> tuple[type[Unavailable] | type[TLSError] | type[ProtocolError], str]:
+        def among(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(cause, kinds) for cause in causes)
+
+        lost: type[Unavailable] = Unavailable if self._has_begun else NotConnected
+        if among(ssl.SSLError, urllib3.exceptions.SSLError, ssl.CertificateError) and not among(
+            ssl.SSLEOFError, ssl.SSLZeroReturnError
+        ):
+            return TLSError, tls_reason(causes)
+        if not self._has_begun:
+            if among(ssl.SSLEOFError):
+                return NotConnected, "closed during the TLS handshake; does the server speak TLS?"
+            if among(urllib3.exceptions.NameResolutionError):
+                return NotConnected, f"host name not resolved: {os_reason(causes)}"
+            if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
+                return ProtocolError, "the proxy wants other credentials (407)"
+            if among(urllib3.exceptions.ConnectTimeoutError, TimeoutError):
+                return NotConnected, f"no connection within {self._settings.connect_timeout:g} s"
+            if among(urllib3.exceptions.NewConnectionError):
+                return NotConnected, os_reason(causes)
+        if among(TimeoutError):
+            return lost, f"no data for {self._settings.read_timeout:g} s"
+        if among(http.client.IncompleteRead):
+            return lost, "the connection was closed before the end of the response"
+        if among(http.client.BadStatusLine) and not among(http.client.RemoteDisconnected):
+            if any(str(cause).startswith(_ALERT) for cause in causes):
+                return TLSError, "the server speaks TLS, but the request was plain http: remove plain_http"
+            if self._is_reused:
+                # R-061: the rest of an earlier response came after the connection had been checked.
+                return StaleConnection, "the connection had bytes left from an earlier response"
+        if among(http.client.HTTPException) and not among(http.client.RemoteDisconnected):
+            return ProtocolError, "the response is not valid HTTP"
+        if among(OSError):
+            if self._is_reused and among(ConnectionError):
+                return StaleConnection, "the idle connection was closed by the server"
+            return lost, f"connection lost: {os_reason(causes)}"
+        return ProtocolError, f"the exchange failed ({type(causes[0]).__name__})"

@@ -1035,7 +1035,7 @@ class TestOverTheWire:
         wire = serve(script)
 
         with closing(Session(HOME, HttpSettings(proxy=str(wire.origin)))) as session:
-            with pytest.raises(ProtocolError, match="proxy wants credentials"):
+            with pytest.raises(ProtocolError, match="proxy wants other credentials"):
                 session.send(ask())
 
         assert [received.method for received in script.received] == ["CONNECT"]

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
+from registry_adapters.http.messages import Body, Request
+from registry_adapters.http.retry import StaleConnection
+from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.connection import request_target
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
+from registry_core.content.streams import BytesSource
 from registry_core.errors import ProtocolError, Unavailable
 
 if TYPE_CHECKING:
@@ -47,7 +51,10 @@ def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
 
     wire = serve(script)
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(Unavailable, match="broke off"):
+    with (
+        transport.send("GET", f"{wire.origin}/", {}, None) as answer,
+        pytest.raises(Unavailable, match="closed before the end"),
+    ):
         answer.reader.read(10)
 
 
@@ -229,6 +236,64 @@ class TestSurplus:
                 answer.content(100)
 
         assert wire.connections == 2
+
+
+class Late:
+    """A script: bytes left from the first response come with the response to the second request."""
+
+    def __init__(self, first: bytes, second: bytes) -> None:
+        self._first = first
+        self._second = second
+        self.requests = 0
+
+    def __call__(self, peer: Peer) -> None:
+        surplus = b""
+        while peer.receive() is not None:
+            self.requests += 1
+            peer.send(self._first if self.requests == 1 else surplus + self._second)
+            surplus = b'v1"]}'
+
+
+class TestLateSurplus:
+    """R-053, R-061: bytes that come after the connection was checked make it stale, and no error of its own."""
+
+    def test_it_is_a_stale_connection(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
+        wire = serve(Late(say(200, b"good"), say(200, b"next")))
+        transport.send("GET", f"{wire.origin}/", {}, None).content(100)
+
+        with pytest.raises(StaleConnection, match="bytes left from an earlier response"):
+            transport.send("GET", f"{wire.origin}/", {}, None)
+
+    def test_a_repeatable_request_is_sent_again_silently(self, serve: Serve, say: Say) -> None:
+        script = Late(say(200, b"good"), say(200, b"next"))
+        wire = serve(script)
+        request = Request(method="GET", target="/v2/", success=(200,))
+
+        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+            contents = [session.send(request).content(100) for _ in range(2)]
+
+        assert contents == [b"good", b"next"]
+        assert (script.requests, wire.connections) == (3, 2)
+
+    def test_another_is_not(self, serve: Serve, say: Say) -> None:
+        script = Late(say(202), say(202))
+        wire = serve(script)
+        request = Request(
+            method="PATCH", target="/v2/", success=(202,), body=Body(BytesSource(b"x"), 0, 1), repeatable=False
+        )
+
+        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+            session.send(request).close()
+            with pytest.raises(Unavailable):
+                session.send(request)
+
+        assert script.requests == 2
+
+    def test_on_a_new_connection_it_is_no_http(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
+        wire = serve(Late(b'v1"]}' + say(200), b""))
+
+        with pytest.raises(ProtocolError):
+            transport.send("GET", f"{wire.origin}/", {}, None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ ENVIRONMENT = {"http": "http://plain:3128", "https": "http://secure:3128", "no":
 class TestProxyFor:
     def test_the_environment_is_asked_by_scheme(self) -> None:
         found = [
-            proxy_for(url, None, environment=ENVIRONMENT)
+            proxy_for(Origin.of_url(url), None, environment=ENVIRONMENT)
             for url in ("http://registry.example.com/v2/", "https://registry.example.com/v2/")
         ]
 
@@ -23,32 +23,32 @@ class TestProxyFor:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("https_proxy", "http://lower:1")
 
-        assert proxy_for("https://registry.example.com/", None) == Proxy("http://lower:1")
+        assert proxy_for(Origin.of("registry.example.com"), None) == Proxy("http://lower:1")
 
     def test_the_process_environment_is_read_in_upper_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("https_proxy", "no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTPS_PROXY", "http://upper:1")
 
-        assert proxy_for("https://registry.example.com/", None) == Proxy("http://upper:1")
+        assert proxy_for(Origin.of("registry.example.com"), None) == Proxy("http://upper:1")
 
     def test_exceptions_are_gone_to_directly(self) -> None:
-        assert proxy_for("https://internal.example.com/", None, environment=ENVIRONMENT) is None
+        assert proxy_for(Origin.of("internal.example.com"), None, environment=ENVIRONMENT) is None
 
     @pytest.mark.parametrize("host", ["localhost:5000", "127.0.0.1", "127.8.9.1:80", "[::1]:5000"])
     def test_this_machine_is_never_reached_by_an_environments_proxy(self, host: str) -> None:
-        assert proxy_for(f"http://{host}/v2/", None, environment=ENVIRONMENT) is None
+        assert proxy_for(Origin.of(host, scheme="http"), None, environment=ENVIRONMENT) is None
 
     def test_a_setting_overrides_the_environment_and_its_exceptions(self) -> None:
-        found = proxy_for("https://internal.example.com/", "http://mine:1", environment=ENVIRONMENT)
+        found = proxy_for(Origin.of("internal.example.com"), "http://mine:1", environment=ENVIRONMENT)
 
         assert found == Proxy("http://mine:1")
 
     def test_an_empty_setting_means_none(self) -> None:
-        assert proxy_for("https://registry.example.com/", "", environment=ENVIRONMENT) is None
+        assert proxy_for(Origin.of("registry.example.com"), "", environment=ENVIRONMENT) is None
 
     def test_all_proxy_serves_where_nothing_better_is_said(self) -> None:
-        found = proxy_for("https://registry.example.com/", None, environment={"all": "any:1"})
+        found = proxy_for(Origin.of("registry.example.com"), None, environment={"all": "any:1"})
 
         assert found == Proxy("http://any:1")
 

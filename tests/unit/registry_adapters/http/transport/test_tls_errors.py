@@ -180,7 +180,7 @@ class TestVersions:
         def script(peer: Peer) -> None:
             peer.sock.recv(65536)
 
-        assert "does it speak TLS?" in failure(serve(script), kind=NotConnected)
+        assert "does the server speak TLS?" in failure(serve(script), kind=NotConnected)
 
     def test_the_server_speaks_tls_and_was_asked_without(self, serve: Serve) -> None:
         def script(peer: Peer) -> None:
@@ -189,7 +189,7 @@ class TestVersions:
 
         said = failure(serve(script), scheme="http", plain_http=True)
 
-        assert "it speaks TLS, and was asked by plain http: ask by https" in said
+        assert "the server speaks TLS, but the request was plain http: remove plain_http" in said
 
 
 def test_a_tls_fault_is_not_tried_again(serve: Serve, context: ssl.SSLContext) -> None:

@@ -100,7 +100,10 @@ class TestConnecting:
     def test_a_look_up_takes_no_longer_than_a_connection_may(self, looking_up: threading.Event) -> None:
         settings = HttpSettings(plain_http=True, proxy="", connect_timeout=0.1)
 
-        with closing(Urllib3Transport(settings)) as transport, pytest.raises(NotConnected, match="in time"):
+        with (
+            closing(Urllib3Transport(settings)) as transport,
+            pytest.raises(NotConnected, match=r"^connect to registry\.example\.com: no connection within 0\.1 s$"),
+        ):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
     def test_an_unknown_name_is_said_to_be_one(
@@ -111,7 +114,7 @@ class TestConnecting:
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
-        with pytest.raises(NotConnected, match="cannot be resolved"):
+        with pytest.raises(NotConnected, match="not resolved: name or service not known"):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
     def test_all_addresses_of_a_name_are_tried(
