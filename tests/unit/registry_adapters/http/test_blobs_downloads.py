@@ -37,19 +37,19 @@ BLOB = f"{HOME}/v2/org/app/blobs/{DIGEST}"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The luckiest jitter: each pause has no length."""
+    """Make each pause between retries zero."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 class Cutting:
-    """A script: a registry with one blob, which breaks off its answers as it is told, one after the other.
+    """A script: a registry with one blob that cuts its responses, one after the other.
 
     Args:
-        content: The blob.
-        cuts: After how many bytes of the body; what comes afterwards is whole.
-        how: ``end`` closes the connection, ``reset`` resets it, ``stall`` falls silent, and ``chunked`` closes it in
+        content: Content of the blob.
+        cuts: Number of body bytes after which each response is cut; later responses are complete.
+        how: ``end`` closes the connection, ``reset`` resets it, ``stall`` stops sending, and ``chunked`` closes it in
             the middle of a body without ``Content-Length``.
-        ranges: Whether it knows ``Range``.
+        ranges: Whether the registry supports ``Range``.
     """
 
     def __init__(self, content: bytes, *cuts: int, how: str = "end", ranges: bool = True) -> None:
@@ -61,7 +61,7 @@ class Cutting:
 
     @property
     def asked(self) -> list[str]:
-        """The ranges that were asked for."""
+        """The requested ranges."""
         return [request.headers.get("range", "") for request in self.received]
 
     def __call__(self, peer: Peer) -> None:
@@ -109,11 +109,11 @@ def scripted_reader(transport: ScriptedTransport, *, retries: int = 3, start: in
     return opened(HttpCatalog("registry.example.com", HttpSettings(retries=retries), transport=transport), start=start)
 
 
-class TestCuts:
+class TestResume:
     @pytest.mark.parametrize("how", ["end", "reset", "chunked"])
     @pytest.mark.parametrize("cut", range(SIZE + 1))
-    def test_a_blob_cut_at_any_byte_arrives_whole(self, serve: Serve, cut: int, how: str) -> None:
-        """R-050, R-051: and nothing arrives twice."""
+    def test_a_blob_cut_at_any_byte_is_complete(self, serve: Serve, cut: int, how: str) -> None:
+        """R-050, R-051: and no byte is returned twice."""
         script = Cutting(CONTENT, cut, how=how)
 
         with connected(serve(script)) as catalog, opened(catalog) as reader:
@@ -123,7 +123,7 @@ class TestCuts:
         assert len(script.asked) <= 2
 
     @pytest.mark.parametrize("cut", range(1, SIZE))
-    def test_only_what_is_missing_is_asked_for(self, serve: Serve, cut: int) -> None:
+    def test_only_missing_bytes_are_requested(self, serve: Serve, cut: int) -> None:
         """R-051."""
         script = Cutting(CONTENT, cut)
 
@@ -133,15 +133,15 @@ class TestCuts:
         assert script.asked == ["", f"bytes={cut}-"]
 
     @pytest.mark.parametrize("cut", range(SIZE))
-    def test_a_registry_without_ranges_is_skipped_forward(self, serve: Serve, cut: int) -> None:
-        """R-051: 200 is the whole again."""
+    def test_bytes_are_skipped_if_the_registry_ignores_range(self, serve: Serve, cut: int) -> None:
+        """R-051: a 200 has the whole blob again."""
         with connected(serve(Cutting(CONTENT, cut, ranges=False))) as catalog, opened(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
 
     @pytest.mark.parametrize("start", range(1, SIZE))
-    def test_so_does_a_stretch(self, serve: Serve, start: int) -> None:
+    def test_a_blob_read_from_an_offset_is_complete(self, serve: Serve, start: int) -> None:
         """R-051."""
         script = Cutting(CONTENT, (SIZE - start) // 2)
 
@@ -151,7 +151,7 @@ class TestCuts:
         assert content == CONTENT[start:]
         assert script.asked[0] == f"bytes={start}-"
 
-    def test_a_stretch_of_a_registry_without_ranges_may_be_cut_before_it_begins(self, serve: Serve) -> None:
+    def test_skipped_bytes_may_be_cut_too(self, serve: Serve) -> None:
         """R-051."""
         script = Cutting(CONTENT, 3, 12, ranges=False)
 
@@ -160,7 +160,7 @@ class TestCuts:
 
         assert content == CONTENT[10:]
 
-    def test_silence_is_a_break(self, serve: Serve) -> None:
+    def test_a_read_timeout_is_resumed(self, serve: Serve) -> None:
         """R-052."""
         script = Cutting(CONTENT, 7, how="stall")
 
@@ -169,8 +169,8 @@ class TestCuts:
 
         assert content == CONTENT
 
-    def test_a_large_blob_is_moved_once(self, serve: Serve) -> None:
-        """R-051: whatever the size of the pieces that it is read in."""
+    def test_a_large_blob_is_transferred_once(self, serve: Serve) -> None:
+        """R-051: for any read size."""
         content = random.Random(0).randbytes(6 * CHUNK_SIZE)
         script = Cutting(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
 
@@ -180,8 +180,8 @@ class TestCuts:
         assert arrived == content
         assert script.asked == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
 
-    def test_each_break_is_told(self, serve: Serve, recorder: Recorder) -> None:
-        """With the byte from which on it goes on, and how patient we are."""
+    def test_each_resumption_is_reported(self, serve: Serve, recorder: Recorder) -> None:
+        """The event has the offset and the number of the attempt."""
         wire = serve(Cutting(CONTENT, 5))
         with connected(wire, observer=recorder) as catalog, opened(catalog) as reader:
             reader.read()
@@ -193,9 +193,9 @@ class TestCuts:
         ]
 
 
-class TestPatience:
-    def test_progress_renews_it(self, serve: Serve) -> None:
-        """R-051: one retry is enough, whatever the number of breaks."""
+class TestLimits:
+    def test_progress_resets_the_count_of_failures(self, serve: Serve) -> None:
+        """R-051: one retry is enough for any number of breaks."""
         script = Cutting(CONTENT, *[1] * SIZE)
 
         with connected(serve(script), retries=1) as catalog, opened(catalog) as reader:
@@ -204,8 +204,8 @@ class TestPatience:
         assert content == CONTENT
 
     @pytest.mark.parametrize("retries", [0, 1, 2])
-    def test_no_progress_ends_it(self, serve: Serve, retries: int) -> None:
-        """R-051: after as many connections in vain as there are retries."""
+    def test_failures_without_progress_end_the_download(self, serve: Serve, retries: int) -> None:
+        """R-051: after as many failures as there are retries."""
         script = Cutting(CONTENT, 6, *[0] * 9)
 
         with connected(serve(script), retries=retries) as catalog, opened(catalog) as reader:
@@ -214,8 +214,8 @@ class TestPatience:
 
         assert script.asked == ["", *["bytes=6-"] * retries]
 
-    def test_a_drip_is_no_progress(self, serve: Serve) -> None:
-        """R-052: a byte a connection would take a million of them."""
+    def test_one_byte_per_connection_is_no_progress(self, serve: Serve) -> None:
+        """R-052: a large blob would need a million connections."""
         content = bytes(CHUNK_SIZE)
         script = Cutting(content, *[1] * 9)
 
@@ -225,8 +225,8 @@ class TestPatience:
 
         assert len(script.asked) == 4
 
-    def test_skipping_is_no_progress(self, serve: Serve) -> None:
-        """R-051: a registry without ranges that never comes further is given up."""
+    def test_skipped_bytes_are_no_progress(self, serve: Serve) -> None:
+        """R-051: also if the registry ignores ranges."""
         script = Cutting(CONTENT, 6, *[6] * 9, ranges=False)
 
         with connected(serve(script), retries=2) as catalog, opened(catalog) as reader:
@@ -235,8 +235,8 @@ class TestPatience:
 
         assert len(script.asked) == 3
 
-    def test_what_has_to_be_skipped_for_it_is_set_against_progress(self, serve: Serve) -> None:
-        """R-051: otherwise a registry without ranges could send everything again for each little bit."""
+    def test_progress_is_measured_against_skipped_bytes(self, serve: Serve) -> None:
+        """R-051: otherwise a registry that ignores ranges could send the whole blob again for each small part."""
         content = bytes(3 << 20)
         script = Cutting(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
 
@@ -246,8 +246,8 @@ class TestPatience:
 
         assert len(script.asked) == 2
 
-    def test_a_deadline_ends_a_silent_read_and_does_not_spoil_the_reader(self, serve: Serve) -> None:
-        """R-051, R-052: whoever reads on later gets the rest."""
+    def test_a_deadline_ends_a_stalled_read_and_the_reader_stays_usable(self, serve: Serve) -> None:
+        """R-051, R-052: a later read returns the rest."""
         script = Cutting(CONTENT, 7, how="stall")
 
         with connected(serve(script)) as catalog, opened(catalog) as reader:
@@ -259,10 +259,8 @@ class TestPatience:
         assert begun + rest == CONTENT
         assert script.asked == ["", "bytes=3-"]
 
-    def test_a_deadline_that_a_pause_would_miss_ends_it_at_once(
-        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """R-054: nobody sleeps in vain."""
+    def test_a_pause_beyond_the_deadline_is_not_begun(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-054: the error is raised at once."""
         monkeypatch.setattr(random, "random", lambda: 1e6)
         script = Cutting(CONTENT, 7)
 
@@ -272,8 +270,8 @@ class TestPatience:
 
         assert script.asked == [""]
 
-    def test_a_registry_that_is_busy_then_is_waited_for(self, scripted: Script, reply: Build) -> None:
-        """R-054: 503 and 429 are no end of a transfer."""
+    def test_a_busy_registry_is_waited_for(self, scripted: Script, reply: Build) -> None:
+        """R-054: 503 and 429 do not end a transfer."""
         transport = scripted(
             reply(200, {"Content-Length": "20"}, CONTENT[:8]),
             reply(503, {"Retry-After": "0"}),
@@ -284,13 +282,13 @@ class TestPatience:
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_a_blob_that_is_gone_meanwhile_is_reported(self, scripted: Script, reply: Build) -> None:
+    def test_a_blob_that_was_deleted_meanwhile_is_reported(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(200, {"Content-Length": "20"}, CONTENT[:8]), reply(404))
 
         with scripted_reader(transport) as reader, pytest.raises(BlobNotFound):
             reader.read()
 
-    def test_a_closed_reader_reads_no_more(self, scripted: Script, reply: Build) -> None:
+    def test_a_closed_reader_cannot_be_read(self, scripted: Script, reply: Build) -> None:
         reader = scripted_reader(scripted(reply(200, {"Content-Length": "20"}, CONTENT)))
 
         reader.close()
@@ -307,7 +305,7 @@ def broken(reply: Build, **headers: str) -> Reply:
 REST = {"Content-Range": "bytes 8-19/20"}
 
 
-class TestTrust:
+class TestChecks:
     @pytest.mark.parametrize(
         "headers",
         [
@@ -328,10 +326,10 @@ class TestTrust:
             {"Content-Type": "multipart/byteranges; boundary=x"},
         ],
     )
-    def test_a_part_that_is_not_what_was_asked_for_is_not_used(
+    def test_a_206_with_another_range_is_not_used(
         self, scripted: Script, reply: Build, headers: dict[str, str]
     ) -> None:
-        """R-051: the whole is asked for, and skipped forward."""
+        """R-051: the whole blob is requested, and its first bytes are skipped."""
         transport = scripted(broken(reply), reply(206, headers, b"x" * 12), reply(200, {}, CONTENT))
 
         with scripted_reader(transport) as reader:
@@ -341,22 +339,22 @@ class TestTrust:
         assert [sent.headers.get("Range") for sent in transport.sent] == [None, "bytes=8-", None]
 
     @pytest.mark.parametrize("text", ["bytes 8-19/20", "bytes 8-19/*"])
-    def test_one_that_is_right_is_used(self, scripted: Script, reply: Build, text: str) -> None:
-        """R-051: the size need not be repeated."""
+    def test_a_206_with_the_requested_range_is_used(self, scripted: Script, reply: Build, text: str) -> None:
+        """R-051: the size may be missing."""
         transport = scripted(broken(reply), reply(206, {"Content-Range": text}, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_nobody_answers_with_a_part_instead_of_the_whole(self, scripted: Script, reply: Build) -> None:
-        """R-051: nor after a part that was wrong."""
+    def test_a_206_to_a_request_without_range_is_refused(self, scripted: Script, reply: Build) -> None:
+        """R-051: also after a wrong range."""
         transport = scripted(broken(reply), reply(206, {}, b"x"), reply(206, REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError):
             reader.read()
 
-    def test_the_whole_must_be_as_long_as_before(self, scripted: Script, reply: Build) -> None:
-        """R-051: it is another content."""
+    def test_the_size_must_not_change(self, scripted: Script, reply: Build) -> None:
+        """R-051: it would be other content."""
         transport = scripted(broken(reply), reply(200, {"Content-Length": "21"}, CONTENT + b"!"))
 
         with (
@@ -365,14 +363,14 @@ class TestTrust:
         ):
             reader.read()
 
-    def test_another_content_is_found_out(self, scripted: Script, reply: Build) -> None:
-        """R-051, R-003: the first bytes were hashed when they came."""
+    def test_other_content_is_detected(self, scripted: Script, reply: Build) -> None:
+        """R-051, R-003: the verifier has hashed the first bytes already."""
         transport = scripted(broken(reply), reply(206, REST, CONTENT[8:][::-1]))
 
         with VerifyingReader(scripted_reader(transport), DIGEST, SIZE) as reader, pytest.raises(DigestMismatch):
             reader.read()
 
-    def test_an_encoded_rest_is_refused(self, scripted: Script, reply: Build) -> None:
+    def test_encoded_content_is_refused_on_resume(self, scripted: Script, reply: Build) -> None:
         """R-056."""
         transport = scripted(broken(reply), reply(206, REST | {"Content-Encoding": "gzip"}, b"x"))
 
@@ -386,8 +384,8 @@ class TestTrust:
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="byte 8"):
             reader.read()
 
-    def test_a_range_refused_at_the_end_is_the_end(self, serve: Serve) -> None:
-        """R-051: everything had come but the last chunk's end."""
+    def test_a_416_at_the_end_is_the_end(self, serve: Serve) -> None:
+        """R-051: only the end of the chunked body was missing."""
         script = Cutting(CONTENT, SIZE, how="chunked")
 
         with connected(serve(script)) as catalog, opened(catalog) as reader:
@@ -396,15 +394,15 @@ class TestTrust:
         assert content == CONTENT
         assert script.asked == ["", "bytes=20-"]
 
-    def test_a_short_body_is_no_success_without_retries_either(self, scripted: Script, reply: Build) -> None:
+    def test_a_short_body_is_an_error_without_retries(self, scripted: Script, reply: Build) -> None:
         """R-050."""
         with scripted_reader(scripted(broken(reply)), retries=0) as reader, pytest.raises(Unavailable):
             reader.read()
 
 
-class TestTags:
-    def test_a_strong_one_makes_the_rest_conditional(self, scripted: Script, reply: Build) -> None:
-        """R-051: "If-Range" wants a strong validator."""
+class TestEtags:
+    def test_a_strong_etag_is_sent_as_if_range(self, scripted: Script, reply: Build) -> None:
+        """R-051: "If-Range" requires a strong validator."""
         transport = scripted(broken(reply, ETag='"abc"'), reply(206, REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
@@ -413,7 +411,7 @@ class TestTags:
         assert transport.sent[1].headers["If-Range"] == '"abc"'
 
     @pytest.mark.parametrize("tag", ['W/"abc"', "abc", "", '"a"b"', '"a', f'"{"x" * 300}"'])
-    def test_any_other_is_not_used(self, scripted: Script, reply: Build, tag: str) -> None:
+    def test_other_etags_are_not_sent(self, scripted: Script, reply: Build, tag: str) -> None:
         """R-051."""
         transport = scripted(broken(reply, ETag=tag), reply(206, REST, CONTENT[8:]))
 
@@ -422,8 +420,8 @@ class TestTags:
 
         assert "If-Range" not in transport.sent[1].headers
 
-    def test_a_part_with_another_tag_is_not_used(self, scripted: Script, reply: Build) -> None:
-        """R-051: parts of different things are not put together."""
+    def test_a_206_with_another_etag_is_not_used(self, scripted: Script, reply: Build) -> None:
+        """R-051: parts of different content are not combined."""
         transport = scripted(
             broken(reply, ETag='"abc"'), reply(206, REST | {"ETag": '"def"'}, b"x" * 12), reply(200, {}, CONTENT)
         )
@@ -431,10 +429,10 @@ class TestTags:
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_the_registry_is_asked_again_where_to_go_and_another_hosts_tag_is_not_used(
+    def test_the_registry_is_asked_again_and_the_etag_of_a_storage_host_is_not_used(
         self, scripted: Script, reply: Build
     ) -> None:
-        """R-030, R-051: the signed URL of the first answer may have run out, and its host may be another one."""
+        """R-030, R-051: the signed URL of the first redirect may have expired, or the next one has another host."""
         transport = scripted(
             reply(307, {"Location": "https://one.example.net/x?signature=1"}),
             broken(reply, ETag='"one"'),
@@ -450,7 +448,7 @@ class TestTags:
         assert transport.sent[3].headers["Range"] == "bytes=8-"
         assert all("If-Range" not in sent.headers for sent in transport.sent)
 
-    def test_what_is_told_has_no_signature(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
+    def test_events_have_no_signature(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
         """R-043."""
         redirect = reply(307, {"Location": "https://one.example.net/x?signature=hidden"})
         transport = scripted(redirect, broken(reply), redirect, reply(206, REST, CONTENT[8:]))
@@ -464,7 +462,7 @@ class TestTags:
 
 
 class TestBuffers:
-    def test_one_is_filled_across_a_break(self, scripted: Script, reply: Build) -> None:
+    def test_a_buffer_is_filled_across_a_break(self, scripted: Script, reply: Build) -> None:
         transport = scripted(broken(reply), reply(206, REST, CONTENT[8:]))
         buffer = bytearray(SIZE)
         filled = 0
@@ -475,13 +473,13 @@ class TestBuffers:
 
         assert bytes(buffer) == CONTENT
 
-    def test_nothing_is_read_where_nothing_is_wanted(self, scripted: Script, reply: Build) -> None:
+    def test_a_read_of_zero_bytes_returns_none(self, scripted: Script, reply: Build) -> None:
         with scripted_reader(scripted(broken(reply))) as reader:
             assert reader.read(0) == b""
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("bytes 0-0/1", (0, 0, 1)),
         ("bytes 5-9/10", (5, 9, 10)),
@@ -498,12 +496,12 @@ class TestBuffers:
         ("", None),
     ],
 )
-def test_content_ranges_are_read_strictly(text: str, told: tuple[int, int, int | None] | None) -> None:
+def test_content_range_is_parsed_strictly(text: str, expected: tuple[int, int, int | None] | None) -> None:
     """R-051."""
-    assert content_range(text) == told
+    assert content_range(text) == expected
 
 
-def test_a_strong_tag_cannot_break_a_header() -> None:
+def test_an_etag_with_a_line_break_is_dropped() -> None:
     """R-063."""
     assert strong_etag('"a\r\nX: y"') == ""
     assert re.fullmatch(r'"[^"]+"', strong_etag('"sha256:abc"'))

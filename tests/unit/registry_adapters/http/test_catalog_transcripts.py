@@ -81,7 +81,7 @@ def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
     assert all("docker-distribution-api-version" not in request.headers for request in script.received)
 
 
-def test_pushing_in_one(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_pushing_in_one_request(serve: Serve, answers: type[Answers], say: Say) -> None:
     """R-230: "POST then PUT"; the location is relative and has a query."""
     script = answers(
         say(202, b"", {"Location": "/v2/org/app/blobs/uploads/17?_state=a%3D"}),

@@ -1,4 +1,4 @@
-"""Layers at URLs that a registry names: gone to with empty hands, and with nothing taken on trust."""
+"""Foreign layers: requested without credentials, and verified."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ELSEWHERE = "https://layers.example.com/servercore?sig=1"
 
 
 class Generous(Authenticator):
-    """Knows a password for everybody."""
+    """Sends a password to every registry."""
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         return "Basic c2VjcmV0"
@@ -63,7 +63,7 @@ def _layer(*urls: str, digest: Digest = DIGEST, size: int = len(CONTENT)) -> Des
 
 @pytest.fixture
 def foreign_of() -> Iterator[Callable[..., ForeignLayers]]:
-    """Who follows URLs on behalf of a registry."""
+    """Opens the foreign layers of a repository."""
     opened: list[HttpCatalog] = []
 
     def build(host: str = "registry.example.com", **more: Any) -> ForeignLayers:
@@ -78,8 +78,8 @@ def foreign_of() -> Iterator[Callable[..., ForeignLayers]]:
         catalog.close()
 
 
-class TestGoing:
-    def test_brings_the_layer(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+class TestRequests:
+    def test_a_layer_is_read_from_its_url(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(reply(200, {"Content-Length": str(len(CONTENT))}, CONTENT))
 
         with foreign_of(transport=transport).open(_layer(ELSEWHERE)) as reader:
@@ -89,10 +89,10 @@ class TestGoing:
         assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", ELSEWHERE)]
 
     @pytest.mark.parametrize("url", [ELSEWHERE, "https://registry.example.com/v2/secret/blobs/sha256:1"])
-    def test_takes_no_credentials_along_not_even_home(
+    def test_no_credentials_are_sent_not_even_to_the_registry(
         self, foreign_of: Any, scripted: Any, reply: Any, url: str
     ) -> None:
-        """R-032: a registry that could be sent to itself would hand out what only we may read."""
+        """R-032: otherwise anyone who may push could make us read private content of the registry."""
         back = "https://registry.example.com/v2/other/blobs/sha256:2"
         transport = scripted(reply(302, {"Location": back}), reply(200, {}, CONTENT))
         seen: list[bool] = []
@@ -108,7 +108,7 @@ class TestGoing:
         assert all("authorization" not in map(str.lower, sent.headers) for sent in transport.sent)
         assert seen == [False, False]
 
-    def test_answers_no_challenge(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_challenges_are_not_answered(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         """R-031, R-032."""
         transport = scripted(reply(401, {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token"'}))
 
@@ -117,14 +117,14 @@ class TestGoing:
 
         assert len(transport.sent) == 1
 
-    def test_shows_no_client_certificate(self) -> None:
-        """R-030: who we are is for the registry alone."""
+    def test_no_client_certificate_is_sent(self) -> None:
+        """R-030: it is for the registry only."""
         settings = HttpSettings(client_cert="/absent/me.pem", certs_dir="/absent/certs.d", retries=0)
-        outside = AnonymousClient(Origin.of("registry.example.com"), settings)
+        client = AnonymousClient(Origin.of("registry.example.com"), settings)
 
-        assert (outside._settings.client_cert, outside._settings.certs_dir) == (None, None)
+        assert (client._settings.client_cert, client._settings.certs_dir) == (None, None)
 
-    def test_needs_somebody_to_trust_only_when_it_happens(self, foreign_of: Any, tmp_path: Any) -> None:
+    def test_the_ca_file_is_read_on_first_use(self, foreign_of: Any, tmp_path: Any) -> None:
         home = tmp_path / "registry.example.com"
         home.mkdir()
         (home / "ca.crt").write_text("")
@@ -135,7 +135,9 @@ class TestGoing:
             foreign.open(_layer("https://127.0.0.1:1/layer"))
 
     @pytest.mark.parametrize("start", [0, 1, len(CONTENT) - 1])
-    def test_begins_where_it_is_asked_to(self, foreign_of: Any, serve: Any, answers: Any, say: Any, start: int) -> None:
+    def test_a_layer_is_read_from_an_offset(
+        self, foreign_of: Any, serve: Any, answers: Any, say: Any, start: int
+    ) -> None:
         """R-051."""
         rest = CONTENT[start:]
         span = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
@@ -149,7 +151,9 @@ class TestGoing:
         assert content == rest
         assert script.received[0].headers.get("range") == (f"bytes={start}-" if start else None)
 
-    def test_goes_on_after_a_break(self, foreign_of: Any, serve: Any, answers: Any, say: Any, recorder: Any) -> None:
+    def test_a_broken_connection_is_resumed(
+        self, foreign_of: Any, serve: Any, answers: Any, say: Any, recorder: Any
+    ) -> None:
         """R-050, R-051."""
         size, half = len(CONTENT), len(CONTENT) // 2
         span = {"Content-Range": f"bytes {half}-{size - 1}/{size}"}
@@ -170,7 +174,7 @@ class TestGoing:
         assert [event.offset for event in recorder.events if isinstance(event, TransferResumed)] == [half]
 
 
-class TestWhereNobodyIsSent:
+class TestUrlPolicy:
     @pytest.mark.parametrize(
         "url",
         [
@@ -182,7 +186,7 @@ class TestWhereNobodyIsSent:
             "https://layers.example.com/a\r\nX: y", "gopher://layers.example.com/", "https:///layer",
         ],
     )  # fmt: skip
-    def test_is_refused_before_anything_is_sent(self, foreign_of: Any, scripted: Any, url: str) -> None:
+    def test_a_refused_url_is_not_requested(self, foreign_of: Any, scripted: Any, url: str) -> None:
         """R-032, R-042, R-046."""
         transport = scripted()
 
@@ -201,8 +205,10 @@ class TestWhereNobodyIsSent:
             "https://me@layers.example.com/", "",
         ],
     )  # fmt: skip
-    def test_is_refused_of_redirects_as_well(self, foreign_of: Any, scripted: Any, reply: Any, location: str) -> None:
-        """R-032: each hop is judged again."""
+    def test_a_refused_redirect_is_not_followed(
+        self, foreign_of: Any, scripted: Any, reply: Any, location: str
+    ) -> None:
+        """R-032: the policy is applied to each redirect."""
         transport = scripted(
             reply(307, {"Location": "https://cdn.example.com/1"}), reply(302, {"Location": location}), reply(200)
         )
@@ -212,7 +218,7 @@ class TestWhereNobodyIsSent:
 
         assert [sent.url for sent in transport.sent] == [ELSEWHERE, "https://cdn.example.com/1"]
 
-    def test_redirects_that_never_end_do(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_redirects_are_limited(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(*(reply(302, {"Location": f"https://cdn.example.com/{number}"}) for number in range(20)))
 
         with pytest.raises(ProtocolError, match="more than 10 redirects"):
@@ -220,17 +226,17 @@ class TestWhereNobodyIsSent:
 
         assert len(transport.sent) == 11
 
-    def test_by_a_loopback_server_leads_to_no_metadata_address(
+    def test_a_registry_on_loopback_cannot_name_the_metadata_address(
         self, foreign_of: Any, serve: Any, answers: Any, say: Any
     ) -> None:
-        """R-046: not even from this machine itself."""
+        """R-046: cloud machines keep credentials there."""
         wire = serve(answers(say(302, headers={"Location": "http://169.254.169.254/latest/meta-data"})))
         foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
 
         with pytest.raises(ProtocolError, match="internal address"):
             foreign.open(_layer(f"{wire.origin}/layer"))
 
-    def test_may_be_plain_http_for_a_plain_http_registry(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_a_plain_http_registry_may_name_plain_http_urls(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         """R-032."""
         transport = scripted(reply(200, {}, CONTENT))
         foreign = foreign_of(transport=transport, settings=HttpSettings(plain_http=True, retries=0))
@@ -241,8 +247,8 @@ class TestWhereNobodyIsSent:
         assert content == CONTENT
 
 
-class TestWhatComes:
-    def test_is_verified(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+class TestContent:
+    def test_content_is_verified(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         """R-003, R-032."""
         transport = scripted(reply(200, {}, bytes(len(CONTENT))))
 
@@ -251,7 +257,7 @@ class TestWhatComes:
 
     @pytest.mark.parametrize("start", [0, 5])
     @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!"])
-    def test_is_as_long_as_promised(
+    def test_a_wrong_size_is_an_error(
         self, foreign_of: Any, scripted: Any, reply: Any, content: bytes, start: int
     ) -> None:
         """R-004."""
@@ -262,7 +268,7 @@ class TestWhatComes:
                 reader.read()
 
     @pytest.mark.parametrize("start", [0, 5])
-    def test_may_never_end_and_is_cut(self, foreign_of: Any, serve: Any, start: int) -> None:
+    def test_endless_content_is_an_error(self, foreign_of: Any, serve: Any, start: int) -> None:
         """R-023, R-032."""
 
         def script(peer: Any) -> None:
@@ -277,7 +283,7 @@ class TestWhatComes:
         with foreign.open(_layer(f"{wire.origin}/layer"), start=start) as reader, pytest.raises(IntegrityError):
             reader.read()
 
-    def test_is_not_asked_for_if_nobody_could_verify_it(self, foreign_of: Any, scripted: Any) -> None:
+    def test_a_layer_that_cannot_be_verified_is_not_requested(self, foreign_of: Any, scripted: Any) -> None:
         """R-002."""
         transport = scripted()
 
@@ -288,7 +294,7 @@ class TestWhatComes:
 
 
 class TestSeveralUrls:
-    def test_are_tried_in_their_order(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_urls_are_tried_in_order(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(reply(404), reply(403), Unavailable("gone"), reply(200, {}, CONTENT))
         urls = [f"https://{number}.example.com/" for number in range(5)]
 
@@ -298,7 +304,7 @@ class TestSeveralUrls:
         assert content == CONTENT
         assert [sent.url for sent in transport.sent] == urls[:4]
 
-    def test_are_no_more_than_a_few(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_the_number_of_urls_is_limited(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(*(reply(404) for _ in range(100)))
 
         with pytest.raises(BlobNotFound):
@@ -306,13 +312,13 @@ class TestSeveralUrls:
 
         assert len(transport.sent) == 8
 
-    def test_may_be_none_at_all(self, foreign_of: Any, scripted: Any) -> None:
+    def test_a_layer_without_urls_is_not_found(self, foreign_of: Any, scripted: Any) -> None:
         with pytest.raises(BlobNotFound) as caught:
             foreign_of(transport=scripted()).open(_layer())
 
         assert caught.value.reference == f"registry.example.com/{NAME}@{DIGEST}"
 
-    def test_without_a_path_lead_to_the_root(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
+    def test_a_url_without_a_path_requests_the_root(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(reply(200, {}, CONTENT))
 
         foreign_of(transport=transport).open(_layer("https://layers.example.com#part")).close()

@@ -52,7 +52,7 @@ def failure(code: str) -> bytes:
 
 
 class TestResolve:
-    def test_head_tells_all(self, scripted: Script, reply: Build) -> None:
+    def test_head_gives_the_descriptor(self, scripted: Script, reply: Build) -> None:
         """R-204, R-205."""
         headers = {"Content-Type": f"{OCI_INDEX}; charset=utf-8", "Content-Length": "9"}
         transport = scripted(reply(200, headers | {"Docker-Content-Digest": INDEX.digest}))
@@ -74,7 +74,7 @@ class TestResolve:
             (200, {"Content-Length": "9", "Content-Type": "text/html", "Docker-Content-Digest": INDEX.digest}),
         ],
     )
-    def test_get_answers_where_head_says_too_little(
+    def test_get_is_used_if_head_lacks_a_part(
         self, scripted: Script, reply: Build, status: int, headers: dict[str, str]
     ) -> None:
         """R-205, R-005."""
@@ -83,13 +83,13 @@ class TestResolve:
         assert manifests(transport).resolve(Tag("v1")) == INDEX.descriptor
         assert [sent.method for sent in transport.sent] == ["HEAD", "GET"]
 
-    def test_a_digest_needs_no_confirmation(self, scripted: Script, reply: Build) -> None:
-        """R-005: absent is fine."""
+    def test_a_digest_need_not_be_confirmed_by_a_header(self, scripted: Script, reply: Build) -> None:
+        """R-005: the header may be missing."""
         transport = scripted(reply(200, {**TYPED, "Content-Length": "9"}))
 
         assert manifests(transport).resolve(INDEX.digest).digest == INDEX.digest
 
-    def test_another_digest_than_asked_for_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_than_requested_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-003."""
         headers = {**TYPED, "Content-Length": "9", "Docker-Content-Digest": Digest.of(b"")}
 
@@ -97,7 +97,7 @@ class TestResolve:
             manifests(scripted(reply(200, headers))).resolve(INDEX.digest)
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (403, Forbidden)])
-    def test_a_denial_is_not_asked_about_twice(
+    def test_a_refused_head_is_not_repeated_as_get(
         self, scripted: Script, reply: Build, status: int, error: type[Exception]
     ) -> None:
         transport = scripted(reply(status))
@@ -107,21 +107,21 @@ class TestResolve:
 
         assert len(transport.sent) == 1
 
-    def test_the_nameless_repository_is_refused_on_use(self, scripted: Script) -> None:
+    def test_a_repository_without_a_name_is_refused_on_use(self, scripted: Script) -> None:
         """R-010."""
         with pytest.raises(InvalidName):
             manifests(scripted(), "").resolve(Tag("v1"))
 
 
 class TestGet:
-    def test_the_bytes_come_as_they_are(self, scripted: Script, reply: Build) -> None:
+    def test_the_exact_bytes_are_returned(self, scripted: Script, reply: Build) -> None:
         manifest = manifests(scripted(reply(200, TYPED, CONTENT))).get(INDEX.digest)
 
         assert manifest.content == CONTENT
         assert manifest.digest == INDEX.digest
 
-    def test_other_bytes_than_asked_for_are_refused(self, scripted: Script, reply: Build) -> None:
-        """R-003: whatever the headers say."""
+    def test_other_bytes_than_requested_are_refused(self, scripted: Script, reply: Build) -> None:
+        """R-003: even if the headers agree."""
         headers = TYPED | {"Docker-Content-Digest": Digest.of(b"")}
 
         with pytest.raises(DigestMismatch) as caught:
@@ -130,16 +130,14 @@ class TestGet:
         assert caught.value.actual == INDEX.digest
 
     @pytest.mark.parametrize("claim", ["", "sha256:short", "md5:d41d8cd98f00b204e9800998ecf8427e"])
-    def test_the_digest_of_a_tag_is_that_of_the_bytes(self, scripted: Script, reply: Build, claim: str) -> None:
+    def test_the_digest_of_a_tag_is_computed_from_the_bytes(self, scripted: Script, reply: Build, claim: str) -> None:
         """R-005."""
         transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": claim}, CONTENT))
 
         assert manifests(transport).get(Tag("v1")).digest == INDEX.digest
 
-    def test_bytes_that_are_not_what_the_registry_says_they_are_are_refused(
-        self, scripted: Script, reply: Build
-    ) -> None:
-        """R-005: for a tag nothing else tells that they were damaged on their way."""
+    def test_bytes_that_differ_from_the_reported_digest_are_refused(self, scripted: Script, reply: Build) -> None:
+        """R-005: for a tag, this is the only way to detect damaged bytes."""
         transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": Digest.of(b"")}, CONTENT))
 
         with pytest.raises(DigestMismatch) as caught:
@@ -147,7 +145,7 @@ class TestGet:
 
         assert (caught.value.expected, caught.value.actual) == (Digest.of(b""), INDEX.digest)
 
-    def test_a_true_claim_of_another_algorithm_is_kept(self, scripted: Script, reply: Build) -> None:
+    def test_a_correct_digest_of_another_algorithm_is_kept(self, scripted: Script, reply: Build) -> None:
         """R-005."""
         digest = Digest.of(CONTENT, "sha512")
 
@@ -156,7 +154,7 @@ class TestGet:
             == digest
         )
 
-    def test_a_digest_that_cannot_be_verified_is_not_asked_for(self, scripted: Script) -> None:
+    def test_a_digest_that_cannot_be_verified_is_not_requested(self, scripted: Script) -> None:
         """R-002."""
         with pytest.raises(Unsupported):
             manifests(scripted()).get(Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
@@ -174,7 +172,7 @@ class TestGet:
             (404, {}, b"", ImageNotFound),
         ],
     )
-    def test_what_is_no_manifest_is_an_error_about_it(
+    def test_errors_name_the_manifest(
         self,
         scripted: Script,
         reply: Build,
@@ -214,7 +212,7 @@ class TestPut:
 
         assert asked(transport) == [f"PUT {HOME}/manifests/v1", f"PUT {HOME}/manifests/v2"]
 
-    def test_tags_of_another_algorithm_are_believed_where_the_registry_says_so(
+    def test_with_another_algorithm_tags_listed_in_oci_tag_are_not_put_again(
         self, scripted: Script, reply: Build
     ) -> None:
         """R-238."""
@@ -229,11 +227,11 @@ class TestPut:
         ]
 
     @pytest.mark.parametrize("content", [b"garbage", b"{}", b'{"schemaVersion":2,"manifests":[],"layers":[]}'])
-    def test_garbage_is_not_sent(self, scripted: Script, content: bytes) -> None:
+    def test_an_invalid_manifest_is_not_sent(self, scripted: Script, content: bytes) -> None:
         with pytest.raises(InvalidDocument):
             manifests(scripted()).put(RawManifest(OCI_INDEX, content))
 
-    def test_another_digest_in_the_answer_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_in_the_response_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-079."""
         with pytest.raises(DigestMismatch):
             manifests(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).put(INDEX)
@@ -244,14 +242,14 @@ class TestPut:
         with pytest.raises(ProtocolError):
             manifests(scripted(reply(status))).put(INDEX)
 
-    def test_a_missing_part_is_named_so(self, scripted: Script, reply: Build) -> None:
+    def test_a_missing_blob_raises_blob_not_found(self, scripted: Script, reply: Build) -> None:
         """R-078."""
         with pytest.raises(BlobNotFound):
             manifests(scripted(reply(404, {}, failure("MANIFEST_BLOB_UNKNOWN")))).put(INDEX)
 
 
 class TestDelete:
-    def test_a_tag_is_removed_by_its_name(self, scripted: Script, reply: Build) -> None:
+    def test_a_tag_is_deleted_by_its_name(self, scripted: Script, reply: Build) -> None:
         """R-251."""
         transport = scripted(reply(202))
 
@@ -260,10 +258,10 @@ class TestDelete:
         assert asked(transport) == [f"DELETE {HOME}/manifests/v1"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
-    def test_a_tag_that_cannot_be_removed_is_left_alone(
+    def test_a_tag_that_cannot_be_deleted(
         self, scripted: Script, reply: Build, status: int, error: type[Exception]
     ) -> None:
-        """R-251: nothing is deleted by digest instead."""
+        """R-251: the manifest is not deleted instead."""
         transport = scripted(reply(status))
 
         with pytest.raises(error):
@@ -271,8 +269,8 @@ class TestDelete:
 
         assert len(transport.sent) == 1
 
-    def test_a_manifest_is_removed_by_its_digest(self, scripted: Script, reply: Build) -> None:
-        """R-252: where the registry keeps the lists of referrers, it is left to it."""
+    def test_a_manifest_is_deleted_by_its_digest(self, scripted: Script, reply: Build) -> None:
+        """R-252: a registry with the referrers API updates its list itself."""
         listed: dict[str, Any] = {"schemaVersion": 2, "manifests": []}
         transport = scripted(reply(200, TYPED, json.dumps(listed).encode()), reply(202), reply(202))
         store = manifests(transport)
@@ -287,7 +285,7 @@ class TestDelete:
         ]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
-    def test_a_manifest_that_cannot_be_removed(
+    def test_a_manifest_that_cannot_be_deleted(
         self, scripted: Script, reply: Build, status: int, error: type[Exception]
     ) -> None:
         """R-250."""

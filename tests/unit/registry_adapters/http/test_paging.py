@@ -42,8 +42,8 @@ def tags(*names: object, more: str = "") -> tuple[int, dict[str, str], bytes]:
 
 
 class TestRepetition:
-    def test_pages_that_say_the_same_for_ever_are_an_error_soon(self, scripted: Script, reply: Build) -> None:
-        """R-092: each under a URL of its own, so that no circle is seen."""
+    def test_identical_pages_without_end_are_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-092: each has another URL, so no URL repeats."""
         transport = scripted(*(reply(*tags("a", "b", more=f"{LIST}?page={number}")) for number in range(300)))
 
         with pytest.raises(ProtocolError, match="101 identical pages in a row"):
@@ -51,7 +51,7 @@ class TestRepetition:
 
         assert len(transport.sent) == 101
 
-    def test_empty_pages_are_passed_over(self, scripted: Script, reply: Build) -> None:
+    def test_empty_pages_are_skipped(self, scripted: Script, reply: Build) -> None:
         """R-090."""
         empty = (reply(*tags(more=f"{LIST}?page={number}")) for number in range(50))
 
@@ -70,7 +70,7 @@ class TestPing:
     @pytest.mark.parametrize(
         ("status", "kind"), [(401, Unauthorized), (403, Forbidden), (404, Unsupported), (204, ProtocolError)]
     )
-    def test_whatever_else_is_an_error(
+    def test_other_statuses_are_errors(
         self, scripted: Script, reply: Build, status: int, kind: type[RegistryError]
     ) -> None:
         with pytest.raises(kind) as caught:
@@ -78,7 +78,7 @@ class TestPing:
 
         assert (type(caught.value), caught.value.reference) == (kind, "registry.example.com")
 
-    def test_below_a_path_it_is_asked_there(self, scripted: Script, reply: Build) -> None:
+    def test_a_path_prefix_is_used(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(200))
 
         HttpCatalog("registry.example.com", HttpSettings(path_prefix="/registry"), transport=transport).ping()
@@ -86,8 +86,8 @@ class TestPing:
         assert transport.sent[0].url == "https://registry.example.com/registry/v2/"
 
 
-def test_pages_below_a_path_are_found_from_the_page_before(scripted: Script, reply: Build) -> None:
-    """R-034: a link is resolved against the URL that was asked."""
+def test_links_are_resolved_below_a_path_prefix(scripted: Script, reply: Build) -> None:
+    """R-034: a link is resolved against the URL of the request."""
     transport = scripted(reply(*tags("a", more="list?last=a")), reply(*tags("b")))
     settings = HttpSettings(retries=0, path_prefix="/registry")
     catalog = HttpCatalog("registry.example.com", settings, transport=transport)
@@ -98,7 +98,7 @@ def test_pages_below_a_path_are_found_from_the_page_before(scripted: Script, rep
     assert transport.sent[1].url == "https://registry.example.com/registry/v2/org/app/tags/list?last=a"
 
 
-def test_a_list_that_comes_at_once_is_sorted_by_us(scripted: Script, reply: Build) -> None:
+def test_a_list_in_one_page_is_sorted(scripted: Script, reply: Build) -> None:
     """R-213: registries promise no order."""
     transport = scripted(reply(*tags("b", "a", "_x", "B", "b")))
 
@@ -106,16 +106,16 @@ def test_a_list_that_comes_at_once_is_sorted_by_us(scripted: Script, reply: Buil
     assert [sent.url for sent in transport.sent] == [LIST]
 
 
-def test_a_registry_that_ignores_last_changes_nothing(scripted: Script, reply: Build) -> None:
-    """R-211: what stands before is dropped here."""
+def test_a_registry_may_ignore_last(scripted: Script, reply: Build) -> None:
+    """R-211: earlier names are dropped."""
     transport = scripted(reply(*tags("c", "a", "b")))
 
     assert list(manifests(transport).tags(after=Tag("a"))) == ["b", "c"]
     assert [sent.url for sent in transport.sent] == [f"{LIST}?last=a"]
 
 
-def test_links_are_followed_to_their_end(scripted: Script, reply: Build) -> None:
-    """R-090: a short page is not the last, and one name may stand on two pages."""
+def test_links_are_followed_to_the_last_page(scripted: Script, reply: Build) -> None:
+    """R-090: a short page need not be the last one, and a name may be on two pages."""
     transport = scripted(
         reply(*tags("a", "b", more="?p=2")), reply(*tags("b", more="/v2/org/app/tags/list?p=3")), reply(*tags("b", "c"))
     )
@@ -124,30 +124,30 @@ def test_links_are_followed_to_their_end(scripted: Script, reply: Build) -> None
     assert [sent.url for sent in transport.sent] == [f"{LIST}?n=2", f"{LIST}?p=2", f"{LIST}?p=3"]
 
 
-def test_pages_are_fetched_as_they_are_asked_for(scripted: Script, reply: Build) -> None:
-    """R-092: an endless list costs no more than what is taken from it."""
+def test_pages_are_requested_lazily(scripted: Script, reply: Build) -> None:
+    """R-092: an endless list costs only the pages that are read."""
     transport = scripted(*(reply(*tags(f"t{page:03}", more=f"?p={page + 1}")) for page in range(20)))
 
     assert list(itertools.islice(manifests(transport).tags(), 5)) == ["t000", "t001", "t002", "t003", "t004"]
     assert len(transport.sent) == 5
 
 
-def test_a_full_page_without_link_is_asked_for_more(scripted: Script, reply: Build) -> None:
-    """R-211: never a silent first page."""
+def test_after_a_full_page_without_link_more_is_requested(scripted: Script, reply: Build) -> None:
+    """R-211: the list is never silently cut."""
     transport = scripted(reply(*tags("a", "b")), reply(*tags("c", "d")), reply(*tags()))
 
     assert list(manifests(transport).tags(page_size=2)) == ["a", "b", "c", "d"]
     assert [sent.url for sent in transport.sent] == [f"{LIST}?n=2", f"{LIST}?n=2&last=b", f"{LIST}?n=2&last=d"]
 
 
-def test_a_whole_list_of_just_the_page_size_is_sorted(scripted: Script, reply: Build) -> None:
-    """R-090: from a registry that knows neither n nor last."""
+def test_a_complete_list_of_exactly_the_page_size_is_sorted(scripted: Script, reply: Build) -> None:
+    """R-090: from a registry that supports neither n nor last."""
     transport = scripted(reply(*tags("b", "a")), reply(*tags("b", "a")))
 
     assert list(manifests(transport).tags(page_size=2)) == ["a", "b"]
 
 
-def test_a_whole_list_is_taken_as_it_is_however_long(scripted: Script, reply: Build) -> None:
+def test_a_list_longer_than_the_page_size_is_complete(scripted: Script, reply: Build) -> None:
     """R-090: from a registry that ignores n."""
     transport = scripted(reply(*tags("c", "b", "a")))
 
@@ -157,7 +157,7 @@ def test_a_whole_list_is_taken_as_it_is_however_long(scripted: Script, reply: Bu
 @pytest.mark.parametrize(
     "link", ["https://evil.example.com/v2/x", "//evil.example.com/x", "http://registry.example.com/x", "ftp://a/b"]
 )
-def test_a_link_to_another_origin_is_refused_and_not_visited(scripted: Script, reply: Build, link: str) -> None:
+def test_a_link_to_another_origin_is_refused_and_not_requested(scripted: Script, reply: Build, link: str) -> None:
     """R-034."""
     transport = scripted(reply(*tags("a", more=link)))
 
@@ -167,7 +167,7 @@ def test_a_link_to_another_origin_is_refused_and_not_visited(scripted: Script, r
     assert len(transport.sent) == 1
 
 
-def test_a_list_that_leads_in_a_circle_is_an_error(scripted: Script, reply: Build) -> None:
+def test_a_pagination_loop_is_an_error(scripted: Script, reply: Build) -> None:
     """R-092."""
     transport = scripted(reply(*tags("a", more="?p=2")), reply(*tags("b", more="?p=2")))
 
@@ -184,7 +184,7 @@ def test_a_malformed_link_is_an_error(scripted: Script, reply: Build) -> None:
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"tags":{"a":1}}', b'{"tags":"a"}', b""])
-def test_what_is_no_list_is_an_error(scripted: Script, reply: Build, content: bytes) -> None:
+def test_a_response_that_is_not_a_list_is_an_error(scripted: Script, reply: Build, content: bytes) -> None:
     """R-094."""
     transport = scripted(reply(200, {}, content))
 
@@ -195,11 +195,11 @@ def test_what_is_no_list_is_an_error(scripted: Script, reply: Build, content: by
 
 
 def test_null_is_an_empty_list(scripted: Script, reply: Build) -> None:
-    """R-094: what Go prints for nil."""
+    """R-094: Go encodes nil as null."""
     assert list(manifests(scripted(reply(200, {}, b'{"name":"x","tags":null}'))).tags()) == []
 
 
-def test_what_is_no_tag_is_skipped(scripted: Script, reply: Build) -> None:
+def test_invalid_tags_are_skipped(scripted: Script, reply: Build) -> None:
     """R-094."""
     assert list(manifests(scripted(reply(*tags("a", "../b", "c d", 7, None, "", "d")))).tags()) == ["a", "d"]
 
@@ -216,14 +216,14 @@ def test_an_encoded_page_is_refused(scripted: Script, reply: Build) -> None:
         list(manifests(scripted(reply(200, {"Content-Encoding": "gzip"}, b'{"tags":[]}'))).tags())
 
 
-def test_the_tags_of_no_repository(scripted: Script, reply: Build) -> None:
+def test_the_tags_of_an_unknown_repository(scripted: Script, reply: Build) -> None:
     """R-094."""
     with pytest.raises(RepositoryNotFound):
         list(manifests(scripted(reply(404))).tags())
 
 
-def test_the_nameless_repository_is_refused_on_use(scripted: Script) -> None:
-    """R-010: handed out, but nothing is sent for it."""
+def test_a_repository_without_a_name_is_refused_on_use(scripted: Script) -> None:
+    """R-010: no request is sent."""
     store = manifests(scripted(), "")
 
     with pytest.raises(InvalidName):
@@ -243,7 +243,7 @@ def test_repositories_are_listed(scripted: Script, reply: Build) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_a_registry_without_a_catalog_says_so(scripted: Script, reply: Build, status: int) -> None:
+def test_a_registry_without_a_catalog_raises_catalog_unsupported(scripted: Script, reply: Build, status: int) -> None:
     """R-095."""
     with pytest.raises(CatalogUnsupported):
         list(repositories(scripted(reply(status))))

@@ -63,7 +63,7 @@ def attachment(text: str = "a") -> RawManifest:
 
 
 class TestApi:
-    def test_pages_are_followed_and_nothing_is_listed_twice(self, scripted: Script, reply: Build) -> None:
+    def test_pages_are_followed_and_each_referrer_is_listed_once(self, scripted: Script, reply: Build) -> None:
         """R-220."""
         transport = scripted(
             reply(
@@ -76,7 +76,7 @@ class TestApi:
         assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", f"GET {HOME}/referrers/{SUBJECT}?p=2"]
 
     @pytest.mark.parametrize("headers", [{}, {"OCI-Filters-Applied": "artifactType"}])
-    def test_they_are_filtered_here_whatever_the_registry_did(
+    def test_referrers_are_filtered_even_if_the_registry_filters(
         self, scripted: Script, reply: Build, headers: dict[str, str]
     ) -> None:
         """R-220."""
@@ -88,18 +88,18 @@ class TestApi:
         assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
 
     @pytest.mark.parametrize("content", [b"{", b"[]", b'{"schemaVersion":2,"manifests":[{"digest":"x"}]}'])
-    def test_a_broken_list_is_an_error(self, scripted: Script, reply: Build, content: bytes) -> None:
+    def test_a_malformed_list_is_an_error(self, scripted: Script, reply: Build, content: bytes) -> None:
         with pytest.raises(ProtocolError):
             list(manifests(scripted(reply(200, TYPED, content))).referrers(SUBJECT))
 
-    def test_a_denial_is_no_absence(self, scripted: Script, reply: Build) -> None:
+    def test_a_403_is_raised(self, scripted: Script, reply: Build) -> None:
         with pytest.raises(Forbidden):
             list(manifests(scripted(reply(403))).referrers(SUBJECT))
 
 
 class TestFallback:
-    def test_the_list_stands_under_a_tag(self, scripted: Script, reply: Build) -> None:
-        """R-221; the absence of the API is kept in mind."""
+    def test_the_list_is_read_from_the_tag(self, scripted: Script, reply: Build) -> None:
+        """R-221; the missing API is cached."""
         transport = scripted(reply(404), *[reply(200, TYPED, listing(entry("a"), entry("b", "text/b")))] * 2)
         store = manifests(transport)
 
@@ -107,14 +107,14 @@ class TestFallback:
         assert [found.digest for found in store.referrers(SUBJECT, artifact_type="text/b")] == digests("b")
         assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
 
-    def test_a_repository_that_is_not_there_has_none(self, scripted: Script, reply: Build) -> None:
-        """R-220: as any digest that nobody knows."""
+    def test_an_unknown_repository_has_no_referrers(self, scripted: Script, reply: Build) -> None:
+        """R-220: like any unknown digest."""
         unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
         transport = scripted(*[reply(404, {}, unknown)] * 2)
 
         assert list(manifests(transport).referrers(SUBJECT)) == []
 
-    def test_an_answer_that_is_no_index_is_no_api(self, scripted: Script, reply: Build) -> None:
+    def test_a_response_without_the_index_type_means_no_api(self, scripted: Script, reply: Build) -> None:
         """R-221."""
         transport = scripted(reply(200, {"Content-Type": "text/html"}, b"<html>"), reply(404))
 
@@ -128,7 +128,7 @@ class TestFallback:
             (200, {"Content-Type": OCI_MANIFEST}, listing()),
         ],
     )
-    def test_what_is_no_list_lists_nothing(
+    def test_a_tag_without_a_list_gives_no_referrers(
         self, scripted: Script, reply: Build, status: int, headers: dict[str, str], content: bytes
     ) -> None:
         """R-221."""
@@ -143,8 +143,8 @@ class TestFallback:
         assert [found.digest for found in store.referrers(SUBJECT)] == digests("a")
 
 
-class TestUpkeep:
-    def test_a_registry_that_says_so_keeps_the_list_itself(self, scripted: Script, reply: Build) -> None:
+class TestListUpdates:
+    def test_with_oci_subject_the_list_is_not_changed(self, scripted: Script, reply: Build) -> None:
         """R-222."""
         transport = scripted(reply(201, {"OCI-Subject": SUBJECT}))
 
@@ -152,8 +152,8 @@ class TestUpkeep:
 
         assert len(transport.sent) == 1
 
-    def test_otherwise_we_do(self, scripted: Script, reply: Build) -> None:
-        """R-222: with artifact type and annotations, beside what stands there, and what was written is looked at."""
+    def test_without_oci_subject_the_list_is_updated(self, scripted: Script, reply: Build) -> None:
+        """R-222: with artifact type and annotations; other entries are kept, and the result is read again."""
         manifest = attachment()
         done = listing(entry("other"), entry("x") | {"digest": manifest.digest})
         transport = scripted(
@@ -173,8 +173,8 @@ class TestUpkeep:
         assert written[1]["artifactType"] == "text/a"
         assert written[1]["annotations"] == {"key": "a"}
 
-    def test_the_first_entry_makes_the_list(self, scripted: Script, reply: Build) -> None:
-        """R-222: no list yet is an empty one."""
+    def test_the_first_entry_creates_the_list(self, scripted: Script, reply: Build) -> None:
+        """R-222: a missing list counts as empty."""
         manifest = attachment()
         done = listing(entry("x") | {"digest": manifest.digest})
         transport = scripted(reply(201), reply(404), reply(201), reply(200, TYPED, done))
@@ -183,7 +183,7 @@ class TestUpkeep:
 
         assert len(strict_json.decode(transport.sent[2].body or b"")["manifests"]) == 1
 
-    def test_an_entry_that_is_there_is_not_written_again(self, scripted: Script, reply: Build) -> None:
+    def test_an_existing_entry_is_not_written_again(self, scripted: Script, reply: Build) -> None:
         """R-222."""
         manifest = attachment()
         transport = scripted(reply(201), reply(200, TYPED, listing(entry("x") | {"digest": manifest.digest})))
@@ -207,7 +207,7 @@ class TestUpkeep:
             manifest.digest,
         ]
 
-    def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
+    def test_rewrites_are_limited(self, scripted: Script, reply: Build) -> None:
         """R-222."""
         transport = scripted(reply(201), reply(404), *[reply(201), reply(404)] * 4)
 
@@ -216,8 +216,8 @@ class TestUpkeep:
 
         assert len(transport.replies) == 0
 
-    def test_a_list_that_has_become_too_long_is_not_sent(self, scripted: Script, reply: Build) -> None:
-        """R-222: a registry would cut it, or refuse it after all of it was sent."""
+    def test_a_list_that_is_too_long_is_not_sent(self, scripted: Script, reply: Build) -> None:
+        """R-222: registries need not accept it."""
         full = listing(*[entry(str(number), "x" * 4000) for number in range(1010)])
         assert 4 << 20 < len(full) < MANIFEST_LIMIT
         manifest = attachment()
@@ -229,8 +229,8 @@ class TestUpkeep:
         assert asked(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
 
     @pytest.mark.parametrize("status", [500, 503])
-    def test_a_broken_api_does_not_hinder_deleting(self, scripted: Script, reply: Build, status: int) -> None:
-        """R-224: what it may have left in a list under the tag is taken out."""
+    def test_a_failing_api_does_not_prevent_deletion(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-224: an entry in the list under the tag is removed."""
         manifest = attachment()
         transport = scripted(
             reply(status),
@@ -247,8 +247,8 @@ class TestUpkeep:
         assert asked(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
         assert strict_json.decode(transport.sent[4].body or b"")["manifests"] == []
 
-    def test_one_that_cannot_be_reached_does(self, scripted: Script) -> None:
-        """R-224: nothing is deleted."""
+    def test_an_unreachable_registry_prevents_deletion(self, scripted: Script) -> None:
+        """R-224: no manifest is deleted."""
         transport = scripted(Unavailable("no connection"))
 
         with pytest.raises(Unavailable):
@@ -256,8 +256,8 @@ class TestUpkeep:
 
         assert len(transport.sent) == 1
 
-    def test_something_else_under_the_tag_is_left_alone(self, scripted: Script, reply: Build) -> None:
-        """R-222: reported, and nothing is overwritten."""
+    def test_a_tag_with_other_content_is_not_changed(self, scripted: Script, reply: Build) -> None:
+        """R-222: the error is raised."""
         image = {"schemaVersion": 2, "config": entry("c") | {"artifactType": ""}, "layers": []}
         transport = scripted(reply(201), reply(200, {"Content-Type": OCI_MANIFEST}, json.dumps(image).encode()))
 
@@ -266,8 +266,8 @@ class TestUpkeep:
 
         assert len(transport.sent) == 2
 
-    def test_a_deleted_manifest_is_taken_off_the_list(self, scripted: Script, reply: Build) -> None:
-        """R-224: the others stay."""
+    def test_a_deleted_manifest_is_removed_from_the_list(self, scripted: Script, reply: Build) -> None:
+        """R-224: other entries are kept."""
         manifest = attachment()
         mine = entry("x") | {"digest": manifest.digest}
         transport = scripted(

@@ -63,12 +63,12 @@ def put(
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The luckiest jitter: each pause has no length."""
+    """Make each pause between retries zero."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 class HalfSent:
-    """A transport that takes half of each body, and then does what another one does."""
+    """A transport that reads half of each body and then delegates to another one."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self._transport = transport
@@ -82,7 +82,7 @@ class HalfSent:
 
 
 class Discarding:
-    """A transport that answers from a list, and keeps no bodies."""
+    """A transport that replies from a list and does not keep the bodies."""
 
     def __init__(self, *replies: Reply | BaseException) -> None:
         self.replies = deque(replies)
@@ -113,11 +113,11 @@ class Sent(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The method, and a chunk's stretch in MiB."""
-        stretch = self.headers.get("Content-Range")
-        if stretch is None:
+        """The method, and the range of a chunk in MiB."""
+        content_range = self.headers.get("Content-Range")
+        if content_range is None:
             return self.method
-        first, last = (int(text) for text in stretch.split("-"))
+        first, last = (int(text) for text in content_range.split("-"))
         return f"{self.method} {first / MIB:g}-{(last + 1) / MIB:g}"
 
 
@@ -129,7 +129,7 @@ def patched(transport: ScriptedTransport) -> list[tuple[str, bytes | None]]:
     return [(sent.headers["Content-Range"], sent.body) for sent in transport.sent if sent.method == "PATCH"]
 
 
-class TestInOne:
+class TestMonolithic:
     @pytest.mark.parametrize("status", [201, 204])
     def test_a_session_is_opened_and_closed_with_the_content(self, scripted: Script, reply: Build, status: int) -> None:
         """R-230, R-076."""
@@ -152,7 +152,9 @@ class TestInOne:
             ("?state=x", f"{HOME}/v2/org/app/blobs/uploads/?state=x&{QUERY}"),
         ],
     )
-    def test_the_location_is_kept_as_it_is(self, scripted: Script, reply: Build, location: str, closing: str) -> None:
+    def test_the_location_is_kept_byte_for_byte(
+        self, scripted: Script, reply: Build, location: str, closing: str
+    ) -> None:
         """R-071."""
         transport = scripted(reply(202, {"Location": location}), reply(201))
 
@@ -163,8 +165,10 @@ class TestInOne:
     @pytest.mark.parametrize(
         "headers", [{}, {"Location": "https://evil.example.com/u"}, {"Location": "http://registry.example.com/u"}]
     )
-    def test_another_origin_or_none_is_refused(self, scripted: Script, reply: Build, headers: dict[str, str]) -> None:
-        """R-033: nothing is sent there, not even a cancellation."""
+    def test_a_missing_location_or_another_origin_is_refused(
+        self, scripted: Script, reply: Build, headers: dict[str, str]
+    ) -> None:
+        """R-033: no request is sent there, not even to cancel."""
         transport = scripted(reply(202, headers))
 
         with pytest.raises(ProtocolError):
@@ -172,7 +176,7 @@ class TestInOne:
 
         assert len(transport.sent) == 1
 
-    def test_another_algorithm_is_announced(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_algorithm_is_sent_with_the_post(self, scripted: Script, reply: Build) -> None:
         """R-233."""
         transport = scripted(reply(202, FIRST), reply(201))
 
@@ -181,29 +185,29 @@ class TestInOne:
         assert asked(transport)[0] == f"{START}?digest-algorithm=sha512"
 
     def test_an_algorithm_that_cannot_be_verified_is_refused(self, scripted: Script) -> None:
-        """R-002: before anything is sent."""
+        """R-002: before any request."""
         with pytest.raises(Unsupported):
             put(scripted(), digest=Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
 
-    def test_a_blob_without_bytes(self, scripted: Script, reply: Build) -> None:
+    def test_an_empty_blob(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(202, FIRST), reply(201))
 
         put(transport, content=b"", size=0, digest=Digest.of(b""), chunk=4)
 
         assert [sent.method for sent in transport.sent] == ["POST", "PUT"]
 
-    def test_more_bytes_than_none_are_refused(self, scripted: Script) -> None:
+    def test_a_source_longer_than_an_empty_blob_is_refused(self, scripted: Script) -> None:
         with pytest.raises(SizeMismatch):
             put(scripted(), size=0, digest=Digest.of(b""))
 
-    def test_another_digest_in_the_answer_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_in_the_response_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-076."""
         transport = scripted(reply(202, FIRST), reply(201, {"Docker-Content-Digest": Digest.of(b"")}), reply(404))
 
         with pytest.raises(DigestMismatch):
             put(transport)
 
-    def test_202_is_no_success(self, scripted: Script, reply: Build) -> None:
+    def test_202_to_the_put_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-076."""
         transport = scripted(reply(202, FIRST), reply(202), reply(204))
 
@@ -211,7 +215,7 @@ class TestInOne:
             put(transport)
 
     def test_a_refused_upload_is_cancelled(self, scripted: Script, reply: Build) -> None:
-        """R-236: whatever comes of that."""
+        """R-236: the result is ignored."""
         transport = scripted(reply(202, FIRST), reply(403), reply(500))
 
         with pytest.raises(Forbidden):
@@ -219,8 +223,8 @@ class TestInOne:
 
         assert asked(transport)[2] == f"DELETE {HOME}/u/1"
 
-    def test_a_cancelled_upload_is_cancelled_there_too(self, scripted: Script, reply: Build) -> None:
-        """R-236: although the caller's scope is over."""
+    def test_cancelling_the_scope_cancels_the_upload_session(self, scripted: Script, reply: Build) -> None:
+        """R-236: although the scope has ended."""
         transport = scripted(reply(202, FIRST), reply(204))
 
         with CancelScope() as scope, pytest.raises(RegistryError):
@@ -241,10 +245,10 @@ class TestWrongSources:
         [(b"0123456789a", SizeMismatch), (b"9876543210", DigestMismatch)],
     )
     @pytest.mark.parametrize("chunk", [None, 10])
-    def test_nothing_is_sent_whole(
+    def test_wrong_content_is_not_sent_completely(
         self, scripted: Script, reply: Build, content: bytes, error: type[Exception], chunk: int | None
     ) -> None:
-        """The error is about the source, and the session is cancelled."""
+        """The error is about the source, and the upload session is cancelled."""
         transport = scripted(reply(202, FIRST), reply(204))
 
         with pytest.raises(error):
@@ -252,10 +256,8 @@ class TestWrongSources:
 
         assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
 
-    def test_what_a_source_raises_is_not_taken_for_a_failure_of_the_registry(
-        self, scripted: Script, reply: Build
-    ) -> None:
-        """Nothing is tried again for it."""
+    def test_an_error_of_the_source_is_raised_and_not_retried(self, scripted: Script, reply: Build) -> None:
+        """It is not a failure of the registry."""
         transport = scripted(reply(202, FIRST), reply(204))
 
         def broken(start: int) -> ByteReader:
@@ -267,7 +269,7 @@ class TestWrongSources:
 
         assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
 
-    def test_wrong_bytes_are_found_across_chunks(self, scripted: Script, reply: Build) -> None:
+    def test_wrong_bytes_are_detected_across_chunks(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(202, FIRST), *(reply(202, {"Range": f"0-{end}"}) for end in (3, 7)), reply(204))
 
         with pytest.raises(DigestMismatch):
@@ -276,16 +278,16 @@ class TestWrongSources:
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PATCH", "DELETE"]
 
 
-class TestLost:
-    def test_a_lost_closing_answer_is_looked_up(self, scripted: Script, reply: Build) -> None:
-        """R-075: done, if the blob is there."""
+class TestLostResponses:
+    def test_after_a_lost_response_to_the_put_the_blob_is_looked_up(self, scripted: Script, reply: Build) -> None:
+        """R-075: success if the blob exists."""
         transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(200, {"Content-Length": "10"}))
 
         put(transport)
 
         assert asked(transport)[2] == f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}"
 
-    def test_it_is_begun_anew_if_the_blob_is_not_there(self, scripted: Script, reply: Build) -> None:
+    def test_the_upload_is_restarted_if_the_blob_does_not_exist(self, scripted: Script, reply: Build) -> None:
         """R-075."""
         transport = scripted(
             reply(202, FIRST), reply(500), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
@@ -296,8 +298,8 @@ class TestLost:
         assert asked(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
         assert transport.sent[-1].body == CONTENT
 
-    def test_a_repository_that_is_not_known_yet_does_not_have_the_blob(self, scripted: Script, reply: Build) -> None:
-        """R-075, R-078: looking it up does not replace what went wrong."""
+    def test_an_unknown_repository_does_not_have_the_blob(self, scripted: Script, reply: Build) -> None:
+        """R-075, R-078: the look-up does not replace the error."""
         unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
         lost = [reply(202, FIRST), reply(500), reply(405), reply(404, {}, unknown), reply(204)]
         transport = scripted(*lost * 3)
@@ -307,7 +309,7 @@ class TestLost:
 
         assert len(transport.replies) == 0
 
-    def test_a_lost_session_is_begun_anew(self, scripted: Script, reply: Build) -> None:
+    def test_an_unknown_session_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
         """R-075."""
         transport = scripted(reply(202, FIRST), *[reply(404)] * 3, reply(202, FIRST), reply(201))
 
@@ -315,8 +317,8 @@ class TestLost:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PUT", "HEAD", "DELETE", "POST", "PUT"]
 
-    def test_a_session_that_an_earlier_try_has_closed_is_done(self, scripted: Script, reply: Build) -> None:
-        """R-075: the first PUT took effect, though its answer said otherwise."""
+    def test_a_session_closed_by_an_earlier_attempt_is_success(self, scripted: Script, reply: Build) -> None:
+        """R-075: the first PUT took effect although its response was an error."""
         transport = scripted(
             reply(202, FIRST),
             reply(202),
@@ -330,10 +332,10 @@ class TestLost:
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "PUT", "HEAD"]
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_content_is_not_sent_again_into_a_session_that_refused_it(
+    def test_content_is_not_sent_again_to_a_session_that_refused_it(
         self, scripted: Script, reply: Build, status: int
     ) -> None:
-        """R-075: some of it may have been taken."""
+        """R-075: the registry may have stored a part of it."""
         transport = scripted(
             reply(202, FIRST), reply(status, NOW), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
         )
@@ -347,8 +349,8 @@ class TestLost:
             f"PUT {HOME}/u/2?{QUERY}",
         ]
 
-    def test_a_registry_that_goes_on_refusing_is_believed(self, scripted: Script, reply: Build) -> None:
-        """R-054: the error is raised with what the registry asked for."""
+    def test_repeated_refusals_are_raised(self, scripted: Script, reply: Build) -> None:
+        """R-054: the error has the pause that the registry asked for."""
         transport = scripted(reply(202, FIRST), reply(429, {"Retry-After": "3600"}), reply(404), reply(204))
 
         with pytest.raises(RateLimited) as caught:
@@ -357,7 +359,7 @@ class TestLost:
         assert caught.value.retry_after == 3600
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_a_refused_end_is_repeated_as_often_as_any_request_and_no_more(
+    def test_a_refused_closing_put_is_repeated_as_often_as_any_request(
         self, scripted: Script, reply: Build, status: int
     ) -> None:
         """R-054: the retries of an upload do not multiply those of its requests."""
@@ -368,7 +370,7 @@ class TestLost:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "PUT", "PUT", "DELETE"]
 
-    def test_not_for_ever(self, scripted: Script, reply: Build) -> None:
+    def test_restarts_are_limited(self, scripted: Script, reply: Build) -> None:
         """R-075."""
         transport = scripted(*[reply(202, FIRST), reply(500), reply(404), reply(204)] * 3)
 
@@ -379,7 +381,7 @@ class TestLost:
 
 
 class TestChunks:
-    def test_they_come_in_order_and_follow_each_location(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_are_sent_in_order_to_the_latest_location(self, scripted: Script, reply: Build) -> None:
         """R-072, R-232."""
         transport = scripted(
             reply(202, FIRST),
@@ -399,35 +401,35 @@ class TestChunks:
         ]
         assert transport.sent[-1].body is None
 
-    def test_they_are_as_long_as_the_registry_asks_for(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_have_at_least_the_registry_s_minimum_length(self, scripted: Script, reply: Build) -> None:
         """R-073, R-234."""
         transport = scripted(reply(202, FIRST | {"OCI-Chunk-Min-Length": "8"}), reply(202), reply(202), reply(201))
 
         put(transport, chunk=4)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-7", "8-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-7", "8-9"]
 
     @pytest.mark.parametrize(("text", "length"), [("1" * 12, 64 << 20), ("-1", 0), ("x", 0), ("9" * 400, 0), ("²", 0)])
-    def test_an_absurd_minimum_is_no_order(self, text: str, length: int) -> None:
+    def test_an_absurd_minimum_is_ignored_or_limited(self, text: str, length: int) -> None:
         """R-073."""
         assert min_chunk_length(Headers([("OCI-Chunk-Min-Length", text)])) == length
 
-    def test_a_shorter_range_is_believed(self, scripted: Script, reply: Build) -> None:
+    def test_the_upload_continues_at_a_shorter_range(self, scripted: Script, reply: Build) -> None:
         """R-074."""
         transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-9"}), reply(201))
 
         put(transport, chunk=8)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-7", "6-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-7", "6-9"]
 
-    def test_more_than_was_sent_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_range_beyond_the_sent_bytes_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-074."""
         transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-8"}), reply(204))
 
         with pytest.raises(ProtocolError):
             put(transport, chunk=4)
 
-    def test_a_refused_range_is_asked_about(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_416_the_session_is_queried(self, scripted: Script, reply: Build) -> None:
         """R-074, R-235."""
         transport = scripted(
             reply(202, FIRST),
@@ -440,10 +442,10 @@ class TestChunks:
 
         put(transport, chunk=4)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "6-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "6-9"]
         assert asked(transport)[3:5] == [f"GET {HOME}/u/1", f"PATCH {HOME}/u/9"]
 
-    def test_a_lost_answer_is_asked_about_before_anything_is_sent_again(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_lost_response_the_session_is_queried_before_sending(self, scripted: Script, reply: Build) -> None:
         """R-075: a chunk is never sent again on a guess."""
         transport = scripted(
             reply(202, FIRST),
@@ -456,13 +458,13 @@ class TestChunks:
 
         put(transport, chunk=4, retries=1)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_a_refused_chunk_is_asked_about_before_anything_is_sent_again(
+    def test_after_a_refused_chunk_the_session_is_queried_before_sending(
         self, scripted: Script, reply: Build, status: int
     ) -> None:
-        """R-075: some of it may have been taken."""
+        """R-075: the registry may have stored a part of it."""
         transport = scripted(
             reply(202, FIRST),
             reply(status, NOW),
@@ -474,9 +476,9 @@ class TestChunks:
 
         put(transport, chunk=4, retries=3)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "2-5", "6-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-3", "2-5", "6-9"]
 
-    def test_chunks_that_are_refused_again_and_again_are_given_up(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_refused_too_often_end_the_upload(self, scripted: Script, reply: Build) -> None:
         """R-054."""
         refused = [reply(429, NOW), reply(204, {"Range": "0-3"})] * 3
         transport = scripted(reply(202, FIRST), reply(202), *refused, reply(429, NOW), reply(204))
@@ -486,8 +488,8 @@ class TestChunks:
 
         assert len(transport.replies) == 0
 
-    def test_a_session_that_goes_forward_and_back_is_given_up(self, scripted: Script, reply: Build) -> None:
-        """R-074: no progress is bounded."""
+    def test_a_session_that_loses_bytes_too_often_is_abandoned(self, scripted: Script, reply: Build) -> None:
+        """R-074: attempts without progress are limited."""
         circle = [reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-1"})] * 17
         transport = scripted(*[reply(202, FIRST), *circle, reply(204)] * 3)
 
@@ -496,8 +498,8 @@ class TestChunks:
 
         assert len(transport.replies) == 0
 
-    def test_one_byte_or_none_is_begun_anew(self, scripted: Script, reply: Build) -> None:
-        """R-074: 0-0 is ambiguous."""
+    def test_range_0_0_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
+        """R-074: it means one byte or none."""
         transport = scripted(
             reply(202, FIRST),
             reply(202, {"Range": "0-0"}),
@@ -509,10 +511,10 @@ class TestChunks:
 
         put(transport, chunk=4, retries=1)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "0-3", "4-7", "8-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-3", "0-3", "4-7", "8-9"]
 
-    def test_a_session_without_progress_is_given_up(self, scripted: Script, reply: Build) -> None:
-        """R-074: and begun anew, but not for ever."""
+    def test_a_session_without_progress_is_abandoned(self, scripted: Script, reply: Build) -> None:
+        """R-074: the upload is restarted, but not endlessly."""
         stuck = [reply(202, FIRST), reply(202, {"Range": "0-3"}), *[reply(202, {"Range": "0-3"})] * 5, reply(204)]
         transport = scripted(*stuck * 3)
 
@@ -521,7 +523,7 @@ class TestChunks:
 
         assert len(transport.replies) == 0
 
-    def test_a_registry_that_takes_no_chunks_gets_all_in_one(self, scripted: Script, reply: Build) -> None:
+    def test_a_registry_without_chunks_gets_a_monolithic_upload(self, scripted: Script, reply: Build) -> None:
         """R-072."""
         transport = scripted(reply(202, FIRST), reply(405), reply(201))
 
@@ -531,15 +533,15 @@ class TestChunks:
         assert transport.sent[2].body == CONTENT
 
     def test_a_registry_that_closes_with_the_last_chunk(self, scripted: Script, reply: Build) -> None:
-        """R-076: believed once the blob is there."""
+        """R-076: success if the blob exists."""
         transport = scripted(reply(202, FIRST), reply(201), reply(201), reply(200, {"Content-Length": "10"}))
 
         put(transport, chunk=5)
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PATCH", "HEAD"]
 
-    def test_another_origin_on_the_way_is_refused(self, scripted: Script, reply: Build) -> None:
-        """R-033: checked again on every answer."""
+    def test_a_later_location_of_another_origin_is_refused(self, scripted: Script, reply: Build) -> None:
+        """R-033: each response is checked."""
         transport = scripted(reply(202, FIRST), reply(202, {"Location": "https://evil.example.com/u"}), reply(204))
 
         with pytest.raises(ProtocolError):
@@ -550,8 +552,8 @@ class TestChunks:
 
 class TestRecovery:
     @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
-    def test_every_fault_of_a_chunk_is_asked_about(self, scripted: Script, reply: Build, status: int) -> None:
-        """R-054, R-075: what the registry has is kept, what it has not is sent again."""
+    def test_after_each_failed_chunk_the_session_is_queried(self, scripted: Script, reply: Build, status: int) -> None:
+        """R-054, R-075: only missing bytes are sent again."""
         transport = scripted(
             reply(202, FIRST),
             reply(202, {"Range": "0-3"}),
@@ -563,9 +565,9 @@ class TestRecovery:
 
         put(transport, chunk=4, retries=1)
 
-        assert [stretch for stretch, _ in patched(transport)] == ["0-3", "4-7", "5-8", "9-9"]
+        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "5-8", "9-9"]
 
-    def test_whoever_watches_is_told_where_it_goes_on(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
+    def test_each_resumption_is_reported(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
         transport = scripted(
             reply(202, {"Location": "/u/1?s=secret"}),
             Unavailable("cut"),
@@ -579,7 +581,7 @@ class TestRecovery:
         told: list[Event] = [event for event in recorder.events if isinstance(event, TransferResumed)]
         assert told == [TransferResumed(method="PATCH", url=f"{HOME}/u/1?…", offset=6)]
 
-    def test_without_retries_a_fault_is_final(self, scripted: Script, reply: Build) -> None:
+    def test_without_retries_a_failure_is_final(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(204))
 
         with pytest.raises(Unavailable, match="cut"):
@@ -587,8 +589,8 @@ class TestRecovery:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "DELETE"]
 
-    def test_progress_renews_the_patience(self, scripted: Script, reply: Build) -> None:
-        """R-051: four faults in all, but never two without a byte between them."""
+    def test_progress_resets_the_count_of_failures(self, scripted: Script, reply: Build) -> None:
+        """R-051: four failures, but never two without progress between them."""
         faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 3, 5, 9)]
         transport = scripted(reply(202, FIRST), *[part for fault in faults for part in fault], reply(201))
 
@@ -596,8 +598,8 @@ class TestRecovery:
 
         assert len(transport.replies) == 0
 
-    def test_hardly_any_progress_does_not(self, scripted: Script, reply: Build) -> None:
-        """R-074: a byte at a time would never end."""
+    def test_too_little_progress_does_not_reset_it(self, scripted: Script, reply: Build) -> None:
+        """R-074: one byte at a time would take forever."""
         content = b"x" * 100
         faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 2)]
         transport = scripted(reply(202, FIRST), *faults[0], *faults[1], Unavailable("cut"), reply(204))
@@ -607,8 +609,8 @@ class TestRecovery:
 
         assert len(transport.replies) == 0
 
-    def test_more_than_was_read_from_the_source_is_not_believed(self, scripted: Script, reply: Build) -> None:
-        """R-074: the bytes between would never have been verified."""
+    def test_a_range_beyond_the_read_bytes_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-074: the bytes between were never verified."""
         catalog = HttpCatalog(
             "registry.example.com",
             HttpSettings(retries=3, chunk_size=10),
@@ -618,8 +620,10 @@ class TestRecovery:
         with pytest.raises(ProtocolError, match="was sent 5"):
             catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, BytesSource(CONTENT))
 
-    def test_a_lost_end_is_asked_for_again_and_nothing_else_is_sent(self, scripted: Script, reply: Build) -> None:
-        """R-075: the session still has everything."""
+    def test_a_lost_response_to_the_closing_put_is_repeated_without_content(
+        self, scripted: Script, reply: Build
+    ) -> None:
+        """R-075: the session still has all bytes."""
         transport = scripted(
             reply(202, FIRST), reply(202), Unavailable("cut"), reply(404), reply(204, {"Range": "0-9"}), reply(201)
         )
@@ -628,8 +632,8 @@ class TestRecovery:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "HEAD", "GET", "PUT"]
 
-    def test_a_session_that_is_gone_is_begun_anew(self, scripted: Script, reply: Build) -> None:
-        """R-075: from the first byte on."""
+    def test_a_lost_session_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
+        """R-075: from the first byte."""
         transport = scripted(
             reply(202, FIRST),
             reply(202, {"Range": "0-3"}),
@@ -650,8 +654,8 @@ class TestRecovery:
             ("8-9", b"89"),
         ]
 
-    def test_after_a_cut_each_chunk_has_a_connection_of_its_own(self, scripted: Script, reply: Build) -> None:
-        """R-053: what was cut once may be cut after the same amount again."""
+    def test_after_a_broken_connection_each_chunk_uses_a_new_one(self, scripted: Script, reply: Build) -> None:
+        """R-053: a proxy may cut each connection after the same number of bytes."""
         transport = scripted(
             reply(202, FIRST),
             reply(202),
@@ -666,8 +670,8 @@ class TestRecovery:
         chunks = [sent.headers.get("Connection") for sent in transport.sent if sent.method == "PATCH"]
         assert chunks == [None, None, "close", "close"]
 
-    def test_a_pause_that_nobody_wants_to_wait_for_ends_it(self, scripted: Script, reply: Build) -> None:
-        """R-054: beyond what a registry may ask for, the error says it."""
+    def test_a_pause_beyond_the_limit_ends_the_upload(self, scripted: Script, reply: Build) -> None:
+        """R-054: the error has the pause that the registry asked for."""
         transport = scripted(reply(202, FIRST), reply(503, {"Retry-After": "3600"}), reply(204))
 
         with pytest.raises(Unavailable) as caught:
@@ -678,7 +682,7 @@ class TestRecovery:
 
 
 class Interrupted:
-    """A transport that reads some of a body, is interrupted, and closes nothing."""
+    """A transport that reads a part of a body, is interrupted, and closes nothing."""
 
     def __init__(self) -> None:
         self.kept: list[ByteReader] = []
@@ -691,11 +695,11 @@ class Interrupted:
         raise Cancelled("interrupted")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: there are no connections."""
 
 
-def test_a_source_is_closed_though_the_transport_was_interrupted() -> None:
-    """R-060: nobody else knows what it has open."""
+def test_the_source_is_closed_if_the_transport_is_interrupted() -> None:
+    """R-060: the transport has not closed it."""
     opened: list[ByteReader] = []
 
     def opener(start: int) -> ByteReader:
@@ -724,9 +728,9 @@ def lines(transport: Discarding) -> list[str]:
     return [sent.line for sent in transport.sent]
 
 
-class TestLarge:
-    def test_what_broke_off_in_one_goes_on_in_chunks(self, reply: Build) -> None:
-        """R-075: what the session has is not sent again."""
+class TestSmallerRequests:
+    def test_a_broken_monolithic_upload_continues_in_chunks(self, reply: Build) -> None:
+        """R-075: committed bytes are not sent again."""
         transport = Discarding(
             reply(202, FIRST),
             Unavailable("cut"),
@@ -740,8 +744,8 @@ class TestLarge:
 
         assert lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
 
-    def test_where_the_session_did_not_survive_a_new_one_gets_chunks(self, reply: Build) -> None:
-        """R-075: docker-registry 2 forgets what was cut."""
+    def test_if_the_session_is_lost_the_next_one_gets_chunks(self, reply: Build) -> None:
+        """R-075: docker-registry 2 forgets a session whose request broke off."""
         transport = Discarding(
             reply(202, FIRST),
             Unavailable("cut"),
@@ -755,8 +759,8 @@ class TestLarge:
 
         assert lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
 
-    def test_chunks_that_are_cut_again_and_leave_nothing_become_smaller(self, reply: Build) -> None:
-        """R-075: also where the session survives."""
+    def test_chunks_that_break_without_progress_become_smaller(self, reply: Build) -> None:
+        """R-075: also if the session survives."""
         here = {"Range": f"0-{MIB - 1}"}
         cuts: list[Reply | BaseException] = [Unavailable("cut"), reply(204, here)] * 2
         transport = Discarding(
@@ -774,7 +778,7 @@ class TestLarge:
             "PUT",
         ]
 
-    def test_chunks_that_are_cut_on_their_own_become_smaller(self, reply: Build) -> None:
+    def test_chunks_that_break_on_new_connections_become_smaller(self, reply: Build) -> None:
         transport = Discarding(
             reply(202, FIRST),
             Unavailable("cut"),
@@ -799,7 +803,7 @@ class TestLarge:
         ]
 
     @pytest.mark.parametrize(("size", "chunk"), [(64, 8), (20, 5), (4, 1), (2, 0.5)])
-    def test_too_large_a_request_becomes_several(self, reply: Build, size: int, chunk: float) -> None:
+    def test_a_request_that_is_too_large_is_split(self, reply: Build, size: int, chunk: float) -> None:
         """R-072: nginx answers 413 beyond its client_max_body_size."""
         count = int(size / chunk)
         transport = Discarding(
@@ -812,8 +816,8 @@ class TestLarge:
         assert lines(transport)[5] == f"PATCH 0-{chunk:g}"
         assert len(transport.replies) == 0
 
-    def test_too_large_a_chunk_is_quartered_where_it_stands(self, reply: Build) -> None:
-        """R-074: the session is asked first."""
+    def test_a_chunk_that_is_too_large_is_quartered_at_its_offset(self, reply: Build) -> None:
+        """R-074: the session is queried first."""
         transport = Discarding(
             reply(202, FIRST),
             reply(202),
@@ -834,7 +838,7 @@ class TestLarge:
             "PUT",
         ]
 
-    def test_no_smaller_than_the_registry_takes(self, reply: Build) -> None:
+    def test_chunks_do_not_shrink_below_the_registry_s_minimum(self, reply: Build) -> None:
         """R-073."""
         least = FIRST | {"OCI-Chunk-Min-Length": str(4 * MIB)}
         transport = Discarding(reply(202, least), reply(413), reply(204))
@@ -843,7 +847,7 @@ class TestLarge:
             put_pattern(transport, 8 * MIB, chunk=4 * MIB)
 
     def test_a_limit_below_a_quarter_of_a_mebibyte_is_an_error(self, reply: Build) -> None:
-        """R-055: it is reported as what it is."""
+        """R-055: the 413 is raised."""
         session = [reply(413), reply(404), reply(204), reply(202, FIRST)]
         transport = Discarding(reply(202, FIRST), *session, *session, reply(413), reply(204))
 
@@ -852,7 +856,7 @@ class TestLarge:
 
         assert [line for line in lines(transport) if line.startswith("PATCH")] == ["PATCH 0-0.75", "PATCH 0-0.25"]
 
-    def test_a_registry_that_takes_no_chunks_gets_all_in_one_again(self, reply: Build) -> None:
+    def test_a_registry_without_chunks_gets_a_monolithic_upload_again(self, reply: Build) -> None:
         """R-072."""
         transport = Discarding(
             reply(202, FIRST), reply(405), Unavailable("cut"), *[reply(404)] * 2, reply(202, FIRST), reply(201)
@@ -863,7 +867,7 @@ class TestLarge:
         assert lines(transport) == ["POST", "PATCH 0-8", "PUT", "HEAD", "DELETE", "POST", "PUT"]
 
 
-def test_a_session_shows_no_secrets() -> None:
+def test_the_repr_of_a_session_has_no_secret() -> None:
     """R-043."""
     assert "hidden" not in repr(PendingUpload("https://registry.example.com/u?state=hidden"))
 
@@ -881,11 +885,11 @@ def test_a_session_shows_no_secrets() -> None:
         ("0--1", None),
     ],
 )
-def test_ranges_are_read_as_registries_write_them(text: str, count: int | None) -> None:
+def test_ranges_are_parsed_in_all_forms_of_registries(text: str, count: int | None) -> None:
     """R-074."""
     assert committed_bytes(Headers([("Range", text)])) == count
 
 
-def test_an_odd_digest_is_encoded_in_the_query() -> None:
+def test_special_characters_of_a_digest_are_encoded_in_the_query() -> None:
     """R-010."""
     assert closing_target("/u?a=b", Digest("a+b:c=")) == "/u?a=b&digest=a%2Bb:c%3D"
