@@ -189,7 +189,7 @@ FLATTEN = (
 )
 
 SINKS = (
-    Bug("unpack.py", "0o7777 if self._keep.special_modes else 0o1777", "0o7777"),
+    Bug("unpack.py", "0o7777 if self._options.special_modes else 0o1777", "0o7777"),
     Bug("unpack.py", "if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):",
         "if False:"),
 )  # fmt: skip

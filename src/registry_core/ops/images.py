@@ -257,10 +257,10 @@ class Image(StoredManifest):
         """
         from registry_core.ops.extract.unpack import ExtractOptions, extract_to
 
-        keep = ExtractOptions(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
+        options = ExtractOptions(owners=owners, special_modes=special_modes, devices=devices, xattrs=xattrs)
         layers = self._known_layers("extract_to")
         with error_context("extract_to", self.reference):
-            return extract_to(layers, directory, keep=keep, limits=_limits(limits), reference=self.reference)
+            return extract_to(layers, directory, options=options, limits=_limits(limits), reference=self.reference)
 
     def open_file(self, path: str | os.PathLike[str], *, limits: ExtractLimits | None = None) -> ByteReader:
         """A reader over a single file; layers are read from the top until one has it, and nothing is unpacked.

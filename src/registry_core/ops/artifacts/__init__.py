@@ -1,1 +1,1 @@
-"""Files as OCI artifacts, and what refers to a manifest."""
+"""Push and pull files as artifacts, and list referrers."""

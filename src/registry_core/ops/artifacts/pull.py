@@ -104,7 +104,7 @@ class FileInstaller:
             folder, _, name = title.encode().rpartition(b"/")
             try:
                 with _explained(title):
-                    handle = self._handles.at(folder)
+                    handle = self._handles.open(folder)
             except FileNotFoundError:
                 continue
             self._check_free(handle, name, title)
@@ -152,7 +152,7 @@ class FileInstaller:
             for staged, title in self._staged(titles):
                 folder, _, name = title.encode().rpartition(b"/")
                 with _explained(title):
-                    handle = self._handles.at(folder, make=True)
+                    handle = self._handles.open(folder, create=True)
                 self._check_free(handle, name, title)
                 self._move(staged, handle, folder, title, undo)
                 placed.append(self._target / title)
@@ -172,7 +172,7 @@ class FileInstaller:
             for path in sorted(self._made, key=lambda path: path.count(b"/"), reverse=True):
                 folder, _, name = path.rpartition(b"/")
                 with contextlib.suppress(OSError):
-                    os.rmdir(name, dir_fd=self._handles.at(folder))
+                    os.rmdir(name, dir_fd=self._handles.open(folder))
         self._handles.close()
         os.close(self._root)
         self._forget_root()
@@ -197,7 +197,7 @@ class FileInstaller:
         os.mkdir(b"mode", dir_fd=self._stage)
         mode = stat.S_IMODE(os.stat(b"mode", dir_fd=self._stage).st_mode)
         for path in self._made:
-            os.chmod(self._handles.at(path), mode)
+            os.chmod(self._handles.open(path), mode)
 
     def _forget_root(self) -> None:
         if self._is_new and not self._placed:
@@ -219,17 +219,17 @@ class FileInstaller:
                 _move_directory(staged, self._stage, name, handle)
             except (FileExistsError, NotADirectoryError):
                 raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(lambda: _move_directory(name, self._handles.at(folder), staged, self._stage))
+            undo.callback(lambda: _move_directory(name, self._handles.open(folder), staged, self._stage))
         elif self._overwrite and _linked(name, handle, kept, self._stage):
             os.replace(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle)
-            undo.callback(lambda: os.replace(kept, name, src_dir_fd=self._stage, dst_dir_fd=self._handles.at(folder)))
+            undo.callback(lambda: os.replace(kept, name, src_dir_fd=self._stage, dst_dir_fd=self._handles.open(folder)))
         else:
             try:
                 # Unlike renaming, this never replaces what somebody else has put there meanwhile.
                 os.link(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle, follow_symlinks=False)
             except FileExistsError:
                 raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(lambda: os.unlink(name, dir_fd=self._handles.at(folder)))
+            undo.callback(lambda: os.unlink(name, dir_fd=self._handles.open(folder)))
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""New images from parts, and changed ones from old."""
+"""Build and edit images, indexes and layers."""

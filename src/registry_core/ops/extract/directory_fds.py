@@ -1,4 +1,4 @@
-"""Directories below one that is open, reached name by name and never through a symbolic link."""
+"""Descriptors of directories below an open directory, opened name by name and never through a symbolic link."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from registry_core.domain.layer_paths import parent_of
 
 __all__ = ["DirectoryFds"]
 
-_KEPT: Final = 48
+_MAX_OPEN: Final = 48
 
 
 class DirectoryFds:
-    """Descriptors of directories by their clean paths; a few are kept open.
+    """Open directories by their clean paths; the most recently used descriptors are kept open.
 
     Args:
-        root: A descriptor of the directory that everything is below; it stays open.
-        made: Told the path of each directory that had to be made.
+        root: Descriptor of the root directory; it is not closed.
+        on_created: Called with the path of each directory that is created.
     """
 
-    def __init__(self, root: int, made: Callable[[bytes], None]) -> None:
+    def __init__(self, root: int, on_created: Callable[[bytes], None]) -> None:
         self._root = root
-        self._made = made
+        self._on_created = on_created
         self._open: OrderedDict[bytes, int] = OrderedDict()
 
-    def at(self, path: bytes, *, make: bool = False) -> int:
-        """A descriptor of a directory, valid until the next is asked for.
+    def open(self, path: bytes, *, create: bool = False) -> int:
+        """Open a directory; the descriptor is valid until the next call.
 
         Args:
-            path: Clean, from the root.
-            make: Whether to make what is missing.
+            path: Clean path from the root.
+            create: Whether to create missing directories.
 
         Raises:
-            OSError: It is not there, or there is something else in its place or on the way.
+            OSError: The directory does not exist, or a part of the path is not a directory.
         """
         if not path:
             return self._root
@@ -45,35 +45,35 @@ class DirectoryFds:
         if known is not None:
             self._open.move_to_end(path)
             return known
-        above = parent_of(path)
-        while above and above not in self._open:
-            above = parent_of(above)
-        handle = self._open.get(above, self._root)
-        end = len(above)
+        parent = parent_of(path)
+        while parent and parent not in self._open:
+            parent = parent_of(parent)
+        descriptor = self._open.get(parent, self._root)
+        end = len(parent)
         while end < len(path):
             start = end + 1 if end else 0
             end = path.find(b"/", start)
             end = len(path) if end < 0 else end
-            handle = self._step(handle, path[start:end], path[:end], make=make)
-        return handle
+            descriptor = self._open_child(descriptor, path[start:end], path[:end], create=create)
+        return descriptor
 
-    def _step(self, inside: int, name: bytes, path: bytes, *, make: bool) -> int:
+    def _open_child(self, parent: int, name: bytes, path: bytes, *, create: bool) -> int:
         try:
-            handle = open_directory(name, inside=inside)
+            descriptor = open_directory(name, inside=parent)
         except FileNotFoundError:
-            if not make:
+            if not create:
                 raise
-            os.mkdir(name, 0o700, dir_fd=inside)
-            self._made(path)
-            handle = open_directory(name, inside=inside)
-        self._open[path] = handle
-        if len(self._open) > _KEPT:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            self._on_created(path)
+            descriptor = open_directory(name, inside=parent)
+        self._open[path] = descriptor
+        if len(self._open) > _MAX_OPEN:
             _, oldest = self._open.popitem(last=False)
             os.close(oldest)
-        return handle
+        return descriptor
 
     def close(self) -> None:
-        """Close all but the root."""
+        """Close all descriptors except the root."""
         while self._open:
             os.close(self._open.popitem()[1])
 

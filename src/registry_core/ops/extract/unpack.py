@@ -1,9 +1,7 @@
-"""Images as file systems: flattened to one tar, or unpacked to a directory.
+"""Extract flattened images: to a directory, or as one tar.
 
-Where a flattened image goes on disk: below one open directory, and nowhere else.
-
-Whatever is made is made anew: nothing that exists is opened, changed or followed. Directories get their attributes
-last, so that what is in them can still be made, and their times stay.
+All files are created below one open directory. Existing files are never opened, changed or followed. Directories get
+their attributes last, so that their content can be created and does not change their times.
 """
 
 from __future__ import annotations
@@ -41,32 +39,33 @@ from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 __all__ = ["DirectorySink", "ExtractOptions", "Extracted", "extract_to", "flat_tar"]
 
 
-_NO_ID: Final = (1 << 32) - 1
+# The system takes this ID as "do not change".
+_UNCHANGED_ID: Final = (1 << 32) - 1
 
-# Seconds that every system's clock calls can take; file systems narrow them further by themselves.
-_LATEST: Final = (1 << 33) * 10**9
+# Nanoseconds that every system call accepts; file systems may reduce times further.
+_MAX_TIME: Final = (1 << 33) * 10**9
 
-# What a name in an archive can do wrong by itself, whatever the file system.
-_NAMES: Final = {
-    errno.ENAMETOOLONG: "a name or link that is too long for the file system",
-    errno.EEXIST: "two names that are the same for the file system",
-    errno.EILSEQ: "a name that the file system cannot hold",
-    errno.ENOTDIR: "a directory that is something else on the file system",
-    errno.ELOOP: "a directory that is a symbolic link on the file system",
-    errno.EMLINK: "more links to one file than the file system can hold",
-    errno.EFBIG: "a file that is too large for the file system",
+# System errors that a name or link in an archive causes.
+_NAME_ERRORS: Final = {
+    errno.ENAMETOOLONG: "name or link too long for the file system",
+    errno.EEXIST: "two names that the file system does not distinguish",
+    errno.EILSEQ: "name that the file system does not allow",
+    errno.ENOTDIR: "parent is not a directory on the file system",
+    errno.ELOOP: "parent is a symbolic link on the file system",
+    errno.EMLINK: "more hard links to a file than the file system allows",
+    errno.EFBIG: "file too large for the file system",
 }
 
-# What an extended attribute can do wrong by itself.
-_ATTRIBUTES: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
+# System errors that an extended attribute in an archive causes.
+_XATTR_ERRORS: Final = (errno.ERANGE, errno.E2BIG, errno.EINVAL)
 
 
 class ExtractOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an image's files is kept beyond names, content, times and permissions.
+    """Optional attributes to extract, in addition to names, content, times and permissions.
 
     Args:
-        owners: Owner and group, by number.
-        special_modes: The setuid and setgid bits.
+        owners: Numeric owner and group.
+        special_modes: Setuid and setgid bits.
         devices: Devices and fifos.
         xattrs: Extended attributes.
     """
@@ -78,108 +77,111 @@ class ExtractOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DirectorySink:
-    """A directory that members are made in.
+    """Create members in a directory.
 
     Args:
-        root: A descriptor of it. It must be empty, and nobody else's while this works.
-        keep: What is kept of the files.
+        root: Descriptor of the directory. It must be empty, and no other process may change it meanwhile.
+        options: Optional attributes to extract.
     """
 
-    def __init__(self, root: int, keep: ExtractOptions) -> None:
+    def __init__(self, root: int, options: ExtractOptions) -> None:
         self._root = root
-        self._keep = keep
-        self._made: dict[bytes, Member | None] = {}
-        self._handles = DirectoryFds(root, self._note)
+        self._options = options
+        # Created directories by path; None until their own member arrives.
+        self._created: dict[bytes, Member | None] = {}
+        self._directories = DirectoryFds(root, self._note_created)
         self.count = 0
         self.skipped: list[bytes] = []
 
-    def add(self, member: Member, pieces: Iterable[tuple[int, memoryview]] = ()) -> None:
-        """Make one member.
+    def add(self, member: Member, chunks: Iterable[tuple[int, memoryview]] = ()) -> None:
+        """Create one member.
 
         Args:
-            member: What to make.
-            pieces: A file's content, each with its offset.
+            member: Member to create.
+            chunks: Content of a file, as offsets and data.
 
         Raises:
-            UnsafeArchive: The file system cannot hold its name, or takes it for another's; an owner or attribute is
-                none.
-            Unsupported: The file system has no attributes of some kind.
-            OSError: The system refuses for reasons of its own.
+            UnsafeArchive: The file system cannot represent the name, does not distinguish it from another one, or
+                refuses an owner or attribute as invalid.
+            Unsupported: The file system does not support the extended attributes.
+            OSError: The system refuses for another reason, for example a full disk.
         """
         with _map_os_errors(member.path):
             if member.kind is FileKind.DIRECTORY:
-                self._handles.at(member.path, make=True)
-                self._made[member.path] = member
+                self._directories.open(member.path, create=True)
+                self._created[member.path] = member
             else:
-                folder, _, name = member.path.rpartition(b"/")
-                handle = self._handles.at(folder, make=True)
+                parent, _, name = member.path.rpartition(b"/")
+                directory = self._directories.open(parent, create=True)
                 if member.kind is FileKind.FILE:
-                    self._file(handle, name, member, pieces)
+                    self._create_file(directory, name, member, chunks)
                 elif member.kind is FileKind.SYMLINK:
-                    os.symlink(member.link, name, dir_fd=handle)
-                    self._dress_name(handle, name, member)
+                    os.symlink(member.link, name, dir_fd=directory)
+                    self._apply_metadata_by_name(directory, name, member)
                 elif member.kind is FileKind.HARDLINK:
-                    self._link(name, member)
-                elif self._keep.devices:
-                    self._special(handle, name, member)
+                    self._create_hardlink(name, member)
+                elif self._options.devices:
+                    self._create_special_file(directory, name, member)
                 else:
                     self.skipped.append(member.path)
                     return
         self.count += 1
 
     def finish(self, root: Member | None) -> None:
-        """Give the directories their attributes, deepest first.
+        """Set the attributes of the directories, deepest first.
 
         Args:
-            root: What the image says about its root, where it does.
+            root: Attributes of the root directory; ``None`` to keep them.
 
         Raises:
-            UnsafeArchive: An owner or attribute is none.
-            Unsupported: The file system has no attributes of some kind.
-            OSError: The system refuses.
+            UnsafeArchive: An owner or attribute is invalid.
+            Unsupported: The file system does not support the extended attributes.
+            OSError: The system refuses for another reason.
         """
         for path in self._deepest_first():
             checkpoint()
-            member = self._made[path] or Member(path, FileKind.DIRECTORY, 0o755)
+            member = self._created[path] or Member(path, FileKind.DIRECTORY, 0o755)
             with _map_os_errors(path):
-                self._apply_metadata(self._handles.at(path), member)
+                self._apply_metadata(self._directories.open(path), member)
         if root is not None:
             with _map_os_errors(b""):
                 self._apply_metadata(self._root, root)
 
     def clear(self) -> None:
-        """Remove everything that was made, as far as the system lets that happen. Nothing is raised."""
-        for path in sorted(self._made):
-            # Some may have their modes already, which may keep out whoever is not root.
+        """Remove everything that was created, as far as the system allows. No error is raised."""
+        for path in sorted(self._created):
+            # Permissions that were already set may deny access to anyone but root.
             with contextlib.suppress(OSError):
-                folder, _, last = path.rpartition(b"/")
-                change_mode(last, 0o700, inside=self._handles.at(folder))
+                parent, _, name = path.rpartition(b"/")
+                change_mode(name, 0o700, inside=self._directories.open(parent))
         for path in (*self._deepest_first(), b""):
             with contextlib.suppress(OSError):
-                handle = self._handles.at(path)
-                for name in os.listdir(handle):
+                directory = self._directories.open(path)
+                for entry in os.listdir(directory):
                     with contextlib.suppress(OSError):
-                        _remove(name, handle)
+                        _remove(entry, directory)
 
     def close(self) -> None:
-        """Let go of what is open; the root stays."""
-        self._handles.close()
+        """Close all directories except the root."""
+        self._directories.close()
 
-    def _note(self, path: bytes) -> None:
-        self._made[path] = None
+    def _note_created(self, path: bytes) -> None:
+        self._created[path] = None
 
     def _deepest_first(self) -> list[bytes]:
-        return sorted(self._made, reverse=True)
+        return sorted(self._created, reverse=True)
 
-    def _file(self, handle: int, name: bytes, member: Member, pieces: Iterable[tuple[int, memoryview]]) -> None:
-        file = create_file(name, inside=handle)
+    def _create_file(
+        self, directory: int, name: bytes, member: Member, chunks: Iterable[tuple[int, memoryview]]
+    ) -> None:
+        file = create_file(name, inside=directory)
         try:
             position = 0
-            for offset, piece in pieces:
+            for offset, chunk in chunks:
                 if offset != position:
                     os.lseek(file, offset, os.SEEK_SET)
-                position = offset + len(piece)
-                write_all(file, piece)
+                position = offset + len(chunk)
+                write_all(file, chunk)
             if position != member.size:
                 os.ftruncate(file, member.size)
             self._apply_metadata(file, member)
@@ -187,78 +189,78 @@ class DirectorySink:
             os.close(file)
 
     def _apply_metadata(self, file: int, member: Member) -> None:
-        """Set an open file's or directory's attributes; owners first, because changing them drops setuid."""
-        if self._keep.owners:
+        """Set the attributes of an open file or directory; the owner first, because chown clears setuid."""
+        if self._options.owners:
             change_owner(file, *_owner(member))
-        if self._keep.xattrs:
+        if self._options.xattrs:
             for name, value in member.xattrs:
                 _set_attribute(file, name, value)
         os.chmod(file, self._mode(member))
         os.utime(file, ns=_times(member))
 
-    def _dress_name(self, handle: int, name: bytes, member: Member) -> None:
-        """Set the attributes of what is never opened, but for its mode: links have none."""
-        if self._keep.owners:
-            change_owner(name, *_owner(member), inside=handle)
-        if self._keep.xattrs:
+    def _apply_metadata_by_name(self, directory: int, name: bytes, member: Member) -> None:
+        """Set the attributes of a link or special file, except the mode, without opening it."""
+        if self._options.owners:
+            change_owner(name, *_owner(member), inside=directory)
+        if self._options.xattrs:
             for key, value in member.xattrs:
                 if key.startswith(b"user."):
-                    raise UnsafeArchive(f"an extended attribute that only files have: {printable(key)}")
-                _set_attribute(name, key, value, inside=handle)
-        os.utime(name, ns=_times(member), dir_fd=handle, follow_symlinks=False)
+                    raise UnsafeArchive(f"extended attribute that only files can have: {printable(key)}")
+                _set_attribute(name, key, value, inside=directory)
+        os.utime(name, ns=_times(member), dir_fd=directory, follow_symlinks=False)
 
-    def _link(self, name: bytes, member: Member) -> None:
-        folder, _, target = member.link.rpartition(b"/")
-        # Both directories are needed at once, and asking for one may close the other.
-        source = os.dup(self._handles.at(folder))
+    def _create_hardlink(self, name: bytes, member: Member) -> None:
+        parent, _, target = member.link.rpartition(b"/")
+        # Both directories are needed at the same time, but opening one may close the other.
+        source = os.dup(self._directories.open(parent))
         try:
             if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
-                raise UnsafeArchive(f"a hard link to what is not a file: {printable(member.path)}")
-            handle = self._handles.at(member.path.rpartition(b"/")[0], make=True)
-            os.link(target, name, src_dir_fd=source, dst_dir_fd=handle, follow_symlinks=False)
+                raise UnsafeArchive(f"hard link whose target is not a file: {printable(member.path)}")
+            directory = self._directories.open(member.path.rpartition(b"/")[0], create=True)
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(source)
 
-    def _special(self, handle: int, name: bytes, member: Member) -> None:
+    def _create_special_file(self, directory: int, name: bytes, member: Member) -> None:
         kind = {FileKind.CHARACTER_DEVICE: stat.S_IFCHR, FileKind.BLOCK_DEVICE: stat.S_IFBLK}.get(
             member.kind, stat.S_IFIFO
         )
-        make_special_file(name, kind | 0o600, member.device, inside=handle)
-        self._dress_name(handle, name, member)
-        change_mode(name, self._mode(member), inside=handle)
+        make_special_file(name, kind | 0o600, member.device, inside=directory)
+        self._apply_metadata_by_name(directory, name, member)
+        change_mode(name, self._mode(member), inside=directory)
 
     def _mode(self, member: Member) -> int:
-        return member.mode & (0o7777 if self._keep.special_modes else 0o1777)
+        return member.mode & (0o7777 if self._options.special_modes else 0o1777)
 
 
 def _owner(member: Member) -> tuple[int, int]:
-    # The highest number means "leave it as it is" to the system (R-138).
-    if max(member.uid, member.gid) >= _NO_ID:
-        raise UnsafeArchive(f"an owner that no system has: {member.uid}:{member.gid}")
+    # R-138.
+    if max(member.uid, member.gid) >= _UNCHANGED_ID:
+        raise UnsafeArchive(f"owner out of range: {member.uid}:{member.gid}: {printable(member.path)}")
     return member.uid, member.gid
 
 
 def _times(member: Member) -> tuple[int, int]:
-    moment = max(-_LATEST, min(member.mtime, _LATEST))
-    return moment, moment
+    mtime = max(-_MAX_TIME, min(member.mtime, _MAX_TIME))
+    return mtime, mtime
 
 
 def _set_attribute(file: int | bytes, name: bytes, value: bytes, *, inside: int = -1) -> None:
     try:
         set_attribute(file, name, value, inside=inside)
     except OSError as error:
-        if error.errno in _ATTRIBUTES:
-            raise UnsafeArchive(f"an extended attribute that cannot be: {printable(name)}") from error
+        if error.errno in _XATTR_ERRORS:
+            raise UnsafeArchive(f"invalid extended attribute {printable(name)}: {error.strerror}") from error
         if error.errno == errno.ENOTSUP:
-            raise Unsupported(f"the file system has no extended attributes like {printable(name)}") from error
+            raise Unsupported(f"file system does not support the extended attribute {printable(name)}") from error
         raise
 
 
-def _remove(name: str, handle: int) -> None:
+def _remove(name: str, directory: int) -> None:
     try:
-        os.unlink(name, dir_fd=handle)
+        os.unlink(name, dir_fd=directory)
     except (IsADirectoryError, PermissionError):
-        os.rmdir(name, dir_fd=handle)
+        os.rmdir(name, dir_fd=directory)
 
 
 @contextmanager
@@ -266,19 +268,19 @@ def _map_os_errors(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _NAMES.get(error.errno or 0)
+        reason = _NAME_ERRORS.get(error.errno or 0)
         if reason is not None:
             raise UnsafeArchive(f"{reason}: {printable(path)}") from error
-        # The system was told descriptors and bare names: what helps is the path in the image.
+        # The system call got a descriptor and a bare name; the path in the image is more useful.
         raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """What was unpacked.
+    """Result of an extraction.
 
     Args:
-        entries: How many files, directories and links were made.
-        skipped: The devices and fifos that were not, as nobody had asked for them.
+        entries: Number of files, directories and links created.
+        skipped: Paths of devices and fifos, which are created only on request.
     """
 
     entries: int
@@ -288,55 +290,57 @@ class Extracted(msgspec.Struct, frozen=True):
 def flat_tar(
     layers: Sequence[StoredLayer], limits: ExtractLimits, *, reference: str = "", root: bool = False
 ) -> ByteReader:
-    """The tar of what layers make together: a stream that is safe for whoever unpacks it naively.
+    """Flatten layers to one tar, as a stream that is safe to unpack with any tool.
 
-    Names are relative and come once; directories come before what is in them, links behind what they link to; sparse
-    files are written out. The same layers give the same bytes. The last read has verified every layer.
+    Paths are relative and unique, directories precede their content, hard links follow their targets, and sparse files
+    are written in full. Equal layers give equal bytes. The last read has verified every layer.
 
-    Upper layers come first, so that what is in a directory need not come in one run: GNU tar should be given
+    Upper layers come first, so the entries of a directory are not necessarily contiguous: use GNU tar with
     ``--delay-directory-restore``.
 
     Args:
-        layers: Lowest first.
-        limits: How much is accepted.
-        reference: What is read, for errors.
-        root: Whether the root's own entry is there, last, where a layer has one: it is left out for whoever unpacks,
-            to whom the directory belongs.
+        layers: Layers, lowest first.
+        limits: Limits for reading the layers.
+        reference: Reference of the image, for errors.
+        root: Whether to append the entry of the root directory, if a layer has one. A tool that unpacks the tar would
+            apply it to the directory of the user.
 
     Returns:
-        A reader. Its ``read`` raises ``UnsafeArchive`` where a layer contradicts itself or tries to reach outside,
-        ``IntegrityError`` where one is corrupt, cut off, or not what the image says, ``TooLarge`` beyond a limit.
+        A reader. Its ``read`` raises ``UnsafeArchive`` if members of a layer contradict each other or a path or link
+        leaves the image, ``IntegrityError`` if a layer is corrupt, truncated, or does not match its digest, and
+        ``TooLarge`` if a limit is exceeded.
     """
-    return GeneratorReader(_chunks(layers, limits, reference, root=root))
+    return GeneratorReader(_batches(layers, limits, reference, root=root))
 
 
 def extract_to(
     layers: Sequence[StoredLayer],
     directory: str | os.PathLike[str],
     *,
-    keep: ExtractOptions,
+    options: ExtractOptions,
     limits: ExtractLimits,
     reference: str = "",
 ) -> Extracted:
-    """Unpack layers to a directory that is empty or does not exist; complete and verified, or not at all.
+    """Extract layers to a directory that is empty or does not exist: all files, verified, or none.
 
-    A new directory appears under its name when it is complete. One that exists keeps its inode, and is empty again
-    after a failure.
+    A new directory appears under its name when it is complete. An existing directory keeps its inode, and is empty
+    again after a failure.
 
     Args:
-        layers: Lowest first.
-        directory: Its own parent must exist.
-        keep: What is kept of the files.
-        limits: How much is accepted.
-        reference: What is read, for errors.
+        layers: Layers, lowest first.
+        directory: Target directory; its parent must exist.
+        options: Optional attributes to extract.
+        limits: Limits for reading the layers.
+        reference: Reference of the image, for errors.
 
     Raises:
-        InvalidValue: There is something in the directory, or it is none: a symbolic link is not followed.
-        UnsafeArchive: A layer contradicts itself, tries to reach outside, or has names that cannot be made.
-        IntegrityError: A layer is corrupt, cut off, or not what the image says.
-        TooLarge: It is beyond a limit.
-        Unsupported: The system has no means to do this safely, or no extended attributes where they are asked for.
-        OSError: The system refuses to make something.
+        InvalidValue: The directory is not empty, not a directory, or a symbolic link.
+        UnsafeArchive: Members of a layer contradict each other, a path or link leaves the image, or the file system
+            cannot represent a name.
+        IntegrityError: A layer is corrupt, truncated, or does not match its digest.
+        TooLarge: A limit is exceeded.
+        Unsupported: The system lacks the functions for safe extraction, or the requested extended attributes.
+        OSError: The system refuses for another reason, for example a full disk.
     """
     with error_reference(reference):
         require_dir_fds(f"extract to {os.fspath(directory)}")
@@ -344,28 +348,28 @@ def extract_to(
     try:
         root = open_directory(target)
     except FileNotFoundError:
-        return _extract_new(layers, target, keep, limits, reference)
+        return _extract_to_new(layers, target, options, limits, reference)
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
-        raise InvalidValue(f"not a directory, or a link to one: {target}", reference=reference) from error
+        raise InvalidValue(f"not a directory, or a symbolic link: {target}", reference=reference) from error
     try:
         if os.listdir(root):
-            raise InvalidValue(f"not an empty directory: {target}", reference=reference)
-        return _extract_into(root, layers, keep, limits, reference)
+            raise InvalidValue(f"directory is not empty: {target}", reference=reference)
+        return _extract_into(root, layers, options, limits, reference)
     finally:
         os.close(root)
 
 
-def _extract_new(
-    layers: Sequence[StoredLayer], target: Path, keep: ExtractOptions, limits: ExtractLimits, reference: str
+def _extract_to_new(
+    layers: Sequence[StoredLayer], target: Path, options: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
     temporary = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}")
     temporary.mkdir(mode=0o700)
     try:
         root = open_directory(temporary)
         try:
-            return _extract_into(root, layers, keep, limits, reference, publish=lambda: os.rename(temporary, target))
+            return _extract_into(root, layers, options, limits, reference, publish=lambda: os.rename(temporary, target))
         finally:
             os.close(root)
     except BaseException:
@@ -377,20 +381,20 @@ def _extract_new(
 def _extract_into(
     root: int,
     layers: Sequence[StoredLayer],
-    keep: ExtractOptions,
+    options: ExtractOptions,
     limits: ExtractLimits,
     reference: str,
     *,
     publish: Callable[[], None] | None = None,
 ) -> Extracted:
-    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
-    with contextlib.closing(DirectorySink(root, keep)) as sink, error_reference(reference):
+    flattener = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+    with contextlib.closing(DirectorySink(root, options)) as sink, error_reference(reference):
         try:
-            for member in flat.members():
-                sink.add(member, flat.chunks())
-            if flat.root is None and publish is not None:
+            for member in flattener.members():
+                sink.add(member, flattener.chunks())
+            if flattener.root is None and publish is not None:
                 os.chmod(root, 0o755)
-            sink.finish(flat.root)
+            sink.finish(flattener.root)
             if publish is not None:
                 publish()
         except BaseException:
@@ -399,49 +403,49 @@ def _extract_into(
         return Extracted(sink.count, tuple(os.fsdecode(path) for path in sink.skipped))
 
 
-def _chunks(
+def _batches(
     layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str, *, root: bool
 ) -> Generator[bytes, None, None]:
-    """The stream in pieces of a useful size."""
+    """The tar in chunks of about ``BATCH_SIZE`` bytes."""
     batch: list[bytes | memoryview] = []
     count = 0
     with error_reference(reference):
-        for part in _parts(layers, limits, reference, root=root):
-            batch.append(part)
-            count += len(part)
+        for chunk in _tar_chunks(layers, limits, reference, root=root):
+            batch.append(chunk)
+            count += len(chunk)
             if count >= BATCH_SIZE:
                 yield b"".join(batch)
                 batch, count = [], 0
         yield b"".join((*batch, END_OF_ARCHIVE))
 
 
-def _parts(
+def _tar_chunks(
     layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str, *, root: bool
 ) -> Iterator[bytes | memoryview]:
-    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
-    folders: dict[bytes, Member] | None = None
-    done = {b""}
-    for member in flat.members():
+    flattener = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+    directories: dict[bytes, Member] | None = None
+    written = {b""}
+    for member in flattener.members():
         path = member.path
-        if parent_of(path) not in done:
-            # Its parents are described further down, if at all: the names of all layers are read for that, once.
-            if folders is None:
-                folders = _folders(layers, limits, reference)
-            for above in reversed([above for above in ancestors(path) if above not in done]):
-                done.add(above)
-                yield encode_header(folders.get(above) or Member(above, FileKind.DIRECTORY, 0o755))
+        if parent_of(path) not in written:
+            # A lower layer may have the attributes of the parents: the headers of all layers are read once for them.
+            if directories is None:
+                directories = _directories(layers, limits, reference)
+            for parent in reversed([parent for parent in ancestors(path) if parent not in written]):
+                written.add(parent)
+                yield encode_header(directories.get(parent) or Member(parent, FileKind.DIRECTORY, 0o755))
         if member.kind is FileKind.DIRECTORY:
-            if path in done:
+            if path in written:
                 continue
-            done.add(path)
+            written.add(path)
         yield encode_header(member)
         if member.kind is FileKind.FILE:
-            yield from fill_holes(member.size, flat.chunks())
+            yield from fill_holes(member.size, flattener.chunks())
             yield bytes(padding(member.size))
-    if root and flat.root is not None:
-        yield encode_header(msgspec.structs.replace(flat.root, path=b"."))
+    if root and flattener.root is not None:
+        yield encode_header(msgspec.structs.replace(flattener.root, path=b"."))
 
 
-def _folders(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> dict[bytes, Member]:
-    flat = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
-    return {member.path: member for member in flat.members() if member.kind is FileKind.DIRECTORY}
+def _directories(layers: Sequence[StoredLayer], limits: ExtractLimits, reference: str) -> dict[bytes, Member]:
+    flattener = LayerFlattener(layers, Budget(limits, reference=reference), reference=reference)
+    return {member.path: member for member in flattener.members() if member.kind is FileKind.DIRECTORY}

@@ -185,7 +185,7 @@ def test_a_directory_is_what_the_model_says(steps: list[list[Step]]) -> None:
     model = Model(steps)
 
     with tempfile.TemporaryDirectory() as place:
-        extract_to(model.layers, Path(place) / "new", keep=ExtractOptions(), limits=LIMITS)
+        extract_to(model.layers, Path(place) / "new", options=ExtractOptions(), limits=LIMITS)
         found = of_directory(Path(place) / "new")
 
     assert shape(found) == shape(model.tree)

@@ -24,10 +24,10 @@ ROOT = os.geteuid() == 0
 
 
 def unpack(
-    directory: Path, *layers: TarLayer, keep: ExtractOptions | None = None, limits: ExtractLimits | None = None
+    directory: Path, *layers: TarLayer, options: ExtractOptions | None = None, limits: ExtractLimits | None = None
 ) -> Extracted:
     return extract_to(
-        layers, directory, keep=keep or ExtractOptions(), limits=limits or ExtractLimits(), reference="the image"
+        layers, directory, options=options or ExtractOptions(), limits=limits or ExtractLimits(), reference="the image"
     )
 
 
@@ -194,7 +194,7 @@ class TestWhatIsKept:
         layer = tar(member("su", mode=0o6755), folder("tmp", 0o3777))
 
         unpack(tmp_path / "plain", layer)
-        unpack(tmp_path / "kept", layer, keep=ExtractOptions(special_modes=True))
+        unpack(tmp_path / "kept", layer, options=ExtractOptions(special_modes=True))
 
         assert stat.S_IMODE((tmp_path / "plain/su").stat().st_mode) == 0o755
         assert stat.S_IMODE((tmp_path / "plain/tmp").stat().st_mode) == 0o1777
@@ -211,7 +211,9 @@ class TestWhatIsKept:
 
     def test_fifos_are_made_on_request_and_never_opened(self, tmp_path: Path) -> None:
         """A fifo that were opened would wait for somebody for ever."""
-        unpack(tmp_path / "new", tar(member("pipe", kind="6", mode=0o620, mtime=7)), keep=ExtractOptions(devices=True))
+        unpack(
+            tmp_path / "new", tar(member("pipe", kind="6", mode=0o620, mtime=7)), options=ExtractOptions(devices=True)
+        )
 
         status = (tmp_path / "new/pipe").lstat()
         assert stat.S_ISFIFO(status.st_mode)
@@ -222,7 +224,7 @@ class TestWhatIsKept:
         numbers = {329: b"%07o\0%07o\0" % (259, 300_000)}
         layer = tar(member("sda", kind="4", mode=0o4660, uid=3, gid=6, mtime=9, patch=numbers))
 
-        unpack(tmp_path / "new", layer, keep=ExtractOptions(devices=True, owners=True, special_modes=True))
+        unpack(tmp_path / "new", layer, options=ExtractOptions(devices=True, owners=True, special_modes=True))
 
         status = (tmp_path / "new/sda").lstat()
         assert stat.S_ISBLK(status.st_mode)
@@ -238,7 +240,7 @@ class TestWhatIsKept:
         )
 
         unpack(tmp_path / "plain", layer)
-        unpack(tmp_path / "kept", layer, keep=ExtractOptions(owners=True, special_modes=True))
+        unpack(tmp_path / "kept", layer, options=ExtractOptions(owners=True, special_modes=True))
 
         owners = {
             place: {(path.lstat().st_uid, path.lstat().st_gid) for path in (tmp_path / place).iterdir()}
@@ -251,7 +253,7 @@ class TestWhatIsKept:
         layer = tar(member("f", pax={b"SCHILY.xattr.user.key": b"\0value"}))
 
         unpack(tmp_path / "plain", layer)
-        unpack(tmp_path / "kept", layer, keep=ExtractOptions(xattrs=True))
+        unpack(tmp_path / "kept", layer, options=ExtractOptions(xattrs=True))
 
         assert os.listxattr(tmp_path / "plain/f") == []
         assert os.getxattr(tmp_path / "kept/f", "user.key") == b"\0value"
@@ -263,7 +265,7 @@ class TestWhatIsKept:
         unpack(
             tmp_path / "new",
             tar(member("d", kind="5", mode=0o555, pax=pax), member("d/f")),
-            keep=ExtractOptions(xattrs=True),
+            options=ExtractOptions(xattrs=True),
         )
 
         assert os.getxattr(tmp_path / "new/d", "user.key") == b"folder"
@@ -325,18 +327,18 @@ class TestWithoutPrivileges:
         bad = member("./", kind="5", pax={b"SCHILY.xattr.user.": b"v"})
 
         with pytest.raises(UnsafeArchive):
-            unpack(Path("target"), self.LAYER, tar(bad), keep=ExtractOptions(xattrs=True))
+            unpack(Path("target"), self.LAYER, tar(bad), options=ExtractOptions(xattrs=True))
 
         assert os.listdir() == (["target"] if exists else [])
         assert not exists or os.listdir("target") == []
 
-    @pytest.mark.parametrize("keep", [ExtractOptions(owners=True), ExtractOptions(devices=True)])
-    def test_what_needs_privileges_is_an_error_and_leaves_nothing(self, keep: ExtractOptions) -> None:
+    @pytest.mark.parametrize("options", [ExtractOptions(owners=True), ExtractOptions(devices=True)])
+    def test_what_needs_privileges_is_an_error_and_leaves_nothing(self, options: ExtractOptions) -> None:
         """R-139."""
         device = member("a/null", kind="3", patch={329: b"0000001\0" + b"0000003\0"})
 
         with pytest.raises(PermissionError, match="a/"):
-            unpack(Path("new"), tar(member("a/f", uid=1), device), keep=keep)
+            unpack(Path("new"), tar(member("a/f", uid=1), device), options=options)
 
         assert os.listdir() == []
 
@@ -360,7 +362,7 @@ class TestOddMembers:
     def test_owners_that_no_system_has_are_refused(self, tmp_path: Path, uid: bytes) -> None:
         """R-138: the highest number would mean the present user."""
         with pytest.raises(UnsafeArchive):
-            unpack(tmp_path / "new", tar(member("f", pax={b"uid": uid})), keep=ExtractOptions(owners=True))
+            unpack(tmp_path / "new", tar(member("f", pax={b"uid": uid})), options=ExtractOptions(owners=True))
 
     @pytest.mark.parametrize("pax", [{b"path": b"n" * 256}, {b"linkpath": b"t" * 5000}])
     def test_names_that_cannot_be_made_are_refused(self, tmp_path: Path, pax: dict[bytes, bytes]) -> None:

@@ -119,9 +119,9 @@ def test_the_corpus_is_large_enough() -> None:
     assert len(CASES) >= 60
 
 
-@pytest.mark.parametrize("keep", [ExtractOptions(), EVERYTHING], ids=["little kept", "everything kept"])
+@pytest.mark.parametrize("options", [ExtractOptions(), EVERYTHING], ids=["no options", "all options"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_directory_holds_it_or_stays_empty(name: str, keep: ExtractOptions, tmp_path: Path, outside: Path) -> None:
+def test_a_directory_holds_it_or_stays_empty(name: str, options: ExtractOptions, tmp_path: Path, outside: Path) -> None:
     """R-130 to R-156: nothing outside is touched, nothing but our errors is raised, nothing is left after one."""
     layers, expected = CASES[name](str(outside))
     target = tmp_path / "target"
@@ -130,10 +130,10 @@ def test_a_directory_holds_it_or_stays_empty(name: str, keep: ExtractOptions, tm
     kept = (outside / "kept").stat().st_ino
 
     if expected is None:
-        extract_to(layers, target, keep=keep, limits=LIMITS)
+        extract_to(layers, target, options=options, limits=LIMITS)
     else:
         with pytest.raises(expected):
-            extract_to(layers, target, keep=keep, limits=LIMITS)
+            extract_to(layers, target, options=options, limits=LIMITS)
 
     assert target.stat().st_ino == inode
     assert sorted(os.listdir(tmp_path)) == ["outside", "target"]
@@ -141,7 +141,7 @@ def test_a_directory_holds_it_or_stays_empty(name: str, keep: ExtractOptions, tm
     found = list(inside(target))
     assert kept not in {status.st_ino for status in found}
     plain = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
-    assert keep.devices or all(stat.S_IFMT(status.st_mode) in plain for status in found)
+    assert options.devices or all(stat.S_IFMT(status.st_mode) in plain for status in found)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -219,7 +219,7 @@ def test_attributes_that_cannot_be_are_refused(name: str, tmp_path: Path, outsid
     layer = tar(member("d/f", b"x"), member("p", data, kind="x"), member("d/g", b"x"))
 
     with pytest.raises(expected):
-        extract_to([layer], tmp_path / "target", keep=ExtractOptions(xattrs=True), limits=LIMITS)
+        extract_to([layer], tmp_path / "target", options=ExtractOptions(xattrs=True), limits=LIMITS)
 
     assert os.listdir(tmp_path) == ["outside"]
 
@@ -230,7 +230,7 @@ def test_attributes_that_only_files_have_are_refused_elsewhere(kind: str, tmp_pa
     layer = tar(member("x", kind=kind, link="y", pax={b"SCHILY.xattr.user.a": b"v"}))
 
     with pytest.raises(UnsafeArchive):
-        extract_to([layer], tmp_path / "target", keep=ExtractOptions(xattrs=True, devices=True), limits=LIMITS)
+        extract_to([layer], tmp_path / "target", options=ExtractOptions(xattrs=True, devices=True), limits=LIMITS)
 
     assert os.listdir(tmp_path) == []
 
@@ -277,7 +277,7 @@ def test_whatever_a_layer_holds_it_ends_well_or_in_an_error_of_ours(layers: list
             outcomes.append(type(error).__name__)
         target = Path(place) / "target"
         try:
-            extract_to(layers, target, keep=ExtractOptions(special_modes=True), limits=LIMITS)
+            extract_to(layers, target, options=ExtractOptions(special_modes=True), limits=LIMITS)
             outcomes.append("fine")
         except IntegrityError as error:
             outcomes.append(type(error).__name__)
