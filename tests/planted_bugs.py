@@ -157,7 +157,7 @@ POLICY = (
 )  # fmt: skip
 
 ARCHIVE = (
-    Bug("writer.py", "if there is None or digest not in there.blobs:", "if there is None:"),
+    Bug("writer.py", "if source is None or digest not in source.blobs:", "if source is None:"),
     Bug(
         "writer.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
     ),
@@ -165,7 +165,11 @@ ARCHIVE = (
     Bug("file_io.py", "return _FileSliceReader(self, start)", "return _FileSliceReader(self, 0)"),
     Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._slice.size - self._position))", "min(size, CHUNK_SIZE)"),
     Bug("catalog.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
-    Bug("writer.py", "with self._write_lock:\n            if self._over:", "if True:\n            if self._over:"),
+    Bug(
+        "writer.py",
+        "with self._write_lock:\n            if self._is_closed:",
+        "if True:\n            if self._is_closed:",
+    ),
 )
 
 CANCELLATION = (

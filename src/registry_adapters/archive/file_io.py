@@ -1,9 +1,4 @@
-"""A file that is read at any place by any thread, and stretches of it.
-
-What the operating system says, in errors of the library's own.
-
-Where a new archive grows, and where it goes: regular files, pipes and devices.
-"""
+"""The file of an archive: read at any position by many threads, written, and sent to pipes and devices."""
 
 from __future__ import annotations
 
@@ -35,7 +30,6 @@ __all__ = [
     "DiskFile",
     "FileSlice",
     "RandomAccessFile",
-    "compression_at",
     "is_stream",
     "map_os_errors",
     "open_random_access",
@@ -69,92 +63,92 @@ def map_os_errors(path: str) -> AbstractContextManager[None]:
     return safe_files.map_os_errors(path, _OS_ERRORS)
 
 
-# How much a stream, or a compressed archive, may become on disk; a ratio is asked for beyond the floor only.
+# Largest size of an archive that is read from a pipe.
 _STREAM_LIMIT: Final = 256 << 30
 
+# A compressed archive may expand to this size, and beyond it up to this ratio.
+_RATIO_FLOOR: Final = 8 << 30
 _RATIO: Final = 200
 
-_RATIO_FLOOR: Final = 8 << 30
-
-_REFUSED: Final = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
+_UNSUPPORTED_COMPRESSION: Final = ((b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"))
 
 
 class RandomAccessFile(Protocol):
-    """Bytes by their place."""
+    """Bytes that can be read at any position."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of bytes."""
         ...
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Up to ``size`` bytes from a position; fewer only at the end."""
+        """Read up to ``size`` bytes at a position. Fewer are returned only at the end."""
         ...
 
 
 class DiskFile:
-    """A regular file, closed when nobody has a stretch of it any more.
+    """A regular file. It is closed when no slice refers to it any more.
 
     Args:
-        descriptor: Of the open file.
-        where: Its name, for errors.
+        descriptor: Descriptor of the open file.
+        path: Path of the archive, for errors.
     """
 
-    def __init__(self, descriptor: int, where: str) -> None:
+    def __init__(self, descriptor: int, path: str) -> None:
         self._descriptor = descriptor
-        self._where = where
+        self._path = path
         self._lock = threading.Lock()
         # Not closed while a slice of it may be read: its number would soon be another file's.
         self._close = weakref.finalize(self, os.close, descriptor)
 
     @property
     def size(self) -> int:
-        """How long the file is."""
-        with map_os_errors(self._where):
+        """The number of bytes."""
+        with map_os_errors(self._path):
             return os.fstat(self._descriptor).st_size
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Up to ``size`` bytes from a position.
+        """Read up to ``size`` bytes at a position.
 
         Raises:
             Unavailable: The disk failed.
         """
-        with map_os_errors(self._where):
+        with map_os_errors(self._path):
             return read_at(self._descriptor, size, position, self._lock)
 
-    def write(self, position: int, data: bytes) -> None:
-        """Put bytes at a position.
+    def write_at(self, position: int, data: bytes) -> None:
+        """Write bytes at a position.
 
         Raises:
             Unavailable: The disk is full, or failed.
         """
         view = memoryview(data)
-        with map_os_errors(self._where):
+        with map_os_errors(self._path):
             while len(view):
                 count = write_at(self._descriptor, view, position, self._lock)
                 view, position = view[count:], position + count
 
-    def close(self) -> None:
-        """Close the file, although slices of it may be read: for systems that do not rename open files. Idempotent."""
-        self._close()
-
-    def cut(self, size: int) -> None:
-        """Forget what lies behind a position.
+    def truncate(self, size: int) -> None:
+        """Remove everything after the first ``size`` bytes.
 
         Raises:
             Unavailable: The disk failed.
         """
-        with map_os_errors(self._where):
+        with map_os_errors(self._path):
             os.ftruncate(self._descriptor, size)
 
     def sync(self) -> None:
-        """Return once the disk has it.
+        """Return after the disk has the content.
 
         Raises:
             Unavailable: The disk failed.
         """
-        with map_os_errors(self._where):
+        with map_os_errors(self._path):
             os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file although it may have slices: for systems that do not rename open files. Idempotent."""
+        self._close()
 
 
 class FileSlice(msgspec.Struct, frozen=True, eq=False):
@@ -169,6 +163,10 @@ class FileSlice(msgspec.Struct, frozen=True, eq=False):
     file: RandomAccessFile
     offset: int
     size: int
+
+    def compression(self) -> str:
+        """Return the compression of the slice by its first bytes: ``gzip``, ``zstd``, or an empty string."""
+        return detect_compression(self.file.read_at(self.offset, min(4, self.size)))
 
     def open(self, start: int = 0) -> ByteReader:
         """Open the slice for reading at its byte ``start``. Any number of readers may be open at once."""
@@ -210,16 +208,16 @@ class _FileSliceReader(BaseReader):
 
 
 def open_random_access(path: str) -> RandomAccessFile | None:
-    """A file to read at any place; ``None`` if there is none.
+    """Open an archive for reading at any position; ``None`` if it does not exist.
 
-    What cannot be read twice, such as a pipe, and what is compressed as a whole, goes to a temporary file first.
+    A pipe is first copied to a temporary file, a compressed archive is first decompressed to one.
 
     Raises:
-        LayoutError: It is a directory.
-        IntegrityError: It is compressed, and corrupt.
-        TooLarge: It becomes larger than any honest archive.
-        Unsupported: It is compressed in a way that we do not read.
-        Forbidden: It cannot be read.
+        LayoutError: The path leads to a directory.
+        IntegrityError: The compressed stream is corrupt.
+        TooLarge: The pipe, or the decompressed archive, is too large.
+        Unsupported: The file is compressed, but not with gzip or zstd.
+        Forbidden: The operating system denies access.
         Unavailable: The disk is full, or failed.
     """
     with map_os_errors(path):
@@ -227,47 +225,42 @@ def open_random_access(path: str) -> RandomAccessFile | None:
             descriptor = os.open(path, READ_FLAGS)
         except FileNotFoundError:
             return None
-        medium = _medium(descriptor, path)
-        start = medium.read_at(0, 6)
-        for magic, name in _REFUSED:
-            if start.startswith(magic):
-                raise Unsupported(f"compressed with {name}: gzip and zstd are read, and what is not compressed")
-        compression = compression_at(medium, 0)
+        file = _random_access(descriptor, path)
+        magic = file.read_at(0, 6)
+        for prefix, name in _UNSUPPORTED_COMPRESSION:
+            if magic.startswith(prefix):
+                raise Unsupported(f"compressed with {name}; only gzip and zstd are supported")
+        compressed = FileSlice(file, 0, file.size)
+        compression = compressed.compression()
         if not compression:
-            return medium
-        whole = FileSlice(medium, 0, medium.size)
-        with DecompressingReader(whole.open(), compression) as decoder:
-            return _spooled(decoder, max(_RATIO_FLOOR, _RATIO * whole.size))
+            return file
+        with DecompressingReader(compressed.open(), compression) as reader:
+            return _spool(reader, max(_RATIO_FLOOR, _RATIO * compressed.size))
 
 
-def compression_at(medium: RandomAccessFile, position: int) -> str:
-    """How what begins somewhere is compressed, by its first bytes: ``gzip``, ``zstd``, or ``""`` for not at all."""
-    return detect_compression(medium.read_at(position, 4))
-
-
-def _medium(descriptor: int, path: str) -> RandomAccessFile:
+def _random_access(descriptor: int, path: str) -> RandomAccessFile:
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return DiskFile(descriptor, path)
     if stat.S_ISDIR(mode):
         os.close(descriptor)
-        raise LayoutError(f"{path}: a directory, not an archive")
-    with FileObjectReader(os.fdopen(descriptor, "rb", buffering=0)) as stream:
-        return _spooled(stream, _STREAM_LIMIT)
+        raise LayoutError(f"a directory, not an archive; open an image layout in a directory with oci:{path}")
+    with FileObjectReader(os.fdopen(descriptor, "rb", buffering=0)) as reader:
+        return _spool(reader, _STREAM_LIMIT)
 
 
-def _spooled(reader: ByteReader, limit: int) -> Spool:
+def _spool(reader: ByteReader, limit: int) -> Spool:
     spool = Spool()
     while data := reader.read(CHUNK_SIZE):
         checkpoint()
         spool.write(data)
         if spool.size > limit:
-            raise TooLarge(f"an archive of more than {limit} bytes")
+            raise TooLarge(f"the archive has more than {limit} bytes")
     return spool
 
 
 def is_stream(path: str) -> bool:
-    """Whether a name is a pipe's, a device's or a socket's."""
+    """Return whether a path leads to a pipe, a device or a socket."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -276,17 +269,17 @@ def is_stream(path: str) -> bool:
 
 
 def write_stream(archive: FileSlice, path: str) -> None:
-    """Write an archive to a stream.
+    """Write an archive to a pipe or a device.
 
     Raises:
-        Forbidden: The system does not let us.
-        Unavailable: Nobody reads it to its end, or the disk failed.
+        Forbidden: The operating system denies access.
+        Unavailable: The reader of the pipe closed it too early, or the disk is full.
     """
-    with map_os_errors(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_opened) as stream:
+    with map_os_errors(path), archive.open() as reader, open(path, "wb", buffering=0, opener=_open_stream) as stream:
         while data := reader.read(CHUNK_SIZE):
             write_all(stream, data)
 
 
-def _opened(path: str, _flags: int) -> int:
-    # Neither created nor cut: it was a stream a moment ago, and must not become a file.
+def _open_stream(path: str, _flags: int) -> int:
+    # The flags of "wb" would create or truncate a regular file, if one has replaced the pipe.
     return os.open(path, WRITE_FLAGS)

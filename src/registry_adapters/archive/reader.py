@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from registry_adapters.archive.contents import ArchivedImage, StoredManifest
-from registry_adapters.archive.file_io import FileSlice, RandomAccessFile, compression_at
+from registry_adapters.archive.file_io import FileSlice, RandomAccessFile
 from registry_adapters.archive.names import ROOT, aliases, parse_name, parse_name_annotations
 from registry_adapters.archive.tar_index import clean_member_name, index_members
 from registry_core.cancellation import CancellableLock, checkpoint
@@ -214,7 +214,7 @@ class ManifestSynthesizer:
         for name, diff_id in zip(image.layers, diff_ids, strict=True):
             checkpoint()
             layer = self._file(name)
-            compression = compression_at(layer.file, layer.offset) if layer.size else ""
+            compression = layer.compression()
             digest = parse_blob_name(clean_member_name(name.encode())) or (
                 self._layer_digest(layer) if compression else diff_id
             )

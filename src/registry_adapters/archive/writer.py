@@ -1,6 +1,6 @@
-"""A new archive: it grows in a file of another name, and has its own once it is whole.
+"""New archives: blobs are appended to a temporary file, which gets its name when the archive is complete.
 
-The documents at the end of a new archive: an image layout's, and beside them those of ``docker save``.
+The JSON files of the image layout, and those of ``docker save``, are at the end.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def _repositories_json(images: Sequence[_NamedImage]) -> bytes:
     return strict_json.encode(mapping)
 
 
-class _Room:
-    """One repository."""
+class _RepositoryContents:
+    """Blobs, manifests, tags and referrers of one repository."""
 
     def __init__(self) -> None:
         self.blobs: set[Digest] = set()
@@ -181,28 +181,28 @@ class _Room:
 
 
 class ArchiveWriter:
-    """The contents of an archive that is being written. What was put can be read at once.
+    """The contents of an archive that is being written. Everything that was put can be read at once.
 
-    Blobs are appended as they come, one at a time and each once; documents follow when it is published.
+    Each blob is stored once. Concurrent calls append one blob after the other.
 
     Args:
-        path: What it will be called.
-        form: How it is written.
-        fsync: Whether it gets its name only once the disk has it.
+        path: Path of the archive.
+        form: Format of the archive.
+        fsync: Whether the archive gets its name only after the disk has the content.
     """
 
     def __init__(self, path: str, form: ArchiveForm, *, fsync: bool) -> None:
         self._path = path
         self._form = form
         self._fsync = fsync
-        self._rooms: dict[RepositoryName, _Room] = {}
+        self._repositories: dict[RepositoryName, _RepositoryContents] = {}
         self._lock = threading.Lock()
         self._write_lock = CancellableLock()
-        self._stretches: dict[Digest, FileSlice] = {}
-        self._medium: DiskFile | None = None
+        self._slices: dict[Digest, FileSlice] = {}
+        self._file: DiskFile | None = None
         self._staged: StagedFile | None = None
         self._end = 0
-        self._over = False
+        self._is_closed = False
 
     @property
     def description(self) -> str:
@@ -210,102 +210,103 @@ class ArchiveWriter:
         return "a new archive" if os.path.lexists(self._path) else "a new archive (the file does not exist)"
 
     def names(self) -> list[RepositoryName]:
-        """The repositories that hold something."""
+        """Return the repositories that hold a blob or a manifest, in ASCII order."""
         with self._lock:
-            return sorted(self._rooms)
+            return sorted(self._repositories)
 
     def images(self) -> Iterator[ArchivedImage]:
-        """What has a tag, and what was put without one and is no part of anything else."""
+        """Iterate over the images that have a tag or are not part of an index."""
         for name in self.names():
             with self._lock:
-                room = self._rooms[name]
+                contents = self._repositories[name]
                 manifests = [
-                    StoredManifest(room.manifests[each], self._stretches[each]) for each in sorted(room.manifests)
+                    StoredManifest(contents.manifests[digest], self._slices[digest])
+                    for digest in sorted(contents.manifests)
                 ]
-                tags = sorted((tag, digest) for tag, digest in room.tags.items())
-            called: dict[Digest, list[Tag]] = {}
-            for tag, digest in tags:
-                called.setdefault(digest, []).append(tag)
-            untagged = {held.descriptor.digest for held in untagged_roots(manifests, called.keys())}
-            for held in manifests:
-                digest = held.descriptor.digest
-                if digest in called or digest in untagged:
-                    yield ArchivedImage(name, tuple(called.get(digest, ())), held.check_size())
+                tagged = sorted((tag, digest) for tag, digest in contents.tags.items())
+            tags: dict[Digest, list[Tag]] = {}
+            for tag, digest in tagged:
+                tags.setdefault(digest, []).append(tag)
+            untagged = {stored.descriptor.digest for stored in untagged_roots(manifests, tags.keys())}
+            for stored in manifests:
+                digest = stored.descriptor.digest
+                if digest in tags or digest in untagged:
+                    yield ArchivedImage(name, tuple(tags.get(digest, ())), stored.check_size())
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
-        """A repository's name as the archive is going to spell it, if it holds something."""
+        """Return the name under which the archive stores a repository; ``None`` if the repository holds nothing."""
         name = canonical_name(self._form, name)
         with self._lock:
-            return name if name in self._rooms else None
+            return name if name in self._repositories else None
 
     def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
-        """Where a blob of a repository is."""
+        """Return the position of a blob; ``None`` if the repository does not have it."""
         with self._lock:
-            room = self._rooms.get(name)
-            return self._stretches[digest] if room is not None and digest in room.blobs else None
+            contents = self._repositories.get(name)
+            return self._slices[digest] if contents is not None and digest in contents.blobs else None
 
     def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
-        """A manifest of a repository, by tag or digest."""
+        """Return a manifest by tag or digest; ``None`` if the repository does not have it."""
         with self._lock:
-            room = self._rooms.get(name)
-            if room is None:
+            contents = self._repositories.get(name)
+            if contents is None:
                 return None
-            digest = reference if isinstance(reference, Digest) else room.tags.get(reference)
-            descriptor = None if digest is None else room.manifests.get(digest)
-            return None if descriptor is None else StoredManifest(descriptor, self._stretches[descriptor.digest])
+            digest = reference if isinstance(reference, Digest) else contents.tags.get(reference)
+            descriptor = None if digest is None else contents.manifests.get(digest)
+            return None if descriptor is None else StoredManifest(descriptor, self._slices[descriptor.digest])
 
     def tags(self, name: RepositoryName) -> list[Tag]:
-        """The tags of a repository."""
+        """Return the tags of a repository, in ASCII order."""
         with self._lock:
-            room = self._rooms.get(name)
-            return [] if room is None else sorted(room.tags)
+            contents = self._repositories.get(name)
+            return [] if contents is None else sorted(contents.tags)
 
     def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
-        """What was put into a repository with that subject."""
+        """Return the descriptors of the manifests that refer to a subject, ordered by digest."""
         with self._lock:
-            room = self._rooms.get(name)
-            found = {} if room is None else room.referrers.get(subject, {})
+            contents = self._repositories.get(name)
+            found = {} if contents is None else contents.referrers.get(subject, {})
             return [found[digest] for digest in sorted(found)]
 
     def put_blob(self, name: RepositoryName, digest: Digest, size: int, source: ByteSource) -> None:
         """Append a blob, unless the archive has it.
 
         Raises:
-            DigestMismatch: The content hashes to something else; nothing is left behind.
-            SizeMismatch: It is shorter or longer than ``size``; nothing is left behind.
-            Unsupported: The digest's algorithm cannot be verified.
+            DigestMismatch: The content has another digest; nothing is stored.
+            SizeMismatch: The content is shorter or longer than ``size``; nothing is stored.
+            Unsupported: The digest algorithm cannot be verified.
             Unavailable: The disk is full, or failed.
         """
         digest.hasher()
         name = canonical_name(self._form, name)
-        self._keep(digest, size, source)
+        self._store(digest, size, source)
         with self._lock:
-            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+            self._get_or_create(name).blobs.add(digest)
 
     def mount(self, name: RepositoryName, digest: Digest, origin: RepositoryName) -> bool:
-        """Let a repository have what another one has.
+        """Add a blob of another repository to a repository.
 
         Returns:
             Whether the blob is in this repository now.
         """
         name, origin = canonical_name(self._form, name), canonical_name(self._form, origin)
         with self._lock:
-            room, there = self._rooms.get(name), self._rooms.get(origin)
-            if room is not None and digest in room.blobs:
+            target, source = self._repositories.get(name), self._repositories.get(origin)
+            if target is not None and digest in target.blobs:
                 return True
-            if there is None or digest not in there.blobs:
+            if source is None or digest not in source.blobs:
                 return False
-            self._rooms.setdefault(name, _Room()).blobs.add(digest)
+            self._get_or_create(name).blobs.add(digest)
             return True
 
     def put_manifest(self, name: RepositoryName, manifest: RawManifest, tags: Collection[Tag]) -> Descriptor:
-        """Append a manifest, unless the archive has it, and point tags at it.
+        """Append a manifest, unless the archive has it, and point tags to it.
 
         Raises:
-            InvalidDocument: The bytes are no manifest of their media type; nothing is stored.
-            InvalidName: The archive's form has no names for these tags; nothing is stored.
-            TooLarge: It is larger than 8 MiB.
-            Unsupported: A Docker schema 1 manifest, or a digest that cannot be verified.
+            InvalidDocument: The bytes are not a manifest of the media type; nothing is stored.
+            InvalidName: The format of the archive cannot express the name; nothing is stored.
+            TooLarge: The manifest is larger than 8 MiB.
+            Unsupported: It is a Docker schema 1 manifest, or the digest algorithm cannot be verified.
             Unavailable: The disk is full, or failed.
         """
         name = canonical_name(self._form, name)
@@ -314,98 +315,107 @@ class ArchiveWriter:
         checked = manifest.checked()
         if len(manifest.content) > MANIFEST_LIMIT:
             raise TooLarge(f"a manifest has more than {MANIFEST_LIMIT} bytes")
-        descriptor, subject, stands = checked.descriptor, checked.subject, referrer_descriptor(checked)
-        self._keep(descriptor.digest, descriptor.size, BytesSource(checked.content))
+        descriptor, subject, referrer = checked.descriptor, checked.subject, referrer_descriptor(checked)
+        self._store(descriptor.digest, descriptor.size, BytesSource(checked.content))
         with self._lock:
-            room = self._rooms.setdefault(name, _Room())
-            room.manifests[descriptor.digest] = descriptor
-            room.tags.update((tag, descriptor.digest) for tag in tags)
-            if subject is not None and stands is not None:
-                room.referrers.setdefault(subject.digest, {})[descriptor.digest] = stands
+            contents = self._get_or_create(name)
+            contents.manifests[descriptor.digest] = descriptor
+            contents.tags.update((tag, descriptor.digest) for tag in tags)
+            if subject is not None and referrer is not None:
+                contents.referrers.setdefault(subject.digest, {})[descriptor.digest] = referrer
         return descriptor
 
     def publish(self) -> None:
-        """Append the documents and give the archive its name, in place of what had it. Without a manifest, do nothing.
+        """Append the JSON files and rename the archive to its path, replacing a file there.
 
-        A pipe or a device keeps its name, and is written to instead.
+        If the path leads to a pipe or a device, the archive is written to it. Without a manifest, nothing is written.
 
         Raises:
             Unavailable: The disk is full, or failed; nothing is left behind.
-            Forbidden: The system does not let us.
+            Forbidden: The operating system denies access.
         """
         try:
             with self._write_lock:
-                medium, staged, over, self._over = self._medium, self._staged, self._over, True
-                if over or medium is None or staged is None or not any(room.manifests for room in self._rooms.values()):
+                file, staged = self._file, self._staged
+                is_closed, self._is_closed = self._is_closed, True
+                manifests = self._manifests()
+                if is_closed or file is None or staged is None or not manifests:
                     return
-                for name, content in trailing_files(self._form, self._manifests(), self._tags(), self._stretches):
+                for name, content in trailing_files(self._form, manifests, self._tags(), self._slices):
                     self._append(name, len(content), [content])
-                medium.write(self._end, END_OF_ARCHIVE)
+                file.write_at(self._end, END_OF_ARCHIVE)
                 if is_stream(self._path):
-                    write_stream(FileSlice(medium, 0, self._end + len(END_OF_ARCHIVE)), self._path)
+                    write_stream(FileSlice(file, 0, self._end + len(END_OF_ARCHIVE)), self._path)
                 else:
-                    self._rename(medium, staged)
+                    self._commit(file, staged)
         finally:
             self.discard()
 
     def discard(self) -> None:
-        """Leave nothing behind, if it was not published. Idempotent."""
-        self._over = True
+        """Remove the temporary file, unless it was published. Idempotent."""
+        self._is_closed = True
         if self._staged is not None:
             self._staged.discard()
 
-    def _rename(self, medium: DiskFile, staged: StagedFile) -> None:
+    def _commit(self, file: DiskFile, staged: StagedFile) -> None:
         if self._fsync:
-            medium.sync()
+            file.sync()
         if not CAN_RENAME_OPEN_FILES:
-            medium.close()
+            file.close()
         with map_os_errors(self._path):
             staged.commit(fsync=self._fsync)
 
+    def _get_or_create(self, name: RepositoryName) -> _RepositoryContents:
+        return self._repositories.setdefault(name, _RepositoryContents())
+
     def _manifests(self) -> list[StoredManifest]:
         found: dict[Digest, StoredManifest] = {}
-        for room in self._rooms.values():
-            for digest, descriptor in room.manifests.items():
-                found.setdefault(digest, StoredManifest(descriptor, self._stretches[digest]))
-        return sorted(found.values(), key=lambda held: held.descriptor.digest)
+        for contents in self._repositories.values():
+            for digest, descriptor in contents.manifests.items():
+                found.setdefault(digest, StoredManifest(descriptor, self._slices[digest]))
+        return sorted(found.values(), key=lambda stored: stored.descriptor.digest)
 
-    def _tags(self) -> list[tuple[RepositoryName, Tag, Digest]]:
-        return sorted((name, tag, digest) for name, room in self._rooms.items() for tag, digest in room.tags.items())
+    def _tags(self) -> list[_TaggedDigest]:
+        return sorted(
+            (name, tag, digest)
+            for name, contents in self._repositories.items()
+            for tag, digest in contents.tags.items()
+        )
 
-    def _keep(self, digest: Digest, size: int, source: ByteSource) -> None:
+    def _store(self, digest: Digest, size: int, source: ByteSource) -> None:
         with self._write_lock:
-            if self._over:
-                raise Unsupported("the archive is closed: what comes now is too late for it")
-            if digest in self._stretches:
+            if self._is_closed:
+                raise Unsupported("the archive was closed before the content was stored")
+            if digest in self._slices:
                 return
-            stretch = self._append(blob_name(digest), size, verified_chunks(source, digest, size))
+            content = self._append(blob_name(digest), size, verified_chunks(source, digest, size))
             with self._lock:
-                self._stretches[digest] = stretch
+                self._slices[digest] = content
 
-    def _append(self, name: str, size: int, content: Iterable[bytes]) -> FileSlice:
-        medium = self._begun()
+    def _append(self, name: str, size: int, chunks: Iterable[bytes]) -> FileSlice:
+        file = self._open_file()
         header = encode_header(Member(name.encode(), FileKind.FILE, size=size))
         offset = position = self._end + len(header)
         try:
-            for piece in content:
-                medium.write(position, piece)
-                position += len(piece)
-            medium.write(position, bytes(padding(size)))
-            medium.write(self._end, header)
+            for chunk in chunks:
+                file.write_at(position, chunk)
+                position += len(chunk)
+            file.write_at(position, bytes(padding(size)))
+            file.write_at(self._end, header)
         except BaseException:
-            # What was half written is overwritten by what comes next; the rest is cut off for the sake of the disk.
+            # The next member overwrites an incomplete one; truncating only frees the disk.
             with suppress(Exception):
-                medium.cut(self._end)
+                file.truncate(self._end)
             raise
         self._end = position + padding(size)
-        return FileSlice(medium, offset, size)
+        return FileSlice(file, offset, size)
 
-    def _begun(self) -> DiskFile:
-        if self._medium is None:
-            # Nothing is renamed to a pipe, and where pipes and devices live is seldom a place for files. What a link
-            # leads to is replaced, not the link: it may be /dev/stdout.
+    def _open_file(self) -> DiskFile:
+        if self._file is None:
+            # A pipe or device is not replaced by a file, and its directory may not be writable. A symbolic link stays,
+            # and the file it leads to is replaced: it may be /dev/stdout.
             directory = tempfile.gettempdir() if is_stream(self._path) else None
             with map_os_errors(self._path):
                 self._staged = StagedFile(os.path.realpath(self._path), directory=directory, mode=0o666)
-            self._medium = DiskFile(self._staged.descriptor, self._path)
-        return self._medium
+            self._file = DiskFile(self._staged.descriptor, self._path)
+        return self._file
