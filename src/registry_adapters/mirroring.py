@@ -1,4 +1,4 @@
-"""Mirrors from files: backends by their URLs, each opened once."""
+"""Mirrors declared in files, with their backends opened by URL."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Mirror", "open_mirror"]
 
 
 class Mirror:
-    """The mirrors of one file, with their backends open.
+    """The mirrors of one file, with open backends; use it in a ``with`` statement, or close it.
 
     Args:
-        file: What to keep alike.
-        auth: Credentials for whichever registry is asked.
-        observer: Told of each blob, and of each exchange of HTTP.
+        file: Content of the file.
+        auth: Credentials of the registries.
+        observer: Receives the events of each blob and of each HTTP request.
 
     Raises:
-        ConfigError: A URL or a setting cannot work.
-        InvalidName: The path of a URL is no repository name.
-        InvalidValue: A repository is to be pruned by what it has itself.
+        ConfigError: A URL or a setting is unusable.
+        InvalidName: The path of a URL is not a repository name.
+        InvalidValue: A mirror with ``prune`` has the same path as source and target.
     """
 
     def __init__(self, file: MirrorFile, *, auth: Auth = None, observer: Observer | None = None) -> None:
@@ -40,7 +40,7 @@ class Mirror:
         self._observer = observer
         self._clients: dict[str, RegistryClient] = {}
         self._catalogs: dict[tuple[str, str], Catalog] = {}
-        self._open = ExitStack()
+        self._exit_stack = ExitStack()
         try:
             self._rules = [
                 MirrorRule(
@@ -57,31 +57,31 @@ class Mirror:
                 for source, target in [(self._client(entry.source, auth), self._client(entry.target, auth))]
             ]
         except BaseException:
-            self._open.close()
+            self._exit_stack.close()
             raise
 
     @property
     def rules(self) -> tuple[MirrorRule, ...]:
-        """What the file says, with open backends."""
+        """The rules of the file, with open backends."""
         return tuple(self._rules)
 
     def plan(self) -> MirrorPlan:
-        """What would be done; see ``plan_mirror``.
+        """Determine what a run would do, without writing anything; see ``plan_mirror``.
 
         Raises:
-            RegistryError: One side failed, and the file does not say to go on.
+            RegistryError: One side failed, and the file does not set ``continue_on_error``.
         """
         file = self._file
         return plan_mirror(self._rules, continue_on_error=file.continue_on_error, jobs=file.jobs, images=file.images)
 
     def run(self, *, on_result: Callable[[Result], None] | None = None) -> CopyReport:
-        """Do it; see ``run_mirror``.
+        """Copy images and remove tags; see ``run_mirror``.
 
         Args:
-            on_result: Told of each node when it is settled, by one thread at a time.
+            on_result: Called with the result of each node, by one thread at a time.
 
         Raises:
-            RegistryError: One side failed, and the file does not say to go on.
+            RegistryError: One side failed, and the file does not set ``continue_on_error``.
         """
         file = self._file
         return run_mirror(
@@ -95,7 +95,7 @@ class Mirror:
 
     def close(self) -> None:
         """Close all backends. Idempotent."""
-        self._open.close()
+        self._exit_stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -103,25 +103,25 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not merely closed: an archive of half a mirror is discarded.
-        self._open.__exit__(kind, error, trace)
+        # Passes on the exception, so that an archive with a part of the mirror is discarded.
+        self._exit_stack.__exit__(kind, error, trace)
 
     def _client(self, url: str, auth: Auth) -> RegistryClient:
-        known = self._clients.get(url)
-        if known is not None:
-            return known
-        backend = max((name for name in self._file.backends if _lies_in(url, name)), key=len, default="")
+        opened = self._clients.get(url)
+        if opened is not None:
+            return opened
+        backend = max((prefix for prefix in self._file.backends if _is_below(url, prefix)), key=len, default="")
         settings: dict[str, Any] = self._file.backends.get(backend, {})
         try:
             credentials = auth if takes_credentials(url) else None
             client = open_client(url, auth=credentials, observer=self._observer, **settings)
         except TypeError as error:
             raise ConfigError(f"settings of {backend or redact_url(url)}: {error}") from None
-        # Paths in one registry share its connections, its tokens and the bounds on both.
+        # Paths of one registry share its connections, tokens and rate limits.
         registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
         shared = self._catalogs.setdefault((backend, registry), client.catalog)
         if shared is client.catalog:
-            self._open.enter_context(client)
+            self._exit_stack.enter_context(client)
         else:
             client.close()
             client = RegistryClient(shared, *client.path, observer=self._observer)
@@ -130,20 +130,20 @@ class Mirror:
 
 
 def open_mirror(path: str | os.PathLike[str], *, auth: Auth = None, observer: Observer | None = None) -> Mirror:
-    """The mirrors that a TOML file declares; to be closed, as by ``with``. Nothing is contacted yet.
+    """Open the backends of the mirrors that a TOML file declares, without contacting them.
 
     Args:
-        path: The file; see ``read_mirror_file``.
+        path: Path of the file; see ``read_mirror_file``.
         auth: Credentials: a keychain, if there is more than one registry.
-        observer: Told of each blob, and of each exchange of HTTP.
+        observer: Receives the events of each blob and of each HTTP request.
 
     Raises:
-        InvalidDocument: The file is malformed; ``path`` says where.
-        ConfigError: A URL or a setting cannot work.
+        InvalidDocument: The file is malformed; ``path`` names the field.
+        ConfigError: A URL or a setting is unusable.
         OSError: The file cannot be read.
     """
     return Mirror(read_mirror_file(path), auth=auth, observer=observer)
 
 
-def _lies_in(url: str, backend: str) -> bool:
-    return url == backend or url.startswith(f"{backend}/")
+def _is_below(url: str, prefix: str) -> bool:
+    return url == prefix or url.startswith(f"{prefix}/")

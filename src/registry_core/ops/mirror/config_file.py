@@ -1,4 +1,4 @@
-"""Mirrors as a small TOML file: what is to be kept alike, without credentials and without code."""
+"""TOML files that declare mirrors, without credentials and without code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry_core.domain.origin import redact_url
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue, error_context
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection, has_wildcard
-from registry_core.ops.transfer.options import CopyOptions, IndexMode
+from registry_core.ops.transfer.options import CopyOptions
 
 __all__ = ["MirrorEntry", "MirrorFile", "read_mirror_file"]
 
@@ -25,15 +25,15 @@ _Value = TypeVar("_Value")
 
 
 class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``[[mirror]]`` of a file: a rule whose backends are still URLs.
+    """One ``[[mirror]]`` of a file: a rule with URLs in place of open backends.
 
     Args:
-        source: A URL as ``open_client`` takes it, with the path that names are relative to.
-        target: Likewise.
-        repositories: As of ``MirrorRule``.
-        tags: As of ``MirrorRule``.
-        options: As of ``MirrorRule``.
-        prune: As of ``MirrorRule``.
+        source: URL for ``open_client``, with the path that repository names are relative to.
+        target: URL for ``open_client``, with the path that repository names are relative to.
+        repositories: Repository names and patterns; see ``MirrorRule``.
+        tags: Tags to mirror; see ``MirrorRule``.
+        options: Parts of each image to copy; see ``MirrorRule``.
+        prune: Whether to remove tags from the target; see ``MirrorRule``.
     """
 
     source: str
@@ -45,14 +45,14 @@ class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MirrorFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of mirrors.
+    """The content of a file.
 
     Args:
-        mirrors: What is to be kept alike.
-        backends: For each URL of a registry without its path, the settings that ``open_client`` is given.
-        jobs: How many blobs move at a time.
-        images: How many images are under way at a time.
-        continue_on_error: Whether an error ends only what needs the node.
+        mirrors: The mirrors.
+        backends: Settings for ``open_client``, by the URL of the registry without a path.
+        jobs: Greatest number of blobs copied at a time.
+        images: Greatest number of images in progress at a time.
+        continue_on_error: Whether an error only fails the nodes that need the failed one.
     """
 
     mirrors: tuple[MirrorEntry, ...]
@@ -63,7 +63,7 @@ class MirrorFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A table that has no other keys."""
+    """A table in which unknown keys are errors."""
 
 
 class _Patterns(_Strict, kw_only=True):
@@ -72,7 +72,7 @@ class _Patterns(_Strict, kw_only=True):
     regex: tuple[str, ...] = ()
     semver: str = ""
 
-    def value(self) -> TagPatterns:
+    def patterns(self) -> TagPatterns:
         return TagPatterns(names=self.names, globs=self.glob, regexes=self.regex, semver=self.semver)
 
 
@@ -81,10 +81,10 @@ class _Tags(_Patterns, kw_only=True):
     latest: int | None = None
 
     def selection(self) -> TagSelection:
-        return TagSelection(include=self.value(), exclude=self.exclude.value(), latest=self.latest)
+        return TagSelection(include=self.patterns(), exclude=self.exclude.patterns(), latest=self.latest)
 
 
-class _Choices(_Strict, kw_only=True):
+class _Options(_Strict, kw_only=True):
     platforms: tuple[str, ...] | None = None
     index: Literal["sparse", "rewritten"] | None = None
     referrers: bool | None = None
@@ -95,7 +95,7 @@ class _Choices(_Strict, kw_only=True):
     prune: bool | None = None
 
 
-class _Mirror(_Choices, kw_only=True):
+class _Mirror(_Options, kw_only=True):
     source: str
     target: str
     repositories: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class _Mirror(_Choices, kw_only=True):
 
 class _File(_Strict, kw_only=True):
     mirror: tuple[_Mirror, ...]
-    defaults: _Choices = msgspec.field(default_factory=_Choices)
+    defaults: _Options = msgspec.field(default_factory=_Options)
     backends: dict[str, dict[str, Any]] = {}
     jobs: int = 4
     images: int = 4
@@ -112,21 +112,21 @@ class _File(_Strict, kw_only=True):
 
 
 def read_mirror_file(path: str | os.PathLike[str]) -> MirrorFile:
-    """What a file says, checked to the last field.
+    """Read a file, and check every field.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
-        InvalidDocument: It is no TOML, or a field is unknown, missing or wrong; ``path`` says which, as
-            ``$.mirror[1].tags.semver``. It holds a password, which belongs into a keychain.
-        OSError: It cannot be read.
+        InvalidDocument: The file is not TOML, a field is unknown, missing or malformed, or a URL contains a password.
+            ``path`` names the field, as ``$.mirror[1].tags.semver``.
+        OSError: The file cannot be read.
     """
     with error_context("read_mirror_file", os.fspath(path)):
         with Path(path).open("rb") as stream:
             content = stream.read(_LIMIT + 1)
         if len(content) > _LIMIT:
-            raise InvalidDocument(f"larger than {_LIMIT} bytes")
+            raise InvalidDocument(f"the file is larger than {_LIMIT} bytes")
         try:
             document = tomllib.loads(content.decode("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -136,86 +136,86 @@ def read_mirror_file(path: str | os.PathLike[str]) -> MirrorFile:
 
 def _read(document: dict[str, Any]) -> MirrorFile:
     try:
-        found = msgspec.convert(document, _File)
+        file = msgspec.convert(document, _File)
     except (msgspec.ValidationError, RecursionError) as error:
-        message, named, where = str(error).rpartition(" - at `")
-        raise InvalidDocument((message if named else where)[:300], path=where.rstrip("`") if named else "") from None
-    if not found.mirror:
-        raise InvalidDocument("nothing to mirror", path="$.mirror")
+        message, separator, path = str(error).rpartition(" - at `")
+        raise InvalidDocument((message or path)[:300], path=path.rstrip("`") if separator else "") from None
+    if not file.mirror:
+        raise InvalidDocument("no mirror is declared", path="$.mirror")
     for name in ("jobs", "images"):
-        if getattr(found, name) < 1:
-            raise InvalidDocument("not a positive number", path=f"$.{name}")
-    for url in found.backends:
+        if getattr(file, name) < 1:
+            raise InvalidDocument("must be at least 1", path=f"$.{name}")
+    for url in file.backends:
         _check_url(url, f"$.backends.{redact_url(url)}")
-    mirrors = tuple(_entry(mirror, found.defaults, f"$.mirror[{number}]") for number, mirror in enumerate(found.mirror))
+    mirrors = tuple(_entry(mirror, file.defaults, f"$.mirror[{number}]") for number, mirror in enumerate(file.mirror))
     return MirrorFile(
         mirrors=mirrors,
-        backends=found.backends,
-        jobs=found.jobs,
-        images=found.images,
-        continue_on_error=found.continue_on_error,
+        backends=file.backends,
+        jobs=file.jobs,
+        images=file.images,
+        continue_on_error=file.continue_on_error,
     )
 
 
-def _entry(mirror: _Mirror, defaults: _Choices, at: str) -> MirrorEntry:
-    _check_url(mirror.source, f"{at}.source")
-    _check_url(mirror.target, f"{at}.target")
+def _entry(mirror: _Mirror, defaults: _Options, path: str) -> MirrorEntry:
+    _check_url(mirror.source, f"{path}.source")
+    _check_url(mirror.target, f"{path}.target")
     for number, name in enumerate(mirror.repositories):
         if not has_wildcard(name):
-            _checked(partial(RepositoryName, name), f"{at}.repositories[{number}]")
+            _call(partial(RepositoryName, name), f"{path}.repositories[{number}]")
     for number, text in enumerate(mirror.platforms or ()):
-        _checked(partial(Platform.parse, text), f"{at}.platforms[{number}]")
+        _call(partial(Platform.parse, text), f"{path}.platforms[{number}]")
 
-    def choice(name: str) -> Any:
-        own = getattr(mirror, name)
-        return getattr(defaults, name) if own is None else own
+    def option(name: str) -> Any:
+        value = getattr(mirror, name)
+        return getattr(defaults, name) if value is None else value
 
-    form = choice("index")
-    options = _checked(
+    options = _call(
         lambda: CopyOptions(
-            platforms=tuple(choice("platforms") or ()),
-            index_mode=None if form is None else IndexMode(form),
-            referrers=bool(choice("referrers")),
-            digest_tags=bool(choice("digest_tags")),
-            foreign_layers=bool(choice("foreign_layers")),
-            overwrite=choice("overwrite") is not False,
-            repair=bool(choice("repair")),
+            platforms=option("platforms") or (),
+            index_mode=option("index"),
+            referrers=bool(option("referrers")),
+            digest_tags=bool(option("digest_tags")),
+            foreign_layers=bool(option("foreign_layers")),
+            overwrite=option("overwrite") is not False,
+            repair=bool(option("repair")),
         ),
-        f"{at}.platforms",
+        f"{path}.platforms",
     )
     return MirrorEntry(
         source=mirror.source,
         target=mirror.target,
         repositories=mirror.repositories,
-        tags=_selection(mirror.tags, f"{at}.tags"),
+        tags=_selection(mirror.tags, f"{path}.tags"),
         options=options,
-        prune=bool(choice("prune")),
+        prune=bool(option("prune")),
     )
 
 
-def _selection(tags: tuple[str, ...] | _Tags | None, at: str) -> TagSelection:
+def _selection(tags: tuple[str, ...] | _Tags | None, path: str) -> TagSelection:
     if tags is None:
         return TagSelection()
     if not isinstance(tags, _Tags):
-        # A list alone: names, and shell patterns where there is a wildcard.
+        # A list in place of a table has names, and shell patterns, which contain a wildcard.
         globs = tuple(tag for tag in tags if has_wildcard(tag))
         names = tuple(tag for tag in tags if not has_wildcard(tag))
-        return TagSelection(include=_checked(lambda: TagPatterns(names=names, globs=globs), at))
-    for place, patterns in (("", tags), (".exclude", tags.exclude)):
-        _checked(partial(TagPatterns, names=patterns.names), f"{at}{place}.names")
-        _checked(partial(TagPatterns, regexes=patterns.regex), f"{at}{place}.regex")
-        _checked(partial(TagPatterns, semver=patterns.semver), f"{at}{place}.semver")
-    return _checked(tags.selection, f"{at}.latest")
+        return TagSelection(include=_call(lambda: TagPatterns(names=names, globs=globs), path))
+    for table, patterns in (("", tags), (".exclude", tags.exclude)):
+        _call(partial(TagPatterns, names=patterns.names), f"{path}{table}.names")
+        _call(partial(TagPatterns, regexes=patterns.regex), f"{path}{table}.regex")
+        _call(partial(TagPatterns, semver=patterns.semver), f"{path}{table}.semver")
+    return _call(tags.selection, f"{path}.latest")
 
 
-def _check_url(url: str, at: str) -> None:
+def _check_url(url: str, path: str) -> None:
     rest = url.partition("://")[2] or url
     if "@" in rest.partition("/")[0]:
-        raise InvalidDocument("a URL with a user or password: those belong into a keychain", path=at)
+        raise InvalidDocument("the URL contains credentials; put them into a keychain", path=path)
 
 
-def _checked(make: Callable[[], _Value], at: str) -> _Value:
+def _call(make: Callable[[], _Value], path: str) -> _Value:
+    """Return the result of a call; its errors become errors of a field."""
     try:
         return make()
     except InvalidValue as error:
-        raise InvalidDocument(error.message, path=at) from None
+        raise InvalidDocument(error.message, path=path) from None
