@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import msgspec
 
-from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.cancellation import checkpoint
 from registry_core.content.operating_system import require_dir_fds
 from registry_core.content.safe_files import create_file, open_directory
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
@@ -46,7 +46,7 @@ from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
 from registry_core.ops.blobs import ProgressSource, open_verified
 from registry_core.ops.extract.directory_fds import DirectoryFds
 from registry_core.ops.manifests import fetch_manifest
-from registry_core.ops.workers import Workers
+from registry_core.ops.workers import run_each
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
 
@@ -366,15 +366,11 @@ def pull_artifact(
     unpacked = unpack if callable(unpack) else lambda file: unpack and is_packed(file)
     with error_context(_OPERATION, repository.at(named)):
         parts = _parts(fetch_manifest(repository, named), select, untitled, unpacked)
-        with (
-            CancelScope() as scope,
-            Workers(jobs, scope) as workers,
-            FileInstaller(directory, overwrite=overwrite) as to,
-        ):
+        with FileInstaller(directory, overwrite=overwrite) as to:
             to.check(part.title for part in parts)
             delivery = _Downloader(repository, to, observer)
             # The largest first, so that none is left to be waited for alone.
-            workers.run_each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True))
+            run_each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True), jobs=jobs)
             checkpoint()
             return to.place((part.number, part.title) for part in parts)
 

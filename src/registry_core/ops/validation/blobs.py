@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from registry_core.cancellation import CancelScope, checkpoint
+from registry_core.cancellation import checkpoint
 from registry_core.content.compression import compression_for, decompress, detect_compression
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.content.verify import VerifyingReader
@@ -18,7 +18,7 @@ from registry_core.domain.media_types import is_nondistributable
 from registry_core.domain.reports import Finding, Severity
 from registry_core.errors import BlobNotFound, IntegrityError, TooLarge, Unsupported
 from registry_core.ops.tar.members import Budget, ExtractLimits
-from registry_core.ops.workers import Workers
+from registry_core.ops.workers import run_each
 from registry_core.ports.catalog import Repository
 
 __all__ = ["BlobChecker"]
@@ -124,9 +124,8 @@ class BlobChecker:
             with lock:
                 self._results[key] = result
 
-        with CancelScope() as scope, Workers(jobs, scope) as workers:
-            # The largest first, so that none runs alone at the end.
-            workers.run_each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True))
+        # The largest first, so that none runs alone at the end.
+        run_each(read, sorted(self._blobs, key=lambda key: key[1], reverse=True), jobs=jobs)
         return self._findings()
 
     def _findings(self) -> Iterator[Finding]:

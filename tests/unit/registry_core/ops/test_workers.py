@@ -1,4 +1,4 @@
-"""Threads that work together, stop together, and keep nobody waiting."""
+"""Pools of threads: order, errors, cancellation and hanging tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from registry_core.cancellation import CancelScope, checkpoint, fail_after, sleep
 from registry_core.errors import Cancelled, DeadlineExceeded, Unavailable
 from registry_core.ops import workers
-from registry_core.ops.workers import WorkerPool, Workers
+from registry_core.ops.workers import WorkerPool, run_each
 
 PROMPT = 1.0
 
 
 class Stuck:
-    """Work that hangs where no scope reaches it, until the test lets it go."""
+    """Work that hangs without checking its scope, until the test releases it."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -55,12 +55,11 @@ def _when(event: threading.Event, act: Callable[[], None]) -> Iterator[None]:
     thread.join(30)
 
 
-def _each(work: Callable[[str], None], *parts: str, jobs: int = 2) -> None:
-    with CancelScope() as scope, Workers(jobs, scope) as crew:
-        crew.run_each(work, parts)
+def _each(work: Callable[[str], None], *items: str, jobs: int = 2) -> None:
+    run_each(work, items, jobs=jobs)
 
 
-def test_each_part_is_worked_on_once() -> None:
+def test_each_item_is_worked_on_once() -> None:
     lock, seen = threading.Lock(), list[str]()
 
     def work(part: str) -> None:
@@ -120,7 +119,7 @@ def test_the_first_error_ends_the_others_and_is_raised_with_its_cause() -> None:
     assert [error.__cause__ for error in ended] == [caught.value]
 
 
-def test_after_an_error_nothing_new_is_begun() -> None:
+def test_after_an_error_no_new_work_starts() -> None:
     seen: list[str] = []
 
     def work(part: str) -> None:
@@ -133,7 +132,7 @@ def test_after_an_error_nothing_new_is_begun() -> None:
     assert len(seen) <= 2
 
 
-def test_whoever_waits_is_woken_by_a_cancel_though_a_worker_hangs(stuck: Stuck) -> None:
+def test_a_cancel_wakes_the_caller_though_a_thread_hangs(stuck: Stuck) -> None:
     with CancelScope() as outer:
         moment: list[float] = []
 
@@ -151,7 +150,7 @@ def test_whoever_waits_is_woken_by_a_cancel_though_a_worker_hangs(stuck: Stuck) 
     assert not stuck.threads[0].is_alive()
 
 
-def test_whoever_waits_is_woken_by_a_deadline_though_a_worker_hangs(stuck: Stuck) -> None:
+def test_a_deadline_wakes_the_caller_though_a_thread_hangs(stuck: Stuck) -> None:
     start = time.monotonic()
 
     with fail_after(0.1), pytest.raises(DeadlineExceeded):
@@ -168,8 +167,8 @@ def test_a_thread_that_hangs_does_not_keep_the_program_from_ending(stuck: Stuck)
 
 
 def test_an_error_is_raised_though_another_worker_hangs(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, but not for ever."""
-    monkeypatch.setattr(workers, "_PATIENCE", 0.1)
+    """The hanging thread is waited for, but not forever."""
+    monkeypatch.setattr(workers, "_ERROR_WAIT", 0.1)
 
     def work(part: str) -> None:
         if part == "fails":
@@ -182,7 +181,7 @@ def test_an_error_is_raised_though_another_worker_hangs(stuck: Stuck, monkeypatc
 
 
 def test_a_cancelled_worker_that_ends_is_waited_for() -> None:
-    """So that nothing of it is left when the caller goes on."""
+    """No thread of the pool runs on after the call."""
     started, ended = threading.Event(), threading.Event()
 
     def work(_: str) -> None:
@@ -198,7 +197,7 @@ def test_a_cancelled_worker_that_ends_is_waited_for() -> None:
     assert ended.is_set()
 
 
-def test_what_is_no_error_of_the_library_comes_through() -> None:
+def test_exceptions_of_other_kinds_are_raised_too() -> None:
     def work(_: str) -> None:
         raise KeyboardInterrupt
 
@@ -206,7 +205,7 @@ def test_what_is_no_error_of_the_library_comes_through() -> None:
         _each(work, "one", "two")
 
 
-def test_a_thread_that_cannot_be_started_is_said_so_and_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_when_a_thread_is_started_is_raised_and_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(threading.enumerate())
     really_start = threading.Thread.start
 
@@ -223,7 +222,7 @@ def test_a_thread_that_cannot_be_started_is_said_so_and_the_others_end(monkeypat
     assert set(threading.enumerate()) == before
 
 
-def test_nobody_begins_in_a_cancelled_scope() -> None:
+def test_no_work_starts_in_a_cancelled_scope() -> None:
     seen: list[str] = []
 
     def work(part: str) -> None:
@@ -239,55 +238,55 @@ def test_nobody_begins_in_a_cancelled_scope() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 8])
-def test_work_begets_work_until_there_is_none(jobs: int) -> None:
+def test_tasks_add_tasks_until_none_is_left(jobs: int) -> None:
     done: list[int] = []
 
     with CancelScope() as scope, fail_after(60):
-        crew = WorkerPool(jobs, scope)
+        pool = WorkerPool(jobs, scope)
 
         def work(number: int) -> None:
             done.append(number)
             for below in (2 * number, 2 * number + 1):
                 if below < 512:
-                    crew.add(partial(work, below))
+                    pool.add(partial(work, below))
 
-        crew.add(partial(work, 1))
-        crew.run()
+        pool.add(partial(work, 1))
+        pool.run()
 
     assert sorted(done) == list(range(1, 512))
 
 
-def test_of_what_is_ready_the_lowest_rank_comes_first_and_then_the_oldest() -> None:
+def test_ready_tasks_run_by_rank_and_then_by_age() -> None:
     done: list[str] = []
     with CancelScope() as scope:
-        crew = WorkerPool(1, scope)
+        pool = WorkerPool(1, scope)
         for name, rank in (("c", (1, 0)), ("b", (1, -5)), ("d", (1, 0)), ("a", (0, 0))):
-            crew.add(partial(done.append, name), rank)
+            pool.add(partial(done.append, name), rank)
 
-        crew.run()
+        pool.run()
 
     assert done == ["a", "b", "c", "d"]
 
 
-def test_hands_that_were_let_go_come_back_for_new_work() -> None:
+def test_threads_that_ended_are_replaced_when_new_tasks_come() -> None:
     begun = threading.Barrier(3)
     with CancelScope() as scope, fail_after(60):
-        crew = WorkerPool(3, scope)
+        pool = WorkerPool(3, scope)
 
         def meet() -> None:
             begun.wait(30)
 
         def many() -> None:
             for _ in range(3):
-                crew.add(meet)
+                pool.add(meet)
 
-        crew.add(many)
-        crew.run()
+        pool.add(many)
+        pool.run()
 
     assert not begun.broken
 
 
-def test_no_work_is_done_at_once() -> None:
+def test_a_run_without_tasks_returns_at_once() -> None:
     with CancelScope() as scope:
         WorkerPool(4, scope).run()
 
