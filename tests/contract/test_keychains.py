@@ -24,24 +24,24 @@ from registry_core.testing.keychains import CREDENTIAL, REGISTRY, KeychainContra
 
 HELPER = """#!{python} -IS
 import fcntl, json, os, sys
-place = os.environ["STORE"]
-with open(place + ".lock", "w") as lock:
+path = os.environ["STORE"]
+with open(path + ".lock", "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    kept = json.load(open(place)) if os.path.exists(place) else {{}}
-    said = sys.stdin.buffer.read().decode()
+    secrets = json.load(open(path)) if os.path.exists(path) else {{}}
+    text = sys.stdin.buffer.read().decode()
     if sys.argv[1] == "store":
-        entry = json.loads(said)
-        kept[entry["ServerURL"]] = [entry["Username"], entry["Secret"]]
-    elif said not in kept:
+        entry = json.loads(text)
+        secrets[entry["ServerURL"]] = [entry["Username"], entry["Secret"]]
+    elif text not in secrets:
         print("credentials not found in native keychain")
         sys.exit(1)
     elif sys.argv[1] == "get":
-        print(json.dumps({{"ServerURL": said, "Username": kept[said][0], "Secret": kept[said][1]}}))
+        print(json.dumps({{"ServerURL": text, "Username": secrets[text][0], "Secret": secrets[text][1]}}))
     else:
-        del kept[said]
-    with open(place + ".new", "w") as file:
-        json.dump(kept, file)
-    os.replace(place + ".new", place)
+        del secrets[text]
+    with open(path + ".new", "w") as file:
+        json.dump(secrets, file)
+    os.replace(path + ".new", path)
 """
 
 

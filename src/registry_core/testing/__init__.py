@@ -1,8 +1,8 @@
-"""For those who write backends, keychains, authenticators: contract suites to inherit, content to try. Needs pytest."""
+"""Contract suites to inherit for backends, keychains and authenticators, and content for tests. Needs pytest."""
 
 import pytest
 
-# Without this, a third party sees bare assertion errors; with it, what was compared.
+# Without this, pytest does not show the compared values of a failed assertion outside of test files.
 pytest.register_assert_rewrite(
     "registry_core.testing.authenticators", "registry_core.testing.contract", "registry_core.testing.keychains"
 )

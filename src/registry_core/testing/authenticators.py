@@ -1,4 +1,4 @@
-"""What every authenticator promises, as tests to inherit.
+"""Contract tests for authenticators, to inherit.
 
 ::
 
@@ -30,7 +30,15 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, Unauthorized, Unavailable
 from registry_core.ports.authenticator import Authenticator
 
-__all__ = ["PULL", "PUSH", "REGISTRY", "AuthenticatorContract", "TokenServer", "concluded", "driven"]
+__all__ = [
+    "PULL",
+    "PUSH",
+    "REGISTRY",
+    "AuthenticatorContract",
+    "TokenServer",
+    "answer_token_requests",
+    "authorization_for",
+]
 
 _Result = TypeVar("_Result")
 
@@ -38,7 +46,7 @@ REGISTRY: Final = Origin.of("registry.example.com")
 PULL: Final = Scope.repository(RepositoryName("org/app"), ["pull"])
 PUSH: Final = Scope.repository(RepositoryName("org/app"), ["pull", "push"])
 
-_OTHERS: Final = (
+_OTHER_REGISTRIES: Final = (
     Origin.of("evil.example"),
     Origin.of("sub.registry.example.com"),
     Origin.of("registry.example.com:8443"),
@@ -47,42 +55,47 @@ _OTHERS: Final = (
 
 
 class TokenServer:
-    """Answers every request with a token of its own, and remembers what it was asked."""
+    """A token server that returns a new token for each request, and records the requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.asked: list[TokenRequest] = []
+        self.requests: list[TokenRequest] = []
 
     def __call__(self, request: TokenRequest) -> TokenReply:
-        """A token, good for five minutes."""
+        """Return a token that is valid for five minutes."""
         with self._lock:
-            self.asked.append(request)
-            body = {"token": f"t0ken-{len(self.asked)}", "expires_in": 300}
+            self.requests.append(request)
+            body = {"token": f"t0ken-{len(self.requests)}", "expires_in": 300}
         return TokenReply(status=200, content=strict_json.encode(body))
 
 
-def driven(
+def authorization_for(
     authenticator: Authenticator,
     server: Callable[[TokenRequest], TokenReply],
     challenges: Sequence[Challenge],
     *scopes: Scope,
     rejected: str | None = None,
 ) -> str | None:
-    """What an authenticator answers, once a token server has answered it.
+    """The authorization of an authenticator for a challenge; a token server answers its token requests.
 
     Raises:
-        RegistryError: What the authenticator raises.
+        RegistryError: An error of the authenticator.
     """
-    return concluded(authenticator.handle_challenge(REGISTRY, challenges, scopes, rejected=rejected), server)
+    return answer_token_requests(
+        authenticator.handle_challenge(REGISTRY, challenges, scopes, rejected=rejected), server
+    )
 
 
-def concluded(
+def answer_token_requests(
     steps: Generator[TokenRequest, TokenReply, _Result], server: Callable[[TokenRequest], TokenReply]
 ) -> _Result:
-    """What comes of asking for tokens, once a token server has answered each request.
+    """Run a generator of token requests to its end; a token server answers them.
+
+    Returns:
+        The return value of the generator.
 
     Raises:
-        RegistryError: What those steps, or the server, raise.
+        RegistryError: An error of the generator, or of the server.
     """
     try:
         request = next(steps)
@@ -99,115 +112,123 @@ class AuthenticatorContract:
     """A test class overrides ``authenticator``, ``challenge`` and ``secrets``."""
 
     challenge: ClassVar[Challenge] = Challenge("basic", {"realm": "registry"})
-    """One that it has an answer to."""
+    """A challenge that the authenticator supports."""
 
     secrets: ClassVar[tuple[str, ...]] = ()
-    """What it must not show."""
+    """Strings that it must not show."""
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        """One that has credentials for ``REGISTRY``, and for no other.
+        """An authenticator with credentials for ``REGISTRY`` only.
 
         Raises:
-            NotImplementedError: Not overridden.
+            NotImplementedError: The test class does not override the fixture.
         """
-        raise NotImplementedError("an authenticator's test class overrides this fixture")
+        raise NotImplementedError("the test class of an authenticator must override this fixture")
 
     @pytest.fixture
     def server(self) -> TokenServer:
-        """Where it may get tokens."""
+        """The token server."""
         return TokenServer()
 
     def test_it_is_an_authenticator(self, authenticator: Authenticator) -> None:
-        """The protocol."""
+        """It implements the protocol."""
         assert isinstance(authenticator, Authenticator)
 
-    def test_its_answer_is_one_header_value(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """R-039: nothing in it ends a header."""
-        value = driven(authenticator, server, [self.challenge], PULL)
+    def test_the_authorization_is_one_header_value(self, authenticator: Authenticator, server: TokenServer) -> None:
+        """It has no character that ends a header (R-039)."""
+        value = authorization_for(authenticator, server, [self.challenge], PULL)
 
         assert value is not None
         assert value.isascii()
         assert value.isprintable()
 
-    def test_its_answer_is_remembered(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """The next request on the same repository needs no challenge."""
-        value = driven(authenticator, server, [self.challenge], PULL)
+    def test_the_authorization_is_cached(self, authenticator: Authenticator, server: TokenServer) -> None:
+        """The next request to the same repository needs no challenge."""
+        value = authorization_for(authenticator, server, [self.challenge], PULL)
 
         assert authenticator.cached_authorization(REGISTRY, [PULL]) == value
 
-    @pytest.mark.parametrize("other", _OTHERS, ids=str)
-    def test_it_is_remembered_for_no_other_registry(
+    @pytest.mark.parametrize("other", _OTHER_REGISTRIES, ids=str)
+    def test_it_is_cached_for_no_other_registry(
         self, authenticator: Authenticator, server: TokenServer, other: Origin
     ) -> None:
-        """R-030: another host, another port and the same without TLS are others."""
-        driven(authenticator, server, [self.challenge], PULL)
+        """Another host, another port and plain http are other registries (R-030)."""
+        authorization_for(authenticator, server, [self.challenge], PULL)
 
         assert authenticator.cached_authorization(other, [PULL]) is None
 
-    def test_what_was_refused_is_not_offered_again(self, authenticator: Authenticator, server: TokenServer) -> None:
+    def test_a_rejected_authorization_is_not_offered_again(
+        self, authenticator: Authenticator, server: TokenServer
+    ) -> None:
         """R-038."""
-        value = driven(authenticator, server, [self.challenge], PULL)
+        value = authorization_for(authenticator, server, [self.challenge], PULL)
 
-        again = driven(authenticator, server, [self.challenge], PULL, rejected=value)
+        again = authorization_for(authenticator, server, [self.challenge], PULL, rejected=value)
 
         assert again is None or again != value
 
-    def test_without_a_challenge_there_is_no_answer(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """A 401 that says nothing."""
-        assert driven(authenticator, server, [], PULL) is None
-        assert server.asked == []
+    def test_without_a_challenge_there_is_no_authorization(
+        self, authenticator: Authenticator, server: TokenServer
+    ) -> None:
+        """A response of status 401 may have no challenge."""
+        assert authorization_for(authenticator, server, [], PULL) is None
+        assert server.requests == []
 
-    def test_what_nobody_speaks_is_not_answered(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """Either way is clear: no answer, or an ``Unauthorized`` that says why."""
+    def test_an_unknown_scheme_has_no_authorization(self, authenticator: Authenticator, server: TokenServer) -> None:
+        """Either the result is ``None``, or ``Unauthorized`` explains it."""
         try:
-            value = driven(authenticator, server, [Challenge("x-nobody-speaks-this", {})], PULL)
+            value = authorization_for(authenticator, server, [Challenge("x-unknown-scheme", {})], PULL)
         except Unauthorized:
             value = None
 
         assert value is None
-        assert server.asked == []
+        assert server.requests == []
 
     @pytest.mark.parametrize("error", [Cancelled("by its caller"), Unavailable("down"), None], ids=repr)
-    def test_an_answer_given_up_half_way_blocks_nobody(
+    def test_an_aborted_challenge_does_not_block_others(
         self, authenticator: Authenticator, server: TokenServer, error: Exception | None
     ) -> None:
-        """Whether it is closed or told of an error."""
+        """Aborted by ``close``, or by an error of the token request."""
         steps = authenticator.handle_challenge(REGISTRY, [self.challenge], [PULL])
-        asked = next(steps, None)
-        if asked is not None and error is not None:
+        request = next(steps, None)
+        if request is not None and error is not None:
             with pytest.raises(type(error)):
                 steps.throw(error)
         steps.close()
 
-        assert driven(authenticator, server, [self.challenge], PULL) is not None
+        assert authorization_for(authenticator, server, [self.challenge], PULL) is not None
 
     def test_many_threads_cause_one_token_request(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """R-039: no refresh storm."""
+        """Concurrent challenges share a token request (R-039)."""
         with ThreadPoolExecutor(16) as pool:
-            values = set(pool.map(lambda _: driven(authenticator, server, [self.challenge], PULL), range(32)))
+            values = set(
+                pool.map(lambda _: authorization_for(authenticator, server, [self.challenge], PULL), range(32))
+            )
 
         assert len(values) == 1
-        assert len(server.asked) <= 1
+        assert len(server.requests) <= 1
 
-    def test_what_it_asks_a_token_server_says_what_for(self, authenticator: Authenticator, server: TokenServer) -> None:
-        """Only for the operation, and never with a secret in the URL (R-037, R-043)."""
-        driven(authenticator, server, [self.challenge], PULL)
+    def test_a_token_request_has_the_scopes_of_the_operation(
+        self, authenticator: Authenticator, server: TokenServer
+    ) -> None:
+        """No others, and never a secret in the URL (R-037, R-043)."""
+        authorization_for(authenticator, server, [self.challenge], PULL)
 
-        for request in server.asked:
+        for request in server.requests:
             assert request.scopes in ((), (PULL,))
             assert not any(secret in request.url for secret in self.secrets)
 
     def test_neither_repr_nor_pickle_shows_a_secret(self, authenticator: Authenticator, server: TokenServer) -> None:
         """R-043."""
-        driven(authenticator, server, [self.challenge], PULL)
+        authorization_for(authenticator, server, [self.challenge], PULL)
         secrets = (*self.secrets, "t0ken-")
 
         try:
-            shown = pickle.dumps(authenticator)
+            pickled = pickle.dumps(authenticator)
         except TypeError as error:
-            shown = str(error).encode()
+            pickled = str(error).encode()
 
-        texts = [repr(authenticator), str(authenticator), *map(repr, server.asked)]
+        texts = [repr(authenticator), str(authenticator), *map(repr, server.requests)]
         assert not any(secret in text for secret in secrets for text in texts)
-        assert not any(secret.encode() in shown for secret in secrets)
+        assert not any(secret.encode() in pickled for secret in secrets)

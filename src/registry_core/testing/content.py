@@ -1,4 +1,4 @@
-"""Content to test with: deterministic, small where it may be, and of any size where it must be."""
+"""Content for tests: deterministic, and of any size."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from registry_core.ports.catalog import Repository
 __all__ = [
     "PatternSource",
     "blob",
-    "entry",
+    "descriptor_field",
     "image_manifest",
     "index_manifest",
     "push_image",
     "put_blob",
-    "put_parts",
+    "put_config_and_layer",
 ]
 
 _BLOCK = CHUNK_SIZE
 
 
 class PatternSource:
-    """Content of any size that is made as it is read: no two of its blocks are alike, and none is kept.
+    """Content of any size that is generated while it is read: all its blocks differ, and none is kept in memory.
 
     Args:
-        size: In bytes.
-        seed: Other seeds give other content.
+        size: Size in bytes.
+        seed: Seed; different seeds give different content.
     """
 
     def __init__(self, size: int, *, seed: int = 0) -> None:
         self.size = size
-        self._noise = random.Random(seed).randbytes(_BLOCK)
+        self._pattern = random.Random(seed).randbytes(_BLOCK)
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on."""
+        """Open a reader at a position."""
         return _PatternReader(self, start)
 
     @cached_property
     def digest(self) -> Digest:
-        """The sha256 of all of it."""
+        """The sha256 digest of the content."""
         hasher = Digest.of(b"").hasher()
         for position in range(0, self.size, _BLOCK):
-            hasher.update(self.at(position, _BLOCK))
+            hasher.update(self.bytes_at(position, _BLOCK))
         return Digest(f"sha256:{hasher.hexdigest()}")
 
-    def at(self, position: int, size: int) -> bytes:
-        """Up to ``size`` bytes from a position, none from beyond the end."""
+    def bytes_at(self, position: int, size: int) -> bytes:
+        """Up to ``size`` bytes from a position on."""
         end = min(position + size, self.size)
         parts = []
         while position < end:
             number, offset = divmod(position, _BLOCK)
             count = min(_BLOCK - offset, end - position)
             head = number.to_bytes(8, "big")[offset : offset + count]
-            noise = max(offset, 8)
-            parts += [head, self._noise[noise : max(noise, offset + count)]]
+            pattern_start = max(offset, 8)
+            parts += [head, self._pattern[pattern_start : max(pattern_start, offset + count)]]
             position += count
         return b"".join(parts)
 
@@ -76,7 +76,7 @@ class _PatternReader(BaseReader):
     def read(self, size: int = -1, /) -> bytes:
         if self._closed:
             raise ValueError("read of a closed reader")
-        data = self._source.at(self._position, self._source.size if size < 0 else min(size, _BLOCK))
+        data = self._source.bytes_at(self._position, self._source.size if size < 0 else min(size, _BLOCK))
         self._position += len(data)
         return data
 
@@ -85,12 +85,12 @@ class _PatternReader(BaseReader):
 
 
 def blob(label: str, size: int = 64) -> bytes:
-    """Some bytes that depend on a label alone."""
+    """Random bytes that depend on the label only."""
     return random.Random(label).randbytes(size)
 
 
-def entry(content: bytes, media_type: str = media_types.OCI_LAYER) -> dict[str, Any]:
-    """A descriptor of some bytes as it stands in a manifest's JSON."""
+def descriptor_field(content: bytes, media_type: str = media_types.OCI_LAYER) -> dict[str, Any]:
+    """The descriptor of some bytes as JSON."""
     return {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
 
 
@@ -103,15 +103,15 @@ def image_manifest(
     algorithm: str = "sha256",
     **fields: Any,
 ) -> RawManifest:
-    """An image manifest over a configuration and layers.
+    """An image manifest with a config and layers.
 
     Args:
-        config: The configuration's bytes.
-        layers: The layers' bytes, lowest first.
+        config: Content of the config.
+        layers: Contents of the layers, base first.
         docker: Docker schema 2 instead of OCI.
-        config_type: The configuration's media type, where it is not the usual one.
-        algorithm: Of the manifest's own digest.
-        fields: More top-level fields, by their names in JSON.
+        config_type: Media type of the config; the usual one if empty.
+        algorithm: Algorithm of the manifest's digest.
+        fields: Further top-level fields, by their JSON names.
     """
     media_type = media_types.DOCKER_MANIFEST if docker else media_types.OCI_MANIFEST
     layer_type = media_types.DOCKER_LAYER_GZIP if docker else media_types.OCI_LAYER
@@ -119,19 +119,19 @@ def image_manifest(
     mapping = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": entry(config, config_type or usual),
-        "layers": [entry(layer, layer_type) for layer in layers],
+        "config": descriptor_field(config, config_type or usual),
+        "layers": [descriptor_field(layer, layer_type) for layer in layers],
     }
     return RawManifest(media_type, strict_json.encode(mapping | fields), algorithm)
 
 
 def index_manifest(children: Sequence[Descriptor], *, docker: bool = False, **fields: Any) -> RawManifest:
-    """An image index, or a Docker manifest list, over manifests for different architectures.
+    """An image index, or a Docker manifest list, of manifests for different architectures.
 
     Args:
-        children: What the entries point at.
+        children: Descriptors of the manifests.
         docker: A Docker manifest list instead of an OCI index.
-        fields: More top-level fields, by their names in JSON.
+        fields: Further top-level fields, by their JSON names.
     """
     media_type = media_types.DOCKER_INDEX if docker else media_types.OCI_INDEX
     entries: list[Mapping[str, Any]] = [
@@ -149,21 +149,21 @@ def index_manifest(children: Sequence[Descriptor], *, docker: bool = False, **fi
 
 
 def put_blob(repository: Repository, content: bytes) -> Digest:
-    """Put some bytes into a repository.
+    """Put bytes into a repository as a blob.
 
     Returns:
-        Their digest.
+        The digest.
     """
     digest = Digest.of(content)
     repository.blobs.put(digest, len(content), BytesSource(content))
     return digest
 
 
-def put_parts(repository: Repository, label: str) -> tuple[bytes, bytes]:
-    """Put what an image is made of into a repository.
+def put_config_and_layer(repository: Repository, label: str) -> tuple[bytes, bytes]:
+    """Put a config and a layer into a repository.
 
     Returns:
-        A configuration and a layer that depend on the label alone.
+        Their contents, which depend on the label only.
     """
     layer = blob(f"{label} layer")
     config = strict_json.encode(
@@ -180,18 +180,18 @@ def put_parts(repository: Repository, label: str) -> tuple[bytes, bytes]:
 
 
 def push_image(repository: Repository, label: str, *, tags: Sequence[str] = (), **fields: Any) -> RawManifest:
-    """Put an image with all its parts into a repository, parts first.
+    """Put an image into a repository, blobs first.
 
     Args:
-        repository: Where to.
-        label: Other labels give other images.
-        tags: To point at it.
-        fields: As for ``image_manifest``.
+        repository: Repository to push to.
+        label: Label; different labels give different images.
+        tags: Tags to set.
+        fields: Arguments of ``image_manifest``.
 
     Returns:
-        Its manifest.
+        The manifest.
     """
-    config, layer = put_parts(repository, label)
+    config, layer = put_config_and_layer(repository, label)
     manifest = image_manifest(config, [layer], **fields)
     repository.manifests.put(manifest, tags=[Tag(tag) for tag in tags])
     return manifest

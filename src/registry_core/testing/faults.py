@@ -1,4 +1,4 @@
-"""Sources that lie or break, to see what a backend does about it."""
+"""Sources with wrong content and sources that fail, to test how a backend reacts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from registry_core.cancellation import remaining
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource
 from registry_core.errors import RegistryError
 
-__all__ = ["HookedSource", "SourceBroken", "WatchedSource", "altered", "longer", "outlasting", "raising", "shorter"]
+__all__ = ["HookedSource", "SourceBroken", "WatchedSource", "altered", "longer", "raising", "shorter", "stalling"]
 
 
 class SourceBroken(RegistryError):
-    """What a broken source raises: an error that no backend knows."""
+    """The error of a failing source, which no backend raises itself."""
 
 
 class HookedSource:
-    """Content that is handed out in two reads, with something happening between them.
+    """Content that is read in two halves, with a function called between them.
 
     Args:
-        content: The bytes; at least two.
-        hook: What happens after the first half; it may raise.
+        content: The content; at least two bytes.
+        hook: Function to call after the first half; it may raise.
     """
 
     def __init__(self, content: bytes, hook: Callable[[], None]) -> None:
@@ -29,15 +29,15 @@ class HookedSource:
         self._hook = hook
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on."""
+        """Open a reader at a position."""
         return _HookedReader(self._content, start, self._hook)
 
 
 class WatchedSource:
-    """A source that counts the readers that it has open.
+    """A source that counts its open readers.
 
     Args:
-        source: The real one.
+        source: Source to read from.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -47,7 +47,7 @@ class WatchedSource:
         self.still_open = 0
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on, which is counted until it is closed."""
+        """Open a reader at a position, and count it until it is closed."""
         reader = self._source.open(start)
         with self._lock:
             self.opened += 1
@@ -65,17 +65,17 @@ def shorter(content: bytes) -> ByteSource:
 
 
 def longer(content: bytes) -> ByteSource:
-    """Content with a byte too many."""
+    """Content with an additional byte."""
     return BytesSource(content + b"!")
 
 
 def altered(content: bytes) -> ByteSource:
-    """Content with one bit flipped in its last byte."""
+    """Content with one bit of the last byte flipped."""
     return BytesSource(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def raising(content: bytes, error: Exception) -> ByteSource:
-    """Content that breaks halfway with an error."""
+    """Content whose reader raises an error after the first half."""
 
     def hook() -> None:
         raise error
@@ -83,8 +83,8 @@ def raising(content: bytes, error: Exception) -> ByteSource:
     return HookedSource(content, hook)
 
 
-def outlasting(content: bytes) -> ByteSource:
-    """Content that stalls halfway until the ambient deadline has passed, then goes on as if nothing had happened."""
+def stalling(content: bytes) -> ByteSource:
+    """Content whose reader stalls after the first half until the ambient deadline has passed, and then continues."""
 
     def hook() -> None:
         stalled = threading.Event()
@@ -115,7 +115,7 @@ class _HookedReader(BaseReader):
         return data
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 class _WatchedReader(BaseReader):

@@ -1,4 +1,4 @@
-"""What every keychain promises, as tests to inherit.
+"""Contract tests for keychains, to inherit.
 
 ::
 
@@ -9,7 +9,7 @@
         def keychain(self) -> Keychain:
             return MyKeychain({REGISTRY: CREDENTIAL})
 
-A keychain that can be written to inherits ``StoreContract`` in its place.
+A keychain that can be written inherits ``StoreContract`` instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REGISTRY: Final = "registry.example.com"
 CREDENTIAL: Final = Basic("robot$ci", "pä55:word with:colons")
 
 _SECRETS: Final = ("pä55", "0th3r", "r3fr3sh")
-_OTHERS: Final = (
+_OTHER_REGISTRIES: Final = (
     "example.com",
     "evil-registry.example.com",
     "sub.registry.example.com",
@@ -60,26 +60,26 @@ _MALFORMED: Final = (
 
 
 class KeychainContract:
-    """What is read. A test class overrides ``keychain``."""
+    """Reading credentials. A test class overrides ``keychain``."""
 
     @pytest.fixture
     def keychain(self) -> Keychain:
-        """A keychain that has ``CREDENTIAL`` for ``REGISTRY``, and nothing else.
+        """A keychain that has only ``CREDENTIAL`` for ``REGISTRY``.
 
         Raises:
-            NotImplementedError: Not overridden.
+            NotImplementedError: The test class does not override the fixture.
         """
-        raise NotImplementedError("a keychain's test class overrides this fixture")
+        raise NotImplementedError("the test class of a keychain must override this fixture")
 
     def test_it_is_a_keychain(self, keychain: Keychain) -> None:
-        """The protocol."""
+        """It implements the protocol."""
         assert isinstance(keychain, Keychain)
 
     @pytest.mark.parametrize("repository", [None, "app", "org/team/app"])
     def test_the_registry_has_its_credential_for_all_repositories(
         self, keychain: Keychain, repository: str | None
     ) -> None:
-        """And for what belongs to none."""
+        """And for requests without a repository."""
         name = None if repository is None else RepositoryName(repository)
 
         assert keychain.credential(REGISTRY, name) == CREDENTIAL
@@ -89,18 +89,18 @@ class KeychainContract:
         """Letter case and the port of https make no difference."""
         assert keychain.credential(spelling, None) == CREDENTIAL
 
-    def test_a_bare_host_is_kept_for_plain_http_too(self, keychain: Keychain) -> None:
-        """A host without a port has the default port of either scheme."""
+    def test_a_host_without_a_port_also_matches_port_80(self, keychain: Keychain) -> None:
+        """It stands for the default port of https and of http."""
         assert keychain.credential("registry.example.com:80", None) == CREDENTIAL
 
-    @pytest.mark.parametrize("registry", _OTHERS)
+    @pytest.mark.parametrize("registry", _OTHER_REGISTRIES)
     def test_no_other_registry_has_it(self, keychain: Keychain, registry: str) -> None:
-        """R-045: never a suffix, a prefix, a substring or another port."""
+        """Never by a suffix, a prefix, a substring or another port (R-045)."""
         assert keychain.credential(registry, RepositoryName("org/app")) is None
 
     @pytest.mark.parametrize("registry", _MALFORMED)
-    def test_what_is_no_registry_is_refused(self, keychain: Keychain, registry: str) -> None:
-        """R-011, R-044: nothing but ``host[:port]`` is looked up."""
+    def test_malformed_registries_are_refused(self, keychain: Keychain, registry: str) -> None:
+        """Only ``host[:port]`` is looked up (R-011, R-044)."""
         with pytest.raises(InvalidName):
             keychain.credential(registry, None)
 
@@ -109,15 +109,15 @@ class KeychainContract:
         keychain.credential(REGISTRY, None)
 
         try:
-            shown = pickle.dumps(keychain)
+            pickled = pickle.dumps(keychain)
         except TypeError as error:
-            shown = str(error).encode()
+            pickled = str(error).encode()
 
         assert not any(secret in text for secret in _SECRETS for text in (repr(keychain), str(keychain)))
-        assert not any(secret.encode() in shown for secret in _SECRETS)
+        assert not any(secret.encode() in pickled for secret in _SECRETS)
 
     def test_many_threads_get_the_same(self, keychain: Keychain) -> None:
-        """Keychains are shared by all threads of a client."""
+        """All threads of a client share its keychain."""
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _: keychain.credential(REGISTRY, None), range(64)))
 
@@ -125,26 +125,26 @@ class KeychainContract:
 
 
 class StoreContract(KeychainContract):
-    """What is read and written. A test class overrides ``keychain``, with a ``CredentialStore``."""
+    """Reading and writing credentials. A test class overrides ``keychain`` with a ``CredentialStore``."""
 
     @pytest.fixture
     def keychain(self) -> CredentialStore:
-        """A store that has ``CREDENTIAL`` for ``REGISTRY``, and nothing else.
+        """A store that has only ``CREDENTIAL`` for ``REGISTRY``.
 
         Raises:
-            NotImplementedError: Not overridden.
+            NotImplementedError: The test class does not override the fixture.
         """
-        raise NotImplementedError("a store's test class overrides this fixture")
+        raise NotImplementedError("the test class of a store must override this fixture")
 
     def test_it_is_a_store(self, keychain: CredentialStore) -> None:
-        """The protocol."""
+        """It implements the protocol."""
         assert isinstance(keychain, CredentialStore)
 
     @pytest.mark.parametrize(
         "credential", [Basic("other", "0th3r"), IdentityToken("r3fr3sh")], ids=lambda one: type(one).__name__
     )
-    def test_what_is_stored_is_found(self, keychain: CredentialStore, credential: Credential) -> None:
-        """Under the same name, for every repository."""
+    def test_a_stored_credential_is_found(self, keychain: CredentialStore, credential: Credential) -> None:
+        """For the same registry, and for every repository."""
         keychain.store("other.example.com:5000", credential)
 
         assert keychain.credential("other.example.com:5000", RepositoryName("org/app")) == credential
@@ -152,21 +152,21 @@ class StoreContract(KeychainContract):
         assert keychain.credential(REGISTRY, None) == CREDENTIAL
 
     @pytest.mark.parametrize("spelling", ["registry.example.com", "Registry.Example.COM", "registry.example.com:443"])
-    def test_the_new_one_replaces_the_old(self, keychain: CredentialStore, spelling: str) -> None:
-        """However the registry is spelt."""
+    def test_a_new_credential_replaces_the_old_one(self, keychain: CredentialStore, spelling: str) -> None:
+        """For all spellings of the registry."""
         keychain.store(spelling, Basic("other", "0th3r"))
 
         assert keychain.credential(spelling, None) == Basic("other", "0th3r")
 
-    def test_a_port_has_a_credential_of_its_own(self, keychain: CredentialStore) -> None:
-        """That of plain http included, beside the one of the bare host."""
+    def test_port_80_has_its_own_credential(self, keychain: CredentialStore) -> None:
+        """Beside the one of the host without a port."""
         keychain.store("registry.example.com:80", Basic("other", "0th3r"))
 
         assert keychain.credential("registry.example.com:80", None) == Basic("other", "0th3r")
         assert keychain.credential(REGISTRY, None) == CREDENTIAL
 
-    def test_erasing_a_port_leaves_the_bare_host_alone(self, keychain: CredentialStore) -> None:
-        """They are two registries."""
+    def test_erasing_port_80_keeps_the_credential_without_a_port(self, keychain: CredentialStore) -> None:
+        """They are two entries."""
         keychain.store("registry.example.com:80", Basic("other", "0th3r"))
 
         keychain.erase("registry.example.com:80")
@@ -174,8 +174,8 @@ class StoreContract(KeychainContract):
         assert keychain.credential("registry.example.com:80", None) == CREDENTIAL
         assert keychain.credential(REGISTRY, None) == CREDENTIAL
 
-    def test_what_is_erased_is_gone(self, keychain: CredentialStore) -> None:
-        """And nothing else is."""
+    def test_an_erased_credential_is_gone(self, keychain: CredentialStore) -> None:
+        """Others stay."""
         keychain.store("other.example.com", Basic("other", "0th3r"))
 
         keychain.erase(REGISTRY)
@@ -183,8 +183,8 @@ class StoreContract(KeychainContract):
         assert keychain.credential(REGISTRY, RepositoryName("org/app")) is None
         assert keychain.credential("other.example.com", None) == Basic("other", "0th3r")
 
-    def test_nothing_is_erased_twice(self, keychain: CredentialStore) -> None:
-        """That is no error, and neither is a registry that nobody knows."""
+    def test_erasing_twice_is_not_an_error(self, keychain: CredentialStore) -> None:
+        """Nor is erasing an unknown registry."""
         keychain.erase(REGISTRY)
         keychain.erase(REGISTRY)
         keychain.erase("unknown.example.com")
@@ -194,39 +194,39 @@ class StoreContract(KeychainContract):
     @pytest.mark.parametrize("stored", ["docker.io", "index.docker.io", "registry-1.docker.io"])
     @pytest.mark.parametrize("asked", ["docker.io", "index.docker.io", "registry-1.docker.io", "docker.io:443"])
     def test_docker_hub_is_one_registry(self, keychain: CredentialStore, stored: str, asked: str) -> None:
-        """R-045: under whichever of its names."""
+        """Under each of its names (R-045)."""
         keychain.store(stored, Basic("other", "0th3r"))
 
         assert keychain.credential(asked, RepositoryName("library/alpine")) == Basic("other", "0th3r")
 
-    def test_no_credential_is_nothing_to_store(self, keychain: CredentialStore) -> None:
-        """Forgetting has a verb of its own."""
+    def test_anonymous_is_not_stored(self, keychain: CredentialStore) -> None:
+        """To remove a credential, there is ``erase``."""
         with pytest.raises(ConfigError):
             keychain.store(REGISTRY, Anonymous())
 
         assert keychain.credential(REGISTRY, None) == CREDENTIAL
 
-    def test_what_cannot_be_stored_is_refused_and_harms_nothing(self, keychain: CredentialStore) -> None:
-        """A registry token is kept as what it is, or not at all."""
-        said = ""
+    def test_a_registry_token_is_stored_or_refused(self, keychain: CredentialStore) -> None:
+        """If it is refused, the old credential stays."""
+        message = ""
         try:
             keychain.store(REGISTRY, RegistryToken("0th3r"))
         except ConfigError as error:
-            said = str(error)
+            message = str(error)
 
-        assert "0th3r" not in said
-        assert keychain.credential(REGISTRY, None) == (CREDENTIAL if said else RegistryToken("0th3r"))
+        assert "0th3r" not in message
+        assert keychain.credential(REGISTRY, None) == (CREDENTIAL if message else RegistryToken("0th3r"))
 
     @pytest.mark.parametrize("registry", _MALFORMED)
-    def test_nothing_is_written_for_what_is_no_registry(self, keychain: CredentialStore, registry: str) -> None:
+    def test_nothing_is_written_for_malformed_registries(self, keychain: CredentialStore, registry: str) -> None:
         """R-011, R-044."""
         with pytest.raises(InvalidName):
             keychain.store(registry, Basic("other", "0th3r"))
         with pytest.raises(InvalidName):
             keychain.erase(registry)
 
-    def test_threads_that_store_at_once_lose_nothing(self, keychain: CredentialStore) -> None:
-        """One registry each."""
+    def test_concurrent_writes_are_not_lost(self, keychain: CredentialStore) -> None:
+        """Each thread writes another registry."""
         registries = [f"registry-{number}.example.com" for number in range(12)]
 
         with ThreadPoolExecutor(4) as pool:

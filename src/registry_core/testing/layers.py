@@ -1,4 +1,4 @@
-"""Layers to test with: tars written field by field, so that they can be wrong in any way."""
+"""Tar layers for tests, written field by field, so that any field can be wrong."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from registry_core.content.streams import ByteReader, BytesSource
 
-__all__ = ["TarLayer", "member", "records", "tar"]
+__all__ = ["TarLayer", "member", "pax_records", "tar"]
 
 _BLOCK = 512
 
 
 class TarLayer:
-    """A layer in memory that nobody has compressed.
+    """An uncompressed layer in memory.
 
     Args:
-        content: Its tar.
-        size: As which it is stored; its real size if not given.
+        content: The tar.
+        size: Claimed size; the real one if not given.
     """
 
     def __init__(self, content: bytes, *, size: int | None = None) -> None:
@@ -25,7 +25,7 @@ class TarLayer:
         self.opened = 0
 
     def open_uncompressed(self) -> ByteReader:
-        """A reader over the tar."""
+        """Open the tar."""
         self.opened += 1
         return BytesSource(self.content).open()
 
@@ -45,21 +45,21 @@ def member(
     patch: Mapping[int, bytes] | None = None,
     checksum: bytes | None = None,
 ) -> bytes:
-    """One member of a tar: its header, its content and what fills up the last block.
+    """A member of a tar: header, content and padding.
 
     Args:
-        name: At most 100 bytes of it are written.
-        content: What follows the header.
-        kind: The type, one character; ``5`` for a directory.
-        link: The link's text.
-        mode: Its permissions.
-        uid: Its owner.
-        gid: Its group.
-        mtime: In seconds.
-        size: What the header says about the content's size; the truth if not given.
-        pax: Records for an extended header in front.
-        patch: Bytes to put over the header before its checksum is made, by their offsets.
-        checksum: What to write as the checksum; the right one if not given.
+        name: Name; only the first 100 bytes are written.
+        content: Content.
+        kind: Type flag, one character; ``5`` is a directory.
+        link: Target of a link.
+        mode: Permissions.
+        uid: User ID.
+        gid: Group ID.
+        mtime: Modification time in seconds.
+        size: Size in the header; the real one if not given.
+        pax: Records of an extended header before the member.
+        patch: Bytes to write over the header before the checksum is computed, by offset.
+        checksum: Checksum to write; the right one if not given.
     """
     block = bytearray(
         b"%b%07o\0%07o\0%07o\0%b%011o\0%b%b%b%b"
@@ -79,12 +79,12 @@ def member(
     for offset, data in (patch or {}).items():
         block[offset : offset + len(data)] = data
     block[148:156] = b"%06o\0 " % sum(block) if checksum is None else checksum
-    whole = bytes(block) + content + bytes(-len(content) % _BLOCK)
-    return whole if pax is None else member("PaxHeaders/x", records(pax), kind="x") + whole
+    result = bytes(block) + content + bytes(-len(content) % _BLOCK)
+    return result if pax is None else member("PaxHeaders/x", pax_records(pax), kind="x") + result
 
 
-def records(values: Mapping[bytes, bytes]) -> bytes:
-    """The content of an extended header."""
+def pax_records(values: Mapping[bytes, bytes]) -> bytes:
+    """The content of a PAX extended header."""
     parts = []
     for keyword, value in values.items():
         rest = b" %b=%b\n" % (keyword, value)
@@ -99,8 +99,8 @@ def tar(*members: bytes, end: bytes = bytes(2 * _BLOCK)) -> TarLayer:
     """A layer of some members.
 
     Args:
-        members: In their order.
-        end: What stands behind the last one.
+        members: Members in their order.
+        end: Bytes after the last member.
     """
     return TarLayer(b"".join(members) + end)
 

@@ -18,7 +18,7 @@ from tests.end_to_end.extraction.other_tools import GZIP, layout_image, umoci_un
 
 from registry_core import Image
 from registry_core.errors import IntegrityError, UnsafeArchive
-from registry_core.testing.layers import TarLayer, member, records, tar
+from registry_core.testing.layers import TarLayer, member, pax_records, tar
 
 Outcome = dict[str, str] | type[IntegrityError]
 
@@ -93,7 +93,7 @@ DIFFERENCES = {
         [tar(member("a", b"a", pax={b"SCHILY.xattr.user.empty": b""}))], {"a": "a user.empty"}, "empty attribute"
     ),
     "global headers": Difference(
-        [tar(member("g", records({b"comment": b"c", b"path": b"x"}), kind="g"), member("a", b"a"))],
+        [tar(member("g", pax_records({b"comment": b"c", b"path": b"x"}), kind="g"), member("a", b"a"))],
         {"a": "a"},
         "global header",
     ),

@@ -186,7 +186,7 @@ def test_a_pull_continues_after_a_restart_of_the_registry(tmp_path: Path) -> Non
             registry.restart()
             rest = reader.read()
 
-    assert begun + rest == content.at(0, content.size)
+    assert begun + rest == content.bytes_at(0, content.size)
 
 
 @pytest.mark.parametrize("chunk_size", [None, CHUNK_SIZE])

@@ -1,4 +1,4 @@
-"""What every backend promises, as tests to inherit.
+"""Contract tests for backends, to inherit.
 
 ::
 
@@ -39,4 +39,4 @@ class ContractSuite(
     CancellationContract,
     BigBlobContract,
 ):
-    """All of it; a backend inherits this one class, and overrides ``catalog`` and perhaps ``can``."""
+    """All parts of the suite. A backend's test class overrides ``catalog``, and ``can`` if a capability is missing."""

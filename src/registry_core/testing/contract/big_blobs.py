@@ -1,4 +1,4 @@
-"""What every ``BlobStore`` promises about blobs larger than memory should have to be."""
+"""Contract of ``BlobStore`` for large blobs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from registry_core.testing.contract.base import Can, Contract
 __all__ = ["BigBlobContract"]
 
 _SIZE = 64 << 20
-_LIMIT = 32 << 20
+_MEMORY_LIMIT = 32 << 20
 
 
 class BigBlobContract(Contract):
-    """Size costs time, not memory."""
+    """The memory for a blob does not depend on its size."""
 
-    def test_a_big_blob_goes_in_and_out_in_flat_memory(self, repository: Repository) -> None:
-        """It comes back as it went in; the backends that hold blobs in memory promise no more than that."""
+    def test_a_big_blob_is_returned_unchanged_in_little_memory(self, repository: Repository) -> None:
+        """A backend without ``FLAT_MEMORY`` promises only the content."""
         source = PatternSource(_SIZE, seed=1)
         read = 0
 
@@ -33,14 +33,14 @@ class BigBlobContract(Contract):
                 while data := reader.read(CHUNK_SIZE):
                     read += len(data)
 
-        peak = peak_of(round_trip)
+        peak = peak_memory(round_trip)
 
         assert read == _SIZE
         assert repository.blobs.stat(source.digest) == _SIZE
-        assert peak < _LIMIT or not self.can & Can.FLAT_MEMORY
+        assert peak < _MEMORY_LIMIT or not self.can & Can.FLAT_MEMORY
 
-    def test_the_middle_of_a_big_blob(self, repository: Repository) -> None:
-        """An interrupted download goes on where it was cut, across pieces."""
+    def test_the_end_of_a_big_blob_can_be_read(self, repository: Repository) -> None:
+        """An interrupted download is resumed, across chunk boundaries."""
         source = PatternSource(5 * CHUNK_SIZE + 17, seed=2)
         repository.blobs.put(source.digest, source.size, source)
         start = 3 * CHUNK_SIZE - 5
@@ -48,12 +48,12 @@ class BigBlobContract(Contract):
         with repository.blobs.open(source.digest, start=start) as reader:
             tail = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
 
-        # By digest: what differs in megabytes would take minutes to show.
-        assert Digest.of(tail) == Digest.of(source.at(start, source.size))
+        # Compared by digest: pytest takes minutes to show a difference of megabytes.
+        assert Digest.of(tail) == Digest.of(source.bytes_at(start, source.size))
 
 
-def peak_of(work: Callable[[], None]) -> int:
-    """How many bytes some work held at once, over what was held before."""
+def peak_memory(work: Callable[[], None]) -> int:
+    """Peak memory in bytes that a function allocates."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

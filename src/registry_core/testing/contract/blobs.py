@@ -1,4 +1,4 @@
-"""What every ``BlobStore`` promises."""
+"""Contract of ``BlobStore``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["BlobContract"]
 
 
 class BlobContract(Contract):
-    """Blobs come back as they went in, and are where they were put and nowhere else."""
+    """Blobs are returned unchanged, and only by the repository that has them."""
 
     @pytest.mark.parametrize("size", [0, 1, 64, 65_537, 3_000_001])
-    def test_a_blob_comes_back_as_it_went_in(self, repository: Repository, size: int) -> None:
-        """Whatever its size; nothing, too (R-026)."""
+    def test_a_blob_is_returned_unchanged(self, repository: Repository, size: int) -> None:
+        """For all sizes, including 0 (R-026)."""
         content = blob("round trip", size)
 
         digest = put_blob(repository, content)
@@ -29,8 +29,8 @@ class BlobContract(Contract):
         assert repository.blobs.stat(digest) == size
 
     @pytest.mark.parametrize("start", [1, 63, 99_999])
-    def test_open_begins_where_it_is_told(self, repository: Repository, start: int) -> None:
-        """What lets an interrupted download go on."""
+    def test_open_starts_at_a_position(self, repository: Repository, start: int) -> None:
+        """An interrupted download can be resumed."""
         content = blob("resumed", 100_000)
         digest = put_blob(repository, content)
 
@@ -47,21 +47,21 @@ class BlobContract(Contract):
 
         assert tail == b""
 
-    def test_readers_read_in_pieces_and_say_when_it_is_over(self, repository: Repository) -> None:
-        """An empty read is the end, and only that."""
-        content = blob("pieces", 10_000)
+    def test_readers_read_in_chunks_until_an_empty_read(self, repository: Repository) -> None:
+        """Only the end is an empty read."""
+        content = blob("chunks", 10_000)
         digest = put_blob(repository, content)
 
         with repository.blobs.open(digest) as reader:
-            parts = list(iter(lambda: reader.read(999), b""))
+            chunks = list(iter(lambda: reader.read(999), b""))
             after = reader.read(999)
 
-        assert b"".join(parts) == content
-        assert max(map(len, parts)) <= 999
+        assert b"".join(chunks) == content
+        assert max(map(len, chunks)) <= 999
         assert after == b""
 
     def test_readers_fill_buffers(self, repository: Repository) -> None:
-        """``readinto`` reads what ``read`` would."""
+        """``readinto`` reads the same bytes as ``read``."""
         content = blob("buffers", 10_000)
         digest = put_blob(repository, content)
         buffer = bytearray(999)
@@ -73,7 +73,7 @@ class BlobContract(Contract):
 
         assert b"".join(parts) == content
 
-    def test_readers_close_more_than_once(self, repository: Repository) -> None:
+    def test_readers_can_be_closed_twice(self, repository: Repository) -> None:
         """Also before their end."""
         digest = put_blob(repository, blob("closed early", 10_000))
         reader = repository.blobs.open(digest)
@@ -84,17 +84,17 @@ class BlobContract(Contract):
 
         assert repository.blobs.stat(digest) == 10_000
 
-    def test_readers_do_not_disturb_each_other(self, repository: Repository) -> None:
-        """Each has a position of its own."""
+    def test_readers_are_independent(self, repository: Repository) -> None:
+        """Each has its own position."""
         content = blob("twice", 1_000)
         digest = put_blob(repository, content)
 
         with repository.blobs.open(digest) as first, repository.blobs.open(digest, start=500) as second:
-            head, tail = exactly(first, 100), exactly(second, 100)
+            head, tail = read_exactly(first, 100), read_exactly(second, 100)
 
         assert (head, tail) == (content[:100], content[500:600])
 
-    def test_putting_a_blob_that_is_there_changes_nothing(self, repository: Repository) -> None:
+    def test_putting_an_existing_blob_changes_nothing(self, repository: Repository) -> None:
         """Two builds share most of their layers."""
         content = blob("again")
         put_blob(repository, content)
@@ -103,7 +103,7 @@ class BlobContract(Contract):
 
         assert read(repository, digest) == content
 
-    def test_put_closes_what_it_opens(self, repository: Repository) -> None:
+    def test_put_closes_the_readers_of_its_source(self, repository: Repository) -> None:
         """Sources may be files or connections."""
         content = blob("tidy", 5_000)
         source = WatchedSource(BytesSource(content))
@@ -114,26 +114,26 @@ class BlobContract(Contract):
         assert source.still_open == 0
 
     def test_stat_of_an_absent_blob(self, repository: Repository) -> None:
-        """Also while the repository does not exist."""
+        """Also if the repository does not exist."""
         with pytest.raises(BlobNotFound):
             repository.blobs.stat(Digest.of(b"absent"))
 
     def test_stat_of_an_absent_blob_in_a_used_repository(self, repository: Repository) -> None:
-        """Other blobs do not count."""
+        """Also if the repository has other blobs."""
         put_blob(repository, blob("other"))
 
         with pytest.raises(BlobNotFound):
             repository.blobs.stat(Digest.of(b"absent"))
 
     def test_open_of_an_absent_blob_fails_at_once(self, repository: Repository) -> None:
-        """Not when it is read: whoever opens decides what to do without it."""
+        """The error is raised by ``open``, not by the first read."""
         put_blob(repository, blob("other"))
 
         with pytest.raises(BlobNotFound):
             repository.blobs.open(Digest.of(b"absent"))
 
-    def test_the_error_says_which_blob_is_absent(self, repository: Repository) -> None:
-        """Repository and digest, and the specification's code."""
+    def test_the_error_names_the_absent_blob(self, repository: Repository) -> None:
+        """It has the reference and the code of the distribution-spec."""
         digest = Digest.of(b"absent")
 
         with pytest.raises(BlobNotFound) as caught:
@@ -143,7 +143,7 @@ class BlobContract(Contract):
         assert caught.value.code == "BLOB_UNKNOWN"
 
     def test_blobs_are_in_their_own_repository_only(self, repository: Repository, neighbour: Repository) -> None:
-        """One may be readable to all, and another to none."""
+        """Repositories may have different access rights."""
         digest = put_blob(repository, blob("private"))
         put_blob(neighbour, blob("other"))
 
@@ -151,7 +151,7 @@ class BlobContract(Contract):
             neighbour.blobs.stat(digest)
 
     def test_a_deleted_blob_is_gone(self, repository: Repository) -> None:
-        """Or the backend says that it does not delete, and keeps it."""
+        """Or the backend raises ``Unsupported`` and keeps it."""
         content = blob("deleted")
         digest = put_blob(repository, content)
 
@@ -167,7 +167,7 @@ class BlobContract(Contract):
             assert read(repository, digest) == content
 
     def test_deleting_an_absent_blob(self, repository: Repository) -> None:
-        """An error, so that a wrong digest does not pass for success."""
+        """Raises an error, so that a wrong digest is noticed."""
         put_blob(repository, blob("other"))
         error = BlobNotFound if self.can & Can.DELETE_BLOBS else Unsupported
 
@@ -175,7 +175,7 @@ class BlobContract(Contract):
             repository.blobs.delete(Digest.of(b"absent"))
 
     def test_deleting_in_one_repository_leaves_the_others(self, repository: Repository, neighbour: Repository) -> None:
-        """Even if both share the bytes."""
+        """Even if both have the same blob."""
         content = blob("shared")
         digest = put_blob(repository, content)
         put_blob(neighbour, content)
@@ -188,8 +188,8 @@ class BlobContract(Contract):
 
         assert read(neighbour, digest) == content
 
-    def test_mount_takes_a_blob_over(self, repository: Repository, neighbour: Repository) -> None:
-        """Or says that it did not; then the blob is not here."""
+    def test_mount_adds_a_blob_of_another_repository(self, repository: Repository, neighbour: Repository) -> None:
+        """Or returns False; then the repository does not have the blob."""
         content = blob("mounted")
         digest = put_blob(neighbour, content)
 
@@ -203,8 +203,8 @@ class BlobContract(Contract):
             with pytest.raises(BlobNotFound):
                 repository.blobs.stat(digest)
 
-    def test_a_mounted_blob_outlives_its_origin(self, repository: Repository, neighbour: Repository) -> None:
-        """It belongs to both; where it cannot be mounted or deleted, both have their own."""
+    def test_a_mounted_blob_outlives_its_source(self, repository: Repository, neighbour: Repository) -> None:
+        """Without mounts, each repository has its own copy."""
         content = blob("inherited")
         digest = put_blob(neighbour, content)
         if not repository.blobs.mount(digest, neighbour.name):
@@ -218,8 +218,8 @@ class BlobContract(Contract):
 
         assert read(repository, digest) == content
 
-    def test_mount_of_what_the_origin_lacks(self, repository: Repository, neighbour: Repository) -> None:
-        """No error: it has to be put."""
+    def test_mount_of_a_blob_that_the_source_lacks(self, repository: Repository, neighbour: Repository) -> None:
+        """Returns False: the blob has to be put."""
         put_blob(neighbour, blob("other"))
         digest = Digest.of(blob("never put"))
 
@@ -230,7 +230,7 @@ class BlobContract(Contract):
             repository.blobs.stat(digest)
 
     def test_mount_from_an_absent_repository(self, repository: Repository) -> None:
-        """No error: it has to be put."""
+        """Returns False: the blob has to be put."""
         digest = Digest.of(blob("never put"))
 
         mounted = repository.blobs.mount(digest, fresh_name())
@@ -239,8 +239,8 @@ class BlobContract(Contract):
         with pytest.raises(BlobNotFound):
             repository.blobs.stat(digest)
 
-    def test_sha512_blobs_are_kept_or_refused(self, repository: Repository) -> None:
-        """Never taken and lost (R-001)."""
+    def test_sha512_blobs_are_stored_or_refused(self, repository: Repository) -> None:
+        """Never accepted and lost (R-001)."""
         content = blob("sha512")
         digest = Digest.of(content, "sha512")
 
@@ -256,13 +256,13 @@ class BlobContract(Contract):
 
 
 def read(repository: Repository, digest: Digest, *, start: int = 0) -> bytes:
-    """All of a blob from a position on."""
+    """Read a blob from a position to its end."""
     with repository.blobs.open(digest, start=start) as reader:
         return b"".join(iter(lambda: reader.read(100_000), b""))
 
 
-def exactly(reader: ByteReader, size: int) -> bytes:
-    """So many bytes of a reader, or what is left: a single read may return less."""
+def read_exactly(reader: ByteReader, size: int) -> bytes:
+    """Read so many bytes, or to the end: a single read may return less."""
     data = b""
     while len(data) < size and (more := reader.read(size - len(data))):
         data += more

@@ -1,4 +1,4 @@
-"""What every backend does in a scope that is cancelled or out of time."""
+"""Contract of all stores in a scope that is cancelled or past its deadline."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError, Unavailable
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, image_manifest, push_image, put_blob, put_parts
+from registry_core.testing.content import blob, image_manifest, push_image, put_blob, put_config_and_layer
 from registry_core.testing.contract.base import Contract
 from registry_core.testing.contract.blobs import read
 from registry_core.testing.contract.faulty_sources import assert_absent
-from registry_core.testing.faults import HookedSource, WatchedSource, outlasting, raising
+from registry_core.testing.faults import HookedSource, WatchedSource, raising, stalling
 
 __all__ = ["CancellationContract"]
 
 _SIZES = [64, 2_500_000]
-# Seconds until cancelled work has ended: half a second, and some for a machine that is busy.
+# Seconds until cancelled work must have ended: half a second, and a margin for busy machines.
 _PROMPT = 1.0
 
 
 class CancellationContract(Contract):
-    """Work ends when its scope does, cleanly, and the backend is as good as before."""
+    """Cancelled work ends promptly, stores nothing, and leaves the backend usable."""
 
     @pytest.mark.parametrize("size", _SIZES)
     def test_a_put_that_is_cancelled_midway(self, repository: Repository, size: int) -> None:
-        """Nothing is left, and the source is closed."""
+        """No blob is stored, and the source is closed."""
         content = blob("cancelled midway", size)
 
         with CancelScope() as scope:
@@ -42,17 +42,17 @@ class CancellationContract(Contract):
         assert_absent(repository, content)
         assert source.still_open == 0
 
-    def test_a_put_whose_time_runs_out_midway(self, repository: Repository) -> None:
-        """Nothing is left."""
+    def test_a_put_whose_deadline_passes_midway(self, repository: Repository) -> None:
+        """No blob is stored."""
         content = blob("too late", 2_500_000)
 
         with fail_after(0.05), pytest.raises(DeadlineExceeded):
-            repository.blobs.put(Digest.of(content), len(content), outlasting(content))
+            repository.blobs.put(Digest.of(content), len(content), stalling(content))
 
         assert_absent(repository, content)
 
     def test_putting_a_blob_in_a_cancelled_scope(self, repository: Repository) -> None:
-        """The source is not even read."""
+        """No blob is stored."""
         content = blob("cancelled before")
 
         with CancelScope() as scope:
@@ -62,8 +62,8 @@ class CancellationContract(Contract):
 
         assert_absent(repository, content)
 
-    def test_putting_a_blob_out_of_time(self, repository: Repository) -> None:
-        """``DeadlineExceeded`` is a ``TimeoutError``."""
+    def test_putting_a_blob_after_the_deadline(self, repository: Repository) -> None:
+        """No blob is stored."""
         content = blob("out of time")
 
         with fail_after(0), pytest.raises(DeadlineExceeded):
@@ -74,7 +74,7 @@ class CancellationContract(Contract):
     def test_putting_a_manifest_in_a_cancelled_scope(self, repository: Repository) -> None:
         """Neither the manifest nor its tag is stored."""
         push_image(repository, "bystander")
-        config, layer = put_parts(repository, "cancelled")
+        config, layer = put_config_and_layer(repository, "cancelled")
         manifest = image_manifest(config, [layer])
 
         with CancelScope() as scope:
@@ -86,10 +86,10 @@ class CancellationContract(Contract):
             with pytest.raises(ImageNotFound):
                 repository.manifests.resolve(reference)
 
-    def test_putting_a_manifest_out_of_time(self, repository: Repository) -> None:
+    def test_putting_a_manifest_after_the_deadline(self, repository: Repository) -> None:
         """Neither the manifest nor its tag is stored."""
         push_image(repository, "bystander")
-        config, layer = put_parts(repository, "out of time")
+        config, layer = put_config_and_layer(repository, "out of time")
         manifest = image_manifest(config, [layer])
 
         with fail_after(0), pytest.raises(DeadlineExceeded):
@@ -100,7 +100,7 @@ class CancellationContract(Contract):
                 repository.manifests.resolve(reference)
 
     def test_nothing_is_read_in_a_cancelled_scope(self, repository: Repository) -> None:
-        """Look-ups and lists end as promptly as transfers."""
+        """Lookups and listings raise ``Cancelled``, as transfers do."""
         manifest = push_image(repository, "unread", tags=["v1"])
         layer = manifest.image.layers[0].digest
 
@@ -118,7 +118,7 @@ class CancellationContract(Contract):
                     ask()
 
     def test_nothing_is_deleted_in_a_cancelled_scope(self, repository: Repository) -> None:
-        """Whether the backend could delete it or not."""
+        """Whether the backend supports deletion or not."""
         manifest = push_image(repository, "kept", tags=["v1"])
         layer = manifest.image.layers[0].digest
 
@@ -135,7 +135,7 @@ class CancellationContract(Contract):
         assert repository.blobs.stat(layer) == manifest.image.layers[0].size
 
     def test_a_cancelled_put_can_be_repeated(self, repository: Repository) -> None:
-        """The backend works normally after it."""
+        """The backend works normally afterwards."""
         content = blob("second attempt", 2_500_000)
         with CancelScope() as scope, pytest.raises(Cancelled):
             repository.blobs.put(Digest.of(content), len(content), HookedSource(content, scope.cancel))
@@ -144,48 +144,48 @@ class CancellationContract(Contract):
 
         assert read(repository, digest) == content
 
-    def test_a_reader_reads_no_further_in_a_cancelled_scope(self, repository: Repository) -> None:
-        """Lazily read content ends with the scope that reads it, however much of it has come."""
+    def test_a_reader_stops_in_a_cancelled_scope(self, repository: Repository) -> None:
+        """Also if it has read a part of the blob already."""
         digest = put_blob(repository, blob("half read", 2_500_000))
 
         with CancelScope() as scope, repository.blobs.open(digest) as reader:
-            begun = reader.read(1000)
+            head = reader.read(1000)
             scope.cancel()
             with pytest.raises(Cancelled):
-                drained(reader)
+                read_rest(reader)
 
-        assert begun
+        assert head
 
-    def test_a_reader_reads_no_further_out_of_time(self, repository: Repository) -> None:
-        """As in a cancelled scope."""
+    def test_a_reader_stops_after_the_deadline(self, repository: Repository) -> None:
+        """Also if it has read a part of the blob already."""
         digest = put_blob(repository, blob("half read, too late", 2_500_000))
 
         with repository.blobs.open(digest) as reader:
-            begun = reader.read(1000)
+            head = reader.read(1000)
             with fail_after(0), pytest.raises(DeadlineExceeded):
-                drained(reader)
+                read_rest(reader)
 
-        assert begun
+        assert head
 
-    def test_what_was_read_by_cancelled_work_can_be_read_again(self, repository: Repository) -> None:
-        """From its beginning, or from where it stopped."""
+    def test_a_blob_can_be_read_after_a_cancelled_read(self, repository: Repository) -> None:
+        """From the beginning, or from the position reached."""
         content = blob("read again", 2_500_000)
         digest = put_blob(repository, content)
         with CancelScope() as scope, repository.blobs.open(digest) as reader:
             reader.read(1000)
             scope.cancel()
             with pytest.raises(Cancelled):
-                drained(reader)
+                read_rest(reader)
 
         whole = read(repository, digest)
         with repository.blobs.open(digest, start=1000) as reader:
-            rest = drained(reader)
+            rest = read_rest(reader)
 
         assert whole == content
         assert rest == content[1000:]
 
-    def test_lists_are_ended_midway(self, repository: Repository) -> None:
-        """And can be asked for again."""
+    def test_a_listing_is_cancelled_midway(self, repository: Repository) -> None:
+        """It can be repeated afterwards."""
         tags = [f"v{number}" for number in range(5)]
         push_image(repository, "listed", tags=tags)
 
@@ -199,11 +199,11 @@ class CancellationContract(Contract):
         assert first == tags[0]
         assert list(repository.manifests.tags()) == tags
 
-    def test_a_put_that_waits_for_its_source_ends_as_soon_as_the_source_does(self, repository: Repository) -> None:
-        """From another thread, in the middle of a blob."""
+    def test_a_put_that_waits_for_its_source_is_cancelled_promptly(self, repository: Repository) -> None:
+        """By another thread, in the middle of a blob."""
         content = blob("cancelled from outside", 2_500_000)
         midway = threading.Event()
-        moment: list[float] = []
+        cancelled_at: list[float] = []
 
         def stall() -> None:
             midway.set()
@@ -211,7 +211,7 @@ class CancellationContract(Contract):
 
         def cancel() -> None:
             midway.wait(30)
-            moment.append(time.monotonic())
+            cancelled_at.append(time.monotonic())
             scope.cancel()
 
         with CancelScope() as scope:
@@ -219,18 +219,18 @@ class CancellationContract(Contract):
             canceller.start()
             with pytest.raises(Cancelled):
                 repository.blobs.put(Digest.of(content), len(content), HookedSource(content, stall))
-            taken = time.monotonic() - moment[0]
+            seconds = time.monotonic() - cancelled_at[0]
             canceller.join()
 
-        assert taken < _PROMPT
+        assert seconds < _PROMPT
         assert_absent(repository, content)
 
-    def test_a_put_whose_source_was_away_can_be_repeated(self, repository: Repository) -> None:
-        """Whatever the backend kept of the first attempt, it is not trusted."""
-        content = blob("away for a moment", 2_500_000)
+    def test_a_put_whose_source_failed_can_be_repeated(self, repository: Repository) -> None:
+        """The backend verifies what it may have kept of the first attempt."""
+        content = blob("unavailable source", 2_500_000)
         with pytest.raises(Unavailable):
             repository.blobs.put(
-                Digest.of(content), len(content), raising(content, Unavailable("the source went away"))
+                Digest.of(content), len(content), raising(content, Unavailable("the source is unavailable"))
             )
         assert_absent(repository, content)
 
@@ -238,8 +238,8 @@ class CancellationContract(Contract):
 
         assert read(repository, digest) == content
 
-    def test_other_work_goes_on(self, repository: Repository) -> None:
-        """A scope ends what is inside, and nothing else."""
+    def test_other_work_is_not_cancelled(self, repository: Repository) -> None:
+        """A scope cancels only the work inside it."""
         content = blob("unharmed")
         with CancelScope() as scope:
             scope.cancel()
@@ -250,8 +250,8 @@ class CancellationContract(Contract):
         assert repository.manifests.get(Tag("v1")) == manifest
         assert read(repository, digest) == content
 
-    def test_a_generous_deadline_changes_nothing(self, repository: Repository) -> None:
-        """As long as it has not passed."""
+    def test_a_deadline_in_the_future_changes_nothing(self, repository: Repository) -> None:
+        """Work that ends in time succeeds."""
         with fail_after(600):
             manifest = push_image(repository, "in time", tags=["v1"])
             found = repository.manifests.get(Tag("v1"))
@@ -261,6 +261,6 @@ class CancellationContract(Contract):
         assert [len(part) for part in parts] == [part.size for part in manifest.children]
 
 
-def drained(reader: ByteReader) -> bytes:
-    """All that a reader has left, piece by piece."""
+def read_rest(reader: ByteReader) -> bytes:
+    """Read a reader to its end, in chunks."""
     return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))

@@ -1,4 +1,4 @@
-"""What every ``Catalog`` promises."""
+"""Contract of ``Catalog``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from registry_core.testing.contract.base import Can, Contract, fresh_name
 
 __all__ = ["CatalogContract"]
 
-# In ASCII order, with names that lie inside, beside and between each other.
+# In ASCII order; some are below others, and some sort between them.
 _CHILDREN = ["a", "a-b", "a/b", "a/b/c", "b", "c.d", "c_d"]
 
 
 class CatalogContract(Contract):
-    """A catalog lists its repositories and hands them out."""
+    """A catalog returns repositories by name, and lists them."""
 
-    def test_it_is_what_it_says(self, catalog: Catalog) -> None:
-        """All ports are there, and the backend has a name."""
+    def test_it_implements_the_ports(self, catalog: Catalog) -> None:
+        """The stores implement their protocols, and the catalog has a name."""
         repository = catalog.repository(fresh_name())
 
         assert isinstance(catalog, Catalog)
@@ -35,8 +35,8 @@ class CatalogContract(Contract):
         assert isinstance(repository.manifests, ManifestStore)
         assert catalog.registry
 
-    def test_a_repository_knows_who_it_is(self, catalog: Catalog) -> None:
-        """For references in errors, and to know whom it may mount from."""
+    def test_a_repository_has_its_name_and_registry(self, catalog: Catalog) -> None:
+        """For references in errors, and to decide where to mount from."""
         name = fresh_name()
 
         repository = catalog.repository(name)
@@ -44,8 +44,8 @@ class CatalogContract(Contract):
         assert repository.name == name
         assert repository.registry == catalog.registry
 
-    def test_an_absent_repository_is_handed_out_without_input_or_output(self, catalog: Catalog) -> None:
-        """It would raise in a cancelled scope if it did any; and asking for it does not make it."""
+    def test_an_absent_repository_is_returned_without_io(self, catalog: Catalog) -> None:
+        """I/O would raise in a cancelled scope. The repository is not created either."""
         name = fresh_name()
 
         with CancelScope() as scope:
@@ -58,21 +58,21 @@ class CatalogContract(Contract):
             assert name not in list(catalog.repositories())
 
     def test_a_repository_name_may_be_text(self, catalog: Catalog) -> None:
-        """Text is parsed at the door; a malformed name is refused before any I/O."""
+        """A malformed name is refused before any I/O."""
         assert catalog.repository("org/app").name == RepositoryName("org/app")
 
         with pytest.raises(InvalidName):
             catalog.repository("Org//App")
 
-    def test_two_handles_of_one_repository_see_the_same(self, catalog: Catalog) -> None:
-        """A repository is where its name says, not in the object."""
+    def test_two_objects_of_one_repository_have_the_same_content(self, catalog: Catalog) -> None:
+        """The content belongs to the name, not to the object."""
         name = fresh_name()
         manifest = push_image(catalog.repository(name), "shared", tags=["v1"])
 
         assert catalog.repository(name).manifests.get(Tag("v1")) == manifest
 
     def test_all_repositories_are_listed_from_the_start(self, catalog: Catalog) -> None:
-        """Without ``after``: complete and each once, among those of others."""
+        """Without ``after``: completely, each once."""
         names = [fresh_name() for _ in range(3)]
         for name in names:
             push_image(catalog.repository(name), "listed", tags=["v1"])
@@ -86,15 +86,15 @@ class CatalogContract(Contract):
                 list(catalog.repositories())
 
     @pytest.mark.parametrize("page_size", [None, 1, 2, 1000])
-    def test_repositories_come_in_ascii_order(self, catalog: Catalog, page_size: int | None) -> None:
-        """Complete, each once, whatever a page holds; or the backend says that it lists none."""
+    def test_repositories_are_listed_in_ascii_order(self, catalog: Catalog, page_size: int | None) -> None:
+        """Completely, each once, for all page sizes; or the backend raises ``CatalogUnsupported``."""
         root = fresh_name()
         expected = [root / child for child in _CHILDREN]
         for name in reversed(expected):
             push_image(catalog.repository(name), "listed", tags=["v1"])
 
         if self.can & Can.LIST_REPOSITORIES:
-            listed = below(root, catalog.repositories(after=root, page_size=page_size))
+            listed = names_below(root, catalog.repositories(after=root, page_size=page_size))
             assert self._ordered(listed) == expected
             assert all(isinstance(name, RepositoryName) for name in listed)
         else:
@@ -103,14 +103,14 @@ class CatalogContract(Contract):
 
     @pytest.mark.parametrize(("after", "first"), [("a", 1), ("a/b", 3), ("a/a", 2), ("b/x", 5), ("c_d", 7), ("zz", 7)])
     def test_repositories_after_a_name(self, catalog: Catalog, after: str, first: int) -> None:
-        """Whether it exists or not, and without it."""
+        """The name is excluded, and need not exist."""
         root = fresh_name()
         names = [root / child for child in _CHILDREN]
         for name in names:
             push_image(catalog.repository(name), "listed", tags=["v1"])
 
         if self.can & Can.LIST_REPOSITORIES:
-            assert self._ordered(below(root, catalog.repositories(after=root / after))) == names[first:]
+            assert self._ordered(names_below(root, catalog.repositories(after=root / after))) == names[first:]
         else:
             with pytest.raises(CatalogUnsupported):
                 list(catalog.repositories(after=root / after))
@@ -118,8 +118,8 @@ class CatalogContract(Contract):
     def _ordered(self, names: Iterable[RepositoryName]) -> list[RepositoryName]:
         return list(names) if self.can & Can.ASCII_CATALOG else sorted(names)
 
-    def test_repositories_below_each_other_are_separate(self, catalog: Catalog) -> None:
-        """A path is a name, not a folder of tags."""
+    def test_nested_repositories_are_separate(self, catalog: Catalog) -> None:
+        """A repository does not contain those below its path."""
         outer = catalog.repository(fresh_name())
         inner = catalog.repository(outer.name / "inner")
         push_image(outer, "outer", tags=["v1"])
@@ -129,7 +129,7 @@ class CatalogContract(Contract):
         assert list(inner.manifests.tags()) == ["v2"]
 
     def test_the_empty_name(self, catalog: Catalog) -> None:
-        """A repository like any other, or refused."""
+        """Names a repository like any other, or is refused."""
         repository = catalog.repository(RepositoryName(""))
         content = blob(fresh_name())
 
@@ -141,7 +141,7 @@ class CatalogContract(Contract):
                 put_blob(repository, content)
 
     def test_close_can_be_repeated(self, catalog: Catalog) -> None:
-        """Whoever is last turns off the lights, and nobody knows who that is."""
+        """``close`` is idempotent."""
         put_blob(catalog.repository(fresh_name()), blob("before closing"))
 
         catalog.close()
@@ -150,6 +150,6 @@ class CatalogContract(Contract):
         assert catalog.registry
 
 
-def below(root: RepositoryName, names: Iterable[RepositoryName]) -> list[RepositoryName]:
-    """Names as they come, until one does not lie below a root: a shared server may have thousands of others."""
+def names_below(root: RepositoryName, names: Iterable[RepositoryName]) -> list[RepositoryName]:
+    """The names up to the first one that is not below a root: a shared server may have thousands of others."""
     return list(itertools.takewhile(lambda name: name.below(root) is not None, names))

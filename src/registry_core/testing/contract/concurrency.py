@@ -1,4 +1,4 @@
-"""What every store promises to many threads."""
+"""Contract of all stores for concurrent calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry_core.ports.catalog import Catalog, Repository
 from registry_core.testing.content import blob, push_image, put_blob
 from registry_core.testing.contract.base import Can, Contract, fresh_name
 from registry_core.testing.contract.blobs import read
-from registry_core.testing.contract.referrers import digests, refer
+from registry_core.testing.contract.referrers import put_referrer, referrer_digests
 
 __all__ = ["ConcurrencyContract"]
 
@@ -26,10 +26,10 @@ _THREADS = 16
 
 
 class ConcurrencyContract(Contract):
-    """Every method may be called from many threads at once, and nothing gets lost."""
+    """All methods may be called by many threads at once, and no write is lost."""
 
     def test_different_blobs_at_once(self, repository: Repository) -> None:
-        """All of them are there afterwards."""
+        """All of them are stored."""
         contents = [blob(f"blob {number}", 20_000) for number in range(_THREADS)]
 
         put = at_once(lambda number: put_blob(repository, contents[number]))
@@ -37,7 +37,7 @@ class ConcurrencyContract(Contract):
         assert [read(repository, digest) for digest in put] == contents
 
     def test_the_same_blob_at_once(self, repository: Repository) -> None:
-        """Nobody fails, and it is whole."""
+        """All calls succeed, and the blob is complete."""
         content = blob("contended", 300_000)
 
         put = at_once(lambda _: put_blob(repository, content))
@@ -46,14 +46,14 @@ class ConcurrencyContract(Contract):
         assert read(repository, put[0]) == content
 
     def test_different_tags_at_once(self, repository: Repository) -> None:
-        """All of them are listed afterwards, and point where they should."""
+        """All of them are listed, and resolve to their manifests."""
         images = at_once(lambda number: push_image(repository, f"image {number}", tags=[f"v{number:02}"]))
 
         assert list(repository.manifests.tags()) == [f"v{number:02}" for number in range(_THREADS)]
         assert [repository.manifests.get(Tag(f"v{number:02}")) for number in range(_THREADS)] == images
 
     def test_one_tag_at_once(self, repository: Repository) -> None:
-        """It points at one of them, and all are there by digest."""
+        """It resolves to one of the manifests; all of them are found by digest."""
         images = at_once(lambda number: push_image(repository, f"image {number}", tags=["latest"]))
 
         assert repository.manifests.get(Tag("latest")) in images
@@ -61,15 +61,17 @@ class ConcurrencyContract(Contract):
         assert [repository.manifests.get(image.digest) for image in images] == images
 
     def test_referrers_of_one_subject_at_once(self, repository: Repository) -> None:
-        """None is lost, although a backend may have to rewrite a list for each."""
+        """None is lost, even if the backend rewrites a list for each."""
         subject = push_image(repository, "subject")
 
-        put = at_once(lambda number: refer(repository, subject.descriptor, f"referrer {number}", "application/x.y"))
+        put = at_once(
+            lambda number: put_referrer(repository, subject.descriptor, f"referrer {number}", "application/x.y")
+        )
 
-        assert digests(repository, subject.digest) == {each.digest for each in put}
+        assert referrer_digests(repository, subject.digest) == {each.digest for each in put}
 
     def test_repositories_at_once(self, catalog: Catalog) -> None:
-        """Each gets what is its own."""
+        """Each has its own content."""
         names = [fresh_name() for _ in range(_THREADS)]
 
         images = at_once(lambda number: push_image(catalog.repository(names[number]), f"of {number}", tags=["v1"]))
@@ -77,7 +79,7 @@ class ConcurrencyContract(Contract):
         assert [catalog.repository(name).manifests.get(Tag("v1")) for name in names] == images
 
     def test_readers_during_writes(self, repository: Repository) -> None:
-        """They see a state that was, never half of one."""
+        """They see the state before or after a write, never a part of it."""
         first = push_image(repository, "image 0", tags=["latest", "v00"])
         problems: list[str] = []
         done = threading.Event()
@@ -85,12 +87,12 @@ class ConcurrencyContract(Contract):
         def look() -> None:
             manifest = repository.manifests.get(Tag("latest"))
             if manifest.digest != repository.manifests.get(manifest.digest).digest:
-                problems.append("the digest led elsewhere")
+                problems.append("the digest resolved to another manifest")
             if "v00" not in list(repository.manifests.tags()):
                 problems.append("a tag was missing")
             for part in manifest.children:
                 if len(read(repository, part.digest)) != part.size:
-                    problems.append("a part was cut")
+                    problems.append("a blob was incomplete")
 
         def watch() -> None:
             while not done.is_set():
@@ -114,9 +116,9 @@ class ConcurrencyContract(Contract):
         assert len(list(repository.manifests.tags())) == _THREADS + 1
 
     def test_deletes_at_once(self, repository: Repository) -> None:
-        """All are gone, and what was not deleted is there; without deletes, all of it is."""
+        """All deleted content is gone, and the rest stays; without deletion, everything stays."""
         images = [push_image(repository, f"image {number}", tags=[f"v{number:02}"]) for number in range(_THREADS)]
-        layer = put_blob(repository, blob("doomed"))
+        layer = put_blob(repository, blob("deleted"))
         kept = push_image(repository, "kept", tags=["kept"])
 
         if self.can & Can.DELETE_MANIFESTS:
@@ -126,7 +128,7 @@ class ConcurrencyContract(Contract):
                     repository.manifests.resolve(image.digest)
             assert list(repository.manifests.tags()) == ["kept"]
         if self.can & Can.DELETE_BLOBS:
-            outcomes = at_once(lambda _: _deleted(repository, layer))
+            outcomes = at_once(lambda _: _delete_blob(repository, layer))
             assert True in outcomes
             with pytest.raises(BlobNotFound):
                 repository.blobs.stat(layer)
@@ -135,13 +137,16 @@ class ConcurrencyContract(Contract):
 
 
 def at_once(work: Callable[[int], T]) -> list[T]:
-    """What some work gives in as many threads, all started together.
+    """Call a function in several threads that start at the same time.
 
     Args:
-        work: Called with each thread's number.
+        work: Function to call with the number of the thread.
+
+    Returns:
+        The results, by number.
 
     Raises:
-        Exception: What the work raised in any of the threads.
+        Exception: An exception of one of the calls.
     """
     start = threading.Barrier(_THREADS)
 
@@ -153,7 +158,7 @@ def at_once(work: Callable[[int], T]) -> list[T]:
         return list(pool.map(run, range(_THREADS)))
 
 
-def _deleted(repository: Repository, digest: Digest) -> bool:
+def _delete_blob(repository: Repository, digest: Digest) -> bool:
     try:
         repository.blobs.delete(digest)
     except BlobNotFound:

@@ -1,4 +1,4 @@
-"""What every ``BlobStore`` does about sources that lie or break: nothing is left behind."""
+"""Contract of ``BlobStore.put`` for sources with wrong content and sources that fail: no blob is stored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SIZES = [64, 2_500_000]
 
 
 class FaultySourceContract(Contract):
-    """Writers verify, whether a blob fits into one piece or not."""
+    """Content is verified, for blobs of one chunk and of several."""
 
     @pytest.mark.parametrize("size", _SIZES)
     def test_wrong_bytes_are_refused(self, repository: Repository, size: int) -> None:
-        """One bit suffices."""
+        """A single wrong bit suffices."""
         content = blob("altered", size)
 
         with pytest.raises(DigestMismatch):
@@ -33,7 +33,7 @@ class FaultySourceContract(Contract):
 
     @pytest.mark.parametrize("size", _SIZES)
     def test_too_few_bytes_are_refused(self, repository: Repository, size: int) -> None:
-        """A cut stream is no blob."""
+        """A truncated stream is not a blob."""
         content = blob("short", size)
 
         with pytest.raises(SizeMismatch):
@@ -52,7 +52,7 @@ class FaultySourceContract(Contract):
         assert_absent(repository, content)
 
     def test_right_bytes_under_too_large_a_size_are_refused(self, repository: Repository) -> None:
-        """Size and digest must both hold."""
+        """Size and digest must both match."""
         content = blob("measured")
 
         with pytest.raises(SizeMismatch):
@@ -61,7 +61,7 @@ class FaultySourceContract(Contract):
         assert_absent(repository, content)
 
     def test_right_bytes_under_too_small_a_size_are_refused(self, repository: Repository) -> None:
-        """Too long, or not what the digest says once the size is reached: either is true."""
+        """Both errors are correct: too many bytes, or another digest at that size."""
         content = blob("measured")
 
         with pytest.raises((SizeMismatch, DigestMismatch)):
@@ -69,9 +69,9 @@ class FaultySourceContract(Contract):
 
         assert_absent(repository, content)
 
-    def test_nothing_where_something_was_promised(self, repository: Repository) -> None:
-        """An empty stream is too short."""
-        content = blob("nothing came")
+    def test_an_empty_source_is_refused(self, repository: Repository) -> None:
+        """It is too short."""
+        content = blob("empty source")
 
         with pytest.raises(SizeMismatch):
             put(repository, content, BytesSource(b""))
@@ -80,7 +80,7 @@ class FaultySourceContract(Contract):
 
     @pytest.mark.parametrize("size", _SIZES)
     def test_an_error_of_the_source_passes_through(self, repository: Repository, size: int) -> None:
-        """It says best what happened; the backend is not to blame."""
+        """It explains the failure, which is not one of the backend."""
         content = blob("breaking", size)
 
         with pytest.raises(SourceBroken):
@@ -89,7 +89,7 @@ class FaultySourceContract(Contract):
         assert_absent(repository, content)
 
     def test_an_operating_system_error_of_the_source_leaves_nothing(self, repository: Repository) -> None:
-        """A file on a broken disk, say."""
+        """Such as an error of a disk."""
         content = blob("unreadable")
 
         with pytest.raises(OSError, match="disk"):
@@ -109,7 +109,7 @@ class FaultySourceContract(Contract):
         assert source.still_open == 0
 
     def test_a_failed_put_can_be_repeated(self, repository: Repository) -> None:
-        """Nothing of the first attempt stands in the way."""
+        """Remains of the first attempt do no harm."""
         content = blob("second attempt", 2_500_000)
         with pytest.raises(DigestMismatch):
             put(repository, content, altered(content))
@@ -119,7 +119,7 @@ class FaultySourceContract(Contract):
         assert read(repository, digest) == content
 
     def test_a_failed_put_leaves_other_blobs_alone(self, repository: Repository) -> None:
-        """They were verified when they came."""
+        """Other blobs of the repository stay unchanged."""
         digest = put_blob(repository, blob("bystander"))
         content = blob("failing")
 
@@ -129,20 +129,20 @@ class FaultySourceContract(Contract):
         assert read(repository, digest) == blob("bystander")
 
     def test_blobs_under_digests_that_cannot_be_verified_are_refused(self, repository: Repository) -> None:
-        """They can be named, not trusted (R-002)."""
+        """Such digests can be parsed, but not verified (R-002)."""
         digest = Digest("md5:d41d8cd98f00b204e9800998ecf8427e")
 
         with pytest.raises(Unsupported):
             repository.blobs.put(digest, 0, BytesSource(b""))
 
 
-def put(repository: Repository, promised: bytes, source: ByteSource) -> None:
-    """Put a source under the digest and size of other bytes."""
-    repository.blobs.put(Digest.of(promised), len(promised), source)
+def put(repository: Repository, expected: bytes, source: ByteSource) -> None:
+    """Put a source under the digest and size of other content."""
+    repository.blobs.put(Digest.of(expected), len(expected), source)
 
 
 def assert_absent(repository: Repository, content: bytes) -> None:
-    """Fail unless neither ``stat`` nor ``open`` know the blob."""
+    """Assert that neither ``stat`` nor ``open`` finds the blob."""
     digest = Digest.of(content)
     with pytest.raises(BlobNotFound):
         repository.blobs.stat(digest)

@@ -1,4 +1,4 @@
-"""What every ``ManifestStore`` promises about manifests."""
+"""Contract of ``ManifestStore`` for manifests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
+from registry_core.testing.content import (
+    blob,
+    image_manifest,
+    index_manifest,
+    push_image,
+    put_blob,
+    put_config_and_layer,
+)
 from registry_core.testing.contract.base import Can, Contract
 
 __all__ = ["ManifestContract", "essentials"]
@@ -27,10 +34,10 @@ _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
 class ManifestContract(Contract):
-    """A manifest is its bytes, found by its digest and by its tags."""
+    """A manifest is stored as its bytes, and found by digest and by tag."""
 
     @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-    def test_an_image_comes_back_as_it_went_in(self, repository: Repository, docker: bool) -> None:
+    def test_an_image_is_returned_unchanged(self, repository: Repository, docker: bool) -> None:
         """By digest and by tag (R-026)."""
         manifest = push_image(repository, "round trip", tags=["v1"], docker=docker)
 
@@ -41,8 +48,8 @@ class ManifestContract(Contract):
         assert by_tag == manifest
 
     @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-    def test_an_index_comes_back_as_it_went_in(self, repository: Repository, docker: bool) -> None:
-        """By digest and by tag, and its children with it."""
+    def test_an_index_is_returned_unchanged(self, repository: Repository, docker: bool) -> None:
+        """By digest and by tag, and its children too."""
         children = [push_image(repository, label, docker=docker) for label in ("amd64", "arm64")]
         index = index_manifest([child.descriptor for child in children], docker=docker)
 
@@ -53,9 +60,9 @@ class ManifestContract(Contract):
         assert [repository.manifests.get(each.digest) for each in index.children] == children
 
     @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
-    def test_put_says_what_it_stored(self, repository: Repository, docker: bool) -> None:
-        """Type, digest and size: what an index needs to point at it."""
-        config, layer = put_parts(repository, "described")
+    def test_put_returns_the_descriptor(self, repository: Repository, docker: bool) -> None:
+        """Media type, digest and size, as an index needs them."""
+        config, layer = put_config_and_layer(repository, "described")
         manifest = image_manifest(config, [layer], docker=docker)
 
         stored = repository.manifests.put(manifest)
@@ -64,7 +71,7 @@ class ManifestContract(Contract):
 
     @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
     def test_resolve_agrees_with_get(self, repository: Repository, docker: bool) -> None:
-        """A look at the head tells as much as the whole."""
+        """``resolve`` returns the descriptor of the manifest that ``get`` returns."""
         manifest = push_image(repository, "resolved", tags=["v1"], docker=docker)
 
         by_digest = repository.manifests.resolve(manifest.digest)
@@ -74,7 +81,7 @@ class ManifestContract(Contract):
         assert essentials(by_tag) == essentials(manifest.descriptor)
 
     def test_resolve_of_an_index(self, repository: Repository) -> None:
-        """It is an index that is found, never one of its children."""
+        """Returns the index, never one of its children."""
         child = push_image(repository, "child")
         index = index_manifest([child.descriptor])
         repository.manifests.put(index, tags=[Tag("all")])
@@ -83,7 +90,7 @@ class ManifestContract(Contract):
 
         assert essentials(found) == essentials(index.descriptor)
 
-    def test_putting_a_manifest_that_is_there_changes_nothing(self, repository: Repository) -> None:
+    def test_putting_an_existing_manifest_changes_nothing(self, repository: Repository) -> None:
         """Neither its bytes nor its tags."""
         manifest = push_image(repository, "again", tags=["v1"])
 
@@ -92,7 +99,7 @@ class ManifestContract(Contract):
         assert repository.manifests.get(Tag("v1")) == manifest
 
     def test_absent_tag_and_digest(self, repository: Repository) -> None:
-        """Other manifests do not count."""
+        """Also if the repository has other manifests."""
         push_image(repository, "other", tags=["v1"])
 
         for reference in (Tag("v2"), Digest.of(b"absent")):
@@ -102,7 +109,7 @@ class ManifestContract(Contract):
                 repository.manifests.get(reference)
 
     def test_an_absent_manifest_of_a_repository_that_exists(self, repository: Repository) -> None:
-        """The repository is not denied."""
+        """The error does not say that the repository is absent."""
         push_image(repository, "other", tags=["v1"])
 
         with pytest.raises(ImageNotFound) as caught:
@@ -111,7 +118,7 @@ class ManifestContract(Contract):
         assert not isinstance(caught.value, RepositoryNotFound)
 
     def test_an_absent_repository(self, repository: Repository) -> None:
-        """Called so by those who can tell."""
+        """Raises ``RepositoryNotFound`` if the backend distinguishes it."""
         error = RepositoryNotFound if self.can & Can.MISSING_REPOSITORY else ImageNotFound
 
         for reference in (Tag("v1"), Digest.of(b"absent")):
@@ -120,8 +127,8 @@ class ManifestContract(Contract):
             with pytest.raises(error):
                 repository.manifests.get(reference)
 
-    def test_the_error_says_what_is_absent(self, repository: Repository) -> None:
-        """Repository and tag, and the specification's code."""
+    def test_the_error_names_the_absent_manifest(self, repository: Repository) -> None:
+        """It has the reference and the code of the distribution-spec."""
         push_image(repository, "other")
 
         with pytest.raises(ImageNotFound) as caught:
@@ -131,7 +138,7 @@ class ManifestContract(Contract):
         assert caught.value.code == "MANIFEST_UNKNOWN"
 
     def test_manifests_are_in_their_own_repository_only(self, repository: Repository, neighbour: Repository) -> None:
-        """Names of content are global, access to it is not."""
+        """Repositories may have different access rights."""
         manifest = push_image(repository, "private", tags=["v1"])
         push_image(neighbour, "other")
 
@@ -139,47 +146,47 @@ class ManifestContract(Contract):
             with pytest.raises(ImageNotFound):
                 neighbour.manifests.get(reference)
 
-    def test_a_blob_is_no_manifest(self, repository: Repository) -> None:
-        """Not even if both have one namespace underneath."""
+    def test_a_blob_is_not_a_manifest(self, repository: Repository) -> None:
+        """Even if the backend stores both in one namespace."""
         push_image(repository, "other")
         layer = put_blob(repository, blob("layer"))
 
-        with pytest.raises(self._no_manifest):
+        with pytest.raises(self._not_a_manifest):
             repository.manifests.get(layer)
-        with pytest.raises(self._no_manifest):
+        with pytest.raises(self._not_a_manifest):
             repository.manifests.resolve(layer)
 
-    def test_a_configuration_is_no_manifest(self, repository: Repository) -> None:
+    def test_a_configuration_is_not_a_manifest(self, repository: Repository) -> None:
         """Although it is JSON."""
         manifest = push_image(repository, "configured")
 
-        with pytest.raises(self._no_manifest):
+        with pytest.raises(self._not_a_manifest):
             repository.manifests.get(manifest.image.config.digest)
 
     @property
-    def _no_manifest(self) -> type[RegistryError]:
+    def _not_a_manifest(self) -> type[RegistryError]:
         return ImageNotFound if self.can & Can.DENIES_BLOBS_AS_MANIFESTS else RegistryError
 
     def test_a_deleted_manifest_is_gone_with_its_tags(self, repository: Repository) -> None:
-        """R-252; others keep theirs."""
-        doomed = push_image(repository, "doomed", tags=["v1", "latest"])
+        """Other manifests keep their tags (R-252)."""
+        deleted = push_image(repository, "deleted", tags=["v1", "latest"])
         kept = push_image(repository, "kept", tags=["v2"])
 
         if self.can & Can.DELETE_MANIFESTS:
-            repository.manifests.delete(doomed.digest)
-            for reference in (doomed.digest, Tag("v1"), Tag("latest")):
+            repository.manifests.delete(deleted.digest)
+            for reference in (deleted.digest, Tag("v1"), Tag("latest")):
                 with pytest.raises(ImageNotFound):
                     repository.manifests.get(reference)
             assert list(repository.manifests.tags()) == ["v2"]
         else:
             with pytest.raises(Unsupported):
-                repository.manifests.delete(doomed.digest)
-            assert repository.manifests.get(Tag("v1")) == doomed
+                repository.manifests.delete(deleted.digest)
+            assert repository.manifests.get(Tag("v1")) == deleted
         assert repository.manifests.get(Tag("v2")) == kept
 
-    def test_deleting_a_manifest_leaves_its_parts(self, repository: Repository) -> None:
-        """They may be parts of others."""
-        manifest = push_image(repository, "doomed")
+    def test_deleting_a_manifest_leaves_its_blobs(self, repository: Repository) -> None:
+        """Other manifests may reference them."""
+        manifest = push_image(repository, "deleted")
         push_image(repository, "kept")
 
         if self.can & Can.DELETE_MANIFESTS:
@@ -209,7 +216,7 @@ class ManifestContract(Contract):
         assert repository.manifests.get(child.digest) == child
 
     def test_deleting_an_absent_manifest(self, repository: Repository) -> None:
-        """An error, so that a wrong digest does not pass for success."""
+        """Raises an error, so that a wrong digest is noticed."""
         push_image(repository, "other")
         error = ImageNotFound if self.can & Can.DELETE_MANIFESTS else Unsupported
 
@@ -217,7 +224,7 @@ class ManifestContract(Contract):
             repository.manifests.delete(Digest.of(b"absent"))
 
     def test_a_deleted_manifest_can_be_put_again(self, repository: Repository) -> None:
-        """Nothing remembers that it was gone; where it cannot be deleted, it just stays."""
+        """Without deletion, the manifest just stays."""
         manifest = push_image(repository, "back again", tags=["v1"])
         if self.can & Can.DELETE_MANIFESTS:
             repository.manifests.delete(manifest.digest)
@@ -227,9 +234,9 @@ class ManifestContract(Contract):
         assert repository.manifests.get(Tag("v2")) == manifest
         assert repository.manifests.get(manifest.digest) == manifest
 
-    def test_sha512_manifests_are_kept_or_refused(self, repository: Repository) -> None:
-        """Never taken under another name (R-001)."""
-        config, layer = put_parts(repository, "sha512")
+    def test_sha512_manifests_are_stored_or_refused(self, repository: Repository) -> None:
+        """Never stored under another digest only (R-001)."""
+        config, layer = put_config_and_layer(repository, "sha512")
         manifest = image_manifest(config, [layer], algorithm="sha512")
 
         if self.can & Can.SHA512_MANIFESTS:
@@ -245,21 +252,21 @@ class ManifestContract(Contract):
                 repository.manifests.get(manifest.digest)
 
     def test_an_absent_layer(self, repository: Repository) -> None:
-        """Fine, or refused with nothing stored."""
-        config, _ = put_parts(repository, "dangling")
+        """Accepted, or refused with nothing stored."""
+        config, _ = put_config_and_layer(repository, "dangling")
         manifest = image_manifest(config, [blob("never put")])
 
         self._put_dangling(repository, manifest)
 
-    def test_an_absent_configuration(self, repository: Repository) -> None:
-        """Fine, or refused with nothing stored."""
-        _, layer = put_parts(repository, "dangling")
+    def test_an_absent_config(self, repository: Repository) -> None:
+        """Accepted, or refused with nothing stored."""
+        _, layer = put_config_and_layer(repository, "dangling")
         manifest = image_manifest(b'{"never":"put"}', [layer])
 
         self._put_dangling(repository, manifest)
 
     def test_an_absent_child_of_an_index(self, repository: Repository) -> None:
-        """Fine, or refused with nothing stored."""
+        """Accepted, or refused with nothing stored."""
         child = push_image(repository, "present")
         absent = image_manifest(b"{}", [blob("never put")])
         index = index_manifest([child.descriptor, absent.descriptor])
@@ -278,8 +285,8 @@ class ManifestContract(Contract):
                 with pytest.raises(ImageNotFound):
                     repository.manifests.get(reference)
 
-    def test_media_types_that_nobody_knows(self, repository: Repository) -> None:
-        """Carried (R-027), or refused with nothing stored."""
+    def test_unknown_media_types(self, repository: Repository) -> None:
+        """Stored (R-027), or refused with nothing stored."""
         push_image(repository, "bystander", tags=["v0"])
         content = strict_json.encode({"mediaType": "application/vnd.example.thing.v1+json", "thing": [1, 2]})
         manifest = RawManifest("application/vnd.example.thing.v1+json", content)
@@ -310,8 +317,8 @@ class ManifestContract(Contract):
         ],
         ids=["empty", "text", "list", "string", "cut", "mixed", "mixed index", "no config", "bad digest", "other type"],
     )
-    def test_what_is_no_manifest_is_refused(self, repository: Repository, content: bytes) -> None:
-        """R-020 to R-022; nothing is stored."""
+    def test_what_is_not_a_manifest_is_refused(self, repository: Repository, content: bytes) -> None:
+        """Nothing is stored (R-020 to R-022)."""
         push_image(repository, "bystander", tags=["v0"])
         manifest = RawManifest(media_types.OCI_MANIFEST, content)
 
@@ -323,7 +330,7 @@ class ManifestContract(Contract):
                 repository.manifests.get(reference)
 
     def test_an_index_with_layers_is_refused(self, repository: Repository) -> None:
-        """One document must not be read as two things (R-021)."""
+        """A document must not be an index and an image manifest at once (R-021)."""
         child = push_image(repository, "child")
         index = index_manifest([child.descriptor], layers=[])
 
@@ -334,15 +341,15 @@ class ManifestContract(Contract):
             repository.manifests.get(index.digest)
 
     def test_schema_1_is_refused(self, repository: Repository) -> None:
-        """Recognised, and not supported (R-028)."""
+        """Recognised, but not supported (R-028)."""
         content = strict_json.encode({"schemaVersion": 1, "name": "a", "tag": "b", "fsLayers": [], "history": []})
 
         with pytest.raises(Unsupported):
             repository.manifests.put(RawManifest(_SCHEMA1, content))
 
     def test_manifests_under_digests_that_cannot_be_verified_are_refused(self, repository: Repository) -> None:
-        """R-002."""
-        config, layer = put_parts(repository, "md5")
+        """Such digests can be parsed, but not verified (R-002)."""
+        config, layer = put_config_and_layer(repository, "md5")
         manifest = image_manifest(config, [layer], algorithm="md5")
 
         with pytest.raises(Unsupported):
@@ -350,5 +357,5 @@ class ManifestContract(Contract):
 
 
 def essentials(descriptor: Descriptor) -> tuple[str, Digest, int]:
-    """What a descriptor says in any backend: type, digest and size."""
+    """Media type, digest and size: the fields of a descriptor that every backend returns."""
     return descriptor.media_type, descriptor.digest, descriptor.size

@@ -1,4 +1,4 @@
-"""Manifests that are valid and look unlike ours: the bytes that went in are the bytes that come out."""
+"""Contract of ``ManifestStore`` for valid manifests with unusual JSON: their bytes are returned unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import image_manifest, push_image, put_parts
+from registry_core.testing.content import image_manifest, push_image, put_config_and_layer
 from registry_core.testing.contract.base import Contract
 
 __all__ = ["OddJsonContract"]
@@ -49,41 +49,41 @@ def _escaped(content: bytes) -> bytes:
     return content[:-1] + b',"annotations":' + annotations + b"}"
 
 
-def _untyped(content: bytes) -> bytes:
+def _without_media_type(content: bytes) -> bytes:
     mapping = json.loads(content)
     del mapping["mediaType"]
     return json.dumps(mapping).encode()
 
 
 class OddJsonContract(Contract):
-    """Nothing fetched or stored is encoded again."""
+    """Manifests are never encoded again."""
 
     @pytest.mark.parametrize(
-        "oddity",
-        [_spaced, _tabbed, _shuffled, _unknown, _nulls, _unicode, _escaped, _untyped],
-        ids=lambda oddity: oddity.__name__.strip("_"),
+        "change",
+        [_spaced, _tabbed, _shuffled, _unknown, _nulls, _unicode, _escaped, _without_media_type],
+        ids=lambda change: change.__name__.strip("_"),
     )
-    def test_odd_bytes_survive(self, repository: Repository, oddity: Callable[[bytes], bytes]) -> None:
+    def test_unusual_json_is_returned_unchanged(self, repository: Repository, change: Callable[[bytes], bytes]) -> None:
         """Content, digest and media type, by tag and by digest."""
-        config, layer = put_parts(repository, "odd")
-        plain = image_manifest(config, [layer])
-        manifest = RawManifest(plain.media_type, oddity(plain.content))
+        config, layer = put_config_and_layer(repository, "odd")
+        usual = image_manifest(config, [layer])
+        manifest = RawManifest(usual.media_type, change(usual.content))
 
         stored = repository.manifests.put(manifest, tags=[Tag("odd")])
         found = [repository.manifests.get(reference) for reference in (Tag("odd"), manifest.digest)]
 
-        assert manifest.content != plain.content
+        assert manifest.content != usual.content
         assert stored.digest == manifest.digest
         assert [each.content for each in found] == [manifest.content] * 2
         assert [each.digest for each in found] == [manifest.digest] * 2
         assert [each.media_type for each in found] == [manifest.media_type] * 2
 
-    def test_unknown_fields_survive_next_to_plain_manifests(self, repository: Repository) -> None:
-        """Two manifests that mean the same are still two."""
-        plain = push_image(repository, "twins", tags=["plain"])
-        odd = RawManifest(plain.media_type, _spaced(plain.content))
+    def test_equivalent_manifests_are_distinct(self, repository: Repository) -> None:
+        """Manifests with the same meaning but different bytes are stored side by side."""
+        usual = push_image(repository, "equivalent", tags=["usual"])
+        odd = RawManifest(usual.media_type, _spaced(usual.content))
 
         repository.manifests.put(odd, tags=[Tag("odd")])
 
-        assert repository.manifests.get(Tag("plain")).content == plain.content
+        assert repository.manifests.get(Tag("usual")).content == usual.content
         assert repository.manifests.get(Tag("odd")).content == odd.content

@@ -1,4 +1,4 @@
-"""What every ``ManifestStore`` promises about referrers."""
+"""Contract of ``ManifestStore`` for referrers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
 from registry_core.errors import Unsupported
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
+from registry_core.testing.content import (
+    blob,
+    image_manifest,
+    index_manifest,
+    push_image,
+    put_blob,
+    put_config_and_layer,
+)
 from registry_core.testing.contract.base import Can, Contract
 from registry_core.testing.contract.manifests import essentials
 
-__all__ = ["ReferrerContract", "pointing_at"]
+__all__ = ["ReferrerContract", "subject_field"]
 
 _SIGNATURE = "application/vnd.example.signature.v1+json"
-_BILL = "application/vnd.example.sbom.v1+json"
+_SBOM = "application/vnd.example.sbom.v1+json"
 
 
 class ReferrerContract(Contract):
-    """Whoever points at a subject is listed with it, with or without a server's help."""
+    """Referrers are listed by their subject, whether a server has the referrers API or not."""
 
     def test_a_referrer_is_listed(self, repository: Repository) -> None:
-        """With type, digest, size, artifact type and annotations (R-222)."""
+        """With media type, digest, size, artifact type and annotations (R-222)."""
         subject = push_image(repository, "subject")
         annotations = {"org.example.by": "someone", "org.opencontainers.image.created": "2001-02-03T04:05:06Z"}
 
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE, annotations=annotations)
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE, annotations=annotations)
         (listed,) = repository.manifests.referrers(subject.digest)
 
         assert essentials(listed) == essentials(signature.descriptor)
@@ -39,18 +46,18 @@ class ReferrerContract(Contract):
         assert listed.annotations == annotations
 
     def test_the_subject_may_be_absent(self, repository: Repository) -> None:
-        """It may come later, or never (distribution-spec, "Pushing Manifests with Subject")."""
+        """It may be pushed later, or never (distribution-spec, "Pushing Manifests with Subject")."""
         subject = image_manifest(b"{}", [blob("never put")])
 
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE)
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
 
-        assert digests(repository, subject.digest) == {signature.digest}
+        assert referrer_digests(repository, subject.digest) == {signature.digest}
         assert repository.manifests.get(signature.digest) == signature
 
     def test_several_referrers_are_all_listed(self, repository: Repository) -> None:
         """Each once, in the same order each time."""
         subject = push_image(repository, "subject")
-        put = {refer(repository, subject.descriptor, f"number {number}", _BILL).digest for number in range(5)}
+        put = {put_referrer(repository, subject.descriptor, f"number {number}", _SBOM).digest for number in range(5)}
 
         first = [each.digest for each in repository.manifests.referrers(subject.digest)]
         second = [each.digest for each in repository.manifests.referrers(subject.digest)]
@@ -62,23 +69,23 @@ class ReferrerContract(Contract):
     def test_referrers_are_filtered_by_artifact_type(self, repository: Repository) -> None:
         """Whether the server filters or not (R-220)."""
         subject = push_image(repository, "subject")
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE)
-        bill = refer(repository, subject.descriptor, "bill", _BILL)
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
+        sbom = put_referrer(repository, subject.descriptor, "sbom", _SBOM)
 
-        assert digests(repository, subject.digest, _SIGNATURE) == {signature.digest}
-        assert digests(repository, subject.digest, _BILL) == {bill.digest}
-        assert digests(repository, subject.digest, "application/vnd.example.absent") == set()
-        assert digests(repository, subject.digest) == {signature.digest, bill.digest}
+        assert referrer_digests(repository, subject.digest, _SIGNATURE) == {signature.digest}
+        assert referrer_digests(repository, subject.digest, _SBOM) == {sbom.digest}
+        assert referrer_digests(repository, subject.digest, "application/vnd.example.absent") == set()
+        assert referrer_digests(repository, subject.digest) == {signature.digest, sbom.digest}
 
-    def test_the_type_of_the_configuration_stands_in(self, repository: Repository) -> None:
-        """Where a manifest names no artifact type (R-222)."""
+    def test_the_media_type_of_the_config_is_the_default_artifact_type(self, repository: Repository) -> None:
+        """If the manifest has no ``artifactType`` (R-222)."""
         subject = push_image(repository, "subject")
-        config, layer = put_parts(repository, "typed by its config")
+        config, layer = put_config_and_layer(repository, "typed by its config")
         manifest = image_manifest(
             config,
             [layer],
             config_type="application/vnd.example.config.v1+json",
-            subject=pointing_at(subject.descriptor),
+            subject=subject_field(subject.descriptor),
         )
 
         repository.manifests.put(manifest)
@@ -89,14 +96,14 @@ class ReferrerContract(Contract):
         assert listed.digest == manifest.digest
         assert listed.artifact_type == "application/vnd.example.config.v1+json"
 
-    def test_an_index_can_refer(self, repository: Repository) -> None:
-        """It has an artifact type of its own, or none."""
+    def test_an_index_can_be_a_referrer(self, repository: Repository) -> None:
+        """With its artifact type and annotations."""
         subject = push_image(repository, "subject")
         child = push_image(repository, "child")
         index = index_manifest(
             [child.descriptor],
-            artifactType=_BILL,
-            subject=pointing_at(subject.descriptor),
+            artifactType=_SBOM,
+            subject=subject_field(subject.descriptor),
             annotations={"org.example.of": "an index"},
         )
 
@@ -104,23 +111,23 @@ class ReferrerContract(Contract):
         (listed,) = repository.manifests.referrers(subject.digest)
 
         assert essentials(listed) == essentials(index.descriptor)
-        assert listed.artifact_type == _BILL
+        assert listed.artifact_type == _SBOM
         assert listed.annotations == {"org.example.of": "an index"}
 
     def test_a_referrer_can_have_referrers(self, repository: Repository) -> None:
-        """A signature of a bill of materials, say; each list holds only its own."""
+        """Such as the signature of an SBOM; each list has only the direct referrers."""
         subject = push_image(repository, "subject")
-        bill = refer(repository, subject.descriptor, "bill", _BILL)
-        signature = refer(repository, bill.descriptor, "signature", _SIGNATURE)
+        sbom = put_referrer(repository, subject.descriptor, "sbom", _SBOM)
+        signature = put_referrer(repository, sbom.descriptor, "signature", _SIGNATURE)
 
-        assert digests(repository, subject.digest) == {bill.digest}
-        assert digests(repository, bill.digest) == {signature.digest}
-        assert digests(repository, signature.digest) == set()
+        assert referrer_digests(repository, subject.digest) == {sbom.digest}
+        assert referrer_digests(repository, sbom.digest) == {signature.digest}
+        assert referrer_digests(repository, signature.digest) == set()
 
     def test_putting_a_referrer_again_lists_it_once(self, repository: Repository) -> None:
-        """R-222."""
+        """With or without a tag (R-222)."""
         subject = push_image(repository, "subject")
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE)
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
 
         repository.manifests.put(signature)
         repository.manifests.put(signature, tags=[Tag("signed")])
@@ -128,38 +135,38 @@ class ReferrerContract(Contract):
         assert [each.digest for each in repository.manifests.referrers(subject.digest)] == [signature.digest]
 
     def test_a_deleted_referrer_is_not_listed(self, repository: Repository) -> None:
-        """R-224; the others are."""
+        """The others are (R-224)."""
         subject = push_image(repository, "subject")
-        doomed = refer(repository, subject.descriptor, "doomed", _SIGNATURE)
-        kept = refer(repository, subject.descriptor, "kept", _SIGNATURE)
+        deleted = put_referrer(repository, subject.descriptor, "deleted", _SIGNATURE)
+        kept = put_referrer(repository, subject.descriptor, "kept", _SIGNATURE)
 
         if self.can & Can.DELETE_MANIFESTS:
-            repository.manifests.delete(doomed.digest)
-            assert digests(repository, subject.digest) == {kept.digest}
+            repository.manifests.delete(deleted.digest)
+            assert referrer_digests(repository, subject.digest) == {kept.digest}
         else:
             with pytest.raises(Unsupported):
-                repository.manifests.delete(doomed.digest)
-            assert digests(repository, subject.digest) == {doomed.digest, kept.digest}
+                repository.manifests.delete(deleted.digest)
+            assert referrer_digests(repository, subject.digest) == {deleted.digest, kept.digest}
 
     def test_the_last_deleted_referrer_leaves_an_empty_list(self, repository: Repository) -> None:
-        """And the way open for new ones."""
+        """The referrer can be put again."""
         subject = push_image(repository, "subject")
-        doomed = refer(repository, subject.descriptor, "doomed", _SIGNATURE)
+        deleted = put_referrer(repository, subject.descriptor, "deleted", _SIGNATURE)
 
         if self.can & Can.DELETE_MANIFESTS:
-            repository.manifests.delete(doomed.digest)
-            assert digests(repository, subject.digest) == set()
+            repository.manifests.delete(deleted.digest)
+            assert referrer_digests(repository, subject.digest) == set()
         else:
             with pytest.raises(Unsupported):
-                repository.manifests.delete(doomed.digest)
-        repository.manifests.put(doomed)
+                repository.manifests.delete(deleted.digest)
+        repository.manifests.put(deleted)
 
-        assert digests(repository, subject.digest) == {doomed.digest}
+        assert referrer_digests(repository, subject.digest) == {deleted.digest}
 
     def test_referrers_outlive_their_subject(self, repository: Repository) -> None:
-        """They are removed by their own digests only."""
+        """They are deleted by their own digests only."""
         subject = push_image(repository, "subject", tags=["v1"])
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE)
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
 
         if self.can & Can.DELETE_MANIFESTS:
             repository.manifests.delete(subject.digest)
@@ -167,22 +174,22 @@ class ReferrerContract(Contract):
             with pytest.raises(Unsupported):
                 repository.manifests.delete(subject.digest)
 
-        assert digests(repository, subject.digest) == {signature.digest}
+        assert referrer_digests(repository, subject.digest) == {signature.digest}
 
     def test_a_referrer_whose_tag_moved_is_listed(self, repository: Repository) -> None:
         """Tags do not matter to referrers."""
         subject = push_image(repository, "subject")
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE, tags=["signed"])
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE, tags=["signed"])
 
         push_image(repository, "another", tags=["signed"])
 
-        assert digests(repository, subject.digest) == {signature.digest}
+        assert referrer_digests(repository, subject.digest) == {signature.digest}
         assert repository.manifests.get(signature.digest) == signature
 
     def test_a_referrer_whose_tag_is_gone_is_listed(self, repository: Repository) -> None:
-        """R-251."""
+        """Tags do not matter to referrers (R-251)."""
         subject = push_image(repository, "subject")
-        signature = refer(repository, subject.descriptor, "signature", _SIGNATURE, tags=["signed"])
+        signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE, tags=["signed"])
 
         if self.can & Can.UNTAG:
             repository.manifests.untag(Tag("signed"))
@@ -190,35 +197,35 @@ class ReferrerContract(Contract):
             with pytest.raises(Unsupported):
                 repository.manifests.untag(Tag("signed"))
 
-        assert digests(repository, subject.digest) == {signature.digest}
+        assert referrer_digests(repository, subject.digest) == {signature.digest}
 
-    def test_nobody_refers_to_an_absent_digest(self, repository: Repository) -> None:
-        """An empty list, no error."""
+    def test_an_absent_digest_has_no_referrers(self, repository: Repository) -> None:
+        """The list is empty; this is not an error."""
         push_image(repository, "other")
 
         assert list(repository.manifests.referrers(Digest.of(b"absent"))) == []
 
-    def test_nobody_refers_in_an_absent_repository(self, repository: Repository) -> None:
-        """An empty list, no error: a registry without the API cannot tell (R-221)."""
+    def test_an_absent_repository_has_no_referrers(self, repository: Repository) -> None:
+        """This is not an error: a registry without the referrers API cannot distinguish it (R-221)."""
         assert list(repository.manifests.referrers(Digest.of(b"absent"))) == []
 
-    def test_what_is_made_of_a_manifest_does_not_refer_to_it(self, repository: Repository) -> None:
-        """An index points at its children, and is no referrer of theirs."""
+    def test_an_index_is_not_a_referrer_of_its_children(self, repository: Repository) -> None:
+        """Only ``subject`` makes a referrer."""
         child = push_image(repository, "child")
         repository.manifests.put(index_manifest([child.descriptor]))
 
-        assert digests(repository, child.digest) == set()
+        assert referrer_digests(repository, child.digest) == set()
 
     def test_referrers_are_of_their_own_repository_only(self, repository: Repository, neighbour: Repository) -> None:
-        """Signatures do not travel by themselves."""
+        """The same subject in another repository has no referrers."""
         subject = push_image(repository, "subject")
         push_image(neighbour, "subject")
-        refer(repository, subject.descriptor, "signature", _SIGNATURE)
+        put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
 
-        assert digests(neighbour, subject.digest) == set()
+        assert referrer_digests(neighbour, subject.digest) == set()
 
 
-def refer(
+def put_referrer(
     repository: Repository,
     subject: Descriptor,
     label: str,
@@ -227,7 +234,7 @@ def refer(
     tags: list[str] | None = None,
     annotations: dict[str, str] | None = None,
 ) -> RawManifest:
-    """Put an artifact that refers to a subject, and all its parts."""
+    """Put an artifact with a subject, and its blobs."""
     empty, layer = b"{}", blob(label)
     put_blob(repository, empty)
     put_blob(repository, layer)
@@ -236,18 +243,18 @@ def refer(
         [layer],
         config_type=media_types.EMPTY_JSON,
         artifactType=artifact_type,
-        subject=pointing_at(subject),
+        subject=subject_field(subject),
         annotations=annotations or {"org.example.label": label},
     )
     repository.manifests.put(manifest, tags=[Tag(tag) for tag in tags or []])
     return manifest
 
 
-def pointing_at(subject: Descriptor) -> dict[str, Any]:
-    """A subject as it stands in JSON."""
+def subject_field(subject: Descriptor) -> dict[str, Any]:
+    """The ``subject`` field of a manifest."""
     return {"mediaType": subject.media_type, "digest": str(subject.digest), "size": subject.size}
 
 
-def digests(repository: Repository, subject: Digest, artifact_type: str = "") -> set[Digest]:
+def referrer_digests(repository: Repository, subject: Digest, artifact_type: str = "") -> set[Digest]:
     """The digests of a subject's referrers."""
     return {each.digest for each in repository.manifests.referrers(subject, artifact_type=artifact_type)}

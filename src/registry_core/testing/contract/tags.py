@@ -1,4 +1,4 @@
-"""What every ``ManifestStore`` promises about tags."""
+"""Contract of ``ManifestStore`` for tags."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.errors import ImageNotFound, RepositoryNotFound, Unsupported
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import image_manifest, push_image, put_parts
+from registry_core.testing.content import image_manifest, push_image, put_config_and_layer
 from registry_core.testing.contract.base import Can, Contract
 
 __all__ = ["TagContract"]
 
-# ASCII order is neither that of insertion below nor that of a dictionary: digits, capitals, "_", small letters.
+# ASCII order: digits, capital letters, "_", small letters. Neither insertion order nor alphabetical order equals it.
 _SORTED = ["1", "10", "2", "B", "Z.9", "_x", "a", "a-b", "a.b", "a_b", "b"]
 _SHUFFLED = ["a", "_x", "10", "b", "Z.9", "1", "a_b", "B", "a.b", "2", "a-b"]
 
 
 class TagContract(Contract):
-    """Tags point, move and go away; manifests do not mind."""
+    """Tags can be set, moved and removed; the manifests stay."""
 
     def test_a_tag_moves(self, repository: Repository) -> None:
-        """The manifest that it pointed at stays, by digest."""
+        """The old manifest is still found by digest."""
         old = push_image(repository, "old", tags=["latest"])
 
         new = push_image(repository, "new", tags=["latest"])
@@ -33,7 +33,7 @@ class TagContract(Contract):
         assert list(repository.manifests.tags()) == ["latest"]
 
     def test_a_tag_moves_back(self, repository: Repository) -> None:
-        """To a manifest that is there already."""
+        """To a manifest that exists already."""
         old = push_image(repository, "old", tags=["latest"])
         push_image(repository, "new", tags=["latest"])
 
@@ -42,14 +42,14 @@ class TagContract(Contract):
         assert repository.manifests.get(Tag("latest")) == old
 
     def test_several_tags_in_one_put(self, repository: Repository) -> None:
-        """All of them."""
+        """All of them are set."""
         manifest = push_image(repository, "many", tags=["v1", "v1.2", "v1.2.3"])
 
         assert list(repository.manifests.tags()) == ["v1", "v1.2", "v1.2.3"]
         assert {repository.manifests.resolve(tag).digest for tag in repository.manifests.tags()} == {manifest.digest}
 
-    def test_tags_that_differ_in_case_are_two(self, repository: Repository) -> None:
-        """Also where file systems think otherwise."""
+    def test_tags_are_case_sensitive(self, repository: Repository) -> None:
+        """Also on file systems that are not."""
         lower = push_image(repository, "lower", tags=["tag"])
         upper = push_image(repository, "upper", tags=["TAG"])
 
@@ -57,8 +57,8 @@ class TagContract(Contract):
         assert repository.manifests.get(Tag("TAG")) == upper
 
     @pytest.mark.parametrize("page_size", [None, 1, 2, 1000])
-    def test_tags_come_in_ascii_order(self, repository: Repository, page_size: int | None) -> None:
-        """Complete, each once, whatever a page holds."""
+    def test_tags_are_listed_in_ascii_order(self, repository: Repository, page_size: int | None) -> None:
+        """Completely, each once, for all page sizes."""
         push_image(repository, "sorted", tags=_SHUFFLED)
 
         tags = list(repository.manifests.tags(page_size=page_size))
@@ -69,7 +69,7 @@ class TagContract(Contract):
     @pytest.mark.parametrize("page_size", [None, 2])
     @pytest.mark.parametrize("after", ["1", "B", "a", "b"])
     def test_tags_after_one_that_exists(self, repository: Repository, after: str, page_size: int | None) -> None:
-        """Without that one."""
+        """That tag is excluded."""
         push_image(repository, "sorted", tags=_SHUFFLED)
 
         tags = list(repository.manifests.tags(after=Tag(after), page_size=page_size))
@@ -78,7 +78,7 @@ class TagContract(Contract):
 
     @pytest.mark.parametrize(("after", "first"), [("0", "1"), ("A", "B"), ("aa", "b"), ("zzz", None)])
     def test_tags_after_one_that_does_not_exist(self, repository: Repository, after: str, first: str | None) -> None:
-        """From where it would stand."""
+        """The list starts at its position in the order."""
         push_image(repository, "sorted", tags=_SHUFFLED)
 
         tags = list(repository.manifests.tags(after=Tag(after)))
@@ -86,19 +86,19 @@ class TagContract(Contract):
         assert tags == ([] if first is None else _SORTED[_SORTED.index(first) :])
 
     def test_tags_of_an_absent_repository(self, repository: Repository) -> None:
-        """An error, not an empty list."""
+        """Raises an error instead of an empty list."""
         with pytest.raises(RepositoryNotFound):
             list(repository.manifests.tags())
 
     def test_manifests_without_tags_are_not_listed(self, repository: Repository) -> None:
-        """Not by their digests either."""
+        """Nor are their digests."""
         push_image(repository, "tagged", tags=["v1"])
         push_image(repository, "untagged")
 
         assert list(repository.manifests.tags()) == ["v1"]
 
     def test_untag_leaves_the_manifest(self, repository: Repository) -> None:
-        """R-251: with its other tags; or the backend says that it cannot, and keeps all."""
+        """With its other tags; or the backend raises ``Unsupported`` and keeps all tags (R-251)."""
         manifest = push_image(repository, "untagged", tags=["v1", "v2"])
 
         if self.can & Can.UNTAG:
@@ -114,7 +114,7 @@ class TagContract(Contract):
         assert repository.manifests.get(manifest.digest) == manifest
 
     def test_untag_of_the_last_tag_leaves_the_manifest(self, repository: Repository) -> None:
-        """By digest it stays what it was."""
+        """It is still found by digest."""
         manifest = push_image(repository, "untagged", tags=["only"])
 
         if self.can & Can.UNTAG:
@@ -127,14 +127,14 @@ class TagContract(Contract):
         assert repository.manifests.get(manifest.digest) == manifest
 
     def test_untag_of_an_absent_tag(self, repository: Repository) -> None:
-        """An error, so that a mistyped tag does not pass for success."""
+        """Raises an error, so that a mistyped tag is noticed."""
         push_image(repository, "other", tags=["v1"])
         error = ImageNotFound if self.can & Can.UNTAG else Unsupported
 
         with pytest.raises(error):
             repository.manifests.untag(Tag("v2"))
 
-    def test_put_without_tags_takes_none_away(self, repository: Repository) -> None:
+    def test_put_without_tags_keeps_existing_tags(self, repository: Repository) -> None:
         """Tags are added, never replaced as a set."""
         manifest = push_image(repository, "kept", tags=["v1"])
 
@@ -144,17 +144,17 @@ class TagContract(Contract):
         assert list(repository.manifests.tags()) == ["v1", "v2"]
 
     def test_tags_are_of_their_own_repository_only(self, repository: Repository, neighbour: Repository) -> None:
-        """The same tag may point elsewhere next door."""
-        here = push_image(repository, "here", tags=["v1"])
-        there = push_image(neighbour, "there", tags=["v1", "v2"])
+        """The same tag may point to different manifests."""
+        first = push_image(repository, "first", tags=["v1"])
+        second = push_image(neighbour, "second", tags=["v1", "v2"])
 
         assert list(repository.manifests.tags()) == ["v1"]
-        assert repository.manifests.get(Tag("v1")) == here
-        assert neighbour.manifests.get(Tag("v1")) == there
+        assert repository.manifests.get(Tag("v1")) == first
+        assert neighbour.manifests.get(Tag("v1")) == second
 
     def test_a_tag_that_looks_like_a_digest_is_a_tag(self, repository: Repository) -> None:
-        """The colon makes the difference."""
-        config, layer = put_parts(repository, "lookalike")
+        """Only a colon makes a digest."""
+        config, layer = put_config_and_layer(repository, "lookalike")
         manifest = image_manifest(config, [layer])
         other = push_image(repository, "other")
         tag = Tag(Digest.of(b"something else").encoded)

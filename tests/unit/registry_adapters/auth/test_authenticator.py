@@ -38,7 +38,7 @@ from registry_core.errors import (
 )
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
-from registry_core.testing.authenticators import concluded
+from registry_core.testing.authenticators import answer_token_requests
 
 REGISTRY = Origin.of("registry.example.com")
 EVIL = Origin.of("evil.example")
@@ -94,7 +94,7 @@ def drive(
     registry: Origin = REGISTRY,
     rejected: str | None = None,
 ) -> str | None:
-    return concluded(chosen.handle_challenge(registry, challenges, scopes, rejected=rejected), server)
+    return answer_token_requests(chosen.handle_challenge(registry, challenges, scopes, rejected=rejected), server)
 
 
 def scopes_of(request: TokenRequest) -> list[str]:

@@ -19,7 +19,7 @@ from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToke
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, Forbidden, ProtocolError, Unauthorized
-from registry_core.testing.authenticators import concluded
+from registry_core.testing.authenticators import answer_token_requests
 
 REALM = "https://auth.example.com/token"
 PULL = Scope.repository(RepositoryName("org/app"), ["pull"])
@@ -35,7 +35,7 @@ def key_of(credential: Credential) -> TokenKey:
 def drive(
     exchanger: TokenExchanger, server: Callable[[TokenRequest], TokenReply], credential: Credential, scope: Scope = PULL
 ) -> Token:
-    return concluded(exchanger.fetch(key_of(credential), [scope]), server)
+    return answer_token_requests(exchanger.fetch(key_of(credential), [scope]), server)
 
 
 class Rotating:

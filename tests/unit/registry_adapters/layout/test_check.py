@@ -14,7 +14,7 @@ from registry_core.domain.reports import Report
 from registry_core.errors import RepositoryNotFound
 from registry_core.ops.validation.validate import validate
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import entry, image_manifest, index_manifest, push_image, put_blob
+from registry_core.testing.content import descriptor_field, image_manifest, index_manifest, push_image, put_blob
 
 NAME = RepositoryName("org/app")
 
@@ -55,7 +55,7 @@ def test_a_check_renews_no_lease(
     """A check does not keep a blob from being pruned."""
     monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
     subject = push_image(repository, "one")
-    push_image(repository, "two", tags=["v1"], subject=entry(subject.content, subject.media_type))
+    push_image(repository, "two", tags=["v1"], subject=descriptor_field(subject.content, subject.media_type))
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
 
     report = _check(tmp_path) if is_whole_layout else validate(repository, "v1", referrers=True)
@@ -133,9 +133,9 @@ def test_entries_with_missing_blobs_wrong_sizes_or_the_same_tag_are_reported(
     name = {"annotations": {"org.opencontainers.image.ref.name": "v1"}}
     absent = image_manifest(b"{}")
     document["manifests"] += [
-        entry(absent.content, absent.media_type) | name,
-        entry(manifest.content, manifest.media_type) | {"size": 1},
-        entry(b"unknown", "application/vnd.unknown"),
+        descriptor_field(absent.content, absent.media_type) | name,
+        descriptor_field(manifest.content, manifest.media_type) | {"size": 1},
+        descriptor_field(b"unknown", "application/vnd.unknown"),
     ]
     index.write_text(json.dumps(document))
 

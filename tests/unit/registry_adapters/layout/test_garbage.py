@@ -36,7 +36,7 @@ from registry_core.errors import (
     TooLarge,
 )
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, entry, image_manifest, index_manifest, push_image, put_blob
+from registry_core.testing.content import blob, descriptor_field, image_manifest, index_manifest, push_image, put_blob
 from registry_core.testing.faults import HookedSource
 
 NAME = RepositoryName("org/app")
@@ -179,7 +179,7 @@ class TestWhatStays:
         """R-009: data stands for the manifest, and its parts are here."""
         image = push_image(repository, "one")
         data = base64.b64encode(image.content).decode()
-        listed = entry(image.content, image.media_type) | {"data": data}
+        listed = descriptor_field(image.content, image.media_type) | {"data": data}
         index = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "manifests": [listed]}))
         repository.manifests.delete(image.digest)
         repository.manifests.put(index, tags=[Tag("v1")])
@@ -228,12 +228,12 @@ class TestWhatStays:
     def test_what_documents_of_unknown_types_name(self, tmp_path: Path, repository: Repository) -> None:
         """R-027, R-305."""
         part = _put(repository, b"part")
-        document = strict_json.encode({"things": [{"inner": entry(b"part", "application/x")}]})
+        document = strict_json.encode({"things": [{"inner": descriptor_field(b"part", "application/x")}]})
         named = _put(repository, document)
         push_image(repository, "one", tags=["v1"])
         index = tmp_path / NAME / "index.json"
         mapping = json.loads(index.read_bytes())
-        mapping["manifests"].append(entry(document, "application/vnd.example+json"))
+        mapping["manifests"].append(descriptor_field(document, "application/vnd.example+json"))
         index.write_text(json.dumps(mapping))
 
         report = _prune(tmp_path)
@@ -284,7 +284,7 @@ class TestWhatStays:
     def test_the_subject_of_a_manifest_is_not_needed_by_it(self, tmp_path: Path, repository: Repository) -> None:
         """Image-spec manifest.md, "subject": a weak association."""
         subject = push_image(repository, "one", tags=["v1"])
-        about = image_manifest(b"{}", [], subject=entry(subject.content, subject.media_type))
+        about = image_manifest(b"{}", [], subject=descriptor_field(subject.content, subject.media_type))
         _put(repository, b"{}")
         repository.manifests.put(about)
         repository.manifests.delete(subject.digest)
@@ -298,7 +298,7 @@ class TestWhatStays:
         self, tmp_path: Path, repository: Repository
     ) -> None:
         orphan = _put(repository, b"orphan")
-        layer = strict_json.encode({"layers": [entry(b"orphan")]})
+        layer = strict_json.encode({"layers": [descriptor_field(b"orphan")]})
         for part in (b"{}", layer):
             _put(repository, part)
         repository.manifests.put(image_manifest(b"{}", [layer]), tags=[Tag("v1")])
@@ -337,10 +337,10 @@ class TestUntagged:
         above = image
         for number in range(3):
             above = image_manifest(
-                b"{}", [], subject=entry(above.content, above.media_type), annotations={"n": str(number)}
+                b"{}", [], subject=descriptor_field(above.content, above.media_type), annotations={"n": str(number)}
             )
             repository.manifests.put(above)
-        stray = image_manifest(b"{}", [], subject=entry(b"nobody", image.media_type))
+        stray = image_manifest(b"{}", [], subject=descriptor_field(b"nobody", image.media_type))
         repository.manifests.put(stray)
 
         report = _prune(tmp_path, untagged=True)
@@ -353,7 +353,7 @@ class TestUntagged:
         push_image(repository, "one", tags=["v1"])
         document = strict_json.encode({"things": []})
         strange = _put(repository, document)
-        _add_entry(tmp_path, entry(document, "application/vnd.example+json"))
+        _add_entry(tmp_path, descriptor_field(document, "application/vnd.example+json"))
 
         report = _prune(tmp_path, untagged=True)
 
@@ -373,7 +373,7 @@ class TestUntagged:
         """R-307."""
         image = push_image(repository, "one")
         _forget_entry(tmp_path, image.digest)
-        _add_entry(tmp_path, entry(image.content, image.media_type) | {"annotations": annotations})
+        _add_entry(tmp_path, descriptor_field(image.content, image.media_type) | {"annotations": annotations})
 
         report = _prune(tmp_path, untagged=True)
 
@@ -393,7 +393,7 @@ class TestUntagged:
         image = push_image(repository, "one")
         repository.manifests.put(index_manifest([index_manifest([image.descriptor]).descriptor]), tags=[Tag("v1")])
         repository.manifests.put(index_manifest([image.descriptor]))
-        about = push_image(repository, "about", subject=entry(image.content, image.media_type))
+        about = push_image(repository, "about", subject=descriptor_field(image.content, image.media_type))
 
         report = _prune(tmp_path, untagged=True)
 
@@ -648,7 +648,7 @@ class TestRefusals:
         orphan = _put(repository, b"orphan")
         content = b'{"x":"' + b"x" * MANIFEST_LIMIT + b'"}'
         _put(repository, content)
-        _add_entry(tmp_path, entry(content, OCI_INDEX))
+        _add_entry(tmp_path, descriptor_field(content, OCI_INDEX))
 
         with pytest.raises(TooLarge):
             _prune(tmp_path)
@@ -684,7 +684,7 @@ class TestRefusals:
         absent = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "manifests": []}))
         index = tmp_path / NAME / "index.json"
         document = json.loads(index.read_bytes())
-        document["manifests"].append(entry(absent.content, OCI_INDEX))
+        document["manifests"].append(descriptor_field(absent.content, OCI_INDEX))
         index.write_text(json.dumps(document))
 
         report = _prune(tmp_path)

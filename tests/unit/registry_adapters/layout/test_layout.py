@@ -30,7 +30,14 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, image_manifest, index_manifest, push_image, put_blob, put_parts
+from registry_core.testing.content import (
+    blob,
+    image_manifest,
+    index_manifest,
+    push_image,
+    put_blob,
+    put_config_and_layer,
+)
 
 NAME = RepositoryName("org/app")
 
@@ -258,7 +265,7 @@ class TestIndexFile:
         self, repository: Repository, directory: Path, depth: int
     ) -> None:
         """R-306, R-024: even where only the parent says what they are."""
-        child = _without_media_type(*put_parts(repository, "child"))
+        child = _without_media_type(*put_config_and_layer(repository, "child"))
         put_blob(repository, child.content)
         top = _nest(repository, child, depth)
         _rewrite(directory, {"schemaVersion": 2, "manifests": [_entry(top, **{REF_NAME: "top"})]})
@@ -278,7 +285,7 @@ class TestIndexFile:
 
     def test_too_deep_a_nest_is_refused(self, repository: Repository, directory: Path) -> None:
         """R-024."""
-        child = _without_media_type(*put_parts(repository, "child"))
+        child = _without_media_type(*put_config_and_layer(repository, "child"))
         put_blob(repository, child.content)
         _rewrite(directory, {"schemaVersion": 2, "manifests": [_entry(_nest(repository, child, 17))]})
 

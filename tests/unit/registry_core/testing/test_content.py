@@ -23,9 +23,9 @@ def test_a_pattern_source_has_its_size_and_digest(size: int) -> None:
 @pytest.mark.parametrize(
     "start", [0, 3, 8, 11, CHUNK_SIZE - 2, CHUNK_SIZE, CHUNK_SIZE + 5, 2 * CHUNK_SIZE + 99, 2 * CHUNK_SIZE + 100]
 )
-def test_a_later_start_gives_the_same_bytes(start: int) -> None:
+def test_a_reader_starts_at_a_position(start: int) -> None:
     source = PatternSource(2 * CHUNK_SIZE + 100)
-    whole = source.at(0, source.size)
+    whole = source.bytes_at(0, source.size)
 
     with source.open(start) as reader:
         tail = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
@@ -33,15 +33,15 @@ def test_a_later_start_gives_the_same_bytes(start: int) -> None:
     assert tail == whole[start:]
 
 
-def test_no_two_blocks_are_alike() -> None:
+def test_all_blocks_differ() -> None:
     source = PatternSource(4 * CHUNK_SIZE)
 
-    blocks = {source.at(number * CHUNK_SIZE, CHUNK_SIZE) for number in range(4)}
+    blocks = {source.bytes_at(number * CHUNK_SIZE, CHUNK_SIZE) for number in range(4)}
 
     assert len(blocks) == 4
 
 
-def test_other_seeds_give_other_content() -> None:
+def test_different_seeds_give_different_content() -> None:
     assert PatternSource(1_000, seed=1).digest != PatternSource(1_000, seed=2).digest
     assert PatternSource(1_000, seed=1).digest == PatternSource(1_000, seed=1).digest
 
@@ -54,7 +54,7 @@ def test_it_fills_buffers() -> None:
         count = reader.readinto(buffer)
 
     assert count == 1_000
-    assert bytes(buffer[:count]) == source.at(0, 1_000)
+    assert bytes(buffer[:count]) == source.bytes_at(0, 1_000)
 
 
 def test_a_closed_reader_does_not_read() -> None:

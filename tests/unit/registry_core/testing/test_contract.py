@@ -46,7 +46,7 @@ def test_a_class_without_the_fixture_fails_with_an_explanation(tmp_path: Path) -
     result = run(tmp_path, "    pass", "test_a_tag_moves_back")
 
     assert result.returncode == 1
-    assert "a backend's test class overrides this fixture" in result.stdout
+    assert "the test class of a backend must override this fixture" in result.stdout
 
 
 def test_a_backend_with_an_undeclared_capability_fails(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_backend_with_an_undeclared_capability_fails(tmp_path: Path) -> None:
 
 def test_failures_show_the_compared_values(tmp_path: Path) -> None:
     """Assertions of the suite are rewritten as those in test files are."""
-    result = run(tmp_path, FIXTURE.format(can="~Can.MOUNT"), "mount_takes_a_blob_over")
+    result = run(tmp_path, FIXTURE.format(can="~Can.MOUNT"), "mount_adds_a_blob_of_another_repository")
 
     assert result.returncode == 1
     assert "assert True is False" in result.stdout

@@ -10,9 +10,9 @@ from registry_core.testing.faults import (
     WatchedSource,
     altered,
     longer,
-    outlasting,
     raising,
     shorter,
+    stalling,
 )
 
 CONTENT = b"0123456789"
@@ -59,9 +59,9 @@ def test_a_raising_source_raises_after_the_first_half() -> None:
     assert head == CONTENT[:5]
 
 
-def test_an_outlasting_source_outlasts_the_deadline() -> None:
+def test_a_stalling_source_continues_after_the_deadline() -> None:
     with fail_after(0.01):
-        content = read_all(outlasting(CONTENT))
+        content = read_all(stalling(CONTENT))
         left = remaining()
 
     assert content == CONTENT

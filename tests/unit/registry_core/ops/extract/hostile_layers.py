@@ -9,7 +9,7 @@ from registry_core.content.streams import ByteReader
 from registry_core.errors import IntegrityError, RegistryError, TooLarge, UnsafeArchive, Unsupported
 from registry_core.ops.extract.flatten import StoredLayer
 from registry_core.ops.tar.members import ExtractLimits
-from registry_core.testing.layers import TarLayer, member, records, tar
+from registry_core.testing.layers import TarLayer, member, pax_records, tar
 
 __all__ = ["CASES", "LIMITS", "WITH_ATTRIBUTES", "MadeLayer"]
 
@@ -112,7 +112,7 @@ CASES: dict[str, Callable[[str], Case]] = {
     "name is empty": lambda out: ([tar(member(""))], UnsafeArchive),
     "backslashes are no slashes": lambda out: ([tar(member("..\\..\\outside\\x"))], None),
     "global header sets a path": lambda out: (
-        [tar(member("g", records({b"path": b"../outside/x"}), kind="g"), member("x"))],
+        [tar(member("g", pax_records({b"path": b"../outside/x"}), kind="g"), member("x"))],
         None,
     ),
     "name too long for the system": lambda out: ([tar(member("x", pax={b"path": b"n" * 300}))], UnsafeArchive),
@@ -241,12 +241,12 @@ CASES: dict[str, Callable[[str], Case]] = {
     "bomb of an extended header": lambda out: ([TarLayer(member("p", kind="x", size=1 << 40))], TooLarge),
     "bomb of a long name": lambda out: ([TarLayer(member("L", kind="L", size=1 << 40))], TooLarge),
     "chain of global headers": lambda out: (
-        [tar(member("g", records({b"comment": b"x"}), kind="g") * 20_000, member("a"))],
+        [tar(member("g", pax_records({b"comment": b"x"}), kind="g") * 20_000, member("a"))],
         None,
     ),
     "chain of long names": lambda out: ([tar(member("L", b"x\0", kind="L") * 20_000, member("a"))], IntegrityError),
     "chain of extended headers": lambda out: (
-        [tar(member("p", records({b"path": b"x"}), kind="x") * 20_000, member("a"))],
+        [tar(member("p", pax_records({b"path": b"x"}), kind="x") * 20_000, member("a"))],
         IntegrityError,
     ),
     "deep directories": lambda out: ([tar(member("x", pax={b"path": b"d/" * 1500 + b"f"}))], None),
@@ -272,11 +272,17 @@ CASES: dict[str, Callable[[str], Case]] = {
     ),
     "size of pax out of range": lambda out: ([tar(member("a", pax={b"size": b"9223372036854775808"}))], IntegrityError),
     "sizes in pax, twice": lambda out: (
-        [tar(member("p", records({b"size": b"512"}) + records({b"size": b"0"}), kind="x"), member("a"), member("b"))],
+        [
+            tar(
+                member("p", pax_records({b"size": b"512"}) + pax_records({b"size": b"0"}), kind="x"),
+                member("a"),
+                member("b"),
+            )
+        ],
         None,
     ),
     "path in pax, twice": lambda out: (
-        [tar(member("p", records({b"path": b"ok"}) + records({b"path": b"../x"}), kind="x"), member("a"))],
+        [tar(member("p", pax_records({b"path": b"ok"}) + pax_records({b"path": b"../x"}), kind="x"), member("a"))],
         UnsafeArchive,
     ),
     "GNU name and pax path": lambda out: (
@@ -285,7 +291,7 @@ CASES: dict[str, Callable[[str], Case]] = {
     ),
     "size of a hard link": lambda out: ([tar(member("a"), member("h", kind="1", link="a", size=1 << 40))], None),
     "global header with a size": lambda out: (
-        [tar(member("g", records({b"size": b"0"}), kind="g"), member("a", b"x"))],
+        [tar(member("g", pax_records({b"size": b"0"}), kind="g"), member("a", b"x"))],
         IntegrityError,
     ),
     "sparse parts that overlap": lambda out: (
@@ -367,8 +373,8 @@ CASES: dict[str, Callable[[str], Case]] = {
 }
 # Which only show where attributes are kept; others than files' are none of a tar's business.
 WITH_ATTRIBUTES: dict[str, tuple[bytes, type[RegistryError]]] = {
-    "of a kind that no system has": (records({b"SCHILY.xattr.nonsense.a": b"v"}), Unsupported),
-    "with too long a name": (records({b"SCHILY.xattr.user." + b"n" * 300: b"v"}), UnsafeArchive),
-    "without a name behind its kind": (records({b"SCHILY.xattr.user.": b"v"}), UnsafeArchive),
-    "that is too large": (records({b"SCHILY.xattr.user.a": b"v" * 70_000}), UnsafeArchive),
+    "of a kind that no system has": (pax_records({b"SCHILY.xattr.nonsense.a": b"v"}), Unsupported),
+    "with too long a name": (pax_records({b"SCHILY.xattr.user." + b"n" * 300: b"v"}), UnsafeArchive),
+    "without a name behind its kind": (pax_records({b"SCHILY.xattr.user.": b"v"}), UnsafeArchive),
+    "that is too large": (pax_records({b"SCHILY.xattr.user.a": b"v" * 70_000}), UnsafeArchive),
 }

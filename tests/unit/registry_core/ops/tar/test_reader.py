@@ -13,7 +13,7 @@ from registry_core.content.streams import ByteReader, BytesSource, FileObjectRea
 from registry_core.errors import Cancelled, IntegrityError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
 from registry_core.ops.tar.reader import TarReader
-from registry_core.testing.layers import TarLayer, member, records, tar
+from registry_core.testing.layers import TarLayer, member, pax_records, tar
 
 
 def read(stream: bytes | ByteReader, limits: ExtractLimits | None = None) -> list[tuple[Member, bytes]]:
@@ -140,7 +140,7 @@ def test_a_size_in_an_extended_header_moves_the_next_member() -> None:
 
 def test_global_headers_set_no_paths() -> None:
     """R-135."""
-    found = only(member("g", records({b"path": b"../evil", b"comment": b"x"}), kind="g"), member("mine"))
+    found = only(member("g", pax_records({b"path": b"../evil", b"comment": b"x"}), kind="g"), member("mine"))
 
     assert found.path == b"mine"
 
@@ -149,7 +149,7 @@ def test_global_headers_set_no_paths() -> None:
 def test_global_headers_do_not_move_members(keyword: bytes) -> None:
     """R-135."""
     with pytest.raises(IntegrityError):
-        only(member("g", records({keyword: b"1"}), kind="g"), member("mine"))
+        only(member("g", pax_records({keyword: b"1"}), kind="g"), member("mine"))
 
 
 def test_the_prefix_of_posix_belongs_to_the_name() -> None:
@@ -236,7 +236,7 @@ MALFORMED = {
     "pax with an empty attribute name": member("x", pax={b"SCHILY.xattr.": b"v"}),
     "GNU name with a NUL": member("L", b"a\0b\0", kind="L") + member("x"),
     "GNU name that is empty": member("L", b"\0", kind="L") + member("x"),
-    "two extended headers": member("p", records({b"path": b"a"}), kind="x") * 2 + member("x"),
+    "two extended headers": member("p", pax_records({b"path": b"a"}), kind="x") * 2 + member("x"),
     "two GNU names": member("L", b"a\0", kind="L") * 2 + member("x"),
     "two GNU link names": member("K", b"a\0", kind="K") * 2 + member("x", kind="2"),
     "no name": member(""),
@@ -257,7 +257,7 @@ def test_what_is_malformed_is_refused_in_the_middle_too(bad: bytes) -> None:
 
 @pytest.mark.parametrize(
     "last",
-    [member("p", records({b"path": b"a"}), kind="x"), member("L", b"a\0", kind="L"), member("K", b"a\0", kind="K")],
+    [member("p", pax_records({b"path": b"a"}), kind="x"), member("L", b"a\0", kind="L"), member("K", b"a\0", kind="K")],
 )
 def test_headers_that_belong_to_nothing_are_refused(last: bytes) -> None:
     """R-143."""
@@ -328,7 +328,7 @@ def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> Non
 
 def test_a_chain_of_extended_headers_ends_at_once() -> None:
     """R-137."""
-    link = member("g", records({b"comment": b"x"}), kind="g")
+    link = member("g", pax_records({b"comment": b"x"}), kind="g")
 
     assert read(tar(link * 20_000, member("a")).content)[0][0].path == b"a"
 
@@ -412,9 +412,9 @@ class TestSparseFiles:
 
     def test_of_the_format_0_0(self) -> None:
         data = (
-            records({b"GNU.sparse.size": b"7004", b"GNU.sparse.numblocks": b"2"})
-            + records({b"GNU.sparse.offset": b"0", b"GNU.sparse.numbytes": b"4"})
-            + records({b"GNU.sparse.offset": b"6000", b"GNU.sparse.numbytes": b"4"})
+            pax_records({b"GNU.sparse.size": b"7004", b"GNU.sparse.numblocks": b"2"})
+            + pax_records({b"GNU.sparse.offset": b"0", b"GNU.sparse.numbytes": b"4"})
+            + pax_records({b"GNU.sparse.offset": b"6000", b"GNU.sparse.numbytes": b"4"})
         )
 
         self.check(tar(member("p", data, kind="x"), member("sparse", b"headtail"), member("behind")))
