@@ -35,7 +35,7 @@ from registry_core.domain.auth import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.domain.url_policy import UrlPurpose, check_url
+from registry_core.domain.url_policy import AllowedUrl, UrlPurpose, check_url
 from registry_core.errors import AccessDenied, RegistryError, TransportError, Unauthorized
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
@@ -50,8 +50,8 @@ REALMS: Final[Mapping[str, Collection[str]]] = MappingProxyType(
 )
 
 
-def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[str]] = REALMS) -> Origin:
-    """Check that requests may go to the token server that a registry names, and return its origin.
+def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[str]] = REALMS) -> AllowedUrl:
+    """Check that requests may go to the token server that a registry names, and with which credentials.
 
     The realm of a Bearer challenge is text from the network, and passwords are sent to it. It may be:
 
@@ -72,7 +72,7 @@ def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[s
     Raises:
         ProtocolError: The policy does not allow the realm; nothing was sent.
     """
-    return check_url(UrlPurpose.REALM, registry, realm, listed=allowed.get(registry.netloc, ())).origin
+    return check_url(UrlPurpose.REALM, registry, realm, listed=allowed.get(registry.netloc, ()))
 
 
 _RepositoryKey = tuple[Origin, RepositoryName | None]
@@ -156,7 +156,8 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         bearer = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if bearer is not None:
             parameters = bearer.parameters
-            check_realm(registry, parameters["realm"], self._realms)
+            if check_realm(registry, parameters["realm"], self._realms).credentials != registry:
+                credential = Anonymous()
             key = TokenKey(registry, parameters["realm"], parameters.get("service", ""), credential)
             return (yield from self._exchange(repository, key, parameters, scopes, rejected))
         last_key = self._last_token_key(repository, credential)

@@ -310,9 +310,12 @@ class Session:
             TransportError: The token server cannot be reached, or answers with a transient error for too long.
             ProtocolError: The URL is refused, or the response is longer than any token needs.
         """
-        # The authenticator decides which hosts to trust with a password; never from https to http is decided here, too.
+        # The authenticator knows which hosts the user trusts; the other rules hold here, too.
         url = token_request.url
         allowed = check_url(UrlPurpose.REALM, self.origin, url, listed=(Origin.of_url(url).netloc,))
+        has_credentials = token_request.body is not None or "Authorization" in token_request.headers
+        if has_credentials and allowed.credentials != self.origin:
+            raise ProtocolError(f"request a token from {redact_url(url)}: credentials must not be sent there")
         content = token_request.body
         state = RequestState(
             Request(

@@ -1,9 +1,10 @@
-"""One policy for every URL that somebody else chose.
+"""The policy for URLs that a server chose: which may be followed, and which credentials may be sent there.
 
-A registry sends its clients on errands: to a CDN, to an upload session, to a next page, to a token server. Each kind
-of URL has one rule, in ``RULES``; ``check_url`` applies it. All code that follows such a URL calls it first.
+A registry names URLs for redirects, upload sessions, next pages, token servers and foreign layers. Each purpose has one
+rule in ``RULES``, and ``check_url`` applies it. Code that follows such a URL calls it first, and sends the credentials
+that its answer allows.
 
-Names are not looked up: a public name that leads to a private address is not noticed.
+Names are not looked up: a public name that resolves to a private address is not detected.
 """
 
 from __future__ import annotations
@@ -53,44 +54,41 @@ _PUBLIC_NAME: Final = re.compile(r"[a-z0-9.-]+\.[a-z][a-z0-9-]*[a-z0-9]")
 
 
 class UrlPurpose(Enum):
-    """Why somebody is sent to a URL; the value says it in words."""
+    """Purpose of a URL; the value names it in messages and documents."""
 
     REDIRECT = "redirect"
     UPLOAD = "upload location"
     LINK = "next-page link"
     REALM = "token server"
     FOREIGN = "foreign layer"
-    MIRROR = "mirror"
 
 
 class CrossOriginRule(Enum):
-    """Which origins besides the registry's own may be gone to; the value says it in words."""
+    """Origins other than the registry's that are allowed; the value describes them."""
 
     NONE = "none"
     LISTED = "hosts listed by the caller"
     REACHABLE = "all, except addresses outside the zones below"
     VOUCHED = "same host and port; hosts listed by the caller; public names over https; loopback from loopback"
-    CHOSEN = "all with a usable address, because the caller chose it"
 
 
 class CredentialRule(Enum):
-    """Whose credentials may go along; the value says it in words."""
+    """Credentials that may be sent; the value describes them."""
 
     AT_HOME = "the registry's, to its own origin only"
     ALONG = "the registry's"
-    OWN = "those of the mirror"
     NONE = "none"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for one kind of errand.
+    """The rule for one purpose.
 
-    Beyond it, the same for all: http and https only, no user information, never from https to http.
+    For all purposes: http and https only, no user information, never from https to http.
 
     Args:
-        elsewhere: Which other origins may be gone to.
-        carried: Whose credentials go along.
-        hops: How many redirects may follow.
+        elsewhere: Origins allowed besides the registry's.
+        carried: Credentials that may be sent.
+        hops: Number of redirects that may be followed.
     """
 
     elsewhere: CrossOriginRule
@@ -103,15 +101,14 @@ RULES: Final[Mapping[UrlPurpose, Rule]] = MappingProxyType(
         UrlPurpose.REDIRECT: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
         UrlPurpose.UPLOAD: Rule(elsewhere=CrossOriginRule.LISTED, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
         UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.NONE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
-        # What goes there is a password: it goes to whom the registry named, and no further (R-036).
+        # A password is sent to the token server that the registry named, and no redirect takes it further (R-036).
         UrlPurpose.REALM: Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.ALONG, hops=0),
         UrlPurpose.FOREIGN: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.NONE, hops=MAX_HOPS),
-        UrlPurpose.MIRROR: Rule(elsewhere=CrossOriginRule.CHOSEN, carried=CredentialRule.OWN, hops=MAX_HOPS),
     }
 )
 
-# A registry may name addresses of its own kind. From the network nobody is sent to this machine, nor, but by one who
-# is there, to a link: cloud machines keep their own credentials at a link-local address (R-046).
+# A registry may name addresses of its own zone. A registry on the network never leads to this machine, and only one
+# at a link-local address leads to another: cloud machines offer their credentials at such an address (R-046).
 ALLOWED_ZONES: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
     {
         Zone.PUBLIC: frozenset({Zone.PUBLIC}),
@@ -124,41 +121,41 @@ ALLOWED_ZONES: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
 
 
 class AllowedUrl(msgspec.Struct, frozen=True):
-    """A URL that may be gone to.
+    """A URL that may be followed.
 
     Args:
-        origin: Whom it leads to.
-        credentials: Whose credentials may go along; ``None`` for nobody's.
+        origin: Origin of the URL.
+        credentials: Origin whose credentials may be sent to the URL; ``None`` for no credentials.
     """
 
     origin: Origin
     credentials: Origin | None
 
 
-def check_url(errand: UrlPurpose, home: Origin, url: str, *, listed: Collection[str] = ()) -> AllowedUrl:
-    """Whether one may go to a URL, and with whose credentials.
+def check_url(purpose: UrlPurpose, home: Origin, url: str, *, listed: Collection[str] = ()) -> AllowedUrl:
+    """Check that a URL may be followed, and return which credentials may be sent there.
 
     Args:
-        errand: Why.
-        home: The registry on whose behalf it is done; for a mirror, the registry that it mirrors.
-        url: Absolute; ``resolve`` makes it so where it may be relative.
-        listed: Further hosts to trust, as ``host[:port]``; they count where the errand's rule says so.
+        purpose: Purpose of the URL.
+        home: Registry that named the URL.
+        url: Absolute URL; ``resolve_url`` makes a relative one absolute.
+        listed: Further trusted hosts as ``host[:port]``; they count where the rule says so.
 
     Raises:
-        ProtocolError: One may not; nothing was sent.
+        ProtocolError: The policy refuses the URL; nothing was sent.
     """
-    rule = RULES[errand]
+    rule = RULES[purpose]
     target = Origin.of_url(url)
     reason = None if target == home else _refusal(rule.elsewhere, home, target, target.netloc in listed)
     if reason is not None:
-        raise ProtocolError(f"{home}: {errand.value} {redact_url(url)} refused: {reason}")
-    return AllowedUrl(target, _owner(rule.carried, home, target))
+        raise ProtocolError(f"{home}: {purpose.value} {redact_url(url)} refused: {reason}")
+    return AllowedUrl(target, _credentials(rule.carried, home, target))
 
 
 def _refusal(elsewhere: CrossOriginRule, home: Origin, target: Origin, is_listed: bool) -> str | None:
-    """Why not; ``None`` if nothing speaks against it."""
+    """The reason to refuse a target; ``None`` if it is allowed."""
     # R-041: also for the registry's own host.
-    if home.scheme == "https" and target.scheme == "http" and not _is_own_machine(elsewhere, target):
+    if home.scheme == "https" and target.scheme == "http":
         return "https to http"
     match elsewhere:
         case CrossOriginRule.NONE:
@@ -173,24 +170,16 @@ def _refusal(elsewhere: CrossOriginRule, home: Origin, target: Origin, is_listed
                 if is_listed or _is_vouched(home, target)
                 else "neither the registry's host, nor a listed host, nor a public name over https"
             )
-        case CrossOriginRule.CHOSEN:
-            return None if target.zone is not Zone.UNROUTABLE else f"no usable address ({target.zone.value})"
 
 
-def _owner(carried: CredentialRule, home: Origin, target: Origin) -> Origin | None:
+def _credentials(carried: CredentialRule, home: Origin, target: Origin) -> Origin | None:
     match carried:
         case CredentialRule.AT_HOME:
             return home if target == home else None
         case CredentialRule.ALONG:
             return home
-        case CredentialRule.OWN:
-            return target
         case CredentialRule.NONE:
             return None
-
-
-def _is_own_machine(elsewhere: CrossOriginRule, target: Origin) -> bool:
-    return elsewhere is CrossOriginRule.CHOSEN and target.is_loopback
 
 
 def _is_vouched(home: Origin, target: Origin) -> bool:

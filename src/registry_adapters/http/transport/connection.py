@@ -1,7 +1,7 @@
 """Connections: one exchange at a time on each, kept for reuse, over sockets that obey the ambient scope.
 
 urllib3's connections do the TLS handshake, the verification of host names and the tunnels through proxies. Pools and
-responses are those of this module: ambiguous, cut or endless responses are errors (R-050, R-057, R-058, R-061).
+responses are those of this module: ambiguous, cut or endless responses are errors.
 """
 
 from __future__ import annotations

@@ -15,9 +15,13 @@ from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.keychains import StaticKeychain
 from registry_core.content.streams import FileObjectReader
+from registry_core.domain import url_policy
 from registry_core.domain.auth import Basic, Scope
 from registry_core.domain.origin import Origin
+from registry_core.domain.url_policy import RULES, CredentialRule, CrossOriginRule, Rule, UrlPurpose
 from registry_core.errors import ProtocolError
+
+SCOPES = (Scope("repository", "app", ("pull",)),)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +42,10 @@ from registry_core.errors import ProtocolError
     ],
 )
 def test_a_token_server_within_the_policy_is_accepted(registry: str, realm: str) -> None:
-    target = check_realm(Origin.of_url(registry), realm)
+    found = check_realm(Origin.of_url(registry), realm)
 
-    assert target == Origin.of_url(realm.split("/token")[0].split("/jwt")[0])
+    assert found.origin == Origin.of_url(realm.split("/token")[0].split("/jwt")[0])
+    assert found.credentials == Origin.of_url(registry)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +135,29 @@ class Network:
         """Nothing is open."""
 
 
+def test_credentials_go_to_a_token_server_only_where_the_url_policy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-030: the table that the reference shows is the one that is asked."""
+    rule = Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.NONE, hops=0)
+    monkeypatch.setattr(url_policy, "RULES", {**RULES, UrlPurpose.REALM: rule})
+    network = Network()
+    keychain = StaticKeychain({"registry.example.com": Basic("me", "pw")})
+    asking = ChallengeAuthenticator(keychain, realms={"registry.example.com": ["10.0.0.6:5001"]})
+    session = Session(Origin.of("registry.example.com"), HttpSettings(), transport=network, authenticator=asking)
+
+    session.send(Request(method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES)).close()
+
+    registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
+    assert network.asked == [(registry, ""), (tokens, ""), (registry, "Bearer")]
+
+
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_an_allowed_private_token_server_is_asked_and_no_other(is_listed: bool) -> None:
     realms = {"registry.example.com": ["10.0.0.6:5001"] if is_listed else []}
     network = Network()
     asking = ChallengeAuthenticator(StaticKeychain({"registry.example.com": Basic("me", "pw")}), realms=realms)
     session = Session(Origin.of("registry.example.com"), HttpSettings(), transport=network, authenticator=asking)
-    scopes = (Scope("repository", "app", ("pull",)),)
     request = Request(
-        method="GET", target="/v2/app/tags/list", success=(200,), scopes=scopes, reference="app", missing="repository"
+        method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES, reference="app", missing="repository"
     )
 
     with nullcontext() if is_listed else pytest.raises(ProtocolError, match="token server"):

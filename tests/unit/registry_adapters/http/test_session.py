@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from registry_adapters.http.messages import Body, Headers, Request
@@ -14,9 +15,11 @@ from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource
+from registry_core.domain import url_policy
 from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
+from registry_core.domain.url_policy import RULES, CredentialRule, Rule
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -363,6 +366,50 @@ class TestAuth:
 
         assert caught.value.transport is not None
         assert (caught.value.transport.status, caught.value.reference) == (401, "registry.example.com/a/b:v1")
+
+
+class TestUrlPolicy:
+    """R-030: the table that the reference shows is the one that decides where credentials go."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_carried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        carrying_nothing = {
+            purpose: Rule(elsewhere=rule.elsewhere, carried=CredentialRule.NONE, hops=rule.hops)
+            for purpose, rule in RULES.items()
+        }
+        monkeypatch.setattr(url_policy, "RULES", carrying_nothing)
+
+    def test_no_request_carries_credentials_without_its_leave(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(307, {"Location": "/elsewhere"}), reply(200))
+
+        session(transport, Fetching(known="Bearer t")).send(ask())
+
+        assert ["Authorization" in sent.headers for sent in transport.sent] == [False, False]
+
+    def test_no_challenge_is_answered_without_its_leave(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        transport = scripted(reply(401, CHALLENGE))
+
+        with pytest.raises(Unauthorized):
+            session(transport, Fetching()).send(ask())
+
+        assert len(transport.sent) == 1
+
+    def test_no_token_request_carries_credentials_without_its_leave(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = session(transport := scripted(reply(401, CHALLENGE)), Fetching())
+        monkeypatch.setattr(
+            opened, "_allowed_origin", msgspec.structs.replace(opened._allowed_origin, credentials=HOME)
+        )
+
+        with pytest.raises(ProtocolError, match="credentials must not be sent there"):
+            opened.send(ask())
+
+        assert len(transport.sent) == 1
 
 
 class TestRedirects:

@@ -34,14 +34,13 @@ TARGETS: Final = (
     "https://0.0.0.0",
     "https://224.0.0.1",
 )
-# By home, and then by target: H with the registry's credentials, o with those of the target, - without, x not at all.
+# By home, and then by target: H with the registry's credentials, - without credentials, x not at all.
 EXPECTED: Final = {
     UrlPurpose.REDIRECT: ("H-x-xxxxxx", "H---xxxxxx", "H-x--xxxxx", "H----x--xx", "H-x--x-xxx"),
     UrlPurpose.UPLOAD: ("Hxxxxxxxxx",) * 5,
     UrlPurpose.LINK: ("Hxxxxxxxxx",) * 5,
     UrlPurpose.REALM: ("HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxxxxx", "HHxxxxHHxx", "HHxxxxHxxx"),
     UrlPurpose.FOREIGN: ("--x-xxxxxx", "----xxxxxx", "--x--xxxxx", "-----x--xx", "--x--x-xxx"),
-    UrlPurpose.MIRROR: ("ooxoooooxx", "ooooooooxx", "ooxoooooxx", "ooooooooxx", "ooxoooooxx"),
 }
 CELLS: Final = [
     (purpose, home, target, row[column])
@@ -59,9 +58,7 @@ def verdict(purpose: UrlPurpose, home: str, target: str) -> str:
         found = check_url(purpose, origin, f"{home if target == TARGETS[0] else target}/x")
     except ProtocolError:
         return "x"
-    if found.credentials is None:
-        return "-"
-    return "o" if purpose is UrlPurpose.MIRROR else "H"
+    return "-" if found.credentials is None else "H"
 
 
 class TestTable:
@@ -87,7 +84,7 @@ class TestTable:
         assert all(Zone.PUBLIC in reach and Zone.UNROUTABLE not in reach for reach in ALLOWED_ZONES.values())
 
 
-@pytest.mark.parametrize("purpose", [purpose for purpose in UrlPurpose if purpose is not UrlPurpose.MIRROR])
+@pytest.mark.parametrize("purpose", UrlPurpose)
 @pytest.mark.parametrize(
     "host",
     [
@@ -296,7 +293,7 @@ def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(purpose: Ur
     assert origin.scheme == "http" or found.origin.scheme == "https"
 
 
-WORDS: Final = {"H": "yes + credentials", "-": "yes", "o": "yes + own credentials", "x": "no"}
+WORDS: Final = {"H": "yes + credentials", "-": "yes", "x": "no"}
 
 
 def rendered_rules() -> str:
