@@ -1,4 +1,4 @@
-"""Repositories, small graphs to put into them, and a watch on what is asked of them."""
+"""Repositories, small graphs of manifests, and stores that record their calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single blobs: read, saved, pushed."""
+"""Reading, saving and pushing single blobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lying(promised: Digest, content: bytes) -> Repository:
 
 
 class TestOpen:
-    def test_what_was_pushed_is_read(self, repository: Repository) -> None:
+    def test_a_pushed_blob_is_read(self, repository: Repository) -> None:
         pushed = push_blob(repository, TRUTH, media_type="text/plain")
 
         with open_blob(repository, pushed.digest, pushed.size) as reader:
@@ -57,7 +57,7 @@ class TestOpen:
         with open_blob(lying(promised, TRUTH + b"!"), promised, len(TRUTH)) as reader, pytest.raises(SizeMismatch):
             reader.read()
 
-    def test_an_absent_blob_is_told_at_once(self, repository: Repository) -> None:
+    def test_an_absent_blob_fails_at_once(self, repository: Repository) -> None:
         absent = Digest.of(b"absent")
 
         with pytest.raises(BlobNotFound) as caught:
@@ -69,7 +69,7 @@ class TestOpen:
     def test_text_that_is_no_digest_is_refused(self, repository: Repository) -> None:
         """R-001."""
         with pytest.raises(InvalidDigest):
-            open_blob(repository, "sha256:../../etc/passwd")  # type: ignore[arg-type]  # what a careless caller passes
+            open_blob(repository, "sha256:../../etc/passwd")  # type: ignore[arg-type]  # as untyped code may call it
 
     def test_content_that_cannot_be_verified_is_not_opened(self, repository: Repository) -> None:
         """R-002."""
@@ -78,7 +78,7 @@ class TestOpen:
 
 
 class TestSave:
-    def test_the_file_holds_the_blob_and_nothing_is_beside_it(self, repository: Repository, tmp_path: Path) -> None:
+    def test_the_file_has_the_blob_and_no_temporary_file_remains(self, repository: Repository, tmp_path: Path) -> None:
         pushed = push_blob(repository, TRUTH)
 
         save_blob(repository, pushed.digest, tmp_path / "blob", size=pushed.size)

@@ -1,4 +1,4 @@
-"""Layers that are not in the repository that names them."""
+"""Foreign layers, which are not stored in the repository."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LAYER = Descriptor(
 )
 
 
-class Elsewhere(ForeignLayers):
-    """Has everything, and remembers who asked."""
+class RecordingForeignLayers(ForeignLayers):
+    """Has all layers, and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Descriptor, int]] = []
@@ -35,7 +35,7 @@ class Elsewhere(ForeignLayers):
 
 def test_the_repository_comes_first(source: Repository) -> None:
     """R-032."""
-    elsewhere = Elsewhere()
+    elsewhere = RecordingForeignLayers()
     repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
     repository.blobs.put(LAYER.digest, LAYER.size, BytesSource(CONTENT))
 
@@ -45,9 +45,9 @@ def test_the_repository_comes_first(source: Repository) -> None:
     assert (content, elsewhere.asked) == (CONTENT[3:], [])
 
 
-def test_urls_are_for_what_the_repository_says_it_has_not(source: Repository) -> None:
+def test_urls_are_used_only_for_blobs_that_the_repository_lacks(source: Repository) -> None:
     """R-032."""
-    elsewhere = Elsewhere()
+    elsewhere = RecordingForeignLayers()
     repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
 
     with open_blob_or_foreign(repository, LAYER, start=3) as reader:
@@ -56,8 +56,8 @@ def test_urls_are_for_what_the_repository_says_it_has_not(source: Repository) ->
     assert (content, elsewhere.asked) == (CONTENT[3:], [(LAYER, 3)])
 
 
-def test_nobody_is_asked_about_layers_without_urls(source: Repository) -> None:
-    elsewhere = Elsewhere()
+def test_layers_without_urls_are_not_requested(source: Repository) -> None:
+    elsewhere = RecordingForeignLayers()
     repository = msgspec.structs.replace(source, foreign_layers=elsewhere)
 
     with pytest.raises(BlobNotFound):
@@ -66,6 +66,6 @@ def test_nobody_is_asked_about_layers_without_urls(source: Repository) -> None:
     assert elsewhere.asked == []
 
 
-def test_backends_that_follow_no_urls_say_what_is_missing(source: Repository) -> None:
+def test_a_backend_that_follows_no_urls_reports_the_missing_blob(source: Repository) -> None:
     with pytest.raises(BlobNotFound):
         open_blob_or_foreign(source, LAYER)

@@ -1,4 +1,4 @@
-"""How far a blob has come, as a progress bar would show it."""
+"""Progress of a blob, as a progress bar shows it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE = len(CONTENT)
 
 
 class Bar:
-    """Keeps every event, and where a bar would stand."""
+    """Collects every event and the positions of a progress bar."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -68,7 +68,7 @@ def bar() -> Bar:
 
 
 @pytest.fixture
-def told(bar: Bar) -> ProgressSource:
+def progress(bar: Bar) -> ProgressSource:
     return ProgressSource(BytesSource(CONTENT), DIGEST, SIZE, bar)
 
 
@@ -77,16 +77,16 @@ def _drain(source: ByteSource, start: int = 0, *, by: int = CHUNK_SIZE) -> bytes
         return b"".join(iter(lambda: reader.read(by), b""))
 
 
-def test_each_piece_and_the_end_are_told(bar: Bar, told: ProgressSource) -> None:
-    assert _drain(told) == CONTENT
+def test_each_chunk_and_the_end_are_reported(bar: Bar, progress: ProgressSource) -> None:
+    assert _drain(progress) == CONTENT
 
     assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
     assert {(event.digest, event.size) for event in bar.events if isinstance(event, BlobProgress)} == {(DIGEST, SIZE)}
 
 
 @pytest.mark.parametrize("by", [4096, 70_000, 10 * CHUNK_SIZE, -1])
-def test_however_it_is_read_there_is_one_a_piece(bar: Bar, told: ProgressSource, by: int) -> None:
-    _drain(told, by=by)
+def test_there_is_one_event_a_chunk_for_every_read_size(bar: Bar, progress: ProgressSource, by: int) -> None:
+    _drain(progress, by=by)
 
     steps = [done for _, done in bar.steps]
     assert 2 <= len(steps) <= 3
@@ -94,26 +94,26 @@ def test_however_it_is_read_there_is_one_a_piece(bar: Bar, told: ProgressSource,
     assert all(later - earlier >= CHUNK_SIZE for earlier, later in itertools.pairwise(steps[:-1]))
 
 
-def test_filling_buffers_counts_as_reading(bar: Bar, told: ProgressSource) -> None:
+def test_filling_buffers_counts_as_reading(bar: Bar, progress: ProgressSource) -> None:
     buffer = bytearray(3 * CHUNK_SIZE)
 
-    with told.open() as reader:
+    with progress.open() as reader:
         counts = list(iter(lambda: reader.readinto(buffer), 0))
 
     assert counts == [CHUNK_SIZE, CHUNK_SIZE, 17]
     assert bar.steps[-1] == ("BlobProgress", SIZE)
 
 
-def test_the_end_is_told_once(bar: Bar, told: ProgressSource) -> None:
-    _drain(told)
-    told.finish()
+def test_the_end_is_reported_once(bar: Bar, progress: ProgressSource) -> None:
+    _drain(progress)
+    progress.finish()
 
     assert [done for _, done in bar.steps].count(SIZE) == 1
 
 
-def test_what_need_not_be_read_is_complete(bar: Bar, told: ProgressSource) -> None:
+def test_a_blob_that_is_not_read_is_complete(bar: Bar, progress: ProgressSource) -> None:
     """A store that has the blob already does not read it."""
-    told.finish()
+    progress.finish()
 
     assert bar.steps == [("BlobProgress", SIZE)]
 
@@ -127,23 +127,23 @@ def test_an_empty_blob_is_complete_once(bar: Bar) -> None:
     assert bar.steps == [("BlobProgress", 0)]
 
 
-def test_a_retry_from_the_beginning_takes_the_bar_back(bar: Bar, told: ProgressSource) -> None:
-    with told.open() as reader:
+def test_a_retry_from_the_beginning_takes_the_bar_back(bar: Bar, progress: ProgressSource) -> None:
+    with progress.open() as reader:
         reader.read(CHUNK_SIZE)
 
-    _drain(told)
+    _drain(progress)
 
     assert bar.steps[:3] == [("BlobProgress", CHUNK_SIZE), ("BlobRestarted", 0), ("BlobProgress", CHUNK_SIZE)]
     assert bar.steps[-1] == ("BlobProgress", SIZE)
 
 
-def test_a_retry_from_the_middle_takes_the_bar_there(bar: Bar, told: ProgressSource) -> None:
-    """Also where the step back is smaller than what is told of."""
-    with told.open() as reader:
+def test_a_retry_from_the_middle_moves_the_bar_back(bar: Bar, progress: ProgressSource) -> None:
+    """Also if the step back is smaller than a chunk."""
+    with progress.open() as reader:
         reader.read(CHUNK_SIZE)
         reader.read(100)
 
-    _drain(told, CHUNK_SIZE + 50)
+    _drain(progress, CHUNK_SIZE + 50)
 
     assert bar.steps == [
         ("BlobProgress", CHUNK_SIZE),
@@ -152,18 +152,18 @@ def test_a_retry_from_the_middle_takes_the_bar_there(bar: Bar, told: ProgressSou
     ]
 
 
-def test_going_on_where_it_stopped_is_no_restart(bar: Bar, told: ProgressSource) -> None:
+def test_going_on_where_it_stopped_is_no_restart(bar: Bar, progress: ProgressSource) -> None:
     """As chunks of an upload do."""
     for start in (0, CHUNK_SIZE, 2 * CHUNK_SIZE):
-        with told.open(start) as reader:
+        with progress.open(start) as reader:
             reader.read(CHUNK_SIZE)
 
     assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
 
 
-def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: ProgressSource) -> None:
+def test_reading_from_a_later_start_begins_the_bar_there(bar: Bar, progress: ProgressSource) -> None:
     """As a store does that has the rest."""
-    _drain(told, 1000)
+    _drain(progress, 1000)
 
     assert bar.steps == [
         ("BlobProgress", 1000),
@@ -172,9 +172,9 @@ def test_beginning_behind_the_first_byte_begins_the_bar_there(bar: Bar, told: Pr
     ]
 
 
-def test_a_reader_that_was_given_up_is_not_heard(bar: Bar, told: ProgressSource) -> None:
-    old = told.open()
-    with old, told.open() as new:
+def test_a_reader_that_was_given_up_is_not_heard(bar: Bar, progress: ProgressSource) -> None:
+    old = progress.open()
+    with old, progress.open() as new:
         new.read(CHUNK_SIZE)
         old.read(CHUNK_SIZE)
         old.read(CHUNK_SIZE)
@@ -182,7 +182,7 @@ def test_a_reader_that_was_given_up_is_not_heard(bar: Bar, told: ProgressSource)
     assert bar.steps == [("BlobProgress", CHUNK_SIZE)]
 
 
-def test_more_than_was_promised_is_not_told(bar: Bar) -> None:
+def test_bytes_beyond_the_size_are_not_reported(bar: Bar) -> None:
     source = ProgressSource(BytesSource(CONTENT), DIGEST, CHUNK_SIZE, bar)
 
     _drain(source)
@@ -203,7 +203,7 @@ def test_an_observer_that_raises_leaves_nothing_open(start: int) -> None:
 
 
 class _Watched(BlobStore):
-    """Counts what is open, and may send something else."""
+    """Counts open readers, and may return other content."""
 
     def __init__(self, inner: BlobStore, disturb: Callable[[bytes], ByteSource] = BytesSource) -> None:
         self._inner = inner
@@ -227,7 +227,7 @@ class _Watched(BlobStore):
 
 
 class TestCopy:
-    def test_a_copy_tells_of_each_blob_until_it_is_there(
+    def test_a_copy_reports_each_blob_until_it_is_complete(
         self, source: Repository, target: Repository, bar: Bar, graphs: Graphs
     ) -> None:
         manifest = graphs.image(CONTENT)
@@ -253,7 +253,7 @@ class TestCopy:
         assert {type(event) for event in bar.events} == {BlobMounted, BlobSkipped}
 
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_what_an_observer_raises_ends_the_copy(
+    def test_an_error_of_an_observer_ends_the_copy(
         self, source: Repository, target: Repository, graphs: Graphs, jobs: int
     ) -> None:
         """Nothing stays open, and no thread stays."""
@@ -301,7 +301,7 @@ class TestSingleBlobs:
 
         assert bar.steps == [("BlobProgress", CHUNK_SIZE), ("BlobProgress", 2 * CHUNK_SIZE), ("BlobProgress", SIZE)]
 
-    def test_pushing_one_that_is_there(self, target: Repository, bar: Bar) -> None:
+    def test_pushing_an_existing_blob(self, target: Repository, bar: Bar) -> None:
         push_blob(target, CONTENT)
 
         push_blob(target, CONTENT, observer=bar)

@@ -1,4 +1,4 @@
-"""Images and layers as values."""
+"""Images and their layers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def image_of(graphs: Graphs, stored: bytes, diff_id: str, media_type: str = OCI_
 
 
 class TestImage:
-    def test_it_tells_what_its_manifest_is(self, source: Repository, graphs: Graphs) -> None:
+    def test_an_image_has_the_fields_of_its_manifest(self, source: Repository, graphs: Graphs) -> None:
         raw = graphs.image(b"1")
 
         image = Image(source, raw)
@@ -70,7 +70,7 @@ class TestImage:
 
         assert str(image.platform) == "linux/arm/v6"
 
-    def test_a_wrong_configuration_is_never_handed_out(self, source: Repository, graphs: Graphs) -> None:
+    def test_a_wrong_configuration_is_not_returned(self, source: Repository, graphs: Graphs) -> None:
         """R-003."""
         raw = graphs.image(b"1")
         blobs = StagedBlobs()
@@ -136,7 +136,7 @@ class TestLayers:
         with layer.open_uncompressed() as reader, pytest.raises(IntegrityError):
             reader.read()
 
-    def test_bytes_behind_the_stream_count_as_well(self, source: Repository, graphs: Graphs) -> None:
+    def test_bytes_after_the_stream_are_verified_too(self, source: Repository, graphs: Graphs) -> None:
         """R-007: the compressed stream is verified to its end."""
         stored = gzip.compress(TAR, mtime=0)
         image = image_of(graphs, stored, Digest.of(TAR))
@@ -168,7 +168,7 @@ class TestLayers:
         with pytest.raises(InvalidDocument):
             layer.diff_id()
 
-    def test_an_absent_layer_is_told_at_once(self, graphs: Graphs) -> None:
+    def test_an_absent_layer_fails_at_once(self, graphs: Graphs) -> None:
         layer = image_of(graphs, gzip.compress(TAR), Digest.of(TAR)).layers()[0]
         graphs.repository.blobs.delete(layer.digest)
 

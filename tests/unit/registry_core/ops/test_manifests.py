@@ -1,4 +1,4 @@
-"""Walking graphs of manifests."""
+"""Fetching manifests and walking their graphs."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def _descriptor(name: str) -> Descriptor:
 
 
 class TestChild:
-    def test_other_bytes_than_promised_are_refused(self, source: Repository, graphs: Graphs) -> None:
-        """R-003: whatever the backend did."""
+    def test_bytes_that_differ_from_the_digest_are_refused(self, source: Repository, graphs: Graphs) -> None:
+        """R-003: also if the backend did not verify them."""
         one, other = graphs.image(b"1"), graphs.image(b"2")
 
         with pytest.raises(DigestMismatch) as caught:
@@ -164,14 +164,14 @@ class TestChild:
 
         assert (caught.value.expected, caught.value.actual) == (one.digest, other.digest)
 
-    def test_another_size_than_promised_is_refused(self, source: Repository, graphs: Graphs) -> None:
+    def test_a_size_that_differs_from_the_descriptor_is_refused(self, source: Repository, graphs: Graphs) -> None:
         """R-004."""
         one = graphs.image(b"1")
 
         with pytest.raises(SizeMismatch):
             fetch_child(source, msgspec.structs.replace(one.descriptor, size=one.descriptor.size + 1))
 
-    def test_another_type_than_promised_is_refused(self, source: Repository, graphs: Graphs) -> None:
+    def test_a_media_type_that_differs_from_the_descriptor_is_refused(self, source: Repository, graphs: Graphs) -> None:
         """R-020."""
         one = graphs.image(b"1")
 

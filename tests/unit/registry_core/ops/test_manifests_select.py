@@ -1,4 +1,4 @@
-"""Which image of an index fits a platform."""
+"""Selection of an image of an index by platform."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestIndexes:
 
         assert choice.manifest.digest == two.digest
 
-    def test_the_host_decides_where_there_is_no_default(self, source: Repository, graphs: Graphs) -> None:
+    def test_the_platform_of_the_host_is_the_default(self, source: Repository, graphs: Graphs) -> None:
         host = Platform.host()
         one, two = graphs.image(b"1"), graphs.image(b"2")
         other = {"os": "linux", "architecture": "s390x" if host.architecture != "s390x" else "amd64"}
@@ -62,7 +62,7 @@ class TestIndexes:
 
         assert select(source, root, None).manifest.digest == two.digest
 
-    def test_nothing_that_fits_lists_what_there_is(self, source: Repository, graphs: Graphs) -> None:
+    def test_an_error_lists_the_available_platforms(self, source: Repository, graphs: Graphs) -> None:
         root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
         with pytest.raises(PlatformNotFound, match="linux/amd64, linux/arm64") as caught:
@@ -102,7 +102,7 @@ class TestIndexes:
         assert choice.manifest.digest == two.digest
         assert choice.platform == wanted("linux/riscv64")
 
-    def test_what_an_index_does_not_hold_is_not_fetched(self, source: Repository, graphs: Graphs) -> None:
+    def test_absent_entries_of_an_index_are_not_fetched(self, source: Repository, graphs: Graphs) -> None:
         one, two = graphs.image(b"1"), graphs.image(b"2")
         root = graphs.index(one, two, platforms=[AMD64, ARM64])
         source.manifests.delete(one.digest)
@@ -111,12 +111,12 @@ class TestIndexes:
 
 
 class TestSingleImages:
-    def test_it_is_what_it_is_where_nothing_was_asked(self, source: Repository, graphs: Graphs) -> None:
+    def test_is_selected_without_a_requested_platform(self, source: Repository, graphs: Graphs) -> None:
         image = graphs.image(b"1", config=b'{"os":"plan9","architecture":"mips"}')
 
         assert select(source, image, None, default=wanted("linux/amd64")).manifest is image
 
-    def test_it_must_not_contradict_what_was_asked(self, source: Repository, graphs: Graphs) -> None:
+    def test_must_match_a_requested_platform(self, source: Repository, graphs: Graphs) -> None:
         image = graphs.image(b"1")
 
         with pytest.raises(PlatformNotFound) as caught:
@@ -124,12 +124,12 @@ class TestSingleImages:
 
         assert caught.value.available == ("linux/amd64",)
 
-    def test_one_that_says_nothing_contradicts_nothing(self, source: Repository, graphs: Graphs) -> None:
+    def test_without_a_platform_matches_every_request(self, source: Repository, graphs: Graphs) -> None:
         image = graphs.image(b"1", config=b"{}")
 
         assert select(source, image, wanted("linux/arm64")).manifest is image
 
-    def test_what_nobody_knows_is_no_image(self, source: Repository) -> None:
+    def test_a_manifest_of_unknown_type_is_no_image(self, source: Repository) -> None:
         with pytest.raises(NotAnImage):
             select(source, RawManifest("application/x-unknown", b"{}"), None)
 

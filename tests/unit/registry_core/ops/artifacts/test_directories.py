@@ -1,4 +1,4 @@
-"""Titles of files in artifacts, which somebody else has chosen."""
+"""Titles of files in artifacts, which are untrusted."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_ordinary_titles_become_relative_paths(title: str, expected: str) -> Non
         "/".join(["abcdefgh"] * 500),
     ],
 )  # fmt: skip
-def test_titles_that_mean_something_else_somewhere_are_refused(title: str) -> None:
+def test_titles_with_another_meaning_on_some_system_are_refused(title: str) -> None:
     """R-130."""
     with pytest.raises(InvalidName):
         clean_title(title)
 
 
-def test_what_is_no_text_is_refused() -> None:
+def test_a_title_that_is_not_text_is_refused() -> None:
     with pytest.raises(InvalidName):
         clean_title(b"a")  # type: ignore[arg-type]
 
 
-def test_titles_beside_each_other_are_distinct() -> None:
+def test_titles_in_one_directory_are_distinct() -> None:
     check_distinct_titles(["a", "b/a", "b/b", "c/b/a", "c/bb"])
 
 

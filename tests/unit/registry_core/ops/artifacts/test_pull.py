@@ -1,4 +1,4 @@
-"""Artifacts written to a directory, with nothing taken on trust."""
+"""Artifacts pulled to a directory; titles and archives are untrusted."""
 
 from __future__ import annotations
 
@@ -114,21 +114,21 @@ class TestFiles:
         assert (tmp_path / "sub" / "a").stat().st_mode == (tmp_path / "file").stat().st_mode
         assert (tmp_path / "sub").stat().st_mode == (tmp_path / "folder").stat().st_mode
 
-    def test_large_ones_move_in_pieces_and_are_told_of(self, source: Repository, tmp_path: Path) -> None:
+    def test_large_files_are_copied_in_chunks_with_progress(self, source: Repository, tmp_path: Path) -> None:
         content = os.urandom(3_000_000)
         push_artifact(source, [ArtifactFile(content, title="big")], artifact_type=KIND, tags=[Tag("v1")])
         told: list[Event] = []
 
-        class Told:
+        class Events:
             def on(self, event: Event) -> None:
                 told.append(event)
 
-        pull_artifact(source, "v1", tmp_path, observer=Told())
+        pull_artifact(source, "v1", tmp_path, observer=Events())
 
         assert (tmp_path / "big").read_bytes() == content
         assert [event.done for event in told if isinstance(event, BlobProgress)][-1] == len(content)
 
-    def test_only_those_that_are_wanted(self, source: Repository, tmp_path: Path) -> None:
+    def test_only_selected_files_are_pulled(self, source: Repository, tmp_path: Path) -> None:
         _titled(source, "a", "b")
 
         pull_artifact(source, "v1", tmp_path, select=lambda layer: layer.annotations[TITLE] == "b")
@@ -180,7 +180,7 @@ class TestTitles:
             "x" * 256, "sub/../../evil",
         ],
     )  # fmt: skip
-    def test_that_lead_elsewhere_are_refused_before_anything_is_fetched(
+    def test_that_leave_the_directory_are_refused_before_any_download(
         self, source: Repository, tmp_path: Path, title: str
     ) -> None:
         """R-130."""
@@ -227,7 +227,7 @@ class TestTitles:
 
 
 class TestAllOrNothing:
-    def test_nothing_is_there_when_one_file_is_missing(self, source: Repository, tmp_path: Path) -> None:
+    def test_no_file_is_written_if_one_is_missing(self, source: Repository, tmp_path: Path) -> None:
         _titled(source, "a", "sub/b", "c")
         source.blobs.delete(Digest.of(b"c"))
         (tmp_path / "mine").write_text("mine")
@@ -237,7 +237,7 @@ class TestAllOrNothing:
 
         assert _tree(tmp_path) == {"mine": "mine"}
 
-    def test_a_new_directory_goes_again(self, source: Repository, tmp_path: Path) -> None:
+    def test_a_created_directory_is_removed_after_an_error(self, source: Repository, tmp_path: Path) -> None:
         _titled(source, "a")
         source.blobs.delete(Digest.of(b"a"))
 
@@ -246,7 +246,7 @@ class TestAllOrNothing:
 
         assert _tree(tmp_path) == {}
 
-    def test_nothing_is_there_when_content_is_wrong(self, source: Repository, tmp_path: Path) -> None:
+    def test_no_file_is_written_if_content_is_wrong(self, source: Repository, tmp_path: Path) -> None:
         """R-006."""
         layer = _put(source, b"honest") | {"annotations": {TITLE: "a"}}
         _store(source, layer | {"size": 5}, _put(source, b"b") | {"annotations": {TITLE: "b"}})
@@ -257,7 +257,7 @@ class TestAllOrNothing:
         assert _tree(tmp_path) == {}
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_a_name_that_is_taken_meanwhile_undoes_the_rest(
+    def test_a_file_created_meanwhile_undoes_the_other_files(
         self, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
     ) -> None:
         _titled(source, "a", "sub/b", "c")
@@ -279,7 +279,7 @@ class TestAllOrNothing:
 
 
 class TestManyFiles:
-    def test_need_no_more_open_files_than_a_few(self, source: Repository, tmp_path: Path) -> None:
+    def test_need_only_a_few_open_files(self, source: Repository, tmp_path: Path) -> None:
         files = [ArtifactFile(b"x", title=f"{number % 60}/{number}") for number in range(300)]
         push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -296,7 +296,7 @@ class TestManyFiles:
 
 
 class TestUntitledFiles:
-    def test_are_called_what_the_caller_says(self, source: Repository, tmp_path: Path) -> None:
+    def test_get_names_from_the_caller(self, source: Repository, tmp_path: Path) -> None:
         files = [ArtifactFile(b"chart", media_type="a/chart"), ArtifactFile(b"p", media_type="a/prov")]
         push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
 
@@ -306,7 +306,7 @@ class TestUntitledFiles:
 
         assert _tree(tmp_path) == {"chart.tgz": "chart"}
 
-    def test_are_not_asked_about_where_they_are_left_out(self, source: Repository, tmp_path: Path) -> None:
+    def test_need_no_names_when_not_selected(self, source: Repository, tmp_path: Path) -> None:
         files = [ArtifactFile(b"A", title="a"), ArtifactFile(b"B")]
         push_artifact(source, files, artifact_type=KIND, tags=[Tag("v1")])
 
@@ -315,7 +315,7 @@ class TestUntitledFiles:
         assert _tree(tmp_path) == {"a": "A"}
 
     @pytest.mark.parametrize("name", ["../x", "/x", "", "a/../../x"])
-    def test_are_not_called_what_leads_elsewhere(self, source: Repository, tmp_path: Path, name: str) -> None:
+    def test_must_not_get_names_that_leave_the_directory(self, source: Repository, tmp_path: Path, name: str) -> None:
         push_artifact(source, [ArtifactFile(b"A")], artifact_type=KIND, tags=[Tag("v1")])
 
         with pytest.raises(InvalidName):
@@ -324,8 +324,8 @@ class TestUntitledFiles:
         assert _tree(tmp_path) == {}
 
 
-class TestWhatIsInTheWay:
-    def test_is_left_alone(self, source: Repository, tmp_path: Path) -> None:
+class TestExistingFiles:
+    def test_are_not_replaced(self, source: Repository, tmp_path: Path) -> None:
         _titled(source, "a", "b")
         (tmp_path / "b").write_text("mine")
 
@@ -334,7 +334,7 @@ class TestWhatIsInTheWay:
 
         assert _tree(tmp_path) == {"b": "mine"}
 
-    def test_files_are_replaced_on_request(self, source: Repository, tmp_path: Path) -> None:
+    def test_are_replaced_on_request(self, source: Repository, tmp_path: Path) -> None:
         _titled(source, "a", "b")
         (tmp_path / "b").write_text("mine")
 
@@ -343,7 +343,9 @@ class TestWhatIsInTheWay:
         assert _tree(tmp_path) == {"a": "a", "b": "b"}
 
     @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to("x"), os.mkfifo])
-    def test_what_is_no_file_never_is(self, source: Repository, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    def test_of_other_kinds_are_never_replaced(
+        self, source: Repository, tmp_path: Path, make: Callable[[Path], None]
+    ) -> None:
         _titled(source, "a")
         make(tmp_path / "a")
 
@@ -354,14 +356,14 @@ class TestWhatIsInTheWay:
 
 
 class TestDirectories:
-    def test_stay_single_files_unless_asked(self, source: Repository, tmp_path: Path) -> None:
+    def test_are_not_unpacked_unless_requested(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, "data", ("data/a", b"A"))
 
         pull_artifact(source, "v1", tmp_path)
 
         assert (tmp_path / "data").is_file()
 
-    def test_come_back_as_they_were(self, source: Repository, tmp_path: Path) -> None:
+    def test_are_restored_unchanged(self, source: Repository, tmp_path: Path) -> None:
         folder = tmp_path / "data"
         (folder / "inner").mkdir(parents=True)
         (folder / "inner" / "run").write_text("#!")
@@ -389,10 +391,10 @@ class TestDirectories:
 
     @pytest.mark.parametrize("title", [".", "./"])
     @pytest.mark.parametrize("prefix", ["", "./"])
-    def test_called_by_no_name_are_unpacked_where_one_pulls_to(
+    def test_without_a_name_are_unpacked_to_the_target(
         self, source: Repository, tmp_path: Path, title: str, prefix: str
     ) -> None:
-        """What ORAS makes of the directory that it is started in."""
+        """As ORAS packs the current directory."""
         (tmp_path / "mine").write_text("mine")
         link = _member(f"{prefix}l", tarfile.SYMTYPE, "sub/b")
         _packed(source, title, _member(".", tarfile.DIRTYPE), (f"{prefix}a", b"A"), (f"{prefix}sub/b", b"B"), link)
@@ -402,7 +404,7 @@ class TestDirectories:
         assert written == [tmp_path / "a", tmp_path / "l", tmp_path / "sub"]
         assert _tree(tmp_path) == {"a": "A", "l": "-> sub/b", "mine": "mine", "sub": "/", "sub/b": "B"}
 
-    def test_called_by_no_name_undo_all_of_it(self, source: Repository, tmp_path: Path) -> None:
+    def test_without_a_name_are_undone_completely(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, ".", ("a", b"A"), ("b/c", b"C"), ("z", b"Z"))
         (tmp_path / "z").write_text("mine")
         (tmp_path / "empty").mkdir()
@@ -412,7 +414,7 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {"empty": "/", "z": "mine"}
 
-    def test_called_by_no_name_replace_files_on_request(self, source: Repository, tmp_path: Path) -> None:
+    def test_without_a_name_replace_files_on_request(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, ".", ("a", b"A"), ("b", b"B"))
         (tmp_path / "b").write_text("mine")
 
@@ -420,13 +422,13 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {"a": "A", "b": "B"}
 
-    def test_called_by_no_name_cannot_stay_packed(self, source: Repository, tmp_path: Path) -> None:
+    def test_without_a_name_must_be_unpacked(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, ".", ("a", b"A"))
 
         with pytest.raises(UnsafeArchive, match="unpacked"):
             pull_artifact(source, "v1", tmp_path)
 
-    def test_called_by_no_name_stand_alone(self, source: Repository, tmp_path: Path) -> None:
+    def test_without_a_name_exclude_other_files(self, source: Repository, tmp_path: Path) -> None:
         here = {"mediaType": OCI_LAYER_GZIP, "annotations": {TITLE: ".", UNPACK: "true"}}
         _store(source, _put(source, b"x") | here, _put(source, b"y") | {"annotations": {TITLE: "y"}})
 
@@ -481,7 +483,7 @@ class TestDirectories:
             [("data", b"a file")],
         ],
     )
-    def test_that_reach_outside_or_contradict_themselves_leave_nothing(
+    def test_that_leave_the_target_or_are_contradictory_leave_nothing(
         self, source: Repository, tmp_path: Path, members: list[Any]
     ) -> None:
         """R-130 to R-139."""
@@ -493,7 +495,7 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {"outside": "precious"}
 
-    def test_with_names_from_the_root_stay_where_they_belong(self, source: Repository, tmp_path: Path) -> None:
+    def test_with_absolute_names_stay_inside(self, source: Repository, tmp_path: Path) -> None:
         """R-130."""
         _packed(source, "data", ("/etc/evil", b"x"))
 
@@ -501,7 +503,7 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {"data": "/", "data/etc": "/", "data/etc/evil": "x"}
 
-    def test_that_are_not_what_their_digest_says_are_refused(self, source: Repository, tmp_path: Path) -> None:
+    def test_whose_digest_does_not_match_are_refused(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, "data", ("data/a", b"A"), **{TAR_DIGEST: str(Digest.of(b"other"))})
 
         with pytest.raises(DigestMismatch):
@@ -509,7 +511,7 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {}
 
-    def test_whose_digest_is_none_are_refused(self, source: Repository, tmp_path: Path) -> None:
+    def test_with_an_invalid_digest_are_refused(self, source: Repository, tmp_path: Path) -> None:
         _packed(source, "data", ("data/a", b"A"), **{TAR_DIGEST: "nonsense"})
 
         with pytest.raises(InvalidDocument):
@@ -531,7 +533,7 @@ class TestDirectories:
         with pytest.raises(InvalidValue, match="way"):
             pull_artifact(source, "v1", tmp_path, unpack=True, overwrite=True)
 
-    def test_too_deep_to_be_held_open_are_cleaned_up_as_well(self, source: Repository, tmp_path: Path) -> None:
+    def test_that_are_very_deep_are_cleaned_up_too(self, source: Repository, tmp_path: Path) -> None:
         """R-137."""
         deep = "data/" + "/".join(["d"] * 1500)
         _packed(source, "data", (f"{deep}/a", b"A"), **{TAR_DIGEST: str(Digest.of(b"other"))})

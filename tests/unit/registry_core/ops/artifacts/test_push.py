@@ -1,4 +1,4 @@
-"""Files pushed as artifacts."""
+"""Files that are pushed as artifacts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _tar(repository: Repository, layer: dict[str, Any]) -> tarfile.TarFile:
 
 
 class TestManifest:
-    def test_is_what_the_specification_asks_for(self, source: Repository) -> None:
+    def test_conforms_to_the_image_spec(self, source: Repository) -> None:
         """Image-spec manifest.md, "Guidelines for Artifact Usage"."""
         pushed = push_artifact(source, [ArtifactFile(b"content", title="a.txt")], artifact_type=KIND)
 
@@ -123,7 +123,7 @@ class TestManifest:
 
 
 class TestFilesOnDisk:
-    def test_are_called_what_they_are_called_there(self, source: Repository, tmp_path: Path) -> None:
+    def test_have_their_file_names_as_titles(self, source: Repository, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"
         path.write_text("hello")
 
@@ -160,7 +160,7 @@ class TestFilesOnDisk:
         assert {(member.uid, member.gid, member.mtime) for member in members} == {(0, 0, 0)}
 
     @pytest.mark.parametrize("path", [".", "inner/.."])
-    def test_by_no_name_of_their_own_are_called_what_they_are(
+    def test_given_as_relative_paths_have_the_directory_name_as_title(
         self, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
     ) -> None:
         folder = tmp_path / "data"
@@ -180,7 +180,7 @@ class TestFilesOnDisk:
         with pytest.raises(InvalidValue, match="link"):
             push_artifact(source, [folder], artifact_type=KIND)
 
-    def test_directories_have_no_type_of_their_own(self, source: Repository, tmp_path: Path) -> None:
+    def test_directories_take_no_media_type(self, source: Repository, tmp_path: Path) -> None:
         with pytest.raises(InvalidValue, match="packed"):
             push_artifact(source, [ArtifactFile(tmp_path, media_type="text/plain")], artifact_type=KIND)
 
@@ -197,7 +197,7 @@ class TestSubject:
             media_type=subject.media_type, digest=subject.digest, size=subject.size
         )
 
-    def test_need_not_be_there_if_it_is_described(self, source: Repository) -> None:
+    def test_may_be_absent_if_given_as_descriptor(self, source: Repository) -> None:
         """R-222."""
         absent = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"absent"), size=6)
 
@@ -205,7 +205,7 @@ class TestSubject:
 
         assert [found.digest for found in source.manifests.referrers(absent.digest)] == [pushed.digest]
 
-    def test_must_be_there_if_it_is_named(self, source: Repository) -> None:
+    def test_must_exist_if_given_as_tag(self, source: Repository) -> None:
         with pytest.raises(ImageNotFound):
             push_artifact(source, [], artifact_type=KIND, subject=Tag("absent"))
 
@@ -216,7 +216,7 @@ class TestRefusals:
         with pytest.raises(InvalidValue, match="media type"):
             push_artifact(source, [], artifact_type=kind)
 
-    def test_titles_that_nobody_could_pull(self, source: Repository) -> None:
+    def test_titles_that_cannot_be_pulled(self, source: Repository) -> None:
         with pytest.raises(InvalidName):
             push_artifact(source, [ArtifactFile(b"x", title="../x")], artifact_type=KIND)
 
@@ -242,7 +242,7 @@ class TestRefusals:
         with pytest.raises(InvalidValue, match="annotations"):
             push_artifact(source, [], artifact_type=KIND, annotations={"a": 1})  # type: ignore[dict-item]
 
-    def test_leave_nothing_behind(self, source: Repository) -> None:
+    def test_upload_nothing(self, source: Repository) -> None:
         with pytest.raises(InvalidName):
             push_artifact(source, [ArtifactFile(b"x"), ArtifactFile(b"y", title="/y")], artifact_type=KIND)
 

@@ -1,4 +1,4 @@
-"""Referrers, and referrers of referrers, of registries that may say anything."""
+"""Direct and indirect referrers, from untrusted registries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _named(name: str, kind: str = SBOM) -> Descriptor:
 
 
 class _Claims(StagedManifests):
-    """What a registry says about referrers, whatever is true."""
+    """Manifests with any lists of referrers."""
 
     def __init__(self, claims: Mapping[str, Sequence[Descriptor]]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def test_list_has_those_of_one_type(source: Repository) -> None:
     assert len(list(list_referrers(source, subject))) == 2
 
 
-def test_list_is_filtered_and_has_nothing_twice_whatever_the_registry_says() -> None:
+def test_a_list_is_filtered_and_free_of_duplicates() -> None:
     """R-220."""
     repository, _ = _claiming(root=[_named("a"), _named("b", SIGNATURE), _named("a")])
 

@@ -1,4 +1,4 @@
-"""Images and indexes from parts."""
+"""Images and indexes built from layers and images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def example() -> ImageBuilder:
 
 
 class TestImages:
-    def test_what_was_said_stands_in_the_configuration(self) -> None:
+    def test_settings_are_written_to_the_configuration(self) -> None:
         config = example().build().config()
 
         assert (config.os, config.architecture, config.created) == ("linux", "amd64", "1970-01-01T00:00:00Z")
@@ -126,7 +126,7 @@ class TestImages:
             (datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2))), "2024-05-06T05:08:09Z"),
         ],
     )
-    def test_the_time_is_what_was_said(self, moment: str | datetime, text: str) -> None:
+    def test_the_time_is_the_given_one(self, moment: str | datetime, text: str) -> None:
         config = ImageBuilder().add_files({"a": b"1"}).created(moment).build().config()
 
         assert config.created == config.history[0].created == text
@@ -166,9 +166,7 @@ class TestImages:
 
 class TestReadyLayers:
     @pytest.mark.parametrize(("media_type", "pack"), [(OCI_LAYER, bytes), (OCI_LAYER_GZIP, gzip.compress)])
-    def test_a_layer_that_is_made_already_is_kept_as_it_is(
-        self, media_type: str, pack: Callable[[bytes], bytes]
-    ) -> None:
+    def test_a_prebuilt_layer_is_kept_unchanged(self, media_type: str, pack: Callable[[bytes], bytes]) -> None:
         stored = pack(TAR)
 
         layer = ImageBuilder().add_layer(stored, media_type=media_type).build().layers()[0]
@@ -250,7 +248,7 @@ class TestBases:
         with pytest.raises(InvalidDocument):
             ImageBuilder(base=Image(graphs.repository, graphs.image(b"1")))
 
-    def test_a_history_that_tells_too_little_is_left_as_it_is(self, graphs: Graphs) -> None:
+    def test_an_incomplete_history_is_left_unchanged(self, graphs: Graphs) -> None:
         config = strict_json.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(b"1")]}})
         base = Image(graphs.repository, graphs.image(b"1", config=config))
 
@@ -274,7 +272,7 @@ class TestIndexes:
             assert target.manifests.get(image.digest).content == image.raw
             assert all(target.blobs.stat(layer.digest) == layer.size for layer in image.layers())
 
-    def test_an_index_within_an_index_is_taken_whole(self, target: Repository) -> None:
+    def test_a_nested_index_is_included_completely(self, target: Repository) -> None:
         image = example().build()
         inner = IndexBuilder().add(image).build()
 

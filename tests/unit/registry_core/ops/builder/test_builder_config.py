@@ -1,4 +1,4 @@
-"""What can be said about an image, and what cannot."""
+"""Settings of the image configuration, and invalid ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestFields:
 
         assert one.digest == other.digest
 
-    def test_the_signal_to_stop_is_said(self) -> None:
+    def test_the_stop_signal_is_set(self) -> None:
         assert config(builder().stop_signal("SIGINT"))["StopSignal"] == "SIGINT"
 
     def test_health_is_checked_as_docker_does(self) -> None:
@@ -65,7 +65,7 @@ class TestFields:
         assert config(builder().healthcheck("true").healthcheck())["Healthcheck"] == {"Test": ["NONE"]}
 
     @pytest.mark.parametrize("empty", [None, "", [], (), {}])
-    def test_what_is_empty_is_removed(self, empty: object) -> None:
+    def test_an_empty_value_removes_the_field(self, empty: object) -> None:
         assert "Cmd" not in config(builder().cmd("a").set_config("Cmd", empty))
 
     def test_a_command_that_was_set_in_any_way_outlives_a_new_entrypoint(self) -> None:
@@ -105,7 +105,7 @@ class TestCommands:
 
     @pytest.mark.parametrize("method", ["entrypoint", "cmd", "healthcheck"])
     @pytest.mark.parametrize("arguments", [(b"/run",), (["/run", 1],), ({"/run": 1},), (None,)])
-    def test_what_is_not_a_string_is_named(self, method: str, arguments: tuple[Any, ...]) -> None:
+    def test_a_value_that_is_not_a_string_is_named_in_the_error(self, method: str, arguments: tuple[Any, ...]) -> None:
         with pytest.raises(InvalidValue, match=f"{method}: not a string: "):
             getattr(builder(), method)(*arguments)
 
@@ -144,7 +144,7 @@ class TestTimes:
             lambda builder, time: ImageEditor(builder.build()).canonicalise(time),
         ],
     )
-    def test_another_form_is_refused_with_what_to_pass(
+    def test_an_argument_in_another_form_is_refused_with_the_expected_form(
         self, method: Callable[[ImageBuilder, Any], object], time: Any, hint: str
     ) -> None:
         with pytest.raises(InvalidValue, match=hint):

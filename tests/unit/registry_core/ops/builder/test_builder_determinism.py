@@ -1,4 +1,4 @@
-"""The same parts give the same digests, whatever the process and the machine are like."""
+"""The same input gives the same digests in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_neither_hash_seed_umask_time_zone_locale_nor_the_order_on_disk_matters(
     assert len(set(one)) == 4
 
 
-def test_what_is_not_compressed_is_the_same_on_every_machine() -> None:
+def test_uncompressed_layers_are_equal_on_every_machine() -> None:
     """Without zlib and its versions, nothing is left that could differ."""
     image = ImageBuilder(platform="linux/amd64").add_files({"a/é": "1"}, compression="", mtime=1).build()
 

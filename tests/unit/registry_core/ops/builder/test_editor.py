@@ -1,4 +1,4 @@
-"""Images that are changed: what was not touched stays to the byte, and where it is."""
+"""Edited images: everything else keeps its bytes and its place."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tar_of(image: Image, position: int) -> dict[str, bytes]:
 
 
 class Untouchable(BlobStore):
-    """A store that says what it is asked to open."""
+    """A store that records which blobs are opened."""
 
     def __init__(self, inner: BlobStore) -> None:
         self.opened: list[Digest] = []
@@ -78,7 +78,7 @@ def watched(image: Image) -> tuple[Image, Untouchable]:
 
 
 def odd() -> Image:
-    """An image with fields that nobody knows, in an order and a spelling of its own."""
+    """An image with unknown fields, unusual order and unusual whitespace."""
     image = base()
     repository = staged_repository()
     copy(image.repository, repository, image.document)
@@ -147,13 +147,13 @@ class TestConfiguration:
         assert set(blobs.opened) <= {image.manifest().config.digest}
         assert [layer.digest for layer in edited.layers()] == [layer.digest for layer in image.layers()]
 
-    def test_what_contradicts_itself_is_refused(self) -> None:
+    def test_contradictory_edits_are_refused(self) -> None:
         with pytest.raises((InvalidValue, InvalidName)):
             ImageEditor(base()).env("A=B", "c")
         with pytest.raises(InvalidName):
             ImageEditor(base()).platform("linux/")
 
-    def test_a_date_stands_in_the_configuration(self) -> None:
+    def test_the_date_is_written_to_the_configuration(self) -> None:
         assert ImageEditor(base()).created("2026-01-02T03:04:05Z").build().config().created == "2026-01-02T03:04:05Z"
 
     def test_changes_that_do_not_touch_each_other_commute(self) -> None:
@@ -213,7 +213,7 @@ class TestLayers:
             OCI_LAYER_GZIP
         }
 
-    def test_squashed_it_has_one_layer_with_all_files(self) -> None:
+    def test_squashing_gives_one_layer_with_all_files(self) -> None:
         image = ImageEditor(base()).add_files({"etc/name": b"upper\n", "etc/.wh.nothing": b""}).build()
 
         edited = ImageEditor(image).squash().build()
@@ -231,7 +231,7 @@ class TestLayers:
 
         assert squashed[0] == squashed[1]
 
-    def test_squashed_it_keeps_what_the_root_was_like(self) -> None:
+    def test_squashing_keeps_the_attributes_of_the_root(self) -> None:
         layer = tar(member("./", kind="5", mode=0o700, mtime=1000), member("a", b"1")).content
         image = ImageBuilder(platform="linux/amd64").add_layer(layer).add_files({"b": b"2"}).build()
 
@@ -241,13 +241,13 @@ class TestLayers:
             root = archive.getmember(".")
         assert (root.isdir(), root.mode, root.mtime) == (True, 0o700, 1000)
 
-    def test_squashed_it_tells_its_history_in_steps_without_layers(self) -> None:
+    def test_squashing_keeps_the_history_as_steps_without_layers(self) -> None:
         edited = ImageEditor(base()).squash().build()
 
         assert [step.empty_layer for step in edited.config().history] == [True, True, False]
 
-    def test_packed_anew_those_that_may_not_be_distributed_stay(self) -> None:
-        """R-032: changed, they would not be what their URLs have."""
+    def test_repacking_leaves_nondistributable_layers_unchanged(self) -> None:
+        """R-032: a repacked layer would differ from the content at its URLs."""
         foreign = f"{OCI_LAYER_GZIP.replace('layer', 'layer.nondistributable')}"
         image = ImageBuilder(platform="linux/amd64").add_files({"a": b"1"}).build()
         mapping = strict_json.decode(image.raw)
@@ -258,7 +258,7 @@ class TestLayers:
 
         assert strict_json.decode(edited.raw)["layers"] == mapping["layers"]
 
-    def test_files_are_as_old_as_is_said_and_never_as_they_are_on_disk(self, tmp_path: Path) -> None:
+    def test_files_get_the_given_time_and_not_that_on_disk(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"1")
 
         image = (
@@ -272,7 +272,7 @@ class TestLayers:
         found = {entry.path: entry.mtime for entry in image.list_files() if entry.kind is FileKind.FILE}
         assert found == {"a": 0, "b": 1_700_000_000, "c/file": 1714979289}
 
-    def test_its_descriptor_is_annotated_and_it_stays_where_it_is(self) -> None:
+    def test_annotating_the_descriptor_keeps_the_order(self) -> None:
         source, blobs = watched(base())
 
         edited = ImageEditor(source).annotate_layer(1, "b", "2").annotate_layer(source.layers()[1].digest, "a", "1")
@@ -297,7 +297,7 @@ class TestCanonical:
         builder = ImageBuilder(platform="linux/amd64")
         return builder.add_layer(stream.getvalue(), media_type="application/vnd.oci.image.layer.v1.tar").build()
 
-    def test_what_differs_in_times_only_becomes_the_same(self) -> None:
+    def test_images_that_differ_in_times_only_become_equal(self) -> None:
         one, other = self._built(iter((1, 2))), self._built(iter((30, 40)))
         assert one.digest != other.digest
 
@@ -308,7 +308,7 @@ class TestCanonical:
 
 
 class TestRebase:
-    def test_the_lower_layers_change_and_ours_stay(self) -> None:
+    def test_the_layers_of_the_base_are_replaced_and_the_others_stay(self) -> None:
         old = base()
         image = ImageBuilder(platform="linux/amd64", base=old).add_files({"app": b"ours"}).label("app", "1").build()
         new = ImageEditor(base()).add_files({"etc/new": b"x"}).label("from", "newer").env("PATH", "/usr/bin").build()
@@ -321,7 +321,7 @@ class TestRebase:
         assert edited.config().config.env == ("PATH=/usr/bin",)
         assert [layer.diff_id() for layer in edited.layers()] == list(edited.config().rootfs.diff_ids)
 
-    def test_an_image_that_stands_on_something_else_is_refused(self) -> None:
+    def test_an_image_with_another_base_is_refused(self) -> None:
         stranger = ImageBuilder(platform="linux/amd64").add_files({"x": b"y"}).build()
 
         with pytest.raises(InvalidValue, match="not built on"):
@@ -333,10 +333,10 @@ class TestRebase:
         with pytest.raises(InvalidValue, match="arm64"):
             ImageEditor(base()).rebase(base(), other)
 
-    def test_steps_without_layers_stay_where_they_belong(self) -> None:
-        """Whoever counts the steps that have layers finds the layers."""
+    def test_steps_without_layers_keep_their_position(self) -> None:
+        """The steps with layers still correspond to the layers."""
 
-        def told(image: Image, *steps: tuple[str, bool]) -> Image:
+        def with_history(image: Image, *steps: tuple[str, bool]) -> Image:
             repository = staged_repository()
             copy(image.repository, repository, image.document)
             config = strict_json.decode(image.config().raw)
@@ -349,13 +349,13 @@ class TestRebase:
             repository.manifests.put(raw)
             return Image(repository, raw)
 
-        old = told(base(), ("ENV old", True), ("ADD old", False), ("RUN old", False), ("CMD old", True))
-        ours = told(
+        old = with_history(base(), ("ENV old", True), ("ADD old", False), ("RUN old", False), ("CMD old", True))
+        ours = with_history(
             ImageBuilder(platform="linux/amd64", base=old).add_files({"app": b"1"}).build(),
             ("ENV old", True), ("ADD old", False), ("RUN old", False), ("CMD old", True),
             ("ENV ours", True), ("COPY ours", False), ("CMD ours", True),
         )  # fmt: skip
-        new = told(
+        new = with_history(
             ImageEditor(base()).add_files({"etc/new": b"x"}).build(),
             ("ADD new", False), ("ENV new", True), ("RUN new", False), ("RUN more", False),
         )  # fmt: skip
@@ -368,7 +368,7 @@ class TestRebase:
         ]  # fmt: skip
         assert len(edited.layers()) == 4
 
-    def test_a_base_that_is_compressed_otherwise_is_the_same_base(self) -> None:
+    def test_a_base_with_another_compression_is_the_same_base(self) -> None:
         image = ImageBuilder(platform="linux/amd64", base=base()).add_files({"app": b"ours"}).build()
         zstd = ImageEditor(base()).recompress("zstd").build()
 
@@ -376,7 +376,7 @@ class TestRebase:
 
         assert [layer.media_type for layer in edited.layers()] == [OCI_LAYER_ZSTD, OCI_LAYER_ZSTD, OCI_LAYER_GZIP]
 
-    def test_a_command_stays_with_an_entrypoint_of_ones_own(self) -> None:
+    def test_the_command_is_kept_if_the_image_sets_an_entrypoint(self) -> None:
         old = ImageEditor(base()).entrypoint("/old").cmd("--serve").build()
         new = ImageEditor(base()).entrypoint("/new").cmd("--listen").build()
         own = ImageBuilder(platform="linux/amd64", base=old).entrypoint("/own").cmd("--serve").build()
@@ -385,7 +385,7 @@ class TestRebase:
 
         assert (edited.config().config.entrypoint, edited.config().config.cmd) == (("/own",), ("--serve",))
 
-    def test_the_annotation_that_names_the_base_follows(self) -> None:
+    def test_the_annotations_of_the_base_are_updated(self) -> None:
         new = ImageEditor(base()).add_files({"etc/new": b"x"}).build()
         image = ImageEditor(base()).annotate(BASE_DIGEST, str(base().digest)).build()
 
@@ -394,8 +394,8 @@ class TestRebase:
         assert edited.manifest().annotations == {BASE_DIGEST: str(new.digest)}
 
     @pytest.mark.parametrize("theirs", ["linux/amd64", "windows/amd64"])
-    def test_a_base_is_of_the_same_system(self, theirs: str) -> None:
-        """Windows runs Linux images, but none of its own stands on one."""
+    def test_a_base_must_have_the_same_os(self, theirs: str) -> None:
+        """Windows runs Linux images, but a Windows image cannot have a Linux base."""
         other = ImageBuilder(platform=theirs).build()
         wanted = "windows/amd64" if theirs.startswith("linux") else "linux/amd64"
 
@@ -403,8 +403,8 @@ class TestRebase:
             ImageBuilder(platform=wanted, base=other)
 
 
-class TestFamilies:
-    def test_there_and_back_again_is_the_same_content(self) -> None:
+class TestMediaTypes:
+    def test_converting_to_docker_and_back_gives_the_same_content(self) -> None:
         image = base()
 
         docker = ImageEditor(image).to_docker().build()
@@ -432,7 +432,7 @@ class TestFamilies:
         assert ImageEditor(nameless).to_oci().build().raw == nameless.raw
         assert ImageEditor(nameless).to_docker().build().media_type == DOCKER_MANIFEST
 
-    def test_what_docker_has_no_place_for_is_refused(self) -> None:
+    def test_fields_that_docker_manifests_lack_are_refused(self) -> None:
         with pytest.raises(InvalidValue):
             ImageEditor(base()).annotate("key", "value").to_docker().build()
 

@@ -1,4 +1,4 @@
-"""Indexes that are changed: one platform of them, or all at once."""
+"""Edited indexes: one platform, or all platforms."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def entry(raw: RawManifest, **more: object) -> dict[str, Any]:
 
 @pytest.fixture
 def attested() -> Index:
-    """As BuildKit makes them, and as somebody else has gone on with it: two images, each with an attestation, an index
-    within the index, something that nobody knows, and fields that nobody knows all over.
+    """An index as BuildKit writes it, extended by another tool: two images with attestations, a nested index, an
+    entry of unknown type, and unknown fields.
     """
     repository = staged_repository()
     blob = b"{}"
@@ -100,7 +100,7 @@ class TestNothing:
 
         assert IndexBuilder(index).to_oci().build().raw == index.raw
 
-    def test_all_of_it_is_copied_what_nobody_knows_included(self, attested: Index) -> None:
+    def test_all_entries_are_copied_also_those_of_unknown_types(self, attested: Index) -> None:
         """R-027."""
         built = IndexBuilder(attested).annotate("key", "value").build()
         target = staged_repository()
@@ -113,18 +113,18 @@ class TestNothing:
             )
         assert validate(target, built.digest).findings == ()
 
-    def test_what_nobody_knows_is_checked_for_its_size(self, attested: Index) -> None:
+    def test_the_size_of_an_entry_of_unknown_type_is_checked(self, attested: Index) -> None:
         document = strict_json.decode(attested.raw)
         document["manifests"][-1]["size"] += 1
         attested.repository.manifests.put(raw := RawManifest.of(strict_json.encode(document)))
 
         (finding,) = validate(attested.repository, raw.digest).findings
 
-        assert "promised" in finding.what
+        assert "17 bytes, but the descriptor states 18" in finding.what
 
 
 class TestOnePlatform:
-    def test_is_edited_in_its_place_and_its_entry_says_what_it_said(self, attested: Index) -> None:
+    def test_is_edited_in_place_and_its_entry_keeps_its_fields(self, attested: Index) -> None:
         """R-027."""
         edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1"), "linux/arm64").build()
 
@@ -135,7 +135,7 @@ class TestOnePlatform:
         assert edited.image("linux/arm64").config().config.labels == {"new": "1"}
         assert strict_json.decode(edited.raw)["x-vendor"] == {"kept": None}
 
-    def test_the_attestation_about_what_was_goes_and_others_stay(self, attested: Index) -> None:
+    def test_the_attestation_of_the_old_image_is_removed_and_others_stay(self, attested: Index) -> None:
         edited = IndexBuilder(attested).edit(lambda editor: editor.label("new", "1"), "linux/arm64").build()
 
         before = entries(attested)
@@ -144,7 +144,7 @@ class TestOnePlatform:
             before[3]["digest"],
         ]
 
-    def test_is_replaced_by_an_image_from_elsewhere(self, attested: Index) -> None:
+    def test_is_replaced_by_an_image_of_another_repository(self, attested: Index) -> None:
         fresh = ImageBuilder(platform="linux/arm64").add_files({"fresh": "1"}).build()
 
         edited = IndexBuilder(attested).replace(fresh, annotations={"b": "2", "a": "1"}).build()
@@ -166,7 +166,7 @@ class TestOnePlatform:
 
         assert len(edited.manifests) == len(attested.manifests) - 1
 
-    def test_that_is_not_there_is_an_error(self, attested: Index) -> None:
+    def test_that_is_absent_is_an_error(self, attested: Index) -> None:
         builder = IndexBuilder(attested)
 
         with pytest.raises(PlatformNotFound) as caught:
@@ -191,7 +191,7 @@ class TestOnePlatform:
 
         assert [listed.digest for listed in index.manifests] == [fresh.digest]
 
-    def test_an_image_that_says_it_runs_elsewhere_is_listed_so(self, attested: Index) -> None:
+    def test_an_edited_platform_changes_the_entry(self, attested: Index) -> None:
         edited = IndexBuilder(attested).edit(lambda editor: editor.platform("linux/arm/v6"), "linux/arm64").build()
 
         assert entries(edited)[1]["platform"] == {"architecture": "arm", "os": "linux", "variant": "v6"}
@@ -216,7 +216,7 @@ class TestEntries:
         assert "annotations" not in entries(edited)[1]
         assert IndexBuilder(attested).annotate_entry("linux/arm64", "absent", None).build().raw == attested.raw
 
-    def test_that_are_not_there_or_no_text_are_errors(self, attested: Index) -> None:
+    def test_that_are_absent_or_not_text_are_errors(self, attested: Index) -> None:
         with pytest.raises(PlatformNotFound):
             IndexBuilder(attested).annotate_entry("linux/riscv64", "a", "b")
         with pytest.raises(ImageNotFound):
@@ -239,7 +239,7 @@ class TestAllPlatforms:
         assert nested.config().config.labels == {"new": "1"}
         assert entries(edited)[-1] == entries(attested)[-1]
 
-    def test_what_comes_out_is_sound(self, attested: Index) -> None:
+    def test_give_a_valid_index(self, attested: Index) -> None:
         edited = IndexBuilder(attested).edit(lambda editor: editor.add_files({"new": "1"}).squash()).build()
         target = staged_repository()
 
@@ -247,7 +247,7 @@ class TestAllPlatforms:
 
         assert validate(target, edited.digest).findings == ()
 
-    def test_become_docker_s_and_oci_s_again(self) -> None:
+    def test_are_converted_to_docker_and_back_to_oci(self) -> None:
         oci = IndexBuilder().add(image("linux/amd64")).add(image("linux/arm64")).build()
 
         docker = IndexBuilder(oci).to_docker().edit(ImageEditor.to_docker).build()
@@ -257,7 +257,7 @@ class TestAllPlatforms:
         assert {listed.media_type for listed in docker.manifests} == {DOCKER_MANIFEST}
         assert back.digest == oci.digest
 
-    def test_an_error_in_one_of_them_leaves_the_index_as_it_was(self, attested: Index) -> None:
+    def test_an_error_in_one_of_them_leaves_the_index_unchanged(self, attested: Index) -> None:
         builder = IndexBuilder(attested)
 
         with pytest.raises(InvalidValue):
@@ -268,7 +268,7 @@ class TestAllPlatforms:
 
 class TestDockerLists:
     @pytest.mark.parametrize("field", ["annotations", "artifactType", "subject"])
-    def test_have_no_place_for_what_an_index_has(self, field: str) -> None:
+    def test_lack_fields_of_an_index(self, field: str) -> None:
         repository = staged_repository()
         subject = image("linux/amd64").document
         more = {"annotations": {"a": "b"}, "artifactType": "a/b", "subject": entry(subject)}
@@ -277,7 +277,7 @@ class TestDockerLists:
         with pytest.raises(InvalidValue, match=field):
             IndexBuilder(index).to_docker().build()
 
-    def test_carry_what_was_there_before(self) -> None:
+    def test_keep_unknown_fields(self) -> None:
         """R-027."""
         repository = staged_repository()
         odd = put(repository, {"mediaType": DOCKER_INDEX, "manifests": [], "annotations": {"a": "b"}})

@@ -1,4 +1,4 @@
-"""Any sequence of edits, beside models of what an image is: files, and what is said about them."""
+"""Any sequence of edits compared with models of an image: of its files and of its configuration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def repack(image: Image, how: str) -> Image:
 
 
 def aligned(image: Image) -> bool:
-    """Whether layers, diff_ids and history tell the same story."""
+    """Whether layers, diff_ids and history agree."""
     config = image.config()
     steps = [step for step in config.history if not step.empty_layer]
     return len(image.layers()) == len(config.rootfs.diff_ids) == len(steps)
@@ -50,7 +50,7 @@ def aligned(image: Image) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(LAYERS, st.lists(REPACKINGS, min_size=1, max_size=4))
-def test_however_layers_are_packed_they_make_the_same_files(steps: list[list[Step]], how: list[str]) -> None:
+def test_repacked_layers_give_the_same_files(steps: list[list[Step]], how: list[str]) -> None:
     model = Model(steps)
     builder = ImageBuilder(platform="linux/amd64")
     for layer in model.layers:
@@ -66,7 +66,7 @@ def test_however_layers_are_packed_they_make_the_same_files(steps: list[list[Ste
 
 
 class Files:
-    """Layers as dictionaries: content by path, and ``None`` for what is removed."""
+    """Layers as dictionaries: content by path, and ``None`` for removed paths."""
 
     def __init__(self) -> None:
         self.layers: list[dict[str, str | None]] = []
@@ -74,7 +74,7 @@ class Files:
     def flat(self) -> dict[str, str]:
         whole: dict[str, str] = {}
         for layer in self.layers:
-            # What is removed is removed from below; the folders that its marker is in are made.
+            # A whiteout removes paths of lower layers; the directories that contain it are created.
             for path in sorted(layer, key=lambda path: layer[path] is not None):
                 whole = {
                     each: text for each, text in whole.items() if not _within(each, path) and not _within(path, each)
@@ -100,7 +100,7 @@ def members(layer: dict[str, str | None]) -> dict[str, str | bytes]:
 
 @st.composite
 def layers(draw: st.DrawFn) -> dict[str, str | None]:
-    """A layer that makes sense by itself: nothing in it lies below a file of it."""
+    """A consistent layer: no path is below a file of the same layer."""
     layer: dict[str, str | None] = {}
     for path, text in draw(st.lists(st.tuples(PATHS, st.none() | st.text("xyz", max_size=3)), max_size=4)):
         if not any(_within(path, other) or _within(other, path) for other in layer):
@@ -115,14 +115,14 @@ EDITS = st.one_of(
 )
 
 
-class Told:
-    """What is said about an image."""
+class ConfigModel:
+    """A model of the configuration."""
 
     def __init__(self) -> None:
         self.said: dict[str, dict[str, str]] = {"label": {}, "env": {}, "annotate": {}}
 
 
-def apply(editor: ImageEditor, files: Files, told: Told, kind: str, what: Any) -> None:
+def apply(editor: ImageEditor, files: Files, told: ConfigModel, kind: str, what: Any) -> None:
     if kind in told.said:
         key, value = what
         getattr(editor, kind)(key, value)
@@ -153,7 +153,7 @@ def apply(editor: ImageEditor, files: Files, told: Told, kind: str, what: Any) -
 
 
 def odd() -> Image:
-    """An image of no layers, whose documents have fields that nobody knows."""
+    """An image without layers and with unknown fields."""
     repository = staged_repository()
     config = strict_json.encode(
         {"os": "linux", "architecture": "amd64", "vendor": [1, {"a": None}], "config": {"X": 1}}
@@ -175,7 +175,7 @@ def odd() -> Image:
     return Image(repository, raw)
 
 
-def edited(edits: Sequence[tuple[str, Any]], files: Files, told: Told, *, at_once: bool) -> Image:
+def edited(edits: Sequence[tuple[str, Any]], files: Files, told: ConfigModel, *, at_once: bool) -> Image:
     image = odd()
     editor = ImageEditor(image)
     for kind, what in edits:
@@ -187,9 +187,9 @@ def edited(edits: Sequence[tuple[str, Any]], files: Files, told: Told, *, at_onc
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EDITS, max_size=8))
-def test_edits_do_to_an_image_what_they_do_to_the_model(edits: list[tuple[str, Any]]) -> None:
+def test_edits_change_an_image_as_they_change_the_model(edits: list[tuple[str, Any]]) -> None:
     """R-026, R-027."""
-    files, told = Files(), Told()
+    files, told = Files(), ConfigModel()
 
     image = edited(edits, files, told, at_once=False)
 
@@ -211,8 +211,8 @@ def test_edits_do_to_an_image_what_they_do_to_the_model(edits: list[tuple[str, A
 @settings(max_examples=100, deadline=None)
 @given(st.lists(EDITS, max_size=8))
 def test_edits_at_once_or_one_by_one_make_the_same_files(edits: list[tuple[str, Any]]) -> None:
-    one = edited(edits, Files(), Told(), at_once=True)
-    other = edited(edits, Files(), Told(), at_once=False)
+    one = edited(edits, Files(), ConfigModel(), at_once=True)
+    other = edited(edits, Files(), ConfigModel(), at_once=False)
 
     assert [layer.digest for layer in one.layers()] == [layer.digest for layer in other.layers()]
     assert one.config().rootfs == other.config().rootfs
@@ -220,8 +220,8 @@ def test_edits_at_once_or_one_by_one_make_the_same_files(edits: list[tuple[str, 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(EDITS, max_size=8))
-def test_what_was_edited_is_sound(edits: list[tuple[str, Any]]) -> None:
-    image = edited(edits, Files(), Told(), at_once=True)
+def test_an_edited_image_is_valid(edits: list[tuple[str, Any]]) -> None:
+    image = edited(edits, Files(), ConfigModel(), at_once=True)
     target = staged_repository()
 
     copy(image.repository, target, image.document)

@@ -1,4 +1,4 @@
-"""Layers from files."""
+"""Layers built from files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestBytes:
 
         assert one.descriptor == two.descriptor
 
-    def test_nothing_of_the_machine_goes_in(self, tmp_path: Path) -> None:
+    def test_properties_of_the_machine_are_left_out(self, tmp_path: Path) -> None:
         layers: list[BuiltLayer] = []
         for name, mode in (("one", 0o600), ("two", 0o664)):
             directory = tmp_path / name
@@ -142,7 +142,7 @@ class TestDirectories:
 
         assert set(members(write_layer(directory_entries(tmp_path)))) == {"loop"}
 
-    def test_what_is_no_file_is_refused_and_not_opened(self, tmp_path: Path) -> None:
+    def test_a_special_file_is_refused_without_opening_it(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
 
         with pytest.raises(InvalidValue):
@@ -176,7 +176,7 @@ class TestRefusals:
         with pytest.raises(InvalidName):
             file_entries({"a": b"1", "/a": b"2"})
 
-    def test_nothing_lies_below_a_file(self) -> None:
+    def test_a_path_below_a_file_is_refused(self) -> None:
         with pytest.raises(InvalidName):
             write_layer(file_entries({"a": b"1", "a/b": b"2"}))
 
@@ -185,9 +185,9 @@ class TestRefusals:
         with pytest.raises(SizeMismatch):
             write_layer({"a": Entry(FileKind.FILE, 0o644, size, BytesSource(b"1"))})
 
-    def test_what_is_neither_content_nor_a_path_is_refused(self) -> None:
+    def test_a_value_that_is_neither_content_nor_a_path_is_refused(self) -> None:
         with pytest.raises(InvalidValue):
-            file_entries({"a": 1})  # type: ignore[dict-item]  # what a careless caller passes
+            file_entries({"a": 1})  # type: ignore[dict-item]  # as untyped code may call it
 
     def test_a_cancelled_writer_raises(self) -> None:
         with CancelScope() as scope:

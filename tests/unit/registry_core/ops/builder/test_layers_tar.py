@@ -1,4 +1,4 @@
-"""Layers from tar streams: of unknown length, from anywhere, and not all of them honest."""
+"""Layers built from tar streams of unknown length and untrusted content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def content(image: Image) -> bytes:
 
 
 class Trickle(BaseReader):
-    """A stream of nobody knows how many bytes, a few at a time."""
+    """A stream of unknown length that returns a few bytes at a time."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -123,7 +123,7 @@ class TestForms:
 
         assert content(image) == content(replaced) == TAR
 
-    def test_packed_anew_it_is_the_same_however_it_was_packed(self) -> None:
+    def test_repacking_gives_equal_layers_for_equal_content(self) -> None:
         other = tar(
             member("a/c", b"C" * 1000, pax={b"comment": b"hello"}),
             member("./a", kind="5", mode=0o755),
@@ -135,7 +135,7 @@ class TestForms:
 
         assert one.digest == two.digest
 
-    def test_a_sparse_file_of_nothing_but_a_hole_is_packed_anew(self) -> None:
+    def test_a_sparse_file_without_data_is_repacked(self) -> None:
         hole = member("hole", pax={b"GNU.sparse.map": b"", b"GNU.sparse.numblocks": b"0", b"GNU.sparse.size": b"5000"})
 
         image = ImageBuilder().add_tar(tar(hole).content, canonical=True).build()
@@ -187,7 +187,7 @@ class TestHostileTars:
             [member("a", kind="1", link=".wh.b")],
         ],
     )
-    def test_that_contradict_themselves_are_not_packed_anew(self, members: list[bytes]) -> None:
+    def test_that_are_contradictory_are_not_repacked(self, members: list[bytes]) -> None:
         with pytest.raises(UnsafeArchive):
             ImageBuilder().add_tar(tar(*members).content, canonical=True)
 
@@ -205,7 +205,7 @@ class TestHostileTars:
 
 
 class TestHardLinks:
-    """Links to what a lower layer has, whose names this layer takes for something else."""
+    """Hard links to files of a lower layer that this layer replaces."""
 
     def repacked(self, *members: bytes) -> Image:
         image = ImageBuilder().add_tar(tar(member("a", b"A"), member("b", b"B")).content)

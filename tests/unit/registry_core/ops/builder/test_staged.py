@@ -1,4 +1,4 @@
-"""Repositories in the making."""
+"""Repositories with content that is not stored yet."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_staged_blob_stays_where_it_is_until_it_is_read(source: Repository, gr
         blobs.open(part.digest)
 
 
-def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: Repository, graphs: Graphs) -> None:
+def test_an_adopted_blob_has_the_location_of_its_source(source: Repository, graphs: Graphs) -> None:
     part = graphs.image(b"layer").children[1]
     first, second = StagedBlobs(), StagedBlobs()
     stage_blob(first, source, part)
@@ -81,7 +81,7 @@ def test_a_blob_that_was_taken_over_is_known_to_lie_where_it_came_from(source: R
     assert second.home(part.digest) is None
 
 
-def test_a_blob_that_was_made_here_lies_in_no_registry(staged: Repository) -> None:
+def test_a_new_blob_has_no_location(staged: Repository) -> None:
     staged.blobs.put(Digest.of(TRUTH), len(TRUTH), BytesSource(TRUTH))
 
     assert staged.blob_location(Digest.of(TRUTH)) is None
@@ -106,7 +106,7 @@ def test_manifests_are_found_by_tag_and_digest_until_they_are_deleted(staged: Re
         staged.manifests.untag(Tag("a"))
 
 
-def test_what_is_no_manifest_is_refused(staged: Repository) -> None:
+def test_invalid_manifests_are_refused(staged: Repository) -> None:
     with pytest.raises(InvalidDocument):
         staged.manifests.put(RawManifest(OCI_MANIFEST, b"{}"))
 

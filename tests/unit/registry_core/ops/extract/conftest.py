@@ -1,4 +1,4 @@
-"""What is counted instead of timed."""
+"""Counting of executed lines, as a measure of work that does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Steps = Callable[[Callable[[], object]], int]
 
 @pytest.fixture
 def steps() -> Steps:
-    """Tells how many lines of Python something takes: the same on every machine, and under any load."""
+    """Counts the lines of Python that a call executes, which do not depend on the machine or its load."""
 
     def count(work: Callable[[], object]) -> int:
         lines = 0

@@ -1,4 +1,4 @@
-"""Mirrors as TOML, checked to the last field."""
+"""Mirrors configured in TOML, with every field checked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(tmp_path: Path, text: str | bytes) -> object:
     return read_mirror_file(path)
 
 
-def test_a_file_says_what_is_to_be_kept_alike(tmp_path: Path) -> None:
+def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     path = tmp_path / "mirror.toml"
     path.write_text(
         WHOLE.replace('platforms = []\nindex = "sparse"\n', 'platforms = ["linux/arm64"]\nindex = "sparse"\n')
@@ -114,7 +114,7 @@ ONE = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
         ("a = " + "[" * 5000, ""),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes, path: str) -> None:
+def test_an_error_names_the_wrong_field(tmp_path: Path, text: str | bytes, path: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
         read(tmp_path, text)
 
@@ -124,6 +124,6 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes,
     assert caught.value.operation == "read_mirror_file"
 
 
-def test_a_file_is_read_no_further_than_any_honest_one_is_long(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     with pytest.raises(InvalidDocument, match="larger"):
         read(tmp_path, "#" * (2 << 20))

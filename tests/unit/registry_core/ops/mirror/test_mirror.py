@@ -1,4 +1,4 @@
-"""Mirrors: the target becomes like the source, and loses nothing that is not for it to lose."""
+"""Mirrors copy the source to the target, and prune only what they may."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestWhatIsCopied:
         assert list(here.repositories()) == ["app", "mirror/app"]
 
     def test_lists_of_referrers_are_no_images(self, here: Steered, there: Steered, graphs_of: Any) -> None:
-        """R-223: what a registry keeps under such a tag is its own, and would replace what the target has of it."""
+        """R-223: a copied referrers tag would replace the list that the target maintains."""
         lists, signature = f"sha256-{'a' * 64}", f"sha256-{'a' * 64}.sig"
         push(graphs_of, here, "app", "v1", lists, signature)
         theirs = push(graphs_of, there, "app", lists, content=b"theirs")
@@ -165,7 +165,7 @@ class TestWhatIsCopied:
         assert here.calls == [("tags", ""), ("resolve", "v1")]
         assert there.calls == [("resolve", "v1")]
 
-    def test_a_plan_writes_nothing_and_then_does_what_it_shows(
+    def test_a_plan_writes_nothing_and_is_then_executed_as_shown(
         self, here: Steered, there: Steered, graphs_of: Any
     ) -> None:
         push(graphs_of, here, "app", "v1")
@@ -206,7 +206,7 @@ class TestWhatIsCopied:
 
 
 class TestPrune:
-    def test_what_the_source_has_no_more_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+    def test_tags_that_the_source_lost_are_pruned(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
         push(graphs_of, there, "app", "v0", content=b"old")
 
@@ -215,7 +215,7 @@ class TestPrune:
         assert tags(there, "app") == ["v1"]
         assert report.counts[Outcome.DELETED] == 1
 
-    def test_without_being_asked_nothing_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+    def test_nothing_is_pruned_unless_requested(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
         push(graphs_of, there, "app", "v0", content=b"old")
 
@@ -223,7 +223,9 @@ class TestPrune:
 
         assert tags(there, "app") == ["v0", "v1"]
 
-    def test_what_is_not_among_the_latest_any_more_goes(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+    def test_tags_that_are_no_longer_among_the_latest_are_pruned(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
         push(graphs_of, here, "app", "1.0.0", "1.1.0", "1.2.0")
         push(graphs_of, there, "app", "1.0.0", "local")
         selection = TagSelection(include=TagPatterns(semver="1.x"), latest=2)
@@ -264,7 +266,7 @@ class TestPrune:
         assert report.counts == {Outcome.KEPT: 2}
 
     @pytest.mark.parametrize("planned", [False, True])
-    def test_what_another_rule_selects_stays(
+    def test_tags_that_another_rule_selects_are_kept(
         self, here: Steered, there: Steered, graphs_of: Any, planned: bool
     ) -> None:
         push(graphs_of, here, "one", "1.0", "1.1")
@@ -281,9 +283,7 @@ class TestPrune:
 
         assert Outcome.DELETED not in report.counts
 
-    def test_what_a_rule_that_failed_may_have_selected_stays(
-        self, here: Steered, there: Steered, graphs_of: Any
-    ) -> None:
+    def test_tags_that_a_failed_rule_might_select_are_kept(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "one/app", "v1")
         push(graphs_of, there, "both/app", "edge", content=b"edge")
         broken = Steered(here, there._watch)
@@ -302,7 +302,7 @@ class TestPrune:
         assert applied.counts[Outcome.KEPT] == 1
         assert report.results[-1].outcome is Outcome.NOT_DONE
 
-    def test_nothing_goes_where_something_failed_whatever_the_target_is_called(
+    def test_nothing_is_pruned_after_a_failure_under_any_name_of_the_target(
         self, watch: Any, here: Steered, graphs_of: Any
     ) -> None:
         there = Steered(MemoryCatalog("oci:/data/me@work:1"), watch)
@@ -335,7 +335,7 @@ class TestPrune:
 
         assert tags(there, "app") == ["a", "v1"]
 
-    def test_a_repository_is_not_pruned_by_what_it_has_itself(self, here: Steered) -> None:
+    def test_a_repository_is_not_pruned_by_its_own_tags(self, here: Steered) -> None:
         with pytest.raises(InvalidValue, match="itself"):
             rule(here, here, source_path="org", target_path="org", prune=True, tags=TagSelection(latest=1))
 
@@ -389,7 +389,7 @@ class TestPrune:
         assert tags(there, "app") == [signature, lists, "v1"]
 
     @pytest.mark.parametrize("planned", [False, True])
-    def test_nothing_goes_where_something_failed(
+    def test_nothing_is_pruned_after_a_failure(
         self, here: Steered, there: Steered, graphs_of: Any, planned: bool
     ) -> None:
         for name in ("bad", "good"):
@@ -478,7 +478,7 @@ class TestPrune:
         assert [result.outcome for result in report.results][-2:] == [Outcome.FAILED, Outcome.NOT_DONE]
         assert tags(there, "app") == ["a", "b", "v1"]
 
-    def test_a_target_that_does_not_remove_tags_says_so(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+    def test_a_target_that_cannot_remove_tags_is_reported(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
         push(graphs_of, there, "app", "v0", content=b"old")
 
@@ -500,7 +500,7 @@ class TestPrune:
 
 
 class TestFailures:
-    def test_a_backend_without_a_list_of_repositories_says_so(self, here: Steered, there: Steered) -> None:
+    def test_a_backend_that_cannot_list_repositories_is_reported(self, here: Steered, there: Steered) -> None:
         here.lists = False
         rules = [rule(here, there, repositories=("*",))]
 
@@ -511,7 +511,7 @@ class TestFailures:
         assert len(run_mirror(rules, continue_on_error=True).failed) == 1
         assert len(plan_mirror(rules, continue_on_error=True).failures) == 1
 
-    def test_an_absent_tag_fails_and_the_others_go_on(self, here: Steered, there: Steered, graphs_of: Any) -> None:
+    def test_an_absent_tag_fails_and_the_others_are_copied(self, here: Steered, there: Steered, graphs_of: Any) -> None:
         push(graphs_of, here, "app", "v1")
         selection = TagSelection(include=TagPatterns(names=("absent", "v1")))
 

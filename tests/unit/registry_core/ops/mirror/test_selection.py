@@ -1,4 +1,4 @@
-"""Which tags are meant."""
+"""Selection of tags."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TAGS = ["1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0", "2.0.0-alpine", "latest", "nigh
         (TagSelection(include=TagPatterns(names=("latest",)), latest=1), []),
     ],
 )
-def test_a_selection_is_what_it_says_in_order(selection: TagSelection, expected: list[str]) -> None:
+def test_selected_tags_are_ordered(selection: TagSelection, expected: list[str]) -> None:
     assert selection.select(reversed(TAGS)) == expected
 
 
-def test_what_a_selection_is_about_does_not_depend_on_how_many_are_wanted() -> None:
+def test_the_scope_of_a_selection_does_not_depend_on_its_limit() -> None:
     selection = TagSelection(include=TagPatterns(semver="1.x"), latest=1)
 
     assert selection.in_scope(TAGS) == {"1.0.0", "1.1.0", "v1.10.0"}
@@ -79,7 +79,7 @@ def test_lists_become_tuples_so_that_later_changes_to_them_have_no_effect() -> N
     assert hash(patterns) == hash(TagPatterns(names=("a",), globs=("b*",)))
 
 
-def test_a_star_goes_across_slashes() -> None:
+def test_a_star_matches_slashes() -> None:
     names = [RepositoryName(name) for name in ("app", "lib/a", "lib/a/b", "other")]
 
     assert matching_names(["lib/*", "app"], names) == ["app", "lib/a", "lib/a/b"]

@@ -56,7 +56,7 @@ from registry_core.ops.mirror.selection import VersionRange, version_of
         (">=1.0.0-rc.9", ["1.0.0-rc.10"], ["1.0.0-rc.2"]),
     ],
 )
-def test_a_range_holds_what_it_says(text: str, inside: list[str], outside: list[str]) -> None:
+def test_a_range_contains_its_versions(text: str, inside: list[str], outside: list[str]) -> None:
     """As npm's semver has it, whose users these ranges come from."""
     found = VersionRange(text)
 
@@ -93,7 +93,7 @@ def test_a_malformed_range_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("tag", ["latest", "1.2.3.4", "2024-01-01", "vv1", "1.02.3", "sha256-00"])
-def test_what_is_no_version_is_none(tag: str) -> None:
+def test_a_tag_that_is_not_a_version(tag: str) -> None:
     assert version_of(tag) is None
 
 

@@ -1,4 +1,4 @@
-"""Tars, read strictly."""
+"""Strict reading of tars."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_attributes_in_extended_headers_win() -> None:
 
 
 def test_a_size_in_an_extended_header_moves_the_next_member() -> None:
-    """R-135: what an extended header calls content is content, even if it looks like a header."""
+    """R-135: content by the size of an extended header is content, even if it looks like a header."""
     inner = member("inner")
     outer = member("outer", inner, size=0, pax={b"size": b"%d" % len(inner)})
 
@@ -153,7 +153,7 @@ def test_global_headers_do_not_move_members(keyword: bytes) -> None:
 
 
 def test_the_prefix_of_posix_belongs_to_the_name() -> None:
-    """R-130: the whole name is judged."""
+    """R-130: the check covers the whole name."""
     assert only(member("c", patch={345: b"a/b"})).path == b"a/b/c"
 
     with pytest.raises(UnsafeArchive):
@@ -175,7 +175,7 @@ def test_names_of_any_bytes_survive() -> None:
 
 @pytest.mark.parametrize("name", [b"../x", b"a/../../x", b"/../x"])
 @pytest.mark.parametrize("carrier", ["header", "pax", "gnu"])
-def test_names_that_leave_are_refused_wherever_they_stand(name: bytes, carrier: str) -> None:
+def test_names_that_leave_the_root_are_refused_in_every_field(name: bytes, carrier: str) -> None:
     """R-130: after every extension."""
     parts = {
         "header": [member(name)],
@@ -249,7 +249,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("bad", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_malformed_is_refused_in_the_middle_too(bad: bytes) -> None:
+def test_a_malformed_member_in_the_middle_is_refused(bad: bytes) -> None:
     """R-133, R-135, R-143."""
     with pytest.raises(IntegrityError):
         read(tar(member("before"), bad, member("behind")).content)
@@ -281,7 +281,7 @@ def test_a_tar_may_just_stop_where_a_member_could_begin() -> None:
 
 
 @pytest.mark.parametrize("behind", [member("hidden"), b"garbage", bytes(1 << 20) + member("hidden")])
-def test_what_stands_behind_the_end_is_read_but_no_member(behind: bytes) -> None:
+def test_data_after_the_end_marker_is_read_but_has_no_members(behind: bytes) -> None:
     """R-145, R-007."""
     stream = io.BytesIO(tar(member("a")).content + behind)
 
@@ -291,7 +291,7 @@ def test_what_stands_behind_the_end_is_read_but_no_member(behind: bytes) -> None
     assert stream.read() == b""
 
 
-def test_content_that_nobody_reads_is_skipped() -> None:
+def test_unread_content_is_skipped() -> None:
     archive = TarReader(BytesSource(tar(member("a", bytes(600)), member("b")).content).open(), Budget(ExtractLimits()))
 
     assert [each.path for each in archive.members()] == [b"a", b"b"]
@@ -388,7 +388,7 @@ def test_a_cancelled_read_raises() -> None:
             read(tar(member("a")).content)
 
 
-def test_errors_say_what_was_read() -> None:
+def test_errors_name_the_member() -> None:
     with pytest.raises(IntegrityError) as caught:
         read(b"garbage!" * 64)
 
@@ -506,6 +506,6 @@ class TestSparseFiles:
             read(header + more * 4000)
 
     @pytest.mark.parametrize("keyword", [b"GNU.sparse.major", b"GNU.sparse.realsize", b"GNU.sparse.new"])
-    def test_formats_that_nobody_knows_are_refused(self, keyword: bytes) -> None:
+    def test_unknown_formats_are_refused(self, keyword: bytes) -> None:
         with pytest.raises(IntegrityError):
             read(tar(member("x", pax={keyword: b"7"})).content)

@@ -1,4 +1,4 @@
-"""One copy for everything."""
+"""Copying images, indexes and artifacts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ V1 = Tag("v1")
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 
 
-class Journal:
+class Events:
     """Keeps every event."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Journal:
 
 
 class Calls:
-    """A repository that writes down what is asked of it, and lets a test step in."""
+    """A repository that records its calls and runs hooks of a test."""
 
     def __init__(self, repository: Repository) -> None:
         self.made: list[tuple[str, str]] = []
@@ -146,7 +146,7 @@ class TestWhatArrives:
             with target.blobs.open(part.digest) as ours, source.blobs.open(part.digest) as theirs:
                 assert ours.read() == theirs.read()
 
-    def test_an_index_arrives_whole(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_an_index_is_copied_completely(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         one, two = graphs.image(b"1"), graphs.image(b"2")
         root = graphs.index(graphs.index(one), two)
 
@@ -186,9 +186,7 @@ class TestWhatArrives:
 
         assert target.blobs.stat(Digest.of(b"{}")) == 2
 
-    def test_a_part_of_an_index_that_nobody_knows_is_carried(
-        self, source: Repository, target: Repository, graphs: Graphs
-    ) -> None:
+    def test_an_entry_of_unknown_type_is_copied(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-027: as a blob, where the source has no such manifest."""
         graphs.blob(b"unknown")
         root = graphs.index(graphs.image(b"1"), manifests=[graphs.entry("application/x-unknown", b"unknown")])
@@ -229,7 +227,7 @@ class TestWhatIsAsked:
 
         assert calls.named("open").count(("open", Digest.of(b"shared"))) == 1
 
-    def test_the_largest_part_goes_first(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_the_largest_blob_is_copied_first(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"1" * 50, b"2" * 500, b"3" * 100)
         calls = Calls(source)
 
@@ -237,7 +235,7 @@ class TestWhatIsAsked:
 
         assert calls.named("open")[0] == ("open", Digest.of(b"2" * 500))
 
-    def test_parts_come_before_wholes_and_tags_last(
+    def test_blobs_are_stored_before_manifests_and_tags_last(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-070."""
@@ -251,19 +249,17 @@ class TestWhatIsAsked:
         assert stored[2:] == [one.digest, root.digest]
         assert set(stored[:2]) == {part.digest for part in one.children}
 
-    def test_what_is_there_is_not_moved(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_existing_blobs_are_not_copied(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         copy(source, target, graphs.image(b"shared", b"1").digest)
-        calls, journal = Calls(source), Journal()
+        calls, events = Calls(source), Events()
 
-        copy(calls.repository, target, graphs.image(b"shared", b"2").digest, observer=journal)
+        copy(calls.repository, target, graphs.image(b"shared", b"2").digest, observer=events)
 
         assert [digest for _, digest in calls.named("open")] == [Digest.of(b"2")]
-        assert Digest.of(b"shared") in journal.digests(BlobSkipped)
-        assert journal.digests(BlobCopied) == [Digest.of(b"2")]
+        assert Digest.of(b"shared") in events.digests(BlobSkipped)
+        assert events.digests(BlobCopied) == [Digest.of(b"2")]
 
-    def test_an_image_that_is_there_is_only_tagged(
-        self, source: Repository, target: Repository, graphs: Graphs
-    ) -> None:
+    def test_an_existing_image_is_only_tagged(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"1")
         copy(source, target, root.digest)
         calls = Calls(target)
@@ -273,7 +269,7 @@ class TestWhatIsAsked:
         assert calls.made == [("resolve", root.digest), ("put manifest", root.digest)]
         assert target.manifests.resolve(V1).digest == root.digest
 
-    def test_a_child_that_is_there_is_skipped_with_all_below(
+    def test_an_existing_child_is_skipped_with_its_descendants(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         there, new = graphs.image(b"1"), graphs.image(b"2")
@@ -289,12 +285,12 @@ class TestWhatIsAsked:
         catalog = MemoryCatalog("one.test")
         source, target = (catalog.repository(RepositoryName(name)) for name in ("a", "b"))
         root = _image(source, b"layer")
-        calls, journal = Calls(source), Journal()
+        calls, events = Calls(source), Events()
 
-        copy(calls.repository, target, root.digest, observer=journal)
+        copy(calls.repository, target, root.digest, observer=events)
 
         assert calls.named("open", "stat") == []
-        assert set(journal.digests(BlobMounted)) == {part.digest for part in root.children}
+        assert set(events.digests(BlobMounted)) == {part.digest for part in root.children}
 
     def test_where_nothing_can_be_mounted_it_is_moved(self) -> None:
         source = MemoryCatalog("one.test").repository(RepositoryName("a"))
@@ -371,7 +367,7 @@ class TestWhenItFails:
     ) -> None:
         """R-003."""
         truth = graphs.image(b"truth")
-        wrong = msgspec.structs.replace(source, blobs=_Lying(source.blobs, Calls(source)))
+        wrong = msgspec.structs.replace(source, blobs=_WrongBlobs(source.blobs, Calls(source)))
 
         with pytest.raises((DigestMismatch, SizeMismatch)) as caught:
             copy(wrong, target, truth.digest, tags=(V1,))
@@ -433,7 +429,7 @@ class TestForgetfulTargets:
     def test_a_target_that_lost_a_blob_gets_it_again(
         self, source: Repository, target: Repository, graphs: Graphs, nested: bool
     ) -> None:
-        """R-078: it says that it has the parts, and refuses the whole because it has not."""
+        """R-078: the target reports the blobs as present, and refuses the manifest because they are absent."""
         image = graphs.image(b"1")
         root = graphs.index(image) if nested else image
         calls = Calls(target)
@@ -473,7 +469,7 @@ class TestForgetfulTargets:
         assert len(calls.named("put manifest")) == 2
 
 
-class _Lying(_Blobs):
+class _WrongBlobs(_Blobs):
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         return _source(b"lies!").open(start)
 
@@ -488,7 +484,7 @@ class TestChoices:
 
         assert target.blobs.stat(Digest.of(b"theirs")) == 6
 
-    def test_a_tag_that_stands_for_something_else_is_left_alone_on_request(
+    def test_a_tag_of_another_image_is_kept_on_request(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Callable[[Repository], Any]
     ) -> None:
         root, theirs = graphs.image(b"ours"), graphs_of(target).image(b"theirs")

@@ -101,7 +101,7 @@ def test_a_copy_decodes_each_manifest_once(
 
 
 class _Only(MemoryCatalog):
-    """A catalog of one repository, whatever its name."""
+    """A catalog that returns one repository for every name."""
 
     def __init__(self, repository: Repository) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Plans: they say what will happen, and then just that happens."""
+"""Plans show the actions of a copy, and running them does exactly these."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def task(source: Repository, target: Repository, reference: Tag | Digest | RawMa
 
 
 class TestPlanning:
-    def test_a_plan_says_what_is_to_be_moved_and_what_is_there(
+    def test_a_plan_shows_blobs_to_copy_and_existing_ones(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         root = graphs.image(b"new layer", b"old")
@@ -68,7 +68,7 @@ class TestPlanning:
         assert plan.nodes[-1].target == target.at(V2)
         assert there.writes == []
 
-    def test_what_lies_beside_it_will_be_mounted(self, graphs_of: Any) -> None:
+    def test_blobs_of_other_repositories_will_be_mounted(self, graphs_of: Any) -> None:
         catalog = MemoryCatalog("one.test")
         source, target = (catalog.repository(RepositoryName(name)) for name in ("a", "b"))
         root = graphs_of(source).image(b"layer")
@@ -79,7 +79,7 @@ class TestPlanning:
         assert plan.bytes_to_mount == sum(part.size for part in root.children)
         assert {result.outcome for result in plan.apply().results} == {Outcome.MOUNTED, Outcome.MOVED}
 
-    def test_a_tag_that_stands_for_it_already_leaves_nothing_to_do(
+    def test_an_up_to_date_tag_leaves_nothing_to_do(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         root = graphs.image(b"layer")
@@ -93,7 +93,7 @@ class TestPlanning:
         assert [(node.kind, node.action) for node in plan.nodes] == [(NodeKind.TAG, Action.SKIP)]
         assert here.calls == [("resolve", "v1")]
 
-    def test_a_tag_of_somebody_else_is_kept_on_request(
+    def test_a_tag_of_another_image_is_kept_on_request(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, watch: Watch
     ) -> None:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
@@ -122,7 +122,7 @@ class TestPlanning:
         assert target.manifests.resolve(V1).digest == theirs.digest
         assert target.manifests.resolve(V2).digest == root.digest
 
-    def test_what_cannot_be_planned_is_an_error_or_a_failure_of_the_plan(
+    def test_planning_errors_are_raised_or_are_failures_of_the_plan(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"layer")
@@ -139,7 +139,9 @@ class TestPlanning:
         assert target.manifests.resolve(root.digest).digest == root.digest
 
     @pytest.mark.parametrize("count", [{"jobs": 0}, {"images": 0}, {"jobs": "4"}])
-    def test_nobody_does_nothing(self, source: Repository, target: Repository, graphs: Graphs, count: Any) -> None:
+    def test_a_job_count_below_one_is_refused(
+        self, source: Repository, target: Repository, graphs: Graphs, count: Any
+    ) -> None:
         tasks = [task(source, target, graphs.image(b"1").digest)]
 
         with pytest.raises(InvalidValue):
@@ -166,7 +168,7 @@ class TestPlanning:
 
 
 class TestApplying:
-    def test_what_the_tag_stood_for_is_moved_and_not_what_it_stands_for_now(
+    def test_the_planned_image_is_copied_although_the_tag_has_moved(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-012."""
@@ -194,7 +196,9 @@ class TestApplying:
         assert here.count("get") == 0
         assert target.manifests.get(root.digest).content == root.content
 
-    def test_what_has_come_to_be_there_is_skipped(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_blobs_stored_since_the_plan_are_skipped(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root = graphs.image(b"layer")
         plan = plan_copy(source, target, root.digest)
         target.blobs.put(Digest.of(b"layer"), 5, BytesSource(b"layer"))
@@ -214,7 +218,7 @@ class TestApplying:
         assert second.ok
         assert second.bytes_moved == 0
 
-    def test_a_report_says_what_became_of_each_node(
+    def test_a_report_has_the_outcome_of_each_node(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"layer")
@@ -270,7 +274,7 @@ class TestRepair:
             target.blobs.delete(Digest.of(each))
 
     @pytest.mark.parametrize("nested", [False, True])
-    def test_what_a_target_has_lost_is_brought_on_request(
+    def test_blobs_that_a_target_lost_are_copied_on_request(
         self, source: Repository, target: Repository, graphs: Graphs, nested: bool
     ) -> None:
         image = graphs.image(b"kept", b"lost")
@@ -288,7 +292,7 @@ class TestRepair:
         assert report.ok
         assert target.blobs.stat(Digest.of(b"lost")) == 4
 
-    def test_a_target_that_says_so_itself_is_given_what_it_lost(
+    def test_blobs_that_a_target_reports_as_lost_are_copied(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         """R-078: also where it has the manifest, and only another tag was to be set."""
@@ -310,11 +314,11 @@ class TestRepair:
 
 
 class TestListening:
-    """Callbacks are somebody else's code: their errors are not those of a repository."""
+    """Errors of callbacks are not errors of a repository."""
 
     @pytest.mark.parametrize("error", [Unavailable("no log"), ValueError("no log")])
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_what_on_result_raises_ends_even_a_run_that_goes_on(
+    def test_an_error_of_on_result_ends_a_run_that_continues_after_errors(
         self, source: Repository, target: Repository, graphs: Graphs, jobs: int, error: Exception
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(20)]
@@ -332,7 +336,7 @@ class TestListening:
         assert len(seen) <= jobs
 
     @pytest.mark.parametrize("error", [Unavailable("no log"), ValueError("no log")])
-    def test_what_an_observer_raises_ends_even_a_run_that_goes_on(
+    def test_an_error_of_an_observer_ends_a_run_that_continues_after_errors(
         self, source: Repository, target: Repository, graphs: Graphs, error: Exception
     ) -> None:
         class Broken(Observer):
@@ -358,7 +362,7 @@ class TestListening:
 
 
 class TestManyImages:
-    def test_what_they_share_is_moved_once(
+    def test_shared_blobs_are_copied_once(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         roots = [graphs.image(b"base", b"%d" % number) for number in range(50)]
@@ -384,7 +388,7 @@ class TestManyImages:
         assert there.count("put blob", Digest.of(b"layer")) == 1
         assert report.counts == {Outcome.MOVED: 3, Outcome.TAGGED: 3}
 
-    def test_what_another_repository_just_got_is_mounted_from_there(
+    def test_a_blob_just_copied_to_another_repository_is_mounted(
         self, source: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         """R-077."""
@@ -410,7 +414,7 @@ class TestManyImages:
             assert target.manifests.get(root.digest).content == root.content
             assert target.blobs.stat(Digest.of(b"layer")) == 5
 
-    def test_images_are_asked_for_as_there_is_room(
+    def test_images_are_requested_as_capacity_allows(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"layer")
@@ -431,7 +435,7 @@ class TestManyImages:
         assert len(list(target.manifests.tags())) == 40
 
     @pytest.mark.parametrize(("jobs", "images"), [(1, 1), (1, 8), (2, 1), (8, 8)])
-    def test_no_number_of_hands_gets_stuck(self, source: Repository, graphs: Graphs, jobs: int, images: int) -> None:
+    def test_no_number_of_jobs_deadlocks(self, source: Repository, graphs: Graphs, jobs: int, images: int) -> None:
         shared = graphs.image(b"shared")
         roots = [graphs.index(graphs.index(shared, graphs.image(b"%d" % number)), shared) for number in range(12)]
         catalog = MemoryCatalog("target.test")
@@ -446,7 +450,7 @@ class TestManyImages:
         for target in targets:
             assert all(target.manifests.get(root.digest).content == root.content for root in roots)
 
-    def test_what_the_list_of_images_raises_ends_it(self, source: Repository, target: Repository) -> None:
+    def test_an_error_of_the_list_of_images_ends_the_run(self, source: Repository, target: Repository) -> None:
         def tasks() -> Any:
             raise Unavailable("no list")
             yield
@@ -471,7 +475,7 @@ class TestManyImages:
         assert report.ok
         assert sum(place.count("put blob", Digest.of(b"base")) for place in places) == 1
         assert [place.count("mount", Digest.of(b"base")) for place in places].count(1) == 19
-        # Each image has a manifest and a layer of its own; beside those there are the base and the configuration.
+        # Each image has its own manifest and layer; base and configuration are shared.
         assert report.counts == {Outcome.MOVED: 4002, Outcome.MOUNTED: 38}
 
     def test_the_first_error_ends_it(
@@ -495,7 +499,7 @@ class TestManyImages:
 
     @pytest.mark.parametrize("goes_on", [True, False])
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_a_cancel_ends_it_whether_it_goes_on_after_errors_or_not(
+    def test_a_cancel_ends_the_run_whether_it_continues_after_errors_or_not(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch, jobs: int, goes_on: bool
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(50)]
@@ -512,7 +516,7 @@ class TestManyImages:
 
         assert len(there.writes) <= 2 * jobs + 2
 
-    def test_a_cancel_wakes_whoever_waits_for_a_hanging_target(
+    def test_a_cancel_ends_the_wait_for_a_blocking_target(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         root = graphs.image(b"layer", b"other")
@@ -547,7 +551,7 @@ class TestManyImages:
 
 
 class TestGoingOn:
-    def test_an_error_ends_only_what_needs_the_node(
+    def test_an_error_ends_only_tasks_that_need_the_node(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         bad, good = graphs.image(b"bad"), graphs.image(b"good")
@@ -572,7 +576,7 @@ class TestGoingOn:
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(V1)
 
-    def test_each_tag_that_could_not_be_set_is_said(
+    def test_each_tag_that_could_not_be_set_is_reported(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         root = graphs.image(b"layer")
@@ -604,7 +608,7 @@ class TestGoingOn:
             target.at(Tag("v5")): Outcome.NOT_DONE,
         }
 
-    def test_the_target_is_blamed_for_what_it_refuses(
+    def test_an_error_of_the_target_is_attributed_to_the_target(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         there = watch(target)
@@ -622,7 +626,7 @@ class TestGoingOn:
         assert failed.error is not None
         assert (failed.error.operation, failed.error.reference) == ("run_copies", target.at(Digest.of(b"layer")))
 
-    def test_what_failed_once_fails_for_all_that_need_it(
+    def test_a_failed_node_fails_for_all_tasks_that_need_it(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         roots = [graphs.image(b"gone", b"%d" % number) for number in range(3)]

@@ -1,4 +1,4 @@
-"""Any graph, any choice, any number of hands: the target has what it should, and nothing else."""
+"""For any graph, options and number of jobs, the target has exactly the expected content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @st.composite
 def shapes(draw: st.DrawFn) -> list[list[int]]:
-    """For each manifest what is in it: layers of an image, or, from the second on, earlier manifests of an index."""
+    """The children of each manifest: layers of an image or, from the second on, earlier manifests of an index."""
     shape: list[list[int]] = []
     for number in range(draw(st.integers(1, 8))):
         earlier = draw(st.lists(st.integers(0, number - 1), max_size=4)) if number else []
@@ -67,7 +67,7 @@ def present(repository: Repository, manifest: RawManifest) -> bool:
     planned=st.booleans(),
     places=st.integers(1, 3),
 )
-def test_the_target_has_what_was_asked_for_and_nothing_else(
+def test_the_target_has_exactly_the_requested_content(
     graphs_of: Any, shape: list[list[int]], data: st.DataObject, jobs: int, images: int, planned: bool, places: int
 ) -> None:
     source = MemoryCatalog("source.test").repository(RepositoryName("app"))

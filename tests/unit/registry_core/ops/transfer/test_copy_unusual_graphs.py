@@ -1,4 +1,4 @@
-"""Graphs as they are found in the wild, and some that no honest tool makes."""
+"""Unusual and malicious graphs of manifests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_index_of_thousands_is_copied_and_each_of_its_images_once(
     assert target.manifests.resolve(V1).digest == root.digest
 
 
-def test_an_index_of_more_than_any_honest_one_has_is_refused(source: Repository, target: Repository) -> None:
+def test_an_index_with_too_many_entries_is_refused(source: Repository, target: Repository) -> None:
     """R-024."""
     entries: list[dict[str, object]] = [
         {"mediaType": OCI_MANIFEST, "digest": Digest.of(b"%d" % number), "size": 1} for number in range(10_001)
@@ -66,7 +66,7 @@ def test_an_index_of_more_than_any_honest_one_has_is_refused(source: Repository,
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_nesting_is_followed_as_deep_as_any_honest_index_goes(
+def test_nested_indexes_are_followed_up_to_a_limit(
     source: Repository, target: Repository, graphs: Graphs, jobs: int
 ) -> None:
     """R-024."""
@@ -130,7 +130,7 @@ def test_a_repository_copied_onto_itself_moves_nothing(source: Repository, graph
     assert source.manifests.resolve(Tag("v2")).digest == root.digest
 
 
-def test_tasks_that_come_slowly_hold_up_nobody(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_slowly_produced_tasks_delay_no_other(source: Repository, target: Repository, graphs: Graphs) -> None:
     roots = [graphs.image(b"%d" % number) for number in range(4)]
     arrived = [threading.Event() for _ in roots]
     in_time = []
@@ -141,17 +141,17 @@ def test_tasks_that_come_slowly_hold_up_nobody(source: Repository, target: Repos
                 in_time.append(arrived[number - 1].wait(30))
             yield CopyTask(source=source, target=target, reference=root, tags=(Tag(f"v{number}"),))
 
-    def told(result: Any) -> None:
+    def results(result: Any) -> None:
         if result.node.kind is NodeKind.TAG:
             arrived[int(result.node.target[-1])].set()
 
-    report = run_copies(tasks(), jobs=2, on_result=told)
+    report = run_copies(tasks(), jobs=2, on_result=results)
 
     assert report.ok
     assert in_time == [True, True, True]
 
 
-def test_what_nobody_knows_and_is_a_manifest_in_the_source_is_one_in_the_target(
+def test_a_manifest_of_unknown_type_in_the_source_is_a_manifest_in_the_target(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     """R-027."""

@@ -1,4 +1,4 @@
-"""Some platforms of an index."""
+"""Copying selected platforms of an index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def has(repository: Repository, manifest: RawManifest) -> bool:
     return True
 
 
-def test_a_rewritten_index_lists_what_was_chosen_and_keeps_what_nobody_knows(
+def test_a_rewritten_index_lists_selected_platforms_and_keeps_unknown_fields(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     """R-027: fields of the index and of its entries."""
@@ -69,7 +69,7 @@ def test_a_sparse_index_keeps_its_bytes(source: Repository, target: Repository, 
     assert (has(target, one), has(target, two)) == (False, True)
 
 
-def test_a_sparse_index_that_is_there_gains_platforms(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_an_existing_sparse_index_gains_platforms(source: Repository, target: Repository, graphs: Graphs) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
     source.manifests.put(root, tags=(Tag("v1"),))
@@ -81,7 +81,7 @@ def test_a_sparse_index_that_is_there_gains_platforms(source: Repository, target
     assert (has(target, one), has(target, two)) == (True, True)
 
 
-def test_a_tag_that_stands_for_a_sparse_index_does_not_hide_what_is_missing(
+def test_the_tag_of_a_sparse_index_does_not_hide_missing_images(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
@@ -98,7 +98,9 @@ def test_a_tag_that_stands_for_a_sparse_index_does_not_hide_what_is_missing(
     assert (has(target, one), has(target, two)) == (True, True)
 
 
-def test_all_platforms_of_an_index_leave_it_as_it_is(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_selecting_all_platforms_leaves_the_index_unchanged(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
     copied = copy(source, target, root.digest, options=chosen("linux/arm64", "linux/amd64", "linux/riscv64"))
@@ -106,7 +108,7 @@ def test_all_platforms_of_an_index_leave_it_as_it_is(source: Repository, target:
     assert copied.digest == root.digest
 
 
-def test_attestations_stay_with_what_they_are_about(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_attestations_stay_with_their_images(source: Repository, target: Repository, graphs: Graphs) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     about = [graphs.image(b"of amd64"), graphs.image(b"of arm64")]
     entries = [
@@ -167,7 +169,7 @@ def test_an_entry_without_a_platform_is_judged_by_its_configuration(
     assert (has(target, one), has(target, two)) == (False, True)
 
 
-def test_where_nothing_is_exactly_for_a_platform_what_runs_there_is_taken(
+def test_without_an_exact_match_a_compatible_platform_is_selected(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     five, six = graphs.image(b"5"), graphs.image(b"6")
@@ -194,9 +196,7 @@ def test_every_version_of_windows_is_taken_unless_one_was_named(
     assert [entry.digest for entry in target.manifests.get(one.digest).children] == [images[1].digest]
 
 
-def test_where_there_is_nothing_it_is_said_what_there_is(
-    source: Repository, target: Repository, graphs: Graphs
-) -> None:
+def test_an_error_lists_the_available_platforms(source: Repository, target: Repository, graphs: Graphs) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
     with pytest.raises(PlatformNotFound) as caught:

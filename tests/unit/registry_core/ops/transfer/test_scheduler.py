@@ -1,4 +1,4 @@
-"""Who waits for whom: what many images share is moved once, and nothing is stored before what it is made of."""
+"""Order of a copy: shared blobs are copied once, and a manifest is stored after its children."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     Graphs = Any
     Watch = Any
 
-# The larger blob of an image goes first: who moves the base has begun before anybody moves a layer of their own.
+# The larger blob of an image is copied first: the copy of the base begins before that of any other layer.
 BASE = b"the base of all of them" * 10
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 PATIENCE = 30
 
 
 class Gate:
-    """Holds back the first upload of the base until the other image has uploaded what is its own.
+    """Delays the first upload of the base until the other image has uploaded its own layer.
 
     Args:
-        theirs: The layer to wait for.
-        error: What the upload that was held back ends with.
+        theirs: Layer to wait for.
+        error: Error with which the delayed upload ends.
     """
 
     def __init__(self, theirs: bytes, error: Exception | None = None) -> None:
@@ -71,7 +71,7 @@ def test_a_manifest_waits_for_a_layer_that_another_image_moves(
             hasty.set()
         gate(call, about)
         if call == "put blob" and about == Digest.of(BASE):
-            # Whoever does not wait has the time to show it.
+            # A task that does not wait has time to finish.
             hasty.wait(0.5)
             gate_passed.set()
 
@@ -109,7 +109,7 @@ def test_two_names_for_the_type_of_one_layer_do_not_move_it_at_once(
 def test_a_layer_on_its_way_to_another_repository_is_waited_for(
     source: Repository, graphs: Graphs, watch: Watch, error: Exception | None
 ) -> None:
-    """R-077: and if it does not arrive there, everybody moves it themselves."""
+    """R-077: if the blob does not arrive there, each task copies it."""
     one, two = graphs.image(BASE, b"1"), graphs.image(BASE, b"2")
     catalog = MemoryCatalog("target.test")
     places, gate = [watch(catalog.repository(RepositoryName(name))) for name in ("a", "b")], Gate(b"2", error)
@@ -163,7 +163,7 @@ def test_no_more_images_are_under_way_than_were_asked_for(
 
 
 def test_a_tag_is_asked_for_once(source: Repository, target: Repository, graphs: Graphs, watch: Watch) -> None:
-    """R-012: whoever moves it meanwhile changes nothing."""
+    """R-012: moving the tag during the copy changes nothing."""
     first, later, tag = graphs.image(b"first"), graphs.image(b"later"), Tag("v1")
     source.manifests.put(first, tags=(tag,))
     here = watch(source)
@@ -198,7 +198,7 @@ def test_a_cancel_in_the_last_blob_is_no_failure_of_it(
 def test_a_server_that_refuses_content_is_blamed_itself(
     source: Repository, target: Repository, graphs: Graphs, watch: Watch
 ) -> None:
-    """R-076: it may have mixed up bytes of its own."""
+    """R-076: the source may have returned wrong bytes."""
     there = watch(target)
 
     def refuse(call: str, about: str) -> None:

@@ -1,4 +1,4 @@
-"""What refers to an image goes along, where that was asked for."""
+"""Referrers of an image are copied with it on request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def has(repository: Repository, manifest: RawManifest) -> bool:
 
 
 class TestReferrers:
-    def test_they_go_along_with_what_refers_to_them(
+    def test_they_are_copied_with_their_own_referrers(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         """R-025: of the index, of the images in it, and of the signature itself; subjects first."""
@@ -75,7 +75,7 @@ class TestReferrers:
         assert not has(target, signature)
 
     @pytest.mark.parametrize("nested", [False, True])
-    def test_new_ones_of_an_image_that_is_there_are_found(
+    def test_new_referrers_of_an_existing_image_are_found(
         self, source: Repository, target: Repository, graphs: Graphs, nested: bool
     ) -> None:
         image = graphs.image(b"1")
@@ -90,10 +90,10 @@ class TestReferrers:
         assert has(target, signature)
         assert report.counts[Outcome.MOVED] == 2
 
-    def test_what_a_list_names_and_nobody_has_is_passed_over(
+    def test_listed_referrers_that_are_absent_are_skipped(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
-        """R-224: registries keep entries of what was deleted."""
+        """R-224: registries keep entries of deleted manifests."""
         root = graphs.image(b"1")
         stale = Descriptor(media_type=root.media_type, digest=Digest.of(b"gone"), size=4)
         source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: [stale]}))
@@ -131,7 +131,7 @@ class TestReferrers:
         assert {result.node.digest for result in report.results} == {node.digest for node in plan.nodes}
         assert (has(target, signature), has(target, late)) == (True, False)
 
-    def test_a_plan_of_new_ones_for_what_is_there_is_applied(
+    def test_a_plan_of_new_referrers_of_an_existing_image_is_run(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"1")
@@ -185,7 +185,7 @@ class TestReferrers:
         assert isinstance(failed.error, TooLarge)
         assert target.manifests.resolve(V1).digest == root.digest
 
-    def test_hundreds_that_fail_for_two_tags_alike_are_all_said(
+    def test_hundreds_of_failures_for_two_tags_are_all_reported(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"1")
@@ -202,7 +202,7 @@ class TestReferrers:
         assert len(report.failed) == 400
         assert set(target.manifests.tags()) == {V1, Tag("v2")}
 
-    def test_what_refers_to_something_that_failed_is_not_done(
+    def test_referrers_of_a_failed_manifest_are_not_copied(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"gone")
@@ -217,7 +217,7 @@ class TestReferrers:
         assert outcomes[NodeKind.TAG, root.digest] is Outcome.NOT_DONE
         assert not has(target, signature)
 
-    def test_what_refers_to_something_that_cannot_be_looked_up_is_not_done(
+    def test_referrers_of_a_manifest_that_cannot_be_resolved_are_not_copied(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         root = graphs.image(b"1")
@@ -240,9 +240,7 @@ class TestReferrers:
 
 
 class TestDigestTags:
-    def test_what_cosign_tags_goes_along_under_its_tag(
-        self, source: Repository, target: Repository, graphs: Graphs
-    ) -> None:
+    def test_tags_of_cosign_are_copied(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         image = graphs.image(b"1")
         root = graphs.index(image)
         tags = [Tag(f"sha256-{image.digest.encoded}.sig"), Tag(f"sha256-{root.digest.encoded}.sbom")]
@@ -300,7 +298,7 @@ class TestDigestTags:
         assert target.manifests.resolve(tags[0]).digest == theirs.digest
         assert target.manifests.resolve(tags[2]).digest == source.manifests.resolve(tags[2]).digest
 
-    def test_one_that_cannot_be_looked_up_does_not_end_the_images_behind_it(
+    def test_a_referrer_that_cannot_be_resolved_does_not_end_later_images(
         self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(5)]
@@ -364,7 +362,7 @@ class TestForeignLayers:
         """R-032."""
         layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
         root = graphs.image(layers=[layer])
-        elsewhere = msgspec.structs.replace(source, foreign_layers=_Elsewhere(b"windows"))
+        elsewhere = msgspec.structs.replace(source, foreign_layers=_RecordingForeignLayers(b"windows"))
 
         copy(elsewhere, target, root.digest, options=CopyOptions(foreign_layers=True))
 
@@ -373,7 +371,7 @@ class TestForeignLayers:
             copy(source, _fresh(), root.digest, options=CopyOptions(foreign_layers=True))
 
 
-class _Elsewhere(ForeignLayers):
+class _RecordingForeignLayers(ForeignLayers):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
@@ -383,7 +381,7 @@ class _Elsewhere(ForeignLayers):
 
 
 class _Listing(ManifestStore):
-    """A store whose lists of referrers somebody made up."""
+    """A store with invented lists of referrers."""
 
     def __init__(self, inner: ManifestStore, lists: Mapping[Digest, Iterable[Descriptor]]) -> None:
         self._inner = inner

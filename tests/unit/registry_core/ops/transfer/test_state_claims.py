@@ -1,4 +1,4 @@
-"""What one image lies about does no harm to another that describes the same content well."""
+"""Wrong claims of one image do not affect another image with correct claims about the same content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE = b"the base of both"
 
 
 def image_of(graphs: Graphs, own: bytes, **claims: object) -> RawManifest:
-    """An image of a layer of its own and the base, about which it claims something."""
+    """An image of a layer and the base, with some claims about the base."""
     layers = [graphs.entry(OCI_LAYER, own), graphs.entry(OCI_LAYER, BASE) | claims]
     made: RawManifest = graphs.image(own, BASE, overrides={"layers": layers})
     return made
@@ -51,10 +51,10 @@ def has(repository: Repository, manifest: RawManifest) -> bool:
 @pytest.mark.parametrize("jobs", [1, 8])
 @pytest.mark.parametrize("liar_first", [True, False])
 @pytest.mark.parametrize("claims", [{"size": 5}, {"size": 500}, {"data": "bm90IHRoZSBiYXNl", "size": 12}])
-def test_a_lie_about_a_layer_ends_the_image_that_tells_it_and_no_other(
+def test_a_wrong_claim_about_a_layer_fails_only_the_image_that_makes_it(
     source: Repository, target: Repository, graphs: Graphs, claims: dict[str, object], liar_first: bool, jobs: int
 ) -> None:
-    """R-004: moved once is no reason to believe whoever comes second."""
+    """R-004: a blob that was copied before is checked against the second claim, too."""
     liar, honest = image_of(graphs, b"liar", **claims), image_of(graphs, b"honest")
     roots = [liar, honest] if liar_first else [honest, liar]
 
@@ -72,7 +72,7 @@ def test_a_lie_about_a_layer_ends_the_image_that_tells_it_and_no_other(
 @pytest.mark.parametrize(
     ("claims", "error"), [({"size": 5}, SizeMismatch), ({"mediaType": OCI_INDEX}, InvalidDocument)]
 )
-def test_a_lie_about_a_manifest_ends_the_index_that_tells_it_and_no_other(
+def test_a_wrong_claim_about_a_manifest_fails_only_the_index_that_makes_it(
     source: Repository,
     target: Repository,
     graphs: Graphs,
@@ -117,7 +117,7 @@ def test_two_names_for_the_type_of_one_layer_move_it_once(
 
 
 @pytest.mark.parametrize("jobs", [1, 8])
-def test_an_image_under_its_tag_does_not_depend_on_an_index_that_lies_about_it(
+def test_a_tagged_image_does_not_depend_on_an_index_with_wrong_claims(
     source: Repository, target: Repository, graphs: Graphs, jobs: int
 ) -> None:
     child = graphs.image(b"layer")
@@ -155,7 +155,9 @@ def test_a_lie_in_one_repository_does_no_harm_to_another_that_waits_for_the_same
     assert [result.node.kind for result in report.failed] == [NodeKind.BLOB]
 
 
-def test_a_plan_sees_a_lie_about_what_the_target_has(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_a_plan_detects_a_wrong_claim_about_an_existing_blob(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
     liar, honest = image_of(graphs, b"liar", size=5), image_of(graphs, b"honest")
     run_copies([CopyTask(source=source, target=target, reference=honest)])
 
@@ -165,10 +167,10 @@ def test_a_plan_sees_a_lie_about_what_the_target_has(source: Repository, target:
     assert caught.value.reference == source.at(Digest.of(BASE))
 
 
-def test_a_part_is_not_there_because_a_list_of_referrers_named_what_nobody_has(
+def test_a_child_listed_as_an_absent_referrer_is_still_required(
     source: Repository, target: Repository, graphs: Graphs, watch: Watch
 ) -> None:
-    """R-224: entries of what was deleted are passed over, and no index is stored for the sake of them."""
+    """R-224: entries of deleted manifests are skipped, and no index is stored without its children."""
     subject = graphs.image(b"subject")
     signature = graphs.image(b"lost", subject=graphs.entry(subject.media_type, subject.content))
     liar = index_of(graphs, signature)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with an image, reported at once and changed nowhere."""
+"""Validation reports all errors of an image together, and changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _entry(content: bytes, kind: str, **more: Any) -> dict[str, Any]:
 
 
 class Careless(StagedBlobs):
-    """Blobs of which nobody checks anything."""
+    """Blobs without any verification."""
 
     def hold(self, content: bytes, name: bytes | None = None) -> None:
         self.add(Digest.of(content if name is None else name), len(content), BytesSource(content))
@@ -202,7 +202,9 @@ class TestFindings:
             ),
         ],
     )
-    def test_say_what_is_wrong_and_where(self, made: Made, change: Callable[[Made], object], expected: str) -> None:
+    def test_have_a_description_and_a_location(
+        self, made: Made, change: Callable[[Made], object], expected: str
+    ) -> None:
         change(made)
         made.image()
 
@@ -221,7 +223,7 @@ class TestFindings:
         assert found.startswith("error: $.layers[0]: hashes to sha256:")
 
     @pytest.mark.parametrize("place", ["$.config", "$.layers[0]"])
-    def test_wrong_bytes_of_what_is_not_unpacked(self, made: Made, place: str) -> None:
+    def test_wrong_bytes_of_content_that_is_not_unpacked(self, made: Made, place: str) -> None:
         """R-003."""
         made.layer = _entry(b"text", "text/plain")
         made.blobs.hold(b"text")
@@ -235,13 +237,13 @@ class TestFindings:
         assert len(errors) == 1
         assert f"{place}: hashes to sha256:" in errors[0]
 
-    def test_layers_that_nobody_here_can_unpack_are_read_all_the_same(
+    def test_layers_with_unsupported_compression_are_read_too(
         self, made: Made, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def nobody(*_: object) -> ByteReader:
+        def unavailable(*_: object) -> ByteReader:
             raise Unsupported("no zstd here")
 
-        monkeypatch.setattr("registry_core.ops.validation.blobs.decompress", nobody)
+        monkeypatch.setattr("registry_core.ops.validation.blobs.decompress", unavailable)
         raw = made.image()
 
         report = validate(made.repository, "v1")
@@ -411,7 +413,7 @@ class TestIndexes:
         assert "$.manifests[1]: listed with the artifact type 'a/b'" in found[0]
         assert "$.manifests[1]: listed for linux/arm64, but the configuration states linux/amd64" in found[1]
 
-    def test_what_is_absent_from_a_sparse_index_is_only_a_warning(self, made: Made) -> None:
+    def test_absent_images_of_a_sparse_index_are_warnings(self, made: Made) -> None:
         made.index(_entry(made.image().content, OCI_MANIFEST), _entry(b"absent", OCI_MANIFEST))
 
         strict, lenient = validate(made.repository, "all"), validate(made.repository, "all", sparse=True)
@@ -427,7 +429,7 @@ class TestIndexes:
         assert not validate(made.repository, "all", sparse=True).is_clean
 
     def test_embedded_manifests_are_expected_to_be_here_as_well(self, made: Made) -> None:
-        """Image-spec descriptor.md, "Embedded Content": it stands in for a request, not for the content."""
+        """Image-spec descriptor.md, "Embedded Content": embedded data saves a request, but the blob must exist."""
         image = made.image()
         made.manifests.delete(image.digest)
         data = base64.b64encode(image.content).decode()
@@ -450,8 +452,8 @@ class TestIndexes:
             f"error: $.manifests[{number}]: not checked: more than 2 manifests" for number in (2, 3)
         ]
 
-    def test_as_many_as_there_are_tags_may_be_large(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-        """R-024: what is bounded is one graph, not the repository."""
+    def test_each_tag_may_have_a_large_graph(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-024: the limit applies to one graph, not to the repository."""
         monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 2)
         for number in range(5):
             made.config["number"] = number
@@ -472,7 +474,7 @@ class TestCompression:
             (OCI_LAYER_ZSTD, LAYER, "states zstd, but the layer has gzip"),
         ],
     )
-    def test_that_the_media_type_does_not_tell_is_odd(
+    def test_that_differs_from_the_media_type_is_a_warning(
         self, made: Made, kind: str, content: bytes, expected: str
     ) -> None:
         """R-142: it can be read all the same."""
@@ -485,7 +487,7 @@ class TestCompression:
         assert found.startswith("warning: $.layers[0]: media type")
         assert expected in found
 
-    def test_of_an_empty_layer_is_none(self, made: Made) -> None:
+    def test_of_an_empty_layer_is_not_detected(self, made: Made) -> None:
         made.blobs.hold(b"")
         made.layer = _entry(b"", OCI_LAYER)
         made.config["rootfs"]["diff_ids"] = [str(Digest.of(b""))]
@@ -517,7 +519,7 @@ class TestSubjects:
 
     @pytest.mark.parametrize("tag", [None, "v1"])
     @pytest.mark.parametrize("change", [{"size": 1}, {"mediaType": OCI_INDEX}])
-    def test_are_compared_with_what_is_said_of_them(self, made: Made, change: dict[str, Any], tag: str | None) -> None:
+    def test_are_compared_with_their_descriptors(self, made: Made, change: dict[str, Any], tag: str | None) -> None:
         """Image-spec manifest.md, "subject"; also where it is read for its own sake."""
         subject = made.image()
         made.manifests.put(subject, tags=[Tag("subject")])
@@ -546,7 +548,7 @@ class TestSubjects:
 
 
 class _Claiming(StagedManifests):
-    """A registry that lists what it likes as referrers."""
+    """A registry with any lists of referrers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -596,7 +598,7 @@ class TestReferrers:
 
         assert validate(made.repository, "v1").findings == ()
 
-    def test_are_checked_with_what_refers_to_them(self, made: Made) -> None:
+    def test_are_checked_with_their_referrers(self, made: Made) -> None:
         """R-025."""
         subject = made.image().digest
         sbom = self._artifact(made, subject, annotations={"a": "1"})
@@ -648,7 +650,7 @@ class TestReferrers:
         assert found.startswith(f"warning: {expected}")
 
     def test_are_compared_with_the_list_though_they_were_looked_at_before(self, made: Made) -> None:
-        """Also where they have a tag of their own."""
+        """Also if they have tags."""
         subject = made.image().digest
         sbom = self._artifact(made, subject, annotations={"a": "1"})
         self._claim(made, subject, msgspec.structs.replace(sbom, annotations={}))
@@ -673,7 +675,7 @@ class TestReferrers:
         ]  # fmt: skip
 
     def test_of_many_images_may_be_many(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-        """R-025: what is bounded is how many there are for each."""
+        """R-025: the number of referrers of each manifest is limited."""
         monkeypatch.setattr("registry_core.ops.manifests.NODE_LIMIT", 2)
         for number in range(3):
             made.config["number"] = number
