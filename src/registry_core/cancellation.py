@@ -20,6 +20,7 @@ from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 __all__ = [
     "CancelScope",
     "CancellableLock",
+    "backoff",
     "checkpoint",
     "fail_after",
     "in_scope",
@@ -210,6 +211,18 @@ def sleep(seconds: float) -> None:
         left = remaining()
         woken.wait(seconds if left is None else min(seconds, left))
     checkpoint()
+
+
+def backoff(failures: int, jitter: float, *, base: float, cap: float) -> float:
+    """Return the pause before the next attempt, in seconds: longer after each failure, and spread over its range.
+
+    Args:
+        failures: Number of failures in a row, from 1.
+        jitter: Random number from 0 to 1.
+        base: Longest pause after the first failure; it doubles after each further one.
+        cap: Longest pause.
+    """
+    return jitter * min(cap, base * 2.0 ** min(failures - 1, 30))
 
 
 def wait_until(condition: threading.Condition, predicate: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ from registry_adapters.http.manifest_requests import ManifestRequests
 from registry_adapters.http.messages import Request
 from registry_adapters.http.paging import Page, pages
 from registry_adapters.http.session import Session
-from registry_core.cancellation import CancellableLock, sleep
+from registry_core.cancellation import CancellableLock, backoff, sleep
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -39,6 +39,9 @@ __all__ = ["Referrers", "ReferrersSupportCache"]
 _MAX_LIST_BYTES: Final = 4 << 20
 _CACHE_SECONDS: Final = 300.0
 _MAX_ATTEMPTS: Final = 4
+# Pauses between the attempts, in seconds.
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
 _LOCK_COUNT: Final = 64
 
 _log = logging.getLogger(__name__)
@@ -206,7 +209,7 @@ class Referrers:
         tag = fallback_tag(subject)
         with self._support_cache.list_lock(self._endpoint.name, subject):
             current = self._current_list(tag)
-            for attempt in range(_MAX_ATTEMPTS):
+            for attempt in range(1, _MAX_ATTEMPTS + 1):
                 changed = change(current)
                 if changed is None or changed is current:
                     return
@@ -220,7 +223,7 @@ class Referrers:
                 repeated = change(current)
                 if repeated is None or repeated is current:
                     return
-                sleep(random.uniform(0, 0.05 * 2**attempt))
+                sleep(backoff(attempt, random.random(), base=_FIRST_PAUSE, cap=_LONGEST_PAUSE))
         raise Unavailable(
             f"update the referrers list: another client overwrote it after each of {_MAX_ATTEMPTS} attempts",
             reference=self._endpoint.at(tag),

@@ -1,4 +1,4 @@
-"""When to try again, and after how long: decisions without I/O."""
+"""Which failed requests are repeated, and after which pause: decisions without I/O."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from registry_core.cancellation import backoff
 from registry_core.errors import (
     IntegrityError,
     ProtocolError,
@@ -33,14 +34,14 @@ __all__ = [
     "retry_after",
 ]
 
-# These say for a request with a side effect, too, that nothing has been done; but of a body some may have been taken.
+# Nothing was done, even by a request that changes something; but part of its body may have been stored.
 REFUSED: Final = frozenset({429, 503})
-# 499 and 522 come from nginx and from CDNs, and mean what 504 means.
+# 499 and 522 come from nginx and CDNs, and mean the same as 504.
 TRANSIENT: Final = REFUSED | {408, 499, 500, 502, 504, 522}
 
 
 class Failure(StrEnum):
-    """How an exchange fails that brings no answer, or not the whole of one."""
+    """Kind of failure of an exchange that brings no complete response."""
 
     UNREACHED = "no connection"
     STALE = "idle connection closed by the peer"
@@ -51,7 +52,7 @@ class Failure(StrEnum):
 
 
 class RetryDecision(StrEnum):
-    """What follows from a failure."""
+    """Consequence of a failure."""
 
     AGAIN = "retry"
     RESUME = "resume"
@@ -59,13 +60,13 @@ class RetryDecision(StrEnum):
 
 
 class NotConnected(Unavailable):
-    """No byte of the request was sent; leaves the session as a plain ``Unavailable``."""
+    """No byte of the request was sent; the session raises it as a plain ``Unavailable``."""
 
 
 class StaleConnection(Unavailable):
-    """A kept connection turned out to be dead before a byte of the answer came; leaves the session as ``Unavailable``.
+    """A kept connection failed before the response began; the session raises it as a plain ``Unavailable``.
 
-    Its request may have arrived.
+    The request may have arrived.
     """
 
 
@@ -73,16 +74,16 @@ _CONNECTION: Final = frozenset({Failure.UNREACHED, Failure.STALE, Failure.BROKEN
 
 
 def decide(method: str, cause: int | Failure | None, *, repeatable: bool = True, empty: bool = True) -> RetryDecision:
-    """Whether a failed request is sent again: the one table of that, and the same for all requests.
+    """Decide whether a failed request is sent again; one table for all requests.
 
-    ``RESUME`` means that the session raises, and that the upload asks the registry how far it has come: bytes of an
-    upload are never sent again on a guess. An upload may be begun twice, though: a session that nobody uses expires.
+    ``RESUME`` means that the session raises the error, and that the upload asks the registry for the committed offset:
+    upload data is never sent again without a check. An upload may be started twice: an unused session expires.
 
     Args:
-        method: The HTTP method.
-        cause: The status that came, or what happened instead of one; ``None`` for what is no failure of the exchange.
-        repeatable: Whether it does no harm to send the request again after it may have been carried out.
-        empty: Whether the request has no body: what a registry that refused has kept of one, nobody knows.
+        method: HTTP method.
+        cause: Status of the response, or kind of failure; ``None`` for an error that is no failure of the exchange.
+        repeatable: Whether the request can be sent again after it may have been carried out.
+        empty: Whether the request has no body: a registry that refused one may have stored part of it.
     """
     if cause not in TRANSIENT and cause not in _CONNECTION:
         return RetryDecision.RAISE
@@ -92,11 +93,11 @@ def decide(method: str, cause: int | Failure | None, *, repeatable: bool = True,
 
 
 def failure_kind(error: BaseException) -> int | Failure | None:
-    """What an error says about its exchange: a status, a fault, or nothing at all."""
+    """The failure of an exchange that an error stands for: a status or a kind; ``None`` for other errors."""
     if isinstance(error, IntegrityError):
         return Failure.CONTENT
     if isinstance(error, RateLimited):
-        # Some registries say it by another status, and a code.
+        # Some registries send another status with the code TOOMANYREQUESTS.
         return 429
     if not isinstance(error, RegistryError) or error.transport is None:
         return None
@@ -109,24 +110,24 @@ def failure_kind(error: BaseException) -> int | Failure | None:
         (TLSError, Failure.TLS),
         (ProtocolError, Failure.PROTOCOL),
     )
-    return next((fault for kind, fault in kinds if isinstance(error, kind)), None)
+    return next((failure for kind, failure in kinds if isinstance(error, kind)), None)
 
 
 def error_summary(error: BaseException) -> str:
-    """An error in two words, fit for logs and events: ``Unavailable 503``."""
+    """Class and status of an error, for logs and events: ``Unavailable 503``."""
     kind = Unavailable if isinstance(error, NotConnected | StaleConnection) else type(error)
     status = error.transport.status if isinstance(error, RegistryError) and error.transport is not None else 0
     return f"{kind.__name__} {status}" if status else kind.__name__
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient to be; times in seconds.
+    """Number of retries and length of pauses; times in seconds.
 
     Args:
-        retries: How often to repeat, beyond the first try.
-        base: The first pause is up to this long, each further one up to twice the one before.
-        cap: The longest pause of our own choice.
-        max_retry_after: The longest pause that a registry may ask for; beyond it the error is raised at once.
+        retries: Number of repetitions after the first attempt.
+        base: Longest pause before the first repetition; it doubles with each further one.
+        cap: Longest pause, unless the registry asks for a longer one.
+        max_retry_after: Longest pause that a registry may ask for; if it asks for more, the error is raised at once.
     """
 
     retries: int = 3
@@ -135,13 +136,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_retry_after: float = 60.0
 
     def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True, method: str = "GET") -> bool:
-        """Whether another attempt may end otherwise and does no harm.
+        """Whether the request is sent again.
 
         Args:
-            error: How the last one ended.
-            repeatable: Whether it does no harm to send the request again after its answer was lost.
+            error: Error of the last attempt.
+            repeatable: Whether the request can be sent again after its response was lost.
             empty: Whether the request has no body.
-            method: The HTTP method.
+            method: HTTP method.
         """
         if (
             isinstance(error, TransportError)
@@ -152,32 +153,32 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return decide(method, failure_kind(error), repeatable=repeatable, empty=empty) is RetryDecision.AGAIN
 
     def pause(self, attempt: int, error: BaseException, jitter: float) -> float:
-        """How long to wait before the next attempt.
+        """The pause before the next attempt, in seconds.
 
         Args:
-            attempt: The number of attempts so far, from 1.
-            error: How the last one ended; what a registry asked for counts.
-            jitter: A random number from 0 to 1: pauses are spread over their whole range.
+            attempt: Number of attempts so far, from 1.
+            error: Error of the last attempt; a pause that the registry asked for counts.
+            jitter: Random number from 0 to 1.
         """
         if isinstance(error, TransportError) and error.retry_after is not None:
             return error.retry_after
         return self.backoff(attempt, jitter)
 
     def backoff(self, failures: int, jitter: float) -> float:
-        """A pause of our own choice: longer with each failure in a row, and spread over its whole range.
+        """The pause where the registry asks for none, in seconds.
 
         Args:
-            failures: How many there have been, from 1.
-            jitter: A random number from 0 to 1.
+            failures: Number of failures in a row, from 1.
+            jitter: Random number from 0 to 1.
         """
-        return jitter * min(self.cap, self.base * 2.0 ** min(failures - 1, 30))
+        return backoff(failures, jitter, base=self.base, cap=self.cap)
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Seconds to wait as a ``Retry-After`` says, in seconds or as a date; ``None`` where it makes no sense.
+    """The pause that a ``Retry-After`` asks for, in seconds; ``None`` if it is malformed.
 
     Args:
-        value: The header's value.
+        value: Value of the header: a number of seconds, or a date.
         now: Seconds since the epoch.
     """
     text = value.strip()

@@ -10,6 +10,7 @@ import pytest
 from registry_core.cancellation import (
     CancellableLock,
     CancelScope,
+    backoff,
     checkpoint,
     fail_after,
     on_cancel,
@@ -329,6 +330,16 @@ def test_a_wait_that_needs_no_waiting_looks_at_no_scope() -> None:
     with CancelScope() as scope, condition:
         scope.cancel()
         wait_until(condition, lambda: True)
+
+
+def test_pauses_double_with_each_failure_up_to_the_cap() -> None:
+    pauses = [backoff(failures, 1.0, base=0.5, cap=10.0) for failures in (1, 2, 3, 4, 5, 6, 7, 10_000)]
+
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 10, 10]
+
+
+def test_pauses_are_spread_over_their_range() -> None:
+    assert [backoff(3, jitter, base=0.5, cap=10.0) for jitter in (0.0, 0.25, 1.0)] == [0.0, 0.5, 2.0]
 
 
 def test_an_attempt_is_repeated_until_it_succeeds() -> None:
