@@ -52,7 +52,7 @@ BEARER = Challenge("bearer", {"realm": "https://auth.example.com/token", "servic
 
 
 class TokenServer:
-    """Answers by a list of statuses, then with tokens counted from 1."""
+    """Replies with the given statuses, then with numbered tokens."""
 
     def __init__(self, *statuses: int, expires_in: object = 300) -> None:
         self.statuses = list(statuses)
@@ -107,7 +107,7 @@ def server() -> TokenServer:
 
 
 class TestBasic:
-    def test_a_password_answers_a_basic_challenge_and_is_remembered(self, server: TokenServer) -> None:
+    def test_a_password_answers_a_basic_challenge_and_is_cached(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
 
         value = drive(chosen, server, [BASIC], [PULL])
@@ -119,7 +119,7 @@ class TestBasic:
     def test_nothing_is_sent_before_a_challenge(self) -> None:
         assert authenticator_for(USER).cached_authorization(REGISTRY, [PULL]) is None
 
-    def test_it_is_not_remembered_for_endlessly_many_repositories(self, server: TokenServer) -> None:
+    def test_the_number_of_cached_repositories_is_limited(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         scopes = [Scope.repository(RepositoryName(f"r{number}"), ["pull"]) for number in range(4097)]
 
@@ -142,14 +142,16 @@ class TestBasic:
         assert chosen.cached_authorization(REGISTRY, [PULL]) is None
 
     @pytest.mark.parametrize("credential", [None, Anonymous(), IdentityToken("s3cret"), RegistryToken("s3cret")])
-    def test_nothing_but_a_password_answers_it(self, server: TokenServer, credential: Credential | None) -> None:
+    def test_only_a_password_answers_a_basic_challenge(
+        self, server: TokenServer, credential: Credential | None
+    ) -> None:
         """R-037: identity tokens go only to the token endpoint."""
         assert (
             drive(ChallengeAuthenticator(PerRepository({APP: credential or Anonymous()})), server, [BASIC], [PULL])
             is None
         )
 
-    def test_it_is_remembered_for_the_registry_that_asked_only(self, server: TokenServer) -> None:
+    def test_the_password_is_cached_for_the_challenging_registry_only(self, server: TokenServer) -> None:
         """R-030."""
         chosen = authenticator_for(USER)
         drive(chosen, server, [BASIC], [PULL])
@@ -158,7 +160,7 @@ class TestBasic:
         assert chosen.cached_authorization(Origin.of("registry.example.com", scheme="http"), [PULL]) is None
         assert chosen.cached_authorization(Origin.of("registry.example.com:8443"), [PULL]) is None
 
-    def test_after_a_token_the_password_itself_is_withheld(self, server: TokenServer) -> None:
+    def test_after_a_token_the_password_is_not_sent_to_the_registry(self, server: TokenServer) -> None:
         """R-031."""
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], [PULL])
@@ -166,16 +168,16 @@ class TestBasic:
         assert drive(chosen, server, [BASIC], [PULL], rejected=value) == "Bearer token-2"
         assert drive(chosen, server, [BASIC], [LIB]) is None
 
-    def test_of_two_schemes_the_token_is_preferred(self, server: TokenServer) -> None:
+    def test_bearer_is_preferred_to_basic(self, server: TokenServer) -> None:
         assert drive(authenticator_for(USER), server, [BASIC, BEARER], [PULL]) == "Bearer token-1"
 
-    def test_no_challenge_at_all_has_no_answer(self, server: TokenServer) -> None:
+    def test_without_a_challenge_there_is_no_answer(self, server: TokenServer) -> None:
         keychain = PerRepository({APP: USER})
 
         assert drive(ChallengeAuthenticator(keychain), server, [], [PULL]) is None
         assert keychain.asked == 0
 
-    def test_what_we_do_not_speak_is_named(self, server: TokenServer) -> None:
+    def test_unsupported_schemes_are_named(self, server: TokenServer) -> None:
         keychain = PerRepository({APP: USER})
         windows = [Challenge("ntlm", {}), Challenge("negotiate", {}), Challenge("x" * 5000, {})]
 
@@ -188,7 +190,7 @@ class TestBasic:
 
 class TestBearer:
     @pytest.mark.parametrize("auth", [None, Anonymous()])
-    def test_without_credentials_an_anonymous_token_is_asked_for(
+    def test_without_credentials_an_anonymous_token_is_requested(
         self, server: TokenServer, auth: Anonymous | None
     ) -> None:
         value = drive(authenticator_for(auth), server, [BEARER], [PULL])
@@ -202,7 +204,7 @@ class TestBearer:
         assert server.asked[0].url.startswith("https://auth.example.com/token?")
         assert server.asked[0].headers["Authorization"] == basic_value(USER)
 
-    def test_the_operations_scopes_are_asked_for_and_not_the_challenges(self, server: TokenServer) -> None:
+    def test_the_scopes_of_the_operation_are_requested_not_those_of_the_challenge(self, server: TokenServer) -> None:
         """R-037."""
         greedy = Challenge("bearer", {**BEARER.parameters, "scope": "repository:org/app:pull,push,delete"})
 
@@ -210,8 +212,8 @@ class TestBearer:
 
         assert scopes_of(server.asked[0]) == ["repository:org/app:pull"]
 
-    def test_where_the_operation_names_none_the_challenge_may_ask_for_reading(self, server: TokenServer) -> None:
-        """R-037: never escalated."""
+    def test_for_an_operation_without_scopes_the_challenge_may_ask_for_pull(self, server: TokenServer) -> None:
+        """R-037: and for no more."""
         greedy = Challenge(
             "bearer",
             {**BEARER.parameters, "scope": "repository:org/app:pull,push registry:catalog:* repository:x:push ::"},
@@ -221,19 +223,19 @@ class TestBearer:
 
         assert scopes_of(server.asked[0]) == ["registry:catalog:*", "repository:org/app:pull"]
 
-    def test_scopes_of_one_repository_are_joined(self, server: TokenServer) -> None:
+    def test_scopes_of_one_repository_are_merged(self, server: TokenServer) -> None:
         drive(authenticator_for(USER), server, [BEARER], [PUSH, LIB, PULL])
 
         assert scopes_of(server.asked[0]) == ["repository:org/app:pull,push", "repository:org/lib:pull"]
 
-    def test_the_second_operation_on_a_repository_asks_for_no_new_token(self, server: TokenServer) -> None:
+    def test_the_second_operation_on_a_repository_uses_the_same_token(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PUSH])
 
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == "Bearer token-1"
         assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer token-1"
 
-    def test_a_token_is_not_used_for_more_than_it_was_given_for(self, server: TokenServer) -> None:
+    def test_a_token_is_not_used_for_wider_scopes(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PULL])
 
@@ -251,7 +253,7 @@ class TestBearer:
         assert chosen.cached_authorization(REGISTRY, [PULL]) is None
         assert drive(chosen, server, [BEARER], [PULL], rejected=first) == "Bearer token-2"
 
-    def test_a_refused_token_is_replaced_before_its_time(self, server: TokenServer) -> None:
+    def test_a_rejected_token_is_replaced_before_it_expires(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
 
@@ -260,7 +262,7 @@ class TestBearer:
         assert second == "Bearer token-2"
         assert chosen.cached_authorization(REGISTRY, [PULL]) == second
 
-    def test_whoever_was_refused_late_takes_the_token_that_another_fetched(self, server: TokenServer) -> None:
+    def test_after_a_late_rejection_the_token_of_another_thread_is_used(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
         second = drive(chosen, server, [BEARER], [PULL], rejected=first)
@@ -270,7 +272,7 @@ class TestBearer:
         assert late == second
         assert len(server.asked) == 2
 
-    def test_each_repository_is_asked_for_with_its_own_credential(self, server: TokenServer) -> None:
+    def test_each_repository_uses_its_own_credential(self, server: TokenServer) -> None:
         other = Basic("robot", "word")
         chosen = ChallengeAuthenticator(PerRepository({"org/app": USER, "org/lib": other}))
 
@@ -279,7 +281,7 @@ class TestBearer:
 
         assert [one.headers["Authorization"] for one in server.asked] == [basic_value(USER), basic_value(other)]
 
-    def test_a_changed_credential_makes_a_new_token(self, server: TokenServer) -> None:
+    def test_a_changed_credential_gets_a_new_token(self, server: TokenServer) -> None:
         keychain = PerRepository({"org/app": USER})
         chosen = ChallengeAuthenticator(keychain)
         drive(chosen, server, [BEARER], [PULL])
@@ -289,7 +291,7 @@ class TestBearer:
 
         assert len(server.asked) == 2
 
-    def test_remembering_asks_no_keychain(self, server: TokenServer) -> None:
+    def test_the_cache_does_not_ask_the_keychain(self, server: TokenServer) -> None:
         keychain = PerRepository({"org/app": USER})
         chosen = ChallengeAuthenticator(keychain)
         drive(chosen, server, [BEARER], [PULL])
@@ -313,10 +315,10 @@ class TestBearer:
         assert drive(authenticator_for(USER), server, [Challenge("bearer", {"service": "x"})], [PULL]) is None
 
     @pytest.mark.parametrize("auth", [None, USER, IdentityToken("s3cret")])
-    def test_a_realm_beyond_the_policy_is_sent_nothing(
+    def test_no_request_is_sent_to_a_refused_realm(
         self, server: TokenServer, auth: Basic | IdentityToken | None
     ) -> None:
-        """R-035: anonymous requests too."""
+        """R-035: not even an anonymous one."""
         evil = Challenge("bearer", {"realm": "https://169.254.169.254/token"})
 
         with pytest.raises(ProtocolError):
@@ -325,11 +327,11 @@ class TestBearer:
         assert server.asked == []
 
     @pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden), (503, Unavailable)])
-    def test_a_refusal_of_the_token_server_is_the_error_that_fits(self, status: int, kind: type[Exception]) -> None:
+    def test_each_status_of_the_token_server_raises_its_error(self, status: int, kind: type[Exception]) -> None:
         with pytest.raises(kind):
             drive(authenticator_for(USER), TokenServer(status), [BEARER], [PULL])
 
-    def test_after_a_failure_the_next_one_can_try(self) -> None:
+    def test_after_a_failure_the_next_request_is_sent(self) -> None:
         server = TokenServer(503)
         chosen = authenticator_for(USER)
         with pytest.raises(Unavailable):
@@ -337,7 +339,7 @@ class TestBearer:
 
         assert drive(chosen, server, [BEARER], [PULL]) == "Bearer token-2"
 
-    def test_an_exchange_given_up_half_way_blocks_nobody(self, server: TokenServer) -> None:
+    def test_an_abandoned_exchange_blocks_no_other_thread(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         steps = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(steps)
@@ -346,7 +348,7 @@ class TestBearer:
         assert drive(chosen, server, [BEARER], [PULL]) == "Bearer token-1"
 
     def test_many_threads_fetch_one_token(self, server: TokenServer) -> None:
-        """R-039: no refresh storm."""
+        """R-039: one token request for all threads."""
         chosen = authenticator_for(USER)
         start = threading.Barrier(32)
 
@@ -360,7 +362,7 @@ class TestBearer:
         assert values == {"Bearer token-1"}
         assert len(server.asked) == 1
 
-    def test_where_the_first_one_is_cancelled_the_next_one_fetches(self, server: TokenServer) -> None:
+    def test_if_the_first_thread_is_cancelled_the_next_one_fetches(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         leading = chosen.handle_challenge(REGISTRY, [BEARER], [PULL])
         next(leading)
@@ -375,7 +377,7 @@ class TestBearer:
         assert len(server.asked) == 1
 
     def test_a_wrong_password_is_not_tried_by_each_thread(self) -> None:
-        """R-039: no storm of refusals either, for accounts get locked."""
+        """R-039: repeated wrong passwords lock accounts."""
         held, go = threading.Event(), threading.Event()
         asked: list[TokenRequest] = []
 
@@ -399,7 +401,7 @@ class TestBearer:
         assert [type(one) for one in errors] == [Unauthorized] * 4
         assert len(asked) == 1
 
-    def test_a_server_that_gives_out_the_refused_token_again_is_not_believed(self) -> None:
+    def test_the_rejected_token_is_not_sent_again_if_the_server_reissues_it(self) -> None:
         """R-039."""
         asked: list[TokenRequest] = []
 
@@ -415,8 +417,8 @@ class TestBearer:
         assert len(asked) == 2
 
     @pytest.mark.parametrize("expires_in", [0, -1, 1, "soon", None, 60])
-    def test_a_token_that_is_short_of_breath_is_used_for_some_time_all_the_same(self, expires_in: object) -> None:
-        """R-039: a token for each request would be a storm."""
+    def test_a_token_with_a_short_lifetime_is_used_for_a_minute(self, expires_in: object) -> None:
+        """R-039: otherwise each request would need a token request."""
         clock = Clock()
         server = TokenServer(expires_in=expires_in)
         chosen = ChallengeAuthenticator(PerRepository({APP: USER}), clock=clock)
@@ -427,10 +429,8 @@ class TestBearer:
         clock.now += 2.0
         assert chosen.cached_authorization(REGISTRY, [PULL]) is None
 
-    def test_a_token_that_ran_out_where_the_registry_then_asks_for_a_password_is_replaced(
-        self, server: TokenServer
-    ) -> None:
-        """R-031, R-038: Harbor challenges for Basic whoever shows a token that it does not take."""
+    def test_an_expired_token_is_replaced_after_a_basic_challenge(self, server: TokenServer) -> None:
+        """R-031, R-038: Harbor answers an expired token with a Basic challenge."""
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], [PULL])
 
@@ -439,7 +439,7 @@ class TestBearer:
         assert again == "Bearer token-2"
         assert [urlsplit(one.url).hostname for one in server.asked] == ["auth.example.com"] * 2
 
-    def test_it_is_not_replaced_where_the_credential_has_changed(self, server: TokenServer) -> None:
+    def test_it_is_not_replaced_if_the_credential_has_changed(self, server: TokenServer) -> None:
         keychain = PerRepository({"org/app": USER})
         chosen = ChallengeAuthenticator(keychain)
         value = drive(chosen, server, [BEARER], [PULL])
@@ -453,7 +453,7 @@ class TestInsufficientScope:
         return Challenge("bearer", {**BEARER.parameters, "scope": scope, "error": error})
 
     @pytest.mark.parametrize("error", ["insufficient_scope", ""])
-    def test_what_reading_takes_is_added_and_kept(self, server: TokenServer, error: str) -> None:
+    def test_read_actions_of_the_challenge_are_added_and_kept(self, server: TokenServer, error: str) -> None:
         """R-037."""
         chosen = authenticator_for(USER)
         push = Scope.repository(APP, ["push"])
@@ -467,8 +467,8 @@ class TestInsufficientScope:
         ]
         assert chosen.cached_authorization(REGISTRY, [push]) == value == "Bearer token-2"
 
-    def test_nothing_is_added_that_the_operation_does_not_take(self, server: TokenServer) -> None:
-        """R-037: not for another repository, and not to write where it reads."""
+    def test_no_other_actions_are_added(self, server: TokenServer) -> None:
+        """R-037: none for another repository, and no write actions for a pull."""
         chosen = authenticator_for(USER)
         first = drive(chosen, server, [BEARER], [PULL])
         greedy = self.challenge("repository:org/app:pull,push,delete,* repository:org/lib:pull registry:catalog:*")
@@ -479,7 +479,7 @@ class TestInsufficientScope:
 
 
 class TestTwoRepositories:
-    """A mount asks for two repositories at once; where that fails, what is left has to do for a plain upload."""
+    """A mount needs scopes for two repositories; if it fails, the upload needs the target only."""
 
     MOUNT = (PUSH, LIB)
 
@@ -487,13 +487,13 @@ class TestTwoRepositories:
         scope = "repository:org/app:pull,push repository:org/lib:pull"
         return Challenge("bearer", {**BEARER.parameters, "scope": scope, "error": error})
 
-    def test_one_token_is_asked_for_with_both(self, server: TokenServer) -> None:
+    def test_one_token_is_requested_for_both(self, server: TokenServer) -> None:
         drive(authenticator_for(USER), server, [BEARER], self.MOUNT)
 
         assert [scopes_of(one) for one in server.asked] == [["repository:org/app:pull,push", "repository:org/lib:pull"]]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 414, 500])
-    def test_where_none_is_given_for_both_there_is_one_for_the_target(self, status: int) -> None:
+    def test_if_both_are_refused_a_token_for_the_target_is_requested(self, status: int) -> None:
         server = TokenServer(status)
         chosen = authenticator_for(None)
 
@@ -503,7 +503,7 @@ class TestTwoRepositories:
         assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
 
-    def test_where_none_is_given_for_both_that_is_not_tried_again(self) -> None:
+    def test_refused_combinations_are_not_requested_again(self) -> None:
         server = TokenServer(403)
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
@@ -515,7 +515,7 @@ class TestTwoRepositories:
         )
         assert len(server.asked) == 2
 
-    def test_where_the_targets_alone_is_refused_for_a_mount_it_is_kept_for_the_upload(self) -> None:
+    def test_a_token_for_the_target_rejected_for_the_mount_is_kept_for_the_upload(self) -> None:
         server = TokenServer(403)
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
@@ -526,7 +526,7 @@ class TestTwoRepositories:
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
         assert len(server.asked) == 2
 
-    def test_where_less_is_granted_than_asked_for_the_mount_has_no_answer(self, server: TokenServer) -> None:
+    def test_if_fewer_scopes_are_granted_the_mount_has_no_answer(self, server: TokenServer) -> None:
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
 
@@ -536,7 +536,7 @@ class TestTwoRepositories:
         assert len(server.asked) == 1
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
 
-    def test_where_the_token_was_for_the_source_only_the_upload_gets_its_own(self, server: TokenServer) -> None:
+    def test_if_the_token_was_for_the_source_the_upload_gets_a_new_one(self, server: TokenServer) -> None:
         """GitLab's token server grants the last of several scopes."""
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
@@ -548,7 +548,7 @@ class TestTwoRepositories:
         assert scopes_of(server.asked[1]) == ["repository:org/app:pull,push"]
         assert chosen.cached_authorization(REGISTRY, self.MOUNT) == alone
 
-    def test_a_token_for_both_that_ran_out_is_replaced(self, server: TokenServer) -> None:
+    def test_an_expired_token_for_both_is_replaced(self, server: TokenServer) -> None:
         """R-038."""
         chosen = authenticator_for(USER)
         value = drive(chosen, server, [BEARER], self.MOUNT)
@@ -558,11 +558,11 @@ class TestTwoRepositories:
         assert again == "Bearer token-2"
         assert len(scopes_of(server.asked[1])) == 2
 
-    def test_a_wrong_password_is_an_unauthorized(self) -> None:
+    def test_a_wrong_password_raises_unauthorized(self) -> None:
         with pytest.raises(Unauthorized):
             drive(authenticator_for(USER), TokenServer(401, 401), [BEARER], self.MOUNT)
 
-    def test_where_the_token_server_asks_for_patience_nothing_else_is_tried(self) -> None:
+    def test_after_a_429_no_other_scopes_are_requested(self) -> None:
         server = TokenServer(429)
 
         with pytest.raises(RateLimited):
@@ -571,7 +571,7 @@ class TestTwoRepositories:
         assert len(server.asked) == 1
 
     @pytest.mark.parametrize("error", [Unavailable("no connection"), Cancelled("by its caller")])
-    def test_where_nobody_answered_nothing_else_is_tried(self, error: RegistryError) -> None:
+    def test_without_a_response_no_other_scopes_are_requested(self, error: RegistryError) -> None:
         steps = authenticator_for(USER).handle_challenge(REGISTRY, [BEARER], self.MOUNT)
         next(steps)
 
@@ -580,7 +580,7 @@ class TestTwoRepositories:
 
 
 class TestOauth:
-    def test_an_identity_token_is_traded_by_post(self, server: TokenServer) -> None:
+    def test_an_identity_token_is_sent_with_post(self, server: TokenServer) -> None:
         value = drive(authenticator_for(IdentityToken("s3cret")), server, [BEARER], [PULL])
 
         assert value == "Bearer token-1"
@@ -589,7 +589,7 @@ class TestOauth:
         assert "s3cret" not in server.asked[0].url
 
     @pytest.mark.parametrize("status", [404, 405])
-    def test_a_password_is_posted_where_get_is_not_served(self, status: int) -> None:
+    def test_a_password_is_posted_if_get_is_unsupported(self, status: int) -> None:
         server = TokenServer(status)
 
         value = drive(authenticator_for(USER), server, [BEARER], [PULL])
@@ -598,7 +598,7 @@ class TestOauth:
         assert [one.method for one in server.asked] == ["GET", "POST"]
         assert b"grant_type=password" in (server.asked[1].body or b"")
 
-    def test_a_refused_password_is_not_tried_in_another_way(self) -> None:
+    def test_a_refused_password_is_not_sent_with_the_other_method(self) -> None:
         server = TokenServer(401)
 
         with pytest.raises(Unauthorized):
@@ -606,13 +606,13 @@ class TestOauth:
 
         assert len(server.asked) == 1
 
-    def test_an_expired_identity_token_is_an_unauthorized(self) -> None:
+    def test_an_expired_identity_token_raises_unauthorized(self) -> None:
         with pytest.raises(Unauthorized):
             drive(authenticator_for(IdentityToken("old")), TokenServer(400), [BEARER], [PULL])
 
 
 class TestScopes:
-    def test_one_that_names_no_repository_belongs_to_the_registry(self, server: TokenServer) -> None:
+    def test_a_malformed_repository_scope_belongs_to_the_registry(self, server: TokenServer) -> None:
         keychain = PerRepository({None: USER})
         chosen = ChallengeAuthenticator(keychain)
         odd = Scope("repository", "No/Repository", ("pull",))
@@ -623,7 +623,9 @@ class TestScopes:
 
 
 class TestRegistryToken:
-    def test_one_from_a_keychain_answers_a_bearer_challenge_and_is_remembered(self, server: TokenServer) -> None:
+    def test_a_registry_token_from_a_keychain_answers_a_bearer_challenge_and_is_cached(
+        self, server: TokenServer
+    ) -> None:
         chosen = ChallengeAuthenticator(PerRepository({"org/app": RegistryToken("abc")}))
 
         value = drive(chosen, server, [BEARER], [PULL])
@@ -632,27 +634,27 @@ class TestRegistryToken:
         assert chosen.cached_authorization(REGISTRY, [PUSH]) == value
         assert server.asked == []
 
-    def test_one_given_directly_is_sent_at_once(self) -> None:
+    def test_a_registry_token_given_directly_is_sent_with_the_first_request(self) -> None:
         chosen = authenticator_for(RegistryToken("abc"), registry=REGISTRY)
 
         assert chosen.cached_authorization(REGISTRY, [PULL]) == "Bearer abc"
         assert chosen.cached_authorization(EVIL, [PULL]) is None
 
-    def test_a_refused_one_has_no_second_answer(self, server: TokenServer) -> None:
+    def test_a_rejected_registry_token_is_not_sent_again(self, server: TokenServer) -> None:
         chosen = ChallengeAuthenticator(PerRepository({"org/app": RegistryToken("abc")}))
         value = drive(chosen, server, [BEARER], [PULL])
 
         assert drive(chosen, server, [BEARER], [PULL], rejected=value) is None
 
 
-class TestAuthenticator:
+class TestAuthenticatorFor:
     @pytest.mark.parametrize(
         "other",
         [EVIL, Origin.of("registry.example.com:5000", scheme="http"), Origin.of("registry.example.com")],
         ids=str,
     )
-    def test_a_bound_credential_goes_to_no_other_registry(self, server: TokenServer, other: Origin) -> None:
-        """R-030: nor to the same host and port without TLS."""
+    def test_a_credential_is_sent_to_its_registry_only(self, server: TokenServer, other: Origin) -> None:
+        """R-030: not even to the same host and port without TLS."""
         registry = Origin.of("registry.example.com:5000")
         chosen = authenticator_for(USER, registry=registry)
 
@@ -660,7 +662,7 @@ class TestAuthenticator:
         assert drive(chosen, server, [BASIC], [PULL], registry=registry) == basic_value(USER)
 
     def test_a_keychain_is_asked_for_port_80_by_its_number(self, server: TokenServer) -> None:
-        """Where an entry is for the port of https, plain HTTP is another registry."""
+        """An entry without a port is for the port of https as well."""
         names: list[str] = []
 
         class Asked(Keychain):
@@ -674,7 +676,7 @@ class TestAuthenticator:
 
         assert names == ["registry.example.com", "registry.example.com:80"]
 
-    def test_an_authenticator_is_taken_as_it_is(self) -> None:
+    def test_an_authenticator_is_returned_unchanged(self) -> None:
         given = StaticTokenAuthenticator(RegistryToken("abc"))
 
         assert authenticator_for(given) is given
@@ -683,13 +685,13 @@ class TestAuthenticator:
         assert drive(authenticator_for(PerRepository({"org/app": USER})), server, [BASIC], [PULL]) == basic_value(USER)
 
     @pytest.mark.parametrize("auth", [("user", "hunter2"), "hunter2", {"username": "user"}, 5])
-    def test_anything_else_is_a_type_error_that_shows_no_secret(self, auth: Any) -> None:
+    def test_other_types_raise_a_type_error_without_secrets(self, auth: Any) -> None:
         with pytest.raises(TypeError) as caught:
             authenticator_for(auth)
 
         assert "hunter2" not in str(caught.value)
 
-    def test_it_shows_nothing_and_is_not_pickled(self, server: TokenServer) -> None:
+    def test_an_authenticator_shows_no_secret_and_cannot_be_pickled(self, server: TokenServer) -> None:
         """R-043."""
         chosen = authenticator_for(USER)
         drive(chosen, server, [BEARER], [PULL])

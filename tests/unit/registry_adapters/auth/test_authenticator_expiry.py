@@ -23,8 +23,8 @@ DIGEST = Digest.of(BLOB)
 USER = Basic("user", "secret")
 
 
-class Hurried:
-    """A clock of the server's own, on which a token's whole life passes within so many looks."""
+class FastClock:
+    """A clock that advances by a fixed step on each call."""
 
     def __init__(self, step: float) -> None:
         self._step = step
@@ -37,7 +37,7 @@ class Hurried:
             return self._now
 
 
-class Journal:
+class RequestRecorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.lines: list[tuple[str, int]] = []
@@ -52,34 +52,34 @@ class Journal:
 
 
 def guard(looks: int) -> TokenAuthorizer:
-    return TokenAuthorizer({"user": "secret"}, lifetime=60, clock=Hurried(60 / looks))
+    return TokenAuthorizer({"user": "secret"}, lifetime=60, clock=FastClock(60 / looks))
 
 
-def test_between_the_chunks_of_an_upload_it_is_replaced_unnoticed() -> None:
-    backing, journal = MemoryCatalog(), Journal()
+def test_a_token_that_expires_between_chunks_is_replaced() -> None:
+    backing, recorder = MemoryCatalog(), RequestRecorder()
 
     with (
         registry_server(backing, authorizer=guard(5)) as server,
-        closing(open_catalog(server.url, auth=USER, observer=journal, chunk_size=128 * 1024)) as catalog,
+        closing(open_catalog(server.url, auth=USER, observer=recorder, chunk_size=128 * 1024)) as catalog,
     ):
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
 
     with backing.repository(NAME).blobs.open(DIGEST) as reader:
         assert reader.read() == BLOB
-    assert journal.count("PATCH /v2", 401) >= 1
-    assert journal.count("PATCH /v2", 202) == 8
-    assert journal.count("GET /token", 200) >= 3
+    assert recorder.count("PATCH /v2", 401) >= 1
+    assert recorder.count("PATCH /v2", 202) == 8
+    assert recorder.count("GET /token", 200) >= 3
 
 
-def test_between_blobs_it_is_replaced_unnoticed() -> None:
-    backing, journal = MemoryCatalog(), Journal()
+def test_a_token_that_expires_between_blobs_is_replaced() -> None:
+    backing, recorder = MemoryCatalog(), RequestRecorder()
     contents = [bytes([number]) * 1000 for number in range(20)]
     for content in contents:
         backing.repository(NAME).blobs.put(Digest.of(content), len(content), BytesSource(content))
 
     with (
         registry_server(backing, authorizer=guard(7)) as server,
-        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+        closing(open_catalog(server.url, auth=USER, observer=recorder)) as catalog,
     ):
         blobs = catalog.repository(NAME).blobs
         found = []
@@ -88,20 +88,20 @@ def test_between_blobs_it_is_replaced_unnoticed() -> None:
                 found.append(reader.read())
 
     assert found == contents
-    assert journal.count("GET /v2", 200) == 20
-    assert journal.count("GET /v2", 401) >= 2
+    assert recorder.count("GET /v2", 200) == 20
+    assert recorder.count("GET /v2", 401) >= 2
 
 
-def test_in_many_threads_at_once_it_is_replaced_once_for_all() -> None:
-    """R-039: no refresh storm."""
-    backing, journal = MemoryCatalog(), Journal()
+def test_a_token_that_expires_in_many_threads_is_replaced_once() -> None:
+    """R-039: one token request for all threads."""
+    backing, recorder = MemoryCatalog(), RequestRecorder()
     backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
     moment = [0.0]
     server_guard = TokenAuthorizer({"user": "secret"}, lifetime=60, clock=lambda: moment[0])
 
     with (
         registry_server(backing, authorizer=server_guard) as server,
-        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+        closing(open_catalog(server.url, auth=USER, observer=recorder)) as catalog,
         ThreadPoolExecutor(16) as pool,
     ):
         blobs = catalog.repository(NAME).blobs
@@ -110,28 +110,28 @@ def test_in_many_threads_at_once_it_is_replaced_once_for_all() -> None:
         second = list(pool.map(lambda _: blobs.stat(DIGEST), range(32)))
 
     assert first == second == [len(BLOB)] * 32
-    assert journal.count("GET /token", 200) == 2
+    assert recorder.count("GET /token", 200) == 2
 
 
 @pytest.mark.parametrize("server_time", [0.0, 4_000_000_000.0])
-def test_a_server_in_another_time_is_no_different(server_time: float) -> None:
-    """R-039: a clock that is wrong by decades costs nothing."""
-    backing, journal = MemoryCatalog(), Journal()
+def test_the_clock_of_the_server_does_not_matter(server_time: float) -> None:
+    """R-039: even if it is wrong by decades."""
+    backing, recorder = MemoryCatalog(), RequestRecorder()
     backing.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
     strange = TokenAuthorizer({"user": "secret"}, lifetime=60, clock=lambda: server_time)
 
     with (
         registry_server(backing, authorizer=strange) as server,
-        closing(open_catalog(server.url, auth=USER, observer=journal)) as catalog,
+        closing(open_catalog(server.url, auth=USER, observer=recorder)) as catalog,
     ):
         for _ in range(5):
             catalog.repository(NAME).blobs.stat(DIGEST)
 
-    assert journal.count("GET /token", 200) == 1
-    assert journal.count("HEAD /v2", 401) == 1
+    assert recorder.count("GET /token", 200) == 1
+    assert recorder.count("HEAD /v2", 401) == 1
 
 
-def test_a_mount_from_what_may_not_be_read_becomes_an_upload() -> None:
+def test_a_mount_from_a_repository_without_pull_access_becomes_an_upload() -> None:
     backing = MemoryCatalog()
     hidden = RepositoryName("org/hidden")
     backing.repository(hidden).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))

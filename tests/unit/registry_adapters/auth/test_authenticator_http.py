@@ -1,4 +1,4 @@
-"""Challenges answered over real sockets, with a token server of its own."""
+"""Challenges answered over real sockets, with a separate token server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSWORD = f"Basic {b64encode(b'user:hunter2').decode()}"
 
 
 class Servers:
-    """A registry and a token server on two ports, and what they have seen."""
+    """A registry and a token server on two ports, which record their requests."""
 
     def __init__(self) -> None:
         self.challenge = ""
@@ -100,7 +100,7 @@ class Quiet(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def servers() -> Iterator[Servers]:
         thread.join()
 
 
-def test_a_password_is_exchanged_and_never_shown_to_the_registry(servers: Servers) -> None:
+def test_a_password_is_sent_to_the_token_server_only(servers: Servers) -> None:
     with open_client(servers.url, auth=USER) as client:
         assert client.list_tags() == ["v1"]
 
@@ -126,7 +126,7 @@ def test_a_password_is_exchanged_and_never_shown_to_the_registry(servers: Server
     assert servers.registry_saw == ["", "Bearer token-1"]
 
 
-def test_an_identity_token_is_exchanged_and_never_shown_to_the_registry(servers: Servers) -> None:
+def test_an_identity_token_is_sent_to_the_token_server_only(servers: Servers) -> None:
     """R-037."""
     with open_client(servers.url, auth=IdentityToken("identity")) as client:
         assert client.list_tags() == ["v1"]
@@ -135,7 +135,7 @@ def test_an_identity_token_is_exchanged_and_never_shown_to_the_registry(servers:
     assert servers.registry_saw == ["", "Bearer token-1"]
 
 
-def test_an_anonymous_token_is_fetched_where_the_registry_wants_one(servers: Servers) -> None:
+def test_an_anonymous_token_is_fetched(servers: Servers) -> None:
     servers.anonymous = True
 
     with open_client(servers.url) as client:
@@ -144,7 +144,7 @@ def test_an_anonymous_token_is_fetched_where_the_registry_wants_one(servers: Ser
     assert servers.exchanges == [("", "repository:org/app:pull")]
 
 
-def test_the_second_operation_asks_for_no_new_token(servers: Servers) -> None:
+def test_the_second_operation_uses_the_same_token(servers: Servers) -> None:
     with open_client(servers.url, auth=USER) as client:
         client.list_tags()
         client.list_tags()
@@ -153,7 +153,7 @@ def test_the_second_operation_asks_for_no_new_token(servers: Servers) -> None:
     assert servers.registry_saw == ["", "Bearer token-1", "Bearer token-1"]
 
 
-def test_a_token_that_expires_meanwhile_is_replaced_unnoticed(servers: Servers) -> None:
+def test_an_expired_token_is_replaced(servers: Servers) -> None:
     """R-038."""
     with open_client(servers.url, auth=USER) as client:
         client.list_tags()
@@ -186,7 +186,7 @@ def test_many_threads_fetch_one_token(servers: Servers) -> None:
 def test_a_token_server_that_fails_is_not_asked_by_each_thread(
     servers: Servers, status: int, kind: type[Exception], most: int
 ) -> None:
-    """R-039: those who wait for the same token learn how it went."""
+    """R-039: the threads that wait for the token raise the same error."""
     servers.broken = status
     servers.ready.clear()
     chosen = ChallengeAuthenticator(StaticKeychain({servers.host: USER}))
@@ -202,7 +202,7 @@ def test_a_token_server_that_fails_is_not_asked_by_each_thread(
     assert len(servers.exchanges) == most
 
 
-def test_a_wrong_password_is_an_unauthorized_that_does_not_repeat_it(servers: Servers) -> None:
+def test_a_wrong_password_raises_unauthorized_and_is_not_shown(servers: Servers) -> None:
     with open_client(servers.url, auth=Basic("user", "s3cret")) as client, pytest.raises(Unauthorized) as caught:
         client.list_tags()
 
@@ -235,7 +235,7 @@ def test_after_a_token_a_basic_challenge_gets_another_token_and_no_password(serv
     assert len(servers.exchanges) == 2
 
 
-def test_a_registry_token_is_sent_as_it_is_from_the_start(servers: Servers) -> None:
+def test_a_registry_token_is_sent_with_the_first_request(servers: Servers) -> None:
     servers.accepted = {"Bearer given"}
 
     with open_client(servers.url, auth=RegistryToken("given")) as client:
@@ -244,7 +244,7 @@ def test_a_registry_token_is_sent_as_it_is_from_the_start(servers: Servers) -> N
     assert servers.registry_saw == ["Bearer given"]
 
 
-def test_a_realm_beyond_the_policy_is_contacted_by_nobody(servers: Servers) -> None:
+def test_a_refused_realm_gets_no_request(servers: Servers) -> None:
     """R-035."""
     servers.challenge = 'Bearer realm="http://169.254.169.254/token"'
 
@@ -255,7 +255,7 @@ def test_a_realm_beyond_the_policy_is_contacted_by_nobody(servers: Servers) -> N
 
 
 @pytest.mark.parametrize("challenge", ["", "Bearer", "Negotiate", 'Bearer realm="', "=,=", "Digest realm=x"])
-def test_a_challenge_that_makes_no_sense_is_an_unauthorized(servers: Servers, challenge: str) -> None:
+def test_a_malformed_challenge_raises_unauthorized(servers: Servers, challenge: str) -> None:
     """R-040."""
     servers.challenge = challenge
 

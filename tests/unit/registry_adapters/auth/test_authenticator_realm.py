@@ -41,7 +41,7 @@ SCOPES = (Scope("repository", "app", ("pull",)),)
         ("https://[::1]:5000", "https://[::1]:5001/token"),
     ],
 )
-def test_a_token_server_within_the_policy_is_accepted(registry: str, realm: str) -> None:
+def test_allowed_realms(registry: str, realm: str) -> None:
     found = check_realm(Origin.of_url(registry), realm)
 
     assert found.origin == Origin.of_url(realm.split("/token")[0].split("/jwt")[0])
@@ -87,12 +87,12 @@ def test_a_token_server_within_the_policy_is_accepted(registry: str, realm: str)
         ("http://registry:5000", "http://auth:5001/token"),
     ],
 )
-def test_any_other_is_refused(registry: str, realm: str) -> None:
+def test_refused_realms(registry: str, realm: str) -> None:
     with pytest.raises(ProtocolError):
         check_realm(Origin.of_url(registry), realm)
 
 
-def test_an_allowed_host_is_accepted_for_its_registry_only() -> None:
+def test_a_listed_host_is_allowed_for_its_registry_only() -> None:
     allowed = {"10.0.0.5:5000": ["10.0.0.6:5001"]}
 
     check_realm(Origin.of("10.0.0.5:5000"), "https://10.0.0.6:5001/token", allowed)
@@ -101,12 +101,12 @@ def test_an_allowed_host_is_accepted_for_its_registry_only() -> None:
         check_realm(Origin.of("10.0.0.7:5000"), "https://10.0.0.6:5001/token", allowed)
 
 
-def test_an_allowed_host_still_needs_tls_where_the_registry_has_it() -> None:
+def test_a_listed_host_needs_tls_if_the_registry_has_it() -> None:
     with pytest.raises(ProtocolError):
         check_realm(Origin.of("10.0.0.5"), "http://10.0.0.6/token", {"10.0.0.5": ["10.0.0.6"]})
 
 
-def test_the_refusal_shows_neither_password_nor_query() -> None:
+def test_the_error_shows_neither_password_nor_query() -> None:
     """R-043."""
     with pytest.raises(ProtocolError) as caught:
         check_realm(Origin.of("registry.example.com"), "https://user:hunter2@auth.example.com/token?key=s3cret")
@@ -132,11 +132,11 @@ class Network:
         return Response(status=status, headers=fields, url=url, reader=FileObjectReader(io.BytesIO(content)))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
 
-def test_credentials_go_to_a_token_server_only_where_the_url_policy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-030: the table that the reference shows is the one that is asked."""
+def test_the_url_policy_decides_about_credentials_for_token_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-030: the policy table is used, not a copy of it."""
     rule = Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.NONE, hops=0)
     monkeypatch.setattr(url_policy, "RULES", {**RULES, UrlPurpose.REALM: rule})
     network = Network()
@@ -151,7 +151,7 @@ def test_credentials_go_to_a_token_server_only_where_the_url_policy_says_so(monk
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_an_allowed_private_token_server_is_asked_and_no_other(is_listed: bool) -> None:
+def test_only_a_listed_private_token_server_gets_requests(is_listed: bool) -> None:
     realms = {"registry.example.com": ["10.0.0.6:5001"] if is_listed else []}
     network = Network()
     asking = ChallengeAuthenticator(StaticKeychain({"registry.example.com": Basic("me", "pw")}), realms=realms)

@@ -42,13 +42,13 @@ def bearer(realm: str, service: str, scope: str = "", error: str = "") -> dict[s
 
 
 class TestDockerHub:
-    """The token server is another host, which is trusted for this registry; blobs lie in a third place."""
+    """The token server is another host, trusted for this registry; blobs are on a third host."""
 
     CHALLENGE = bearer("https://auth.docker.io/token", "registry.docker.io", "repository:library/alpine:pull")
     TOKEN = "https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/alpine:pull"
     NAME = RepositoryName("library/alpine")
 
-    def test_a_public_image_takes_an_anonymous_token(
+    def test_a_public_image_needs_an_anonymous_token(
         self, converse: Converse, asked: type[Asked], said: type[Said]
     ) -> None:
         store = f"https://production.cloudfront.docker.com/registry-v2/{DIGEST.encoded}/data?Signature=s"
@@ -91,7 +91,7 @@ class TestDockerHub:
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
-    def test_a_wrong_password_is_an_unauthorized(
+    def test_a_wrong_password_raises_unauthorized(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         catalog = converse(
@@ -110,13 +110,13 @@ class TestDockerHub:
 
 
 class TestGitHub:
-    """Even public images take a token; it does not say how long it lives."""
+    """Public images need a token too; its lifetime is not stated."""
 
     NAME = RepositoryName("org/app")
     HEAD_LINE = "HEAD https://ghcr.io/v2/org/app/manifests/v1"
     CHALLENGE = bearer("https://ghcr.io/token", "ghcr.io", "repository:org/app:pull")
 
-    def test_a_public_image_takes_an_anonymous_token(
+    def test_a_public_image_needs_an_anonymous_token(
         self, converse: Converse, asked: type[Asked], said: type[Said]
     ) -> None:
         store = f"https://pkg-containers.githubusercontent.com/ghcr1/blobs/{DIGEST}?se=2026&sig=s"
@@ -156,7 +156,7 @@ class TestGitHub:
         with pytest.raises(Unauthorized):
             catalog.repository(self.NAME).manifests.resolve(V1)
 
-    def test_a_personal_token_without_the_right_is_forbidden(
+    def test_a_personal_access_token_without_the_permission_raises_forbidden(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         catalog = converse(
@@ -173,12 +173,12 @@ class TestGitHub:
 
 
 class TestElasticContainerRegistry:
-    """The private one takes Basic from the user ``AWS``; the public one gives tokens for the scope ``aws``."""
+    """The private registry accepts Basic from the user ``AWS``; the public one issues tokens for the scope ``aws``."""
 
     NAME = RepositoryName("app")
     HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
-    def test_the_private_one_takes_the_password_itself_and_its_store_nothing(
+    def test_the_private_registry_gets_the_password_and_its_storage_does_not(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         store = f"https://prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com/{DIGEST.encoded}?X-Amz-Signature=s"
@@ -205,7 +205,7 @@ class TestElasticContainerRegistry:
         assert content == BLOB
 
     @pytest.mark.parametrize("auth", [None, Basic("AWS", "eyJwYXlsb2Fk")])
-    def test_the_public_one_has_a_scope_that_is_no_scope(
+    def test_the_public_registry_sends_a_malformed_scope(
         self,
         converse: Converse,
         asked: type[Asked],
@@ -213,7 +213,7 @@ class TestElasticContainerRegistry:
         basic: Encode,
         auth: Basic | None,
     ) -> None:
-        """Its challenge says ``scope="aws"``; what is asked for is the operation's own."""
+        """Its challenge says ``scope="aws"``; the scopes of the operation are requested."""
         catalog = converse(
             "public.ecr.aws",
             asked("HEAD https://public.ecr.aws/v2/org/app/manifests/v1"),
@@ -239,7 +239,7 @@ class TestArtifactRegistry:
     HOST = "europe-west3-docker.pkg.dev"
 
     @pytest.mark.parametrize(("user", "password"), [("oauth2accesstoken", "ya29.x"), ("_json_key", '{"type": "s"}')])
-    def test_either_is_traded_for_a_token_at_the_registry(
+    def test_both_are_exchanged_for_a_token_at_the_registry(
         self,
         converse: Converse,
         asked: type[Asked],
@@ -268,14 +268,14 @@ class TestArtifactRegistry:
 
 
 class TestAzure:
-    """``az acr login`` leaves an identity token, under a user name of zeros."""
+    """``az acr login`` stores an identity token with a user name of zeros."""
 
     NAME = RepositoryName("hello-world")
     HOST = "contoso.azurecr.io"
     NOBODY = "00000000-0000-0000-0000-000000000000"
     SCOPE = "repository:hello-world:pull"
 
-    def test_an_identity_token_is_posted_and_shown_to_nobody_else(
+    def test_an_identity_token_is_posted_to_the_token_server_only(
         self, converse: Converse, asked: type[Asked], said: type[Said]
     ) -> None:
         """R-037."""
@@ -308,7 +308,7 @@ class TestAzure:
         assert found.digest == IMAGE
         assert content == BLOB
 
-    def test_the_same_token_works_as_a_password_of_that_user(
+    def test_the_identity_token_works_as_a_password_of_that_user(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         catalog = converse(
@@ -329,12 +329,14 @@ class TestAzure:
 
 
 class TestQuay:
-    """Its challenge names no scope; deleting counts as pushing."""
+    """Its challenge names no scope; deleting requires ``push``."""
 
     NAME = RepositoryName("org/app")
     REALM = "https://quay.io/v2/auth"
 
-    def test_a_robot_pulls(self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode) -> None:
+    def test_a_robot_account_pulls(
+        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+    ) -> None:
         catalog = converse(
             "quay.io",
             asked("HEAD https://quay.io/v2/org/app/manifests/v1"),
@@ -352,10 +354,10 @@ class TestQuay:
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
-    def test_deleting_takes_the_right_to_push(
+    def test_deleting_requests_push(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
-        """R-037: the one step that is taken on a challenge's word, for it is no step up."""
+        """R-037: the only write action that a challenge may add; ``delete`` is the greater permission."""
         line = "DELETE https://quay.io/v2/org/app/manifests/v1"
         wanting = bearer(self.REALM, "quay.io", "repository:org/app:pull,push", "insufficient_scope")
         catalog = converse(
@@ -379,7 +381,7 @@ class TestQuay:
 
 
 class TestHarbor:
-    """It sets cookies, which nobody keeps, and challenges for Basic whoever shows a token that ran out."""
+    """It sets cookies, which are not kept, and answers an expired token with a Basic challenge."""
 
     NAME = RepositoryName("project/app")
     HOST = "harbor.example.com"
@@ -387,7 +389,7 @@ class TestHarbor:
     TOKEN = f"GET https://{HOST}/service/token?service=harbor-registry&scope=repository:project/app:pull"
     COOKIE: ClassVar = {"Set-Cookie": "sid=8c2c4714; Path=/; HttpOnly"}
 
-    def test_a_robot_pulls_without_cookies_and_goes_on_when_its_token_has_run_out(
+    def test_a_robot_account_pulls_without_cookies_and_replaces_its_expired_token(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         """R-030, R-031, R-038."""
@@ -418,7 +420,7 @@ class TestHarbor:
 
 
 class TestGitLab:
-    """The token server is GitLab itself, on another host; for two repositories it gives a token for the last."""
+    """The token server is GitLab, on another host; for two repositories it issues a token for the last one."""
 
     NAME = RepositoryName("group/project")
     HOST = "registry.gitlab.com"
@@ -428,7 +430,7 @@ class TestGitLab:
     TARGET = f"https://{HOST}/v2/group/project/blobs"
     TOKEN = f"GET {REALM}?service=container_registry"
 
-    def test_a_deploy_token_goes_to_gitlab_and_not_to_the_registry(
+    def test_a_deploy_token_is_sent_to_gitlab_and_not_to_the_registry(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         line = f"HEAD https://{self.HOST}/v2/group/project/manifests/v1"
@@ -449,7 +451,7 @@ class TestGitLab:
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
-    def test_a_mount_that_no_token_allows_becomes_an_upload(
+    def test_a_mount_without_a_token_for_both_becomes_an_upload(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
@@ -476,7 +478,7 @@ class TestGitLab:
 
         assert not mounted
 
-    def test_a_token_server_that_refuses_two_repositories_gives_one_for_the_upload(
+    def test_a_token_server_that_refuses_two_repositories_issues_one_for_the_upload(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
@@ -507,7 +509,7 @@ class TestGitLab:
 
 
 class TestOthers:
-    """What no service of that size does, but somebody's registry."""
+    """Behaviour of smaller registries."""
 
     NAME = RepositoryName("app")
     HOST = "registry.example.com"
@@ -515,14 +517,14 @@ class TestOthers:
     BLOB_LINE = f"GET https://{HOST}/v2/app/blobs/{DIGEST}"
     USER = Basic("user", "s3cret")
 
-    def test_a_registry_that_asks_for_nothing_is_given_nothing(
+    def test_a_registry_without_challenges_gets_no_credentials(
         self, converse: Converse, asked: type[Asked], said: type[Said]
     ) -> None:
         catalog = converse(self.HOST, asked(self.LINE), said(200, HEAD), auth=self.USER)
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
-    def test_a_registry_that_speaks_only_windows_is_named_as_such(
+    def test_schemes_of_windows_are_named_in_the_error(
         self, converse: Converse, asked: type[Asked], said: type[Said]
     ) -> None:
         catalog = converse(
@@ -540,7 +542,7 @@ class TestOthers:
         assert caught.value.reference
 
     @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="https://registry.example.com/token"'])
-    def test_a_challenge_from_where_a_redirect_leads_is_not_answered(
+    def test_a_challenge_from_the_target_of_a_redirect_is_not_answered(
         self, converse: Converse, asked: type[Asked], said: type[Said], challenge: str
     ) -> None:
         """R-031."""
@@ -557,7 +559,7 @@ class TestOthers:
         with pytest.raises(Unauthorized):
             catalog.repository(self.NAME).blobs.open(DIGEST)
 
-    def test_two_answers_to_challenges_are_enough(
+    def test_at_most_two_challenges_are_answered(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         """R-038."""
@@ -581,7 +583,7 @@ class TestOthers:
         with pytest.raises(Unauthorized):
             catalog.repository(self.NAME).manifests.resolve(V1)
 
-    def test_a_token_server_without_get_is_posted_the_password(
+    def test_a_password_is_posted_if_get_is_unsupported(
         self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
     ) -> None:
         catalog = converse(

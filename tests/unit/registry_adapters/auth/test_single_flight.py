@@ -1,4 +1,4 @@
-"""One fetches, the others wait (R-039)."""
+"""One thread fetches, the others wait (R-039)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from registry_core.errors import (
 KEY = "token"
 
 
-class Row:
-    """Threads that queue for the same turn: the first holds it until all others wait."""
+class Contention:
+    """Threads that take the same lock: the first one holds it until all others wait."""
 
-    def __init__(self, turns: SingleFlight, work: Callable[[int], None]) -> None:
-        self.turns = turns
+    def __init__(self, single_flight: SingleFlight, work: Callable[[int], None]) -> None:
+        self.single_flight = single_flight
         self.work = work
         self.tried: list[int] = []
         self.lock = threading.Lock()
@@ -40,7 +40,7 @@ class Row:
     def take(self, number: int) -> None:
         if number:
             self.waiting.release()
-        with self.turns.lock(KEY):
+        with self.single_flight.lock(KEY):
             with self.lock:
                 self.tried.append(number)
             self.work(number)
@@ -49,7 +49,7 @@ class Row:
         entered, go = threading.Event(), threading.Event()
 
         def lead() -> None:
-            with self.turns.lock(KEY):
+            with self.single_flight.lock(KEY):
                 entered.set()
                 go.wait(30)
                 self.tried.append(0)
@@ -62,25 +62,25 @@ class Row:
             for _ in range(others):
                 self.waiting.acquire(timeout=30)
             # Each has announced itself; now let each come to its wait.
-            while len(self.turns._changed._waiters) < others:  # type: ignore[attr-defined]
+            while len(self.single_flight._changed._waiters) < others:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             go.set()
             return [future.exception(timeout=30) for future in futures]
 
 
 @pytest.fixture
-def turns() -> SingleFlight:
+def single_flight() -> SingleFlight:
     return SingleFlight(AccessDenied)
 
 
-def test_one_at_a_time_has_the_turn_for_one_key(turns: SingleFlight) -> None:
+def test_one_thread_at_a_time_holds_the_lock_of_a_key(single_flight: SingleFlight) -> None:
     inside = 0
     most = 0
     lock = threading.Lock()
 
     def take(_: int) -> None:
         nonlocal inside, most
-        with turns.lock(KEY):
+        with single_flight.lock(KEY):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -93,49 +93,49 @@ def test_one_at_a_time_has_the_turn_for_one_key(turns: SingleFlight) -> None:
     assert most == 1
 
 
-def test_another_key_has_a_turn_of_its_own(turns: SingleFlight) -> None:
-    with turns.lock("a"), turns.lock("b"), turns.lock(("a", "b")):
+def test_another_key_has_another_lock(single_flight: SingleFlight) -> None:
+    with single_flight.lock("a"), single_flight.lock("b"), single_flight.lock(("a", "b")):
         entered = True
 
     assert entered
 
 
-def test_a_turn_ends_with_any_error(turns: SingleFlight) -> None:
+def test_any_error_releases_the_lock(single_flight: SingleFlight) -> None:
     for error in (ValueError("broken"), Unavailable("gone"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), turns.lock(KEY):
+        with pytest.raises(type(error)), single_flight.lock(KEY):
             raise error
 
-    with turns.lock(KEY):
+    with single_flight.lock(KEY):
         entered = True
     assert entered
 
 
 @pytest.mark.parametrize("error", [Unauthorized("wrong password"), Forbidden("not you")])
-def test_a_refusal_is_the_answer_for_all_that_wait(turns: SingleFlight, error: RegistryError) -> None:
-    """A wrong password is tried once and not by each thread: accounts get locked."""
+def test_a_refusal_is_raised_in_all_waiting_threads(single_flight: SingleFlight, error: RegistryError) -> None:
+    """A wrong password is sent once, not by each thread: repeated attempts lock accounts."""
 
     def refuse(_: int) -> None:
         raise error
 
-    row = Row(turns, refuse)
+    contention = Contention(single_flight, refuse)
 
-    outcomes = row.run(8)
+    outcomes = contention.run(8)
 
-    assert row.tried == [0]
+    assert contention.tried == [0]
     assert [type(one) for one in outcomes] == [type(error)] * 9
     assert len({id(one) for one in outcomes}) == 9
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), RateLimited("slowly")])
-def test_an_outage_is_tried_by_two_and_then_the_answer_for_all(turns: SingleFlight, error: RegistryError) -> None:
+def test_the_second_outage_is_raised_in_all_waiting_threads(single_flight: SingleFlight, error: RegistryError) -> None:
     def fail(_: int) -> None:
         raise error
 
-    row = Row(turns, fail)
+    contention = Contention(single_flight, fail)
 
-    outcomes = row.run(8)
+    outcomes = contention.run(8)
 
-    assert len(row.tried) == 2
+    assert len(contention.tried) == 2
     assert [type(one) for one in outcomes] == [type(error)] * 9
 
 
@@ -143,63 +143,63 @@ def test_an_outage_is_tried_by_two_and_then_the_answer_for_all(turns: SingleFlig
     "error",
     [Unavailable("down"), Cancelled("by its caller"), DeadlineExceeded("its own"), ProtocolError("odd"), KeyError("?")],
 )
-def test_where_the_first_fails_the_next_one_tries_and_nobody_else_fails(turns: SingleFlight, error: Exception) -> None:
+def test_after_other_errors_the_next_thread_tries(single_flight: SingleFlight, error: Exception) -> None:
     def fail_first(number: int) -> None:
         if number == 0:
             raise error
 
-    row = Row(turns, fail_first)
+    contention = Contention(single_flight, fail_first)
 
-    outcomes = row.run(8)
+    outcomes = contention.run(8)
 
-    assert len(row.tried) == 9
+    assert len(contention.tried) == 9
     assert type(outcomes[0]) is type(error)
     assert outcomes[1:] == [None] * 8
 
 
 @pytest.mark.parametrize("own", [Cancelled("by its caller"), DeadlineExceeded("its own"), ProtocolError("odd")])
-def test_who_waits_gets_the_refusal_and_not_what_befell_another_in_between(
-    turns: SingleFlight, own: RegistryError
+def test_a_waiting_thread_raises_the_refusal_and_not_a_later_error(
+    single_flight: SingleFlight, own: RegistryError
 ) -> None:
     def wait() -> None:
-        with turns.lock(KEY):
+        with single_flight.lock(KEY):
             pass
 
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(Unauthorized), turns.lock(KEY):
+        with pytest.raises(Unauthorized), single_flight.lock(KEY):
             waiting = pool.submit(wait)
-            while not turns._changed._waiters:  # type: ignore[attr-defined]
+            while not single_flight._changed._waiters:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             # The one that waits cannot wake before the next one is through as well.
-            turns._changed.acquire()
+            single_flight._changed.acquire()
             raise Unauthorized("wrong password")
-        with pytest.raises(type(own)), turns.lock(KEY):
+        with pytest.raises(type(own)), single_flight.lock(KEY):
             raise own
-        turns._changed.release()
+        single_flight._changed.release()
 
         assert type(waiting.exception(30)) is Unauthorized
 
 
-def test_who_comes_later_has_not_seen_the_outages_before(turns: SingleFlight) -> None:
+def test_a_later_thread_does_not_raise_earlier_outages(single_flight: SingleFlight) -> None:
     tried: list[str] = []
 
     def late() -> None:
-        with turns.lock(KEY):
+        with single_flight.lock(KEY):
             tried.append("late")
 
     def wait_for(count: int) -> None:
-        while len(turns._changed._waiters) < count:  # type: ignore[attr-defined]
+        while len(single_flight._changed._waiters) < count:  # type: ignore[attr-defined]
             threading.Event().wait(0.001)
 
     def second() -> None:
-        with turns.lock(KEY):
+        with single_flight.lock(KEY):
             third.append(pool.submit(late))
             wait_for(1)
             raise Unavailable("still down")
 
     third: list[Future[None]] = []
     with ThreadPoolExecutor(2) as pool:
-        with pytest.raises(Unavailable), turns.lock(KEY):
+        with pytest.raises(Unavailable), single_flight.lock(KEY):
             waiting = pool.submit(second)
             wait_for(1)
             raise Unavailable("down")
@@ -209,23 +209,23 @@ def test_who_comes_later_has_not_seen_the_outages_before(turns: SingleFlight) ->
     assert tried == ["late"]
 
 
-def test_without_shared_errors_each_tries_for_itself() -> None:
+def test_without_shared_errors_each_thread_tries() -> None:
     def refuse(_: int) -> None:
         raise Unauthorized("wrong")
 
-    row = Row(SingleFlight(), refuse)
+    contention = Contention(SingleFlight(), refuse)
 
-    row.run(4)
+    contention.run(4)
 
-    assert sorted(row.tried) == [0, 1, 2, 3, 4]
+    assert sorted(contention.tried) == [0, 1, 2, 3, 4]
 
 
-def test_waiting_for_a_turn_can_be_cancelled(turns: SingleFlight) -> None:
+def test_waiting_can_be_cancelled(single_flight: SingleFlight) -> None:
     def wait() -> None:
-        with turns.lock(KEY):
+        with single_flight.lock(KEY):
             pass
 
-    with CancelScope() as scope, turns.lock(KEY), ThreadPoolExecutor(1) as pool:
+    with CancelScope() as scope, single_flight.lock(KEY), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(copy_context().run, wait)
         scope.cancel()
 
@@ -233,15 +233,15 @@ def test_waiting_for_a_turn_can_be_cancelled(turns: SingleFlight) -> None:
             waiting.result(timeout=30)
 
 
-def test_waiting_for_a_turn_ends_at_the_deadline(turns: SingleFlight) -> None:
+def test_waiting_ends_at_the_deadline(single_flight: SingleFlight) -> None:
     def wait() -> None:
-        with fail_after(0.01), turns.lock(KEY):
+        with fail_after(0.01), single_flight.lock(KEY):
             pass
 
-    with turns.lock(KEY), ThreadPoolExecutor(1) as pool, pytest.raises(DeadlineExceeded):
+    with single_flight.lock(KEY), ThreadPoolExecutor(1) as pool, pytest.raises(DeadlineExceeded):
         pool.submit(wait).result(timeout=30)
 
 
-def test_they_are_not_pickled(turns: SingleFlight) -> None:
+def test_a_single_flight_cannot_be_pickled(single_flight: SingleFlight) -> None:
     with pytest.raises(TypeError):
-        pickle.dumps(turns)
+        pickle.dumps(single_flight)

@@ -51,13 +51,13 @@ class TestEntry:
             ({"auth": auth("user:pass"), "registrytoken": "bearer"}, RegistryToken("bearer")),
         ],
     )
-    def test_it_says_what_docker_means_by_it(self, entry: dict[str, object], credential: Credential) -> None:
+    def test_an_entry_is_read_as_docker_reads_it(self, entry: dict[str, object], credential: Credential) -> None:
         """R-045: NULs at the end are cut, only the first colon splits."""
         assert found({"auths": {HOST: entry}}) == credential
 
     @pytest.mark.parametrize("entry", [{}, None, {"auth": ""}, {"auth": None}, {"auth": auth(":")}, {"email": "a@b"}])
-    def test_an_empty_one_is_legal(self, entry: object) -> None:
-        """R-045: beside a helper, Docker leaves ``{}``."""
+    def test_an_empty_entry_has_no_credential(self, entry: object) -> None:
+        """R-045: Docker writes ``{}`` beside a helper."""
         assert found({"auths": {HOST: entry}}) is None
 
     @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ class TestEntry:
             {"identitytoken": ["hunter2"]},
         ],
     )
-    def test_a_broken_one_is_an_error_that_quotes_nothing(self, entry: object) -> None:
+    def test_a_malformed_entry_is_an_error_without_secrets(self, entry: object) -> None:
         """R-043, R-045."""
         with pytest.raises(ConfigError, match=r"config\.json: the entry for registry\.example\.com") as caught:
             found({"auths": {HOST: entry}})
@@ -83,7 +83,7 @@ class TestEntry:
         assert "hunter2" not in str(caught.value)
         assert auth("hunter2") not in str(caught.value)
 
-    def test_a_broken_one_of_another_host_harms_nothing(self) -> None:
+    def test_a_malformed_entry_of_another_host_is_ignored(self) -> None:
         """R-045."""
         broken = {"broken.example.com": 1, "": 2, "::::": {}, "https://": [], "a b": {"auth": "?"}}
 
@@ -106,7 +106,7 @@ class TestKey:
             f"https://{HOST}:443/v2/",
         ],
     )
-    def test_scheme_and_version_count_for_nothing(self, key: str) -> None:
+    def test_scheme_and_version_of_a_key_are_ignored(self, key: str) -> None:
         """R-045."""
         assert found({"auths": {key: {"auth": auth("user:pass")}}}) == USER
 
@@ -126,7 +126,7 @@ class TestKey:
             f" {HOST}",
         ],
     )
-    def test_no_other_key_will_do(self, key: str) -> None:
+    def test_other_keys_do_not_match(self, key: str) -> None:
         """R-045: exact host and port, never suffix, prefix or substring."""
         assert found({"auths": {key: {"auth": auth("user:pass")}}}) is None
 
@@ -134,11 +134,11 @@ class TestKey:
         "key", ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "https://registry-1.docker.io/v2/"]
     )
     @pytest.mark.parametrize("registry", ["docker.io", "index.docker.io", "registry-1.docker.io"])
-    def test_docker_hub_has_many_names(self, key: str, registry: str) -> None:
+    def test_docker_hub_has_several_names(self, key: str, registry: str) -> None:
         """R-045."""
         assert found({"auths": {key: {"auth": auth("user:pass")}}}, registry, "library/alpine") == USER
 
-    def test_the_plain_key_comes_before_the_url(self) -> None:
+    def test_the_canonical_key_is_preferred_to_the_url(self) -> None:
         auths = {f"https://{HOST}/v1/": {"auth": auth("old:old")}, HOST: {"auth": auth("user:pass")}}
 
         assert found({"auths": auths}) == USER
@@ -165,15 +165,15 @@ class TestNamespace:
             (None, "all"),
         ],
     )
-    def test_the_most_specific_one_wins(self, repository: str | None, username: str) -> None:
+    def test_the_most_specific_namespace_is_used(self, repository: str | None, username: str) -> None:
         """containers-auth.json(5): from the repository up to the host, by whole segments."""
         assert found({"auths": self.AUTHS}, HOST, repository) == Basic(username, "1")
 
     @pytest.mark.parametrize("repository", ["other/app", "organisation", None])
-    def test_without_a_host_s_own_the_others_have_none(self, repository: str | None) -> None:
+    def test_without_an_entry_for_the_host_other_repositories_have_no_credential(self, repository: str | None) -> None:
         assert found({"auths": {f"{HOST}/org": {"auth": auth("org:1")}}}, HOST, repository) is None
 
-    def test_an_empty_one_leads_to_the_next(self) -> None:
+    def test_an_empty_entry_is_skipped(self) -> None:
         auths = {f"{HOST}/org": {}, HOST: {"auth": auth("user:pass")}}
 
         assert found({"auths": auths}, HOST, "org/app") == USER
@@ -181,15 +181,15 @@ class TestNamespace:
 
 class TestDocument:
     @pytest.mark.parametrize("auths", [1, "text", [], [{}], True])
-    def test_entries_that_are_no_object_are_an_error(self, auths: object) -> None:
+    def test_auths_that_is_not_an_object_is_an_error(self, auths: object) -> None:
         with pytest.raises(ConfigError):
             found({"auths": auths})
 
     @pytest.mark.parametrize("document", [{}, {"auths": None}, {"auths": {}}, {"HttpHeaders": {}}])
-    def test_one_without_entries_has_none(self, document: dict[str, Any]) -> None:
+    def test_a_document_without_entries_has_no_credential(self, document: dict[str, Any]) -> None:
         assert found(document) is None
 
-    def test_an_old_dockercfg_is_entries_alone(self) -> None:
+    def test_a_dockercfg_has_only_entries(self) -> None:
         document = {f"https://{HOST}/v1/": {"auth": auth("user:pass"), "email": "user@example.com"}}
 
         assert DockerConfig(document, ".dockercfg", legacy=True).credential(HOST, None) == USER
@@ -200,7 +200,7 @@ class TestWriting:
         "credential",
         [USER, Basic("user", "a:b"), IdentityToken("refresh"), IdentityToken("refresh", "user"), RegistryToken("t")],
     )
-    def test_what_is_written_is_read_again(self, credential: Credential) -> None:
+    def test_a_written_credential_can_be_read(self, credential: Credential) -> None:
         assert found({"auths": {HOST: entry_of(credential)}}) == credential
 
     @pytest.mark.parametrize(
@@ -215,11 +215,11 @@ class TestWriting:
             RegistryToken(""),
         ],
     )
-    def test_what_would_be_read_as_another_one_is_refused(self, credential: Credential) -> None:
+    def test_a_credential_that_would_be_read_as_another_one_is_refused(self, credential: Credential) -> None:
         with pytest.raises(ConfigError):
             entry_of(credential)
 
-    def test_what_else_stood_there_stays(self) -> None:
+    def test_other_content_is_kept(self) -> None:
         document = {
             "auths": {
                 f"https://{HOST}/v1/": {"auth": auth("old:old")},
@@ -266,26 +266,26 @@ class TestText:
             auth(OLD),
         ],
     )
-    def test_a_pull_secret_is_read_in_all_its_forms(self, text: str | bytes) -> None:
+    def test_a_pull_secret_is_read_in_all_forms(self, text: str | bytes) -> None:
         assert TextKeychain(text).credential(HOST, None) == USER
 
     @pytest.mark.parametrize(
         "text",
         ["", "hunter2", "{hunter2", "[]", auth("hunter2"), b"\xff\xfe", '{"a": 1, "a": 2}', "\ud800", "{" * 5000],
     )
-    def test_anything_else_is_an_error_that_quotes_nothing(self, text: str | bytes) -> None:
+    def test_other_text_is_an_error_without_secrets(self, text: str | bytes) -> None:
         """R-043, R-045."""
         with pytest.raises(ConfigError) as caught:
             TextKeychain(text)
 
         assert "hunter2" not in str(caught.value)
 
-    def test_too_much_is_refused(self) -> None:
+    def test_a_text_that_is_too_large_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="more than"):
             TextKeychain(" " * (5 << 20))
 
-    def test_no_helper_is_started_for_it(self) -> None:
-        """R-044: the entry counts, and a program that a secret names does not."""
+    def test_credential_helpers_are_not_run(self) -> None:
+        """R-044: a secret must not start programs; the entry is used."""
         document = {**json.loads(self.DOCUMENT), "credsStore": "missing", "credHelpers": {HOST: "missing"}}
 
         assert TextKeychain(json.dumps(document)).credential(HOST, None) == USER
@@ -308,7 +308,7 @@ JSON = st.recursive(
 
 class TestHostileInput:
     @given(st.text() | st.binary() | JSON.map(json.dumps))
-    def test_only_library_errors_come_out(self, text: str | bytes) -> None:
+    def test_only_library_errors_are_raised(self, text: str | bytes) -> None:
         """R-045: any shape gives a credential, ``None`` or a library error."""
         try:
             result = TextKeychain(text).credential(HOST, RepositoryName("org/app"))
@@ -318,7 +318,7 @@ class TestHostileInput:
         assert result is None or isinstance(result, Basic | IdentityToken | RegistryToken)
 
     @given(JSON, JSON, JSON)
-    def test_no_shape_of_a_section_surprises(self, auths: object, helpers: object, store: object) -> None:
+    def test_sections_of_any_shape_are_handled(self, auths: object, helpers: object, store: object) -> None:
         entries = DockerConfig({"auths": auths, "credHelpers": helpers, "credsStore": store}, "config.json")
 
         for ask in (lambda: entries.credential(HOST, None), lambda: entries.helper(HOST), entries.default_helper):

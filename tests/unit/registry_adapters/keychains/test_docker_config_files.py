@@ -58,23 +58,23 @@ def path(tmp_path: Path) -> Path:
 
 
 class TestReading:
-    def test_no_file_is_no_credential(self, path: Path) -> None:
+    def test_a_missing_file_has_no_credential(self, path: Path) -> None:
         assert DockerConfigKeychain(path).credential(HOST, None) is None
 
-    def test_a_file_where_a_directory_should_be_is_no_credential(self, path: Path) -> None:
+    def test_a_file_in_place_of_the_directory_has_no_credential(self, path: Path) -> None:
         write(path, {})
 
         assert DockerConfigKeychain(path / "config.json").credential(HOST, None) is None
 
     @pytest.mark.parametrize("content", ["", " \n", "{}"])
-    def test_an_empty_file_has_none(self, path: Path, content: str) -> None:
+    def test_an_empty_file_has_no_credential(self, path: Path, content: str) -> None:
         write(path, {})
         path.write_text(content)
 
         assert DockerConfigKeychain(path).credential(HOST, None) is None
 
-    def test_the_null_device_has_none(self) -> None:
-        """Many point REGISTRY_AUTH_FILE there."""
+    def test_the_null_device_has_no_credential(self) -> None:
+        """REGISTRY_AUTH_FILE is often set to it."""
         keychain = AuthFileKeychain(environment={"REGISTRY_AUTH_FILE": os.devnull})
 
         assert keychain.credential(HOST, None) is None
@@ -82,7 +82,7 @@ class TestReading:
     @pytest.mark.parametrize(
         "content", [b"hunter2", b"[]", b'{"auths": {"hunter2', b"\xff\xfe", b'{"auths": 1}', b"[" * 9999]
     )
-    def test_a_broken_one_is_named_and_not_quoted(self, path: Path, content: bytes) -> None:
+    def test_a_malformed_file_is_named_and_not_quoted(self, path: Path, content: bytes) -> None:
         """R-043, R-045."""
         write(path, {})
         path.write_bytes(content)
@@ -92,7 +92,7 @@ class TestReading:
 
         assert "hunter2" not in str(caught.value)
 
-    def test_more_than_a_configuration_can_be_is_not_read(self, path: Path) -> None:
+    def test_a_file_that_is_too_large_is_refused(self, path: Path) -> None:
         """R-023."""
         write(path, {})
         with path.open("r+b") as file:
@@ -101,14 +101,14 @@ class TestReading:
         with pytest.raises(ConfigError, match="more than"):
             DockerConfigKeychain(path).credential(HOST, None)
 
-    def test_what_is_no_file_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_a_pipe_is_refused_and_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
 
         for name in ("pipe", "."):
             with pytest.raises(ConfigError):
                 DockerConfigKeychain(tmp_path / name).credential(HOST, None)
 
-    def test_a_circle_of_links_is_an_error(self, path: Path) -> None:
+    def test_a_loop_of_links_is_an_error(self, path: Path) -> None:
         path.parent.mkdir()
         path.symlink_to(path)
 
@@ -127,7 +127,7 @@ def replaced(path: Path, content: str) -> None:
 
 
 def relinked(path: Path, content: str) -> None:
-    """As Kubernetes updates a mounted secret."""
+    """Update a file as Kubernetes updates a mounted secret."""
     real = path.with_name(f"real-{len(list(path.parent.iterdir()))}")
     real.write_text(content)
     link = path.with_suffix(".new")
@@ -138,7 +138,7 @@ def relinked(path: Path, content: str) -> None:
 class TestReload:
     @pytest.mark.parametrize("change", [rewritten, replaced, relinked])
     def test_each_change_is_seen_at_once(self, path: Path, change: Callable[[Path, str], None]) -> None:
-        """Those of the same size within one tick of the clock included."""
+        """Also a change that keeps the size within one tick of the clock."""
         write(path, {"auths": {HOST: auth("user:0000")}})
         keychain = DockerConfigKeychain(path)
         seen = []
@@ -149,19 +149,19 @@ class TestReload:
 
         assert seen == [Basic("user", f"{number:04}") for number in range(1, 30)]
 
-    def test_what_did_not_change_is_not_read_again(self, path: Path) -> None:
+    def test_an_unchanged_file_is_not_read_again(self, path: Path) -> None:
         file = JsonFile(write(path, {"x": 1}), clock=lambda: time.time_ns() + 10**10)
 
         assert file.document() is file.document()
 
-    def test_what_has_only_just_changed_is(self, path: Path) -> None:
+    def test_a_file_that_changed_just_now_is_read_again(self, path: Path) -> None:
         file = JsonFile(write(path, {"x": 1}), clock=lambda: path.stat().st_mtime_ns + 10**9)
 
         assert file.document() is not file.document()
 
     @pytest.mark.parametrize("change", [rewritten, replaced, relinked])
     def test_a_change_that_keeps_size_and_time_is_seen(self, path: Path, change: Callable[[Path, str], None]) -> None:
-        """By its inode, or by when its status changed."""
+        """By its inode, or by its change time."""
         write(path, {"x": 1})
         os.utime(path, ns=(10**18, 10**18))
         file = JsonFile(path, clock=lambda: time.time_ns() + 10**10)
@@ -174,7 +174,7 @@ class TestReload:
 
         assert (before, file.document()) == ({"x": 1}, {"x": 2})
 
-    def test_a_file_that_goes_and_comes_is_noticed(self, path: Path) -> None:
+    def test_a_file_that_is_removed_and_created_is_noticed(self, path: Path) -> None:
         keychain = DockerConfigKeychain(path)
         before = keychain.credential(HOST, None)
         write(path, {"auths": {HOST: auth("user:pass")}})
@@ -183,7 +183,7 @@ class TestReload:
 
         assert (before, during, keychain.credential(HOST, None)) == (None, USER, None)
 
-    def test_a_broken_file_does_not_leave_the_old_credential_in_force(self, path: Path) -> None:
+    def test_a_malformed_file_invalidates_the_old_credential(self, path: Path) -> None:
         write(path, {"auths": {HOST: auth("user:pass")}})
         keychain = DockerConfigKeychain(path)
         keychain.credential(HOST, None)
@@ -195,7 +195,7 @@ class TestReload:
 
         assert keychain.credential(HOST, None) == Basic("user", "mended")
 
-    def test_a_half_written_file_is_given_a_moment(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_partly_written_file_is_read_again(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write(path, {})
         path.write_text('{"auths": {')
         waits: list[float] = []
@@ -209,7 +209,7 @@ class TestReload:
         assert DockerConfigKeychain(path).credential(HOST, None) == USER
         assert len(waits) == 1
 
-    def test_waiting_for_it_obeys_the_scope(self, path: Path) -> None:
+    def test_waiting_for_it_can_be_cancelled(self, path: Path) -> None:
         write(path, {})
         path.write_text("{")
 
@@ -217,7 +217,7 @@ class TestReload:
             with fail_after(0.0):
                 DockerConfigKeychain(path).credential(HOST, None)
 
-    def test_readers_never_see_half_of_what_a_store_writes(self, path: Path) -> None:
+    def test_readers_see_complete_files_during_a_store(self, path: Path) -> None:
         DockerConfigKeychain(path).store(HOST, USER)
         reader, writer = DockerConfigKeychain(path), DockerConfigKeychain(path)
         done = threading.Event()
@@ -238,7 +238,7 @@ class TestReload:
 
 
 class TestHelpers:
-    def test_the_helper_of_a_host_comes_first(self, path: Path, install: Installer) -> None:
+    def test_the_helper_for_the_host_is_asked_first(self, path: Path, install: Installer) -> None:
         """R-045: credHelpers, then credsStore, then auths."""
         variables = install(answering("for-all"), name="all")
         install(answering("for-host"), name="one")
@@ -248,20 +248,20 @@ class TestHelpers:
         assert keychain.credential(HOST, None) == Basic("for-host", "secret")
         assert keychain.credential("other.example.com", None) == Basic("for-all", "secret")
 
-    def test_where_the_common_helper_has_nothing_the_file_is_asked(self, path: Path, install: Installer) -> None:
+    def test_if_the_default_helper_has_no_credential_the_file_is_used(self, path: Path, install: Installer) -> None:
         """R-045."""
         write(path, {"auths": {HOST: auth("user:pass")}, "credsStore": "tests"})
 
         assert DockerConfigKeychain(path, environment=install(NOT_FOUND)).credential(HOST, None) == USER
 
-    def test_where_the_host_s_own_helper_has_nothing_there_is_nothing(self, path: Path, install: Installer) -> None:
+    def test_if_the_helper_for_the_host_has_no_credential_there_is_none(self, path: Path, install: Installer) -> None:
         """containers-auth.json(5): with a helper, the entry is not used."""
         write(path, {"auths": {HOST: auth("user:pass")}, "credHelpers": {HOST: "tests"}})
 
         assert DockerConfigKeychain(path, environment=install(NOT_FOUND)).credential(HOST, None) is None
 
     @pytest.mark.parametrize("key", ["docker.io", "index.docker.io", "https://index.docker.io/v1/"])
-    def test_docker_hub_s_helper_is_found_under_any_name(self, path: Path, install: Installer, key: str) -> None:
+    def test_the_helper_for_docker_hub_is_found_under_any_name(self, path: Path, install: Installer, key: str) -> None:
         """R-045."""
         write(path, {"credHelpers": {key: "tests"}})
         keychain = DockerConfigKeychain(path, environment=install(answering("hub")))
@@ -269,7 +269,7 @@ class TestHelpers:
         assert keychain.credential("docker.io", None) == Basic("hub", "secret")
 
     @pytest.mark.parametrize("name", ["../../bin/sh", "a b", "-x", 7, ["tests"], "missing"])
-    def test_a_helper_that_cannot_be_is_an_error_for_its_host_alone(self, path: Path, name: object) -> None:
+    def test_a_malformed_helper_is_an_error_for_its_host_only(self, path: Path, name: object) -> None:
         """R-044, R-045."""
         other = {"other.example.com": auth("user:pass")}
         write(path, {"auths": other, "credHelpers": {HOST: name}})
@@ -279,7 +279,7 @@ class TestHelpers:
             keychain.credential(HOST, None)
         assert keychain.credential("other.example.com", None) == USER
 
-    def test_many_questions_start_one_program(self, path: Path, install: Installer) -> None:
+    def test_repeated_requests_run_the_helper_once(self, path: Path, install: Installer) -> None:
         variables = install('echo x >> "$LOG"; ' + answering("user"))
         write(path, {"credsStore": "tests"})
         keychain = DockerConfigKeychain(path, environment=variables)
@@ -291,21 +291,21 @@ class TestHelpers:
 
 
 class TestStore:
-    def test_directory_and_file_are_made_for_their_owner_alone(self, path: Path) -> None:
+    def test_directory_and_file_are_private(self, path: Path) -> None:
         DockerConfigKeychain(path).store(HOST, USER)
 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert read(path) == {"auths": {HOST: auth("user:pass")}}
 
-    def test_a_file_that_all_could_read_is_closed(self, path: Path) -> None:
+    def test_a_readable_file_becomes_private(self, path: Path) -> None:
         write(path, {}).chmod(0o644)
 
         DockerConfigKeychain(path).store(HOST, USER)
 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_what_nobody_here_knows_stays(self, path: Path) -> None:
+    def test_unknown_fields_are_kept(self, path: Path) -> None:
         document = {"HttpHeaders": {"X": "1"}, "auths": {}, "proxies": {"default": {"a": [1, 2.5, None]}}}
         write(path, document)
 
@@ -313,7 +313,7 @@ class TestStore:
 
         assert read(path) == {**document, "auths": {HOST: auth("user:pass")}}
 
-    def test_a_link_stays_and_leads_to_the_new_content(self, path: Path, tmp_path: Path) -> None:
+    def test_a_link_is_kept_and_its_target_replaced(self, path: Path, tmp_path: Path) -> None:
         real = write(tmp_path / "dotfiles" / "config.json", {"x": 1})
         path.parent.mkdir()
         path.symlink_to(os.path.relpath(real, path.parent))
@@ -323,7 +323,7 @@ class TestStore:
         assert path.is_symlink()
         assert read(real) == {"x": 1, "auths": {HOST: auth("user:pass")}}
 
-    def test_a_broken_file_is_not_overwritten(self, path: Path) -> None:
+    def test_a_malformed_file_is_not_overwritten(self, path: Path) -> None:
         write(path, {})
         path.write_text('{"auths": {')
 
@@ -335,7 +335,7 @@ class TestStore:
         assert path.read_text() == '{"auths": {'
 
     def test_a_device_is_not_replaced(self, tmp_path: Path) -> None:
-        """Whoever points REGISTRY_AUTH_FILE to the null device, as root, still has one afterwards."""
+        """If root sets REGISTRY_AUTH_FILE to the null device, it must not be replaced."""
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "auth.json").symlink_to(tmp_path / "pipe")
 
@@ -345,7 +345,7 @@ class TestStore:
         assert (tmp_path / "pipe").is_fifo()
         assert len(list(tmp_path.iterdir())) == 2
 
-    def test_what_a_killed_writer_left_is_gone_with_the_next(self, path: Path) -> None:
+    def test_the_temporary_file_of_a_killed_writer_is_removed(self, path: Path) -> None:
         write(path.with_name(".config.json.ociport.tmp"), {"half": 1})
 
         DockerConfigKeychain(path).store(HOST, USER)
@@ -354,9 +354,7 @@ class TestStore:
             "config.json"
         ]
 
-    def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_failed_write_keeps_the_old_file_only(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write(path, {"auths": {HOST: auth("user:pass")}})
 
         def full(descriptor: int) -> None:
@@ -369,7 +367,7 @@ class TestStore:
         assert DockerConfigKeychain(path).credential(HOST, None) == USER
         assert not [entry for entry in path.parent.iterdir() if entry.name.endswith(".tmp")]
 
-    def test_nothing_is_written_where_nothing_changes(self, path: Path) -> None:
+    def test_an_unchanged_document_is_not_written(self, path: Path) -> None:
         write(path, {"auths": {"other.example.com": {}}})
         before = path.stat().st_mtime_ns, path.stat().st_ino
 
@@ -377,12 +375,12 @@ class TestStore:
 
         assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
-    def test_no_file_is_made_to_erase_from(self, path: Path) -> None:
+    def test_erasing_does_not_create_a_file(self, path: Path) -> None:
         DockerConfigKeychain(path).erase(HOST)
 
         assert not path.parent.exists()
 
-    def test_processes_that_store_at_once_lose_nothing(self, path: Path) -> None:
+    def test_concurrent_processes_lose_no_credential(self, path: Path) -> None:
         script = (
             "import sys\n"
             "from registry_adapters.keychains import DockerConfigKeychain\n"
@@ -400,8 +398,8 @@ class TestStore:
         assert [process.wait(60) for process in running] == [0, 0, 0]
         assert len(read(path)["auths"]) == 30
 
-    def test_a_helper_is_preferred_and_leaves_no_password_in_the_file(self, path: Path, install: Installer) -> None:
-        """R-045: as Docker does, an empty entry says that the helper has one."""
+    def test_a_helper_is_preferred_and_the_file_has_no_password(self, path: Path, install: Installer) -> None:
+        """R-045: like Docker, an empty entry is written."""
         variables = install('echo "$1 $(cat)" >> "$LOG"')
         write(path, {"auths": {HOST: auth("user:old")}, "credsStore": "tests"})
 
@@ -410,7 +408,7 @@ class TestStore:
         assert Path(variables["LOG"]).read_text().split()[0] == "store"
         assert read(path)["auths"] == {HOST: {}}
 
-    def test_where_the_helper_fails_nothing_is_kept_in_the_open(self, path: Path, install: Installer) -> None:
+    def test_if_the_helper_fails_no_password_is_written(self, path: Path, install: Installer) -> None:
         write(path, {"auths": {}, "credHelpers": {HOST: "tests"}})
 
         with pytest.raises(ConfigError):
@@ -418,7 +416,7 @@ class TestStore:
 
         assert read(path)["auths"] == {}
 
-    def test_erasing_reaches_all_helpers_and_the_file(self, path: Path, install: Installer) -> None:
+    def test_erasing_changes_all_helpers_and_the_file(self, path: Path, install: Installer) -> None:
         variables = install('echo "one $1 $(cat)" >> "$LOG"', name="one")
         install('echo "all $1 $(cat)" >> "$LOG"', name="all")
         write(path, {"auths": {HOST: auth("user:old")}, "credHelpers": {HOST: "one"}, "credsStore": "all"})
@@ -429,13 +427,13 @@ class TestStore:
         assert read(path)["auths"] == {}
 
     @pytest.mark.parametrize("credential", [IdentityToken("refresh", "user"), RegistryToken("bearer")])
-    def test_tokens_survive(self, path: Path, credential: IdentityToken | RegistryToken) -> None:
+    def test_tokens_can_be_stored(self, path: Path, credential: IdentityToken | RegistryToken) -> None:
         DockerConfigKeychain(path).store("docker.io", credential)
 
         assert DockerConfigKeychain(path).credential("registry-1.docker.io", None) == credential
         assert list(read(path)["auths"]) == ["https://index.docker.io/v1/"]
 
-    def test_without_a_home_there_is_nowhere_to_write(self) -> None:
+    def test_without_a_home_directory_storing_is_an_error(self) -> None:
         class Homeless(DockerConfigKeychain):
             def __init__(self) -> None:
                 super(DockerConfigKeychain, self).__init__([], {}, 1.0)

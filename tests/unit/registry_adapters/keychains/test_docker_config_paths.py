@@ -37,20 +37,20 @@ def write(path: Path, username: str, *, key: str = HOST, legacy: bool = False) -
     path.write_text(json.dumps(entries if legacy else {"auths": entries}))
 
 
-class TestPlaces:
+class TestPaths:
     @pytest.mark.parametrize(
-        ("variables", "places"),
+        ("variables", "paths"),
         [
             ({}, DOCKER),
             ({"DOCKER_CONFIG": ""}, DOCKER),
             ({"DOCKER_CONFIG": "/etc/d"}, [ConfigPath(Path("/etc/d/config.json")), DOCKER[1]]),
         ],
     )
-    def test_docker_s(self, variables: Mapping[str, str], places: list[ConfigPath]) -> None:
-        assert docker_config_paths(variables, HOME) == places
+    def test_docker_s_paths(self, variables: Mapping[str, str], paths: list[ConfigPath]) -> None:
+        assert docker_config_paths(variables, HOME) == paths
 
     @pytest.mark.parametrize(
-        ("variables", "places"),
+        ("variables", "paths"),
         [
             (
                 {"REGISTRY_AUTH_FILE": "/a.json", "XDG_RUNTIME_DIR": "/r", "DOCKER_CONFIG": "/d"},
@@ -68,20 +68,20 @@ class TestPlaces:
         ],
     )
     @pytest.mark.usefixtures("linux")
-    def test_podman_s(self, variables: Mapping[str, str], places: list[ConfigPath]) -> None:
+    def test_podman_s_paths(self, variables: Mapping[str, str], paths: list[ConfigPath]) -> None:
         """containers-auth.json(5)."""
-        assert podman_config_paths(variables, HOME) == places
+        assert podman_config_paths(variables, HOME) == paths
 
-    def test_elsewhere_than_on_linux_there_is_no_place_for_a_session(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_systems_than_linux_have_no_runtime_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """containers-auth.json(5)."""
         monkeypatch.setattr(sys, "platform", "darwin")
 
         assert podman_config_paths({}, HOME)[0] == ConfigPath(HOME / ".config/containers/auth.json")
 
-    def test_home_is_taken_from_the_given_variables(self) -> None:
+    def test_home_is_taken_from_the_given_environment(self) -> None:
         assert docker_config_paths({"HOME": "/home/me"}, None) == DOCKER
 
-    def test_a_user_whom_nobody_knows_has_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_user_without_a_passwd_entry_has_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown() -> Path:
             raise RuntimeError("Could not determine home directory.")
 
@@ -97,7 +97,7 @@ class TestPlaces:
 
 class TestOrder:
     def test_podman_s_files_come_before_docker_s(self, tmp_path: Path) -> None:
-        """containers-auth.json(5): the first file that knows the registry wins."""
+        """containers-auth.json(5): the first file with the registry is used."""
         variables = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
         paths = [
             tmp_path / "run/containers/auth.json",
@@ -117,7 +117,7 @@ class TestOrder:
 
         assert seen == [*(Basic(f"user-{number}", "x") for number in range(4)), None]
 
-    def test_a_namespace_of_an_earlier_file_does_not_hide_the_host_of_a_later_one(self, tmp_path: Path) -> None:
+    def test_a_namespace_in_an_earlier_file_does_not_hide_the_host_in_a_later_one(self, tmp_path: Path) -> None:
         variables = {"XDG_RUNTIME_DIR": str(tmp_path)}
         write(tmp_path / "containers/auth.json", "org", key=f"{HOST}/org")
         write(tmp_path / ".docker/config.json", "all")
@@ -132,7 +132,7 @@ class TestOrder:
 
         assert default_keychain(variables, tmp_path).credential(HOST, None) is None
 
-    def test_docker_s_directory_may_be_named(self, tmp_path: Path) -> None:
+    def test_docker_s_directory_can_be_set(self, tmp_path: Path) -> None:
         write(tmp_path / "mine/config.json", "mine")
         write(tmp_path / ".docker/config.json", "other")
 
@@ -140,7 +140,7 @@ class TestOrder:
 
         assert keychain.credential(HOST, None) == Basic("mine", "x")
 
-    def test_the_first_file_is_written_and_the_others_are_only_read(self, tmp_path: Path) -> None:
+    def test_only_the_first_file_is_written(self, tmp_path: Path) -> None:
         write(tmp_path / ".docker/config.json", "docker")
         keychain = AuthFileKeychain(environment={"XDG_RUNTIME_DIR": str(tmp_path)}, home=tmp_path)
 
@@ -161,7 +161,7 @@ class TestDefault:
         assert default_keychain({}, tmp_path).credential(HOST, None) == Basic("docker", "x")
 
     @pytest.mark.parametrize("existing", ["", ".docker/config.json", "run/containers/auth.json", ".dockercfg"])
-    def test_what_is_stored_is_what_is_found(self, tmp_path: Path, existing: str) -> None:
+    def test_a_stored_credential_is_found(self, tmp_path: Path, existing: str) -> None:
         variables = {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
         if existing:
             write(tmp_path / existing, "old", legacy=existing == ".dockercfg")
@@ -172,7 +172,7 @@ class TestDefault:
         written = existing if existing.endswith(".json") else ".docker/config.json"
         assert "bmV3" in (tmp_path / written).read_text()
 
-    def test_the_named_file_is_written_even_if_it_is_new(self, tmp_path: Path) -> None:
+    def test_the_file_in_the_environment_is_created(self, tmp_path: Path) -> None:
         variables = {"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
 
         default_store(variables, tmp_path).store(HOST, Basic("new", "x"))
@@ -181,13 +181,13 @@ class TestDefault:
 
 
 class TestChain:
-    def test_the_first_one_that_has_something_wins(self) -> None:
+    def test_the_first_credential_found_is_used(self) -> None:
         first, second = StaticKeychain({HOST: Basic("a", "x")}), StaticKeychain({HOST: Basic("b", "x")})
 
         assert ChainKeychain(StaticKeychain({}), first, second).credential(HOST, None) == Basic("a", "x")
         assert ChainKeychain().credential(HOST, None) is None
 
-    def test_one_that_fails_is_not_passed_over(self, tmp_path: Path) -> None:
+    def test_a_keychain_that_fails_is_not_skipped(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text("[")
         broken: Keychain = DockerConfigKeychain(tmp_path / "config.json")
 

@@ -54,19 +54,19 @@ class TestName:
     @pytest.mark.parametrize(
         "name", ["", "-x", ".x", "../x", "a/b", "a b", "a;b", "a\n", "$(a)", "ä", "a" * 300, "/bin/sh", "a\0"]
     )
-    def test_what_is_no_name_is_refused(self, name: str) -> None:
+    def test_malformed_names_are_refused(self, name: str) -> None:
         """R-044."""
         with pytest.raises(ConfigError, match="not the name of a credential helper"):
             HelperKeychain(name)
 
     @pytest.mark.parametrize("name", ["pass", "ecr-login", "osxkeychain", "desktop.exe", "a_b", "1"])
-    def test_what_is_one_is_taken(self, name: str) -> None:
+    def test_valid_names_are_accepted(self, name: str) -> None:
         assert repr(HelperKeychain(name)) == f"HelperKeychain(docker-credential-{name})"
 
 
 class TestGet:
-    def test_the_server_goes_in_by_standard_input_alone(self, install: Installer) -> None:
-        """R-044: the verb is all that stands in the arguments."""
+    def test_the_server_is_passed_on_standard_input_only(self, install: Installer) -> None:
+        """R-044: the only argument is the verb."""
         variables = install(f'echo "$# $1 [$(cat)]" >> "$LOG"; {ANSWER}')
 
         found = HelperKeychain("tests", environment=variables).credential("Registry.example.com:5000", None)
@@ -74,7 +74,7 @@ class TestGet:
         assert found == Basic("user", "hunter2")
         assert log(variables) == ["1 get [registry.example.com:5000]"]
 
-    def test_the_program_sees_the_given_variables_only(self, install: Installer) -> None:
+    def test_the_program_gets_the_given_environment_only(self, install: Installer) -> None:
         variables = install(f'env | sort | grep -v -e ^PWD -e ^SHLVL -e ^_= -e ^OLDPWD > "$LOG.env"; {ANSWER}', X="1")
 
         HelperKeychain("tests", environment=variables).credential(HOST, None)
@@ -99,7 +99,7 @@ class TestGet:
         assert log(variables) == [f"{HOST}:80", HOST]
 
     @pytest.mark.parametrize("server", ["host\nprotocol=x", "-host", "ho st", "host\0", "host\r", "a/b", "x" * 300])
-    def test_nothing_else_than_a_host_reaches_a_program(self, install: Installer, server: str) -> None:
+    def test_only_registry_names_are_passed_to_a_program(self, install: Installer, server: str) -> None:
         """R-044."""
         variables = install(f'echo started >> "$LOG"; {ANSWER}')
 
@@ -108,7 +108,7 @@ class TestGet:
 
         assert log(variables) == []
 
-    def test_not_found_is_no_error(self, install: Installer) -> None:
+    def test_not_found_is_not_an_error(self, install: Installer) -> None:
         """R-044."""
         assert HelperKeychain("tests", environment=install(NOT_FOUND)).credential(HOST, None) is None
 
@@ -123,7 +123,7 @@ class TestGet:
             "exit 0",
         ],
     )
-    def test_a_failure_is_an_error_that_quotes_nothing(self, install: Installer, script: str) -> None:
+    def test_a_failure_is_an_error_without_output(self, install: Installer, script: str) -> None:
         """R-044."""
         keychain = HelperKeychain("tests", environment=install(script))
 
@@ -139,7 +139,7 @@ class TestGet:
         with pytest.raises(ConfigError, match="docker-credential-missing: no such program in PATH"):
             keychain.credential(HOST, None)
 
-    def test_one_that_cannot_be_started_is_named(self, install: Installer) -> None:
+    def test_a_program_that_cannot_be_started_is_named(self, install: Installer) -> None:
         variables = install("exit 0")
         Path(variables["PATH"].split(":")[0], "docker-credential-tests").write_text("#!/nowhere/to/be/found\n")
 
@@ -147,17 +147,17 @@ class TestGet:
             HelperKeychain("tests", environment=variables).credential(HOST, None)
 
     @pytest.mark.parametrize("path", ["", ".", "programs", ":"])
-    def test_a_relative_path_leads_nowhere(
+    def test_relative_directories_in_path_are_ignored(
         self, install: Installer, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """R-044: what lies in the current directory is not run."""
+        """R-044: programs in the current directory are not run."""
         install(ANSWER)
         monkeypatch.chdir(tmp_path / "programs" if path != "programs" else tmp_path)
 
         with pytest.raises(ConfigError, match="no such program in PATH"):
             HelperKeychain("tests", environment={"PATH": path}).credential(HOST, None)
 
-    def test_endless_output_is_cut(self, install: Installer, gate: Gate) -> None:
+    def test_endless_output_is_an_error(self, install: Installer, gate: Gate) -> None:
         """R-044."""
         variables = install(f'exec 9> "{gate.path}"; while :; do echo 0123456789012345678901234567890123456789; done')
         keychain = HelperKeychain("tests", environment=variables)
@@ -171,16 +171,16 @@ class TestGet:
         gate.wait_for_end()
         gate.close()
 
-    def test_who_leaves_somebody_behind_is_done_all_the_same(self, install: Installer) -> None:
-        """Agents that a helper starts may keep its output open."""
+    def test_a_child_process_does_not_delay_the_end(self, install: Installer) -> None:
+        """An agent that a helper starts may keep its output open."""
         variables = install(f"(trap '' HUP; sleep 5) & {ANSWER}")
         keychain = HelperKeychain("tests", environment=variables, timeout=4)
 
         assert keychain.credential(HOST, None) == Basic("user", "hunter2")
 
 
-class TestTime:
-    def test_its_own_limit_ends_the_whole_group(self, install: Installer, gate: Gate) -> None:
+class TestTimeouts:
+    def test_a_timeout_kills_the_process_group(self, install: Installer, gate: Gate) -> None:
         """R-044."""
         variables = install(f'exec 9> "{gate.path}"; sleep 100 & sleep 100')
         opener = threading.Thread(target=gate.wait_for_program)
@@ -193,7 +193,7 @@ class TestTime:
         gate.wait_for_end()
         gate.close()
 
-    def test_a_deadline_ends_it(self, install: Installer) -> None:
+    def test_a_deadline_kills_the_program(self, install: Installer) -> None:
         start = time.monotonic()
 
         with pytest.raises(DeadlineExceeded):
@@ -202,7 +202,7 @@ class TestTime:
 
         assert time.monotonic() - start < 2
 
-    def test_a_cancelled_scope_ends_the_whole_group(self, install: Installer, gate: Gate, beside: Beside) -> None:
+    def test_a_cancelled_scope_kills_the_process_group(self, install: Installer, gate: Gate, beside: Beside) -> None:
         keychain = HelperKeychain("tests", environment=install(f'exec 9> "{gate.path}"; sleep 100 & sleep 100'))
         scope = CancelScope()
 
@@ -221,9 +221,7 @@ class TestTime:
         gate.wait_for_end()
         gate.close()
 
-    def test_who_waits_for_another_thread_can_be_cancelled_too(
-        self, install: Installer, gate: Gate, beside: Beside
-    ) -> None:
+    def test_waiting_for_another_thread_can_be_cancelled(self, install: Installer, gate: Gate, beside: Beside) -> None:
         keychain = HelperKeychain("tests", environment=install(f'exec 9> "{gate.path}"; sleep 100'))
         scope = CancelScope()
 
@@ -243,17 +241,17 @@ class TestTime:
         gate.wait_for_end()
         gate.close()
 
-    def test_one_that_never_reads_is_not_waited_for_endlessly(self, install: Installer) -> None:
+    def test_a_program_that_never_reads_times_out(self, install: Installer) -> None:
         keychain = HelperKeychain("tests", environment=install("exec sleep 100"), timeout=0.3)
 
         with pytest.raises(ConfigError, match="timed out after"):
             keychain.store(HOST, Basic("user", "x" * (1 << 20)))
 
 
-class TestMemory:
+class TestCache:
     COUNTING = 'echo "$1" >> "$LOG"; '
 
-    def test_an_answer_is_kept_for_a_while(self, install: Installer, clock: Clock) -> None:
+    def test_a_credential_is_cached(self, install: Installer, clock: Clock) -> None:
         variables = install(self.COUNTING + ANSWER)
         keychain = HelperKeychain("tests", environment=variables, cache_seconds=5, clock=clock)
 
@@ -266,7 +264,7 @@ class TestMemory:
 
         assert (kept, len(log(variables))) == (1, 2)
 
-    def test_so_is_that_there_is_none(self, install: Installer, clock: Clock) -> None:
+    def test_a_missing_credential_is_cached(self, install: Installer, clock: Clock) -> None:
         variables = install(self.COUNTING + NOT_FOUND)
         keychain = HelperKeychain("tests", environment=variables, clock=clock)
 
@@ -275,8 +273,8 @@ class TestMemory:
         assert found == [None] * 3
         assert len(log(variables)) == 1
 
-    def test_so_is_a_failure(self, install: Installer, clock: Clock) -> None:
-        """Or each of many threads would wait for a program that hangs."""
+    def test_a_failure_is_cached(self, install: Installer, clock: Clock) -> None:
+        """Otherwise each thread would wait for a program that hangs."""
         variables = install(self.COUNTING + "exit 7")
         keychain = HelperKeychain("tests", environment=variables, clock=clock)
 
@@ -286,7 +284,7 @@ class TestMemory:
 
         assert len(log(variables)) == 1
 
-    def test_many_threads_start_one_program(self, install: Installer, clock: Clock) -> None:
+    def test_many_threads_run_the_program_once(self, install: Installer, clock: Clock) -> None:
         variables = install(self.COUNTING + ANSWER)
         keychain = HelperKeychain("tests", environment=variables, clock=clock)
 
@@ -296,7 +294,7 @@ class TestMemory:
         assert found == {Basic("user", "hunter2")}
         assert len(log(variables)) == 1
 
-    def test_a_cancelled_question_is_not_remembered(
+    def test_a_cancelled_request_is_not_cached(
         self, install: Installer, clock: Clock, gate: Gate, beside: Beside
     ) -> None:
         hanging = f'touch "$LOG"; exec 9> "{gate.path}"; exec sleep 100'
@@ -317,7 +315,7 @@ class TestMemory:
         assert [type(error) for error in raised] == [Cancelled]
         gate.close()
 
-    def test_who_stores_forgets_what_was_kept(self, install: Installer, clock: Clock) -> None:
+    def test_storing_invalidates_the_cache(self, install: Installer, clock: Clock) -> None:
         variables = install(self.COUNTING + 'cat > /dev/null; [ "$1" = get ] || exit 0; ' + ANSWER)
         keychain = HelperKeychain("tests", environment=variables, clock=clock)
         keychain.credential(HOST, None)
@@ -334,7 +332,7 @@ class TestStore:
     @pytest.mark.parametrize(
         ("credential", "username"), [(Basic("us:er", "hunter2"), "us:er"), (IdentityToken("hunter2"), "<token>")]
     )
-    def test_it_speaks_the_protocol(self, install: Installer, credential: Basic | IdentityToken, username: str) -> None:
+    def test_the_store_protocol(self, install: Installer, credential: Basic | IdentityToken, username: str) -> None:
         variables = install('echo "$1 $(cat)" >> "$LOG"')
 
         HelperKeychain("tests", environment=variables).store("docker.io", credential)
@@ -346,7 +344,9 @@ class TestStore:
     @pytest.mark.parametrize(
         "credential", [RegistryToken("hunter2"), Basic("<token>", "hunter2"), Basic("\ud800", "x")]
     )
-    def test_what_a_helper_cannot_hold_is_refused(self, install: Installer, credential: Basic | RegistryToken) -> None:
+    def test_credentials_that_a_helper_cannot_store_are_refused(
+        self, install: Installer, credential: Basic | RegistryToken
+    ) -> None:
         variables = install('echo "$1" >> "$LOG"')
 
         with pytest.raises(ConfigError) as caught:
@@ -356,7 +356,7 @@ class TestStore:
         assert log(variables) == []
 
     @pytest.mark.parametrize("verb", ["store", "erase"])
-    def test_a_failure_is_an_error_that_quotes_nothing(self, install: Installer, verb: str) -> None:
+    def test_a_failure_is_an_error_without_output(self, install: Installer, verb: str) -> None:
         """R-044."""
         keychain = HelperKeychain("tests", environment=install("cat; cat >&2; exit 1"))
 
@@ -369,7 +369,7 @@ class TestStore:
         assert "hunter2" not in str(caught.value)
 
 
-class TestAnswer:
+class TestParseOutput:
     @pytest.mark.parametrize(
         ("content", "credential"),
         [
@@ -380,7 +380,7 @@ class TestAnswer:
             (b'{"Username": "", "Secret": ""}', None),
         ],
     )
-    def test_it_says_who(self, content: bytes, credential: Basic | IdentityToken | None) -> None:
+    def test_output_is_parsed(self, content: bytes, credential: Basic | IdentityToken | None) -> None:
         """R-044."""
         assert parse_output(content, "docker-credential-x") == credential
 
@@ -399,7 +399,7 @@ class TestAnswer:
             b'\xff{"Username": "a", "Secret": "hunter2"}',
         ],
     )
-    def test_anything_else_is_an_error_that_quotes_nothing(self, content: bytes) -> None:
+    def test_malformed_output_is_an_error_without_secrets(self, content: bytes) -> None:
         """R-044: strict JSON."""
         with pytest.raises(ConfigError, match="docker-credential-x") as caught:
             parse_output(content, "docker-credential-x")
@@ -407,7 +407,7 @@ class TestAnswer:
         assert "hunter2" not in str(caught.value)
 
     @given(st.binary(max_size=200) | st.text().map(lambda text: f'{{"Username": "{text}", "Secret": "x"}}'.encode()))
-    def test_only_library_errors_come_out(self, content: bytes) -> None:
+    def test_only_library_errors_are_raised(self, content: bytes) -> None:
         """R-044."""
         try:
             found = parse_output(content, "docker-credential-x")

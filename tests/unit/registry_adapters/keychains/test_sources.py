@@ -13,7 +13,7 @@ OTHER = Basic("other", "hunter3")
 
 
 @pytest.mark.parametrize("registry", ["registry.example.com", "REGISTRY.example.com", "registry.example.com:443"])
-def test_a_registry_has_the_credential_given_for_it(registry: str) -> None:
+def test_a_registry_has_its_credential(registry: str) -> None:
     keychain = StaticKeychain({"Registry.Example.com": USER})
 
     assert keychain.credential(registry, None) is USER
@@ -23,7 +23,7 @@ def test_a_registry_has_the_credential_given_for_it(registry: str) -> None:
     "registry",
     ["example.com", "evil-registry.example.com", "registry.example.com.evil.example", "registry.example.com:8080"],
 )
-def test_no_other_registry_has_it(registry: str) -> None:
+def test_other_registries_have_no_credential(registry: str) -> None:
     """R-045: never suffix, prefix or substring."""
     keychain = StaticKeychain({"registry.example.com": USER})
 
@@ -42,8 +42,8 @@ def test_no_other_registry_has_it(registry: str) -> None:
         ("docker.io", "index.docker.io:5000"),
     ],
 )
-def test_a_port_that_is_written_is_meant(key: str, asked: str) -> None:
-    """R-045: what is for the port of plain http is for no other, and the other way round."""
+def test_an_explicit_port_must_match(key: str, asked: str) -> None:
+    """R-045: a credential for port 80 is for no other port, and vice versa."""
     keychain = StaticKeychain({key: USER})
 
     assert keychain.credential(asked, None) is None
@@ -60,7 +60,7 @@ def test_a_port_that_is_written_is_meant(key: str, asked: str) -> None:
         ("index.docker.io", "docker.io"),
     ],
 )
-def test_a_bare_host_has_the_default_port_of_either_scheme(key: str, asked: str) -> None:
+def test_a_host_without_a_port_means_the_default_ports(key: str, asked: str) -> None:
     """R-045."""
     keychain = StaticKeychain({key: USER})
 
@@ -68,7 +68,7 @@ def test_a_bare_host_has_the_default_port_of_either_scheme(key: str, asked: str)
 
 
 @pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])
-def test_the_exact_port_comes_before_the_bare_host(kind: type[StaticKeychain | MemoryKeychain]) -> None:
+def test_the_exact_port_is_preferred_to_the_host_alone(kind: type[StaticKeychain | MemoryKeychain]) -> None:
     keychain = kind({"registry.example.com": USER, "registry.example.com:80": OTHER})
 
     assert keychain.credential("registry.example.com:80", None) is OTHER
@@ -77,7 +77,7 @@ def test_the_exact_port_comes_before_the_bare_host(kind: type[StaticKeychain | M
 
 @pytest.mark.parametrize("host", ["", "https://registry.example.com", "registry.example.com/v2", "user@host", "a:b"])
 @pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])
-def test_a_key_that_is_no_host_is_refused(kind: type[StaticKeychain | MemoryKeychain], host: str) -> None:
+def test_a_malformed_key_is_refused(kind: type[StaticKeychain | MemoryKeychain], host: str) -> None:
     with pytest.raises(InvalidName):
         kind({host: USER})
 

@@ -40,8 +40,8 @@ def test_each_kind_has_its_variables(variables: dict[str, str], credential: Cred
         {"REGISTRY": HOST, "IDENTITY_TOKEN": "hunter2", "TOKEN": "hunter2"},
     ],
 )
-def test_what_is_not_clear_is_an_error_and_no_guess(variables: dict[str, str]) -> None:
-    """R-043, R-045: above all, a password without a registry goes to nobody."""
+def test_contradictory_variables_are_an_error(variables: dict[str, str]) -> None:
+    """R-043, R-045: a password without a registry is never sent."""
     keychain = EnvironmentKeychain({f"OCIPORT_{name}": value for name, value in variables.items()})
 
     with pytest.raises(ConfigError, match="OCIPORT_") as caught:
@@ -50,7 +50,7 @@ def test_what_is_not_clear_is_an_error_and_no_guess(variables: dict[str, str]) -
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_change_is_seen_at_once() -> None:
+def test_a_change_is_used_at_once() -> None:
     variables = {"OCIPORT_REGISTRY": HOST, "OCIPORT_TOKEN": "old"}
     keychain = EnvironmentKeychain(variables)
     keychain.credential(HOST, None)
@@ -60,7 +60,7 @@ def test_a_change_is_seen_at_once() -> None:
     assert keychain.credential(HOST, None) == RegistryToken("new")
 
 
-def test_the_process_s_own_variables_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINE_REGISTRY", HOST)
     monkeypatch.setenv("MINE_TOKEN", "bearer")
 
