@@ -167,7 +167,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         return self._answer_basic(repository, credential, rejected) if "basic" in schemes else None
 
     def _credential(self, registry: Origin, repository: RepositoryName | None) -> Credential:
-        # A keychain knows registries by name only, so http and https must be told apart here.
+        # A keychain knows registries by name only, so http and https must be distinguished here.
         if self._registry not in (None, registry):
             return Anonymous()
         return self._keychain.credential(_keychain_name(registry), repository) or Anonymous()
