@@ -1,7 +1,4 @@
-"""Images, indexes and layers as values that read lazily from wherever they are.
-
-A manifest of any kind, as it was fetched.
-"""
+"""Images, indexes and layers of a repository, whose content is read on demand."""
 
 from __future__ import annotations
 
@@ -31,56 +28,64 @@ __all__ = ["Image", "Index", "Layer", "Manifest", "ManifestView", "StoredManifes
 
 
 class ManifestView:
-    """What is known of a manifest by its bytes alone; ``document`` holds them and their type."""
+    """Properties of a manifest that follow from its bytes.
+
+    Attributes:
+        document: Bytes and media type.
+    """
 
     document: RawManifest
 
     @property
     def raw(self) -> bytes:
-        """The exact bytes."""
+        """Exact bytes."""
         return self.document.content
 
     @property
     def descriptor(self) -> Descriptor:
-        """Type, digest and size, and whatever else is known without asking."""
+        """Descriptor with media type, digest and size."""
         return self.document.descriptor
 
     @property
     def digest(self) -> Digest:
-        """The digest of the bytes."""
+        """Digest of the bytes."""
         return self.document.digest
 
     @property
     def size(self) -> int:
-        """The size of the manifest in bytes; that of each layer is with the layer."""
+        """Size of the manifest itself in bytes, without its layers."""
         return len(self.document.content)
 
     @property
     def media_type(self) -> str:
-        """The media type of the manifest."""
+        """Media type of the manifest."""
         return self.document.media_type
 
 
 class StoredManifest(ManifestView):
-    """A manifest of which is known where its parts are: ``repository`` holds them, or says where it is empty."""
+    """A manifest in a repository.
+
+    Attributes:
+        repository: Repository that holds the blobs and child manifests.
+    """
 
     repository: Repository
 
     def validate(
         self, *, referrers: bool = False, sparse: bool = False, limits: ExtractLimits | None = None, jobs: int = 4
     ) -> Report:
-        """A report on all that it consists of, down to the uncompressed layers; nothing is changed.
+        """Check all content, including uncompressed layers, and report all problems. Nothing is changed.
 
         Args:
-            referrers: Whether what refers to any of it is checked as well, and what refers to that.
-            sparse: Whether what an index lists may be absent: that is only a warning then.
-            limits: How much layers may become when they are unpacked for their diff_id; nothing is kept of them.
-            jobs: How many blobs are read at a time.
+            referrers: Whether to validate referrers as well, and their referrers.
+            sparse: Whether manifests that an index lists may be missing; they are warnings then.
+            limits: Limits for decompressing layers; uncompressed data is not kept.
+            jobs: Number of blobs to read at a time.
 
         Raises:
-            InvalidValue: There are no jobs.
-            AccessDenied: The registry refused.
-            TransportError: The registry could not be asked.
+            InvalidValue: ``jobs`` is less than 1.
+            AccessDenied: The registry denied access.
+            TransportError: The registry cannot be reached.
         """
         from registry_core.ops.validation.validate import validate
 
@@ -88,11 +93,11 @@ class StoredManifest(ManifestView):
 
 
 class Manifest(ManifestView):
-    """A manifest or an index; nobody has decided yet which. ``document`` is what it was read as.
+    """A manifest of any kind, as it was fetched: an image, an index or another artifact.
 
     Args:
-        document: Its bytes and type.
-        reference: How it was asked for, for messages.
+        document: Bytes and media type.
+        reference: Reference for messages.
     """
 
     def __init__(self, document: RawManifest, *, reference: str) -> None:
@@ -106,43 +111,43 @@ class Manifest(ManifestView):
 
     @property
     def manifest(self) -> ImageManifest:
-        """The view as an image manifest.
+        """View as an image manifest.
 
         Raises:
-            NotAnImage: It is something else.
-            InvalidDocument: It is malformed.
+            NotAnImage: The manifest is of another kind.
+            InvalidDocument: The manifest is malformed.
         """
         with error_reference(self.reference):
             return self.document.image
 
     @property
     def index(self) -> ImageIndex:
-        """The view as an image index.
+        """View as an image index.
 
         Raises:
-            NotAnIndex: It is something else.
-            InvalidDocument: It is malformed.
+            NotAnIndex: The manifest is of another kind.
+            InvalidDocument: The manifest is malformed.
         """
         with error_reference(self.reference):
             return self.document.index
 
     def __repr__(self) -> str:
-        """What it is and where."""
+        """Return reference, digest and media type."""
         return f"Manifest({self.reference!r}, digest={str(self.digest)!r}, media_type={self.media_type!r})"
 
 
 class Image(StoredManifest):
-    """An image in some repository. Nothing but its manifest, ``document``, is read before it is asked for.
+    """An image in a repository. Configuration and layers are read on demand.
 
     Args:
-        repository: Where its blobs are.
-        manifest: Its manifest.
-        reference: How it was asked for, for messages; by its digest if not given.
-        platform: What it runs on, where an index has said so.
+        repository: Repository that holds the blobs.
+        manifest: Image manifest.
+        reference: Reference for messages; by default, repository and digest.
+        platform: Platform of the image, if an index states it.
 
     Raises:
         NotAnImage: The manifest is of another kind.
-        InvalidDocument: It is malformed.
+        InvalidDocument: The manifest is malformed.
     """
 
     def __init__(
@@ -158,15 +163,15 @@ class Image(StoredManifest):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What an index would say about it: type, digest, size, and the platform where it is known already."""
+        """Descriptor for an index: media type, digest and size, and the platform if it is known already."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size, platform=self._platform)
 
     @property
     def platform(self) -> Platform | None:
-        """What it runs on: as its index said, else as its configuration says, which is read for that.
+        """Platform of the image, from its index or else from its configuration, which is read if need be.
 
         Raises:
-            NotAnImage: Its configuration is not an image's.
+            NotAnImage: The configuration is not an image's.
             RegistryError: The configuration cannot be read.
         """
         if self._platform is None:
@@ -174,17 +179,17 @@ class Image(StoredManifest):
         return self._platform
 
     def manifest(self) -> ImageManifest:
-        """The manifest, as a view."""
+        """Return the view of the manifest."""
         return self._view
 
     def config(self) -> ImageConfig:
-        """The configuration, verified; read once.
+        """Return the verified configuration; it is read once.
 
         Raises:
-            NotAnImage: It is not an image's: the manifest belongs to some other artifact.
-            BlobNotFound: It is missing.
-            IntegrityError: It is not what the manifest says.
-            TooLarge: It is larger than any honest one.
+            NotAnImage: The manifest is not an image's but another artifact's.
+            BlobNotFound: The configuration is missing.
+            IntegrityError: It does not match its descriptor.
+            TooLarge: It is larger than 8 MiB.
             InvalidDocument: It is malformed.
         """
         if self._config is None:
@@ -193,28 +198,28 @@ class Image(StoredManifest):
         return self._config
 
     def layers(self) -> tuple[Layer, ...]:
-        """The layers, lowest first."""
+        """Return the layers, lowest first."""
         return tuple(Layer(self, position, descriptor) for position, descriptor in enumerate(self._view.layers))
 
     @property
     def has_config(self) -> bool:
-        """Whether its configuration is one of images, and not of some other artifact."""
+        """Whether the configuration is that of an image, rather than of another artifact."""
         return has_config(self.document)
 
     def extract(self, *, limits: ExtractLimits | None = None) -> ByteReader:
-        """A readable tar stream of the file system that the layers make together; close it after use.
+        """Return a tar stream of the image's file system, with all layers applied; close it after use.
 
-        It is safe for whoever unpacks it: clean relative names, each once, directories before what is in them, links
-        behind what they link to. The read that reaches the end has verified every layer and diff_id.
+        The stream is safe to unpack: names are clean, relative and unique, directories come before their entries, and
+        hard links after their targets. The read that reaches the end has verified every layer and diff ID.
 
         Args:
-            limits: How much is accepted.
+            limits: Limits on the uncompressed layers.
 
         Raises:
-            Unsupported: A layer is of a type that nobody knows.
-            UnsafeArchive: Raised by the reader: a layer contradicts itself, or tries to reach outside.
-            IntegrityError: Raised by the reader: a layer is corrupt, cut off, or not what the image says.
-            TooLarge: Raised by the reader: a limit was reached.
+            Unsupported: The media type of a layer is unknown.
+            UnsafeArchive: Raised by the reader: a layer contradicts itself, or refers to files outside the root.
+            IntegrityError: Raised by the reader: a layer is corrupt, truncated or does not match its digest.
+            TooLarge: Raised by the reader: a limit was exceeded.
         """
         from registry_core.ops.extract.unpack import flat_tar
 
@@ -230,30 +235,31 @@ class Image(StoredManifest):
         xattrs: bool = False,
         limits: ExtractLimits | None = None,
     ) -> Extracted:
-        """Unpack the file system that the layers make together: complete and verified, or not at all.
+        """Unpack the image's file system into a directory: completely and verified, or not at all.
 
-        Nothing outside of the directory is ever touched, whatever the layers hold. A new directory appears under its
-        name when it is complete; one that exists must be empty, keeps its inode, and is empty again after a failure.
+        Nothing outside the directory is touched, whatever the layers contain. A new directory gets its name when it is
+        complete; an existing one must be empty, keeps its inode, and is emptied after a failure.
 
         Args:
-            directory: Where to; its own parent must exist.
-            owners: Whether files belong to whom the image says, by number, instead of to the present user.
-            special_modes: Whether setuid and setgid bits are kept.
-            devices: Whether devices and fifos are made instead of skipped.
-            xattrs: Whether extended attributes are kept.
-            limits: How much is accepted.
+            directory: Directory to unpack into; its parent must exist.
+            owners: Whether to set the numeric owners that the image states; otherwise the current user owns all files.
+            special_modes: Whether to keep setuid and setgid bits.
+            devices: Whether to create devices and FIFOs; otherwise they are skipped.
+            xattrs: Whether to keep extended attributes.
+            limits: Limits on the uncompressed layers.
 
         Returns:
-            How many entries were made, and the devices and fifos that were not.
+            The number of entries, and the devices and FIFOs that were skipped.
 
         Raises:
-            InvalidValue: There is something in the directory, or it is none: a symbolic link is not followed.
-            UnsafeArchive: A layer contradicts itself, tries to reach outside, or has names that cannot be made.
-            IntegrityError: A layer is corrupt, cut off, or not what the image says.
-            TooLarge: A limit was reached.
-            Unsupported: A layer is of a type that nobody knows, or this system has no means to do it safely, or no
-                extended attributes where they are asked for.
-            OSError: The system refuses to make something.
+            InvalidValue: The directory is not empty, is not a directory, or is a symbolic link.
+            UnsafeArchive: A layer contradicts itself, refers to files outside the root, or has names that the file
+                system does not allow.
+            IntegrityError: A layer is corrupt, truncated or does not match its digest.
+            TooLarge: A limit was exceeded.
+            Unsupported: The media type of a layer is unknown, or this system cannot unpack safely or store extended
+                attributes.
+            OSError: The system failed to create an entry.
         """
         from registry_core.ops.extract.unpack import ExtractOptions, extract_to
 
@@ -263,19 +269,19 @@ class Image(StoredManifest):
             return extract_to(layers, directory, options=options, limits=_limits(limits), reference=self.reference)
 
     def open_file(self, path: str | os.PathLike[str], *, limits: ExtractLimits | None = None) -> ByteReader:
-        """A reader over a single file; layers are read from the top until one has it, and nothing is unpacked.
+        """Open a file of the image; layers are read from the top until one contains it, and nothing is unpacked.
 
-        Symbolic links are followed inside the image. The read that hands out the last byte has verified the layer.
+        Symbolic links are followed inside the image. The read that returns the last byte has verified the layer.
 
         Args:
-            path: From the root, such as ``etc/os-release``.
-            limits: How much is accepted.
+            path: Path from the root, such as ``etc/os-release``.
+            limits: Limits on the uncompressed layers.
 
         Raises:
-            NotFound: There is no such file.
-            InvalidName: Not a path.
-            IntegrityError: A layer is corrupt, cut off, or not what the image says.
-            Unsupported: A layer is of a type that nobody knows.
+            NotFound: The image has no such file.
+            InvalidName: The path is malformed.
+            IntegrityError: A layer is corrupt, truncated or does not match its digest.
+            Unsupported: The media type of a layer is unknown.
         """
         from registry_core.ops.extract.files import open_file
 
@@ -284,17 +290,17 @@ class Image(StoredManifest):
             return open_file(layers, path, _limits(limits), reference=self.reference)
 
     def list_files(self, *, limits: ExtractLimits | None = None) -> Iterator[FileEntry]:
-        """Everything in the file system that the layers make together, each entry once, in no particular order.
+        """Yield the entries of the image's file system, each once, in no particular order.
 
-        Whoever stops early has verified nothing of the layer at hand.
+        A layer is only verified once the iteration has passed its end.
 
         Args:
-            limits: How much is accepted.
+            limits: Limits on the uncompressed layers.
 
         Raises:
-            UnsafeArchive: A layer contradicts itself, or tries to reach outside.
-            IntegrityError: A layer is corrupt, cut off, or not what the image says.
-            Unsupported: A layer is of a type that nobody knows.
+            UnsafeArchive: A layer contradicts itself, or refers to files outside the root.
+            IntegrityError: A layer is corrupt, truncated or does not match its digest.
+            Unsupported: The media type of a layer is unknown.
         """
         from registry_core.ops.extract.files import list_files
 
@@ -308,7 +314,7 @@ class Image(StoredManifest):
         return layers
 
     def __repr__(self) -> str:
-        """What it is and where."""
+        """Return reference and digest."""
         return f"Image({self.reference!r}, digest={str(self.digest)!r})"
 
 
@@ -319,12 +325,12 @@ def _limits(limits: ExtractLimits | None) -> ExtractLimits:
 
 
 class Layer:
-    """One layer of an image.
+    """A layer of an image.
 
     Args:
-        image: Whose.
-        position: Which one, from the lowest.
-        descriptor: What the manifest says about it.
+        image: Image of the layer.
+        position: Position in the image, from the lowest.
+        descriptor: Descriptor in the manifest.
     """
 
     def __init__(self, image: Image, position: int, descriptor: Descriptor) -> None:
@@ -334,44 +340,44 @@ class Layer:
 
     @property
     def digest(self) -> Digest:
-        """The digest of the layer as it is stored."""
+        """Digest of the layer as it is stored."""
         return self.descriptor.digest
 
     @property
     def size(self) -> int:
-        """The size of the layer as it is stored, in bytes."""
+        """Size of the layer as it is stored, in bytes."""
         return self.descriptor.size
 
     @property
     def media_type(self) -> str:
-        """The media type, which tells how it is compressed."""
+        """Media type of the layer, which states its compression."""
         return self.descriptor.media_type
 
     def diff_id(self) -> Digest:
-        """The digest of the uncompressed tar, from the configuration (image-spec config.md, "Layer DiffID").
+        """Return the digest of the uncompressed tar, from the configuration (image-spec config.md, "Layer DiffID").
 
         Raises:
             NotAnImage: The configuration is not an image's.
-            InvalidDocument: It does not have one for each layer.
+            InvalidDocument: The number of diff IDs is not the number of layers.
             RegistryError: The configuration cannot be read.
         """
         diff_ids = self._image.config().rootfs.diff_ids
         count = len(self._image.manifest().layers)
         if len(diff_ids) != count:
             raise InvalidDocument(
-                f"{len(diff_ids)} diff_ids for {count} layers",
+                f"configuration has {len(diff_ids)} diff_ids for {count} layers",
                 path="$.rootfs.diff_ids",
                 reference=self._image.reference,
             )
         return diff_ids[self._position]
 
     def open(self) -> ByteReader:
-        """A reader over the layer as it is stored; the read that reaches its end has verified it.
+        """Open the layer as it is stored; the read that reaches its end has verified it.
 
         Raises:
-            BlobNotFound: It is missing; its ``urls`` are not followed.
-            IntegrityError: Its embedded content is wrong.
-            Unsupported: Its digest cannot be verified.
+            BlobNotFound: The layer is missing; its ``urls`` are not followed.
+            IntegrityError: Embedded data does not match the descriptor.
+            Unsupported: The digest's algorithm cannot be verified.
         """
         repository = self._image.repository
         with error_reference(repository.at(self.digest)):
@@ -381,13 +387,13 @@ class Layer:
             return open_verified(repository, self.digest, self.size)
 
     def open_uncompressed(self) -> ByteReader:
-        """A reader over the layer's tar; the read that reaches its end has verified the layer and its diff_id.
+        """Open the layer's uncompressed tar; the read that reaches its end has verified the layer and its diff ID.
 
         Raises:
-            BlobNotFound: It is missing.
-            Unsupported: It is of a type that nobody knows, or its digest cannot be verified.
-            IntegrityError: Raised by the reader: the content is corrupt, cut off, or not what the image says.
-            InvalidDocument: The configuration does not have a diff_id for each layer.
+            BlobNotFound: The layer is missing.
+            Unsupported: The media type is unknown, or the digest's algorithm cannot be verified.
+            IntegrityError: Raised by the reader: the layer is corrupt, truncated or does not match its digest.
+            InvalidDocument: The number of diff IDs is not the number of layers.
         """
         reference = self._image.repository.at(self.digest)
         with error_reference(reference):
@@ -402,22 +408,22 @@ class Layer:
                 raise
 
     def __repr__(self) -> str:
-        """Its digest and size."""
+        """Return digest and size."""
         return f"Layer(digest={str(self.digest)!r}, size={self.size})"
 
 
 class Index(StoredManifest):
-    """An image index in some repository: several images, mostly one a platform; ``document`` is its manifest.
+    """An image index in a repository: several images, usually one for each platform.
 
     Args:
-        repository: Where its manifests are.
-        manifest: Its bytes.
-        reference: How it was asked for, for messages; by its digest if not given.
-        default_platform: What it is resolved to where no platform is asked for; the host's own if not given.
+        repository: Repository that holds the manifests.
+        manifest: Index.
+        reference: Reference for messages; by default, repository and digest.
+        default_platform: Platform to select if none is asked for; this machine's by default.
 
     Raises:
         NotAnIndex: The manifest is of another kind.
-        InvalidDocument: It is malformed.
+        InvalidDocument: The manifest is malformed.
     """
 
     def __init__(
@@ -437,33 +443,36 @@ class Index(StoredManifest):
 
     @property
     def manifests(self) -> tuple[Descriptor, ...]:
-        """What it lists, in its order."""
+        """Descriptors of the entries, in order."""
         return self._view.manifests
 
     @property
     def annotations(self) -> dict[str, str]:
-        """Its annotations."""
+        """Annotations of the index."""
         return dict(self._view.annotations)
 
     def manifest(self) -> ImageIndex:
-        """The index, as a view."""
+        """Return the view of the index."""
         return self._view
 
     def image(self, platform: Platform | str | None = None) -> Image:
-        """The image that fits a platform best; the default platform, where none is named.
+        """Return the image that fits a platform best.
+
+        Args:
+            platform: Platform to select; by default, the default platform of the index.
 
         Raises:
-            InvalidName: The text is not a platform.
-            PlatformNotFound: Nothing fits; the error lists what there is.
+            InvalidName: The platform is malformed.
+            PlatformNotFound: No image fits; the error lists the platforms that there are.
             RegistryError: A manifest cannot be read.
         """
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform
         with error_reference(self.reference):
-            choice = select(self.repository, self.document, wanted, default=self._default_platform)
-        return Image(self.repository, choice.manifest, platform=choice.platform)
+            selection = select(self.repository, self.document, wanted, default=self._default_platform)
+        return Image(self.repository, selection.manifest, platform=selection.platform)
 
     def images(self) -> Iterator[Image]:
-        """The images that it lists, in its order; nested indexes, attestations and other artifacts are left out.
+        """Yield the images that the index itself lists, in order, without attestations and other artifacts.
 
         Raises:
             RegistryError: A manifest cannot be read.
@@ -473,5 +482,5 @@ class Index(StoredManifest):
                 yield Image(self.repository, fetch_child(self.repository, descriptor), platform=descriptor.platform)
 
     def __repr__(self) -> str:
-        """What it is and where."""
+        """Return reference and digest."""
         return f"Index({self.reference!r}, digest={str(self.digest)!r})"

@@ -1,4 +1,4 @@
-"""Lists, whole or in part, with errors that say what was listed."""
+"""Lists of tags and repositories, optionally in part."""
 
 from __future__ import annotations
 
@@ -17,67 +17,66 @@ _Item = TypeVar("_Item")
 
 
 def tags_of(repository: Repository, limit: int | None, last: str | None, *, operation: str) -> Iterator[str]:
-    """The tags of a repository, lazily; arguments are checked at once.
+    """Return an iterator over the tags of a repository; only the arguments are checked at once.
 
     Args:
-        repository: Whose tags.
-        limit: No more than so many.
-        last: Start behind this tag.
-        operation: What to call it in errors.
+        repository: Repository to list.
+        limit: Greatest number of tags.
+        last: Tag after which the list starts.
+        operation: Public name of the operation, for errors.
 
     Raises:
-        InvalidValue: The limit is negative, or ``last`` is not a tag.
+        InvalidValue: ``limit`` is negative, or ``last`` is not a tag.
     """
     reference = str(repository)
     with error_context(operation, reference):
-        count = _count(limit)
+        _check_limit(limit)
         after = None if last is None else Tag(last)
-        tags = repository.manifests.tags(after=after, page_size=_page(count))
-        return _framed(operation, reference, map(str, tags), count)
+        tags = repository.manifests.tags(after=after, page_size=_page_size(limit))
+        return _take(operation, reference, map(str, tags), limit)
 
 
 def repositories_below(
     catalog: Catalog, base: RepositoryName, limit: int | None, last: str | None, *, operation: str
 ) -> Iterator[str]:
-    """The repositories below a path, relative to it, lazily; arguments are checked at once.
+    """Return an iterator over the repositories below a path, relative to it; only the arguments are checked at once.
 
     Args:
-        catalog: The backend.
-        base: The path; all repositories lie below the empty one.
-        limit: No more than so many.
-        last: Start behind this name, relative as well.
-        operation: What to call it in errors.
+        catalog: Backend to list.
+        base: Path; empty for all repositories.
+        limit: Greatest number of names.
+        last: Name after which the list starts, relative to the path.
+        operation: Public name of the operation, for errors.
 
     Raises:
         CatalogUnsupported: The backend does not list repositories.
-        InvalidValue: The limit is negative, or ``last`` is not a name.
+        InvalidValue: ``limit`` is negative, or ``last`` is not a repository name.
     """
     reference = "/".join(part for part in (catalog.registry, base) if part)
     with error_context(operation, reference):
-        count = _count(limit)
-        # What lies below a name sorts behind it, in ASCII order and by path components alike.
+        _check_limit(limit)
+        # Names below a path sort after it, in ASCII order as well as by path components.
         after = (base or None) if last is None else base / RepositoryName(last)
-        names = catalog.repositories(after=after, page_size=_page(count))
+        names = catalog.repositories(after=after, page_size=_page_size(limit))
         below = (str(name) for name in (full.below(base) for full in names) if name)
-        return _framed(operation, reference, below, count)
+        return _take(operation, reference, below, limit)
 
 
-def _framed(operation: str, reference: str, items: Iterator[_Item], count: int | None) -> Iterator[_Item]:
+def _take(operation: str, reference: str, items: Iterator[_Item], limit: int | None) -> Iterator[_Item]:
     with error_context(operation, reference):
         checkpoint()
-        if count == 0:
-            # Nothing of what is missing is not the same as nothing at all: whoever asks for nothing is told as well.
+        if limit == 0:
+            # A limit of 0 still reports that the repository or the list is missing.
             next(items, None)
-        for item in islice(items, count):
+        for item in islice(items, limit):
             yield item
             checkpoint()
 
 
-def _page(count: int | None) -> int | None:
-    return 1 if count == 0 else count
+def _page_size(limit: int | None) -> int | None:
+    return 1 if limit == 0 else limit
 
 
-def _count(limit: int | None) -> int | None:
+def _check_limit(limit: int | None) -> None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise InvalidValue(f"not a limit: {limit!r:.50}")
-    return limit
+        raise InvalidValue(f"limit must be a number of at least 0, not {limit!r:.50}")

@@ -275,7 +275,7 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
         NotAnImage: The manifest is not an image's but another artifact's.
         BlobNotFound: The configuration is missing.
         IntegrityError: It does not match its descriptor.
-        TooLarge: It is larger than 4 MiB.
+        TooLarge: It is larger than 8 MiB.
         InvalidDocument: It is malformed.
     """
     descriptor = manifest.image.config
