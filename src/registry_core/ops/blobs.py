@@ -1,9 +1,4 @@
-"""Single blobs: read, saved to a file, pushed.
-
-Content that a repository may leave to others: layers that may not be distributed.
-
-How far a blob has come, as events: told by its source, whatever backends it moves between.
-"""
+"""Single blobs: open, save to a file, push, and report their progress."""
 
 from __future__ import annotations
 
@@ -29,7 +24,7 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
-from registry_core.errors import BlobNotFound, InvalidDigest, InvalidValue, error_context, error_reference
+from registry_core.errors import BlobNotFound, InvalidValue, error_context, error_reference
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobProgress, BlobRestarted, Observer
 
@@ -46,18 +41,18 @@ __all__ = [
 
 
 def open_blob_or_foreign(repository: Repository, layer: Descriptor, *, start: int = 0) -> ByteReader:
-    """A reader over a layer: of the repository, or of the layer's URLs once the repository said that it is not here.
+    """Open a layer in the repository, or at the URLs of its descriptor if the repository does not have it.
 
-    Only for whoever was asked to follow URLs. What comes is unverified, as from any blob store.
+    Call this only if the user asked for foreign layers. The content is unverified, as from any blob store.
 
     Args:
-        repository: Where to look first; it knows who follows URLs on its behalf.
-        layer: With its URLs.
-        start: The first byte.
+        repository: Repository to look in first.
+        layer: Descriptor of the layer.
+        start: Offset of the first byte.
 
     Raises:
-        BlobNotFound: It is neither here nor there, or nobody follows URLs for this backend.
-        RegistryError: The repository, or every URL, fails in another way.
+        BlobNotFound: Neither the repository nor a URL has the layer, or the backend does not follow URLs.
+        RegistryError: The repository failed, or every URL did.
     """
     try:
         return repository.blobs.open(layer.digest, start=start)
@@ -68,17 +63,17 @@ def open_blob_or_foreign(repository: Repository, layer: Descriptor, *, start: in
 
 
 class ProgressSource:
-    """A source that tells how much of it has been read.
+    """A source that reports how much of it has been read.
 
-    There is a ``BlobProgress`` for each piece, and one at the end. A store that begins behind the first byte, since it
-    has the rest, begins with a ``BlobProgress`` there; one that goes back is a ``BlobRestarted``.
-    What an observer raises ends the read.
+    It emits a ``BlobProgress`` for each chunk and one at the end. A read that starts at a later byte, since the store
+    has those before it, starts with a ``BlobProgress``; one that starts at an earlier byte than was read emits a
+    ``BlobRestarted``. An exception of the observer ends the read.
 
     Args:
-        source: The content.
-        digest: Of the blob.
-        size: Of the blob.
-        observer: Who is told, from whichever thread reads.
+        source: Content of the blob.
+        digest: Digest of the blob.
+        size: Size of the blob in bytes.
+        observer: Observer that receives the events, in the thread that reads.
     """
 
     def __init__(self, source: ByteSource, digest: Digest, size: int, observer: Observer) -> None:
@@ -86,14 +81,14 @@ class ProgressSource:
         self._digest = digest
         self._size = size
         self._observer = observer
-        # Held while telling, so that events come in the order in which things happened.
+        # Held while an event is emitted, so that events keep their order.
         self._lock = threading.Lock()
         self._done = 0
         self._reported = 0
         self._latest: ByteReader | None = None
 
     def open(self, start: int = 0) -> ByteReader:
-        """A reader from ``start`` on; the latest one tells, whatever older ones still read."""
+        """Open a reader; only the reader that was opened last reports progress."""
         inner = self._source.open(start)
         try:
             reader = _ProgressReader(self, inner, start)
@@ -104,10 +99,10 @@ class ProgressSource:
         return reader
 
     def finish(self) -> None:
-        """Say that the blob is where it should be, however much of it had to be read."""
+        """Report that the blob is stored, even if not all of it had to be read."""
         with self._lock:
             if self._reported != self._size or not self._size:
-                self._tell_progress(self._size)
+                self._report(self._size)
 
     def _begin(self, reader: ByteReader, start: int) -> None:
         with self._lock:
@@ -117,7 +112,7 @@ class ProgressSource:
                 self._reported = start
                 self._observer.on(BlobRestarted(digest=self._digest, done=start, size=self._size))
             elif start > before:
-                self._tell_progress(start)
+                self._report(start)
 
     def _advance(self, reader: ByteReader, done: int) -> None:
         with self._lock:
@@ -125,9 +120,9 @@ class ProgressSource:
                 return
             self._done = done
             if done - self._reported >= CHUNK_SIZE or self._reported < done == self._size:
-                self._tell_progress(done)
+                self._report(done)
 
-    def _tell_progress(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         self._reported = done
         self._observer.on(BlobProgress(digest=self._digest, done=done, size=self._size))
 
@@ -154,34 +149,34 @@ class _ProgressReader(BaseReader):
             self._source._advance(self, self._position)
 
 
-def open_blob(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
-    """A reader over a blob whose last read raises if the content was wrong.
+def open_blob(repository: Repository, digest: Digest | str, size: int | None = None) -> ByteReader:
+    """Open a blob for reading; the read that reaches the end raises an error if the content is wrong.
 
-    Whoever stops before the end has verified nothing.
+    Content that is not read to the end is not verified.
 
     Args:
-        repository: Where it is.
-        digest: Which one.
-        size: How long it must be, where that is known.
+        repository: Repository of the blob.
+        digest: Digest of the blob.
+        size: Size of the blob in bytes, if it is known.
 
     Raises:
-        BlobNotFound: It is not in this repository.
-        InvalidDigest: Not a digest.
+        BlobNotFound: The repository does not have the blob.
+        InvalidDigest: The digest is malformed.
         Unsupported: The digest's algorithm cannot be verified.
     """
     with error_context("open_blob"):
         return open_verified(repository, digest, size)
 
 
-def open_verified(repository: Repository, digest: Digest, size: int | None = None) -> ByteReader:
-    """As ``open_blob``, for operations that have a name of their own.
+def open_verified(repository: Repository, digest: Digest | str, size: int | None = None) -> ByteReader:
+    """Open a blob like ``open_blob``, for operations with other names.
 
     Raises:
-        BlobNotFound: It is not in this repository.
-        InvalidDigest: Not a digest.
+        BlobNotFound: The repository does not have the blob.
+        InvalidDigest: The digest is malformed.
         Unsupported: The digest's algorithm cannot be verified.
     """
-    digest = _parsed(digest)
+    digest = digest if isinstance(digest, Digest) else Digest(digest)
     reference = repository.at(digest)
     with error_reference(reference):
         digest.hasher()
@@ -190,35 +185,36 @@ def open_verified(repository: Repository, digest: Digest, size: int | None = Non
 
 def save_blob(
     repository: Repository,
-    digest: Digest,
+    digest: Digest | str,
     path: str | os.PathLike[str],
     *,
     size: int | None = None,
     observer: Observer | None = None,
 ) -> None:
-    """Write a blob to a file: complete and verified, or not at all.
+    """Write a blob to a file: completely and verified, or not at all.
 
-    What the path held before is replaced at once; until then, and on any failure, it stays.
+    An existing file is replaced when the blob is complete, and kept on any error.
 
     Args:
-        repository: Where the blob is.
-        digest: Which one.
-        path: The file; its directory must exist.
-        size: How long the blob must be, where that is known.
-        observer: Told how far it has come; where the size is not known, the backend is asked for it.
+        repository: Repository of the blob.
+        digest: Digest of the blob.
+        path: Path of the file; its directory must exist.
+        size: Size of the blob in bytes, if it is known.
+        observer: Observer of the progress; if ``size`` is not given, the backend is asked for it.
 
     Raises:
-        BlobNotFound: It is not in this repository.
-        DigestMismatch: The backend sent something else.
-        SizeMismatch: The backend sent more or less than ``size``.
+        BlobNotFound: The repository does not have the blob.
+        DigestMismatch: The backend sent other content.
+        SizeMismatch: The backend sent more or less than ``size`` bytes.
+        InvalidDigest: The digest is malformed.
         Unsupported: The digest's algorithm cannot be verified.
         OSError: The file cannot be written.
     """
-    digest = _parsed(digest)
+    digest = digest if isinstance(digest, Digest) else Digest(digest)
     target = Path(path)
     with (
         error_context("save_blob", repository.at(digest)),
-        _report_progress(repository, digest, size, observer) as reader,
+        _open_observed(repository, digest, size, observer) as reader,
     ):
         staged = StagedFile(target)
         try:
@@ -239,24 +235,23 @@ def push_blob(
     algorithm: str = "sha256",
     observer: Observer | None = None,
 ) -> Descriptor:
-    """Store content as a blob, under its digest.
+    """Store content as a blob.
 
-    It is read twice: once for the digest, once to be stored; a file must not change meanwhile.
+    The content is read twice, first for its digest; a file must not change in between.
 
     Args:
-        repository: Where to.
-        content: Bytes, a file, anything that can be opened again and again, or a stream of any length, which is kept in
-            a temporary file meanwhile.
-        media_type: What the descriptor should call it.
-        algorithm: Of the digest: ``sha256``, which every registry takes, or ``sha512``.
-        observer: Told how far it has come while it is stored.
+        repository: Repository to store the blob in.
+        content: Bytes, path of a file, source, or stream of any length, which is kept in a temporary file meanwhile.
+        media_type: Media type for the descriptor.
+        algorithm: Algorithm of the digest: ``sha256``, which every registry accepts, or ``sha512``.
+        observer: Observer of the progress.
 
     Returns:
-        The descriptor to refer to it by.
+        The descriptor of the blob.
 
     Raises:
-        Unsupported: The repository cannot be written, or does not take that algorithm, or nobody knows it.
-        InvalidValue: It is text, which could be content or a path.
+        Unsupported: The repository is read-only, or it or this library does not support the algorithm.
+        InvalidValue: The content is text, which could be content or a path.
         OSError: The file cannot be read.
     """
     source = to_source(content)
@@ -265,7 +260,7 @@ def push_blob(
         progress = None
         if observer is not None:
             source = progress = ProgressSource(source, descriptor.digest, descriptor.size, observer)
-        with error_context("push_blob", repository.at(descriptor.digest)):
+        with error_reference(repository.at(descriptor.digest)):
             repository.blobs.put(descriptor.digest, descriptor.size, source)
         if progress is not None:
             progress.finish()
@@ -273,13 +268,12 @@ def push_blob(
 
 
 def to_source(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteSource | Readable) -> ByteSource:
-    """Content in any of its forms as a source: bytes, a file by its path, or a stream.
+    """Return bytes, the file at a path, or a stream as a source.
 
-    A stream cannot be read again: it is read to its end once, whatever its length, and kept in a temporary file.
-    Whoever opened it closes it.
+    A stream can be read only once: it is read to its end and kept in a temporary file. The caller closes it.
 
     Raises:
-        InvalidValue: It is text, which could be content or a path, or nothing that can be read.
+        InvalidValue: The content is text, which could be content or a path, or cannot be read.
         OSError: The stream cannot be read.
     """
     if isinstance(content, bytes | bytearray | memoryview):
@@ -287,22 +281,22 @@ def to_source(content: bytes | bytearray | memoryview | os.PathLike[str] | ByteS
     if isinstance(content, os.PathLike):
         return FileSource(content)
     if isinstance(content, Readable):
-        # Imported only where it is used: temporary files cost more than everything else here.
+        # Imported on use, because the import of `tempfile` takes longer than that of this module.
         from registry_core.content.spool import Spool
 
         return Spool.of(BorrowedReader(content))
     if isinstance(content, str):
-        raise InvalidValue(f"text could be content or a path; give bytes or a Path: {content!r:.200}")
+        raise InvalidValue(f"text could be content or a path; pass bytes or a Path instead of {content!r:.200}")
     if not isinstance(content, ByteSource):
-        raise InvalidValue(f"nothing that can be read: {type(content).__name__}")
+        raise InvalidValue(f"content must be bytes, a path, a source or a stream, not {type(content).__name__}")
     return content
 
 
 def describe(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str = "sha256") -> Descriptor:
-    """What a source holds: read once, to its end.
+    """Read a source to its end, and return the descriptor of its content.
 
     Raises:
-        Unsupported: Nobody could verify content under that algorithm.
+        Unsupported: The algorithm is neither ``sha256`` nor ``sha512``.
     """
     hasher = Digest.of(b"", algorithm).hasher()
     size = 0
@@ -314,15 +308,9 @@ def describe(source: ByteSource, media_type: str = OCTET_STREAM, algorithm: str 
     return Descriptor(media_type=media_type, digest=Digest(f"{algorithm}:{hasher.hexdigest()}"), size=size)
 
 
-def _report_progress(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:
+def _open_observed(repository: Repository, digest: Digest, size: int | None, observer: Observer | None) -> ByteReader:
     if observer is None:
         return open_verified(repository, digest, size)
     total = repository.blobs.stat(digest) if size is None else size
     source = CallableSource(lambda _: open_verified(repository, digest, size))
     return ProgressSource(source, digest, total, observer).open()
-
-
-def _parsed(digest: Digest) -> Digest:
-    if not isinstance(digest, str):
-        raise InvalidDigest(f"not a digest: {digest!r:.200}")
-    return digest if isinstance(digest, Digest) else Digest(digest)

@@ -69,7 +69,7 @@ class TestOpen:
     def test_text_that_is_no_digest_is_refused(self, repository: Repository) -> None:
         """R-001."""
         with pytest.raises(InvalidDigest):
-            open_blob(repository, "sha256:../../etc/passwd")  # type: ignore[arg-type]  # as untyped code may call it
+            open_blob(repository, "sha256:../../etc/passwd")
 
     def test_content_that_cannot_be_verified_is_not_opened(self, repository: Repository) -> None:
         """R-002."""
