@@ -130,7 +130,7 @@ class FaultContext:
         app: Application that handles the request.
         environ: WSGI environment of the request; effects may change it.
         entry: Entry of the request in the log.
-        request_log: Log that is told of stalls.
+        request_log: Log that records stalls.
         gate: Gate that stalled requests wait at.
         matcher: Counter of the fault; ``None`` if no fault applies.
     """

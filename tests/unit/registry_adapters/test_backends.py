@@ -60,7 +60,7 @@ HUB_CHALLENGE = Headers([("WWW-Authenticate", 'Basic realm="hub"')])
         ("[::1]:5000", {}, "[::1]:5000"),
     ],
 )
-def test_a_registry_is_reached_over_http(url: str, settings: dict[str, Any], registry: str) -> None:
+def test_a_registry_url_opens_an_http_catalog(url: str, settings: dict[str, Any], registry: str) -> None:
     catalog = open_catalog(url, **settings)
 
     assert isinstance(catalog, HttpCatalog)
@@ -69,8 +69,8 @@ def test_a_registry_is_reached_over_http(url: str, settings: dict[str, Any], reg
 
 
 @pytest.mark.parametrize("host", ["localhost:80", "127.0.0.1:80", "registry.example.com:80"])
-def test_plain_http_is_spoken_only_where_it_was_asked_for(host: str) -> None:
-    """R-041: port 80 is http's own, so the name shows which of the two it is."""
+def test_plain_http_is_used_only_if_requested(host: str) -> None:
+    """R-041: the name shows the scheme, because port 80 is the default of http only."""
     secure = open_catalog(host)
     plain = open_catalog(f"http://{host}")
 
@@ -79,7 +79,7 @@ def test_plain_http_is_spoken_only_where_it_was_asked_for(host: str) -> None:
     plain.close()
 
 
-def test_a_directory_is_a_layout(tmp_path: Path) -> None:
+def test_an_oci_url_opens_a_layout(tmp_path: Path) -> None:
     catalog = open_catalog(f"oci:{tmp_path}/images", fsync=False)
 
     assert isinstance(catalog, LayoutCatalog)
@@ -88,7 +88,7 @@ def test_a_directory_is_a_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "entries"), [("docker-archive", 4), ("oci-archive", 2)])
-def test_a_file_is_an_archive_of_its_form(scheme: str, entries: int, tmp_path: Path) -> None:
+def test_an_archive_url_opens_an_archive_of_its_form(scheme: str, entries: int, tmp_path: Path) -> None:
     url = f"{scheme}:{tmp_path}/images.tar"
     catalog = open_catalog(url, fsync=False)
 
@@ -102,7 +102,7 @@ def test_a_file_is_an_archive_of_its_form(scheme: str, entries: int, tmp_path: P
     assert list(open_catalog(url, replace=True).repositories()) == []
 
 
-def test_each_memory_is_a_new_one() -> None:
+def test_each_memory_url_opens_a_new_catalog() -> None:
     first, second = open_catalog("memory:"), open_catalog("memory:")
 
     assert isinstance(first, MemoryCatalog)
@@ -120,20 +120,20 @@ def test_each_memory_is_a_new_one() -> None:
         ("memory:", "memory:"),
     ],
 )
-def test_a_client_starts_at_the_path(url: str, registry: str) -> None:
+def test_the_path_of_a_url_is_the_path_of_the_client(url: str, registry: str) -> None:
     client = open_client(url)
 
     assert client.registry == registry
     client.close()
 
 
-def test_a_path_that_is_no_repository_is_an_invalid_name() -> None:
+def test_a_path_that_is_not_a_repository_name_is_an_invalid_name() -> None:
     with pytest.raises(InvalidName):
         open_client("registry.example.com/Org/app:v1")
 
 
 class Seen(Observer):
-    """Keeps the kinds of events."""
+    """Record the types of events."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
@@ -145,9 +145,9 @@ class Seen(Observer):
 IMAGE = ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build()
 
 
-class TestWatching:
+class TestObserversAndMiddleware:
     @pytest.mark.parametrize("scheme", ["memory:", "oci:", "docker-archive:", "http:"])
-    def test_one_observer_sees_what_a_client_moves_over_any_backend(self, scheme: str, tmp_path: Path) -> None:
+    def test_an_observer_receives_the_transfers_of_any_backend(self, scheme: str, tmp_path: Path) -> None:
         seen = Seen()
 
         with registry_server(MemoryCatalog()) as server:
@@ -158,12 +158,12 @@ class TestWatching:
         assert "BlobCopied" in seen.kinds
         assert ("RequestCompleted" in seen.kinds) is (scheme == "http:")
 
-    def test_middleware_wraps_each_exchange_of_http_the_first_outermost(self) -> None:
-        told: list[str] = []
+    def test_middleware_wraps_each_request_the_first_outermost(self) -> None:
+        called: list[str] = []
 
         def named(name: str) -> Middleware:
             def note(request: OutgoingRequest, send: Send) -> Response:
-                told.append(name)
+                called.append(name)
                 return send(request)
 
             return note
@@ -172,14 +172,14 @@ class TestWatching:
             with open_client(server.url, middleware=[named("first"), named("second")]) as client:
                 client.with_segment("app").image_exists("v1")
 
-        assert told == ["first", "second"]
+        assert called == ["first", "second"]
 
-    def test_a_catalog_that_tells_nothing_takes_no_observer(self) -> None:
+    def test_a_catalog_without_events_takes_no_observer(self) -> None:
         with pytest.raises(TypeError, match="observer"):
             open_catalog("memory:", observer=Seen())
 
 
-def test_a_client_keeps_its_default_platform() -> None:
+def test_an_invalid_default_platform_is_an_invalid_name() -> None:
     with pytest.raises(InvalidName):
         open_client("memory:", default_platform="not a platform/at/all/x/y")
 
@@ -196,32 +196,32 @@ def test_a_catalog_has_no_path() -> None:
         *("oci:", "oci://host/x", "oci-archive:", "docker-archive://host/x", "a b"),
     ],
 )
-def test_what_names_no_backend_is_a_config_error(url: str) -> None:
+def test_other_urls_are_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):
         open_catalog(url)
 
 
 @pytest.mark.parametrize("url", ["memory:", "oci:images", "https://registry.example.com/org"])
-def test_the_opener_of_http_opens_registries_only(url: str) -> None:
+def test_open_http_opens_only_registries(url: str) -> None:
     with pytest.raises(ConfigError):
         open_http(url)
 
 
 @pytest.mark.parametrize("url", ["oci:", "nowhere:place", "ftp://place"])
-def test_what_was_asked_for_is_repeated_whole(url: str) -> None:
+def test_the_error_repeats_the_whole_url(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_catalog(url)
 
     assert str(caught.value).endswith(f": {url}")
 
 
-def test_an_unknown_scheme_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_scheme_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"http, https, memory, oci"):
         open_catalog("nowhere://registry.example.com")
 
 
 @pytest.mark.parametrize("url", ["https://user:hunter2@registry.example.com", "user:hunter2@registry.example.com/app"])
-def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
+def test_credentials_in_a_url_are_rejected_and_not_repeated(url: str) -> None:
     """R-043."""
     with pytest.raises(ConfigError) as caught:
         open_client(url)
@@ -230,14 +230,14 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://registry.example.com?a=s3cret", "registry.example.com/app#s3cret"])
-def test_query_and_fragment_are_refused(url: str) -> None:
+def test_query_and_fragment_are_rejected(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_client(url)
 
     assert "s3cret" not in str(caught.value)
 
 
-def test_closing_ends_connections_even_while_an_error_of_one_is_kept() -> None:
+def test_close_closes_connections_although_an_error_refers_to_one() -> None:
     def answer_once(listener: socket.socket) -> bytes:
         peer, _ = listener.accept()
         with peer:
@@ -262,25 +262,25 @@ def test_closing_ends_connections_even_while_an_error_of_one_is_kept() -> None:
 @pytest.mark.parametrize(
     ("url", "plain"), [("https://registry.example.com", True), ("http://registry.example.com", False)]
 )
-def test_a_setting_does_not_contradict_the_url(url: str, plain: bool) -> None:
+def test_plain_http_must_not_contradict_the_url(url: str, plain: bool) -> None:
     with pytest.raises(ConfigError):
         open_catalog(url, plain_http=plain)
 
 
 @pytest.mark.parametrize("url", ["registry.example.com", "oci:images", "memory:"])
 @pytest.mark.parametrize("opener", [open_catalog, open_client])
-def test_a_setting_that_the_backend_does_not_know_is_a_type_error_that_names_it(opener: Any, url: str) -> None:
+def test_an_unknown_setting_is_a_type_error_that_names_it(opener: Any, url: str) -> None:
     with pytest.raises(TypeError, match="verify_tls"):
         opener(url, verify_tls=False)
 
 
 @pytest.mark.parametrize("url", ["oci:images", "docker-archive:images.tar", "oci-archive:images.tar", "memory:"])
-def test_only_registries_know_auth(url: str) -> None:
+def test_only_registries_take_auth(url: str) -> None:
     with pytest.raises(TypeError, match="auth"):
         open_catalog(url, auth=Basic("user", "word"))
 
 
-def test_auth_that_is_none_is_a_type_error() -> None:
+def test_an_invalid_auth_is_a_type_error() -> None:
     auth: Any = ("user", "hunter2")
 
     with pytest.raises(TypeError, match="tuple"):
@@ -296,7 +296,7 @@ def test_a_credential_is_accepted(auth: Basic | RegistryToken) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"read_timeout": -1}, {"tls_verify": "no"}, {"max_connections": 0}])
-def test_settings_that_cannot_work_are_a_config_error(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_a_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         open_catalog("registry.example.com", **settings)
 
@@ -326,7 +326,7 @@ def open_closing(url, *, auth=None):
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution that registers backends, as an installer leaves it behind."""
+    """An installed distribution that registers backends."""
     (tmp_path / "mine_backend.py").write_text(OPENER)
     metadata = tmp_path / "mine-1.0.dist-info"
     metadata.mkdir()
@@ -346,44 +346,44 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("third_party")
 class TestThirdParty:
     @pytest.mark.parametrize("url", ["mine:place", "mine://place/deep"])
-    def test_its_scheme_opens_its_backend_with_its_settings(self, url: str) -> None:
+    def test_a_catalog_is_opened_with_its_settings(self, url: str) -> None:
         settings: dict[str, Any] = {"colour": "blue"}
 
         assert open_catalog(url, **settings).registry == f"{url}#blue"
 
-    def test_its_scheme_opens_a_client_too(self) -> None:
+    def test_a_client_is_opened(self) -> None:
         client = open_client("mine:place")
 
         assert client.registry.startswith("mine:place#red")
         client.close()
 
-    def test_one_that_can_tell_is_given_the_observer_and_any_other_is_not(self) -> None:
+    def test_only_an_opener_with_an_observer_parameter_is_passed_the_observer(self) -> None:
         seen = Seen()
 
         assert open_client("watched:place", observer=seen).registry == f"watched:place#{seen}"
         assert open_client("mine:place", observer=seen).registry == "mine:place#red"
 
-    def test_where_no_client_comes_of_it_its_backend_is_closed(self) -> None:
+    def test_a_backend_whose_client_cannot_be_created_is_closed(self) -> None:
         with pytest.raises(InvalidName):
             open_client("closing:place", default_platform="no platform")
 
         assert import_module("mine_backend").closed == ["closing:place"]
 
-    def test_a_setting_that_it_does_not_know_is_a_type_error(self) -> None:
+    def test_an_unknown_setting_of_it_is_a_type_error(self) -> None:
         settings: dict[str, Any] = {"taste": "sweet"}
 
         with pytest.raises(TypeError, match="taste"):
             open_catalog("mine:place", **settings)
 
-    def test_it_cannot_take_over_a_scheme_of_ours(self) -> None:
+    def test_a_built_in_scheme_cannot_be_replaced(self) -> None:
         assert open_catalog("memory:").registry == "memory:"
 
     @pytest.mark.parametrize("url", ["broken:x", "nothing:x"])
-    def test_one_that_cannot_be_loaded_or_gives_no_catalog_is_a_config_error(self, url: str) -> None:
+    def test_an_opener_that_fails_or_returns_no_catalog_is_a_config_error(self, url: str) -> None:
         with pytest.raises(ConfigError):
             open_catalog(url)
 
-    def test_it_is_listed_among_the_known(self) -> None:
+    def test_its_scheme_is_listed_in_errors(self) -> None:
         with pytest.raises(ConfigError, match="mine"):
             open_catalog("nowhere://x")
 
@@ -393,13 +393,13 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_package_loads_no_backend() -> None:
+def test_importing_the_package_imports_no_backend() -> None:
     code = "import sys, registry_adapters; print({'urllib3', 'ssl', 'filelock'} & set(sys.modules))"
 
     assert run(code) == "set()"
 
 
-def test_a_backend_in_memory_loads_no_http() -> None:
+def test_a_memory_backend_does_not_import_http() -> None:
     code = "import sys, registry_adapters; registry_adapters.open_catalog('memory:'); print('urllib3' in sys.modules)"
 
     assert run(code) == "False"
@@ -413,7 +413,7 @@ def test_the_package_lists_its_names() -> None:
         registry_adapters.nonsense  # type: ignore[attr-defined]  # noqa: B018  # the error is what is tested
 
 
-class _Asked(Keychain):
+class _RecordingKeychain(Keychain):
     def __init__(self) -> None:
         self.registries: list[str] = []
 
@@ -423,8 +423,8 @@ class _Asked(Keychain):
 
 
 @pytest.mark.parametrize("url", ["docker.io", "https://index.docker.io", "Docker.io:443"])
-def test_docker_hub_is_called_by_its_name_and_asked_at_its_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Its keychain, too, knows it by name."""
+def test_docker_hub_is_named_docker_io_and_requested_at_its_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Keychains use its name too."""
     urls: list[str] = []
 
     def answer(
@@ -434,7 +434,7 @@ def test_docker_hub_is_called_by_its_name_and_asked_at_its_host(monkeypatch: pyt
         return Response(status=401, headers=HUB_CHALLENGE, url=url, reader=BytesSource(b"").open())
 
     monkeypatch.setattr(Urllib3Transport, "send", answer)
-    keychain = _Asked()
+    keychain = _RecordingKeychain()
     catalog = open_catalog(url, auth=keychain)
 
     with pytest.raises(Unauthorized, match=r"docker\.io/library/debian"):
@@ -446,7 +446,7 @@ def test_docker_hub_is_called_by_its_name_and_asked_at_its_host(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("url", ["docker.io:5000", "http://docker.io", "registry-1.docker.io", "notdocker.io"])
-def test_no_other_registry_is_taken_for_docker_hub(url: str) -> None:
+def test_no_other_registry_is_docker_hub(url: str) -> None:
     """R-045: names match exactly."""
     catalog = open_catalog(url)
 
@@ -466,10 +466,10 @@ def keywords(function: Callable[..., object]) -> set[str]:
 class TestTypesOfSettings:
     """``BackendSettings`` lists the settings that the built-in backends take, and no others."""
 
-    def test_those_of_http_are_the_fields_of_http_settings(self) -> None:
+    def test_http_has_the_fields_of_http_settings(self) -> None:
         assert HttpSettingsDict.__optional_keys__ == frozenset(HttpSettings.__struct_fields__)
 
-    def test_each_has_the_type_of_its_field_or_is_a_path_as_well(self) -> None:
+    def test_each_type_is_that_of_the_field_or_also_a_path(self) -> None:
         fields = {
             **get_type_hints(HttpSettings),
             "ca_file": str | os.PathLike[str] | None,

@@ -1,4 +1,4 @@
-"""The library wired for dependency-injector."""
+"""The container for dependency-injector."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HTTP: dict[str, Any] = {"backend": "http", "http": {"registry": "registry.exampl
 
 
 class Application(containers.DeclarativeContainer):
-    """A host that embeds ours."""
+    """An application that embeds the container."""
 
     config = providers.Configuration(strict=True)
     keychain = providers.Object(StaticKeychain({"registry.example.com": Basic("user", "word")}))
@@ -70,7 +70,7 @@ class TestBackends:
         assert isinstance(container.catalog(), MemoryCatalog)
 
     @pytest.mark.parametrize("backend", ["memory", "layout", "archive", "http"])
-    def test_each_makes_clients(self, backend: str, tmp_path: Path) -> None:
+    def test_each_backend_provides_clients(self, backend: str, tmp_path: Path) -> None:
         archive = {"path": str(tmp_path / "images.tar")}
         container = configured({**HTTP, "layout": {"root": str(tmp_path)}, "archive": archive, "backend": backend})
 
@@ -80,7 +80,7 @@ class TestBackends:
         assert client.registry == container.catalog().registry
         close(container)
 
-    def test_nothing_is_undefined(self) -> None:
+    def test_no_dependency_is_undefined(self) -> None:
         configured(MEMORY).check_dependencies()
 
 
@@ -106,11 +106,11 @@ class TestConfiguration:
             (None, "object"),
         ],
     )
-    def test_a_mistake_is_a_config_error_that_names_it(self, mapping: Any, word: str) -> None:
+    def test_an_invalid_configuration_is_a_config_error_that_names_the_value(self, mapping: Any, word: str) -> None:
         with pytest.raises(ConfigError, match=word):
             configured(mapping)
 
-    def test_text_from_the_environment_will_do(self) -> None:
+    def test_values_can_be_text(self) -> None:
         settings = validated(
             {
                 "backend": "http",
@@ -128,7 +128,7 @@ class TestConfiguration:
         assert (settings.http.plain_http, settings.http.tls_verify) == (True, False)
         assert (settings.http.read_timeout, settings.http.retries) == (2.5, 1)
 
-    def test_every_setting_of_http_can_come_from_the_environment(self) -> None:
+    def test_every_http_setting_can_be_text(self) -> None:
         text = {
             "trust_system": "true",
             "certs_dir": "/etc/certs.d",
@@ -147,13 +147,13 @@ class TestConfiguration:
         assert (settings.http.max_connections, settings.http.path_prefix) == (4, "/registry")
         assert settings.http.chunk_size == 1 << 20
 
-    def test_a_limit_that_is_null_in_the_environment_is_none(self) -> None:
+    def test_the_text_null_is_none(self) -> None:
         settings = validated({"backend": "http", "http": {"registry": "r", "requests_per_second": "null"}})
 
         assert settings.http is not None
         assert settings.http.requests_per_second is None
 
-    def test_a_mistake_does_not_repeat_the_proxys_password(self) -> None:
+    def test_an_error_does_not_repeat_the_password_of_a_proxy(self) -> None:
         """R-043."""
         mapping = {"backend": "http", "http": {"registry": "r", "proxy": "ftp://user:hunter2@proxy"}}
 
@@ -162,18 +162,18 @@ class TestConfiguration:
 
         assert "hunter2" not in str(caught.value)
 
-    def test_a_container_that_was_never_configured_says_so(self) -> None:
+    def test_a_container_without_a_configuration_is_a_config_error(self) -> None:
         with pytest.raises(ConfigError, match="backend"):
             RegistryContainer().catalog()
 
     @pytest.mark.parametrize("backend", ["http", "layout"])
-    def test_a_backend_without_its_section_says_so_when_taken_directly(self, backend: str) -> None:
+    def test_a_backend_without_its_section_is_a_config_error(self, backend: str) -> None:
         container = configured(MEMORY)
 
         with pytest.raises(ConfigError, match=backend):
             container.providers[backend]()
 
-    def test_a_mistake_in_an_embedded_configuration_is_found_as_well(self) -> None:
+    def test_an_invalid_embedded_configuration_is_a_config_error(self) -> None:
         application = Application()
         application.config.from_dict({"registry": {"backend": "tape"}})
 
@@ -197,12 +197,12 @@ class TestSharing:
         assert len({id(catalog) for catalog in found}) == 1
         close(container)
 
-    def test_two_containers_share_nothing(self) -> None:
+    def test_two_containers_have_two_catalogs(self) -> None:
         assert configured(MEMORY).catalog() is not configured(MEMORY).catalog()
 
 
 class TestOverriding:
-    def test_a_catalog_put_in_holds_at_once_and_until_it_is_taken_out(self) -> None:
+    def test_an_override_of_the_catalog_applies_until_it_is_reset(self) -> None:
         container = configured(HTTP)
         fake = MemoryCatalog("memory:fake")
         before = container.client().registry
@@ -217,7 +217,7 @@ class TestOverriding:
         )
         close(container)
 
-    def test_an_override_stays_in_its_container(self) -> None:
+    def test_an_override_applies_to_one_container(self) -> None:
         first, second = configured(MEMORY), configured(MEMORY)
 
         with first.catalog.override(providers.Object(MemoryCatalog("memory:fake"))):
@@ -231,8 +231,8 @@ class TestOverriding:
         close(container)
 
 
-class TestWatching:
-    def test_the_hosts_observer_sees_what_clients_move(self) -> None:
+class TestObserversAndMiddleware:
+    def test_the_observer_receives_the_transfers_of_clients(self) -> None:
         kinds: list[str] = []
 
         class Seen(Observer):
@@ -246,7 +246,7 @@ class TestWatching:
 
         assert "BlobCopied" in kinds
 
-    def test_the_hosts_observer_sees_each_exchange(self) -> None:
+    def test_the_observer_receives_each_request(self) -> None:
         methods: list[str] = []
 
         class Seen(Observer):
@@ -263,7 +263,7 @@ class TestWatching:
 
         assert methods == ["HEAD"]
 
-    def test_the_hosts_middleware_wraps_each_exchange(self) -> None:
+    def test_the_middleware_wraps_each_request(self) -> None:
         methods: list[str] = []
 
         def note(request: OutgoingRequest, send: Send) -> Response:
@@ -281,28 +281,28 @@ class TestWatching:
 
 
 class TestEmbedding:
-    def test_a_host_application_embeds_it(self) -> None:
+    def test_an_application_embeds_it(self) -> None:
         application = Application()
         application.config.from_dict({"registry": HTTP})
 
         assert application.greeting() == "registry.example.com"
         close(application.registry())
 
-    def test_the_hosts_tests_put_a_fake_in(self) -> None:
+    def test_an_application_overrides_the_catalog(self) -> None:
         application = Application()
         application.config.from_dict({"registry": HTTP})
 
         with application.registry.catalog.override(providers.Object(MemoryCatalog("memory:fake"))):
             assert application.greeting() == "memory:fake"
 
-    def test_nothing_of_the_host_is_undefined(self) -> None:
+    def test_no_dependency_of_an_application_is_undefined(self) -> None:
         application = Application()
 
         application.check_dependencies()
 
 
 class TestClosing:
-    def test_what_was_built_is_closed_and_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_built_catalog_is_closed_and_reset(self, monkeypatch: pytest.MonkeyPatch) -> None:
         closed: list[Catalog] = []
         real = HttpCatalog.close
 
@@ -320,7 +320,7 @@ class TestClosing:
         assert container.catalog() is not catalog
         close(container)
 
-    def test_closing_twice_or_unused_does_no_harm(self) -> None:
+    def test_closing_twice_or_unused_is_allowed(self) -> None:
         container = configured(HTTP)
 
         close(container)
@@ -329,7 +329,7 @@ class TestClosing:
         assert container.catalog().registry == "registry.example.com"
         close(container)
 
-    def test_what_overrides_is_left_to_its_owner(self) -> None:
+    def test_an_override_is_not_closed(self) -> None:
         closed: list[str] = []
 
         class Fake(MemoryCatalog):

@@ -24,8 +24,8 @@ USER = Basic("user", "hunter2")
 
 @pytest.fixture(params=[BasicAuthorizer, TokenAuthorizer])
 def server(request: pytest.FixtureRequest) -> Iterator[RegistryServer]:
-    guard: Authorizer = request.param({"user": "hunter2"})
-    with registry_server(MemoryCatalog(), authorizer=guard) as running:
+    authorizer: Authorizer = request.param({"user": "hunter2"})
+    with registry_server(MemoryCatalog(), authorizer=authorizer) as running:
         yield running
 
 
@@ -34,7 +34,7 @@ def host(server: RegistryServer) -> str:
 
 
 class TestLogin:
-    def test_what_the_registry_accepts_is_kept(self, server: RegistryServer) -> None:
+    def test_an_accepted_credential_is_stored(self, server: RegistryServer) -> None:
         keychain = MemoryKeychain()
 
         login(server.url, USER, keychain=keychain)
@@ -48,7 +48,7 @@ class TestLogin:
 
         assert keychain.credential(host(server), None) == USER
 
-    def test_what_it_refuses_is_not(self, server: RegistryServer) -> None:
+    def test_a_rejected_credential_is_not_stored(self, server: RegistryServer) -> None:
         keychain = MemoryKeychain({host(server): USER})
 
         with pytest.raises(Unauthorized) as caught:
@@ -57,7 +57,7 @@ class TestLogin:
         assert keychain.credential(host(server), None) == USER
         assert "wr0ng" not in str(caught.value)
 
-    def test_a_registry_that_is_not_there_changes_nothing(self) -> None:
+    def test_an_unreachable_registry_changes_nothing(self) -> None:
         keychain = MemoryKeychain()
         with registry_server(MemoryCatalog()) as server:
             address = server.url
@@ -67,7 +67,7 @@ class TestLogin:
 
         assert repr(keychain) == "MemoryKeychain()"
 
-    def test_it_is_then_enough_to_name_the_keychain(self, server: RegistryServer, tmp_path: Path) -> None:
+    def test_a_client_uses_the_stored_credential(self, server: RegistryServer, tmp_path: Path) -> None:
         keychain = DockerConfigKeychain(tmp_path / "config.json")
         login(server.url, USER, keychain=keychain)
 
@@ -79,14 +79,14 @@ class TestLogin:
     @pytest.mark.parametrize(
         "registry", ["", "oci:x", "ftp://host", "https://host/path", "https://user:pw@host", "a b"]
     )
-    def test_what_is_no_registry_is_refused(self, registry: str) -> None:
+    def test_malformed_registries_are_rejected(self, registry: str) -> None:
         with pytest.raises(ConfigError):
             login(registry, USER, keychain=MemoryKeychain())
         with pytest.raises(ConfigError):
             logout(registry, keychain=MemoryKeychain())
 
-    def test_without_credentials_nobody_logs_in(self) -> None:
-        with pytest.raises(ConfigError):
+    def test_a_login_without_credentials_is_a_config_error(self) -> None:
+        with pytest.raises(ConfigError, match=r"login to registry\.example\.com: no credentials given"):
             login("registry.example.com", Anonymous(), keychain=MemoryKeychain())
 
 
@@ -100,14 +100,14 @@ class TestDefaultStore:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         return tmp_path
 
-    def test_the_user_s_own_file_is_written(self, server: RegistryServer, home: Path) -> None:
+    def test_the_file_of_the_user_is_written(self, server: RegistryServer, home: Path) -> None:
         login(server.url, USER)
 
         kept = json.loads((home / ".docker" / "config.json").read_text())["auths"]
         assert list(kept) == [host(server)]
         assert default_keychain().credential(host(server), None) == USER
 
-    def test_and_emptied_again(self, server: RegistryServer, home: Path) -> None:
+    def test_logout_removes_the_credential(self, server: RegistryServer, home: Path) -> None:
         login(server.url, USER)
 
         logout(server.url)
@@ -116,7 +116,7 @@ class TestDefaultStore:
 
 
 class TestLogout:
-    def test_only_that_registry_is_forgotten(self) -> None:
+    def test_only_the_credential_of_the_registry_is_erased(self) -> None:
         keychain = MemoryKeychain({"registry.example.com": USER, "other.example.com": USER})
 
         logout("https://registry.example.com", keychain=keychain)
@@ -124,11 +124,11 @@ class TestLogout:
         assert keychain.credential("registry.example.com", None) is None
         assert keychain.credential("other.example.com", None) == USER
 
-    def test_nothing_is_asked_and_nothing_has_to_be_there(self) -> None:
+    def test_it_needs_no_request_and_no_credential(self) -> None:
         logout("unknown.example.com", keychain=MemoryKeychain())
 
     @pytest.mark.parametrize("name", ["docker.io", "https://index.docker.io", "registry-1.docker.io"])
-    def test_docker_hub_is_forgotten_under_any_name(self, name: str, tmp_path: Path) -> None:
+    def test_docker_hub_is_erased_under_any_name(self, name: str, tmp_path: Path) -> None:
         """R-045."""
         path = tmp_path / "config.json"
         path.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"identitytoken": "x"}}}))
@@ -143,8 +143,8 @@ class TestPorts:
         ("url", "username"),
         [("http://registry.example.com", "plain"), ("https://registry.example.com", "tls")],
     )
-    def test_plain_http_has_a_port_of_its_own(self, url: str, username: str) -> None:
-        """R-045: what was written for port 80 goes there, and only there."""
+    def test_the_credential_of_port_80_is_for_plain_http(self, url: str, username: str) -> None:
+        """R-045: a credential for port 80 is sent there and nowhere else."""
         keychain = StaticKeychain(
             {"registry.example.com:80": Basic("plain", "x"), "registry.example.com:443": Basic("tls", "x")}
         )
@@ -157,7 +157,7 @@ class TestPorts:
 
         assert answered.value.value == "Basic " + b64encode(f"{username}:x".encode()).decode()
 
-    def test_a_credential_by_itself_goes_to_port_80_too(self) -> None:
+    def test_a_single_credential_is_used_for_port_80_too(self) -> None:
         origin = Origin.of_url("http://registry.example.com")
         asking = authenticator_for(USER, registry=origin).handle_challenge(
             origin, [Challenge("basic", {"realm": "x"})], ()

@@ -1,4 +1,4 @@
-"""Spans and metrics of OpenTelemetry, through its own SDK."""
+"""Spans and metrics, collected by the SDK of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Point = NumberDataPoint | HistogramDataPoint
 
 
 class Telemetry:
-    """An observer, the SDK behind it, and a clock to turn."""
+    """An observer, the SDK, and a clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000 * SECOND
@@ -92,8 +92,8 @@ def exchange(status: int = 200, url: str = URL) -> RequestCompleted:
     return RequestCompleted(method="GET", url=url, status=status, seconds=0.25)
 
 
-class TestExchanges:
-    def test_an_exchange_is_a_client_span_by_the_conventions(self, telemetry: Telemetry) -> None:
+class TestRequests:
+    def test_a_request_is_a_client_span_by_the_conventions(self, telemetry: Telemetry) -> None:
         telemetry.observer.on(exchange())
 
         (span,) = telemetry.spans()
@@ -109,7 +109,7 @@ class TestExchanges:
         assert span.status.status_code is StatusCode.UNSET
 
     @pytest.mark.parametrize(("status", "kind"), [(404, "404"), (503, "503"), (0, "_OTHER")])
-    def test_what_failed_is_marked(self, telemetry: Telemetry, status: int, kind: str) -> None:
+    def test_a_failed_request_is_marked(self, telemetry: Telemetry, status: int, kind: str) -> None:
         telemetry.observer.on(exchange(status))
 
         (span,) = telemetry.spans()
@@ -134,14 +134,14 @@ class TestExchanges:
             503: 1,
         }
 
-    def test_paths_make_no_new_series(self, telemetry: Telemetry) -> None:
-        """Cardinality is bounded."""
+    def test_paths_are_not_attributes_of_metrics(self, telemetry: Telemetry) -> None:
+        """The number of series is bounded."""
         for number in range(50):
             telemetry.observer.on(exchange(url=f"https://registry.example.com/v2/app/blobs/{number}"))
 
         assert len(telemetry.points("http.client.request.duration")) == 1
 
-    def test_a_url_that_is_none_does_no_harm(self, telemetry: Telemetry) -> None:
+    def test_a_malformed_url_is_tolerated(self, telemetry: Telemetry) -> None:
         telemetry.observer.on(exchange(url="<malformed URL>"))
 
         assert "server.address" not in (telemetry.spans()[0].attributes or {})
@@ -167,7 +167,7 @@ class TestTokens:
 
 
 class TestBlobs:
-    def test_a_blob_that_was_moved_is_a_span_from_its_first_progress_on(self, telemetry: Telemetry) -> None:
+    def test_a_transferred_blob_is_a_span_from_its_first_progress_on(self, telemetry: Telemetry) -> None:
         began = telemetry.now
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=2, size=7))
         telemetry.now += SECOND
@@ -188,7 +188,7 @@ class TestBlobs:
 
         assert telemetry.spans()[0].start_time == began
 
-    def test_a_transfer_that_failed_does_not_lengthen_the_next(self, telemetry: Telemetry) -> None:
+    def test_a_failed_transfer_does_not_lengthen_the_next_one(self, telemetry: Telemetry) -> None:
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=5, size=7))
         telemetry.now += SECOND
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=5, size=7))
@@ -196,7 +196,7 @@ class TestBlobs:
 
         assert telemetry.spans()[0].start_time == telemetry.now
 
-    def test_blobs_and_bytes_are_counted_by_what_became_of_them(self, telemetry: Telemetry) -> None:
+    def test_blobs_and_bytes_are_counted_by_outcome(self, telemetry: Telemetry) -> None:
         for event in (BlobCopied(digest=DIGEST, size=7), BlobCopied(digest=DIGEST, size=7)):
             telemetry.observer.on(event)
         telemetry.observer.on(BlobMounted(digest=DIGEST, size=3))
@@ -209,7 +209,7 @@ class TestBlobs:
             "skipped": 2,
         }
 
-    def test_transfers_that_never_end_are_forgotten(self, telemetry: Telemetry) -> None:
+    def test_the_number_of_unfinished_transfers_is_bounded(self, telemetry: Telemetry) -> None:
         began = telemetry.now
         for number in range(5000):
             telemetry.observer.on(BlobProgress(digest=Digest.of(str(number).encode()), done=1, size=2))
@@ -221,8 +221,8 @@ class TestBlobs:
         assert [span.start_time for span in telemetry.spans()] == [began + SECOND, began]
 
 
-class TestMisfortunes:
-    def test_what_has_no_duration_is_an_event_of_the_current_span(self, telemetry: Telemetry) -> None:
+class TestEventsWithoutDuration:
+    def test_they_are_events_of_the_current_span(self, telemetry: Telemetry) -> None:
         with telemetry.tracers.get_tracer("host").start_as_current_span("deploy"):
             telemetry.observer.on(RequestRetried(method="GET", url=URL, attempt=1, pause=0.5, reason="Unavailable 503"))
             telemetry.observer.on(TransferResumed(method="GET", url=URL, offset=100))
@@ -256,7 +256,7 @@ class TestMisfortunes:
         assert telemetry.counted("ociport.warnings", "ociport.registry") == {"registry.example.com": 1}
 
 
-def test_a_push_over_http_is_seen_whole(telemetry: Telemetry) -> None:
+def test_a_push_over_http_is_reported_completely(telemetry: Telemetry) -> None:
     image = ImageBuilder(platform="linux/amd64").add_files({"a": "b"}).build()
 
     with registry_server(MemoryCatalog()) as server, open_client(server.url, observer=telemetry.observer) as client:
@@ -269,7 +269,7 @@ def test_a_push_over_http_is_seen_whole(telemetry: Telemetry) -> None:
     assert telemetry.counted("ociport.blobs", "ociport.blob.outcome") == {"copied": 2}
 
 
-def test_without_the_api_it_says_which_extra_to_install() -> None:
+def test_the_error_without_the_api_names_the_extra() -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
@@ -286,5 +286,5 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_repr_says_what_it_is(telemetry: Telemetry) -> None:
+def test_repr_is_the_name_of_the_class(telemetry: Telemetry) -> None:
     assert repr(telemetry.observer) == "OpenTelemetryObserver()"

@@ -1,4 +1,4 @@
-"""A registry over memory, and a client that knows nothing but HTTP."""
+"""A registry in memory, and a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry_core import Catalog
 
 
 class Reply:
-    """What came back."""
+    """A response."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
@@ -30,12 +30,12 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The first error's code."""
+        """The code of the first error."""
         return str(self.json["errors"][0]["code"])
 
 
 class Wire:
-    """One keep-alive connection to a server."""
+    """A keep-alive connection to a server."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -54,7 +54,7 @@ class Wire:
         return Reply(self.connection.getresponse())
 
     def raw(self, data: bytes) -> Reply:
-        """Exactly these bytes, after which the client falls silent."""
+        """Send exactly these bytes, and then no more."""
         self.connection.close()
         self.connection.connect()
         sock = self.connection.sock
@@ -68,21 +68,21 @@ class Wire:
         return reply
 
     def upload(self, name: str, content: bytes) -> str:
-        """Push a blob; its digest."""
+        """Push a blob; return its digest."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         reply = self("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", content)
         assert reply.status == 201
         return digest
 
     def start(self, name: str) -> str:
-        """Begin an upload; its path."""
+        """Start an upload session; return its path."""
         reply = self("POST", f"/v2/{name}/blobs/uploads/")
         assert reply.status == 202
         return str(reply.headers["Location"])
 
 
 class Serve:
-    """Starts servers for one test."""
+    """Start servers for one test."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -119,7 +119,7 @@ class Serve:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts servers with options; all are gone after the test."""
+    """Start servers with options; they are stopped after the test."""
     with ExitStack() as stack:
         yield Serve(stack)
 

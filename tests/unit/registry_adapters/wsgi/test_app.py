@@ -1,4 +1,4 @@
-"""The application as a whole: dispatch, refusals, and what happens to bodies that nobody reads."""
+"""The application: dispatch, error responses, and request bodies that no handler reads."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def call(app: RegistryApp, method: str, path: str, **environ: object) -> tuple[i
 
 
 class TestDispatch:
-    def test_the_base_says_yes(self, wire: Wire) -> None:
+    def test_the_base_endpoint_is_200(self, wire: Wire) -> None:
         """R-202."""
         reply = wire("GET", "/v2/")
 
@@ -90,7 +90,7 @@ class TestDispatch:
             ("POST", f"/v2/a/referrers/{ABSENT}", "GET, HEAD"),
         ],
     )
-    def test_other_methods_are_405_and_the_right_ones_are_named(
+    def test_other_methods_are_405_with_the_allowed_ones(
         self, wire: Wire, method: str, path: str, allowed: str
     ) -> None:
         reply = wire(method, path)
@@ -98,12 +98,12 @@ class TestDispatch:
         assert (reply.status, reply.code, reply.headers["Allow"]) == (405, "UNSUPPORTED", allowed)
 
     @pytest.mark.parametrize("name", ["UPPER", "a//b", "a/../b", "-a", "a%2Fb", "%C3%A9"])
-    def test_a_bad_name_is_400(self, wire: Wire, name: str) -> None:
+    def test_an_invalid_name_is_400(self, wire: Wire, name: str) -> None:
         reply = wire("GET", f"/v2/{name}/tags/list")
 
         assert (reply.status, reply.code) == (400, "NAME_INVALID")
 
-    def test_an_application_may_live_below_a_prefix(self) -> None:
+    def test_an_application_can_have_a_path_prefix(self) -> None:
         app = RegistryApp(MemoryCatalog())
 
         status, headers, _ = call(app, "POST", "/v2/org/app/blobs/uploads/", SCRIPT_NAME="/registry")
@@ -115,7 +115,7 @@ class TestDispatch:
 
 class TestFailures:
     @pytest.mark.parametrize("path", ["/v2/a/tags/list", "/v2/_catalog"])
-    def test_a_bug_behind_is_500_without_details(self, serve: Serve, path: str) -> None:
+    def test_an_unexpected_error_of_the_backend_is_500_without_details(self, serve: Serve, path: str) -> None:
         wire = serve(Broken())
 
         reply = wire("GET", path)
@@ -124,7 +124,7 @@ class TestFailures:
         assert b"secret" not in reply.content
 
     @pytest.mark.parametrize("length", ["-1", "x", "1 ", "0x1", "1" * 5000])
-    def test_a_length_that_is_none_is_400(self, length: str) -> None:
+    def test_an_invalid_content_length_is_400(self, length: str) -> None:
         app = RegistryApp(MemoryCatalog())
 
         status, headers, _ = call(app, "GET", "/v2/", CONTENT_LENGTH=length)
@@ -140,7 +140,7 @@ class TestFailures:
             lambda catalog: RegistryApp(catalog, root_name="UPPER"),
         ],
     )
-    def test_options_that_cannot_work_are_refused(self, make: type[RegistryApp]) -> None:
+    def test_invalid_options_are_rejected(self, make: type[RegistryApp]) -> None:
         catalog: Catalog = MemoryCatalog()
 
         with pytest.raises(ConfigError):
@@ -148,7 +148,7 @@ class TestFailures:
 
 
 class TestUnreadBodies:
-    def test_a_small_one_is_dropped_and_the_connection_goes_on(self, serve: Serve) -> None:
+    def test_a_small_one_is_discarded_and_the_connection_stays_open(self, serve: Serve) -> None:
         wire = serve(authorizer=BasicAuthorizer({"ann": "x"}))
         wire("POST", "/v2/a/blobs/uploads/", b"\0" * (2 << 20))
         sock = wire.connection.sock
@@ -166,7 +166,7 @@ class TestUnreadBodies:
 
         assert (status, headers["Connection"], body.count) == (401, "close", 0)
 
-    def test_an_endless_one_is_read_only_so_far(self) -> None:
+    def test_an_endless_one_is_read_to_a_limit(self) -> None:
         app = RegistryApp(MemoryCatalog(), authorizer=BasicAuthorizer({"ann": "x"}))
         body = Endless()
 

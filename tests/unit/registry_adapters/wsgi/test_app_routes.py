@@ -22,7 +22,7 @@ from registry_adapters.wsgi.app import Endpoint, Route, route
         ("/v2/a/referrers/sha256:00", Route(Endpoint.REFERRERS, "a", "sha256:00")),
     ],
 )
-def test_every_endpoint_has_its_path(path: str, expected: Route) -> None:
+def test_the_path_of_every_endpoint(path: str, expected: Route) -> None:
     parsed = route(path)
 
     assert parsed == expected
@@ -39,7 +39,7 @@ def test_every_endpoint_has_its_path(path: str, expected: Route) -> None:
         ("/v2/referrers/referrers/sha256:00", "referrers"),
     ],
 )
-def test_a_name_may_hold_the_words_of_the_paths(path: str, name: str) -> None:
+def test_a_name_can_contain_the_words_of_the_paths(path: str, name: str) -> None:
     parsed = route(path)
 
     assert parsed is not None
@@ -49,5 +49,5 @@ def test_a_name_may_hold_the_words_of_the_paths(path: str, name: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/v1/", "/v2/a", "/v2/manifests/v1", "/v2//manifests", "/v2/a/manifests/", "/x/v2/"]
 )
-def test_other_paths_name_nothing(path: str) -> None:
+def test_other_paths_have_no_route(path: str) -> None:
     assert route(path) is None

@@ -1,4 +1,4 @@
-"""Guards over real sockets: HTTP Basic, and bearer tokens with their token server."""
+"""Authorizers over real sockets: HTTP Basic, and bearer tokens with their token endpoint."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def form(wire: Wire, **fields: str) -> Reply:
 
 class TestBasic:
     @pytest.mark.parametrize(("user", "password"), USERS.items())
-    def test_the_right_password_lets_in(self, serve: Serve, user: str, password: str) -> None:
+    def test_the_right_password_is_accepted(self, serve: Serve, user: str, password: str) -> None:
         wire = serve(authorizer=BasicAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers=basic(user, password))
@@ -93,7 +93,7 @@ class TestBasic:
         assert (reply.status, reply.code) == (401, "UNAUTHORIZED")
         assert reply.headers["WWW-Authenticate"].startswith('Basic realm="registry"')
 
-    def test_a_known_user_without_the_right_is_denied(self, serve: Serve) -> None:
+    def test_a_user_without_permission_is_denied(self, serve: Serve) -> None:
         wire = serve(authorizer=BasicAuthorizer(USERS, policy=only_ann_writes))
 
         reply = wire("POST", UPLOADS, headers=basic("bob", "π"))
@@ -107,7 +107,7 @@ class TestBasic:
 
         assert reply.status == 202
 
-    def test_passwords_do_not_show(self) -> None:
+    def test_repr_hides_passwords(self) -> None:
         assert "pass:word" not in repr(BasicAuthorizer(USERS)) + repr(TokenAuthorizer(USERS))
 
 
@@ -139,7 +139,7 @@ class TestChallenge:
             ("GET", f"/v2/org/app/referrers/{DIGEST}", "repository:org/app:pull"),
         ],
     )
-    def test_every_endpoint_asks_for_what_it_takes(
+    def test_the_challenge_has_the_scopes_of_the_endpoint(
         self, serve: Serve, method: str, path: str, scope: str | None
     ) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
@@ -149,24 +149,24 @@ class TestChallenge:
         assert reply.status == 401
         assert challenge(reply).get("scope") == scope
 
-    def test_a_mount_asks_for_both_repositories(self, serve: Serve) -> None:
-        guard = TokenAuthorizer(USERS)
-        wire = serve(authorizer=guard)
-        token = guard.token("ann", [Scope("repository", "org/app", ("pull", "push"))])
+    def test_the_challenge_of_a_mount_has_the_scopes_of_both_repositories(self, serve: Serve) -> None:
+        authorizer = TokenAuthorizer(USERS)
+        wire = serve(authorizer=authorizer)
+        token = authorizer.token("ann", [Scope("repository", "org/app", ("pull", "push"))])
 
         reply = wire("POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token))
 
         assert reply.status == 401
         assert challenge(reply)["scope"] == "repository:org/app:pull,push repository:org/base:pull"
 
-    def test_a_strange_host_header_is_not_echoed(self, serve: Serve) -> None:
+    def test_a_malformed_host_header_is_not_echoed(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers={"Host": 'evil", x="'})
 
         assert "evil" not in reply.headers["WWW-Authenticate"]
 
-    def test_the_realm_may_be_elsewhere(self, serve: Serve) -> None:
+    def test_the_realm_can_be_another_url(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS, realm="https://auth.example.com/token"))
 
         reply = wire("GET", "/v2/")
@@ -175,7 +175,7 @@ class TestChallenge:
 
 
 class TestTokens:
-    def test_a_token_opens_what_it_was_asked_for(self, serve: Serve) -> None:
+    def test_a_token_allows_its_scopes(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
         reply = fetch(wire, "repository:org/app:pull,push", headers=basic("ann", "pass:word"))
 
@@ -185,7 +185,7 @@ class TestTokens:
         assert reply.json["access_token"] == reply.json["token"]
         assert reply.json["expires_in"] == 300
 
-    def test_and_nothing_else(self, serve: Serve) -> None:
+    def test_a_token_allows_no_other_scopes(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
         token = fetch(wire, "repository:org/app:pull", headers=basic("ann", "pass:word")).json["token"]
 
@@ -195,7 +195,7 @@ class TestTokens:
         assert challenge(reply)["error"] == "insufficient_scope"
         assert challenge(reply)["scope"] == "repository:org/other:pull"
 
-    def test_several_scopes_may_be_asked_for_in_either_way(self, serve: Serve) -> None:
+    def test_several_scopes_can_be_requested_in_both_ways(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
 
         apart = fetch(wire, "repository:a:pull", "repository:b:pull", headers=basic("ann", "pass:word"))
@@ -203,14 +203,14 @@ class TestTokens:
 
         assert apart.json["scope"] == joined.json["scope"] == "repository:a:pull repository:b:pull"
 
-    def test_the_policy_gives_less_than_was_asked_for(self, serve: Serve) -> None:
+    def test_the_policy_may_grant_less_than_was_requested(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
 
         reply = fetch(wire, "repository:org/app:pull,push", headers=basic("bob", "π"))
 
         assert (reply.status, reply.json["scope"]) == (200, "repository:org/app:pull")
 
-    def test_who_may_never_is_denied_instead_of_challenged_again(self, serve: Serve) -> None:
+    def test_a_user_without_permission_is_denied_instead_of_challenged(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
         token = fetch(wire, "repository:org/app:pull,push", headers=basic("bob", "π")).json["token"]
 
@@ -218,7 +218,7 @@ class TestTokens:
 
         assert (reply.status, reply.code) == (403, "DENIED")
 
-    def test_an_anonymous_token_gives_what_the_policy_gives_to_all(self, serve: Serve) -> None:
+    def test_an_anonymous_token_allows_what_the_policy_allows_to_all(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS, policy=only_ann_writes))
         token = fetch(wire, "repository:org/app:pull,push").json["token"]
 
@@ -247,10 +247,10 @@ class TestTokens:
         assert (fresh.status, reply.status) == (200, 401)
         assert challenge(reply)["error"] == "invalid_token"
 
-    def test_a_token_cannot_be_made_or_changed(self, serve: Serve) -> None:
-        guard = TokenAuthorizer(USERS)
-        wire = serve(authorizer=guard)
-        payload, _, signature = guard.token("bob", []).partition(".")
+    def test_a_token_cannot_be_forged_or_changed(self, serve: Serve) -> None:
+        authorizer = TokenAuthorizer(USERS)
+        wire = serve(authorizer=authorizer)
+        payload, _, signature = authorizer.token("bob", []).partition(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
         forged = base64.urlsafe_b64encode(json.dumps(claims | {"user": "ann"}).encode()).decode().rstrip("=")
         other = TokenAuthorizer(USERS).token("bob", [])
@@ -260,7 +260,7 @@ class TestTokens:
 
         assert statuses == {401}
 
-    def test_a_password_is_no_token(self, serve: Serve) -> None:
+    def test_a_password_is_not_a_token(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = wire("GET", "/v2/", headers=basic("ann", "pass:word"))
@@ -287,7 +287,7 @@ class TestGrants:
         assert reply.json["scope"] == "repository:org/app:pull,push"
         assert wire("POST", UPLOADS, headers=bearer(reply.json["access_token"])).status == 202
 
-    def test_a_refresh_token_opens_nothing_itself(self, serve: Serve) -> None:
+    def test_a_refresh_token_is_not_an_access_token(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
         refresh = fetch(wire, headers=basic("ann", "pass:word"), offline=True).json["refresh_token"]
 
@@ -295,7 +295,7 @@ class TestGrants:
 
         assert reply.status == 401
 
-    def test_a_token_refreshes_nothing(self, serve: Serve) -> None:
+    def test_an_access_token_is_not_a_refresh_token(self, serve: Serve) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
         token = fetch(wire, headers=basic("ann", "pass:word")).json["token"]
 
@@ -313,7 +313,7 @@ class TestGrants:
             ({}, 400),
         ],
     )
-    def test_nothing_is_granted_for_nothing(self, serve: Serve, fields: dict[str, str], status: int) -> None:
+    def test_invalid_grants_are_rejected(self, serve: Serve, fields: dict[str, str], status: int) -> None:
         wire = serve(authorizer=TokenAuthorizer(USERS))
 
         reply = form(wire, **fields)
@@ -328,14 +328,16 @@ class TestGrants:
         assert (reply.status, reply.headers["Allow"]) == (405, "GET, POST")
 
 
-def test_a_mount_with_both_rights_is_done(serve: Serve) -> None:
+def test_a_mount_with_both_permissions_succeeds(serve: Serve) -> None:
     catalog = MemoryCatalog()
-    guard = TokenAuthorizer(USERS)
+    authorizer = TokenAuthorizer(USERS)
     serve(catalog).upload("org/base", CONTENT)
-    token = guard.token(
+    token = authorizer.token(
         "ann", [Scope("repository", "org/app", ("pull", "push")), Scope("repository", "org/base", ("pull",))]
     )
 
-    reply = serve(catalog, authorizer=guard)("POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token))
+    reply = serve(catalog, authorizer=authorizer)(
+        "POST", f"{UPLOADS}?mount={DIGEST}&from=org/base", headers=bearer(token)
+    )
 
     assert reply.status == 201

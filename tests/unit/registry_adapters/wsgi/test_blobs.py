@@ -18,7 +18,7 @@ ABSENT = "sha256:" + "0" * 64
 
 
 class TestPull:
-    def test_get_gives_the_bytes_and_their_digest(self, wire: Wire) -> None:
+    def test_get_returns_content_and_digest(self, wire: Wire) -> None:
         digest = wire.upload("org/app", CONTENT)
 
         reply = wire("GET", f"/v2/org/app/blobs/{digest}")
@@ -27,7 +27,7 @@ class TestPull:
         assert reply.headers["Docker-Content-Digest"] == digest
         assert reply.headers["Content-Length"] == "10"
 
-    def test_head_gives_size_and_digest_and_no_body(self, wire: Wire) -> None:
+    def test_head_returns_size_and_digest_without_a_body(self, wire: Wire) -> None:
         """R-205."""
         digest = wire.upload("org/app", CONTENT)
 
@@ -36,7 +36,7 @@ class TestPull:
         assert (reply.status, reply.content) == (200, b"")
         assert (reply.headers["Content-Length"], reply.headers["Docker-Content-Digest"]) == ("10", digest)
 
-    def test_a_large_blob_comes_whole(self, wire: Wire) -> None:
+    def test_a_large_blob_is_complete(self, wire: Wire) -> None:
         content = os.urandom((3 << 20) + 17)
         digest = wire.upload("org/app", content)
 
@@ -60,14 +60,14 @@ class TestPull:
         assert reply.status == 404
         assert reply.content == b"" if method == "HEAD" else reply.code == "BLOB_UNKNOWN"
 
-    def test_a_blob_of_another_repository_is_not_here(self, wire: Wire) -> None:
+    def test_a_blob_of_another_repository_is_404(self, wire: Wire) -> None:
         digest = wire.upload("org/app", CONTENT)
 
         reply = wire("GET", f"/v2/org/other/blobs/{digest}")
 
         assert reply.status == 404
 
-    def test_what_is_no_digest_is_400(self, wire: Wire) -> None:
+    def test_an_invalid_digest_is_400(self, wire: Wire) -> None:
         reply = wire("GET", "/v2/org/app/blobs/sha256:short")
 
         assert (reply.status, reply.code) == (400, "DIGEST_INVALID")
@@ -85,9 +85,7 @@ class TestRanges:
             ("bytes=8-99", b"89", "bytes 8-9/10"),
         ],
     )
-    def test_a_range_is_answered_with_exactly_its_bytes(
-        self, wire: Wire, header: str, part: bytes, content_range: str
-    ) -> None:
+    def test_a_range_returns_exactly_its_bytes(self, wire: Wire, header: str, part: bytes, content_range: str) -> None:
         digest = wire.upload("org/app", CONTENT)
 
         reply = wire("GET", f"/v2/org/app/blobs/{digest}", headers={"Range": header})
@@ -97,7 +95,7 @@ class TestRanges:
         assert reply.headers["Content-Length"] == str(len(part))
 
     @pytest.mark.parametrize("header", ["bytes=10-", "bytes=99-100", "bytes=-0"])
-    def test_a_range_outside_is_416_and_says_the_size(self, wire: Wire, header: str) -> None:
+    def test_a_range_outside_the_blob_is_416_with_the_size(self, wire: Wire, header: str) -> None:
         digest = wire.upload("org/app", CONTENT)
 
         reply = wire("GET", f"/v2/org/app/blobs/{digest}", headers={"Range": header})
@@ -105,7 +103,7 @@ class TestRanges:
         assert (reply.status, reply.headers["Content-Range"]) == (416, "bytes */10")
 
     @pytest.mark.parametrize("header", ["bytes=4-2", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "bytes=a-b", "bytes"])
-    def test_what_is_not_one_range_gives_the_whole(self, wire: Wire, header: str) -> None:
+    def test_other_range_headers_return_the_whole_blob(self, wire: Wire, header: str) -> None:
         digest = wire.upload("org/app", CONTENT)
 
         reply = wire("GET", f"/v2/org/app/blobs/{digest}", headers={"Range": header})
@@ -113,7 +111,7 @@ class TestRanges:
         assert (reply.status, reply.content) == (200, CONTENT)
 
     @pytest.mark.parametrize(("matching", "status"), [(True, 206), (False, 200)])
-    def test_if_range_decides_whether_the_range_counts(self, wire: Wire, matching: bool, status: int) -> None:
+    def test_if_range_decides_whether_the_range_applies(self, wire: Wire, matching: bool, status: int) -> None:
         digest = wire.upload("org/app", CONTENT)
         condition = f'"{digest}"' if matching else '"other"'
 
@@ -121,7 +119,7 @@ class TestRanges:
 
         assert reply.status == status
 
-    def test_no_range_fits_into_nothing(self) -> None:
+    def test_an_empty_blob_has_no_range(self) -> None:
         with pytest.raises(HttpError) as caught:
             byte_range("bytes=0-", 0)
 
@@ -138,7 +136,7 @@ class TestDelete:
         assert reply.status == 202
         assert wire("HEAD", f"/v2/org/app/blobs/{digest}").status == 404
 
-    def test_a_read_only_registry_keeps_it(self, serve: Serve) -> None:
+    def test_a_read_only_registry_keeps_the_blob(self, serve: Serve) -> None:
         wire = serve(read_only=True)
 
         reply = wire("DELETE", f"/v2/org/app/blobs/{ABSENT}")

@@ -1,4 +1,4 @@
-"""Upload sessions: bounded in number, age and traces."""
+"""Upload sessions: their limits, locks and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Clock:
 
 
 class Slow(io.BytesIO):
-    """Comes byte by byte."""
+    """Return one byte per read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(1)
@@ -33,7 +33,7 @@ def body(content: bytes) -> Body:
     return Body({"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))})
 
 
-def test_there_are_no_more_than_allowed(tmp_path: Path) -> None:
+def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path, limit=2)
     first = sessions.start(NAME)
     sessions.start(NAME)
@@ -47,7 +47,7 @@ def test_there_are_no_more_than_allowed(tmp_path: Path) -> None:
     sessions.close()
 
 
-def test_an_idle_session_is_forgotten_with_its_file(tmp_path: Path) -> None:
+def test_an_idle_session_is_removed_with_its_file(tmp_path: Path) -> None:
     clock = Clock()
     sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
     session = sessions.start(NAME)
@@ -75,7 +75,7 @@ def test_a_session_in_use_is_not_idle(tmp_path: Path) -> None:
     sessions.close()
 
 
-def test_using_a_session_keeps_it(tmp_path: Path) -> None:
+def test_a_request_keeps_a_session_alive(tmp_path: Path) -> None:
     clock = Clock()
     sessions = UploadSessions(tmp_path, lifetime=60, clock=clock)
     session = sessions.start(NAME)
@@ -90,7 +90,7 @@ def test_using_a_session_keeps_it(tmp_path: Path) -> None:
     sessions.close()
 
 
-def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
+def test_two_requests_cannot_lock_one_session(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
 
@@ -102,7 +102,7 @@ def test_two_requests_do_not_hold_one_session(tmp_path: Path) -> None:
     sessions.close()
 
 
-def test_closing_leaves_no_trace(tmp_path: Path) -> None:
+def test_closing_removes_all_files(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
     with session.locked():
@@ -116,7 +116,7 @@ def test_closing_leaves_no_trace(tmp_path: Path) -> None:
         sessions.find(NAME, session.identity)
 
 
-def test_dropping_leaves_no_trace(tmp_path: Path) -> None:
+def test_garbage_collection_removes_all_files(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     sessions.start(NAME)
 
@@ -125,7 +125,7 @@ def test_dropping_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
+def test_the_bytes_before_a_failure_are_kept(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
     short = Body({"wsgi.input": io.BytesIO(b"half"), "CONTENT_LENGTH": "8"})
@@ -137,7 +137,7 @@ def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
     sessions.close()
 
 
-def test_nothing_is_kept_of_a_chunk_that_turns_out_too_long(tmp_path: Path) -> None:
+def test_nothing_is_kept_of_a_chunk_that_is_too_long(tmp_path: Path) -> None:
     sessions = UploadSessions(tmp_path)
     session = sessions.start(NAME)
 

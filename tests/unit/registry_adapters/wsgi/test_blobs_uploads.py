@@ -34,7 +34,7 @@ class TestMonolithic:
         assert reply.headers["Docker-Content-Digest"] == DIGEST
         assert stored(wire) == CONTENT
 
-    def test_the_location_holds_a_uuid_and_the_range_starts_at_nothing(self, wire: Wire) -> None:
+    def test_the_location_has_a_uuid_and_the_range_is_empty(self, wire: Wire) -> None:
         reply = wire("POST", UPLOADS, headers={"Content-Length": "0"})
 
         assert reply.status == 202
@@ -54,7 +54,7 @@ class TestMonolithic:
         assert reply.status == 201
         assert stored(wire) == CONTENT
 
-    def test_the_connection_stays_usable_after_a_chunked_body(self, wire: Wire) -> None:
+    def test_the_connection_stays_open_after_a_chunked_body(self, wire: Wire) -> None:
         wire("POST", f"{UPLOADS}?digest={DIGEST}", iter([CONTENT]))
         sock = wire.connection.sock
 
@@ -63,7 +63,7 @@ class TestMonolithic:
         assert reply.status == 200
         assert wire.connection.sock is sock
 
-    def test_an_upload_is_over_once_it_is_closed(self, wire: Wire) -> None:
+    def test_a_finished_session_is_gone(self, wire: Wire) -> None:
         location = wire.start("org/app")
         wire("PUT", f"{location}?digest={DIGEST}", CONTENT)
 
@@ -72,7 +72,7 @@ class TestMonolithic:
         assert (reply.status, reply.code) == (404, "BLOB_UPLOAD_UNKNOWN")
 
     @pytest.mark.parametrize("single", [True, False])
-    def test_wrong_bytes_are_refused_and_nothing_is_left(self, wire: Wire, single: bool) -> None:
+    def test_wrong_bytes_are_refused_and_nothing_is_stored(self, wire: Wire, single: bool) -> None:
         target = ("POST", UPLOADS) if single else ("PUT", wire.start("org/app"))
 
         reply = wire(target[0], f"{target[1]}?digest={WRONG}", CONTENT)
@@ -82,7 +82,7 @@ class TestMonolithic:
         assert stored(wire) is None
 
     @pytest.mark.parametrize("digest", ["", "sha256:short", "md5:d41d8cd98f00b204e9800998ecf8427e"])
-    def test_a_digest_that_cannot_be_verified_is_400_and_the_upload_goes_on(self, wire: Wire, digest: str) -> None:
+    def test_an_unsupported_digest_is_400_and_the_session_continues(self, wire: Wire, digest: str) -> None:
         location = wire.start("org/app")
 
         reply = wire("PUT", f"{location}?digest={digest}", CONTENT)
@@ -99,7 +99,7 @@ class TestMonolithic:
         assert reply.status == 201
         assert stored(wire, SHA512) == CONTENT
 
-    def test_an_unknown_algorithm_is_refused_at_once(self, wire: Wire) -> None:
+    def test_an_unknown_algorithm_is_rejected_at_the_start(self, wire: Wire) -> None:
         reply = wire("POST", f"{UPLOADS}?digest-algorithm=md5")
 
         assert (reply.status, reply.code) == (400, "DIGEST_INVALID")
@@ -127,7 +127,7 @@ class TestChunks:
         assert reply.status == 201
         assert stored(wire) == CONTENT
 
-    def test_without_a_range_bytes_are_appended(self, wire: Wire) -> None:
+    def test_a_body_without_content_range_is_appended(self, wire: Wire) -> None:
         location = wire.start("org/app")
 
         wire("PATCH", location, iter([CONTENT[:2], CONTENT[2:5]]))
@@ -138,7 +138,7 @@ class TestChunks:
 
     @pytest.mark.parametrize("content_range", ["5-6", "0-1", "3-4"])
     @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-    def test_a_chunk_out_of_order_is_416_and_says_where_to_go_on(
+    def test_a_chunk_out_of_order_is_416_with_the_next_position(
         self, wire: Wire, method: str, content_range: str
     ) -> None:
         """R-235."""
@@ -150,7 +150,7 @@ class TestChunks:
         assert reply.status == 416
         assert (reply.headers["Range"], reply.headers["Location"]) == ("0-3", location)
 
-    def test_an_upload_goes_on_after_a_416(self, wire: Wire) -> None:
+    def test_an_upload_can_continue_after_a_416(self, wire: Wire) -> None:
         location = wire.start("org/app")
         wire("PATCH", location, CONTENT[:4], {"Content-Range": "0-3"})
         wire("PATCH", location, b"xx", {"Content-Range": "7-8"})
@@ -162,7 +162,7 @@ class TestChunks:
         assert wire("PUT", f"{location}?digest={DIGEST}").status == 201
 
     @pytest.mark.parametrize("content_range", ["bytes 0-9/10", "0-", "-9", "a-b", "0-9/10"])
-    def test_what_is_no_range_is_400(self, wire: Wire, content_range: str) -> None:
+    def test_an_invalid_content_range_is_400(self, wire: Wire, content_range: str) -> None:
         location = wire.start("org/app")
 
         reply = wire("PATCH", location, CONTENT, {"Content-Range": content_range})
@@ -171,14 +171,16 @@ class TestChunks:
 
     @pytest.mark.parametrize("content_range", ["0-3", "0-99"])
     @pytest.mark.parametrize("chunked", [True, False])
-    def test_a_chunk_is_as_long_as_its_range(self, wire: Wire, content_range: str, chunked: bool) -> None:
+    def test_a_chunk_with_another_length_than_its_range_is_400(
+        self, wire: Wire, content_range: str, chunked: bool
+    ) -> None:
         location = wire.start("org/app")
 
         reply = wire("PATCH", location, iter([CONTENT]) if chunked else CONTENT, {"Content-Range": content_range})
 
         assert (reply.status, reply.code) == (400, "SIZE_INVALID")
 
-    def test_a_chunk_longer_than_its_range_leaves_nothing(self, wire: Wire) -> None:
+    def test_nothing_is_kept_of_a_chunk_longer_than_its_range(self, wire: Wire) -> None:
         location = wire.start("org/app")
         wire("PATCH", location, CONTENT[:4])
 
@@ -187,7 +189,7 @@ class TestChunks:
         assert wire("GET", location).headers["Range"] == "0-3"
         assert wire("PUT", f"{location}?digest={DIGEST}", CONTENT[4:]).status == 201
 
-    def test_a_broken_off_body_is_400_and_what_came_is_kept(self, wire: Wire) -> None:
+    def test_an_incomplete_body_is_400_and_its_bytes_are_kept(self, wire: Wire) -> None:
         location = wire.start("org/app")
 
         reply = wire.raw(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n".encode() + CONTENT[:6])
@@ -196,7 +198,7 @@ class TestChunks:
         assert wire("GET", location).headers["Range"] == "0-5"
         assert wire("PUT", f"{location}?digest={DIGEST}", CONTENT[6:]).status == 201
 
-    def test_a_broken_off_chunked_body_is_400(self, wire: Wire) -> None:
+    def test_an_incomplete_chunked_body_is_400(self, wire: Wire) -> None:
         location = wire.start("org/app")
 
         reply = wire.raw(
@@ -206,7 +208,7 @@ class TestChunks:
         assert reply.status == 400
         assert wire("GET", location).status == 204
 
-    def test_a_broken_off_put_stores_nothing_and_can_be_resumed(self, wire: Wire) -> None:
+    def test_an_incomplete_put_stores_nothing_and_can_be_resumed(self, wire: Wire) -> None:
         location = wire.start("org/app")
 
         reply = wire.raw(
@@ -218,8 +220,8 @@ class TestChunks:
         assert wire("PUT", f"{location}?digest={DIGEST}", CONTENT[6:], {"Content-Range": "6-9"}).status == 201
 
 
-class TestLeastChunk:
-    def test_clients_are_told(self, serve: Serve) -> None:
+class TestMinimumChunkLength:
+    def test_the_minimum_is_announced(self, serve: Serve) -> None:
         wire = serve(chunk_min_length=5)
 
         reply = wire("POST", UPLOADS)
@@ -237,7 +239,7 @@ class TestLeastChunk:
         assert short.status == 202
         assert (reply.status, reply.code) == (400, "SIZE_INVALID")
 
-    def test_a_short_last_chunk_is_well(self, serve: Serve) -> None:
+    def test_the_last_chunk_can_be_shorter(self, serve: Serve) -> None:
         wire = serve(chunk_min_length=6)
         location = wire.start("org/app")
         wire("PATCH", location, CONTENT[:6], {"Content-Range": "0-5"})
@@ -264,14 +266,14 @@ class TestSessions:
 
         assert (reply.status, reply.code) == (404, "BLOB_UPLOAD_UNKNOWN")
 
-    def test_an_upload_belongs_to_its_repository(self, wire: Wire) -> None:
+    def test_a_session_belongs_to_its_repository(self, wire: Wire) -> None:
         location = wire.start("org/app")
 
         reply = wire("GET", location.replace("org/app", "org/other"))
 
         assert reply.status == 404
 
-    def test_uploads_at_the_same_time_do_not_mix(self, serve: Serve, wire: Wire) -> None:
+    def test_concurrent_uploads_do_not_mix(self, serve: Serve, wire: Wire) -> None:
         contents = [bytes([letter]) * 300_000 for letter in b"abcdefgh"]
         results: list[tuple[int, bytes | None]] = []
 
@@ -294,7 +296,7 @@ class TestSessions:
 
 
 class TestMount:
-    def test_a_blob_of_another_repository_is_taken_over(self, wire: Wire) -> None:
+    def test_a_blob_of_another_repository_is_mounted(self, wire: Wire) -> None:
         """R-237."""
         wire.upload("org/base", CONTENT)
 
@@ -305,7 +307,7 @@ class TestMount:
         assert stored(wire) == CONTENT
 
     @pytest.mark.parametrize("origin", ["&from=org/nothing", "&from=org/base", ""])
-    def test_what_cannot_be_mounted_has_to_be_uploaded(self, wire: Wire, origin: str) -> None:
+    def test_a_failed_mount_starts_a_session(self, wire: Wire, origin: str) -> None:
         wire.upload("org/base", b"something else")
 
         reply = wire("POST", f"{UPLOADS}?mount={DIGEST}{origin}")
@@ -317,7 +319,7 @@ class TestMount:
         ("query", "code"),
         [("mount=nonsense&from=org/base", "DIGEST_INVALID"), (f"mount={DIGEST}&from=Org/Base", "NAME_INVALID")],
     )
-    def test_nonsense_is_400(self, wire: Wire, query: str, code: str) -> None:
+    def test_invalid_parameters_are_400(self, wire: Wire, query: str, code: str) -> None:
         reply = wire("POST", f"{UPLOADS}?{query}")
 
         assert (reply.status, reply.code) == (400, code)
@@ -326,7 +328,7 @@ class TestMount:
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", UPLOADS), ("PATCH", f"{UPLOADS}x"), ("PUT", f"{UPLOADS}x"), ("DELETE", f"{UPLOADS}x")]
 )
-def test_a_read_only_registry_takes_no_uploads(serve: Serve, method: str, path: str) -> None:
+def test_a_read_only_registry_refuses_uploads(serve: Serve, method: str, path: str) -> None:
     wire = serve(read_only=True)
 
     reply = wire(method, path, b"")

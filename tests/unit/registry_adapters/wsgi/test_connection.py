@@ -1,4 +1,4 @@
-"""What a middleware can do to a connection."""
+"""Access of middleware to the connection."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from registry_adapters.wsgi.connection import Connection, connection
 ASK = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def doing(act: Callable[[Connection], None]) -> Callable[[WSGIApplication], WSGIApplication]:
-    """A middleware that does something to the connection and gives no answer."""
+def middleware_calling(act: Callable[[Connection], None]) -> Callable[[WSGIApplication], WSGIApplication]:
+    """A middleware that calls a function with the connection instead of responding."""
 
     def wrap(app: WSGIApplication) -> WSGIApplication:
         def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -31,42 +31,42 @@ def doing(act: Callable[[Connection], None]) -> Callable[[WSGIApplication], WSGI
     return wrap
 
 
-def heard(host: str) -> bytes:
+def received(host: str) -> bytes:
     name, _, port = host.rpartition(":")
     with closing(socket.create_connection((name, int(port)), timeout=10)) as sock:
         sock.sendall(ASK)
         return b"".join(iter(lambda: sock.recv(4096), b""))
 
 
-def test_it_hangs_up_without_a_word() -> None:
-    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.close_gracefully())) as server:
-        assert heard(server.host) == b""
+def test_close_gracefully_sends_no_response() -> None:
+    with registry_server(MemoryCatalog(), wrap=middleware_calling(lambda found: found.close_gracefully())) as server:
+        assert received(server.host) == b""
 
 
-def test_it_resets() -> None:
-    with registry_server(MemoryCatalog(), wrap=doing(lambda found: found.reset())) as server:
+def test_reset_resets_the_connection() -> None:
+    with registry_server(MemoryCatalog(), wrap=middleware_calling(lambda found: found.reset())) as server:
         with pytest.raises(ConnectionResetError):
-            heard(server.host)
+            received(server.host)
 
 
-def test_to_reset_twice_does_no_harm() -> None:
+def test_reset_can_be_repeated() -> None:
     def act(found: Connection) -> None:
         found.reset()
         found.reset()
 
-    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
+    with registry_server(MemoryCatalog(), wrap=middleware_calling(act)) as server:
         for _ in range(3):
             with pytest.raises(ConnectionResetError):
-                heard(server.host)
+                received(server.host)
 
 
-def test_it_says_something_else() -> None:
+def test_send_sends_raw_bytes() -> None:
     def act(found: Connection) -> None:
         found.send(b"hello")
         found.close_gracefully()
 
-    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
-        assert heard(server.host) == b"hello"
+    with registry_server(MemoryCatalog(), wrap=middleware_calling(act)) as server:
+        assert received(server.host) == b"hello"
 
 
 def test_connections_are_numbered() -> None:
@@ -76,14 +76,14 @@ def test_connections_are_numbered() -> None:
         numbers.append(found.number)
         found.close_gracefully()
 
-    with registry_server(MemoryCatalog(), wrap=doing(act)) as server:
+    with registry_server(MemoryCatalog(), wrap=middleware_calling(act)) as server:
         for _ in range(3):
-            heard(server.host)
+            received(server.host)
 
     assert numbers == [1, 2, 3]
 
 
-def test_without_a_middleware_all_is_as_it_was() -> None:
+def test_without_middleware_the_response_is_sent() -> None:
     with registry_server(MemoryCatalog()) as server:
         name, _, port = server.host.rpartition(":")
         with closing(socket.create_connection((name, int(port)), timeout=10)) as sock:
@@ -92,5 +92,5 @@ def test_without_a_middleware_all_is_as_it_was() -> None:
             assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_another_server_offers_no_connection() -> None:
+def test_another_server_provides_no_connection() -> None:
     assert connection({}) is None

@@ -33,20 +33,20 @@ def put(wire: Wire, reference: str, content: bytes = EMPTY, kind: str = INDEX) -
 
 
 class TestPush:
-    def test_a_tag_gives_201_with_location_and_digest(self, wire: Wire) -> None:
+    def test_put_of_a_tag_is_201_with_location_and_digest(self, wire: Wire) -> None:
         reply = put(wire, "v1")
 
         assert reply.status == 201
         assert reply.headers["Docker-Content-Digest"] == sha256(EMPTY)
         assert wire("GET", reply.headers["Location"]).content == EMPTY
 
-    def test_a_digest_makes_no_tag(self, wire: Wire) -> None:
+    def test_put_of_a_digest_sets_no_tag(self, wire: Wire) -> None:
         reply = put(wire, sha256(EMPTY))
 
         assert reply.status == 201
         assert wire("GET", "/v2/org/app/tags/list").json["tags"] == []
 
-    def test_sha512_stays_sha512(self, wire: Wire) -> None:
+    def test_a_sha512_digest_is_kept(self, wire: Wire) -> None:
         digest = f"sha512:{hashlib.sha512(EMPTY).hexdigest()}"
 
         reply = put(wire, digest)
@@ -65,7 +65,7 @@ class TestPush:
         assert reply.headers.get_all("OCI-Tag") == tags
         assert wire("GET", "/v2/org/app/tags/list").json["tags"] == sorted(tags)
 
-    def test_another_digest_than_the_bytes_have_is_400(self, wire: Wire) -> None:
+    def test_a_digest_that_does_not_match_is_400(self, wire: Wire) -> None:
         reply = put(wire, ABSENT)
 
         assert (reply.status, reply.code) == (400, "DIGEST_INVALID")
@@ -82,19 +82,19 @@ class TestPush:
             (b'{"schemaVersion":2,"schemaVersion":2,"manifests":[]}', INDEX),
         ],
     )
-    def test_what_is_no_manifest_is_400(self, wire: Wire, content: bytes, kind: str) -> None:
+    def test_an_invalid_manifest_is_400(self, wire: Wire, content: bytes, kind: str) -> None:
         reply = put(wire, "v1", content, kind)
 
         assert (reply.status, reply.code) == (400, "MANIFEST_INVALID")
         assert wire("HEAD", f"{HOME}/v1").status == 404
 
     @pytest.mark.parametrize("reference", ["-v1", "a" * 129, "v1?tag=-x"])
-    def test_what_is_no_tag_is_400(self, wire: Wire, reference: str) -> None:
+    def test_an_invalid_tag_is_400(self, wire: Wire, reference: str) -> None:
         reply = put(wire, reference)
 
         assert (reply.status, reply.code) == (400, "TAG_INVALID")
 
-    def test_parameters_of_the_content_type_do_not_count(self, wire: Wire) -> None:
+    def test_parameters_of_the_content_type_are_ignored(self, wire: Wire) -> None:
         put(wire, "v1", kind=f"{INDEX}; charset=utf-8")
 
         reply = wire("GET", f"{HOME}/v1")
@@ -102,7 +102,7 @@ class TestPush:
         assert reply.headers["Content-Type"] == INDEX
 
     @pytest.mark.parametrize("chunked", [True, False])
-    def test_above_the_limit_is_413(self, serve: Serve, chunked: bool) -> None:
+    def test_a_manifest_above_the_limit_is_413(self, serve: Serve, chunked: bool) -> None:
         """R-239."""
         wire = serve(manifest_limit=len(EMPTY) - 1)
 
@@ -111,14 +111,14 @@ class TestPush:
 
         assert (reply.status, reply.code) == (413, "SIZE_INVALID")
 
-    def test_exactly_the_limit_is_well(self, serve: Serve) -> None:
+    def test_a_manifest_of_exactly_the_limit_is_accepted(self, serve: Serve) -> None:
         wire = serve(manifest_limit=len(EMPTY))
 
         reply = put(wire, "v1")
 
         assert reply.status == 201
 
-    def test_a_broken_off_manifest_is_not_stored(self, wire: Wire) -> None:
+    def test_an_incomplete_manifest_is_not_stored(self, wire: Wire) -> None:
         reply = wire.raw(f"PUT {HOME}/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n".encode() + EMPTY)
 
         assert reply.status == 400
@@ -132,14 +132,14 @@ class TestSubject:
 
         assert (reply.status, reply.headers["OCI-Subject"]) == (201, ABSENT)
 
-    def test_without_the_api_it_is_not(self, serve: Serve) -> None:
+    def test_without_the_referrers_api_a_subject_is_not_acknowledged(self, serve: Serve) -> None:
         wire = serve(referrers_api=False)
 
         reply = put(wire, "v1", index(subject=SUBJECT))
 
         assert (reply.status, reply.headers["OCI-Subject"]) == (201, None)
 
-    def test_nor_is_none(self, wire: Wire) -> None:
+    def test_without_a_subject_nothing_is_acknowledged(self, wire: Wire) -> None:
         reply = put(wire, "v1")
 
         assert reply.headers["OCI-Subject"] is None
@@ -147,7 +147,7 @@ class TestSubject:
 
 class TestPull:
     @pytest.mark.parametrize("reference", ["v1", sha256(EMPTY)])
-    def test_get_gives_the_exact_bytes(self, wire: Wire, reference: str) -> None:
+    def test_get_returns_the_exact_bytes(self, wire: Wire, reference: str) -> None:
         put(wire, "v1")
 
         reply = wire("GET", f"{HOME}/{reference}")
@@ -157,7 +157,7 @@ class TestPull:
         assert reply.headers["Docker-Content-Digest"] == sha256(EMPTY)
 
     @pytest.mark.parametrize("reference", ["v1", sha256(EMPTY)])
-    def test_head_gives_the_same_headers(self, wire: Wire, reference: str) -> None:
+    def test_head_returns_the_same_headers(self, wire: Wire, reference: str) -> None:
         """R-205."""
         put(wire, "v1")
 
@@ -168,7 +168,7 @@ class TestPull:
         assert (reply.headers["Content-Type"], reply.headers["Docker-Content-Digest"]) == (INDEX, sha256(EMPTY))
 
     @pytest.mark.parametrize("reference", ["v2", ABSENT])
-    def test_what_is_absent_is_404(self, wire: Wire, reference: str) -> None:
+    def test_an_absent_manifest_is_404(self, wire: Wire, reference: str) -> None:
         put(wire, "v1")
 
         reply = wire("GET", f"{HOME}/{reference}")
@@ -183,7 +183,7 @@ class TestPull:
 
 
 class TestDelete:
-    def test_a_tag_goes_and_the_manifest_stays(self, wire: Wire) -> None:
+    def test_deleting_a_tag_keeps_the_manifest(self, wire: Wire) -> None:
         """R-251."""
         put(wire, "v1")
 
@@ -193,7 +193,7 @@ class TestDelete:
         assert wire("HEAD", f"{HOME}/v1").status == 404
         assert wire("HEAD", f"{HOME}/{sha256(EMPTY)}").status == 200
 
-    def test_a_manifest_goes_with_its_tags(self, wire: Wire) -> None:
+    def test_deleting_a_manifest_removes_its_tags(self, wire: Wire) -> None:
         """R-252."""
         put(wire, "v1")
         put(wire, "other", index(annotations={"a": "b"}))
@@ -204,7 +204,7 @@ class TestDelete:
         assert wire("GET", "/v2/org/app/tags/list").json["tags"] == ["other"]
 
     @pytest.mark.parametrize("reference", ["v2", ABSENT])
-    def test_what_is_absent_cannot_be_deleted(self, wire: Wire, reference: str) -> None:
+    def test_deleting_an_absent_manifest_is_404(self, wire: Wire, reference: str) -> None:
         put(wire, "v1")
 
         reply = wire("DELETE", f"{HOME}/{reference}")

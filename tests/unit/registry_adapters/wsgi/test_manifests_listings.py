@@ -1,4 +1,4 @@
-"""Lists over real sockets (distribution-spec, "Content Discovery")."""
+"""Listings over real sockets (distribution-spec, "Content Discovery")."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pages(wire: Wire, path: str, key: str) -> list[Any]:
 
 
 class TestTags:
-    def test_all_of_them_in_order(self, serve: Serve) -> None:
+    def test_all_tags_are_listed_in_order(self, serve: Serve) -> None:
         """R-210."""
         wire = serve(tagged())
 
@@ -61,7 +61,7 @@ class TestTags:
         assert reply.json == {"name": "org/app", "tags": TAGS}
         assert following(reply) is None
 
-    def test_a_page_and_a_link_to_the_next(self, serve: Serve) -> None:
+    def test_a_page_links_to_the_next_one(self, serve: Serve) -> None:
         wire = serve(tagged())
 
         reply = wire("GET", "/v2/org/app/tags/list?n=2")
@@ -73,7 +73,7 @@ class TestTags:
         ("n", "expected"),
         [(1, [["A"], ["a"], ["b"], ["c"], ["d"]]), (2, [["A", "a"], ["b", "c"], ["d"]]), (5, [TAGS]), (9, [TAGS])],
     )
-    def test_links_lead_through_all_of_them(self, serve: Serve, n: int, expected: list[list[str]]) -> None:
+    def test_links_lead_through_all_pages(self, serve: Serve, n: int, expected: list[list[str]]) -> None:
         """R-212."""
         wire = serve(tagged())
 
@@ -93,7 +93,7 @@ class TestTags:
 
         assert reply.json["tags"] == expected
 
-    def test_none_were_asked_for(self, serve: Serve) -> None:
+    def test_a_page_can_be_empty(self, serve: Serve) -> None:
         """R-212."""
         wire = serve(tagged())
 
@@ -102,7 +102,7 @@ class TestTags:
         assert (reply.status, reply.json["tags"], following(reply)) == (200, [], None)
 
     @pytest.mark.parametrize("n", ["-1", "x", "", "1.5"])
-    def test_what_is_no_count_is_400(self, serve: Serve, n: str) -> None:
+    def test_an_invalid_page_size_is_400(self, serve: Serve, n: str) -> None:
         wire = serve(tagged())
 
         reply = wire("GET", f"/v2/org/app/tags/list?n={n}")
@@ -110,7 +110,7 @@ class TestTags:
         assert (reply.status, reply.code) == (400, "PAGINATION_NUMBER_INVALID")
 
     @pytest.mark.parametrize("query", ["", "?n=3", "?n=100"])
-    def test_the_server_may_page_on_its_own(self, serve: Serve, query: str) -> None:
+    def test_the_server_can_limit_the_page_size(self, serve: Serve, query: str) -> None:
         wire = serve(tagged(), page_limit=2)
 
         found = pages(wire, f"/v2/org/app/tags/list{query}", "tags")
@@ -127,28 +127,28 @@ class TestTags:
 
 
 class TestCatalog:
-    def test_all_repositories_in_order(self, serve: Serve) -> None:
+    def test_all_repositories_are_listed_in_order(self, serve: Serve) -> None:
         wire = serve(named("b", "a/x", "a"))
 
         reply = wire("GET", "/v2/_catalog")
 
         assert (reply.status, reply.json) == (200, {"repositories": ["a", "a/x", "b"]})
 
-    def test_links_lead_through_all_of_them(self, serve: Serve) -> None:
+    def test_links_lead_through_all_pages(self, serve: Serve) -> None:
         wire = serve(named("a", "a/x", "b", "c"))
 
         found = pages(wire, "/v2/_catalog?n=3", "repositories")
 
         assert found == [["a", "a/x", "b"], ["c"]]
 
-    def test_a_repository_without_a_name_cannot_be_shown(self, serve: Serve) -> None:
+    def test_a_repository_without_a_name_is_not_listed(self, serve: Serve) -> None:
         wire = serve(named("", "a"))
 
         found = pages(wire, "/v2/_catalog?n=1", "repositories")
 
         assert found == [["a"]]
 
-    def test_unless_it_is_given_one(self, serve: Serve) -> None:
+    def test_the_root_repository_is_listed_by_its_root_name(self, serve: Serve) -> None:
         wire = serve(named("", "a", "z"), root_name="image")
 
         found = pages(wire, "/v2/_catalog?n=1", "repositories")
@@ -156,7 +156,7 @@ class TestCatalog:
         assert found == [["a"], ["image"], ["z"]]
         assert wire("GET", "/v2/image/manifests/v1").content == EMPTY.content
 
-    def test_a_name_for_a_root_that_is_not_there_shows_nothing(self, serve: Serve) -> None:
+    def test_the_root_name_is_not_listed_without_a_root_repository(self, serve: Serve) -> None:
         wire = serve(named("a"), root_name="image")
 
         reply = wire("GET", "/v2/_catalog")
@@ -186,7 +186,7 @@ class TestReferrers:
         assert wire("PUT", f"/v2/org/app/manifests/{digest}", content, {"Content-Type": INDEX}).status == 201
         return digest
 
-    def test_an_index_of_what_refers_to_a_manifest(self, wire: Wire) -> None:
+    def test_the_referrers_of_a_manifest_are_an_index(self, wire: Wire) -> None:
         """R-220."""
         digest = self.refer(wire, "a/sbom", "hello")
 
@@ -199,7 +199,7 @@ class TestReferrers:
         assert entry["annotations"] == {"note": "hello"}
         assert entry["size"] == len(wire("GET", f"/v2/org/app/manifests/{digest}").content)
 
-    def test_a_filter_is_applied_and_said_to_be(self, wire: Wire) -> None:
+    def test_a_filter_is_applied_and_acknowledged(self, wire: Wire) -> None:
         self.refer(wire, "a/sbom")
         wanted = self.refer(wire, "a/signature+json")
 
@@ -208,7 +208,7 @@ class TestReferrers:
         assert [entry["digest"] for entry in reply.json["manifests"]] == [wanted]
         assert reply.headers["OCI-Filters-Applied"] == "artifactType"
 
-    def test_without_a_filter_none_is_claimed(self, wire: Wire) -> None:
+    def test_without_a_filter_none_is_acknowledged(self, wire: Wire) -> None:
         self.refer(wire, "a/sbom")
 
         reply = wire("GET", f"/v2/org/app/referrers/{self.SUBJECT}")
@@ -216,19 +216,19 @@ class TestReferrers:
         assert reply.headers["OCI-Filters-Applied"] is None
 
     @pytest.mark.parametrize("name", ["org/app", "org/nothing"])
-    def test_nobody_refers_to_the_unknown(self, wire: Wire, name: str) -> None:
+    def test_an_unknown_manifest_has_no_referrers(self, wire: Wire, name: str) -> None:
         self.refer(wire, "a/sbom")
 
         reply = wire("GET", f"/v2/{name}/referrers/sha256:{'2' * 64}")
 
         assert (reply.status, reply.json["manifests"]) == (200, [])
 
-    def test_what_is_no_digest_is_400(self, wire: Wire) -> None:
+    def test_an_invalid_digest_is_400(self, wire: Wire) -> None:
         reply = wire("GET", "/v2/org/app/referrers/sha256:short")
 
         assert (reply.status, reply.code) == (400, "DIGEST_INVALID")
 
-    def test_pages_hold_each_once_and_keep_the_filter(self, serve: Serve) -> None:
+    def test_pages_have_each_referrer_once_and_keep_the_filter(self, serve: Serve) -> None:
         wire = serve(page_limit=2)
         wanted = {self.refer(wire, "a/sbom", str(number)) for number in range(5)}
         self.refer(wire, "a/signature")
@@ -239,7 +239,7 @@ class TestReferrers:
         assert [len(page) for page in found] == [2, 2, 1]
         assert (set(digests), len(digests)) == (wanted, 5)
 
-    def test_a_registry_without_the_api_says_404(self, serve: Serve) -> None:
+    def test_without_the_referrers_api_the_endpoint_is_404(self, serve: Serve) -> None:
         """R-221."""
         wire = serve(referrers_api=False)
 

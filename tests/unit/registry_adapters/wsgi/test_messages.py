@@ -1,4 +1,4 @@
-"""Errors on the wire (distribution-spec, "Error Codes"; R-241, R-242)."""
+"""Error responses (distribution-spec, "Error Codes"; R-241, R-242)."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from registry_core import errors
         (HttpError(418, "TEAPOT", "x"), 418, "TEAPOT"),
     ],
 )
-def test_every_error_has_its_status_and_its_word(error: Exception, status: int, code: str) -> None:
-    problem = to_http_error(error, writing=True)
+def test_every_error_has_its_status_and_code(error: Exception, status: int, code: str) -> None:
+    http_error = to_http_error(error, writing=True)
 
-    assert (problem.status, problem.code) == (status, code)
+    assert (http_error.status, http_error.code) == (status, code)
 
 
-def test_every_error_of_the_library_has_a_well_formed_word() -> None:
+def test_every_error_of_the_library_has_a_well_formed_code() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
     raised = [kind("x") for kind in kinds if isinstance(kind, type) and issubclass(kind, errors.RegistryError)]
 
@@ -57,10 +57,10 @@ def test_every_error_of_the_library_has_a_well_formed_word() -> None:
 
 
 @pytest.mark.parametrize("error", [errors.DigestMismatch("x"), errors.SizeMismatch("x")])
-def test_wrong_content_is_our_fault_where_it_is_read(error: Exception) -> None:
-    problem = to_http_error(error, writing=False)
+def test_wrong_content_is_an_internal_error_of_reads(error: Exception) -> None:
+    http_error = to_http_error(error, writing=False)
 
-    assert problem.status == 500
+    assert http_error.status == 500
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_wrong_content_is_our_fault_where_it_is_read(error: Exception) -> None:
         errors.InvalidDigest("bad", reference="secret"),
     ],
 )
-def test_the_inside_stays_inside(error: Exception) -> None:
-    problem = to_http_error(error, writing=True)
+def test_internal_details_are_not_sent(error: Exception) -> None:
+    http_error = to_http_error(error, writing=True)
 
-    assert b"secret" not in b"".join(error_response(problem).body)
+    assert b"secret" not in b"".join(error_response(http_error).body)
 
 
-def test_a_rate_limit_says_how_long() -> None:
-    problem = to_http_error(errors.RateLimited("x", retry_after=7.2), writing=False)
+def test_a_rate_limit_has_retry_after() -> None:
+    http_error = to_http_error(errors.RateLimited("x", retry_after=7.2), writing=False)
 
-    assert ("Retry-After", "7") in problem.headers
+    assert ("Retry-After", "7") in http_error.headers

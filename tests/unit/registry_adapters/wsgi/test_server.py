@@ -1,4 +1,4 @@
-"""The server in a thread: how it starts, what it survives, and how it ends."""
+"""The server in a thread: starting, serving, and stopping."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(host: str, path: str = "/v2/") -> int:
         connection.close()
 
 
-def test_it_listens_when_the_block_begins_and_not_when_it_ends() -> None:
+def test_it_listens_only_within_the_block() -> None:
     with registry_server(MemoryCatalog()) as server:
         inside = ask(server.host)
 
@@ -59,7 +59,7 @@ def test_it_leaves_no_thread_and_no_file(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_it_ends_at_once_although_clients_hold_connections() -> None:
+def test_open_connections_do_not_delay_the_end() -> None:
     with registry_server(MemoryCatalog()) as server:
         idle = http.client.HTTPConnection(server.host, timeout=10)
         idle.request("GET", "/v2/")
@@ -75,10 +75,10 @@ def test_it_ends_at_once_although_clients_hold_connections() -> None:
     seconds = time.monotonic() - start
     for connection in (idle, busy, silent):
         connection.close()
-    assert seconds < 3  # far below the server's patience with silent clients
+    assert seconds < 3  # far below the server's timeout for idle clients
 
 
-def test_it_ends_although_connections_are_still_being_accepted() -> None:
+def test_it_ends_while_connections_are_being_accepted() -> None:
     server = CherootServer(RegistryApp(MemoryCatalog()), host="127.0.0.1", port=0, tls=None, threads=1)
     interval, over = sys.getswitchinterval(), threading.Event()
 
@@ -131,7 +131,7 @@ def test_a_taken_port_is_a_config_error() -> None:
             ask(server.host)
 
 
-def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "registry_adapters.wsgi.cheroot_server", raising=False)
     monkeypatch.setitem(sys.modules, "cheroot.server", None)
 
@@ -151,7 +151,7 @@ def test_many_clients_at_once() -> None:
     assert statuses == [200] * 40
 
 
-def test_an_idle_client_that_sent_chunks_keeps_no_thread() -> None:
+def test_an_idle_client_after_a_chunked_request_blocks_no_thread() -> None:
     with registry_server(MemoryCatalog(), threads=1) as server:
         idle = http.client.HTTPConnection(server.host, timeout=10)
         idle.request("POST", "/v2/a/blobs/uploads/", iter([b"x"]), encode_chunked=True)
@@ -163,15 +163,15 @@ def test_an_idle_client_that_sent_chunks_keeps_no_thread() -> None:
     assert status == 200
 
 
-def test_an_early_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -> None:
+def test_an_early_error_response_reaches_a_client_that_is_still_sending(serve: Serve) -> None:
     host = serve(authorizer=BasicAuthorizer({"ann": "x"})).host
     connection = http.client.HTTPConnection(host, timeout=20)
 
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         for _ in range(40):
             yield b"\0" * (1 << 20)
 
-    connection.request("POST", "/v2/a/blobs/uploads/", pieces(), {"Content-Length": str(40 << 20)})
+    connection.request("POST", "/v2/a/blobs/uploads/", chunks(), {"Content-Length": str(40 << 20)})
     response = connection.getresponse()
     response.read()
     connection.close()
@@ -179,7 +179,7 @@ def test_an_early_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -
     assert (response.status, response.headers["Connection"]) == (401, "close")
 
 
-def test_a_claimed_terabyte_is_answered_at_once(serve: Serve) -> None:
+def test_a_request_of_a_terabyte_gets_its_response_at_once(serve: Serve) -> None:
     connection = http.client.HTTPConnection(serve(authorizer=BasicAuthorizer({"ann": "x"})).host, timeout=20)
 
     connection.putrequest("PUT", "/v2/a/manifests/v1")
@@ -206,7 +206,7 @@ class TestTls:
             blob.write_to_path(chain, append=position > 0)
         return chain, key
 
-    def test_it_speaks_https(self, authority: trustme.CA, files: tuple[Path, Path]) -> None:
+    def test_it_serves_https(self, authority: trustme.CA, files: tuple[Path, Path]) -> None:
         context = ssl.create_default_context()
         authority.configure_trust(context)
 
@@ -221,7 +221,7 @@ class TestTls:
         assert response.status == 401
         assert f'realm="{server.url}/token"' in response.headers["WWW-Authenticate"]
 
-    def test_a_certificate_that_is_not_there_is_a_config_error(self, tmp_path: Path) -> None:
+    def test_a_missing_certificate_is_a_config_error(self, tmp_path: Path) -> None:
         missing = (tmp_path / "chain.pem", tmp_path / "key.pem")
 
         with pytest.raises(ConfigError), registry_server(MemoryCatalog(), tls=missing) as server:
