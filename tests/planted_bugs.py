@@ -92,7 +92,7 @@ LAYOUT = (
 HTTP = (
     Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
     Bug("blobs.py", "if response.status == 201:", "if response.status == 202:"),
-    Bug("blobs.py", '("from", origin)', '("from", self._endpoint.name)'),
+    Bug("blobs.py", '("from", from_repository)', '("from", self._endpoint.name)'),
     Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
     Bug("manifests.py", "put(manifest, tags[0]), tags[1:]", "put(manifest, tags[0]), []"),
     Bug("manifests.py", "self._requests.delete(tag)", "self._requests.delete(self._requests.get(tag).digest)"),

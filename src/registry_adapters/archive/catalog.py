@@ -96,7 +96,7 @@ class ArchiveBlobs(BlobStore):
         """
         raise Unsupported("blobs cannot be deleted from an archive", reference=self._at(digest))
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of the archive.
 
         Returns:
@@ -107,7 +107,7 @@ class ArchiveBlobs(BlobStore):
         """
         checkpoint()
         with error_reference(self._at(digest)):
-            return self._writer().mount(self._name, digest, origin)
+            return self._writer().mount(self._name, digest, from_repository)
 
     def _find(self, digest: Digest) -> FileSlice:
         checkpoint()

@@ -283,15 +283,15 @@ class ArchiveWriter:
         with self._lock:
             self._get_or_create(name).blobs.add(digest)
 
-    def mount(self, name: RepositoryName, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, name: RepositoryName, digest: Digest, from_repository: RepositoryName) -> bool:
         """Add a blob of another repository to a repository.
 
         Returns:
             Whether the blob is in this repository now.
         """
-        name, origin = canonical_name(self._form, name), canonical_name(self._form, origin)
+        name, from_repository = canonical_name(self._form, name), canonical_name(self._form, from_repository)
         with self._lock:
-            target, source = self._repositories.get(name), self._repositories.get(origin)
+            target, source = self._repositories.get(name), self._repositories.get(from_repository)
             if target is not None and digest in target.blobs:
                 return True
             if source is None or digest not in source.blobs:

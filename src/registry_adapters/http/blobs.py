@@ -388,22 +388,22 @@ class HttpBlobs(BlobStore):
         with map_delete_errors("blobs", request.reference):
             self._session.send(request).close()
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this registry.
 
         Returns:
             Whether the blob was mounted. If the registry opened an upload session instead, the next ``put`` of the
             blob uses it.
         """
-        if not origin:
+        if not from_repository:
             return False
         request = Request(
             method="POST",
-            target=self._endpoint.path("blobs", "uploads", "", query=(("mount", digest), ("from", origin))),
+            target=self._endpoint.path("blobs", "uploads", "", query=(("mount", digest), ("from", from_repository))),
             success=(201, 202),
             scopes=(
                 *self._endpoint.scopes("pull", "push"),
-                *RepositoryEndpoint(self._endpoint.registry, origin).scopes("pull"),
+                *RepositoryEndpoint(self._endpoint.registry, from_repository).scopes("pull"),
             ),
             reference=self._endpoint.at(digest),
             missing="blob",

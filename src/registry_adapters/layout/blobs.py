@@ -145,7 +145,7 @@ class LayoutBlobs(BlobStore):
             if directory is None or not remove_blob(directory, digest):
                 raise BlobNotFound("no such blob")
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this catalog, as a hard link. The blob is verified first.
 
         Returns:
@@ -158,7 +158,7 @@ class LayoutBlobs(BlobStore):
         if not digest.verifiable:
             return False
         with error_reference(self._at(digest)), ExitStack() as stack:
-            origin_directory = stack.enter_context(Layout(self._root, origin).open())
+            origin_directory = stack.enter_context(Layout(self._root, from_repository).open())
             source = None
             if origin_directory is not None:
                 source = stack.enter_context(_open_blob_dir(origin_directory, digest))

@@ -70,7 +70,7 @@ class MemoryBlobs(BlobStore):
             self._state.get_or_create(self._name).blobs.pop(digest)
             self._state.remove_if_empty(self._name)
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this catalog. The bytes are shared.
 
         Returns:
@@ -80,7 +80,7 @@ class MemoryBlobs(BlobStore):
         with self._state.lock:
             if self._content(digest) is not None:
                 return True
-            source = self._state.find(origin)
+            source = self._state.find(from_repository)
             if source is None or digest not in source.blobs:
                 return False
             self._state.get_or_create(self._name).blobs[digest] = source.blobs[digest]

@@ -56,8 +56,12 @@ class BlobStore(Protocol):
             Unsupported: The backend does not delete blobs.
         """
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of the same backend, without transferring its bytes.
+
+        Args:
+            digest: Digest of the blob.
+            from_repository: Repository that holds the blob.
 
         Returns:
             Whether the blob is in this repository now. On ``False`` the caller has to ``put`` it.

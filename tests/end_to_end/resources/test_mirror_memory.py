@@ -63,7 +63,7 @@ class Blobs(BlobStore):
     def delete(self, digest):
         raise BlobNotFound("none")
 
-    def mount(self, digest, origin):
+    def mount(self, digest, from_repository):
         return False
 
 

@@ -136,9 +136,9 @@ class _Blobs(BlobStore):
         self._watched.note("delete", digest)
         self._inner.delete(digest)
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         self._watched.note("mount", digest)
-        return self._inner.mount(digest, origin)
+        return self._inner.mount(digest, from_repository)
 
 
 class _Manifests(ManifestStore):

@@ -92,9 +92,9 @@ class _Blobs(BlobStore):
     def delete(self, digest: Digest) -> None:
         self._inner.delete(digest)
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         self._calls.made.append(("mount", digest))
-        return self._inner.mount(digest, origin)
+        return self._inner.mount(digest, from_repository)
 
 
 class _Manifests(ManifestStore):

@@ -45,7 +45,7 @@ class _DiscardingBlobs(BlobStore):
     def delete(self, digest: Digest) -> None:
         self._inner.delete(digest)
 
-    def mount(self, digest: Digest, origin: RepositoryName) -> bool:
+    def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         return False
 
 
