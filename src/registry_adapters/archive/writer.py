@@ -25,7 +25,7 @@ from registry_adapters.archive.reader import blob_name
 from registry_core.cancellation import CancellableLock
 from registry_core.content.compression import compression_for
 from registry_core.content.operating_system import CAN_RENAME_OPEN_FILES
-from registry_core.content.safe_files import StagedFile
+from registry_core.content.safe_files import AtomicFile
 from registry_core.content.streams import MANIFEST_LIMIT, ByteSource, BytesSource
 from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
@@ -200,7 +200,7 @@ class ArchiveWriter:
         self._write_lock = CancellableLock()
         self._slices: dict[Digest, FileSlice] = {}
         self._file: DiskFile | None = None
-        self._staged: StagedFile | None = None
+        self._staged: AtomicFile | None = None
         self._end = 0
         self._is_closed = False
 
@@ -357,7 +357,7 @@ class ArchiveWriter:
         if self._staged is not None:
             self._staged.discard()
 
-    def _commit(self, file: DiskFile, staged: StagedFile) -> None:
+    def _commit(self, file: DiskFile, staged: AtomicFile) -> None:
         if self._fsync:
             file.sync()
         if not CAN_RENAME_OPEN_FILES:
@@ -416,6 +416,6 @@ class ArchiveWriter:
             # and the file it leads to is replaced: it may be /dev/stdout.
             directory = tempfile.gettempdir() if is_stream(self._path) else None
             with map_os_errors(self._path):
-                self._staged = StagedFile(os.path.realpath(self._path), directory=directory, mode=0o666)
+                self._staged = AtomicFile(os.path.realpath(self._path), directory=directory, mode=0o666)
             self._file = DiskFile(self._staged.descriptor, self._path)
         return self._file

@@ -15,7 +15,7 @@ import msgspec
 
 from registry_core.cancellation import CancellableLock, checkpoint, poll_until, sleep
 from registry_core.content.operating_system import HAS_FILE_MODES, NO_BLOCK, READ_FLAGS
-from registry_core.content.safe_files import StagedFile, map_os_errors
+from registry_core.content.safe_files import AtomicFile, map_os_errors
 from registry_core.domain import strict_json
 from registry_core.errors import ConfigError, InvalidDocument, RegistryError
 
@@ -148,7 +148,7 @@ def _replace(target: Path, content: bytes) -> None:
     """
     temporary = target.with_name(f".{target.name}.ociport.tmp")
     temporary.unlink(missing_ok=True)
-    staged = StagedFile(target, name=temporary.name)
+    staged = AtomicFile(target, name=temporary.name)
     try:
         with os.fdopen(staged.descriptor, "wb") as file:
             file.write(content)

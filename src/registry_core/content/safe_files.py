@@ -18,7 +18,7 @@ __all__ = [
     "OS_ERRORS",
     "TEMPORARY_PREFIX",
     "TEMPORARY_SUFFIX",
-    "StagedFile",
+    "AtomicFile",
     "create_file",
     "map_os_errors",
     "open_directory",
@@ -137,7 +137,7 @@ def sync_directory(path: _Path) -> None:
             os.close(descriptor)
 
 
-class StagedFile:
+class AtomicFile:
     """A new file under a temporary name; ``commit`` gives it the name of its target, ``discard`` removes it.
 
     Args:

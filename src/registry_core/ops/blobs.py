@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.safe_files import StagedFile, write_all
+from registry_core.content.safe_files import AtomicFile, write_all
 from registry_core.content.streams import (
     CHUNK_SIZE,
     BaseReader,
@@ -216,7 +216,7 @@ def save_blob(
         error_context("save_blob", repository.at(digest)),
         _open_observed(repository, digest, size, observer) as reader,
     ):
-        staged = StagedFile(target)
+        staged = AtomicFile(target)
         try:
             with FileIO(staged.descriptor, "w") as file:
                 while data := reader.read(CHUNK_SIZE):

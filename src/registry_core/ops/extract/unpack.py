@@ -25,7 +25,7 @@ from registry_core.content.operating_system import (
     require_dir_fds,
     set_attribute,
 )
-from registry_core.content.safe_files import create_file, open_directory, write_all
+from registry_core.content.safe_files import create_file, open_directory, temporary_name, write_all
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
 from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
@@ -364,7 +364,7 @@ def extract_to(
 def _extract_to_new(
     layers: Sequence[StoredLayer], target: Path, options: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
-    temporary = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}")
+    temporary = target.with_name(temporary_name())
     temporary.mkdir(mode=0o700)
     try:
         root = open_directory(temporary)

@@ -8,7 +8,7 @@ import pytest
 
 from registry_core.content.safe_files import (
     OS_ERRORS,
-    StagedFile,
+    AtomicFile,
     create_file,
     map_os_errors,
     open_directory,
@@ -135,7 +135,7 @@ class TestStagedFile:
     def test_a_commit_replaces_the_target(self, tmp_path: Path) -> None:
         target = tmp_path / "file"
         target.write_bytes(b"old")
-        staged = StagedFile(target)
+        staged = AtomicFile(target)
         write_all(staged.descriptor, b"new")
         os.close(staged.descriptor)
         before = target.read_bytes()
@@ -149,7 +149,7 @@ class TestStagedFile:
 
     def test_a_discarded_or_abandoned_file_leaves_nothing(self, tmp_path: Path) -> None:
         for forgets in (False, True):
-            staged = StagedFile(tmp_path / "file")
+            staged = AtomicFile(tmp_path / "file")
             os.close(staged.descriptor)
             if not forgets:
                 staged.discard()
@@ -161,7 +161,7 @@ class TestStagedFile:
     def test_a_link_is_replaced_and_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "target").write_bytes(b"theirs")
         (tmp_path / "link").symlink_to("target")
-        staged = StagedFile(tmp_path / "link")
+        staged = AtomicFile(tmp_path / "link")
         os.close(staged.descriptor)
 
         staged.commit(fsync=False)
@@ -170,7 +170,7 @@ class TestStagedFile:
         assert (tmp_path / "target").read_bytes() == b"theirs"
 
     def test_a_forked_child_leaves_its_parents_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        staged = StagedFile(tmp_path / "file")
+        staged = AtomicFile(tmp_path / "file")
         os.close(staged.descriptor)
         process = os.getpid()
 
@@ -183,7 +183,7 @@ class TestStagedFile:
     def test_a_directory_and_a_name_may_be_chosen(self, tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
 
-        staged = StagedFile(tmp_path / "file", directory=tmp_path / "other", name="staged", mode=0o640)
+        staged = AtomicFile(tmp_path / "file", directory=tmp_path / "other", name="staged", mode=0o640)
 
         os.close(staged.descriptor)
         assert (tmp_path / "other" / "staged").exists()
