@@ -149,11 +149,11 @@ TRANSFERS = (
 )
 
 POLICY = (
-    Bug("url_policy.py", "UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.NONE",
-        "UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.REACHABLE"),
+    Bug("url_policy.py", "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.NONE",
+        "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.REACHABLE"),
     Bug("url_policy.py", "Zone.PUBLIC: frozenset({Zone.PUBLIC}),", "Zone.PUBLIC: frozenset(Zone),"),
-    Bug("url_policy.py", 'carried=CredentialRule.AT_HOME, hops=MAX_HOPS),\n        UrlPurpose.UPLOAD',
-        'carried=CredentialRule.ALONG, hops=MAX_HOPS),\n        UrlPurpose.UPLOAD'),
+    Bug("url_policy.py", "cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.SAME_ORIGIN",
+        "cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.ALWAYS"),
 )  # fmt: skip
 
 ARCHIVE = (
@@ -161,7 +161,7 @@ ARCHIVE = (
     Bug(
         "writer.py", "(tag, descriptor.digest) for tag in tags)", "(tag, descriptor.digest) for tag in list(tags)[:1])"
     ),
-    Bug("writer.py", "bytes(manifest.content), manifest.algorithm)", "bytes(manifest.content))"),
+    Bug("writer.py", "checked = manifest.checked()", 'checked = manifest.checked().with_algorithm("sha256")'),
     Bug("file_io.py", "return _FileSliceReader(self, start)", "return _FileSliceReader(self, 0)"),
     Bug("file_io.py", "min(size, CHUNK_SIZE, max(0, self._slice.size - self._position))", "min(size, CHUNK_SIZE)"),
     Bug("catalog.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),

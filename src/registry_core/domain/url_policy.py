@@ -69,14 +69,14 @@ class CrossOriginRule(Enum):
     NONE = "none"
     LISTED = "hosts listed by the caller"
     REACHABLE = "all, except addresses outside the zones below"
-    VOUCHED = "same host and port; hosts listed by the caller; public names over https; loopback from loopback"
+    TRUSTED = "same host and port; hosts listed by the caller; public names over https; loopback from loopback"
 
 
 class CredentialRule(Enum):
     """Credentials that may be sent; the value describes them."""
 
-    AT_HOME = "the registry's, to its own origin only"
-    ALONG = "the registry's"
+    SAME_ORIGIN = "the registry's, to its own origin only"
+    ALWAYS = "the registry's"
     NONE = "none"
 
 
@@ -86,24 +86,30 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     For all purposes: http and https only, no user information, never from https to http.
 
     Args:
-        elsewhere: Origins allowed besides the registry's.
-        carried: Credentials that may be sent.
+        cross_origin: Origins allowed besides the registry's.
+        credentials: Credentials that may be sent.
         hops: Number of redirects that may be followed.
     """
 
-    elsewhere: CrossOriginRule
-    carried: CredentialRule
+    cross_origin: CrossOriginRule
+    credentials: CredentialRule
     hops: int
 
 
 RULES: Final[Mapping[UrlPurpose, Rule]] = MappingProxyType(
     {
-        UrlPurpose.REDIRECT: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
-        UrlPurpose.UPLOAD: Rule(elsewhere=CrossOriginRule.LISTED, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
-        UrlPurpose.LINK: Rule(elsewhere=CrossOriginRule.NONE, carried=CredentialRule.AT_HOME, hops=MAX_HOPS),
+        UrlPurpose.REDIRECT: Rule(
+            cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.SAME_ORIGIN, hops=MAX_HOPS
+        ),
+        UrlPurpose.UPLOAD: Rule(
+            cross_origin=CrossOriginRule.LISTED, credentials=CredentialRule.SAME_ORIGIN, hops=MAX_HOPS
+        ),
+        UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.NONE, credentials=CredentialRule.SAME_ORIGIN, hops=MAX_HOPS),
         # A password is sent to the token server that the registry named, and no redirect takes it further (R-036).
-        UrlPurpose.REALM: Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.ALONG, hops=0),
-        UrlPurpose.FOREIGN: Rule(elsewhere=CrossOriginRule.REACHABLE, carried=CredentialRule.NONE, hops=MAX_HOPS),
+        UrlPurpose.REALM: Rule(cross_origin=CrossOriginRule.TRUSTED, credentials=CredentialRule.ALWAYS, hops=0),
+        UrlPurpose.FOREIGN: Rule(
+            cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.NONE, hops=MAX_HOPS
+        ),
     }
 )
 
@@ -132,12 +138,12 @@ class AllowedUrl(msgspec.Struct, frozen=True):
     credentials: Origin | None
 
 
-def check_url(purpose: UrlPurpose, home: Origin, url: str, *, listed: Collection[str] = ()) -> AllowedUrl:
+def check_url(purpose: UrlPurpose, registry: Origin, url: str, *, listed: Collection[str] = ()) -> AllowedUrl:
     """Check that a URL may be followed, and return which credentials may be sent there.
 
     Args:
         purpose: Purpose of the URL.
-        home: Registry that named the URL.
+        registry: Registry that named the URL.
         url: Absolute URL; ``resolve_url`` makes a relative one absolute.
         listed: Further trusted hosts as ``host[:port]``; they count where the rule says so.
 
@@ -146,44 +152,44 @@ def check_url(purpose: UrlPurpose, home: Origin, url: str, *, listed: Collection
     """
     rule = RULES[purpose]
     target = Origin.of_url(url)
-    reason = None if target == home else _refusal(rule.elsewhere, home, target, target.netloc in listed)
+    reason = None if target == registry else _refusal(rule.cross_origin, registry, target, target.netloc in listed)
     if reason is not None:
-        raise ProtocolError(f"{home}: {purpose.value} {redact_url(url)} refused: {reason}")
-    return AllowedUrl(target, _credentials(rule.carried, home, target))
+        raise ProtocolError(f"{registry}: {purpose.value} {redact_url(url)} refused: {reason}")
+    return AllowedUrl(target, _credentials(rule.credentials, registry, target))
 
 
-def _refusal(elsewhere: CrossOriginRule, home: Origin, target: Origin, is_listed: bool) -> str | None:
+def _refusal(cross_origin: CrossOriginRule, registry: Origin, target: Origin, is_listed: bool) -> str | None:
     """The reason to refuse a target; ``None`` if it is allowed."""
     # R-041: also for the registry's own host.
-    if home.scheme == "https" and target.scheme == "http":
+    if registry.scheme == "https" and target.scheme == "http":
         return "https to http"
-    match elsewhere:
+    match cross_origin:
         case CrossOriginRule.NONE:
             return "not the registry's origin"
         case CrossOriginRule.LISTED:
             return None if is_listed else "not the registry's origin, and not a listed host"
         case CrossOriginRule.REACHABLE:
-            return None if target.zone in ALLOWED_ZONES[home.zone] else f"internal address ({target.zone.value})"
-        case CrossOriginRule.VOUCHED:
+            return None if target.zone in ALLOWED_ZONES[registry.zone] else f"internal address ({target.zone.value})"
+        case CrossOriginRule.TRUSTED:
             return (
                 None
-                if is_listed or _is_vouched(home, target)
+                if is_listed or _is_trusted(registry, target)
                 else "neither the registry's host, nor a listed host, nor a public name over https"
             )
 
 
-def _credentials(carried: CredentialRule, home: Origin, target: Origin) -> Origin | None:
-    match carried:
-        case CredentialRule.AT_HOME:
-            return home if target == home else None
-        case CredentialRule.ALONG:
-            return home
+def _credentials(rule: CredentialRule, registry: Origin, target: Origin) -> Origin | None:
+    match rule:
+        case CredentialRule.SAME_ORIGIN:
+            return registry if target == registry else None
+        case CredentialRule.ALWAYS:
+            return registry
         case CredentialRule.NONE:
             return None
 
 
-def _is_vouched(home: Origin, target: Origin) -> bool:
-    if (target.host, target.port) == (home.host, home.port) or (target.is_loopback and home.is_loopback):
+def _is_trusted(registry: Origin, target: Origin) -> bool:
+    if (target.host, target.port) == (registry.host, registry.port) or (target.is_loopback and registry.is_loopback):
         return True
     is_public = target.zone is Zone.PUBLIC and _PUBLIC_NAME.fullmatch(target.host) is not None
     return target.scheme == "https" and is_public and not target.host.endswith(_PRIVATE_NAMES)

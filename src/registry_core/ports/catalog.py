@@ -36,7 +36,7 @@ class BlobLocator(Protocol):
     """Finds the repository that holds a blob. Safe for many threads."""
 
     @abstractmethod
-    def home(self, digest: Digest) -> BlobLocation | None:
+    def locate(self, digest: Digest) -> BlobLocation | None:
         """Return the repository that holds a blob; ``None`` if it is unknown or not in a registry."""
 
 
@@ -91,7 +91,7 @@ class Repository(msgspec.Struct, frozen=True):
     def blob_location(self, digest: Digest) -> BlobLocation | None:
         """Return the repository from which a blob can be mounted; ``None`` if there is none."""
         if self.blob_locator is not None:
-            return self.blob_locator.home(digest)
+            return self.blob_locator.locate(digest)
         return BlobLocation(self.registry, self.name) if self.registry else None
 
 

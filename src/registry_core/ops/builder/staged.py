@@ -76,7 +76,7 @@ class StagedBlobs(BlobStore, BlobLocator):
             if location is not None:
                 self._locations.setdefault(digest, location)
 
-    def home(self, digest: Digest) -> BlobLocation | None:
+    def locate(self, digest: Digest) -> BlobLocation | None:
         """The registry and repository that hold a blob, if known."""
         with self._lock:
             return self._locations.get(digest)

@@ -137,7 +137,7 @@ class Network:
 
 def test_the_url_policy_decides_about_credentials_for_token_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-030: the policy table is used, not a copy of it."""
-    rule = Rule(elsewhere=CrossOriginRule.VOUCHED, carried=CredentialRule.NONE, hops=0)
+    rule = Rule(cross_origin=CrossOriginRule.TRUSTED, credentials=CredentialRule.NONE, hops=0)
     monkeypatch.setattr(url_policy, "RULES", {**RULES, UrlPurpose.REALM: rule})
     network = Network()
     keychain = StaticKeychain({"registry.example.com": Basic("me", "pw")})

@@ -374,7 +374,7 @@ class TestUrlPolicy:
     @pytest.fixture(autouse=True)
     def nothing_carried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         carrying_nothing = {
-            purpose: Rule(elsewhere=rule.elsewhere, carried=CredentialRule.NONE, hops=rule.hops)
+            purpose: Rule(cross_origin=rule.cross_origin, credentials=CredentialRule.NONE, hops=rule.hops)
             for purpose, rule in RULES.items()
         }
         monkeypatch.setattr(url_policy, "RULES", carrying_nothing)

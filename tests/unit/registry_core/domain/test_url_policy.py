@@ -303,7 +303,7 @@ def rendered_rules() -> str:
         "| --- | --- | --- | --- |",
     ]
     for purpose, rule in RULES.items():
-        lines.append(f"| {purpose.value} | {rule.elsewhere.value} | {rule.carried.value} | {rule.hops} |")
+        lines.append(f"| {purpose.value} | {rule.cross_origin.value} | {rule.credentials.value} | {rule.hops} |")
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def test_an_adopted_blob_has_the_location_of_its_source(source: Repository, grap
     home = BlobLocation(source.registry, source.name)
     assert staged_repository(second).blob_location(part.digest) == source.blob_location(part.digest) == home
     second.delete(part.digest)
-    assert second.home(part.digest) is None
+    assert second.locate(part.digest) is None
 
 
 def test_a_new_blob_has_no_location(staged: Repository) -> None:
