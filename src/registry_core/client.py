@@ -429,7 +429,7 @@ class RegistryClient:
     def push_artifact(
         self,
         tag: str,
-        files: Iterable[ArtifactFile | os.PathLike[str]],
+        files: Iterable[ArtifactFile | str | os.PathLike[str]],
         *,
         artifact_type: str = "",
         config: ArtifactFile | None = None,
@@ -474,7 +474,7 @@ class RegistryClient:
     def attach(
         self,
         subject: str,
-        files: Iterable[ArtifactFile | os.PathLike[str]],
+        files: Iterable[ArtifactFile | str | os.PathLike[str]],
         *,
         artifact_type: str = "",
         config: ArtifactFile | None = None,

@@ -1,10 +1,6 @@
-"""Directories as single files: packed to a deterministic tar, and unpacked again without trust.
+"""Titles of the files of an artifact as safe paths, and directories as tars.
 
-The members' names begin with the directory's title, as the tools of the ORAS project write and expect them.
-
-Titles of an artifact's files: what other people call their files, taken as paths only after a look.
-
-A title is good if it means one and the same file on every system, below the directory that it is taken to.
+The paths in the tar of a directory begin with its title, as the ORAS tools write and expect them.
 """
 
 from __future__ import annotations
@@ -29,204 +25,207 @@ from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Membe
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
-__all__ = ["check_distinct_titles", "clean_title", "pack", "stays_inside", "unpack"]
+__all__ = ["check_distinct_titles", "clean_title", "pack_directory", "stays_inside", "unpack_directory"]
 
 
-_LONGEST: Final = 4096
+_MAX_TITLE_SIZE: Final = 4096
 
-_LONGEST_PART: Final = 255
+_MAX_PART_SIZE: Final = 255
 
-# Control characters, and a backslash, which separates names on some systems.
+# Control characters, and the backslash, which separates names on some systems.
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 
+_ALLOWED_KINDS: Final = (FileKind.FILE, FileKind.DIRECTORY, FileKind.SYMLINK, FileKind.HARDLINK)
+
 
 def clean_title(title: str) -> str:
-    """A title as a relative path with single slashes.
+    """Clean a title to a relative path that names the same file below the directory on every system.
 
     Raises:
-        InvalidName: It is absolute, climbs with ``..``, names a drive, is no text, empty or too long, or has control
-            characters or a backslash.
+        InvalidName: The title is absolute, contains ``..``, a drive, control characters or a backslash, is empty, too
+            long, or not a string.
     """
     if not isinstance(title, str) or _FORBIDDEN.search(title):
-        raise InvalidName(f"not a title of a file: {title!r:.200}")
+        raise InvalidName(f"not the title of a file: {title!r:.200}")
     if title.startswith("/") or _DRIVE.match(title):
-        raise InvalidName(f"a title from the root: {title!r:.200}")
+        raise InvalidName(f"title is an absolute path: {title!r:.200}")
     parts = [part for part in title.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise InvalidName(f"a title that leaves the directory: {title!r:.200}")
+        raise InvalidName(f"title leaves the directory: {title!r:.200}")
     try:
         lengths = [len(part.encode("utf-8")) for part in parts]
     except UnicodeEncodeError:
-        raise InvalidName(f"a title that is no text: {title!r:.200}") from None
+        raise InvalidName(f"title is not UTF-8: {title!r:.200}") from None
     if not parts:
-        raise InvalidName(f"a title of nothing: {title!r:.200}")
-    if max(lengths) > _LONGEST_PART or sum(lengths) + len(parts) > _LONGEST:
-        raise InvalidName(f"a title that is too long: {title!r:.200}")
+        raise InvalidName(f"title names no file: {title!r:.200}")
+    if max(lengths) > _MAX_PART_SIZE or sum(lengths) + len(parts) > _MAX_TITLE_SIZE:
+        raise InvalidName(f"title is too long: {title!r:.200}")
     return "/".join(parts)
 
 
 def check_distinct_titles(titles: Iterable[str]) -> None:
-    """Nothing, if clean titles can all be files beside each other, also where letter case is not told apart.
+    """Check that clean titles can be files of one directory, also on file systems that ignore case.
 
     Raises:
-        UnsafeArchive: Two are the same file, or one is a file and the other's directory.
+        UnsafeArchive: Two titles name the same file, or one names the directory of another.
     """
-    known: dict[str, str] = {}
-    folders: dict[str, str] = {}
+    files: dict[str, str] = {}
+    directories: dict[str, str] = {}
     for title in titles:
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", title).casefold())
-        other = known.get(key, folders.get(key))
+        other = files.get(key, directories.get(key))
         if other is not None:
-            raise UnsafeArchive(f"two titles for one path: {other!r:.200} and {title!r:.200}")
-        known[key] = title
-        above = key.rpartition("/")[0]
-        while above:
-            if above in known:
-                raise UnsafeArchive(f"{title!r:.200} lies below {known[above]!r:.200}, which is a file's title")
-            folders.setdefault(above, title)
-            above = above.rpartition("/")[0]
+            raise UnsafeArchive(f"two titles name the same path: {other!r:.200} and {title!r:.200}")
+        files[key] = title
+        parent = key.rpartition("/")[0]
+        while parent:
+            if parent in files:
+                raise UnsafeArchive(f"title {title!r:.200} is below {files[parent]!r:.200}, which is a file")
+            directories.setdefault(parent, title)
+            parent = parent.rpartition("/")[0]
 
 
 def stays_inside(path: bytes, link: bytes) -> bool:
-    """Whether a symbolic link points to somewhere below the root, whatever other such links there are.
+    """Whether a symbolic link stays inside the root, whatever other such links there are.
 
-    Steps upwards are counted where the link stands; one behind another name could start from anywhere.
+    ``..`` is allowed only at the beginning: after another name, it could start from anywhere.
 
     Args:
-        path: Of the link, clean, from the root.
-        link: Its text.
+        path: Clean path of the link from the root.
+        link: Target of the link.
     """
     if not link or link.startswith(b"/") or b"\0" in link:
         return False
     depth = path.count(b"/")
-    climbing = True
+    at_start = True
     for part in link.split(b"/"):
         if part == b"..":
             depth -= 1
-            if not climbing or depth < 0:
+            if not at_start or depth < 0:
                 return False
         elif part not in (b"", b"."):
-            climbing = False
+            at_start = False
     return True
 
 
-_UNPACKED: Final = (FileKind.FILE, FileKind.DIRECTORY, FileKind.SYMLINK, FileKind.HARDLINK)
-
-
-def pack(directory: str | os.PathLike[str], title: str) -> BuiltLayer:
-    """A directory as a gzip-compressed tar: the same files give the same tar on any machine.
+def pack_directory(directory: str | os.PathLike[str], title: str) -> BuiltLayer:
+    """Pack a directory to a tar, compressed with gzip; equal files give an equal tar on every machine.
 
     Args:
-        directory: On disk; links in it are kept as they are.
-        title: Clean; the members' names begin with it.
+        directory: Directory on disk; symbolic links in it are stored as links.
+        title: Clean title, with which the paths in the tar begin.
 
     Raises:
-        InvalidName: A file's name is not UTF-8.
-        InvalidValue: Something is neither a file, a directory nor a symbolic link, or a link leaves the directory.
+        InvalidName: The name of a file is not UTF-8.
+        InvalidValue: The directory contains a device, fifo or socket, or a link that leaves it.
         SizeMismatch: A file changed while it was read.
-        OSError: Something cannot be read.
+        OSError: A file or directory cannot be read.
     """
     stream = LayerStream()
     stream.write(encode_header(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
     entries = directory_entries(directory)
-    for name, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
-        if entry.kind is FileKind.SYMLINK and not stays_inside(name.encode(), entry.link.encode()):
-            raise InvalidValue(f"a link that leaves the directory: {name!r:.200}")
-        write_entry(stream, f"{title}/{name}", entry)
+    for path, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
+        if entry.kind is FileKind.SYMLINK and not stays_inside(path.encode(), entry.link.encode()):
+            raise InvalidValue(f"symbolic link leaves the directory: {path!r:.200} to {entry.link!r:.200}")
+        write_entry(stream, f"{title}/{path}", entry)
     stream.write(END_OF_ARCHIVE)
     return stream.finish()
 
 
-def unpack(stored: ByteReader, size: int, root: int, *, title: str, tar_digest: Digest | None, reference: str) -> None:
-    """Make what such a tar holds in an open, empty directory; on failure, it is empty again.
+def unpack_directory(
+    stored: ByteReader, size: int, root: int, *, title: str, tar_digest: Digest | None, reference: str
+) -> None:
+    """Unpack the tar of a directory into an open, empty directory; after a failure, it is empty again.
 
-    Devices are refused, and so are symbolic links that leave the directory: whoever uses the files follows them.
+    Devices are refused, and so are symbolic links that leave the directory, because users of the files follow them.
 
     Args:
-        stored: The compressed tar, verifying; it is read to its end.
-        size: Of the compressed tar.
-        root: A descriptor of the directory.
-        title: Clean; what the members' names may begin with.
-        tar_digest: Of the uncompressed tar, where that is known.
-        reference: What is read, for errors.
+        stored: Compressed tar as a verifying reader; it is read to its end.
+        size: Size of the compressed tar.
+        root: Descriptor of the directory.
+        title: Clean title; the paths in the tar may begin with it.
+        tar_digest: Digest of the uncompressed tar; ``None`` if it is not known.
+        reference: Reference of the artifact, for errors.
 
     Raises:
-        UnsafeArchive: It tries to reach outside, contradicts itself, or has something else than files and links.
-        IntegrityError: It is corrupt, cut off, or not what its digests say.
-        TooLarge: It becomes larger than any honest one.
+        UnsafeArchive: A path or link leaves the directory, members contradict each other, or a member is a device.
+        IntegrityError: The tar is corrupt, truncated, or does not match its digests.
+        TooLarge: A limit is exceeded.
     """
-    limits = ExtractLimits()
-    budget = Budget(limits, reference=reference)
+    budget = Budget(ExtractLimits(), reference=reference)
     budget.begin_layer(size)
     tar = decompress(stored, OCI_LAYER_GZIP, reference=reference)
     if tar_digest is not None:
         tar = VerifyingReader(tar, tar_digest, None, reference=reference)
     reader = TarReader(tar, budget, reference=reference)
-    names = _Names(title.encode())
+    prefix = _TitlePrefix(title.encode())
     with contextlib.closing(DirectorySink(root, ExtractOptions())) as sink:
         try:
-            own: Member | None = None
+            root_member = Member(b"", FileKind.DIRECTORY, 0o755)
             for member in reader.members():
-                placed = names.below(member)
-                if placed.path:
-                    budget.add_entry(placed.path)
-                    with _linked(placed):
-                        sink.add(placed, reader.chunks())
+                stripped = prefix.strip(member)
+                if stripped.path:
+                    budget.add_entry(stripped.path)
+                    with _map_missing_target(stripped):
+                        sink.add(stripped, reader.chunks())
                 else:
-                    own = placed
+                    root_member = stripped
             while tar.read(CHUNK_SIZE):
                 checkpoint()
-            sink.finish(own or Member(b"", FileKind.DIRECTORY, 0o755))
+            sink.finish(root_member)
         except BaseException:
             sink.clear()
             raise
 
 
-class _Names:
-    """Where members belong: the first one tells what all names begin with."""
+class _TitlePrefix:
+    """Remove the title from the paths of members; the first member shows whether they begin with it."""
 
     def __init__(self, title: bytes) -> None:
         self._title = title
         self._prefix: bytes | None = None
 
-    def below(self, member: Member) -> Member:
-        if member.kind not in _UNPACKED:
-            raise UnsafeArchive(f"a {member.kind.value} where files belong: {printable(member.path)}")
-        path = self._stripped(member.path)
+    def strip(self, member: Member) -> Member:
+        if member.kind not in _ALLOWED_KINDS:
+            raise UnsafeArchive(f"packed directory contains a {member.kind.value}: {printable(member.path)}")
+        path = self._strip_path(member.path)
         if not path and member.kind is not FileKind.DIRECTORY:
-            raise UnsafeArchive(f"something else than a directory for the whole: {printable(member.path)}")
+            raise UnsafeArchive(f"root of the packed directory is not a directory: {printable(member.path)}")
         link = member.link
         if member.kind is FileKind.SYMLINK and not stays_inside(path, link):
-            raise UnsafeArchive(f"a link that leaves the directory: {printable(member.path)}")
+            raise UnsafeArchive(
+                f"symbolic link leaves the packed directory: {printable(member.path)} to {printable(link)}"
+            )
         if member.kind is FileKind.HARDLINK:
-            link = self._stripped(link)
+            link = self._strip_path(link)
         return Member(
             path, member.kind, member.mode, 0, 0, member.mtime, member.size, link, sparse_map=member.sparse_map
         )
 
-    def _stripped(self, path: bytes) -> bytes:
+    def _strip_path(self, path: bytes) -> bytes:
         if self._prefix is None:
             last = self._title.rpartition(b"/")[2]
-            self._prefix = next((each for each in (self._title, last) if _is_below(path, each)), b"")
+            self._prefix = next((prefix for prefix in (self._title, last) if _is_inside(path, prefix)), b"")
         if not self._prefix:
             return path
-        if not _is_below(path, self._prefix):
-            raise UnsafeArchive(f"a member beside the directory: {printable(path)}")
+        if not _is_inside(path, self._prefix):
+            raise UnsafeArchive(f"member outside of the packed directory: {printable(path)}")
         return path[len(self._prefix) + 1 :]
 
 
 @contextlib.contextmanager
-def _linked(member: Member) -> Iterator[None]:
-    """Blame the archive for hard links to what it did not have before."""
+def _map_missing_target(member: Member) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         if member.kind is FileKind.HARDLINK:
-            raise UnsafeArchive(f"a hard link to what is not there: {printable(member.path)}") from error
+            raise UnsafeArchive(
+                f"hard link to a missing file: {printable(member.path)} to {printable(member.link)}"
+            ) from error
         raise
 
 
-def _is_below(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder + b"/")
+def _is_inside(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory + b"/")

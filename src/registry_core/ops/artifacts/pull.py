@@ -1,9 +1,7 @@
-"""Artifacts back on disk.
+"""Pull artifacts: write their files to a directory, all of them, verified, or none.
 
-Files that appear in a directory together: all of them, whole, or none.
-
-They are made in a private directory beside where they go, and moved once all are there. Every step goes through open
-directories, and no link is followed below the one that was named.
+The files are written to a staging directory inside the target directory, and moved when all are complete. Every step is
+relative to open directories, and no symbolic link below the target directory is followed.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.operating_system import require_dir_fds
-from registry_core.content.safe_files import create_file, open_directory
+from registry_core.content.safe_files import create_file, open_directory, write_all
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -40,8 +38,7 @@ from registry_core.errors import (
     UnsafeArchive,
     error_context,
 )
-from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title
-from registry_core.ops.artifacts.directories import unpack as unpack_tar
+from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, unpack_directory
 from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
 from registry_core.ops.blobs import ProgressSource, open_verified
 from registry_core.ops.extract.directory_fds import DirectoryFds
@@ -50,270 +47,27 @@ from registry_core.ops.workers import run_each
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
 
-__all__ = ["HERE", "FileInstaller", "is_packed", "pull_artifact"]
-
-
-# The title of a packed directory whose files belong into the directory itself.
-HERE: Final = "."
-
-
-class FileInstaller:
-    """Files and directories on their way into one directory; closing throws away what was not placed.
-
-    Args:
-        directory: Where to; made if it does not exist, though not its parents. It may be reached through links.
-        overwrite: Whether files that exist are replaced.
-
-    Raises:
-        Unsupported: The system has no means to do this safely.
-        OSError: There is no such directory, and none can be made.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
-        require_dir_fds(f"write files to {os.fspath(directory)}")
-        self._overwrite = overwrite
-        self._made: list[bytes] = []
-        self._placed = False
-        target = Path(directory)
-        self._is_new = not target.exists()
-        if self._is_new:
-            target.mkdir()
-        self._target = target
-        # The directory itself is the caller's choice, links and all; only what is below it is not trusted.
-        self._root = open_directory(target.resolve())
-        self._name = f".ociport-{os.urandom(8).hex()}".encode()
-        try:
-            os.mkdir(self._name, 0o700, dir_fd=self._root)
-            self._stage = open_directory(self._name, inside=self._root)
-        except BaseException:
-            os.close(self._root)
-            self._forget_root()
-            raise
-        self._handles = DirectoryFds(self._root, self._made.append)
-
-    def check(self, titles: Iterable[str]) -> None:
-        """Nothing, if nothing is in the way of any of these.
-
-        Raises:
-            InvalidValue: Something is.
-            UnsafeArchive: A link or a file stands where a directory should be.
-        """
-        for title in titles:
-            if title == HERE:
-                continue
-            folder, _, name = title.encode().rpartition(b"/")
-            try:
-                with _explained(title):
-                    handle = self._handles.open(folder)
-            except FileNotFoundError:
-                continue
-            self._check_free(handle, name, title)
-
-    @contextmanager
-    def file(self, number: int) -> Iterator[FileIO]:
-        """A new file, to be placed later under that number.
-
-        Raises:
-            Cancelled: The ambient scope was cancelled, and the stage may be gone.
-        """
-        checkpoint()
-        with FileIO(create_file(b"%d" % number, mode=0o666, inside=self._stage), "w") as file:
-            yield file
-            os.fsync(file.fileno())
-
-    @contextmanager
-    def folder(self, number: int) -> Iterator[int]:
-        """A descriptor of a new directory, to be placed later under that number.
-
-        Raises:
-            Cancelled: The ambient scope was cancelled, and the stage may be gone.
-        """
-        checkpoint()
-        os.mkdir(b"%d" % number, 0o700, dir_fd=self._stage)
-        handle = open_directory(b"%d" % number, inside=self._stage)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
-
-    def place(self, titles: Iterable[tuple[int, str]]) -> list[Path]:
-        """Give everything its name.
-
-        Args:
-            titles: By number, clean; what is in a directory called ``.`` gets its name in the directory itself.
-
-        Raises:
-            InvalidValue: Something is in the way; nothing has changed.
-            UnsafeArchive: A link or a file stands where a directory should be; nothing has changed.
-            OSError: The system refuses; nothing has changed.
-        """
-        placed: list[Path] = []
-        with contextlib.ExitStack() as undo:
-            for staged, title in self._staged(titles):
-                folder, _, name = title.encode().rpartition(b"/")
-                with _explained(title):
-                    handle = self._handles.open(folder, create=True)
-                self._check_free(handle, name, title)
-                self._move(staged, handle, folder, title, undo)
-                placed.append(self._target / title)
-            self._open_up()
-            self._placed = True
-            undo.pop_all()
-        os.fsync(self._root)
-        return placed
-
-    def close(self) -> None:
-        """Remove what was not placed, and the directories made for it."""
-        _empty(self._stage)
-        os.close(self._stage)
-        with contextlib.suppress(OSError):
-            os.rmdir(self._name, dir_fd=self._root)
-        if not self._placed:
-            for path in sorted(self._made, key=lambda path: path.count(b"/"), reverse=True):
-                folder, _, name = path.rpartition(b"/")
-                with contextlib.suppress(OSError):
-                    os.rmdir(name, dir_fd=self._handles.open(folder))
-        self._handles.close()
-        os.close(self._root)
-        self._forget_root()
-
-    def _staged(self, titles: Iterable[tuple[int, str]]) -> Iterator[tuple[bytes, str]]:
-        """Where everything is in the stage, and what it is to be called."""
-        for number, title in titles:
-            if title != HERE:
-                yield b"%d" % number, title
-                continue
-            handle = open_directory(b"%d" % number, inside=self._stage)
-            try:
-                os.fchmod(handle, 0o700)
-                names = sorted(os.listdir(handle))
-            finally:
-                os.close(handle)
-            for name in names:
-                yield b"%d/%s" % (number, os.fsencode(name)), name
-
-    def _open_up(self) -> None:
-        """Give the directories that were made on the way the permissions that new ones have here."""
-        os.mkdir(b"mode", dir_fd=self._stage)
-        mode = stat.S_IMODE(os.stat(b"mode", dir_fd=self._stage).st_mode)
-        for path in self._made:
-            os.chmod(self._handles.open(path), mode)
-
-    def _forget_root(self) -> None:
-        if self._is_new and not self._placed:
-            with contextlib.suppress(OSError):
-                self._target.rmdir()
-
-    def _check_free(self, handle: int, name: bytes, title: str) -> None:
-        try:
-            status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if not (self._overwrite and stat.S_ISREG(status.st_mode)):
-            raise InvalidValue(f"something is in the way: {title!r:.200}")
-
-    def _move(self, staged: bytes, handle: int, folder: bytes, title: str, undo: contextlib.ExitStack) -> None:
-        name, kept = title.encode().rpartition(b"/")[2], b"old-" + staged.replace(b"/", b"-")
-        if stat.S_ISDIR(os.stat(staged, dir_fd=self._stage, follow_symlinks=False).st_mode):
-            try:
-                _move_directory(staged, self._stage, name, handle)
-            except (FileExistsError, NotADirectoryError):
-                raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(lambda: _move_directory(name, self._handles.open(folder), staged, self._stage))
-        elif self._overwrite and _linked(name, handle, kept, self._stage):
-            os.replace(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle)
-            undo.callback(lambda: os.replace(kept, name, src_dir_fd=self._stage, dst_dir_fd=self._handles.open(folder)))
-        else:
-            try:
-                # Unlike renaming, this never replaces what somebody else has put there meanwhile.
-                os.link(staged, name, src_dir_fd=self._stage, dst_dir_fd=handle, follow_symlinks=False)
-            except FileExistsError:
-                raise InvalidValue(f"something is in the way: {title!r:.200}") from None
-            undo.callback(lambda: os.unlink(name, dir_fd=self._handles.open(folder)))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _linked(name: bytes, folder: int, other: bytes, target: int) -> bool:
-    """Give a file one more name; ``False`` where there is no such file."""
-    try:
-        os.link(name, other, src_dir_fd=folder, dst_dir_fd=target, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _move_directory(name: bytes, folder: int, other: bytes, target: int) -> None:
-    handle = open_directory(name, inside=folder)
-    try:
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        # A directory that its owner may not write cannot be moved to another one.
-        os.fchmod(handle, mode | 0o700)
-        try:
-            os.rename(name, other, src_dir_fd=folder, dst_dir_fd=target)
-        finally:
-            os.fchmod(handle, mode)
-    finally:
-        os.close(handle)
-
-
-def _empty(stage: int) -> None:
-    """Remove all that is in a directory, however deep, as far as the system lets that happen."""
-    waiting = [os.fsencode(name) for name in os.listdir(stage)]
-    count = 0
-    while waiting:
-        name = waiting.pop()
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=stage)
-            continue
-        with contextlib.suppress(OSError):
-            os.chmod(name, 0o700, dir_fd=stage)
-            folder = open_directory(name, inside=stage)
-            try:
-                for inner in os.listdir(folder):
-                    # Moved up instead of gone down to: a tree may be deeper than there are descriptors.
-                    count += 1
-                    raised = b"rest-%d" % count
-                    with contextlib.suppress(OSError):
-                        os.rename(os.fsencode(inner), raised, src_dir_fd=folder, dst_dir_fd=stage)
-                        waiting.append(raised)
-            finally:
-                os.close(folder)
-            os.rmdir(name, dir_fd=stage)
-
-
-@contextmanager
-def _explained(title: str) -> Iterator[None]:
-    try:
-        yield
-    except (NotADirectoryError, FileExistsError) as error:
-        raise UnsafeArchive(f"a link or a file is on the way to {title!r:.200}") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UnsafeArchive(f"a link is on the way to {title!r:.200}") from error
-        raise
-
+__all__ = ["pull_artifact"]
 
 _OPERATION: Final = "pull_artifact"
 
-# What other tools call the directory that they were started in.
-_HERE: Final = frozenset({".", "./"})
+# The title of a packed directory whose content goes into the target directory itself.
+_ROOT_TITLE: Final = "."
 
-# What the tools of the ORAS project take for yes.
+# The forms in which other tools write it.
+_ROOT_TITLES: Final = frozenset({".", "./"})
+
+# The values that the ORAS tools accept as true.
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _File(msgspec.Struct, frozen=True):
+    """A file to pull; its number names it in the staging directory."""
+
     number: int
     title: str
     descriptor: Descriptor
-    unpacked: bool
+    unpack: bool
 
 
 def pull_artifact(
@@ -328,141 +82,395 @@ def pull_artifact(
     observer: Observer | None = None,
     jobs: int = 4,
 ) -> list[Path]:
-    """Write an artifact's files to a directory by their titles: all of them, complete and verified, or none.
+    """Write the files of an artifact to a directory by their titles: all of them, verified, or none.
 
-    Titles are somebody else's words: those that lead out of the directory, or mean the same file on some system, are
-    refused before anything is fetched. No link below the directory is followed.
+    Titles are untrusted: titles that leave the directory, or that name the same file on some system, are refused before
+    anything is fetched. No symbolic link below the directory is followed.
 
     Args:
-        repository: Where the artifact is.
-        reference: A tag or digest.
-        directory: Made if it does not exist; its own parent must exist.
-        unpack: Whether packed directories become directories again; they stay single files otherwise. A function says
-            so of single files, also of those that are not marked as packed: some tools do not.
-        overwrite: Whether files that exist are replaced. Directories never are.
-        select: Which files are wanted, by their descriptors.
-        untitled: What to call a file that has no title, as those of a Helm chart; ``None`` leaves it out.
-        observer: Told how far each has come.
-        jobs: How many are fetched at a time.
+        repository: Repository of the artifact.
+        reference: Tag or digest of the artifact.
+        directory: Target directory; created if it does not exist, but its parent must exist.
+        unpack: Whether to unpack packed directories, which are written as files otherwise. A function decides for each
+            layer, also for layers that are not marked as packed: some tools do not mark them.
+        overwrite: Whether to replace existing files. Directories are never replaced.
+        select: Returns whether to pull a layer.
+        untitled: Returns the title of a layer that has none, such as those of Helm charts; ``None`` omits the layer.
+        observer: Receives progress events.
+        jobs: Number of layers to fetch at a time.
 
     Returns:
-        The paths of what was written, in the artifact's order; of a packed directory that is called ``.``, of all that
-        was in it.
+        Paths of the files in the order of the layers. For a packed directory with the title ``.``, paths of all its
+        entries.
 
     Raises:
-        ImageNotFound: There is no such manifest.
-        NotAnImage: It is an index.
-        NotFound: Nothing in it has a title, or its content is missing.
-        InvalidName: ``untitled`` gave a name that no file can have.
-        UnsafeArchive: Titles or a packed directory reach outside, or contradict each other.
-        InvalidValue: Something is in the way, or the reference is malformed.
-        IntegrityError: Content is not what the manifest says.
-        Unsupported: The system has no means to do this safely.
+        ImageNotFound: The manifest does not exist.
+        NotAnImage: The manifest is an index.
+        NotFound: No layer has a title, or the content of a layer is missing.
+        InvalidName: ``untitled`` returned a title that is not valid on every system.
+        UnsafeArchive: Titles or packed directories leave the directory, or contradict each other.
+        InvalidValue: A target path already exists, or the reference is malformed.
+        IntegrityError: Content does not match its digest.
+        Unsupported: The system lacks the functions for doing this safely.
         OSError: The system refuses to write.
     """
     if not isinstance(jobs, int) or jobs < 1:
-        raise InvalidValue(f"a pull needs at least one job, not {jobs!r:.50}")
-    named = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
-    unpacked = unpack if callable(unpack) else lambda file: unpack and is_packed(file)
-    with error_context(_OPERATION, repository.at(named)):
-        parts = _parts(fetch_manifest(repository, named), select, untitled, unpacked)
-        with FileInstaller(directory, overwrite=overwrite) as to:
-            to.check(part.title for part in parts)
-            delivery = _Downloader(repository, to, observer)
-            # The largest first, so that none is left to be waited for alone.
-            run_each(delivery.fetch, sorted(parts, key=lambda part: part.descriptor.size, reverse=True), jobs=jobs)
+        raise InvalidValue(f"{_OPERATION}: jobs must be at least 1, not {jobs!r:.50}")
+    parsed = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
+    to_unpack = unpack if callable(unpack) else lambda layer: unpack and _is_packed(layer)
+    with error_context(_OPERATION, repository.at(parsed)):
+        files = _select_files(fetch_manifest(repository, parsed), select, untitled, to_unpack)
+        with FileInstaller(directory, overwrite=overwrite) as installer:
+            installer.check_targets(file.title for file in files)
+            downloader = _Downloader(repository, installer, observer)
+            # The largest first, so that none runs alone at the end.
+            run_each(downloader.fetch, sorted(files, key=lambda file: file.descriptor.size, reverse=True), jobs=jobs)
             checkpoint()
-            return to.place((part.number, part.title) for part in parts)
+            return installer.install((file.number, file.title) for file in files)
 
 
-def is_packed(file: Descriptor) -> bool:
-    """Whether a file is marked as a directory that was packed."""
-    return file.annotations.get(UNPACK) in _TRUE
+def _is_packed(layer: Descriptor) -> bool:
+    """Whether a layer is marked as a packed directory."""
+    return layer.annotations.get(UNPACK) in _TRUE
 
 
-def _parts(
+def _select_files(
     manifest: RawManifest,
     select: Callable[[Descriptor], bool],
     untitled: Callable[[Descriptor], str | None],
-    unpacked: Callable[[Descriptor], bool],
-) -> list[_Part]:
-    parts, nameless = [], 0
+    to_unpack: Callable[[Descriptor], bool],
+) -> list[_File]:
+    files, omitted = [], 0
     for number, layer in enumerate(manifest.image.layers):
         name = None if TITLE in layer.annotations else untitled(layer)
         if name is None and TITLE not in layer.annotations:
-            # The empty layer of an artifact without files is none.
-            nameless += layer.media_type != EMPTY_JSON
+            # The empty layer of an artifact without files does not count.
+            omitted += layer.media_type != EMPTY_JSON
         elif select(layer):
-            unfold = unpacked(layer)
-            title = _title(layer, number, unpacked=unfold) if name is None else clean_title(name)
-            parts.append(_Part(number, title, layer, unfold))
-    titles = [part.title for part in parts]
-    if HERE in titles and len(titles) > 1:
-        raise UnsafeArchive("a packed directory takes the place of all other files: select one of them")
+            unpack = to_unpack(layer)
+            title = _title(layer, number, unpack=unpack) if name is None else clean_title(name)
+            files.append(_File(number, title, layer, unpack))
+    titles = [file.title for file in files]
+    if _ROOT_TITLE in titles and len(titles) > 1:
+        raise UnsafeArchive(
+            "a packed directory with the title '.' replaces all other files: select either the directory or the files"
+        )
     check_distinct_titles(titles)
-    if nameless and not parts:
-        raise NotFound("nothing in it has a title to be written under")
-    return parts
+    if omitted and not files:
+        raise NotFound("no layer has a title: pass untitled to name the files")
+    return files
 
 
-def _title(layer: Descriptor, number: int, *, unpacked: bool) -> str:
+def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
     title = layer.annotations[TITLE]
-    if title in _HERE and (unpacked or is_packed(layer)):
-        if unpacked:
-            return HERE
-        raise UnsafeArchive(f"a packed directory without a name, which can only be unpacked, at $.layers[{number}]")
+    if title in _ROOT_TITLES and (unpack or _is_packed(layer)):
+        if unpack:
+            return _ROOT_TITLE
+        raise UnsafeArchive(
+            f"packed directory with the title '.' at $.layers[{number}] can only be unpacked: pass unpack=True"
+        )
     try:
         return clean_title(title)
     except InvalidName as error:
         raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
 
 
-class _Downloader:
-    """Fetches parts to where they can be placed from."""
+class FileInstaller:
+    """Stage files and directories, then move all of them to a directory; close removes everything not installed.
 
-    def __init__(self, repository: Repository, target: FileInstaller, observer: Observer | None) -> None:
-        self._repository = repository
+    Args:
+        directory: Target directory; created if it does not exist, but its parent must exist. Its path may contain
+            symbolic links.
+        overwrite: Whether to replace existing files.
+
+    Raises:
+        Unsupported: The system lacks the functions for doing this safely.
+        OSError: The directory cannot be opened or created.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, overwrite: bool) -> None:
+        require_dir_fds(f"write files to {os.fspath(directory)}")
+        self._overwrite = overwrite
+        self._created: list[bytes] = []
+        self._installed = False
+        target = Path(directory)
+        self._is_new = not target.exists()
+        if self._is_new:
+            target.mkdir()
         self._target = target
+        # The user chooses the target directory, with its links; only the paths below it are untrusted.
+        self._root = open_directory(target.resolve())
+        self._staging_name = f".ociport-{os.urandom(8).hex()}".encode()
+        try:
+            os.mkdir(self._staging_name, 0o700, dir_fd=self._root)
+            self._staging = open_directory(self._staging_name, inside=self._root)
+        except BaseException:
+            os.close(self._root)
+            self._remove_new_target()
+            raise
+        self._directories = DirectoryFds(self._root, self._created.append)
+
+    def check_targets(self, titles: Iterable[str]) -> None:
+        """Check that no target path exists.
+
+        Raises:
+            InvalidValue: A target path exists, and is not a file that may be replaced.
+            UnsafeArchive: A parent of a target path is a symbolic link or a file.
+        """
+        for title in titles:
+            if title == _ROOT_TITLE:
+                continue
+            parent, _, name = title.encode().rpartition(b"/")
+            try:
+                with _map_parent_errors(title):
+                    directory = self._directories.open(parent)
+            except FileNotFoundError:
+                continue
+            self._check_target(directory, name, title)
+
+    @contextmanager
+    def new_file(self, number: int) -> Iterator[FileIO]:
+        """Create a file in the staging directory.
+
+        Raises:
+            Cancelled: The ambient scope was cancelled; the staging directory may be gone.
+        """
+        checkpoint()
+        with FileIO(create_file(b"%d" % number, mode=0o666, inside=self._staging), "w") as file:
+            yield file
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def new_directory(self, number: int) -> Iterator[int]:
+        """Create a directory in the staging directory, and return its descriptor.
+
+        Raises:
+            Cancelled: The ambient scope was cancelled; the staging directory may be gone.
+        """
+        checkpoint()
+        os.mkdir(b"%d" % number, 0o700, dir_fd=self._staging)
+        directory = open_directory(b"%d" % number, inside=self._staging)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+
+    def install(self, titles: Iterable[tuple[int, str]]) -> list[Path]:
+        """Move everything from the staging directory to its target path, or change nothing.
+
+        Args:
+            titles: Numbers in the staging directory, and clean titles. The content of a directory with the title ``.``
+                is moved to the target directory itself.
+
+        Returns:
+            Target paths.
+
+        Raises:
+            InvalidValue: A target path exists.
+            UnsafeArchive: A parent of a target path is a symbolic link or a file.
+            OSError: The system refuses.
+        """
+        installed: list[Path] = []
+        with contextlib.ExitStack() as undo:
+            for staged, title in self._staged_entries(titles):
+                parent, _, name = title.encode().rpartition(b"/")
+                with _map_parent_errors(title):
+                    directory = self._directories.open(parent, create=True)
+                self._check_target(directory, name, title)
+                self._install(staged, directory, parent, title, undo)
+                installed.append(self._target / title)
+            self._set_permissions()
+            self._installed = True
+            undo.pop_all()
+        os.fsync(self._root)
+        return installed
+
+    def close(self) -> None:
+        """Remove what was not installed, and the directories that were created for it."""
+        _remove_content(self._staging)
+        os.close(self._staging)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._staging_name, dir_fd=self._root)
+        if not self._installed:
+            for path in sorted(self._created, key=lambda path: path.count(b"/"), reverse=True):
+                parent, _, name = path.rpartition(b"/")
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=self._directories.open(parent))
+        self._directories.close()
+        os.close(self._root)
+        self._remove_new_target()
+
+    def _staged_entries(self, titles: Iterable[tuple[int, str]]) -> Iterator[tuple[bytes, str]]:
+        """Paths in the staging directory, and titles; of a directory with the title ``.``, those of its entries."""
+        for number, title in titles:
+            if title != _ROOT_TITLE:
+                yield b"%d" % number, title
+                continue
+            directory = open_directory(b"%d" % number, inside=self._staging)
+            try:
+                os.fchmod(directory, 0o700)
+                names = sorted(os.listdir(directory))
+            finally:
+                os.close(directory)
+            for name in names:
+                yield b"%d/%s" % (number, os.fsencode(name)), name
+
+    def _set_permissions(self) -> None:
+        """Give the created parent directories the default permissions of new directories."""
+        os.mkdir(b"mode", dir_fd=self._staging)
+        mode = stat.S_IMODE(os.stat(b"mode", dir_fd=self._staging).st_mode)
+        for path in self._created:
+            os.chmod(self._directories.open(path), mode)
+
+    def _remove_new_target(self) -> None:
+        if self._is_new and not self._installed:
+            with contextlib.suppress(OSError):
+                self._target.rmdir()
+
+    def _check_target(self, directory: int, name: bytes, title: str) -> None:
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not (self._overwrite and stat.S_ISREG(status.st_mode)):
+            hint = "; pass overwrite=True to replace files" if stat.S_ISREG(status.st_mode) else ""
+            raise InvalidValue(f"target already exists: {title!r:.200}{hint}")
+
+    def _install(self, staged: bytes, directory: int, parent: bytes, title: str, undo: contextlib.ExitStack) -> None:
+        name, backup = title.encode().rpartition(b"/")[2], b"old-" + staged.replace(b"/", b"-")
+        if stat.S_ISDIR(os.stat(staged, dir_fd=self._staging, follow_symlinks=False).st_mode):
+            try:
+                _move_directory(staged, self._staging, name, directory)
+            except (FileExistsError, NotADirectoryError):
+                raise InvalidValue(f"target already exists: {title!r:.200}") from None
+            undo.callback(lambda: _move_directory(name, self._directories.open(parent), staged, self._staging))
+        elif self._overwrite and _link_if_exists(name, directory, backup, self._staging):
+            os.replace(staged, name, src_dir_fd=self._staging, dst_dir_fd=directory)
+            undo.callback(
+                lambda: os.replace(backup, name, src_dir_fd=self._staging, dst_dir_fd=self._directories.open(parent))
+            )
+        else:
+            try:
+                # Unlike rename, link never replaces a file that another process has created meanwhile.
+                os.link(staged, name, src_dir_fd=self._staging, dst_dir_fd=directory, follow_symlinks=False)
+            except FileExistsError:
+                raise InvalidValue(f"target already exists: {title!r:.200}") from None
+            undo.callback(lambda: os.unlink(name, dir_fd=self._directories.open(parent)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _link_if_exists(name: bytes, directory: int, other: bytes, other_directory: int) -> bool:
+    """Make a hard link to a file; return whether the file exists."""
+    try:
+        os.link(name, other, src_dir_fd=directory, dst_dir_fd=other_directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _move_directory(name: bytes, directory: int, other: bytes, other_directory: int) -> None:
+    descriptor = open_directory(name, inside=directory)
+    try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        # A directory can be moved to another parent only if its owner may write to it.
+        os.fchmod(descriptor, mode | 0o700)
+        try:
+            os.rename(name, other, src_dir_fd=directory, dst_dir_fd=other_directory)
+        finally:
+            os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_content(directory: int) -> None:
+    """Remove the content of a directory, however deep, as far as the system allows."""
+    pending = [os.fsencode(name) for name in os.listdir(directory)]
+    count = 0
+    while pending:
+        name = pending.pop()
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+            continue
+        with contextlib.suppress(OSError):
+            os.chmod(name, 0o700, dir_fd=directory)
+            child = open_directory(name, inside=directory)
+            try:
+                for entry in os.listdir(child):
+                    # Entries are moved up instead of descending: a tree may be deeper than the limit on descriptors.
+                    count += 1
+                    moved = b"rest-%d" % count
+                    with contextlib.suppress(OSError):
+                        os.rename(os.fsencode(entry), moved, src_dir_fd=child, dst_dir_fd=directory)
+                        pending.append(moved)
+            finally:
+                os.close(child)
+            os.rmdir(name, dir_fd=directory)
+
+
+@contextmanager
+def _map_parent_errors(title: str) -> Iterator[None]:
+    try:
+        yield
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UnsafeArchive(f"a parent directory of {title!r:.200} is a symbolic link or a file") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafeArchive(f"a parent directory of {title!r:.200} is a symbolic link") from error
+        raise
+
+
+class _Downloader:
+    """Fetch layers to the staging directory."""
+
+    def __init__(self, repository: Repository, installer: FileInstaller, observer: Observer | None) -> None:
+        self._repository = repository
+        self._installer = installer
         self._observer = observer
 
-    def fetch(self, part: _Part) -> None:
-        reference = self._repository.at(part.descriptor.digest)
-        with error_context(_OPERATION, reference), self._open(part.descriptor) as stored:
-            if part.unpacked:
-                with self._target.folder(part.number) as folder:
-                    unpack_tar(
+    def fetch(self, file: _File) -> None:
+        layer = file.descriptor
+        reference = self._repository.at(layer.digest)
+        with error_context(_OPERATION, reference), self._open(layer) as stored:
+            if file.unpack:
+                with self._installer.new_directory(file.number) as directory:
+                    unpack_directory(
                         stored,
-                        part.descriptor.size,
-                        folder,
-                        title=part.title,
-                        tar_digest=_tar_digest(part.descriptor),
+                        layer.size,
+                        directory,
+                        title=file.title,
+                        tar_digest=_tar_digest(layer),
                         reference=reference,
                     )
                 return
-            with self._target.file(part.number) as file:
+            with self._installer.new_file(file.number) as output:
                 while data := stored.read(CHUNK_SIZE):
                     checkpoint()
-                    view = memoryview(data)
-                    while len(view):
-                        view = view[file.write(view) :]
+                    write_all(output, data)
 
-    def _open(self, part: Descriptor) -> ByteReader:
-        embedded = part.embedded()
+    def _open(self, layer: Descriptor) -> ByteReader:
+        embedded = layer.embedded()
         if embedded is not None:
             return BytesSource(embedded).open()
         if self._observer is None:
-            return open_verified(self._repository, part.digest, part.size)
-        source = CallableSource(lambda _: open_verified(self._repository, part.digest, part.size))
-        return ProgressSource(source, part.digest, part.size, self._observer).open()
+            return open_verified(self._repository, layer.digest, layer.size)
+        source = CallableSource(lambda _: open_verified(self._repository, layer.digest, layer.size))
+        return ProgressSource(source, layer.digest, layer.size, self._observer).open()
 
 
-def _tar_digest(part: Descriptor) -> Digest | None:
-    text = part.annotations.get(TAR_DIGEST)
+def _tar_digest(layer: Descriptor) -> Digest | None:
+    text = layer.annotations.get(TAR_DIGEST)
     if text is None:
         return None
     try:
         digest = Digest(text)
     except InvalidDigest:
-        raise InvalidDocument(f"not a digest of a directory: {text!r:.200}") from None
+        raise InvalidDocument(f"annotation {TAR_DIGEST} is not a digest: {text!r:.200}") from None
     digest.hasher()
     return digest

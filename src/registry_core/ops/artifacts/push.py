@@ -1,14 +1,14 @@
-"""Artifacts: files with media types in a registry, as image manifests with an ``artifactType``.
+"""Push files as artifacts: image manifests with an ``artifactType``.
 
-Built by image-spec manifest.md, "Guidelines for Artifact Usage"; titles and packed directories are written as the
-tools of the ORAS project write them.
+The manifests follow image-spec manifest.md, "Guidelines for Artifact Usage". Titles and packed directories are written
+as by the ORAS tools.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +23,9 @@ from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STR
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
-from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack
+from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack_directory
 from registry_core.ops.blobs import describe, to_source
+from registry_core.ops.builder.layers import descriptor_json
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
 from registry_core.ops.manifests import fetch_manifest
 from registry_core.ops.transfer.copy import move_graph
@@ -38,20 +39,23 @@ TAR_DIGEST: Final = "io.deis.oras.content.digest"
 
 # RFC 6838, section 4.2.
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
-_NOTHING: Final = b"{}"
-# What stands where an artifact has no configuration, or no files (image-spec, "Guidance for an Empty Descriptor").
-EMPTY: Final = Descriptor(media_type=EMPTY_JSON, digest=Digest.of(_NOTHING), size=len(_NOTHING), data=_NOTHING)
+_EMPTY_OBJECT: Final = b"{}"
+# The config of an artifact without one, and the only layer of an artifact without files (image-spec manifest.md,
+# "Guidance for an Empty Descriptor").
+EMPTY: Final = Descriptor(
+    media_type=EMPTY_JSON, digest=Digest.of(_EMPTY_OBJECT), size=len(_EMPTY_OBJECT), data=_EMPTY_OBJECT
+)
 
 
 class ArtifactFile(msgspec.Struct, frozen=True):
     """One file or directory of an artifact.
 
     Args:
-        content: The path of a file or directory on disk, bytes, anything that can be opened again and again, or an open
-            stream of any length, which is read to its end once and kept in a temporary file meanwhile.
-        title: What it is called where it is pulled to; by default what it is called on disk. Slashes make directories.
-        media_type: Of a file ``application/octet-stream`` if not given; of a directory always what it is packed to.
-        annotations: More about it.
+        content: Path of a file or directory on disk, bytes, a ``ByteSource``, or an open stream of any length, which
+            is read to its end and kept in a temporary file.
+        title: Path of the file where the artifact is pulled; slashes make directories. By default the name on disk.
+        media_type: Media type of a file, by default ``application/octet-stream``. A directory has that of its tar.
+        annotations: Annotations of the layer.
     """
 
     content: os.PathLike[str] | bytes | ByteSource | Readable
@@ -62,149 +66,148 @@ class ArtifactFile(msgspec.Struct, frozen=True):
 
 def push_artifact(
     repository: Repository,
-    files: Iterable[ArtifactFile | os.PathLike[str]],
+    files: Iterable[ArtifactFile | str | os.PathLike[str]],
     *,
     artifact_type: str = "",
     config: ArtifactFile | None = None,
     subject: Descriptor | Tag | Digest | str | None = None,
     annotations: Mapping[str, str] | None = None,
-    tags: Collection[Tag] = (),
+    tags: Iterable[str] = (),
     observer: Observer | None = None,
     jobs: int = 4,
     operation: str = "push_artifact",
 ) -> Descriptor:
-    """Store files as an artifact. The same files give the same digest, wherever zlib compresses alike.
+    """Push files as an artifact. Equal files give an equal digest, if the compressor is the same.
 
-    With a subject, the artifact is found among the subject's referrers; it needs no tag then.
+    An artifact with a subject is found among the referrers of the subject; it needs no tag.
 
     Args:
-        repository: Where to.
-        files: In their order; a path alone is a file or directory by its own name. There may be none at all.
-        artifact_type: What kind of artifact it is, as a media type. It may only be left out where the type of a
-            configuration says so, as in Helm charts and whatever else is older than this field.
-        config: More about the whole, with a media type of its own.
-        subject: The manifest that it is about: a tag or digest of this repository, or a descriptor, which need not
-            be here.
-        annotations: Of the manifest.
-        tags: Tags to point at it; with none it is stored by its digest alone.
-        observer: Told of each blob.
-        jobs: How many blobs move at a time.
-        operation: What errors call it.
+        repository: Repository to push to.
+        files: Files in the order of the layers; may be empty. A path alone stores a file or directory under its own
+            name.
+        artifact_type: Media type that names the kind of artifact; optional if ``config`` has a media type.
+        config: Config blob with its media type.
+        subject: Manifest that the artifact refers to: a tag or digest in this repository, or a descriptor, whose
+            manifest may be missing.
+        annotations: Annotations of the manifest.
+        tags: Tags of the artifact; without tags it is stored under its digest only.
+        observer: Receives an event for each blob.
+        jobs: Number of blobs to transfer at a time.
+        operation: Name of the operation in errors.
 
     Returns:
-        Type, digest, size and artifact type of the manifest.
+        Descriptor of the manifest, with its artifact type.
 
     Raises:
-        InvalidName: A title is none that every system takes.
-        UnsafeArchive: Two titles are the same file.
-        InvalidValue: A media type, an annotation or a tag is malformed, or a directory has something that is no file.
-        ImageNotFound: The subject is not here.
-        Unsupported: The repository cannot be written.
+        InvalidName: A title is not valid on every system.
+        UnsafeArchive: Two titles name the same file.
+        InvalidValue: A media type, an annotation or a tag is malformed, or a directory cannot be packed.
+        ImageNotFound: The subject does not exist.
+        Unsupported: The repository is read-only.
         OSError: A file cannot be read.
     """
     with error_context(operation, str(repository)):
-        about = _subject(repository, subject)
+        subject_descriptor = _resolve_subject(repository, subject)
         blobs, manifest = build_artifact(
-            files, artifact_type=artifact_type, config=config, subject=about, annotations=annotations
+            files, artifact_type=artifact_type, config=config, subject=subject_descriptor, annotations=annotations
         )
         staged = Repository(repository.name, blobs, StagedManifests())
-        found = move_graph(staged, repository, manifest, tags=tags, observer=observer, jobs=jobs, operation=operation)
-    return msgspec.structs.replace(found, artifact_type=artifact_type or manifest.image.config.media_type)
+        pushed = move_graph(staged, repository, manifest, tags=tags, observer=observer, jobs=jobs, operation=operation)
+    return msgspec.structs.replace(pushed, artifact_type=artifact_type or manifest.image.config.media_type)
 
 
 def build_artifact(
-    files: Iterable[ArtifactFile | os.PathLike[str]],
+    files: Iterable[ArtifactFile | str | os.PathLike[str]],
     *,
     artifact_type: str = "",
     config: ArtifactFile | None = None,
     subject: Descriptor | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> tuple[StagedBlobs, RawManifest]:
-    """An artifact that is not stored anywhere yet: its blobs, and its manifest.
+    """Build an artifact without storing it: its blobs, and its manifest. See ``push_artifact`` for the arguments.
 
     Raises:
-        InvalidName: A title is none that every system takes.
-        UnsafeArchive: Two titles are the same file.
-        InvalidValue: A media type or an annotation is malformed, or a directory has something that is no file.
+        InvalidName: A title is not valid on every system.
+        UnsafeArchive: Two titles name the same file.
+        InvalidValue: A media type or an annotation is malformed, or a directory cannot be packed.
         OSError: A file cannot be read.
     """
     if artifact_type or config is None or config.media_type == EMPTY_JSON:
-        _check_type(artifact_type)
-    if isinstance(files, str | bytes | os.PathLike):
-        raise InvalidValue(f"files are a list of files, not one: {files!r:.200}")
+        _check_media_type(artifact_type)
+    if isinstance(files, str | bytes | os.PathLike | ArtifactFile):
+        raise InvalidValue(f"files must be a list of files, not a single one: {files!r:.200}")
     blobs = StagedBlobs()
-    layers = [_layer(blobs, _named(file)) for file in files]
+    layers = [_layer(blobs, _with_title(file)) for file in files]
     check_distinct_titles([layer["annotations"][TITLE] for layer in layers if TITLE in layer.get("annotations", {})])
     if config is None or not layers:
-        blobs.add(EMPTY.digest, EMPTY.size, BytesSource(_NOTHING))
-    nothing = _entry(EMPTY) | {"data": "e30="}
+        blobs.add(EMPTY.digest, EMPTY.size, BytesSource(_EMPTY_OBJECT))
+    empty = descriptor_json(EMPTY) | {"data": "e30="}
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         **({"artifactType": artifact_type} if artifact_type else {}),
-        "config": nothing if config is None else _config(blobs, config),
-        "layers": layers or [nothing],
+        "config": empty if config is None else _config(blobs, config),
+        "layers": layers or [empty],
     }
     if subject is not None:
-        document["subject"] = _entry(subject)
+        document["subject"] = descriptor_json(subject)
     if annotations:
         document["annotations"] = _annotations(annotations)
     return blobs, RawManifest.of(strict_json.encode(document), expected=OCI_MANIFEST)
 
 
-def _named(file: ArtifactFile | os.PathLike[str]) -> ArtifactFile:
-    if isinstance(file, os.PathLike):
-        file = ArtifactFile(file)
+def _with_title(file: ArtifactFile | str | os.PathLike[str]) -> ArtifactFile:
+    if isinstance(file, str | os.PathLike):
+        file = ArtifactFile(Path(file))
     if not isinstance(file, ArtifactFile):
-        raise InvalidValue(f"neither an ArtifactFile nor a path: {type(file).__name__}")
+        raise InvalidValue(f"file is a {type(file).__name__}; pass an ArtifactFile or a path")
     if file.title or not isinstance(file.content, os.PathLike):
         return file
     path = Path(file.content)
-    # What stands for another name, "." and "..", is called by that one.
+    # "." and ".." get the name of the directory that they refer to.
     name = path.name if path.name not in ("", "..") else path.resolve().name
     return msgspec.structs.replace(file, title=name)
 
 
 def _layer(blobs: StagedBlobs, file: ArtifactFile) -> dict[str, Any]:
     annotations = dict(file.annotations)
-    on_disk = isinstance(file.content, os.PathLike)
-    if file.title or on_disk:
+    if file.title or isinstance(file.content, os.PathLike):
         annotations[TITLE] = clean_title(file.title)
     if isinstance(file.content, os.PathLike) and Path(file.content).is_dir():
         if file.media_type:
-            raise InvalidValue(f"a directory has the media type of what it is packed to: {file.title!r:.200}")
-        packed = pack(file.content, annotations[TITLE])
+            raise InvalidValue(f"directory is packed to a tar, its media type cannot be chosen: {file.title!r:.200}")
+        packed = pack_directory(file.content, annotations[TITLE])
         annotations |= {UNPACK: "true", TAR_DIGEST: str(packed.diff_id)}
-        descriptor, source = packed.descriptor, packed.content
-    else:
-        media_type = _check_type(file.media_type or OCTET_STREAM)
-        source = to_source(file.content)
-        descriptor = describe(source, media_type)
-    blobs.add(descriptor.digest, descriptor.size, source)
-    entry = _entry(descriptor)
-    return entry | {"annotations": _annotations(annotations)} if annotations else entry
+        blobs.add(packed.descriptor.digest, packed.descriptor.size, packed.content)
+        return descriptor_json(packed.descriptor) | {"annotations": _annotations(annotations)}
+    return _blob(blobs, file, file.media_type or OCTET_STREAM, annotations)
 
 
 def _config(blobs: StagedBlobs, config: ArtifactFile) -> dict[str, Any]:
     if isinstance(config.content, os.PathLike) and Path(config.content).is_dir():
-        raise InvalidValue(f"a configuration is a file: {os.fspath(config.content)!r:.200}")
-    media_type = _check_type(config.media_type)
-    source = to_source(config.content)
+        raise InvalidValue(f"config must be a file, not a directory: {os.fspath(config.content)!r:.200}")
+    return _blob(blobs, config, config.media_type, config.annotations)
+
+
+def _blob(blobs: StagedBlobs, file: ArtifactFile, media_type: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Add the content of a file to the blobs; return its descriptor."""
+    media_type = _check_media_type(media_type)
+    source = to_source(file.content)
     descriptor = describe(source, media_type)
     blobs.add(descriptor.digest, descriptor.size, source)
-    entry = _entry(descriptor)
-    return entry | {"annotations": _annotations(config.annotations)} if config.annotations else entry
+    json = descriptor_json(descriptor)
+    return json | {"annotations": _annotations(annotations)} if annotations else json
 
 
-def _subject(repository: Repository, subject: Descriptor | Tag | Digest | str | None) -> Descriptor | None:
+def _resolve_subject(repository: Repository, subject: Descriptor | Tag | Digest | str | None) -> Descriptor | None:
     if subject is None or isinstance(subject, Descriptor):
         return subject
-    named = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
-    with error_reference(repository.at(named)):
-        return fetch_manifest(repository, named).descriptor
+    reference = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
+    with error_reference(repository.at(reference)):
+        return fetch_manifest(repository, reference).descriptor
 
 
-def _check_type(media_type: str) -> str:
+def _check_media_type(media_type: str) -> str:
     if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
         raise InvalidValue(f"not a media type: {media_type!r:.200}")
     return media_type
@@ -213,9 +216,5 @@ def _check_type(media_type: str) -> str:
 def _annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     for key, value in annotations.items():
         if not key or not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidValue(f"annotations are text by text: {key!r:.200}")
+            raise InvalidValue(f"annotations must be strings with non-empty keys: {key!r:.200}")
     return dict(sorted(annotations.items()))
-
-
-def _entry(descriptor: Descriptor) -> dict[str, Any]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}

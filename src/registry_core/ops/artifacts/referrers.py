@@ -1,13 +1,12 @@
-"""What refers to a manifest, and what refers to that: signatures, bills of materials, attestations.
+"""Referrers of a manifest, and their referrers: signatures, bills of materials, attestations.
 
-Registries make these lists up as they answer, so nothing about them can be verified but the manifests themselves.
+A referrers list is not content-addressed, so only the manifests that it lists can be verified.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final
 
 import msgspec
 
@@ -23,16 +22,14 @@ from registry_core.ports.catalog import Repository
 
 __all__ = ["Referrer", "list_referrers", "walk_referrers"]
 
-_OPERATION: Final = "walk_referrers"
-
 
 class Referrer(msgspec.Struct, frozen=True):
-    """One manifest that refers to another.
+    """A manifest that refers to another.
 
     Args:
-        descriptor: Of the manifest, with its artifact type and annotations as the registry lists them.
-        subject: What it refers to.
-        depth: 1 for what refers to the very first subject, 2 for what refers to that, and so on.
+        descriptor: Descriptor of the manifest, with artifact type and annotations as listed by the registry.
+        subject: Digest of the manifest that it refers to.
+        depth: 1 for referrers of the first subject, 2 for their referrers, and so on.
     """
 
     descriptor: Descriptor
@@ -43,24 +40,23 @@ class Referrer(msgspec.Struct, frozen=True):
 def list_referrers(
     repository: Repository, subject: Descriptor | Tag | Digest | str, *, artifact_type: str = ""
 ) -> Iterator[Descriptor]:
-    """The manifests that refer to one, each once.
+    """List the referrers of a manifest, each once.
 
     Args:
-        repository: Where to look.
-        subject: A tag, which is resolved, a digest or a descriptor; a digest need not be here.
-        artifact_type: Only those of this type.
+        repository: Repository of the manifest.
+        subject: Tag, which is resolved, digest or descriptor; the manifest of a digest may be missing.
+        artifact_type: Artifact type of the referrers to list; by default all.
 
     Raises:
-        ImageNotFound: There is no such tag.
+        ImageNotFound: The tag does not exist.
         InvalidValue: The reference is malformed.
-        TooLarge: There are more than any honest registry lists.
+        TooLarge: There are more referrers than the limit allows.
     """
     with error_context("list_referrers", str(repository)):
-        found = _listed(repository, _digest(repository, subject), artifact_type)
         limits = GraphLimits(what="referrers")
-        for entry in found:
+        for descriptor in _distinct_referrers(repository, _resolve(repository, subject), artifact_type):
             limits.add(1)
-            yield entry
+            yield descriptor
 
 
 def walk_referrers(
@@ -71,46 +67,45 @@ def walk_referrers(
     depth: int = DEPTH_LIMIT,
     limit: int = NODE_LIMIT,
 ) -> Iterator[Referrer]:
-    """What refers to a manifest, directly or through others, nearest first, each manifest once.
+    """List the referrers of a manifest, their referrers, and so on, nearest first, each manifest once.
 
     Args:
-        repository: Where to look.
-        subject: A tag, which is resolved, a digest or a descriptor.
-        artifact_type: Only those of this type are handed out; the way to them may lead through others.
-        depth: How far from the subject anything may be.
-        limit: How many there may be in all.
+        repository: Repository of the manifest.
+        subject: Tag, which is resolved, digest or descriptor.
+        artifact_type: Artifact type of the referrers to return; those of other types are followed all the same.
+        depth: Greatest allowed depth.
+        limit: Greatest allowed number of referrers.
 
     Raises:
-        ImageNotFound: There is no such tag.
+        ImageNotFound: The tag does not exist.
         InvalidValue: The reference is malformed.
-        TooLarge: They are deeper, or more, than the limits.
+        TooLarge: A limit is exceeded.
     """
-    with error_context(_OPERATION, str(repository)):
-        first = _digest(repository, subject)
+    with error_context("walk_referrers", str(repository)):
+        first = _resolve(repository, subject)
         queue = ManifestQueue(limits=GraphLimits(depth=depth, count=limit, what="referrers"))
-        for about in chain([first], (referrer.digest for referrer in queue)):
+        for current in chain([first], (descriptor.digest for descriptor in queue)):
             # Listed without the artifact type: a filter would hide referrers that others lead to.
-            for entry in _listed(repository, about, ""):
-                if entry.digest == first or not queue.add(entry):
+            for descriptor in _distinct_referrers(repository, current, ""):
+                if descriptor.digest == first or not queue.add(descriptor):
                     continue
-                if not artifact_type or entry.artifact_type == artifact_type:
-                    yield Referrer(entry, about, queue.depth + 1)
+                if not artifact_type or descriptor.artifact_type == artifact_type:
+                    yield Referrer(descriptor, current, queue.depth + 1)
 
 
-def _listed(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
+def _distinct_referrers(repository: Repository, subject: Digest, artifact_type: str) -> Iterator[Descriptor]:
     with error_reference(repository.at(subject)):
         seen: set[Digest] = set()
-        for entry in filter_by_artifact_type(
-            repository.manifests.referrers(subject, artifact_type=artifact_type), artifact_type
-        ):
+        listed = repository.manifests.referrers(subject, artifact_type=artifact_type)
+        for descriptor in filter_by_artifact_type(listed, artifact_type):
             checkpoint()
-            if entry.digest not in seen:
-                seen.add(entry.digest)
-                yield entry
+            if descriptor.digest not in seen:
+                seen.add(descriptor.digest)
+                yield descriptor
 
 
-def _digest(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:
+def _resolve(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:
     if isinstance(subject, Descriptor):
         return subject.digest
-    named = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
-    return named if isinstance(named, Digest) else repository.manifests.resolve(named).digest
+    reference = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
+    return reference if isinstance(reference, Digest) else repository.manifests.resolve(reference).digest

@@ -454,7 +454,7 @@ def update_strings(strings: Mapping[str, Any], changes: Mapping[str, str | None]
     """
     for key, value in changes.items():
         if not isinstance(key, str) or not key or not isinstance(value, str | None):
-            raise InvalidValue(f"key or value of a label or annotation is not a string, or empty: {key!r:.200}")
+            raise InvalidValue(f"labels and annotations must be strings with non-empty keys: {key!r:.200}")
     updated = {**strings, **changes}
     return {key: value for key, value in updated.items() if value is not None or key not in changes}
 

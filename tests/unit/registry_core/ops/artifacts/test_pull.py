@@ -272,7 +272,7 @@ class TestAllOrNothing:
             original(name, other, **where)
 
         monkeypatch.setattr(os, "link", taken)
-        with pytest.raises(InvalidValue, match="way"):
+        with pytest.raises(InvalidValue, match="target already exists"):
             pull_artifact(source, "v1", tmp_path, overwrite=overwrite)
 
         assert _tree(tmp_path) == before | {"c": "/"}
@@ -329,7 +329,7 @@ class TestExistingFiles:
         _titled(source, "a", "b")
         (tmp_path / "b").write_text("mine")
 
-        with pytest.raises(InvalidValue, match="way"):
+        with pytest.raises(InvalidValue, match="target already exists"):
             pull_artifact(source, "v1", tmp_path)
 
         assert _tree(tmp_path) == {"b": "mine"}
@@ -349,7 +349,7 @@ class TestExistingFiles:
         _titled(source, "a")
         make(tmp_path / "a")
 
-        with pytest.raises(InvalidValue, match="way"):
+        with pytest.raises(InvalidValue, match="target already exists"):
             pull_artifact(source, "v1", tmp_path, overwrite=True)
 
         assert os.listdir(tmp_path) == ["a"]
@@ -409,7 +409,7 @@ class TestDirectories:
         (tmp_path / "z").write_text("mine")
         (tmp_path / "empty").mkdir()
 
-        with pytest.raises(InvalidValue, match="way"):
+        with pytest.raises(InvalidValue, match="target already exists"):
             pull_artifact(source, "v1", tmp_path, unpack=True)
 
         assert _tree(tmp_path) == {"empty": "/", "z": "mine"}
@@ -530,7 +530,7 @@ class TestDirectories:
         _packed(source, "data", ("data/a", b"A"))
         (tmp_path / "data").mkdir()
 
-        with pytest.raises(InvalidValue, match="way"):
+        with pytest.raises(InvalidValue, match="target already exists"):
             pull_artifact(source, "v1", tmp_path, unpack=True, overwrite=True)
 
     def test_that_are_very_deep_are_cleaned_up_too(self, source: Repository, tmp_path: Path) -> None:

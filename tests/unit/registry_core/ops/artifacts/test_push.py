@@ -132,6 +132,16 @@ class TestFilesOnDisk:
         layers = source.manifests.get(pushed.digest).image.layers
         assert [layer.annotations[TITLE] for layer in layers] == ["notes.txt", "sub/other"]
 
+    def test_are_given_by_paths_as_text_as_well(self, source: Repository, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("hello")
+        (tmp_path / "data").mkdir()
+        paths = [tmp_path / "notes.txt", tmp_path / "data"]
+
+        one = push_artifact(source, paths, artifact_type=KIND)
+        two = push_artifact(source, [str(path) for path in paths], artifact_type=KIND)
+
+        assert one == two
+
     def test_directories_are_packed_the_way_that_other_tools_unpack(self, source: Repository, tmp_path: Path) -> None:
         folder = tmp_path / "data"
         (folder / "inner").mkdir(parents=True)
@@ -181,7 +191,7 @@ class TestFilesOnDisk:
             push_artifact(source, [folder], artifact_type=KIND)
 
     def test_directories_take_no_media_type(self, source: Repository, tmp_path: Path) -> None:
-        with pytest.raises(InvalidValue, match="packed"):
+        with pytest.raises(InvalidValue, match="directory is packed to a tar"):
             push_artifact(source, [ArtifactFile(tmp_path, media_type="text/plain")], artifact_type=KIND)
 
 
@@ -227,12 +237,24 @@ class TestRefusals:
             push_artifact(source, files, artifact_type=KIND)
 
     def test_a_directory_for_a_configuration(self, source: Repository, tmp_path: Path) -> None:
-        with pytest.raises(InvalidValue, match="configuration"):
+        with pytest.raises(InvalidValue, match="config must be a file"):
             push_artifact(source, [], config=ArtifactFile(tmp_path, media_type="a/b"))
 
-    def test_a_single_path_instead_of_a_list(self, source: Repository, tmp_path: Path) -> None:
-        with pytest.raises(InvalidValue, match="list"):
-            push_artifact(source, tmp_path, artifact_type=KIND)  # type: ignore[arg-type]
+    def test_a_single_file_instead_of_a_list(self, source: Repository, tmp_path: Path) -> None:
+        with pytest.raises(InvalidValue, match="must be a list of files"):
+            push_artifact(source, tmp_path, artifact_type=KIND)  # type: ignore[arg-type]  # the mistake under test
+        with pytest.raises(InvalidValue, match="must be a list of files"):
+            push_artifact(source, "notes.txt", artifact_type=KIND)
+        with pytest.raises(InvalidValue, match="must be a list of files"):
+            push_artifact(source, ArtifactFile(b"x"), artifact_type=KIND)  # type: ignore[arg-type]  # likewise
+
+    def test_values_that_are_not_files(self, source: Repository) -> None:
+        with pytest.raises(InvalidValue, match="file is a bytes; pass an ArtifactFile or a path"):
+            push_artifact(source, [b"x"], artifact_type=KIND)  # type: ignore[list-item]  # the mistake under test
+
+    def test_a_single_tag_instead_of_a_list(self, source: Repository) -> None:
+        with pytest.raises(InvalidValue, match="tags must be a list"):
+            push_artifact(source, [], artifact_type=KIND, tags="v1")
 
     def test_text_that_could_be_a_path(self, source: Repository) -> None:
         with pytest.raises(InvalidValue, match="Path"):
