@@ -77,6 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small images: a functional check, not a measurement")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="selected cases: pull,push big")
+    parser.add_argument("--in-place", action="store_true", help="measure the source tree instead of a built wheel")
     parser.add_argument("--runs", type=int, default=5, help="number of runs (default: 5)")
     parser.add_argument("--out", type=Path, default=_ROOT / "build" / "benchmarks", help="directory for the report")
     parser.add_argument(
@@ -171,9 +172,9 @@ class _Runner:
         foreign = ("OTEL_", "REGISTRY_", "PYTHON")
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(foreign)},
-            # Compiled once, like an installed program, and not into the source tree.
-            "PYTHONPYCACHEPREFIX": str(room.parent / "compiled"),
-            "PYTHONPATH": os.pathsep.join([str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+            # The library is compiled where it is installed; nothing is written into the source tree.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(path for path in (str(_ROOT), os.environ.get("PYTHONPATH")) if path),
             "HOME": str(room),
         }
 
