@@ -130,11 +130,11 @@ class TestBasesInRegistries:
         assert all(fetched(registry, image) == [] for image in images)
 
     def test_docker_registry_mounts_the_layers(self, docker_registry: str) -> None:
-        told: list[Event] = []
+        events: list[Event] = []
 
         class Events:
             def on(self, event: Event) -> None:
-                told.append(event)
+                events.append(event)
 
         with open_client(docker_registry) as client:
             base = push_base(client, mark=os.urandom(8).hex())
@@ -142,11 +142,11 @@ class TestBasesInRegistries:
 
             client.with_segment("org", "app").push_image("v1", image, observer=Events())
 
-            mounted = {event.digest for event in told if isinstance(event, BlobMounted)}
+            mounted = {event.digest for event in events if isinstance(event, BlobMounted)}
             assert mounted == {layer.digest for layer in base.layers()}
-            assert len([event for event in told if isinstance(event, BlobCopied)]) == 2
+            assert len([event for event in events if isinstance(event, BlobCopied)]) == 2
             client.with_segment("org", "app").push_image("v2", image, observer=Events())
-            assert isinstance(told[-1], BlobSkipped)
+            assert isinstance(events[-1], BlobSkipped)
 
 
 class TestBackends:

@@ -26,7 +26,7 @@ NAME = RepositoryName("org/app")
 # The largest first: the order in which a single job copies them.
 LAYERS = [blob("first", 4 << 20), blob("second", 3 << 20), blob("third", 2 << 20)]
 
-_PREFIX = """
+_OPEN = """
 import sys
 import msgspec
 from registry_adapters import LayoutCatalog, open_catalog
@@ -38,16 +38,16 @@ source = catalog.repository(name)
 target = LayoutCatalog(sys.argv[2]).repository(name)
 """
 
-_STUCK = """
-class StickyReader:
+_BLOCKED_PULL = """
+class BlockingReader:
     def __init__(self, reader):
-        self.reader, self.pieces = reader, 0
+        self.reader, self.chunks = reader, 0
 
     def read(self, size=-1, /):
-        if self.pieces:
-            print("midway", flush=True)
+        if self.chunks:
+            print("blocked", flush=True)
             sys.stdin.read()
-        self.pieces += 1
+        self.chunks += 1
         return self.reader.read(size)
 
     def readinto(self, buffer, /):
@@ -64,7 +64,7 @@ class StickyReader:
     def __exit__(self, *error):
         self.close()
 
-class StickyBlobs(BlobStore):
+class BlockingBlobs(BlobStore):
     opened = 0
 
     def stat(self, digest):
@@ -73,7 +73,7 @@ class StickyBlobs(BlobStore):
     def open(self, digest, *, start=0):
         self.opened += 1
         reader = source.blobs.open(digest, start=start)
-        return reader if self.opened != 2 else StickyReader(reader)
+        return reader if self.opened != 2 else BlockingReader(reader)
 
     def put(self, digest, size, source):
         raise AssertionError("a source is read only")
@@ -81,15 +81,15 @@ class StickyBlobs(BlobStore):
     def delete(self, digest):
         raise AssertionError("a source is read only")
 
-copy(msgspec.structs.replace(source, blobs=StickyBlobs()), target, Tag("v1"), tags=[Tag("v1")], jobs=1)
+copy(msgspec.structs.replace(source, blobs=BlockingBlobs()), target, Tag("v1"), tags=[Tag("v1")], jobs=1)
 """
 
-_WHOLE = """
-class Moved:
+_PULL = """
+class Printer:
     def on(self, event):
         print(type(event).__name__, event.size, getattr(event, "done", ""), flush=True)
 
-print(copy(source, target, Tag("v1"), tags=[Tag("v1")], jobs=1, observer=Moved()).digest)
+print(copy(source, target, Tag("v1"), tags=[Tag("v1")], jobs=1, observer=Printer()).digest)
 catalog.close()
 """
 
@@ -98,7 +98,7 @@ def _start(script: str, *arguments: str) -> subprocess.Popen[str]:
     source = str(Path(registry_core.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((source, os.environ.get("PYTHONPATH", "")))}
     return subprocess.Popen(
-        [sys.executable, "-c", _PREFIX + script, *arguments],
+        [sys.executable, "-c", _OPEN + script, *arguments],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -123,12 +123,12 @@ def test_a_killed_pull_leaves_a_valid_layout_and_can_be_repeated(tmp_path: Path)
     origin = MemoryCatalog()
     manifest = _pushed(origin.repository(NAME))
     layout = tmp_path / NAME
-    shelf = layout / "blobs" / "sha256"
+    blobs = layout / "blobs" / "sha256"
 
     with registry_server(origin) as server:
-        killed = _start(_STUCK, server.url, str(tmp_path))
+        killed = _start(_BLOCKED_PULL, server.url, str(tmp_path))
         assert killed.stdout is not None
-        assert killed.stdout.readline() == "midway\n"
+        assert killed.stdout.readline() == "blocked\n"
         killed.kill()
         killed.communicate(timeout=60)
 
@@ -138,20 +138,20 @@ def test_a_killed_pull_leaves_a_valid_layout_and_can_be_repeated(tmp_path: Path)
             assert not between.with_segment("org", "app").image_exists("v1")
         assert json.loads((layout / "index.json").read_bytes())["manifests"] == []
         assert json.loads((layout / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
-        stored = {path.name: path.read_bytes() for path in shelf.iterdir() if not path.name.startswith(".")}
+        stored = {path.name: path.read_bytes() for path in blobs.iterdir() if not path.name.startswith(".")}
         assert set(stored) == {Digest.of(LAYERS[0]).encoded}
         assert all(sha256(content).hexdigest() == name for name, content in stored.items())
         # The part of the second layer has the name of a temporary file.
-        assert [path.stat().st_size for path in shelf.iterdir() if path.name.startswith(".")] == [1 << 20]
+        assert [path.stat().st_size for path in blobs.iterdir() if path.name.startswith(".")] == [1 << 20]
 
-        again = _start(_WHOLE, server.url, str(tmp_path))
-        told, _ = again.communicate(timeout=60)
+        again = _start(_PULL, server.url, str(tmp_path))
+        output, _ = again.communicate(timeout=60)
 
     assert again.returncode == 0
-    assert told.splitlines()[0].split() == ["BlobSkipped", str(len(LAYERS[0]))]
+    assert output.splitlines()[0].split() == ["BlobSkipped", str(len(LAYERS[0]))]
     # The stored part of the second layer is read from the disk.
-    assert told.splitlines()[1].split() == ["BlobProgress", str(len(LAYERS[1])), str(1 << 20)]
-    assert told.splitlines()[-1] == manifest.digest
+    assert output.splitlines()[1].split() == ["BlobProgress", str(len(LAYERS[1])), str(1 << 20)]
+    assert output.splitlines()[-1] == manifest.digest
     pulled = LayoutCatalog(tmp_path).repository(NAME)
     assert pulled.manifests.get(Tag("v1")) == manifest
     for layer in LAYERS:
@@ -159,7 +159,7 @@ def test_a_killed_pull_leaves_a_valid_layout_and_can_be_repeated(tmp_path: Path)
             assert reader.read() == layer
 
 
-class Meter:
+class ResponseThrottle:
     """A WSGI middleware that records how much of one blob is sent, and stalls after a number of bytes.
 
     Args:
@@ -181,16 +181,16 @@ class Meter:
         self.resume.clear()
 
     def wrap(self, app: WSGIApplication) -> WSGIApplication:
-        def metered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def throttled(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             body = app(environ, start_response)
             if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].endswith(self._digest):
                 return body
             self.ranges.append(environ.get("HTTP_RANGE", ""))
-            return self._metered(body)
+            return self._throttled(body)
 
-        return metered
+        return throttled
 
-    def _metered(self, body: Iterable[bytes]) -> Iterator[bytes]:
+    def _throttled(self, body: Iterable[bytes]) -> Iterator[bytes]:
         try:
             for piece in body:
                 for position in range(0, len(piece), 64 << 10):
@@ -229,29 +229,29 @@ def test_a_pull_after_a_killed_one_continues_from_the_bytes_on_disk(tmp_path: Pa
     """R-006, R-051: another process downloads only the missing bytes."""
     digest, size = Digest.of(BIG[0]), len(BIG[0])
     layout = tmp_path / NAME
-    meter = Meter(digest)
-    meter.allow(32 << 20)
+    throttle = ResponseThrottle(digest)
+    throttle.allow(32 << 20)
 
-    with registry_server(origin, wrap=meter.wrap) as server:
-        killed = _start(_WHOLE, server.url, str(tmp_path))
+    with registry_server(origin, wrap=throttle.wrap) as server:
+        killed = _start(_PULL, server.url, str(tmp_path))
         assert killed.stdout is not None
         # The process reported half of the blob; the next chunk may not be written yet.
         assert any(line.startswith(f"BlobProgress {size} {16 << 20}") for line in killed.stdout)
         _kill(killed)
         left = _partial(layout)
-        before = meter.sent
-        meter.resume.set()
-        meter.allow(size)
-        again = _start(_WHOLE, server.url, str(tmp_path))
-        told, _ = again.communicate(timeout=60)
+        before = throttle.sent
+        throttle.resume.set()
+        throttle.allow(size)
+        again = _start(_PULL, server.url, str(tmp_path))
+        output, _ = again.communicate(timeout=60)
 
     assert again.returncode == 0
     assert 15 << 20 <= left <= 33 << 20
-    assert meter.ranges == ["", f"bytes={left}-"]
+    assert throttle.ranges == ["", f"bytes={left}-"]
     assert before <= 33 << 20
     # The first response may have been stopped one chunk late.
-    assert size - left <= meter.sent - before <= size - left + (64 << 10)
-    progress = [int(line.split()[2]) for line in told.splitlines() if line.startswith(f"BlobProgress {size} ")]
+    assert size - left <= throttle.sent - before <= size - left + (64 << 10)
+    progress = [int(line.split()[2]) for line in output.splitlines() if line.startswith(f"BlobProgress {size} ")]
     assert progress[0] == left
     assert progress == sorted(progress)
     assert progress[-1] == size
@@ -264,30 +264,30 @@ def test_a_pull_that_is_killed_repeatedly_completes(tmp_path: Path, origin: Memo
     """R-006, R-313: it may be killed at any point; other tools read the result."""
     digest, size = Digest.of(BIG[0]), len(BIG[0])
     layout = tmp_path / NAME
-    meter = Meter(digest)
+    throttle = ResponseThrottle(digest)
     chance = random.Random(7)
-    lefts: list[int] = []
+    sizes: list[int] = []
 
-    with registry_server(origin, wrap=meter.wrap) as server:
+    with registry_server(origin, wrap=throttle.wrap) as server:
         for _ in range(5):
-            meter.allow(chance.randrange(1 << 20, 8 << 20))
-            killed = _start(_WHOLE, server.url, str(tmp_path))
-            assert meter.stalled.wait(60)
+            throttle.allow(chance.randrange(1 << 20, 8 << 20))
+            killed = _start(_PULL, server.url, str(tmp_path))
+            assert throttle.stalled.wait(60)
             _kill(killed)
-            meter.resume.set()
-            lefts.append(_partial(layout))
-        meter.allow(size)
-        done = _start(_WHOLE, server.url, str(tmp_path))
-        told, _ = done.communicate(timeout=60)
+            throttle.resume.set()
+            sizes.append(_partial(layout))
+        throttle.allow(size)
+        done = _start(_PULL, server.url, str(tmp_path))
+        output, _ = done.communicate(timeout=60)
 
     assert done.returncode == 0
-    assert lefts == sorted(lefts)
-    assert meter.ranges == ["", *(f"bytes={left}-" if left else "" for left in lefts)]
+    assert sizes == sorted(sizes)
+    assert throttle.ranges == ["", *(f"bytes={left}-" if left else "" for left in sizes)]
     assert sorted(path.name for path in (layout / "blobs" / "sha256").glob(".*")) == []
-    seen = subprocess.run(
+    inspected = subprocess.run(
         [skopeo, "inspect", f"oci:{layout}:v1"], check=True, capture_output=True, timeout=60
     ).stdout  # fmt: skip
-    assert json.loads(seen)["Digest"] == told.splitlines()[-1]
+    assert json.loads(inspected)["Digest"] == output.splitlines()[-1]
     subprocess.run(
         [skopeo, "--insecure-policy", "copy", f"oci:{layout}:v1", f"dir:{tmp_path / 'copied'}"],
         check=True, capture_output=True, timeout=60,
@@ -298,16 +298,16 @@ def test_a_pull_that_is_killed_repeatedly_completes(tmp_path: Path, origin: Memo
 def test_many_processes_pull_the_same_image_at_once(tmp_path: Path, origin: MemoryCatalog) -> None:
     """R-313: one process continues the stored part, and none waits for another."""
     digest = Digest.of(BIG[0])
-    meter = Meter(digest)
-    meter.allow(8 << 20)
+    throttle = ResponseThrottle(digest)
+    throttle.allow(8 << 20)
 
-    with registry_server(origin, wrap=meter.wrap) as server:
-        killed = _start(_WHOLE, server.url, str(tmp_path))
-        assert meter.stalled.wait(60)
+    with registry_server(origin, wrap=throttle.wrap) as server:
+        killed = _start(_PULL, server.url, str(tmp_path))
+        assert throttle.stalled.wait(60)
         _kill(killed)
-        meter.resume.set()
-        meter.allow(4 * len(BIG[0]))
-        pulls = [_start(_WHOLE, server.url, str(tmp_path)) for _ in range(3)]
+        throttle.resume.set()
+        throttle.allow(4 * len(BIG[0]))
+        pulls = [_start(_PULL, server.url, str(tmp_path)) for _ in range(3)]
         for pull in pulls:
             pull.communicate(timeout=100)
 

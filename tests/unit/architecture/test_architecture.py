@@ -52,17 +52,10 @@ def _tree(module: str) -> ast.Module:
 
 
 @cache
-def _imports(module: str, *, typing_only: bool = True) -> set[str]:
-    """Every module that one imports, anywhere in it; optionally without imports under TYPE_CHECKING."""
-    skipped: set[ast.AST] = set()
-    if not typing_only:
-        for node in ast.walk(_tree(module)):
-            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-                skipped.update(inner for statement in node.body for inner in ast.walk(statement))
+def _imports(module: str) -> set[str]:
+    """Every module that one imports, anywhere in it, for type checkers too."""
     imported: set[str] = set()
     for node in ast.walk(_tree(module)):
-        if node in skipped:
-            continue
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -132,10 +125,7 @@ def test_pytest_is_imported_by_the_shipped_suite_only() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {
-        module: {name for name in _imports(module, typing_only=False) if name in MODULES and name != module}
-        for module in MODULES
-    }
+    graph = {module: {name for name in _imports(module) if name in MODULES and name != module} for module in MODULES}
 
     try:
         TopologicalSorter(graph).prepare()
