@@ -47,8 +47,8 @@ def test_an_index_is_exported_from_a_registry_and_imported_again(
 
         assert target.get_digest("v1") == pushed.digest
         assert not validate(target.get_index("v1")).findings
-    place = "org/app" if form is ArchiveForm.DOCKER else "docker.io/org/app"
-    assert _inspected(skopeo, "--config", "--override-arch=amd64", f"{url}:{place}:v1")["architecture"] == "amd64"
+    name = "org/app" if form is ArchiveForm.DOCKER else "docker.io/org/app"
+    assert _inspected(skopeo, "--config", "--override-arch=amd64", f"{url}:{name}:v1")["architecture"] == "amd64"
 
 
 @pytest.mark.parametrize("form", ArchiveForm)

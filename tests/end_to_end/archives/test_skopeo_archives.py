@@ -80,24 +80,24 @@ def test_a_docker_archive_of_skopeo_is_read_by_each_of_its_names(skopeo: str, tm
             assert file.read() == b"#!/bin/sh\n"
 
 
-@pytest.mark.parametrize("way", ["gzip", "pipe", "gzip in a pipe"])
-def test_sources_without_random_access_give_the_same_images(way: str, skopeo: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["gzip", "pipe", "gzip in a pipe"])
+def test_sources_without_random_access_give_the_same_images(how: str, skopeo: str, tmp_path: Path) -> None:
     path, image = _saved_by_skopeo(skopeo, tmp_path)
-    content = gzip.compress(path.read_bytes(), 1) if "gzip" in way else path.read_bytes()
-    place = tmp_path / "place"
-    if "pipe" in way:
-        os.mkfifo(place)
-        writer = threading.Thread(target=place.write_bytes, args=(content,))
+    content = gzip.compress(path.read_bytes(), 1) if "gzip" in how else path.read_bytes()
+    archive = tmp_path / "archive"
+    if "pipe" in how:
+        os.mkfifo(archive)
+        writer = threading.Thread(target=archive.write_bytes, args=(content,))
         writer.start()
     else:
-        place.write_bytes(content)
+        archive.write_bytes(content)
 
-    with open_client(f"docker-archive:{place}") as client:
+    with open_client(f"docker-archive:{archive}") as client:
         found = client.with_segment("debian").get_image("12")
         target = open_client("memory:").with_segment("copy")
         target.push_image("v1", found)
 
-    if "pipe" in way:
+    if "pipe" in how:
         writer.join()
     assert target.get_image("v1").manifest().config.digest == image.manifest().config.digest
 
@@ -203,14 +203,14 @@ print(int(status[status.index("VmHWM:") + 1]) >> 10)
 """
 
 
-def _peak(place: Path, mebibytes: int) -> int:
-    place.mkdir()
+def _peak(directory: Path, mebibytes: int) -> int:
+    directory.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(place), str(mebibytes)],
+        [sys.executable, "-c", SCRIPT, str(directory), str(mebibytes)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    (place / "out.tar").unlink()
+    (directory / "out.tar").unlink()
     return int(done.stdout)
 
 

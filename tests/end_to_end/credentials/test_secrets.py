@@ -141,16 +141,16 @@ class Output(Observer):
     def leaks(self) -> list[str]:
         """The outputs that contain a secret."""
         found = [
-            f"{place}: {secret!r} in {text[:2000]!r}"
-            for place, text in self.shown
+            f"{kind}: {secret!r} in {text[:2000]!r}"
+            for kind, text in self.shown
             for secret in self.secrets
             if secret in text
         ]
         return list(dict.fromkeys(found))
 
-    def record(self, place: str, *texts: str) -> None:
+    def record(self, kind: str, *texts: str) -> None:
         """Record texts."""
-        self.shown.extend((place, text) for text in texts)
+        self.shown.extend((kind, text) for text in texts)
 
 
 @pytest.fixture
@@ -905,13 +905,13 @@ def files(output: Output, host: str) -> dict[str, str]:
         "unprintable": {"identitytoken": f"{secret}\n"},
     }
     texts = {name: msgspec.json.encode({"auths": {host: entry}}).decode() for name, entry in sound.items()}
-    whole = texts["plain"]
+    plain = texts["plain"]
     return {
         **texts,
-        "cut": whole[:-1],
-        "a list": f"[{whole}]",
+        "cut": plain[:-1],
+        "a list": f"[{plain}]",
         "no json": f"password = {secret}",
-        "twice": f"{whole}{whole}",
+        "twice": f"{plain}{plain}",
         "auths is a list": msgspec.json.encode({"auths": [secret]}).decode(),
         "entry is text": msgspec.json.encode({"auths": {host: secret}}).decode(),
     }

@@ -143,18 +143,21 @@ CASES: Final = (
     case("endless pagination", fault.endless_paging(), errors="ProtocolError TooLarge"),
     Case(
         "next-page link to another origin",
-        lambda stranger: (fault.off_origin_link(f"{stranger}/v2/x/tags/list"),),
+        lambda other_origin: (fault.off_origin_link(f"{other_origin}/v2/x/tags/list"),),
         frozenset({"ProtocolError"}),
     ),
     Case(
         "upload location at another origin",
-        lambda stranger: (fault.off_origin_location(stranger),),
+        lambda other_origin: (fault.off_origin_location(other_origin),),
         frozenset({"ProtocolError"}),
     ),
-    Case("blob redirect to another origin", lambda stranger: (fault.redirect(stranger).on("blob", method="GET HEAD"),)),
+    Case(
+        "blob redirect to another origin",
+        lambda other_origin: (fault.redirect(other_origin).on("blob", method="GET HEAD"),),
+    ),
     Case(
         "token server redirects to another origin",
-        lambda stranger: (fault.redirect(f"{stranger}/token").on("token"),),
+        lambda other_origin: (fault.redirect(f"{other_origin}/token").on("token"),),
         frozenset({"ProtocolError"}),
     ),
     case("redirect loop", fault.redirect_loop().on(path="^/v2/"), errors="ProtocolError"),
@@ -310,9 +313,9 @@ def registries() -> Iterator[tuple[FaultyRegistry, FaultyRegistry, MemoryCatalog
         catalog = stack.enter_context(_closing(MemoryCatalog()))
         guard = TokenAuthorizer({USER: SECRET})
         # Two entries a page, so that lists have several pages.
-        home = stack.enter_context(faulty_registry(catalog=catalog, authorizer=guard, page_limit=2))
-        stranger = stack.enter_context(faulty_registry(catalog=catalog))
-        yield home, stranger, catalog
+        registry = stack.enter_context(faulty_registry(catalog=catalog, authorizer=guard, page_limit=2))
+        other_origin = stack.enter_context(faulty_registry(catalog=catalog))
+        yield registry, other_origin, catalog
 
 
 @contextmanager
@@ -323,45 +326,45 @@ def _closing(catalog: MemoryCatalog) -> Iterator[MemoryCatalog]:
 
 def run(row: Case) -> dict[str, str]:
     """The outcome of each operation."""
-    with registries() as (home, stranger, catalog):
-        return {name: _run(row, name, home, stranger, catalog) for name in OPERATIONS}
+    with registries() as (registry, other_origin, catalog):
+        return {name: _run(row, name, registry, other_origin, catalog) for name in OPERATIONS}
 
 
-def _run(row: Case, name: str, home: FaultyRegistry, stranger: FaultyRegistry, catalog: MemoryCatalog) -> str:
-    place = f"cell/{name.replace('_', '-')}"
-    there = catalog.repository(RepositoryName(place))
-    beside = catalog.repository(RepositoryName(f"{place}/inner"))
+def _run(row: Case, name: str, registry: FaultyRegistry, other_origin: FaultyRegistry, catalog: MemoryCatalog) -> str:
+    path = f"cell/{name.replace('_', '-')}"
+    source = catalog.repository(RepositoryName(path))
+    other = catalog.repository(RepositoryName(f"{path}/inner"))
     for tag in ("v1", "v2"):
-        copy(IMAGE.repository, there, IMAGE.document, tags=[Tag(tag)])
-    copy(INDEX.repository, there, INDEX.document, tags=[Tag("multi")])
-    copy(FRESH.repository, beside, FRESH.document, tags=[Tag("v1")])
-    home.inject(*row.faults(stranger.url))
-    client = home.client(
+        copy(IMAGE.repository, source, IMAGE.document, tags=[Tag(tag)])
+    copy(INDEX.repository, source, INDEX.document, tags=[Tag("multi")])
+    copy(FRESH.repository, other, FRESH.document, tags=[Tag("v1")])
+    registry.inject(*row.faults(other_origin.url))
+    client = registry.client(
         auth=Basic(USER, SECRET), retries=2, backoff=0.01, read_timeout=row.read_timeout, chunk_size=30_000
-    ).with_segment(*place.split("/"))
+    ).with_segment(*path.split("/"))
     started = time.monotonic()
     try:
         with fail_after(SECONDS):
-            done = OPERATIONS[name](Cell(client, there, beside))
+            done = OPERATIONS[name](Cell(client, source, other))
     except RegistryError as error:
         outcome, said = type(error).__name__, f"{error} {error!r}"
     else:
         outcome, said = "ok" if done else "wrong result", ""
     finally:
-        home.clear()
+        registry.clear()
         client.close()
     assert time.monotonic() - started < SECONDS + 0.5
     assert SECRET not in said
     # After each outcome the images of the source are intact, except a deleted one, and each pushed tag is complete.
     if not name.startswith("delete"):
-        assert _is_intact(there, "v1", IMAGE)
-        assert _is_intact(there, "v2", IMAGE)
-    if "fresh" in set(there.manifests.tags()):
-        assert _is_intact(there, "fresh", FRESH_INDEX if name == "push_index" else FRESH)
-    for asked in stranger.request_log.requests():
-        assert not asked.authorization, f"{row.name}: {name} sent a credential to another origin"
-        assert not asked.header("Cookie")
-        assert SECRET not in asked.target
+        assert _is_intact(source, "v1", IMAGE)
+        assert _is_intact(source, "v2", IMAGE)
+    if "fresh" in set(source.manifests.tags()):
+        assert _is_intact(source, "fresh", FRESH_INDEX if name == "push_index" else FRESH)
+    for request in other_origin.request_log.requests():
+        assert not request.authorization, f"{row.name}: {name} sent a credential to another origin"
+        assert not request.header("Cookie")
+        assert SECRET not in request.target
     return outcome
 
 

@@ -47,7 +47,7 @@ def _layers(*parts: tuple[bytes, ...], media_type: str = GZIP) -> EdgeCase:
     return [(tar(*each).content, media_type) for each in parts]
 
 
-def _whiteouts(place: Path) -> EdgeCase:
+def _whiteouts(directory: Path) -> EdgeCase:
     """The example of layer.md, and whiteouts of every kind of file, before and after siblings in the same layer."""
     base = [_folder("a"), _folder("b"), _folder("c"), _folder("b/deep"), _file("b/deep/file", b"b")]
     base += [_file("file1", b"1"), _file("a/file2", b"2"), _file("c/file3", b"3"), _symlink("link", "c")]
@@ -59,7 +59,7 @@ def _whiteouts(place: Path) -> EdgeCase:
     )
 
 
-def _opaque(place: Path) -> EdgeCase:
+def _opaque(directory: Path) -> EdgeCase:
     """Opaque whiteouts at the beginning, in the middle and at the end of a layer; in the root; in two layers."""
     base = (*map(_folder, ("a", "a/b", "a/b/c", "d")), _file("a/b/c/bar", b"bar"), _file("d/x"))
     again = [_folder("a"), _folder("a/b"), _folder("a/b/c"), _file("a/b/c/foo", b"foo")]
@@ -73,14 +73,14 @@ def _opaque(place: Path) -> EdgeCase:
     )
 
 
-def _opaque_root(place: Path) -> EdgeCase:
+def _opaque_root(directory: Path) -> EdgeCase:
     return _layers(
         (_folder("./", 0o711), _folder("old"), _file("old/x"), _symlink("s", "old")),
         (_folder("./"), _file("new", b"new"), member(".wh..wh..opq")),
     )
 
 
-def _replacements(place: Path) -> EdgeCase:
+def _replacements(directory: Path) -> EdgeCase:
     """Each kind of file replaced by each other kind, and back."""
     kinds: dict[str, Callable[[str], tuple[bytes, ...]]] = {
         "file": lambda name: (_file(name, b"file"),),
@@ -99,7 +99,7 @@ def _replacements(place: Path) -> EdgeCase:
     return _layers(tuple(lower), tuple(upper), tuple(again))
 
 
-def _links(place: Path) -> EdgeCase:
+def _links(directory: Path) -> EdgeCase:
     """Hard links within a layer, to lower layers, and to files that higher layers removed or replaced."""
     return _layers(
         (_folder("d"), _file("d/t", b"target", 0o600), _hard("d/l", "d/t"), _hard("m", "./d/l"), _file("u", b"u")),
@@ -110,7 +110,7 @@ def _links(place: Path) -> EdgeCase:
     )
 
 
-def _attributes(place: Path) -> EdgeCase:
+def _attributes(directory: Path) -> EdgeCase:
     """A directory over a directory replaces its attributes, and keeps its content."""
     return _layers(
         (_folder("./", 0o700), _folder("d", 0o700), _folder("d/e", 0o1777), member("d/e/f", b"f", uid=7, gid=8)),
@@ -119,7 +119,7 @@ def _attributes(place: Path) -> EdgeCase:
     )
 
 
-def _modes(place: Path) -> EdgeCase:
+def _modes(directory: Path) -> EdgeCase:
     """Modes of every kind, also of files and directories that only root may open."""
     modes = [0, 0o1, 0o111, 0o222, 0o444, 0o4755, 0o2755, 0o6711, 0o1644, 0o7777]
     return _layers(
@@ -129,7 +129,7 @@ def _modes(place: Path) -> EdgeCase:
     )
 
 
-def _times_and_owners(place: Path) -> EdgeCase:
+def _times_and_owners(directory: Path) -> EdgeCase:
     """Times with a fraction, before 1970 and after 2038; owners too large for the header field."""
     cases: list[dict[bytes, bytes]] = [
         {b"mtime": text} for text in (b"1.5", b"1234567890.123456789", b"-1", b"-100000.25", b"4294967296", b"0")
@@ -149,7 +149,7 @@ def _times_and_owners(place: Path) -> EdgeCase:
     )
 
 
-def _xattrs(place: Path) -> EdgeCase:
+def _xattrs(directory: Path) -> EdgeCase:
     """Extended attributes: user, trusted and capability, of files, directories and links; removed with the file."""
     xattr = b"SCHILY.xattr."
     everything = {
@@ -157,7 +157,7 @@ def _xattrs(place: Path) -> EdgeCase:
         xattr + b"security.capability": CAPABILITY,
     }
     link = {}
-    if may_trust(place):
+    if may_trust(directory):
         everything[xattr + b"trusted.note"] = b"y"
         # Symbolic links can have trusted attributes only.
         link[xattr + b"trusted.link"] = b"1"
@@ -172,7 +172,7 @@ def _xattrs(place: Path) -> EdgeCase:
     )
 
 
-def _devices(place: Path) -> EdgeCase:
+def _devices(directory: Path) -> EdgeCase:
     """Devices with numbers of one byte and more, over and under files."""
 
     def device(name: str, kind: str, major: int, minor: int) -> bytes:
@@ -187,9 +187,9 @@ def _devices(place: Path) -> EdgeCase:
 
 
 def _names(format_: str) -> Callable[[Path], EdgeCase]:
-    def names(place: Path) -> EdgeCase:
+    def names(directory: Path) -> EdgeCase:
         """Long and unusual names, as GNU tar writes them in this format."""
-        base = place / "names"
+        base = directory / "names"
         texts = [b"\xff\xfe", "é".encode(), "e\u0301".encode(), b"A", b"a", b"new\nline", b" ", b"-rf", b"back\\slash"]
         texts += [b"*", b"[a]", b"%2e%2e", b"n" * 90, b"..."]
         if format_ != "ustar":
@@ -207,7 +207,7 @@ def _names(format_: str) -> Callable[[Path], EdgeCase]:
         (deep / "link").hardlink_to(deep / "file")
         if format_ != "ustar":
             (deep / "symlink").symlink_to("t/" * 1500)
-        upper = place / "upper"
+        upper = directory / "upper"
         (upper / "in" / ("n" * 90)).mkdir(parents=True)
         (upper / "in/.wh.A").touch()
         (upper / "in" / ("n" * 90) / ".wh..wh..opq").touch()
@@ -216,7 +216,7 @@ def _names(format_: str) -> Callable[[Path], EdgeCase]:
     return names
 
 
-def _spellings(place: Path) -> EdgeCase:
+def _spellings(directory: Path) -> EdgeCase:
     """Names with ``./``, with leading, trailing and double slashes; directories without an entry."""
     return _layers(
         (_folder("./"), _folder("./a/"), _file("./a/./b", b"1"), _file("/abs/file", b"2"), _folder("abs//dir/")),
@@ -225,7 +225,7 @@ def _spellings(place: Path) -> EdgeCase:
     )
 
 
-def _repeated(place: Path) -> EdgeCase:
+def _repeated(directory: Path) -> EdgeCase:
     """Empty layers, layers with the end marker alone, and directories with two equal entries."""
     return [
         (bytes(1024), GZIP),
@@ -237,9 +237,9 @@ def _repeated(place: Path) -> EdgeCase:
 
 
 def _sparse(*versions: str) -> Callable[[Path], EdgeCase]:
-    def sparse(place: Path) -> EdgeCase:
+    def sparse(directory: Path) -> EdgeCase:
         """Sparse files, one layer for each sparse format of GNU tar."""
-        base = place / "sparse"
+        base = directory / "sparse"
         layers = []
         for version in versions:
             folder = base / version
@@ -259,9 +259,9 @@ def _sparse(*versions: str) -> Callable[[Path], EdgeCase]:
     return sparse
 
 
-def _formats(place: Path) -> EdgeCase:
+def _formats(directory: Path) -> EdgeCase:
     """The same tree, slightly changed, in each tar format."""
-    base = place / "formats"
+    base = directory / "formats"
     (base / "d").mkdir(parents=True)
     layers = []
     for number, format_ in enumerate(("v7", "ustar", "oldgnu", "gnu", "pax")):
@@ -271,7 +271,7 @@ def _formats(place: Path) -> EdgeCase:
         if format_ != "v7":
             os.mknod(base / f"d/device-{format_}", stat.S_IFCHR | 0o600, os.makedev(4, number))
         layers.append((pack(base, format_), GZIP))
-    path = place / "python.tar"
+    path = directory / "python.tar"
     for number, kind in enumerate((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
         with tarfile.open(path, "w", format=kind) as archive:
             archive.add(base / "d/changing", f"python-{number}")
@@ -279,7 +279,7 @@ def _formats(place: Path) -> EdgeCase:
     return layers
 
 
-def _many(place: Path) -> EdgeCase:
+def _many(directory: Path) -> EdgeCase:
     """Sixty layers, each of which adds, changes, removes and hides files."""
     layers = []
     for number in range(60):
@@ -296,9 +296,9 @@ def _many(place: Path) -> EdgeCase:
     return layers
 
 
-def _mixed(place: Path) -> EdgeCase:
+def _mixed(directory: Path) -> EdgeCase:
     """All compressions in one image, also with several gzip members and several zstd frames."""
-    base = place / "mixed"
+    base = directory / "mixed"
     base.mkdir()
     (base / "noise").write_bytes(os.urandom(3 << 20))
     (base / "zeros").write_bytes(bytes(3 << 20))

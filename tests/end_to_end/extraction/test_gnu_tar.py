@@ -197,20 +197,20 @@ class TestAgainstTar:
         assert status.st_blocks * 512 < 10 << 20
 
     def test_single_files_and_the_list_equal_the_tree(self, tars: list[bytes], media_type: str, tmp_path: Path) -> None:
-        whole = image([(layer, media_type) for layer in tars])
+        flattened = image([(layer, media_type) for layer in tars])
         apply(tars, tmp_path / "theirs")
 
-        entries = {os.fsencode(entry.path): entry for entry in whole.list_files()}
+        entries = {os.fsencode(entry.path): entry for entry in flattened.list_files()}
 
         assert set(entries) == set(tree(tmp_path / "theirs"))
         assert entries[b"var"].kind is FileKind.DIRECTORY
-        with whole.open_file("lib/own") as reader:
+        with flattened.open_file("lib/own") as reader:
             assert reader.read() == b"own"
         with image([(tars[0], media_type)]).open_file("/etc/os-release") as reader:
             assert reader.read() == b"ID=debian\n"
         for gone in ("etc/os-release", "etc/mtab", "empty/no-more", "var/a"):
             with pytest.raises(NotFound):
-                whole.open_file(gone)
+                flattened.open_file(gone)
 
 
 @pytest.mark.parametrize("tars", ["gnu"], indirect=True)

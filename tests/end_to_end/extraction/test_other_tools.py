@@ -54,7 +54,7 @@ class Unpacked(NamedTuple):
     """An image, its extracted tree, and the directories without an entry in any layer."""
 
     image: Image
-    place: Path
+    directory: Path
     ours: Path
     found: dict[bytes, Seen]
     implied: frozenset[bytes]
@@ -71,9 +71,9 @@ def described(layers: Sequence[Path]) -> frozenset[bytes]:
 
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory, as_root: None) -> list[bytes]:
-    place = tmp_path_factory.mktemp("debian")
-    layers = debian_layers(place)
-    remove(place)
+    directory = tmp_path_factory.mktemp("debian")
+    layers = debian_layers(directory)
+    remove(directory)
     return layers
 
 
@@ -81,24 +81,24 @@ def debian(tmp_path_factory: pytest.TempPathFactory, as_root: None) -> list[byte
 def unpacked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, as_root: None
 ) -> Iterator[Unpacked]:
-    place = tmp_path_factory.mktemp("image")
+    directory = tmp_path_factory.mktemp("image")
     if request.param in EDGE_CASES:
-        layers = EDGE_CASES[request.param](place)
+        layers = EDGE_CASES[request.param](directory)
     else:
         media_type = ZSTD if request.param.endswith("zstd") else GZIP
         layers = [(layer, media_type) for layer in request.getfixturevalue("debian")]
-    paths = [place / f"{number}.tar" for number in range(len(layers))]
+    paths = [directory / f"{number}.tar" for number in range(len(layers))]
     for path, (layer, _) in zip(paths, layers, strict=True):
         path.write_bytes(layer)
-    image = layout_image(place / "layout", layers)
-    ours = place / "ours"
+    image = layout_image(directory / "layout", layers)
+    ours = directory / "ours"
     image.extract_to(ours, owners=True, special_modes=True, devices=True, xattrs=True)
 
     found = tree(ours, root=True)
     folders = {path for path, file in found.items() if file.kind == stat.S_IFDIR}
-    yield Unpacked(image, place, ours, found, frozenset(folders - described(paths)))
+    yield Unpacked(image, directory, ours, found, frozenset(folders - described(paths)))
 
-    remove(place)
+    remove(directory)
 
 
 def test_there_are_enough_images() -> None:
@@ -129,16 +129,16 @@ def test_the_debian_image_has_every_kind_of_file(debian: list[bytes]) -> None:
 
 def test_a_directory_equals_that_of_skopeo_and_tar(unpacked: Unpacked, skopeo: str) -> None:
     """R-134, R-136, R-142, R-150, R-153, R-154."""
-    theirs = unpacked.place / "tar"
+    theirs = unpacked.directory / "tar"
 
-    tar_applies(copied_layers(skopeo, unpacked.place / "layout", unpacked.place / "copied"), theirs)
+    tar_applies(copied_layers(skopeo, unpacked.directory / "layout", unpacked.directory / "copied"), theirs)
 
     assert differences(unpacked.ours, theirs, root=True, implied=unpacked.implied) == []
 
 
 def test_tar_unpacks_a_flattened_tar_to_the_same_tree(unpacked: Unpacked) -> None:
     """R-156."""
-    theirs, flat = unpacked.place / "flat", unpacked.place / "flat.tar"
+    theirs, flat = unpacked.directory / "flat", unpacked.directory / "flat.tar"
     theirs.mkdir()
 
     with unpacked.image.extract() as stream, flat.open("wb") as file:
@@ -152,10 +152,10 @@ def test_tar_unpacks_a_flattened_tar_to_the_same_tree(unpacked: Unpacked) -> Non
 
 def test_a_directory_equals_that_of_umoci(unpacked: Unpacked, request: pytest.FixtureRequest, umoci: str) -> None:
     """R-134, R-136, R-150, R-153, R-154."""
-    theirs = unpacked.place / "umoci"
+    theirs = unpacked.directory / "umoci"
 
     try:
-        umoci_unpacks(umoci, unpacked.place / "layout", theirs)
+        umoci_unpacks(umoci, unpacked.directory / "layout", theirs)
     except subprocess.CalledProcessError:
         assert request.node.callspec.params["unpacked"] in NOT_FOR_UMOCI
     else:

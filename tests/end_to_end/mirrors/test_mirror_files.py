@@ -89,7 +89,7 @@ def test_a_registry_is_mirrored_to_a_directory_and_then_to_another_registry(
 
         [[mirror]]
         source = "{host}/org/app"
-        target = "oci:{tmp_path / "whole"}"
+        target = "oci:{tmp_path / "mirrored"}"
         tags = ["1.0.0"]
         referrers = true
     """)
@@ -105,12 +105,12 @@ def test_a_registry_is_mirrored_to_a_directory_and_then_to_another_registry(
     assert again.ok
     assert again.bytes_moved == 0
     kept = open_client(f"oci:{tmp_path / 'mirror'}").with_segment("app")
-    whole = open_client(f"oci:{tmp_path / 'whole'}")
+    mirrored = open_client(f"oci:{tmp_path / 'mirrored'}")
     assert kept.list_tags() == ["1.1.0", "2.0.0"]
     assert [str(entry.platform) for entry in kept.get_index("2.0.0").document.children] == ["linux/arm64"]
-    assert len(list(whole.repository.manifests.referrers(whole.get_digest("1.0.0")))) == 1
+    assert len(list(mirrored.repository.manifests.referrers(mirrored.get_digest("1.0.0")))) == 1
     assert validate(kept.repository).is_clean
-    assert validate(whole.repository).is_clean
+    assert validate(mirrored.repository).is_clean
 
     with registry_server(LayoutCatalog(tmp_path / "air-gapped")) as other:
         target = other.url.removeprefix("http://")
@@ -166,15 +166,15 @@ def test_a_killed_mirror_continues_with_the_missing_blobs(
     """)
     settings: dict[str, Any] = {"plain_http": True} if plain else {}
     with open_client(target, **settings) as client:
-        there = client.with_segment("killed")
+        copied = client.with_segment("killed")
         program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE)
         with program:
             deadline = time.monotonic() + 60
-            while tags_of(there) < 5 and time.monotonic() < deadline:
+            while tags_of(copied) < 5 and time.monotonic() < deadline:
                 time.sleep(0.005)
             program.send_signal(signal.SIGKILL)
         with open_client(host, plain_http=True) as source:
-            before = missing(source.with_segment("killed").repository, there.repository)
+            before = missing(source.with_segment("killed").repository, copied.repository)
 
         with open_mirror(path) as mirror:
             report = mirror.run()
@@ -183,8 +183,8 @@ def test_a_killed_mirror_continues_with_the_missing_blobs(
         assert report.ok
         assert sorted(map(str, moved)) == sorted(before)
         assert 0 < len(before) <= 11 * 3
-        assert tags_of(there) == 16
-        assert validate(there.repository).is_clean
+        assert tags_of(copied) == 16
+        assert validate(copied.repository).is_clean
 
 
 def tags_of(client: RegistryClient) -> int:

@@ -29,7 +29,7 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Forwarder)
         self.address = ""
-        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -44,7 +44,7 @@ class _Forwarder(BaseHTTPRequestHandler):
 
     def _note(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append((self.command, self.path, headers))
+        self.server.requests.append((self.command, self.path, headers))
 
     def do_GET(self) -> None:
         self._note()
@@ -120,8 +120,8 @@ def test_plain_http_uses_the_proxy_of_the_environment(
             digest = client.with_segment("app").get_digest("v1")
 
     assert digest == _image().digest
-    assert {target for _, target, _ in proxy.asked} == {"http://registry.example.com/v2/app/manifests/v1"}
-    assert {headers["proxy-authorization"] for _, _, headers in proxy.asked} == {"Basic bWU6cHc="}
+    assert {target for _, target, _ in proxy.requests} == {"http://registry.example.com/v2/app/manifests/v1"}
+    assert {headers["proxy-authorization"] for _, _, headers in proxy.requests} == {"Basic bWU6cHc="}
 
 
 def test_tls_is_tunnelled_and_the_proxy_sees_no_credentials(
@@ -142,8 +142,8 @@ def test_tls_is_tunnelled_and_the_proxy_sees_no_credentials(
             tags = client.with_segment("app").list_tags()
 
     assert tags == ["v1"]
-    assert {(method, target) for method, target, _ in proxy.asked} == {("CONNECT", "registry.example.com:443")}
-    assert all("authorization" not in headers for _, _, headers in proxy.asked)
+    assert {(method, target) for method, target, _ in proxy.requests} == {("CONNECT", "registry.example.com:443")}
+    assert all("authorization" not in headers for _, _, headers in proxy.requests)
 
 
 @pytest.mark.parametrize("how", ["no_proxy", "setting"])
@@ -156,7 +156,7 @@ def test_the_proxy_is_bypassed_for_configured_hosts(proxy: Proxy, monkeypatch: p
         with pytest.raises(Unavailable):
             client.with_segment("app").list_tags()
 
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_loopback_addresses_bypass_the_proxy_of_the_environment(
@@ -166,4 +166,4 @@ def test_loopback_addresses_bypass_the_proxy_of_the_environment(
     with registry_server(catalog) as server, open_client(server.url) as client:
         tags = client.with_segment("app").list_tags()
 
-    assert (tags, proxy.asked) == (["v1"], [])
+    assert (tags, proxy.requests) == (["v1"], [])

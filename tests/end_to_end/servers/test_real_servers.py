@@ -73,8 +73,8 @@ def _round_trip(client: RegistryClient, image: Image) -> None:
     assert app.get_digest("v1") == pushed.digest == image.digest
     pulled = app.get_image("v1", platform="linux/amd64")
     for theirs, ours in zip(pulled.layers(), image.layers(), strict=True):
-        with theirs.open() as there, ours.open() as here:
-            assert there.read() == here.read()
+        with theirs.open() as expected, ours.open() as actual:
+            assert expected.read() == actual.read()
     assert client.list_repositories() == ["org/app"]
     with pytest.raises(ImageNotFound):
         app.get_digest("v2")
@@ -108,7 +108,7 @@ class TokenServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _TokenHandler)
         self.leaf = authority.issue_cert("token.example.com")
         self.lifetime = lifetime
-        self.asked: list[tuple[str, list[str]]] = []
+        self.requests: list[tuple[str, list[str]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}/token"
 
     def token(self, service: str, scopes: list[str]) -> str:
@@ -138,7 +138,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
         pair = base64.b64encode(f"{USER.username}:{USER.password}".encode()).decode()
-        self.server.asked.append((self.headers.get("Authorization", ""), query.get("scope", [])))
+        self.server.requests.append((self.headers.get("Authorization", ""), query.get("scope", [])))
         known = self.headers.get("Authorization") == f"Basic {pair}"
         reply: dict[str, Any] = {"errors": [{"code": "UNAUTHORIZED"}]}
         if known:
@@ -177,9 +177,9 @@ class TestTokens:
         with open_client(url, auth=USER, observer=events) as client:
             _round_trip(client, image)
 
-        assert len([event for event in events.events if isinstance(event, TokenRequested)]) == len(tokens.asked)
+        assert len([event for event in events.events if isinstance(event, TokenRequested)]) == len(tokens.requests)
         # Reading and writing, reading alone where it came first, and the catalog.
-        assert len(tokens.asked) <= 4
+        assert len(tokens.requests) <= 4
 
     def test_a_wrong_password_is_refused_by_the_token_server(self, url: str) -> None:
         with open_client(url, auth=Basic(USER.username, "wrong")) as client, pytest.raises(Unauthorized):
@@ -198,12 +198,12 @@ class TestTokens:
         with open_client(url, auth=USER) as client:
             app = client.with_segment("org", "app")
             app.push_image("v1", image)
-            before = len(tokens.asked)
+            before = len(tokens.requests)
             end = time.monotonic() + 20
-            while len(tokens.asked) == before and time.monotonic() < end:
+            while len(tokens.requests) == before and time.monotonic() < end:
                 assert app.get_digest("v1") == image.digest
 
-        assert len(tokens.asked) > before
+        assert len(tokens.requests) > before
 
     def test_a_mount_requests_the_scopes_of_both_repositories(
         self, url: str, image: Image, tokens: TokenServer
@@ -214,7 +214,7 @@ class TestTokens:
             source.push_image("v1", image)
             source.copy_image("v1", client.with_segment("org", "copy"), "v1")
 
-        both = [scopes for _, scopes in tokens.asked if len(scopes) == 2]
+        both = [scopes for _, scopes in tokens.requests if len(scopes) == 2]
         assert both == [["repository:org/app:pull", "repository:org/copy:pull,push"]]
 
 
@@ -253,11 +253,11 @@ class TestMutualTLS:
     def test_files_of_certs_d_are_accepted(
         self, url: str, image: Image, ca_file: Path, client_cert: Path, tmp_path: Path
     ) -> None:
-        place = tmp_path / "certs.d" / urlsplit(url).netloc
-        place.mkdir(parents=True)
-        (place / "ca.crt").write_bytes(ca_file.read_bytes())
-        (place / "client.cert").write_bytes(client_cert.read_bytes())
-        (place / "client.key").write_bytes(client_cert.read_bytes())
+        directory = tmp_path / "certs.d" / urlsplit(url).netloc
+        directory.mkdir(parents=True)
+        (directory / "ca.crt").write_bytes(ca_file.read_bytes())
+        (directory / "client.cert").write_bytes(client_cert.read_bytes())
+        (directory / "client.key").write_bytes(client_cert.read_bytes())
 
         with open_client(url, certs_dir=tmp_path / "certs.d", trust_system=False) as client:
             _round_trip(client, image)
@@ -319,7 +319,7 @@ class _Forwarder(BaseHTTPRequestHandler):
         import http.client
 
         server: Any = self.server
-        server.asked.append((self.command, self.path))
+        server.requests.append((self.command, self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         upstream = http.client.HTTPConnection(server.upstream, timeout=20)
         parts = urlsplit(self.path)
@@ -344,7 +344,7 @@ class TestForwardProxy:
     def proxy(self, docker_registry: str) -> Iterator[Any]:
         server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Forwarder)
         server.upstream = urlsplit(docker_registry).netloc
-        server.asked = []
+        server.requests = []
         server.daemon_threads = False
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -367,7 +367,7 @@ class TestForwardProxy:
             digest = app.get_digest("v1")
 
         assert digest == image.digest
-        assert {urlsplit(path).netloc for _, path in proxy.asked} == {"registry.test:5000"}
+        assert {urlsplit(path).netloc for _, path in proxy.requests} == {"registry.test:5000"}
 
 
 class _Restarting:

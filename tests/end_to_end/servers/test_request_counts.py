@@ -48,14 +48,14 @@ def _image() -> Image:
 
 
 def test_the_digest_of_a_tag_takes_one_request(backing: MemoryCatalog) -> None:
-    journal = Requests()
+    requests = Requests()
     with registry_server(backing) as server:
-        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client = RegistryClient(open_catalog(server.url, observer=requests), "app")
 
         client.get_digest("v1")
         client.close()
 
-    assert len(journal.take()) == 1
+    assert len(requests.take()) == 1
 
 
 @pytest.mark.parametrize(
@@ -74,66 +74,66 @@ def test_the_digest_of_a_tag_takes_one_request(backing: MemoryCatalog) -> None:
 def test_each_operation_takes_the_fewest_requests(
     backing: MemoryCatalog, exchanges: int, operation: Callable[[RegistryClient], object]
 ) -> None:
-    journal = Requests()
+    requests = Requests()
     with registry_server(backing) as server:
-        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client = RegistryClient(open_catalog(server.url, observer=requests), "app")
 
         operation(client)
         client.close()
 
-    taken = journal.take()
+    taken = requests.take()
     assert len(taken) <= exchanges, taken
 
 
 def test_a_tag_is_resolved_once_and_its_digest_is_used_afterwards(backing: MemoryCatalog, tmp_path: Path) -> None:
     """R-012: a tag that moves during a copy does not mix two images."""
-    journal = Requests()
+    requests = Requests()
     with registry_server(backing) as server:
-        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client = RegistryClient(open_catalog(server.url, observer=requests), "app")
 
         client.copy_image("v1", RegistryClient(LayoutCatalog(tmp_path), "app"), "v1")
         client.close()
 
-    assert len([line for line in journal.take() if line.endswith("/manifests/v1")]) == 1
+    assert len([line for line in requests.take() if line.endswith("/manifests/v1")]) == 1
 
 
 def test_existing_blobs_are_not_pulled_again(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Requests()
+    requests = Requests()
     target = RegistryClient(LayoutCatalog(tmp_path), "app")
     with registry_server(backing) as server:
-        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client = RegistryClient(open_catalog(server.url, observer=requests), "app")
         client.copy_image("v1", target, "v1")
-        journal.take()
+        requests.take()
 
         client.copy_image("v1", target, "v1")
         client.close()
 
-    taken = journal.take()
+    taken = requests.take()
     assert all("/blobs/" not in line for line in taken)
     assert len(taken) <= 2, taken
 
 
 def test_pulling_five_layers_takes_seven_requests(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Requests()
+    requests = Requests()
     with registry_server(backing) as server:
-        client = RegistryClient(open_catalog(server.url, observer=journal), "app")
+        client = RegistryClient(open_catalog(server.url, observer=requests), "app")
 
         client.copy_image("v1", RegistryClient(LayoutCatalog(tmp_path), "app"), "v1")
         client.close()
 
-    assert len(journal.take()) <= 7
+    assert len(requests.take()) <= 7
 
 
 def test_a_token_takes_two_more_requests_and_none_in_the_next_operation(backing: MemoryCatalog, tmp_path: Path) -> None:
-    journal = Requests()
+    requests = Requests()
     with registry_server(backing, authorizer=TokenAuthorizer({"user": "secret"})) as server:
-        catalog = open_catalog(server.url, observer=journal, auth=Basic("user", "secret"))
+        catalog = open_catalog(server.url, observer=requests, auth=Basic("user", "secret"))
         client = RegistryClient(catalog, "app")
 
         client.copy_image("v1", RegistryClient(LayoutCatalog(tmp_path), "app"), "v1")
-        pulled = journal.take()
+        pulled = requests.take()
         client.get_digest("v1")
-        looked_up = journal.take()
+        looked_up = requests.take()
         client.close()
 
     assert len(pulled) <= 9, pulled

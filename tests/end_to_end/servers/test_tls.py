@@ -215,12 +215,12 @@ def test_a_client_certificate_is_read_from_the_directory_of_the_registry(
     catalog = MemoryCatalog()
     RegistryClient(catalog, "app").push_image("v1", _image())
     with _with_client_certificates(catalog, server_identity, ca_file) as url:
-        place = tmp_path / "certs.d" / url.removeprefix("https://")
-        place.mkdir(parents=True)
-        authority.cert_pem.write_to_path(str(place / "ca.crt"))
-        shutil.copy(client_identity.certificate, place / "me.cert")
-        shutil.copy(client_identity.key, place / "me.key")
-        with open_client(url, certs_dir=place.parent, trust_system=False) as client:
+        directory = tmp_path / "certs.d" / url.removeprefix("https://")
+        directory.mkdir(parents=True)
+        authority.cert_pem.write_to_path(str(directory / "ca.crt"))
+        shutil.copy(client_identity.certificate, directory / "me.cert")
+        shutil.copy(client_identity.key, directory / "me.key")
+        with open_client(url, certs_dir=directory.parent, trust_system=False) as client:
             tags = client.with_segment("app").list_tags()
 
     assert tags == ["v1"]

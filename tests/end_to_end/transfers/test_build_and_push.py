@@ -56,8 +56,8 @@ def rebased(base: Image) -> Image:
 def fetched(registry: FaultyRegistry, base: Image) -> list[str]:
     """The layers of the base that were downloaded."""
     digests = {layer.digest for layer in base.layers()}
-    asked = registry.request_log.requests(method="GET", endpoint="blob")
-    return [entry.path for entry in asked if entry.path.rpartition("/")[2] in digests]
+    requests = registry.request_log.requests(method="GET", endpoint="blob")
+    return [entry.path for entry in requests if entry.path.rpartition("/")[2] in digests]
 
 
 class TestBasesInRegistries:

@@ -62,7 +62,7 @@ def _built(platform: str) -> Image:
     return ImageBuilder(platform).add_files({"etc/platform": platform}).add_files({"srv/data": b"data" * 5000}).build()
 
 
-def _renamed(image: Image, target: Repository, *, parts: str, whole: str, diff_ids: str) -> RawManifest:
+def _renamed(image: Image, target: Repository, *, parts: str, manifest: str, diff_ids: str) -> RawManifest:
     """The same image with digests of other algorithms."""
 
     def put(content: bytes, entry: dict[str, Any]) -> dict[str, Any]:
@@ -79,22 +79,22 @@ def _renamed(image: Image, target: Repository, *, parts: str, whole: str, diff_i
     document["layers"] = [
         put(layer.open().read(), entry) for layer, entry in zip(image.layers(), document["layers"], strict=True)
     ]
-    raw = RawManifest(OCI_MANIFEST, strict_json.encode(document), whole)
+    raw = RawManifest(OCI_MANIFEST, strict_json.encode(document), manifest)
     target.manifests.put(raw)
     return raw
 
 
 @pytest.fixture(scope="module")
-def seed() -> Repository:
+def samples() -> Repository:
     """An index of images with different combinations of algorithms, and their referrers."""
-    seed = staged_repository()
+    samples = staged_repository()
     images = [
-        _renamed(_built("linux/amd64"), seed, parts="sha512", whole="sha512", diff_ids="sha512"),
-        _renamed(_built("linux/arm64"), seed, parts="sha512", whole="sha256", diff_ids="sha256"),
-        _renamed(_built("linux/s390x"), seed, parts="sha256", whole="sha512", diff_ids="sha256"),
+        _renamed(_built("linux/amd64"), samples, parts="sha512", manifest="sha512", diff_ids="sha512"),
+        _renamed(_built("linux/arm64"), samples, parts="sha512", manifest="sha256", diff_ids="sha256"),
+        _renamed(_built("linux/s390x"), samples, parts="sha256", manifest="sha512", diff_ids="sha256"),
     ]
     for raw, tag in zip(images, ("all-sha512", "sha512-parts", "sha512-manifest"), strict=True):
-        seed.manifests.put(raw, tags=[Tag(tag)])
+        samples.manifests.put(raw, tags=[Tag(tag)])
     entries = [
         _entry(raw.descriptor) | {"platform": {"os": "linux", "architecture": architecture}}
         for raw, architecture in zip(images, ("amd64", "arm64", "s390x"), strict=True)
@@ -102,10 +102,10 @@ def seed() -> Repository:
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     for algorithm in ("sha256", "sha512"):
         raw = RawManifest(OCI_INDEX, strict_json.encode(document | {"annotations": {"by": algorithm}}), algorithm)
-        seed.manifests.put(raw, tags=[Tag(f"index-{algorithm}")])
+        samples.manifests.put(raw, tags=[Tag(f"index-{algorithm}")])
     for subject in ("all-sha512", "sha512-parts", "index-sha512"):
         push_artifact(
-            seed, [ArtifactFile(subject.encode(), title="sbom")], artifact_type="application/vnd.example.sbom",
+            samples, [ArtifactFile(subject.encode(), title="sbom")], artifact_type="application/vnd.example.sbom",
             subject=Tag(subject),
         )  # fmt: skip
     signature = RawManifest(
@@ -115,15 +115,15 @@ def seed() -> Repository:
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
                 "artifactType": "application/vnd.example.signature",
-                "config": _entry(push_blob(seed, b"{}", media_type=EMPTY_JSON)),
-                "layers": [_entry(push_blob(seed, b"signature", algorithm="sha512"))],
-                "subject": _entry(seed.manifests.resolve(Tag("all-sha512"))),
+                "config": _entry(push_blob(samples, b"{}", media_type=EMPTY_JSON)),
+                "layers": [_entry(push_blob(samples, b"signature", algorithm="sha512"))],
+                "subject": _entry(samples.manifests.resolve(Tag("all-sha512"))),
             }
         ),
         "sha512",
     )
-    seed.manifests.put(signature)
-    return seed
+    samples.manifests.put(signature)
+    return samples
 
 
 def _entry(descriptor: Descriptor) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def _opened(kind: str, directory: Path) -> Iterator[Callable[[], Catalog]]:
             catalog.close()
 
 
-def _filled(seed: Repository, opened: Callable[[], Catalog]) -> Repository:
-    """Copy the seed to a backend."""
+def _filled(samples: Repository, opened: Callable[[], Catalog]) -> Repository:
+    """Copy the samples to a backend."""
     target = opened().repository(NAME)
-    _copied(seed, target)
+    _copied(samples, target)
     return opened().repository(NAME)
 
 
@@ -175,29 +175,29 @@ def _copied(source: Repository, target: Repository) -> None:
 
 
 @pytest.fixture(params=BACKENDS)
-def repository(request: pytest.FixtureRequest, seed: Repository, tmp_path: Path) -> Iterator[Repository]:
-    """The seed in each backend."""
+def repository(request: pytest.FixtureRequest, samples: Repository, tmp_path: Path) -> Iterator[Repository]:
+    """The samples in each backend."""
     with _opened(request.param, tmp_path / "backend") as opened:
-        yield _filled(seed, opened)
+        yield _filled(samples, opened)
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(BACKENDS, BACKENDS)))
 def test_everything_is_copied_between_any_two_backends(
-    seed: Repository, source: str, target: str, tmp_path: Path
+    samples: Repository, source: str, target: str, tmp_path: Path
 ) -> None:
     """R-002, R-003, R-026: digests of each algorithm are kept, and their content is verified."""
     with _opened(source, tmp_path / "source") as first, _opened(target, tmp_path / "target") as second:
-        origin = _filled(seed, first)
+        origin = _filled(samples, first)
 
         _copied(origin, second().repository(NAME))
 
         found = second().repository(NAME)
-        assert list(found.manifests.tags()) == list(seed.manifests.tags())
-        for tag in seed.manifests.tags():
-            wanted = seed.manifests.resolve(tag).digest
+        assert list(found.manifests.tags()) == list(samples.manifests.tags())
+        for tag in samples.manifests.tags():
+            wanted = samples.manifests.resolve(tag).digest
             assert found.manifests.resolve(wanted).digest == wanted
-            assert found.manifests.get(tag).content == seed.manifests.get(tag).content
-            assert _referrers(found, wanted) == _referrers(seed, wanted)
+            assert found.manifests.get(tag).content == samples.manifests.get(tag).content
+            assert _referrers(found, wanted) == _referrers(samples, wanted)
             report = validate(found, wanted, referrers=True)
             assert report.findings == (), str(report)
 
@@ -253,26 +253,26 @@ def test_an_image_is_built_on_a_base_with_sha512(repository: Repository) -> None
     assert image.validate().findings == ()
 
 
-def test_a_mirror_copies_everything(seed: Repository, tmp_path: Path) -> None:
+def test_a_mirror_copies_everything(samples: Repository, tmp_path: Path) -> None:
     target = LayoutCatalog(tmp_path / "mirror", fsync=False)
     with _opened("http", tmp_path) as opened:
-        _filled(seed, opened)
+        _filled(samples, opened)
 
         run_mirror([MirrorRule(source=opened(), target=target, repositories=("org/*",), options=WITH_REFERRERS)])
 
-    whole = target.check(NAME)
-    assert whole.findings == (), str(whole)
-    assert list(target.repository(NAME).manifests.tags()) == list(seed.manifests.tags())
+    report = target.check(NAME)
+    assert report.findings == (), str(report)
+    assert list(target.repository(NAME).manifests.tags()) == list(samples.manifests.tags())
 
 
-def test_a_prune_removes_unreferenced_blobs_only(seed: Repository, tmp_path: Path) -> None:
+def test_a_prune_removes_unreferenced_blobs_only(samples: Repository, tmp_path: Path) -> None:
     catalog = LayoutCatalog(tmp_path, fsync=False)
     repository = catalog.repository(NAME)
-    _copied(seed, repository)
+    _copied(samples, repository)
     orphans = {push_blob(repository, b"orphan", algorithm=each).digest for each in ("sha256", "sha512")}
     repository.manifests.untag(Tag("index-sha512"))
-    index = seed.manifests.resolve(Tag("index-sha512")).digest
-    about = {digest for digest, _ in _referrers(seed, index)}
+    index = samples.manifests.resolve(Tag("index-sha512")).digest
+    about = {digest for digest, _ in _referrers(samples, index)}
 
     report = _collected(tmp_path)
 
@@ -280,8 +280,8 @@ def test_a_prune_removes_unreferenced_blobs_only(seed: Repository, tmp_path: Pat
     assert set(report.untagged) == {index} | about
     assert catalog.check(NAME).findings == ()
     for tag in (Tag("all-sha512"), Tag("sha512-parts"), Tag("sha512-manifest"), Tag("index-sha256")):
-        assert _referrers(repository, seed.manifests.resolve(tag).digest) == _referrers(
-            seed, seed.manifests.resolve(tag).digest
+        assert _referrers(repository, samples.manifests.resolve(tag).digest) == _referrers(
+            samples, samples.manifests.resolve(tag).digest
         )
 
 
@@ -291,7 +291,9 @@ def _collected(root: Path) -> PruneReport:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_between_repositories_of_one_backend_blobs_are_mounted(seed: Repository, backend: str, tmp_path: Path) -> None:
+def test_between_repositories_of_one_backend_blobs_are_mounted(
+    samples: Repository, backend: str, tmp_path: Path
+) -> None:
     seen: list[Event] = []
 
     class Events(Observer):
@@ -301,7 +303,7 @@ def test_between_repositories_of_one_backend_blobs_are_mounted(seed: Repository,
     with _opened(backend, tmp_path) as opened:
         catalog = opened()
         first, second = catalog.repository(NAME), catalog.repository(RepositoryName("org/other"))
-        copy(seed, first, Tag("all-sha512"), tags=[Tag("v1")])
+        copy(samples, first, Tag("all-sha512"), tags=[Tag("v1")])
         copy(first, second, Tag("v1"), tags=[Tag("v1")], observer=Events())
 
         found = second.manifests.get(Tag("v1"))
@@ -360,24 +362,24 @@ def test_the_stored_part_of_a_blob_is_not_downloaded_again(tmp_path: Path) -> No
 
 
 class TestRegistryWithSha256Only:
-    def test_refuses_sha512_manifests(self, docker_registry: str, seed: Repository) -> None:
+    def test_refuses_sha512_manifests(self, docker_registry: str, samples: Repository) -> None:
         """Distribution 2.8 hashes a manifest by sha256, and finds a digest that differs from the requested one."""
         with open_client(docker_registry) as client:
             repository = client.with_segment("sha512", "manifests").repository
 
             with pytest.raises(Unsupported, match="does not store manifests under sha512 digests") as caught:
-                copy(seed, repository, Tag("all-sha512"), tags=[Tag("v1")])
+                copy(samples, repository, Tag("all-sha512"), tags=[Tag("v1")])
 
             assert caught.value.transport is not None
             assert caught.value.transport.status == 400
             with pytest.raises(ImageNotFound):
                 repository.manifests.resolve(Tag("v1"))
 
-    def test_accepts_sha512_layers_of_a_sha256_manifest(self, docker_registry: str, seed: Repository) -> None:
+    def test_accepts_sha512_layers_of_a_sha256_manifest(self, docker_registry: str, samples: Repository) -> None:
         with open_client(docker_registry) as client:
             repository = client.with_segment("sha512", "parts").repository
 
-            copied = copy(seed, repository, Tag("sha512-parts"), tags=[Tag("v1")])
+            copied = copy(samples, repository, Tag("sha512-parts"), tags=[Tag("v1")])
 
             report = validate(repository, "v1")
         assert copied.digest.algorithm == "sha256"
@@ -407,12 +409,12 @@ class TestUnknownAlgorithms:
     """R-002, R-311."""
 
     @pytest.fixture(params=BACKENDS)
-    def repository(self, request: pytest.FixtureRequest, seed: Repository, tmp_path: Path) -> Iterator[Repository]:
+    def repository(self, request: pytest.FixtureRequest, samples: Repository, tmp_path: Path) -> Iterator[Repository]:
         """Manifests with an unknown algorithm, in each backend."""
         with _opened(request.param, tmp_path / "backend") as opened:
             target = opened().repository(NAME)
-            copy(seed, target, Tag("sha512-parts"), tags=[Tag("known")])
-            for tag, document in _with_unknown_algorithm(seed.manifests.get(Tag("sha512-parts"))).items():
+            copy(samples, target, Tag("sha512-parts"), tags=[Tag("known")])
+            for tag, document in _with_unknown_algorithm(samples.manifests.get(Tag("sha512-parts"))).items():
                 target.manifests.put(RawManifest(document["mediaType"], strict_json.encode(document)), tags=[Tag(tag)])
             yield opened().repository(NAME)
 
@@ -485,10 +487,10 @@ class _Only(MemoryCatalog):
         return self._only
 
 
-def test_a_layout_keeps_files_of_unknown_algorithms(seed: Repository, tmp_path: Path) -> None:
+def test_a_layout_keeps_files_of_unknown_algorithms(samples: Repository, tmp_path: Path) -> None:
     """R-303, R-311: unknown files are not removed."""
     repository = LayoutCatalog(tmp_path, fsync=False).repository(NAME)
-    _copied(seed, repository)
+    _copied(samples, repository)
     path = tmp_path / NAME / "blobs" / "blake3" / UNKNOWN.encoded
     path.parent.mkdir()
     path.write_bytes(b"other")

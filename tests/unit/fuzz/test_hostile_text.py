@@ -169,6 +169,7 @@ def test_headers_raise_only_errors_of_the_library(text: str) -> None:
             reader(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(content=CONTENTS)
 @example(content=b"[" * 100_000)

@@ -263,6 +263,7 @@ LAYERS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(LAYERS)
 def test_whatever_a_layer_holds_it_ends_well_or_in_an_error_of_ours(layers: list[TarLayer]) -> None:
