@@ -3,16 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types architecture bench clean
+.PHONY: demo test test-full-size lint types architecture planted-bugs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python docs/demo.py
 
 # Compiled modules are kept in the environment: the many processes that the tests start need not compile them anew.
-test: export PYTHONDONTWRITEBYTECODE =
-test: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/pycache
+test test-full-size: export PYTHONDONTWRITEBYTECODE =
+test test-full-size: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/pycache
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests of memory and concurrency with images of gigabytes and thousands of operations; `test` runs them smaller.
+test-full-size: export OCIPORT_FULL_TESTS = 1
+test-full-size: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/end_to_end/resources
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
