@@ -1,7 +1,7 @@
 """Media types of OCI and Docker schema 2, their conversion, and annotation keys.
 
-See image-spec media-types.md and annotations.md, "Pre-Defined Annotation Keys". The two families differ in media
-types only; the bytes of the configuration are the same in both.
+See image-spec media-types.md and annotations.md, "Pre-Defined Annotation Keys". The two manifest formats differ in
+media types only; the bytes of the configuration are the same in both.
 """
 
 from __future__ import annotations
@@ -158,19 +158,19 @@ _TO_OCI: Final = {
 _TO_DOCKER: Final = {oci: docker for docker, oci in _TO_OCI.items()}
 
 
-def convert_media_type(media_type: str, family: str) -> str:
-    """Return a media type converted to a family.
+def convert_media_type(media_type: str, manifest_format: str) -> str:
+    """Return the equivalent of a media type in a manifest format.
 
-    Types that belong to neither family are kept in OCI documents, which allow any type.
+    Types that belong to neither format are kept in OCI documents, which allow any type.
 
     Args:
         media_type: Media type to convert.
-        family: ``OCI`` or ``DOCKER``.
+        manifest_format: ``OCI`` or ``DOCKER``.
 
     Raises:
         Unsupported: Docker has no such media type.
     """
-    if family == OCI:
+    if manifest_format == OCI:
         return _TO_OCI.get(media_type, media_type)
     name = _TO_DOCKER.get(media_type, media_type)
     if name not in _TO_OCI:
@@ -178,10 +178,10 @@ def convert_media_type(media_type: str, family: str) -> str:
     return name
 
 
-def convert_descriptor(entry: dict[str, Any], family: str) -> dict[str, Any]:
-    """Return a descriptor's JSON with the media type converted to a family. Other fields stay the same.
+def convert_descriptor(entry: dict[str, Any], manifest_format: str) -> dict[str, Any]:
+    """Return a descriptor's JSON with the media type converted to a manifest format. Other fields stay the same.
 
     Raises:
         Unsupported: Docker has no such media type.
     """
-    return entry | {"mediaType": convert_media_type(entry.get("mediaType", ""), family)}
+    return entry | {"mediaType": convert_media_type(entry.get("mediaType", ""), manifest_format)}

@@ -88,7 +88,7 @@ def check_distinct_titles(titles: Iterable[str]) -> None:
 
 
 def stays_inside(path: bytes, link: bytes) -> bool:
-    """Whether a symbolic link stays inside the root, whatever other such links there are.
+    """Whether a symbolic link stays inside the root, regardless of other links.
 
     ``..`` is allowed only at the beginning: after another name, it could start from anywhere.
 

@@ -120,7 +120,7 @@ def pull_artifact(
     to_unpack = unpack if callable(unpack) else lambda layer: unpack and _is_packed(layer)
     with error_context(_OPERATION, repository.at(parsed)):
         files = _select_files(fetch_manifest(repository, parsed), select, untitled, to_unpack)
-        with FileInstaller(directory, overwrite=overwrite) as installer:
+        with _FileInstaller(directory, overwrite=overwrite) as installer:
             installer.check_targets(file.title for file in files)
             downloader = _Downloader(repository, installer, observer)
             # The largest first, so that none runs alone at the end.
@@ -175,7 +175,7 @@ def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
         raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
 
 
-class FileInstaller:
+class _FileInstaller:
     """Stage files and directories, then move all of them to a directory; close removes everything not installed.
 
     Args:
@@ -429,7 +429,7 @@ def _map_parent_errors(title: str) -> Iterator[None]:
 class _Downloader:
     """Fetch layers to the staging directory."""
 
-    def __init__(self, repository: Repository, installer: FileInstaller, observer: Observer | None) -> None:
+    def __init__(self, repository: Repository, installer: _FileInstaller, observer: Observer | None) -> None:
         self._repository = repository
         self._installer = installer
         self._observer = observer

@@ -23,7 +23,6 @@ __all__ = [
     "ConfigEditor",
     "order_keys",
     "platform_json",
-    "rebase_config",
     "to_platform",
     "to_rfc3339",
     "unix_seconds",
@@ -118,7 +117,9 @@ def _parse_rfc3339(text: str) -> datetime:
     return parsed
 
 
-def rebase_config(image: Mapping[str, Any], old_base: Mapping[str, Any], new_base: Mapping[str, Any]) -> dict[str, Any]:
+def _rebase_config(
+    image: Mapping[str, Any], old_base: Mapping[str, Any], new_base: Mapping[str, Any]
+) -> dict[str, Any]:
     """Rebase a decoded configuration; ``rootfs`` and ``history`` are kept.
 
     A field whose value equals that of the old base gets the value of the new base; all others keep their value, also if
@@ -359,7 +360,7 @@ class ConfigEditor:
         history: list[dict[str, Any] | _NewHistoryEntry] = []
         if self.history_matches_layers and new_base.history_matches_layers:
             history = [*new_base._history, *self._history[self._end_of_base_history(old_base) :]]
-        self._mapping = rebase_config(self._mapping, old_base.mapping, new_base.mapping)
+        self._mapping = _rebase_config(self._mapping, old_base.mapping, new_base.mapping)
         self._history = history
         self.diff_ids = [*new_base.diff_ids, *self.diff_ids[len(old_base.diff_ids) :]]
 

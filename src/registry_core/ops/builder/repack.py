@@ -1,4 +1,4 @@
-"""Repack layers: equal files give an equal tar, whatever the order and time of the original packing."""
+"""Repack layers: equal files give an equal tar, independent of the order and time of the original packing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Membe
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
-__all__ = ["UNLIMITED", "MetadataOverride", "passthrough_layer", "repack_layer"]
+__all__ = ["MetadataOverride", "passthrough_layer", "repack_layer"]
 
 # A size that no layer reaches; as the stored size of a layer, it disables the limit on the compression ratio.
-UNLIMITED: Final = 1 << 62
+_UNLIMITED: Final = 1 << 62
 
 
 class MetadataOverride(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ def repack_layer(
     compression: Compression = GZIP,
     override: MetadataOverride = MetadataOverride(),  # noqa: B008  # frozen
     *,
-    stored_size: int = UNLIMITED,
+    stored_size: int = _UNLIMITED,
     limits: ExtractLimits | None = None,
     reference: str = "",
 ) -> BuiltLayer:
@@ -106,8 +106,8 @@ def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, refer
     """
     reader = _TeeReader(tar, LayerStream(compression))
     # The user who builds an image decides its size, and only one member at a time is kept in memory.
-    budget = Budget(ExtractLimits(total_bytes=UNLIMITED, file_bytes=UNLIMITED), reference=reference)
-    budget.begin_layer(UNLIMITED)
+    budget = Budget(ExtractLimits(total_bytes=_UNLIMITED, file_bytes=_UNLIMITED), reference=reference)
+    budget.begin_layer(_UNLIMITED)
     with error_reference(reference):
         for member in TarReader(reader, budget, reference=reference).members():
             whiteout_of(member.path, regular=member.kind is FileKind.FILE)
@@ -175,7 +175,7 @@ class _LayerMembers:
         parent = next((parent for parent in ancestors(path) if parent in self._members), None)
         if parent is None or self._members[parent][0].kind is FileKind.DIRECTORY:
             return
-        # A whiteout hides files of lower layers, whatever this layer has at the parent path.
+        # A whiteout hides files of lower layers, regardless of what this layer has at the parent path.
         if whiteout_of(path, regular=True) is None:
             raise UnsafeArchive(f"entry below a path that is not a directory: {printable(path)}")
 

@@ -335,7 +335,7 @@ class _LayerPass:
             raise _missing_target(links.names[0], target)
 
     def _hide_from_lower_layers(self) -> None:
-        """Apply whiteouts and replaced paths, whatever their position in the layer (R-153, R-154)."""
+        """Apply whiteouts and replaced paths, regardless of their position in the layer (R-153, R-154)."""
         number = self._number
         for path, flags in self._paths.items():
             if flags & _LEAF:

@@ -30,7 +30,7 @@ _HEAD_SIZE: Final = 4
 _Key = tuple[Digest, int]
 
 
-class BlobResult(msgspec.Struct, frozen=True):
+class _BlobResult(msgspec.Struct, frozen=True):
     """What reading a blob has shown.
 
     Args:
@@ -67,7 +67,7 @@ class BlobChecker:
         self._limits = limits
         self._blobs: dict[_Key, tuple[str, Descriptor]] = {}
         self._expected: list[_ExpectedDiffId] = []
-        self._results: dict[_Key, BlobResult] = {}
+        self._results: dict[_Key, _BlobResult] = {}
 
     def add(self, where: str, descriptor: Descriptor) -> None:
         """Add a blob to read.
@@ -140,7 +140,7 @@ class BlobChecker:
                 yield Finding(Severity.ERROR, expected.where, what)
 
 
-def _findings(where: str, descriptor: Descriptor, result: BlobResult) -> Iterator[Finding]:
+def _findings(where: str, descriptor: Descriptor, result: _BlobResult) -> Iterator[Finding]:
     if result.is_missing and descriptor.data is not None:
         yield Finding(Severity.WARNING, where, "blob is missing; its content is embedded in the descriptor")
         return
@@ -155,7 +155,7 @@ def _findings(where: str, descriptor: Descriptor, result: BlobResult) -> Iterato
 
 def _check_blob(
     repository: Repository, descriptor: Descriptor, algorithms: Collection[str], limits: ExtractLimits
-) -> BlobResult:
+) -> _BlobResult:
     """Read a blob to its end.
 
     Args:
@@ -169,20 +169,20 @@ def _check_blob(
     """
     if not descriptor.digest.verifiable:
         algorithm = descriptor.digest.algorithm
-        return BlobResult(unverifiable=(f"not read: digest algorithm {algorithm!r:.50} is not supported",))
+        return _BlobResult(unverifiable=(f"not read: digest algorithm {algorithm!r:.50} is not supported",))
     try:
         stored = repository.blobs.open(descriptor.digest)
     except BlobNotFound:
-        return BlobResult(problems=("blob is missing",), is_missing=True)
+        return _BlobResult(problems=("blob is missing",), is_missing=True)
     except IntegrityError as error:
-        return BlobResult(problems=(error.message,))
+        return _BlobResult(problems=(error.message,))
     with _CountingReader(VerifyingReader(stored, descriptor.digest, descriptor.size)) as reader:
         return _read_blob(reader, descriptor, algorithms, limits)
 
 
 def _read_blob(
     reader: _CountingReader, descriptor: Descriptor, algorithms: Collection[str], limits: ExtractLimits
-) -> BlobResult:
+) -> _BlobResult:
     diff_ids: frozenset[Digest] = frozenset()
     problem = warning = ""
     if algorithms:
@@ -199,8 +199,8 @@ def _read_blob(
         while reader.read(CHUNK_SIZE):
             checkpoint()
     except IntegrityError as error:
-        return BlobResult(problems=(error.message,), bytes=reader.count)
-    return BlobResult(
+        return _BlobResult(problems=(error.message,), bytes=reader.count)
+    return _BlobResult(
         problems=(problem,) if problem else (),
         unverifiable=(warning,) if warning else (),
         diff_ids=diff_ids,

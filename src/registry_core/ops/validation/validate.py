@@ -233,8 +233,8 @@ class Validation:
         for where, descriptor in self._repeated:
             checked = self._checked.get(descriptor.digest)
             if checked is not None:
-                self._findings += check_artifact_type(where, descriptor, checked.artifact_type)
-                self._findings += check_platform(where, descriptor.platform, checked.platform)
+                self._findings += _check_artifact_type(where, descriptor, checked.artifact_type)
+                self._findings += _check_platform(where, descriptor.platform, checked.platform)
         self._findings += self._blobs.read(jobs)
         return Report(tuple(self._findings), self._manifests, self._blobs.count, self._bytes + self._blobs.bytes)
 
@@ -251,10 +251,10 @@ class Validation:
             self._manifests += 1
             self._bytes += len(manifest.content)
             where = self.repository.at(manifest.digest)
-            self._findings += check_has_type(where, manifest)
-            artifact_type = artifact_type_of(manifest)
+            self._findings += _check_has_type(where, manifest)
+            artifact_type = _artifact_type_of(manifest)
             if descriptor is not None:
-                self._findings += check_artifact_type(where, descriptor, artifact_type)
+                self._findings += _check_artifact_type(where, descriptor, artifact_type)
             self._check_subject(where, manifest)
             children: list[tuple[RawManifest, Descriptor | None, int]] = []
             for path, child in _children(manifest):
@@ -273,7 +273,7 @@ class Validation:
                         children.append((found, child, depth + 1))
             platform = None if manifest.is_index else self._check_image(where, manifest)
             if descriptor is not None:
-                self._findings += check_platform(f"{where} $.config", descriptor.platform, platform)
+                self._findings += _check_platform(f"{where} $.config", descriptor.platform, platform)
             self._checked[manifest.digest] = _CheckedManifest(artifact_type, platform)
             pending.extend(reversed(children))
 
@@ -301,7 +301,7 @@ class Validation:
             return
         if is_new:
             self._walk([(manifest, descriptor, 1)])
-        self._findings += check_referrer(where, descriptor, manifest)
+        self._findings += _check_referrer(where, descriptor, manifest)
         actual = self._subjects.get(descriptor.digest)
         if actual != subject:
             what = f"listed referrer has the subject {actual}" if actual else "listed referrer has no subject"
@@ -402,18 +402,18 @@ class Validation:
             return None
         except RegistryError:
             return None  # reported when the blob is read
-        self._findings += check_config(place, config)
+        self._findings += _check_config(place, config)
         layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
         if len(diff_ids) != len(layers):
             self.add_finding(place, f"{len(diff_ids)} diff_ids for {len(layers)} layers")
             return config.platform
         for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
             self._check_layer(f"{where} $.layers[{number}]", layer, diff_id)
-        self._findings += check_history(place, config, layers)
+        self._findings += _check_history(place, config, layers)
         return config.platform
 
     def _check_layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
-        reason = unverifiable_diff_id(layer, diff_id)
+        reason = _unverifiable_diff_id(layer, diff_id)
         if not reason:
             self._blobs.add_diff_id(where, layer, diff_id)
         elif diff_id != layer.digest:
@@ -421,7 +421,7 @@ class Validation:
             self.add_finding(where, reason, severity=Severity.WARNING)
 
 
-def check_has_type(where: str, manifest: RawManifest) -> Iterator[Finding]:
+def _check_has_type(where: str, manifest: RawManifest) -> Iterator[Finding]:
     """Check that an artifact states its type (image-spec manifest.md, "Guidelines for Artifact Usage")."""
     if manifest.is_index or not is_manifest(manifest.media_type):
         return
@@ -429,14 +429,14 @@ def check_has_type(where: str, manifest: RawManifest) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, where, "configuration is empty, and artifactType is missing")
 
 
-def check_artifact_type(where: str, descriptor: Descriptor, actual: str) -> Iterator[Finding]:
+def _check_artifact_type(where: str, descriptor: Descriptor, actual: str) -> Iterator[Finding]:
     """Compare the artifact type in a descriptor with that of the manifest."""
     if descriptor.artifact_type and descriptor.artifact_type != actual:
         what = f"listed with the artifact type {descriptor.artifact_type!r:.100}, but has {actual!r:.100}"
         yield Finding(Severity.WARNING, where, what)
 
 
-def check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -> Iterator[Finding]:
+def _check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -> Iterator[Finding]:
     """Compare an entry of a referrers list with the manifest; such an entry has artifact type and annotations.
 
     Args:
@@ -453,7 +453,7 @@ def check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) ->
         yield Finding(Severity.WARNING, where, "listed with annotations other than those of the manifest")
 
 
-def check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
+def _check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
     """Check the type of the root file system and the platform."""
     if config.rootfs.type != "layers":
         yield Finding(Severity.ERROR, where, f"rootfs has the type {config.rootfs.type!r:.100}, not 'layers'")
@@ -461,7 +461,7 @@ def check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, where, "configuration states no platform")
 
 
-def check_platform(where: str, listed: Platform | None, actual: Platform | None) -> Iterator[Finding]:
+def _check_platform(where: str, listed: Platform | None, actual: Platform | None) -> Iterator[Finding]:
     """Compare the platform in an index entry with that of the configuration."""
     if actual is None or listed is None or listed.is_unknown:
         return
@@ -476,14 +476,14 @@ def check_platform(where: str, listed: Platform | None, actual: Platform | None)
         yield Finding(Severity.WARNING, where, what)
 
 
-def check_history(where: str, config: ImageConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
+def _check_history(where: str, config: ImageConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
     """Compare the number of history entries that have a layer with the number of layers."""
     count = sum(1 for entry in config.history if not entry.empty_layer)
     if config.history and count != len(layers):
         yield Finding(Severity.WARNING, where, f"history has entries for {count} layers, but there are {len(layers)}")
 
 
-def unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
+def _unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
     """Why the diff ID of a layer cannot be checked; empty if it can."""
     try:
         compression_for(layer.media_type)
@@ -492,7 +492,7 @@ def unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
     return "" if diff_id.verifiable else f"diff_id not checked: digest algorithm is not supported: {diff_id}"
 
 
-def artifact_type_of(manifest: RawManifest) -> str:
+def _artifact_type_of(manifest: RawManifest) -> str:
     """The artifact type of a manifest, as in a referrers list; empty for unknown media types."""
     if manifest.is_index:
         return manifest.index.artifact_type
