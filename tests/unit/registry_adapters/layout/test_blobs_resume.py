@@ -1,4 +1,4 @@
-"""A large blob goes on where an earlier attempt stopped, and is never trusted for it (R-006, R-309, R-310)."""
+"""A large blob continues where an earlier attempt stopped, and is verified in full (R-006, R-309, R-310)."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PARTIAL = f".ociport-{DIGEST.encoded}.partial"
 DAY = 24 * 3600
 
 
-class Opened:
-    """A source that keeps where it was opened."""
+class RecordingSource:
+    """A source that records the offsets at which it was opened."""
 
     def __init__(self, source: ByteSource, refuse: Exception | None = None) -> None:
         self.starts: list[int] = []
@@ -64,49 +64,49 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def blob_dir(tmp_path: Path) -> Path:
     path = tmp_path / NAME / "blobs" / "sha256"
     path.mkdir(parents=True)
     return path
 
 
-def _left(shelf: Path, content: bytes) -> Path:
-    path = shelf / PARTIAL
+def _write_partial(blob_dir: Path, content: bytes) -> Path:
+    path = blob_dir / PARTIAL
     path.write_bytes(content)
     path.chmod(0o600)
     return path
 
 
-def _names(shelf: Path) -> set[str]:
-    return {path.name for path in shelf.iterdir()}
+def _names(blob_dir: Path) -> set[str]:
+    return {path.name for path in blob_dir.iterdir()}
 
 
 @pytest.mark.parametrize("count", [1, CHUNK_SIZE - 1, HALF, SIZE - 1])
-def test_what_was_left_is_not_fetched_again(repository: Repository, shelf: Path, count: int) -> None:
-    _left(shelf, CONTENT[:count])
-    source = Opened(BytesSource(CONTENT))
+def test_the_bytes_of_a_partial_file_are_not_fetched_again(repository: Repository, blob_dir: Path, count: int) -> None:
+    _write_partial(blob_dir, CONTENT[:count])
+    source = RecordingSource(BytesSource(CONTENT))
 
     repository.blobs.put(DIGEST, SIZE, source)
 
     assert source.starts == [count]
-    assert _names(shelf) == {DIGEST.encoded}
-    assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
-    assert (shelf / DIGEST.encoded).stat().st_mode & 0o777 == 0o644
+    assert _names(blob_dir) == {DIGEST.encoded}
+    assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
+    assert (blob_dir / DIGEST.encoded).stat().st_mode & 0o777 == 0o644
 
 
-def test_of_what_was_left_whole_nothing_is_fetched(repository: Repository, shelf: Path) -> None:
-    """Whoever wrote it was killed at the very end."""
-    _left(shelf, CONTENT)
-    source = Opened(BytesSource(CONTENT))
+def test_nothing_is_fetched_for_a_complete_partial_file(repository: Repository, blob_dir: Path) -> None:
+    """The writer was killed just before it renamed the file."""
+    _write_partial(blob_dir, CONTENT)
+    source = RecordingSource(BytesSource(CONTENT))
 
     repository.blobs.put(DIGEST, SIZE, source)
 
     assert source.starts == []
-    assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
+    assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
-    ("left", "starts"),
+    ("partial", "starts"),
     [
         (altered(CONTENT[:HALF]), [HALF, 0]),
         (altered(CONTENT), [0]),
@@ -115,69 +115,71 @@ def test_of_what_was_left_whole_nothing_is_fetched(repository: Repository, shelf
         (BytesSource(b""), [0]),
     ],
 )
-def test_what_was_left_is_not_trusted(repository: Repository, shelf: Path, left: ByteSource, starts: list[int]) -> None:
-    """R-309: a torn write costs one more attempt, from nothing."""
-    with left.open() as reader:
-        _left(shelf, reader.read())
-    source = Opened(BytesSource(CONTENT))
+def test_a_partial_file_is_verified(
+    repository: Repository, blob_dir: Path, partial: ByteSource, starts: list[int]
+) -> None:
+    """R-309: a wrong partial file costs one more attempt from the start."""
+    with partial.open() as reader:
+        _write_partial(blob_dir, reader.read())
+    source = RecordingSource(BytesSource(CONTENT))
 
     repository.blobs.put(DIGEST, SIZE, source)
 
     assert source.starts == starts
-    assert _names(shelf) == {DIGEST.encoded}
-    assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
+    assert _names(blob_dir) == {DIGEST.encoded}
+    assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
 
 
-def test_a_source_that_cannot_begin_in_the_middle_begins_at_the_start(repository: Repository, shelf: Path) -> None:
-    _left(shelf, CONTENT[:HALF])
-    source = Opened(BytesSource(CONTENT), refuse=ProtocolError("no ranges here", status=416))
+def test_a_source_without_ranges_is_read_from_its_start(repository: Repository, blob_dir: Path) -> None:
+    _write_partial(blob_dir, CONTENT[:HALF])
+    source = RecordingSource(BytesSource(CONTENT), refuse=ProtocolError("no ranges here", status=416))
 
     repository.blobs.put(DIGEST, SIZE, source)
 
     assert source.starts == [HALF, 0]
-    assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
+    assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
     ("wrong", "error"), [(altered, DigestMismatch), (longer, SizeMismatch), (shorter, SizeMismatch)]
 )
 @pytest.mark.parametrize("count", [0, HALF])
-def test_wrong_content_leaves_nothing(
+def test_wrong_content_leaves_no_file(
     repository: Repository,
-    shelf: Path,
+    blob_dir: Path,
     wrong: Callable[[bytes], ByteSource],
     error: type[RegistryError],
     count: int,
 ) -> None:
-    """R-006: and is fetched from nothing once, no more."""
+    """R-006: it is fetched from the start once, not more."""
     if count:
-        _left(shelf, CONTENT[:count])
-    source = Opened(wrong(CONTENT))
+        _write_partial(blob_dir, CONTENT[:count])
+    source = RecordingSource(wrong(CONTENT))
 
     with pytest.raises(error):
         repository.blobs.put(DIGEST, SIZE, source)
 
     assert source.starts == ([HALF, 0] if count else [0])
-    assert _names(shelf) == set()
+    assert _names(blob_dir) == set()
 
 
 @pytest.mark.parametrize("fault", [Unavailable("gone"), RateLimited("slowly"), ServerError("broken")])
-def test_what_came_before_the_other_side_was_lost_is_kept(
-    repository: Repository, shelf: Path, fault: RegistryError
+def test_the_bytes_received_before_the_source_was_lost_are_kept(
+    repository: Repository, blob_dir: Path, fault: RegistryError
 ) -> None:
     with pytest.raises(type(fault)):
         repository.blobs.put(DIGEST, SIZE, raising(CONTENT, fault))
-    kept = _names(shelf)
-    mode = (shelf / PARTIAL).stat().st_mode & 0o777
+    kept = _names(blob_dir)
+    mode = (blob_dir / PARTIAL).stat().st_mode & 0o777
     with pytest.raises(BlobNotFound):
         repository.blobs.stat(DIGEST)
-    source = Opened(BytesSource(CONTENT))
+    source = RecordingSource(BytesSource(CONTENT))
 
     repository.blobs.put(DIGEST, SIZE, source)
 
     assert (kept, mode) == ({PARTIAL}, 0o600)
     assert source.starts == [HALF]
-    assert _names(shelf) == {DIGEST.encoded}
+    assert _names(blob_dir) == {DIGEST.encoded}
 
 
 @pytest.mark.parametrize(
@@ -190,10 +192,10 @@ def test_what_came_before_the_other_side_was_lost_is_kept(
     ],
 )
 @pytest.mark.parametrize("where", ["read", "checkpoint"])
-def test_a_cancel_for_a_neighbour_that_could_not_be_reached_keeps_what_came(
-    repository: Repository, shelf: Path, cause: BaseException | None, kept: bool, where: str
+def test_a_cancellation_because_another_transfer_lost_its_source_keeps_the_bytes(
+    repository: Repository, blob_dir: Path, cause: BaseException | None, kept: bool, where: str
 ) -> None:
-    """Both will be tried again; a cancel for any other reason leaves nothing."""
+    """Both will be resumed. A cancellation for another reason leaves no file."""
     with CancelScope() as scope:
 
         def cancel() -> None:
@@ -204,16 +206,16 @@ def test_a_cancel_for_a_neighbour_that_could_not_be_reached_keeps_what_came(
         with pytest.raises(Cancelled):
             repository.blobs.put(DIGEST, SIZE, HookedSource(CONTENT, cancel))
 
-    assert _names(shelf) == ({PARTIAL} if kept else set())
+    assert _names(blob_dir) == ({PARTIAL} if kept else set())
 
 
-def test_what_was_left_outlives_a_registry_that_is_away(repository: Repository, shelf: Path) -> None:
-    _left(shelf, CONTENT[:HALF])
+def test_a_partial_file_is_kept_while_the_source_is_unavailable(repository: Repository, blob_dir: Path) -> None:
+    _write_partial(blob_dir, CONTENT[:HALF])
 
     with pytest.raises(Unavailable):
-        repository.blobs.put(DIGEST, SIZE, Opened(BytesSource(CONTENT), refuse=Unavailable("away")))
+        repository.blobs.put(DIGEST, SIZE, RecordingSource(BytesSource(CONTENT), refuse=Unavailable("away")))
 
-    assert (shelf / PARTIAL).read_bytes() == CONTENT[:HALF]
+    assert (blob_dir / PARTIAL).read_bytes() == CONTENT[:HALF]
 
 
 @pytest.mark.parametrize(
@@ -229,26 +231,24 @@ def test_what_was_left_outlives_a_registry_that_is_away(repository: Repository, 
     ],
 )
 @pytest.mark.parametrize("count", [0, CHUNK_SIZE])
-def test_any_other_end_leaves_nothing(repository: Repository, shelf: Path, error: BaseException, count: int) -> None:
+def test_other_errors_leave_no_file(repository: Repository, blob_dir: Path, error: BaseException, count: int) -> None:
     """R-006."""
 
     def fail() -> None:
         raise error
 
     if count:
-        _left(shelf, CONTENT[:count])
+        _write_partial(blob_dir, CONTENT[:count])
 
     with pytest.raises(type(error)):
         repository.blobs.put(DIGEST, SIZE, HookedSource(CONTENT, fail))
 
-    assert _names(shelf) == set()
+    assert _names(blob_dir) == set()
 
 
-def test_a_disk_that_is_full_is_not_kept_full(
-    repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``Unavailable`` too, but not for lack of the other side."""
-    _left(shelf, CONTENT[:HALF])
+def test_a_full_disk_leaves_no_file(repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is ``Unavailable``, too, but the source is not lost."""
+    _write_partial(blob_dir, CONTENT[:HALF])
 
     def write(*_: object) -> int:
         raise OSError(errno.ENOSPC, "full")
@@ -258,95 +258,97 @@ def test_a_disk_that_is_full_is_not_kept_full(
     with pytest.raises(Unavailable):
         repository.blobs.put(DIGEST, SIZE, BytesSource(CONTENT))
 
-    assert _names(shelf) == set()
+    assert _names(blob_dir) == set()
 
 
-def test_of_small_blobs_nothing_is_kept(repository: Repository, shelf: Path) -> None:
-    """They are fetched again sooner than one could look."""
+def test_small_blobs_are_not_kept(repository: Repository, blob_dir: Path) -> None:
+    """They are fetched again."""
     content = CONTENT[:CHUNK_SIZE]
 
     with pytest.raises(Unavailable):
         repository.blobs.put(Digest.of(content), CHUNK_SIZE, raising(content, Unavailable("gone")))
 
-    assert _names(shelf) == set()
+    assert _names(blob_dir) == set()
 
 
-class TestWhatIsNotOurs:
-    """R-310: it is neither read nor written; the blob takes another way."""
+class TestUnusablePartialFiles:
+    """R-310: they are neither read nor written; the blob is written to another temporary file."""
 
-    def _put(self, repository: Repository, shelf: Path) -> list[int]:
-        source = Opened(BytesSource(CONTENT))
+    def _put(self, repository: Repository, blob_dir: Path) -> list[int]:
+        source = RecordingSource(BytesSource(CONTENT))
         repository.blobs.put(DIGEST, SIZE, source)
-        assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
+        assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
         return source.starts
 
-    def test_a_link(self, repository: Repository, shelf: Path, tmp_path: Path) -> None:
+    def test_a_symbolic_link(self, repository: Repository, blob_dir: Path, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
         outside.write_bytes(CONTENT[:HALF])
-        (shelf / PARTIAL).symlink_to(outside)
+        (blob_dir / PARTIAL).symlink_to(outside)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
         assert outside.read_bytes() == CONTENT[:HALF]
-        assert (shelf / PARTIAL).is_symlink()
+        assert (blob_dir / PARTIAL).is_symlink()
 
-    def test_a_file_with_another_name(self, repository: Repository, shelf: Path, tmp_path: Path) -> None:
+    def test_a_file_with_another_hard_link(self, repository: Repository, blob_dir: Path, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
         outside.write_bytes(CONTENT[:HALF])
-        os.link(outside, shelf / PARTIAL)
+        os.link(outside, blob_dir / PARTIAL)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
         assert outside.read_bytes() == CONTENT[:HALF]
 
-    def test_a_file_of_somebody_else(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_file_of_another_user(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        _left(shelf, CONTENT[:HALF])
+        _write_partial(blob_dir, CONTENT[:HALF])
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
-        assert (shelf / PARTIAL).read_bytes() == CONTENT[:HALF]
+        assert (blob_dir / PARTIAL).read_bytes() == CONTENT[:HALF]
 
     @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-    def test_what_is_no_file(self, repository: Repository, shelf: Path, make: Callable[[Path], None]) -> None:
-        make(shelf / PARTIAL)
+    def test_something_that_is_not_a_file(
+        self, repository: Repository, blob_dir: Path, make: Callable[[Path], None]
+    ) -> None:
+        make(blob_dir / PARTIAL)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
-    def test_a_file_that_somebody_else_is_writing(self, repository: Repository, shelf: Path) -> None:
-        path = _left(shelf, CONTENT[:HALF])
-        with path.open("rb") as theirs:
-            fcntl.flock(theirs, fcntl.LOCK_EX)
+    def test_a_file_that_another_writer_has_locked(self, repository: Repository, blob_dir: Path) -> None:
+        path = _write_partial(blob_dir, CONTENT[:HALF])
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
-            assert self._put(repository, shelf) == [0]
+            assert self._put(repository, blob_dir) == [0]
 
         assert path.read_bytes() == CONTENT[:HALF]
 
-    def test_a_file_that_was_given_its_final_name_meanwhile(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_file_that_was_renamed_before_it_was_locked(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It was opened before, and must not be written to."""
-        path = _left(shelf, CONTENT[:HALF])
+        """It must not be written to, although it is open."""
+        path = _write_partial(blob_dir, CONTENT[:HALF])
         really_lock = fcntl.flock
 
         def late(descriptor: int, operation: int) -> None:
             # The lock of the whole layout is taken by the same call.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                path.rename(shelf / "another")
+                path.rename(blob_dir / "another")
             really_lock(descriptor, operation)
 
         monkeypatch.setattr(fcntl, "flock", late)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
-        assert (shelf / "another").read_bytes() == CONTENT[:HALF]
+        assert (blob_dir / "another").read_bytes() == CONTENT[:HALF]
 
-    def test_where_nothing_can_be_locked_nothing_is_continued(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_file_system_without_locks(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        path = _left(shelf, CONTENT[:HALF])
+        path = _write_partial(blob_dir, CONTENT[:HALF])
         really_lock = fcntl.flock
 
         def flock(descriptor: int, operation: int) -> None:
@@ -356,23 +358,23 @@ class TestWhatIsNotOurs:
 
         monkeypatch.setattr(fcntl, "flock", flock)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
-    def test_on_systems_without_such_locks_nothing_is_continued(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    def test_an_operating_system_without_locks(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        _left(shelf, CONTENT[:HALF])
+        _write_partial(blob_dir, CONTENT[:HALF])
         monkeypatch.setattr(operating_system, "HAS_FILE_LOCKS", False)
 
-        assert self._put(repository, shelf) == [0]
+        assert self._put(repository, blob_dir) == [0]
 
-        assert _names(shelf) == {PARTIAL, DIGEST.encoded}
+        assert _names(blob_dir) == {PARTIAL, DIGEST.encoded}
 
 
-def test_many_threads_may_fetch_the_same_blob(repository: Repository, shelf: Path) -> None:
-    """Whoever does not get the one file takes one of its own."""
-    _left(shelf, CONTENT[:CHUNK_SIZE])
-    together = threading.Barrier(8)
+def test_many_threads_can_put_the_same_blob(repository: Repository, blob_dir: Path) -> None:
+    """One of them continues the partial file, the others write temporary files."""
+    _write_partial(blob_dir, CONTENT[:CHUNK_SIZE])
+    barrier = threading.Barrier(8)
     failures: list[BaseException] = []
 
     def put() -> None:
@@ -382,7 +384,7 @@ def test_many_threads_may_fetch_the_same_blob(repository: Repository, shelf: Pat
             failures.append(error)
 
     def start() -> None:
-        together.wait(30)
+        barrier.wait(30)
         put()
 
     threads = [threading.Thread(target=start) for _ in range(8)]
@@ -392,32 +394,32 @@ def test_many_threads_may_fetch_the_same_blob(repository: Repository, shelf: Pat
         thread.join(60)
 
     assert failures == []
-    assert _names(shelf) == {DIGEST.encoded}
-    assert (shelf / DIGEST.encoded).read_bytes() == CONTENT
+    assert _names(blob_dir) == {DIGEST.encoded}
+    assert (blob_dir / DIGEST.encoded).read_bytes() == CONTENT
 
 
-def test_two_that_fetch_the_same_blob_at_once_do_not_disturb_each_other(repository: Repository, shelf: Path) -> None:
-    """The second one runs while the first is midway, and is done first."""
+def test_a_second_put_of_the_same_blob_finishes_during_the_first(repository: Repository, blob_dir: Path) -> None:
+    """The second one starts while the first has half of the bytes."""
     seen: list[set[str]] = []
 
-    def meanwhile() -> None:
-        seen.append(_names(shelf))
+    def put_again() -> None:
+        seen.append(_names(blob_dir))
         repository.blobs.put(DIGEST, SIZE, BytesSource(CONTENT))
-        seen.append(_names(shelf))
+        seen.append(_names(blob_dir))
 
-    repository.blobs.put(DIGEST, SIZE, HookedSource(CONTENT, meanwhile))
+    repository.blobs.put(DIGEST, SIZE, HookedSource(CONTENT, put_again))
 
     assert seen == [{PARTIAL}, {PARTIAL, DIGEST.encoded}]
-    assert _names(shelf) == {DIGEST.encoded}
+    assert _names(blob_dir) == {DIGEST.encoded}
 
 
-class TestSweeping:
+class TestStalePartialFiles:
     @pytest.mark.parametrize(("days", "kept"), [(6.9, True), (7.1, False)])
-    def test_what_nobody_goes_on_with_is_swept_up_a_week_later(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch, days: float, kept: bool
+    def test_they_are_removed_after_a_week(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch, days: float, kept: bool
     ) -> None:
         push_image(repository, "one")
-        path = _left(shelf, CONTENT[:HALF])
+        path = _write_partial(blob_dir, CONTENT[:HALF])
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + DAY * days)
 
@@ -425,17 +427,17 @@ class TestSweeping:
 
         assert path.exists() is kept
 
-    def test_what_somebody_is_writing_is_not_swept_up(
-        self, repository: Repository, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_locked_one_is_kept(
+        self, repository: Repository, blob_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """However slowly."""
+        """A slow writer still holds its lock."""
         push_image(repository, "one")
-        path = _left(shelf, CONTENT[:HALF])
+        path = _write_partial(blob_dir, CONTENT[:HALF])
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + 30 * DAY)
 
-        with path.open("rb") as theirs:
-            fcntl.flock(theirs, fcntl.LOCK_EX)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             push_image(repository, "two")
 
         assert path.exists()

@@ -1,4 +1,4 @@
-"""Nothing below the root is reached through links, and only regular files are read (R-310)."""
+"""Below the root, no link is followed and only regular files are read (R-310)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DIGEST = Digest.of(SECRET)
 
 
 @pytest.fixture(params=["by descriptors", "by paths"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both the usual way, and that of systems without descriptors for directories."""
+def _directory_access(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with directory descriptors, and as on systems that have none."""
     if request.param == "by paths":
         monkeypatch.setattr("registry_core.content.operating_system.HAS_DIR_FDS", False)
 
@@ -55,9 +55,7 @@ def _linked(path: Path, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["oci-layout", "index.json", "blobs", "blobs/sha256", "."])
-def test_a_linked_part_is_refused_for_reading(
-    tmp_path: Path, directory: Path, repository: Repository, part: str
-) -> None:
+def test_nothing_is_read_through_a_link(tmp_path: Path, directory: Path, repository: Repository, part: str) -> None:
     """R-310."""
     _linked(directory / part, tmp_path / "outside")
 
@@ -70,15 +68,15 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, directory: Path, repo
     """R-310."""
     outside = tmp_path / "outside"
     _linked(directory / part, outside)
-    before = _everything(outside)
+    before = _contents(outside)
 
     with pytest.raises(LayoutError):
         push_image(repository, "two", tags=["v2"])
 
-    assert _everything(outside) == before
+    assert _contents(outside) == before
 
 
-def _everything(path: Path) -> dict[str, bytes]:
+def _contents(path: Path) -> dict[str, bytes]:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return {str(file): file.read_bytes() for file in files}
 
@@ -105,18 +103,18 @@ def _socket(path: Path) -> None:
         os.chdir(before)
 
 
-ODDITIES: list[Callable[[Path], None]] = [_link, _dangling, _socket, lambda path: os.mkfifo(path), lambda p: p.mkdir()]
+MAKERS: list[Callable[[Path], None]] = [_link, _dangling, _socket, lambda path: os.mkfifo(path), lambda p: p.mkdir()]
 
 
-@pytest.mark.parametrize("oddity", ODDITIES, ids=["link", "dangling link", "socket", "pipe", "directory"])
-class TestOddBlobs:
-    def test_it_is_neither_read_nor_written(
-        self, directory: Path, repository: Repository, oddity: Callable[[Path], None]
+@pytest.mark.parametrize("make", MAKERS, ids=["link", "dangling link", "socket", "pipe", "directory"])
+class TestSpecialFiles:
+    def test_a_blob_is_neither_read_nor_written(
+        self, directory: Path, repository: Repository, make: Callable[[Path], None]
     ) -> None:
-        """R-310: and a pipe keeps nobody waiting."""
+        """R-310: opening a fifo does not block."""
         path = directory / "blobs" / "sha256" / DIGEST.encoded
         path.unlink()
-        oddity(path)
+        make(path)
 
         with pytest.raises(LayoutError):
             repository.blobs.open(DIGEST)
@@ -129,25 +127,25 @@ class TestOddBlobs:
 
         assert path.lstat().st_nlink > 0
 
-    def test_it_is_not_mounted(
-        self, catalog: LayoutCatalog, directory: Path, repository: Repository, oddity: Callable[[Path], None]
+    def test_a_blob_is_not_mounted(
+        self, catalog: LayoutCatalog, directory: Path, repository: Repository, make: Callable[[Path], None]
     ) -> None:
         """R-310."""
         path = directory / "blobs" / "sha256" / DIGEST.encoded
         path.unlink()
-        oddity(path)
+        make(path)
         other = catalog.repository(RepositoryName("other"))
 
         with pytest.raises(LayoutError):
             other.blobs.mount(DIGEST, NAME)
 
     @pytest.mark.parametrize("name", ["oci-layout", "index.json"])
-    def test_it_is_no_document(
-        self, directory: Path, repository: Repository, oddity: Callable[[Path], None], name: str
+    def test_a_document_is_not_read(
+        self, directory: Path, repository: Repository, make: Callable[[Path], None], name: str
     ) -> None:
         """R-310."""
         (directory / name).unlink()
-        oddity(directory / name)
+        make(directory / name)
 
         with pytest.raises(LayoutError, match=f"org/app/{name}"):
             repository.manifests.get(Tag("v1"))
@@ -155,7 +153,7 @@ class TestOddBlobs:
             push_image(repository, "two", tags=["v2"])
 
 
-def test_a_linked_lock_is_not_opened(tmp_path: Path, directory: Path, repository: Repository) -> None:
+def test_a_lock_file_is_not_opened_through_a_link(tmp_path: Path, directory: Path, repository: Repository) -> None:
     """R-310."""
     outside = tmp_path / "outside"
     outside.write_text("precious")
@@ -168,18 +166,18 @@ def test_a_linked_lock_is_not_opened(tmp_path: Path, directory: Path, repository
     assert outside.read_text() == "precious"
 
 
-@pytest.mark.parametrize("oddity", [_link, _dangling, lambda path: os.mkfifo(path)], ids=["link", "dangling", "pipe"])
-def test_a_file_that_is_swapped_while_it_is_opened_is_noticed(
-    directory: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, oddity: Callable[[Path], None]
+@pytest.mark.parametrize("make", [_link, _dangling, lambda path: os.mkfifo(path)], ids=["link", "dangling", "pipe"])
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_read(
+    directory: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
 ) -> None:
-    """R-310: looking first is not enough."""
+    """R-310: a check before opening is not enough."""
     path = directory / "blobs" / "sha256" / DIGEST.encoded
     really_open = os.open
 
     def swapping(name: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if os.fspath(name).endswith(DIGEST.encoded):
             path.unlink()
-            oddity(path)
+            make(path)
         return really_open(name, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swapping)
@@ -198,7 +196,7 @@ def test_linked_directories_are_not_listed(tmp_path: Path, catalog: LayoutCatalo
 
 
 def test_the_root_itself_may_be_a_link(tmp_path: Path, directory: Path) -> None:
-    """R-310: it is the caller's word, not the layout's."""
+    """R-310: its path comes from the caller, not from the layout."""
     (tmp_path / "elsewhere").symlink_to(tmp_path / "root")
 
     assert list(LayoutCatalog(tmp_path / "elsewhere").repositories()) == [NAME]

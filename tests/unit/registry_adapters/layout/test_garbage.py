@@ -1,4 +1,4 @@
-"""Garbage collection of layouts: what goes, what stays, and what happens to those who write meanwhile."""
+"""Garbage collection of layouts: what is removed, what is kept, and what happens to concurrent writers."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def _prune(root: Path, *, ahead: float = HOURS, grace: float = 3600.0, **more: bool) -> PruneReport:
-    """Collect as if it were later."""
-    place = Layout(Root(root, fsync=False), NAME)
-    return prune_layout(place, grace=grace, clock=lambda: time.time() + ahead, **more)
+    """Prune with a clock that is ahead."""
+    layout = Layout(Root(root, fsync=False), NAME)
+    return prune_layout(layout, grace=grace, clock=lambda: time.time() + ahead, **more)
 
 
 def _files(root: Path) -> set[str]:
@@ -64,7 +64,7 @@ def _put(repository: Repository, content: bytes) -> Digest:
     return digest
 
 
-def _forget_entry(root: Path, digest: Digest) -> None:
+def _remove_entry(root: Path, digest: Digest) -> None:
     index = root / NAME / "index.json"
     document = json.loads(index.read_bytes())
     document["manifests"] = [each for each in document["manifests"] if each["digest"] != digest]
@@ -86,76 +86,76 @@ def _snapshot(root: Path) -> dict[str, tuple[int, float]]:
     }
 
 
-class TestWhatGoes:
-    def test_what_nothing_refers_to(self, tmp_path: Path, repository: Repository) -> None:
+class TestRemoved:
+    def test_blobs_without_references(self, tmp_path: Path, repository: Repository) -> None:
         manifest = push_image(repository, "one", tags=["v1"])
-        orphan = _put(repository, b"orphan")
+        unused = _put(repository, b"unused")
 
         report = _prune(tmp_path)
 
-        assert report.blobs == (orphan,)
+        assert report.blobs == (unused,)
         assert (report.bytes, report.kept, report.kept_young) == (6, 3, 0)
         assert _files(tmp_path) == {manifest.digest.encoded, *(part.digest.encoded for part in manifest.children)}
 
-    def test_a_deleted_image_with_all_its_parts(self, tmp_path: Path, repository: Repository) -> None:
+    def test_the_blobs_of_a_deleted_image(self, tmp_path: Path, repository: Repository) -> None:
         kept = push_image(repository, "one", tags=["v1"])
-        gone = push_image(repository, "two", tags=["v2"])
-        repository.manifests.delete(gone.digest)
+        deleted = push_image(repository, "two", tags=["v2"])
+        repository.manifests.delete(deleted.digest)
 
         report = _prune(tmp_path)
 
-        assert set(report.blobs) == {part.digest for part in gone.children}
+        assert set(report.blobs) == {part.digest for part in deleted.children}
         assert _files(tmp_path) == {kept.digest.encoded, *(part.digest.encoded for part in kept.children)}
 
-    def test_what_killed_writers_left(self, tmp_path: Path, repository: Repository) -> None:
+    def test_temporary_files_of_killed_writers(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
-        shelf = tmp_path / NAME / "blobs" / "sha256"
-        (shelf / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
-        (shelf / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
+        blob_dir = tmp_path / NAME / "blobs" / "sha256"
+        (blob_dir / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
+        (blob_dir / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
 
         first = _prune(tmp_path)
         second = _prune(tmp_path, ahead=8 * 24 * 3600.0)
 
         assert (first.stale_files, first.bytes) == (1, 4)
         assert (second.stale_files, second.bytes) == (1, 8)
-        assert not [name for name in os.listdir(shelf) if name.startswith(".ociport-")]
+        assert not [name for name in os.listdir(blob_dir) if name.startswith(".ociport-")]
 
-    def test_blobs_that_have_another_name_elsewhere_free_nothing(self, tmp_path: Path, repository: Repository) -> None:
-        orphan = _put(repository, b"orphan")
-        os.link(tmp_path / NAME / "blobs" / "sha256" / orphan.encoded, tmp_path / "elsewhere")
+    def test_blobs_with_another_hard_link_free_no_bytes(self, tmp_path: Path, repository: Repository) -> None:
+        unused = _put(repository, b"unused")
+        os.link(tmp_path / NAME / "blobs" / "sha256" / unused.encoded, tmp_path / "elsewhere")
 
         report = _prune(tmp_path)
 
-        assert report.blobs == (orphan,)
+        assert report.blobs == (unused,)
         assert report.bytes == 0
 
 
-class TestWhatStays:
-    def test_what_looks_like_ours_but_is_not(self, tmp_path: Path, repository: Repository) -> None:
+class TestKept:
+    def test_files_with_similar_names(self, tmp_path: Path, repository: Repository) -> None:
         """R-303."""
         push_image(repository, "one", tags=["v1"])
-        shelf = tmp_path / NAME / "blobs" / "sha256"
+        blob_dir = tmp_path / NAME / "blobs" / "sha256"
         names = {"theirs.tmp", "theirs.partial", ".ociport-notes", "ingest"}
         for name in names:
-            (shelf / name).touch()
-        os.mkfifo(shelf / ("f" * 64))
+            (blob_dir / name).touch()
+        os.mkfifo(blob_dir / ("f" * 64))
 
         report = _prune(tmp_path, ahead=30 * 24 * 3600.0)
 
         assert (report.blobs, report.stale_files) == ((), 0)
         assert names | {"f" * 64} <= _files(tmp_path)
 
-    def test_what_somebody_may_be_writing(self, tmp_path: Path, repository: Repository) -> None:
-        """However short the grace period for blobs is."""
+    def test_recent_temporary_files(self, tmp_path: Path, repository: Repository) -> None:
+        """The grace period of the caller does not shorten theirs."""
         push_image(repository, "one", tags=["v1"])
-        shelf = tmp_path / NAME / "blobs" / "sha256"
-        (shelf / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
-        (shelf / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
+        blob_dir = tmp_path / NAME / "blobs" / "sha256"
+        (blob_dir / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
+        (blob_dir / f".ociport-{'a' * 64}.partial").write_bytes(b"12345678")
 
         assert _prune(tmp_path, ahead=1800.0, grace=2.0).stale_files == 0
         assert _prune(tmp_path, ahead=6 * 24 * 3600.0, grace=2.0).stale_files == 1
 
-    def test_a_partial_file_that_somebody_has_in_hand(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_locked_partial_file(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
         path = tmp_path / NAME / "blobs" / "sha256" / f".ociport-{'a' * 64}.partial"
         path.write_bytes(b"12345678")
@@ -167,16 +167,14 @@ class TestWhatStays:
         assert report.stale_files == 0
         assert path.exists()
 
-    def test_what_was_moved_here_lately_however_old_its_bytes_are(self, tmp_path: Path, repository: Repository) -> None:
-        orphan = _put(repository, b"orphan")
-        os.utime(tmp_path / NAME / "blobs" / "sha256" / orphan.encoded, (1, 1))
+    def test_blobs_that_were_renamed_recently(self, tmp_path: Path, repository: Repository) -> None:
+        unused = _put(repository, b"unused")
+        os.utime(tmp_path / NAME / "blobs" / "sha256" / unused.encoded, (1, 1))
 
         assert _prune(tmp_path, ahead=0).blobs == ()
 
-    def test_what_embedded_manifests_need_though_they_are_not_here(
-        self, tmp_path: Path, repository: Repository
-    ) -> None:
-        """R-009: data stands for the manifest, and its parts are here."""
+    def test_the_blobs_of_an_embedded_manifest(self, tmp_path: Path, repository: Repository) -> None:
+        """R-009: the manifest is only in the ``data`` of its descriptor, but its blobs are in the layout."""
         image = push_image(repository, "one")
         data = base64.b64encode(image.content).decode()
         listed = descriptor_field(image.content, image.media_type) | {"data": data}
@@ -189,10 +187,10 @@ class TestWhatStays:
         assert report.blobs == ()
         assert {part.digest.encoded for part in image.children} <= _files(tmp_path)
 
-    def test_what_a_manifest_names_that_is_not_what_it_is_said_to_be(
+    def test_the_blobs_of_a_manifest_whose_entry_has_another_media_type(
         self, tmp_path: Path, repository: Repository
     ) -> None:
-        """R-020: nobody can use it like that; but it may be the entry that is wrong."""
+        """R-020: it cannot be used with this media type, but the entry may be wrong."""
         image = push_image(repository, "one", tags=["v1"])
         index = tmp_path / NAME / "index.json"
         document = json.loads(index.read_bytes())
@@ -208,7 +206,7 @@ class TestWhatStays:
         assert _prune(tmp_path).blobs == ()
         assert repository.manifests.get(manifest.digest) == manifest
 
-    def test_what_an_index_below_an_index_needs(self, tmp_path: Path, repository: Repository) -> None:
+    def test_the_children_of_a_nested_index(self, tmp_path: Path, repository: Repository) -> None:
         """R-306."""
         image = push_image(repository, "one")
         inner = index_manifest([image.descriptor])
@@ -225,7 +223,7 @@ class TestWhatStays:
         assert report.blobs == ()
         assert report.kept == 5
 
-    def test_what_documents_of_unknown_types_name(self, tmp_path: Path, repository: Repository) -> None:
+    def test_references_in_documents_of_unknown_types(self, tmp_path: Path, repository: Repository) -> None:
         """R-027, R-305."""
         part = _put(repository, b"part")
         document = strict_json.encode({"things": [{"inner": descriptor_field(b"part", "application/x")}]})
@@ -241,15 +239,15 @@ class TestWhatStays:
         assert report.blobs == ()
         assert {part.encoded, named.encoded} <= _files(tmp_path)
 
-    def test_what_is_young(self, tmp_path: Path, repository: Repository) -> None:
-        orphan = _put(repository, b"orphan")
+    def test_young_blobs(self, tmp_path: Path, repository: Repository) -> None:
+        unused = _put(repository, b"unused")
 
         report = _prune(tmp_path, ahead=0)
 
         assert (report.blobs, report.kept_young) == ((), 1)
-        assert repository.blobs.stat(orphan) == 6
+        assert repository.blobs.stat(unused) == 6
 
-    def test_what_young_manifests_need_though_it_is_old_itself(self, tmp_path: Path, repository: Repository) -> None:
+    def test_old_blobs_of_young_manifests(self, tmp_path: Path, repository: Repository) -> None:
         manifest = image_manifest(b"{}", [b"layer"])
         _put(repository, b"{}")
         _put(repository, b"layer")
@@ -263,15 +261,15 @@ class TestWhatStays:
         assert report.blobs == ()
         assert report.kept_young == 3
 
-    def test_the_other_files_of_a_layout(self, tmp_path: Path, repository: Repository) -> None:
-        """R-303, R-310: what is no blob is none of our business, and links are not followed."""
+    def test_files_that_are_not_blobs(self, tmp_path: Path, repository: Repository) -> None:
+        """R-303, R-310: other files are left alone, and links are not followed."""
         push_image(repository, "one", tags=["v1"])
         outside = tmp_path / "outside"
         outside.write_bytes(b"precious")
-        shelf = tmp_path / NAME / "blobs" / "sha256"
-        (shelf / "README").write_text("hello")
-        (shelf / ("b" * 64)).symlink_to(outside)
-        (shelf / ("c" * 64)).mkdir()
+        blob_dir = tmp_path / NAME / "blobs" / "sha256"
+        (blob_dir / "README").write_text("hello")
+        (blob_dir / ("b" * 64)).symlink_to(outside)
+        (blob_dir / ("c" * 64)).mkdir()
         (tmp_path / NAME / "manifest.json").write_text("[]")
 
         report = _prune(tmp_path)
@@ -284,30 +282,28 @@ class TestWhatStays:
     def test_the_subject_of_a_manifest_is_not_needed_by_it(self, tmp_path: Path, repository: Repository) -> None:
         """Image-spec manifest.md, "subject": a weak association."""
         subject = push_image(repository, "one", tags=["v1"])
-        about = image_manifest(b"{}", [], subject=descriptor_field(subject.content, subject.media_type))
+        referrer = image_manifest(b"{}", [], subject=descriptor_field(subject.content, subject.media_type))
         _put(repository, b"{}")
-        repository.manifests.put(about)
+        repository.manifests.put(referrer)
         repository.manifests.delete(subject.digest)
 
         report = _prune(tmp_path)
 
         assert set(report.blobs) == {part.digest for part in subject.children} - {Digest.of(b"{}")}
-        assert [found.digest for found in repository.manifests.referrers(subject.digest)] == [about.digest]
+        assert [found.digest for found in repository.manifests.referrers(subject.digest)] == [referrer.digest]
 
-    def test_layers_and_configurations_name_nothing_whatever_they_hold(
-        self, tmp_path: Path, repository: Repository
-    ) -> None:
-        orphan = _put(repository, b"orphan")
-        layer = strict_json.encode({"layers": [descriptor_field(b"orphan")]})
+    def test_references_in_layers_do_not_count(self, tmp_path: Path, repository: Repository) -> None:
+        unused = _put(repository, b"unused")
+        layer = strict_json.encode({"layers": [descriptor_field(b"unused")]})
         for part in (b"{}", layer):
             _put(repository, part)
         repository.manifests.put(image_manifest(b"{}", [layer]), tags=[Tag("v1")])
 
-        assert _prune(tmp_path).blobs == (orphan,)
+        assert _prune(tmp_path).blobs == (unused,)
 
 
 class TestUntagged:
-    def test_manifests_that_lost_their_tag_go_with_what_only_they_need(
+    def test_a_manifest_that_lost_its_tag_is_removed_with_its_blobs(
         self, tmp_path: Path, repository: Repository
     ) -> None:
         old = push_image(repository, "one", tags=["v1"])
@@ -321,7 +317,7 @@ class TestUntagged:
         with pytest.raises(ImageNotFound):
             repository.manifests.get(old.digest)
 
-    def test_what_tagged_indexes_list_stays(self, tmp_path: Path, repository: Repository) -> None:
+    def test_children_of_tagged_indexes_are_kept(self, tmp_path: Path, repository: Repository) -> None:
         image = push_image(repository, "one")
         repository.manifests.put(index_manifest([image.descriptor]), tags=[Tag("v1")])
 
@@ -329,58 +325,56 @@ class TestUntagged:
 
         assert (report.blobs, report.untagged) == ((), ())
 
-    def test_what_refers_to_something_that_stays_does_too_and_so_on(
-        self, tmp_path: Path, repository: Repository
-    ) -> None:
+    def test_referrers_of_kept_manifests_are_kept_recursively(self, tmp_path: Path, repository: Repository) -> None:
         image = push_image(repository, "one", tags=["v1"])
         _put(repository, b"{}")
-        above = image
+        subject = image
         for number in range(3):
-            above = image_manifest(
-                b"{}", [], subject=descriptor_field(above.content, above.media_type), annotations={"n": str(number)}
+            subject = image_manifest(
+                b"{}", [], subject=descriptor_field(subject.content, subject.media_type), annotations={"n": str(number)}
             )
-            repository.manifests.put(above)
-        stray = image_manifest(b"{}", [], subject=descriptor_field(b"nobody", image.media_type))
+            repository.manifests.put(subject)
+        stray = image_manifest(b"{}", [], subject=descriptor_field(b"absent", image.media_type))
         repository.manifests.put(stray)
 
         report = _prune(tmp_path, untagged=True)
 
         assert report.untagged == (stray.digest,)
-        assert repository.manifests.get(above.digest) == above
+        assert repository.manifests.get(subject.digest) == subject
 
-    def test_what_nobody_knows_stays(self, tmp_path: Path, repository: Repository) -> None:
-        """R-305: it is no manifest, as far as anybody can tell."""
+    def test_entries_of_unknown_types_are_kept(self, tmp_path: Path, repository: Repository) -> None:
+        """R-305."""
         push_image(repository, "one", tags=["v1"])
         document = strict_json.encode({"things": []})
-        strange = _put(repository, document)
+        unknown = _put(repository, document)
         _add_entry(tmp_path, descriptor_field(document, "application/vnd.example+json"))
 
         report = _prune(tmp_path, untagged=True)
 
         assert (report.blobs, report.untagged) == ((), ())
-        assert strange.encoded in _files(tmp_path)
+        assert unknown.encoded in _files(tmp_path)
 
     @pytest.mark.parametrize(
         "annotations",
         [
-            {"org.opencontainers.image.ref.name": "no tag: a name/of:its-own"},
+            {"org.opencontainers.image.ref.name": "not a tag: a name/with:text"},
             {"io.containerd.image.name": "registry.example.com/org/app:v1"},
         ],
     )
-    def test_what_has_another_kind_of_name_stays(
+    def test_entries_with_other_names_are_kept(
         self, tmp_path: Path, repository: Repository, annotations: dict[str, str]
     ) -> None:
         """R-307."""
         image = push_image(repository, "one")
-        _forget_entry(tmp_path, image.digest)
+        _remove_entry(tmp_path, image.digest)
         _add_entry(tmp_path, descriptor_field(image.content, image.media_type) | {"annotations": annotations})
 
         report = _prune(tmp_path, untagged=True)
 
         assert (report.blobs, report.untagged) == ((), ())
 
-    def test_signatures_under_digest_tags_stay(self, tmp_path: Path, repository: Repository) -> None:
-        """They have a tag, even if what they are about goes."""
+    def test_signatures_under_digest_tags_are_kept(self, tmp_path: Path, repository: Repository) -> None:
+        """They have a tag, even if the signed image is removed."""
         image = push_image(repository, "one")
         signature = push_image(repository, "signature", tags=[f"sha256-{image.digest.encoded}.sig"])
 
@@ -389,20 +383,18 @@ class TestUntagged:
         assert report.untagged == (image.digest,)
         assert repository.manifests.get(signature.digest) == signature
 
-    def test_what_refers_to_an_image_in_a_tagged_index_stays(self, tmp_path: Path, repository: Repository) -> None:
+    def test_referrers_of_an_image_in_a_tagged_index_are_kept(self, tmp_path: Path, repository: Repository) -> None:
         image = push_image(repository, "one")
         repository.manifests.put(index_manifest([index_manifest([image.descriptor]).descriptor]), tags=[Tag("v1")])
         repository.manifests.put(index_manifest([image.descriptor]))
-        about = push_image(repository, "about", subject=descriptor_field(image.content, image.media_type))
+        referrer = push_image(repository, "referrer", subject=descriptor_field(image.content, image.media_type))
 
         report = _prune(tmp_path, untagged=True)
 
         assert (report.blobs, report.untagged) == ((), ())
-        assert [found.digest for found in repository.manifests.referrers(image.digest)] == [about.digest]
+        assert [found.digest for found in repository.manifests.referrers(image.digest)] == [referrer.digest]
 
-    def test_what_a_sparse_index_does_not_have_is_missed_by_nobody(
-        self, tmp_path: Path, repository: Repository
-    ) -> None:
+    def test_absent_children_of_a_sparse_index_are_allowed(self, tmp_path: Path, repository: Repository) -> None:
         image = push_image(repository, "one")
         absent = image_manifest(b"{}")
         index = index_manifest([image.descriptor, absent.descriptor])
@@ -413,7 +405,7 @@ class TestUntagged:
         assert (report.blobs, report.untagged) == ((), ())
         assert repository.manifests.get(Tag("v1")) == index
 
-    def test_a_corrupt_manifest_could_be_about_anything(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_corrupt_manifest_may_have_any_subject(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
         manifest = push_image(repository, "two")
         path = tmp_path / NAME / "blobs" / "sha256" / manifest.digest.encoded
@@ -425,17 +417,17 @@ class TestUntagged:
 
         assert _snapshot(tmp_path) == before
 
-    def test_young_ones_stay(self, tmp_path: Path, repository: Repository) -> None:
+    def test_young_manifests_are_kept(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one")
 
         assert _prune(tmp_path, ahead=0, untagged=True).untagged == ()
 
 
 class TestDryRun:
-    def test_says_what_would_go_and_changes_nothing(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_dry_run_reports_the_same_and_changes_nothing(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
         push_image(repository, "two", tags=["v1"])
-        _put(repository, b"orphan")
+        _put(repository, b"unused")
         (tmp_path / NAME / ".ociport-0123456789abcdef.tmp").write_bytes(b"1234")
         before = _snapshot(tmp_path)
 
@@ -452,9 +444,9 @@ class TestDryRun:
         assert str(dry).startswith("would remove 4 blobs, 1 untagged manifests and 1 stale files")
 
 
-class TestWritersMeanwhile:
+class TestConcurrentWriters:
     @pytest.mark.parametrize("how", ["stat", "put", "mount"])
-    def test_a_blob_that_somebody_was_told_of_is_left_alone(
+    def test_operations_renew_the_lease_of_a_blob(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
         monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
@@ -473,7 +465,7 @@ class TestWritersMeanwhile:
 
         assert path.stat().st_mtime > time.time() - 60
 
-    def test_a_manifest_that_somebody_was_told_of_is_left_alone(
+    def test_resolve_renews_the_lease_of_a_manifest(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
@@ -485,18 +477,18 @@ class TestWritersMeanwhile:
 
         assert path.stat().st_mtime > time.time() - 60
 
-    def test_a_blob_that_is_renewed_after_the_look_is_kept(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_blob_that_was_renewed_before_it_was_locked_is_kept(self, tmp_path: Path, repository: Repository) -> None:
         digest = _put(repository, b"shared")
-        shelf = Root(tmp_path / NAME / "blobs" / "sha256", fsync=False).open()
-        assert shelf is not None
+        blob_dir = Root(tmp_path / NAME / "blobs" / "sha256", fsync=False).open()
+        assert blob_dir is not None
 
-        with shelf:
-            found = remove_expired(shelf, digest.encoded, time.time() - 60, is_dry_run=False)
+        with blob_dir:
+            found = remove_expired(blob_dir, digest.encoded, time.time() - 60, is_dry_run=False)
 
         assert found is None
         assert repository.blobs.stat(digest) == 6
 
-    def test_a_file_that_was_written_anew_meanwhile_is_kept(
+    def test_a_file_that_replaced_the_locked_one_is_kept(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         digest = _put(repository, b"shared")
@@ -509,20 +501,18 @@ class TestWritersMeanwhile:
             path.with_name("new").replace(path)
             return status
 
-        shelf = Root(path.parent, fsync=False).open()
-        assert shelf is not None
+        blob_dir = Root(path.parent, fsync=False).open()
+        assert blob_dir is not None
         monkeypatch.setattr(os, "fstat", replaced)
-        with shelf:
-            found = remove_expired(shelf, digest.encoded, time.time() + HOURS, is_dry_run=False)
+        with blob_dir:
+            found = remove_expired(blob_dir, digest.encoded, time.time() + HOURS, is_dry_run=False)
         monkeypatch.undo()
 
         assert found is None
         assert path.read_bytes() == b"shared"
         assert _files(tmp_path) == {digest.encoded}
 
-    def test_a_put_whose_file_is_collected_meanwhile_writes_it_anew(
-        self, tmp_path: Path, repository: Repository
-    ) -> None:
+    def test_a_put_after_the_removal_writes_the_blob_again(self, tmp_path: Path, repository: Repository) -> None:
         content = b"x" * 3_000_000
         digest = _put(repository, content)
         repository.blobs.put(digest, len(content), HookedSource(content, lambda: None))
@@ -534,50 +524,50 @@ class TestWritersMeanwhile:
 
         assert repository.blobs.stat(digest) == len(content)
 
-    def test_a_tag_that_appears_between_marking_and_removing_keeps_its_image(
+    def test_a_tag_that_is_added_before_the_removal_keeps_its_image(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         manifest = image_manifest(b"{}", [b"layer"])
         _put(repository, b"{}")
         _put(repository, b"layer")
-        orphan = _put(repository, b"orphan")
+        unused = _put(repository, b"unused")
         original = Layout.locked
         tagged: list[bool] = []
 
-        def locked(place: Layout, directory: object) -> object:
+        def locked(layout: Layout, directory: object) -> object:
             if not tagged:
                 tagged.append(True)
                 repository.manifests.put(manifest, tags=[Tag("v1")])
-            return original(place, directory)  # type: ignore[arg-type]
+            return original(layout, directory)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Layout, "locked", locked)
         report = _prune(tmp_path)
 
-        assert report.blobs == (orphan,)
+        assert report.blobs == (unused,)
         assert repository.blobs.stat(Digest.of(b"layer")) == 5
 
-    def test_a_manifest_that_somebody_counts_on_at_the_last_moment_keeps_its_parts(
+    def test_a_manifest_that_is_renewed_before_its_removal_keeps_its_blobs(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = [push_image(repository, f"image {number}") for number in range(8)]
         index = index_manifest([image.descriptor for image in images[:4]])
         repository.manifests.put(index)
-        inside = {part.digest for image in images[:4] for part in image.children}
-        outside = {part.digest for image in images[4:] for part in image.children}
+        kept_blobs = {part.digest for image in images[:4] for part in image.children}
+        other_blobs = {part.digest for image in images[4:] for part in image.children}
         for image in (*images, index):
-            _forget_entry(tmp_path, image.digest)
+            _remove_entry(tmp_path, image.digest)
 
         def renewed(directory: Directory, name: str, moment: float, *, is_dry_run: bool) -> os.stat_result | None:
-            held = {index.digest.encoded, *(image.digest.encoded for image in images[:4])}
-            return None if name in held else remove_expired(directory, name, moment, is_dry_run=is_dry_run)
+            renewed_names = {index.digest.encoded, *(image.digest.encoded for image in images[:4])}
+            return None if name in renewed_names else remove_expired(directory, name, moment, is_dry_run=is_dry_run)
 
         monkeypatch.setattr(garbage, "remove_expired", renewed)
         report = _prune(tmp_path)
 
-        assert set(report.blobs) == outside | {image.digest for image in images[4:]}
-        assert {digest.encoded for digest in inside} <= _files(tmp_path)
+        assert set(report.blobs) == other_blobs | {image.digest for image in images[4:]}
+        assert {digest.encoded for digest in kept_blobs} <= _files(tmp_path)
 
-    def test_a_collection_that_has_a_blob_in_hand_is_waited_for(
+    def test_a_renewal_waits_for_the_lock_of_a_removal(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(blobs, "_FRESH_LEASE", -1.0)
@@ -590,7 +580,7 @@ class TestWritersMeanwhile:
 
         assert repository.blobs.stat(digest) == 6
 
-    def test_a_blob_that_somebody_renews_just_now_is_kept(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_blob_with_a_shared_lock_is_kept(self, tmp_path: Path, repository: Repository) -> None:
         digest = _put(repository, b"shared")
 
         with (tmp_path / NAME / "blobs" / "sha256" / digest.encoded).open("rb") as file:
@@ -599,25 +589,25 @@ class TestWritersMeanwhile:
 
         assert (report.blobs, report.kept_young) == ((), 1)
 
-    @pytest.mark.parametrize("written_anew", [True, False])
-    def test_whoever_opened_what_is_removed_then_is_not_told_that_it_is_here(
-        self, tmp_path: Path, repository: Repository, written_anew: bool
+    @pytest.mark.parametrize("is_written_again", [True, False])
+    def test_the_lease_of_a_removed_file_cannot_be_renewed(
+        self, tmp_path: Path, repository: Repository, is_written_again: bool
     ) -> None:
         digest = _put(repository, b"shared")
-        shelf = Root(tmp_path / NAME / "blobs" / "sha256", fsync=False).open()
-        assert shelf is not None
-        with shelf:
-            file = shelf.open(digest.encoded)
+        blob_dir = Root(tmp_path / NAME / "blobs" / "sha256", fsync=False).open()
+        assert blob_dir is not None
+        with blob_dir:
+            file = blob_dir.open(digest.encoded)
             assert file is not None
             with file:
                 _prune(tmp_path)
-                if written_anew:
+                if is_written_again:
                     _put(repository, b"shared")
 
-                assert not blobs.renew_lease(shelf, digest.encoded, file)
+                assert not blobs.renew_lease(blob_dir, digest.encoded, file)
 
-    def test_a_time_to_come_is_renewed(self, tmp_path: Path, repository: Repository) -> None:
-        """It is another clock's: by that one, the blob may be about to expire."""
+    def test_a_time_in_the_future_is_renewed(self, tmp_path: Path, repository: Repository) -> None:
+        """Another clock has set it, and by that clock the lease may be about to expire."""
         digest = _put(repository, b"shared")
         path = tmp_path / NAME / "blobs" / "sha256" / digest.encoded
         later = time.time() + HOURS
@@ -628,10 +618,10 @@ class TestWritersMeanwhile:
         assert path.stat().st_mtime < later
 
     @pytest.mark.parametrize("seconds", [-HOURS, HOURS])
-    def test_two_clocks_that_differ_harm_nothing(
+    def test_clocks_may_differ(
         self, tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, seconds: float
     ) -> None:
-        """Ours may be ahead of the file system's, or behind."""
+        """The local clock may be ahead of the clock of the file system, or behind."""
         _put(repository, b"shared")
         original = time.time
         monkeypatch.setattr(time, "time", lambda: original() + seconds)
@@ -641,11 +631,11 @@ class TestWritersMeanwhile:
         assert (report.blobs, report.kept_young) == ((), 1)
 
 
-class TestRefusals:
-    def test_a_manifest_that_is_too_large_could_need_anything(self, tmp_path: Path, repository: Repository) -> None:
+class TestErrors:
+    def test_a_manifest_that_is_too_large_may_have_any_references(self, tmp_path: Path, repository: Repository) -> None:
         """R-023."""
         push_image(repository, "one", tags=["v1"])
-        orphan = _put(repository, b"orphan")
+        unused = _put(repository, b"unused")
         content = b'{"x":"' + b"x" * MANIFEST_LIMIT + b'"}'
         _put(repository, content)
         _add_entry(tmp_path, descriptor_field(content, OCI_INDEX))
@@ -653,33 +643,31 @@ class TestRefusals:
         with pytest.raises(TooLarge):
             _prune(tmp_path)
 
-        assert repository.blobs.stat(orphan) == 6
+        assert repository.blobs.stat(unused) == 6
 
     def test_no_layout(self, tmp_path: Path) -> None:
         with pytest.raises(RepositoryNotFound):
             LayoutCatalog(tmp_path).prune(NAME)
 
     @pytest.mark.parametrize("grace", [0.0, -1.0, 1.9, float("nan")])
-    def test_a_grace_period_that_nobody_can_count_on(
-        self, tmp_path: Path, repository: Repository, grace: float
-    ) -> None:
+    def test_too_short_a_grace_period(self, tmp_path: Path, repository: Repository, grace: float) -> None:
         push_image(repository, "one", tags=["v1"])
 
         with pytest.raises(InvalidValue, match="grace"):
             LayoutCatalog(tmp_path).prune(NAME, grace=grace)
 
-    def test_a_corrupt_manifest_could_need_anything(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_corrupt_manifest_may_have_any_references(self, tmp_path: Path, repository: Repository) -> None:
         manifest = push_image(repository, "one", tags=["v1"])
-        orphan = _put(repository, b"orphan")
+        unused = _put(repository, b"unused")
         path = tmp_path / NAME / "blobs" / "sha256" / manifest.digest.encoded
         path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
 
         with pytest.raises(DigestMismatch):
             _prune(tmp_path)
 
-        assert repository.blobs.stat(orphan) == 6
+        assert repository.blobs.stat(unused) == 6
 
-    def test_a_manifest_that_is_missing_needs_nothing(self, tmp_path: Path, repository: Repository) -> None:
+    def test_a_missing_manifest_has_no_references(self, tmp_path: Path, repository: Repository) -> None:
         push_image(repository, "one", tags=["v1"])
         absent = RawManifest(OCI_INDEX, strict_json.encode({"schemaVersion": 2, "manifests": []}))
         index = tmp_path / NAME / "index.json"
@@ -693,7 +681,7 @@ class TestRefusals:
         assert len(IndexFile.parse(index.read_bytes(), "index.json").entries) == 2
 
 
-def test_many_orphans_go_in_one_run(tmp_path: Path, repository: Repository) -> None:
+def test_many_blobs_are_removed_in_one_run(tmp_path: Path, repository: Repository) -> None:
     kept = push_image(repository, "one", tags=["v1"])
     for number in range(150):
         _put(repository, blob(str(number)))
