@@ -1,4 +1,4 @@
-"""Archives as others write them, made member by member: the forms of ``docker save``, and image layouts."""
+"""Archives as other tools write them, built member by member: ``docker save`` and image layouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MARKER: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class Member(tarfile.TarInfo):
-    """A member of a tar, with what is in it."""
+    """A member of a tar with its content."""
 
     content: bytes
 
@@ -40,7 +40,7 @@ class Member(tarfile.TarInfo):
 def member(
     name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
 ) -> Member:
-    """One member; a regular file if not said otherwise."""
+    """One member; a regular file by default."""
     made = Member(name)
     made.type, made.linkname, made.size, made.content = kind, link, len(content), content
     made.pax_headers = pax or {}
@@ -65,7 +65,7 @@ LAYERS: Final = tuple(tar(member(name, name.encode() * 1000)) for name in ("one"
 
 
 def config_of(layers: Iterable[bytes], **more: Any) -> bytes:
-    """The configuration of an image of these uncompressed layers."""
+    """The configuration of an image with these uncompressed layers."""
     diff_ids = [f"sha256:{sha256(layer)}" for layer in layers]
     rootfs = {"type": "layers", "diff_ids": diff_ids}
     return json.dumps({"os": "linux", "architecture": "amd64", "rootfs": rootfs, **more}).encode()
@@ -87,7 +87,7 @@ def blob(content: bytes) -> Member:
 
 
 def manifest_of(config: bytes, layers: Sequence[bytes], layer_type: str = OCI_LAYER) -> bytes:
-    """An image manifest of OCI."""
+    """An OCI image manifest."""
     parts = [
         {"mediaType": kind, "digest": f"sha256:{sha256(content)}", "size": len(content)}
         for kind, content in [(OCI_CONFIG, config), *((layer_type, layer) for layer in layers)]

@@ -1,4 +1,4 @@
-"""Whatever goes into an archive comes out of it, to the byte, also after it is finished."""
+"""Content of an archive is read back byte for byte, before and after the archive is closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = RepositoryName("registry.example.com/org/app")
 
 @pytest.fixture
 def origin() -> Repository:
-    """Something of every kind, each under a tag of its own; what refers to something has none."""
+    """One image, index or artifact of each kind, each with a tag, and referrers without a tag."""
     repository = MemoryCatalog().repository(NAME)
     oci = push_image(repository, "oci", tags=["oci", "same"], **{"org.example.vendor": {"odd": [1, None]}})
     docker = push_image(repository, "docker", tags=["docker"], docker=True)
@@ -62,9 +62,9 @@ def _content(repository: Repository, digest: Digest) -> bytes:
         return reader.read(-1)
 
 
-@pytest.mark.parametrize("is_closed", [False, True], ids=["growing", "finished"])
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
 @pytest.mark.parametrize("form", ArchiveForm)
-def test_all_of_it_comes_back(form: ArchiveForm, is_closed: bool, origin: Repository, tmp_path: Path) -> None:
+def test_everything_is_read_back(form: ArchiveForm, is_closed: bool, origin: Repository, tmp_path: Path) -> None:
     """R-026, R-027."""
     with ArchiveCatalog(tmp_path / "images.tar", form, fsync=False) as catalog:
         for tag in origin.manifests.tags():
@@ -82,7 +82,7 @@ def test_all_of_it_comes_back(form: ArchiveForm, is_closed: bool, origin: Reposi
         assert len(expected) == 9
 
 
-def test_from_one_form_to_the_other_and_back_nothing_changes(origin: Repository, tmp_path: Path) -> None:
+def test_conversion_to_the_other_form_and_back_changes_nothing(origin: Repository, tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in ("a.tar", "b.tar", "c.tar"))
     forms = (ArchiveForm.DOCKER, ArchiveForm.OCI, ArchiveForm.DOCKER)
     source = origin

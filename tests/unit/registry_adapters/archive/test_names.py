@@ -1,4 +1,4 @@
-"""What images are called in archives, and what that is here."""
+"""Names of images in archives, and their repositories and tags."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ REF = "org.opencontainers.image.ref.name"
         (f"org/app:v1@sha256:{'0' * 64}", "org/app", "v1"),
     ],
 )
-def test_a_name_is_a_repository_and_a_tag(text: str, repository: str, tag: str | None) -> None:
+def test_a_name_is_parsed_into_repository_and_tag(text: str, repository: str, tag: str | None) -> None:
     assert parse_name(text) == (repository, tag)
 
 
 @pytest.mark.parametrize("text", ["", ":", "Debian:12", "<none>:<none>", "a//b:v1", "debian:", "0" * 64, "x" * 300])
-def test_what_is_no_name_is_none(text: str) -> None:
+def test_an_invalid_name_is_none(text: str) -> None:
     assert parse_name(text) is None
 
 
@@ -55,7 +55,7 @@ def test_what_is_no_name_is_none(text: str) -> None:
     ("annotations", "name"),
     [
         ({CONTAINERD: "docker.io/library/debian:12", REF: "12"}, ("library/debian", "12")),
-        ({CONTAINERD: "no name: at all", REF: "v1"}, ("", "v1")),
+        ({CONTAINERD: "not a name: at all", REF: "v1"}, ("", "v1")),
         ({REF: "v1"}, ("", "v1")),
         ({REF: "debian:12"}, ("debian", "12")),
         ({REF: "docker.io/library/debian:12"}, ("library/debian", "12")),
@@ -65,8 +65,8 @@ def test_what_is_no_name_is_none(text: str) -> None:
         ({}, None),
     ],
 )
-def test_an_entry_is_called_what_its_annotations_say(annotations: dict[str, str], name: tuple[str, str] | None) -> None:
-    """R-307: other names are no names, and never paths."""
+def test_the_name_of_an_entry_is_in_its_annotations(annotations: dict[str, str], name: tuple[str, str] | None) -> None:
+    """R-307: other names are ignored, and never used as paths."""
     assert parse_name_annotations(annotations) == name
 
 
@@ -82,7 +82,7 @@ def test_an_entry_is_called_what_its_annotations_say(annotations: dict[str, str]
         ("localhost/app", "localhost/app:v1", "localhost/app:v1"),
     ],
 )
-def test_a_repository_is_written_as_others_read_it(repository: str, docker: str, oci: str) -> None:
+def test_names_are_written_as_other_tools_expect_them(repository: str, docker: str, oci: str) -> None:
     name, tag = RepositoryName(repository), Tag("v1")
 
     assert short_name(name, tag) == docker
@@ -91,13 +91,13 @@ def test_a_repository_is_written_as_others_read_it(repository: str, docker: str,
 
 @pytest.mark.parametrize("form", ArchiveForm)
 @pytest.mark.parametrize("repository", ["debian", "library/debian", "org/app", "quay.io/org/app", "localhost/app"])
-def test_what_is_written_is_read_under_the_same_name(repository: str, form: ArchiveForm) -> None:
+def test_a_written_name_is_read_back(repository: str, form: ArchiveForm) -> None:
     name, tag = RepositoryName(repository), Tag("v1")
 
     assert parse_name_annotations(name_annotations(form, name, tag)) == (canonical_name(form, name), tag)
 
 
-def test_a_layout_in_a_tar_has_a_repository_without_a_name_and_docker_has_none() -> None:
+def test_only_a_layout_in_a_tar_can_have_the_empty_name() -> None:
     root, tag = RepositoryName(""), Tag("v1")
 
     assert name_annotations(ArchiveForm.OCI, root, tag) == {REF: "v1"}
@@ -106,25 +106,25 @@ def test_a_layout_in_a_tar_has_a_repository_without_a_name_and_docker_has_none()
 
 
 @pytest.mark.parametrize("repository", ["under_score.example/app", "/".join(["x" * 60] * 5)])
-def test_a_name_that_nobody_could_load_is_refused(repository: str) -> None:
+def test_a_name_that_docker_cannot_load_is_refused(repository: str) -> None:
     with pytest.raises(InvalidName):
         name_annotations(ArchiveForm.DOCKER, RepositoryName(repository), Tag("v1"))
 
 
-def test_an_archive_is_asked_for_a_name_in_any_spelling() -> None:
+def test_aliases_of_a_repository() -> None:
     assert list(aliases(RepositoryName("debian"))) == ["debian", "library/debian", "debian"]
     assert list(aliases(RepositoryName("docker.io/org/app"))) == ["docker.io/org/app", "org/app"]
 
 
 @pytest.mark.parametrize(("form", "listed"), [(ArchiveForm.DOCKER, ["library/debian"]), (ArchiveForm.OCI, ["debian"])])
-@pytest.mark.parametrize("asked", ["debian", "library/debian", "docker.io/library/debian"])
-def test_debian_is_found_however_it_is_canonical_name(
-    form: ArchiveForm, listed: list[str], asked: str, tmp_path: Path
+@pytest.mark.parametrize("alias", ["debian", "library/debian", "docker.io/library/debian"])
+def test_debian_is_found_by_each_of_its_aliases(
+    form: ArchiveForm, listed: list[str], alias: str, tmp_path: Path
 ) -> None:
     with ArchiveCatalog(tmp_path / "images.tar", form, fsync=False) as catalog:
         pushed = push_image(catalog.repository(RepositoryName("debian")), "one", tags=["12"])
 
-    found = catalog.repository(RepositoryName(asked)).manifests
+    found = catalog.repository(RepositoryName(alias)).manifests
 
     assert found.get(Tag("12")) == pushed
     assert list(catalog.repositories()) == listed
@@ -132,7 +132,7 @@ def test_debian_is_found_however_it_is_canonical_name(
         catalog.repository(RepositoryName("org/debian")).manifests.resolve(Tag("12"))
 
 
-def test_a_new_archive_of_docker_takes_two_spellings_for_one_repository(tmp_path: Path) -> None:
+def test_a_docker_archive_stores_two_aliases_as_one_repository(tmp_path: Path) -> None:
     with ArchiveCatalog(tmp_path / "images.tar", fsync=False) as catalog:
         push_image(catalog.repository(RepositoryName("debian")), "one", tags=["12"])
         push_image(catalog.repository(RepositoryName("docker.io/library/debian")), "two", tags=["13"])
@@ -140,7 +140,7 @@ def test_a_new_archive_of_docker_takes_two_spellings_for_one_repository(tmp_path
     assert list(catalog.repository(RepositoryName("library/debian")).manifests.tags()) == ["12", "13"]
 
 
-def test_a_blob_is_mounted_from_a_repository_in_any_spelling(tmp_path: Path) -> None:
+def test_a_blob_is_mounted_from_an_alias_of_its_repository(tmp_path: Path) -> None:
     catalog = ArchiveCatalog(tmp_path / "images.tar", fsync=False)
     digest = put_blob(catalog.repository(RepositoryName("debian")), b"content")
 

@@ -1,4 +1,4 @@
-"""Archives in every form that others write are read, and always give the same images."""
+"""Archives in every format of other tools are read, and always give the same images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ V1 = Tag("v1")
 
 
 def directory(name: str, layer: Member) -> list[Member]:
-    """A layer as ``docker save`` before version 25 has it."""
+    """A layer as ``docker save`` before version 25 writes it."""
     return [
         member(f"{name}/", kind=tarfile.DIRTYPE),
         member(f"{name}/VERSION", b"1.0"),
@@ -52,8 +52,8 @@ def directory(name: str, layer: Member) -> list[Member]:
     ]
 
 
-def old(*links: Member, pack: Callable[[bytes], bytes] = bytes) -> bytes:
-    """Two images that share a layer, of which the second is without a name."""
+def docker_before_25(*links: Member, pack: Callable[[bytes], bytes] = bytes) -> bytes:
+    """Two images that share a layer; the second one has no name."""
     return tar(
         *directory("a", member("a/layer.tar", pack(ONE))),
         *directory("b", member("b/layer.tar", pack(TWO))),
@@ -69,7 +69,7 @@ def old(*links: Member, pack: Callable[[bytes], bytes] = bytes) -> bytes:
     )
 
 
-def opened(path: Path, content: bytes) -> ArchiveCatalog:
+def write_archive(path: Path, content: bytes) -> ArchiveCatalog:
     path.write_bytes(content)
     return ArchiveCatalog(path)
 
@@ -84,9 +84,9 @@ def nameless(catalog: ArchiveCatalog) -> ArchivedImage:
     return found
 
 
-class TestOldForm:
-    def test_its_images_have_the_manifest_that_their_files_make(self, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", old())
+class TestDockerBefore25:
+    def test_its_images_get_synthesized_manifests(self, tmp_path: Path) -> None:
+        catalog = write_archive(tmp_path / "a.tar", docker_before_25())
 
         manifest = catalog.repository(APP).manifests.get(V1)
 
@@ -95,16 +95,16 @@ class TestOldForm:
         assert [layer.digest for layer in manifest.image.layers] == [f"sha256:{sha256(each)}" for each in (ONE, TWO)]
         assert not validate(catalog.repository(APP)).findings
 
-    def test_the_digest_is_the_same_whatever_the_files_are_called(self, tmp_path: Path) -> None:
+    def test_the_digest_does_not_depend_on_file_names(self, tmp_path: Path) -> None:
         other = tar(
             member("c", FIRST), member("2", TWO), member("1", ONE), listing(saved("c", ["1", "2"], ["other:latest"]))
         )
 
-        one = opened(tmp_path / "a.tar", old()).repository(APP).manifests.get(V1)
-        same = opened(tmp_path / "b.tar", other).repository(RepositoryName("other")).manifests.get(Tag("latest"))
+        one = write_archive(tmp_path / "a.tar", docker_before_25()).repository(APP).manifests.get(V1)
+        same = write_archive(tmp_path / "b.tar", other).repository(RepositoryName("other")).manifests.get(Tag("latest"))
 
         assert one == same
-        # To the byte: whoever pinned its digest must find it again.
+        # Byte for byte, because users pin its digest.
         assert one.content.decode() == (
             '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",'
             '"config":{"mediaType":"application/vnd.oci.image.config.v1+json",'
@@ -127,15 +127,18 @@ class TestOldForm:
         ],
         ids=["symbolic", "hard", "hard to a symbolic one"],
     )
-    def test_a_layer_may_be_a_link_to_that_of_another_image(self, links: list[Member], tmp_path: Path) -> None:
-        linked, plain = opened(tmp_path / "a.tar", old(*links)), opened(tmp_path / "b.tar", old())
+    def test_a_layer_may_be_a_link_to_a_layer_of_another_image(self, links: list[Member], tmp_path: Path) -> None:
+        linked, plain = (
+            write_archive(tmp_path / "a.tar", docker_before_25(*links)),
+            write_archive(tmp_path / "b.tar", docker_before_25()),
+        )
 
         assert nameless(linked) == nameless(plain)
         assert not validate(linked.repository(RepositoryName("")), nameless(linked).descriptor.digest).findings
 
     @pytest.mark.parametrize(("kind", "media_type"), [("gzip", OCI_LAYER_GZIP), ("zstd", OCI_LAYER_ZSTD)])
     def test_layers_may_be_compressed(self, kind: str, media_type: str, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", old(pack=lambda layer: compressed(layer, kind)))
+        catalog = write_archive(tmp_path / "a.tar", docker_before_25(pack=lambda layer: compressed(layer, kind)))
 
         manifest = catalog.repository(APP).manifests.get(V1)
 
@@ -143,7 +146,7 @@ class TestOldForm:
         assert not validate(catalog.repository(APP)).findings
 
     def test_an_image_without_a_name_is_listed_and_found_by_its_digest(self, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", old())
+        catalog = write_archive(tmp_path / "a.tar", docker_before_25())
 
         digest = nameless(catalog).descriptor.digest
 
@@ -151,8 +154,8 @@ class TestOldForm:
         assert fresh.manifests.get(digest).image.config.digest == f"sha256:{sha256(SECOND)}"
         assert list(fresh.manifests.tags()) == []
 
-    def test_its_blobs_are_there_before_anybody_has_asked_for_a_manifest(self, tmp_path: Path) -> None:
-        repository = opened(tmp_path / "a.tar", old()).repository(APP)
+    def test_its_blobs_are_found_before_a_manifest_is_requested(self, tmp_path: Path) -> None:
+        repository = write_archive(tmp_path / "a.tar", docker_before_25()).repository(APP)
 
         assert repository.blobs.stat(Digest.of(ONE)) == len(ONE)
         assert repository.blobs.stat(Digest.of(FIRST)) == len(FIRST)
@@ -160,7 +163,7 @@ class TestOldForm:
             repository.blobs.stat(Digest.of(b"other"))
 
     def test_images_are_listed_with_all_their_names(self, tmp_path: Path) -> None:
-        images = list(opened(tmp_path / "a.tar", old()).images())
+        images = list(write_archive(tmp_path / "a.tar", docker_before_25()).images())
 
         assert [(image.repository, image.tags) for image in images] == [
             ("", ()),
@@ -169,8 +172,8 @@ class TestOldForm:
         ]
         assert images[1].descriptor == images[2].descriptor
 
-    def test_files_may_be_called_by_digests_in_other_ways(self, tmp_path: Path) -> None:
-        """As crane has them."""
+    def test_file_names_of_crane_are_read(self, tmp_path: Path) -> None:
+        """They have digests in other places than those of docker."""
         layers = [compressed(each, "gzip") for each in (ONE, TWO)]
         names = [f"{sha256(each)}.tar.gz" for each in layers]
         content = tar(
@@ -179,25 +182,27 @@ class TestOldForm:
             listing(saved(f"sha256:{sha256(FIRST)}", names)),
         )
 
-        manifest = opened(tmp_path / "a.tar", content).repository(APP).manifests.get(V1)
+        manifest = write_archive(tmp_path / "a.tar", content).repository(APP).manifests.get(V1)
 
         assert manifest.image.config.digest == f"sha256:{sha256(FIRST)}"
         assert [layer.digest for layer in manifest.image.layers] == [f"sha256:{sha256(each)}" for each in layers]
 
-    def test_names_may_begin_with_a_dot(self, tmp_path: Path) -> None:
-        """As ``tar -c .`` has them (R-136)."""
+    def test_names_may_start_with_a_dot(self, tmp_path: Path) -> None:
+        """As ``tar -c .`` writes them (R-136)."""
         content = tar(member("./", kind=tarfile.DIRTYPE), member("./c.json", config_of([])), listing(saved("c.json")))
 
-        assert opened(tmp_path / "a.tar", content).repository(APP).manifests.resolve(V1)
+        assert write_archive(tmp_path / "a.tar", content).repository(APP).manifests.resolve(V1)
 
-    def test_what_is_older_than_manifest_json_is_no_archive_to_us(self, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", tar(*directory("a", member("a/layer.tar", ONE)), member("repositories")))
+    def test_an_archive_from_before_manifest_json_is_refused(self, tmp_path: Path) -> None:
+        catalog = write_archive(
+            tmp_path / "a.tar", tar(*directory("a", member("a/layer.tar", ONE)), member("repositories"))
+        )
 
         with pytest.raises(LayoutError, match=r"neither index\.json nor manifest\.json"):
             list(catalog.repositories())
 
 
-class TestOciInDocker:
+class TestDockerSince25:
     MANIFEST = manifest_of(FIRST, [ONE, TWO])
 
     def content(self, *entries: dict[str, object], tags: tuple[str, ...] | None = ("org/app:v1",)) -> bytes:
@@ -205,24 +210,24 @@ class TestOciInDocker:
         names = [f"blobs/sha256/{sha256(each)}" for each in (FIRST, ONE, TWO)]
         return tar(*parts, *layout(*entries), listing(saved(names[0], names[1:], tags)))
 
-    def test_the_manifest_is_the_one_in_the_archive(self, tmp_path: Path) -> None:
+    def test_the_manifest_in_the_archive_is_used(self, tmp_path: Path) -> None:
         name = {"io.containerd.image.name": "docker.io/org/app:v1", "org.opencontainers.image.ref.name": "v1"}
-        catalog = opened(tmp_path / "a.tar", self.content({**entry(self.MANIFEST), "annotations": name}))
+        catalog = write_archive(tmp_path / "a.tar", self.content({**entry(self.MANIFEST), "annotations": name}))
 
         assert list(catalog.repositories()) == ["org/app"]
         assert catalog.repository(APP).manifests.get(V1).content == self.MANIFEST
         assert not validate(catalog.repository(APP)).findings
 
     def test_without_a_name_it_is_listed_once(self, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", self.content(entry(self.MANIFEST), tags=None))
+        catalog = write_archive(tmp_path / "a.tar", self.content(entry(self.MANIFEST), tags=None))
 
         assert [image.descriptor.digest for image in catalog.images()] == [Digest.of(self.MANIFEST)]
 
-    def test_a_name_for_a_manifest_that_is_missing_leads_to_the_files(self, tmp_path: Path) -> None:
+    def test_a_missing_manifest_is_synthesized(self, tmp_path: Path) -> None:
         name = {"io.containerd.image.name": "docker.io/org/app:v1"}
         absent = {**entry(b"absent"), "annotations": name}
 
-        repository = opened(tmp_path / "a.tar", self.content(absent)).repository(APP)
+        repository = write_archive(tmp_path / "a.tar", self.content(absent)).repository(APP)
 
         assert repository.manifests.get(V1).image.config.digest == f"sha256:{sha256(FIRST)}"
 
@@ -236,42 +241,48 @@ class TestLayout:
         outer = layout(entry(inner, OCI_INDEX))[1].content
         parts = [blob(each) for each in (FIRST, ONE, TWO, self.MANIFEST, inner, outer)]
 
-        catalog = opened(tmp_path / "a.tar", tar(*parts, *layout(named(outer, "v1", OCI_INDEX))))
+        catalog = write_archive(tmp_path / "a.tar", tar(*parts, *layout(named(outer, "v1", OCI_INDEX))))
 
         repository = catalog.repository(RepositoryName(""))
         assert repository.manifests.get(Digest.of(self.MANIFEST)).content == self.MANIFEST
         assert not validate(repository).findings
         assert [image.tags for image in catalog.images()] == [("v1",)]
 
-    def test_an_image_that_nothing_leads_to_is_not_there(self, tmp_path: Path) -> None:
-        repository = opened(tmp_path / "a.tar", tar(*layout(), blob(self.MANIFEST))).repository(RepositoryName(""))
+    def test_a_manifest_without_references_does_not_exist(self, tmp_path: Path) -> None:
+        repository = write_archive(tmp_path / "a.tar", tar(*layout(), blob(self.MANIFEST))).repository(
+            RepositoryName("")
+        )
 
         with pytest.raises(ImageNotFound):
             repository.manifests.get(Digest.of(self.MANIFEST))
 
-    def test_another_repository_is_not_there(self, tmp_path: Path) -> None:
-        catalog = opened(tmp_path / "a.tar", tar(*layout(named(self.MANIFEST, "v1")), blob(self.MANIFEST)))
+    def test_another_repository_does_not_exist(self, tmp_path: Path) -> None:
+        catalog = write_archive(tmp_path / "a.tar", tar(*layout(named(self.MANIFEST, "v1")), blob(self.MANIFEST)))
 
         with pytest.raises(RepositoryNotFound):
             catalog.repository(APP).manifests.get(V1)
 
-    def test_a_digest_that_nobody_can_verify_is_not_opened(self, tmp_path: Path) -> None:
+    def test_a_blob_whose_digest_cannot_be_verified_is_not_opened(self, tmp_path: Path) -> None:
         """R-002, R-311."""
         content = tar(*layout(), member(f"blobs/md5/{'0' * 32}", b"x"))
 
         with pytest.raises(BlobNotFound):
-            opened(tmp_path / "a.tar", content).repository(RepositoryName("")).blobs.stat(Digest(f"md5:{'0' * 32}"))
+            write_archive(tmp_path / "a.tar", content).repository(RepositoryName("")).blobs.stat(
+                Digest(f"md5:{'0' * 32}")
+            )
 
-    def test_other_files_are_no_matter(self, tmp_path: Path) -> None:
+    def test_other_files_are_ignored(self, tmp_path: Path) -> None:
         """R-303, R-312."""
         more = [member("README", b"x"), member("ingest/1.tmp", b"x"), blob(b"unreferenced"), member("blobs/md5/x", b"")]
 
-        catalog = opened(tmp_path / "a.tar", tar(*layout(named(self.MANIFEST, "v1")), blob(self.MANIFEST), *more))
+        catalog = write_archive(
+            tmp_path / "a.tar", tar(*layout(named(self.MANIFEST, "v1")), blob(self.MANIFEST), *more)
+        )
 
         assert list(catalog.repository(RepositoryName("")).manifests.tags()) == ["v1"]
 
-    def test_sha512_is_verified_and_comes_back_as_it_was(self, tmp_path: Path) -> None:
-        """The names of such blobs are longer than a tar header has room for."""
+    def test_sha512_digests_are_verified_and_kept(self, tmp_path: Path) -> None:
+        """The names of such blobs are too long for a tar header."""
         layer, config = Digest.of(ONE, "sha512"), Digest.of(FIRST, "sha512")
         mapping = strict_json.decode(manifest_of(FIRST, [ONE]))
         mapping["config"]["digest"], mapping["layers"][0]["digest"] = str(config), str(layer)
@@ -290,7 +301,7 @@ class TestLayout:
             assert reader.read(-1) == ONE
 
 
-def test_whoever_misspells_the_file_is_told_that_there_is_none(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_says_so(tmp_path: Path) -> None:
     catalog = ArchiveCatalog(tmp_path / "imgaes.tar")
 
     with pytest.raises(RepositoryNotFound, match="the file does not exist"):
@@ -300,19 +311,19 @@ def test_whoever_misspells_the_file_is_told_that_there_is_none(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [b"", bytes(10240), b"garbage behind the end"])
-def test_what_stands_behind_the_end_is_no_matter(suffix: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [b"", bytes(10240), b"garbage after the end"])
+def test_bytes_after_the_end_are_ignored(suffix: bytes, tmp_path: Path) -> None:
     """R-145."""
-    assert opened(tmp_path / "a.tar", old() + suffix).repository(APP).manifests.resolve(V1)
+    assert write_archive(tmp_path / "a.tar", docker_before_25() + suffix).repository(APP).manifests.resolve(V1)
 
 
 def test_a_gzip_of_several_members_is_one_archive(tmp_path: Path) -> None:
     """R-142."""
-    content = old()
+    content = docker_before_25()
     half = len(content) // 2
     path = tmp_path / "a.tar.gz"
 
-    catalog = opened(path, gzip.compress(content[:half]) + gzip.compress(content[half:]))
+    catalog = write_archive(path, gzip.compress(content[:half]) + gzip.compress(content[half:]))
 
     assert not validate(catalog.repository(APP)).findings
 
@@ -322,22 +333,22 @@ def test_long_names_are_read(form: int, tmp_path: Path) -> None:
     name = "/".join(["directory"] * 20) + "/config.json"
     content = tar(member(name, config_of([])), listing(saved(name)), form=form)
 
-    assert opened(tmp_path / "a.tar", content).repository(APP).manifests.resolve(V1)
+    assert write_archive(tmp_path / "a.tar", content).repository(APP).manifests.resolve(V1)
 
 
-def test_a_size_beyond_the_header_counts(tmp_path: Path) -> None:
-    """R-135: as files of more than eight gibibytes have it."""
+def test_the_size_in_a_pax_header_counts(tmp_path: Path) -> None:
+    """R-135: a file of more than 8 GiB has its size there."""
     content = config_of([])
     record = b"%d size=%d\n" % (len(f"12 size={len(content)}\n"), len(content))
     header = tar(member("extended", record, b"x"))[:1024] + tar(member("c.json"))[:512]
     whole = header + content + bytes(-len(content) % 512) + tar(listing(saved("c.json")))
 
-    assert not validate(opened(tmp_path / "a.tar", whole).repository(APP)).findings
+    assert not validate(write_archive(tmp_path / "a.tar", whole).repository(APP)).findings
 
 
-def test_a_file_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_truncated_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    repository = opened(path, old()).repository(APP)
+    repository = write_archive(path, docker_before_25()).repository(APP)
     with repository.blobs.open(Digest.of(TWO)) as reader:
         path.write_bytes(b"")
 
@@ -345,9 +356,9 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path
             reader.read(-1)
 
 
-def test_closing_lets_go_of_a_file_and_whoever_asks_again_finds_what_is_there_then(tmp_path: Path) -> None:
+def test_after_closing_the_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    catalog = opened(path, old())
+    catalog = write_archive(path, docker_before_25())
     assert "org/app" in list(catalog.repositories())
     path.unlink()
     path.write_bytes(tar(member("c.json", config_of([])), listing(saved("c.json", tags=["other:v1"]))))
@@ -357,9 +368,9 @@ def test_closing_lets_go_of_a_file_and_whoever_asks_again_finds_what_is_there_th
     assert list(catalog.repositories()) == ["library/other"]
 
 
-def test_what_is_finished_is_not_changed(tmp_path: Path) -> None:
+def test_an_existing_archive_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    repository = opened(path, old()).repository(APP)
+    repository = write_archive(path, docker_before_25()).repository(APP)
 
     for change in (
         lambda: put_blob(repository, b"new"),
@@ -372,4 +383,4 @@ def test_what_is_finished_is_not_changed(tmp_path: Path) -> None:
         with pytest.raises(Unsupported):
             change()
 
-    assert path.read_bytes() == old()
+    assert path.read_bytes() == docker_before_25()

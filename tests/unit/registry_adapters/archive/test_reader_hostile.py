@@ -1,4 +1,4 @@
-"""Archives that nobody honest wrote end in errors of ours, and nothing is written anywhere."""
+"""Hostile archives raise errors of the library, and nothing is written."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ CONFIG_NAME = f"{sha256(CONFIG)}.json"
 ABSENT = f"sha256:{'0' * 64}"
 
 
-def honest(*more: Member, images: Member | None = None) -> bytes:
+def valid(*more: Member, images: Member | None = None) -> bytes:
     return tar(member(CONFIG_NAME, CONFIG), *more, images or listing(saved(CONFIG_NAME)))
 
 
 def indexed(content: bytes) -> bytes:
-    """An image layout with these bytes for its index."""
+    """An image layout whose ``index.json`` has these bytes."""
     return tar(member("oci-layout", MARKER), member("index.json", content))
 
 
 def header(kind: bytes, content: bytes) -> bytes:
-    """What says something about the next member."""
+    """An extended header for the next member."""
     return tar(member("extended", content, kind))[:1024]
 
 
-def open_ended(archive: bytes, *more: bytes) -> bytes:
-    """An archive that goes on where it ended."""
+def without_end(archive: bytes, *more: bytes) -> bytes:
+    """An archive that continues after its last member."""
     content = archive.rstrip(b"\0")
     return content + bytes(-len(content) % 512) + b"".join(more) + bytes(1024)
 
@@ -88,9 +88,9 @@ def read_everything(path: Path) -> None:
             raise LayoutError(str(report))
 
 
-def test_the_honest_one_is_read(tmp_path: Path) -> None:
+def test_a_valid_archive_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    path.write_bytes(honest())
+    path.write_bytes(valid())
 
     read_everything(path)
 
@@ -99,41 +99,41 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
     "nothing": (lambda: b"", LayoutError),
     "no tar": (lambda: b"x" * 4096, LayoutError),
     "a tar of something else": (lambda: tar(member("a", b"b")), LayoutError),
-    "cut off in a header": (lambda: honest()[:700], LayoutError),
-    "cut off in a member": (lambda: honest(member("x", b"y" * 5000))[:2500], LayoutError),
-    "a header with another sum": (lambda: honest().replace(b"ustar", b"ustbr", 1), LayoutError),
-    "the same name twice": (lambda: honest(member(CONFIG_NAME, CONFIG)), LayoutError),
-    "a name that climbs": (lambda: honest(member("../../evil", b"x")), UnsafeArchive),
-    "an absolute name": (lambda: honest(member("/etc/evil", b"x")), UnsafeArchive),
+    "cut off in a header": (lambda: valid()[:700], LayoutError),
+    "cut off in a member": (lambda: valid(member("x", b"y" * 5000))[:2500], LayoutError),
+    "a header with another sum": (lambda: valid().replace(b"ustar", b"ustbr", 1), LayoutError),
+    "the same name twice": (lambda: valid(member(CONFIG_NAME, CONFIG)), LayoutError),
+    "a name that climbs": (lambda: valid(member("../../evil", b"x")), UnsafeArchive),
+    "an absolute name": (lambda: valid(member("/etc/evil", b"x")), UnsafeArchive),
     "a name that climbs in extended headers": (
-        lambda: honest(member("x", b"x", pax={"path": "a/../../evil"})),
+        lambda: valid(member("x", b"x", pax={"path": "a/../../evil"})),
         UnsafeArchive,
     ),
-    "a name that climbs and comes back": (lambda: honest(member("a/../b", b"x")), UnsafeArchive),
+    "a name that climbs and comes back": (lambda: valid(member("a/../b", b"x")), UnsafeArchive),
     "a link that climbs out after all": (
-        lambda: honest(member("a/x", kind=tarfile.SYMTYPE, link="../b/../../c")),
+        lambda: valid(member("a/x", kind=tarfile.SYMTYPE, link="../b/../../c")),
         UnsafeArchive,
     ),
-    "a block of zeros in its middle": (lambda: open_ended(honest(), bytes(512), tar(member("x", b"y"))), LayoutError),
+    "a block of zeros in its middle": (lambda: without_end(valid(), bytes(512), tar(member("x", b"y"))), LayoutError),
     "a global header with a name for every member": (
-        lambda: header(b"g", b"19 path=manifest.x\n") + honest(),
+        lambda: header(b"g", b"19 path=manifest.x\n") + valid(),
         LayoutError,
     ),
-    "two extended headers for one member": (lambda: header(b"x", b"13 comment=x\n") * 2 + honest(), LayoutError),
+    "two extended headers for one member": (lambda: header(b"x", b"13 comment=x\n") * 2 + valid(), LayoutError),
     "two long names for one member": (
-        lambda: header(b"L", CONFIG_NAME.encode()) * 2 + honest(),
+        lambda: header(b"L", CONFIG_NAME.encode()) * 2 + valid(),
         LayoutError,
     ),
-    "two long link names for one member": (lambda: header(b"K", b"abc\0") * 2 + honest(), LayoutError),
-    "an extended header at its end": (lambda: open_ended(honest(), header(b"x", b"12 path=abc\n")), LayoutError),
-    "a link out": (lambda: honest(member("x", kind=tarfile.SYMTYPE, link="../../etc/passwd")), UnsafeArchive),
-    "an absolute link": (lambda: honest(member("x", kind=tarfile.SYMTYPE, link="/etc/passwd")), UnsafeArchive),
-    "a hard link out": (lambda: honest(member("x", kind=tarfile.LNKTYPE, link="../x")), UnsafeArchive),
-    "a device": (lambda: honest(member("x", kind=tarfile.CHRTYPE)), UnsafeArchive),
-    "a pipe": (lambda: honest(member("x", kind=tarfile.FIFOTYPE)), UnsafeArchive),
-    "a sparse file": (lambda: honest(member("x", b"x", pax={"GNU.sparse.major": "1"})), LayoutError),
+    "two long link names for one member": (lambda: header(b"K", b"abc\0") * 2 + valid(), LayoutError),
+    "an extended header at its end": (lambda: without_end(valid(), header(b"x", b"12 path=abc\n")), LayoutError),
+    "a link out": (lambda: valid(member("x", kind=tarfile.SYMTYPE, link="../../etc/passwd")), UnsafeArchive),
+    "an absolute link": (lambda: valid(member("x", kind=tarfile.SYMTYPE, link="/etc/passwd")), UnsafeArchive),
+    "a hard link out": (lambda: valid(member("x", kind=tarfile.LNKTYPE, link="../x")), UnsafeArchive),
+    "a device": (lambda: valid(member("x", kind=tarfile.CHRTYPE)), UnsafeArchive),
+    "a pipe": (lambda: valid(member("x", kind=tarfile.FIFOTYPE)), UnsafeArchive),
+    "a sparse file": (lambda: valid(member("x", b"x", pax={"GNU.sparse.major": "1"})), LayoutError),
     "links in a circle": (
-        lambda: honest(
+        lambda: valid(
             member("a", kind=tarfile.SYMTYPE, link="b"),
             member("b", kind=tarfile.SYMTYPE, link="a"),
             images=listing(saved("a")),
@@ -141,19 +141,19 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         LayoutError,
     ),
     "an extended header of a megabyte": (
-        lambda: honest(member("x", b"x", pax={"comment": "y" * (1 << 20)})),
+        lambda: valid(member("x", b"x", pax={"comment": "y" * (1 << 20)})),
         TooLarge,
     ),
-    "a configuration that climbs": (lambda: honest(images=listing(saved("../config.json"))), UnsafeArchive),
-    "a configuration that is not there": (lambda: honest(images=listing(saved("absent.json"))), LayoutError),
-    "a layer that is not there": (lambda: honest(images=listing(saved(CONFIG_NAME, ["l/layer.tar"]))), LayoutError),
+    "a configuration that climbs": (lambda: valid(images=listing(saved("../config.json"))), UnsafeArchive),
+    "a configuration that is not there": (lambda: valid(images=listing(saved("absent.json"))), LayoutError),
+    "a layer that is not there": (lambda: valid(images=listing(saved(CONFIG_NAME, ["l/layer.tar"]))), LayoutError),
     "another configuration than its name says": (
         lambda: tar(member(f"{'0' * 64}.json", CONFIG), listing(saved(f"{'0' * 64}.json"))),
         DigestMismatch,
     ),
-    "a list that is no list": (lambda: honest(images=member("manifest.json", b"{}")), LayoutError),
-    "a list that is no JSON": (lambda: honest(images=member("manifest.json", b"[" * 5000)), LayoutError),
-    "images without end": (lambda: honest(images=listing(*[saved(CONFIG_NAME)] * 10_001)), TooLarge),
+    "a list that is no list": (lambda: valid(images=member("manifest.json", b"{}")), LayoutError),
+    "a list that is no JSON": (lambda: valid(images=member("manifest.json", b"[" * 5000)), LayoutError),
+    "images without end": (lambda: valid(images=listing(*[saved(CONFIG_NAME)] * 10_001)), TooLarge),
     "one name for two images": (
         lambda: tar(
             member(CONFIG_NAME, CONFIG),
@@ -163,7 +163,7 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         LayoutError,
     ),
     "another count of layers than in the configuration": (
-        lambda: honest(member("l.tar", b"x"), images=listing(saved(CONFIG_NAME, ["l.tar"]))),
+        lambda: valid(member("l.tar", b"x"), images=listing(saved(CONFIG_NAME, ["l.tar"]))),
         LayoutError,
     ),
     "fewer layers than in the configuration": (
@@ -171,7 +171,7 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         LayoutError,
     ),
     "one file under many digests": (
-        lambda: honest(
+        lambda: valid(
             *[
                 member(f"blobs/sha256/{sha256(bytes([i]))}", kind=tarfile.LNKTYPE, link=CONFIG_NAME)
                 for i in range(2)
@@ -223,16 +223,16 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
         lambda: tar(*layout({**entry(b"{}"), "digest": "sha256:../../../etc/passwd"})),
         LayoutError,
     ),
-    "gzip that is cut off": (lambda: gzip.compress(honest())[:-20], IntegrityError),
-    "xz": (lambda: lzma.compress(honest()), Unsupported),
-    "bzip2": (lambda: bz2.compress(honest()), Unsupported),
-    "gzip with another sum": (lambda: gzip.compress(honest())[:-8] + b"\0" * 8, IntegrityError),
+    "gzip that is cut off": (lambda: gzip.compress(valid())[:-20], IntegrityError),
+    "xz": (lambda: lzma.compress(valid()), Unsupported),
+    "bzip2": (lambda: bz2.compress(valid()), Unsupported),
+    "gzip with another sum": (lambda: gzip.compress(valid())[:-8] + b"\0" * 8, IntegrityError),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(BAD))
 def test_a_hostile_archive_is_refused(name: str, tmp_path: Path) -> None:
-    """R-130, R-135, R-140, R-143, R-144: whatever it holds, it is never unpacked."""
+    """R-130, R-135, R-140, R-143, R-144: nothing is unpacked."""
     make, error = BAD[name]
     path = tmp_path / "a.tar"
     path.write_bytes(make())
@@ -246,8 +246,8 @@ def test_a_hostile_archive_is_refused(name: str, tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_damage_anywhere_is_found_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(honest(member("layer.tar", tar(member("a", b"b")))))
+def test_random_damage_is_found_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(valid(member("layer.tar", tar(member("a", b"b")))))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "a.tar"
@@ -257,7 +257,7 @@ def test_damage_anywhere_is_found_or_harmless(tmp_path: Path, data: st.DataObjec
         read_everything(path)
     except RegistryError:
         return
-    # Whatever is left of the image is the image.
+    # An image that can be read is complete.
     catalog = ArchiveCatalog(path)
     for name in catalog.repositories():
         for tag in catalog.repository(name).manifests.tags():
@@ -265,33 +265,33 @@ def test_damage_anywhere_is_found_or_harmless(tmp_path: Path, data: st.DataObjec
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
-def test_what_is_no_file_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ConfigError):
         ArchiveCatalog(path)
 
 
-def test_a_directory_is_no_archive(tmp_path: Path) -> None:
+def test_a_directory_is_not_an_archive(tmp_path: Path) -> None:
     with pytest.raises(RegistryError):
         list(ArchiveCatalog(tmp_path).repositories())
 
 
-def test_an_archive_that_swells_beyond_reason_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-140: compressed a thousandfold; what it becomes is counted while it is unpacked."""
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-140: the bytes are counted while they are decompressed."""
     monkeypatch.setattr(file_io, "_RATIO_FLOOR", 1 << 20)
     path = tmp_path / "a.tar"
-    path.write_bytes(gzip.compress(honest(member("zeros", bytes(64 << 20)))))
+    path.write_bytes(gzip.compress(valid(member("zeros", bytes(64 << 20)))))
 
     with pytest.raises(TooLarge):
         read_everything(path)
 
 
 @pytest.mark.parametrize(("limit", "most"), [("_MEMBER_LIMIT", 10), ("_NAMES_LIMIT", 400)])
-def test_members_and_their_names_are_counted(
+def test_members_and_their_names_are_limited(
     limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R-140."""
     path = tmp_path / "a.tar"
-    path.write_bytes(honest(*[member(f"{'x' * 50}{number}") for number in range(10)]))
+    path.write_bytes(valid(*[member(f"{'x' * 50}{number}") for number in range(10)]))
     read_everything(path)
     monkeypatch.setattr(tar_index, limit, most)
 
@@ -299,8 +299,8 @@ def test_members_and_their_names_are_counted(
         read_everything(path)
 
 
-def test_manifests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-024: also those that only an index leads to."""
+def test_manifests_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-024: also those that are only in a nested index."""
     index = layout(*[entry(bytes([number])) for number in range(9)])[1].content
     path = tmp_path / "a.tar"
     path.write_bytes(tar(*layout(named(index, "v1", OCI_INDEX)), blob(index)))
@@ -311,18 +311,18 @@ def test_manifests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         repository.manifests.get(Digest(ABSENT))
 
 
-def test_a_broken_manifest_does_not_keep_others_from_being_found(tmp_path: Path) -> None:
-    whole = manifest_of(CONFIG, [])
+def test_a_malformed_manifest_does_not_hide_others(tmp_path: Path) -> None:
+    intact = manifest_of(CONFIG, [])
     path = tmp_path / "a.tar"
-    path.write_bytes(tar(*layout(named(b"broken", "v1"), entry(whole)), blob(b"broken"), blob(whole)))
+    path.write_bytes(tar(*layout(named(b"broken", "v1"), entry(intact)), blob(b"broken"), blob(intact)))
 
-    found = ArchiveCatalog(path).repository(RepositoryName("")).manifests.get(Digest.of(whole))
+    found = ArchiveCatalog(path).repository(RepositoryName("")).manifests.get(Digest.of(intact))
 
-    assert found.content == whole
+    assert found.content == intact
 
 
 def test_a_claimed_size_is_not_allocated(tmp_path: Path) -> None:
-    """R-004: a layer of a terabyte, of which there is nothing."""
+    """R-004: the header of a layer claims 1 TiB, but no content follows."""
     path = tmp_path / "a.tar"
     huge = member("l.tar")
     huge.size = 1 << 40
@@ -337,9 +337,9 @@ def test_a_claimed_size_is_not_allocated(tmp_path: Path) -> None:
     assert peak < 4 << 20
 
 
-def test_a_broken_image_does_not_keep_others_from_being_read(tmp_path: Path) -> None:
+def test_a_malformed_image_does_not_prevent_others_from_being_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    path.write_bytes(honest(images=listing(saved("absent.json", tags=["broken:v1"]), saved(CONFIG_NAME))))
+    path.write_bytes(valid(images=listing(saved("absent.json", tags=["broken:v1"]), saved(CONFIG_NAME))))
     catalog = ArchiveCatalog(path)
 
     report = validate(catalog.repository(RepositoryName("org/app")))

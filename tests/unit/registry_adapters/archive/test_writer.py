@@ -1,4 +1,4 @@
-"""A new archive appears when it is closed, at once and whole, or not at all."""
+"""A new archive appears when it is closed, complete and at once, or not at all."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ V1 = Tag("v1")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "place" / "images.tar"
+    return tmp_path / "directory" / "images.tar"
 
 
 @pytest.fixture(autouse=True)
-def _place(path: Path) -> None:
+def _directory(path: Path) -> None:
     path.parent.mkdir()
 
 
@@ -61,19 +61,19 @@ def new(path: Path, form: ArchiveForm = ArchiveForm.DOCKER, *, replace: bool = F
     return ArchiveCatalog(path, form, replace=replace, fsync=False)
 
 
-def document(path: Path, name: str) -> Any:
+def read_json(path: Path, name: str) -> Any:
     with tarfile.open(path) as archive:
         file = archive.extractfile(name)
         assert file is not None
         return json.load(file)
 
 
-def others(path: Path) -> list[Path]:
+def other_files(path: Path) -> list[Path]:
     return [each for each in path.parent.iterdir() if each != path]
 
 
 class TestClosing:
-    def test_nothing_is_seen_before(self, path: Path) -> None:
+    def test_nothing_is_visible_before(self, path: Path) -> None:
         catalog = new(path)
 
         pushed = push_image(catalog.repository(APP), "one", tags=["v1"])
@@ -82,9 +82,9 @@ class TestClosing:
         assert catalog.repository(APP).manifests.get(V1) == pushed
         catalog.close()
         assert path.exists()
-        assert others(path) == []
+        assert other_files(path) == []
 
-    def test_it_is_read_afterwards_by_the_same_catalog(self, path: Path) -> None:
+    def test_the_same_catalog_reads_it_afterwards(self, path: Path) -> None:
         catalog = new(path)
         pushed = push_image(catalog.repository(APP), "one", tags=["v1"])
         repository = catalog.repository(APP)
@@ -113,7 +113,7 @@ class TestClosing:
 
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
-    def test_cancelled_work_can_be_closed(self, path: Path) -> None:
+    def test_it_can_be_closed_in_a_cancelled_scope(self, path: Path) -> None:
         catalog = new(path)
         push_image(catalog.repository(APP), "one", tags=["v1"])
 
@@ -143,14 +143,14 @@ class TestClosing:
 
 
 class TestDiscarding:
-    def test_an_exception_leaves_nothing(self, path: Path) -> None:
+    def test_an_exception_leaves_no_file(self, path: Path) -> None:
         with pytest.raises(ZeroDivisionError), new(path) as catalog:
             push_image(catalog.repository(APP), "one", tags=["v1"])
             raise ZeroDivisionError
 
         assert list(path.parent.iterdir()) == []
 
-    def test_an_exception_in_the_block_of_a_client_does_as_well(self, path: Path) -> None:
+    def test_an_exception_in_the_block_of_a_client_leaves_no_file(self, path: Path) -> None:
         image = ImageBuilder(platform="linux/amd64").build()
 
         with pytest.raises(ZeroDivisionError), open_client(f"docker-archive:{path}") as client:
@@ -159,7 +159,7 @@ class TestDiscarding:
 
         assert list(path.parent.iterdir()) == []
 
-    def test_whoever_forgets_to_close_leaves_nothing(self, path: Path) -> None:
+    def test_a_process_that_ends_without_closing_leaves_no_file(self, path: Path) -> None:
         script = """
 import sys
 from registry_adapters import open_client
@@ -171,7 +171,7 @@ client.push_image("v1", ImageBuilder(platform="linux/amd64").build())
 
         assert list(path.parent.iterdir()) == []
 
-    def test_a_child_that_ends_takes_nothing_from_its_parent(self, path: Path) -> None:
+    def test_a_forked_child_removes_no_file_of_its_parent(self, path: Path) -> None:
         script = """
 import os, sys
 from registry_adapters import open_client
@@ -187,7 +187,7 @@ with open_client(f"docker-archive:{sys.argv[1]}") as client:
 
         assert list(path.parent.iterdir()) == [path]
 
-    def test_what_had_the_name_stays(self, path: Path) -> None:
+    def test_an_existing_file_is_kept(self, path: Path) -> None:
         with new(path) as catalog:
             push_image(catalog.repository(APP), "one", tags=["v1"])
         before = path.read_bytes()
@@ -198,9 +198,9 @@ with open_client(f"docker-archive:{sys.argv[1]}") as client:
         catalog.discard()
 
         assert path.read_bytes() == before
-        assert others(path) == []
+        assert other_files(path) == []
 
-    def test_afterwards_a_new_one_can_be_begun(self, path: Path) -> None:
+    def test_a_new_archive_can_be_started_afterwards(self, path: Path) -> None:
         catalog = new(path)
         push_image(catalog.repository(APP), "one", tags=["v1"])
         catalog.discard()
@@ -210,7 +210,7 @@ with open_client(f"docker-archive:{sys.argv[1]}") as client:
 
         assert list(ArchiveCatalog(path).repository(APP).manifests.tags()) == ["v2"]
 
-    def test_what_finds_no_room_on_the_disk_leaves_none_in_the_archive(
+    def test_a_blob_for_which_the_disk_is_full_leaves_no_bytes(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(descriptor: int, data: memoryview, position: int) -> int:
@@ -230,7 +230,7 @@ with open_client(f"docker-archive:{sys.argv[1]}") as client:
         assert path.stat().st_size < 1 << 20
         assert not validate(repository).errors
 
-    def test_wrong_content_leaves_no_trace_in_the_archive(self, path: Path) -> None:
+    def test_wrong_content_leaves_no_bytes(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
             with pytest.raises(DigestMismatch):
@@ -243,7 +243,7 @@ with open_client(f"docker-archive:{sys.argv[1]}") as client:
 
 
 class TestReplacing:
-    def test_an_archive_is_not_replaced_unasked(self, path: Path) -> None:
+    def test_a_file_is_not_replaced_by_default(self, path: Path) -> None:
         path.write_bytes(b"precious")
 
         with pytest.raises(LayoutError), new(path) as catalog:
@@ -251,7 +251,7 @@ class TestReplacing:
 
         assert path.read_bytes() == b"precious"
 
-    def test_asked_to_it_takes_the_place_at_once(self, path: Path) -> None:
+    def test_replace_replaces_the_file_atomically(self, path: Path) -> None:
         with new(path) as catalog:
             push_image(catalog.repository(APP), "one", tags=["v1"])
         reader = ArchiveCatalog(path).repository(APP)
@@ -263,7 +263,7 @@ class TestReplacing:
         assert list(reader.manifests.tags()) == ["v1"]
         assert list(catalog.repository(APP).manifests.tags()) == ["v2"]
 
-    def test_a_link_stays_and_what_it_leads_to_is_replaced(self, path: Path) -> None:
+    def test_a_link_is_kept_and_its_target_is_replaced(self, path: Path) -> None:
         """As with ``/dev/stdout``, which must not become a file."""
         link = path.parent / "link.tar"
         link.symlink_to(path.name)
@@ -293,7 +293,7 @@ class TestStreams:
         copied = ArchiveCatalog(path.parent / "copy.tar").repository(APP)
         assert copied.manifests.get(V1) == pushed
 
-    def test_a_device_that_is_full_is_an_error(self, path: Path) -> None:
+    def test_a_full_device_is_an_error(self, path: Path) -> None:
         catalog = ArchiveCatalog("/dev/full", replace=True)
         push_image(catalog.repository(APP), "one", tags=["v1"])
 
@@ -304,14 +304,14 @@ class TestStreams:
         assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
 
-class TestPlaces:
-    def test_a_directory_that_is_not_there(self, path: Path) -> None:
+class TestPaths:
+    def test_a_missing_directory(self, path: Path) -> None:
         repository = new(path.parent / "absent" / "a.tar").repository(APP)
 
         with pytest.raises(ConfigError, match="absent"):
             put_blob(repository, b"x")
 
-    def test_a_directory_in_its_place(self, path: Path) -> None:
+    def test_a_path_that_is_a_directory(self, path: Path) -> None:
         path.mkdir()
         catalog = new(path, replace=True)
         push_image(catalog.repository(APP), "one", tags=["v1"])
@@ -319,10 +319,10 @@ class TestPlaces:
         with pytest.raises(LayoutError):
             catalog.close()
 
-        assert others(path) == []
+        assert other_files(path) == []
 
     @pytest.mark.parametrize("form", ArchiveForm)
-    def test_the_place_does_not_move_with_the_working_directory(
+    def test_the_path_does_not_depend_on_the_working_directory(
         self, form: ArchiveForm, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(path.parent)
@@ -335,7 +335,7 @@ class TestPlaces:
         assert path.exists()
         assert catalog.registry == f"{form.value}:images.tar"
 
-    def test_a_denial_is_a_denial(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_denied_access(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def denied(*_: object) -> int:
             raise PermissionError(13, "Permission denied")
 
@@ -346,20 +346,20 @@ class TestPlaces:
         assert pickle.loads(pickle.dumps(caught.value)).reference == f"docker-archive:{path}"
 
 
-class TestDocuments:
-    def test_an_index_names_its_first_image_for_older_readers(self, path: Path) -> None:
+class TestJsonFiles:
+    def test_manifest_json_has_the_first_image_of_an_index(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
             children = [push_image(repository, label) for label in ("one", "two")]
             repository.manifests.put(index_manifest([child.descriptor for child in children]), tags=[V1])
 
-        saved = document(path, "manifest.json")
+        saved = read_json(path, "manifest.json")
         assert [image["RepoTags"] for image in saved] == [["org/app:v1"], None]
         assert saved[0]["Config"] == f"blobs/sha256/{children[0].image.config.digest.encoded}"
-        assert len(document(path, "index.json")["manifests"]) == 1
+        assert len(read_json(path, "index.json")["manifests"]) == 1
 
-    def test_an_attestation_is_no_image_to_older_readers(self, path: Path) -> None:
-        """As BuildKit makes them: they have the configuration of an image."""
+    def test_manifest_json_has_no_attestations(self, path: Path) -> None:
+        """An attestation of BuildKit has the configuration of an image."""
         with new(path) as catalog:
             repository = catalog.repository(APP)
             image = push_image(repository, "one")
@@ -375,30 +375,30 @@ class TestDocuments:
             index = index_manifest([image.descriptor, attestation.descriptor])
             repository.manifests.put(index, tags=[V1])
 
-        assert len(document(path, "manifest.json")) == 1
+        assert len(read_json(path, "manifest.json")) == 1
         assert ArchiveCatalog(path).repository(APP).manifests.get(attestation.digest) == attestation
 
-    def test_an_image_without_all_of_its_layers_is_only_in_the_index(self, path: Path) -> None:
-        """Such as those that may not be distributed: docker could not load it."""
+    def test_an_incomplete_image_is_only_in_index_json(self, path: Path) -> None:
+        """Docker cannot load an image without its nondistributable layers."""
         with new(path) as catalog:
             repository = catalog.repository(APP)
             put_blob(repository, b"{}")
             repository.manifests.put(image_manifest(b"{}", [b"absent"]), tags=[V1])
 
-        assert document(path, "manifest.json") == []
-        assert len(document(path, "index.json")["manifests"]) == 1
+        assert read_json(path, "manifest.json") == []
+        assert len(read_json(path, "index.json")["manifests"]) == 1
 
-    def test_an_artifact_is_only_in_the_index(self, path: Path) -> None:
+    def test_an_artifact_is_only_in_index_json(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
             put_blob(repository, b"{}")
             artifact = image_manifest(b"{}", config_type="application/vnd.example+json")
             repository.manifests.put(artifact, tags=[V1])
 
-        assert document(path, "manifest.json") == []
+        assert read_json(path, "manifest.json") == []
         assert ArchiveCatalog(path).repository(APP).manifests.get(V1) == artifact
 
-    def test_what_refers_to_an_image_is_found_again(self, path: Path) -> None:
+    def test_referrers_are_read_back(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(APP)
             image = push_image(repository, "one", tags=["v1"])
@@ -412,16 +412,16 @@ class TestDocuments:
         (found,) = ArchiveCatalog(path).repository(APP).manifests.referrers(image.digest)
         assert found.digest == signature.digest
 
-    def test_a_layout_has_no_documents_of_docker(self, path: Path) -> None:
+    def test_an_oci_archive_has_no_files_of_docker(self, path: Path) -> None:
         with new(path, ArchiveForm.OCI) as catalog:
             push_image(catalog.repository(RepositoryName("")), "one", tags=["v1"])
 
         with tarfile.open(path) as archive:
             assert {name for name in archive.getnames() if "/" not in name} == {"oci-layout", "index.json"}
-        (found,) = document(path, "index.json")["manifests"]
+        (found,) = read_json(path, "index.json")["manifests"]
         assert found["annotations"] == {"org.opencontainers.image.ref.name": "v1"}
 
-    def test_a_tag_that_docker_has_no_name_for_stores_nothing(self, path: Path) -> None:
+    def test_a_manifest_without_a_docker_name_is_not_stored(self, path: Path) -> None:
         with new(path) as catalog:
             repository = catalog.repository(RepositoryName(""))
             with pytest.raises(InvalidName):
@@ -430,7 +430,7 @@ class TestDocuments:
         assert not path.exists()
 
     @pytest.mark.parametrize("closed", [False, True])
-    def test_images_are_listed_while_it_grows_as_they_are_later(self, path: Path, closed: bool) -> None:
+    def test_images_are_listed_before_and_after_closing(self, path: Path, closed: bool) -> None:
         catalog = new(path)
         repository = catalog.repository(APP)
         child = push_image(repository, "child")
@@ -451,7 +451,7 @@ class TestDocuments:
 
 
 class TestManyThreads:
-    def test_all_images_of_many_threads_are_there(self, path: Path) -> None:
+    def test_no_image_of_concurrent_threads_is_lost(self, path: Path) -> None:
         with new(path) as catalog, ThreadPoolExecutor(8) as pool:
             repositories = [catalog.repository(RepositoryName(f"org/app{number % 3}")) for number in range(24)]
             pushed = list(pool.map(_push, repositories, range(24)))
@@ -461,7 +461,7 @@ class TestManyThreads:
             assert reader.repository(repository.name).manifests.get(Tag(f"v{number}")) == manifest
         assert not any(validate(reader.repository(name)).errors for name in reader.repositories())
 
-    def test_whoever_waits_for_a_turn_can_be_cancelled(self, path: Path) -> None:
+    def test_waiting_for_another_writer_can_be_cancelled(self, path: Path) -> None:
         catalog = new(path)
         repository = catalog.repository(APP)
         begun, done = threading.Event(), threading.Event()
@@ -501,7 +501,7 @@ def _push(repository: Repository, number: int) -> RawManifest:
     return push_image(repository, f"image {number % 5}", tags=[f"v{number}"])
 
 
-def test_whatever_is_built_is_pushed_into_an_archive_and_read_back(path: Path) -> None:
+def test_a_built_index_is_pushed_and_read_back(path: Path) -> None:
     image = ImageBuilder(platform="linux/amd64").add_files({"etc/motd": b"hello"}).build()
     with open_client(f"oci-archive:{path}") as client:
         client.push_index("v1", IndexBuilder().add(image).build())

@@ -1,4 +1,4 @@
-"""``index.json`` is decoded once for the same bytes, and never taken for something that it is not any more."""
+"""``index.json`` is decoded once for the same bytes, and a change is always seen."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NAME = RepositoryName("org/app")
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where what was decoded stands, each time."""
-    places: list[str] = []
+    """Record the path of each index that is decoded."""
+    paths: list[str] = []
     really_parse: Callable[[bytes, str], IndexFile] = IndexFile.parse
 
     def parse(content: bytes, where: str) -> IndexFile:
-        places.append(where)
+        paths.append(where)
         return really_parse(content, where)
 
     monkeypatch.setattr(IndexFile, "parse", parse)
-    return places
+    return paths
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_the_same_bytes_are_decoded_once(tmp_path: Path, parsed: list[str], repo
     assert parsed == ["org/app/index.json"]
 
 
-def test_what_changed_under_the_same_date_and_size_is_seen(tmp_path: Path, repository: Repository) -> None:
-    """R-313: other programs write too, and clocks are coarse."""
+def test_a_change_with_the_same_time_and_size_is_seen(tmp_path: Path, repository: Repository) -> None:
+    """R-313: other programs write, too, and file times are coarse."""
     path = tmp_path / NAME / "index.json"
     before = path.stat()
     assert list(repository.manifests.tags()) == ["v1"]
@@ -66,7 +66,7 @@ def test_what_changed_under_the_same_date_and_size_is_seen(tmp_path: Path, repos
     assert list(repository.manifests.tags()) == ["v2"]
 
 
-def test_what_broke_is_said_each_time(tmp_path: Path, repository: Repository) -> None:
+def test_a_malformed_index_raises_each_time(tmp_path: Path, repository: Repository) -> None:
     list(repository.manifests.tags())
     (tmp_path / NAME / "index.json").write_bytes(b"{")
 
@@ -75,7 +75,7 @@ def test_what_broke_is_said_each_time(tmp_path: Path, repository: Repository) ->
             list(repository.manifests.tags())
 
 
-def test_edits_leave_what_was_read_before_alone(tmp_path: Path, repository: Repository) -> None:
+def test_edits_do_not_change_a_cached_index(tmp_path: Path, repository: Repository) -> None:
     """R-313."""
     path = tmp_path / NAME / "index.json"
     first = path.read_bytes()
@@ -90,7 +90,7 @@ def test_edits_leave_what_was_read_before_alone(tmp_path: Path, repository: Repo
     assert list(repository.manifests.tags()) == ["v1", "v3"]
 
 
-def test_very_large_ones_are_not_kept_in_memory(
+def test_a_large_index_is_not_cached(
     parsed: list[str], repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "_CACHE_LIMIT", 10)

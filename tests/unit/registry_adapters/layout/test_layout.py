@@ -1,4 +1,4 @@
-"""What is a layout, and what is none (R-300 to R-308)."""
+"""Valid and malformed layouts (R-300 to R-308)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _index(directory: Path) -> dict[str, Any]:
     return mapping
 
 
-def _rewrite(directory: Path, mapping: object) -> None:
+def _write_index(directory: Path, mapping: object) -> None:
     (directory / "index.json").write_text(json.dumps(mapping))
 
 
@@ -70,7 +70,7 @@ def _entry(manifest: RawManifest, **annotations: str) -> dict[str, Any]:
 
 
 class TestMarker:
-    def test_a_layout_says_so(self, directory: Path) -> None:
+    def test_a_new_layout_has_a_marker(self, directory: Path) -> None:
         """R-300, R-301, R-308."""
         marker = json.loads((directory / "oci-layout").read_bytes())
 
@@ -84,7 +84,7 @@ class TestMarker:
             b'{"imageLayoutVersion":"2.0.0"}', b'{"imageLayoutVersion":null}', b" " * (1 << 20),
         ],
     )  # fmt: skip
-    def test_a_broken_marker_is_refused_and_left_alone(
+    def test_a_malformed_marker_is_refused_and_not_changed(
         self, repository: Repository, directory: Path, content: bytes
     ) -> None:
         """R-300, R-301, R-023."""
@@ -97,14 +97,14 @@ class TestMarker:
 
         assert (directory / "oci-layout").read_bytes() == content
 
-    def test_more_fields_in_the_marker_are_fine(self, repository: Repository, directory: Path) -> None:
+    def test_unknown_fields_in_the_marker_are_allowed(self, repository: Repository, directory: Path) -> None:
         """R-301."""
         (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0", "x": [1]}')
 
         assert list(repository.manifests.tags()) == ["v1"]
 
-    def test_an_index_without_a_marker_is_a_broken_layout(self, repository: Repository, directory: Path) -> None:
-        """R-300, R-313: and nobody mends it behind its owner's back."""
+    def test_an_index_without_a_marker_is_malformed(self, repository: Repository, directory: Path) -> None:
+        """R-300, R-313: it is not repaired."""
         (directory / "oci-layout").unlink()
 
         with pytest.raises(LayoutError, match="org/app/oci-layout: missing"):
@@ -124,7 +124,7 @@ class TestMarker:
         with pytest.raises(BlobNotFound):
             repository.blobs.stat(Digest.of(b""))
 
-    def test_a_layout_without_blobs_directory_is_broken(self, repository: Repository, directory: Path) -> None:
+    def test_a_layout_without_a_blobs_directory_is_malformed(self, repository: Repository, directory: Path) -> None:
         """R-308."""
         shutil.rmtree(directory / "blobs")
 
@@ -146,7 +146,7 @@ class TestIndexFile:
             b"[" * 100_000,
         ],
     )  # fmt: skip
-    def test_a_broken_index_is_refused_and_never_replaced(
+    def test_a_malformed_index_is_refused_and_never_replaced(
         self, repository: Repository, directory: Path, content: bytes
     ) -> None:
         """R-302, R-313, R-001, R-008, R-022."""
@@ -160,7 +160,7 @@ class TestIndexFile:
         assert (directory / "index.json").read_bytes() == content
 
     def test_a_missing_index_is_not_replaced(self, repository: Repository, directory: Path) -> None:
-        """R-302, R-313: a fresh one would lose every tag."""
+        """R-302, R-313: a new one would lose every tag."""
         (directory / "index.json").unlink()
 
         with pytest.raises(LayoutError, match=r"org/app/index\.json: missing"):
@@ -169,7 +169,7 @@ class TestIndexFile:
         assert not (directory / "index.json").exists()
 
     def test_null_for_manifests_is_an_empty_list(self, repository: Repository, directory: Path) -> None:
-        """R-302: Go writes a nil slice so."""
+        """R-302: Go writes a nil slice like this."""
         (directory / "index.json").write_text('{"schemaVersion": 2, "manifests": null}')
 
         assert list(repository.manifests.tags()) == []
@@ -192,14 +192,14 @@ class TestIndexFile:
         with pytest.raises(ImageNotFound, match="v2"):
             repository.manifests.resolve(Tag("v2"))
 
-    def test_one_tag_on_two_manifests_is_an_error_and_can_be_mended(
+    def test_one_tag_on_two_manifests_is_an_error_until_it_is_set_again(
         self, repository: Repository, directory: Path
     ) -> None:
-        """R-304: never a random one of them."""
+        """R-304: neither of them is chosen."""
         second = push_image(repository, "two")
         mapping = _index(directory)
         mapping["manifests"].append(_entry(second, **{REF_NAME: "v1"}))
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         with pytest.raises(LayoutError, match="v1"):
             repository.manifests.resolve(Tag("v1"))
@@ -212,7 +212,7 @@ class TestIndexFile:
         """R-304."""
         mapping = _index(directory)
         mapping["manifests"] *= 2
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         assert list(repository.manifests.tags()) == ["v1"]
         assert repository.manifests.get(Tag("v1")).is_index is False
@@ -222,7 +222,7 @@ class TestIndexFile:
         manifest = repository.manifests.get(Tag("v1"))
         mapping = _index(directory)
         del mapping["manifests"][0]["annotations"]
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         assert list(repository.manifests.tags()) == []
         assert repository.manifests.get(manifest.digest) == manifest
@@ -230,14 +230,14 @@ class TestIndexFile:
     @pytest.mark.parametrize(
         "name", ["../../etc/passwd", "/etc/passwd", "registry.example.com/app:v1", "a@b", "", "v1\n", "\0", "x" * 129]
     )
-    def test_names_that_are_no_tags_are_not_listed_but_kept(
+    def test_names_that_are_not_tags_are_kept_but_not_listed(
         self, repository: Repository, directory: Path, name: str
     ) -> None:
-        """R-307, R-010: and they lead to no path."""
+        """R-307, R-010: they are never used as paths."""
         manifest = repository.manifests.get(Tag("v1"))
         mapping = _index(directory)
         mapping["manifests"][0]["annotations"] = {REF_NAME: name}
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         assert list(repository.manifests.tags()) == []
         assert repository.manifests.get(manifest.digest) == manifest
@@ -245,7 +245,7 @@ class TestIndexFile:
 
         assert [entry["annotations"][REF_NAME] for entry in _index(directory)["manifests"]] == [name, "v2"]
 
-    def test_unknown_media_types_are_carried_and_survive(self, repository: Repository, directory: Path) -> None:
+    def test_entries_of_unknown_media_types_are_kept(self, repository: Repository, directory: Path) -> None:
         """R-305."""
         other = {
             "mediaType": "application/xml", "size": 7143, "annotations": {"a": "b"}, "x": {"y": [1, None]},
@@ -253,7 +253,7 @@ class TestIndexFile:
         }  # fmt: skip
         mapping = _index(directory)
         mapping["manifests"].insert(0, other)
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         push_image(repository, "two", tags=["v2"])
 
@@ -264,30 +264,30 @@ class TestIndexFile:
     def test_children_of_nested_indexes_are_found_by_digest(
         self, repository: Repository, directory: Path, depth: int
     ) -> None:
-        """R-306, R-024: even where only the parent says what they are."""
+        """R-306, R-024: also if only the parent states their media type."""
         child = _without_media_type(*put_config_and_layer(repository, "child"))
         put_blob(repository, child.content)
         top = _nest(repository, child, depth)
-        _rewrite(directory, {"schemaVersion": 2, "manifests": [_entry(top, **{REF_NAME: "top"})]})
+        _write_index(directory, {"schemaVersion": 2, "manifests": [_entry(top, **{REF_NAME: "top"})]})
 
         found = repository.manifests.get(child.digest)
 
         assert found == child
         assert repository.manifests.resolve(child.digest) == child.descriptor
 
-    def test_a_child_of_a_type_that_only_its_parent_knows(self, repository: Repository, directory: Path) -> None:
+    def test_a_child_whose_media_type_is_only_in_its_parent(self, repository: Repository, directory: Path) -> None:
         """R-306, R-027."""
         child = RawManifest("application/vnd.example.thing+json", b'{"thing":1}')
         put_blob(repository, child.content)
-        _rewrite(directory, {"schemaVersion": 2, "manifests": [_entry(_nest(repository, child, 1))]})
+        _write_index(directory, {"schemaVersion": 2, "manifests": [_entry(_nest(repository, child, 1))]})
 
         assert repository.manifests.get(child.digest) == child
 
-    def test_too_deep_a_nest_is_refused(self, repository: Repository, directory: Path) -> None:
+    def test_too_many_levels_of_indexes_are_refused(self, repository: Repository, directory: Path) -> None:
         """R-024."""
         child = _without_media_type(*put_config_and_layer(repository, "child"))
         put_blob(repository, child.content)
-        _rewrite(directory, {"schemaVersion": 2, "manifests": [_entry(_nest(repository, child, 17))]})
+        _write_index(directory, {"schemaVersion": 2, "manifests": [_entry(_nest(repository, child, 17))]})
 
         with pytest.raises(TooLarge, match="16"):
             list(repository.manifests.referrers(Digest.of(b"anything")))
@@ -308,7 +308,7 @@ def _nest(repository: Repository, child: RawManifest, depth: int) -> RawManifest
 
 
 class TestContent:
-    def test_a_manifest_with_other_bytes_is_not_handed_out(self, repository: Repository, directory: Path) -> None:
+    def test_a_corrupt_manifest_is_not_returned(self, repository: Repository, directory: Path) -> None:
         """R-309, R-003."""
         manifest = repository.manifests.get(Tag("v1"))
         file = directory / "blobs" / "sha256" / manifest.digest.encoded
@@ -321,7 +321,7 @@ class TestContent:
         with pytest.raises(DigestMismatch):
             list(repository.manifests.referrers(Digest.of(b"anything")))
 
-    def test_a_cut_manifest_is_noticed_without_reading_it(self, repository: Repository, directory: Path) -> None:
+    def test_a_truncated_manifest_is_found_by_its_size(self, repository: Repository, directory: Path) -> None:
         """R-004."""
         manifest = repository.manifests.get(Tag("v1"))
         (directory / "blobs" / "sha256" / manifest.digest.encoded).write_bytes(manifest.content[:-1])
@@ -342,14 +342,14 @@ class TestContent:
             repository.manifests.get(manifest.digest)
         assert list(repository.manifests.referrers(manifest.digest)) == []
 
-    def test_blobs_that_nobody_refers_to_are_fine(self, repository: Repository, directory: Path) -> None:
+    def test_blobs_without_references_are_allowed(self, repository: Repository, directory: Path) -> None:
         """R-312."""
         digest = put_blob(repository, b"alone")
 
         assert repository.blobs.stat(digest) == 5
 
     @pytest.mark.parametrize("content", [b"layer", b"{}", b'{"config":{}}', b'{"mediaType":1}', b"[]", b"\xff\xfe"])
-    def test_a_blob_that_is_no_manifest_is_no_image(
+    def test_a_blob_that_is_not_a_manifest_is_not_an_image(
         self, repository: Repository, directory: Path, content: bytes
     ) -> None:
         digest = put_blob(repository, content)
@@ -361,8 +361,8 @@ class TestContent:
 
         assert repository.blobs.stat(digest) == len(content)
 
-    def test_a_large_layer_is_no_image(self, repository: Repository) -> None:
-        """R-023: and is not read to find that out."""
+    def test_a_large_layer_is_not_an_image(self, repository: Repository) -> None:
+        """R-023: it is not read."""
         digest = put_blob(repository, bytes(MANIFEST_LIMIT + 1))
 
         with pytest.raises(ImageNotFound):
@@ -374,21 +374,21 @@ class TestContent:
         put_blob(repository, large.content)
         mapping = _index(directory)
         mapping["manifests"].append(_entry(large, **{REF_NAME: "large"}))
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         with pytest.raises(TooLarge):
             repository.manifests.put(large)
         with pytest.raises(TooLarge):
             repository.manifests.get(Tag("large"))
 
-    def test_entries_under_unregistered_algorithms_are_carried_and_not_opened(
+    def test_entries_with_unregistered_algorithms_are_kept_and_not_opened(
         self, repository: Repository, directory: Path
     ) -> None:
         """R-311, R-002."""
         mapping = _index(directory)
         entry = {"mediaType": OCI_MANIFEST, "digest": "md5:x", "size": 3}
         mapping["manifests"].append(entry | {"annotations": {REF_NAME: "odd"}})
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
         (directory / "blobs" / "md5").mkdir()
         (directory / "blobs" / "md5" / "x").write_bytes(b"{ }")
 
@@ -402,7 +402,7 @@ class TestContent:
         with pytest.raises(Unsupported):
             repository.blobs.put(Digest("md5:x"), 3, BytesSource(b"{ }"))
 
-    def test_sha512_has_a_directory_of_its_own(self, repository: Repository, directory: Path) -> None:
+    def test_sha512_blobs_have_another_directory(self, repository: Repository, directory: Path) -> None:
         """R-311."""
         digest = Digest.of(b"content", "sha512")
 
@@ -410,26 +410,26 @@ class TestContent:
 
         assert (directory / "blobs" / "sha512" / digest.encoded).read_bytes() == b"content"
 
-    def test_the_entry_decides_between_types_where_the_document_does_not(
+    def test_a_manifest_must_be_valid_for_the_media_type_of_its_entry(
         self, repository: Repository, directory: Path
     ) -> None:
         """R-020."""
         mapping = _index(directory)
         mapping["manifests"][0]["mediaType"] = OCI_INDEX
-        _rewrite(directory, mapping)
+        _write_index(directory, mapping)
 
         with pytest.raises(InvalidDocument):
             repository.manifests.get(Tag("v1"))
 
 
 class TestCatalog:
-    def test_a_plain_layout_is_the_repository_without_a_name(self, tmp_path: Path, directory: Path) -> None:
+    def test_a_layout_at_the_root_is_the_repository_with_the_empty_name(self, tmp_path: Path, directory: Path) -> None:
         catalog = LayoutCatalog(directory)
 
         assert list(catalog.repositories()) == [""]
         assert list(catalog.repository(RepositoryName("")).manifests.tags()) == ["v1"]
 
-    def test_layouts_below_a_layout_are_listed_after_it(self, tmp_path: Path) -> None:
+    def test_layouts_inside_a_layout_are_listed_after_it(self, tmp_path: Path) -> None:
         catalog = LayoutCatalog(tmp_path, fsync=False)
         for name in ("", "a/b", "a", "a-b"):
             put_blob(catalog.repository(RepositoryName(name)), blob(name))
@@ -438,7 +438,7 @@ class TestCatalog:
         assert list(catalog.repositories(after=RepositoryName("a"))) == ["a-b", "a/b"]
 
     @pytest.mark.parametrize("name", ["blobs", "a/blobs/b", "index.json", "oci-layout/x"])
-    def test_parts_of_a_layout_are_no_repositories(self, tmp_path: Path, name: str) -> None:
+    def test_files_of_a_layout_are_not_repositories(self, tmp_path: Path, name: str) -> None:
         """R-010: a name never reaches into another layout's files."""
         repository = LayoutCatalog(tmp_path).repository(RepositoryName(name))
 
@@ -450,12 +450,12 @@ class TestCatalog:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("name", ["../up", "a/../b", "/a", "a//b", "A", "a\n", "a\\b", ".hidden"])
-    def test_names_that_lead_elsewhere_cannot_be_asked_for(self, name: str) -> None:
+    def test_names_that_leave_the_root_are_invalid(self, name: str) -> None:
         """R-010."""
         with pytest.raises(InvalidName):
             RepositoryName(name)
 
-    def test_directories_that_are_no_names_are_not_listed(self, tmp_path: Path, directory: Path) -> None:
+    def test_directories_whose_path_is_not_a_name_are_not_listed(self, tmp_path: Path, directory: Path) -> None:
         shutil.copytree(directory, tmp_path / "Upper")
         shutil.copytree(directory, tmp_path / ".hidden")
 
@@ -478,7 +478,7 @@ class TestCatalog:
         with pytest.raises(LayoutError):
             put_blob(catalog.repository(NAME), b"x")
 
-    def test_a_name_longer_than_the_disk_takes_is_absent(self, tmp_path: Path) -> None:
+    def test_a_name_that_is_too_long_for_the_file_system_is_absent(self, tmp_path: Path) -> None:
         repository = LayoutCatalog(tmp_path).repository(RepositoryName("a" * 300))
 
         with pytest.raises(RepositoryNotFound):
@@ -486,10 +486,10 @@ class TestCatalog:
         with pytest.raises(InvalidName):
             put_blob(repository, b"x")
 
-    def test_it_is_called_by_the_path_as_given(self) -> None:
+    def test_its_name_has_the_path_unchanged(self) -> None:
         assert LayoutCatalog("some/dir").registry == "oci:some/dir"
 
-    def test_it_stays_where_it_is_when_the_process_moves(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_does_not_depend_on_the_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         repository = LayoutCatalog("images").repository(NAME)
         (tmp_path / "elsewhere").mkdir()
@@ -500,6 +500,6 @@ class TestCatalog:
         assert (tmp_path / "images" / NAME / "oci-layout").exists()
 
     @pytest.mark.parametrize("root", ["", "a\0b"])
-    def test_a_root_that_is_no_path_is_refused(self, root: str) -> None:
+    def test_a_root_that_is_not_a_path_is_refused(self, root: str) -> None:
         with pytest.raises(ConfigError):
             LayoutCatalog(root)

@@ -37,19 +37,19 @@ for number in range(25):
     push_image(repository, f"{sys.argv[2]}-{number}", tags=[f"{sys.argv[2]}-{number}"])
 """
 
-_STUCK = """
-def stick():
-    print("midway", flush=True)
+_WAITING = """
+def wait():
+    print("started", flush=True)
     sys.stdin.read()
 
 content = b"x" * 3_000_000
-repository.blobs.put(Digest.of(content), len(content), HookedSource(content, stick))
+repository.blobs.put(Digest.of(content), len(content), HookedSource(content, wait))
 """
 
 _KILLED = """
 count, replace = 0, os.replace
 
-def deadly(*arguments, **where):
+def killing(*arguments, **where):
     global count
     count += 1
     if count == int(sys.argv[2]) and sys.argv[3] == "before":
@@ -58,7 +58,7 @@ def deadly(*arguments, **where):
     if count == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-os.replace = deadly
+os.replace = killing
 push_image(repository, "one", tags=["v1"])
 """
 
@@ -77,7 +77,7 @@ def _start(script: str, *arguments: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def test_tags_of_many_processes_are_all_there(tmp_path: Path, repository: Repository) -> None:
+def test_no_tag_of_concurrent_processes_is_lost(tmp_path: Path, repository: Repository) -> None:
     """R-313."""
     processes = [_start(_TAGS, str(tmp_path), str(number)) for number in range(4)]
     for process in processes:
@@ -91,14 +91,14 @@ def test_tags_of_many_processes_are_all_there(tmp_path: Path, repository: Reposi
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_put_that_is_killed_midway_leaves_what_was(tmp_path: Path, repository: Repository, known: bool) -> None:
+def test_a_put_that_is_killed_changes_nothing(tmp_path: Path, repository: Repository, known: bool) -> None:
     """R-006, R-313."""
     manifest = push_image(repository, "one", tags=["v1"]) if known else None
     content = b"x" * 3_000_000
 
-    process = _start(_STUCK, str(tmp_path))
+    process = _start(_WAITING, str(tmp_path))
     assert process.stdout is not None
-    assert process.stdout.readline() == b"midway\n"
+    assert process.stdout.readline() == b"started\n"
     process.kill()
     process.communicate(timeout=100)
 
@@ -114,7 +114,7 @@ def test_a_put_that_is_killed_midway_leaves_what_was(tmp_path: Path, repository:
 # A layout's index and marker, the configuration, the layer, the manifest, and the index again.
 @pytest.mark.parametrize("step", range(1, 7))
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_push_that_is_killed_at_any_step_can_be_done_again(
+def test_a_push_that_is_killed_at_any_step_can_be_repeated(
     tmp_path: Path, repository: Repository, step: int, moment: str
 ) -> None:
     """R-313."""
@@ -131,8 +131,8 @@ def test_a_push_that_is_killed_at_any_step_can_be_done_again(
     assert (tmp_path / NAME / "oci-layout").read_bytes() == b'{"imageLayoutVersion":"1.0.0"}'
 
 
-def test_a_reader_never_sees_half_a_layout(tmp_path: Path, repository: Repository) -> None:
-    """R-313: until the marker is there, it is absent."""
+def test_a_reader_never_sees_an_incomplete_layout(tmp_path: Path, repository: Repository) -> None:
+    """R-313: without a marker, the layout does not exist."""
     reader = LayoutCatalog(tmp_path)
     seen: list[list[RepositoryName]] = []
     content = b"some content"

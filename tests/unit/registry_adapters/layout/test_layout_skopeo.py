@@ -1,4 +1,4 @@
-"""Layouts that skopeo wrote are read, and ours are read by it."""
+"""We read layouts of skopeo, and skopeo reads ours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _copy(skopeo: str, source: str, target: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
-def test_skopeo_copies_what_we_wrote(tmp_path: Path, repository: Repository, skopeo: str) -> None:
+def test_skopeo_copies_an_image_from_our_layout(tmp_path: Path, repository: Repository, skopeo: str) -> None:
     """R-307."""
     manifest = push_image(repository, "one", tags=["v1", "v2"])
     push_image(repository, "two", tags=["v1"])
@@ -37,8 +37,8 @@ def test_skopeo_copies_what_we_wrote(tmp_path: Path, repository: Repository, sko
     assert copied.manifests.get(Tag("theirs")) == manifest
 
 
-def test_skopeo_copies_an_index_that_we_wrote(tmp_path: Path, repository: Repository, skopeo: str) -> None:
-    """R-306: and its children are found in the copy, though only the index names them."""
+def test_skopeo_copies_an_index_from_our_layout(tmp_path: Path, repository: Repository, skopeo: str) -> None:
+    """R-306: the children are found in the copy, although only the index lists them."""
     children = [push_image(repository, label) for label in ("one", "two")]
     index = index_manifest([child.descriptor for child in children])
     repository.manifests.put(index, tags=[Tag("v1")])
@@ -51,7 +51,7 @@ def test_skopeo_copies_an_index_that_we_wrote(tmp_path: Path, repository: Reposi
     assert [copied.manifests.get(child.digest) for child in children] == children
 
 
-def test_we_write_into_a_layout_of_skopeo_and_it_reads_on(tmp_path: Path, repository: Repository, skopeo: str) -> None:
+def test_skopeo_reads_its_layout_after_we_wrote_to_it(tmp_path: Path, repository: Repository, skopeo: str) -> None:
     """R-313."""
     push_image(repository, "one", tags=["v1"])
     _copy(skopeo, f"oci:{tmp_path / NAME}:v1", f"oci:{tmp_path / 'theirs'}:v1")

@@ -1,4 +1,4 @@
-"""Writes are verified, atomic, and keep what they do not know (R-006, R-309, R-313)."""
+"""Writes are verified and atomic, and keep unknown fields (R-006, R-309, R-313)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestBlobs:
         assert _files(directory) == set()
 
     def test_an_interrupted_put_leaves_no_file(self, repository: Repository, directory: Path) -> None:
-        """R-006: whatever interrupts it."""
+        """R-006: also after a ``KeyboardInterrupt``."""
 
         def interrupt() -> None:
             raise KeyboardInterrupt
@@ -101,9 +101,7 @@ class TestBlobs:
 
         assert _files(directory) == set()
 
-    def test_while_it_is_written_it_is_private_and_under_another_name(
-        self, repository: Repository, directory: Path
-    ) -> None:
+    def test_a_temporary_file_is_private_and_has_another_name(self, repository: Repository, directory: Path) -> None:
         """R-006."""
         seen: list[tuple[str, int]] = []
 
@@ -118,7 +116,7 @@ class TestBlobs:
         assert os.listdir(directory / "blobs" / "sha256") == [DIGEST.encoded]
 
     @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o644)])
-    def test_finished_files_obey_the_umask(
+    def test_committed_files_obey_the_umask(
         self, repository: Repository, directory: Path, umask: int, mode: int
     ) -> None:
         before = os.umask(umask)
@@ -131,8 +129,8 @@ class TestBlobs:
         assert stat.S_IMODE((directory / "index.json").stat().st_mode) == mode
 
     @pytest.mark.parametrize("wrong", [b"", b"other bytes!", b"longer than it should be"])
-    def test_a_file_is_not_trusted_by_its_name(self, repository: Repository, directory: Path, wrong: bytes) -> None:
-        """R-309: neither by its size."""
+    def test_a_corrupt_file_is_written_again(self, repository: Repository, directory: Path, wrong: bytes) -> None:
+        """R-309: also if it has the right size."""
         put_blob(repository, CONTENT)
         _blob(directory).write_bytes(wrong)
 
@@ -140,7 +138,7 @@ class TestBlobs:
 
         assert _blob(directory).read_bytes() == CONTENT
 
-    def test_what_is_there_is_not_written_again(self, repository: Repository, directory: Path) -> None:
+    def test_an_existing_blob_is_not_written_again(self, repository: Repository, directory: Path) -> None:
         put_blob(repository, CONTENT)
         before = _blob(directory).stat()
 
@@ -169,7 +167,7 @@ class TestBlobs:
         assert mounted is False
         assert not _blob(tmp_path / "other").exists()
 
-    def test_a_mount_mends_what_is_corrupt_here(
+    def test_a_mount_replaces_a_corrupt_blob(
         self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository
     ) -> None:
         """R-309."""
@@ -182,25 +180,25 @@ class TestBlobs:
 
         assert _blob(tmp_path / "other").read_bytes() == CONTENT
 
-    def test_a_blob_that_is_swapped_before_it_is_mounted_is_not_taken(
+    def test_a_blob_that_is_replaced_before_it_is_linked_is_not_mounted(
         self, tmp_path: Path, catalog: LayoutCatalog, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """R-309: only the very file that was verified."""
+        """R-309: only the file that was verified is linked."""
         put_blob(repository, CONTENT)
         really_link = os.link
 
-        def swapping(source: str, target: str, **where: Any) -> None:
+        def replacing(source: str, target: str, **where: Any) -> None:
             (tmp_path / "other bytes").write_bytes(b"wrong bytes!")
             os.replace(tmp_path / "other bytes", _blob(tmp_path / NAME))
             really_link(source, target, **where)
 
-        monkeypatch.setattr(os, "link", swapping)
+        monkeypatch.setattr(os, "link", replacing)
 
         assert catalog.repository(RepositoryName("other")).blobs.mount(DIGEST, NAME) is False
 
         assert os.listdir(tmp_path / "other" / "blobs" / "sha256") == []
 
-    def test_a_mount_that_the_disk_cannot_do_is_said_so(
+    def test_a_mount_without_hard_links_returns_false(
         self, catalog: LayoutCatalog, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put_blob(repository, CONTENT)
@@ -216,7 +214,7 @@ class TestBlobs:
         ("code", "error"),
         [(errno.ENOSPC, Unavailable), (errno.EACCES, Forbidden), (errno.EROFS, Unsupported), (errno.EIO, Unavailable)],
     )
-    def test_what_the_disk_says_is_an_error_of_the_library(
+    def test_errors_of_the_operating_system_are_mapped(
         self,
         repository: Repository,
         directory: Path,
@@ -234,20 +232,20 @@ class TestBlobs:
 
         assert _files(directory) == set()
 
-    def test_a_directory_that_is_swapped_on_the_way_is_noticed(
+    def test_a_directory_that_is_replaced_by_a_link_is_refused(
         self, tmp_path: Path, repository: Repository, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """R-310: looking first is not enough."""
+        """R-310: a check before opening is not enough."""
         put_blob(repository, CONTENT)
         really_open = os.open
 
-        def swapping(name: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        def replacing(name: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
             if name == "blobs":
                 (directory / "blobs").rename(tmp_path / "outside")
                 (directory / "blobs").symlink_to(tmp_path / "outside")
             return really_open(name, flags, mode, dir_fd=dir_fd)
 
-        monkeypatch.setattr(os, "open", swapping)
+        monkeypatch.setattr(os, "open", replacing)
 
         with pytest.raises(LayoutError):
             repository.blobs.open(DIGEST)
@@ -274,7 +272,7 @@ class TestIndex:
         assert after["manifests"] == [mapping["manifests"][0] | {"annotations": {"note": "kept"}}]
 
     def test_the_same_puts_give_the_same_bytes(self, tmp_path: Path) -> None:
-        """R-313: whatever order a set of tags has."""
+        """R-313: the order of the tags does not matter."""
         written = set()
         for name, tags in (("a", ["x", "y", "z"]), ("b", ["z", "x", "y"])):
             repository = LayoutCatalog(tmp_path).repository(RepositoryName(name))
@@ -284,7 +282,7 @@ class TestIndex:
 
         assert len(written) == 1
 
-    def test_a_moved_tag_leaves_its_manifest_an_entry(self, repository: Repository, directory: Path) -> None:
+    def test_a_manifest_that_loses_its_tag_keeps_an_entry(self, repository: Repository, directory: Path) -> None:
         first = push_image(repository, "one", tags=["v1"])
         second = push_image(repository, "two", tags=["v1"])
 
@@ -295,7 +293,7 @@ class TestIndex:
             (second.digest, {REF_NAME: "v1"}),
         ]
 
-    def test_a_tag_that_goes_to_and_fro_leaves_no_heap_of_entries(
+    def test_tags_that_move_often_leave_one_entry_for_each_manifest(
         self, repository: Repository, directory: Path
     ) -> None:
         for _ in range(3):
@@ -305,7 +303,7 @@ class TestIndex:
         assert len(_index(directory)["manifests"]) == 3
 
     def test_several_tags_are_several_entries(self, repository: Repository, directory: Path) -> None:
-        """R-304: one name an entry is what other tools look for."""
+        """R-304: other tools expect one name in each entry."""
         push_image(repository, "one", tags=["v1", "v2"])
 
         entries = _index(directory)["manifests"]
@@ -324,13 +322,15 @@ class TestIndex:
             assert os.path.samestat(os.fstat(before.fileno()), (directory / "index.json").stat())
 
     @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schemaVersion":2,"config":{},"layers":[]}', b"\xff"])
-    def test_what_is_no_manifest_leaves_nothing(self, repository: Repository, directory: Path, content: bytes) -> None:
+    def test_content_that_is_not_a_manifest_leaves_no_file(
+        self, repository: Repository, directory: Path, content: bytes
+    ) -> None:
         with pytest.raises(InvalidDocument):
             repository.manifests.put(RawManifest(OCI_MANIFEST, content), tags=[Tag("v1")])
 
         assert not directory.exists()
 
-    def test_a_corrupt_manifest_is_written_anew(self, repository: Repository, directory: Path) -> None:
+    def test_a_corrupt_manifest_is_written_again(self, repository: Repository, directory: Path) -> None:
         """R-309."""
         manifest = push_image(repository, "one", tags=["v1"])
         _blob(directory, manifest.digest).write_bytes(manifest.content[:-1] + b"?")
@@ -361,10 +361,8 @@ class TestIndex:
         assert repository.manifests.get(Tag("v1")) == one
         assert not [name for name in _files(directory) if name.endswith(".tmp")]
 
-    def test_files_reach_the_disk_before_their_names(
-        self, repository: Repository, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """R-006: else a power cut leaves names without content."""
+    def test_content_is_synced_before_its_name(self, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-006: otherwise a power failure leaves names without content."""
         steps: list[str] = []
         fsync, replace = os.fsync, os.replace
 
@@ -383,10 +381,8 @@ class TestIndex:
 
         assert steps == ["file", "rename", "directory"]
 
-    def test_new_directories_are_known_to_the_disk_as_well(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """R-006: the root's own parents too."""
+    def test_new_directories_are_synced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """R-006: also the parents of the root."""
         synced: set[str] = set()
         fsync = os.fsync
 
@@ -400,7 +396,7 @@ class TestIndex:
         root = tmp_path / "new" / "root"
         assert {str(path) for path in (tmp_path, root.parent, root, root / "org", root / NAME)} <= synced
 
-    def test_without_fsync_nothing_waits_for_the_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_is_synced_without_fsync(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fsync(_: int) -> None:
             raise AssertionError("fsync was called")
 
@@ -417,7 +413,7 @@ class TestLock:
         manifest = push_image(repository, "one")
 
         with FileLock(directory / ".ociport.lock"), pytest.raises(DeadlineExceeded):
-            _in_a_thread(lambda: _within(0.05, lambda: repository.manifests.put(manifest, tags=[Tag("late")])))
+            _run_in_thread(lambda: _within(0.05, lambda: repository.manifests.put(manifest, tags=[Tag("late")])))
 
         assert list(repository.manifests.tags()) == []
 
@@ -439,13 +435,13 @@ class TestLock:
         canceller = threading.Thread(target=cancel)
         canceller.start()
         with FileLock(directory / ".ociport.lock"), pytest.raises(Cancelled):
-            _in_a_thread(put)
+            _run_in_thread(put)
         canceller.join()
 
         assert list(repository.manifests.tags()) == []
 
     def test_readers_do_not_wait(self, repository: Repository, directory: Path) -> None:
-        """Neither do writers of blobs."""
+        """Writers of blobs do not wait, either."""
         manifest = push_image(repository, "one", tags=["v1"])
 
         with FileLock(directory / ".ociport.lock"), fail_after(5):
@@ -453,7 +449,7 @@ class TestLock:
             assert list(repository.manifests.tags()) == ["v1"]
             put_blob(repository, CONTENT)
 
-    def test_a_put_waits_for_its_turn(self, repository: Repository, directory: Path) -> None:
+    def test_a_put_waits_for_the_lock(self, repository: Repository, directory: Path) -> None:
         manifest = push_image(repository, "one")
         writer = threading.Thread(target=lambda: repository.manifests.put(manifest, tags=[Tag("v1")]))
 
@@ -467,8 +463,8 @@ class TestLock:
         assert list(repository.manifests.tags()) == ["v1"]
 
 
-def _in_a_thread(work: Callable[[], object]) -> None:
-    """Run something in another thread, since a thread that holds a lock cannot wait for it; its error comes home."""
+def _run_in_thread(work: Callable[[], object]) -> None:
+    """Call a function in another thread and raise its error here: a thread cannot wait for a lock that it holds."""
     errors: list[BaseException] = []
 
     def guarded() -> None:
@@ -491,34 +487,36 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
 
 class TestReferrers:
     def test_a_list_under_a_fallback_tag_is_followed(self, repository: Repository, directory: Path) -> None:
-        """R-306: that is how other tools keep them."""
+        """R-306: other tools list referrers there."""
         subject = push_image(repository, "subject", tags=["v1"])
         config = b"{}"
         put_blob(repository, config)
-        about = image_manifest(
+        referrer = image_manifest(
             config, artifactType="application/vnd.example", subject={
                 "mediaType": OCI_MANIFEST, "digest": str(subject.digest), "size": len(subject.content),
             },
         )  # fmt: skip
-        put_blob(repository, about.content)
-        listing = index_manifest([about.descriptor])
+        put_blob(repository, referrer.content)
+        listing = index_manifest([referrer.descriptor])
         repository.manifests.put(listing, tags=[Tag(subject.digest.replace(":", "-"))])
 
         found = list(repository.manifests.referrers(subject.digest))
 
-        assert [(entry.digest, entry.artifact_type) for entry in found] == [(about.digest, "application/vnd.example")]
+        assert [(entry.digest, entry.artifact_type) for entry in found] == [
+            (referrer.digest, "application/vnd.example")
+        ]
 
-    def test_a_referrer_that_several_ways_lead_to_is_listed_once(self, repository: Repository) -> None:
+    def test_a_referrer_with_several_entries_is_listed_once(self, repository: Repository) -> None:
         """R-025."""
         subject = push_image(repository, "subject")
         pointer = {"mediaType": OCI_MANIFEST, "digest": str(subject.digest), "size": len(subject.content)}
-        about = push_image(repository, "about", tags=["a", "b"], subject=pointer)
-        repository.manifests.put(index_manifest([about.descriptor]), tags=[Tag("c")])
+        referrer = push_image(repository, "referrer", tags=["a", "b"], subject=pointer)
+        repository.manifests.put(index_manifest([referrer.descriptor]), tags=[Tag("c")])
 
-        assert [entry.digest for entry in repository.manifests.referrers(subject.digest)] == [about.digest]
+        assert [entry.digest for entry in repository.manifests.referrers(subject.digest)] == [referrer.digest]
 
-    def test_a_lying_list_does_not_make_a_referrer(self, repository: Repository) -> None:
-        """R-025: only what a manifest says itself counts."""
+    def test_a_wrong_fallback_list_is_not_believed(self, repository: Repository) -> None:
+        """R-025: only the ``subject`` of a manifest counts."""
         subject = push_image(repository, "subject")
         other = push_image(repository, "other")
         listing = index_manifest([other.descriptor])
@@ -527,13 +525,13 @@ class TestReferrers:
         assert list(repository.manifests.referrers(subject.digest)) == []
 
 
-def test_a_source_is_not_read_in_vain(repository: Repository) -> None:
-    """R-002: what could not be verified is refused first."""
+def test_an_unsupported_digest_is_refused_before_the_source_is_read(repository: Repository) -> None:
+    """R-002."""
     with pytest.raises(Unsupported):
         repository.blobs.put(Digest("md5:abc"), 3, raising(b"abc", KeyError("read")))
 
 
-def test_bytes_are_kept_as_they_came(repository: Repository, directory: Path) -> None:
+def test_the_bytes_of_a_manifest_are_not_changed(repository: Repository, directory: Path) -> None:
     """R-026."""
     content = b' {"schemaVersion" : 2,\n"manifests":[ ], "x":1.50 }\n'
     manifest = RawManifest("application/vnd.oci.image.index.v1+json", content)
@@ -544,7 +542,7 @@ def test_bytes_are_kept_as_they_came(repository: Repository, directory: Path) ->
     assert repository.manifests.get(Tag("v1")).content == content
 
 
-def test_an_empty_blob_is_a_blob(repository: Repository) -> None:
+def test_an_empty_blob_is_stored(repository: Repository) -> None:
     digest = Digest.of(b"")
 
     repository.blobs.put(digest, 0, BytesSource(b""))
@@ -552,23 +550,23 @@ def test_an_empty_blob_is_a_blob(repository: Repository) -> None:
     assert repository.blobs.stat(digest) == 0
 
 
-class TestWhatKilledWritersLeft:
+class TestStaleFiles:
     PARTS = ("", "blobs/sha256", "blobs/sha512")
 
     @pytest.fixture
-    def leftovers(self, repository: Repository, directory: Path) -> list[Path]:
+    def stale_files(self, repository: Repository, directory: Path) -> list[Path]:
         push_image(repository, "one", tags=["v1"])
         (directory / "blobs" / "sha512").mkdir()
-        leftovers = [directory / part / f".ociport-{number}.tmp" for number, part in enumerate(self.PARTS)]
-        for path in leftovers:
+        stale_files = [directory / part / f".ociport-{number}.tmp" for number, part in enumerate(self.PARTS)]
+        for path in stale_files:
             path.write_bytes(CONTENT)
-        return leftovers
+        return stale_files
 
     @pytest.mark.parametrize(("minutes", "kept"), [(59, True), (61, False)])
-    def test_it_is_swept_up_an_hour_later(
+    def test_they_are_removed_after_an_hour(
         self,
         repository: Repository,
-        leftovers: list[Path],
+        stale_files: list[Path],
         monkeypatch: pytest.MonkeyPatch,
         minutes: int,
         kept: bool,
@@ -578,19 +576,19 @@ class TestWhatKilledWritersLeft:
 
         push_image(repository, "two", tags=["v2"])
 
-        assert [path.exists() for path in leftovers] == [kept] * 3
+        assert [path.exists() for path in stale_files] == [kept] * 3
         assert list(repository.manifests.tags()) == ["v1", "v2"]
 
-    def test_a_new_link_to_an_old_file_is_kept(self, repository: Repository, leftovers: list[Path]) -> None:
-        """It is how a mount looks midway."""
-        os.utime(leftovers[1], (0, 0))
+    def test_a_new_link_to_an_old_file_is_kept(self, repository: Repository, stale_files: list[Path]) -> None:
+        """A mount creates such a link."""
+        os.utime(stale_files[1], (0, 0))
 
         push_image(repository, "two", tags=["v2"])
 
-        assert leftovers[1].exists()
+        assert stale_files[1].exists()
 
-    def test_nothing_else_is_swept_up(
-        self, repository: Repository, directory: Path, leftovers: list[Path], monkeypatch: pytest.MonkeyPatch
+    def test_other_files_are_kept(
+        self, repository: Repository, directory: Path, stale_files: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """R-303."""
         others = [directory / "other.tmp", directory / ".ociport-notes", directory / "blobs" / ".ociport-linked.tmp"]
@@ -604,5 +602,5 @@ class TestWhatKilledWritersLeft:
 
         push_image(repository, "two", tags=["v2"])
 
-        assert not any(path.exists() for path in leftovers)
+        assert not any(path.exists() for path in stale_files)
         assert all(path.exists() for path in [*others, folder])

@@ -1,4 +1,4 @@
-"""What memory adds to the contract, which it keeps in full."""
+"""Behaviour of the memory backend beyond the contract."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def repository(catalog: MemoryCatalog) -> Repository:
     return catalog.repository(RepositoryName("org/app"))
 
 
-def test_it_is_called_memory_unless_told_otherwise() -> None:
+def test_its_default_name_is_memory() -> None:
     assert MemoryCatalog().registry == "memory:"
     assert MemoryCatalog("staging").registry == "staging"
 
@@ -39,9 +39,7 @@ def test_two_catalogs_share_nothing(repository: Repository) -> None:
         other.manifests.get(Tag("v1"))
 
 
-def test_a_repository_that_holds_nothing_any_more_does_not_exist(
-    catalog: MemoryCatalog, repository: Repository
-) -> None:
+def test_an_emptied_repository_does_not_exist(catalog: MemoryCatalog, repository: Repository) -> None:
     digest = put_blob(repository, b"only")
     manifest = image_manifest(b"only")
     repository.manifests.put(manifest, tags=[Tag("v1")])
@@ -56,7 +54,7 @@ def test_a_repository_that_holds_nothing_any_more_does_not_exist(
         list(repository.manifests.tags())
 
 
-def test_a_repository_with_a_blob_only_is_listed_and_has_no_tags(
+def test_a_repository_with_only_a_blob_is_listed_and_has_no_tags(
     catalog: MemoryCatalog, repository: Repository
 ) -> None:
     put_blob(repository, b"only")
@@ -65,14 +63,14 @@ def test_a_repository_with_a_blob_only_is_listed_and_has_no_tags(
     assert list(repository.manifests.tags()) == []
 
 
-def test_failed_puts_do_not_make_a_repository(catalog: MemoryCatalog, repository: Repository) -> None:
+def test_a_failed_put_creates_no_repository(catalog: MemoryCatalog, repository: Repository) -> None:
     with pytest.raises(DigestMismatch):
         repository.blobs.put(Digest.of(b"truth"), 5, BytesSource(b"liars"))
 
     assert list(catalog.repositories()) == []
 
 
-def test_the_empty_name_is_listed_first_and_can_be_passed_over(catalog: MemoryCatalog, repository: Repository) -> None:
+def test_the_empty_name_is_listed_first_and_can_be_skipped(catalog: MemoryCatalog, repository: Repository) -> None:
     put_blob(catalog.repository(RepositoryName("")), b"root")
     put_blob(repository, b"other")
 
@@ -98,14 +96,14 @@ def test_an_open_reader_outlives_the_blob(repository: Repository) -> None:
         assert reader.read() == b"still read"
 
 
-def test_a_blob_that_is_here_counts_as_mounted_wherever_from(repository: Repository) -> None:
+def test_an_existing_blob_counts_as_mounted_from_any_repository(repository: Repository) -> None:
     digest = put_blob(repository, b"here")
 
     assert repository.blobs.mount(digest, RepositoryName("nowhere"))
     assert repository.blobs.mount(digest, repository.name)
 
 
-def test_what_is_there_is_not_read_again(repository: Repository) -> None:
+def test_the_source_of_an_existing_blob_is_not_read(repository: Repository) -> None:
     class Unreadable:
         def open(self, start: int = 0) -> ByteReader:
             raise AssertionError("it was opened")
@@ -117,7 +115,7 @@ def test_what_is_there_is_not_read_again(repository: Repository) -> None:
     assert repository.blobs.stat(digest) == 4
 
 
-def test_changing_what_was_handed_out_changes_nothing_inside(repository: Repository) -> None:
+def test_changes_to_returned_objects_do_not_change_the_content(repository: Repository) -> None:
     subject = push_image(repository, "subject")
     manifest = image_manifest(b"{}", subject=_plain(subject), annotations={"key": "value"})
     repository.manifests.put(manifest)
@@ -131,7 +129,7 @@ def test_changing_what_was_handed_out_changes_nothing_inside(repository: Reposit
     assert listed_again.annotations == {"key": "value"}
 
 
-def test_a_vague_media_type_becomes_the_manifests_own(repository: Repository) -> None:
+def test_a_generic_media_type_is_replaced_by_that_of_the_manifest(repository: Repository) -> None:
     """R-029."""
     content = image_manifest(b"{}").content
 
@@ -159,8 +157,8 @@ def test_errors_of_a_put_name_the_repository(repository: Repository) -> None:
     assert caught.value.reference == f"memory:/org/app@{digest}"
 
 
-def test_errors_of_a_put_leave_it_to_the_caller_to_name_the_operation(repository: Repository) -> None:
-    """Design section 4: an error names the method that was called, and a store is never called by users."""
+def test_the_caller_names_the_operation_in_errors_of_a_put(repository: Repository) -> None:
+    """An error names the public method that was called, not the method of the store."""
     with pytest.raises(DigestMismatch) as blob, error_context("push_blob"):
         repository.blobs.put(Digest.of(b"truth"), 5, BytesSource(b"liars"))
     with pytest.raises(InvalidDocument) as manifest, error_context("push_image"):
@@ -170,7 +168,7 @@ def test_errors_of_a_put_leave_it_to_the_caller_to_name_the_operation(repository
     assert manifest.value.operation == "push_image"
 
 
-def test_referrers_come_in_the_order_of_their_digests(repository: Repository) -> None:
+def test_referrers_are_ordered_by_digest(repository: Repository) -> None:
     subject = push_image(repository, "subject")
     for number in range(8):
         repository.manifests.put(image_manifest(b"{}", subject=_plain(subject), annotations={"n": str(number)}))
