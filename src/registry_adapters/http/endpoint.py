@@ -1,7 +1,4 @@
-"""Where the things of one repository are found, and what may be done to them.
-
-What an answer's head claims, and how far it is believed.
-"""
+"""Request targets, scopes and references of one repository, and checks on response headers."""
 
 from __future__ import annotations
 
@@ -42,31 +39,31 @@ __all__ = [
 
 
 class RepositoryEndpoint(msgspec.Struct, frozen=True):
-    """A repository as requests and messages name it.
+    """A repository of a registry, as requests and errors name it.
 
     Args:
-        registry: ``host[:port]``.
-        name: Of the repository.
+        registry: Registry as ``host[:port]``.
+        name: Repository name.
     """
 
     registry: str
     name: RepositoryName
 
     def path(self, *parts: str, query: tuple[tuple[str, str], ...] = ()) -> str:
-        """The target of a request below ``/v2/<name>/``; what it is made of is percent-encoded.
+        """The request target below ``/v2/<name>/``; each part is percent-encoded.
 
         Raises:
-            InvalidName: It is the nameless repository, which registries do not have.
+            InvalidName: The repository name is empty: only layouts and memory have such a repository.
         """
         if not self.name:
-            raise InvalidName("a registry has no repository without a name", reference=self.registry)
+            raise InvalidName("the repository name is empty; a registry needs one", reference=self.registry)
         # R-010: digests of other algorithms may have characters that mean something in a URL.
         path = "/".join([quote(part, safe=":") for part in parts])
         text = f"/v2/{quote(self.name)}/{path}"
         return f"{text}?{urlencode(query, quote_via=quote, safe='')}" if query else text
 
     def scopes(self, *actions: str) -> tuple[Scope, ...]:
-        """The right to do something here."""
+        """The scope of some actions on this repository."""
         return (Scope.repository(self.name, actions),)
 
     def at(self, reference: str) -> str:
@@ -78,25 +75,25 @@ class RepositoryEndpoint(msgspec.Struct, frozen=True):
         return f"{self.registry}/{self.name}"
 
 
-# What registries and proxies answer that know GET, but not HEAD; a denial or a 404 is none of them (R-205).
+# Statuses of registries and proxies that support GET, but not HEAD; 401, 403 and 404 are real answers (R-205).
 HEAD_REFUSED = frozenset({400, 405, 406, 415, 501})
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 def status_of(error: RegistryError) -> int:
-    """The status behind an error; 0 where no answer came."""
+    """The status of the response behind an error; 0 if there was none."""
     return error.transport.status if error.transport is not None else 0
 
 
 def content_length(headers: Headers) -> int | None:
-    """How long the body is said to be, if that is said intelligibly."""
+    """The value of ``Content-Length``; ``None`` if it is absent or malformed."""
     text = headers.get("Content-Length")
     return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**63 else None
 
 
 def digest_header(headers: Headers) -> Digest | None:
-    """What ``Docker-Content-Digest`` claims; a malformed or contradictory claim is none."""
+    """The value of ``Docker-Content-Digest``; ``None`` if it is absent, malformed or contradictory."""
     try:
         return Digest(headers.get("Docker-Content-Digest"))
     except InvalidDigest:
@@ -104,45 +101,43 @@ def digest_header(headers: Headers) -> Digest | None:
 
 
 def check_digest_header(headers: Headers, digest: Digest, *, reference: str) -> None:
-    """Whether the registry stored under the digest that was asked for.
-
-    Another algorithm's digest contradicts nothing.
+    """Check that ``Docker-Content-Digest`` agrees with a digest; one of another algorithm is not compared.
 
     Raises:
-        DigestMismatch: It says that it has something else.
+        DigestMismatch: The registry reports another digest.
     """
     claim = digest_header(headers)
     if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
         raise DigestMismatch(
-            f"the registry says {claim} instead of {digest}", expected=digest, actual=claim, reference=reference
+            f"the registry reports {claim} instead of {digest}", expected=digest, actual=claim, reference=reference
         )
 
 
-def check_not_encoded(answer: Response, *, reference: str) -> None:
-    """Whether the body is the content itself; what is encoded is never decoded.
+def check_not_encoded(response: Response, *, reference: str) -> None:
+    """Check that a response has no content coding, for none is ever undone; close it otherwise.
 
     Raises:
-        ProtocolError: It is encoded; the answer is closed.
+        ProtocolError: The response has a content coding.
     """
     codings = [
-        coding.strip().lower() for value in answer.headers.all("Content-Encoding") for coding in value.split(",")
+        coding.strip().lower() for value in response.headers.all("Content-Encoding") for coding in value.split(",")
     ]
     if any(coding not in ("", "identity") for coding in codings):
-        answer.close()
+        response.close()
         raise ProtocolError(
-            f"the answer is encoded as {', '.join(codings)!r:.60}, which was not asked for",
-            status=answer.status,
+            f"the response has the content coding {', '.join(codings)!r:.60}, which was not requested",
+            status=response.status,
             reference=reference,
         )
 
 
 @contextmanager
 def map_delete_errors(what: str, reference: str) -> Iterator[None]:
-    """Report a registry that does not delete as one that cannot.
+    """Raise ``Unsupported`` where a registry does not delete.
 
     Args:
-        what: What is deleted.
-        reference: Of it.
+        what: Kind of content to delete.
+        reference: Reference of the content.
 
     Raises:
         Unsupported: The registry answered 400, 405 or 501.
@@ -159,11 +154,11 @@ def map_delete_errors(what: str, reference: str) -> Iterator[None]:
 
 @contextmanager
 def map_store_errors(digest: Digest, reference: str) -> Iterator[None]:
-    """Report a registry that knows no digest but sha256 as one that cannot, instead of as one that got something else.
+    """Raise ``Unsupported`` where a registry stores nothing under other digests than sha256.
 
     Args:
-        digest: Of the very bytes that are sent.
-        reference: Of them.
+        digest: Digest of the content that is sent.
+        reference: Reference of the content.
 
     Raises:
         Unsupported: The registry answered 400, DIGEST_INVALID, to a digest of another algorithm.

@@ -1,8 +1,9 @@
-"""What an answer that is no success means, in the errors of our tree: decisions without I/O."""
+"""Errors for responses whose status is no success: decisions without I/O."""
 
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +35,7 @@ from registry_core.errors import (
 
 __all__ = ["CONTENT_LIMIT", "error_from_response", "error_infos", "escaped"]
 
-# How much of an error's text is read; the rest is of no use to anyone (R-055).
+# Largest part of an error body that is read, in bytes (R-055).
 CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
 _ENTRIES: Final = 16
@@ -74,23 +75,23 @@ def error_from_response(
     url: str = "",
     now: float | None = None,
 ) -> RegistryError:
-    """The error that an answer stands for; ``transport`` tells status, codes and texts.
+    """The error for a response; its ``transport`` has the status and the registry's codes and messages.
 
     Args:
-        status: The HTTP status.
-        headers: The answer's headers.
-        content: What was read of its body, in whatever format.
-        request: What was asked.
-        url: What answered, if not the target itself.
-        now: Seconds since the epoch, for a ``Retry-After`` date.
+        status: HTTP status.
+        headers: Response headers.
+        content: Body as far as it was read, in any format.
+        request: Request that was sent.
+        url: URL that responded; by default the target of the request.
+        now: Seconds since the epoch, for a ``Retry-After`` with a date.
     """
     infos = error_infos(content)
     code = next((info.code for info in infos if info.code), "")
     target = redact_url(url or request.target)
     text = "; ".join(": ".join(part for part in (info.code, info.message) if part) for info in infos)
-    message = f"{request.method} {target}: {status}" + (f" {text[:_TEXT]}" if text else "")
     if status == _PROXY:
-        message += " the proxy wants credentials, or other ones"
+        text = "the proxy wants other credentials"
+    message = f"{request.method} {target}: {status} {text[:_TEXT] or _phrase(status)}".rstrip()
     transport = _transport_kind(status, code)(
         message,
         status=status,
@@ -109,9 +110,9 @@ def error_from_response(
 
 
 def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
-    """The errors that a body lists as the specification says ("Error Codes"); none where it is anything else.
+    """The errors that a body lists (distribution-spec, "Error Codes"); empty for any other format.
 
-    A body larger than any that is read has none.
+    A body that was cut, because it is larger than ``CONTENT_LIMIT``, lists none.
     """
     if len(content) > CONTENT_LIMIT:
         return ()
@@ -126,7 +127,7 @@ def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
 
 
 def escaped(text: str, limit: int = _TEXT) -> str:
-    """Foreign text fit for a terminal or a log: in one line, printable, no longer than the limit."""
+    """Text from a server as one printable line for terminals and logs, cut to a limit."""
     safe = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
     )
@@ -142,6 +143,13 @@ def _info(entry: dict[str, Any]) -> ErrorInfo:
     )
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
 def _text(value: object, limit: int) -> str:
     return escaped(value, limit) if isinstance(value, str) else ""
 
@@ -155,7 +163,7 @@ def _transport_kind(status: int, code: str) -> type[TransportError]:
 
 
 def _kind(status: int, code: str, request: Request) -> type[RegistryError] | None:
-    """The kind beyond the transport's own, if there is one."""
+    """The class of the error; ``None`` if it is a transport error only."""
     if status < 400 or status == _PROXY or status in _UNAVAILABLE or status == 429 or code == "TOOMANYREQUESTS":
         return None
     if status == 401 or (status != 403 and status < 500 and code == "UNAUTHORIZED"):
@@ -178,5 +186,5 @@ def _kind(status: int, code: str, request: Request) -> type[RegistryError] | Non
         return _INVALID[code]
     if code in _MISMATCHES and request.method in ("PUT", "PATCH", "POST"):
         return _MISMATCHES[code]
-    # A registry with deletion switched off may say so by 400 as well as by 405 (R-250).
+    # Registries that do not allow deletion answer 400 or 405 (R-250).
     return Unsupported if status == 400 and request.method == "DELETE" else None

@@ -1,12 +1,12 @@
-"""What users put around each exchange: for metrics, tracing and headers of their own.
+"""Middleware around each HTTP exchange: for metrics, tracing and additional headers.
 
-A middleware is a callable. It gets a request and what sends it, and returns the answer that came::
+A middleware is a callable. It receives a request and a function that sends it, and returns the response::
 
-    def traced(request: Outgoing, send: Send) -> Answer:
+    def traced(request: OutgoingRequest, send: Send) -> Response:
         return send(request.with_headers({"X-Trace": "1"}))
 
-Each exchange passes through it: every attempt, every hop of a redirect and every token request. What it may not do is
-what the rest of the library relies on: send twice, answer by itself, or change anything but headers.
+It is called for each exchange: every attempt, every redirect and every token request. It must call ``send`` once,
+return the response that ``send`` returned, and change nothing but headers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from registry_core.errors import ConfigError
 __all__ = ["Middleware", "OutgoingRequest", "RequestHeaders", "Send", "apply_middleware"]
 
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-# What a middleware adds may be a secret of whatever name: only what we set ourselves is shown.
+# A middleware may add a secret under any name: only headers that the library sets itself are shown.
 _SHOWN: Final = frozenset({"accept", "content-type", "content-range", "range", "if-range"})
 _RESERVED: Final = frozenset(
     {
@@ -37,10 +37,10 @@ _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class RequestHeaders(Mapping[str, str]):
-    """The headers of a request, by names in any case; what might be a secret is masked where it is printed.
+    """The headers of a request, by names in any case; values that may be secrets are masked in ``repr``.
 
     Args:
-        fields: Names and values; a name counts once, in whatever case.
+        fields: Names and values; of names that differ in case only, the last counts.
     """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
@@ -56,7 +56,7 @@ class RequestHeaders(Mapping[str, str]):
         return len(self._fields)
 
     def __repr__(self) -> str:
-        """All of them, masked but for the values that are known to be harmless."""
+        """All headers; values are masked, except those of headers that hold no secrets."""
         return repr({name: value if key in _SHOWN else "***" for key, (name, value) in self._fields.items()})
 
     def __reduce__(self) -> NoReturn:
@@ -64,13 +64,13 @@ class RequestHeaders(Mapping[str, str]):
 
 
 class OutgoingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request on its way, as a middleware sees it.
+    """A request as a middleware sees it.
 
     Args:
-        method: The HTTP method.
-        url: Absolute, with its query, which may hold a signature.
-        headers: All but those of the connection.
-        length: Of the body, in bytes; 0 where there is none.
+        method: HTTP method.
+        url: Absolute URL; its query may hold a signature.
+        headers: All headers but those of the connection.
+        length: Size of the body in bytes; 0 without a body.
         to_registry: Whether it goes to the registry itself, not to a CDN or a token server.
     """
 
@@ -81,23 +81,23 @@ class OutgoingRequest(msgspec.Struct, frozen=True, kw_only=True):
     to_registry: bool = True
 
     def with_headers(self, headers: Mapping[str, str]) -> OutgoingRequest:
-        """The same request with some headers added or replaced.
+        """Return the request with headers added or replaced.
 
         Raises:
-            ConfigError: One that cannot be set, or not to that value.
+            ConfigError: A name or value is malformed, or the header is reserved.
         """
         for name, value in headers.items():
-            _check(name, value)
+            _check_header(name, value)
         names = {name.lower() for name in headers}
         kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
         return msgspec.structs.replace(self, headers=RequestHeaders(kept | dict(headers)))
 
     def __repr__(self) -> str:
-        """Without what is secret in it."""
+        """The request without its secrets."""
         return f"OutgoingRequest({self.method} {redact_url(self.url)}, headers={self.headers!r}, length={self.length})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As little as ``repr``."""
+        """The same for rich, field by field."""
         return [("method", self.method), ("url", redact_url(self.url)), ("headers", self.headers)]
 
 
@@ -106,71 +106,69 @@ Middleware: TypeAlias = Callable[[OutgoingRequest, Send], Response]
 
 
 def apply_middleware(middleware: Sequence[Middleware], request: OutgoingRequest, send: Send) -> Response:
-    """What comes back from an exchange that passes through all middleware; the first is outermost.
+    """Send a request through all middleware; the first is outermost.
 
-    What a middleware raises is passed on as it is; an answer that has come by then is closed.
+    An exception from a middleware is passed on unchanged; a response that was received before is closed.
 
     Args:
-        middleware: Any number of them.
-        request: What is to be sent.
-        send: Sends it; gets it with the headers that it is to have in the end.
+        middleware: Middleware to call.
+        request: Request to send.
+        send: Function that sends the request with its final headers.
 
     Raises:
-        ConfigError: A middleware broke the rules.
+        ConfigError: A middleware sent twice, returned another response, or changed more than headers.
     """
-    if not middleware:
-        return send(request)
     called = False
-    answers: list[Response] = []
+    responses: list[Response] = []
 
     def innermost(outgoing: OutgoingRequest) -> Response:
         nonlocal called
         if called:
-            raise ConfigError("a middleware sends a request once; repeating is the client's business")
+            raise ConfigError("middleware: send was called twice for one request; retries are made by the client")
         called = True
-        answers.append(send(_settled(request, outgoing)))
-        return answers[0]
+        responses.append(send(_checked_request(request, outgoing)))
+        return responses[0]
 
     chain: Send = innermost
     for layer in reversed(middleware):
-        chain = _wrapped(layer, chain)
+        chain = _wrap(layer, chain)
     try:
-        answer = chain(request)
-        if not answers or answer is not answers[0]:
-            raise ConfigError("a middleware has to return the answer that came")
+        response = chain(request)
+        if not responses or response is not responses[0]:
+            raise ConfigError("middleware: it returned another response than the one that send returned")
     except BaseException:
-        for came in answers:
-            came.close()
+        for received in responses:
+            received.close()
         raise
-    return answer
+    return response
 
 
-def _wrapped(layer: Middleware, inner: Send) -> Send:
+def _wrap(layer: Middleware, inner: Send) -> Send:
     return lambda request: layer(request, inner)
 
 
-def _settled(original: OutgoingRequest, wanted: OutgoingRequest) -> OutgoingRequest:
-    """The request as it is sent: secrets of a middleware's own stay with the registry (R-030)."""
+def _checked_request(original: OutgoingRequest, changed: OutgoingRequest) -> OutgoingRequest:
+    """The request as it is sent: secrets that a middleware added go to the registry only (R-030)."""
     if (
-        not isinstance(wanted, OutgoingRequest)
-        or not isinstance(wanted.headers, RequestHeaders)
-        or msgspec.structs.replace(wanted, headers=original.headers) != original
+        not isinstance(changed, OutgoingRequest)
+        or not isinstance(changed.headers, RequestHeaders)
+        or msgspec.structs.replace(changed, headers=original.headers) != original
     ):
-        raise ConfigError("a middleware may change the headers of a request, and nothing else")
-    for name, value in wanted.headers.items():
+        raise ConfigError("middleware: it changed more than the headers of a request")
+    for name, value in changed.headers.items():
         if original.headers.get(name) != value:
-            _check(name, value)
+            _check_header(name, value)
     if original.to_registry:
-        return wanted
-    headers = {name: value for name, value in wanted.headers.items() if name.lower() not in _SECRET}
-    own = {name: value for name, value in original.headers.items() if name.lower() in _SECRET}
-    return msgspec.structs.replace(wanted, headers=RequestHeaders(headers | own))
+        return changed
+    headers = {name: value for name, value in changed.headers.items() if name.lower() not in _SECRET}
+    secrets = {name: value for name, value in original.headers.items() if name.lower() in _SECRET}
+    return msgspec.structs.replace(changed, headers=RequestHeaders(headers | secrets))
 
 
-def _check(name: str, value: str) -> None:
+def _check_header(name: str, value: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"not the name of a header: {name!r:.80}")
+        raise ConfigError(f"middleware: not a header name: {name!r:.80}")
     if name.lower() in _RESERVED:
-        raise ConfigError(f"the header {name} belongs to the connection, or to a setting")
+        raise ConfigError(f"middleware: the header {name} is set by the connection or by a setting")
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
-        raise ConfigError(f"not a value for the header {name}")
+        raise ConfigError(f"middleware: the value of the header {name} has characters that a header cannot hold")
