@@ -148,22 +148,20 @@ class Urllib3Transport:
         try:
             response = connection.exchange(method, request_target(url, is_whole=pool.forwards), fields, chunks)
         except BaseException as error:
-            if isinstance(error, (*_FOREIGN, RegistryError)):
-                exchange = _Exchange(method, url, self._settings, connection)
-                connection.close()
-                exchange.fail(error)
+            # Made before the connection is closed, which resets it.
+            errors = _ExchangeErrors(method, url, self._settings, connection)
             connection.close()
-            raise
-        fields_back = Headers(response.headers.raw_items())
+            errors.raise_for(error)
+        received = Headers(response.headers.raw_items())
         if not response.has_body:
             response.end()
             if response.is_reusable:
                 pool.give_back(connection)
             else:
                 connection.close()
-            return Response(status=response.status, headers=fields_back, url=url, reader=NO_BODY)
-        reader = _BodyReader(response, connection, pool, _Exchange(method, url, self._settings))
-        return Response(status=response.status, headers=fields_back, url=url, reader=reader)
+            return Response(status=response.status, headers=received, url=url, reader=NO_BODY)
+        reader = _BodyReader(response, connection, pool, _ExchangeErrors(method, url, self._settings))
+        return Response(status=response.status, headers=received, url=url, reader=reader)
 
     def close(self) -> None:
         """Close this process's idle connections; later exchanges open new ones. Idempotent."""
@@ -214,12 +212,12 @@ class _BodyReader(BaseReader):
     """The body of a response; raises where it ends early (R-050)."""
 
     def __init__(
-        self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, exchange: _Exchange
+        self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, errors: _ExchangeErrors
     ) -> None:
         self._response = response
         self._connection: Connection | None = connection
         self._pool = pool
-        self._exchange = exchange
+        self._errors = errors
         self._closed = False
 
     def read(self, size: int = -1, /) -> bytes:
@@ -234,9 +232,7 @@ class _BodyReader(BaseReader):
             data = self._response.read_some(size)
         except BaseException as error:
             self._drop()
-            if isinstance(error, (*_FOREIGN, RegistryError)):
-                self._exchange.fail(error)
-            raise
+            self._errors.raise_for(error)
         if self._response.isclosed():
             self._release()
         return data
@@ -244,6 +240,10 @@ class _BodyReader(BaseReader):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._drop()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
             self._drop()
 
     def _release(self) -> None:
@@ -264,8 +264,8 @@ class _BodyReader(BaseReader):
             connection.close()
 
 
-class _Exchange:
-    """What errors say about an exchange.
+class _ExchangeErrors:
+    """Turns exceptions of an exchange into errors of the library.
 
     Args:
         method: HTTP method.
@@ -278,16 +278,17 @@ class _Exchange:
         self._method = method
         self._url = url
         self._settings = settings
-        self._is_reading = connection is None
         self._has_begun = connection is None or connection.has_begun
         self._is_reused = connection is not None and connection.is_reused
-        self._is_before_proxy = (
-            connection is not None and connection.proxy is not None and not connection.has_connected_to_proxy
-        )
         self._proxy = connection.proxy.netloc if connection is not None and connection.proxy is not None else None
 
-    def fail(self, error: BaseException) -> NoReturn:
-        """Raise the error of our tree that a foreign one stands for, without quoting anything that may be a secret."""
+    def raise_for(self, error: BaseException) -> NoReturn:
+        """Raise the library's error for an exception; others than those of connections are raised unchanged.
+
+        Nothing is quoted that may be a secret.
+        """
+        if not isinstance(error, (*_FOREIGN, RegistryError)):
+            raise error
         causes = list(exception_chain(error))
         for cause in causes:
             if isinstance(cause, RegistryError):
@@ -298,8 +299,8 @@ class _Exchange:
             raise DeadlineExceeded("the deadline has passed") from None
         kind, text = self._kind_and_text(causes)
         # A ValueError quotes what it found: a header, which may be a secret, or a URL (R-043).
-        cause_shown = None if isinstance(error, ValueError) else error
-        raise kind(f"{self._what()}: {text}", method=self._method, url=redact_url(self._url)) from cause_shown
+        shown = None if isinstance(error, ValueError) else error
+        raise kind(f"{self._what()}: {text}", method=self._method, url=redact_url(self._url)) from shown
 
     def _what(self) -> str:
         """The attempt that failed: a connection, or an exchange on it."""

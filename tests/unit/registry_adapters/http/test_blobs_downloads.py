@@ -374,7 +374,7 @@ class TestChecks:
         """R-056."""
         transport = scripted(broken(reply), reply(206, REST | {"Content-Encoding": "gzip"}, b"x"))
 
-        with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="content coding .gzip."):
+        with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="content coding 'gzip'"):
             reader.read()
 
     def test_a_range_refused_within_the_blob_is_an_error(self, scripted: Script, reply: Build) -> None:

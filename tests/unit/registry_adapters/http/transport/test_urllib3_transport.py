@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import logging
@@ -358,6 +359,25 @@ class TestConnections:
 
         assert contents == {b"x" * 100}
         assert caplog.record_tuples == []
+
+    def test_a_reader_that_is_dropped_closes_its_connection(
+        self, transport: Urllib3Transport, serve: Serve, say: Say
+    ) -> None:
+        """R-061."""
+        closed = threading.Event()
+
+        def script(peer: Peer) -> None:
+            peer.receive()
+            peer.send(say(200, b"x" * 100)[:-50])
+            peer.wait()
+            closed.set()
+
+        answer = get(transport, serve(script))
+
+        del answer
+        gc.collect()
+
+        assert closed.wait(10)
 
     def test_a_kept_connection_that_died_is_told_apart(
         self, transport: Urllib3Transport, serve: Serve, say: Say
