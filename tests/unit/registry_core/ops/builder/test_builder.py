@@ -120,21 +120,21 @@ class TestImages:
             ImageBuilder().env(name, "1")
 
     @pytest.mark.parametrize(
-        ("moment", "text"),
+        ("time", "text"),
         [
             ("2024-05-06T07:08:09.123456789Z", "2024-05-06T07:08:09.123456789Z"),
             (datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2))), "2024-05-06T05:08:09Z"),
         ],
     )
-    def test_the_time_is_the_given_one(self, moment: str | datetime, text: str) -> None:
-        config = ImageBuilder().add_files({"a": b"1"}).created(moment).build().config()
+    def test_the_time_is_the_given_one(self, time: str | datetime, text: str) -> None:
+        config = ImageBuilder().add_files({"a": b"1"}).created(time).build().config()
 
         assert config.created == config.history[0].created == text
 
-    @pytest.mark.parametrize("moment", ["yesterday", "2024-05-06T07:08:09", datetime(2024, 5, 6)])
-    def test_a_time_without_a_zone_is_refused(self, moment: str | datetime) -> None:
+    @pytest.mark.parametrize("time", ["yesterday", "2024-05-06T07:08:09", datetime(2024, 5, 6)])
+    def test_a_time_without_a_zone_is_refused(self, time: str | datetime) -> None:
         with pytest.raises(InvalidValue):
-            ImageBuilder().created(moment)
+            ImageBuilder().created(time)
 
     def test_a_malformed_platform_is_refused(self) -> None:
         with pytest.raises(InvalidName):
@@ -164,7 +164,7 @@ class TestImages:
         assert names(Image(target, target.manifests.get(pushed.digest))) == [["app", "app/run.sh"]]
 
 
-class TestReadyLayers:
+class TestPrebuiltLayers:
     @pytest.mark.parametrize(("media_type", "pack"), [(OCI_LAYER, bytes), (OCI_LAYER_GZIP, gzip.compress)])
     def test_a_prebuilt_layer_is_kept_unchanged(self, media_type: str, pack: Callable[[bytes], bytes]) -> None:
         stored = pack(TAR)
@@ -183,7 +183,7 @@ class TestReadyLayers:
 
 
 class TestBases:
-    def test_a_base_is_stood_on(self, target: Repository) -> None:
+    def test_an_image_is_built_on_a_base(self, target: Repository) -> None:
         base = example().build()
 
         image = ImageBuilder(base=base).add_files({"more": b"1"}).env("B", "2").build()
@@ -234,7 +234,7 @@ class TestBases:
         with pytest.raises(InvalidValue):
             ImageBuilder(platform="linux/arm64", base=example().build())
 
-    def test_layers_of_docker_go_by_their_oci_names(self, graphs: Graphs) -> None:
+    def test_docker_layers_get_oci_media_types(self, graphs: Graphs) -> None:
         stored = gzip.compress(TAR)
         config = strict_json.encode({"rootfs": {"type": "layers", "diff_ids": [Digest.of(TAR)]}})
         layers = [graphs.entry(DOCKER_LAYER_GZIP, stored, annotations={"vendor": "kept"})]

@@ -25,7 +25,7 @@ def builder() -> ImageBuilder:
 
 
 class TestFields:
-    def test_ports_are_of_tcp_unless_they_say_otherwise(self) -> None:
+    def test_the_default_protocol_of_ports_is_tcp(self) -> None:
         found = config(builder().expose(8080, "53/udp").expose("443"))
 
         assert found["ExposedPorts"] == {"443/tcp": {}, "53/udp": {}, "8080/tcp": {}}
@@ -33,7 +33,7 @@ class TestFields:
     def test_volumes_are_a_set(self) -> None:
         assert config(builder().volume("/data", "/logs").volume("/data"))["Volumes"] == {"/data": {}, "/logs": {}}
 
-    def test_those_of_a_base_stay(self) -> None:
+    def test_ports_and_volumes_of_a_base_are_kept(self) -> None:
         base = builder().expose(80).volume("/data").build()
 
         found = config(ImageBuilder(base=base).expose(443).volume("/more"))
@@ -50,7 +50,7 @@ class TestFields:
     def test_the_stop_signal_is_set(self) -> None:
         assert config(builder().stop_signal("SIGINT"))["StopSignal"] == "SIGINT"
 
-    def test_health_is_checked_as_docker_does(self) -> None:
+    def test_the_health_check_has_the_format_of_docker(self) -> None:
         found = config(builder().healthcheck("/bin/check", "-q", interval=1.5, timeout=30, start_period=0, retries=3))
 
         assert found["Healthcheck"] == {
@@ -61,14 +61,14 @@ class TestFields:
             "Retries": 3,
         }
 
-    def test_health_is_not_checked_any_more(self) -> None:
+    def test_the_health_check_can_be_disabled(self) -> None:
         assert config(builder().healthcheck("true").healthcheck())["Healthcheck"] == {"Test": ["NONE"]}
 
     @pytest.mark.parametrize("empty", [None, "", [], (), {}])
     def test_an_empty_value_removes_the_field(self, empty: object) -> None:
         assert "Cmd" not in config(builder().cmd("a").set_config("Cmd", empty))
 
-    def test_a_command_that_was_set_in_any_way_outlives_a_new_entrypoint(self) -> None:
+    def test_a_command_set_with_set_config_is_kept_by_a_new_entrypoint(self) -> None:
         base = builder().cmd("old").build()
 
         found = config(ImageEditor(base).set_config("Cmd", ["new"]).entrypoint("/run"))
@@ -151,7 +151,7 @@ class TestTimes:
             method(builder(), time)
 
 
-class TestNonsense:
+class TestInvalidValues:
     """A value that readers of the image would refuse is refused by the method that sets it."""
 
     @pytest.mark.parametrize(

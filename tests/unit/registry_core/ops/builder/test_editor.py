@@ -107,7 +107,7 @@ def image(request: pytest.FixtureRequest) -> Image:
     return made
 
 
-class TestNothing:
+class TestUnchanged:
     def test_without_a_change_it_is_the_same_image_and_nothing_is_read(self, image: Image) -> None:
         """R-026."""
         source, blobs = watched(image)

@@ -82,7 +82,7 @@ def entries(index: Index) -> list[dict[str, Any]]:
     return found
 
 
-class TestNothing:
+class TestUnchanged:
     def test_without_a_change_it_is_the_same_index(self, attested: Index) -> None:
         """R-026."""
         assert IndexBuilder(attested).build().raw == attested.raw

@@ -1,4 +1,4 @@
-"""Layers that mean harm: each says what becomes of it."""
+"""Hostile layers, each with its expected result."""
 
 from __future__ import annotations
 

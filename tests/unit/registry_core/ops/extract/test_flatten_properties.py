@@ -1,4 +1,4 @@
-"""Random layers, flattened in every way, beside a model that simply applies one layer after the other."""
+"""Random layers, flattened in every way, compared with a model that applies one layer after the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = ExtractLimits()
 
 
 class Node(NamedTuple):
-    """A file of the model: links to one file share the number."""
+    """A file of the model; hard links to one file share the number."""
 
     kind: str
     text: str
@@ -52,7 +52,7 @@ def remove(tree: Tree, path: str, *, itself: bool = True) -> None:
 
 
 class Model:
-    """Layers applied the plain way, as far as they make sense; and the tars of what did."""
+    """Valid steps applied one layer after the other, and the tars of these layers."""
 
     def __init__(self, layers: Sequence[Sequence[Step]]) -> None:
         self.tree: Tree = {}
@@ -121,7 +121,7 @@ class Model:
 
 
 def shape(tree: Tree) -> tuple[dict[str, tuple[str, str]], set[frozenset[str]]]:
-    """What is where, and which names are one file."""
+    """The content by path, and the groups of hard links."""
     groups: dict[int, set[str]] = {}
     for path, node in tree.items():
         if node.kind == "file":
@@ -168,7 +168,7 @@ def of_directory(directory: Path) -> Tree:
 
 @settings(max_examples=400, deadline=None)
 @given(LAYERS)
-def test_a_flattened_tar_is_what_the_model_says(steps: list[list[Step]]) -> None:
+def test_a_flattened_tar_equals_the_model(steps: list[list[Step]]) -> None:
     """R-134, R-150 to R-156."""
     model = Model(steps)
 
@@ -180,7 +180,7 @@ def test_a_flattened_tar_is_what_the_model_says(steps: list[list[Step]]) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(LAYERS)
-def test_a_directory_is_what_the_model_says(steps: list[list[Step]]) -> None:
+def test_an_extracted_directory_equals_the_model(steps: list[list[Step]]) -> None:
     """R-134, R-150 to R-155."""
     model = Model(steps)
 
@@ -193,7 +193,7 @@ def test_a_directory_is_what_the_model_says(steps: list[list[Step]]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(LAYERS)
-def test_the_list_and_single_files_are_what_the_model_says(steps: list[list[Step]]) -> None:
+def test_listed_and_opened_files_equal_the_model(steps: list[list[Step]]) -> None:
     model = Model(steps)
 
     kinds = {entry.path: entry.kind for entry in list_files(model.layers, LIMITS)}

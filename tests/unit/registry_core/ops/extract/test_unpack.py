@@ -1,4 +1,4 @@
-"""Images unpacked to directories."""
+"""Images extracted to directories."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(name: str, mode: int = 0o755, mtime: int = 0) -> bytes:
     return member(name, kind="5", mode=mode, mtime=mtime)
 
 
-def test_everything_is_made(tmp_path: Path) -> None:
+def test_every_kind_of_file_is_created(tmp_path: Path) -> None:
     layer = tar(
         folder("etc", 0o750, 11),
         member("etc/motd", b"hello", mode=0o640, mtime=22),
@@ -54,7 +54,7 @@ def test_everything_is_made(tmp_path: Path) -> None:
     assert (etc / "hard").samefile(etc / "motd")
 
 
-def test_a_directory_that_exists_keeps_its_inode(tmp_path: Path) -> None:
+def test_an_existing_directory_keeps_its_inode(tmp_path: Path) -> None:
     """R-133."""
     before = tmp_path.stat().st_ino
 
@@ -80,7 +80,7 @@ def test_a_new_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755
 
 
-def test_a_directory_that_somebody_else_makes_meanwhile_is_theirs(tmp_path: Path) -> None:
+def test_a_directory_that_another_process_creates_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     class Meddling(TarLayer):
         def open_uncompressed(self) -> ByteReader:
             (tmp_path / "new").mkdir()
@@ -93,7 +93,7 @@ def test_a_directory_that_somebody_else_makes_meanwhile_is_theirs(tmp_path: Path
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["new", "new/theirs"]
 
 
-def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
 
     with pytest.raises(InvalidValue):
@@ -103,7 +103,7 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_is_no_directory_is_refused(tmp_path: Path, kind: str) -> None:
+def test_anything_but_a_directory_is_refused(tmp_path: Path, kind: str) -> None:
     """R-131."""
     (tmp_path / "real").mkdir()
     if kind == "link":
@@ -141,7 +141,7 @@ def test_after_a_failure_nothing_is_left(tmp_path: Path, exists: bool, bad: byte
     assert not exists or os.listdir(target) == []
 
 
-def test_nothing_is_left_of_a_layer_that_proves_wrong_at_its_end(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_layer_whose_digest_does_not_match(tmp_path: Path) -> None:
     """R-007."""
 
     class Wrong(TarLayer):
@@ -167,7 +167,7 @@ def test_a_cancelled_extraction_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_extraction_that_is_cancelled_in_its_middle_leaves_nothing(tmp_path: Path, exists: bool) -> None:
+def test_an_extraction_that_is_cancelled_halfway_leaves_nothing(tmp_path: Path, exists: bool) -> None:
     seen: list[int] = []
 
     class Cancelling(TarLayer):
@@ -187,10 +187,10 @@ def test_an_extraction_that_is_cancelled_in_its_middle_leaves_nothing(tmp_path: 
     assert not exists or os.listdir(tmp_path / "new") == []
 
 
-class TestWhatIsKept:
+class TestOptions:
     """R-139."""
 
-    def test_setuid_and_setgid_only_on_request(self, tmp_path: Path) -> None:
+    def test_setuid_and_setgid_are_kept_only_on_request(self, tmp_path: Path) -> None:
         layer = tar(member("su", mode=0o6755), folder("tmp", 0o3777))
 
         unpack(tmp_path / "plain", layer)
@@ -201,7 +201,7 @@ class TestWhatIsKept:
         assert stat.S_IMODE((tmp_path / "kept/su").stat().st_mode) == 0o6755
         assert stat.S_IMODE((tmp_path / "kept/tmp").stat().st_mode) == 0o3777
 
-    def test_devices_and_fifos_are_left_out_and_named(self, tmp_path: Path) -> None:
+    def test_devices_and_fifos_are_skipped_and_reported(self, tmp_path: Path) -> None:
         layer = tar(member("null", kind="3"), member("sda", kind="4"), member("pipe", kind="6"), member("a"))
 
         extracted = unpack(tmp_path / "new", layer)
@@ -209,8 +209,8 @@ class TestWhatIsKept:
         assert extracted == Extracted(1, ("null", "sda", "pipe"))
         assert os.listdir(tmp_path / "new") == ["a"]
 
-    def test_fifos_are_made_on_request_and_never_opened(self, tmp_path: Path) -> None:
-        """A fifo that were opened would wait for somebody for ever."""
+    def test_fifos_are_created_on_request_and_never_opened(self, tmp_path: Path) -> None:
+        """Opening a fifo would block."""
         unpack(
             tmp_path / "new", tar(member("pipe", kind="6", mode=0o620, mtime=7)), options=ExtractOptions(devices=True)
         )
@@ -220,7 +220,7 @@ class TestWhatIsKept:
         assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o620, 7)
 
     @pytest.mark.usefixtures("as_root")
-    def test_devices_are_made_on_request_with_all_that_they_have(self, tmp_path: Path) -> None:
+    def test_devices_are_created_on_request_with_their_attributes(self, tmp_path: Path) -> None:
         numbers = {329: b"%07o\0%07o\0" % (259, 300_000)}
         layer = tar(member("sda", kind="4", mode=0o4660, uid=3, gid=6, mtime=9, patch=numbers))
 
@@ -231,7 +231,7 @@ class TestWhatIsKept:
         assert (status.st_rdev, stat.S_IMODE(status.st_mode)) == (os.makedev(259, 300_000), 0o4660)
         assert (status.st_uid, status.st_gid, status.st_mtime) == (3, 6, 9)
 
-    def test_owners_only_on_request(self, tmp_path: Path) -> None:
+    def test_owners_are_set_only_on_request(self, tmp_path: Path) -> None:
         uid, gid = (1234, 2345) if ROOT else (os.getuid(), os.getgid())
         layer = tar(
             member("f", uid=uid, gid=gid, mode=0o4755),
@@ -249,7 +249,7 @@ class TestWhatIsKept:
         assert owners == {"plain": {(os.getuid(), os.getgid())}, "kept": {(uid, gid)}}
         assert stat.S_IMODE((tmp_path / "kept/f").stat().st_mode) == 0o4755
 
-    def test_attributes_only_on_request(self, tmp_path: Path) -> None:
+    def test_extended_attributes_are_set_only_on_request(self, tmp_path: Path) -> None:
         layer = tar(member("f", pax={b"SCHILY.xattr.user.key": b"\0value"}))
 
         unpack(tmp_path / "plain", layer)
@@ -258,8 +258,8 @@ class TestWhatIsKept:
         assert os.listxattr(tmp_path / "plain/f") == []
         assert os.getxattr(tmp_path / "kept/f", "user.key") == b"\0value"
 
-    def test_default_lists_of_a_directory_are_not_inherited_by_what_is_in_it(self, tmp_path: Path) -> None:
-        """Attributes of directories come last, as their modes do."""
+    def test_default_acls_of_a_directory_are_not_inherited_by_its_content(self, tmp_path: Path) -> None:
+        """Attributes of directories are set last, like their modes."""
         pax = {b"SCHILY.xattr.user.key": b"folder"}
 
         unpack(
@@ -271,9 +271,9 @@ class TestWhatIsKept:
         assert os.getxattr(tmp_path / "new/d", "user.key") == b"folder"
         assert os.listxattr(tmp_path / "new/d/f") == []
 
-    def test_errors_of_the_system_name_the_file_in_the_image(self, tmp_path: Path) -> None:
+    def test_system_errors_name_the_path_in_the_image(self, tmp_path: Path) -> None:
         class Full(TarLayer):
-            """A layer that is read while the destination goes away."""
+            """A layer that removes the target directory while it is read."""
 
             def open_uncompressed(self) -> ByteReader:
                 os.rmdir(tmp_path / "target")
@@ -287,7 +287,7 @@ class TestWhatIsKept:
 
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Not root, in a directory of one's own: relative names need no right to any of the directories above."""
+    """A user other than root, in a directory of that user; relative names need no access to the parent directories."""
     monkeypatch.chdir(tmp_path)
     if not ROOT:
         yield
@@ -309,7 +309,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestWithoutPrivileges:
     LAYER = tar(folder("d", 0), folder("d/e", 0o100), member("d/e/f", b"x", mode=0), member("su", mode=0o4755, uid=0))
 
-    def test_directories_that_nobody_may_enter_are_filled(self) -> None:
+    def test_directories_without_permissions_are_filled(self) -> None:
         """R-138."""
         extracted = unpack(Path("new"), self.LAYER)
 
@@ -320,8 +320,8 @@ class TestWithoutPrivileges:
         assert os.stat("new/d/e/f").st_size == 1
 
     @pytest.mark.parametrize("exists", [True, False])
-    def test_after_a_failure_nothing_is_left_of_them_either(self, exists: bool) -> None:
-        """R-006, R-138: the last directory to get its attributes is refused, when all others have theirs."""
+    def test_after_a_failure_directories_without_permissions_are_removed(self, exists: bool) -> None:
+        """R-006, R-138: the last directory is refused when all others have their attributes."""
         if exists:
             os.mkdir("target")
         bad = member("./", kind="5", pax={b"SCHILY.xattr.user.": b"v"})
@@ -333,7 +333,7 @@ class TestWithoutPrivileges:
         assert not exists or os.listdir("target") == []
 
     @pytest.mark.parametrize("options", [ExtractOptions(owners=True), ExtractOptions(devices=True)])
-    def test_what_needs_privileges_is_an_error_and_leaves_nothing(self, options: ExtractOptions) -> None:
+    def test_an_option_that_needs_privileges_is_an_error_and_leaves_nothing(self, options: ExtractOptions) -> None:
         """R-139."""
         device = member("a/null", kind="3", patch={329: b"0000001\0" + b"0000003\0"})
 
@@ -343,7 +343,7 @@ class TestWithoutPrivileges:
         assert os.listdir() == []
 
 
-class TestOddMembers:
+class TestUnusualMembers:
     def test_read_only_directories_can_be_filled(self, tmp_path: Path) -> None:
         """R-138."""
         unpack(tmp_path / "new", tar(folder("d", 0o555, 9), member("d/f", b"x", mode=0o400)))
@@ -352,27 +352,27 @@ class TestOddMembers:
         assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o555, 9)
 
     @pytest.mark.parametrize("mtime", [b"9" * 19, b"-" + b"9" * 19, b"9" * 17, b"-1", b"253402300800"])
-    def test_extreme_times_are_narrowed(self, tmp_path: Path, mtime: bytes) -> None:
+    def test_extreme_times_are_clamped(self, tmp_path: Path, mtime: bytes) -> None:
         """R-138."""
         unpack(tmp_path / "new", tar(member("f", pax={b"mtime": mtime})))
 
         assert (tmp_path / "new/f").exists()
 
     @pytest.mark.parametrize("uid", [b"4294967295", b"4294967296", b"9223372036854775807"])
-    def test_owners_that_no_system_has_are_refused(self, tmp_path: Path, uid: bytes) -> None:
-        """R-138: the highest number would mean the present user."""
+    def test_owners_out_of_range_are_refused(self, tmp_path: Path, uid: bytes) -> None:
+        """R-138: for chown, the highest number means no change."""
         with pytest.raises(UnsafeArchive):
             unpack(tmp_path / "new", tar(member("f", pax={b"uid": uid})), options=ExtractOptions(owners=True))
 
     @pytest.mark.parametrize("pax", [{b"path": b"n" * 256}, {b"linkpath": b"t" * 5000}])
-    def test_names_that_cannot_be_made_are_refused(self, tmp_path: Path, pax: dict[bytes, bytes]) -> None:
+    def test_names_that_the_file_system_refuses_are_unsafe(self, tmp_path: Path, pax: dict[bytes, bytes]) -> None:
         """R-136."""
         with pytest.raises(UnsafeArchive, match="too long"):
             unpack(tmp_path / "new", tar(member("x", kind="2", link="y", pax=pax)))
 
         assert os.listdir(tmp_path) == []
 
-    def test_odd_names_are_made(self, tmp_path: Path) -> None:
+    def test_unusual_names_are_created(self, tmp_path: Path) -> None:
         """R-136."""
         names = {b"\xff\xfe", "é".encode(), "e\u0301".encode(), b"A", b"a", b"new\nline", b" ", b"-rf", b"\\..\\x"}
 
@@ -380,7 +380,7 @@ class TestOddMembers:
 
         assert set(os.listdir(os.fsencode(tmp_path / "new"))) == names
 
-    def test_deep_directories_need_no_deep_stack_and_go_away_again(self, tmp_path: Path) -> None:
+    def test_deep_directories_need_no_recursion_and_are_removed_after_an_error(self, tmp_path: Path) -> None:
         """R-137."""
         deep = member("x", pax={b"path": b"/".join([b"d"] * 1500)})
 
@@ -394,7 +394,7 @@ class TestOddMembers:
         assert extracted.entries == 1500
         assert found == ["new"]
 
-    def test_holes_stay_holes(self, tmp_path: Path) -> None:
+    def test_holes_are_not_filled(self, tmp_path: Path) -> None:
         pax = {b"GNU.sparse.map": b"0,1,52428800,1", b"GNU.sparse.size": b"104857600"}
 
         unpack(tmp_path / "new", tar(member("s", b"ab", pax=pax)))
@@ -407,7 +407,7 @@ class TestOddMembers:
             file.seek(52428800)
             assert file.read(2) == b"b\0"
 
-    def test_limits_count_before_anything_is_written(self, tmp_path: Path) -> None:
+    def test_limits_apply_before_content_is_written(self, tmp_path: Path) -> None:
         """R-140."""
         with pytest.raises(TooLarge):
             unpack(tmp_path / "new", TarLayer(member("a", size=1 << 30)), limits=ExtractLimits(file_bytes=1 << 20))
@@ -417,7 +417,7 @@ class TestOddMembers:
         assert os.listdir(tmp_path) == []
 
 
-def test_the_umask_is_no_matter(tmp_path: Path) -> None:
+def test_the_umask_has_no_effect(tmp_path: Path) -> None:
     """R-138."""
     before = os.umask(0o077)
     try:
@@ -429,7 +429,7 @@ def test_the_umask_is_no_matter(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new/d/f").stat().st_mode) == 0o666
 
 
-def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+def test_all_descriptors_are_closed(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
 
     unpack(tmp_path / "new", tar(*(member(f"d{number}/e/f", b"x") for number in range(200))))
@@ -440,8 +440,8 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["d", "f"])
-def test_somebody_elses_link_in_the_way_is_not_followed(name: str, tmp_path: Path) -> None:
-    """R-131, R-132: even one that appears while the work is going on, to a directory or to a file."""
+def test_a_link_that_another_process_creates_is_not_followed(name: str, tmp_path: Path) -> None:
+    """R-131, R-132: also one that appears during the extraction, to a directory or to a file."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "f").write_text("theirs")
@@ -460,8 +460,8 @@ def test_somebody_elses_link_in_the_way_is_not_followed(name: str, tmp_path: Pat
     assert (outside / "f").read_text() == "theirs"
 
 
-def test_somebody_elses_file_in_the_way_is_not_written_to(tmp_path: Path) -> None:
-    """R-131: a second name for a file outside is no link that one could see."""
+def test_a_file_that_another_process_creates_is_not_written_to(tmp_path: Path) -> None:
+    """R-131: a hard link to a file outside looks like an ordinary file."""
     (tmp_path / "outside").write_text("theirs")
     target = tmp_path / "target"
     target.mkdir()
@@ -477,7 +477,7 @@ def test_somebody_elses_file_in_the_way_is_not_written_to(tmp_path: Path) -> Non
     assert (tmp_path / "outside").read_text() == "theirs"
 
 
-def test_somebody_elses_link_in_place_of_a_file_is_not_linked_to(tmp_path: Path) -> None:
+def test_a_symbolic_link_that_another_process_creates_is_not_linked_to(tmp_path: Path) -> None:
     """R-134."""
     target = tmp_path / "target"
     target.mkdir()
@@ -500,8 +500,8 @@ def test_somebody_elses_link_in_place_of_a_file_is_not_linked_to(tmp_path: Path)
     assert (tmp_path / "outside").stat().st_nlink == 1
 
 
-def test_directories_that_somebody_swaps_for_links_lead_nowhere(tmp_path: Path) -> None:
-    """R-131, R-132: another process does so all the time, and with the rights that we have."""
+def test_directories_that_another_process_replaces_by_links_are_not_followed(tmp_path: Path) -> None:
+    """R-131, R-132: another process of the same user does so continuously."""
     outside = tmp_path / "outside"
     outside.mkdir()
     script = """

@@ -1,4 +1,4 @@
-"""Layers that mean harm: each case says what becomes of it, and nothing outside is ever touched."""
+"""Hostile layers: each has its expected result, and nothing outside the target directory changes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CountedReader:
 
 
 def state(directory: Path) -> list[tuple[str, int, int, int, int, int, int, bytes | str]]:
-    """Everything about everything in a directory."""
+    """All attributes of all files in a directory."""
     found = []
     for path in [directory, *sorted(directory.rglob("*"))]:
         status = path.lstat()
@@ -85,7 +85,7 @@ def state(directory: Path) -> list[tuple[str, int, int, int, int, int, int, byte
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """A directory beside the destination that is as it was when the test is over."""
+    """A directory next to the target directory, which must not have changed after the test."""
     directory = tmp_path / "outside"
     directory.mkdir()
     (directory / "kept").write_bytes(b"the outside")
@@ -121,8 +121,10 @@ def test_the_corpus_is_large_enough() -> None:
 
 @pytest.mark.parametrize("options", [ExtractOptions(), EVERYTHING], ids=["no options", "all options"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_directory_holds_it_or_stays_empty(name: str, options: ExtractOptions, tmp_path: Path, outside: Path) -> None:
-    """R-130 to R-156: nothing outside is touched, nothing but our errors is raised, nothing is left after one."""
+def test_the_directory_has_all_files_or_is_empty(
+    name: str, options: ExtractOptions, tmp_path: Path, outside: Path
+) -> None:
+    """R-130 to R-156: nothing outside changes, only library errors are raised, and nothing is left after one."""
     layers, expected = CASES[name](str(outside))
     target = tmp_path / "target"
     target.mkdir()
@@ -145,8 +147,8 @@ def test_a_directory_holds_it_or_stays_empty(name: str, options: ExtractOptions,
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_flattened_tar_of_it_is_safe(name: str, outside: Path) -> None:
-    """R-156: whatever comes out is accepted by ourselves, as it is, and nothing is dangling."""
+def test_the_flattened_tar_is_safe(name: str, outside: Path) -> None:
+    """R-156: a flattened tar can be flattened again without a change, and no hard link is dangling."""
     layers, expected = CASES[name](str(outside))
 
     if expected is None or name in ONLY_ON_DISK:
@@ -161,8 +163,8 @@ def test_a_flattened_tar_of_it_is_safe(name: str, outside: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_memory_of_all_of_them_is_bounded() -> None:
-    """R-140: by what the limits say of names, and not by what a layer says; measured where nothing else is."""
+def test_memory_is_bounded_for_all_layers() -> None:
+    """R-140: by the limits on names, not by sizes that a layer states; measured in a separate process."""
     script = """
 import contextlib
 from pathlib import Path
@@ -200,7 +202,7 @@ for name, case in CASES.items():
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_layer_is_read_three_times_at_most(name: str, outside: Path) -> None:
-    """R-140, R-155: for the tar, for directories that come too late, and for links that were missed."""
+    """R-140, R-155: for the tar, for late attributes of directories, and for links to hidden files."""
     layers, _ = CASES[name](str(outside))
     counted = [Counted(layer) for layer in layers]
 
@@ -213,7 +215,7 @@ def test_each_layer_is_read_three_times_at_most(name: str, outside: Path) -> Non
 
 
 @pytest.mark.parametrize("name", WITH_ATTRIBUTES)
-def test_attributes_that_cannot_be_are_refused(name: str, tmp_path: Path, outside: Path) -> None:
+def test_invalid_attributes_are_refused(name: str, tmp_path: Path, outside: Path) -> None:
     """R-139."""
     data, expected = WITH_ATTRIBUTES[name]
     layer = tar(member("d/f", b"x"), member("p", data, kind="x"), member("d/g", b"x"))
@@ -225,7 +227,7 @@ def test_attributes_that_cannot_be_are_refused(name: str, tmp_path: Path, outsid
 
 
 @pytest.mark.parametrize("kind", ["2", "6"])
-def test_attributes_that_only_files_have_are_refused_elsewhere(kind: str, tmp_path: Path) -> None:
+def test_attributes_that_only_files_can_have_are_refused_for_other_kinds(kind: str, tmp_path: Path) -> None:
     """R-139."""
     layer = tar(member("x", kind=kind, link="y", pax={b"SCHILY.xattr.user.a": b"v"}))
 
@@ -266,8 +268,8 @@ LAYERS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(LAYERS)
-def test_whatever_a_layer_holds_it_ends_well_or_in_an_error_of_ours(layers: list[TarLayer]) -> None:
-    """R-135, R-143: and both ways to unpack agree, but for names that only a file system can refuse."""
+def test_random_layers_succeed_or_raise_library_errors(layers: list[TarLayer]) -> None:
+    """R-135, R-143: and extraction and flattening agree, except for names that a file system refuses."""
     with tempfile.TemporaryDirectory() as place:
         outcomes: list[str] = []
         try:

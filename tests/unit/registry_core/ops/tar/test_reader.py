@@ -1,4 +1,4 @@
-"""Strict reading of tars."""
+"""The strict tar reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry_core.testing.layers import TarLayer, member, pax_records, tar
 
 
 def read(stream: bytes | ByteReader, limits: ExtractLimits | None = None) -> list[tuple[Member, bytes]]:
-    """Every member with its content, holes as zeros."""
+    """All members with their content, zeros in holes."""
     reader = BytesSource(stream).open() if isinstance(stream, bytes) else stream
     archive = TarReader(reader, Budget(limits or ExtractLimits()), reference="the layer")
     found = []
@@ -47,7 +47,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 @pytest.mark.parametrize("format_", FORMATS)
 class TestFormats:
-    def test_names_and_attributes_come_out(self, format_: int) -> None:
+    def test_names_and_attributes_are_read(self, format_: int) -> None:
         info = tarfile.TarInfo("etc/motd")
         info.size, info.mode, info.uid, info.gid, info.mtime = 700, 0o4751, 12, 34, 1234567890
 
@@ -56,7 +56,7 @@ class TestFormats:
         assert found == Member(b"etc/motd", FileKind.FILE, 0o4751, 12, 34, 1234567890 * 10**9, 700)
         assert content == bytes(700)
 
-    def test_long_names_come_out(self, format_: int) -> None:
+    def test_long_names_are_read(self, format_: int) -> None:
         """R-136."""
         name = "/".join(["directory"] * 20)
         info = tarfile.TarInfo(name)
@@ -77,7 +77,7 @@ class TestFormats:
             (tarfile.CONTTYPE, FileKind.FILE),
         ],
     )
-    def test_every_kind_is_known(self, format_: int, type_: bytes, kind: FileKind) -> None:
+    def test_every_kind_is_read(self, format_: int, type_: bytes, kind: FileKind) -> None:
         info = tarfile.TarInfo("x")
         info.type, info.linkname, info.devmajor, info.devminor = type_, "y", 8, 1
 
@@ -87,7 +87,7 @@ class TestFormats:
 
 
 @pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_long_link_texts_come_out(format_: int) -> None:
+def test_long_link_targets_are_read(format_: int) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.linkname = tarfile.SYMTYPE, "t" * 300
 
@@ -106,7 +106,7 @@ def test_numbers_may_be_in_base_256() -> None:
     assert found.mtime == -5 * 10**9
 
 
-def test_attributes_in_extended_headers_win() -> None:
+def test_pax_records_override_the_header() -> None:
     """R-135."""
     found = only(
         member(
@@ -130,15 +130,15 @@ def test_attributes_in_extended_headers_win() -> None:
     )
 
 
-def test_a_size_in_an_extended_header_moves_the_next_member() -> None:
-    """R-135: content by the size of an extended header is content, even if it looks like a header."""
+def test_a_size_in_a_pax_header_moves_the_next_member() -> None:
+    """R-135: content within the size of the PAX header is not parsed, even if it looks like a header."""
     inner = member("inner")
     outer = member("outer", inner, size=0, pax={b"size": b"%d" % len(inner)})
 
     assert [each.path for each, _ in read(tar(outer, member("next")).content)] == [b"outer", b"next"]
 
 
-def test_global_headers_set_no_paths() -> None:
+def test_global_headers_do_not_set_paths() -> None:
     """R-135."""
     found = only(member("g", pax_records({b"path": b"../evil", b"comment": b"x"}), kind="g"), member("mine"))
 
@@ -152,7 +152,7 @@ def test_global_headers_do_not_move_members(keyword: bytes) -> None:
         only(member("g", pax_records({keyword: b"1"}), kind="g"), member("mine"))
 
 
-def test_the_prefix_of_posix_belongs_to_the_name() -> None:
+def test_the_ustar_prefix_is_part_of_the_name() -> None:
     """R-130: the check covers the whole name."""
     assert only(member("c", patch={345: b"a/b"})).path == b"a/b/c"
 
@@ -160,11 +160,11 @@ def test_the_prefix_of_posix_belongs_to_the_name() -> None:
         only(member("c", patch={345: b"../b"}))
 
 
-def test_a_file_of_old_whose_name_ends_with_a_slash_is_a_directory() -> None:
+def test_a_v7_file_whose_name_ends_with_a_slash_is_a_directory() -> None:
     assert only(member("old/", kind="\0", patch={257: bytes(8)})).kind is FileKind.DIRECTORY
 
 
-def test_names_of_any_bytes_survive() -> None:
+def test_names_of_any_bytes_are_kept() -> None:
     """R-136."""
     names = [b"\xff\xfe", "é".encode(), "e\u0301".encode(), b"A", b"a", b"new\nline", b" ", b"-rf"]
 
@@ -259,22 +259,22 @@ def test_a_malformed_member_in_the_middle_is_refused(bad: bytes) -> None:
     "last",
     [member("p", pax_records({b"path": b"a"}), kind="x"), member("L", b"a\0", kind="L"), member("K", b"a\0", kind="K")],
 )
-def test_headers_that_belong_to_nothing_are_refused(last: bytes) -> None:
+def test_extended_headers_without_a_member_are_refused(last: bytes) -> None:
     """R-143."""
     with pytest.raises(IntegrityError, match="archive ends between the headers"):
         read(tar(member("before"), last).content)
 
 
 @pytest.mark.parametrize("cut", [1, 511, 512 * 2 + 1, 512 * 2 + 300, 512 * 3 + 1, 512 * 4 - 1])
-def test_a_tar_that_is_cut_off_is_an_error(cut: int) -> None:
-    """R-144: in the end, the padding, the content and the header."""
+def test_a_truncated_tar_is_an_error(cut: int) -> None:
+    """R-144: in the end marker, the padding, the content and the header."""
     whole = tar(member("a", b"x" * 600)).content
 
     with pytest.raises(IntegrityError):
         read(whole[:-cut])
 
 
-def test_a_tar_may_just_stop_where_a_member_could_begin() -> None:
+def test_a_tar_may_end_without_a_marker_between_members() -> None:
     [(found, _)] = read(member("a", b"x"))
 
     assert found.path == b"a"
@@ -297,7 +297,7 @@ def test_unread_content_is_skipped() -> None:
     assert [each.path for each in archive.members()] == [b"a", b"b"]
 
 
-def test_small_reads_make_no_difference() -> None:
+def test_small_reads_give_the_same_members() -> None:
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(7)
@@ -307,7 +307,7 @@ def test_small_reads_make_no_difference() -> None:
     assert read(FileObjectReader(Slow(layer.content))) == read(layer.content)
 
 
-def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> None:
+def test_the_limit_of_extended_headers_applies_before_they_are_read() -> None:
     """R-141."""
 
     class Endless(io.BytesIO):
@@ -326,7 +326,7 @@ def test_extended_headers_have_a_limit_that_counts_before_they_are_read() -> Non
     assert stream.count < 1 << 20
 
 
-def test_a_chain_of_extended_headers_ends_at_once() -> None:
+def test_a_chain_of_extended_headers_is_refused_at_once() -> None:
     """R-137."""
     link = member("g", pax_records({b"comment": b"x"}), kind="g")
 
@@ -334,12 +334,12 @@ def test_a_chain_of_extended_headers_ends_at_once() -> None:
 
 
 class TestLimits:
-    def test_the_bytes_of_all_are_counted(self) -> None:
+    def test_the_total_size_is_limited(self) -> None:
         """R-140."""
         with pytest.raises(TooLarge):
             read(tar(member("a", bytes(5000))).content, ExtractLimits(total_bytes=5000))
 
-    def test_the_bytes_of_each_are_counted_before_they_are_read(self) -> None:
+    def test_the_size_of_a_file_is_limited_before_it_is_read(self) -> None:
         """R-140."""
         with pytest.raises(TooLarge):
             read(member("a", size=1001), ExtractLimits(file_bytes=1000))
@@ -351,7 +351,7 @@ class TestLimits:
         with pytest.raises(TooLarge):
             read(tar(sparse).content, ExtractLimits(total_bytes=1 << 30))
 
-    def test_the_ratio_counts_only_beyond_a_floor(self) -> None:
+    def test_the_ratio_is_limited_only_above_the_floor(self) -> None:
         """R-140: compression alone is no error."""
         content = tar(member("a", bytes(10_000))).content
         for floor, refused in ((20_000, False), (5_000, True)):
@@ -365,7 +365,7 @@ class TestLimits:
             else:
                 assert len(list(archive.members())) == 1
 
-    def test_memory_stays_flat(self) -> None:
+    def test_memory_is_constant(self) -> None:
         """R-140."""
         content = tar(member("a", bytes(30 << 20))).content
         tracemalloc.start()
@@ -463,7 +463,7 @@ class TestSparseFiles:
         assert found.sparse_map == tuple(parts)
         assert content[29_000:29_001] == b"x"
 
-    def test_a_name_in_a_sparse_record_is_judged_as_well(self) -> None:
+    def test_a_name_in_a_sparse_record_is_checked(self) -> None:
         """R-130."""
         pax = {b"GNU.sparse.map": b"", b"GNU.sparse.size": b"0", b"GNU.sparse.name": b"../x"}
 
@@ -483,7 +483,7 @@ class TestSparseFiles:
             (b"0,4,9223372036854775807,4", b"99"),
         ],
     )
-    def test_a_map_is_in_order_within_the_file_and_for_all_its_data(self, text: bytes, size: bytes) -> None:
+    def test_a_map_that_does_not_match_file_and_data_is_refused(self, text: bytes, size: bytes) -> None:
         pax = {b"GNU.sparse.map": text, b"GNU.sparse.size": size}
 
         with pytest.raises(IntegrityError):
