@@ -28,6 +28,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.proxies import Proxy
 from registry_adapters.http.transport.sockets import CancellableSocket, CancellableTcpSocket, Resolver, connect
+from registry_core.cancellation import remaining
 from registry_core.content.streams import CHUNK_SIZE
 from registry_core.domain.origin import Origin
 
@@ -243,9 +244,9 @@ class Connection(urllib3.connection.HTTPConnection):
         return sock
 
     def _connected(self) -> CancellableTcpSocket:
-        # The time for the connection starts here: the name lookup is part of it.
-        started = time.monotonic()
-        timeout = self.settings.connect_timeout
+        # The time for the connection starts here: the name lookup is part of it, and so is the TLS handshake.
+        started, deadline = time.monotonic(), remaining()
+        timeout = self.settings.connect_timeout if deadline is None else min(self.settings.connect_timeout, deadline)
         addresses = self.resolver.addresses(self._dns_host.strip("[]"), self.port, timeout)
         left = max(0.0, timeout - (time.monotonic() - started))
         sock = connect(addresses, left, self.socket_options or ())

@@ -166,6 +166,17 @@ class TestConnecting:
 
         assert time.monotonic() - started < 5
 
+    def test_a_handshake_ends_at_the_deadline(self, serve: Serve) -> None:
+        """R-052."""
+        wire = serve(lambda peer: peer.wait())
+        started = time.monotonic()
+
+        with closing(Urllib3Transport(HttpSettings(proxy="", connect_timeout=60.0))) as transport:
+            with fail_after(0.2), pytest.raises(DeadlineExceeded):
+                transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
+
+        assert time.monotonic() - started < 5
+
 
 class TestAfterwards:
     """One connection is kept. What is asked next must get its own answer, whatever came late on the first."""
