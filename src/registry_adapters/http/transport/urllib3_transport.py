@@ -327,10 +327,10 @@ class _ExchangeErrors:
                 return NotConnected, f"host name not resolved: {os_reason(causes)}"
             if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
                 return ProtocolError, "the proxy wants other credentials (407)"
-            if among(urllib3.exceptions.ConnectTimeoutError, TimeoutError):
-                return NotConnected, f"no connection within {self._settings.connect_timeout:g} s"
             if among(urllib3.exceptions.NewConnectionError):
                 return NotConnected, os_reason(causes)
+            if among(urllib3.exceptions.ConnectTimeoutError, TimeoutError):
+                return NotConnected, f"no connection within {self._settings.connect_timeout:g} s"
         if among(TimeoutError):
             return lost, f"no data for {self._settings.read_timeout:g} s"
         if among(http.client.IncompleteRead):

@@ -61,15 +61,15 @@ def passing(request: OutgoingRequest, send: Send) -> Response:
     return send(request)
 
 
-class TestThrough:
-    def test_without_any_the_request_is_sent_as_it_is(self) -> None:
+class TestApplyMiddleware:
+    def test_without_middleware_the_request_is_sent_unchanged(self) -> None:
         wire, request = Wire200(), outgoing({"Accept": "a"})
 
         apply_middleware([], request, wire)
 
         assert wire.sent == [request]
 
-    def test_the_first_is_outermost(self) -> None:
+    def test_the_first_middleware_is_outermost(self) -> None:
         steps: list[str] = []
 
         def layer(name: str) -> Middleware:
@@ -96,7 +96,7 @@ class TestThrough:
         assert dict(wire.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
 
     @pytest.mark.parametrize("name", ["Authorization", "cookie", "PROXY-AUTHORIZATION"])
-    def test_secrets_of_its_own_go_to_the_registry_only(self, name: str) -> None:
+    def test_secrets_that_it_adds_go_to_the_registry_only(self, name: str) -> None:
         """R-030."""
         home, cdn = Wire200(), Wire200()
 
@@ -109,7 +109,7 @@ class TestThrough:
         assert dict(home.sent[0].headers) == {name: "secret", "X-Trace": "1"}
         assert dict(cdn.sent[0].headers) == {"X-Trace": "1"}
 
-    def test_what_authorises_a_token_request_stays_what_it_is(self) -> None:
+    def test_the_authorization_of_a_token_request_is_kept(self) -> None:
         """R-030."""
         wire = Wire200()
 
@@ -132,7 +132,7 @@ class TestThrough:
             {"headers": {"authorization": "mine", "Authorization": "ours"}},
         ],
     )
-    def test_it_changes_headers_and_nothing_else(self, change: dict[str, Any]) -> None:
+    def test_a_change_of_anything_but_headers_is_an_error(self, change: dict[str, Any]) -> None:
         wire = Wire200()
 
         with pytest.raises(ConfigError):
@@ -140,7 +140,7 @@ class TestThrough:
 
         assert wire.sent == []
 
-    def test_it_sends_once(self) -> None:
+    def test_sending_twice_is_an_error(self) -> None:
         """R-053: repeating is decided elsewhere."""
         wire = Wire200()
 
@@ -153,7 +153,7 @@ class TestThrough:
 
         assert (len(wire.sent), wire.reader.closed) == (1, True)
 
-    def test_also_after_a_failure(self) -> None:
+    def test_sending_again_after_a_failure_is_an_error(self) -> None:
         """R-053."""
         tries: list[OutgoingRequest] = []
 
@@ -172,7 +172,7 @@ class TestThrough:
 
         assert len(tries) == 1
 
-    def test_it_returns_the_answer_that_came(self) -> None:
+    def test_returning_another_response_is_an_error(self) -> None:
         wire = Wire200()
 
         def other(request: OutgoingRequest, send: Send) -> Response:
@@ -184,7 +184,7 @@ class TestThrough:
 
         assert wire.reader.closed
 
-    def test_what_it_raises_is_passed_on_and_the_answer_closed(self) -> None:
+    def test_its_error_is_raised_and_the_response_closed(self) -> None:
         wire, mine = Wire200(), LookupError("mine")
 
         def failing(request: OutgoingRequest, send: Send) -> Response:
@@ -197,7 +197,7 @@ class TestThrough:
         assert caught.value is mine
         assert wire.reader.closed
 
-    def test_it_may_watch_the_body(self) -> None:
+    def test_it_can_wrap_the_reader_of_the_body(self) -> None:
         class Watched(Reader):
             count = 0
 
@@ -216,7 +216,7 @@ class TestThrough:
         assert (content, Watched.count) == (b"body", 4)
 
 
-class TestOutgoing:
+class TestOutgoingRequest:
     @pytest.mark.parametrize(
         "name", ["Host", "content-length", "Transfer-Encoding", "Connection", "Accept-Encoding", "User-Agent", "Expect"]
     )
@@ -230,7 +230,7 @@ class TestOutgoing:
             outgoing().with_headers({name: "1"})
 
     @pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0", "€"])
-    def test_values_are_checked_and_not_shown(self, value: str) -> None:
+    def test_values_are_checked_and_not_quoted(self, value: str) -> None:
         """R-039: header injection."""
         with pytest.raises(ConfigError) as caught:
             outgoing().with_headers({"X-Trace": value})
@@ -243,7 +243,7 @@ class TestOutgoing:
         assert (fields["ACCEPT"], "accept" in fields, fields.get("x"), len(fields)) == ("a", True, None, 1)
 
     @pytest.mark.parametrize("name", ["Authorization", "cookie", "Proxy-Authorization"])
-    def test_printing_shows_no_secret(self, name: str) -> None:
+    def test_the_repr_has_no_secret(self, name: str) -> None:
         """R-043."""
         request = outgoing({name: "Bearer secret", "Accept": "a"}, url=SIGNED)
 
@@ -255,7 +255,9 @@ class TestOutgoing:
 
 
 class TestInASession:
-    def test_each_attempt_hop_and_token_request_passes(self, scripted: Script, reply: type[Reply]) -> None:
+    def test_it_is_called_for_each_attempt_redirect_and_token_request(
+        self, scripted: Script, reply: type[Reply]
+    ) -> None:
         seen: list[tuple[str, bool, int]] = []
 
         def watch(request: OutgoingRequest, send: Send) -> Response:
@@ -278,7 +280,7 @@ class TestInASession:
         ]
         assert all(sent.headers["X-Trace"] == "1" for sent in transport.sent)
 
-    def test_what_it_raises_leaves_no_connection_behind(self, serve: Serve, say: Say, answers: type[Answers]) -> None:
+    def test_its_error_leaves_no_connection_open(self, serve: Serve, say: Say, answers: type[Answers]) -> None:
         """The connection is closed, its body unread; the next request gets a new one and its own answer."""
         script = answers(say(200, b"x" * 500_000), say(200, b"mine"))
         wire = serve(script)
@@ -300,7 +302,7 @@ class TestInASession:
 
         assert (content, wire.connections) == (b"mine", 2)
 
-    def test_an_error_that_may_pass_is_repeated(self, scripted: Script, reply: type[Reply]) -> None:
+    def test_a_transient_error_that_it_raises_is_retried(self, scripted: Script, reply: type[Reply]) -> None:
         """R-054."""
         failures = [Unavailable("the proxy of the house is busy", retry_after=0.0)]
 

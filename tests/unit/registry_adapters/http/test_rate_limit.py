@@ -53,7 +53,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gate(clock: Clock) -> Callable[..., OriginLimiter]:
+def make_limiter(clock: Clock) -> Callable[..., OriginLimiter]:
     def build(maximum: int = 8, rate: float | None = None) -> OriginLimiter:
         return OriginLimiter(HOME, maximum=maximum, rate=rate, clock=clock, sleep=clock.sleep)
 
@@ -69,7 +69,7 @@ def backoff(failures: int) -> float:
 
 
 @contextmanager
-def elsewhere(work: Callable[[], object]) -> Iterator[threading.Event]:
+def in_thread(work: Callable[[], object]) -> Iterator[threading.Event]:
     """Work done by another thread; the event tells that it is done."""
     done = threading.Event()
 
@@ -85,123 +85,127 @@ def elsewhere(work: Callable[[], object]) -> Iterator[threading.Event]:
         thread.join()
 
 
-def refused(build: OriginLimiter, *, status: int = 429, asked: float | None = None) -> Throttling | None:
-    slot = build.acquire()
-    slot.release()
-    return build.on_throttled(slot, status, asked, backoff)
+def refuse(build: OriginLimiter, *, status: int = 429, asked: float | None = None) -> Throttling | None:
+    permit = build.acquire()
+    permit.release()
+    return build.on_throttled(permit, status, asked, backoff)
 
 
-class TestSlots:
-    def test_no_more_than_the_maximum_are_under_way(self, gate: Callable[..., OriginLimiter]) -> None:
-        narrow = gate(1)
-        slot = narrow.acquire()
+class TestPermits:
+    def test_no_more_permits_than_the_maximum_are_issued(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
         order: list[str] = []
 
         def work() -> None:
-            with closing(narrow.acquire().held_by_body(body())):
+            with closing(limiter.acquire().held_by_body(body())):
                 order.append("second")
 
-        with elsewhere(work):
+        with in_thread(work):
             order.append("first")
-            slot.release()
+            permit.release()
 
         assert order == ["first", "second"]
 
-    def test_a_thread_that_has_one_gets_another_at_once(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_a_thread_with_a_permit_gets_another_at_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """Copying within a registry reads a body while it sends it."""
-        narrow = gate(1)
+        limiter = make_limiter(1)
 
-        first = narrow.acquire()
-        second = narrow.acquire()
+        first = limiter.acquire()
+        second = limiter.acquire()
 
-        assert narrow.under_way == 2
+        assert limiter.under_way == 2
         first.release()
         second.release()
-        assert narrow.under_way == 0
+        assert limiter.under_way == 0
 
-    def test_who_reads_a_body_is_who_has_the_slot(self, gate: Callable[..., OriginLimiter]) -> None:
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(body())
+    def test_the_thread_that_reads_a_body_has_its_permit(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(body())
 
         def work() -> None:
             reader.read(1)
-            narrow.acquire().release()
+            limiter.acquire().release()
 
-        with elsewhere(work) as done:
+        with in_thread(work) as done:
             assert done.wait(10)
 
         reader.close()
 
-    def test_a_body_nobody_reads_does_not_count(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(body())
+    def test_an_idle_body_does_not_count(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(body())
         clock.time += 1.0
 
-        with elsewhere(lambda: narrow.acquire().release()) as done:
+        with in_thread(lambda: limiter.acquire().release()) as done:
             assert done.wait(10)
 
         reader.close()
 
-    def test_a_request_whose_bytes_do_not_come_does_not_count(
-        self, gate: Callable[..., OriginLimiter], clock: Clock
+    def test_a_request_that_waits_for_its_source_does_not_count(
+        self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
-        """They may come from where somebody waits for this very slot."""
-        narrow = gate(1)
-        slot = narrow.acquire()
+        """They may come from where somebody waits for this very permit."""
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
         counts: list[int] = []
 
         class Slow(FileObjectReader):
             def read(self, size: int = -1, /) -> bytes:
                 clock.time += 1.0
-                counts.append(narrow.under_way)
+                counts.append(limiter.under_way)
                 return super().read(size)
 
         def opened(start: int) -> FileObjectReader:
             clock.time += 1.0
-            counts.append(narrow.under_way)
+            counts.append(limiter.under_way)
             return Slow(io.BytesIO(b"body"[start:]))
 
-        with slot.paused_while_reading(CallableSource(opened)).open(1) as reader:
-            counts.append(narrow.under_way)
+        with permit.paused_while_reading(CallableSource(opened)).open(1) as reader:
+            counts.append(limiter.under_way)
             content = reader.read(3)
-            counts.append(narrow.under_way)
+            counts.append(limiter.under_way)
 
         assert content == b"ody"
         assert counts == [0, 1, 0, 1]
-        slot.release()
+        permit.release()
 
-    def test_bytes_that_come_too_late_do_not_take_a_slot_back(self, gate: Callable[..., OriginLimiter]) -> None:
-        narrow = gate(1)
-        slot = narrow.acquire()
-        reader = slot.paused_while_reading(BytesSource(b"body")).open()
-        slot.release()
-
-        reader.read(1)
-
-        assert narrow.under_way == 0
-        reader.close()
-
-    def test_until_it_is_read_again(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(body())
-        clock.time += 1.0
-        idle = narrow.under_way
-
-        reader.read(1)
-
-        assert (idle, narrow.under_way) == (0, 1)
-        reader.close()
-
-    def test_a_request_without_an_answer_counts_however_long_it_takes(
-        self, gate: Callable[..., OriginLimiter], clock: Clock
+    def test_reading_a_source_after_release_does_not_take_the_permit_back(
+        self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
-        narrow = gate(1)
-        slot = narrow.acquire()
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
+        reader = permit.paused_while_reading(BytesSource(b"body")).open()
+        permit.release()
+
+        reader.read(1)
+
+        assert limiter.under_way == 0
+        reader.close()
+
+    def test_an_idle_body_counts_again_when_it_is_read(
+        self, make_limiter: Callable[..., OriginLimiter], clock: Clock
+    ) -> None:
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(body())
+        clock.time += 1.0
+        idle = limiter.under_way
+
+        reader.read(1)
+
+        assert (idle, limiter.under_way) == (0, 1)
+        reader.close()
+
+    def test_a_request_that_awaits_its_response_counts_without_a_time_limit(
+        self, make_limiter: Callable[..., OriginLimiter], clock: Clock
+    ) -> None:
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
 
         clock.time += 3600
 
-        assert narrow.under_way == 1
-        slot.release()
+        assert limiter.under_way == 1
+        permit.release()
 
     @pytest.mark.parametrize(
         "end",
@@ -213,52 +217,54 @@ class TestSlots:
         ],
         ids=["close", "read", "read all", "readinto"],
     )
-    def test_a_body_that_is_closed_or_at_its_end_gives_its_slot_back(
-        self, gate: Callable[..., OriginLimiter], end: Callable[[object], object]
+    def test_a_body_that_is_closed_or_read_to_its_end_releases_its_permit(
+        self, make_limiter: Callable[..., OriginLimiter], end: Callable[[object], object]
     ) -> None:
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(body())
-        held = narrow.under_way
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(body())
+        held = limiter.under_way
 
         end(reader)
 
-        assert (held, narrow.under_way) == (1, 0)
+        assert (held, limiter.under_way) == (1, 0)
         reader.close()
 
-    def test_a_body_that_is_dropped_gives_its_slot_back(self, gate: Callable[..., OriginLimiter]) -> None:
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(body())
-        held = narrow.under_way
+    def test_a_body_that_is_dropped_releases_its_permit(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(body())
+        held = limiter.under_way
 
         del reader
         gc.collect()
 
-        assert (held, narrow.under_way) == (1, 0)
+        assert (held, limiter.under_way) == (1, 0)
 
-    def test_a_body_that_breaks_off_keeps_its_slot_until_it_is_closed(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_a_body_that_breaks_off_keeps_its_permit_until_it_is_closed(
+        self, make_limiter: Callable[..., OriginLimiter]
+    ) -> None:
         class Broken(FileObjectReader):
             def read(self, size: int = -1, /) -> bytes:
                 raise Unavailable("cut")
 
-        narrow = gate(1)
-        reader = narrow.acquire().held_by_body(Broken(io.BytesIO()))
+        limiter = make_limiter(1)
+        reader = limiter.acquire().held_by_body(Broken(io.BytesIO()))
 
         with pytest.raises(Unavailable):
             reader.read(1)
 
-        assert narrow.under_way == 1
+        assert limiter.under_way == 1
         reader.close()
-        assert narrow.under_way == 0
+        assert limiter.under_way == 0
 
     @pytest.mark.parametrize("count", [2, 16])
-    def test_waiters_are_served_in_order(self, gate: Callable[..., OriginLimiter], count: int) -> None:
-        narrow = gate(1)
-        slot = narrow.acquire()
+    def test_waiters_are_served_in_order(self, make_limiter: Callable[..., OriginLimiter], count: int) -> None:
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
         order: list[int] = []
         threads = []
 
         def work(number: int) -> None:
-            mine = narrow.acquire()
+            mine = limiter.acquire()
             order.append(number)
             mine.release()
 
@@ -266,115 +272,117 @@ class TestSlots:
             thread = threading.Thread(target=work, args=(number,))
             threads.append(thread)
             thread.start()
-            while narrow.waiting <= number:
+            while limiter.waiting <= number:
                 sleep(0.001)
-        slot.release()
+        permit.release()
         for thread in threads:
             thread.join()
 
         assert order == list(range(count))
 
     @pytest.mark.parametrize("first", ["is cancelled", "goes on"])
-    def test_the_next_one_is_woken_and_does_not_find_out_by_itself(
-        self, gate: Callable[..., OriginLimiter], monkeypatch: pytest.MonkeyPatch, first: str
+    def test_the_next_waiter_is_woken_without_polling(
+        self, make_limiter: Callable[..., OriginLimiter], monkeypatch: pytest.MonkeyPatch, first: str
     ) -> None:
         monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
-        narrow = gate(2)
-        slots = [narrow.acquire(), narrow.acquire()]
-        narrow.on_throttled(slots[1], 429, 0.0, backoff)
+        limiter = make_limiter(2)
+        permits = [limiter.acquire(), limiter.acquire()]
+        limiter.on_throttled(permits[1], 429, 0.0, backoff)
         scope = CancelScope()
         ends: list[str] = []
 
         def wait_in_scope() -> None:
             with scope:
-                narrow.acquire().release()
+                limiter.acquire().release()
 
         def work() -> None:
             with contextlib.suppress(Cancelled):
                 wait_in_scope()
             ends.append("first")
 
-        with elsewhere(work) as one:
-            while narrow.waiting < 1:
+        with in_thread(work) as one:
+            while limiter.waiting < 1:
                 sleep(0.001)
-            with elsewhere(lambda: narrow.acquire().release()) as other:
-                while narrow.waiting < 2:
+            with in_thread(lambda: limiter.acquire().release()) as other:
+                while limiter.waiting < 2:
                     sleep(0.001)
-                slots[0].release()
+                permits[0].release()
                 if first == "is cancelled":
                     scope.cancel()
-                slots[1].release()
+                permits[1].release()
 
                 assert one.wait(10)
                 assert other.wait(10)
 
         assert ends == ["first"]
 
-    def test_cancelling_ends_the_wait_and_lets_the_next_one_in(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_cancellation_ends_the_wait_and_admits_the_next_waiter(
+        self, make_limiter: Callable[..., OriginLimiter]
+    ) -> None:
         """R-052."""
-        narrow = gate(1)
-        slot = narrow.acquire()
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
         scope = CancelScope()
         ends: list[str] = []
 
         def work() -> None:
             with scope, pytest.raises(Cancelled):
-                narrow.acquire()
+                limiter.acquire()
             ends.append("cancelled")
 
-        with elsewhere(work) as done:
-            while not narrow.waiting:
+        with in_thread(work) as done:
+            while not limiter.waiting:
                 sleep(0.001)
             scope.cancel()
             assert done.wait(10)
-        slot.release()
+        permit.release()
 
-        assert (ends, narrow.waiting) == (["cancelled"], 0)
-        narrow.acquire().release()
+        assert (ends, limiter.waiting) == (["cancelled"], 0)
+        limiter.acquire().release()
 
-    def test_the_deadline_ends_the_wait(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_the_deadline_ends_the_wait(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-052."""
-        narrow = gate(1)
-        slot = narrow.acquire()
+        limiter = make_limiter(1)
+        permit = limiter.acquire()
 
         def work() -> None:
             with fail_after(0.05), pytest.raises(DeadlineExceeded):
-                narrow.acquire()
+                limiter.acquire()
 
-        with elsewhere(work) as done:
+        with in_thread(work) as done:
             assert done.wait(10)
 
-        slot.release()
+        permit.release()
 
 
 class TestPauses:
-    def test_everybody_keeps_the_pause(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_all_threads_keep_the_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         """R-054."""
-        opened = gate()
-        brake = refused(opened, asked=7.0)
+        opened = make_limiter()
+        brake = refuse(opened, asked=7.0)
 
         opened.acquire().release()
 
         assert (brake, clock.pauses) == (Throttling(7.0, 4), [7.0])
 
-    def test_without_a_word_of_the_registry_it_grows(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_a_pause_that_the_registry_does_not_name_grows(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-054."""
-        opened = gate()
+        opened = make_limiter()
 
-        pauses = [brake.pause for _ in range(3) if (brake := refused(opened)) is not None]
+        pauses = [brake.pause for _ in range(3) if (brake := refuse(opened)) is not None]
 
         assert pauses == [1.0, 2.0, 3.0]
 
-    def test_an_answer_without_a_complaint_begins_it_anew(self, gate: Callable[..., OriginLimiter]) -> None:
+    def test_a_success_resets_the_pause(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-054."""
-        opened = gate()
-        refused(opened)
+        opened = make_limiter()
+        refuse(opened)
 
         opened.on_success()
 
-        assert refused(opened) == Throttling(1.0, 2)
+        assert refuse(opened) == Throttling(1.0, 2)
 
-    def test_nothing_is_held_during_it(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_no_permit_is_held_during_a_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         held: list[int] = []
 
         def sleep(seconds: float) -> None:
@@ -382,7 +390,7 @@ class TestPauses:
             clock.sleep(seconds)
 
         opened = OriginLimiter(HOME, maximum=2, rate=1.0, clock=clock, sleep=sleep)
-        refused(opened, asked=7.0)
+        refuse(opened, asked=7.0)
 
         opened.acquire().release()
         opened.acquire().release()
@@ -390,20 +398,24 @@ class TestPauses:
         assert held == [0, 0]
 
     @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unavailable)])
-    def test_one_that_goes_beyond_the_deadline_is_an_error_at_once(
-        self, gate: Callable[..., OriginLimiter], clock: Clock, status: int, kind: type[RateLimited] | type[Unavailable]
+    def test_a_pause_beyond_the_deadline_is_an_error_at_once(
+        self,
+        make_limiter: Callable[..., OriginLimiter],
+        clock: Clock,
+        status: int,
+        kind: type[RateLimited] | type[Unavailable],
     ) -> None:
         """R-052, R-054."""
-        opened = gate()
-        refused(opened, status=status, asked=30.0)
+        opened = make_limiter()
+        refuse(opened, status=status, asked=30.0)
 
         with fail_after(20), pytest.raises(kind) as caught:
             opened.acquire()
 
         assert (caught.value.status, caught.value.retry_after, clock.pauses) == (status, 30.0, [])
 
-    def test_a_shorter_one_does_not_end_a_longer_one(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate()
+    def test_a_shorter_pause_does_not_end_a_longer_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        opened = make_limiter()
         first, second = opened.acquire(), opened.acquire()
         opened.on_throttled(first, 429, 30.0, backoff)
 
@@ -411,8 +423,8 @@ class TestPauses:
 
         assert (news, opened.left()) == (None, 30.0)
 
-    def test_a_longer_one_extends_it(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate()
+    def test_a_longer_pause_extends_a_shorter_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        opened = make_limiter()
         first, second = opened.acquire(), opened.acquire()
         opened.on_throttled(first, 429, 2.0, backoff)
 
@@ -422,25 +434,27 @@ class TestPauses:
 
 
 class TestLimit:
-    def test_refusals_halve_it_down_to_one(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate(8)
+    def test_refusals_halve_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        opened = make_limiter(8)
 
-        limits = [brake.limit for _ in range(5) if (brake := refused(opened)) is not None]
+        limits = [brake.limit for _ in range(5) if (brake := refuse(opened)) is not None]
 
         assert limits == [4, 2, 1, 1, 1]
 
-    def test_requests_refused_together_count_once(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate(8)
-        slots = [opened.acquire() for _ in range(8)]
+    def test_requests_refused_together_count_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        opened = make_limiter(8)
+        permits = [opened.acquire() for _ in range(8)]
 
-        news = [opened.on_throttled(slot, 429, None, backoff) for slot in slots]
+        news = [opened.on_throttled(permit, 429, None, backoff) for permit in permits]
 
         assert news == [Throttling(1.0, 4)] + [None] * 7
         assert opened.limit == 4
 
-    def test_it_recovers_one_by_one_up_to_the_maximum(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate(4)
-        refused(opened)
+    def test_successes_raise_the_limit_one_by_one_up_to_the_maximum(
+        self, make_limiter: Callable[..., OriginLimiter]
+    ) -> None:
+        opened = make_limiter(4)
+        refuse(opened)
         limits = []
 
         for _ in range(4):
@@ -450,54 +464,54 @@ class TestLimit:
 
         assert limits == [2, 3, 4, 4]
 
-    def test_a_refusal_forgets_the_answers_before_it(self, gate: Callable[..., OriginLimiter]) -> None:
-        wide = gate(8)
-        refused(wide, asked=0.0)
+    def test_a_refusal_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        wide = make_limiter(8)
+        refuse(wide, asked=0.0)
         for _ in range(9):
             wide.on_success()
 
-        refused(wide, asked=0.0)
+        refuse(wide, asked=0.0)
         for _ in range(9):
             wide.on_success()
 
         assert wide.limit == 2
 
-    def test_who_waits_is_woken_when_it_recovers(
-        self, gate: Callable[..., OriginLimiter], monkeypatch: pytest.MonkeyPatch
+    def test_a_waiter_is_woken_when_the_limit_rises(
+        self, make_limiter: Callable[..., OriginLimiter], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
-        narrow = gate(2)
-        refused(narrow, asked=0.0)
-        slot = narrow.acquire()
+        limiter = make_limiter(2)
+        refuse(limiter, asked=0.0)
+        permit = limiter.acquire()
 
-        with elsewhere(lambda: narrow.acquire().release()) as done:
-            while not narrow.waiting:
+        with in_thread(lambda: limiter.acquire().release()) as done:
+            while not limiter.waiting:
                 sleep(0.001)
             for _ in range(10):
-                narrow.on_success()
+                limiter.on_success()
 
             assert done.wait(10)
 
-        slot.release()
+        permit.release()
 
-    def test_a_lower_limit_holds_for_who_comes_next(self, gate: Callable[..., OriginLimiter]) -> None:
-        opened = gate(2)
-        refused(opened)
-        slot = opened.acquire()
+    def test_a_lower_limit_applies_to_the_next_request(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+        opened = make_limiter(2)
+        refuse(opened)
+        permit = opened.acquire()
 
         def work() -> None:
             with fail_after(0.05), pytest.raises(DeadlineExceeded):
                 opened.acquire()
 
-        with elsewhere(work) as done:
+        with in_thread(work) as done:
             assert done.wait(10)
 
-        slot.release()
+        permit.release()
 
 
 class TestRate:
-    def test_requests_begin_evenly_spread(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
-        opened = gate(rate=4.0)
+    def test_requests_begin_evenly_spread(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+        opened = make_limiter(rate=4.0)
         begun = []
 
         for _ in range(4):
@@ -506,8 +520,8 @@ class TestRate:
 
         assert begun == [100.0, 100.25, 100.5, 100.75]
 
-    def test_time_that_passed_is_not_saved_up(self, gate: Callable[..., OriginLimiter], clock: Clock) -> None:
-        opened = gate(rate=4.0)
+    def test_unused_time_is_not_saved(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+        opened = make_limiter(rate=4.0)
         opened.acquire().release()
         clock.time += 10.0
 
@@ -516,11 +530,11 @@ class TestRate:
 
         assert clock.pauses == [0.25]
 
-    def test_a_turn_beyond_the_deadline_is_not_waited_for(
-        self, gate: Callable[..., OriginLimiter], clock: Clock
+    def test_a_start_beyond_the_deadline_is_an_error_at_once(
+        self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         """R-052."""
-        opened = gate(rate=0.01)
+        opened = make_limiter(rate=0.01)
         opened.acquire().release()
 
         with fail_after(20), pytest.raises(DeadlineExceeded):
@@ -529,41 +543,41 @@ class TestRate:
         assert clock.pauses == []
 
 
-class TestGates:
-    def test_each_origin_has_one(self, clock: Clock) -> None:
-        gates = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
+class TestRateLimiter:
+    def test_each_origin_has_a_limiter(self, clock: Clock) -> None:
+        limiters = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
 
-        assert gates.of(HOME) is gates.of(Origin.of("registry.example.com:443"))
-        assert gates.of(HOME) is not gates.of(Origin.of("cdn.example.net"))
+        assert limiters.of(HOME) is limiters.of(Origin.of("registry.example.com:443"))
+        assert limiters.of(HOME) is not limiters.of(Origin.of("cdn.example.net"))
 
-    def test_hosts_without_end_are_forgotten_but_for_those_in_use(self, clock: Clock) -> None:
-        gates = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
-        paused, used = gates.of(HOME), gates.of(Origin.of("cdn.example.net"))
-        refused(paused, asked=60.0)
-        slowed = gates.of(Origin.of("slowed.example.net"))
-        refused(slowed, asked=0.0)
-        slot = used.acquire()
-        first = gates.of(Origin.of("h0.example.net"))
+    def test_limiters_of_many_hosts_are_dropped_unless_in_use(self, clock: Clock) -> None:
+        limiters = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
+        paused, used = limiters.of(HOME), limiters.of(Origin.of("cdn.example.net"))
+        refuse(paused, asked=60.0)
+        slowed = limiters.of(Origin.of("slowed.example.net"))
+        refuse(slowed, asked=0.0)
+        permit = used.acquire()
+        first = limiters.of(Origin.of("h0.example.net"))
 
         for number in range(1, 200):
-            gates.of(Origin.of(f"h{number}.example.net"))
+            limiters.of(Origin.of(f"h{number}.example.net"))
 
-        assert gates.of(HOME) is paused
-        assert gates.of(Origin.of("cdn.example.net")) is used
-        assert gates.of(Origin.of("h0.example.net")) is not first
-        assert gates.of(Origin.of("slowed.example.net")) is not slowed
-        slot.release()
+        assert limiters.of(HOME) is paused
+        assert limiters.of(Origin.of("cdn.example.net")) is used
+        assert limiters.of(Origin.of("h0.example.net")) is not first
+        assert limiters.of(Origin.of("slowed.example.net")) is not slowed
+        permit.release()
 
-    def test_a_child_process_begins_anew(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_child_process_has_limiters_of_its_own(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of what its parent had under way, nothing will ever be given back there."""
-        gates = RateLimiter(maximum=1, rate=None, clock=clock, sleep=clock.sleep)
-        slot = gates.of(HOME).acquire()
+        limiters = RateLimiter(maximum=1, rate=None, clock=clock, sleep=clock.sleep)
+        permit = limiters.of(HOME).acquire()
         process = os.getpid()
 
         monkeypatch.setattr(os, "getpid", lambda: process + 1)
 
-        assert gates.of(HOME).under_way == 0
-        slot.release()
+        assert limiters.of(HOME).under_way == 0
+        permit.release()
 
 
 class Echoing:
@@ -630,7 +644,7 @@ def test_64_threads_share_the_connections_of_the_pool(serve: Serve, say: Say) ->
     assert wire.connections <= 4
 
 
-def test_bodies_that_all_threads_hold_do_not_block_them(serve: Serve, say: Say) -> None:
+def test_unread_bodies_of_all_threads_do_not_block_them(serve: Serve, say: Say) -> None:
     """Each thread reads a body to its end only after it has got another."""
     wire = serve(Counting(say))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
@@ -657,7 +671,7 @@ def test_bodies_that_all_threads_hold_do_not_block_them(serve: Serve, say: Say) 
 @pytest.mark.parametrize(
     "failure", [Unavailable("cut"), StaleConnection("cut"), SourceFailed(OSError("gone")), Cancelled("enough")]
 )
-def test_a_request_that_fails_gives_its_slot_back(failure: Exception) -> None:
+def test_a_request_that_fails_releases_its_permit(failure: Exception) -> None:
     """Whoever comes next is another thread, which has none."""
     session = Session(HOME, HttpSettings(max_connections=1, retries=0), transport=Echoing(failures=[failure]))
     request = Request(method="PUT", target="/v2/", success=(200,), repeatable=False)
@@ -669,14 +683,14 @@ def test_a_request_that_fails_gives_its_slot_back(failure: Exception) -> None:
 
     with pytest.raises((Unavailable, OSError, Cancelled)):
         session.send(request)
-    with elsewhere(send) as done:
+    with in_thread(send) as done:
         assert done.wait(10)
 
     assert statuses == [200]
 
 
-def test_two_that_copy_towards_each_other_do_not_block() -> None:
-    """Each sends to where the other one reads, by the only slot there is."""
+def test_two_clients_that_copy_to_each_other_do_not_block() -> None:
+    """Each sends to where the other one reads, by the only permit there is."""
     first, second = (Session(HOME, HttpSettings(max_connections=1), transport=Echoing()) for _ in range(2))
     both = threading.Barrier(2)
 
@@ -688,13 +702,13 @@ def test_two_that_copy_towards_each_other_do_not_block() -> None:
         body = Body(CallableSource(opened), 0, 4)
         target.send(Request(method="PUT", target="/v2/", success=(200,), body=body)).close()
 
-    with fail_after(8), elsewhere(lambda: copy(first, second)) as done:
+    with fail_after(8), in_thread(lambda: copy(first, second)) as done:
         copy(second, first)
 
         assert done.wait(10)
 
 
-def test_readers_opened_in_any_number_do_not_block(serve: Serve, say: Say) -> None:
+def test_any_number_of_open_readers_does_not_block(serve: Serve, say: Say) -> None:
     wire = serve(Counting(say))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
 
@@ -705,11 +719,11 @@ def test_readers_opened_in_any_number_do_not_block(serve: Serve, say: Say) -> No
     assert contents == [b"body"] * 6
 
 
-def test_a_slot_can_be_given_back_twice(gate: Callable[..., OriginLimiter]) -> None:
-    narrow = gate(1)
-    slot: Permit = narrow.acquire()
+def test_a_permit_can_be_released_twice(make_limiter: Callable[..., OriginLimiter]) -> None:
+    limiter = make_limiter(1)
+    permit: Permit = limiter.acquire()
 
-    slot.release()
-    slot.release()
+    permit.release()
+    permit.release()
 
-    assert narrow.under_way == 0
+    assert limiter.under_way == 0

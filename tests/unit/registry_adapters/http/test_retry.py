@@ -93,7 +93,7 @@ def documented() -> Iterator[str]:
         yield f"| {cause} | " + " | ".join(verdicts) + " |"
 
 
-class TestVerdict:
+class TestDecide:
     @pytest.mark.parametrize(("kind", "cause", "expected"), CELLS)
     def test_the_table(self, kind: Kind, cause: int | Failure, expected: RetryDecision) -> None:
         """R-053, R-054, R-075."""
@@ -111,7 +111,7 @@ class TestVerdict:
         assert "\n".join(documented()) in PAGE.read_text()
 
 
-class TestCauseOf:
+class TestFailureKind:
     @pytest.mark.parametrize(
         ("error", "expected"),
         [
@@ -138,7 +138,9 @@ class TestCauseOf:
         ],
         ids=repr,
     )
-    def test_an_error_tells_its_status_or_fault(self, error: BaseException, expected: int | Failure | None) -> None:
+    def test_an_error_has_a_status_or_a_kind_of_failure(
+        self, error: BaseException, expected: int | Failure | None
+    ) -> None:
         assert failure_kind(error) == expected
 
     @pytest.mark.parametrize(
@@ -151,43 +153,43 @@ class TestCauseOf:
             (OSError("secret"), "OSError"),
         ],
     )
-    def test_a_reason_is_a_kind_and_a_status(self, error: BaseException, expected: str) -> None:
+    def test_a_summary_is_a_class_and_a_status(self, error: BaseException, expected: str) -> None:
         """R-043: and nothing else of the error."""
         assert error_summary(error) == expected
 
 
 class TestIsWorthwhile:
     @pytest.mark.parametrize("error", [Unavailable(), ServerError(status=500), RateLimited(status=429), NotConnected()])
-    def test_what_the_table_says(self, error: RegistryError) -> None:
+    def test_the_policy_follows_the_table(self, error: RegistryError) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(error, repeatable=True)
 
     @pytest.mark.parametrize("error", [ServerError(status=501), TLSError(), ImageNotFound(), Cancelled(), OSError()])
-    def test_and_nothing_else(self, error: BaseException) -> None:
+    def test_other_errors_are_not_repeated(self, error: BaseException) -> None:
         """R-054."""
         assert not POLICY.is_worthwhile(error, repeatable=True)
 
     @pytest.mark.parametrize(("method", "expected"), [("POST", True), ("PATCH", False)])
-    def test_an_upload_is_begun_again_but_not_repeated(self, method: str, expected: bool) -> None:
+    def test_the_start_of_an_upload_is_repeated_but_not_its_data(self, method: str, expected: bool) -> None:
         """R-053."""
         assert POLICY.is_worthwhile(Unavailable(), method=method, repeatable=False) is expected
 
-    def test_longer_waits_than_our_patience_are_the_callers_choice(self) -> None:
+    def test_a_pause_beyond_the_maximum_is_not_waited_out(self) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(RateLimited(retry_after=60), repeatable=True)
         assert not POLICY.is_worthwhile(RateLimited(retry_after=61), repeatable=True)
 
 
 class TestPause:
-    def test_doubles_up_to_the_cap(self) -> None:
+    def test_it_doubles_up_to_the_cap(self) -> None:
         """R-054."""
         assert [POLICY.pause(attempt, Unavailable(), 1.0) for attempt in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
 
-    def test_is_spread_over_its_whole_range(self) -> None:
+    def test_it_is_spread_over_its_range(self) -> None:
         """R-054."""
         assert [POLICY.pause(3, Unavailable(), luck) for luck in (0.0, 0.25)] == [0.0, 0.5]
 
-    def test_is_what_the_registry_asked_for(self) -> None:
+    def test_it_is_what_the_registry_asked_for(self) -> None:
         """R-054."""
         assert POLICY.pause(1, RateLimited(retry_after=7.0), 0.5) == 7.0
 
@@ -204,7 +206,7 @@ class TestRetryAfter:
             ("Thu, 01 Jan 1970 00:00:30 GMT", 0.0),
         ],
     )
-    def test_seconds_and_dates_are_understood(self, value: str, expected: float) -> None:
+    def test_seconds_and_dates_are_parsed(self, value: str, expected: float) -> None:
         """R-054."""
         assert retry_after(value, 60.0) == expected
 

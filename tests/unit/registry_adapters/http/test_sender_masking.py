@@ -35,12 +35,12 @@ PAIR = b64encode(b"user:pass:word").decode()
         ("", "nothing was said", "nothing was said"),
     ],
 )
-def test_what_was_shown_is_not_repeated(authorization: str, said: str, heard: str) -> None:
+def test_sent_credentials_are_masked_in_a_body(authorization: str, said: str, heard: str) -> None:
     """R-043."""
     assert SecretMasker(authorization).mask_body(said.encode()).decode() == heard
 
 
-def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() -> None:
+def test_sent_credentials_are_masked_in_headers_but_not_a_word_that_is_also_the_password() -> None:
     """R-043."""
     pair = b64encode(b"user:registry").decode()
     headers = Headers([("Warning", f"you said {pair}"), ("Location", "https://registry.example.com/v2/")])
@@ -51,7 +51,7 @@ def test_headers_lose_what_was_sent_but_no_word_that_happens_to_be_a_password() 
     assert hushed.get("Location") == "https://registry.example.com/v2/"
 
 
-def test_a_warning_loses_the_password_too() -> None:
+def test_the_password_is_masked_in_warnings() -> None:
     """R-043."""
     headers = Headers([("Warning", '299 - "user with pass:word is old"'), ("Link", "</pass:word>")])
 
@@ -60,7 +60,7 @@ def test_a_warning_loses_the_password_too() -> None:
     assert list(hushed) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
 
 
-def test_a_token_in_any_header_goes_no_further(
+def test_a_token_is_masked_in_every_header(
     scripted: Callable[..., ScriptedTransport], reply: Callable[..., Reply], recorder: Recorder
 ) -> None:
     """R-043: in a warning, and in the URL of a redirect that is refused."""

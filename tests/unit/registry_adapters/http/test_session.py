@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import socket
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -172,7 +174,7 @@ class Cutting:
 
 
 class TestSend:
-    def test_a_path_is_asked_of_the_registry(
+    def test_a_path_is_requested_from_the_registry(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200, {}, b"content"))
@@ -211,14 +213,14 @@ class TestSend:
         assert (caught.value.status, len(transport.sent)) == (status, 1)
 
     @pytest.mark.parametrize("status", [203, 204, 206, 304])
-    def test_unasked_kinds_of_success_are_no_success(
+    def test_other_2xx_statuses_are_no_success(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
     ) -> None:
         """R-055."""
         with pytest.raises(ProtocolError):
             session(scripted(reply(status))).send(ask())
 
-    def test_an_absolute_target_is_judged_before_it_is_visited(
+    def test_an_absolute_target_is_checked_before_a_request_is_sent(
         self, session: Callable[..., Session], scripted: Script
     ) -> None:
         """R-033, R-046."""
@@ -229,7 +231,7 @@ class TestSend:
 
         assert transport.sent == []
 
-    def test_errors_of_the_transport_name_what_it_was_about(
+    def test_errors_of_the_transport_name_the_reference(
         self, session: Callable[..., Session], scripted: Script
     ) -> None:
         with pytest.raises(TLSError) as caught:
@@ -246,7 +248,7 @@ class TestSend:
 
 
 class TestAuth:
-    def test_what_is_remembered_is_sent_at_once(
+    def test_a_cached_authorization_is_sent_at_once(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200))
@@ -274,7 +276,7 @@ class TestAuth:
         assert authenticator.rejected == ["Bearer old"]
         assert authenticator.challenged[0].parameters["service"] == "s"
 
-    def test_two_answers_are_enough(
+    def test_at_most_two_challenges_are_answered(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-038."""
@@ -288,7 +290,7 @@ class TestAuth:
         assert authenticator.rejected == [None, "Bearer 1"]
         assert not transport.replies
 
-    def test_the_same_value_again_is_no_answer(
+    def test_an_unchanged_authorization_is_not_sent_again(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-038."""
@@ -299,7 +301,7 @@ class TestAuth:
 
         assert len(transport.sent) == 2
 
-    def test_without_an_authenticator_a_challenge_is_a_refusal(
+    def test_without_an_authenticator_a_challenge_raises_unauthorized(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized):
@@ -325,7 +327,7 @@ class TestAuth:
 
         assert len(transport.sent) == 2
 
-    def test_an_endless_token_answer_is_refused(
+    def test_an_endless_token_response_is_refused(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-039."""
@@ -337,7 +339,7 @@ class TestAuth:
 
         assert authenticator.open == 0
 
-    def test_a_token_server_out_of_order_is_asked_again(
+    def test_a_transient_error_of_the_token_server_is_retried(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -347,7 +349,7 @@ class TestAuth:
 
         assert (len(transport.sent), clock.pauses) == (4, [0.5])
 
-    def test_a_broken_token_exchange_ends_the_authenticators_turn(
+    def test_a_failed_token_request_closes_the_generator_of_the_authenticator(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """Other threads may be waiting for that token."""
@@ -358,7 +360,7 @@ class TestAuth:
 
         assert authenticator.open == 0
 
-    def test_what_the_authenticator_raises_leads_to_the_refusal(
+    def test_an_error_of_the_authenticator_has_the_refusal_as_transport(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized) as caught:
@@ -379,7 +381,7 @@ class TestUrlPolicy:
         }
         monkeypatch.setattr(url_policy, "RULES", carrying_nothing)
 
-    def test_no_request_carries_credentials_without_its_leave(
+    def test_no_request_carries_credentials_that_it_does_not_allow(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(307, {"Location": "/elsewhere"}), reply(200))
@@ -388,7 +390,7 @@ class TestUrlPolicy:
 
         assert ["Authorization" in sent.headers for sent in transport.sent] == [False, False]
 
-    def test_no_challenge_is_answered_without_its_leave(
+    def test_no_challenge_is_answered_that_it_does_not_allow(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(401, CHALLENGE))
@@ -398,7 +400,7 @@ class TestUrlPolicy:
 
         assert len(transport.sent) == 1
 
-    def test_no_token_request_carries_credentials_without_its_leave(
+    def test_no_token_request_carries_credentials_that_it_does_not_allow(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened = session(transport := scripted(reply(401, CHALLENGE)), Fetching())
@@ -413,7 +415,7 @@ class TestUrlPolicy:
 
 
 class TestRedirects:
-    def test_credentials_stay_with_the_registry(
+    def test_credentials_go_to_the_registry_only(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-030, R-207."""
@@ -436,7 +438,7 @@ class TestRedirects:
         ]
         assert answer.url == "https://REGISTRY.example.com:443/back"
 
-    def test_a_challenge_from_elsewhere_is_not_answered(
+    def test_a_challenge_from_another_host_is_not_answered(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-031."""
@@ -448,7 +450,7 @@ class TestRedirects:
 
         assert (authenticator.rejected, len(transport.sent)) == ([], 2)
 
-    def test_https_is_not_left_for_http(
+    def test_a_redirect_from_https_to_http_is_refused(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-041."""
@@ -473,7 +475,7 @@ class TestRedirects:
 
         assert (status, len(endless.sent)) == (200, 11)
 
-    def test_a_body_goes_along(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+    def test_a_body_is_sent_again(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
         transport = scripted(reply(308, {"Location": "/on"}), reply(201))
 
         session(transport).send(ask("PUT", content=b"body"))
@@ -494,7 +496,7 @@ class TestRedirects:
 
 class TestRetries:
     @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
-    def test_what_may_pass_is_asked_again(
+    def test_transient_failures_are_retried(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, status: int
     ) -> None:
         """R-054."""
@@ -505,7 +507,7 @@ class TestRetries:
         assert [sent.body for sent in transport.sent] == [b"body"] * 3
         assert clock.pauses == [0.5, 1.0]
 
-    def test_attempts_are_bounded(
+    def test_the_number_of_attempts_is_limited(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -517,7 +519,7 @@ class TestRetries:
         assert (len(transport.sent), clock.pauses) == (4, [0.5, 1.0, 2.0])
         assert (caught.value.status, caught.value.reference) == (503, "registry.example.com/a/b:v1")
 
-    def test_the_first_pause_is_a_setting(
+    def test_the_setting_backoff_is_the_first_pause(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         transport = scripted(reply(503), Unavailable("cut"), reply(200))
@@ -526,7 +528,7 @@ class TestRetries:
 
         assert clock.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
 
-    def test_failures_that_repeating_does_not_mend_are_raised_at_once(
+    def test_permanent_failures_are_raised_at_once(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-054."""
@@ -537,7 +539,7 @@ class TestRetries:
 
         assert len(transport.sent) == 1
 
-    def test_the_registry_may_say_how_long(
+    def test_a_pause_that_the_registry_asked_for_is_kept(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -545,7 +547,7 @@ class TestRetries:
 
         assert clock.pauses == [7.0]
 
-    def test_but_not_for_hours(
+    def test_a_pause_beyond_the_maximum_is_an_error(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -573,7 +575,7 @@ class TestRetries:
         assert (len(transport.sent), clock.pauses) == (1, [])
 
     @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone")])
-    def test_side_effects_are_not_repeated_after_a_lost_answer(
+    def test_a_request_with_side_effects_is_not_repeated_after_a_lost_response(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable
     ) -> None:
         """R-053."""
@@ -584,7 +586,7 @@ class TestRetries:
 
         assert len(transport.sent) == 1
 
-    def test_side_effects_are_repeated_where_nothing_was_done(
+    def test_a_request_with_side_effects_is_repeated_if_nothing_was_done(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-054."""
@@ -594,7 +596,7 @@ class TestRetries:
 
         assert len(transport.sent) == 4
 
-    def test_a_dead_kept_connection_is_replaced_silently(
+    def test_a_stale_connection_is_replaced_silently(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, recorder: Recorder
     ) -> None:
         """R-053."""
@@ -604,7 +606,7 @@ class TestRetries:
         assert not [event for event in recorder.events if isinstance(event, RequestRetried)]
 
     @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
-    def test_the_end_of_the_work_is_not_repeated(
+    def test_cancellations_and_deadlines_are_not_retried(
         self, session: Callable[..., Session], scripted: Script, end: Exception
     ) -> None:
         transport = scripted(end)
@@ -614,7 +616,7 @@ class TestRetries:
 
         assert len(transport.sent) == 1
 
-    def test_a_date_is_told_by_the_clock_on_the_wall(
+    def test_a_date_in_retry_after_is_compared_with_the_time_of_day(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -622,7 +624,7 @@ class TestRetries:
 
         assert clock.pauses == [9.0]
 
-    def test_garbage_in_its_place_is_ignored(
+    def test_a_malformed_retry_after_is_ignored(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -630,7 +632,7 @@ class TestRetries:
 
         assert clock.pauses == [0.5]
 
-    def test_a_registry_may_say_429_in_words(
+    def test_the_code_toomanyrequests_counts_as_429(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -644,7 +646,7 @@ class TestRetries:
         ("failure", "attempts"),
         [(StaleConnection("gone"), "(1 attempt, 0.00 s)"), (NotConnected("no"), "(4 attempts, 3.50 s)")],
     )
-    def test_what_is_raised_in_the_end_is_an_error_that_users_know(
+    def test_failed_connections_are_raised_as_unavailable_with_the_attempts(
         self, session: Callable[..., Session], scripted: Script, failure: Unavailable, attempts: str
     ) -> None:
         """R-062."""
@@ -658,9 +660,7 @@ class TestRetries:
         assert (type(error), error.message, error.method) == (Unavailable, f"{failure.message} {attempts}", "PATCH")
         assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
 
-    def test_a_407_is_no_matter_of_patience(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
-    ) -> None:
+    def test_a_407_is_not_retried(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
         """R-054."""
         transport = scripted(reply(407), reply(200))
 
@@ -685,7 +685,7 @@ class TestRetries:
         with scope, pytest.raises(Cancelled):
             opened.send(ask())
 
-    def test_an_upload_is_begun_again_after_a_lost_answer(
+    def test_the_start_of_an_upload_is_repeated_after_a_lost_response(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-053: a session that nobody uses expires."""
@@ -698,7 +698,7 @@ class TestRetries:
 
 class TestDelete:
     @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone"), 500, 502, 503, 504])
-    def test_404_to_its_repetition_means_that_it_was_done(
+    def test_a_404_to_its_repetition_is_a_success(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
     ) -> None:
         """R-053."""
@@ -710,7 +710,7 @@ class TestDelete:
         assert status == 404
 
     @pytest.mark.parametrize("failure", [NotConnected("no"), 429, None])
-    def test_but_not_if_the_first_was_never_carried_out(
+    def test_a_404_is_an_error_if_the_first_attempt_was_never_sent(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: NotConnected | int | None
     ) -> None:
         """R-053."""
@@ -719,7 +719,7 @@ class TestDelete:
         with pytest.raises(ImageNotFound):
             session(scripted(*before, reply(404))).send(ask("DELETE"))
 
-    def test_404_to_the_repetition_of_a_get_is_what_it_says(
+    def test_a_404_to_the_repetition_of_a_get_is_an_error(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(ImageNotFound):
@@ -727,7 +727,7 @@ class TestDelete:
 
 
 class TestPauses:
-    def test_the_next_request_keeps_it_too(
+    def test_the_next_request_waits_too(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -742,7 +742,7 @@ class TestPauses:
 
         assert (before, clock.pauses) == ([], [7.0])
 
-    def test_another_host_is_not_concerned(
+    def test_requests_to_another_host_do_not_wait(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -757,7 +757,7 @@ class TestPauses:
 
         assert clock.pauses == []
 
-    def test_what_is_beyond_our_patience_is_left_to_each_request(
+    def test_a_pause_beyond_the_maximum_does_not_stop_other_requests(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -769,7 +769,7 @@ class TestPauses:
 
         assert clock.pauses == []
 
-    def test_one_beyond_the_deadline_is_an_error_before_anything_is_sent(
+    def test_a_pause_beyond_the_deadline_is_an_error_before_the_request(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-052."""
@@ -784,7 +784,7 @@ class TestPauses:
         assert (caught.value.status, caught.value.retry_after, len(transport.sent)) == (503, 30.0, 1)
         assert (caught.value.reference, clock.pauses) == ("registry.example.com/a/b:v1", [])
 
-    def test_requests_are_spread_as_the_budget_says(
+    def test_requests_per_second_spreads_requests_evenly(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         opened = session(
@@ -798,7 +798,7 @@ class TestPauses:
 
 
 class TestFetch:
-    def test_an_answer_that_breaks_off_is_asked_for_again(self, serve: Serve, say: Say, recorder: Recorder) -> None:
+    def test_a_body_that_breaks_off_is_requested_again(self, serve: Serve, say: Say, recorder: Recorder) -> None:
         """R-050, R-054."""
         script = Cutting(say(200, b"whole content", {"X-Try": "1"})[:-5], say(200, b"whole content", {"X-Try": "2"}))
         wire = serve(script)
@@ -812,7 +812,7 @@ class TestFetch:
         assert document.url == f"{wire.origin}/v2/a/b/manifests/v1"
         assert [event.reason for event in recorder.events if isinstance(event, RequestRetried)] == ["Unavailable"]
 
-    def test_but_not_for_ever(self, serve: Serve, say: Say) -> None:
+    def test_a_body_that_always_breaks_off_is_an_error(self, serve: Serve, say: Say) -> None:
         """R-050, R-054."""
         script = Cutting(*[say(200, b"whole content")[:-5]] * 9)
         wire = serve(script)
@@ -823,7 +823,7 @@ class TestFetch:
 
         assert (script.served, caught.value.reference) == (4, "registry.example.com/a/b:v1")
 
-    def test_one_that_is_too_large_is_not(
+    def test_a_body_that_is_too_large_is_not_requested_again(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200, {}, b"12345"), reply(200))
@@ -833,7 +833,7 @@ class TestFetch:
 
         assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
 
-    def test_nor_one_that_is_encoded(
+    def test_a_body_with_a_content_coding_is_not_requested_again(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-056."""
@@ -846,7 +846,7 @@ class TestFetch:
 
 
 class TestPathPrefix:
-    def test_it_stands_before_the_api(
+    def test_the_prefix_precedes_v2(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200), reply(200))
@@ -875,7 +875,7 @@ class Raising:
 
 class TestFailingObservers:
     @pytest.mark.parametrize("kind", [RequestCompleted, Throttled, WarningReceived])
-    def test_the_error_is_passed_on_and_the_answer_closed(
+    def test_its_error_is_raised_and_the_response_closed(
         self, serve: Serve, say: Say, answers: type[Answers], kind: type[Event]
     ) -> None:
         """The connection is closed, its body unread; the client goes on with a new one."""
@@ -901,7 +901,7 @@ class TestFailingObservers:
         assert (content, wire.connections) == (b"mine", 2)
 
     @pytest.mark.parametrize("kind", [RequestRetried, TokenRequested])
-    def test_whatever_it_is_told(
+    def test_its_error_at_any_event_is_raised(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
     ) -> None:
         observer = Raising(kind)
@@ -923,14 +923,14 @@ class TestHeaders:
         with pytest.raises(ProtocolError, match="Location"):
             headers.get("Location")
 
-    def test_the_same_location_twice_is_one(self) -> None:
+    def test_a_repeated_location_is_one(self) -> None:
         assert Headers([("Location", "/a"), ("location", "/a")]).get("Location") == "/a"
 
-    def test_other_contradictions_say_nothing(self) -> None:
+    def test_other_headers_with_two_values_are_ignored(self) -> None:
         """R-058."""
         assert Headers([("Content-Length", "1"), ("Content-Length", "2")]).get("Content-Length") == ""
 
-    def test_a_redirect_to_two_places_is_an_error(self, serve: Serve, answers: type[Answers]) -> None:
+    def test_a_redirect_with_two_locations_is_an_error(self, serve: Serve, answers: type[Answers]) -> None:
         """R-042."""
         wire = serve(answers(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"))
 
@@ -1004,7 +1004,7 @@ class TestReports:
             ("registry.example.com", 1.0, 2),
         ]
 
-    def test_logs_say_nothing_that_a_peer_wrote(
+    def test_logs_quote_nothing_from_a_server(
         self,
         session: Callable[..., Session],
         scripted: Script,
@@ -1048,7 +1048,7 @@ class TestReports:
 
         assert not [event for event in recorder.events if isinstance(event, WarningReceived)]
 
-    def test_warnings_are_bounded(
+    def test_the_number_of_warnings_is_limited(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
     ) -> None:
         """R-240."""
@@ -1076,7 +1076,19 @@ class TestOverTheWire:
         assert content == b"blob"
         assert "authorization" not in elsewhere.received[0].headers
 
-    def test_a_proxy_that_wants_credentials_is_not_asked_again(self, serve: Serve, answers: type[Answers]) -> None:
+    def test_a_refused_connection_is_named_with_its_attempts(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+
+        with closing(Session(Origin("http", "127.0.0.1", port), PLAIN, sleep=lambda seconds: None)) as session:
+            with pytest.raises(Unavailable) as caught:
+                session.send(ask())
+
+        assert re.fullmatch(
+            rf"connect to 127\.0\.0\.1:{port}: connection refused \(4 attempts, \d+\.\d\d s\)", caught.value.message
+        )
+
+    def test_a_407_to_connect_is_not_retried(self, serve: Serve, answers: type[Answers]) -> None:
         """R-054."""
         script = answers(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
         wire = serve(script)
@@ -1088,7 +1100,7 @@ class TestOverTheWire:
         assert [received.method for received in script.received] == ["CONNECT"]
         assert wire.connections == 1
 
-    def test_a_kept_connection_that_died_is_replaced(self, serve: Serve, say: Say) -> None:
+    def test_a_connection_closed_by_the_server_is_replaced(self, serve: Serve, say: Say) -> None:
         """R-053."""
 
         def script(peer: Peer) -> None:
@@ -1106,7 +1118,7 @@ class TestOverTheWire:
 
         assert contents == [b"once"] * 3
 
-    def test_an_error_of_the_source_is_raised_as_it_is(self, serve: Serve) -> None:
+    def test_an_error_of_the_source_is_raised_unchanged(self, serve: Serve) -> None:
         broken = Unavailable("the other registry is down", reference="elsewhere/a:v1")
         opened = []
 

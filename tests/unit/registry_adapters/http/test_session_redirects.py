@@ -19,14 +19,14 @@ def target(
 class TestRedirectTarget:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_reading_stays_what_it_is(self, method: str, status: int) -> None:
+    def test_get_and_head_keep_their_method(self, method: str, status: int) -> None:
         found = target(method, status, "https://cdn.example.net/x?sig=1")
 
         assert found == ("https://cdn.example.net/x?sig=1", AllowedUrl(Origin.of("cdn.example.net"), None))
 
     @pytest.mark.parametrize("status", [307, 308])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-    def test_changes_are_repeated_where_the_answer_says_so(self, method: str, status: int) -> None:
+    def test_other_methods_follow_307_and_308(self, method: str, status: int) -> None:
         found = target(method, status, "/v2/b")
 
         assert found == ("https://registry.example.com/v2/b", AllowedUrl(HOME, HOME))
@@ -40,14 +40,14 @@ class TestRedirectTarget:
     @pytest.mark.parametrize("status", [307, 308])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
     @pytest.mark.parametrize("location", ["https://cdn.example.net/u", "https://registry.example.com:8443/u"])
-    def test_changes_stay_with_the_registry(self, location: str, method: str, status: int) -> None:
+    def test_other_methods_stay_with_the_registry(self, location: str, method: str, status: int) -> None:
         """R-033: no content goes to another origin by a redirect, either."""
         with pytest.raises(ProtocolError, match=method):
             target(method, status, location)
 
     @pytest.mark.parametrize("status", [301, 302, 303])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-    def test_changes_never_become_a_get(self, method: str, status: int) -> None:
+    def test_other_methods_never_become_a_get(self, method: str, status: int) -> None:
         """R-254."""
         with pytest.raises(ProtocolError, match=method):
             target(method, status, "/v2/b")
@@ -70,7 +70,7 @@ class TestRedirectTarget:
             "//[broken/x",
         ],
     )
-    def test_some_places_are_not_gone_to(self, location: str) -> None:
+    def test_refused_locations(self, location: str) -> None:
         """R-041, R-042, R-046."""
         with pytest.raises(ProtocolError):
             target("GET", 307, location)

@@ -70,7 +70,7 @@ def test_only_digits_are_the_length_of_a_chunk(
 
 
 @pytest.mark.parametrize("size", [b"3", b"03", b"3 ", b"3;name=value", b'3 ; name="value"'])
-def test_extensions_of_a_chunk_are_passed_over(
+def test_chunk_extensions_are_ignored(
     transport: Urllib3Transport, serve: Serve, answers: type[Answers], size: bytes
 ) -> None:
     """R-058."""
@@ -82,7 +82,7 @@ def test_extensions_of_a_chunk_are_passed_over(
     assert content == b"abc"
 
 
-def test_trailers_are_passed_over(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
+def test_trailers_are_ignored(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
     """R-058."""
     wire = serve(answers(CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\nZ: z\r\n\r\n", EVIL))
 
@@ -94,7 +94,7 @@ def test_trailers_are_passed_over(transport: Urllib3Transport, serve: Serve, ans
 
 
 @pytest.mark.parametrize("trailer", [b"X: y\r\n" * 200, b"X: " + b"y" * 70000])
-def test_trailers_without_end_are_an_error(
+def test_endless_trailers_are_an_error(
     transport: Urllib3Transport, serve: Serve, answers: type[Answers], trailer: bytes
 ) -> None:
     """R-057."""
@@ -105,7 +105,7 @@ def test_trailers_without_end_are_an_error(
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, identity", "chunked, chunked", "xchunked"])
-def test_a_transfer_coding_that_is_not_undone_is_an_error(
+def test_an_unsupported_transfer_coding_is_an_error(
     transport: Urllib3Transport, serve: Serve, answers: type[Answers], coding: str
 ) -> None:
     """R-056, R-058: its frames would be taken for content."""
@@ -119,7 +119,7 @@ def test_a_transfer_coding_that_is_not_undone_is_an_error(
         transport.send("GET", f"{wire.origin}/", {}, None)
 
 
-def test_a_second_transfer_coding_is_not_overlooked(
+def test_a_second_transfer_encoding_header_is_an_error(
     transport: Urllib3Transport, serve: Serve, answers: type[Answers]
 ) -> None:
     """R-058."""
@@ -134,7 +134,7 @@ def test_a_second_transfer_coding_is_not_overlooked(
         transport.send("GET", f"{wire.origin}/", {}, None)
 
 
-def test_a_connection_whose_answer_has_two_lengths_is_not_kept(
+def test_a_connection_whose_response_is_chunked_and_has_a_length_is_not_kept(
     transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
 ) -> None:
     """R-061."""
@@ -152,7 +152,7 @@ def test_a_connection_whose_answer_has_two_lengths_is_not_kept(
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hint\r\n\r\n"])
-def test_interim_answers_without_end_are_an_error(transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+def test_endless_interim_responses_are_an_error(transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
     """R-057, R-059."""
 
     def script(peer: Peer) -> None:
@@ -202,7 +202,7 @@ class TestSurplus:
             CHUNKED + b"0\r\n\r\n",
         ],
     )
-    def test_what_tls_has_decrypted_already_is_not_the_next_answer(
+    def test_bytes_decrypted_after_the_end_are_not_the_next_response(
         self, secure: Urllib3Transport, serve: Serve, authority: trustme.CA, method: str, first: bytes
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -225,7 +225,7 @@ class TestSurplus:
 
         assert (content, wire.connections) == (b"good", 2)
 
-    def test_a_connection_that_said_too_much_is_not_kept(
+    def test_a_connection_with_surplus_bytes_is_not_kept(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """All of it came in one piece, so that nothing of it is left to be seen on the connection."""
@@ -275,7 +275,7 @@ class TestLateSurplus:
         assert contents == [b"good", b"next"]
         assert (script.requests, wire.connections) == (3, 2)
 
-    def test_another_is_not(self, serve: Serve, say: Say) -> None:
+    def test_a_request_that_is_not_repeatable_fails(self, serve: Serve, say: Say) -> None:
         script = Late(say(202), say(202))
         wire = serve(script)
         request = Request(
@@ -289,7 +289,9 @@ class TestLateSurplus:
 
         assert script.requests == 2
 
-    def test_on_a_new_connection_it_is_no_http(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
+    def test_on_a_new_connection_it_is_a_protocol_error(
+        self, transport: Urllib3Transport, serve: Serve, say: Say
+    ) -> None:
         wire = serve(Late(b'v1"]}' + say(200), b""))
 
         with pytest.raises(ProtocolError):
@@ -311,14 +313,14 @@ class TestLateSurplus:
         ("https://h/\u20ac", "/%E2%82%AC"),
     ],
 )
-def test_path_and_query_are_written_as_they_came(url: str, target: str) -> None:
+def test_path_and_query_are_sent_byte_for_byte(url: str, target: str) -> None:
     """R-071."""
     assert request_target(url) == target
     assert request_target(url, is_whole=True) == f"https://h{target}"
 
 
 @pytest.mark.parametrize("is_proxied", [False, True])
-def test_a_signature_goes_over_the_wire_as_it_came(
+def test_a_signature_in_a_query_is_sent_byte_for_byte(
     serve: Serve, answers: type[Answers], say: Say, *, is_proxied: bool
 ) -> None:
     """R-071."""

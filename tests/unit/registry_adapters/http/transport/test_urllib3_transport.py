@@ -76,7 +76,7 @@ class Canceller:
 
 
 class TestAnswers:
-    def test_status_headers_and_body_come_as_they_are(
+    def test_status_headers_and_body_are_unchanged(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         wire = serve(answers(say(202, b"content", {"X-Fact": "one", "x-fact": "one"})))
@@ -87,7 +87,7 @@ class TestAnswers:
         assert (answer.status, answer.headers.get("X-FACT"), content) == (202, "one", b"content")
         assert answer.url == f"{wire.origin}/v2/?n=1"
 
-    def test_fields_that_stand_twice_are_kept_apart(
+    def test_repeated_headers_are_kept_apart(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
     ) -> None:
         """R-040."""
@@ -114,7 +114,7 @@ class TestAnswers:
 
         assert (status, len(script.received)) == (302, 1)
 
-    def test_gzip_is_neither_asked_for_nor_decoded(
+    def test_gzip_is_neither_requested_nor_decoded(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """R-056."""
@@ -168,7 +168,7 @@ class TestAnswers:
         assert (before, after) == (b"ok", b"good")
 
     @pytest.mark.parametrize("length", ["nine", "-5"])
-    def test_a_senseless_content_length_does_no_harm(
+    def test_a_malformed_content_length_is_ignored(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], length: str
     ) -> None:
         """R-058."""
@@ -189,7 +189,7 @@ class TestAnswers:
             get(transport, wire)
 
     @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
-    def test_interim_answers_are_passed_over(
+    def test_interim_responses_are_skipped(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say, interim: bytes
     ) -> None:
         """R-059."""
@@ -210,7 +210,7 @@ class TestAnswers:
             b"HTTP/1.1 103 Hint\r\n\r\n" * 50,
         ],
     )
-    def test_what_is_no_http_is_a_protocol_error(
+    def test_a_response_that_is_not_http_is_a_protocol_error(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], garbage: bytes
     ) -> None:
         """R-057."""
@@ -229,7 +229,7 @@ class TestBrokenAnswers:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
         ],
     )
-    def test_a_short_body_is_never_an_end(
+    def test_a_short_body_is_an_error(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], cut: bytes
     ) -> None:
         """R-050."""
@@ -251,7 +251,7 @@ class TestBrokenAnswers:
         ],
     )
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-    def test_a_head_that_was_cut_is_no_answer(
+    def test_a_head_that_was_cut_is_an_error(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], method: str, cut: bytes
     ) -> None:
         """R-050: nor is it a success without the headers that are missing."""
@@ -260,7 +260,9 @@ class TestBrokenAnswers:
         with pytest.raises(Unavailable, match="closed before the end of the response"):
             transport.send(method, f"{wire.origin}/", {}, None)
 
-    def test_no_answer_is_unavailable(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_connection_closed_without_a_response_is_unavailable(
+        self, transport: Urllib3Transport, serve: Serve
+    ) -> None:
         wire = serve(lambda peer: peer.receive() and None)
 
         with pytest.raises(Unavailable) as caught:
@@ -269,21 +271,21 @@ class TestBrokenAnswers:
         assert "secret" not in str(caught.value)
         assert type(caught.value) is Unavailable
 
-    def test_nobody_listening_is_unreached(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_refused_connection_is_not_connected(self, transport: Urllib3Transport, serve: Serve) -> None:
         wire = serve(lambda peer: None)
         wire.close()
 
         with pytest.raises(NotConnected):
             get(transport, wire)
 
-    def test_silence_before_the_head_ends_by_the_read_timeout(self, impatient: Urllib3Transport, serve: Serve) -> None:
+    def test_the_read_timeout_limits_the_wait_for_the_head(self, impatient: Urllib3Transport, serve: Serve) -> None:
         """R-052."""
         wire = serve(lambda peer: peer.wait())
 
         with pytest.raises(Unavailable):
             get(impatient, wire)
 
-    def test_silence_in_the_body_ends_by_the_read_timeout(self, impatient: Urllib3Transport, serve: Serve) -> None:
+    def test_the_read_timeout_limits_the_wait_for_the_body(self, impatient: Urllib3Transport, serve: Serve) -> None:
         """R-052."""
 
         def script(peer: Peer) -> None:
@@ -310,7 +312,7 @@ class TestConnections:
 
         assert wire.connections == 1
 
-    def test_a_connection_is_kept_after_an_answer_without_a_body(
+    def test_a_connection_is_kept_after_a_response_without_a_body(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """R-061."""
@@ -334,7 +336,7 @@ class TestConnections:
 
         assert wire.connections == 2
 
-    def test_reading_one_body_does_not_block_asking_for_others(
+    def test_reading_one_body_does_not_block_other_requests(
         self, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """More at once than are kept."""
@@ -347,7 +349,7 @@ class TestConnections:
 
         assert contents == {b"x" * 100}
 
-    def test_connections_that_are_not_kept_are_no_cause_for_a_warning(
+    def test_surplus_connections_are_dropped_without_a_log_record(
         self, serve: Serve, answers: type[Answers], say: Say, caplog: pytest.LogCaptureFixture
     ) -> None:
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
@@ -379,7 +381,7 @@ class TestConnections:
 
         assert closed.wait(10)
 
-    def test_a_kept_connection_that_died_is_told_apart(
+    def test_a_kept_connection_that_was_closed_is_stale(
         self, transport: Urllib3Transport, serve: Serve, say: Say
     ) -> None:
         """R-053: the server takes the second request and goes without a word."""
@@ -397,7 +399,9 @@ class TestConnections:
 
 
 class TestRequests:
-    def test_headers_are_ours(self, serve: Serve, answers: type[Answers], say: Say) -> None:
+    def test_the_transport_sets_the_headers_of_the_connection(
+        self, serve: Serve, answers: type[Answers], say: Say
+    ) -> None:
         script = answers(say(200))
         wire = serve(script)
 
@@ -424,7 +428,7 @@ class TestRequests:
         assert script.received[0].headers["content-length"] == "0"
         assert "transfer-encoding" not in script.received[0].headers
 
-    def test_a_stretch_of_a_source_is_sent_with_its_length(
+    def test_a_range_of_a_source_is_sent_with_its_length(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """R-230."""
@@ -438,7 +442,7 @@ class TestRequests:
         assert [request.body for request in script.received] == [content[100:2_500_100]] * 2
         assert script.received[0].headers["content-length"] == "2500000"
 
-    def test_a_source_that_is_too_short_is_the_sources_fault(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_source_that_is_too_short_is_a_size_mismatch(self, transport: Urllib3Transport, serve: Serve) -> None:
         wire = serve(lambda peer: peer.wait())
 
         with pytest.raises(SourceFailed) as caught:
@@ -446,7 +450,7 @@ class TestRequests:
 
         assert isinstance(caught.value.error, SizeMismatch)
 
-    def test_a_source_that_gives_out_too_much_at_once_does_not_overrun_the_body(self) -> None:
+    def test_a_source_that_returns_too_much_does_not_overrun_the_body(self) -> None:
         """R-061: what is behind the body would be taken for the next request."""
 
         class Generous(io.BytesIO):
@@ -477,7 +481,7 @@ class TestRequests:
 
         assert caught.value.error is broken
 
-    def test_an_answer_before_the_end_of_the_body_is_that_answer(
+    def test_a_response_before_the_end_of_the_request_is_returned(
         self, transport: Urllib3Transport, serve: Serve, say: Say
     ) -> None:
         """R-059."""
@@ -520,7 +524,7 @@ class TestRequests:
 
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
-    def test_nothing_logs_query_values(
+    def test_query_values_are_not_logged(
         self,
         transport: Urllib3Transport,
         serve: Serve,
@@ -536,7 +540,7 @@ class TestRequests:
 
         assert "hunter2" not in caplog.text
 
-    def test_a_body_after_head_is_not_the_next_answer(
+    def test_a_body_after_head_is_not_the_next_response(
         self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
     ) -> None:
         """R-061."""
@@ -609,7 +613,7 @@ class TestScopes:
         assert time.monotonic() - canceller.moment < 0.5
 
     @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
-    def test_a_deadline_ends_what_drips(self, transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+    def test_a_deadline_ends_a_slow_response(self, transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
         """R-052: each byte comes well within the read timeout."""
         stopped = threading.Event()
 
@@ -628,7 +632,7 @@ class TestScopes:
         stopped.set()
         assert time.monotonic() - started < 2
 
-    def test_a_deadline_ends_silence(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_deadline_ends_the_wait_for_a_response(self, transport: Urllib3Transport, serve: Serve) -> None:
         """R-052."""
         wire = serve(lambda peer: peer.wait())
 
@@ -676,12 +680,12 @@ class TestTLS:
 
         assert content == b"secret" * 100_000
 
-    def test_a_strange_certificate_is_refused(self, secure: Wire) -> None:
+    def test_an_unknown_certificate_is_refused(self, secure: Wire) -> None:
         """R-041."""
         with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport, pytest.raises(TLSError):
             transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None)
 
-    def test_verification_is_switched_off_without_a_warning(self, secure: Wire) -> None:
+    def test_verification_can_be_off_without_a_python_warning(self, secure: Wire) -> None:
         with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport:
             with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
                 status = answer.status
@@ -762,7 +766,7 @@ class TestProxies:
         assert script.received[0].headers["proxy-authorization"] == "Basic bWU6cHc="
 
     @pytest.mark.parametrize(("status", "kind"), [(407, ProtocolError), (502, Unavailable)])
-    def test_https_is_tunnelled_and_a_refusal_is_told_from_an_outage(
+    def test_https_is_tunnelled_and_a_407_differs_from_an_outage(
         self, serve: Serve, answers: type[Answers], say: Say, status: int, kind: type[TransportError]
     ) -> None:
         script = answers(say(status))

@@ -87,17 +87,15 @@ class TestConnecting:
         for thread in threads:
             thread.join(5)
 
-    def test_cancel_ends_the_look_up_of_a_name(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
+    def test_cancel_ends_a_name_lookup(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
         with cancelled_at(looking_up):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_a_deadline_ends_the_look_up_of_a_name(
-        self, transport: Urllib3Transport, looking_up: threading.Event
-    ) -> None:
+    def test_a_deadline_ends_a_name_lookup(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
         with fail_after(0.1), pytest.raises(DeadlineExceeded):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_a_look_up_takes_no_longer_than_a_connection_may(self, looking_up: threading.Event) -> None:
+    def test_the_connect_timeout_includes_the_name_lookup(self, looking_up: threading.Event) -> None:
         settings = HttpSettings(plain_http=True, proxy="", connect_timeout=0.1)
 
         with (
@@ -106,7 +104,7 @@ class TestConnecting:
         ):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_an_unknown_name_is_said_to_be_one(
+    def test_an_unknown_host_name_is_named_in_the_error(
         self, transport: Urllib3Transport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def look_up(*args: object, **options: object) -> list[Any]:
@@ -148,9 +146,7 @@ class TestConnecting:
             transport.send("GET", "https://registry.example.com/v2/", {}, None)
 
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 Connected\r\n\r\n"])
-    def test_a_proxy_and_the_handshake_behind_it_have_the_time_for_a_connection(
-        self, serve: Serve, said: bytes
-    ) -> None:
+    def test_the_connect_timeout_includes_the_proxy_and_the_handshake(self, serve: Serve, said: bytes) -> None:
         """R-052."""
 
         def script(peer: Peer) -> None:
