@@ -1,1 +1,1 @@
-"""What is done with repositories: read, copy, select, build. Written once, for every backend."""
+"""Operations on repositories of any backend: read, copy, select, build, extract and validate."""

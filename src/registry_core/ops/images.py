@@ -237,7 +237,7 @@ class Image(StoredManifest):
     ) -> Extracted:
         """Unpack the image's file system into a directory: completely and verified, or not at all.
 
-        Nothing outside the directory is touched, whatever the layers contain. A new directory gets its name when it is
+        No layer can change anything outside the directory. A new directory gets its name when it is
         complete; an existing one must be empty, keeps its inode, and is emptied after a failure.
 
         Args:

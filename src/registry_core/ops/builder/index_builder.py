@@ -14,13 +14,13 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, is_index
 from registry_core.domain.platform import Platform
-from registry_core.errors import ImageNotFound, InvalidValue, PlatformNotFound, TooLarge
+from registry_core.errors import ImageNotFound, InvalidValue, PlatformNotFound
 from registry_core.ops.builder.config import order_keys, platform_json, to_platform, update_strings
 from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.layers import descriptor_json, with_annotation
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
 from registry_core.ops.images import Image, Index
-from registry_core.ops.manifests import DEPTH_LIMIT, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
+from registry_core.ops.manifests import GraphLimits, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
 from registry_core.ports.catalog import Repository
 
 __all__ = ["IndexBuilder"]
@@ -246,8 +246,7 @@ class IndexBuilder:
                 raise InvalidValue(f"Docker manifest lists have no field {field}: convert the index with to_oci()")
 
     def _edit(self, change: Callable[[ImageEditor], object], entries: list[_Entry], *, depth: int) -> None:
-        if depth > DEPTH_LIMIT:
-            raise TooLarge(f"edit: indexes nested more than {DEPTH_LIMIT} deep")
+        GraphLimits(what="indexes").add(depth)
         replaced = []
         for old in list(entries):
             new = self._edit_entry(change, old, depth)

@@ -1,1 +1,1 @@
-"""Many repositories kept alike: which tags, what to copy, what to remove."""
+"""Mirrors: rules that select repositories and tags, copies, and the removal of tags."""

@@ -298,7 +298,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         return not self.include.is_empty and self.include.is_exact
 
     def in_scope(self, tags: Iterable[str]) -> set[str]:
-        """Return the tags that the patterns match, whatever ``latest`` is.
+        """Return the tags that the patterns match, without regard to ``latest``.
 
         A tag with a registry's list of referrers is not an image, and is only selected by its name.
         """

@@ -1,1 +1,1 @@
-"""Graphs moved from repository to repository: planned first, or at once."""
+"""Copies of manifests and everything they consist of between repositories, with or without a plan."""

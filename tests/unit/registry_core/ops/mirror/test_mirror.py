@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from registry_core.errors import (
 from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
 from registry_core.ops.transfer.options import CopyOptions
-from registry_core.ops.transfer.report import Action, Outcome, Side
+from registry_core.ops.transfer.report import Action, Outcome, Result, Side
 from registry_core.ports.catalog import Catalog, Repository
 
 if TYPE_CHECKING:
@@ -500,6 +502,30 @@ class TestPrune:
 
 
 class TestFailures:
+    def test_results_of_copies_and_lists_are_reported_by_one_thread_at_a_time_in_order(
+        self, here: Steered, there: Steered, graphs_of: Any
+    ) -> None:
+        names = [f"app{number}" for number in range(20)]
+        for name in names[::2]:
+            push(graphs_of, here, name, "v1", content=name.encode())
+        lock, overlaps, results = threading.Lock(), list[Result](), list[Result]()
+
+        def on_result(result: Result) -> None:
+            if not lock.acquire(blocking=False):
+                overlaps.append(result)
+                return
+            results.append(result)
+            time.sleep(0.001)
+            lock.release()
+
+        report = run_mirror(
+            [rule(here, there, repositories=names)], continue_on_error=True, jobs=8, images=8, on_result=on_result
+        )
+
+        assert overlaps == []
+        assert list(report.results) == results
+        assert len(report.failed) == len(names[1::2])
+
     def test_a_backend_that_cannot_list_repositories_is_reported(self, here: Steered, there: Steered) -> None:
         here.lists = False
         rules = [rule(here, there, repositories=("*",))]
