@@ -35,7 +35,7 @@ __all__ = [
     "RegistrySettings",
     "close",
     "configured",
-    "validated",
+    "parse_settings",
 ]
 
 
@@ -128,7 +128,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ConfigError(f"section {self.backend} is missing for backend {self.backend}")
 
 
-def validated(mapping: object) -> RegistrySettings:
+def parse_settings(mapping: object) -> RegistrySettings:
     """Check and convert a configuration. Numbers and switches may be text, as environment variables are.
 
     Args:
@@ -179,7 +179,7 @@ def _archive(settings: RegistrySettings, to_close: ExitStack[bool | None]) -> Ca
 class RegistryContainer(containers.DeclarativeContainer):
     """One backend, chosen by configuration, and clients for it.
 
-    * ``config``: the configuration; see ``validated``.
+    * ``config``: the configuration; see ``parse_settings``.
     * ``keychain``, ``observer``, ``middleware``: dependencies that the application may provide. ``keychain`` may also
       be a credential or an authenticator; the default sends no credentials. ``middleware`` is a sequence.
     * ``catalog``: the backend, shared by all threads. Override it in tests.
@@ -191,7 +191,7 @@ class RegistryContainer(containers.DeclarativeContainer):
     observer: providers.Dependency[Any] = providers.Dependency(default=providers.Object(None))
     middleware: providers.Dependency[Any] = providers.Dependency(default=providers.Object(()))
 
-    settings = providers.Callable(validated, config)
+    settings = providers.Callable(parse_settings, config)
     to_close: providers.ThreadSafeSingleton[ExitStack[bool | None]] = providers.ThreadSafeSingleton(ExitStack)
 
     http = providers.ThreadSafeSingleton(_http, settings, keychain, observer, middleware, to_close)
@@ -209,12 +209,12 @@ def configured(mapping: Mapping[str, Any]) -> RegistryContainer:
     """Create a container from a configuration, which is checked first.
 
     Args:
-        mapping: Configuration; see ``validated``.
+        mapping: Configuration; see ``parse_settings``.
 
     Raises:
         ConfigError: A value is missing, unknown or invalid; the message has its path.
     """
-    validated(mapping)
+    parse_settings(mapping)
     container = RegistryContainer()
     container.config.from_dict(dict(mapping))
     return container

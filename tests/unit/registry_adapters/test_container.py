@@ -11,7 +11,7 @@ import pytest
 from dependency_injector import containers, providers
 
 from registry_adapters import ArchiveCatalog, HttpCatalog, LayoutCatalog, MemoryCatalog
-from registry_adapters.container import RegistryContainer, close, configured, validated
+from registry_adapters.container import RegistryContainer, close, configured, parse_settings
 from registry_adapters.http import OutgoingRequest, Response, Send
 from registry_adapters.keychains import StaticKeychain
 from registry_adapters.wsgi import registry_server
@@ -111,7 +111,7 @@ class TestConfiguration:
             configured(mapping)
 
     def test_values_can_be_text(self) -> None:
-        settings = validated(
+        settings = parse_settings(
             {
                 "backend": "http",
                 "http": {
@@ -139,7 +139,7 @@ class TestConfiguration:
             "chunk_size": "1048576",
         }
 
-        settings = validated({"backend": "http", "http": {"registry": "r", **text}})
+        settings = parse_settings({"backend": "http", "http": {"registry": "r", **text}})
 
         assert settings.http is not None
         assert (settings.http.trust_system, settings.http.certs_dir) == (True, "/etc/certs.d")
@@ -148,7 +148,7 @@ class TestConfiguration:
         assert settings.http.chunk_size == 1 << 20
 
     def test_the_text_null_is_none(self) -> None:
-        settings = validated({"backend": "http", "http": {"registry": "r", "requests_per_second": "null"}})
+        settings = parse_settings({"backend": "http", "http": {"registry": "r", "requests_per_second": "null"}})
 
         assert settings.http is not None
         assert settings.http.requests_per_second is None
@@ -158,7 +158,7 @@ class TestConfiguration:
         mapping = {"backend": "http", "http": {"registry": "r", "proxy": "ftp://user:hunter2@proxy"}}
 
         with pytest.raises(ConfigError) as caught:
-            validated(mapping)
+            parse_settings(mapping)
 
         assert "hunter2" not in str(caught.value)
 
