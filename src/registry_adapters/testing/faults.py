@@ -1,6 +1,6 @@
 """Faults to inject into a registry: values that say what goes wrong, and with which requests.
 
-Without a restriction, a fault applies to every request that it makes sense for::
+Without a restriction, a fault applies to every request that it can affect::
 
     status(503).times(2)
     cut(1000).on("blob").times(1)
@@ -36,7 +36,7 @@ __all__ = [
     "expired_token",
     "garbage",
     "login_page",
-    "lost_answer",
+    "lost_response",
     "lost_upload",
     "missing_header",
     "no_head",
@@ -199,7 +199,7 @@ def drop(*, reset: bool = False) -> Fault:
     return Fault(f"connection {_ended(reset)} before the request", partial(effects.drop, reset=reset))
 
 
-def lost_answer(*, reset: bool = False) -> Fault:
+def lost_response(*, reset: bool = False) -> Fault:
     """Execute the request, but end the connection without a response.
 
     Args:
@@ -345,13 +345,13 @@ def wrong_offset(by: int = -1) -> Fault:
 
 
 def no_head() -> Fault:
-    """Answer HEAD by 405."""
+    """Respond to HEAD with 405."""
     effect = partial(effects.respond, status=405, headers=(("Allow", "GET"),), content=None)
     return Fault("no HEAD", effect, RequestMatch(methods=("HEAD",)))
 
 
 def no_referrers() -> Fault:
-    """Serve no referrers API."""
+    """Respond as a registry without the referrers API."""
     return Fault("no referrers API", effects.no_referrers, RequestMatch(endpoints=("referrers", "manifest")))
 
 

@@ -60,10 +60,7 @@ class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check the values."""
         if self.skip < 0 or self.every < 1 or not 0 <= self.chance <= 1 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(
-                "fault: the requests to skip must be 0 or more, the frequency and the limit 1 or more, "
-                "and the chance from 0 to 1"
-            )
+            raise ConfigError("fault: skip must be 0 or more, every and limit 1 or more, and chance from 0 to 1")
         unknown = set(self.endpoints) - set(get_args(EndpointName))
         if unknown:
             raise ConfigError(f"fault: unknown endpoint: {', '.join(sorted(unknown))}")

@@ -81,7 +81,9 @@ class Entry:
     def __repr__(self) -> str:
         """Method, redacted target, status and fault."""
         fault = f", {self.fault}" if self.fault else ""
-        return f"<Entry {self.number}: {self.method} {self._redacted_target()} -> {self.status or 'nothing'}{fault}>"
+        return (
+            f"<Entry {self.number}: {self.method} {self._redacted_target()} -> {self.status or 'no response'}{fault}>"
+        )
 
     def _redacted_target(self) -> str:
         pairs = parse_qsl(self.query, keep_blank_values=True)

@@ -79,7 +79,7 @@ CASES: Final = (
     case("connection closed before the response, twice", fault.drop().times(2)),
     case("connection reset before the response, once", fault.drop(reset=True).times(1)),
     case("connection closed before the response, always", fault.drop(), errors="Unavailable"),
-    case("response lost after the request was executed, once", fault.lost_answer().on(path="^/v2/").times(1)),
+    case("response lost after the request was executed, once", fault.lost_response().on(path="^/v2/").times(1)),
     case("response is not HTTP", fault.garbage(), errors="ProtocolError"),
     case("response body cut at byte 100, twice", fault.cut(100).on(path="^/v2/").times(2)),
     case("blob download reset at byte 20,000, always", fault.cut(20_000, reset=True).on("blob"), errors="Unavailable"),

@@ -32,7 +32,7 @@ FAULTS: Final = (
     faults.status(503).sometimes(0.01, seed=1),
     faults.status(500).sometimes(0.01, seed=2),
     faults.drop().sometimes(0.01, seed=3),
-    faults.lost_answer().on(path="^/v2/").sometimes(0.01, seed=4),
+    faults.lost_response().on(path="^/v2/").sometimes(0.01, seed=4),
     faults.cut(100).sometimes(0.01, seed=5),
 )
 

@@ -115,7 +115,7 @@ class TestConnection:
 
     @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
     def test_a_request_whose_response_is_lost_is_executed(self, call: Call, *, reset: bool) -> None:
-        caller = call(faults.lost_answer(reset=reset).times(1))
+        caller = call(faults.lost_response(reset=reset).times(1))
 
         with pytest.raises(BROKEN):
             caller("PUT", "/v2/app/manifests/new", caller.manifest.content)

@@ -216,7 +216,7 @@ class TestInProcess:
 
         assert app.request_log.count(fault="cut") == 1
 
-    @pytest.mark.parametrize("fault", [faults.drop(), faults.garbage(), faults.lost_answer()], ids=str)
+    @pytest.mark.parametrize("fault", [faults.drop(), faults.garbage(), faults.lost_response()], ids=str)
     def test_there_is_no_response(self, fault: Fault) -> None:
         app = FaultyApp(RegistryApp(MemoryCatalog()), fault)
 
