@@ -111,8 +111,8 @@ def open_catalog(
     scheme, address, segments = _parse(url)
     if segments:
         raise ConfigError(f"open catalog {redact_url(url)}: a catalog is a whole registry; remove the path")
-    watched: dict[str, object] = {} if observer is None else {"observer": observer}
-    return _open(scheme, _opener(scheme), address, auth, {**settings, **watched})
+    observing: dict[str, object] = {} if observer is None else {"observer": observer}
+    return _open(scheme, _opener(scheme), address, auth, {**settings, **observing})
 
 
 def open_client(
@@ -139,10 +139,10 @@ def open_client(
     """
     scheme, address, segments = _parse(url)
     opener = _opener(scheme)
-    watched: dict[str, object] = {}
+    observing: dict[str, object] = {}
     if observer is not None and _takes_observer(opener):
-        watched["observer"] = observer
-    catalog = _open(scheme, opener, address, auth, {**settings, **watched})
+        observing["observer"] = observer
+    catalog = _open(scheme, opener, address, auth, {**settings, **observing})
     try:
         return RegistryClient(catalog, *segments, default_platform=default_platform, observer=observer)
     except BaseException:
@@ -151,7 +151,10 @@ def open_client(
 
 
 def takes_credentials(url: str) -> bool:
-    """Whether the backend that a URL names can authenticate: a registry, or a backend of another distribution.
+    """Return whether a backend can authenticate: a registry can, and a backend of another distribution may.
+
+    Args:
+        url: URL of the backend.
 
     Raises:
         ConfigError: The scheme is unknown, or the URL is malformed.

@@ -30,7 +30,7 @@ class Mirror:
         observer: Receives the events of each blob and of each HTTP request.
 
     Raises:
-        ConfigError: A URL or a setting is unusable.
+        ConfigError: A URL or a setting is invalid.
         InvalidName: The path of a URL is not a repository name.
         InvalidValue: A mirror with ``prune`` has the same path as source and target.
     """
@@ -66,7 +66,7 @@ class Mirror:
         return tuple(self._rules)
 
     def plan(self) -> MirrorPlan:
-        """Determine what a run would do, without writing anything; see ``plan_mirror``.
+        """Return what a run would do, without writing anything; see ``plan_mirror``.
 
         Raises:
             RegistryError: One side failed, and the file does not set ``continue_on_error``.
@@ -103,13 +103,13 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Passes on the exception, so that an archive with a part of the mirror is discarded.
+        # The clients get the exception, so that an incomplete archive is discarded.
         self._exit_stack.__exit__(kind, error, trace)
 
     def _client(self, url: str, auth: Auth) -> RegistryClient:
-        opened = self._clients.get(url)
-        if opened is not None:
-            return opened
+        client = self._clients.get(url)
+        if client is not None:
+            return client
         backend = max((prefix for prefix in self._file.backends if _is_below(url, prefix)), key=len, default="")
         settings: dict[str, Any] = self._file.backends.get(backend, {})
         try:
@@ -139,7 +139,7 @@ def open_mirror(path: str | os.PathLike[str], *, auth: Auth = None, observer: Ob
 
     Raises:
         InvalidDocument: The file is malformed; ``path`` names the field.
-        ConfigError: A URL or a setting is unusable.
+        ConfigError: A URL or a setting is invalid.
         OSError: The file cannot be read.
     """
     return Mirror(read_mirror_file(path), auth=auth, observer=observer)

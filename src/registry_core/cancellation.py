@@ -162,7 +162,7 @@ def remaining() -> float | None:
     """Return the seconds until the current deadline, never negative; ``None`` without a deadline."""
     scope = _current.get()
     deadline = None if scope is None else scope.deadline
-    # Locks and events accept no longer timeout.
+    # Locks and events raise OverflowError for a longer timeout.
     return None if deadline is None else min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
 
 
@@ -229,8 +229,8 @@ def wait_until(condition: threading.Condition, predicate: Callable[[], bool]) ->
     """Wait on a condition until a predicate holds, but no longer than the current scope allows.
 
     Args:
-        condition: Condition that the caller holds, and whose ``notify_all`` says that the predicate may have changed.
-        predicate: Called with the condition held; what it raises ends the wait.
+        condition: Condition that the caller holds; notified whenever the predicate may have changed.
+        predicate: Called with the condition held; an exception from it ends the wait.
 
     Raises:
         Cancelled: The current scope was cancelled before the predicate held.

@@ -167,10 +167,10 @@ class RegistryClient:
             InvalidValue: The reference or the platform is malformed.
         """
         with error_context("get_manifest", self._describe(reference)):
-            wanted, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
+            requested, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
             raw = fetch_manifest(self._repository, tag_or_digest)
-            if wanted is not None:
-                raw = select(self._repository, raw, wanted).manifest
+            if requested is not None:
+                raw = select(self._repository, raw, requested).manifest
             return Manifest(raw, reference=self._repository.at(tag_or_digest))
 
     def get_image_config(self, reference: str, platform: Platform | str | None = None) -> ImageConfig:
@@ -222,7 +222,7 @@ class RegistryClient:
             reference: Tag or digest.
 
         Raises:
-            AccessDenied: The registry refused to answer.
+            AccessDenied: The registry denied access.
             InvalidValue: The reference is malformed.
         """
         try:
@@ -598,9 +598,9 @@ class RegistryClient:
 
     def _select_image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
         with error_context(operation, self._describe(reference)):
-            wanted, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
+            requested, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
             raw = fetch_manifest(self._repository, tag_or_digest)
-            selection = select(self._repository, raw, wanted, default=self._default_platform)
+            selection = select(self._repository, raw, requested, default=self._default_platform)
             return Image(
                 self._repository,
                 selection.manifest,

@@ -73,7 +73,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Frame(TypedDict, total=False):
-    """Keyword arguments of ``RegistryError``, for subclasses with arguments of their own."""
+    """Keyword arguments of ``RegistryError``, for subclasses that add arguments."""
 
     reference: str
     operation: str
@@ -143,7 +143,7 @@ class InvalidDocument(InvalidValue):
     """A JSON document is malformed.
 
     Args:
-        path: Place in the document, as ``$.layers[0].digest``; empty for the whole document.
+        path: Location in the document, as ``$.layers[0].digest``; empty for the whole document.
     """
 
     default_code = "MANIFEST_INVALID"
@@ -336,7 +336,7 @@ class TLSError(TransportError):
 
 
 class ServerError(TransportError):
-    """The registry failed (5xx) in a way that a retry does not mend."""
+    """The registry failed (5xx), and a retry would not help."""
 
 
 class ProtocolError(TransportError):

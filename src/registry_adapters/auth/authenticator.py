@@ -113,7 +113,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         self._exchanger = TokenExchanger()
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
-        """Return the value that answered the last challenge for the repository, if it still covers the scopes."""
+        """Return the value that the last challenge for the repository led to, if it still covers the scopes."""
         repository = (registry, repository_of(scopes))
         with self._lock:
             value = self._values.get(repository)
@@ -153,7 +153,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         if isinstance(credential, RegistryToken):
             offers_bearer = "bearer" in schemes
             return self._keep_value(repository, bearer_value(credential.token), rejected) if offers_bearer else None
-        bearer = next((one for one in challenges if one.scheme == "bearer" and one.parameters.get("realm")), None)
+        bearer = next((each for each in challenges if each.scheme == "bearer" and each.parameters.get("realm")), None)
         if bearer is not None:
             parameters = bearer.parameters
             if check_realm(registry, parameters["realm"], self._realms).credentials != registry:
@@ -164,7 +164,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         if last_key is not None and rejected is not None:
             # R-031: Harbor answers an expired token with a Basic challenge.
             return (yield from self._exchange(repository, last_key, {}, scopes, rejected))
-        return self._answer_basic(repository, credential, rejected) if "basic" in schemes else None
+        return self._basic_value(repository, credential, rejected) if "basic" in schemes else None
 
     def _credential(self, registry: Origin, repository: RepositoryName | None) -> Credential:
         # A keychain knows registries by name only, so http and https must be distinguished here.
@@ -178,7 +178,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
             key = self._token_keys.get(repository)
         return key if key is not None and key.credential == credential else None
 
-    def _answer_basic(self, repository: _RepositoryKey, credential: Credential, rejected: str | None) -> str | None:
+    def _basic_value(self, repository: _RepositoryKey, credential: Credential, rejected: str | None) -> str | None:
         with self._lock:
             is_downgrade = repository[0] in self._bearer_registries
         if is_downgrade or not isinstance(credential, Basic):

@@ -21,9 +21,9 @@ _MAX_OUTAGES: Final = 2
 class SingleFlight(NotPicklable):
     """Locks by key, which pass some errors on to the threads that wait. Safe for many threads.
 
-    After most errors the next thread tries for itself: the error may be due to the deadline or the cancellation of
-    the thread before it. But a wrong password must not be sent once per waiting thread, and an unavailable server
-    must not be asked by all of them: the waiting threads then raise the same error.
+    After most errors the next thread makes its own attempt: the error may come from the deadline or the cancellation
+    of the thread before it. But not every waiting thread may send a wrong password again, or a request to a server
+    that is unavailable: the waiting threads then raise the same error.
 
     Args:
         shared: Errors that all waiting threads raise after the first failure. Outages are passed on after the

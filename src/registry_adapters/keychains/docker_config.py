@@ -70,7 +70,7 @@ class DockerConfig:
         self._name = name
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
-        """Return the credential of the most specific entry in ``auths``; helpers are not asked.
+        """Return the credential of the most specific entry in ``auths``; helpers are not run.
 
         Raises:
             InvalidName: The registry is not ``host[:port]``.
@@ -288,9 +288,9 @@ def podman_config_paths(environment: Mapping[str, str], home: str | os.PathLike[
 
 def _runtime_auth_file(environment: Mapping[str, str]) -> Path | None:
     """The file for the user's login session; without ``XDG_RUNTIME_DIR``, only Linux has a default."""
-    named = _absolute(environment.get("XDG_RUNTIME_DIR"))
-    if named is not None:
-        return named / "containers" / "auth.json"
+    directory = _absolute(environment.get("XDG_RUNTIME_DIR"))
+    if directory is not None:
+        return directory / "containers" / "auth.json"
     user = user_id() if sys.platform.startswith("linux") else None
     return None if user is None else Path("/run/containers", str(user), "auth.json")
 
@@ -303,9 +303,9 @@ def _absolute(text: str | None) -> Path | None:
 def _home(environment: Mapping[str, str], home: str | os.PathLike[str] | None) -> Path | None:
     if home is not None:
         return Path(home)
-    named = environment.get("HOME")
-    if named:
-        return Path(named)
+    variable = environment.get("HOME")
+    if variable:
+        return Path(variable)
     try:
         return Path.home()
     except RuntimeError:  # The user has no passwd entry, as in many containers.
@@ -328,8 +328,8 @@ class FileKeychain(NotPicklable, CredentialStore):
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
         """Return the credential of the first file that has one for the repository.
 
-        In each file, a credential helper for the registry is asked exclusively. Otherwise the helper for all
-        registries is asked, then the entries of the file are used, the most specific namespace first.
+        In each file, a credential helper for the registry is the only source. Without one, the helper for all
+        registries is run first; then the entries of the file follow, the most specific namespace first.
 
         Raises:
             InvalidName: The registry is not ``host[:port]``.
@@ -373,7 +373,7 @@ class FileKeychain(NotPicklable, CredentialStore):
 
 
 class _Helpers:
-    """One keychain for each credential helper, so that its answers are cached once."""
+    """One keychain for each credential helper, so that its results are cached once."""
 
     def __init__(self, environment: Mapping[str, str] | None, timeout: float) -> None:
         self._environment = os.environ if environment is None else environment

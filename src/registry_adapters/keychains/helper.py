@@ -53,7 +53,7 @@ def run(
 ) -> Output:
     """Run a program in a new process group and wait for its end. Its standard error is discarded.
 
-    The process group is killed if the time is up or the ambient scope is cancelled.
+    The process group is killed if the time is up or the current scope is cancelled.
 
     Args:
         arguments: Path of the program, and its arguments.
@@ -65,8 +65,8 @@ def run(
     Raises:
         ConfigError: The program cannot be started, takes too long, or writes too much.
         Unsupported: The operating system cannot poll pipes.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline of the current scope has passed.
     """
     checkpoint()
     name = os.path.basename(arguments[0])
@@ -185,7 +185,7 @@ _MAX_OUTPUT: Final = 256 << 10
 _MAX_CACHED: Final = 1024
 
 
-class _CachedAnswer(msgspec.Struct, frozen=True):
+class _CachedResult(msgspec.Struct, frozen=True):
     expires_at: float
     credential: Credential | None = None
     error: str = ""
@@ -194,14 +194,14 @@ class _CachedAnswer(msgspec.Struct, frozen=True):
 class HelperKeychain(NotPicklable, CredentialStore):
     """Credentials of a credential helper.
 
-    The program gets the name of a registry on standard input, and its output is never quoted. Its answers and failures
+    The program gets the name of a registry on standard input, and its output is never quoted. Its results and failures
     are cached for some seconds, and threads that ask for the same registry at once run it once.
 
     Args:
         name: Name of the helper without ``docker-credential-``.
         environment: Environment variables of the program, also for ``PATH``; those of the process if not given.
         timeout: Seconds that the program may take.
-        cache_seconds: Seconds for which an answer is cached.
+        cache_seconds: Seconds for which a result is cached.
         clock: Monotonic clock, in seconds.
 
     Raises:
@@ -226,7 +226,7 @@ class HelperKeychain(NotPicklable, CredentialStore):
         self._clock = clock
         self._lock = threading.Lock()
         self._server_locks: dict[str, CancellableLock] = {}
-        self._answers: dict[str, _CachedAnswer] = {}
+        self._results: dict[str, _CachedResult] = {}
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
         """Return the credential of a registry; it is the same for all repositories.
@@ -234,16 +234,16 @@ class HelperKeychain(NotPicklable, CredentialStore):
         Raises:
             InvalidName: The registry is not ``host[:port]``.
             ConfigError: The program does not exist, failed, took too long, or its output is malformed.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: The deadline of the ambient scope has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline of the current scope has passed.
         """
         for server in helper_keys(registry):
             with self._server_lock(server):
-                answer = self._cached(server) or self._get(server)
-            if answer.error:
-                raise ConfigError(answer.error)
-            if answer.credential is not None:
-                return answer.credential
+                result = self._cached(server) or self._get(server)
+            if result.error:
+                raise ConfigError(result.error)
+            if result.credential is not None:
+                return result.credential
         return None
 
     def store(self, registry: str, credential: Credential) -> None:
@@ -294,7 +294,7 @@ class HelperKeychain(NotPicklable, CredentialStore):
         """Show the name of the program."""
         return f"HelperKeychain({self._program})"
 
-    def _get(self, server: str) -> _CachedAnswer:
+    def _get(self, server: str) -> _CachedResult:
         try:
             output = self._run("get", server.encode())
             credential = None
@@ -302,21 +302,21 @@ class HelperKeychain(NotPicklable, CredentialStore):
                 credential = parse_output(output.content, self._program)
             elif _NOT_FOUND not in output.content:
                 raise self._failure("get", server, output)
-            answer = _CachedAnswer(self._clock() + self._cache_seconds, credential)
+            result = _CachedResult(self._clock() + self._cache_seconds, credential)
         except ConfigError as error:
-            answer = _CachedAnswer(self._clock() + self._cache_seconds, error=error.message)
+            result = _CachedResult(self._clock() + self._cache_seconds, error=error.message)
         with self._lock:
-            self._answers[server] = answer
-        return answer
+            self._results[server] = result
+        return result
 
-    def _cached(self, server: str) -> _CachedAnswer | None:
+    def _cached(self, server: str) -> _CachedResult | None:
         with self._lock:
-            answer = self._answers.get(server)
-        return answer if answer is not None and self._clock() < answer.expires_at else None
+            result = self._results.get(server)
+        return result if result is not None and self._clock() < result.expires_at else None
 
     def _discard(self, server: str) -> None:
         with self._lock:
-            self._answers.pop(server, None)
+            self._results.pop(server, None)
 
     def _run(self, verb: str, content: bytes) -> Output:
         # R-044: an empty or relative part of PATH would mean the current directory.
@@ -335,11 +335,11 @@ class HelperKeychain(NotPicklable, CredentialStore):
         return ConfigError(f"credential helper {self._program} {verb}: {ended}, for {server}")
 
     def _server_lock(self, server: str) -> CancellableLock:
-        """The lock under which one thread asks for a server, and the others then find the cached answer."""
+        """The lock under which one thread asks for a server, and the others then find the cached result."""
         with self._lock:
             if len(self._server_locks) >= _MAX_CACHED:
                 self._server_locks.clear()
-                self._answers.clear()
+                self._results.clear()
             return self._server_locks.setdefault(server, CancellableLock())
 
 

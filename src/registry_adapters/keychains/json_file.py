@@ -127,14 +127,14 @@ def _file_lock(target: Path) -> Iterator[None]:
     path = target.with_name(f".{target.name}.ociport.lock")
     lock = FileLock(path, timeout=0, mode=0o600) if HAS_FILE_MODES else FileLock(path, timeout=0)
 
-    def is_acquired() -> bool:
+    def acquire() -> bool:
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return False
         return True
 
-    poll_until(is_acquired, interval=_LOCK_POLL_SECONDS)
+    poll_until(acquire, interval=_LOCK_POLL_SECONDS)
     try:
         yield
     finally:

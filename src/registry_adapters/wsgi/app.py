@@ -109,7 +109,7 @@ class RegistryApp:
 
     Args:
         catalog: Catalog to serve; not closed with the application.
-        read_only: Answer requests that write by 405.
+        read_only: Whether requests that write get a 405.
         authorizer: Decides about each request; ``None`` allows all.
         manifest_limit: Maximum size of a pushed manifest in bytes.
         page_limit: Maximum number of entries in a page of a listing; ``None`` for no maximum.
@@ -188,7 +188,9 @@ class RegistryApp:
             raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "UNSUPPORTED",
-                "the registry is read-only" if request.method in allowed else "the endpoint does not have this method",
+                "the registry is read-only"
+                if request.method in allowed
+                else "the endpoint does not support this method",
                 headers=(("Allow", ", ".join(_READ_METHODS & set(allowed) if self._read_only else allowed)),),
             )
         if parsed.endpoint is Endpoint.BASE:
@@ -217,7 +219,7 @@ class RegistryApp:
                 return manifests.referrers(request, repository, subject, page_limit=self._page_limit)
 
     def _manifest(self, request: Request, repository: Repository, text: str, manifests_url: str) -> Response:
-        reference = manifests.reference(text)
+        reference = manifests.parse_reference(text)
         match request.method:
             case "GET":
                 return manifests.pull(repository, reference)

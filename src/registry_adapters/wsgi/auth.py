@@ -71,7 +71,7 @@ class BasicAuthorizer:
         return None
 
     def check(self, request: Request, scopes: Collection[Scope]) -> Response | None:
-        """Answer wrong or missing credentials by 401, and an action that the policy does not allow by 403."""
+        """Return a 401 for wrong or missing credentials, and a 403 for an action that the policy does not allow."""
         user = _basic_user(request, self._users)
         if user is None:
             return _unauthorized(f'Basic realm="{self._realm}", charset="UTF-8"')
@@ -115,7 +115,7 @@ class TokenAuthorizer:
         return f"TokenAuthorizer({len(self._users)} users)"
 
     def check(self, request: Request, scopes: Collection[Scope]) -> Response | None:
-        """Answer by 401 and a challenge without a sufficient token; by 403 if the policy denies it to the user."""
+        """Return a 401 with a challenge without a sufficient token, and a 403 if the policy denies the action."""
         scheme, _, token = request.header("Authorization").partition(" ")
         claims = self._verified_claims(token.strip(), "access") if scheme.lower() == "bearer" else None
         if claims is None:
@@ -138,7 +138,7 @@ class TokenAuthorizer:
         raise HttpError(
             HTTPStatus.METHOD_NOT_ALLOWED,
             "UNSUPPORTED",
-            "the token endpoint takes GET and POST",
+            "the token endpoint supports only GET and POST",
             headers=(("Allow", "GET, POST"),),
         )
 

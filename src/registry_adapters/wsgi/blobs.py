@@ -56,11 +56,11 @@ def pull(request: Request, repository: Repository, digest: Digest) -> Response:
     size = repository.blobs.stat(digest)
     headers = _blob_headers(digest)
     condition = request.header("If-Range")
-    wanted = byte_range(request.header("Range"), size) if condition in ("", _etag(digest)) else None
-    if wanted is None:
+    requested = byte_range(request.header("Range"), size) if condition in ("", _etag(digest)) else None
+    if requested is None:
         reader = repository.blobs.open(digest)
         return Response(HTTPStatus.OK, headers, StreamBody(reader, size), length=size)
-    start, stop = wanted
+    start, stop = requested
     reader = repository.blobs.open(digest, start=start)
     headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
     return Response(HTTPStatus.PARTIAL_CONTENT, headers, StreamBody(reader, stop - start), length=stop - start)

@@ -21,7 +21,7 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, NotFound
 from registry_core.ports.catalog import Catalog, Repository
 
-__all__ = ["delete", "head", "pull", "push", "reference", "referrers", "repositories", "tags"]
+__all__ = ["delete", "head", "parse_reference", "pull", "push", "referrers", "repositories", "tags"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _TAG_LIMIT: Final = 256
 
 
-def reference(text: str) -> Tag | Digest:
+def parse_reference(text: str) -> Tag | Digest:
     """Parse a tag, or a digest, which has a colon.
 
     Raises:

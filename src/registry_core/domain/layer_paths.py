@@ -1,6 +1,6 @@
 """Paths of tar entries in layers: cleaning, whiteouts, opaque whiteouts (image-spec layer.md, "Whiteouts").
 
-Paths are bytes, as in tar and in the kernel. The functions work on text only and open no file.
+Paths are bytes, as in tar and in the kernel. The functions look at names only; they open no file.
 """
 
 from __future__ import annotations

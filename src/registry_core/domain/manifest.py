@@ -52,7 +52,7 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RawManifest(msgspec.Struct, frozen=True, dict=True):
-    """A manifest in its exact bytes, which are its identity: they alone are compared, hashed and pickled.
+    """The exact bytes of a manifest, with its media type. Only the arguments are compared, hashed and pickled.
 
     The document is decoded at most once for the views ``image`` and ``index`` and everything derived from them. The
     decoded JSON itself takes many times the memory of the bytes and is not kept, unless ``mapping`` was read.
@@ -100,21 +100,21 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         # From the bytes, even if `mapping` was read: a caller may have changed it.
         mapping = strict_json.decode(self.content)
         media_type = _media_type(mapping, claimed=self.media_type, expected=expected)
-        found = self if media_type == self.media_type else type(self)(media_type, self.content, self.algorithm)
-        cache = vars(found)
+        checked = self if media_type == self.media_type else type(self)(media_type, self.content, self.algorithm)
+        cache = vars(checked)
         if is_index(media_type):
             cache["index"] = strict_json.convert(mapping, ImageIndex)
         elif media_type in _IMAGES:
             cache["image"] = strict_json.convert(mapping, ImageManifest)
-        # Checked again as a claim, a type with parameters or capital letters would become another.
+        # A type with parameters or capital letters is decided anew each time: as a claim it would be normalised.
         cache["_is_checked"] = essence(media_type) == media_type
-        return found
+        return checked
 
     def with_algorithm(self, algorithm: str) -> Self:
         """Return this manifest under the digest of another algorithm."""
-        found = type(self)(self.media_type, self.content, algorithm)
-        vars(found).update({name: view for name, view in vars(self).items() if name != "digest"})
-        return found
+        manifest = type(self)(self.media_type, self.content, algorithm)
+        vars(manifest).update({name: view for name, view in vars(self).items() if name != "digest"})
+        return manifest
 
     @cached_property
     def _is_checked(self) -> bool:
@@ -204,20 +204,24 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     stated = mapping.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise InvalidDocument("not a string", path="$.mediaType")
-    said = expected or essence(claimed)
-    if is_schema1(said) or is_schema1(stated or "") or (mapping.get("schemaVersion") == 1 and "fsLayers" in mapping):
+    declared = expected or essence(claimed)
+    if (
+        is_schema1(declared)
+        or is_schema1(stated or "")
+        or (mapping.get("schemaVersion") == 1 and "fsLayers" in mapping)
+    ):
         raise Unsupported("Docker schema 1 manifests are not supported: push the image again with a current client")
     # R-021: two readers could see two different documents.
     if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
         raise InvalidDocument("the document is both an image manifest and an index")
-    if said in _VAGUE:
-        said = ""
-    if said and stated and said != stated:
+    if declared in _VAGUE:
+        declared = ""
+    if declared and stated and declared != stated:
         raise InvalidDocument(
-            f"the document states {stated!r:.100}, but the descriptor or Content-Type {said!r:.100}",
+            f"the document states {stated!r:.100}, but the descriptor or Content-Type {declared!r:.100}",
             path="$.mediaType",
         )
-    return said or stated or _by_shape(mapping)
+    return declared or stated or _by_shape(mapping)
 
 
 def _by_shape(mapping: dict[str, Any]) -> str:

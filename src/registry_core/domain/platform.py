@@ -111,62 +111,62 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         first three parts of the version must be equal, if this platform names a version. Windows and macOS hosts
         also run Linux images.
         """
-        wanted, offered = self.normalised(), target.normalised()
-        if offered.is_unknown or wanted.architecture != offered.architecture:
+        host, image = self.normalised(), target.normalised()
+        if image.is_unknown or host.architecture != image.architecture:
             return False
-        if not set(wanted.os_features) <= set(offered.os_features):
+        if not set(host.os_features) <= set(image.os_features):
             return False
-        if not _variant_runs(wanted, offered):
+        if not _variant_runs(host, image):
             return False
-        if wanted.os == "windows" and offered.os == "windows":
-            return not wanted.os_version or _numbers(wanted.os_version)[:3] == _numbers(offered.os_version)[:3]
-        if wanted.os != offered.os:
-            return wanted.os in ("windows", "darwin") and offered.os == "linux"
-        return wanted.os in ("linux", "freebsd", "darwin") or wanted.os_version in ("", offered.os_version)
+        if host.os == "windows" and image.os == "windows":
+            return not host.os_version or _numbers(host.os_version)[:3] == _numbers(image.os_version)[:3]
+        if host.os != image.os:
+            return host.os in ("windows", "darwin") and image.os == "linux"
+        return host.os in ("linux", "freebsd", "darwin") or host.os_version in ("", image.os_version)
 
 
 _Item = TypeVar("_Item")
 
 
-def best_match(wanted: Platform, offers: Iterable[tuple[Platform | None, _Item]]) -> _Item | None:
+def best_match(requested: Platform, offers: Iterable[tuple[Platform | None, _Item]]) -> _Item | None:
     """Return the item whose platform fits best, or ``None`` if none fits.
 
     Exact matches precede compatible ones, then the highest variant, then the newest version. Items without a
     platform, or with an unknown one, are never chosen. Among equals the first one wins.
 
     Args:
-        wanted: Requested platform.
+        requested: Requested platform.
         offers: Items with their platforms.
     """
     best: _Item | None = None
     best_rank: tuple[object, ...] | None = None
     for platform, item in offers:
-        if platform is None or not wanted.runs(platform):
+        if platform is None or not requested.runs(platform):
             continue
-        rank = _rank(wanted.normalised(), platform.normalised())
+        rank = _rank(requested.normalised(), platform.normalised())
         if best_rank is None or rank > best_rank:
             best, best_rank = item, rank
     return best
 
 
-def _rank(wanted: Platform, offered: Platform) -> tuple[object, ...]:
+def _rank(requested: Platform, offered: Platform) -> tuple[object, ...]:
     return (
-        wanted.os == offered.os,
-        wanted.variant == offered.variant,
+        requested.os == offered.os,
+        requested.variant == offered.variant,
         _level(offered) or (),
-        wanted.os_version == offered.os_version,
+        requested.os_version == offered.os_version,
         _numbers(offered.os_version),
     )
 
 
-def _variant_runs(wanted: Platform, offered: Platform) -> bool:
-    if wanted.variant == offered.variant:
+def _variant_runs(requested: Platform, offered: Platform) -> bool:
+    if requested.variant == offered.variant:
         return True
-    have, need = _level(wanted), _level(offered)
+    have, need = _level(requested), _level(offered)
     if have is not None and need is not None:
         return have >= need
     # Variants without a number cannot be compared; they match only if one side names no variant.
-    return "" in (wanted.variant, offered.variant) and wanted.architecture not in _BASELINE
+    return "" in (requested.variant, offered.variant) and requested.architecture not in _BASELINE
 
 
 def _level(platform: Platform) -> tuple[int, ...] | None:

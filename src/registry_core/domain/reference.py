@@ -64,8 +64,8 @@ class Reference(msgspec.Struct, frozen=True):
         """
         if not isinstance(text, str):
             raise InvalidReference(f"not a reference: {text!r:.300}")
-        named, at, digest = text.partition("@")
-        registry, slash, path = named.partition("/")
+        name, at, digest = text.partition("@")
+        registry, slash, path = name.partition("/")
         repository, colon, tag = path.partition(":")
         if not slash or not is_host(registry):
             raise InvalidReference(f"not a reference: {text!r:.300} does not begin with a registry host")
@@ -116,11 +116,11 @@ def parse_tag_or_digest(text: str) -> Tag | Digest:
 
 
 def join_reference(repository: object, reference: str) -> str:
-    """A tag or digest with its repository in front: ``registry/name:tag`` or ``registry/name@digest``.
+    """Join a repository and a tag or digest: ``registry/name:tag`` or ``registry/name@digest``.
 
     Args:
-        repository: Repository, or its label in messages.
-        reference: Tag or digest; only a ``Digest`` is joined with ``@``.
+        repository: Repository, or its name for messages.
+        reference: Tag or digest; only a ``Digest`` object is joined with ``@``.
     """
     return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 

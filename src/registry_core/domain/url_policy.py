@@ -1,8 +1,8 @@
 """The policy for URLs that a server chose: which may be followed, and which credentials may be sent there.
 
 A registry names URLs for redirects, upload sessions, next pages, token servers and foreign layers. Each purpose has one
-rule in ``RULES``, and ``check_url`` applies it. Code that follows such a URL calls it first, and sends the credentials
-that its answer allows.
+rule in ``RULES``, and ``check_url`` applies it. Code that follows such a URL calls it first, and sends only the
+credentials that the result allows.
 
 Names are not looked up: a public name that resolves to a private address is not detected.
 """
@@ -159,7 +159,7 @@ def check_url(purpose: UrlPurpose, registry: Origin, url: str, *, listed: Collec
 
 
 def _refusal(cross_origin: CrossOriginRule, registry: Origin, target: Origin, is_listed: bool) -> str | None:
-    """The reason to refuse a target; ``None`` if it is allowed."""
+    """Return the reason to refuse a target; ``None`` if it is allowed."""
     # R-041: also for the registry's own host.
     if registry.scheme == "https" and target.scheme == "http":
         return "https to http"

@@ -84,7 +84,7 @@ def raising(content: bytes, error: Exception) -> ByteSource:
 
 
 def stalling(content: bytes) -> ByteSource:
-    """Content whose reader stalls after the first half until the ambient deadline has passed, and then continues."""
+    """Content whose reader stalls after the first half until the current deadline has passed, and then continues."""
 
     def hook() -> None:
         stalled = threading.Event()

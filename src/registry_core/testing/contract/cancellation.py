@@ -106,7 +106,7 @@ class CancellationContract(Contract):
 
         with CancelScope() as scope:
             scope.cancel()
-            for ask in (
+            for call in (
                 lambda: repository.manifests.resolve(Tag("v1")),
                 lambda: repository.manifests.get(manifest.digest),
                 lambda: list(repository.manifests.tags()),
@@ -115,7 +115,7 @@ class CancellationContract(Contract):
                 lambda: read(repository, layer),
             ):
                 with pytest.raises(Cancelled):
-                    ask()
+                    call()
 
     def test_nothing_is_deleted_in_a_cancelled_scope(self, repository: Repository) -> None:
         """Whether the backend supports deletion or not."""
