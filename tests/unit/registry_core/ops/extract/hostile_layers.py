@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
-from registry_core.content.streams import ByteReader
+from registry_core.content.streams import BaseReader, ByteReader
 from registry_core.errors import IntegrityError, RegistryError, TooLarge, UnsafeArchive, Unsupported
 from registry_core.ops.extract.flatten import StoredLayer
 from registry_core.ops.tar.members import ExtractLimits
 from registry_core.testing.layers import TarLayer, member, pax_records, tar
 
-__all__ = ["CASES", "LIMITS", "WITH_ATTRIBUTES", "MadeLayer"]
+__all__ = ["CASES", "LIMITS", "WITH_ATTRIBUTES", "GeneratedLayer"]
 
 LIMITS = ExtractLimits(
     total_bytes=64 << 20, file_bytes=32 << 20, entries=4_000, name_bytes=16 << 20, ratio=100, ratio_floor=16 << 20
@@ -31,56 +31,45 @@ def hardlink(name: str, target: str) -> bytes:
     return member(name, kind="1", link=target)
 
 
-class MadeLayer:
-    """A layer that is made as it is read, as if it were stored in little.
+class GeneratedLayer:
+    """A layer that is generated while it is read.
 
     Args:
-        make: Makes its parts, each time it is read.
-        size: As which it is stored.
+        generate: Yields the chunks of the tar, each time the layer is opened.
+        size: Size that the layer states as stored.
     """
 
-    def __init__(self, make: Callable[[], Iterator[bytes]], *, size: int = 1000) -> None:
-        self._make = make
+    def __init__(self, generate: Callable[[], Iterator[bytes]], *, size: int = 1000) -> None:
+        self._generate = generate
         self.size = size
 
     def open_uncompressed(self) -> ByteReader:
-        """A reader over the tar."""
-        return _Made(self._make())
+        """Open the tar."""
+        return _ChunkReader(self._generate())
 
 
-class _Made:
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts = parts
-        self._rest = b""
+class _ChunkReader(BaseReader):
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = b""
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            raise AssertionError("a layer that is read as a whole")
-        self._rest = self._rest or next(self._parts, b"")
-        data, self._rest = self._rest[:size], self._rest[size:]
+            raise AssertionError("the layer is read as a whole")
+        self._buffer = self._buffer or next(self._chunks, b"")
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
-        self._rest = b""
-
-    def __enter__(self) -> _Made:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._buffer = b""
 
 
-def made(count: int, make: Callable[[int], bytes]) -> MadeLayer:
+def made(count: int, make: Callable[[int], bytes]) -> GeneratedLayer:
     def parts() -> Iterator[bytes]:
         yield from map(make, range(count))
         yield bytes(1024)
 
-    return MadeLayer(parts)
+    return GeneratedLayer(parts)
 
 
 def numbers(major: int, minor: int) -> dict[int, bytes]:
@@ -304,7 +293,7 @@ CASES: dict[str, Callable[[str], Case]] = {
     ),
     "sparse map of an old file without an end": lambda out: (
         [
-            MadeLayer(
+            GeneratedLayer(
                 lambda: chain([member("x", kind="S", patch={482: b"\1"})], repeat(bytes(504) + b"\1" + bytes(7), 5000))
             )
         ],

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.registry_core.ops.extract.hostile_layers import CASES, LIMITS, WITH_ATTRIBUTES
 
-from registry_core.content.streams import ByteReader
+from registry_core.content.streams import BaseReader, ByteReader
 from registry_core.errors import IntegrityError, UnsafeArchive
 from registry_core.ops.extract.flatten import StoredLayer
 from registry_core.ops.extract.unpack import ExtractOptions, extract_to, flat_tar
@@ -24,47 +24,36 @@ from registry_core.testing.layers import TarLayer, member, tar
 
 ROOT = os.geteuid() == 0
 EVERYTHING = ExtractOptions(owners=ROOT, special_modes=True, devices=ROOT, xattrs=True)
-# What a file system refuses, and a tar can hold.
+# A file system refuses these; a tar can hold them.
 ONLY_ON_DISK = ("name too long for the system", "link text too long")
 
 
-class Counted:
+class CountingLayer:
     """A layer that counts how often it is opened, and how much of it is read."""
 
     def __init__(self, layer: StoredLayer) -> None:
         self._layer = layer
         self.size = layer.size
         self.opened = 0
-        self.taken = 0
+        self.bytes_read = 0
 
     def open_uncompressed(self) -> ByteReader:
         self.opened += 1
-        return CountedReader(self, self._layer.open_uncompressed())
+        return _CountingReader(self, self._layer.open_uncompressed())
 
 
-class CountedReader:
-    def __init__(self, layer: Counted, reader: ByteReader) -> None:
+class _CountingReader(BaseReader):
+    def __init__(self, layer: CountingLayer, reader: ByteReader) -> None:
         self._layer = layer
         self._reader = reader
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._reader.read(size)
-        self._layer.taken += len(data)
+        self._layer.bytes_read += len(data)
         return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        data = self.read(len(buffer))
-        memoryview(buffer)[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> CountedReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def state(directory: Path) -> list[tuple[str, int, int, int, int, int, int, bytes | str]]:
@@ -94,7 +83,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
 
     yield directory
 
-    # What is deep, or closed, is too much for the tools that clean up after tests.
+    # The clean-up of pytest cannot remove deep or unreadable directories.
     if (tmp_path / "target").exists():
         subprocess.run(["chmod", "-R", "u+rwx", tmp_path / "target"], check=True)
         subprocess.run(["rm", "-rf", tmp_path / "target"], check=True)
@@ -204,14 +193,14 @@ for name, case in CASES.items():
 def test_each_layer_is_read_three_times_at_most(name: str, outside: Path) -> None:
     """R-140, R-155: for the tar, for late attributes of directories, and for links to hidden files."""
     layers, _ = CASES[name](str(outside))
-    counted = [Counted(layer) for layer in layers]
+    counted = [CountingLayer(layer) for layer in layers]
 
     with contextlib.suppress(IntegrityError), flat_tar(counted, LIMITS) as stream:
         while stream.read(1 << 18):
             pass
 
     assert all(layer.opened <= 3 for layer in counted)
-    assert sum(layer.taken for layer in counted) < 3 * (LIMITS.total_bytes + (1 << 20))
+    assert sum(layer.bytes_read for layer in counted) < 3 * (LIMITS.total_bytes + (1 << 20))
 
 
 @pytest.mark.parametrize("name", WITH_ATTRIBUTES)
