@@ -103,7 +103,7 @@ def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
 
 
 def is_child_manifest(parent: RawManifest, descriptor: Descriptor) -> bool:
-    """Whether a descriptor in a manifest names a manifest of a known type, rather than a blob."""
+    """Return whether a descriptor in a manifest names a manifest of a known type, rather than a blob."""
     return parent.is_index and (is_manifest(descriptor.media_type) or is_schema1(descriptor.media_type))
 
 
@@ -260,7 +260,7 @@ _CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 
 def has_config(manifest: RawManifest) -> bool:
-    """Whether an image manifest has the configuration of an image, rather than that of another artifact.
+    """Return whether an image manifest has the configuration of an image, rather than that of another artifact.
 
     Raises:
         NotAnImage: The manifest is not an image manifest.
@@ -350,7 +350,7 @@ def select(
 
 
 def is_image(descriptor: Descriptor) -> bool:
-    """Whether an index entry is an image, rather than an attestation or another artifact."""
+    """Return whether an index entry is an image, rather than an attestation or another artifact."""
     if descriptor.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST) or _REFERENCE_TYPE in descriptor.annotations:
         return False
     return not descriptor.artifact_type and not (descriptor.platform is not None and descriptor.platform.is_unknown)

@@ -87,14 +87,14 @@ def test_settings_go_to_the_registry_that_they_name_and_to_no_other(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('[backends."oci:x"]\nplain_http = true\n[[mirror]]\nsource = "oci:x"\ntarget = "oci:y"\n', "oci:x"),
         ('[[mirror]]\nsource = "nothing:x"\ntarget = "oci:y"\n', "nothing"),
     ],
 )
-def test_what_a_backend_cannot_use_is_said(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_a_backend_cannot_use_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         open_mirror(written(tmp_path, text))
 
 

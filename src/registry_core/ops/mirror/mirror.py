@@ -165,7 +165,7 @@ class RuleScan:
             yield self._failure(source, target, error, Side.SOURCE)
 
     def _is_own_target(self, name: RepositoryName) -> bool:
-        """Whether a repository was written by this rule, which mirrors a backend into a path of itself."""
+        """Return whether a repository was written by this rule, which mirrors a backend into a path of itself."""
         rule = self._rule
         full, target = rule.source_path / name, rule.target_path
         is_nested = target.below(rule.source_path) is not None

@@ -43,7 +43,7 @@ class FailedRepositories:
         self._known[str(target)] = True
 
     def __contains__(self, target: Repository) -> bool:
-        """Whether something failed in a repository, or may be missing there."""
+        """Return whether something failed in a repository, or may be missing there."""
         name = str(target)
         if name not in self._known:
             self._known[name] = self._is_unlisted(name) or any(

@@ -61,7 +61,7 @@ class VersionRange:
         self._alternatives = [_Alternative(alternative, text) for alternative in text.split("||")]
 
     def __contains__(self, version: Version) -> bool:
-        """Whether a version, as ``version_of`` returns it, is in the range."""
+        """Return whether a version, as ``version_of`` returns it, is in the range."""
         return any(alternative.contains(version) for alternative in self._alternatives)
 
     def __repr__(self) -> str:
@@ -317,12 +317,12 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_of_digest(tag: str) -> bool:
-    """Whether a tag is named after a digest, as lists of referrers and cosign's signatures are."""
+    """Return whether a tag is named after a digest, as lists of referrers and cosign's signatures are."""
     return _DIGEST_TAG.fullmatch(tag) is not None
 
 
 def has_wildcard(pattern: str) -> bool:
-    """Whether the name of a repository is a shell pattern."""
+    """Return whether the name of a repository is a shell pattern."""
     return _WILDCARD.search(pattern) is not None
 
 

@@ -184,7 +184,7 @@ class TaskResolver:
         return AttachedManifest(descriptor, selected), results
 
     def _is_unchanged(self, found: Descriptor, current: _CurrentTags) -> bool:
-        """Whether the tags alone show that nothing has to be done."""
+        """Return whether the tags alone show that nothing has to be done."""
         options = self._options
         if options.referrers or options.digest_tags or options.platforms or options.repair:
             return False

@@ -306,7 +306,7 @@ class NodeTable:
             return self._enter(repository, child)
 
     def is_done(self, node: NodeState) -> bool:
-        """Whether another node has stored the same content under the same claims."""
+        """Return whether another node has stored the same content under the same claims."""
         with self._lock:
             claims = self._repository(node).done.get(node.content)
             return claims is not None and (node.root or claims == node.expected_claims)

@@ -39,7 +39,7 @@ class CopyTarget(ABC):
         self.attribution = attribution
 
     def has_manifest(self, task: CopyTask, descriptor: Descriptor) -> bool:
-        """Whether the target has a manifest, and therefore all its children."""
+        """Return whether the target has a manifest, and therefore all its children."""
         checkpoint()
         try:
             with self.attribution.target(task.target.at(descriptor.digest)):
@@ -133,7 +133,7 @@ class WritingTarget(CopyTarget):
         self._foreign_layers = foreign_layers
 
     def has_manifest(self, task: CopyTask, descriptor: Descriptor) -> bool:
-        """Whether the target has a manifest, and therefore all its children."""
+        """Return whether the target has a manifest, and therefore all its children."""
         if not super().has_manifest(task, descriptor):
             return False
         self._emit(BlobSkipped(digest=descriptor.digest, size=descriptor.size))

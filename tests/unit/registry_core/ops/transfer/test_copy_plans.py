@@ -324,13 +324,13 @@ class TestListening:
         roots = [graphs.image(b"%d" % number) for number in range(20)]
         seen: list[Any] = []
 
-        def told(result: Any) -> None:
+        def on_result(result: Any) -> None:
             seen.append(result)
             raise error
 
         with pytest.raises(type(error), match="no log"):
             run_copies(
-                [task(source, target, root) for root in roots], jobs=jobs, continue_on_error=True, on_result=told
+                [task(source, target, root) for root in roots], jobs=jobs, continue_on_error=True, on_result=on_result
             )
 
         assert len(seen) <= jobs

@@ -186,13 +186,13 @@ def test_a_cancel_in_the_last_blob_is_no_failure_of_it(
     there = watch(target)
     root = graphs.image(b"layer")
     task = CopyTask(source=source, target=there.repository, reference=root)
-    told: list[Result] = []
+    results: list[Result] = []
 
     with CancelScope() as scope, pytest.raises(Cancelled):
         there.before = lambda call, about: scope.cancel() if call == "put manifest" else None
-        run_copies([task], jobs=1, continue_on_error=True, on_result=told.append)
+        run_copies([task], jobs=1, continue_on_error=True, on_result=results.append)
 
-    assert [result.outcome for result in told] == [Outcome.MOVED, Outcome.MOVED]
+    assert [result.outcome for result in results] == [Outcome.MOVED, Outcome.MOVED]
 
 
 def test_a_server_that_refuses_content_is_blamed_itself(
