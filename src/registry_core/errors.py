@@ -113,8 +113,13 @@ class RegistryError(Exception):
     def __str__(self) -> str:
         """Return ``operation reference: message [code]``, without the parts that are unknown."""
         subject = " ".join(part for part in (self.operation, self.reference) if part)
-        text = f"{subject}: {self.message}" if subject else self.message
-        return f"{text} [{self.code}]" if self.code else text
+        text = self._message_with_location()
+        # The message of a failed request quotes the registry's code already.
+        suffix = f" [{self.code}]" if self.code and self.code not in text else ""
+        return f"{subject}: {text}{suffix}" if subject else f"{text}{suffix}"
+
+    def _message_with_location(self) -> str:
+        return self.message
 
 
 class InvalidValue(RegistryError, ValueError):
@@ -151,6 +156,9 @@ class InvalidDocument(InvalidValue):
     def __init__(self, message: str = "", *, path: str = "", **frame: Unpack[_Frame]) -> None:
         super().__init__(message, **frame)
         self.path = path
+
+    def _message_with_location(self) -> str:
+        return f"{self.message} at {self.path}" if self.path and self.path not in self.message else self.message
 
 
 class ConfigError(InvalidValue):

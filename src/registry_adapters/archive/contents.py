@@ -78,7 +78,9 @@ class StoredManifest(msgspec.Struct, frozen=True):
         actual = Digest.of(content, algorithm)
         if actual != expected.digest:
             raise DigestMismatch(
-                f"hashes to {actual} instead of {expected.digest}", expected=str(expected.digest), actual=str(actual)
+                f"the content has the digest {actual}, expected {expected.digest}",
+                expected=str(expected.digest),
+                actual=str(actual),
             )
         return RawManifest.of(content, expected=expected.media_type, algorithm=algorithm)
 

@@ -248,7 +248,8 @@ class ManifestSynthesizer:
         digests, diff_ids = self._configs[file.offset]
         digest = digests[algorithm]
         if claimed not in (None, digest):
-            raise DigestMismatch(f"configuration {name}: hashes to {digest}", expected=str(claimed), actual=str(digest))
+            message = f"configuration {name}: the content has the digest {digest}, expected {claimed}"
+            raise DigestMismatch(message, expected=str(claimed), actual=str(digest))
         return digest, diff_ids
 
     def _layer_digest(self, layer: FileSlice) -> Digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from http import HTTPStatus
 from typing import Any, Final
@@ -26,6 +27,7 @@ from registry_core.errors import (
     RepositoryNotFound,
     ServerError,
     SizeMismatch,
+    TLSError,
     TooLarge,
     TransportError,
     Unauthorized,
@@ -41,6 +43,10 @@ _TEXT: Final = 300
 _ENTRIES: Final = 16
 _UNAVAILABLE: Final = TRANSIENT - {429, 500}
 _PROXY: Final = 407
+# In the words of Go's net/http, of nginx and of Apache.
+_PLAIN_HTTP_REFUSED: Final = re.compile(
+    rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
+)
 _INVALID: Final[dict[str, type[RegistryError]]] = {
     "NAME_INVALID": InvalidName,
     "TAG_INVALID": InvalidName,
@@ -92,13 +98,24 @@ def error_from_response(
     if status == _PROXY:
         text = "the proxy wants other credentials"
     message = f"{request.method} {target}: {status} {text[:_TEXT] or _phrase(status)}".rstrip()
+    wait = retry_after(headers.get("retry-after"), time.time() if now is None else now)
+    if wait:
+        message += f" (retry after {wait:g} s)"
+    if status == 400 and target.startswith("http:") and _PLAIN_HTTP_REFUSED.search(content[:CONTENT_LIMIT]):
+        return TLSError(
+            f"{request.method} {target}: the server speaks TLS, but the request was plain http: remove plain_http",
+            status=status,
+            method=request.method,
+            url=target,
+            reference=request.reference,
+        )
     transport = _transport_kind(status, code)(
         message,
         status=status,
         errors=infos,
         method=request.method,
         url=target,
-        retry_after=retry_after(headers.get("retry-after"), time.time() if now is None else now),
+        retry_after=wait,
         reference=request.reference,
         code=code,
     )

@@ -161,7 +161,7 @@ def _check_digest(content: bytes, expected: Digest, *, reference: str) -> None:
     actual = Digest.of(content, expected.algorithm)
     if actual != expected:
         raise DigestMismatch(
-            f"the manifest's bytes have the digest {actual}, expected {expected}",
+            f"the content has the digest {actual}, expected {expected}",
             expected=expected,
             actual=actual,
             reference=reference,

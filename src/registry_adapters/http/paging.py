@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from registry_adapters.http.error_mapping import escaped
 from registry_adapters.http.headers import next_target
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.session import Session
@@ -56,7 +57,9 @@ class Page(msgspec.Struct, frozen=True):
         try:
             return strict_json.decode(self.content)
         except InvalidDocument as error:
-            raise ProtocolError(f"the response is not a list: {error.message}", url=redact_url(self.url)) from error
+            url, media_type = redact_url(self.url), escaped(self.headers.get("Content-Type"), 80)
+            of_type = f" ({media_type})" if media_type else ""
+            raise ProtocolError(f"GET {url}: the response{of_type} is not a list: {error.message}", url=url) from error
 
 
 def pages(session: Session, first: Request) -> Iterator[Page]:

@@ -36,7 +36,7 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import RULES, AllowedUrl, UrlPurpose, check_url
-from registry_core.errors import ProtocolError, RegistryError, TransportError, Unavailable
+from registry_core.errors import ProtocolError, RegistryError, TransportError, Unauthorized, Unavailable
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.observer import Event, Observer, RequestRetried, TokenRequested
 
@@ -357,9 +357,19 @@ class Session:
     def _error(self, response: Response, state: RequestState) -> RegistryError:
         """The error for a response that is no success; reads and closes it."""
         content = SecretMasker(state.authorization or "").mask_body(read_error_body(response))
-        return error_from_response(
+        error = error_from_response(
             response.status, response.headers, content, state.request, url=response.url, now=self._now()
         )
+        if isinstance(error, Unauthorized):
+            error.message += f" ({self._refused(state)})"
+        return error
+
+    def _refused(self, state: RequestState) -> str:
+        """What the registry refused with a 401."""
+        if state.authorization is None or state.responder.credentials != self.origin:
+            return "no credentials were sent"
+        is_basic = state.authorization.startswith("Basic ")
+        return "the user name or password was refused" if is_basic else "the token was refused"
 
 
 def redirect_target(

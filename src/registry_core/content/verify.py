@@ -47,7 +47,7 @@ class Verifier:
         self.count += len(data)
         if self._size is not None and self.count > self._size:
             raise SizeMismatch(
-                f"longer than the promised {self._size} bytes",
+                f"more than the expected {self._size} bytes",
                 expected=self._size,
                 actual=self.count,
                 reference=self._reference,
@@ -65,7 +65,7 @@ class Verifier:
         """
         if self._size is not None and self.count != self._size:
             raise SizeMismatch(
-                f"{self.count} bytes instead of the promised {self._size}",
+                f"{self.count} bytes, expected {self._size}",
                 expected=self._size,
                 actual=self.count,
                 reference=self._reference,
@@ -76,7 +76,7 @@ class Verifier:
         actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
         if actual != self._digest:
             raise DigestMismatch(
-                f"hashes to {actual} instead of {self._digest}",
+                f"the content has the digest {actual}, expected {self._digest}",
                 expected=str(self._digest),
                 actual=actual,
                 reference=self._reference,

@@ -98,7 +98,11 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         if self._is_checked and expected in ("", self.media_type):
             return self
         # From the bytes, even if `mapping` was read: a caller may have changed it.
-        mapping = strict_json.decode(self.content)
+        try:
+            mapping = strict_json.decode(self.content)
+        except InvalidDocument as error:
+            error.message = f"manifest: {error.message}"
+            raise
         media_type = _media_type(mapping, claimed=self.media_type, expected=expected)
         checked = self if media_type == self.media_type else type(self)(media_type, self.content, self.algorithm)
         cache = vars(checked)

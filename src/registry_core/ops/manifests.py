@@ -66,7 +66,7 @@ def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManife
         actual = Digest.of(raw.content, reference.algorithm)
         if actual != reference:
             raise DigestMismatch(
-                f"hashes to {actual} instead of {reference}",
+                f"the content has the digest {actual}, expected {reference}",
                 expected=reference,
                 actual=actual,
                 reference=repository.at(reference),
@@ -95,7 +95,7 @@ def fetch_child(repository: Repository, descriptor: Descriptor) -> RawManifest:
             manifest = RawManifest(descriptor.media_type, embedded, descriptor.digest.algorithm)
         if len(manifest.content) != descriptor.size:
             raise SizeMismatch(
-                f"{len(manifest.content)} bytes instead of the promised {descriptor.size}",
+                f"{len(manifest.content)} bytes, expected {descriptor.size}",
                 expected=descriptor.size,
                 actual=len(manifest.content),
             )

@@ -125,6 +125,16 @@ def test_the_text_has_reference_and_code() -> None:
     assert str(ImageNotFound("gone", reference="a.io/b:v1")) == "a.io/b:v1: gone [MANIFEST_UNKNOWN]"
 
 
+def test_a_code_that_the_message_quotes_is_not_repeated() -> None:
+    assert str(ImageNotFound("404 MANIFEST_UNKNOWN: gone")) == "404 MANIFEST_UNKNOWN: gone"
+
+
+def test_the_text_has_the_location_in_a_document() -> None:
+    assert str(InvalidDocument("not a digest", path="$.layers[0].digest")) == (
+        "not a digest at $.layers[0].digest [MANIFEST_INVALID]"
+    )
+
+
 def test_a_transport_error_is_its_own_transport() -> None:
     error = TransportError("cut", status=502)
 

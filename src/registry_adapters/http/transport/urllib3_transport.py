@@ -327,10 +327,13 @@ class _ExchangeErrors:
                 return NotConnected, f"host name not resolved: {os_reason(causes)}"
             if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
                 return ProtocolError, "the proxy wants other credentials (407)"
+            # NewConnectionError is a ConnectTimeoutError, although most are refused connections.
             if among(urllib3.exceptions.NewConnectionError):
                 return NotConnected, os_reason(causes)
             if among(urllib3.exceptions.ConnectTimeoutError, TimeoutError):
-                return NotConnected, f"no connection within {self._settings.connect_timeout:g} s"
+                is_handshake = any("handshake" in str(cause) for cause in causes)
+                what = "the TLS handshake was not finished" if is_handshake else "no connection"
+                return NotConnected, f"{what} within {self._settings.connect_timeout:g} s"
         if among(TimeoutError):
             return lost, f"no data for {self._settings.read_timeout:g} s"
         if among(http.client.IncompleteRead):

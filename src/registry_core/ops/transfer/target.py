@@ -88,7 +88,7 @@ class CopyTarget(ABC):
             embedded = blob.embedded()
             actual = task.source.blobs.stat(blob.digest) if embedded is None else len(embedded)
             if actual != blob.size:
-                message = f"{actual} bytes instead of the promised {blob.size}"
+                message = f"{actual} bytes, expected {blob.size}"
                 raise SizeMismatch(message, expected=blob.size, actual=actual)
 
 

@@ -134,9 +134,8 @@ class BlobChecker:
         for expected in self._expected:
             actual = self._results[expected.key].diff_ids
             if actual and expected.diff_id not in actual:
-                what = (
-                    f"uncompressed layer hashes to {', '.join(sorted(actual))}, not to the diff_id {expected.diff_id}"
-                )
+                digests = ", ".join(sorted(actual))
+                what = f"the uncompressed layer has the digest {digests}, not the diff_id {expected.diff_id}"
                 yield Finding(Severity.ERROR, expected.where, what)
 
 

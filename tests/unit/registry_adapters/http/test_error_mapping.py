@@ -24,6 +24,7 @@ from registry_core.errors import (
     RepositoryNotFound,
     ServerError,
     SizeMismatch,
+    TLSError,
     TooLarge,
     TransportError,
     Unauthorized,
@@ -170,6 +171,28 @@ class TestContents:
 
         assert isinstance(error, RateLimited)
         assert error.retry_after == 120.0
+
+    def test_the_requested_pause_is_named(self) -> None:
+        assert str(judge(429, retry_after="30")).endswith(
+            ": 429 Too Many Requests (retry after 30 s) [TOOMANYREQUESTS]"
+        )
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"Client sent an HTTP request to an HTTPS server.\n",
+            b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
+            b"Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+        ],
+    )
+    def test_plain_http_to_a_tls_port_is_named(self, content: bytes) -> None:
+        url = "http://registry.example.com/v2/"
+
+        error = error_from_response(400, Headers([]), content, ask(), url=url)
+
+        assert type(error) is TLSError
+        assert error.message == f"GET {url}: the server speaks TLS, but the request was plain http: remove plain_http"
+        assert type(judge(400, content)) is ProtocolError  # over https the server means something else
 
     def test_no_code_leaves_the_kinds_own(self) -> None:
         assert (judge(404).code, judge(404, missing="upload").code) == ("MANIFEST_UNKNOWN", "BLOB_UPLOAD_UNKNOWN")

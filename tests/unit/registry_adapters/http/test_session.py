@@ -296,7 +296,7 @@ class TestAuth:
         """R-038."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"old"))
 
-        with pytest.raises(Unauthorized):
+        with pytest.raises(Unauthorized, match=r"\(the token was refused\)"):
             session(transport, Fetching(known="Bearer old")).send(ask())
 
         assert len(transport.sent) == 2
@@ -304,7 +304,7 @@ class TestAuth:
     def test_without_an_authenticator_a_challenge_raises_unauthorized(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
-        with pytest.raises(Unauthorized):
+        with pytest.raises(Unauthorized, match=r"\(no credentials were sent\)"):
             session(scripted(reply(401, CHALLENGE))).send(ask())
 
     def test_403_is_no_challenge(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:

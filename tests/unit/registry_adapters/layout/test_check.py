@@ -83,7 +83,7 @@ def test_corrupt_blobs_without_references_are_reported(tmp_path: Path, repositor
 
     where = f"org/app/blobs/sha256/{digest.encoded}"
     assert lines[0] == f"warning: {where}: nothing refers to this blob"
-    assert lines[1].startswith(f"error: {where}: hashes to sha256:")
+    assert lines[1].startswith(f"error: {where}: the content has the digest sha256:")
 
 
 def test_files_that_are_not_blobs_are_reported(tmp_path: Path, repository: Repository) -> None:
@@ -184,4 +184,7 @@ def test_blobs_of_other_algorithms_are_checked_too(tmp_path: Path, repository: R
 
     report = _check(tmp_path)
 
-    assert [found.what.partition(" ")[0] for found in report.findings] == ["nothing", "hashes"]
+    assert [found.what.partition(" sha512:")[0] for found in report.findings] == [
+        "nothing refers to this blob",
+        "the content has the digest",
+    ]

@@ -182,6 +182,11 @@ class TestVersions:
 
         assert "does the server speak TLS?" in failure(serve(script), kind=NotConnected)
 
+    def test_the_server_is_silent_in_the_handshake(self, serve: Serve) -> None:
+        found = failure(serve(lambda peer: peer.wait()), kind=NotConnected, connect_timeout=0.2)
+
+        assert "the TLS handshake was not finished within 0.2 s" in found
+
     def test_the_server_speaks_tls_and_was_asked_without(self, serve: Serve) -> None:
         def script(peer: Peer) -> None:
             peer.receive()

@@ -275,7 +275,7 @@ class TestBrokenAnswers:
         wire = serve(lambda peer: None)
         wire.close()
 
-        with pytest.raises(NotConnected):
+        with pytest.raises(NotConnected, match=r"^connect to 127\.0\.0\.1:\d+: connection refused$"):
             get(transport, wire)
 
     def test_the_read_timeout_limits_the_wait_for_the_head(self, impatient: Urllib3Transport, serve: Serve) -> None:

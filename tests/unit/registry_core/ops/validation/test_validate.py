@@ -166,15 +166,15 @@ class TestFindings:
         ("change", "expected"),
         [
             (lambda example: example.blobs.delete(Digest.of(LAYER)), "error: $.layers[0]: blob is missing"),
-            (lambda example: example.layer.update(size=1), "error: $.layers[0]: longer than the promised 1 bytes"),
-            (lambda example: example.layer.update(size=9999), "instead of the promised 9999"),
+            (lambda example: example.layer.update(size=1), "error: $.layers[0]: more than the expected 1 bytes"),
+            (lambda example: example.layer.update(size=9999), "bytes, expected 9999"),
             (
                 lambda example: example.layer.update(data="eHg="),
                 "error: $.layers[0]: embedded data: the size differs from the descriptor",
             ),
             (
                 lambda example: example.config["rootfs"].update(diff_ids=[str(Digest.of(b"x"))]),
-                f"not to the diff_id {Digest.of(b'x')}",
+                f"not the diff_id {Digest.of(b'x')}",
             ),
             (lambda example: example.config["rootfs"].update(diff_ids=[]), "error: $.config: 0 diff_ids for 1 layers"),
             (
@@ -223,7 +223,7 @@ class TestFindings:
 
         (found,) = example.findings()
 
-        assert found.startswith("error: $.layers[0]: hashes to sha256:")
+        assert found.startswith("error: $.layers[0]: the content has the digest sha256:")
 
     @pytest.mark.parametrize("place", ["$.config", "$.layers[0]"])
     def test_wrong_bytes_of_content_that_is_not_unpacked(self, example: ExampleImage, place: str) -> None:
@@ -238,7 +238,7 @@ class TestFindings:
         errors = [str(found) for found in validate(example.repository, "v1").errors]
 
         assert len(errors) == 1
-        assert f"{place}: hashes to sha256:" in errors[0]
+        assert f"{place}: the content has the digest sha256:" in errors[0]
 
     def test_layers_with_unsupported_compression_are_read_too(
         self, example: ExampleImage, monkeypatch: pytest.MonkeyPatch
@@ -345,7 +345,7 @@ class TestIndexes:
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            ({"size": 1}, "instead of the promised 1"),
+            ({"size": 1}, "bytes, expected 1"),
             ({"digest": str(Digest.of(b"absent"))}, "no such manifest"),
             ({"mediaType": OCI_INDEX}, "the document states"),
             ({"data": "eHg="}, "embedded data"),
@@ -632,7 +632,7 @@ class TestReferrers:
 
         assert [each.startswith("error: ") for each in found] == [True, True]
         assert "no such manifest" in found[0]
-        assert "instead of the promised 3" in found[1]
+        assert "bytes, expected 3" in found[1]
 
     def test_with_another_subject_are_warnings(self, example: ExampleImage) -> None:
         """R-220."""
