@@ -148,6 +148,30 @@ TRANSFERS = (
     Bug("blobs.py", "if start < self._size:", "if False:"),
 )
 
+REQUESTS = (
+    Bug(
+        "session.py",
+        "state.authorization is not None and allowed.credentials == self.origin:",
+        "state.authorization is not None:",
+    ),
+    Bug("session.py", "or state.responder.credentials != self.origin", "or False"),
+    Bug("session.py", "if has_credentials and allowed.credentials != self.origin:", "if False:"),
+    Bug("session.py", "or state.challenges_answered >= _MAX_CHALLENGES", "or False"),
+    Bug("sender.py", "if not request.repeatable or stale > _MAX_STALE:", "if stale > _MAX_STALE:"),
+    Bug("retry.py", "if repeatable or cause is Failure.UNREACHED", "if True or cause is Failure.UNREACHED"),
+)
+
+REDIRECTS = (
+    Bug("session.py", "not is_read and allowed.origin != home", "False"),
+    Bug("session.py", "not is_read and status not in _KEEPING_REDIRECTS", "False"),
+)
+
+CONNECTIONS = (
+    Bug("transport/connection.py", "            self.is_reusable = False", "            pass"),
+    Bug("transport/connection.py", "            self.will_close = True", "            pass"),
+    Bug("transport/urllib3_transport.py", "            if self._is_reused:", "            if False:"),
+)
+
 POLICY = (
     Bug("url_policy.py", "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.NONE",
         "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.REACHABLE"),
@@ -256,6 +280,13 @@ TARGETS = {
     ),
     "tokens": Target("src/registry_adapters/auth", "unit/registry_adapters/auth/test_tokens_cache.py", TOKENS),
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
+    "requests": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session.py", REQUESTS),
+    "redirects": Target(
+        "src/registry_adapters/http", "unit/registry_adapters/http/test_session_redirects.py", REDIRECTS
+    ),
+    "connections": Target(
+        "src/registry_adapters/http", "unit/registry_adapters/http/transport/test_connection.py", CONNECTIONS
+    ),
     "policy": Target("src/registry_core/domain", "unit/registry_core/domain/test_url_policy.py", POLICY),
     "archive": Target("src/registry_adapters/archive", "contract/test_archives.py", ARCHIVE),
     "cancellation": Target("src/registry_core", "unit/registry_core/test_cancellation.py", CANCELLATION),
