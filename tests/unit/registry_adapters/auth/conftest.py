@@ -1,4 +1,4 @@
-"""Conversations with registries and token servers, written down by hand and checked word by word."""
+"""A transport that expects given requests and sends given responses, written by hand as a transcript."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from registry_core.domain.auth import Credential
 from registry_core.domain.origin import Origin
 
 
-class Asked(NamedTuple):
-    """A request that is expected.
+class ExpectedRequest(NamedTuple):
+    """A request that the client must send next.
 
     Args:
         line: Method and URL.
-        authorization: What it is authorised with; nothing else is allowed to be there.
-        body: What it carries.
-        headers: If given, all of its headers but ``Authorization``.
+        authorization: Value of ``Authorization``; no other header may hold credentials.
+        body: Request body.
+        headers: All other headers; ``None`` for any.
     """
 
     line: str
@@ -36,8 +36,8 @@ class Asked(NamedTuple):
     headers: Mapping[str, str] | None = None
 
 
-class Said(NamedTuple):
-    """What it is answered."""
+class ScriptedResponse(NamedTuple):
+    """The response to the request before it."""
 
     status: int
     headers: Mapping[str, str] = MappingProxyType({})
@@ -45,85 +45,89 @@ class Said(NamedTuple):
 
 
 class Transcript:
-    """A transport that knows a whole conversation beforehand, and takes no other.
+    """A transport that accepts only the expected requests, in their order.
 
     Args:
-        lines: Requests and their answers, in turn.
+        messages: Requests and responses in turn.
     """
 
-    def __init__(self, *lines: Asked | Said) -> None:
-        self._lines = deque(lines)
+    def __init__(self, *messages: ExpectedRequest | ScriptedResponse) -> None:
+        self._messages = deque(messages)
         self.secrets = {
-            line.authorization.partition(" ")[2] for line in lines if isinstance(line, Asked) and line.authorization
+            message.authorization.partition(" ")[2]
+            for message in messages
+            if isinstance(message, ExpectedRequest) and message.authorization
         }
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        assert self._lines, f"nothing more was expected, but {method} {url} came"
-        asked, said = self._lines.popleft(), self._lines.popleft()
-        assert isinstance(asked, Asked)
-        assert isinstance(said, Said)
+        assert self._messages, f"unexpected request: {method} {url}"
+        expected, response = self._messages.popleft(), self._messages.popleft()
+        assert isinstance(expected, ExpectedRequest)
+        assert isinstance(response, ScriptedResponse)
         content = None
         if body is not None:
             with body.source.open(body.start) as reader:
                 content = reader.read(body.length)
-        assert f"{method} {url}" == asked.line
+        assert f"{method} {url}" == expected.line
         rest = {name: value for name, value in headers.items() if name != "Authorization"}
-        assert headers.get("Authorization") == asked.authorization, asked.line
+        assert headers.get("Authorization") == expected.authorization, expected.line
         assert not {name.lower() for name in rest} & {"authorization", "cookie", "proxy-authorization"}
-        assert asked.headers is None or rest == asked.headers
-        assert (content or None) == asked.body
+        assert expected.headers is None or rest == expected.headers
+        assert (content or None) == expected.body
         return Response(
-            status=said.status,
-            headers=Headers(list(said.headers.items())),
+            status=response.status,
+            headers=Headers(list(response.headers.items())),
             url=url,
-            reader=FileObjectReader(io.BytesIO(said.content)),
+            reader=FileObjectReader(io.BytesIO(response.content)),
         )
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing."""
 
     @property
     def is_over(self) -> bool:
-        """Whether all of it has been said."""
-        return not self._lines
+        """Whether all expected requests were sent."""
+        return not self._messages
 
 
-Converse = Callable[..., HttpCatalog]
+OpenTranscript = Callable[..., HttpCatalog]
 
 
 @pytest.fixture
-def converse(caplog: pytest.LogCaptureFixture) -> Iterator[Converse]:
-    """Opens a registry by its host and a transcript, which has to be over at the end of the test, and in no log."""
+def open_transcript(caplog: pytest.LogCaptureFixture) -> Iterator[OpenTranscript]:
+    """Open a registry with a transcript, which must be over after the test; no secret of it may be in a log."""
     caplog.set_level(logging.DEBUG)
     opened: list[tuple[HttpCatalog, Transcript]] = []
 
-    def open_registry(host: str, *lines: Asked | Said, auth: Credential | None = None) -> HttpCatalog:
-        transcript = Transcript(*lines)
-        chosen = authenticator_for(auth, registry=Origin.of(host))
-        catalog = HttpCatalog(host, HttpSettings(retries=0), authenticator=chosen, transport=transcript)
+    def open_registry(
+        host: str, *messages: ExpectedRequest | ScriptedResponse, auth: Credential | None = None
+    ) -> HttpCatalog:
+        transcript = Transcript(*messages)
+        authenticator = authenticator_for(auth, registry=Origin.of(host))
+        catalog = HttpCatalog(host, HttpSettings(retries=0), authenticator=authenticator, transport=transcript)
         opened.append((catalog, transcript))
         return catalog
 
     yield open_registry
     for catalog, transcript in opened:
         catalog.close()
-        assert transcript.is_over, "less was said than expected"
+        assert transcript.is_over, "an expected request was not sent"
         assert not any(secret in caplog.text for secret in transcript.secrets)
 
 
 @pytest.fixture
-def asked() -> type[Asked]:
-    """Writes requests down."""
-    return Asked
+def expect() -> type[ExpectedRequest]:
+    """Create expected requests."""
+    return ExpectedRequest
 
 
 @pytest.fixture
-def said() -> type[Said]:
-    """Writes answers down."""
-    return Said
+def respond() -> type[ScriptedResponse]:
+    """Create responses."""
+    return ScriptedResponse
 
 
 @pytest.fixture
 def basic() -> Callable[[str], str]:
-    """What a pair ``user:password`` looks like on the wire."""
+    """The ``Authorization`` value for a pair ``user:password``."""
     return lambda pair: f"Basic {b64encode(pair.encode()).decode()}"

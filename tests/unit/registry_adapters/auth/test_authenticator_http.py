@@ -189,11 +189,11 @@ def test_a_token_server_that_fails_is_not_asked_by_each_thread(
     """R-039: the threads that wait for the token raise the same error."""
     servers.broken = status
     servers.ready.clear()
-    chosen = ChallengeAuthenticator(StaticKeychain({servers.host: USER}))
+    authenticator = ChallengeAuthenticator(StaticKeychain({servers.host: USER}))
 
-    with open_client(servers.url, auth=chosen, retries=0) as client, ThreadPoolExecutor(8) as pool:
+    with open_client(servers.url, auth=authenticator, retries=0) as client, ThreadPoolExecutor(8) as pool:
         tries = [pool.submit(client.list_tags) for _ in range(8)]
-        while len(chosen._single_flight._changed._waiters) < 7:  # type: ignore[attr-defined]
+        while len(authenticator._single_flight._changed._waiters) < 7:  # type: ignore[attr-defined]
             threading.Event().wait(0.001)
         servers.ready.set()
         errors = [one.exception(30) for one in tries]

@@ -119,10 +119,10 @@ class Network:
     """A registry with a public name, and a token server at a private address that the user trusts."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        self.asked.append((url.partition("?")[0], headers.get("Authorization", "").partition(" ")[0]))
+        self.requests.append((url.partition("?")[0], headers.get("Authorization", "").partition(" ")[0]))
         status, fields, content = 200, Headers([]), b"{}"
         if "/token" in url:
             content = b'{"token": "abc"}'
@@ -147,7 +147,7 @@ def test_the_url_policy_decides_about_credentials_for_token_servers(monkeypatch:
     session.send(Request(method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES)).close()
 
     registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
-    assert network.asked == [(registry, ""), (tokens, ""), (registry, "Bearer")]
+    assert network.requests == [(registry, ""), (tokens, ""), (registry, "Bearer")]
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
@@ -164,4 +164,4 @@ def test_only_a_listed_private_token_server_gets_requests(is_listed: bool) -> No
         session.send(request).close()
 
     registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
-    assert network.asked == [(registry, ""), *([(tokens, "Basic"), (registry, "Bearer")] if is_listed else [])]
+    assert network.requests == [(registry, ""), *([(tokens, "Basic"), (registry, "Bearer")] if is_listed else [])]

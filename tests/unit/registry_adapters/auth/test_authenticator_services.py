@@ -1,7 +1,6 @@
-"""How the large services authenticate, as hand-written conversations: who is asked what, and where secrets go.
+"""Authentication at the large services, as hand-written transcripts of all requests and responses.
 
-Each is checked word by word: a request that is not written down, an ``Authorization`` that is not, or any cookie,
-fails the test (R-030, R-031, R-037).
+An unexpected request, an unexpected ``Authorization`` or any cookie fails the test (R-030, R-031, R-037).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import Forbidden, ProtocolError, Unauthorized
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.auth.conftest import Asked, Converse, Said
+    from tests.unit.registry_adapters.auth.conftest import ExpectedRequest, OpenTranscript, ScriptedResponse
 
     Encode = Callable[[str], str]
 
@@ -49,22 +48,22 @@ class TestDockerHub:
     NAME = RepositoryName("library/alpine")
 
     def test_a_public_image_needs_an_anonymous_token(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
         store = f"https://production.cloudfront.docker.com/registry-v2/{DIGEST.encoded}/data?Signature=s"
         reply = {"token": "eyJ.hub", "access_token": "eyJ.hub", "expires_in": 300, "issued_at": "2026-01-01T00:00:00Z"}
-        catalog = converse(
+        catalog = open_transcript(
             "registry-1.docker.io",
-            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
-            said(401, self.CHALLENGE),
-            asked(f"GET {self.TOKEN}", headers=TOKEN_GET),
-            said(200, {"Content-Type": "application/json"}, json.dumps(reply).encode()),
-            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
-            said(200, HEAD),
-            asked(f"GET https://registry-1.docker.io/v2/library/alpine/blobs/{DIGEST}", "Bearer eyJ.hub"),
-            said(307, {"Location": store}),
-            asked(f"GET {store}"),
-            said(200, {"Content-Length": "10"}, BLOB),
+            expect("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            respond(401, self.CHALLENGE),
+            expect(f"GET {self.TOKEN}", headers=TOKEN_GET),
+            respond(200, {"Content-Type": "application/json"}, json.dumps(reply).encode()),
+            expect("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
+            respond(200, HEAD),
+            expect(f"GET https://registry-1.docker.io/v2/library/alpine/blobs/{DIGEST}", "Bearer eyJ.hub"),
+            respond(307, {"Location": store}),
+            expect(f"GET {store}"),
+            respond(200, {"Content-Length": "10"}, BLOB),
         )
         repository = catalog.repository(self.NAME)
 
@@ -76,30 +75,38 @@ class TestDockerHub:
         assert content == BLOB
 
     def test_a_password_goes_to_the_token_server_only(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             "registry-1.docker.io",
-            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
-            said(401, self.CHALLENGE),
-            asked(f"GET {self.TOKEN}", basic("someone:dckr_pat_x"), headers=TOKEN_GET),
-            said(200, {}, b'{"token": "eyJ.hub"}'),
-            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
-            said(200, HEAD),
+            expect("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            respond(401, self.CHALLENGE),
+            expect(f"GET {self.TOKEN}", basic("someone:dckr_pat_x"), headers=TOKEN_GET),
+            respond(200, {}, b'{"token": "eyJ.hub"}'),
+            expect("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1", "Bearer eyJ.hub"),
+            respond(200, HEAD),
             auth=Basic("someone", "dckr_pat_x"),
         )
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
     def test_a_wrong_password_raises_unauthorized(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             "registry-1.docker.io",
-            asked("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
-            said(401, self.CHALLENGE),
-            asked(f"GET {self.TOKEN}", basic("someone:s3cret")),
-            said(401, {}, b'{"details":"incorrect username or password"}'),
+            expect("HEAD https://registry-1.docker.io/v2/library/alpine/manifests/v1"),
+            respond(401, self.CHALLENGE),
+            expect(f"GET {self.TOKEN}", basic("someone:s3cret")),
+            respond(401, {}, b'{"details":"incorrect username or password"}'),
             auth=Basic("someone", "s3cret"),
         )
 
@@ -117,21 +124,21 @@ class TestGitHub:
     CHALLENGE = bearer("https://ghcr.io/token", "ghcr.io", "repository:org/app:pull")
 
     def test_a_public_image_needs_an_anonymous_token(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
         store = f"https://pkg-containers.githubusercontent.com/ghcr1/blobs/{DIGEST}?se=2026&sig=s"
-        catalog = converse(
+        catalog = open_transcript(
             "ghcr.io",
-            asked(self.HEAD_LINE),
-            said(401, self.CHALLENGE),
-            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", headers=TOKEN_GET),
-            said(200, {}, b'{"token":"djE6b3JnL2FwcDox"}\n'),
-            asked(self.HEAD_LINE, "Bearer djE6b3JnL2FwcDox"),
-            said(200, HEAD),
-            asked(f"GET https://ghcr.io/v2/org/app/blobs/{DIGEST}", "Bearer djE6b3JnL2FwcDox"),
-            said(307, {"Location": store}),
-            asked(f"GET {store}"),
-            said(200, {"Content-Length": "10"}, BLOB),
+            expect(self.HEAD_LINE),
+            respond(401, self.CHALLENGE),
+            expect("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", headers=TOKEN_GET),
+            respond(200, {}, b'{"token":"djE6b3JnL2FwcDox"}\n'),
+            expect(self.HEAD_LINE, "Bearer djE6b3JnL2FwcDox"),
+            respond(200, HEAD),
+            expect(f"GET https://ghcr.io/v2/org/app/blobs/{DIGEST}", "Bearer djE6b3JnL2FwcDox"),
+            respond(307, {"Location": store}),
+            expect(f"GET {store}"),
+            respond(200, {"Content-Length": "10"}, BLOB),
         )
         repository = catalog.repository(self.NAME)
 
@@ -143,28 +150,32 @@ class TestGitHub:
         assert content == BLOB
 
     def test_a_private_image_without_credentials_is_refused_by_the_token_server(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             "ghcr.io",
-            asked(self.HEAD_LINE),
-            said(401, self.CHALLENGE),
-            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull"),
-            said(401, {}, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'),
+            expect(self.HEAD_LINE),
+            respond(401, self.CHALLENGE),
+            expect("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull"),
+            respond(401, {}, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'),
         )
 
         with pytest.raises(Unauthorized):
             catalog.repository(self.NAME).manifests.resolve(V1)
 
     def test_a_personal_access_token_without_the_permission_raises_forbidden(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             "ghcr.io",
-            asked(self.HEAD_LINE),
-            said(401, self.CHALLENGE),
-            asked("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", basic("me:ghp_x")),
-            said(403, {}, b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}'),
+            expect(self.HEAD_LINE),
+            respond(401, self.CHALLENGE),
+            expect("GET https://ghcr.io/token?service=ghcr.io&scope=repository:org/app:pull", basic("me:ghp_x")),
+            respond(403, {}, b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}'),
             auth=Basic("me", "ghp_x"),
         )
 
@@ -179,20 +190,24 @@ class TestElasticContainerRegistry:
     HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
     def test_the_private_registry_gets_the_password_and_its_storage_does_not(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         store = f"https://prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com/{DIGEST.encoded}?X-Amz-Signature=s"
         value = basic("AWS:eyJwYXlsb2Fk")
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(f"HEAD https://{self.HOST}/v2/app/manifests/v1"),
-            said(401, {"Www-Authenticate": f'Basic realm="https://{self.HOST}/",service="ecr.amazonaws.com"'}),
-            asked(f"HEAD https://{self.HOST}/v2/app/manifests/v1", value),
-            said(200, HEAD),
-            asked(f"GET https://{self.HOST}/v2/app/blobs/{DIGEST}", value),
-            said(307, {"Location": store}),
-            asked(f"GET {store}"),
-            said(200, {"Content-Length": "10"}, BLOB),
+            expect(f"HEAD https://{self.HOST}/v2/app/manifests/v1"),
+            respond(401, {"Www-Authenticate": f'Basic realm="https://{self.HOST}/",service="ecr.amazonaws.com"'}),
+            expect(f"HEAD https://{self.HOST}/v2/app/manifests/v1", value),
+            respond(200, HEAD),
+            expect(f"GET https://{self.HOST}/v2/app/blobs/{DIGEST}", value),
+            respond(307, {"Location": store}),
+            expect(f"GET {store}"),
+            respond(200, {"Content-Length": "10"}, BLOB),
             auth=Basic("AWS", "eyJwYXlsb2Fk"),
         )
         repository = catalog.repository(self.NAME)
@@ -207,25 +222,25 @@ class TestElasticContainerRegistry:
     @pytest.mark.parametrize("auth", [None, Basic("AWS", "eyJwYXlsb2Fk")])
     def test_the_public_registry_sends_a_malformed_scope(
         self,
-        converse: Converse,
-        asked: type[Asked],
-        said: type[Said],
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
         basic: Encode,
         auth: Basic | None,
     ) -> None:
         """Its challenge says ``scope="aws"``; the scopes of the operation are requested."""
-        catalog = converse(
+        catalog = open_transcript(
             "public.ecr.aws",
-            asked("HEAD https://public.ecr.aws/v2/org/app/manifests/v1"),
-            said(401, bearer("https://public.ecr.aws/token/", "public.ecr.aws", "aws")),
-            asked(
+            expect("HEAD https://public.ecr.aws/v2/org/app/manifests/v1"),
+            respond(401, bearer("https://public.ecr.aws/token/", "public.ecr.aws", "aws")),
+            expect(
                 "GET https://public.ecr.aws/token/?service=public.ecr.aws&scope=repository:org/app:pull",
                 basic("AWS:eyJwYXlsb2Fk") if auth else None,
                 headers=TOKEN_GET,
             ),
-            said(200, {}, b'{"token":"eyJ.ecr","expires_in":43200}'),
-            asked("HEAD https://public.ecr.aws/v2/org/app/manifests/v1", "Bearer eyJ.ecr"),
-            said(200, HEAD),
+            respond(200, {}, b'{"token":"eyJ.ecr","expires_in":43200}'),
+            expect("HEAD https://public.ecr.aws/v2/org/app/manifests/v1", "Bearer eyJ.ecr"),
+            respond(200, HEAD),
             auth=auth,
         )
 
@@ -241,26 +256,26 @@ class TestArtifactRegistry:
     @pytest.mark.parametrize(("user", "password"), [("oauth2accesstoken", "ya29.x"), ("_json_key", '{"type": "s"}')])
     def test_both_are_exchanged_for_a_token_at_the_registry(
         self,
-        converse: Converse,
-        asked: type[Asked],
-        said: type[Said],
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
         basic: Encode,
         user: str,
         password: str,
     ) -> None:
         scope = "repository:project/repo/app:pull"
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1"),
-            said(401, bearer(f"https://{self.HOST}/v2/token", self.HOST, scope)),
-            asked(
+            expect(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1"),
+            respond(401, bearer(f"https://{self.HOST}/v2/token", self.HOST, scope)),
+            expect(
                 f"GET https://{self.HOST}/v2/token?service={self.HOST}&scope={scope}",
                 basic(f"{user}:{password}"),
                 headers=TOKEN_GET,
             ),
-            said(200, {}, b'{"expires_in":3599,"issued_at":"2026-01-01T00:00:00Z","token":"eyJ.gar"}'),
-            asked(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1", "Bearer eyJ.gar"),
-            said(200, HEAD),
+            respond(200, {}, b'{"expires_in":3599,"issued_at":"2026-01-01T00:00:00Z","token":"eyJ.gar"}'),
+            expect(f"HEAD https://{self.HOST}/v2/project/repo/app/manifests/v1", "Bearer eyJ.gar"),
+            respond(200, HEAD),
             auth=Basic(user, password),
         )
 
@@ -276,27 +291,27 @@ class TestAzure:
     SCOPE = "repository:hello-world:pull"
 
     def test_an_identity_token_is_posted_to_the_token_server_only(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
         """R-037."""
         store = "https://weumanaged.blob.core.windows.net/docker/registry/v2/blobs/data?sig=s"
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
-            said(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
-            asked(
+            expect(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
+            respond(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
+            expect(
                 f"POST https://{self.HOST}/oauth2/token",
                 body=b"grant_type=refresh_token&refresh_token=eyJ.refresh&client_id=ociport"
                 b"&service=contoso.azurecr.io&scope=repository%3Ahello-world%3Apull",
                 headers=TOKEN_POST,
             ),
-            said(200, {}, b'{"access_token":"eyJ.access"}'),
-            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
-            said(200, HEAD),
-            asked(f"GET https://{self.HOST}/v2/hello-world/blobs/{DIGEST}", "Bearer eyJ.access"),
-            said(307, {"Location": store}),
-            asked(f"GET {store}"),
-            said(200, {"Content-Length": "10"}, BLOB),
+            respond(200, {}, b'{"access_token":"eyJ.access"}'),
+            expect(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
+            respond(200, HEAD),
+            expect(f"GET https://{self.HOST}/v2/hello-world/blobs/{DIGEST}", "Bearer eyJ.access"),
+            respond(307, {"Location": store}),
+            expect(f"GET {store}"),
+            respond(200, {"Content-Length": "10"}, BLOB),
             auth=IdentityToken("eyJ.refresh", self.NOBODY),
         )
         repository = catalog.repository(self.NAME)
@@ -309,19 +324,23 @@ class TestAzure:
         assert content == BLOB
 
     def test_the_identity_token_works_as_a_password_of_that_user(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
-            said(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
-            asked(
+            expect(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1"),
+            respond(401, bearer(f"https://{self.HOST}/oauth2/token", self.HOST, self.SCOPE)),
+            expect(
                 f"GET https://{self.HOST}/oauth2/token?service={self.HOST}&scope={self.SCOPE}",
                 basic(f"{self.NOBODY}:eyJ.refresh"),
             ),
-            said(200, {}, b'{"access_token":"eyJ.access"}'),
-            asked(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
-            said(200, HEAD),
+            respond(200, {}, b'{"access_token":"eyJ.access"}'),
+            expect(f"HEAD https://{self.HOST}/v2/hello-world/manifests/v1", "Bearer eyJ.access"),
+            respond(200, HEAD),
             auth=Basic(self.NOBODY, "eyJ.refresh"),
         )
 
@@ -335,45 +354,53 @@ class TestQuay:
     REALM = "https://quay.io/v2/auth"
 
     def test_a_robot_account_pulls(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             "quay.io",
-            asked("HEAD https://quay.io/v2/org/app/manifests/v1"),
-            said(401, bearer(self.REALM, "quay.io")),
-            asked(
+            expect("HEAD https://quay.io/v2/org/app/manifests/v1"),
+            respond(401, bearer(self.REALM, "quay.io")),
+            expect(
                 f"GET {self.REALM}?service=quay.io&scope=repository:org/app:pull",
                 basic("org+robot:word"),
                 headers=TOKEN_GET,
             ),
-            said(200, {}, b'{"token":"eyJ.quay"}'),
-            asked("HEAD https://quay.io/v2/org/app/manifests/v1", "Bearer eyJ.quay"),
-            said(200, HEAD),
+            respond(200, {}, b'{"token":"eyJ.quay"}'),
+            expect("HEAD https://quay.io/v2/org/app/manifests/v1", "Bearer eyJ.quay"),
+            respond(200, HEAD),
             auth=Basic("org+robot", "word"),
         )
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
     def test_deleting_requests_push(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         """R-037: the only write action that a challenge may add; ``delete`` is the greater permission."""
         line = "DELETE https://quay.io/v2/org/app/manifests/v1"
         wanting = bearer(self.REALM, "quay.io", "repository:org/app:pull,push", "insufficient_scope")
-        catalog = converse(
+        catalog = open_transcript(
             "quay.io",
-            asked(line),
-            said(401, bearer(self.REALM, "quay.io")),
-            asked(f"GET {self.REALM}?service=quay.io&scope=repository:org/app:delete,pull", basic("org+robot:word")),
-            said(200, {}, b'{"token":"eyJ.pull"}'),
-            asked(line, "Bearer eyJ.pull"),
-            said(401, wanting, REFUSED),
-            asked(
+            expect(line),
+            respond(401, bearer(self.REALM, "quay.io")),
+            expect(f"GET {self.REALM}?service=quay.io&scope=repository:org/app:delete,pull", basic("org+robot:word")),
+            respond(200, {}, b'{"token":"eyJ.pull"}'),
+            expect(line, "Bearer eyJ.pull"),
+            respond(401, wanting, REFUSED),
+            expect(
                 f"GET {self.REALM}?service=quay.io&scope=repository:org/app:delete,pull,push", basic("org+robot:word")
             ),
-            said(200, {}, b'{"token":"eyJ.push"}'),
-            asked(line, "Bearer eyJ.push"),
-            said(202),
+            respond(200, {}, b'{"token":"eyJ.push"}'),
+            expect(line, "Bearer eyJ.push"),
+            respond(202),
             auth=Basic("org+robot", "word"),
         )
 
@@ -390,25 +417,29 @@ class TestHarbor:
     COOKIE: ClassVar = {"Set-Cookie": "sid=8c2c4714; Path=/; HttpOnly"}
 
     def test_a_robot_account_pulls_without_cookies_and_replaces_its_expired_token(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         """R-030, R-031, R-038."""
         robot = basic("robot$project+ci:word")
         challenge = bearer(f"https://{self.HOST}/service/token", "harbor-registry", "repository:project/app:pull")
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(self.LINE),
-            said(401, {**challenge, **self.COOKIE}),
-            asked(self.TOKEN, robot, headers=TOKEN_GET),
-            said(200, self.COOKIE, b'{"token":"eyJ.one","access_token":"","expires_in":1800,"issued_at":"2026"}'),
-            asked(self.LINE, "Bearer eyJ.one"),
-            said(200, HEAD),
-            asked(self.LINE, "Bearer eyJ.one"),
-            said(401, {"Www-Authenticate": 'Basic realm="harbor"', **self.COOKIE}),
-            asked(self.TOKEN, robot, headers=TOKEN_GET),
-            said(200, self.COOKIE, b'{"token":"eyJ.two","expires_in":1800}'),
-            asked(self.LINE, "Bearer eyJ.two"),
-            said(200, HEAD),
+            expect(self.LINE),
+            respond(401, {**challenge, **self.COOKIE}),
+            expect(self.TOKEN, robot, headers=TOKEN_GET),
+            respond(200, self.COOKIE, b'{"token":"eyJ.one","access_token":"","expires_in":1800,"issued_at":"2026"}'),
+            expect(self.LINE, "Bearer eyJ.one"),
+            respond(200, HEAD),
+            expect(self.LINE, "Bearer eyJ.one"),
+            respond(401, {"Www-Authenticate": 'Basic realm="harbor"', **self.COOKIE}),
+            expect(self.TOKEN, robot, headers=TOKEN_GET),
+            respond(200, self.COOKIE, b'{"token":"eyJ.two","expires_in":1800}'),
+            expect(self.LINE, "Bearer eyJ.two"),
+            respond(200, HEAD),
             auth=Basic("robot$project+ci", "word"),
         )
         manifests = catalog.repository(self.NAME).manifests
@@ -431,44 +462,52 @@ class TestGitLab:
     TOKEN = f"GET {REALM}?service=container_registry"
 
     def test_a_deploy_token_is_sent_to_gitlab_and_not_to_the_registry(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         line = f"HEAD https://{self.HOST}/v2/group/project/manifests/v1"
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(line),
-            said(401, bearer(self.REALM, "container_registry", "repository:group/project:pull")),
-            asked(
+            expect(line),
+            respond(401, bearer(self.REALM, "container_registry", "repository:group/project:pull")),
+            expect(
                 f"{self.TOKEN}&scope=repository:group/project:pull",
                 basic("gitlab+deploy-token-1:gldt-x"),
                 headers=TOKEN_GET,
             ),
-            said(200, {}, b'{"token":"eyJ.lab"}'),
-            asked(line, "Bearer eyJ.lab"),
-            said(200, HEAD),
+            respond(200, {}, b'{"token":"eyJ.lab"}'),
+            expect(line, "Bearer eyJ.lab"),
+            respond(200, HEAD),
             auth=Basic("gitlab+deploy-token-1", "gldt-x"),
         )
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
     def test_a_mount_without_a_token_for_both_becomes_an_upload(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
         wanting = bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}", "insufficient_scope")
         user = basic("me:glpat-x")
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(mount),
-            said(401, bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}"), REFUSED),
-            asked(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
-            said(200, {}, b'{"token":"eyJ.last"}'),
-            asked(mount, "Bearer eyJ.last"),
-            said(401, wanting, REFUSED),
-            asked(f"POST {self.TARGET}/uploads/", "Bearer eyJ.last"),
-            said(202, {"Location": "/v2/group/project/blobs/uploads/1?_state=x"}),
-            asked(f"PUT {self.TARGET}/uploads/1?_state=x&digest={DIGEST}", "Bearer eyJ.last", BLOB),
-            said(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
+            expect(mount),
+            respond(401, bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}"), REFUSED),
+            expect(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
+            respond(200, {}, b'{"token":"eyJ.last"}'),
+            expect(mount, "Bearer eyJ.last"),
+            respond(401, wanting, REFUSED),
+            expect(f"POST {self.TARGET}/uploads/", "Bearer eyJ.last"),
+            respond(202, {"Location": "/v2/group/project/blobs/uploads/1?_state=x"}),
+            expect(f"PUT {self.TARGET}/uploads/1?_state=x&digest={DIGEST}", "Bearer eyJ.last", BLOB),
+            respond(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
             auth=Basic("me", "glpat-x"),
         )
         blobs = catalog.repository(self.NAME).blobs
@@ -479,25 +518,29 @@ class TestGitLab:
         assert not mounted
 
     def test_a_token_server_that_refuses_two_repositories_issues_one_for_the_upload(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         mount = f"POST {self.TARGET}/uploads/?mount={str(DIGEST).replace(':', '%3A')}&from=group%2Fbase"
         both = bearer(self.REALM, "container_registry", f"{self.PUSH} {self.BASE}")
         user = basic("me:glpat-x")
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(mount),
-            said(401, both, REFUSED),
-            asked(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
-            said(403, {}, b'{"errors":[{"code":"DENIED","message":"access forbidden"}]}'),
-            asked(f"{self.TOKEN}&scope={self.PUSH}", user),
-            said(200, {}, b'{"token":"eyJ.one"}'),
-            asked(mount, "Bearer eyJ.one"),
-            said(401, {"Www-Authenticate": both["Www-Authenticate"] + ',error="insufficient_scope"'}, REFUSED),
-            asked(f"POST {self.TARGET}/uploads/", "Bearer eyJ.one"),
-            said(202, {"Location": "/v2/group/project/blobs/uploads/1"}),
-            asked(f"PUT {self.TARGET}/uploads/1?digest={DIGEST}", "Bearer eyJ.one", BLOB),
-            said(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
+            expect(mount),
+            respond(401, both, REFUSED),
+            expect(f"{self.TOKEN}&scope={self.BASE}&scope={self.PUSH}", user),
+            respond(403, {}, b'{"errors":[{"code":"DENIED","message":"access forbidden"}]}'),
+            expect(f"{self.TOKEN}&scope={self.PUSH}", user),
+            respond(200, {}, b'{"token":"eyJ.one"}'),
+            expect(mount, "Bearer eyJ.one"),
+            respond(401, {"Www-Authenticate": both["Www-Authenticate"] + ',error="insufficient_scope"'}, REFUSED),
+            expect(f"POST {self.TARGET}/uploads/", "Bearer eyJ.one"),
+            respond(202, {"Location": "/v2/group/project/blobs/uploads/1"}),
+            expect(f"PUT {self.TARGET}/uploads/1?digest={DIGEST}", "Bearer eyJ.one", BLOB),
+            respond(201, {"Location": f"/v2/group/project/blobs/{DIGEST}"}),
             auth=Basic("me", "glpat-x"),
         )
         blobs = catalog.repository(self.NAME).blobs
@@ -518,19 +561,19 @@ class TestOthers:
     USER = Basic("user", "s3cret")
 
     def test_a_registry_without_challenges_gets_no_credentials(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
-        catalog = converse(self.HOST, asked(self.LINE), said(200, HEAD), auth=self.USER)
+        catalog = open_transcript(self.HOST, expect(self.LINE), respond(200, HEAD), auth=self.USER)
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
     def test_schemes_of_windows_are_named_in_the_error(
-        self, converse: Converse, asked: type[Asked], said: type[Said]
+        self, open_transcript: OpenTranscript, expect: type[ExpectedRequest], respond: type[ScriptedResponse]
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(self.LINE),
-            said(401, {"WWW-Authenticate": "Negotiate, NTLM"}),
+            expect(self.LINE),
+            respond(401, {"WWW-Authenticate": "Negotiate, NTLM"}),
             auth=self.USER,
         )
 
@@ -543,16 +586,20 @@ class TestOthers:
 
     @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="https://registry.example.com/token"'])
     def test_a_challenge_from_the_target_of_a_redirect_is_not_answered(
-        self, converse: Converse, asked: type[Asked], said: type[Said], challenge: str
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        challenge: str,
     ) -> None:
         """R-031."""
         store = "https://store.example.net/blob"
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(self.BLOB_LINE),
-            said(307, {"Location": store}),
-            asked(f"GET {store}"),
-            said(401, {"WWW-Authenticate": challenge}, REFUSED),
+            expect(self.BLOB_LINE),
+            respond(307, {"Location": store}),
+            expect(f"GET {store}"),
+            respond(401, {"WWW-Authenticate": challenge}, REFUSED),
             auth=self.USER,
         )
 
@@ -560,23 +607,27 @@ class TestOthers:
             catalog.repository(self.NAME).blobs.open(DIGEST)
 
     def test_at_most_two_challenges_are_answered(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         """R-038."""
         challenge = bearer(f"https://{self.HOST}/token", "r", "repository:app:pull", "insufficient_scope")
-        token = asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret"))
-        catalog = converse(
+        token = expect(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret"))
+        catalog = open_transcript(
             self.HOST,
-            asked(self.LINE),
-            said(401, challenge),
+            expect(self.LINE),
+            respond(401, challenge),
             token,
-            said(200, {}, b'{"token":"one"}'),
-            asked(self.LINE, "Bearer one"),
-            said(401, challenge),
+            respond(200, {}, b'{"token":"one"}'),
+            expect(self.LINE, "Bearer one"),
+            respond(401, challenge),
             token,
-            said(200, {}, b'{"token":"two"}'),
-            asked(self.LINE, "Bearer two"),
-            said(401, challenge),
+            respond(200, {}, b'{"token":"two"}'),
+            expect(self.LINE, "Bearer two"),
+            respond(401, challenge),
             auth=self.USER,
         )
 
@@ -584,38 +635,46 @@ class TestOthers:
             catalog.repository(self.NAME).manifests.resolve(V1)
 
     def test_a_password_is_posted_if_get_is_unsupported(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(self.LINE),
-            said(401, bearer(f"https://{self.HOST}/token", "r")),
-            asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
-            said(405, {"Allow": "POST"}),
-            asked(
+            expect(self.LINE),
+            respond(401, bearer(f"https://{self.HOST}/token", "r")),
+            expect(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
+            respond(405, {"Allow": "POST"}),
+            expect(
                 f"POST https://{self.HOST}/token",
                 body=b"grant_type=password&username=user&password=s3cret&client_id=ociport"
                 b"&service=r&scope=repository%3Aapp%3Apull",
                 headers=TOKEN_POST,
             ),
-            said(200, {}, b'{"access_token":"abc","token_type":"Bearer","expires_in":60}'),
-            asked(self.LINE, "Bearer abc"),
-            said(200, HEAD),
+            respond(200, {}, b'{"access_token":"abc","token_type":"Bearer","expires_in":60}'),
+            expect(self.LINE, "Bearer abc"),
+            respond(200, HEAD),
             auth=self.USER,
         )
 
         assert catalog.repository(self.NAME).manifests.resolve(V1).digest == IMAGE
 
     def test_a_token_server_that_redirects_gets_no_second_request(
-        self, converse: Converse, asked: type[Asked], said: type[Said], basic: Encode
+        self,
+        open_transcript: OpenTranscript,
+        expect: type[ExpectedRequest],
+        respond: type[ScriptedResponse],
+        basic: Encode,
     ) -> None:
         """R-036."""
-        catalog = converse(
+        catalog = open_transcript(
             self.HOST,
-            asked(self.LINE),
-            said(401, bearer(f"https://{self.HOST}/token", "r")),
-            asked(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
-            said(307, {"Location": "https://evil.example/token"}),
+            expect(self.LINE),
+            respond(401, bearer(f"https://{self.HOST}/token", "r")),
+            expect(f"GET https://{self.HOST}/token?service=r&scope=repository:app:pull", basic("user:s3cret")),
+            respond(307, {"Location": "https://evil.example/token"}),
             auth=self.USER,
         )
 

@@ -32,7 +32,7 @@ def key_of(credential: Credential) -> TokenKey:
     return TokenKey(Origin.of("registry.example.com"), "https://auth.example.com/token", "registry", credential)
 
 
-def drive(
+def fetch(
     exchanger: TokenExchanger, server: Callable[[TokenRequest], TokenReply], credential: Credential, scope: Scope = PULL
 ) -> Token:
     return answer_token_requests(exchanger.fetch(key_of(credential), [scope]), server)
@@ -57,16 +57,18 @@ class Rotating:
             return TokenReply(status=200, content=json.dumps(body).encode())
 
 
-def said(*statuses: int, refresh: object = None) -> tuple[list[TokenRequest], Callable[[TokenRequest], TokenReply]]:
-    asked: list[TokenRequest] = []
+def token_server(
+    *statuses: int, refresh: object = None
+) -> tuple[list[TokenRequest], Callable[[TokenRequest], TokenReply]]:
+    requests: list[TokenRequest] = []
     left = list(statuses)
 
     def server(request: TokenRequest) -> TokenReply:
-        asked.append(request)
-        body = {"token": f"token-{len(asked)}", "refresh_token": refresh}
+        requests.append(request)
+        body = {"token": f"token-{len(requests)}", "refresh_token": refresh}
         return TokenReply(status=left.pop(0) if left else 200, content=json.dumps(body).encode())
 
-    return asked, server
+    return requests, server
 
 
 class TestTokenQuery:
@@ -154,7 +156,7 @@ class TestRotation:
         server = Rotating()
         exchanger = TokenExchanger()
 
-        found = [drive(exchanger, server, IDENTITY).text for _ in range(3)]
+        found = [fetch(exchanger, server, IDENTITY).text for _ in range(3)]
 
         assert server.seen == ["first", "next-1", "next-2"]
         assert found == ["token-1", "token-2", "token-3"]
@@ -167,7 +169,7 @@ class TestRotation:
         request = next(first)
 
         with ThreadPoolExecutor(1) as pool:
-            second = pool.submit(drive, exchanger, server, IDENTITY, other)
+            second = pool.submit(fetch, exchanger, server, IDENTITY, other)
             while not exchanger._single_flight._changed._waiters:  # type: ignore[attr-defined]
                 threading.Event().wait(0.001)
             with pytest.raises(StopIteration):
@@ -179,10 +181,10 @@ class TestRotation:
     def test_if_the_new_identity_token_is_refused_the_configured_one_is_tried(self) -> None:
         server = Rotating()
         exchanger = TokenExchanger()
-        drive(exchanger, server, IDENTITY)
+        fetch(exchanger, server, IDENTITY)
         server.current = "first"
 
-        found = drive(exchanger, server, IDENTITY)
+        found = fetch(exchanger, server, IDENTITY)
 
         assert server.seen == ["first", "next-1", "first"]
         assert found.text == "token-3"
@@ -191,111 +193,111 @@ class TestRotation:
         """R-038."""
         server = Rotating()
         exchanger = TokenExchanger()
-        drive(exchanger, server, IDENTITY)
+        fetch(exchanger, server, IDENTITY)
         server.current = "another"
 
         with pytest.raises(Unauthorized):
-            drive(exchanger, server, IDENTITY)
+            fetch(exchanger, server, IDENTITY)
 
         assert server.seen == ["first", "next-1", "first"]
 
     def test_a_new_identity_token_from_the_keychain_is_used_at_once(self) -> None:
         server = Rotating()
         exchanger = TokenExchanger()
-        drive(exchanger, server, IDENTITY)
+        fetch(exchanger, server, IDENTITY)
         server.current = "fresh login"
 
-        drive(exchanger, server, IdentityToken("fresh login"))
+        fetch(exchanger, server, IdentityToken("fresh login"))
 
         assert server.seen == ["first", "fresh login"]
 
     @pytest.mark.parametrize("refresh", [None, "", 5, ["x"], "a b", "a\r\nb", "ä"])
     def test_an_invalid_refresh_token_replaces_nothing(self, refresh: object) -> None:
         """R-039."""
-        asked, server = said(refresh=refresh)
+        requests, server = token_server(refresh=refresh)
         exchanger = TokenExchanger()
 
-        drive(exchanger, server, IDENTITY)
-        drive(exchanger, server, IDENTITY)
+        fetch(exchanger, server, IDENTITY)
+        fetch(exchanger, server, IDENTITY)
 
-        assert [b"refresh_token=first" in (one.body or b"") for one in asked] == [True, True]
+        assert [b"refresh_token=first" in (one.body or b"") for one in requests] == [True, True]
 
     @pytest.mark.parametrize("identity", [USER, Anonymous()])
     def test_a_password_is_not_replaced(self, identity: Basic | Anonymous) -> None:
-        asked, server = said(refresh="given-unasked")
+        requests, server = token_server(refresh="given-unasked")
         exchanger = TokenExchanger()
 
-        drive(exchanger, server, identity)
-        drive(exchanger, server, identity)
+        fetch(exchanger, server, identity)
+        fetch(exchanger, server, identity)
 
-        assert [one.method for one in asked] == ["GET", "GET"]
+        assert [one.method for one in requests] == ["GET", "GET"]
 
 
 class TestMethods:
     @pytest.mark.parametrize("status", [404, 405])
     def test_an_identity_token_is_sent_as_a_password_if_post_is_unsupported(self, status: int) -> None:
-        asked, server = said(status)
+        requests, server = token_server(status)
 
-        found = drive(TokenExchanger(), server, IDENTITY)
+        found = fetch(TokenExchanger(), server, IDENTITY)
 
         assert found.text == "token-2"
-        assert [one.method for one in asked] == ["POST", "GET"]
-        assert b64decode(asked[1].headers["Authorization"].removeprefix("Basic ")) == b"<token>:first"
-        assert "first" not in asked[1].url
+        assert [one.method for one in requests] == ["POST", "GET"]
+        assert b64decode(requests[1].headers["Authorization"].removeprefix("Basic ")) == b"<token>:first"
+        assert "first" not in requests[1].url
 
     def test_an_identity_token_with_a_user_name_is_sent_under_that_name(self) -> None:
-        asked, server = said(404)
+        requests, server = token_server(404)
 
-        drive(TokenExchanger(), server, IdentityToken("first", "00000000-0000-0000-0000-000000000000"))
+        fetch(TokenExchanger(), server, IdentityToken("first", "00000000-0000-0000-0000-000000000000"))
 
-        shown = b64decode(asked[1].headers["Authorization"].removeprefix("Basic "))
+        shown = b64decode(requests[1].headers["Authorization"].removeprefix("Basic "))
         assert shown == b"00000000-0000-0000-0000-000000000000:first"
 
     def test_a_password_is_posted_if_get_is_unsupported(self) -> None:
-        asked, server = said(405)
+        requests, server = token_server(405)
 
-        drive(TokenExchanger(), server, USER)
+        fetch(TokenExchanger(), server, USER)
 
-        assert [one.method for one in asked] == ["GET", "POST"]
-        assert b"grant_type=password&username=user&password=hunter2" in (asked[1].body or b"")
+        assert [one.method for one in requests] == ["GET", "POST"]
+        assert b"grant_type=password&username=user&password=hunter2" in (requests[1].body or b"")
 
     @pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (400, Unauthorized), (403, Forbidden)])
     def test_a_refused_identity_token_is_not_sent_with_the_other_method(
         self, status: int, kind: type[Exception]
     ) -> None:
-        asked, server = said(status)
+        requests, server = token_server(status)
 
         with pytest.raises(kind):
-            drive(TokenExchanger(), server, IDENTITY)
+            fetch(TokenExchanger(), server, IDENTITY)
 
-        assert len(asked) == 1
+        assert len(requests) == 1
 
     def test_an_anonymous_request_is_sent_with_get_only(self) -> None:
-        asked, server = said(404)
+        requests, server = token_server(404)
 
         with pytest.raises(ProtocolError):
-            drive(TokenExchanger(), server, Anonymous())
+            fetch(TokenExchanger(), server, Anonymous())
 
-        assert len(asked) == 1
+        assert len(requests) == 1
 
     @pytest.mark.parametrize("identity", [USER, IDENTITY, Anonymous()])
     def test_each_request_carries_its_scopes(self, identity: Credential) -> None:
-        asked, server = said()
+        requests, server = token_server()
 
-        drive(TokenExchanger(), server, identity)
+        fetch(TokenExchanger(), server, identity)
 
-        assert asked[0].scopes == (PULL,)
+        assert requests[0].scopes == (PULL,)
 
 
 def test_an_exchanger_shows_no_secret_and_cannot_be_pickled() -> None:
     """R-043."""
-    asked, server = said(refresh="s3cret")
+    requests, server = token_server(refresh="s3cret")
     exchanger = TokenExchanger()
-    drive(exchanger, server, IDENTITY)
+    fetch(exchanger, server, IDENTITY)
 
     assert "s3cret" not in repr(exchanger)
     with pytest.raises(TypeError):
         pickle.dumps(exchanger)
-    for secret in (asked[0], TokenReply(status=200, content=b"s3cret")):
+    for secret in (requests[0], TokenReply(status=200, content=b"s3cret")):
         with pytest.raises(TypeError):
             pickle.dumps(secret)
