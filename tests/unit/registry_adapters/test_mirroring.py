@@ -1,4 +1,4 @@
-"""Mirrors from files: which backends they open, with what, and that they close them."""
+"""Mirrors declared in files: their backends, settings, credentials and events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry_core.ops.transfer.report import Outcome, Result
 from registry_core.ports.observer import BlobCopied, Event, Observer
 
 
-def written(tmp_path: Path, text: str) -> Path:
+def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "mirror.toml"
     path.write_text(text)
     return path
@@ -27,7 +27,7 @@ def push(client: RegistryClient, *tags: str) -> None:
         client.push_image(tag, ImageBuilder("linux/amd64").add_files({"tag": tag.encode()}).build())
 
 
-class Heard(Observer):
+class RecordingObserver(Observer):
     def __init__(self) -> None:
         self.events: list[Event] = []
 
@@ -36,7 +36,7 @@ class Heard(Observer):
 
 
 def test_paths_in_one_registry_share_its_catalog(tmp_path: Path) -> None:
-    path = written(
+    path = write(
         tmp_path,
         """
         [[mirror]]
@@ -57,8 +57,8 @@ def test_paths_in_one_registry_share_its_catalog(tmp_path: Path) -> None:
     assert (second.source_path, second.target_path) == ("org", "org")
 
 
-def test_a_repository_is_not_pruned_by_what_it_has_itself(tmp_path: Path) -> None:
-    path = written(
+def test_a_repository_cannot_be_pruned_from_itself(tmp_path: Path) -> None:
+    path = write(
         tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "registry.test/a/"\nprune = true\ntags = ["v*"]\n'
     )
 
@@ -66,7 +66,7 @@ def test_a_repository_is_not_pruned_by_what_it_has_itself(tmp_path: Path) -> Non
         open_mirror(path)
 
 
-def test_settings_go_to_the_registry_that_they_name_and_to_no_other(tmp_path: Path) -> None:
+def test_settings_apply_only_to_their_registry(tmp_path: Path) -> None:
     with registry_server(open_client("memory:").catalog) as one, registry_server(open_client("memory:").catalog) as two:
         hosts = [server.url.removeprefix("http://") for server in (one, two)]
         with open_client(one.url) as client:
@@ -74,10 +74,10 @@ def test_settings_go_to_the_registry_that_they_name_and_to_no_other(tmp_path: Pa
         text = f'[[mirror]]\nsource = "{hosts[0]}/app"\ntarget = "{hosts[1]}/app"\n[backends."{hosts[0]}"]\n'
         plain = f'plain_http = true\n[backends."{hosts[1]}"]\n'
 
-        with open_mirror(written(tmp_path, text + plain + "plain_http = true\n")) as mirror:
+        with open_mirror(write(tmp_path, text + plain + "plain_http = true\n")) as mirror:
             report = mirror.run()
         with (
-            open_mirror(written(tmp_path, text + plain + "connect_timeout = 5\n")) as mirror,
+            open_mirror(write(tmp_path, text + plain + "connect_timeout = 5\n")) as mirror,
             pytest.raises(Exception, match=hosts[1]) as caught,
         ):
             mirror.run()
@@ -93,17 +93,17 @@ def test_settings_go_to_the_registry_that_they_name_and_to_no_other(tmp_path: Pa
         ('[[mirror]]\nsource = "nothing:x"\ntarget = "oci:y"\n', "nothing"),
     ],
 )
-def test_what_a_backend_cannot_use_is_said(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unusable_setting_or_backend_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_mirror(written(tmp_path, text))
+        open_mirror(write(tmp_path, text))
 
 
-def test_credentials_come_from_outside_and_events_go_there(tmp_path: Path) -> None:
+def test_credentials_and_observer_are_given_by_the_caller(tmp_path: Path) -> None:
     with registry_server(open_client("memory:").catalog, authorizer=BasicAuthorizer({"me": "secret"})) as server:
         host = server.url.removeprefix("http://")
         with open_client(server.url, auth=Basic("me", "secret")) as client:
             push(client.with_segment("app"), "v1", "v2")
-        path = written(
+        path = write(
             tmp_path,
             f"""
             [backends."{host}"]
@@ -114,18 +114,18 @@ def test_credentials_come_from_outside_and_events_go_there(tmp_path: Path) -> No
             repositories = ["app"]
             """,
         )
-        heard, results = Heard(), list[Result]()
+        observer, results = RecordingObserver(), list[Result]()
 
-        with open_mirror(path, auth=Basic("me", "secret"), observer=heard) as mirror:
+        with open_mirror(path, auth=Basic("me", "secret"), observer=observer) as mirror:
             report = mirror.run(on_result=results.append)
 
     assert report.ok
     assert list(report.results) == results
-    assert sum(isinstance(event, BlobCopied) for event in heard.events) == 4
+    assert sum(isinstance(event, BlobCopied) for event in observer.events) == 4
     assert open_client(f"oci:{tmp_path / 'copy'}").with_segment("app").list_tags() == ["v1", "v2"]
 
 
-def test_a_file_that_says_to_go_on_goes_on(tmp_path: Path) -> None:
+def test_continue_on_error_is_read_from_the_file(tmp_path: Path) -> None:
     push(open_client(f"oci:{tmp_path / 'store'}").with_segment("app"), "v1")
     text = f"""
         continue_on_error = true
@@ -134,14 +134,14 @@ def test_a_file_that_says_to_go_on_goes_on(tmp_path: Path) -> None:
         target = "oci:{tmp_path / "copy"}"
         repositories = ["lost", "app"]
         """
-    path = written(tmp_path, text)
+    path = write(tmp_path, text)
 
     with open_mirror(path) as mirror:
         plan, report = mirror.plan(), mirror.run()
 
     assert [failure.node.source for failure in plan.failures] == [result.node.source for result in report.failed]
     assert report.counts[Outcome.TAGGED] == 1
-    with open_mirror(written(tmp_path, text.replace("true", "false"))) as mirror, pytest.raises(LookupError):
+    with open_mirror(write(tmp_path, text.replace("true", "false"))) as mirror, pytest.raises(LookupError):
         mirror.run()
 
 
@@ -150,6 +150,6 @@ def test_backends_are_closed_when_one_of_them_cannot_be_opened(tmp_path: Path, m
     monkeypatch.setattr("registry_core.client.RegistryClient.close", lambda client: closed.append(client.registry))
 
     with pytest.raises(ConfigError):
-        open_mirror(written(tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "nothing:y"\n'))
+        open_mirror(write(tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "nothing:y"\n'))
 
     assert closed == ["registry.test/a"]

@@ -22,7 +22,7 @@ from registry_core.cancellation import (
 from registry_core.errors import Cancelled, DeadlineExceeded, InvalidValue
 
 
-def test_without_a_scope_nothing_is_limited() -> None:
+def test_without_a_scope_there_is_no_limit() -> None:
     checkpoint()
 
     assert remaining() is None
@@ -39,7 +39,7 @@ def test_cancelled_work_ends_at_its_next_checkpoint() -> None:
     checkpoint()
 
 
-def test_a_pause_is_ended_from_another_thread() -> None:
+def test_sleep_is_ended_by_another_thread() -> None:
     with CancelScope() as scope:
         canceller = threading.Timer(0.01, scope.cancel)
         canceller.start()
@@ -52,7 +52,7 @@ def test_a_pause_is_ended_from_another_thread() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_a_pause_ends_at_the_deadline() -> None:
+def test_sleep_ends_at_the_deadline() -> None:
     started = time.monotonic()
 
     with fail_after(0.01), pytest.raises(DeadlineExceeded):
@@ -61,7 +61,7 @@ def test_a_pause_ends_at_the_deadline() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_a_passed_deadline_ends_the_work() -> None:
+def test_after_the_deadline_a_checkpoint_raises() -> None:
     with fail_after(0):
         assert remaining() == 0.0
         with pytest.raises(DeadlineExceeded):
@@ -71,7 +71,7 @@ def test_a_passed_deadline_ends_the_work() -> None:
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e300])
-def test_a_deadline_that_never_comes_is_no_error(seconds: float) -> None:
+def test_an_infinite_deadline_is_allowed(seconds: float) -> None:
     woken = threading.Event()
     woken.set()
 
@@ -85,7 +85,7 @@ def test_a_deadline_that_never_comes_is_no_error(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(("outer", "inner"), [(1000, 2000), (2000, 1000)])
-def test_of_nested_deadlines_the_tightest_wins(outer: float, inner: float) -> None:
+def test_the_earliest_of_nested_deadlines_applies(outer: float, inner: float) -> None:
     with fail_after(outer), fail_after(inner):
         left = remaining()
 
@@ -102,7 +102,7 @@ def test_cancelling_the_outer_scope_ends_the_inner_work() -> None:
             checkpoint()
 
 
-def test_cancelling_the_inner_scope_leaves_the_outer_alone() -> None:
+def test_cancelling_the_inner_scope_does_not_cancel_the_outer() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
             inner.cancel()
@@ -111,7 +111,7 @@ def test_cancelling_the_inner_scope_leaves_the_outer_alone() -> None:
         assert not outer.cancelled
 
 
-def test_cancellation_comes_before_the_deadline() -> None:
+def test_cancellation_takes_precedence_over_the_deadline() -> None:
     with fail_after(0) as scope:
         scope.cancel()
 
@@ -119,7 +119,7 @@ def test_cancellation_comes_before_the_deadline() -> None:
             checkpoint()
 
 
-def test_a_scope_is_entered_once() -> None:
+def test_a_scope_can_be_entered_once() -> None:
     scope = CancelScope()
     with scope:
         pass
@@ -128,7 +128,7 @@ def test_a_scope_is_entered_once() -> None:
         pass
 
 
-def test_a_wait_is_woken_as_long_as_it_lasts() -> None:
+def test_on_cancel_calls_back_only_inside_its_block() -> None:
     calls: list[str] = []
     with CancelScope() as outer, CancelScope():
         with on_cancel(lambda: calls.append("early")):
@@ -139,7 +139,7 @@ def test_a_wait_is_woken_as_long_as_it_lasts() -> None:
     assert calls == ["woken"]
 
 
-def test_a_wait_is_not_begun_by_cancelled_work() -> None:
+def test_on_cancel_raises_in_a_cancelled_scope() -> None:
     begun = False
     with CancelScope() as scope:
         scope.cancel()
@@ -151,7 +151,7 @@ def test_a_wait_is_not_begun_by_cancelled_work() -> None:
     assert not scope._wakers
 
 
-def test_a_wait_that_fails_is_detached_too() -> None:
+def test_on_cancel_is_detached_after_an_error() -> None:
     calls: list[int] = []
     with CancelScope() as scope:
         with pytest.raises(KeyError), on_cancel(lambda: calls.append(1)):
@@ -191,12 +191,12 @@ def test_a_new_thread_is_in_no_scope() -> None:
     assert seen == [None]
 
 
-def test_a_deadline_that_never_comes_is_refused() -> None:
+def test_a_deadline_of_nan_is_refused() -> None:
     with pytest.raises(InvalidValue):
         fail_after(float("nan"))
 
 
-def test_cancelled_work_learns_for_which_error_it_was_given_up() -> None:
+def test_the_cause_of_a_cancellation_is_the_cause_of_its_errors() -> None:
     cause = KeyError("a neighbour failed")
     with CancelScope(), CancelScope() as scope, CancelScope():
         scope.cancel(cause=cause)
@@ -209,7 +209,7 @@ def test_cancelled_work_learns_for_which_error_it_was_given_up() -> None:
     assert caught.value.__cause__ is cause
 
 
-def test_an_explicit_cancel_has_no_cause() -> None:
+def test_a_cancel_without_a_cause_gives_errors_without_a_cause() -> None:
     with CancelScope() as scope, pytest.raises(Cancelled) as caught:
         scope.cancel()
         checkpoint()
@@ -217,7 +217,7 @@ def test_an_explicit_cancel_has_no_cause() -> None:
     assert caught.value.__cause__ is None
 
 
-def test_an_explicit_cancel_takes_precedence_over_one_for_an_error() -> None:
+def test_a_cancel_without_a_cause_takes_precedence_over_one_with_a_cause() -> None:
     with CancelScope() as outer, CancelScope() as inner, pytest.raises(Cancelled) as caught:
         inner.cancel(cause=KeyError("a neighbour failed"))
         outer.cancel()
@@ -282,7 +282,7 @@ class TestCancellableLock:
 
         assert time.monotonic() - started < 30
 
-    def test_waiting_is_ended_from_another_thread(self) -> None:
+    def test_waiting_is_ended_by_another_thread(self) -> None:
         lock = CancellableLock()
         started = time.monotonic()
 
@@ -324,7 +324,7 @@ def test_a_wait_ends_with_the_error_of_its_predicate() -> None:
         wait_until(condition, predicate)
 
 
-def test_a_wait_that_needs_no_waiting_looks_at_no_scope() -> None:
+def test_a_predicate_that_holds_already_needs_no_scope() -> None:
     condition = threading.Condition()
 
     with CancelScope() as scope, condition:

@@ -1,4 +1,4 @@
-"""The facade: each documented method of ``RegistryClient``."""
+"""Each documented method of ``RegistryClient``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build_index() -> Index:
 
 
 class Asked(Catalog):
-    """Writes down how its lists are asked for."""
+    """Records the arguments of its listings."""
 
     def __init__(self) -> None:
         self._inner = MemoryCatalog("registry.example.com")
@@ -74,7 +74,7 @@ class Asked(Catalog):
 
 
 class Discarding(MemoryCatalog):
-    """Writes down how it ends."""
+    """Records whether it is closed or discarded."""
 
     def __init__(self, registry: str) -> None:
         super().__init__(registry)
@@ -134,7 +134,7 @@ class TestPaths:
 
         assert image.platform == Platform.parse("linux/s390x")
 
-    def test_leaving_by_an_exception_discards(self) -> None:
+    def test_an_exception_in_the_block_discards(self) -> None:
         catalog = Discarding("registry.example.com")
 
         with pytest.raises(ZeroDivisionError), RegistryClient(catalog, "app"):
@@ -151,7 +151,7 @@ class TestPaths:
 
 
 class Seen(Observer):
-    """Keeps the kinds of events."""
+    """Records the types of events."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
@@ -188,22 +188,22 @@ class TestWatching:
         assert clients.kinds == set()
 
     def test_several_observers_receive_events_in_order(self) -> None:
-        told: list[str] = []
+        received: list[str] = []
 
         class Named(Observer):
             def __init__(self, name: str) -> None:
                 self._name = name
 
             def on(self, event: Event) -> None:
-                told.append(self._name)
+                received.append(self._name)
 
         Observers(Named("first"), Named("second")).on(WarningReceived(registry="r", text="t"))
 
-        assert told == ["first", "second"]
+        assert received == ["first", "second"]
 
 
 class TestReading:
-    def test_an_image_is_had_by_tag_and_by_digest(self, app: RegistryClient) -> None:
+    def test_an_image_is_found_by_tag_and_by_digest(self, app: RegistryClient) -> None:
         image = build()
         pushed = app.push_image("v1", image)
 
@@ -371,13 +371,13 @@ class TestTags:
 
         assert caught.value.operation == "list_tags"
 
-    def test_they_come_one_by_one(self, tagged: RegistryClient) -> None:
+    def test_they_can_be_iterated(self, tagged: RegistryClient) -> None:
         tags = tagged.iter_tags(last="t2")
 
         assert next(tags) == "t3"
         assert list(tags) == ["t4"]
 
-    def test_they_are_asked_for_when_they_are_needed(self, tagged: RegistryClient) -> None:
+    def test_pages_are_requested_on_demand(self, tagged: RegistryClient) -> None:
         absent = tagged.with_segment("absent").iter_tags()
 
         with pytest.raises(RepositoryNotFound) as caught:
@@ -423,7 +423,7 @@ class TestRepositories:
         assert list(org.iter_repositories(last="d")) == []
         assert catalog.asked == [("org", 1), ("org/a", 2), ("org/d", None)]
 
-    def test_even_nothing_is_asked_for(self, filled: RegistryClient, catalog: Asked) -> None:
+    def test_a_limit_of_zero_still_asks_the_backend(self, filled: RegistryClient, catalog: Asked) -> None:
         assert filled.list_repositories(limit=0) == []
         assert catalog.asked == [(None, 1)]
 
@@ -481,7 +481,7 @@ OPERATIONS: dict[str, Callable[[RegistryClient, str], object]] = {
 
 class TestScopes:
     @pytest.mark.parametrize("operation", [*OPERATIONS, "list_tags", "delete_tag", "push_index"])
-    def test_cancelled_work_does_not_even_begin(self, app: RegistryClient, operation: str) -> None:
+    def test_in_a_cancelled_scope_no_operation_begins(self, app: RegistryClient, operation: str) -> None:
         app.push_image("v1", build())
         built = build_index()
         more: dict[str, Callable[[RegistryClient, str], object]] = {

@@ -62,13 +62,13 @@ BASES = {
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_is_its_closest_builtin_too(kind: type[RegistryError]) -> None:
+def test_every_error_is_also_a_builtin_error(kind: type[RegistryError]) -> None:
     assert issubclass(kind, BASES[kind.__name__])
     assert issubclass(kind, RegistryError)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_survives_pickling_and_copying(kind: type[RegistryError]) -> None:
+def test_every_error_can_be_pickled_and_copied(kind: type[RegistryError]) -> None:
     error = kind("it failed", reference="a.io/b:v1", operation="get", code="X")
     if not isinstance(error, TransportError):
         error.transport = Unavailable("cut", status=503, url="https://a.io/", method="GET", retry_after=1.5)
@@ -116,7 +116,7 @@ def test_no_attribute_is_lost_by_pickling(error: RegistryError) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_can_be_made_of_nothing(kind: type[RegistryError]) -> None:
+def test_every_argument_of_an_error_is_optional(kind: type[RegistryError]) -> None:
     assert kind().code == kind.default_code
 
 

@@ -44,7 +44,7 @@ def test_the_facade_loads_only_modules_that_it_needs() -> None:
     assert loaded("from registry_core import RegistryClient", LATER) == ""
 
 
-def test_the_package_alone_brings_nothing() -> None:
+def test_the_package_alone_loads_nothing_else() -> None:
     statement = "import registry_core"
 
     assert loaded(statement, ("msgspec", "registry_core.client", "registry_core.errors")) == ""

@@ -1,4 +1,4 @@
-"""Helpers that are real programs, and a clock that stands still."""
+"""Credential helpers as real programs, and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Installer = Callable[..., dict[str, str]]
 
 
 class Gate:
-    """A pipe that a program holds open as long as it, or anything that it started, is alive."""
+    """A pipe that stays open while a program or one of its child processes runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,7 +51,7 @@ def gate(tmp_path: Path) -> Gate:
 
 @pytest.fixture
 def install(tmp_path: Path) -> Installer:
-    """Write ``docker-credential-NAME`` as a shell script; the variables with which it is found."""
+    """Write ``docker-credential-NAME`` as a shell script; return environment variables that find it."""
     directory = tmp_path / "programs"
     directory.mkdir()
 
@@ -65,7 +65,7 @@ def install(tmp_path: Path) -> Installer:
 
 
 def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
-    """Something that goes on beside the test, with what it raised."""
+    """Run a function in a thread; return the thread and the list of its exceptions."""
     raised: list[BaseException] = []
 
     def guarded() -> None:

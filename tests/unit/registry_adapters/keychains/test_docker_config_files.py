@@ -1,4 +1,4 @@
-"""Docker's and podman's files: read when they change, written as a whole."""
+"""Docker's and podman's files: read again after each change, and replaced atomically."""
 
 from __future__ import annotations
 

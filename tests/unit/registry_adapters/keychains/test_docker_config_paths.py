@@ -1,4 +1,4 @@
-"""Which files are asked, in which order."""
+"""The files that are read, and their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials that the program brings along."""
+"""Credentials given by the program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_other_registries_have_no_credential(registry: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "asked"),
+    ("key", "requested"),
     [
         ("registry.example.com:80", "registry.example.com"),
         ("registry.example.com:80", "registry.example.com:443"),
@@ -42,15 +42,15 @@ def test_other_registries_have_no_credential(registry: str) -> None:
         ("docker.io", "index.docker.io:5000"),
     ],
 )
-def test_an_explicit_port_must_match(key: str, asked: str) -> None:
+def test_an_explicit_port_must_match(key: str, requested: str) -> None:
     """R-045: a credential for port 80 is for no other port, and vice versa."""
     keychain = StaticKeychain({key: USER})
 
-    assert keychain.credential(asked, None) is None
+    assert keychain.credential(requested, None) is None
 
 
 @pytest.mark.parametrize(
-    ("key", "asked"),
+    ("key", "requested"),
     [
         ("registry.example.com:80", "registry.example.com:80"),
         ("registry.example.com:0443", "registry.example.com"),
@@ -60,11 +60,11 @@ def test_an_explicit_port_must_match(key: str, asked: str) -> None:
         ("index.docker.io", "docker.io"),
     ],
 )
-def test_a_host_without_a_port_means_the_default_ports(key: str, asked: str) -> None:
+def test_a_host_without_a_port_means_the_default_ports(key: str, requested: str) -> None:
     """R-045."""
     keychain = StaticKeychain({key: USER})
 
-    assert keychain.credential(asked, None) is USER
+    assert keychain.credential(requested, None) is USER
 
 
 @pytest.mark.parametrize("kind", [StaticKeychain, MemoryKeychain])

@@ -33,7 +33,7 @@ def test_an_invalid_date_is_refused_on_access(text: str) -> None:
     assert caught.value.path == "$.created"
 
 
-def test_a_configuration_may_say_nothing() -> None:
+def test_every_field_is_optional() -> None:
     config = read()
 
     assert config.created_at is None
@@ -59,7 +59,7 @@ def test_unknown_fields_are_kept_in_the_bytes() -> None:
     assert config.raw == content
 
 
-def test_the_container_s_fields_have_docker_s_names() -> None:
+def test_container_fields_have_the_names_of_docker() -> None:
     config = read(
         config={
             "WorkingDir": "/w",

@@ -37,25 +37,25 @@ from registry_core.errors import TooLarge, UnsafeArchive
         (b"a\nb", b"a\nb"),
     ],
 )
-def test_names_count_from_the_root(name: bytes, path: bytes) -> None:
+def test_names_are_relative_to_the_root(name: bytes, path: bytes) -> None:
     """R-130, R-136."""
     assert clean_path(name) == path
 
 
 @pytest.mark.parametrize("name", [b"..", b"../x", b"a/..", b"a/../b", b"/..", b"./../x", b"a//..//b", b"a/../../b"])
-def test_names_never_climb_even_if_they_come_back(name: bytes) -> None:
+def test_dot_dot_is_refused_even_inside_the_root(name: bytes) -> None:
     """R-130."""
     with pytest.raises(UnsafeArchive):
         clean_path(name)
 
 
-def test_a_name_has_no_nul() -> None:
+def test_a_name_with_a_nul_is_refused() -> None:
     """R-135."""
     with pytest.raises(UnsafeArchive):
         clean_path(b"a\0b")
 
 
-def test_a_name_has_a_longest_length() -> None:
+def test_a_name_that_is_too_long_is_refused() -> None:
     """R-136, R-141."""
     assert clean_path(b"d/" * 3000) == b"/".join([b"d"] * 3000)
 
@@ -63,7 +63,7 @@ def test_a_name_has_a_longest_length() -> None:
         clean_path(b"d" * (LONGEST_PATH + 1))
 
 
-def test_the_worst_name_takes_no_time() -> None:
+def test_the_longest_name_is_cleaned_quickly() -> None:
     """R-137."""
     started = time.perf_counter()
 
@@ -72,7 +72,7 @@ def test_the_worst_name_takes_no_time() -> None:
     assert time.perf_counter() - started < 1
 
 
-def test_parents_lead_to_the_root() -> None:
+def test_ancestors_end_at_the_root() -> None:
     assert list(ancestors(b"a/b/c")) == [b"a/b", b"a", b""]
     assert list(ancestors(b"")) == []
     assert parent_of(b"a/b") == b"a"
@@ -108,14 +108,14 @@ def test_a_whiteout_without_a_name_is_refused(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("path", [b".wh.b", b"a/.wh..wh..opq"])
-def test_a_marker_is_a_regular_file(path: bytes) -> None:
+def test_a_whiteout_must_be_a_regular_file(path: bytes) -> None:
     """R-150."""
     with pytest.raises(UnsafeArchive):
         whiteout_of(path, regular=False)
 
 
 @pytest.mark.parametrize("path", [b".wh.b/c", b"a/.wh.b/c/d", b".wh..wh..opq/x", b".wh.x/.wh.y"])
-def test_nothing_is_inside_of_a_marker(path: bytes) -> None:
+def test_an_entry_inside_a_whiteout_is_refused(path: bytes) -> None:
     """R-150."""
     with pytest.raises(UnsafeArchive):
         whiteout_of(path, regular=True)

@@ -38,14 +38,14 @@ def index(**more: object) -> bytes:
 
 
 @pytest.mark.parametrize("size", [True, False, -1, 2**63, 10**30, 1.0, 1.5, "1", None, [1]])
-def test_a_size_is_a_natural_number_below_two_to_the_63(size: object) -> None:
+def test_a_size_must_be_below_two_to_the_63_and_not_negative(size: object) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
         strict_json.convert(part(size=size), Descriptor)
 
 
 @pytest.mark.parametrize("size", [0, 2**63 - 1])
-def test_every_other_size_is_taken(size: int) -> None:
+def test_valid_sizes_are_accepted(size: int) -> None:
     """R-008."""
     assert strict_json.convert(part(size=size), Descriptor).size == size
 
@@ -65,7 +65,7 @@ def test_every_other_size_is_taken(size: int) -> None:
         {"platform": "linux/amd64"},
     ],
 )
-def test_a_descriptor_of_another_shape_is_refused(more: dict[str, object]) -> None:
+def test_malformed_descriptors_are_refused(more: dict[str, object]) -> None:
     """R-008."""
     with pytest.raises(InvalidDocument):
         strict_json.convert(part() | more, Descriptor)
@@ -142,7 +142,7 @@ def test_embedded_data_with_an_unknown_algorithm_is_not_returned() -> None:
         (b'{"mediaType":"application/vnd.acme.thing"}', "", "application/vnd.acme.thing"),
     ],
 )
-def test_a_manifest_is_identified(content: bytes, claimed: str, expected: str) -> None:
+def test_the_media_type_is_detected(content: bytes, claimed: str, expected: str) -> None:
     """R-020, R-027, R-029."""
     assert RawManifest.of(content, claimed=claimed).media_type == expected
 
@@ -161,7 +161,7 @@ def test_a_manifest_is_identified(content: bytes, claimed: str, expected: str) -
         (b'{"schemaVersion":true,"manifests":[]}', ""),
     ],
 )
-def test_type_and_document_must_not_disagree(content: bytes, claimed: str) -> None:
+def test_a_contradicting_media_type_is_refused(content: bytes, claimed: str) -> None:
     """R-020, R-029."""
     with pytest.raises(InvalidDocument):
         RawManifest.of(content, claimed=claimed)
@@ -176,7 +176,7 @@ def test_the_media_type_of_the_descriptor_takes_precedence() -> None:
 
 @pytest.mark.parametrize("field", ["layers", "config", "fsLayers"])
 @pytest.mark.parametrize("claimed", ["", OCI_INDEX, OCI_MANIFEST, "application/vnd.acme.thing"])
-def test_nothing_is_an_image_and_an_index_at_once(field: str, claimed: str) -> None:
+def test_a_document_that_is_an_image_and_an_index_is_refused(field: str, claimed: str) -> None:
     """R-021."""
     with pytest.raises(InvalidDocument):
         RawManifest.of(index(**{field: None}), claimed=claimed)
@@ -207,7 +207,7 @@ def test_unknown_fields_are_kept() -> None:
     assert manifest.mapping["future"] == {"a": [1]}
 
 
-def test_a_manifest_is_its_bytes() -> None:
+def test_manifests_are_compared_by_their_bytes() -> None:
     """R-026."""
     content = image() + b"\n  "
 
@@ -218,14 +218,14 @@ def test_a_manifest_is_its_bytes() -> None:
     assert pickle.loads(pickle.dumps(manifest)) == manifest
 
 
-def test_parts_come_configuration_first() -> None:
+def test_children_begin_with_the_configuration() -> None:
     manifest = RawManifest.of(image(subject=part(OCI_MANIFEST)))
 
     assert [child.media_type for child in manifest.children] == [OCI_CONFIG, OCI_LAYER]
     assert manifest.subject is not None
 
 
-def test_an_unknown_manifest_has_no_parts() -> None:
+def test_an_unknown_manifest_has_no_children() -> None:
     """R-027."""
     manifest = RawManifest.of(b'{"layers":"x"}', claimed="acme/x")
 
@@ -241,7 +241,7 @@ def test_the_wrong_view_is_refused() -> None:
 
 
 class TestChecked:
-    def test_a_changed_mapping_is_not_taken_for_the_bytes(self) -> None:
+    def test_a_changed_mapping_does_not_affect_the_check(self) -> None:
         raw = RawManifest("", index())
         raw.mapping["config"] = {}
 
@@ -265,14 +265,12 @@ class TestChecked:
             (RawManifest(OCI_MANIFEST, b"[]"), ""),
         ],
     )
-    def test_bytes_of_another_type_are_refused_though_they_were_checked_as_theirs(
-        self, raw: RawManifest, expected: str
-    ) -> None:
+    def test_a_checked_manifest_is_refused_under_another_expected_type(self, raw: RawManifest, expected: str) -> None:
         """R-020."""
         with pytest.raises(InvalidDocument):
             raw.checked(expected=expected)
 
-    def test_a_type_in_capital_letters_is_the_same_as_a_claim_and_another_as_a_promise(self) -> None:
+    def test_capital_letters_are_ignored_in_a_claimed_type_but_not_in_an_expected_one(self) -> None:
         """R-029."""
         promised = RawManifest.of(b'{"manifests":[]}', expected="Application/X")
 

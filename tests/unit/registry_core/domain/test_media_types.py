@@ -14,7 +14,7 @@ from registry_core.domain import media_types as types
         (";", ""),
     ],
 )
-def test_parameters_and_case_do_not_count(value: str, expected: str) -> None:
+def test_parameters_and_case_are_ignored(value: str, expected: str) -> None:
     """R-029."""
     assert types.essence(value) == expected
 
@@ -45,5 +45,5 @@ def test_indexes_are_distinguished_from_images() -> None:
         (types.OCI_LAYER_GZIP, False),
     ],
 )
-def test_layers_that_may_not_be_pushed_are_known(media_type: str, expected: bool) -> None:
+def test_nondistributable_layers_are_recognised(media_type: str, expected: bool) -> None:
     assert types.is_nondistributable(media_type) is expected

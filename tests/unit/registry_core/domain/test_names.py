@@ -13,7 +13,7 @@ REPOSITORIES = st.from_regex(r"[a-z0-9]+(?:[._-][a-z0-9]+){0,2}(?:/[a-z0-9]+){0,
 
 
 @pytest.mark.parametrize("text", ["v1", "_", "A.b-c_d", "latest", "1.0", "a" * 128, "..".join("ab")])
-def test_tags_of_the_grammar_are_taken(text: str) -> None:
+def test_valid_tags_are_accepted(text: str) -> None:
     """R-201."""
     assert Tag(text) == text
 
@@ -22,7 +22,7 @@ def test_tags_of_the_grammar_are_taken(text: str) -> None:
     "text",
     ["", ".a", "-a", "a" * 129, "a/b", "a:b", "a b", "v1\n", "v\u0661", "a%2e", "..", "a?b", "a#b", "a\r\nb", "é"],
 )
-def test_text_that_is_no_tag_is_refused(text: str) -> None:
+def test_malformed_tags_are_refused(text: str) -> None:
     """R-010, R-201."""
     with pytest.raises(InvalidName) as caught:
         Tag(text)
@@ -31,7 +31,7 @@ def test_text_that_is_no_tag_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "org/app", "a.b", "a_b", "a__b", "a---b", "0/1/2", "a/" * 200 + "b"])
-def test_repositories_of_the_grammar_are_taken(text: str) -> None:
+def test_valid_repository_names_are_accepted(text: str) -> None:
     """R-201: the length is a convention, not an error."""
     assert RepositoryName(text) == text
 
@@ -58,7 +58,7 @@ def test_repositories_of_the_grammar_are_taken(text: str) -> None:
         "a#",
     ],
 )
-def test_text_that_is_no_repository_is_refused(text: str) -> None:
+def test_malformed_repository_names_are_refused(text: str) -> None:
     """R-010, R-201."""
     with pytest.raises(InvalidName) as caught:
         RepositoryName(text)
@@ -95,7 +95,7 @@ def test_a_joined_name_is_below_its_parent(parent: str, child: str) -> None:
 
 
 @given(st.text(alphabet="aA0._-/ \n%:@", max_size=20))
-def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
+def test_parsing_raises_only_invalid_value(text: str) -> None:
     for kind in (Tag, RepositoryName, PathSegments):
         try:
             parsed = kind(text)
@@ -121,7 +121,7 @@ def test_outer_slashes_are_trimmed_and_inner_ones_make_no_new_segment() -> None:
     assert path.repository == RepositoryName("a/b/c")
 
 
-def test_no_segments_are_the_root() -> None:
+def test_a_path_without_segments_is_the_root() -> None:
     assert PathSegments().repository == ""
     assert not PathSegments()
 
@@ -133,7 +133,7 @@ def test_an_invalid_segment_is_refused(segment: str) -> None:
         PathSegments("org").with_segment(segment)
 
 
-def test_paths_survive_pickling() -> None:
+def test_paths_can_be_pickled() -> None:
     path = PathSegments("a/b", "c")
 
     copied = pickle.loads(pickle.dumps(path))

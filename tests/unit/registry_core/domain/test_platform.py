@@ -19,8 +19,8 @@ PLATFORMS = st.builds(
 )
 
 
-def chosen(wanted: str, *offers: str) -> str | None:
-    return best_match(Platform.parse(wanted), [(Platform.parse(offer), offer) for offer in offers])
+def chosen(requested: str, *offers: str) -> str | None:
+    return best_match(Platform.parse(requested), [(Platform.parse(offer), offer) for offer in offers])
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_a_platform_is_normalized(text: str, expected: str) -> None:
     "text",
     ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64", "linux/amd64,x=1", "linux/amd64,osver=", "é/a", None],
 )
-def test_text_that_is_no_platform_is_refused(text: str) -> None:
+def test_malformed_platforms_are_refused(text: str) -> None:
     with pytest.raises(InvalidName):
         Platform.parse(text)
 
 
 @given(st.text(alphabet="linuxarmv8/,=osver10. \n", max_size=25))
-def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
+def test_parsing_raises_only_invalid_value(text: str) -> None:
     try:
         platform = Platform.parse(text)
     except InvalidValue:
@@ -84,7 +84,7 @@ def test_json_names_are_those_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "offers", "expected"),
+    ("requested", "offers", "expected"),
     [
         ("linux/arm64", ["linux/amd64", "linux/arm64/v8"], "linux/arm64/v8"),
         ("linux/arm64/v8", ["linux/amd64", "linux/arm64"], "linux/arm64"),
@@ -117,8 +117,8 @@ def test_json_names_are_those_of_the_specification() -> None:
         ),
     ],
 )
-def test_the_best_match_is_selected(wanted: str, offers: list[str], expected: str | None) -> None:
-    assert chosen(wanted, *offers) == expected
+def test_the_best_match_is_selected(requested: str, offers: list[str], expected: str | None) -> None:
+    assert chosen(requested, *offers) == expected
 
 
 def test_among_equals_the_first_wins() -> None:
@@ -132,14 +132,14 @@ def test_offers_without_a_platform_are_never_chosen() -> None:
 
 
 @given(PLATFORMS)
-def test_unknown_platforms_are_never_chosen(wanted: Platform) -> None:
+def test_unknown_platforms_are_never_chosen(requested: Platform) -> None:
     unknown = Platform(os="unknown", architecture="unknown")
 
-    assert best_match(wanted, [(unknown, 1)]) is None
+    assert best_match(requested, [(unknown, 1)]) is None
 
 
-def test_a_short_version_is_older_than_a_long_one_either_way_round() -> None:
-    """A comparison that stops at the shorter of two versions contradicts itself."""
+def test_a_short_version_is_older_than_a_long_one_in_either_order() -> None:
+    """A comparison that ends with the shorter version would depend on the order."""
     short, long = "windows/amd64,osver=10.0", "windows/amd64,osver=10.0.1"
 
     assert chosen("windows/amd64", short, long) == long
@@ -147,29 +147,29 @@ def test_a_short_version_is_older_than_a_long_one_either_way_round() -> None:
 
 
 def test_requested_features_must_be_present() -> None:
-    wanted = Platform(os="windows", architecture="amd64", os_features=("win32k",))
+    requested = Platform(os="windows", architecture="amd64", os_features=("win32k",))
     plain = Platform(os="windows", architecture="amd64")
 
-    assert not wanted.runs(plain)
-    assert plain.runs(wanted)
+    assert not requested.runs(plain)
+    assert plain.runs(requested)
 
 
 @given(PLATFORMS, st.lists(PLATFORMS, max_size=4))
-def test_the_choice_does_not_depend_on_the_order_of_offers(wanted: Platform, offers: list[Platform]) -> None:
-    """The preference is a strict weak order: every order of the offers leads to one of the equally good."""
-    choices = [best_match(wanted, [(offer, offer) for offer in order]) for order in itertools.permutations(offers)]
+def test_the_choice_does_not_depend_on_the_order_of_offers(requested: Platform, offers: list[Platform]) -> None:
+    """The preference is a strict weak order: the result is among the best for every order of the offers."""
+    choices = [best_match(requested, [(offer, offer) for offer in order]) for order in itertools.permutations(offers)]
 
     first = choices[0]
     for choice in choices:
         assert (choice is None) is (first is None)
         if choice is not None and first is not None:
-            assert best_match(wanted, [(choice, 1), (first, 2)]) == 1
-            assert best_match(wanted, [(first, 1), (choice, 2)]) == 1
+            assert best_match(requested, [(choice, 1), (first, 2)]) == 1
+            assert best_match(requested, [(first, 1), (choice, 2)]) == 1
 
 
 @given(PLATFORMS, PLATFORMS)
-def test_a_selected_platform_matches(wanted: Platform, offer: Platform) -> None:
-    assert (best_match(wanted, [(offer, 1)]) == 1) is wanted.runs(offer)
+def test_a_selected_platform_matches(requested: Platform, offer: Platform) -> None:
+    assert (best_match(requested, [(offer, 1)]) == 1) is requested.runs(offer)
 
 
 @given(PLATFORMS)

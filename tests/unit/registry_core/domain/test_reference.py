@@ -24,9 +24,7 @@ SHA = "sha256:" + "a" * 64
         ("box:80/a:b", "box:80", "a", "b", None),
     ],
 )
-def test_a_reference_is_taken_apart(
-    text: str, registry: str, repository: str, tag: str | None, digest: str | None
-) -> None:
+def test_a_reference_is_parsed(text: str, registry: str, repository: str, tag: str | None, digest: str | None) -> None:
     reference = Reference.parse(text)
 
     assert (reference.registry, reference.repository, reference.tag, reference.digest) == (
@@ -63,7 +61,7 @@ def test_a_reference_is_taken_apart(
         "oci:dir/app",
     ],
 )
-def test_everything_else_is_refused(text: str) -> None:
+def test_malformed_references_are_refused(text: str) -> None:
     """R-010, R-011."""
     with pytest.raises(InvalidReference):
         Reference.parse(text)
@@ -74,14 +72,14 @@ def test_the_digest_takes_precedence_over_the_tag() -> None:
     assert Reference.parse("a.io/b:v1").tag_or_digest == Tag("v1")
 
 
-def test_a_repository_alone_locates_nothing() -> None:
+def test_a_repository_alone_has_neither_tag_nor_digest() -> None:
     with pytest.raises(InvalidReference) as caught:
         _ = Reference.parse("a.io/b").tag_or_digest
 
     assert caught.value.reference == "a.io/b"
 
 
-def test_a_reference_cannot_be_made_malformed() -> None:
+def test_the_constructor_refuses_malformed_parts() -> None:
     with pytest.raises(InvalidReference):
         Reference("u:p@a.io", RepositoryName("b"))
     with pytest.raises(InvalidReference):
@@ -98,7 +96,7 @@ def test_parts_given_as_text_get_their_types() -> None:
     assert type(reference.digest) is Digest
 
 
-def test_references_are_values() -> None:
+def test_references_are_compared_by_value() -> None:
     reference = Reference.parse(f"a.io/b:v1@{SHA}")
 
     assert pickle.loads(pickle.dumps(reference)) == reference
@@ -122,7 +120,7 @@ def test_text_of_a_reference_parses_to_the_same_reference(
 
 
 @given(st.text(alphabet="aA0.:/@[]-_ \nsh", max_size=30))
-def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> None:
+def test_parsing_raises_only_invalid_value(text: str) -> None:
     for parse in (Reference.parse, parse_tag_or_digest):
         try:
             parsed = parse(text)
@@ -132,14 +130,14 @@ def test_parsing_never_fails_with_anything_but_an_invalid_value(text: str) -> No
 
 
 @pytest.mark.parametrize("text", [SHA, f"@{SHA}", "sha512:" + "b" * 128, "@md5:abc"])
-def test_a_locator_with_a_colon_is_a_digest(text: str) -> None:
+def test_text_with_a_colon_is_a_digest(text: str) -> None:
     found = parse_tag_or_digest(text)
 
     assert isinstance(found, Digest)
     assert found == text.removeprefix("@")
 
 
-def test_a_locator_without_a_colon_is_a_tag() -> None:
+def test_text_without_a_colon_is_a_tag() -> None:
     found = parse_tag_or_digest("v1")
 
     assert isinstance(found, Tag)

@@ -59,7 +59,7 @@ DIGESTS = st.sampled_from(["", f"@{SHA}", "@", "@sha256:abc"])
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD)
-def test_a_familiar_name_is_spelled_out(text: str, expected: str) -> None:
+def test_a_familiar_name_is_completed(text: str, expected: str) -> None:
     assert str(parse_familiar(text)) == expected
 
 
@@ -74,7 +74,7 @@ def test_names_beyond_255_characters_are_refused() -> None:
         parse_familiar("example.com/" + "a" * 244)
 
 
-def test_nothing_but_familiar_assumes_a_registry() -> None:
+def test_only_parse_familiar_assumes_a_registry() -> None:
     with pytest.raises(InvalidReference):
         Reference.parse("user/app")
 

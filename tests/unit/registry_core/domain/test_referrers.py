@@ -130,7 +130,7 @@ def test_unknown_fields_are_kept_on_addition_and_removal() -> None:
     assert back.mapping == current.mapping
 
 
-def test_a_list_stays_of_its_type() -> None:
+def test_the_media_type_of_a_list_is_kept() -> None:
     current = manifest(mediaType=DOCKER_INDEX, manifests=None)
 
     grown = with_referrer(current, entry("a"))
@@ -145,7 +145,7 @@ def test_removing_an_absent_entry_changes_nothing() -> None:
     assert without_referrer(current, entry("b").digest) is current
 
 
-def test_only_the_entry_asked_for_is_removed() -> None:
+def test_only_the_given_entry_is_removed() -> None:
     """R-224."""
     current = with_referrer(with_referrer(None, entry("a")), entry("b"))
 

@@ -69,7 +69,7 @@ def test_content_that_is_not_strict_json_is_refused(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"1", b'"a"', b"true"])
-def test_a_document_is_an_object(content: bytes) -> None:
+def test_a_document_must_be_an_object(content: bytes) -> None:
     """R-022."""
     with pytest.raises(InvalidDocument):
         strict_json.decode(content)
@@ -149,7 +149,7 @@ def test_an_error_has_the_path_of_the_invalid_value(document: object, path: str)
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_no_document_fails_with_anything_but_an_invalid_value(content: bytes) -> None:
+def test_decoding_raises_only_invalid_value(content: bytes) -> None:
     for read in (strict_json.decode_any, strict_json.decode, RawManifest.of, ImageConfig.read):
         try:
             read(content)
@@ -158,7 +158,7 @@ def test_no_document_fails_with_anything_but_an_invalid_value(content: bytes) ->
 
 
 @given(JSON)
-def test_no_view_fails_with_anything_but_an_invalid_value(value: object) -> None:
+def test_converting_raises_only_invalid_value(value: object) -> None:
     for kind in (Descriptor, ImageManifest, ImageIndex, ImageConfig):
         try:
             strict_json.convert(value, kind)

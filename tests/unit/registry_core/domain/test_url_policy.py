@@ -15,7 +15,7 @@ from registry_core.errors import ProtocolError
 
 REFERENCE: Final = Path(__file__).parents[4] / "docs" / "reference" / "url-policy.md"
 
-HOMES: Final = (
+REGISTRIES: Final = (
     "https://registry.example.com",
     "http://registry.example.com",
     "https://10.0.0.5:5000",
@@ -34,7 +34,7 @@ TARGETS: Final = (
     "https://0.0.0.0",
     "https://224.0.0.1",
 )
-# By home, and then by target: H with the registry's credentials, - without credentials, x not at all.
+# By registry, and then by target: H with the registry's credentials, - without credentials, x not at all.
 EXPECTED: Final = {
     UrlPurpose.REDIRECT: ("H-x-xxxxxx", "H---xxxxxx", "H-x--xxxxx", "H----x--xx", "H-x--x-xxx"),
     UrlPurpose.UPLOAD: ("Hxxxxxxxxx",) * 5,
@@ -43,31 +43,31 @@ EXPECTED: Final = {
     UrlPurpose.FOREIGN: ("--x-xxxxxx", "----xxxxxx", "--x--xxxxx", "-----x--xx", "--x--x-xxx"),
 }
 CELLS: Final = [
-    (purpose, home, target, row[column])
+    (purpose, registry, target, row[column])
     for purpose, rows in EXPECTED.items()
-    for home, row in zip(HOMES, rows, strict=True)
+    for registry, row in zip(REGISTRIES, rows, strict=True)
     for column, target in enumerate(TARGETS)
 ]
 PUBLIC: Final = Origin.of("registry.example.com")
 
 
-def verdict(purpose: UrlPurpose, home: str, target: str) -> str:
-    """A cell of the table, by the code."""
-    origin = Origin.of_url(home)
+def outcome(purpose: UrlPurpose, registry: str, target: str) -> str:
+    """The result of ``check_url`` as a cell of the table."""
+    origin = Origin.of_url(registry)
     try:
-        found = check_url(purpose, origin, f"{home if target == TARGETS[0] else target}/x")
+        found = check_url(purpose, origin, f"{registry if target == TARGETS[0] else target}/x")
     except ProtocolError:
         return "x"
     return "-" if found.credentials is None else "H"
 
 
 class TestTable:
-    @pytest.mark.parametrize(("purpose", "home", "target", "expected"), CELLS)
+    @pytest.mark.parametrize(("purpose", "registry", "target", "expected"), CELLS)
     def test_each_purpose_from_each_origin_to_each_target(
-        self, purpose: UrlPurpose, home: str, target: str, expected: str
+        self, purpose: UrlPurpose, registry: str, target: str, expected: str
     ) -> None:
         """R-030, R-032, R-033, R-034, R-035, R-041, R-046."""
-        assert verdict(purpose, home, target) == expected
+        assert outcome(purpose, registry, target) == expected
 
     def test_every_purpose_has_a_rule_and_a_row(self) -> None:
         assert set(RULES) == set(UrlPurpose) == set(EXPECTED)
@@ -78,7 +78,7 @@ class TestTable:
         assert {rule.hops for purpose, rule in RULES.items() if purpose is not UrlPurpose.REALM} == {10}
         assert RULES[UrlPurpose.REALM].hops == 0
 
-    def test_from_every_zone_one_gets_to_the_public_and_from_none_to_nowhere(self) -> None:
+    def test_every_zone_may_name_public_addresses_and_none_may_name_unroutable_ones(self) -> None:
         """R-046."""
         assert set(ALLOWED_ZONES) == set(Zone)
         assert all(Zone.PUBLIC in reach and Zone.UNROUTABLE not in reach for reach in ALLOWED_ZONES.values())
@@ -187,7 +187,7 @@ def test_an_invalid_url_is_refused_for_every_purpose(purpose: UrlPurpose, url: s
         "auth.0x7f",
     ],
 )
-def test_no_password_goes_to_a_name_of_a_private_network(host: str) -> None:
+def test_names_of_private_networks_get_no_password(host: str) -> None:
     """R-035: unless the caller lists it."""
     listed = host.lower()
 
@@ -197,7 +197,7 @@ def test_no_password_goes_to_a_name_of_a_private_network(host: str) -> None:
         check_url(UrlPurpose.REALM, PUBLIC, f"https://{host}/token", listed=[f"other.{listed}"])
 
 
-def test_a_private_name_that_the_caller_listed_gets_it() -> None:
+def test_a_listed_private_name_gets_the_password() -> None:
     """R-035."""
     assert (
         check_url(UrlPurpose.REALM, PUBLIC, "https://auth.internal/token", listed=["auth.internal"]).credentials
@@ -220,16 +220,16 @@ def test_another_spelling_of_the_registrys_origin_is_the_registry(spelling: str)
         "https://example.com/x",
     ],
 )
-def test_a_neighbour_gets_no_credentials(other: str) -> None:
+def test_a_similar_origin_gets_no_credentials(other: str) -> None:
     """R-030."""
     assert check_url(UrlPurpose.REDIRECT, PUBLIC, other).credentials is None
 
 
 def test_a_registry_without_tls_gets_no_credentials_at_its_own_name_with_tls() -> None:
     """R-030: the scheme is part of the origin."""
-    home = Origin.of("registry.example.com", scheme="http")
+    registry = Origin.of("registry.example.com", scheme="http")
 
-    assert check_url(UrlPurpose.REDIRECT, home, "https://registry.example.com/x").credentials is None
+    assert check_url(UrlPurpose.REDIRECT, registry, "https://registry.example.com/x").credentials is None
 
 
 class TestLists:
@@ -277,12 +277,12 @@ def test_a_refusal_names_origin_url_and_reason_without_secrets() -> None:
 
 @given(
     st.sampled_from(UrlPurpose),
-    st.sampled_from(HOMES),
+    st.sampled_from(REGISTRIES),
     st.text(alphabet="htps:/@[].%0127lcaofx\\ \n", max_size=30).map(lambda text: f"https://{text}"),
 )
-def test_no_text_gets_credentials_off_their_origin_or_anyone_off_tls(purpose: UrlPurpose, home: str, url: str) -> None:
+def test_no_url_gets_credentials_of_another_origin_or_leaves_tls(purpose: UrlPurpose, registry: str, url: str) -> None:
     """R-030, R-041."""
-    origin = Origin.of_url(home)
+    origin = Origin.of_url(registry)
     try:
         found = check_url(purpose, origin, url)
     except ProtocolError:
@@ -307,26 +307,26 @@ def rendered_rules() -> str:
     return "\n".join(lines)
 
 
-def rendered_verdicts(home: str) -> str:
+def rendered_outcomes(registry: str) -> str:
     """The results of the rules for one registry, as a table."""
     lines = [
-        f"| From `{home}` to | " + " | ".join(purpose.value for purpose in RULES) + " |",
+        f"| From `{registry}` to | " + " | ".join(purpose.value for purpose in RULES) + " |",
         "| --- |" + " --- |" * len(RULES),
     ]
     for target in TARGETS:
         name = target if target == TARGETS[0] else f"`{target}`"
-        lines.append(f"| {name} | " + " | ".join(WORDS[verdict(purpose, home, target)] for purpose in RULES) + " |")
+        lines.append(f"| {name} | " + " | ".join(WORDS[outcome(purpose, registry, target)] for purpose in RULES) + " |")
     return "\n".join(lines)
 
 
-def rendered_reach() -> str:
-    """Which kinds of address may name which."""
+def rendered_zones() -> str:
+    """The zones that each zone may name, as a table."""
     lines = ["| Zone of the registry | Zones it may lead to |", "| --- | --- |"]
     for zone, reach in ALLOWED_ZONES.items():
         lines.append(f"| {zone.value} | {', '.join(other.value for other in Zone if other in reach)} |")
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("table", [rendered_rules(), rendered_reach(), *map(rendered_verdicts, HOMES)])
+@pytest.mark.parametrize("table", [rendered_rules(), rendered_zones(), *map(rendered_outcomes, REGISTRIES)])
 def test_the_reference_shows_the_current_tables(table: str) -> None:
     assert table in REFERENCE.read_text(encoding="utf-8")
