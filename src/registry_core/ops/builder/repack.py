@@ -201,7 +201,7 @@ class _LayerMembers:
         if known is None or target in self._links_to_lower:
             lower = self._links_to_lower.get(target, target)
             if lower == member.path:
-                # The target is a link to the lower file at this very path: it must precede this link, which points to it.
+                # The target links to the lower file at this very path, so it must precede this link to it.
                 self._links_in_layer[member.path] = target
                 return member
             self._links_to_lower[member.path] = lower
