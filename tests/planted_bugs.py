@@ -154,7 +154,7 @@ REQUESTS = (
         "state.authorization is not None and allowed.credentials == self.origin:",
         "state.authorization is not None:",
     ),
-    Bug("session.py", "or state.responder.credentials != self.origin", "or False"),
+    Bug("session.py", "                or state.responder.credentials != self.origin", "                or False"),
     Bug("session.py", "if has_credentials and allowed.credentials != self.origin:", "if False:"),
     Bug("session.py", "or state.challenges_answered >= _MAX_CHALLENGES", "or False"),
     Bug("sender.py", "if not request.repeatable or stale > _MAX_STALE:", "if stale > _MAX_STALE:"),
