@@ -16,10 +16,10 @@ from registry_adapters.auth.tokens import Token, TokenKey, parse_token, put_boun
 from registry_core.domain.auth import Basic, Credential, IdentityToken, NotPicklable, Scope, TokenReply, TokenRequest
 from registry_core.errors import ConfigError, Unauthorized
 
-__all__ = ["CLIENT_ID", "TokenExchanger", "token_form", "token_query"]
+__all__ = ["TokenExchanger", "token_form", "token_query"]
 
 
-CLIENT_ID: Final = "ociport"
+_CLIENT_ID: Final = "ociport"
 
 _METHOD_UNSUPPORTED: Final = (404, 405)
 
@@ -66,7 +66,7 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
         fields = [("grant_type", "refresh_token"), ("refresh_token", credential.token)]
     else:
         fields = [("grant_type", "password"), ("username", credential.username), ("password", credential.password)]
-    fields.append(("client_id", CLIENT_ID))
+    fields.append(("client_id", _CLIENT_ID))
     if service:
         fields.append(("service", service))
     if scopes:

@@ -14,7 +14,6 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidName
 
 __all__ = [
-    "HUB",
     "HUB_KEY",
     "aliases",
     "canonical",
@@ -25,10 +24,10 @@ __all__ = [
     "parsed_key",
 ]
 
-HUB: Final = "docker.io"
+_HUB: Final = "docker.io"
 HUB_KEY: Final = "https://index.docker.io/v1/"
 
-_HUB_HOSTS: Final = frozenset({HUB, "index.docker.io", "registry-1.docker.io"})
+_HUB_HOSTS: Final = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _API_VERSIONS: Final = ("", "v1", "v2")
 
@@ -41,7 +40,7 @@ def canonical(registry: str) -> str:
     """
     origin = Origin.of(registry)
     if origin.host in _HUB_HOSTS and origin.port == 443:
-        return HUB
+        return _HUB
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     return f"{host}:{origin.port}" if _split(registry)[1] else host
 
@@ -55,7 +54,7 @@ def aliases(registry: str) -> tuple[str, ...]:
     name = canonical(registry)
     host, port = _split(name)
     if not port:
-        return (name,) if name == HUB else (name, f"{name}:443")
+        return (name,) if name == _HUB else (name, f"{name}:443")
     return (name, host) if port in ("443", "80") else (name,)
 
 
@@ -76,8 +75,8 @@ def helper_keys(registry: str) -> tuple[str, ...]:
         InvalidName: The registry is not ``host[:port]``; nothing else is passed to a helper.
     """
     name = canonical(registry)
-    if name == HUB:
-        return (HUB_KEY, HUB)
+    if name == _HUB:
+        return (HUB_KEY, _HUB)
     return aliases(name) if _split(name)[1] else (name,)
 
 
@@ -88,7 +87,7 @@ def config_key(registry: str) -> str:
         InvalidName: The registry is not ``host[:port]``.
     """
     name = canonical(registry)
-    return HUB_KEY if name == HUB else name
+    return HUB_KEY if name == _HUB else name
 
 
 def parsed_key(key: str) -> tuple[str, str] | None:

@@ -2,13 +2,14 @@
 
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.catalog import Catalog, ForeignLayers, Repository
+from registry_core.ports.catalog import BlobLocator, Catalog, ForeignLayers, Repository
 from registry_core.ports.keychain import CredentialStore, Keychain
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import Observer
 
 __all__ = [
     "Authenticator",
+    "BlobLocator",
     "BlobStore",
     "Catalog",
     "CredentialStore",

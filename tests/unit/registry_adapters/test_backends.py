@@ -201,6 +201,13 @@ def test_other_urls_are_a_config_error(url: str) -> None:
         open_catalog(url)
 
 
+@pytest.mark.parametrize("opener", [open_catalog, open_client, open_http])
+@pytest.mark.parametrize("url", [Path("images"), b"memory:", None], ids=repr)
+def test_a_url_that_is_not_text_is_a_config_error(opener: Callable[[Any], object], url: object) -> None:
+    with pytest.raises(ConfigError, match=f"must be text, not {type(url).__name__}"):
+        opener(url)
+
+
 @pytest.mark.parametrize("url", ["memory:", "oci:images", "https://registry.example.com/org"])
 def test_open_http_opens_only_registries(url: str) -> None:
     with pytest.raises(ConfigError):

@@ -48,12 +48,12 @@ def build_index() -> Index:
     return IndexBuilder().add(build(platform=AMD64)).add(build(platform=ARM64)).build()
 
 
-class Asked(Catalog):
+class RecordingCatalog(Catalog):
     """Records the arguments of its listings."""
 
     def __init__(self) -> None:
         self._inner = MemoryCatalog("registry.example.com")
-        self.asked: list[tuple[RepositoryName | None, int | None]] = []
+        self.listings: list[tuple[RepositoryName | None, int | None]] = []
         self.closed = 0
 
     @property
@@ -66,7 +66,7 @@ class Asked(Catalog):
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        self.asked.append((after, page_size))
+        self.listings.append((after, page_size))
         return self._inner.repositories(after=after, page_size=page_size)
 
     def close(self) -> None:
@@ -88,12 +88,12 @@ class Discarding(MemoryCatalog):
 
 
 @pytest.fixture
-def catalog() -> Asked:
-    return Asked()
+def catalog() -> RecordingCatalog:
+    return RecordingCatalog()
 
 
 @pytest.fixture
-def root(catalog: Asked) -> RegistryClient:
+def root(catalog: RecordingCatalog) -> RegistryClient:
     return RegistryClient(catalog)
 
 
@@ -119,13 +119,13 @@ class TestPaths:
         with pytest.raises(InvalidName):
             root.with_segment(segment)
 
-    def test_the_default_platform_is_inherited(self, catalog: Asked) -> None:
+    def test_the_default_platform_is_inherited(self, catalog: RecordingCatalog) -> None:
         app = RegistryClient(catalog, default_platform=ARM64).with_segment("app")
         app.push_index("v1", build_index())
 
         assert app.get_image("v1").platform == Platform.parse(ARM64)
 
-    def test_an_index_is_resolved_to_the_clients_default_platform(self, catalog: Asked) -> None:
+    def test_an_index_is_resolved_to_the_clients_default_platform(self, catalog: RecordingCatalog) -> None:
         """R-024."""
         app = RegistryClient(catalog, "app", default_platform="linux/s390x")
         app.push_index("v1", IndexBuilder().add(build(platform=AMD64)).add(build(platform="linux/s390x")).build())
@@ -142,7 +142,7 @@ class TestPaths:
 
         assert catalog.ends == ["discarded"]
 
-    def test_closing_closes_the_backend(self, catalog: Asked) -> None:
+    def test_closing_closes_the_backend(self, catalog: RecordingCatalog) -> None:
         with RegistryClient(catalog, "app") as client:
             assert catalog.closed == 0
 
@@ -161,7 +161,7 @@ class Seen(Observer):
 
 
 class TestWatching:
-    def test_the_observer_of_the_client_receives_the_blobs_of_each_operation(self, catalog: Asked) -> None:
+    def test_the_observer_of_the_client_receives_the_blobs_of_each_operation(self, catalog: RecordingCatalog) -> None:
         pushed, indexed, copied = Seen(), Seen(), Seen()
 
         RegistryClient(catalog, "a", observer=pushed).push_image("v1", build())
@@ -172,14 +172,14 @@ class TestWatching:
         assert "BlobCopied" in indexed.kinds
         assert "BlobMounted" in copied.kinds
 
-    def test_it_is_inherited(self, catalog: Asked) -> None:
+    def test_it_is_inherited(self, catalog: RecordingCatalog) -> None:
         seen = Seen()
 
         RegistryClient(catalog, observer=seen).with_segment("org", "app").push_image("v1", build())
 
         assert "BlobCopied" in seen.kinds
 
-    def test_a_call_may_name_another(self, catalog: Asked) -> None:
+    def test_a_call_may_name_another(self, catalog: RecordingCatalog) -> None:
         clients, calls = Seen(), Seen()
 
         RegistryClient(catalog, "a", observer=clients).push_image("v1", build(), observer=calls)
@@ -415,17 +415,17 @@ class TestRepositories:
         assert all(org.with_segment(name).image_exists("v1") for name in names)
         assert filled.list_repositories() == ["org", "org-x/a", "org/a", "org/b/c", "org/d", "other"]
 
-    def test_limit_and_last_are_relative_too(self, filled: RegistryClient, catalog: Asked) -> None:
+    def test_limit_and_last_are_relative_too(self, filled: RegistryClient, catalog: RecordingCatalog) -> None:
         org = filled.with_segment("org")
 
         assert org.list_repositories(limit=1) == ["a"]
         assert org.list_repositories(limit=2, last="a") == ["b/c", "d"]
         assert list(org.iter_repositories(last="d")) == []
-        assert catalog.asked == [("org", 1), ("org/a", 2), ("org/d", None)]
+        assert catalog.listings == [("org", 1), ("org/a", 2), ("org/d", None)]
 
-    def test_a_limit_of_zero_still_asks_the_backend(self, filled: RegistryClient, catalog: Asked) -> None:
+    def test_a_limit_of_zero_still_asks_the_backend(self, filled: RegistryClient, catalog: RecordingCatalog) -> None:
         assert filled.list_repositories(limit=0) == []
-        assert catalog.asked == [(None, 1)]
+        assert catalog.listings == [(None, 1)]
 
 
 class TestArtifacts:

@@ -12,7 +12,7 @@ from registry_core.testing.content import blob, put_blob
 from registry_core.testing.contract.base import Can, Contract, fresh_name
 from registry_core.testing.faults import WatchedSource
 
-__all__ = ["BlobContract"]
+__all__ = ["BlobContract", "read"]
 
 
 class BlobContract(Contract):

@@ -13,7 +13,7 @@ from registry_core.testing.contract.base import Contract
 from registry_core.testing.contract.blobs import read
 from registry_core.testing.faults import SourceBroken, WatchedSource, altered, longer, raising, shorter
 
-__all__ = ["FaultySourceContract"]
+__all__ = ["FaultySourceContract", "assert_absent"]
 
 _SIZES = [64, 2_500_000]
 

@@ -24,7 +24,7 @@ from registry_core.testing.content import (
 from registry_core.testing.contract.base import Can, Contract
 from registry_core.testing.contract.manifests import essentials
 
-__all__ = ["ReferrerContract", "subject_field"]
+__all__ = ["ReferrerContract", "put_referrer", "referrer_digests"]
 
 _SIGNATURE = "application/vnd.example.signature.v1+json"
 _SBOM = "application/vnd.example.sbom.v1+json"
