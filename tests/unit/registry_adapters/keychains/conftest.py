@@ -64,7 +64,7 @@ def install(tmp_path: Path) -> Installer:
     return write
 
 
-def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+def run_in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
     """Run a function in a thread; return the thread and the list of its exceptions."""
     raised: list[BaseException] = []
 
@@ -80,5 +80,5 @@ def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseEx
 
 
 @pytest.fixture
-def beside() -> Callable[[Callable[[], object]], tuple[threading.Thread, list[BaseException]]]:
-    return in_thread
+def in_thread() -> Callable[[Callable[[], object]], tuple[threading.Thread, list[BaseException]]]:
+    return run_in_thread

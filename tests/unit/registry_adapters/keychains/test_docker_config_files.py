@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
-def answering(username: str) -> str:
+def script_returning(username: str) -> str:
     return f"""echo '{{"Username": "{username}", "Secret": "secret"}}'"""
 
 
@@ -116,17 +116,17 @@ class TestReading:
             DockerConfigKeychain(path).credential(HOST, None)
 
 
-def rewritten(path: Path, content: str) -> None:
+def rewrite(path: Path, content: str) -> None:
     path.write_text(content)
 
 
-def replaced(path: Path, content: str) -> None:
-    beside = path.with_suffix(".new")
-    beside.write_text(content)
-    beside.replace(path)
+def replace(path: Path, content: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(content)
+    temporary.replace(path)
 
 
-def relinked(path: Path, content: str) -> None:
+def relink(path: Path, content: str) -> None:
     """Update a file as Kubernetes updates a mounted secret."""
     real = path.with_name(f"real-{len(list(path.parent.iterdir()))}")
     real.write_text(content)
@@ -136,7 +136,7 @@ def relinked(path: Path, content: str) -> None:
 
 
 class TestReload:
-    @pytest.mark.parametrize("change", [rewritten, replaced, relinked])
+    @pytest.mark.parametrize("change", [rewrite, replace, relink])
     def test_each_change_is_seen_at_once(self, path: Path, change: Callable[[Path, str], None]) -> None:
         """Also a change that keeps the size within one tick of the clock."""
         write(path, {"auths": {HOST: auth("user:0000")}})
@@ -159,7 +159,7 @@ class TestReload:
 
         assert file.document() is not file.document()
 
-    @pytest.mark.parametrize("change", [rewritten, replaced, relinked])
+    @pytest.mark.parametrize("change", [rewrite, replace, relink])
     def test_a_change_that_keeps_size_and_time_is_seen(self, path: Path, change: Callable[[Path, str], None]) -> None:
         """By its inode, or by its change time."""
         write(path, {"x": 1})
@@ -240,8 +240,8 @@ class TestReload:
 class TestHelpers:
     def test_the_helper_for_the_host_is_asked_first(self, path: Path, install: Installer) -> None:
         """R-045: credHelpers, then credsStore, then auths."""
-        variables = install(answering("for-all"), name="all")
-        install(answering("for-host"), name="one")
+        variables = install(script_returning("for-all"), name="all")
+        install(script_returning("for-host"), name="one")
         write(path, {"auths": {HOST: auth("user:pass")}, "credHelpers": {HOST: "one"}, "credsStore": "all"})
         keychain = DockerConfigKeychain(path, environment=variables)
 
@@ -264,7 +264,7 @@ class TestHelpers:
     def test_the_helper_for_docker_hub_is_found_under_any_name(self, path: Path, install: Installer, key: str) -> None:
         """R-045."""
         write(path, {"credHelpers": {key: "tests"}})
-        keychain = DockerConfigKeychain(path, environment=install(answering("hub")))
+        keychain = DockerConfigKeychain(path, environment=install(script_returning("hub")))
 
         assert keychain.credential("docker.io", None) == Basic("hub", "secret")
 
@@ -280,7 +280,7 @@ class TestHelpers:
         assert keychain.credential("other.example.com", None) == USER
 
     def test_repeated_requests_run_the_helper_once(self, path: Path, install: Installer) -> None:
-        variables = install('echo x >> "$LOG"; ' + answering("user"))
+        variables = install('echo x >> "$LOG"; ' + script_returning("user"))
         write(path, {"credsStore": "tests"})
         keychain = DockerConfigKeychain(path, environment=variables)
 

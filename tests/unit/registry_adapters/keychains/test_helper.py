@@ -24,7 +24,7 @@ HOST = "registry.example.com"
 ANSWER = """echo '{"ServerURL": "x", "Username": "user", "Secret": "hunter2"}'"""
 NOT_FOUND = "echo 'credentials not found in native keychain'; exit 1"
 
-Beside = Callable[[Callable[[], object]], tuple[threading.Thread, list[BaseException]]]
+InThread = Callable[[Callable[[], object]], tuple[threading.Thread, list[BaseException]]]
 
 
 class Installer(Protocol):
@@ -202,7 +202,9 @@ class TestTimeouts:
 
         assert time.monotonic() - start < 2
 
-    def test_a_cancelled_scope_kills_the_process_group(self, install: Installer, gate: Gate, beside: Beside) -> None:
+    def test_a_cancelled_scope_kills_the_process_group(
+        self, install: Installer, gate: Gate, in_thread: InThread
+    ) -> None:
         keychain = HelperKeychain("tests", environment=install(f'exec 9> "{gate.path}"; sleep 100 & sleep 100'))
         scope = CancelScope()
 
@@ -210,7 +212,7 @@ class TestTimeouts:
             with scope:
                 keychain.credential(HOST, None)
 
-        thread, raised = beside(work)
+        thread, raised = in_thread(work)
         gate.wait_for_program()
         start = time.monotonic()
         scope.cancel()
@@ -221,7 +223,9 @@ class TestTimeouts:
         gate.wait_for_end()
         gate.close()
 
-    def test_waiting_for_another_thread_can_be_cancelled(self, install: Installer, gate: Gate, beside: Beside) -> None:
+    def test_waiting_for_another_thread_can_be_cancelled(
+        self, install: Installer, gate: Gate, in_thread: InThread
+    ) -> None:
         keychain = HelperKeychain("tests", environment=install(f'exec 9> "{gate.path}"; sleep 100'))
         scope = CancelScope()
 
@@ -229,7 +233,7 @@ class TestTimeouts:
             with scope:
                 keychain.credential(HOST, None)
 
-        first, first_raised = beside(work)
+        first, first_raised = in_thread(work)
         gate.wait_for_program()
         with pytest.raises(DeadlineExceeded):
             with fail_after(0.1):
@@ -295,7 +299,7 @@ class TestCache:
         assert len(log(variables)) == 1
 
     def test_a_cancelled_request_is_not_cached(
-        self, install: Installer, clock: Clock, gate: Gate, beside: Beside
+        self, install: Installer, clock: Clock, gate: Gate, in_thread: InThread
     ) -> None:
         hanging = f'touch "$LOG"; exec 9> "{gate.path}"; exec sleep 100'
         variables = install(f'if [ -e "$LOG" ]; then {ANSWER}; else {hanging}; fi')
@@ -306,7 +310,7 @@ class TestCache:
             with scope:
                 keychain.credential(HOST, None)
 
-        thread, raised = beside(work)
+        thread, raised = in_thread(work)
         gate.wait_for_program()
         scope.cancel()
         thread.join(10)

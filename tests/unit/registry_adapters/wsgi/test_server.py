@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.unit.registry_adapters.wsgi.conftest import Serve
 
 
-def ask(host: str, path: str = "/v2/") -> int:
+def get_status(host: str, path: str = "/v2/") -> int:
     connection = http.client.HTTPConnection(host, timeout=10)
     try:
         connection.request("GET", path)
@@ -36,10 +36,10 @@ def ask(host: str, path: str = "/v2/") -> int:
 
 def test_it_listens_only_within_the_block() -> None:
     with registry_server(MemoryCatalog()) as server:
-        inside = ask(server.host)
+        inside = get_status(server.host)
 
     with pytest.raises(OSError, match="refused"):
-        ask(server.host)
+        get_status(server.host)
     assert inside == 200
     assert server.url == f"http://{server.host}"
     assert server.host.startswith("127.0.0.1:")
@@ -69,7 +69,7 @@ def test_open_connections_do_not_delay_the_end() -> None:
         busy.putrequest("POST", "/v2/a/blobs/uploads/?digest=sha256:" + "0" * 64)
         busy.putheader("Content-Length", "1000")
         busy.endheaders(b"half")
-        ask(server.host)
+        get_status(server.host)
         start = time.monotonic()
 
     seconds = time.monotonic() - start
@@ -117,7 +117,7 @@ def test_the_catalog_stays_open() -> None:
         pass
 
     with registry_server(catalog) as server:
-        status = ask(server.host)
+        status = get_status(server.host)
 
     assert status == 200
 
@@ -128,7 +128,7 @@ def test_a_taken_port_is_a_config_error() -> None:
 
         message = rf"listen on 127\.0\.0\.1:{port}: .*Address already in use"
         with pytest.raises(ConfigError, match=message), registry_server(MemoryCatalog(), port=port):
-            ask(server.host)
+            get_status(server.host)
 
 
 def test_the_error_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,13 +136,13 @@ def test_the_error_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "cheroot.server", None)
 
     with pytest.raises(ConfigError, match=r"ociport\[serve\]"), registry_server(MemoryCatalog()) as server:
-        ask(server.host)
+        get_status(server.host)
 
 
 def test_many_clients_at_once() -> None:
     statuses: list[int] = []
     with registry_server(MemoryCatalog()) as server:
-        threads = [threading.Thread(target=lambda: statuses.append(ask(server.host))) for _ in range(40)]
+        threads = [threading.Thread(target=lambda: statuses.append(get_status(server.host))) for _ in range(40)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -157,7 +157,7 @@ def test_an_idle_client_after_a_chunked_request_blocks_no_thread() -> None:
         idle.request("POST", "/v2/a/blobs/uploads/", iter([b"x"]), encode_chunked=True)
         idle.getresponse().read()
 
-        status = ask(server.host)
+        status = get_status(server.host)
 
         idle.close()
     assert status == 200
@@ -225,4 +225,4 @@ class TestTls:
         missing = (tmp_path / "chain.pem", tmp_path / "key.pem")
 
         with pytest.raises(ConfigError), registry_server(MemoryCatalog(), tls=missing) as server:
-            ask(server.host)
+            get_status(server.host)
