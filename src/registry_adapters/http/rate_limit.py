@@ -1,7 +1,7 @@
 """Limits on requests to one origin: how many at a time, and how many in a second; shared by all threads of a client.
 
-A permit stands for a connection in use. It is acquired before connecting and released when the response body has been
-read to its end or closed. Three rules prevent deadlocks:
+A permit is held for each connection in use. It is acquired before connecting and released when the response body has
+been read to its end or closed. Three rules prevent deadlocks:
 
 * A thread that holds a permit gets another one at once: a copy within one registry reads a body while it sends it.
 * A response body that has not been read from for a second does not count: a program may open many readers and do
@@ -237,7 +237,7 @@ class OriginLimiter:
         return self._wait_for_permit()
 
     def on_throttled(
-        self, permit: Permit, status: int, asked: float | None, backoff: Callable[[int], float]
+        self, permit: Permit, status: int, retry_after: float | None, backoff: Callable[[int], float]
     ) -> Throttling | None:
         """Slow down after a refusal; returns ``None`` if that changes nothing.
 
@@ -246,7 +246,7 @@ class OriginLimiter:
         Args:
             permit: Permit of the refused request.
             status: 429 or 503.
-            asked: Seconds that the server asked to wait; ``None`` where it named none.
+            retry_after: Seconds that the server asked to wait; ``None`` where it named none.
             backoff: Seconds to wait in that case, by the number of refusals in a row.
         """
         with self._lock:
@@ -256,7 +256,7 @@ class OriginLimiter:
                 self._refusals += 1
                 self._successes = 0
                 self._limit = max(1, self._limit // 2)
-            pause = asked if asked is not None else backoff(self._refusals) if is_new else 0.0
+            pause = retry_after if retry_after is not None else backoff(self._refusals) if is_new else 0.0
             until = self._clock() + pause
             is_longer = until > self._paused_until
             if is_longer:
@@ -320,7 +320,7 @@ class OriginLimiter:
                     idle = min((each.last_used + _IDLE - now for each in self._active if not each.busy), default=None)
                 if pause > 0:
                     self._sleep_through_pause(pause)
-                    # A pause is waited out once, whatever the clock says afterwards.
+                    # A pause is waited out once, even if the clock has not moved on as far.
                     obeyed = until
                 elif start > 0:
                     self._sleep_until_start(start)

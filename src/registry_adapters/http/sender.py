@@ -285,12 +285,12 @@ class RequestSender:
 
     def _throttle(self, limiter: OriginLimiter, permit: Permit, allowed: AllowedUrl, response: Response) -> None:
         """Slow all threads down, as a refusal asks."""
-        asked = retry_after(response.headers.get("retry-after"), self._now())
-        if asked is not None and asked > self._policy.max_retry_after:
+        delay = retry_after(response.headers.get("retry-after"), self._now())
+        if delay is not None and delay > self._policy.max_retry_after:
             # The caller gets the error at once. Other threads learn it from responses to their own requests.
-            asked = 0.0
+            delay = 0.0
         throttling = limiter.on_throttled(
-            permit, response.status, asked, lambda failures: self._policy.backoff(failures, self._random())
+            permit, response.status, delay, lambda failures: self._policy.backoff(failures, self._random())
         )
         if throttling is not None:
             registry = allowed.origin.netloc

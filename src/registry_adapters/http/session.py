@@ -1,6 +1,6 @@
 """Requests to one registry: challenges, redirects and retries around single exchanges.
 
-The decisions are made elsewhere, without I/O: by the authenticator, ``retry``, ``url_policy`` and ``error_mapping``.
+The decisions are made without I/O by the authenticator, ``retry``, ``url_policy`` and ``error_mapping``.
 """
 
 from __future__ import annotations
@@ -375,7 +375,7 @@ class Session:
 def redirect_target(
     purpose: UrlPurpose, home: Origin, method: str, url: str, status: int, location: str
 ) -> tuple[str, AllowedUrl]:
-    """The URL that a redirect leads to, and the URL policy's answer about it. The method stays the same.
+    """The URL that a redirect leads to, and what the URL policy allows there. The method stays the same.
 
     A request that changes something is repeated only where the status keeps method and body, and only at the registry
     itself: a DELETE or PUT that became a GET would be reported as done.

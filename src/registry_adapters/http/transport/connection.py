@@ -103,7 +103,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         if "transfer-encoding" in headers:
             codings = ",".join(headers.get_all("transfer-encoding", [])).strip().lower()
             if codings not in ("", "identity") and not (self.chunked and codings == "chunked"):
-                raise http.client.HTTPException("a transfer coding that was not asked for")
+                raise http.client.HTTPException("unsupported transfer coding")
         if not self.chunked:
             self._set_length()
         elif "content-length" in headers:
@@ -143,7 +143,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
             if not 100 <= status < 200:
                 return version, status, reason
             if status == 101:
-                raise http.client.HTTPException("a switch of protocols that was not asked for")
+                raise http.client.HTTPException("unrequested switch of protocols")
             http.client.parse_headers(self.fp)  # bounded in lines and in length
         raise http.client.HTTPException("too many interim responses")
 
@@ -262,7 +262,7 @@ class _TLSConnection(Connection, urllib3.connection.HTTPSConnection):
 class ConnectionPool:
     """Idle connections to one origin, kept for reuse; safe for many threads.
 
-    It opens as many connections as are asked for at a time, so that a thread that reads one body while it sends
+    It opens as many connections as are needed at a time, so that a thread that reads one body while it sends
     another request never waits for itself. It keeps ``max_connections`` of them.
 
     Args:
@@ -307,7 +307,7 @@ class ConnectionPool:
                 connection = self._idle.pop()
             except IndexError:
                 break
-            # R-061: a connection that has something to read was closed, or has bytes that nobody asked for.
+            # R-061: a connection with something to read was closed by the server, or has surplus bytes.
             if connection.is_connected:
                 return connection
             connection.close()

@@ -110,7 +110,7 @@ class Wire:
 
 
 class Answers:
-    """A script: one prepared answer to each request, on whatever connection, and then the end."""
+    """A script: one prepared answer to each request, on any connection, and then the end."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = deque(answers)
@@ -226,5 +226,5 @@ def reply() -> type[Reply]:
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """Keeps what an observer is told."""
+    """Keeps the events of an observer."""
     return Recorder()

@@ -33,7 +33,7 @@ HOME = Origin.of("registry.example.com")
 
 
 class Clock:
-    """A clock that goes forward only where somebody sleeps."""
+    """A clock that only sleeping moves forward."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -85,10 +85,10 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Event]:
         thread.join()
 
 
-def refuse(build: OriginLimiter, *, status: int = 429, asked: float | None = None) -> Throttling | None:
+def refuse(build: OriginLimiter, *, status: int = 429, retry_after: float | None = None) -> Throttling | None:
     permit = build.acquire()
     permit.release()
-    return build.on_throttled(permit, status, asked, backoff)
+    return build.on_throttled(permit, status, retry_after, backoff)
 
 
 class TestPermits:
@@ -145,7 +145,7 @@ class TestPermits:
     def test_a_request_that_waits_for_its_source_does_not_count(
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
-        """They may come from where somebody waits for this very permit."""
+        """Its bytes may come from a thread that waits for this very permit."""
         limiter = make_limiter(1)
         permit = limiter.acquire()
         counts: list[int] = []
@@ -359,17 +359,17 @@ class TestPauses:
     def test_all_threads_keep_the_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         """R-054."""
         opened = make_limiter()
-        brake = refuse(opened, asked=7.0)
+        throttling = refuse(opened, retry_after=7.0)
 
         opened.acquire().release()
 
-        assert (brake, clock.pauses) == (Throttling(7.0, 4), [7.0])
+        assert (throttling, clock.pauses) == (Throttling(7.0, 4), [7.0])
 
     def test_a_pause_that_the_registry_does_not_name_grows(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-054."""
         opened = make_limiter()
 
-        pauses = [brake.pause for _ in range(3) if (brake := refuse(opened)) is not None]
+        pauses = [throttling.pause for _ in range(3) if (throttling := refuse(opened)) is not None]
 
         assert pauses == [1.0, 2.0, 3.0]
 
@@ -390,7 +390,7 @@ class TestPauses:
             clock.sleep(seconds)
 
         opened = OriginLimiter(HOME, maximum=2, rate=1.0, clock=clock, sleep=sleep)
-        refuse(opened, asked=7.0)
+        refuse(opened, retry_after=7.0)
 
         opened.acquire().release()
         opened.acquire().release()
@@ -407,7 +407,7 @@ class TestPauses:
     ) -> None:
         """R-052, R-054."""
         opened = make_limiter()
-        refuse(opened, status=status, asked=30.0)
+        refuse(opened, status=status, retry_after=30.0)
 
         with fail_after(20), pytest.raises(kind) as caught:
             opened.acquire()
@@ -437,7 +437,7 @@ class TestLimit:
     def test_refusals_halve_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         opened = make_limiter(8)
 
-        limits = [brake.limit for _ in range(5) if (brake := refuse(opened)) is not None]
+        limits = [throttling.limit for _ in range(5) if (throttling := refuse(opened)) is not None]
 
         assert limits == [4, 2, 1, 1, 1]
 
@@ -466,11 +466,11 @@ class TestLimit:
 
     def test_a_refusal_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         wide = make_limiter(8)
-        refuse(wide, asked=0.0)
+        refuse(wide, retry_after=0.0)
         for _ in range(9):
             wide.on_success()
 
-        refuse(wide, asked=0.0)
+        refuse(wide, retry_after=0.0)
         for _ in range(9):
             wide.on_success()
 
@@ -481,7 +481,7 @@ class TestLimit:
     ) -> None:
         monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
         limiter = make_limiter(2)
-        refuse(limiter, asked=0.0)
+        refuse(limiter, retry_after=0.0)
         permit = limiter.acquire()
 
         with in_thread(lambda: limiter.acquire().release()) as done:
@@ -553,9 +553,9 @@ class TestRateLimiter:
     def test_limiters_of_many_hosts_are_dropped_unless_in_use(self, clock: Clock) -> None:
         limiters = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
         paused, used = limiters.of(HOME), limiters.of(Origin.of("cdn.example.net"))
-        refuse(paused, asked=60.0)
+        refuse(paused, retry_after=60.0)
         slowed = limiters.of(Origin.of("slowed.example.net"))
-        refuse(slowed, asked=0.0)
+        refuse(slowed, retry_after=0.0)
         permit = used.acquire()
         first = limiters.of(Origin.of("h0.example.net"))
 

@@ -115,7 +115,7 @@ class Fetching:
 
 
 class Clock:
-    """A clock that goes forward only where somebody sleeps, and collects the pauses."""
+    """A clock that only sleeping moves forward; it collects the pauses."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
@@ -688,7 +688,7 @@ class TestRetries:
     def test_the_start_of_an_upload_is_repeated_after_a_lost_response(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
-        """R-053: a session that nobody uses expires."""
+        """R-053: an unused session expires."""
         transport = scripted(Unavailable("cut"), reply(500), reply(202))
 
         session(transport).send(ask("POST", repeatable=False))

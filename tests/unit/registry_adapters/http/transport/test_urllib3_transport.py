@@ -495,9 +495,9 @@ class TestRequests:
         content = bytes(64 << 20)
 
         with transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 0, len(content))) as answer:
-            told = answer.content(100)
+            content = answer.content(100)
 
-        assert (answer.status, told) == (413, b"too much")
+        assert (answer.status, content) == (413, b"too much")
 
     def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
         self, transport: Urllib3Transport, serve: Serve

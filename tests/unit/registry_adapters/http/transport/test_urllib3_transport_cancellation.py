@@ -1,4 +1,4 @@
-"""Work that is ended from outside: at once, whatever it waits for, and without harm to what comes next (R-052)."""
+"""Cancellation and deadlines end every wait at once, and leave no connection in a bad state (R-052)."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ class TestConnecting:
 
         wire = serve(script)
         with socket.create_server(("127.0.0.1", 0)) as opened:
-            nobody = opened.getsockname()
+            unused = opened.getsockname()
         found = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (nobody, ("127.0.0.1", wire.origin.port))
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (unused, ("127.0.0.1", wire.origin.port))
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
 
@@ -175,7 +175,7 @@ class TestConnecting:
 
 
 class TestAfterwards:
-    """One connection is kept. What is asked next must get its own answer, whatever came late on the first."""
+    """The next request gets its own response, even if an earlier one arrives late on a kept connection."""
 
     @pytest.fixture
     def moment(self) -> threading.Event:
