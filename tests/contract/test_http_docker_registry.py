@@ -10,11 +10,6 @@ import pytest
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_core.ports.catalog import Catalog
 from registry_core.testing.contract import Can, ContractSuite
-from registry_core.testing.contract.big_blobs import BigBlobContract
-from registry_core.testing.contract.blobs import BlobContract
-from registry_core.testing.contract.cancellation import CancellationContract
-from registry_core.testing.contract.concurrency import ConcurrencyContract
-from registry_core.testing.contract.faulty_sources import FaultySourceContract
 
 BACKENDS: Final = {"http", "https"}
 
@@ -50,11 +45,7 @@ class TestHttpOverDockerRegistry(ContractSuite):
         catalog.close()
 
 
-class TestHttpOverDockerRegistryInChunks(
-    BlobContract, FaultySourceContract, ConcurrencyContract, CancellationContract, BigBlobContract
-):
-    """The parts of the suite that upload; the requests of the others do not depend on the size of chunks."""
-
+class TestHttpOverDockerRegistryInChunks(ContractSuite):
     can = _CAN
 
     @pytest.fixture

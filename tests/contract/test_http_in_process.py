@@ -13,11 +13,6 @@ from registry_adapters.memory import MemoryCatalog
 from registry_adapters.wsgi import RegistryApp
 from registry_core.ports.catalog import Catalog
 from registry_core.testing.contract import Can, ContractSuite
-from registry_core.testing.contract.big_blobs import BigBlobContract
-from registry_core.testing.contract.blobs import BlobContract
-from registry_core.testing.contract.cancellation import CancellationContract
-from registry_core.testing.contract.concurrency import ConcurrencyContract
-from registry_core.testing.contract.faulty_sources import FaultySourceContract
 
 BACKENDS: Final = {"http", "https"}
 
@@ -35,11 +30,7 @@ class TestHttpInProcess(ContractSuite):
         catalog.close()
 
 
-class TestHttpInProcessInChunks(
-    BlobContract, FaultySourceContract, ConcurrencyContract, CancellationContract, BigBlobContract
-):
-    """The parts of the suite that upload; the requests of the others do not depend on the size of chunks."""
-
+class TestHttpInProcessInChunks(ContractSuite):
     can = _CAN
 
     @pytest.fixture
