@@ -191,7 +191,7 @@ def open_http(
             raise TypeError(f"the HTTP backend has no setting {name!r}")
     scheme, address, segments = _parse(url)
     if scheme not in ("https", "http") or segments:
-        raise ConfigError(f"not the URL of a registry, such as https://host[:port]: {redact_url(url)}")
+        raise ConfigError(f"not the URL of a registry, such as https://host[:port]: {_for_message(url)}")
     if "://" in address:
         plain_http = settings.setdefault("plain_http", scheme == "http")
         if plain_http is not (scheme == "http"):
@@ -226,6 +226,8 @@ def open_registry(
     from registry_adapters.auth import authenticator_for
     from registry_adapters.http import HttpCatalog
 
+    if callable(middleware):
+        raise TypeError("middleware must be a list of functions, not a single one")
     origin = _origin(host, "http" if settings.plain_http else "https")
     name = ""
     if origin in _HUB_ORIGINS:
@@ -251,7 +253,7 @@ def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
     """
     from registry_adapters.layout import LayoutCatalog
 
-    _reject_auth("layout", auth)
+    _reject_auth("oci", auth)
     directory = url.partition(":")[2]
     if not directory or directory.startswith("//") or "\0" in directory:
         raise ConfigError(f"not a directory of image layouts, as in oci:DIRECTORY: {_for_message(url)}")
@@ -339,7 +341,7 @@ _BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
 def _parse(url: str) -> tuple[str, str, tuple[str, ...]]:
     """Split a URL into its scheme, the URL for the scheme's opener, and the client's path."""
     if not isinstance(url, str):
-        raise ConfigError(f"the URL of a backend must be text, not {type(url).__name__}")
+        raise ConfigError(f"the URL of a backend must be text such as 'oci:DIRECTORY', not {type(url).__name__}")
     prefix, colon, rest = url.partition(":")
     scheme = prefix.lower()
     if scheme in ("http", "https") and rest.startswith("//"):
@@ -395,7 +397,20 @@ def _takes_observer(opener: Callable[..., Catalog]) -> bool:
         return False
 
 
+def _check_settings(scheme: str, opener: Callable[..., Catalog], settings: Mapping[str, object]) -> None:
+    try:
+        parameters = inspect.signature(opener).parameters
+    except ValueError:
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in settings:
+        if name not in parameters:
+            raise TypeError(f"the {scheme} backend has no setting {name!r}")
+
+
 def _open(scheme: str, opener: Callable[..., Catalog], url: str, auth: Auth, settings: Mapping[str, object]) -> Catalog:
+    _check_settings(scheme, opener, settings)
     catalog = opener(url, auth=auth, **settings)
     if not isinstance(catalog, Catalog):
         raise ConfigError(f"the opener of {scheme}: returned {type(catalog).__name__} instead of a Catalog")
@@ -404,15 +419,23 @@ def _open(scheme: str, opener: Callable[..., Catalog], url: str, auth: Auth, set
 
 def _unknown_backend(url: str) -> ConfigError:
     schemes = sorted({*_BUILT_IN, *entry_points(group=GROUP).names})
-    return ConfigError(f"neither a registry nor a known backend ({', '.join(schemes)}): {_for_message(url)}")
+    hint = ""
+    if url.startswith(("/", ".", "~")) or "\\" in url:
+        hint = "; for a directory of image layouts, write oci:DIRECTORY"
+    elif url.startswith("docker://"):
+        hint = "; for a registry, write host[:port] without docker://"
+    return ConfigError(
+        f"open {_for_message(url)!r}: neither a registry, as host[:port], "
+        f"nor a known backend ({', '.join(schemes)}){hint}"
+    )
 
 
 def _for_message(url: str) -> str:
     """Redact a URL but keep its scheme, unless the part before the colon may be a user name."""
     scheme, colon, rest = url.partition(":")
-    is_scheme = scheme.isascii() and scheme.replace("-", "").isalnum()
-    keep_scheme = colon and is_scheme and "@" not in url and not rest.startswith("//")
-    return f"{scheme}:{redact_url(rest)}" if keep_scheme else redact_url(url)
+    if not colon or "@" in url or rest.startswith("//"):
+        return redact_url(url)
+    return f"{scheme}:{redact_url(rest)}"
 
 
 def _archive_path(url: str, auth: object) -> str:

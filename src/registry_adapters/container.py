@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import msgspec
 from dependency_injector import containers, providers
@@ -128,6 +129,11 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ConfigError(f"section {self.backend} is missing for backend {self.backend}")
 
 
+_CHOICES: Final = MappingProxyType(
+    {"$.backend": "http, layout, archive or memory", "$.archive.form": "docker-archive or oci-archive"}
+)
+
+
 def parse_settings(mapping: object) -> RegistrySettings:
     """Check and convert a configuration. Numbers and switches may be text, as environment variables are.
 
@@ -140,7 +146,11 @@ def parse_settings(mapping: object) -> RegistrySettings:
     try:
         return msgspec.convert(mapping, RegistrySettings, strict=False)
     except (msgspec.ValidationError, ConfigError) as error:
-        raise ConfigError(f"registry configuration: {error}") from None
+        message, _, path = str(error).partition(" - at `")
+        path = path.rstrip("`")
+        if path in _CHOICES:
+            message = f"{message}: use {_CHOICES[path]}"
+        raise ConfigError(f"registry configuration: {message}{f' at {path}' if path else ''}") from None
 
 
 def _http(

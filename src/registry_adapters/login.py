@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from registry_adapters.backends import HttpSettingsDict, open_http
 from registry_core.domain.auth import Anonymous, Credential
-from registry_core.errors import ConfigError
+from registry_core.domain.origin import redact_url
+from registry_core.errors import ConfigError, error_context
 from registry_core.ports.keychain import CredentialStore
 from registry_core.ports.observer import Observer
 
@@ -45,11 +46,14 @@ def login(
             written.
         TypeError: The HTTP backend has no such setting.
     """
+    if keychain is not None and not isinstance(keychain, CredentialStore):
+        raise ConfigError(f"login to {redact_url(registry)}: {type(keychain).__name__} does not store credentials")
     catalog = open_http(registry, auth=credential, observer=observer, middleware=middleware, **http_settings)
     with closing(catalog):
         if isinstance(credential, Anonymous):
             raise ConfigError(f"login to {catalog.registry}: no credentials given")
-        catalog.ping()
+        with error_context("login"):
+            catalog.ping()
         name = catalog.registry
     (keychain or _default_store()).store(name, credential)
 

@@ -15,7 +15,7 @@ from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.names import PathSegments, Tag
 from registry_core.domain.platform import Platform
 from registry_core.domain.reference import parse_tag_or_digest
-from registry_core.errors import ImageNotFound, InvalidReference, error_context
+from registry_core.errors import ImageNotFound, InvalidReference, InvalidValue, error_context
 from registry_core.ops.images import Image, Index, Manifest
 from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.manifests import fetch_manifest, select
@@ -54,6 +54,8 @@ class RegistryClient:
         default_platform: Platform | str | None = None,
         observer: Observer | None = None,
     ) -> None:
+        if not isinstance(catalog, Catalog):
+            raise InvalidValue(f"catalog must be a Catalog, not {type(catalog).__name__}; open_client takes a URL")
         self._catalog = catalog
         self._path = PathSegments(*segments)
         self._default_platform = _parse_platform(default_platform)
@@ -327,6 +329,8 @@ class RegistryClient:
             IntegrityError: The source sent other content than the digest names.
         """
         with error_context("copy_image", self._describe(source)):
+            if not isinstance(target_client, RegistryClient):
+                raise InvalidValue(f"target_client must be a RegistryClient, not {type(target_client).__name__}")
             raw = fetch_manifest(self._repository, parse_tag_or_digest(source))
             return move_graph(
                 self._repository,
@@ -617,6 +621,9 @@ class RegistryClient:
         self, operation: str, reference: str, image: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
         with error_context(operation, self._describe(reference)):
+            if not isinstance(image, Image | Index):
+                hint = "; call build() first" if hasattr(image, "build") else ""
+                raise InvalidValue(f"neither an Image nor an Index: {type(image).__name__}{hint}")
             return move_graph(
                 image.repository,
                 self._repository,

@@ -145,10 +145,15 @@ def map_delete_errors(what: str, reference: str) -> Iterator[None]:
     try:
         yield
     except RegistryError as error:
-        if isinstance(error, (Unsupported, AccessDenied)) or status_of(error) not in (400, 405, 501):
+        is_unsupported = isinstance(error, Unsupported) or status_of(error) in (400, 405, 501)
+        if isinstance(error, AccessDenied) or not is_unsupported:
             raise
+        hint = "; delete_by_digest deletes the manifest with all its tags" if what == "tags" else ""
         raise Unsupported(
-            f"the registry does not delete {what}", reference=reference, transport=error.transport
+            f"the registry does not delete {what}{hint}: {error.message}",
+            reference=reference,
+            code=error.code,
+            transport=error.transport,
         ) from error
 
 

@@ -332,7 +332,7 @@ class HelperKeychain(NotPicklable, CredentialStore):
 
     def _failure(self, verb: str, server: str, output: Output) -> ConfigError:
         ended = f"exit status {output.status}" if output.status > 0 else f"killed by signal {-output.status}"
-        return ConfigError(f"credential helper {self._program} {verb}: {ended}, for {server}")
+        return ConfigError(f"credential helper {self._program}: {verb} {server}: {ended}")
 
     def _server_lock(self, server: str) -> CancellableLock:
         """The lock under which one thread asks for a server, and the others then find the cached result."""

@@ -217,14 +217,14 @@ class Root:
                 if create:
                     self._create()
                 if not stat.S_ISDIR(self.path.stat().st_mode):
-                    raise LayoutError(".: not a directory")
+                    raise LayoutError("not a directory")
                 if not operating_system.HAS_DIR_FDS:
                     return Directory(self, self.path, "", None)
                 return Directory(self, self.path, "", os.open(self.path, DIRECTORY_FLAGS & ~NO_FOLLOW))
             except FileNotFoundError:
                 return None
             except FileExistsError:
-                raise LayoutError(".: not a directory") from None
+                raise LayoutError("not a directory") from None
 
     def _create(self) -> None:
         missing = []

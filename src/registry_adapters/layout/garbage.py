@@ -232,7 +232,7 @@ def prune_layout(
         Unsupported: The operating system has no ``flock``.
     """
     if not grace >= _SHORTEST_GRACE:
-        raise InvalidValue(f"grace period of less than {_SHORTEST_GRACE:g} seconds: {grace!r:.50}")
+        raise InvalidValue(f"grace must be at least {_SHORTEST_GRACE:g} seconds, not {grace!r:.50}")
     require_file_locks("prune a layout", "which keeps blobs that a writer relies on")
     with layout.open() as directory:
         if directory is None:

@@ -42,10 +42,11 @@ class Digest(str):
         """Parse the text."""
         match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise InvalidDigest(f"not a digest: {text!r:.200}")
+            raise InvalidDigest(f"not a digest, such as sha256:e3b0…: {text!r:.200}")
         encoded = _ENCODED.get(match["algorithm"])
         if encoded is not None and not encoded.fullmatch(match["encoded"]):
-            raise InvalidDigest(f"not a {match['algorithm']} digest: {text!r:.200}")
+            size = 2 * _REGISTERED[match["algorithm"]]().digest_size
+            raise InvalidDigest(f"not a {match['algorithm']} digest: {text!r:.200}; it has {size} lowercase hex digits")
         return super().__new__(cls, text)
 
     @classmethod

@@ -12,6 +12,8 @@ __all__ = ["PathSegments", "RepositoryName", "Tag"]
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG_RULE = "use up to 128 letters, digits and . _ - (not . or - first)"
+_REPOSITORY_RULE = "use lowercase letters and digits, with single . _ - / between them, and no tag or digest"
 
 
 class Tag(str):
@@ -28,7 +30,7 @@ class Tag(str):
         if type(text) is cls:
             return text
         if not isinstance(text, str) or not _TAG.fullmatch(text):
-            raise InvalidName(f"not a tag: {text!r:.200}", code="TAG_INVALID")
+            raise InvalidName(f"not a tag: {text!r:.200}; {_TAG_RULE}", code="TAG_INVALID")
         return super().__new__(cls, text)
 
 
@@ -48,7 +50,7 @@ class RepositoryName(str):
         if type(text) is cls:
             return text
         if not isinstance(text, str) or (text and not _REPOSITORY.fullmatch(text)):
-            raise InvalidName(f"not a repository name: {text!r:.300}")
+            raise InvalidName(f"not a repository name: {text!r:.300}; {_REPOSITORY_RULE}")
         return super().__new__(cls, text)
 
     def __truediv__(self, other: str) -> RepositoryName:

@@ -63,14 +63,14 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             InvalidName: The text is not a platform.
         """
         if not isinstance(text, str):
-            raise InvalidName(f"not a platform: {text!r:.200}")
+            raise InvalidName(f"not a platform, such as linux/arm64: {text!r:.200}")
         names, _, option = text.strip().partition(",")
         key, _, version = option.partition("=")
         parts = names.split("/")
         if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
-            raise InvalidName(f"not a platform: {text!r:.200}")
+            raise InvalidName(f"not a platform, such as linux/arm64: {text!r:.200}")
         if option and (key != "osver" or not _PART.fullmatch(version)):
-            raise InvalidName(f"not a platform: {text!r:.200}")
+            raise InvalidName(f"not a platform, such as linux/arm64: {text!r:.200}")
         if len(parts) == 1:
             parts.insert(0, "linux")
         return cls(

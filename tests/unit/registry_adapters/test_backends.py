@@ -11,8 +11,8 @@ import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
-from typing import Any, get_type_hints
+from pathlib import Path, PurePosixPath
+from typing import Any, cast, get_type_hints
 
 import pytest
 
@@ -214,12 +214,54 @@ def test_open_http_opens_only_registries(url: str) -> None:
         open_http(url)
 
 
-@pytest.mark.parametrize("url", ["oci:", "nowhere:place", "ftp://place"])
-def test_the_error_repeats_the_whole_url(url: str) -> None:
+@pytest.mark.parametrize("url", ["oci:", "oci://host/images"])
+def test_the_error_for_a_bad_directory_repeats_the_whole_url(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_catalog(url)
 
     assert str(caught.value).endswith(f": {url}")
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("", ""),
+        ("nowhere:place", ""),
+        ("ftp://place", ""),
+        ("registry.example.com:port", ""),
+        ("./images", "; for a directory of image layouts, write oci:DIRECTORY"),
+        ("/srv/images", "; for a directory of image layouts, write oci:DIRECTORY"),
+        ("docker://registry.example.com/app", "; for a registry, write host[:port] without docker://"),
+    ],
+)
+def test_the_error_for_an_unknown_backend_repeats_the_whole_url(url: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_client(url)
+
+    assert str(caught.value).startswith(f"open '{url}': neither a registry, as host[:port], nor a known backend (")
+    assert str(caught.value).endswith(f"){hint}")
+
+
+def test_a_path_is_not_a_url() -> None:
+    with pytest.raises(ConfigError, match="must be text such as 'oci:DIRECTORY', not PurePosixPath"):
+        open_client(cast("Any", PurePosixPath("images")))
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "message"),
+    [
+        ("memory:", {"plain_http": True}, "the memory backend has no setting 'plain_http'"),
+        ("oci:images", {"replace": True}, "the oci backend has no setting 'replace'"),
+        ("oci:images", {"auth": Basic("user", "hunter2")}, "the oci backend has no setting 'auth'"),
+        ("registry.example.com", {"timeout": 3}, "the HTTP backend has no setting 'timeout'"),
+        ("registry.example.com", {"middleware": print}, "middleware must be a list of functions, not a single one"),
+    ],
+)
+def test_unknown_settings_are_named(url: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        open_client(url, **settings)
+
+    assert str(caught.value) == message
 
 
 def test_the_error_for_an_unknown_scheme_lists_the_known_ones() -> None:

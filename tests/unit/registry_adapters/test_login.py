@@ -6,6 +6,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -84,6 +85,10 @@ class TestLogin:
             login(registry, USER, keychain=MemoryKeychain())
         with pytest.raises(ConfigError):
             logout(registry, keychain=MemoryKeychain())
+
+    def test_a_keychain_that_stores_nothing_is_a_config_error(self, server: RegistryServer) -> None:
+        with pytest.raises(ConfigError, match="StaticKeychain does not store credentials"):
+            login(server.url, Basic("user", "word"), keychain=cast("Any", StaticKeychain({})))
 
     def test_a_login_without_credentials_is_a_config_error(self) -> None:
         with pytest.raises(ConfigError, match=r"login to registry\.example\.com: no credentials given"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -306,6 +307,16 @@ class TestWriting:
             app.push_image(f"@{Digest.of(b'other')}", image)
 
         assert not app.image_exists(str(image.digest))
+
+    def test_arguments_of_other_types_are_refused(self, app: RegistryClient) -> None:
+        builder = ImageBuilder(platform="linux/amd64")
+
+        with pytest.raises(InvalidValue, match=r"neither an Image nor an Index: ImageBuilder; call build\(\) first"):
+            app.push_image("v1", cast("Any", builder))
+        with pytest.raises(InvalidValue, match="target_client must be a RegistryClient, not str"):
+            app.copy_image("v1", cast("Any", "registry.example.com/app"), "v1")
+        with pytest.raises(InvalidValue, match="catalog must be a Catalog, not str; open_client takes a URL"):
+            RegistryClient(cast("Any", "memory:"))
 
     def test_a_tag_is_added_and_removed(self, app: RegistryClient) -> None:
         pushed = app.push_image("v1", build())

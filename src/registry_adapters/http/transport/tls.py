@@ -278,7 +278,7 @@ def _load_ca_file(context: ssl.SSLContext, setting: str, path: str) -> None:
     try:
         context.load_verify_locations(cafile=path)
     except OSError as error:
-        raise ConfigError(f"{setting}: cannot read {path!r} as a PEM file of certificates") from error
+        raise ConfigError(f"{setting}: cannot read {path!r} as a PEM file of certificates{_cause(error)}") from error
 
 
 def _load_client_certificate(context: ssl.SSLContext, setting: str, certificate: str, key: str | None) -> None:
@@ -286,4 +286,11 @@ def _load_client_certificate(context: ssl.SSLContext, setting: str, certificate:
         # Without a password OpenSSL would ask for one on the terminal if the key is encrypted.
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{setting}: cannot read {certificate!r} as a certificate with an unencrypted key") from error
+        text = f"{setting}: cannot read {certificate!r} as a certificate with an unencrypted key{_cause(error)}"
+        raise ConfigError(text) from error
+
+
+def _cause(error: Exception) -> str:
+    """The reason of the operating system; that of OpenSSL says less than the message before it."""
+    is_openssl = isinstance(error, ssl.SSLError)
+    return f": {error.strerror}" if isinstance(error, OSError) and error.strerror and not is_openssl else ""

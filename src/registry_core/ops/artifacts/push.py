@@ -160,7 +160,7 @@ def _with_title(file: ArtifactFile | str | os.PathLike[str]) -> ArtifactFile:
     if isinstance(file, str | os.PathLike):
         file = ArtifactFile(Path(file))
     if not isinstance(file, ArtifactFile):
-        raise InvalidValue(f"file is a {type(file).__name__}; pass an ArtifactFile or a path")
+        raise InvalidValue(f"each file must be an ArtifactFile or a path, not {type(file).__name__}")
     if file.title or not isinstance(file.content, os.PathLike):
         return file
     path = Path(file.content)

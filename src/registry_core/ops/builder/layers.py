@@ -194,7 +194,7 @@ def file_entries(files: Mapping[str, bytes | str | os.PathLike[str]]) -> dict[st
         OSError: A file cannot be read.
     """
     if not isinstance(files, Mapping):
-        raise InvalidValue(f"files are not a mapping of paths to content: {type(files).__name__}")
+        raise InvalidValue(f"files must be a mapping of paths to content, not {type(files).__name__}")
     entries: dict[str, Entry] = {}
     for name, content in files.items():
         path = image_path(name)
@@ -209,7 +209,7 @@ def file_entries(files: Mapping[str, bytes | str | os.PathLike[str]]) -> dict[st
             mode = 0o755 if data.startswith(_EXECUTABLE_MAGIC) else 0o644
             entries[path] = Entry(FileKind.FILE, mode, len(data), BytesSource(data))
         else:
-            raise InvalidValue(f"content of {path!r:.200} is a {type(content).__name__}; pass bytes, text, or a Path")
+            raise InvalidValue(f"content of {path!r:.200} must be bytes, text or a Path, not {type(content).__name__}")
     return entries
 
 

@@ -365,7 +365,11 @@ def _extract_to_new(
     layers: Sequence[StoredLayer], target: Path, options: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
     temporary = target.with_name(temporary_name())
-    temporary.mkdir(mode=0o700)
+    try:
+        temporary.mkdir(mode=0o700)
+    except OSError as error:
+        # Names the target instead of the temporary directory beside it.
+        raise type(error)(error.errno, f"cannot create directory: {error.strerror}", str(target)) from None
     try:
         root = open_directory(temporary)
         try:

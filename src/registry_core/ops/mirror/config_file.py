@@ -125,13 +125,20 @@ def read_mirror_file(path: str | os.PathLike[str]) -> MirrorFile:
     with error_context("read_mirror_file", os.fspath(path)):
         with Path(path).open("rb") as stream:
             content = stream.read(_LIMIT + 1)
-        if len(content) > _LIMIT:
-            raise InvalidDocument(f"the file is larger than {_LIMIT} bytes")
         try:
-            document = tomllib.loads(content.decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise InvalidDocument(f"not TOML: {error}"[:300]) from None
-        return _read(document)
+            return _read(_parse(content))
+        except InvalidDocument as error:
+            error.code = ""  # a registry's word for manifests
+            raise
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    if len(content) > _LIMIT:
+        raise InvalidDocument(f"the file is larger than {_LIMIT} bytes")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InvalidDocument(f"not TOML: {error}"[:300]) from None
 
 
 def _read(document: dict[str, Any]) -> MirrorFile:

@@ -53,8 +53,8 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A name is malformed.
-        InvalidValue: ``repositories`` is a plain string, ``tags`` is not a ``TagSelection``, or ``prune`` is set for a
-            path that is mirrored onto itself.
+        InvalidValue: ``source`` or ``target`` is no catalog, ``repositories`` is a plain string, ``tags`` is not a
+            ``TagSelection``, or ``prune`` is set for a path that is mirrored onto itself.
     """
 
     source: Catalog
@@ -83,6 +83,12 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Parse the paths, and check all names before anything is requested."""
+        for name in ("source", "target"):
+            if not isinstance(getattr(self, name), Catalog):
+                raise InvalidValue(
+                    f"{name} must be a Catalog, not {type(getattr(self, name)).__name__}; "
+                    "of a client, pass its attribute catalog"
+                )
         msgspec.structs.force_setattr(self, "repositories", as_tuple("repositories", self.repositories))
         if not isinstance(self.tags, TagSelection):
             raise InvalidValue(f"tags must be a TagSelection, not {self.tags!r:.200}")

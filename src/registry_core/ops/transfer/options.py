@@ -52,7 +52,8 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A platform is malformed.
-        InvalidValue: ``platforms`` is a plain string, or only one of ``platforms`` and ``index_mode`` is given.
+        InvalidValue: ``platforms`` is a plain string, a switch is no boolean, or only one of ``platforms`` and
+            ``index_mode`` is given.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -78,7 +79,10 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Parse platforms and index mode, and check that both or none are given."""
+        """Parse platforms and index mode, and check the types and that both or none are given."""
+        for name in ("referrers", "digest_tags", "foreign_layers", "overwrite", "repair"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidValue(f"{name} must be True or False, not {getattr(self, name)!r:.200}")
         given: Iterable[Platform | str] = as_tuple("platforms", self.platforms)
         platforms = tuple(each if isinstance(each, Platform) else Platform.parse(each) for each in given)
         msgspec.structs.force_setattr(self, "platforms", platforms)
@@ -121,7 +125,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidReference: The reference is malformed.
         InvalidName: A tag is malformed.
-        InvalidValue: ``tags`` is a plain string.
+        InvalidValue: ``tags`` is a plain string, or a side is no repository.
     """
 
     source: Repository
@@ -143,7 +147,13 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Parse the reference and the tags."""
+        """Parse the reference and the tags, and check the types of the repositories."""
+        for name in ("source", "target"):
+            if not isinstance(getattr(self, name), Repository):
+                raise InvalidValue(
+                    f"{name} must be a Repository, not {type(getattr(self, name)).__name__}; "
+                    "of a client, pass its attribute repository"
+                )
         if not isinstance(self.reference, Tag | Digest | RawManifest):
             msgspec.structs.force_setattr(self, "reference", parse_tag_or_digest(self.reference))
         msgspec.structs.force_setattr(self, "tags", tuple(map(Tag, as_tuple("tags", self.tags))))

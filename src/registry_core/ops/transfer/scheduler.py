@@ -19,7 +19,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
-from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, RegistryError
+from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, RegistryError
 from registry_core.ops.manifests import fetch_child, fetch_manifest, is_child_manifest
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import Subset, subset
@@ -313,6 +313,8 @@ class CopyScheduler:
         task = next(self._tasks, None)
         if isinstance(task, Result):
             self._record(task)
+        elif task is not None and not isinstance(task, CopyTask):
+            raise InvalidValue(f"each task must be a CopyTask, not {type(task).__name__}")
         with self._lock:
             self._is_taking = False
             if task is None:

@@ -99,6 +99,8 @@ def validate(
     if not isinstance(jobs, int) or jobs < 1:
         raise InvalidValue(f"validate: jobs must be at least 1, not {jobs!r:.50}")
     if not isinstance(target, Repository):
+        if not isinstance(getattr(target, "document", None), RawManifest):
+            raise InvalidValue(f"validate: neither an Image, an Index nor a Repository: {type(target).__name__}")
         if reference is not None:
             raise InvalidValue("validate: a reference is allowed only with a repository, not with an image or index")
         validation = Validation(target.repository, limits=limits, sparse=sparse)

@@ -269,6 +269,16 @@ class TestDelete:
 
         assert len(transport.sent) == 1
 
+    def test_the_error_names_another_way_and_the_response(self, scripted: Script, reply: Build) -> None:
+        with pytest.raises(Unsupported) as caught:
+            manifests(scripted(reply(405))).untag(Tag("v1"))
+
+        assert caught.value.message.startswith(
+            "the registry does not delete tags; delete_by_digest deletes the manifest with all its tags: DELETE http"
+        )
+        assert caught.value.transport is not None
+        assert caught.value.transport.status == 405
+
     def test_a_manifest_is_deleted_by_its_digest(self, scripted: Script, reply: Build) -> None:
         """R-252: a registry with the referrers API updates its list itself."""
         listed: dict[str, Any] = {"schemaVersion": 2, "manifests": []}

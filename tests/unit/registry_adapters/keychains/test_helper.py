@@ -364,7 +364,7 @@ class TestStore:
         """R-044."""
         keychain = HelperKeychain("tests", environment=install("cat; cat >&2; exit 1"))
 
-        with pytest.raises(ConfigError, match=f"docker-credential-tests {verb}: exit status 1, for {HOST}") as caught:
+        with pytest.raises(ConfigError, match=f"docker-credential-tests: {verb} {HOST}: exit status 1") as caught:
             if verb == "store":
                 keychain.store(HOST, Basic("user", "hunter2"))
             else:

@@ -249,7 +249,7 @@ class TestRefusals:
             push_artifact(source, ArtifactFile(b"x"), artifact_type=KIND)  # type: ignore[arg-type]  # likewise
 
     def test_values_that_are_not_files(self, source: Repository) -> None:
-        with pytest.raises(InvalidValue, match="file is a bytes; pass an ArtifactFile or a path"):
+        with pytest.raises(InvalidValue, match="each file must be an ArtifactFile or a path, not bytes"):
             push_artifact(source, [b"x"], artifact_type=KIND)  # type: ignore[list-item]  # the mistake under test
 
     def test_a_single_tag_instead_of_a_list(self, source: Repository) -> None:

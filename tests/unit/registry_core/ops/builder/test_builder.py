@@ -106,7 +106,7 @@ class TestImages:
         assert one.build().digest == two.build().digest
 
     def test_files_that_are_not_a_mapping_are_refused(self) -> None:
-        with pytest.raises(InvalidValue, match="mapping of paths to content: list"):
+        with pytest.raises(InvalidValue, match="files must be a mapping of paths to content, not list"):
             ImageBuilder().add_files(["a"])  # type: ignore[arg-type]  # the mistake under test
 
     def test_a_variable_is_set_once(self) -> None:

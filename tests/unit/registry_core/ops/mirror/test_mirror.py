@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -205,6 +205,10 @@ class TestWhatIsCopied:
     ) -> None:
         with pytest.raises(error, match=message):
             rule(here, there, **more)
+
+    def test_the_sides_of_a_rule_are_catalogs(self, here: Steered) -> None:
+        with pytest.raises(InvalidValue, match="target must be a Catalog, not str; of a client, pass its attribute"):
+            rule(here, cast("Any", "app"))
 
 
 class TestPrune:

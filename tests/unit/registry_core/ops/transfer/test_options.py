@@ -10,6 +10,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidName, InvalidReference, InvalidValue
+from registry_core.ops.transfer.copy import run_copies
 from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode
 from registry_core.ports.catalog import Repository
 
@@ -30,8 +31,8 @@ def test_platforms_and_index_mode_are_parsed() -> None:
     [
         (["linux/amd64"], None, InvalidValue, "platforms need index_mode"),
         ([], IndexMode.REWRITTEN, InvalidValue, "index_mode needs platforms"),
-        (["/"], IndexMode.SPARSE, InvalidName, "not a platform: '/'"),
-        ([1], IndexMode.SPARSE, InvalidName, "not a platform: 1"),
+        (["/"], IndexMode.SPARSE, InvalidName, "not a platform, such as linux/arm64: '/'"),
+        ([1], IndexMode.SPARSE, InvalidName, "not a platform, such as linux/arm64: 1"),
         ("linux/amd64", IndexMode.SPARSE, InvalidValue, "platforms must be a list, not 'linux/amd64'"),
         (["linux/amd64"], "spare", InvalidValue, "index_mode must be 'sparse' or 'rewritten', not 'spare'"),
     ],
@@ -41,6 +42,21 @@ def test_malformed_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         CopyOptions(platforms=platforms, index_mode=mode)
+
+
+def test_a_switch_is_a_boolean() -> None:
+    with pytest.raises(InvalidValue, match="referrers must be True or False, not 'yes'"):
+        CopyOptions(referrers=cast("Any", "yes"))
+
+
+def test_the_sides_of_a_task_are_repositories(target: Repository) -> None:
+    with pytest.raises(InvalidValue, match="source must be a Repository, not str; of a client, pass its attribute"):
+        CopyTask(source=cast("Any", "app"), target=target, reference="v1")
+
+
+def test_only_tasks_are_copied() -> None:
+    with pytest.raises(InvalidValue, match="each task must be a CopyTask, not str"):
+        run_copies(cast("Any", ["v1"]))
 
 
 def test_reference_and_tags_of_a_task_are_parsed(source: Repository, target: Repository) -> None:

@@ -7,7 +7,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -755,6 +755,10 @@ class TestOutages:
 
         with pytest.raises(type(error)):
             validate(failing.repository, "all", referrers=True)
+
+    def test_other_targets_are_refused(self) -> None:
+        with pytest.raises(InvalidValue, match="neither an Image, an Index nor a Repository: str"):
+            validate(cast("Any", "app"))
 
     def test_invalid_arguments_are_refused(self, example: ExampleImage) -> None:
         with pytest.raises(InvalidValue):
