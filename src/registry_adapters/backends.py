@@ -341,7 +341,9 @@ _BUILT_IN: Final[Mapping[str, Callable[..., Catalog]]] = MappingProxyType(
 def _parse(url: str) -> tuple[str, str, tuple[str, ...]]:
     """Split a URL into its scheme, the URL for the scheme's opener, and the client's path."""
     if not isinstance(url, str):
-        raise ConfigError(f"the URL of a backend must be text such as 'oci:DIRECTORY', not {type(url).__name__}")
+        raise ConfigError(
+            f"the URL of a backend must be text, not {type(url).__name__}; a directory is 'oci:DIRECTORY'"
+        )
     prefix, colon, rest = url.partition(":")
     scheme = prefix.lower()
     if scheme in ("http", "https") and rest.startswith("//"):

@@ -11,8 +11,8 @@ import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path, PurePosixPath
-from typing import Any, cast, get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -240,11 +240,6 @@ def test_the_error_for_an_unknown_backend_repeats_the_whole_url(url: str, hint: 
 
     assert str(caught.value).startswith(f"open '{url}': neither a registry, as host[:port], nor a known backend (")
     assert str(caught.value).endswith(f"){hint}")
-
-
-def test_a_path_is_not_a_url() -> None:
-    with pytest.raises(ConfigError, match="must be text such as 'oci:DIRECTORY', not PurePosixPath"):
-        open_client(cast("Any", PurePosixPath("images")))
 
 
 @pytest.mark.parametrize(
