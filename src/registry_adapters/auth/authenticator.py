@@ -204,19 +204,19 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """Get a token for all scopes, or for the own repository alone if the token server refuses to combine them."""
         merged = merge_scopes(scopes)
-        wanted = self._combinable_scopes(key, scopes) or challenge_scopes(parameters.get("scope", ""))
+        requested = self._combinable_scopes(key, scopes) or challenge_scopes(parameters.get("scope", ""))
         if rejected is not None:
-            wanted = widen_scopes(wanted, parameters.get("scope", ""))
-            if wanted == merged != own_repository(scopes) and parameters.get("error") == "insufficient_scope":
+            requested = widen_scopes(requested, parameters.get("scope", ""))
+            if requested == merged != own_repository(scopes) and parameters.get("error") == "insufficient_scope":
                 # The token is valid, but for fewer scopes: the server never issues one for two repositories.
                 self._mark_uncombinable(key, merged)
                 return None
-            self._cache.discard(key, merged or wanted, rejected.removeprefix("Bearer "))
+            self._cache.discard(key, merged or requested, rejected.removeprefix("Bearer "))
         try:
-            token = yield from self._token(key, wanted, rejected)
+            token = yield from self._token(key, requested, rejected)
         except (AccessDenied, TransportError) as error:
             own = own_repository(scopes)
-            if wanted == own or wanted != merged or not _is_refusal(error):
+            if requested == own or requested != merged or not _is_refusal(error):
                 raise
             token = yield from self._token(key, own, rejected)
             self._mark_uncombinable(key, merged)
