@@ -220,7 +220,8 @@ def test_every_acknowledged_tag_exists_and_is_valid(tmp_path: Path) -> None:
     acknowledged = processes.acknowledged() | {Tag("first"): first}
     slow = any(words[0] == "slow" for words in processes.lines())
     assert len(acknowledged) > WRITERS
-    assert processes.removed > 10
+    # In six seconds on a busy machine, few blobs become old enough to be removed.
+    assert processes.removed > (10 if FULL else 0)
     _check_images(repository, acknowledged)
     _read_by_skopeo(root / NAME, acknowledged, tmp_path / "copy")
     report = catalog.check(NAME)
