@@ -28,7 +28,7 @@ class Received(NamedTuple):
     body: bytes
 
 
-class Peer:
+class ServerConnection:
     """The server's end of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -68,10 +68,10 @@ class Peer:
         self.sock.close()
 
 
-class Wire:
+class ScriptedServer:
     """A server on loopback that runs a script for each connection."""
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    def __init__(self, script: Callable[[ServerConnection], None]) -> None:
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
@@ -94,9 +94,9 @@ class Wire:
             thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
-        peer = Peer(sock)
-        with contextlib.closing(peer), contextlib.suppress(OSError):
-            self._script(peer)
+        connection = ServerConnection(sock)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            self._script(connection)
 
     def close(self) -> None:
         """End all connections."""
@@ -109,20 +109,20 @@ class Wire:
             thread.join()
 
 
-class Answers:
+class ScriptedResponses:
     """A script: one prepared answer to each request, on any connection, and then the end."""
 
-    def __init__(self, *answers: bytes) -> None:
-        self._answers = deque(answers)
+    def __init__(self, *responses: bytes) -> None:
+        self._answers = deque(responses)
         self.received: list[Received] = []
 
-    def __call__(self, peer: Peer) -> None:
-        while self._answers and (request := peer.receive()) is not None:
+    def __call__(self, connection: ServerConnection) -> None:
+        while self._answers and (request := connection.receive()) is not None:
             self.received.append(request)
-            peer.send(self._answers.popleft())
+            connection.send(self._answers.popleft())
 
 
-def spoken(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+def encode_response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """An answer's bytes, with a ``Content-Length``."""
     fields = {"Content-Length": str(len(body)), **(headers or {})}
     return (
@@ -187,29 +187,29 @@ class Recorder:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Callable[[Peer], None]], Wire]]:
+def start_server() -> Iterator[Callable[[Callable[[ServerConnection], None]], ScriptedServer]]:
     """Starts servers, and stops them after the test."""
-    wires: list[Wire] = []
+    wires: list[ScriptedServer] = []
 
-    def start(script: Callable[[Peer], None]) -> Wire:
-        wires.append(Wire(script))
+    def start(script: Callable[[ServerConnection], None]) -> ScriptedServer:
+        wires.append(ScriptedServer(script))
         return wires[-1]
 
     yield start
-    for wire in wires:
-        wire.close()
+    for server in wires:
+        server.close()
 
 
 @pytest.fixture
-def say() -> Callable[..., bytes]:
+def response_bytes() -> Callable[..., bytes]:
     """Builds an answer's bytes."""
-    return spoken
+    return encode_response
 
 
 @pytest.fixture
-def answers() -> type[Answers]:
+def responses() -> type[ScriptedResponses]:
     """Builds scripts of prepared answers."""
-    return Answers
+    return ScriptedResponses
 
 
 @pytest.fixture

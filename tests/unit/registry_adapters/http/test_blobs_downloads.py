@@ -22,9 +22,16 @@ from registry_core.errors import BlobNotFound, DeadlineExceeded, DigestMismatch,
 from registry_core.ports.observer import Observer, RequestRetried, TransferResumed
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Peer, Received, Recorder, Reply, ScriptedTransport, Wire
+    from tests.unit.registry_adapters.http.conftest import (
+        Received,
+        Recorder,
+        Reply,
+        ScriptedServer,
+        ScriptedTransport,
+        ServerConnection,
+    )
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
     Script = Callable[..., ScriptedTransport]
     Build = Callable[..., Reply]
 
@@ -64,17 +71,17 @@ class Cutting:
         """The requested ranges."""
         return [request.headers.get("range", "") for request in self.received]
 
-    def __call__(self, peer: Peer) -> None:
-        while (request := peer.receive()) is not None:
+    def __call__(self, connection: ServerConnection) -> None:
+        while (request := connection.receive()) is not None:
             self.received.append(request)
             cut = self._cuts.popleft() if self._cuts else None
-            peer.send(self._answer(request, cut))
+            connection.send(self._answer(request, cut))
             if cut is None:
                 continue
             if self._how == "stall":
-                peer.wait()
+                connection.wait()
             if self._how == "reset":
-                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
 
     def _answer(self, request: Received, cut: int | None) -> bytes:
@@ -95,10 +102,10 @@ class Cutting:
 
 
 def connected(
-    wire: Wire, *, retries: int = 3, observer: Observer | None = None, read_timeout: float = 5
+    server: ScriptedServer, *, retries: int = 3, observer: Observer | None = None, read_timeout: float = 5
 ) -> closing[HttpCatalog]:
     settings = HttpSettings(plain_http=True, proxy="", retries=retries, read_timeout=read_timeout)
-    return closing(HttpCatalog(wire.origin.netloc, settings, observer=observer))
+    return closing(HttpCatalog(server.origin.netloc, settings, observer=observer))
 
 
 def opened(catalog: HttpCatalog, digest: Digest = DIGEST, *, start: int = 0) -> ByteReader:
@@ -112,81 +119,81 @@ def scripted_reader(transport: ScriptedTransport, *, retries: int = 3, start: in
 class TestResume:
     @pytest.mark.parametrize("how", ["end", "reset", "chunked"])
     @pytest.mark.parametrize("cut", range(SIZE + 1))
-    def test_a_blob_cut_at_any_byte_is_complete(self, serve: Serve, cut: int, how: str) -> None:
+    def test_a_blob_cut_at_any_byte_is_complete(self, start_server: StartServer, cut: int, how: str) -> None:
         """R-050, R-051: and no byte is returned twice."""
         script = Cutting(CONTENT, cut, how=how)
 
-        with connected(serve(script)) as catalog, opened(catalog) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
         assert len(script.asked) <= 2
 
     @pytest.mark.parametrize("cut", range(1, SIZE))
-    def test_only_missing_bytes_are_requested(self, serve: Serve, cut: int) -> None:
+    def test_only_missing_bytes_are_requested(self, start_server: StartServer, cut: int) -> None:
         """R-051."""
         script = Cutting(CONTENT, cut)
 
-        with connected(serve(script)) as catalog, opened(catalog) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog) as reader:
             reader.read()
 
         assert script.asked == ["", f"bytes={cut}-"]
 
     @pytest.mark.parametrize("cut", range(SIZE))
-    def test_bytes_are_skipped_if_the_registry_ignores_range(self, serve: Serve, cut: int) -> None:
+    def test_bytes_are_skipped_if_the_registry_ignores_range(self, start_server: StartServer, cut: int) -> None:
         """R-051: a 200 has the whole blob again."""
-        with connected(serve(Cutting(CONTENT, cut, ranges=False))) as catalog, opened(catalog) as reader:
+        with connected(start_server(Cutting(CONTENT, cut, ranges=False))) as catalog, opened(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
 
     @pytest.mark.parametrize("start", range(1, SIZE))
-    def test_a_blob_read_from_an_offset_is_complete(self, serve: Serve, start: int) -> None:
+    def test_a_blob_read_from_an_offset_is_complete(self, start_server: StartServer, start: int) -> None:
         """R-051."""
         script = Cutting(CONTENT, (SIZE - start) // 2)
 
-        with connected(serve(script)) as catalog, opened(catalog, start=start) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog, start=start) as reader:
             content = reader.read()
 
         assert content == CONTENT[start:]
         assert script.asked[0] == f"bytes={start}-"
 
-    def test_skipped_bytes_may_be_cut_too(self, serve: Serve) -> None:
+    def test_skipped_bytes_may_be_cut_too(self, start_server: StartServer) -> None:
         """R-051."""
         script = Cutting(CONTENT, 3, 12, ranges=False)
 
-        with connected(serve(script)) as catalog, opened(catalog, start=10) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog, start=10) as reader:
             content = reader.read()
 
         assert content == CONTENT[10:]
 
-    def test_a_read_timeout_is_resumed(self, serve: Serve) -> None:
+    def test_a_read_timeout_is_resumed(self, start_server: StartServer) -> None:
         """R-052."""
         script = Cutting(CONTENT, 7, how="stall")
 
-        with connected(serve(script), read_timeout=0.3) as catalog, opened(catalog) as reader:
+        with connected(start_server(script), read_timeout=0.3) as catalog, opened(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
 
-    def test_a_large_blob_is_transferred_once(self, serve: Serve) -> None:
+    def test_a_large_blob_is_transferred_once(self, start_server: StartServer) -> None:
         """R-051: for any read size."""
         content = random.Random(0).randbytes(6 * CHUNK_SIZE)
         script = Cutting(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
 
-        with connected(serve(script)) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog, Digest.of(content)) as reader:
             arrived = reader.read()
 
         assert arrived == content
         assert script.asked == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
 
-    def test_each_resumption_is_reported(self, serve: Serve, recorder: Recorder) -> None:
+    def test_each_resumption_is_reported(self, start_server: StartServer, recorder: Recorder) -> None:
         """The event has the offset and the number of the attempt."""
-        wire = serve(Cutting(CONTENT, 5))
-        with connected(wire, observer=recorder) as catalog, opened(catalog) as reader:
+        server = start_server(Cutting(CONTENT, 5))
+        with connected(server, observer=recorder) as catalog, opened(catalog) as reader:
             reader.read()
 
-        url = f"{wire.origin}/v2/org/app/blobs/{DIGEST}"
+        url = f"{server.origin}/v2/org/app/blobs/{DIGEST}"
         assert [event for event in recorder.events if isinstance(event, TransferResumed | RequestRetried)] == [
             RequestRetried(method="GET", url=url, attempt=1, pause=0.0, reason="Unavailable"),
             TransferResumed(method="GET", url=url, offset=5),
@@ -194,63 +201,63 @@ class TestResume:
 
 
 class TestLimits:
-    def test_progress_resets_the_count_of_failures(self, serve: Serve) -> None:
+    def test_progress_resets_the_count_of_failures(self, start_server: StartServer) -> None:
         """R-051: one retry is enough for any number of breaks."""
         script = Cutting(CONTENT, *[1] * SIZE)
 
-        with connected(serve(script), retries=1) as catalog, opened(catalog) as reader:
+        with connected(start_server(script), retries=1) as catalog, opened(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
 
     @pytest.mark.parametrize("retries", [0, 1, 2])
-    def test_failures_without_progress_end_the_download(self, serve: Serve, retries: int) -> None:
+    def test_failures_without_progress_end_the_download(self, start_server: StartServer, retries: int) -> None:
         """R-051: after as many failures as there are retries."""
         script = Cutting(CONTENT, 6, *[0] * 9)
 
-        with connected(serve(script), retries=retries) as catalog, opened(catalog) as reader:
+        with connected(start_server(script), retries=retries) as catalog, opened(catalog) as reader:
             with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
         assert script.asked == ["", *["bytes=6-"] * retries]
 
-    def test_one_byte_per_connection_is_no_progress(self, serve: Serve) -> None:
+    def test_one_byte_per_connection_is_no_progress(self, start_server: StartServer) -> None:
         """R-052: a large blob would need a million connections."""
         content = bytes(CHUNK_SIZE)
         script = Cutting(content, *[1] * 9)
 
-        with connected(serve(script), retries=3) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connected(start_server(script), retries=3) as catalog, opened(catalog, Digest.of(content)) as reader:
             with pytest.raises(Unavailable, match="received 4 of"):
                 reader.read()
 
         assert len(script.asked) == 4
 
-    def test_skipped_bytes_are_no_progress(self, serve: Serve) -> None:
+    def test_skipped_bytes_are_no_progress(self, start_server: StartServer) -> None:
         """R-051: also if the registry ignores ranges."""
         script = Cutting(CONTENT, 6, *[6] * 9, ranges=False)
 
-        with connected(serve(script), retries=2) as catalog, opened(catalog) as reader:
+        with connected(start_server(script), retries=2) as catalog, opened(catalog) as reader:
             with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
         assert len(script.asked) == 3
 
-    def test_progress_is_measured_against_skipped_bytes(self, serve: Serve) -> None:
+    def test_progress_is_measured_against_skipped_bytes(self, start_server: StartServer) -> None:
         """R-051: otherwise a registry that ignores ranges could send the whole blob again for each small part."""
         content = bytes(3 << 20)
         script = Cutting(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
 
-        with connected(serve(script), retries=1) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connected(start_server(script), retries=1) as catalog, opened(catalog, Digest.of(content)) as reader:
             with pytest.raises(Unavailable, match="attempt 2 without progress"):
                 reader.read()
 
         assert len(script.asked) == 2
 
-    def test_a_deadline_ends_a_stalled_read_and_the_reader_stays_usable(self, serve: Serve) -> None:
+    def test_a_deadline_ends_a_stalled_read_and_the_reader_stays_usable(self, start_server: StartServer) -> None:
         """R-051, R-052: a later read returns the rest."""
         script = Cutting(CONTENT, 7, how="stall")
 
-        with connected(serve(script)) as catalog, opened(catalog) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog) as reader:
             begun = reader.read(3)
             with pytest.raises(DeadlineExceeded), fail_after(0.1):
                 reader.read()
@@ -259,12 +266,14 @@ class TestLimits:
         assert begun + rest == CONTENT
         assert script.asked == ["", "bytes=3-"]
 
-    def test_a_pause_beyond_the_deadline_is_not_begun(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pause_beyond_the_deadline_is_not_begun(
+        self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """R-054: the error is raised at once."""
         monkeypatch.setattr(random, "random", lambda: 1e6)
         script = Cutting(CONTENT, 7)
 
-        with connected(serve(script)) as catalog, opened(catalog) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog) as reader:
             with pytest.raises(Unavailable), fail_after(9):
                 reader.read()
 
@@ -384,11 +393,11 @@ class TestChecks:
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="byte 8"):
             reader.read()
 
-    def test_a_416_at_the_end_is_the_end(self, serve: Serve) -> None:
+    def test_a_416_at_the_end_is_the_end(self, start_server: StartServer) -> None:
         """R-051: only the end of the chunked body was missing."""
         script = Cutting(CONTENT, SIZE, how="chunked")
 
-        with connected(serve(script)) as catalog, opened(catalog) as reader:
+        with connected(start_server(script)) as catalog, opened(catalog) as reader:
             content = reader.read(SIZE) + reader.read()
 
         assert content == CONTENT

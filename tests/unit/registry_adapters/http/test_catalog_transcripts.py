@@ -15,10 +15,10 @@ from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Wire
+    from tests.unit.registry_adapters.http.conftest import ScriptedResponses, ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 NAME = RepositoryName("org/app")
 BLOB = b"0123456789"
@@ -37,16 +37,16 @@ ATTACHED = RawManifest.of(
 )
 
 
-def connected(wire: Wire, *, chunk_size: int | None = None) -> closing[HttpCatalog]:
+def connected(server: ScriptedServer, *, chunk_size: int | None = None) -> closing[HttpCatalog]:
     settings = HttpSettings(plain_http=True, retries=0, proxy="", read_timeout=5, chunk_size=chunk_size)
-    return closing(HttpCatalog(wire.origin.netloc, settings))
+    return closing(HttpCatalog(server.origin.netloc, settings))
 
 
-def lines(script: Answers) -> list[str]:
+def lines(script: ScriptedResponses) -> list[str]:
     return [f"{request.method} {request.target}" for request in script.received]
 
 
-def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_pulling(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
     """R-200: "Pulling manifests" and "Pulling blobs", and nothing else.
 
     No ping comes first (R-202), nobody says ``Docker-Distribution-API-Version`` (R-203), no ``ns`` is sent (R-208).
@@ -56,14 +56,14 @@ def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
         "Content-Length": str(len(MANIFEST.content)),
         "Docker-Content-Digest": MANIFEST.digest,
     }
-    script = answers(
-        say(200, b"", head),
-        say(200, MANIFEST.content, {"Content-Type": OCI_INDEX}),
-        say(200, b"", {"Content-Length": "10"}),
-        say(200, BLOB),
+    script = responses(
+        response_bytes(200, b"", head),
+        response_bytes(200, MANIFEST.content, {"Content-Type": OCI_INDEX}),
+        response_bytes(200, b"", {"Content-Length": "10"}),
+        response_bytes(200, BLOB),
     )
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         repository = catalog.repository(NAME)
         descriptor = repository.manifests.resolve(Tag("v1"))
         manifest = repository.manifests.get(descriptor.digest)
@@ -81,14 +81,16 @@ def test_pulling(serve: Serve, answers: type[Answers], say: Say) -> None:
     assert all("docker-distribution-api-version" not in request.headers for request in script.received)
 
 
-def test_pushing_in_one_request(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_pushing_in_one_request(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-230: "POST then PUT"; the location is relative and has a query."""
-    script = answers(
-        say(202, b"", {"Location": "/v2/org/app/blobs/uploads/17?_state=a%3D"}),
-        say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
+    script = responses(
+        response_bytes(202, b"", {"Location": "/v2/org/app/blobs/uploads/17?_state=a%3D"}),
+        response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
     )
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
 
     assert lines(script) == [
@@ -102,16 +104,18 @@ def test_pushing_in_one_request(serve: Serve, answers: type[Answers], say: Say) 
     assert script.received[1].body == BLOB
 
 
-def test_pushing_in_chunks(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_pushing_in_chunks(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-232: "Pushing a blob in chunks"."""
-    script = answers(
-        say(202, b"", {"Location": "/u/0", "OCI-Chunk-Min-Length": "6"}),
-        say(202, b"", {"Location": "/u/1", "Range": "0-5"}),
-        say(202, b"", {"Location": "/u/2", "Range": "0-9"}),
-        say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
+    script = responses(
+        response_bytes(202, b"", {"Location": "/u/0", "OCI-Chunk-Min-Length": "6"}),
+        response_bytes(202, b"", {"Location": "/u/1", "Range": "0-5"}),
+        response_bytes(202, b"", {"Location": "/u/2", "Range": "0-9"}),
+        response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
     )
 
-    with connected(serve(script), chunk_size=4) as catalog:
+    with connected(start_server(script), chunk_size=4) as catalog:
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
 
     assert lines(script) == [
@@ -125,11 +129,11 @@ def test_pushing_in_chunks(serve: Serve, answers: type[Answers], say: Say) -> No
     assert [request.body for request in script.received] == [b"", b"012345", b"6789", b""]
 
 
-def test_mounting(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_mounting(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
     """R-237: "Mounting a blob from another repository"."""
-    script = answers(say(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}))
+    script = responses(response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}))
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         mounted = catalog.repository(NAME).blobs.mount(DIGEST, RepositoryName("org/base"))
 
     assert mounted
@@ -137,7 +141,9 @@ def test_mounting(serve: Serve, answers: type[Answers], say: Say) -> None:
     assert script.received[0].headers["content-length"] == "0"
 
 
-def test_pushing_a_manifest_with_subject_to_an_old_registry(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_pushing_a_manifest_with_subject_to_an_old_registry(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-222: "Pushing Manifests with Subject", "Unavailable Referrers API"."""
     tag = f"sha256-{MANIFEST.digest.encoded}"
     entry = {
@@ -148,16 +154,16 @@ def test_pushing_a_manifest_with_subject_to_an_old_registry(serve: Serve, answer
     }
     expected = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
     written = json.dumps(expected, separators=(",", ":")).encode()
-    script = answers(
-        say(201, b"", {"Location": f"/v2/org/app/manifests/{ATTACHED.digest}"}),
-        say(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'),
-        say(201, b"", {"Location": f"/v2/org/app/manifests/{tag}"}),
-        say(200, written, {"Content-Type": OCI_INDEX}),
-        say(404),
-        say(200, written, {"Content-Type": OCI_INDEX}),
+    script = responses(
+        response_bytes(201, b"", {"Location": f"/v2/org/app/manifests/{ATTACHED.digest}"}),
+        response_bytes(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'),
+        response_bytes(201, b"", {"Location": f"/v2/org/app/manifests/{tag}"}),
+        response_bytes(200, written, {"Content-Type": OCI_INDEX}),
+        response_bytes(404),
+        response_bytes(200, written, {"Content-Type": OCI_INDEX}),
     )
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         manifests = catalog.repository(NAME).manifests
         manifests.put(ATTACHED)
         listed = list(manifests.referrers(MANIFEST.digest))
@@ -176,25 +182,29 @@ def test_pushing_a_manifest_with_subject_to_an_old_registry(serve: Serve, answer
     assert [found.digest for found in listed] == [ATTACHED.digest]
 
 
-def test_listing_tags(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_listing_tags(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-211, R-091: "Listing Tags", with links relative and unquoted."""
-    script = answers(
-        say(200, b'{"name":"org/app","tags":["a","b"]}', {"Link": "</v2/org/app/tags/list?n=2&last=b>; rel=next"}),
-        say(200, b'{"name":"org/app","tags":["c"]}'),
+    script = responses(
+        response_bytes(
+            200, b'{"name":"org/app","tags":["a","b"]}', {"Link": "</v2/org/app/tags/list?n=2&last=b>; rel=next"}
+        ),
+        response_bytes(200, b'{"name":"org/app","tags":["c"]}'),
     )
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         listed = list(catalog.repository(NAME).manifests.tags(page_size=2, after=Tag("_")))
 
     assert listed == ["a", "b", "c"]
     assert lines(script) == ["GET /v2/org/app/tags/list?n=2&last=_", "GET /v2/org/app/tags/list?n=2&last=b"]
 
 
-def test_deleting(serve: Serve, answers: type[Answers], say: Say) -> None:
+def test_deleting(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
     """R-251, R-253: "Deleting tags" and "Deleting Blobs"."""
-    script = answers(say(202), say(202))
+    script = responses(response_bytes(202), response_bytes(202))
 
-    with connected(serve(script)) as catalog:
+    with connected(start_server(script)) as catalog:
         repository = catalog.repository(NAME)
         repository.manifests.untag(Tag("v1"))
         repository.blobs.delete(DIGEST)

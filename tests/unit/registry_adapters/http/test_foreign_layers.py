@@ -136,38 +136,41 @@ class TestRequests:
 
     @pytest.mark.parametrize("start", [0, 1, len(CONTENT) - 1])
     def test_a_layer_is_read_from_an_offset(
-        self, foreign_of: Any, serve: Any, answers: Any, say: Any, start: int
+        self, foreign_of: Any, start_server: Any, responses: Any, response_bytes: Any, start: int
     ) -> None:
         """R-051."""
         rest = CONTENT[start:]
         span = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
-        script = answers(say(206 if start else 200, rest, span if start else {}))
-        wire = serve(script)
-        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+        script = responses(response_bytes(206 if start else 200, rest, span if start else {}))
+        server = start_server(script)
+        foreign = foreign_of(server.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
 
-        with foreign.open(_layer(f"{wire.origin}/layer"), start=start) as reader:
+        with foreign.open(_layer(f"{server.origin}/layer"), start=start) as reader:
             content = reader.read()
 
         assert content == rest
         assert script.received[0].headers.get("range") == (f"bytes={start}-" if start else None)
 
     def test_a_broken_connection_is_resumed(
-        self, foreign_of: Any, serve: Any, answers: Any, say: Any, recorder: Any
+        self, foreign_of: Any, start_server: Any, responses: Any, response_bytes: Any, recorder: Any
     ) -> None:
         """R-050, R-051."""
         size, half = len(CONTENT), len(CONTENT) // 2
         span = {"Content-Range": f"bytes {half}-{size - 1}/{size}"}
-        replies = [say(200, CONTENT, {"Connection": "close"})[: -(size - half)], say(206, CONTENT[half:], span)]
+        replies = [
+            response_bytes(200, CONTENT, {"Connection": "close"})[: -(size - half)],
+            response_bytes(206, CONTENT[half:], span),
+        ]
 
-        def script(peer: Any) -> None:
-            if peer.receive() is not None:
-                peer.send(replies.pop(0))
+        def script(connection: Any) -> None:
+            if connection.receive() is not None:
+                connection.send(replies.pop(0))
 
-        wire = serve(script)
+        server = start_server(script)
         settings = HttpSettings(plain_http=True, retries=2, backoff=0.001)
-        foreign = foreign_of(wire.origin.netloc, settings=settings, observer=recorder)
+        foreign = foreign_of(server.origin.netloc, settings=settings, observer=recorder)
 
-        with foreign.open(_layer(f"{wire.origin}/layer")) as reader:
+        with foreign.open(_layer(f"{server.origin}/layer")) as reader:
             content = reader.read()
 
         assert content == CONTENT
@@ -227,14 +230,16 @@ class TestUrlPolicy:
         assert len(transport.sent) == 11
 
     def test_a_registry_on_loopback_cannot_name_the_metadata_address(
-        self, foreign_of: Any, serve: Any, answers: Any, say: Any
+        self, foreign_of: Any, start_server: Any, responses: Any, response_bytes: Any
     ) -> None:
         """R-046: cloud machines keep credentials there."""
-        wire = serve(answers(say(302, headers={"Location": "http://169.254.169.254/latest/meta-data"})))
-        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+        server = start_server(
+            responses(response_bytes(302, headers={"Location": "http://169.254.169.254/latest/meta-data"}))
+        )
+        foreign = foreign_of(server.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
 
         with pytest.raises(ProtocolError, match="internal address"):
-            foreign.open(_layer(f"{wire.origin}/layer"))
+            foreign.open(_layer(f"{server.origin}/layer"))
 
     def test_a_plain_http_registry_may_name_plain_http_urls(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         """R-032."""
@@ -268,19 +273,19 @@ class TestContent:
                 reader.read()
 
     @pytest.mark.parametrize("start", [0, 5])
-    def test_endless_content_is_an_error(self, foreign_of: Any, serve: Any, start: int) -> None:
+    def test_endless_content_is_an_error(self, foreign_of: Any, start_server: Any, start: int) -> None:
         """R-023, R-032."""
 
-        def script(peer: Any) -> None:
-            if peer.receive() is not None:
-                peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        def script(connection: Any) -> None:
+            if connection.receive() is not None:
+                connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
                 while True:
-                    peer.send(bytes(1 << 16))
+                    connection.send(bytes(1 << 16))
 
-        wire = serve(script)
-        foreign = foreign_of(wire.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
+        server = start_server(script)
+        foreign = foreign_of(server.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
 
-        with foreign.open(_layer(f"{wire.origin}/layer"), start=start) as reader, pytest.raises(IntegrityError):
+        with foreign.open(_layer(f"{server.origin}/layer"), start=start) as reader, pytest.raises(IntegrityError):
             reader.read()
 
     def test_a_layer_that_cannot_be_verified_is_not_requested(self, foreign_of: Any, scripted: Any) -> None:

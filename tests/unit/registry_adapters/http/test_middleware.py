@@ -18,11 +18,17 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Reply, ScriptedTransport, Wire
+    from tests.unit.registry_adapters.http.conftest import (
+        Reply,
+        ScriptedResponses,
+        ScriptedServer,
+        ScriptedTransport,
+        ServerConnection,
+    )
 
     Script = Callable[..., ScriptedTransport]
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 HOME = "https://registry.example.com/v2/"
 DIGEST = Digest.of(b"content")
@@ -63,11 +69,11 @@ def passing(request: OutgoingRequest, send: Send) -> Response:
 
 class TestApplyMiddleware:
     def test_without_middleware_the_request_is_sent_unchanged(self) -> None:
-        wire, request = Wire200(), outgoing({"Accept": "a"})
+        server, request = Wire200(), outgoing({"Accept": "a"})
 
-        apply_middleware([], request, wire)
+        apply_middleware([], request, server)
 
-        assert wire.sent == [request]
+        assert server.sent == [request]
 
     def test_the_first_middleware_is_outermost(self) -> None:
         steps: list[str] = []
@@ -86,14 +92,14 @@ class TestApplyMiddleware:
         assert steps == ["a in", "b in", "b out", "a out"]
 
     def test_headers_are_added_and_replaced_in_any_case(self) -> None:
-        wire = Wire200()
+        server = Wire200()
 
         def change(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"X-Trace": "1", "accept": "b"}))
 
-        apply_middleware([change], outgoing({"Accept": "a", "Range": "bytes=1-"}), wire)
+        apply_middleware([change], outgoing({"Accept": "a", "Range": "bytes=1-"}), server)
 
-        assert dict(wire.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
+        assert dict(server.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
 
     @pytest.mark.parametrize("name", ["Authorization", "cookie", "PROXY-AUTHORIZATION"])
     def test_secrets_that_it_adds_go_to_the_registry_only(self, name: str) -> None:
@@ -111,14 +117,14 @@ class TestApplyMiddleware:
 
     def test_the_authorization_of_a_token_request_is_kept(self) -> None:
         """R-030."""
-        wire = Wire200()
+        server = Wire200()
 
         def replace(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"authorization": "mine"}))
 
-        apply_middleware([replace], outgoing({"Authorization": "Basic ours"}, to_registry=False), wire)
+        apply_middleware([replace], outgoing({"Authorization": "Basic ours"}, to_registry=False), server)
 
-        assert dict(wire.sent[0].headers) == {"Authorization": "Basic ours"}
+        assert dict(server.sent[0].headers) == {"Authorization": "Basic ours"}
 
     @pytest.mark.parametrize(
         "change",
@@ -133,25 +139,27 @@ class TestApplyMiddleware:
         ],
     )
     def test_a_change_of_anything_but_headers_is_an_error(self, change: dict[str, Any]) -> None:
-        wire = Wire200()
+        server = Wire200()
 
         with pytest.raises(ConfigError):
-            apply_middleware([lambda request, send: send(msgspec.structs.replace(request, **change))], outgoing(), wire)
+            apply_middleware(
+                [lambda request, send: send(msgspec.structs.replace(request, **change))], outgoing(), server
+            )
 
-        assert wire.sent == []
+        assert server.sent == []
 
     def test_sending_twice_is_an_error(self) -> None:
         """R-053: repeating is decided elsewhere."""
-        wire = Wire200()
+        server = Wire200()
 
         def twice(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             return send(request)
 
         with pytest.raises(ConfigError):
-            apply_middleware([twice], outgoing(), wire)
+            apply_middleware([twice], outgoing(), server)
 
-        assert (len(wire.sent), wire.reader.closed) == (1, True)
+        assert (len(server.sent), server.reader.closed) == (1, True)
 
     def test_sending_again_after_a_failure_is_an_error(self) -> None:
         """R-053."""
@@ -173,29 +181,29 @@ class TestApplyMiddleware:
         assert len(tries) == 1
 
     def test_returning_another_response_is_an_error(self) -> None:
-        wire = Wire200()
+        server = Wire200()
 
         def other(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             return Response(status=200, headers=Headers([]), url=request.url, reader=Reader())
 
         with pytest.raises(ConfigError):
-            apply_middleware([other], outgoing(), wire)
+            apply_middleware([other], outgoing(), server)
 
-        assert wire.reader.closed
+        assert server.reader.closed
 
     def test_its_error_is_raised_and_the_response_closed(self) -> None:
-        wire, mine = Wire200(), LookupError("mine")
+        server, mine = Wire200(), LookupError("mine")
 
         def failing(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             raise mine
 
         with pytest.raises(LookupError) as caught:
-            apply_middleware([passing, failing], outgoing(), wire)
+            apply_middleware([passing, failing], outgoing(), server)
 
         assert caught.value is mine
-        assert wire.reader.closed
+        assert server.reader.closed
 
     def test_it_can_wrap_the_reader_of_the_body(self) -> None:
         class Watched(Reader):
@@ -280,10 +288,12 @@ class TestInASession:
         ]
         assert all(sent.headers["X-Trace"] == "1" for sent in transport.sent)
 
-    def test_its_error_leaves_no_connection_open(self, serve: Serve, say: Say, answers: type[Answers]) -> None:
+    def test_its_error_leaves_no_connection_open(
+        self, start_server: StartServer, response_bytes: ResponseBytes, responses: type[ScriptedResponses]
+    ) -> None:
         """The connection is closed, its body unread; the next request gets a new one and its own answer."""
-        script = answers(say(200, b"x" * 500_000), say(200, b"mine"))
-        wire = serve(script)
+        script = responses(response_bytes(200, b"x" * 500_000), response_bytes(200, b"mine"))
+        server = start_server(script)
         failures = [RuntimeError("mine")]
 
         def fail_once(request: OutgoingRequest, send: Send) -> Response:
@@ -294,13 +304,13 @@ class TestInASession:
 
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
         request = Request(method="GET", target="/v2/", success=(200,))
-        with closing(Session(wire.origin, settings, middleware=[fail_once])) as session:
+        with closing(Session(server.origin, settings, middleware=[fail_once])) as session:
             with pytest.raises(RuntimeError, match="mine"):
                 session.send(request)
             with session.send(request) as answer:
                 content = answer.content(100)
 
-        assert (content, wire.connections) == (b"mine", 2)
+        assert (content, server.connections) == (b"mine", 2)
 
     def test_a_transient_error_that_it_raises_is_retried(self, scripted: Script, reply: type[Reply]) -> None:
         """R-054."""

@@ -24,10 +24,10 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import Cancelled, DeadlineExceeded, RateLimited, Unavailable
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Peer, Wire
+    from tests.unit.registry_adapters.http.conftest import ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 HOME = Origin.of("registry.example.com")
 
@@ -601,15 +601,15 @@ class Echoing:
 class Counting:
     """A server's script: how many requests it has at a time, at most."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, response_bytes: ResponseBytes) -> None:
+        self._say = response_bytes
         self._lock = threading.Lock()
         self._now = 0
         self.most = 0
         self.served = 0
 
-    def __call__(self, peer: Peer) -> None:
-        while peer.receive() is not None:
+    def __call__(self, connection: ServerConnection) -> None:
+        while connection.receive() is not None:
             with self._lock:
                 self._now += 1
                 self.most = max(self.most, self._now)
@@ -617,12 +617,12 @@ class Counting:
             sleep(0.002)
             with self._lock:
                 self._now -= 1
-            peer.send(self._say(200, b"body"))
+            connection.send(self._say(200, b"body"))
 
 
-def test_64_threads_share_the_connections_of_the_pool(serve: Serve, say: Say) -> None:
-    script = Counting(say)
-    wire = serve(script)
+def test_64_threads_share_the_connections_of_the_pool(start_server: StartServer, response_bytes: ResponseBytes) -> None:
+    script = Counting(response_bytes)
+    server = start_server(script)
     contents: list[bytes] = []
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
 
@@ -631,7 +631,7 @@ def test_64_threads_share_the_connections_of_the_pool(serve: Serve, say: Say) ->
             with session.send(request) as answer:
                 contents.append(answer.content(100))
 
-    with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
+    with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
         threads = [threading.Thread(target=work, args=(session,)) for _ in range(64)]
         for thread in threads:
             thread.start()
@@ -641,12 +641,14 @@ def test_64_threads_share_the_connections_of_the_pool(serve: Serve, say: Say) ->
     assert contents == [b"body"] * 256
     assert script.served == 256
     assert script.most <= 4
-    assert wire.connections <= 4
+    assert server.connections <= 4
 
 
-def test_unread_bodies_of_all_threads_do_not_block_them(serve: Serve, say: Say) -> None:
+def test_unread_bodies_of_all_threads_do_not_block_them(
+    start_server: StartServer, response_bytes: ResponseBytes
+) -> None:
     """Each thread reads a body to its end only after it has got another."""
-    wire = serve(Counting(say))
+    server = start_server(Counting(response_bytes))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
     barrier = threading.Barrier(4)
     contents: list[bytes] = []
@@ -658,7 +660,7 @@ def test_unread_bodies_of_all_threads_do_not_block_them(serve: Serve, say: Say) 
                 contents.append(answer.content(100))
             contents.append(held.content(100))
 
-    with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
+    with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
         threads = [threading.Thread(target=work, args=(session,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -708,13 +710,13 @@ def test_two_clients_that_copy_to_each_other_do_not_block() -> None:
         assert done.wait(10)
 
 
-def test_any_number_of_open_readers_does_not_block(serve: Serve, say: Say) -> None:
-    wire = serve(Counting(say))
+def test_any_number_of_open_readers_does_not_block(start_server: StartServer, response_bytes: ResponseBytes) -> None:
+    server = start_server(Counting(response_bytes))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
 
-    with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", max_connections=2))) as session:
-        answers = [session.send(request) for _ in range(6)]
-        contents = [answer.content(100) for answer in answers]
+    with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=2))) as session:
+        responses = [session.send(request) for _ in range(6)]
+        contents = [answer.content(100) for answer in responses]
 
     assert contents == [b"body"] * 6
 

@@ -46,11 +46,18 @@ from registry_core.ports.observer import (
 )
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Recorder, Reply, ScriptedTransport, Wire
+    from tests.unit.registry_adapters.http.conftest import (
+        Recorder,
+        Reply,
+        ScriptedResponses,
+        ScriptedServer,
+        ScriptedTransport,
+        ServerConnection,
+    )
 
     Script = Callable[..., ScriptedTransport]
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 HOME = Origin.of("registry.example.com")
 SCOPE = Scope.repository(RepositoryName("a/b"), ["pull"])
@@ -163,14 +170,14 @@ def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
 class Cutting:
     """A script: one prepared answer on each connection."""
 
-    def __init__(self, *answers: bytes) -> None:
-        self._answers = list(answers)
+    def __init__(self, *responses: bytes) -> None:
+        self._answers = list(responses)
         self.served = 0
 
-    def __call__(self, peer: Peer) -> None:
-        if peer.receive() is not None:
+    def __call__(self, connection: ServerConnection) -> None:
+        if connection.receive() is not None:
             self.served += 1
-            peer.send(self._answers.pop(0))
+            connection.send(self._answers.pop(0))
 
 
 class TestSend:
@@ -798,26 +805,33 @@ class TestPauses:
 
 
 class TestFetch:
-    def test_a_body_that_breaks_off_is_requested_again(self, serve: Serve, say: Say, recorder: Recorder) -> None:
+    def test_a_body_that_breaks_off_is_requested_again(
+        self, start_server: StartServer, response_bytes: ResponseBytes, recorder: Recorder
+    ) -> None:
         """R-050, R-054."""
-        script = Cutting(say(200, b"whole content", {"X-Try": "1"})[:-5], say(200, b"whole content", {"X-Try": "2"}))
-        wire = serve(script)
+        script = Cutting(
+            response_bytes(200, b"whole content", {"X-Try": "1"})[:-5],
+            response_bytes(200, b"whole content", {"X-Try": "2"}),
+        )
+        server = start_server(script)
 
         with closing(
-            Session(wire.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
+            Session(server.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
         ) as opened:
             document = opened.fetch(ask(), 100)
 
         assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
-        assert document.url == f"{wire.origin}/v2/a/b/manifests/v1"
+        assert document.url == f"{server.origin}/v2/a/b/manifests/v1"
         assert [event.reason for event in recorder.events if isinstance(event, RequestRetried)] == ["Unavailable"]
 
-    def test_a_body_that_always_breaks_off_is_an_error(self, serve: Serve, say: Say) -> None:
+    def test_a_body_that_always_breaks_off_is_an_error(
+        self, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
         """R-050, R-054."""
-        script = Cutting(*[say(200, b"whole content")[:-5]] * 9)
-        wire = serve(script)
+        script = Cutting(*[response_bytes(200, b"whole content")[:-5]] * 9)
+        server = start_server(script)
 
-        with closing(Session(wire.origin, PLAIN, sleep=lambda seconds: None)) as opened:
+        with closing(Session(server.origin, PLAIN, sleep=lambda seconds: None)) as opened:
             with pytest.raises(Unavailable) as caught:
                 opened.fetch(ask(), 100)
 
@@ -876,11 +890,19 @@ class Raising:
 class TestFailingObservers:
     @pytest.mark.parametrize("kind", [RequestCompleted, Throttled, WarningReceived])
     def test_its_error_is_raised_and_the_response_closed(
-        self, serve: Serve, say: Say, answers: type[Answers], kind: type[Event]
+        self,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        responses: type[ScriptedResponses],
+        kind: type[Event],
     ) -> None:
         """The connection is closed, its body unread; the client goes on with a new one."""
         headers = {"Warning": '299 - "careful"', "Retry-After": "0"}
-        wire = serve(answers(say(503 if kind is Throttled else 200, b"x" * 500_000, headers), say(200, b"mine")))
+        server = start_server(
+            responses(
+                response_bytes(503 if kind is Throttled else 200, b"x" * 500_000, headers), response_bytes(200, b"mine")
+            )
+        )
         observer = Raising(kind)
         events: list[type[Event]] = []
 
@@ -891,14 +913,14 @@ class TestFailingObservers:
                     observer.on(event)
 
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
-        with closing(Session(wire.origin, settings, observer=Once())) as opened:
+        with closing(Session(server.origin, settings, observer=Once())) as opened:
             with pytest.raises(RuntimeError) as caught:
                 opened.send(ask())
             with opened.send(ask()) as answer:
                 content = answer.content(100)
 
         assert caught.value is observer.error
-        assert (content, wire.connections) == (b"mine", 2)
+        assert (content, server.connections) == (b"mine", 2)
 
     @pytest.mark.parametrize("kind", [RequestRetried, TokenRequested])
     def test_its_error_at_any_event_is_raised(
@@ -930,11 +952,15 @@ class TestHeaders:
         """R-058."""
         assert Headers([("Content-Length", "1"), ("Content-Length", "2")]).get("Content-Length") == ""
 
-    def test_a_redirect_with_two_locations_is_an_error(self, serve: Serve, answers: type[Answers]) -> None:
+    def test_a_redirect_with_two_locations_is_an_error(
+        self, start_server: StartServer, responses: type[ScriptedResponses]
+    ) -> None:
         """R-042."""
-        wire = serve(answers(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"))
+        server = start_server(
+            responses(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")
+        )
 
-        with closing(Session(wire.origin, PLAIN)) as opened:
+        with closing(Session(server.origin, PLAIN)) as opened:
             with pytest.raises(ProtocolError, match="Location") as caught:
                 opened.send(ask())
 
@@ -1061,11 +1087,13 @@ class TestReports:
 
 
 class TestOverTheWire:
-    def test_credentials_never_reach_another_port(self, serve: Serve, answers: type[Answers], say: Say) -> None:
+    def test_credentials_never_reach_another_port(
+        self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+    ) -> None:
         """R-030."""
-        elsewhere = answers(say(200, b"blob"))
-        cdn = serve(elsewhere)
-        home = serve(answers(say(307, headers={"Location": f"{cdn.origin}/x"})))
+        elsewhere = responses(response_bytes(200, b"blob"))
+        cdn = start_server(elsewhere)
+        home = start_server(responses(response_bytes(307, headers={"Location": f"{cdn.origin}/x"})))
 
         with closing(
             Session(home.origin, HttpSettings(plain_http=True, proxy=""), authenticator=Fetching(known="Bearer t"))
@@ -1088,37 +1116,41 @@ class TestOverTheWire:
             rf"connect to 127\.0\.0\.1:{port}: connection refused \(4 attempts, \d+\.\d\d s\)", caught.value.message
         )
 
-    def test_a_407_to_connect_is_not_retried(self, serve: Serve, answers: type[Answers]) -> None:
+    def test_a_407_to_connect_is_not_retried(
+        self, start_server: StartServer, responses: type[ScriptedResponses]
+    ) -> None:
         """R-054."""
-        script = answers(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
-        wire = serve(script)
+        script = responses(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
+        server = start_server(script)
 
-        with closing(Session(HOME, HttpSettings(proxy=str(wire.origin)))) as session:
+        with closing(Session(HOME, HttpSettings(proxy=str(server.origin)))) as session:
             with pytest.raises(ProtocolError, match="proxy wants other credentials"):
                 session.send(ask())
 
         assert [received.method for received in script.received] == ["CONNECT"]
-        assert wire.connections == 1
+        assert server.connections == 1
 
-    def test_a_connection_closed_by_the_server_is_replaced(self, serve: Serve, say: Say) -> None:
+    def test_a_connection_closed_by_the_server_is_replaced(
+        self, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
         """R-053."""
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(say(200, b"once"))
-            peer.receive()
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(response_bytes(200, b"once"))
+            connection.receive()
 
-        wire = serve(script)
+        server = start_server(script)
         contents = []
 
-        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+        with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
             for _ in range(3):
                 with session.send(ask()) as answer:
                     contents.append(answer.content(100))
 
         assert contents == [b"once"] * 3
 
-    def test_an_error_of_the_source_is_raised_unchanged(self, serve: Serve) -> None:
+    def test_an_error_of_the_source_is_raised_unchanged(self, start_server: StartServer) -> None:
         broken = Unavailable("the other registry is down", reference="elsewhere/a:v1")
         opened = []
 
@@ -1126,10 +1158,10 @@ class TestOverTheWire:
             opened.append(start)
             raise broken
 
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
         request = Request(method="PUT", target="/v2/", success=(201,), body=Body(CallableSource(fail), 3, 5))
 
-        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy=""))) as session:
+        with closing(Session(server.origin, HttpSettings(plain_http=True, proxy=""))) as session:
             with pytest.raises(Unavailable) as caught:
                 session.send(request)
 

@@ -21,10 +21,10 @@ from registry_core.content.streams import BytesSource
 from registry_core.errors import ProtocolError, Unavailable
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Received, Wire
+    from tests.unit.registry_adapters.http.conftest import Received, ScriptedResponses, ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -39,20 +39,20 @@ def transport() -> Iterator[Urllib3Transport]:
 
 
 def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
-    transport: Urllib3Transport, serve: Serve
+    transport: Urllib3Transport, start_server: StartServer
 ) -> None:
     """R-057, R-060: all of it would be held in memory."""
 
-    def script(peer: Peer) -> None:
-        peer.receive()
-        peer.send(CHUNKED + b"-1\r\n" + b"x" * 100)
+    def script(connection: ServerConnection) -> None:
+        connection.receive()
+        connection.send(CHUNKED + b"-1\r\n" + b"x" * 100)
         # Whoever reads to the end of the connection waits here.
-        peer.wait()
+        connection.wait()
 
-    wire = serve(script)
+    server = start_server(script)
 
     with (
-        transport.send("GET", f"{wire.origin}/", {}, None) as answer,
+        transport.send("GET", f"{server.origin}/", {}, None) as answer,
         pytest.raises(Unavailable, match="closed before the end"),
     ):
         answer.reader.read(10)
@@ -60,119 +60,129 @@ def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
 
 @pytest.mark.parametrize("size", [b"0x3", b"+3", b"0_3", b" 3", b"", b"-0", b"3 3", b"3;" + b"x" * 5000, b"0" * 20])
 def test_only_digits_are_the_length_of_a_chunk(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers], size: bytes
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], size: bytes
 ) -> None:
     """R-057, R-058: others may read it differently."""
-    wire = serve(answers(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
+    server = start_server(responses(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(Unavailable):
+    with transport.send("GET", f"{server.origin}/", {}, None) as answer, pytest.raises(Unavailable):
         answer.content(100)
 
 
 @pytest.mark.parametrize("size", [b"3", b"03", b"3 ", b"3;name=value", b'3 ; name="value"'])
 def test_chunk_extensions_are_ignored(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers], size: bytes
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], size: bytes
 ) -> None:
     """R-058."""
-    wire = serve(answers(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
+    server = start_server(responses(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
         content = answer.content(100)
 
     assert content == b"abc"
 
 
-def test_trailers_are_ignored(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
+def test_trailers_are_ignored(
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
+) -> None:
     """R-058."""
-    wire = serve(answers(CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\nZ: z\r\n\r\n", EVIL))
+    server = start_server(responses(CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\nZ: z\r\n\r\n", EVIL))
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
         content = answer.content(100)
-    transport.send("GET", f"{wire.origin}/", {}, None).close()
+    transport.send("GET", f"{server.origin}/", {}, None).close()
 
-    assert (content, wire.connections) == (b"abc", 1)
+    assert (content, server.connections) == (b"abc", 1)
 
 
 @pytest.mark.parametrize("trailer", [b"X: y\r\n" * 200, b"X: " + b"y" * 70000])
 def test_endless_trailers_are_an_error(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers], trailer: bytes
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], trailer: bytes
 ) -> None:
     """R-057."""
-    wire = serve(answers(CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n"))
+    server = start_server(responses(CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n"))
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer, pytest.raises(ProtocolError):
+    with transport.send("GET", f"{server.origin}/", {}, None) as answer, pytest.raises(ProtocolError):
         answer.content(100)
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, identity", "chunked, chunked", "xchunked"])
 def test_an_unsupported_transfer_coding_is_an_error(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers], coding: str
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], coding: str
 ) -> None:
     """R-056, R-058: its frames would be taken for content."""
-    wire = serve(
-        answers(
+    server = start_server(
+        responses(
             f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nContent-Length: 5\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode()
         )
     )
 
     with pytest.raises(ProtocolError):
-        transport.send("GET", f"{wire.origin}/", {}, None)
+        transport.send("GET", f"{server.origin}/", {}, None)
 
 
 def test_a_second_transfer_encoding_header_is_an_error(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
 ) -> None:
     """R-058."""
-    wire = serve(
-        answers(
+    server = start_server(
+        responses(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n"
             b"Content-Length: 5\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         )
     )
 
     with pytest.raises(ProtocolError):
-        transport.send("GET", f"{wire.origin}/", {}, None)
+        transport.send("GET", f"{server.origin}/", {}, None)
 
 
 def test_a_connection_whose_response_is_chunked_and_has_a_length_is_not_kept(
-    transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+    transport: Urllib3Transport,
+    start_server: StartServer,
+    responses: type[ScriptedResponses],
+    response_bytes: ResponseBytes,
 ) -> None:
     """R-061."""
-    wire = serve(
-        answers(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n", say(200)
+    server = start_server(
+        responses(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            response_bytes(200),
         )
     )
 
-    with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
         content = answer.content(100)
-    transport.send("GET", f"{wire.origin}/", {}, None).close()
+    transport.send("GET", f"{server.origin}/", {}, None).close()
 
-    assert (content, wire.connections) == (b"abc", 2)
+    assert (content, server.connections) == (b"abc", 2)
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hint\r\n\r\n"])
-def test_endless_interim_responses_are_an_error(transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+def test_endless_interim_responses_are_an_error(
+    transport: Urllib3Transport, start_server: StartServer, head: bytes
+) -> None:
     """R-057, R-059."""
 
-    def script(peer: Peer) -> None:
-        peer.receive()
-        peer.send(head * 17)
+    def script(connection: ServerConnection) -> None:
+        connection.receive()
+        connection.send(head * 17)
         # Whoever wants another one waits here.
-        peer.wait()
+        connection.wait()
 
-    wire = serve(script)
+    server = start_server(script)
 
     with pytest.raises(ProtocolError):
-        transport.send("GET", f"{wire.origin}/", {}, None)
+        transport.send("GET", f"{server.origin}/", {}, None)
 
 
-def test_a_switch_of_protocols_is_an_error(transport: Urllib3Transport, serve: Serve, answers: type[Answers]) -> None:
+def test_a_switch_of_protocols_is_an_error(
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
+) -> None:
     """R-059, R-061: what follows is no HTTP."""
-    wire = serve(answers(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"))
+    server = start_server(responses(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"))
 
     with pytest.raises(ProtocolError):
-        transport.send("GET", f"{wire.origin}/", {}, None)
+        transport.send("GET", f"{server.origin}/", {}, None)
 
 
 class TestSurplus:
@@ -203,39 +213,43 @@ class TestSurplus:
         ],
     )
     def test_bytes_decrypted_after_the_end_are_not_the_next_response(
-        self, secure: Urllib3Transport, serve: Serve, authority: trustme.CA, method: str, first: bytes
+        self, secure: Urllib3Transport, start_server: StartServer, authority: trustme.CA, method: str, first: bytes
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         # One record: so the end of it is nowhere but in the TLS layer.
         flood = [first + b"x" * (BUFFER - len(first)) + EVIL]
 
-        def script(peer: Peer) -> None:
-            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+        def script(connection: ServerConnection) -> None:
+            with context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
                 while sock.recv(4096):
                     sock.sendall(flood.pop() if flood else self.SHORT + b"good")
 
-        wire = serve(script)
-        url = f"https://127.0.0.1:{wire.origin.port}/"
+        server = start_server(script)
+        url = f"https://127.0.0.1:{server.origin.port}/"
 
         with secure.send(method, url, {}, None) as before:
             before.content(100)
         with secure.send("GET", url, {}, None) as after:
             content = after.content(100)
 
-        assert (content, wire.connections) == (b"good", 2)
+        assert (content, server.connections) == (b"good", 2)
 
     def test_a_connection_with_surplus_bytes_is_not_kept(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """All of it came in one piece, so that nothing of it is left to be seen on the connection."""
-        wire = serve(answers(say(200, b"good") + b"x", say(200, b"good")))
+        server = start_server(responses(response_bytes(200, b"good") + b"x", response_bytes(200, b"good")))
 
         for _ in range(2):
-            with transport.send("GET", f"{wire.origin}/", {}, None) as answer:
+            with transport.send("GET", f"{server.origin}/", {}, None) as answer:
                 answer.content(100)
 
-        assert wire.connections == 2
+        assert server.connections == 2
 
 
 class Late:
@@ -246,43 +260,49 @@ class Late:
         self._second = second
         self.requests = 0
 
-    def __call__(self, peer: Peer) -> None:
+    def __call__(self, connection: ServerConnection) -> None:
         surplus = b""
-        while peer.receive() is not None:
+        while connection.receive() is not None:
             self.requests += 1
-            peer.send(self._first if self.requests == 1 else surplus + self._second)
+            connection.send(self._first if self.requests == 1 else surplus + self._second)
             surplus = b'v1"]}'
 
 
 class TestLateSurplus:
     """R-053, R-061: bytes that come after the connection was checked make it stale, and no error of its own."""
 
-    def test_it_is_a_stale_connection(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
-        wire = serve(Late(say(200, b"good"), say(200, b"next")))
-        transport.send("GET", f"{wire.origin}/", {}, None).content(100)
+    def test_it_is_a_stale_connection(
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
+        server = start_server(Late(response_bytes(200, b"good"), response_bytes(200, b"next")))
+        transport.send("GET", f"{server.origin}/", {}, None).content(100)
 
         with pytest.raises(StaleConnection, match="bytes left from an earlier response"):
-            transport.send("GET", f"{wire.origin}/", {}, None)
+            transport.send("GET", f"{server.origin}/", {}, None)
 
-    def test_a_repeatable_request_is_sent_again_silently(self, serve: Serve, say: Say) -> None:
-        script = Late(say(200, b"good"), say(200, b"next"))
-        wire = serve(script)
+    def test_a_repeatable_request_is_sent_again_silently(
+        self, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
+        script = Late(response_bytes(200, b"good"), response_bytes(200, b"next"))
+        server = start_server(script)
         request = Request(method="GET", target="/v2/", success=(200,))
 
-        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+        with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
             contents = [session.send(request).content(100) for _ in range(2)]
 
         assert contents == [b"good", b"next"]
-        assert (script.requests, wire.connections) == (3, 2)
+        assert (script.requests, server.connections) == (3, 2)
 
-    def test_a_request_that_is_not_repeatable_fails(self, serve: Serve, say: Say) -> None:
-        script = Late(say(202), say(202))
-        wire = serve(script)
+    def test_a_request_that_is_not_repeatable_fails(
+        self, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
+        script = Late(response_bytes(202), response_bytes(202))
+        server = start_server(script)
         request = Request(
             method="PATCH", target="/v2/", success=(202,), body=Body(BytesSource(b"x"), 0, 1), repeatable=False
         )
 
-        with closing(Session(wire.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
+        with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
             session.send(request).close()
             with pytest.raises(Unavailable):
                 session.send(request)
@@ -290,12 +310,12 @@ class TestLateSurplus:
         assert script.requests == 2
 
     def test_on_a_new_connection_it_is_a_protocol_error(
-        self, transport: Urllib3Transport, serve: Serve, say: Say
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        wire = serve(Late(b'v1"]}' + say(200), b""))
+        server = start_server(Late(b'v1"]}' + response_bytes(200), b""))
 
         with pytest.raises(ProtocolError):
-            transport.send("GET", f"{wire.origin}/", {}, None)
+            transport.send("GET", f"{server.origin}/", {}, None)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +341,13 @@ def test_path_and_query_are_sent_byte_for_byte(url: str, target: str) -> None:
 
 @pytest.mark.parametrize("is_proxied", [False, True])
 def test_a_signature_in_a_query_is_sent_byte_for_byte(
-    serve: Serve, answers: type[Answers], say: Say, *, is_proxied: bool
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes, *, is_proxied: bool
 ) -> None:
     """R-071."""
-    script = answers(say(200))
-    wire = serve(script)
-    home = "http://registry.example.com" if is_proxied else str(wire.origin)
-    settings = HttpSettings(plain_http=True, proxy=str(wire.origin) if is_proxied else "")
+    script = responses(response_bytes(200))
+    server = start_server(script)
+    home = "http://registry.example.com" if is_proxied else str(server.origin)
+    settings = HttpSettings(plain_http=True, proxy=str(server.origin) if is_proxied else "")
 
     with closing(Urllib3Transport(settings)) as transport:
         transport.send("PUT", f"{home}/u/../v?sig=a%2fb%zz|", {}, None).close()

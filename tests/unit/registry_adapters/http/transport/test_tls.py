@@ -18,10 +18,10 @@ from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError, TLSError
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Peer, Wire
+    from tests.unit.registry_adapters.http.conftest import ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 REGISTRY = Origin.of("registry.example.com")
 
@@ -29,18 +29,24 @@ REGISTRY = Origin.of("registry.example.com")
 class Server:
     """A TLS server that notes which certificates it was shown."""
 
-    def __init__(self, serve: Serve, say: Say, authority: trustme.CA, clients: trustme.CA | None = None) -> None:
+    def __init__(
+        self,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        authority: trustme.CA,
+        clients: trustme.CA | None = None,
+    ) -> None:
         self.shown: list[bool] = []
-        self._answer = say(200, b"hello")
+        self._answer = response_bytes(200, b"hello")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(self._context)
         if clients is not None:
             clients.configure_trust(self._context)
             self._context.verify_mode = ssl.CERT_OPTIONAL
-        self.port = serve(self._script).origin.port
+        self.port = start_server(self._script).origin.port
 
-    def _script(self, peer: Peer) -> None:
-        with self._context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+    def _script(self, connection: ServerConnection) -> None:
+        with self._context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
             while b"\r\n\r\n" in sock.recv(65536):
                 self.shown.append(sock.getpeercert() is not None)
                 sock.sendall(self._answer)
@@ -86,21 +92,21 @@ def status(opened: Urllib3Transport, host: str, port: int) -> int:
 
 class TestAuthorities:
     def test_those_of_the_caller_may_stand_alone(
-        self, serve: Serve, say: Say, authority: trustme.CA, tmp_path: Path
+        self, start_server: StartServer, response_bytes: ResponseBytes, authority: trustme.CA, tmp_path: Path
     ) -> None:
         """R-041."""
-        server = Server(serve, say, authority)
+        server = Server(start_server, response_bytes, authority)
         ca_file = written(tmp_path / "ca.pem", authority.cert_pem)
 
         with transport(ca_file=ca_file, trust_system=False) as opened:
             assert status(opened, "127.0.0.1", server.port) == 200
 
     def test_the_systems_are_left_out_where_they_are_not_trusted(
-        self, serve: Serve, say: Say, authority: trustme.CA, others: trustme.CA, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, start_server: StartServer, response_bytes: ResponseBytes, authority: trustme.CA, others: trustme.CA,
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         """R-041."""
-        server = Server(serve, say, authority)
+        server = Server(start_server, response_bytes, authority)
         monkeypatch.setenv("SSL_CERT_FILE", written(tmp_path / "system.pem", authority.cert_pem))
         ca_file = written(tmp_path / "ca.pem", others.cert_pem)
 
@@ -121,18 +127,23 @@ class TestAuthorities:
             Urllib3Transport(HttpSettings(trust_system=False, certs_dir=str(tmp_path)), REGISTRY)
 
     def test_where_nobody_checks_nobody_needs_to_be_trusted(
-        self, serve: Serve, say: Say, authority: trustme.CA
+        self, start_server: StartServer, response_bytes: ResponseBytes, authority: trustme.CA
     ) -> None:
-        server = Server(serve, say, authority)
+        server = Server(start_server, response_bytes, authority)
 
         with transport(REGISTRY, trust_system=False, tls_verify=False) as opened:
             assert status(opened, "127.0.0.1", server.port) == 200
 
     def test_each_host_has_its_own(
-        self, serve: Serve, say: Say, authority: trustme.CA, others: trustme.CA, tmp_path: Path
+        self,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        authority: trustme.CA,
+        others: trustme.CA,
+        tmp_path: Path,
     ) -> None:
         """R-030, R-041."""
-        one, two = Server(serve, say, authority), Server(serve, say, others)
+        one, two = Server(start_server, response_bytes, authority), Server(start_server, response_bytes, others)
         written(tmp_path / f"127.0.0.1:{one.port}" / "ca.crt", authority.cert_pem)
         written(tmp_path / f"localhost:{two.port}" / "ca.crt", others.cert_pem)
 
@@ -141,10 +152,15 @@ class TestAuthorities:
             assert status(opened, "localhost", two.port) == 200
 
     def test_one_hosts_authority_vouches_for_no_other(
-        self, serve: Serve, say: Say, authority: trustme.CA, others: trustme.CA, tmp_path: Path
+        self,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        authority: trustme.CA,
+        others: trustme.CA,
+        tmp_path: Path,
     ) -> None:
         """R-030, R-041: not on another port of the same host, either, nor after a connection to the first."""
-        one, two = Server(serve, say, authority), Server(serve, say, authority)
+        one, two = Server(start_server, response_bytes, authority), Server(start_server, response_bytes, authority)
         written(tmp_path / f"127.0.0.1:{one.port}" / "ca.crt", authority.cert_pem)
         written(tmp_path / f"127.0.0.1:{two.port}" / "ca.crt", others.cert_pem)
 
@@ -166,10 +182,10 @@ class TestAuthorities:
 
 class TestIdentity:
     def test_the_client_certificate_is_shown_to_the_registry_alone(
-        self, serve: Serve, say: Say, authority: trustme.CA, tmp_path: Path
+        self, start_server: StartServer, response_bytes: ResponseBytes, authority: trustme.CA, tmp_path: Path
     ) -> None:
         """R-030: not to a CDN or a token server, on whatever other port or host."""
-        registry, other = (Server(serve, say, authority, clients=authority) for _ in range(2))
+        registry, other = (Server(start_server, response_bytes, authority, clients=authority) for _ in range(2))
         ca_file = written(tmp_path / "ca.pem", authority.cert_pem)
         pair = identified(tmp_path, authority)
         home = Origin.of(f"127.0.0.1:{registry.port}")
@@ -183,10 +199,10 @@ class TestIdentity:
         assert other.shown == [False]
 
     def test_a_hosts_own_certificate_is_shown_to_it_alone(
-        self, serve: Serve, say: Say, authority: trustme.CA, tmp_path: Path
+        self, start_server: StartServer, response_bytes: ResponseBytes, authority: trustme.CA, tmp_path: Path
     ) -> None:
         """R-030."""
-        registry, tokens = (Server(serve, say, authority, clients=authority) for _ in range(2))
+        registry, tokens = (Server(start_server, response_bytes, authority, clients=authority) for _ in range(2))
         ca_file = written(tmp_path / "ca.pem", authority.cert_pem)
         identified(tmp_path / "certs" / f"127.0.0.1:{tokens.port}", authority)
 
@@ -199,10 +215,15 @@ class TestIdentity:
         assert (registry.shown, tokens.shown) == ([False], [True])
 
     def test_what_the_caller_says_counts_more_than_what_lies_in_a_directory(
-        self, serve: Serve, say: Say, authority: trustme.CA, others: trustme.CA, tmp_path: Path
+        self,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        authority: trustme.CA,
+        others: trustme.CA,
+        tmp_path: Path,
     ) -> None:
         """The server accepts the certificate of the setting only."""
-        server = Server(serve, say, authority, clients=authority)
+        server = Server(start_server, response_bytes, authority, clients=authority)
         identified(tmp_path / "certs" / f"127.0.0.1:{server.port}", others)
         settings = {
             "ca_file": written(tmp_path / "ca.pem", authority.cert_pem),

@@ -33,10 +33,10 @@ from registry_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Answers, Peer, Wire
+    from tests.unit.registry_adapters.http.conftest import ScriptedResponses, ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def impatient() -> Iterator[Urllib3Transport]:
         yield opened
 
 
-def get(transport: Urllib3Transport, wire: Wire, path: str = "/") -> Response:
-    return transport.send("GET", f"{wire.origin}{path}", {}, None)
+def get(transport: Urllib3Transport, server: ScriptedServer, path: str = "/") -> Response:
+    return transport.send("GET", f"{server.origin}{path}", {}, None)
 
 
 class Canceller:
@@ -77,125 +77,146 @@ class Canceller:
 
 class TestAnswers:
     def test_status_headers_and_body_are_unchanged(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
-        wire = serve(answers(say(202, b"content", {"X-Fact": "one", "x-fact": "one"})))
+        server = start_server(responses(response_bytes(202, b"content", {"X-Fact": "one", "x-fact": "one"})))
 
-        with get(transport, wire, "/v2/?n=1") as answer:
+        with get(transport, server, "/v2/?n=1") as answer:
             content = answer.content(100)
 
         assert (answer.status, answer.headers.get("X-FACT"), content) == (202, "one", b"content")
-        assert answer.url == f"{wire.origin}/v2/?n=1"
+        assert answer.url == f"{server.origin}/v2/?n=1"
 
     def test_repeated_headers_are_kept_apart(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-040."""
-        wire = serve(
-            answers(
+        server = start_server(
+            responses(
                 b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Bearer\r\n\r\n"
             )
         )
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             offers = answer.headers.all("www-authenticate")
 
         assert offers == ["Basic", "Bearer"]
 
     def test_redirects_are_not_followed(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-030."""
-        script = answers(say(302, headers={"Location": "/elsewhere"}), say(200))
-        wire = serve(script)
+        script = responses(response_bytes(302, headers={"Location": "/elsewhere"}), response_bytes(200))
+        server = start_server(script)
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             status = answer.status
 
         assert (status, len(script.received)) == (302, 1)
 
     def test_gzip_is_neither_requested_nor_decoded(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-056."""
         packed = gzip.compress(b"content")
-        script = answers(say(200, packed, {"Content-Encoding": "gzip"}))
-        wire = serve(script)
+        script = responses(response_bytes(200, packed, {"Content-Encoding": "gzip"}))
+        server = start_server(script)
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             content = answer.content(1000)
 
         assert content == packed
         assert script.received[0].headers["accept-encoding"] == "identity"
 
     def test_chunked_bodies_are_read_to_their_end(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-058."""
-        wire = serve(answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"))
+        server = start_server(
+            responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        )
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             content = answer.content(100)
 
         assert content == b"abcde"
 
     def test_bodies_that_end_with_the_connection_are_read(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-057, R-058: HTTP/1.0."""
-        wire = serve(answers(b"HTTP/1.0 200 OK\r\n\r\nold times"))
+        server = start_server(responses(b"HTTP/1.0 200 OK\r\n\r\nold times"))
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             content = answer.content(100)
 
         assert content == b"old times"
 
     def test_surplus_bytes_are_not_read(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-058, R-061."""
-        script = answers(
+        script = responses(
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
             b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood",
         )
-        wire = serve(script)
+        server = start_server(script)
 
-        with get(transport, wire) as first:
+        with get(transport, server) as first:
             before = first.content(100)
-        with get(transport, wire) as second:
+        with get(transport, server) as second:
             after = second.content(100)
 
         assert (before, after) == (b"ok", b"good")
 
     @pytest.mark.parametrize("length", ["nine", "-5"])
     def test_a_malformed_content_length_is_ignored(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], length: str
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], length: str
     ) -> None:
         """R-058."""
-        wire = serve(answers(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nbody".encode()))
+        server = start_server(responses(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nbody".encode()))
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             content = answer.content(100)
 
         assert content == b"body"
 
     def test_contradicting_content_lengths_are_refused(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-058."""
-        wire = serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 4\r\n\r\nbody"))
+        server = start_server(responses(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 4\r\n\r\nbody"))
 
         with pytest.raises(ProtocolError):
-            get(transport, wire)
+            get(transport, server)
 
     @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
     def test_interim_responses_are_skipped(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say, interim: bytes
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
+        interim: bytes,
     ) -> None:
         """R-059."""
-        wire = serve(answers(b"HTTP/1.1 " + interim + b"\r\nLink: </x>\r\n\r\n" + say(200, b"final")))
+        server = start_server(
+            responses(b"HTTP/1.1 " + interim + b"\r\nLink: </x>\r\n\r\n" + response_bytes(200, b"final"))
+        )
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             content = answer.content(100)
 
         assert (answer.status, content) == (200, b"final")
@@ -211,13 +232,13 @@ class TestAnswers:
         ],
     )
     def test_a_response_that_is_not_http_is_a_protocol_error(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], garbage: bytes
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], garbage: bytes
     ) -> None:
         """R-057."""
-        wire = serve(answers(garbage))
+        server = start_server(responses(garbage))
 
         with pytest.raises(ProtocolError):
-            get(transport, wire)
+            get(transport, server)
 
 
 class TestBrokenAnswers:
@@ -230,12 +251,12 @@ class TestBrokenAnswers:
         ],
     )
     def test_a_short_body_is_an_error(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], cut: bytes
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], cut: bytes
     ) -> None:
         """R-050."""
-        wire = serve(answers(cut))
+        server = start_server(responses(cut))
 
-        with get(transport, wire) as answer, pytest.raises(Unavailable):
+        with get(transport, server) as answer, pytest.raises(Unavailable):
             answer.content(100)
 
     @pytest.mark.parametrize(
@@ -252,129 +273,158 @@ class TestBrokenAnswers:
     )
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
     def test_a_head_that_was_cut_is_an_error(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], method: str, cut: bytes
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        method: str,
+        cut: bytes,
     ) -> None:
         """R-050: nor is it a success without the headers that are missing."""
-        wire = serve(answers(cut))
+        server = start_server(responses(cut))
 
         with pytest.raises(Unavailable, match="closed before the end of the response"):
-            transport.send(method, f"{wire.origin}/", {}, None)
+            transport.send(method, f"{server.origin}/", {}, None)
 
     def test_a_connection_closed_without_a_response_is_unavailable(
-        self, transport: Urllib3Transport, serve: Serve
+        self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
-        wire = serve(lambda peer: peer.receive() and None)
+        server = start_server(lambda connection: connection.receive() and None)
 
         with pytest.raises(Unavailable) as caught:
-            get(transport, wire, "/v2/?secret=1")
+            get(transport, server, "/v2/?secret=1")
 
         assert "secret" not in str(caught.value)
         assert type(caught.value) is Unavailable
 
-    def test_a_refused_connection_is_not_connected(self, transport: Urllib3Transport, serve: Serve) -> None:
-        wire = serve(lambda peer: None)
-        wire.close()
+    def test_a_refused_connection_is_not_connected(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
+        server = start_server(lambda connection: None)
+        server.close()
 
         with pytest.raises(NotConnected, match=r"^connect to 127\.0\.0\.1:\d+: connection refused$"):
-            get(transport, wire)
+            get(transport, server)
 
-    def test_the_read_timeout_limits_the_wait_for_the_head(self, impatient: Urllib3Transport, serve: Serve) -> None:
+    def test_the_read_timeout_limits_the_wait_for_the_head(
+        self, impatient: Urllib3Transport, start_server: StartServer
+    ) -> None:
         """R-052."""
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(Unavailable):
-            get(impatient, wire)
+            get(impatient, server)
 
-    def test_the_read_timeout_limits_the_wait_for_the_body(self, impatient: Urllib3Transport, serve: Serve) -> None:
+    def test_the_read_timeout_limits_the_wait_for_the_body(
+        self, impatient: Urllib3Transport, start_server: StartServer
+    ) -> None:
         """R-052."""
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
-            peer.wait()
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            connection.wait()
 
-        wire = serve(script)
+        server = start_server(script)
 
-        with get(impatient, wire) as answer, pytest.raises(Unavailable):
+        with get(impatient, server) as answer, pytest.raises(Unavailable):
             answer.content(100)
 
 
 class TestConnections:
     def test_a_connection_is_kept_after_a_whole_body(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-061."""
-        wire = serve(answers(say(200, b"one"), say(204), say(200, b"two")))
+        server = start_server(responses(response_bytes(200, b"one"), response_bytes(204), response_bytes(200, b"two")))
 
         for _ in range(3):
-            with get(transport, wire) as answer:
+            with get(transport, server) as answer:
                 answer.content(100)
 
-        assert wire.connections == 1
+        assert server.connections == 1
 
     def test_a_connection_is_kept_after_a_response_without_a_body(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-061."""
-        wire = serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", say(201), say(200)))
+        server = start_server(
+            responses(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", response_bytes(201), response_bytes(200))
+        )
 
-        transport.send("HEAD", f"{wire.origin}/", {}, None).close()
-        transport.send("PUT", f"{wire.origin}/", {}, None).close()
-        get(transport, wire).close()
+        transport.send("HEAD", f"{server.origin}/", {}, None).close()
+        transport.send("PUT", f"{server.origin}/", {}, None).close()
+        get(transport, server).close()
 
-        assert wire.connections == 1
+        assert server.connections == 1
 
     def test_a_connection_is_closed_when_its_body_was_not_read(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-061."""
-        wire = serve(answers(say(200, b"x" * 1000), say(200)))
+        server = start_server(responses(response_bytes(200, b"x" * 1000), response_bytes(200)))
 
-        with get(transport, wire) as answer:
+        with get(transport, server) as answer:
             answer.reader.read(10)
-        get(transport, wire).close()
+        get(transport, server).close()
 
-        assert wire.connections == 2
+        assert server.connections == 2
 
     def test_reading_one_body_does_not_block_other_requests(
-        self, serve: Serve, answers: type[Answers], say: Say
+        self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
         """More at once than are kept."""
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
-        wire = serve(answers(*[say(200, b"x" * 100)] * 3))
+        server = start_server(responses(*[response_bytes(200, b"x" * 100)] * 3))
 
         with closing(Urllib3Transport(settings)) as transport:
-            with get(transport, wire) as first, get(transport, wire) as second, get(transport, wire) as third:
+            with get(transport, server) as first, get(transport, server) as second, get(transport, server) as third:
                 contents = {first.content(100), second.content(100), third.content(100)}
 
         assert contents == {b"x" * 100}
 
     def test_surplus_connections_are_dropped_without_a_log_record(
-        self, serve: Serve, answers: type[Answers], say: Say, caplog: pytest.LogCaptureFixture
+        self,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
-        wire = serve(answers(*[say(200, b"x" * 100)] * 3))
+        server = start_server(responses(*[response_bytes(200, b"x" * 100)] * 3))
 
         with closing(Urllib3Transport(settings)) as transport:
-            with get(transport, wire) as first, get(transport, wire) as second, get(transport, wire) as third:
+            with get(transport, server) as first, get(transport, server) as second, get(transport, server) as third:
                 contents = {first.content(100), second.content(100), third.content(100)}
 
         assert contents == {b"x" * 100}
         assert caplog.record_tuples == []
 
     def test_a_reader_that_is_dropped_closes_its_connection(
-        self, transport: Urllib3Transport, serve: Serve, say: Say
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
         """R-061."""
         closed = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(say(200, b"x" * 100)[:-50])
-            peer.wait()
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(response_bytes(200, b"x" * 100)[:-50])
+            connection.wait()
             closed.set()
 
-        answer = get(transport, serve(script))
+        answer = get(transport, start_server(script))
 
         del answer
         gc.collect()
@@ -382,34 +432,34 @@ class TestConnections:
         assert closed.wait(10)
 
     def test_a_kept_connection_that_was_closed_is_stale(
-        self, transport: Urllib3Transport, serve: Serve, say: Say
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
         """R-053: the server takes the second request and goes without a word."""
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(say(200))
-            peer.receive()
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(response_bytes(200))
+            connection.receive()
 
-        wire = serve(script)
-        get(transport, wire).close()
+        server = start_server(script)
+        get(transport, server).close()
 
         with pytest.raises(StaleConnection):
-            get(transport, wire)
+            get(transport, server)
 
 
 class TestRequests:
     def test_the_transport_sets_the_headers_of_the_connection(
-        self, serve: Serve, answers: type[Answers], say: Say
+        self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
-        script = answers(say(200))
-        wire = serve(script)
+        script = responses(response_bytes(200))
+        server = start_server(script)
 
         with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", user_agent="me/1"))) as transport:
-            transport.send("GET", f"{wire.origin}/v2/", {"Accept": "text/x"}, None).close()
+            transport.send("GET", f"{server.origin}/v2/", {"Accept": "text/x"}, None).close()
 
         assert script.received[0].headers == {
-            "host": wire.origin.netloc,
+            "host": server.origin.netloc,
             "accept": "text/x",
             "accept-encoding": "identity",
             "user-agent": "me/1",
@@ -417,36 +467,47 @@ class TestRequests:
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
     def test_no_body_has_the_length_zero(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say, method: str
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
+        method: str,
     ) -> None:
         """R-232."""
-        script = answers(say(202))
-        wire = serve(script)
+        script = responses(response_bytes(202))
+        server = start_server(script)
 
-        transport.send(method, f"{wire.origin}/", {}, None).close()
+        transport.send(method, f"{server.origin}/", {}, None).close()
 
         assert script.received[0].headers["content-length"] == "0"
         assert "transfer-encoding" not in script.received[0].headers
 
     def test_a_range_of_a_source_is_sent_with_its_length(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-230."""
         content = bytes(range(256)) * 10000
-        script = answers(say(201), say(201))
-        wire = serve(script)
+        script = responses(response_bytes(201), response_bytes(201))
+        server = start_server(script)
 
         for _ in range(2):
-            transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 100, 2_500_000)).close()
+            transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(content), 100, 2_500_000)).close()
 
         assert [request.body for request in script.received] == [content[100:2_500_100]] * 2
         assert script.received[0].headers["content-length"] == "2500000"
 
-    def test_a_source_that_is_too_short_is_a_size_mismatch(self, transport: Urllib3Transport, serve: Serve) -> None:
-        wire = serve(lambda peer: peer.wait())
+    def test_a_source_that_is_too_short_is_a_size_mismatch(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
+        server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(SourceFailed) as caught:
-            transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(b"abc"), 0, 5))
+            transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(b"abc"), 0, 5))
 
         assert isinstance(caught.value.error, SizeMismatch)
 
@@ -467,122 +528,132 @@ class TestRequests:
         assert sent == []
 
     def test_an_error_of_the_source_is_not_taken_for_one_of_the_connection(
-        self, transport: Urllib3Transport, serve: Serve
+        self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
         broken = Unavailable("the other registry is down")
 
         def fail(start: int) -> ByteReader:
             raise broken
 
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(SourceFailed) as caught:
-            transport.send("PUT", f"{wire.origin}/", {}, Body(CallableSource(fail), 0, 5))
+            transport.send("PUT", f"{server.origin}/", {}, Body(CallableSource(fail), 0, 5))
 
         assert caught.value.error is broken
 
     def test_a_response_before_the_end_of_the_request_is_returned(
-        self, transport: Urllib3Transport, serve: Serve, say: Say
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
         """R-059."""
 
-        def script(peer: Peer) -> None:
-            peer.head()
-            peer.send(say(413, b"too much", {"Connection": "close"}))
-            peer.wait()
+        def script(connection: ServerConnection) -> None:
+            connection.head()
+            connection.send(response_bytes(413, b"too much", {"Connection": "close"}))
+            connection.wait()
 
-        wire = serve(script)
+        server = start_server(script)
         content = bytes(64 << 20)
 
-        with transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 0, len(content))) as answer:
+        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(content), 0, len(content))) as answer:
             content = answer.content(100)
 
         assert (answer.status, content) == (413, b"too much")
 
     def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
-        self, transport: Urllib3Transport, serve: Serve
+        self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
         """It would be swallowed, and the answer waited for."""
 
         def fail(start: int) -> ByteReader:
             raise BrokenPipeError(32, "the source's own")
 
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(SourceFailed) as caught:
-            transport.send("PUT", f"{wire.origin}/", {}, Body(CallableSource(fail), 0, 5))
+            transport.send("PUT", f"{server.origin}/", {}, Body(CallableSource(fail), 0, 5))
 
         assert isinstance(caught.value.error, BrokenPipeError)
 
-    def test_a_header_that_cannot_be_sent_is_not_quoted(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_header_that_cannot_be_sent_is_not_quoted(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
         """R-039, R-043."""
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
         headers = {"Authorization": "Bearer hunter2\r\nEvil: yes"}
 
         with pytest.raises(ProtocolError) as caught:
-            transport.send("GET", f"{wire.origin}/", headers, None)
+            transport.send("GET", f"{server.origin}/", headers, None)
 
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
     def test_query_values_are_not_logged(
         self,
         transport: Urllib3Transport,
-        serve: Serve,
-        answers: type[Answers],
-        say: Say,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """R-043."""
         caplog.set_level(logging.DEBUG)
-        wire = serve(answers(say(200)))
+        server = start_server(responses(response_bytes(200)))
 
-        get(transport, wire, "/blob?sig=hunter2").close()
+        get(transport, server, "/blob?sig=hunter2").close()
 
         assert "hunter2" not in caplog.text
 
     def test_a_body_after_head_is_not_the_next_response(
-        self, transport: Urllib3Transport, serve: Serve, answers: type[Answers], say: Say
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
     ) -> None:
         """R-061."""
-        wire = serve(answers(say(200, b"HTTP/1.1 200 Evil\r\nContent-Length: 4\r\n\r\nevil"), say(200, b"good")))
+        server = start_server(
+            responses(
+                response_bytes(200, b"HTTP/1.1 200 Evil\r\nContent-Length: 4\r\n\r\nevil"), response_bytes(200, b"good")
+            )
+        )
 
-        transport.send("HEAD", f"{wire.origin}/", {}, None).close()
-        with get(transport, wire) as answer:
+        transport.send("HEAD", f"{server.origin}/", {}, None).close()
+        with get(transport, server) as answer:
             content = answer.content(100)
 
         assert content == b"good"
 
 
 class TestScopes:
-    def test_cancel_wakes_the_wait_for_a_head(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_cancel_wakes_the_wait_for_a_head(self, transport: Urllib3Transport, start_server: StartServer) -> None:
         waiting = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.receive()
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
             waiting.set()
-            peer.wait()
+            connection.wait()
 
-        wire = serve(script)
+        server = start_server(script)
         with CancelScope() as scope:
             canceller = Canceller(scope, waiting)
 
             with pytest.raises(Cancelled):
-                get(transport, wire)
+                get(transport, server)
 
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
 
-    def test_cancel_wakes_the_read_of_a_body(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_cancel_wakes_the_read_of_a_body(self, transport: Urllib3Transport, start_server: StartServer) -> None:
         waiting = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
             waiting.set()
-            peer.wait()
+            connection.wait()
 
-        wire = serve(script)
-        with CancelScope() as scope, get(transport, wire) as answer:
+        server = start_server(script)
+        with CancelScope() as scope, get(transport, server) as answer:
             canceller = Canceller(scope, waiting)
 
             with pytest.raises(Cancelled):
@@ -591,63 +662,67 @@ class TestScopes:
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
 
-    def test_cancel_wakes_a_stalled_upload(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_cancel_wakes_a_stalled_upload(self, transport: Urllib3Transport, start_server: StartServer) -> None:
         waiting = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.head()
+        def script(connection: ServerConnection) -> None:
+            connection.head()
             waiting.set()
             released.wait(10)
 
         released = threading.Event()
-        wire = serve(script)
+        server = start_server(script)
         content = bytes(64 << 20)
         with CancelScope() as scope:
             canceller = Canceller(scope, waiting)
 
             with pytest.raises(Cancelled):
-                transport.send("PUT", f"{wire.origin}/", {}, Body(BytesSource(content), 0, len(content)))
+                transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(content), 0, len(content)))
 
         released.set()
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
 
     @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
-    def test_a_deadline_ends_a_slow_response(self, transport: Urllib3Transport, serve: Serve, head: bytes) -> None:
+    def test_a_deadline_ends_a_slow_response(
+        self, transport: Urllib3Transport, start_server: StartServer, head: bytes
+    ) -> None:
         """R-052: each byte comes well within the read timeout."""
         stopped = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(head)
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(head)
             while not stopped.wait(0.02):
-                peer.send(b"x")
+                connection.send(b"x")
 
-        wire = serve(script)
+        server = start_server(script)
         started = time.monotonic()
 
-        with fail_after(0.3), pytest.raises(DeadlineExceeded), get(transport, wire) as answer:
+        with fail_after(0.3), pytest.raises(DeadlineExceeded), get(transport, server) as answer:
             answer.content(1 << 20)
 
         stopped.set()
         assert time.monotonic() - started < 2
 
-    def test_a_deadline_ends_the_wait_for_a_response(self, transport: Urllib3Transport, serve: Serve) -> None:
+    def test_a_deadline_ends_the_wait_for_a_response(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
         """R-052."""
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
 
         with fail_after(0.2), pytest.raises(DeadlineExceeded):
-            get(transport, wire)
+            get(transport, server)
 
-    def test_nothing_is_sent_once_cancelled(self, transport: Urllib3Transport, serve: Serve) -> None:
-        wire = serve(lambda peer: peer.wait())
+    def test_nothing_is_sent_once_cancelled(self, transport: Urllib3Transport, start_server: StartServer) -> None:
+        server = start_server(lambda connection: connection.wait())
 
         with CancelScope() as scope:
             scope.cancel()
             with pytest.raises(Cancelled):
-                get(transport, wire)
+                get(transport, server)
 
-        assert wire.connections == 0
+        assert server.connections == 0
 
 
 class TestTLS:
@@ -656,19 +731,19 @@ class TestTLS:
         return trustme.CA()
 
     @pytest.fixture
-    def secure(self, serve: Serve, authority: trustme.CA, say: Say) -> Wire:
+    def secure(self, start_server: StartServer, authority: trustme.CA, response_bytes: ResponseBytes) -> ScriptedServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
 
-        def script(peer: Peer) -> None:
-            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+        def script(connection: ServerConnection) -> None:
+            with context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
                 while b"\r\n\r\n" in sock.recv(65536):
-                    sock.sendall(say(200, b"secret" * 100_000))
+                    sock.sendall(response_bytes(200, b"secret" * 100_000))
 
-        return serve(script)
+        return start_server(script)
 
     def test_a_trusted_certificate_is_accepted(
-        self, secure: Wire, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
+        self, secure: ScriptedServer, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """R-041."""
         ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
@@ -680,48 +755,48 @@ class TestTLS:
 
         assert content == b"secret" * 100_000
 
-    def test_an_unknown_certificate_is_refused(self, secure: Wire) -> None:
+    def test_an_unknown_certificate_is_refused(self, secure: ScriptedServer) -> None:
         """R-041."""
         with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport, pytest.raises(TLSError):
             transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None)
 
-    def test_verification_can_be_off_without_a_python_warning(self, secure: Wire) -> None:
+    def test_verification_can_be_off_without_a_python_warning(self, secure: ScriptedServer) -> None:
         with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport:
             with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
                 status = answer.status
 
         assert status == 200
 
-    def test_a_server_without_tls_is_a_tls_error(self, serve: Serve) -> None:
+    def test_a_server_without_tls_is_a_tls_error(self, start_server: StartServer) -> None:
         """R-041."""
 
-        def script(peer: Peer) -> None:
-            peer.sock.recv(1)
-            peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        def script(connection: ServerConnection) -> None:
+            connection.sock.recv(1)
+            connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-        wire = serve(script)
+        server = start_server(script)
 
         with (
             closing(Urllib3Transport(HttpSettings(proxy=""))) as transport,
             pytest.raises(TLSError, match="plain http"),
         ):
-            transport.send("GET", f"https://localhost:{wire.origin.port}/", {}, None)
+            transport.send("GET", f"https://localhost:{server.origin.port}/", {}, None)
 
-    def test_cancel_wakes_a_read(self, serve: Serve, authority: trustme.CA) -> None:
+    def test_cancel_wakes_a_read(self, start_server: StartServer, authority: trustme.CA) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         waiting = threading.Event()
 
-        def script(peer: Peer) -> None:
-            with context.wrap_socket(peer.sock.dup(), server_side=True) as sock:
+        def script(connection: ServerConnection) -> None:
+            with context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
                 sock.recv(65536)
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
                 waiting.set()
                 sock.recv(1)
 
-        wire = serve(script)
+        server = start_server(script)
         with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport, CancelScope() as scope:
-            with transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None) as answer:
+            with transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None) as answer:
                 canceller = Canceller(scope, waiting)
 
                 with pytest.raises(Cancelled):
@@ -730,20 +805,20 @@ class TestTLS:
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
 
-    def test_cancel_wakes_a_handshake(self, serve: Serve) -> None:
+    def test_cancel_wakes_a_handshake(self, start_server: StartServer) -> None:
         waiting = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.sock.recv(1)
+        def script(connection: ServerConnection) -> None:
+            connection.sock.recv(1)
             waiting.set()
-            peer.wait()
+            connection.wait()
 
-        wire = serve(script)
+        server = start_server(script)
         with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport, CancelScope() as scope:
             canceller = Canceller(scope, waiting)
 
             with pytest.raises(Cancelled):
-                transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
+                transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None)
 
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
@@ -751,11 +826,11 @@ class TestTLS:
 
 class TestProxies:
     def test_plain_http_goes_through_the_proxy_with_its_credentials(
-        self, serve: Serve, answers: type[Answers], say: Say
+        self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
-        script = answers(say(200, b"by proxy"))
-        wire = serve(script)
-        settings = HttpSettings(plain_http=True, proxy=f"http://me:pw@{wire.origin.netloc}")
+        script = responses(response_bytes(200, b"by proxy"))
+        server = start_server(script)
+        settings = HttpSettings(plain_http=True, proxy=f"http://me:pw@{server.origin.netloc}")
 
         with closing(Urllib3Transport(settings)) as transport:
             with transport.send("GET", "http://registry.example.com/v2/", {}, None) as answer:
@@ -767,12 +842,17 @@ class TestProxies:
 
     @pytest.mark.parametrize(("status", "kind"), [(407, ProtocolError), (502, Unavailable)])
     def test_https_is_tunnelled_and_a_407_differs_from_an_outage(
-        self, serve: Serve, answers: type[Answers], say: Say, status: int, kind: type[TransportError]
+        self,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
+        status: int,
+        kind: type[TransportError],
     ) -> None:
-        script = answers(say(status))
-        wire = serve(script)
+        script = responses(response_bytes(status))
+        server = start_server(script)
 
-        with closing(Urllib3Transport(HttpSettings(proxy=f"http://me:pw@{wire.origin.netloc}"))) as transport:
+        with closing(Urllib3Transport(HttpSettings(proxy=f"http://me:pw@{server.origin.netloc}"))) as transport:
             with pytest.raises(kind) as caught:
                 transport.send("GET", "https://registry.example.com/v2/", {"Authorization": "Bearer s"}, None)
 

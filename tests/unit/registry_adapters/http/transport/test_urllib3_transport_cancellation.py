@@ -26,10 +26,10 @@ from registry_core.content.streams import BytesSource
 from registry_core.errors import Cancelled, DeadlineExceeded, RegistryError, TLSError
 
 if TYPE_CHECKING:
-    from tests.unit.registry_adapters.http.conftest import Peer, Wire
+    from tests.unit.registry_adapters.http.conftest import ScriptedServer, ServerConnection
 
-    Serve = Callable[[Callable[[Peer], None]], Wire]
-    Say = Callable[..., bytes]
+    StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
+    ResponseBytes = Callable[..., bytes]
 
 LARGE = bytes(64 << 20)
 OPEN = Path("/proc/self/fd")
@@ -64,8 +64,8 @@ def cancelled_at(moment: threading.Event) -> Iterator[None]:
     assert ended - since[0] < 0.5
 
 
-def get(transport: Urllib3Transport, wire: Wire, path: str) -> Response:
-    return transport.send("GET", f"{wire.origin}{path}", {}, None)
+def get(transport: Urllib3Transport, server: ScriptedServer, path: str) -> Response:
+    return transport.send("GET", f"{server.origin}{path}", {}, None)
 
 
 class TestConnecting:
@@ -116,45 +116,51 @@ class TestConnecting:
             transport.send("GET", "http://registry.example.com/", {}, None)
 
     def test_all_addresses_of_a_name_are_tried(
-        self, transport: Urllib3Transport, serve: Serve, say: Say, monkeypatch: pytest.MonkeyPatch
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        def script(peer: Peer) -> None:
-            peer.receive()
-            peer.send(say(200, b"second"))
+        def script(connection: ServerConnection) -> None:
+            connection.receive()
+            connection.send(response_bytes(200, b"second"))
 
-        wire = serve(script)
+        server = start_server(script)
         with socket.create_server(("127.0.0.1", 0)) as opened:
             unused = opened.getsockname()
         found = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (unused, ("127.0.0.1", wire.origin.port))
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (unused, ("127.0.0.1", server.origin.port))
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
 
         with transport.send("GET", "http://registry.example.com/", {}, None) as answer:
             assert answer.content(100) == b"second"
 
-    def test_cancel_ends_the_wait_for_a_proxy(self, serve: Serve) -> None:
+    def test_cancel_ends_the_wait_for_a_proxy(self, start_server: StartServer) -> None:
         asked = threading.Event()
 
-        def script(peer: Peer) -> None:
-            peer.head()
+        def script(connection: ServerConnection) -> None:
+            connection.head()
             asked.set()
-            peer.wait()
+            connection.wait()
 
-        wire = serve(script)
-        with closing(Urllib3Transport(HttpSettings(proxy=str(wire.origin)))) as transport, cancelled_at(asked):
+        server = start_server(script)
+        with closing(Urllib3Transport(HttpSettings(proxy=str(server.origin)))) as transport, cancelled_at(asked):
             transport.send("GET", "https://registry.example.com/v2/", {}, None)
 
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 Connected\r\n\r\n"])
-    def test_the_connect_timeout_includes_the_proxy_and_the_handshake(self, serve: Serve, said: bytes) -> None:
+    def test_the_connect_timeout_includes_the_proxy_and_the_handshake(
+        self, start_server: StartServer, said: bytes
+    ) -> None:
         """R-052."""
 
-        def script(peer: Peer) -> None:
-            peer.head()
-            peer.send(said)
-            peer.wait()
+        def script(connection: ServerConnection) -> None:
+            connection.head()
+            connection.send(said)
+            connection.wait()
 
-        settings = HttpSettings(proxy=str(serve(script).origin), connect_timeout=0.2, read_timeout=60.0)
+        settings = HttpSettings(proxy=str(start_server(script).origin), connect_timeout=0.2, read_timeout=60.0)
         started = time.monotonic()
 
         with closing(Urllib3Transport(settings)) as transport, pytest.raises(NotConnected):
@@ -162,14 +168,14 @@ class TestConnecting:
 
         assert time.monotonic() - started < 5
 
-    def test_a_handshake_ends_at_the_deadline(self, serve: Serve) -> None:
+    def test_a_handshake_ends_at_the_deadline(self, start_server: StartServer) -> None:
         """R-052."""
-        wire = serve(lambda peer: peer.wait())
+        server = start_server(lambda connection: connection.wait())
         started = time.monotonic()
 
         with closing(Urllib3Transport(HttpSettings(proxy="", connect_timeout=60.0))) as transport:
             with fail_after(0.2), pytest.raises(DeadlineExceeded):
-                transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
+                transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None)
 
         assert time.monotonic() - started < 5
 
@@ -188,103 +194,131 @@ class TestAfterwards:
         yield event
         event.set()
 
-    def script(self, say: Say, moment: threading.Event, late: threading.Event, early: bytes) -> Callable[[Peer], None]:
-        def run(peer: Peer) -> None:
-            while (request := peer.head()) is not None:
+    def script(
+        self, response_bytes: ResponseBytes, moment: threading.Event, late: threading.Event, early: bytes
+    ) -> Callable[[ServerConnection], None]:
+        def run(connection: ServerConnection) -> None:
+            while (request := connection.head()) is not None:
                 if request.target == "/slow":
-                    peer.send(early)
+                    connection.send(early)
                     moment.set()
                     late.wait(10)
-                    peer.send(say(200, b"late"))
+                    connection.send(response_bytes(200, b"late"))
                     return
-                peer.send(say(200, request.target.encode()))
+                connection.send(response_bytes(200, request.target.encode()))
 
         return run
 
-    def ask(self, transport: Urllib3Transport, wire: Wire, path: str) -> bytes:
-        with get(transport, wire, path) as answer:
+    def ask(self, transport: Urllib3Transport, server: ScriptedServer, path: str) -> bytes:
+        with get(transport, server, path) as answer:
             return answer.content(100)
 
     def test_of_a_wait_for_a_head(
-        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        moment: threading.Event,
+        late: threading.Event,
     ) -> None:
-        wire = serve(self.script(say, moment, late, b""))
-        assert self.ask(transport, wire, "/before") == b"/before"
+        server = start_server(self.script(response_bytes, moment, late, b""))
+        assert self.ask(transport, server, "/before") == b"/before"
 
         with cancelled_at(moment):
-            get(transport, wire, "/slow")
+            get(transport, server, "/slow")
         late.set()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
-        assert wire.connections == 2
+        assert self.ask(transport, server, "/after") == b"/after"
+        assert server.connections == 2
 
     def test_of_a_head_that_came_in_part(
-        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        moment: threading.Event,
+        late: threading.Event,
     ) -> None:
-        wire = serve(self.script(say, moment, late, b"HTTP/1.1 200 OK\r\nContent-"))
+        server = start_server(self.script(response_bytes, moment, late, b"HTTP/1.1 200 OK\r\nContent-"))
 
         with cancelled_at(moment):
-            get(transport, wire, "/slow")
+            get(transport, server, "/slow")
         late.set()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
+        assert self.ask(transport, server, "/after") == b"/after"
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
     def test_of_a_body(
         self,
         transport: Urllib3Transport,
-        serve: Serve,
-        say: Say,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
         moment: threading.Event,
         late: threading.Event,
         framing: str,
     ) -> None:
-        wire = serve(self.script(say, moment, late, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode()))
+        server = start_server(
+            self.script(response_bytes, moment, late, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode())
+        )
 
-        with cancelled_at(moment), get(transport, wire, "/slow") as answer:
+        with cancelled_at(moment), get(transport, server, "/slow") as answer:
             answer.content(100)
         late.set()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
+        assert self.ask(transport, server, "/after") == b"/after"
 
     def test_of_an_upload(
-        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        moment: threading.Event,
+        late: threading.Event,
     ) -> None:
-        wire = serve(self.script(say, moment, late, b""))
+        server = start_server(self.script(response_bytes, moment, late, b""))
 
         with cancelled_at(moment):
-            transport.send("PUT", f"{wire.origin}/slow", {}, Body(BytesSource(LARGE), 0, len(LARGE)))
+            transport.send("PUT", f"{server.origin}/slow", {}, Body(BytesSource(LARGE), 0, len(LARGE)))
         late.set()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
+        assert self.ask(transport, server, "/after") == b"/after"
 
     def test_of_a_deadline(
-        self, transport: Urllib3Transport, serve: Serve, say: Say, moment: threading.Event, late: threading.Event
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        moment: threading.Event,
+        late: threading.Event,
     ) -> None:
         """R-052."""
-        wire = serve(self.script(say, moment, late, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"))
+        server = start_server(
+            self.script(response_bytes, moment, late, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        )
 
-        with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, wire, "/slow") as answer:
+        with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, server, "/slow") as answer:
             answer.content(100)
         late.set()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
+        assert self.ask(transport, server, "/after") == b"/after"
 
-    def test_of_a_close(self, transport: Urllib3Transport, serve: Serve, say: Say) -> None:
+    def test_of_a_close(
+        self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
         """Connections are let go, and later requests open new ones."""
 
-        def script(peer: Peer) -> None:
-            while (request := peer.head()) is not None:
-                peer.send(say(200, request.target.encode()))
+        def script(connection: ServerConnection) -> None:
+            while (request := connection.head()) is not None:
+                connection.send(response_bytes(200, request.target.encode()))
 
-        wire = serve(script)
-        self.ask(transport, wire, "/before")
+        server = start_server(script)
+        self.ask(transport, server, "/before")
 
         transport.close()
         transport.close()
 
-        assert self.ask(transport, wire, "/after") == b"/after"
-        assert wire.connections == 2
+        assert self.ask(transport, server, "/after") == b"/after"
+        assert server.connections == 2
 
 
 FORKING = """
@@ -311,21 +345,21 @@ transport.close()
 """
 
 
-def test_a_child_shares_no_connection_with_its_parent(serve: Serve, say: Say) -> None:
+def test_a_child_shares_no_connection_with_its_parent(start_server: StartServer, response_bytes: ResponseBytes) -> None:
     """And when it closes its own, its parent's stays open."""
     connections: list[list[str]] = []
 
-    def script(peer: Peer) -> None:
+    def script(connection: ServerConnection) -> None:
         seen: list[str] = []
         connections.append(seen)
-        while (request := peer.head()) is not None:
+        while (request := connection.head()) is not None:
             seen.append(request.target)
-            peer.send(say(200, request.target.encode()))
+            connection.send(response_bytes(200, request.target.encode()))
 
-    wire = serve(script)
+    server = start_server(script)
 
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKING, str(wire.origin)], capture_output=True, timeout=30, text=True
+        [sys.executable, "-W", "error", "-c", FORKING, str(server.origin)], capture_output=True, timeout=30, text=True
     )
 
     assert ended.returncode == 0, ended.stderr
@@ -343,10 +377,12 @@ def nothing_left() -> Iterator[None]:
 
 
 class TestLeaks:
-    def test_nothing_is_left_of_a_thousand_exchanges_that_failed(self, serve: Serve, say: Say) -> None:
+    def test_nothing_is_left_of_a_thousand_exchanges_that_failed(
+        self, start_server: StartServer, response_bytes: ResponseBytes
+    ) -> None:
         """However they failed."""
-        answers: dict[str, bytes] = {
-            "/good": say(200, b"fine"),
+        responses: dict[str, bytes] = {
+            "/good": response_bytes(200, b"fine"),
             "/short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
             "/garbage": b"SSH-2.0-OpenSSH\r\n\r\n",
             "/nothing": b"",
@@ -354,16 +390,16 @@ class TestLeaks:
             "/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         }
 
-        def script(peer: Peer) -> None:
-            while (request := peer.head()) is not None:
+        def script(connection: ServerConnection) -> None:
+            while (request := connection.head()) is not None:
                 if request.target == "/silent":
-                    peer.wait()
+                    connection.wait()
                     return
-                peer.send(answers[request.target])
+                connection.send(responses[request.target])
                 if request.target != "/good":
                     return
 
-        def one(transport: Urllib3Transport, wire: Wire, path: str) -> int:
+        def one(transport: Urllib3Transport, server: ScriptedServer, path: str) -> int:
             """How many failures it was."""
             patience = 0.01 if path == "/silent" else 30.0
             with fail_after(patience), CancelScope() as scope:
@@ -372,7 +408,7 @@ class TestLeaks:
                     path = "/silent"
                     timer.start()
                 try:
-                    with get(transport, wire, path) as answer:
+                    with get(transport, server, path) as answer:
                         answer.content(1000)
                 except RegistryError:
                     return 1
@@ -381,30 +417,30 @@ class TestLeaks:
                         timer.join()
             return 0
 
-        paths = [*answers, "/silent", "/cancelled"]
+        paths = [*responses, "/silent", "/cancelled"]
         settings = HttpSettings(plain_http=True, proxy="", max_connections=2)
         with nothing_left():
-            wire = serve(script)
+            server = start_server(script)
             with closing(Urllib3Transport(settings)) as transport:
-                failed = sum(one(transport, wire, paths[number % len(paths)]) for number in range(1000))
-            wire.close()
+                failed = sum(one(transport, server, paths[number % len(paths)]) for number in range(1000))
+            server.close()
 
         assert failed == 875
 
-    def test_nothing_is_left_of_handshakes_that_failed(self, serve: Serve) -> None:
+    def test_nothing_is_left_of_handshakes_that_failed(self, start_server: StartServer) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
 
-        def script(peer: Peer) -> None:
-            context.wrap_socket(peer.sock.dup(), server_side=True).close()
+        def script(connection: ServerConnection) -> None:
+            context.wrap_socket(connection.sock.dup(), server_side=True).close()
 
         with nothing_left():
-            wire = serve(script)
+            server = start_server(script)
             with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport:
                 for _ in range(100):
                     with pytest.raises(TLSError):
-                        transport.send("GET", f"https://127.0.0.1:{wire.origin.port}/", {}, None)
-            wire.close()
+                        transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None)
+            server.close()
 
     def test_nothing_is_left_of_connections_that_were_refused(self, transport: Urllib3Transport) -> None:
         with socket.create_server(("127.0.0.1", 0)) as opened:
