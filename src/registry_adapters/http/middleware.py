@@ -148,7 +148,7 @@ def _wrap(layer: Middleware, inner: Send) -> Send:
 
 
 def _checked_request(original: OutgoingRequest, changed: OutgoingRequest) -> OutgoingRequest:
-    """The request as it is sent: secrets that a middleware added go to the registry only (R-030)."""
+    """Return the request to send: headers with secrets that a middleware added go to the registry only (R-030)."""
     if (
         not isinstance(changed, OutgoingRequest)
         or not isinstance(changed.headers, RequestHeaders)

@@ -34,7 +34,7 @@ __all__ = [
     "retry_after",
 ]
 
-# Nothing was done, even by a request that changes something; but part of its body may have been stored.
+# The request was not carried out, but part of its body may have been stored.
 REFUSED: Final = frozenset({429, 503})
 # 499 and 522 come from nginx and CDNs, and mean the same as 504.
 TRANSIENT: Final = REFUSED | {408, 499, 500, 502, 504, 522}
@@ -93,7 +93,7 @@ def decide(method: str, cause: int | Failure | None, *, repeatable: bool = True,
 
 
 def failure_kind(error: BaseException) -> int | Failure | None:
-    """The failure of an exchange that an error stands for: a status or a kind; ``None`` for other errors."""
+    """Return the failure behind an error: a status or a kind; ``None`` for other errors."""
     if isinstance(error, IntegrityError):
         return Failure.CONTENT
     if isinstance(error, RateLimited):

@@ -365,7 +365,7 @@ class Session:
         return error
 
     def _refused(self, state: RequestState) -> str:
-        """What the registry refused with a 401."""
+        """Return the reason for a 401: the credentials that were refused, or that none were sent."""
         if state.authorization is None or state.responder.credentials != self.origin:
             return "no credentials were sent"
         is_basic = state.authorization.startswith("Basic ")

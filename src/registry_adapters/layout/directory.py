@@ -331,7 +331,7 @@ class Directory:
                 return False
 
     def is_directory(self, name: str) -> bool:
-        """Return whether the name belongs to a directory; a link to a directory is none."""
+        """Return whether the name belongs to a directory; a link to a directory does not count."""
         with map_os_errors(self.where(name)):
             try:
                 return stat.S_ISDIR(self.status(name).st_mode)

@@ -92,7 +92,7 @@ def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> B
     have kept the old media type. Where the first bytes say nothing, the media type decides.
 
     Args:
-        reader: Layer as it is stored.
+        reader: Stored bytes of the layer.
         media_type: Media type of the layer.
         reference: Layer that errors name.
 

@@ -104,7 +104,7 @@ def require_dir_fds(action: str) -> None:
     """Check that files can be opened relative to an open directory.
 
     Args:
-        action: What is attempted, for the error.
+        action: Attempted operation, for the error.
 
     Raises:
         Unsupported: The system cannot do that.
@@ -120,7 +120,7 @@ def require_file_locks(action: str, purpose: str) -> None:
     """Check that files can be locked with ``flock``.
 
     Args:
-        action: What is attempted, for the error.
+        action: Attempted operation, for the error.
         purpose: What ``flock`` does for that, as a relative clause, for the error.
 
     Raises:
@@ -134,7 +134,7 @@ def require_pipe_polling(action: str) -> None:
     """Check that a read from a pipe can end at a deadline.
 
     Args:
-        action: What is attempted, for the error.
+        action: Attempted operation, for the error.
 
     Raises:
         Unsupported: The system cannot poll pipes.

@@ -1,1 +1,1 @@
-"""Pure values: references, digests, descriptors, manifests, platforms, access. Nothing here does I/O."""
+"""Values and rules without I/O: references, digests, descriptors, manifests, platforms, credentials, URL policy."""

@@ -113,7 +113,7 @@ RULES: Final[Mapping[UrlPurpose, Rule]] = MappingProxyType(
     }
 )
 
-# A registry may name addresses of its own zone. A registry on the network never leads to this machine, and only one
+# A registry may name addresses in the same zone. A registry on the network never leads to this machine, and only one
 # at a link-local address leads to another: cloud machines offer their credentials at such an address.
 ALLOWED_ZONES: Final[Mapping[Zone, frozenset[Zone]]] = MappingProxyType(
     {

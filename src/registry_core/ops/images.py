@@ -74,7 +74,7 @@ class StoredManifest(ManifestView):
     def validate(
         self, *, referrers: bool = False, sparse: bool = False, limits: ExtractLimits | None = None, jobs: int = 4
     ) -> Report:
-        """Check all content, including uncompressed layers, and report all problems. Nothing is changed.
+        """Check all content, including uncompressed layers, and report all problems. Changes nothing.
 
         Args:
             referrers: Whether to validate referrers as well, and their referrers.
@@ -340,12 +340,12 @@ class Layer:
 
     @property
     def digest(self) -> Digest:
-        """Digest of the layer as it is stored."""
+        """Digest of the stored layer."""
         return self.descriptor.digest
 
     @property
     def size(self) -> int:
-        """Size of the layer as it is stored, in bytes."""
+        """Size of the stored layer in bytes."""
         return self.descriptor.size
 
     @property
@@ -372,7 +372,7 @@ class Layer:
         return diff_ids[self._position]
 
     def open(self) -> ByteReader:
-        """Open the layer as it is stored; the read that reaches its end has verified it.
+        """Open the stored layer; the read that reaches its end verifies it.
 
         Raises:
             BlobNotFound: The layer is missing; its ``urls`` are not followed.

@@ -90,7 +90,7 @@ class KeychainContract:
         assert keychain.credential(spelling, None) == CREDENTIAL
 
     def test_a_host_without_a_port_also_matches_port_80(self, keychain: Keychain) -> None:
-        """It stands for the default port of https and of http."""
+        """A name without a port means the default port of https and of http."""
         assert keychain.credential("registry.example.com:80", None) == CREDENTIAL
 
     @pytest.mark.parametrize("registry", _OTHER_REGISTRIES)

@@ -104,7 +104,7 @@ class Transport(Protocol):
 class Urllib3Transport:
     """Exchanges over pooled connections; safe for many threads.
 
-    After a fork, the child process opens connections of its own and leaves alone those of its parent.
+    After a fork, the child process opens new connections and does not use those of its parent.
 
     Args:
         settings: Settings of connections.
@@ -285,7 +285,7 @@ class _ExchangeErrors:
     def raise_for(self, error: BaseException) -> NoReturn:
         """Raise the library's error for an exception; others than those of connections are raised unchanged.
 
-        Nothing is quoted that may be a secret.
+        Messages quote no text that may be a secret.
         """
         if not isinstance(error, (*_FOREIGN, RegistryError)):
             raise error

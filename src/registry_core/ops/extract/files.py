@@ -155,7 +155,7 @@ class _FileSearch:
         raise NotFound(f"not a file but a directory: {printable(wanted)}")
 
     def _leaf(self, path: bytes) -> _Leaf | None:
-        """What is at a path; ``None`` if it is a directory."""
+        """Return the member at a path; ``None`` if it is a directory."""
         leaf = self._leaves.get(path)
         if leaf is not None:
             return leaf

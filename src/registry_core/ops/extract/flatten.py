@@ -57,7 +57,7 @@ _LEAF: Final = 1  # The layer has something other than a directory.
 _EXPLICIT: Final = 2  # The layer has an entry for the directory.
 _IMPLIED: Final = 4  # The layer has entries below the directory, but none for the directory itself so far.
 _VISIBLE: Final = 8  # The path is visible in the image.
-_CONTENT_VISIBLE: Final = 16  # What this layer has in the directory is not hidden by a layer above.
+_CONTENT_VISIBLE: Final = 16  # The entries that this layer has in the directory are not hidden by a layer above.
 _HIDING_LAYER_SHIFT: Final = 5
 
 

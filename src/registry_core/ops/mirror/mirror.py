@@ -192,7 +192,7 @@ class RuleScan:
 
 
 class MirrorPlan:
-    """What a mirror would do, for inspection; ``apply`` does it.
+    """The planned changes of a mirror, for inspection; ``apply`` carries them out.
 
     Args:
         plans: Plan of the copies of each rule.

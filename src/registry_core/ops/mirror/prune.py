@@ -100,7 +100,7 @@ def prunable_tags(
         try:
             found = list(tags_of(target, None, None, operation=""))
         except NotFound:
-            # Nothing was ever copied there.
+            # No image was ever copied there.
             return
         for name in sorted(selection.in_scope(found) - set(selected)):
             if is_of_digest(name):

@@ -42,7 +42,7 @@ class VersionRange:
     """A range of versions: ``>=1.2, <2``, ``^1.2``, ``~1.2.3``, ``1.2.x``, ``*``.
 
     Comma or space means "and", ``||`` means "or". ``^1.2`` contains the versions before the next incompatible one,
-    ``~1.2`` every patch of 1.2. A version with parts left out stands for all versions that begin with it: ``1.2`` is
+    ``~1.2`` every patch of 1.2. A version with parts left out means all versions that begin with it: ``1.2`` is
     ``1.2.x``. A pre-release such as ``2.0.0-rc.1`` is in the range only if the range names a pre-release of 2.0.0.
 
     Args:

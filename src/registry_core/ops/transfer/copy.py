@@ -28,7 +28,7 @@ __all__ = ["CopyPlan", "build_plan", "copy", "execute", "move_graph", "plan_copi
 
 
 class CopyPlan:
-    """What a copy would do, for inspection; ``apply`` does it.
+    """The planned steps of a copy, for inspection; ``apply`` carries them out.
 
     Args:
         nodes: Nodes of the copy, each once, children before parents.

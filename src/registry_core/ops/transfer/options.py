@@ -23,7 +23,7 @@ _Item = TypeVar("_Item")
 
 
 class IndexMode(enum.Enum):
-    """What is stored in place of an index if only some of its platforms are copied."""
+    """The manifest that is stored in place of an index if only some of its platforms are copied."""
 
     SPARSE = "sparse"
     """The index itself, with its digest; entries that were not selected are missing. Some registries refuse that."""
@@ -40,7 +40,7 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         platforms: Platforms to copy, as ``linux/arm64``; attestations of the selected images are copied too. Without
             any, all entries of an index are copied.
-        index_mode: What is stored in place of an index; required with ``platforms``, and only allowed with them.
+        index_mode: Manifest to store in place of an index; required with ``platforms``, and only allowed with them.
         referrers: Whether to copy signatures, SBOMs and other manifests that refer to a copied one, and those that
             refer to these.
         digest_tags: Whether to copy the tags in which cosign names the digest that they are about: ``sha256-….sig``,

@@ -39,7 +39,7 @@ class Outcome(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What is to be done with a node."""
+    """The planned action for a node."""
 
     MOVE = "move"
     """Read it from the source and write it to the target."""
@@ -87,7 +87,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Args:
         kind: Kind of the node.
-        action: What is to be done with it.
+        action: Planned action.
         digest: Digest of the content; for a tag, of the manifest it is to point at; ``None`` if it is not known.
         size: Size of the content in bytes.
         media_type: Media type of the content.

@@ -1,6 +1,6 @@
 """State of a run: its tasks and nodes, how they ended, and the manifests that were read.
 
-Nothing in this module does I/O or waits for it.
+This module does no I/O and does not wait.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _Key = tuple[Digest, int]
 
 
 class _BlobResult(msgspec.Struct, frozen=True):
-    """What reading a blob has shown.
+    """Facts about a blob that was read.
 
     Args:
         problems: Problems that make the blob unusable.

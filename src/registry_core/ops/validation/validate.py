@@ -1,4 +1,4 @@
-"""Validate images, indexes and repositories: check everything and report all problems. Nothing is changed.
+"""Validate images, indexes and repositories: check everything and report all problems. Changes nothing.
 
 Graphs of manifests are read first; the blobs that they reference are read afterwards, each once, several at a time.
 """
@@ -75,7 +75,7 @@ def validate(
     limits: ExtractLimits | None = None,
     jobs: int = 4,
 ) -> Report:
-    """Check all content of images and indexes, including uncompressed layers. Nothing is changed.
+    """Check all content of images and indexes, including uncompressed layers. Changes nothing.
 
     This checks the existence, digest, size and media type of all content, embedded data, the diff ID of each layer, the
     configuration against the layers, index entries against their manifests, and subjects.
@@ -119,7 +119,7 @@ def validate(
 
 
 class _CheckedManifest(msgspec.Struct, frozen=True):
-    """What other descriptors of a manifest are compared with."""
+    """The facts with which other descriptors of the manifest are compared."""
 
     artifact_type: str
     platform: Platform | None
