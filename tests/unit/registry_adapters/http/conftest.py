@@ -1,4 +1,4 @@
-"""A real server that says exactly what a test scripts, and a transport that needs none."""
+"""A scripted server on loopback, and a scripted transport that needs no server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry_core.ports.observer import Event
 
 
 class Received(NamedTuple):
-    """A request as it came over the wire; header names in lower case."""
+    """A request as the server received it; header names are in lower case."""
 
     method: str
     target: str
@@ -29,14 +29,14 @@ class Received(NamedTuple):
 
 
 class ServerConnection:
-    """The server's end of one connection."""
+    """Server side of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._file = sock.makefile("rb")
 
     def head(self) -> Received | None:
-        """The next request's head, its body left unread; ``None`` once the client has gone."""
+        """Read the head of the next request, not its body; ``None`` once the client has closed the connection."""
         line = self._file.readline()
         if not line:
             return None
@@ -48,18 +48,18 @@ class ServerConnection:
         return Received(method, target, headers, b"")
 
     def receive(self) -> Received | None:
-        """The next request, whole."""
+        """Read the next request with its body."""
         request = self.head()
         if request is None:
             return None
         return request._replace(body=self._file.read(int(request.headers.get("content-length", "0"))))
 
     def send(self, data: bytes) -> None:
-        """Say something."""
+        """Send bytes to the client."""
         self.sock.sendall(data)
 
     def wait(self) -> None:
-        """Say nothing until the client goes, or the test ends."""
+        """Send nothing until the client closes the connection or the test ends."""
         while self._file.read(1 << 16):
             continue
 
@@ -69,7 +69,7 @@ class ServerConnection:
 
 
 class ScriptedServer:
-    """A server on loopback that runs a script for each connection."""
+    """A server on loopback that runs a script on each connection."""
 
     def __init__(self, script: Callable[[ServerConnection], None]) -> None:
         self._script = script
@@ -99,7 +99,7 @@ class ScriptedServer:
             self._script(connection)
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections and wait for their threads."""
         for sock in [self._listener, *self._sockets]:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -110,28 +110,28 @@ class ScriptedServer:
 
 
 class ScriptedResponses:
-    """A script: one prepared answer to each request, on any connection, and then the end."""
+    """A script: one prepared response to each request, on any connection; then the connection is closed."""
 
     def __init__(self, *responses: bytes) -> None:
-        self._answers = deque(responses)
+        self._responses = deque(responses)
         self.received: list[Received] = []
 
     def __call__(self, connection: ServerConnection) -> None:
-        while self._answers and (request := connection.receive()) is not None:
+        while self._responses and (request := connection.receive()) is not None:
             self.received.append(request)
-            connection.send(self._answers.popleft())
+            connection.send(self._responses.popleft())
 
 
 def encode_response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
-    """An answer's bytes, with a ``Content-Length``."""
+    """Return the bytes of a response with ``Content-Length``."""
     fields = {"Content-Length": str(len(body)), **(headers or {})}
     return (
-        f"HTTP/1.1 {status} Said\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+        f"HTTP/1.1 {status} Test\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
     ).encode() + body
 
 
 class Sent(NamedTuple):
-    """A request as a transport was given it."""
+    """A request that was passed to a transport."""
 
     method: str
     url: str
@@ -140,7 +140,7 @@ class Sent(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a scripted transport answers."""
+    """A response of a scripted transport."""
 
     status: int
     headers: Mapping[str, str] = MappingProxyType({})
@@ -148,7 +148,7 @@ class Reply(NamedTuple):
 
 
 class ScriptedTransport:
-    """Answers from a list; what is an exception there is raised."""
+    """Return responses from a list, and raise the exceptions in it."""
 
     def __init__(self, *replies: Reply | BaseException) -> None:
         self.replies = deque(replies)
@@ -177,7 +177,7 @@ class ScriptedTransport:
 
 
 class Recorder:
-    """An observer that keeps all events."""
+    """An observer that records all events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -188,7 +188,7 @@ class Recorder:
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[[Callable[[ServerConnection], None]], ScriptedServer]]:
-    """Starts servers, and stops them after the test."""
+    """Start servers, and stop them after the test."""
     wires: list[ScriptedServer] = []
 
     def start(script: Callable[[ServerConnection], None]) -> ScriptedServer:
@@ -202,29 +202,29 @@ def start_server() -> Iterator[Callable[[Callable[[ServerConnection], None]], Sc
 
 @pytest.fixture
 def response_bytes() -> Callable[..., bytes]:
-    """Builds an answer's bytes."""
+    """Return the bytes of a response."""
     return encode_response
 
 
 @pytest.fixture
 def responses() -> type[ScriptedResponses]:
-    """Builds scripts of prepared answers."""
+    """Build scripts of prepared responses."""
     return ScriptedResponses
 
 
 @pytest.fixture
 def scripted() -> type[ScriptedTransport]:
-    """Builds transports with prepared replies."""
+    """Build transports with prepared replies."""
     return ScriptedTransport
 
 
 @pytest.fixture
 def reply() -> type[Reply]:
-    """Builds replies."""
+    """Build replies."""
     return Reply
 
 
 @pytest.fixture
 def recorder() -> Recorder:
-    """Keeps the events of an observer."""
+    """Return an observer that records all events."""
     return Recorder()

@@ -29,7 +29,7 @@ def blobs(transport: ScriptedTransport, name: str = "org/app") -> BlobStore:
     return catalog.repository(RepositoryName(name)).blobs
 
 
-def asked(transport: ScriptedTransport) -> list[str]:
+def requested(transport: ScriptedTransport) -> list[str]:
     return [f"{sent.method} {sent.url}" for sent in transport.sent]
 
 
@@ -39,7 +39,7 @@ class TestStat:
         transport = scripted(reply(200, {"Content-Length": "12"}))
 
         assert blobs(transport).stat(DIGEST) == 12
-        assert asked(transport) == [f"HEAD {BLOB}"]
+        assert requested(transport) == [f"HEAD {BLOB}"]
 
     @pytest.mark.parametrize(
         ("status", "headers"),
@@ -52,7 +52,7 @@ class TestStat:
         transport = scripted(reply(status, headers), reply(200, {"Content-Length": "12"}, CONTENT))
 
         assert blobs(transport).stat(DIGEST) == 12
-        assert asked(transport) == [f"HEAD {BLOB}", f"GET {BLOB}"]
+        assert requested(transport) == [f"HEAD {BLOB}", f"GET {BLOB}"]
 
     def test_bytes_are_counted_if_no_response_states_the_size(self, scripted: Script, reply: Build) -> None:
         """R-058."""
@@ -82,7 +82,7 @@ class TestOpen:
         with blobs(transport).open(DIGEST) as reader:
             assert reader.read() == CONTENT
 
-        assert asked(transport) == [f"GET {BLOB}"]
+        assert requested(transport) == [f"GET {BLOB}"]
         assert "Range" not in transport.sent[0].headers
 
     def test_a_blob_from_an_offset(self, scripted: Script, reply: Build) -> None:
@@ -134,7 +134,7 @@ class TestMount:
         transport = scripted(reply(201, {"Docker-Content-Digest": DIGEST}))
 
         assert blobs(transport).mount(DIGEST, self.origin) is True
-        assert asked(transport) == [
+        assert requested(transport) == [
             f"POST {HOME}/v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"
         ]
 
@@ -147,7 +147,7 @@ class TestMount:
         catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
         assert mounted is False
-        assert asked(transport)[1:] == [f"PUT {HOME}/upload/1?s=a&digest={DIGEST}"]
+        assert requested(transport)[1:] == [f"PUT {HOME}/upload/1?s=a&digest={DIGEST}"]
 
     def test_the_minimum_chunk_length_of_a_pending_session_is_kept(self, scripted: Script, reply: Build) -> None:
         """R-073, R-077."""
@@ -174,7 +174,7 @@ class TestMount:
         store.mount(DIGEST, self.origin)
         store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
-        assert asked(transport)[-1] == f"PUT {HOME}/upload/2?digest={DIGEST}"
+        assert requested(transport)[-1] == f"PUT {HOME}/upload/2?digest={DIGEST}"
 
     def test_a_pending_session_is_cancelled_once_the_blob_exists(self, scripted: Script, reply: Build) -> None:
         """R-236: no session is left open."""
@@ -185,7 +185,7 @@ class TestMount:
         size = store.stat(DIGEST)
 
         assert size == 12
-        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/1"]
 
     def test_pending_sessions_are_cancelled_when_the_catalog_is_closed(self, scripted: Script, reply: Build) -> None:
         """R-236: once, and errors are ignored."""
@@ -199,7 +199,7 @@ class TestMount:
         catalog.close()
         catalog.close()
 
-        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/0", f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/0", f"DELETE {HOME}/upload/1"]
 
     def test_a_second_session_for_the_same_blob_replaces_the_first(self, scripted: Script, reply: Build) -> None:
         """R-236."""
@@ -212,7 +212,7 @@ class TestMount:
         store.mount(DIGEST, self.origin)
         store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
-        assert asked(transport)[2:] == [f"DELETE {HOME}/upload/1", f"PUT {HOME}/upload/2?digest={DIGEST}"]
+        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/1", f"PUT {HOME}/upload/2?digest={DIGEST}"]
 
     def test_the_number_of_pending_sessions_is_limited(self, scripted: Script, reply: Build) -> None:
         """R-236: the oldest one is cancelled."""
@@ -222,7 +222,7 @@ class TestMount:
         for number in range(65):
             store.mount(Digest.of(b"%d" % number), self.origin)
 
-        assert asked(transport)[65:] == [f"DELETE {HOME}/upload/0"]
+        assert requested(transport)[65:] == [f"DELETE {HOME}/upload/0"]
 
     def test_a_session_for_another_algorithm_is_not_used(self, scripted: Script, reply: Build) -> None:
         """R-233: the session was opened without naming the algorithm."""
@@ -230,7 +230,7 @@ class TestMount:
 
         blobs(transport).mount(Digest.of(CONTENT, "sha512"), self.origin)
 
-        assert asked(transport)[1:] == [f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[1:] == [f"DELETE {HOME}/upload/1"]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
     def test_a_refused_mount_is_not_an_error(self, scripted: Script, reply: Build, status: int) -> None:
@@ -251,7 +251,7 @@ class TestDelete:
 
         blobs(transport).delete(DIGEST)
 
-        assert asked(transport) == [f"DELETE {BLOB}"]
+        assert requested(transport) == [f"DELETE {BLOB}"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (400, Unsupported), (405, Unsupported)])
     def test_a_blob_that_cannot_be_deleted(

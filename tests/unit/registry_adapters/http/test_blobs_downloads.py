@@ -48,43 +48,43 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
-class Cutting:
+class CuttingRegistry:
     """A script: a registry with one blob that cuts its responses, one after the other.
 
     Args:
         content: Content of the blob.
         cuts: Number of body bytes after which each response is cut; later responses are complete.
-        how: ``end`` closes the connection, ``reset`` resets it, ``stall`` stops sending, and ``chunked`` closes it in
-            the middle of a body without ``Content-Length``.
+        cut_mode: ``end`` closes the connection, ``reset`` resets it, ``stall`` stops sending, and ``chunked`` closes it
+            in the middle of a body without ``Content-Length``.
         ranges: Whether the registry supports ``Range``.
     """
 
-    def __init__(self, content: bytes, *cuts: int, how: str = "end", ranges: bool = True) -> None:
+    def __init__(self, content: bytes, *cuts: int, cut_mode: str = "end", ranges: bool = True) -> None:
         self._content = content
         self._cuts = deque(cuts)
-        self._how = how
+        self._cut_mode = cut_mode
         self._ranges = ranges
         self.received: list[Received] = []
 
     @property
-    def asked(self) -> list[str]:
-        """The requested ranges."""
+    def requested_ranges(self) -> list[str]:
+        """Values of the ``Range`` headers."""
         return [request.headers.get("range", "") for request in self.received]
 
     def __call__(self, connection: ServerConnection) -> None:
         while (request := connection.receive()) is not None:
             self.received.append(request)
             cut = self._cuts.popleft() if self._cuts else None
-            connection.send(self._answer(request, cut))
+            connection.send(self._response_to(request, cut))
             if cut is None:
                 continue
-            if self._how == "stall":
+            if self._cut_mode == "stall":
                 connection.wait()
-            if self._how == "reset":
+            if self._cut_mode == "reset":
                 connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
 
-    def _answer(self, request: Received, cut: int | None) -> bytes:
+    def _response_to(self, request: Received, cut: int | None) -> bytes:
         size, start = len(self._content), 0
         status, fields = 200, ""
         if self._ranges and "range" in request.headers:
@@ -93,7 +93,7 @@ class Cutting:
                 return f"HTTP/1.1 416 No\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n".encode()
             status, fields = 206, f"Content-Range: bytes {start}-{size - 1}/{size}\r\n"
         body = self._content[start:][:cut]
-        if self._how == "chunked":
+        if self._cut_mode == "chunked":
             fields += "Transfer-Encoding: chunked\r\n"
             body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + (b"0\r\n\r\n" if cut is None else b"")
         else:
@@ -101,48 +101,53 @@ class Cutting:
         return f"HTTP/1.1 {status} Said\r\n{fields}\r\n".encode() + body
 
 
-def connected(
+def connect(
     server: ScriptedServer, *, retries: int = 3, observer: Observer | None = None, read_timeout: float = 5
 ) -> closing[HttpCatalog]:
     settings = HttpSettings(plain_http=True, proxy="", retries=retries, read_timeout=read_timeout)
     return closing(HttpCatalog(server.origin.netloc, settings, observer=observer))
 
 
-def opened(catalog: HttpCatalog, digest: Digest = DIGEST, *, start: int = 0) -> ByteReader:
+def open_blob(catalog: HttpCatalog, digest: Digest = DIGEST, *, start: int = 0) -> ByteReader:
     return catalog.repository(RepositoryName("org/app")).blobs.open(digest, start=start)
 
 
 def scripted_reader(transport: ScriptedTransport, *, retries: int = 3, start: int = 0) -> ByteReader:
-    return opened(HttpCatalog("registry.example.com", HttpSettings(retries=retries), transport=transport), start=start)
+    return open_blob(
+        HttpCatalog("registry.example.com", HttpSettings(retries=retries), transport=transport), start=start
+    )
 
 
 class TestResume:
-    @pytest.mark.parametrize("how", ["end", "reset", "chunked"])
+    @pytest.mark.parametrize("cut_mode", ["end", "reset", "chunked"])
     @pytest.mark.parametrize("cut", range(SIZE + 1))
-    def test_a_blob_cut_at_any_byte_is_complete(self, start_server: StartServer, cut: int, how: str) -> None:
+    def test_a_blob_cut_at_any_byte_is_complete(self, start_server: StartServer, cut: int, cut_mode: str) -> None:
         """R-050, R-051: and no byte is returned twice."""
-        script = Cutting(CONTENT, cut, how=how)
+        script = CuttingRegistry(CONTENT, cut, cut_mode=cut_mode)
 
-        with connected(start_server(script)) as catalog, opened(catalog) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
-        assert len(script.asked) <= 2
+        assert len(script.requested_ranges) <= 2
 
     @pytest.mark.parametrize("cut", range(1, SIZE))
     def test_only_missing_bytes_are_requested(self, start_server: StartServer, cut: int) -> None:
         """R-051."""
-        script = Cutting(CONTENT, cut)
+        script = CuttingRegistry(CONTENT, cut)
 
-        with connected(start_server(script)) as catalog, opened(catalog) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog) as reader:
             reader.read()
 
-        assert script.asked == ["", f"bytes={cut}-"]
+        assert script.requested_ranges == ["", f"bytes={cut}-"]
 
     @pytest.mark.parametrize("cut", range(SIZE))
     def test_bytes_are_skipped_if_the_registry_ignores_range(self, start_server: StartServer, cut: int) -> None:
         """R-051: a 200 has the whole blob again."""
-        with connected(start_server(Cutting(CONTENT, cut, ranges=False))) as catalog, opened(catalog) as reader:
+        with (
+            connect(start_server(CuttingRegistry(CONTENT, cut, ranges=False))) as catalog,
+            open_blob(catalog) as reader,
+        ):
             content = reader.read()
 
         assert content == CONTENT
@@ -150,28 +155,28 @@ class TestResume:
     @pytest.mark.parametrize("start", range(1, SIZE))
     def test_a_blob_read_from_an_offset_is_complete(self, start_server: StartServer, start: int) -> None:
         """R-051."""
-        script = Cutting(CONTENT, (SIZE - start) // 2)
+        script = CuttingRegistry(CONTENT, (SIZE - start) // 2)
 
-        with connected(start_server(script)) as catalog, opened(catalog, start=start) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog, start=start) as reader:
             content = reader.read()
 
         assert content == CONTENT[start:]
-        assert script.asked[0] == f"bytes={start}-"
+        assert script.requested_ranges[0] == f"bytes={start}-"
 
-    def test_skipped_bytes_may_be_cut_too(self, start_server: StartServer) -> None:
+    def test_a_break_within_skipped_bytes_is_resumed(self, start_server: StartServer) -> None:
         """R-051."""
-        script = Cutting(CONTENT, 3, 12, ranges=False)
+        script = CuttingRegistry(CONTENT, 3, 12, ranges=False)
 
-        with connected(start_server(script)) as catalog, opened(catalog, start=10) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog, start=10) as reader:
             content = reader.read()
 
         assert content == CONTENT[10:]
 
     def test_a_read_timeout_is_resumed(self, start_server: StartServer) -> None:
         """R-052."""
-        script = Cutting(CONTENT, 7, how="stall")
+        script = CuttingRegistry(CONTENT, 7, cut_mode="stall")
 
-        with connected(start_server(script), read_timeout=0.3) as catalog, opened(catalog) as reader:
+        with connect(start_server(script), read_timeout=0.3) as catalog, open_blob(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
@@ -179,18 +184,18 @@ class TestResume:
     def test_a_large_blob_is_transferred_once(self, start_server: StartServer) -> None:
         """R-051: for any read size."""
         content = random.Random(0).randbytes(6 * CHUNK_SIZE)
-        script = Cutting(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
+        script = CuttingRegistry(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
 
-        with connected(start_server(script)) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog, Digest.of(content)) as reader:
             arrived = reader.read()
 
         assert arrived == content
-        assert script.asked == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
+        assert script.requested_ranges == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
 
     def test_each_resumption_is_reported(self, start_server: StartServer, recorder: Recorder) -> None:
         """The event has the offset and the number of the attempt."""
-        server = start_server(Cutting(CONTENT, 5))
-        with connected(server, observer=recorder) as catalog, opened(catalog) as reader:
+        server = start_server(CuttingRegistry(CONTENT, 5))
+        with connect(server, observer=recorder) as catalog, open_blob(catalog) as reader:
             reader.read()
 
         url = f"{server.origin}/v2/org/app/blobs/{DIGEST}"
@@ -203,9 +208,9 @@ class TestResume:
 class TestLimits:
     def test_progress_resets_the_count_of_failures(self, start_server: StartServer) -> None:
         """R-051: one retry is enough for any number of breaks."""
-        script = Cutting(CONTENT, *[1] * SIZE)
+        script = CuttingRegistry(CONTENT, *[1] * SIZE)
 
-        with connected(start_server(script), retries=1) as catalog, opened(catalog) as reader:
+        with connect(start_server(script), retries=1) as catalog, open_blob(catalog) as reader:
             content = reader.read()
 
         assert content == CONTENT
@@ -213,73 +218,73 @@ class TestLimits:
     @pytest.mark.parametrize("retries", [0, 1, 2])
     def test_failures_without_progress_end_the_download(self, start_server: StartServer, retries: int) -> None:
         """R-051: after as many failures as there are retries."""
-        script = Cutting(CONTENT, 6, *[0] * 9)
+        script = CuttingRegistry(CONTENT, 6, *[0] * 9)
 
-        with connected(start_server(script), retries=retries) as catalog, opened(catalog) as reader:
+        with connect(start_server(script), retries=retries) as catalog, open_blob(catalog) as reader:
             with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
-        assert script.asked == ["", *["bytes=6-"] * retries]
+        assert script.requested_ranges == ["", *["bytes=6-"] * retries]
 
     def test_one_byte_per_connection_is_no_progress(self, start_server: StartServer) -> None:
         """R-052: a large blob would need a million connections."""
         content = bytes(CHUNK_SIZE)
-        script = Cutting(content, *[1] * 9)
+        script = CuttingRegistry(content, *[1] * 9)
 
-        with connected(start_server(script), retries=3) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connect(start_server(script), retries=3) as catalog, open_blob(catalog, Digest.of(content)) as reader:
             with pytest.raises(Unavailable, match="received 4 of"):
                 reader.read()
 
-        assert len(script.asked) == 4
+        assert len(script.requested_ranges) == 4
 
     def test_skipped_bytes_are_no_progress(self, start_server: StartServer) -> None:
         """R-051: also if the registry ignores ranges."""
-        script = Cutting(CONTENT, 6, *[6] * 9, ranges=False)
+        script = CuttingRegistry(CONTENT, 6, *[6] * 9, ranges=False)
 
-        with connected(start_server(script), retries=2) as catalog, opened(catalog) as reader:
+        with connect(start_server(script), retries=2) as catalog, open_blob(catalog) as reader:
             with pytest.raises(Unavailable, match=r"received 6 of 20 bytes; attempt \d without progress"):
                 reader.read()
 
-        assert len(script.asked) == 3
+        assert len(script.requested_ranges) == 3
 
     def test_progress_is_measured_against_skipped_bytes(self, start_server: StartServer) -> None:
         """R-051: otherwise a registry that ignores ranges could send the whole blob again for each small part."""
         content = bytes(3 << 20)
-        script = Cutting(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
+        script = CuttingRegistry(content, 2 << 20, (2 << 20) + (100 << 10), ranges=False)
 
-        with connected(start_server(script), retries=1) as catalog, opened(catalog, Digest.of(content)) as reader:
+        with connect(start_server(script), retries=1) as catalog, open_blob(catalog, Digest.of(content)) as reader:
             with pytest.raises(Unavailable, match="attempt 2 without progress"):
                 reader.read()
 
-        assert len(script.asked) == 2
+        assert len(script.requested_ranges) == 2
 
     def test_a_deadline_ends_a_stalled_read_and_the_reader_stays_usable(self, start_server: StartServer) -> None:
         """R-051, R-052: a later read returns the rest."""
-        script = Cutting(CONTENT, 7, how="stall")
+        script = CuttingRegistry(CONTENT, 7, cut_mode="stall")
 
-        with connected(start_server(script)) as catalog, opened(catalog) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog) as reader:
             begun = reader.read(3)
             with pytest.raises(DeadlineExceeded), fail_after(0.1):
                 reader.read()
             rest = reader.read()
 
         assert begun + rest == CONTENT
-        assert script.asked == ["", "bytes=3-"]
+        assert script.requested_ranges == ["", "bytes=3-"]
 
     def test_a_pause_beyond_the_deadline_is_not_begun(
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """R-054: the error is raised at once."""
         monkeypatch.setattr(random, "random", lambda: 1e6)
-        script = Cutting(CONTENT, 7)
+        script = CuttingRegistry(CONTENT, 7)
 
-        with connected(start_server(script)) as catalog, opened(catalog) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog) as reader:
             with pytest.raises(Unavailable), fail_after(9):
                 reader.read()
 
-        assert script.asked == [""]
+        assert script.requested_ranges == [""]
 
-    def test_a_busy_registry_is_waited_for(self, scripted: Script, reply: Build) -> None:
+    def test_a_download_waits_while_the_registry_is_busy(self, scripted: Script, reply: Build) -> None:
         """R-054: 503 and 429 do not end a transfer."""
         transport = scripted(
             reply(200, {"Content-Length": "20"}, CONTENT[:8]),
@@ -291,7 +296,7 @@ class TestLimits:
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_a_blob_that_was_deleted_meanwhile_is_reported(self, scripted: Script, reply: Build) -> None:
+    def test_a_blob_deleted_during_the_download_raises_blob_not_found(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(200, {"Content-Length": "20"}, CONTENT[:8]), reply(404))
 
         with scripted_reader(transport) as reader, pytest.raises(BlobNotFound):
@@ -306,7 +311,7 @@ class TestLimits:
             reader.read(1)
 
 
-def broken(reply: Build, **headers: str) -> Reply:
+def broken_reply(reply: Build, **headers: str) -> Reply:
     """The first eight bytes of the blob."""
     return reply(200, {"Content-Length": "20", **headers}, CONTENT[:8])
 
@@ -339,7 +344,7 @@ class TestChecks:
         self, scripted: Script, reply: Build, headers: dict[str, str]
     ) -> None:
         """R-051: the whole blob is requested, and its first bytes are skipped."""
-        transport = scripted(broken(reply), reply(206, headers, b"x" * 12), reply(200, {}, CONTENT))
+        transport = scripted(broken_reply(reply), reply(206, headers, b"x" * 12), reply(200, {}, CONTENT))
 
         with scripted_reader(transport) as reader:
             content = reader.read()
@@ -350,21 +355,21 @@ class TestChecks:
     @pytest.mark.parametrize("text", ["bytes 8-19/20", "bytes 8-19/*"])
     def test_a_206_with_the_requested_range_is_used(self, scripted: Script, reply: Build, text: str) -> None:
         """R-051: the size may be missing."""
-        transport = scripted(broken(reply), reply(206, {"Content-Range": text}, CONTENT[8:]))
+        transport = scripted(broken_reply(reply), reply(206, {"Content-Range": text}, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
     def test_a_206_to_a_request_without_range_is_refused(self, scripted: Script, reply: Build) -> None:
         """R-051: also after a wrong range."""
-        transport = scripted(broken(reply), reply(206, {}, b"x"), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply), reply(206, {}, b"x"), reply(206, REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError):
             reader.read()
 
-    def test_the_size_must_not_change(self, scripted: Script, reply: Build) -> None:
-        """R-051: it would be other content."""
-        transport = scripted(broken(reply), reply(200, {"Content-Length": "21"}, CONTENT + b"!"))
+    def test_a_changed_size_on_resume_is_an_error(self, scripted: Script, reply: Build) -> None:
+        """R-051: another size means other content."""
+        transport = scripted(broken_reply(reply), reply(200, {"Content-Length": "21"}, CONTENT + b"!"))
 
         with (
             scripted_reader(transport) as reader,
@@ -372,47 +377,47 @@ class TestChecks:
         ):
             reader.read()
 
-    def test_other_content_is_detected(self, scripted: Script, reply: Build) -> None:
+    def test_other_content_on_resume_is_an_integrity_error(self, scripted: Script, reply: Build) -> None:
         """R-051, R-003: the verifier has hashed the first bytes already."""
-        transport = scripted(broken(reply), reply(206, REST, CONTENT[8:][::-1]))
+        transport = scripted(broken_reply(reply), reply(206, REST, CONTENT[8:][::-1]))
 
         with VerifyingReader(scripted_reader(transport), DIGEST, SIZE) as reader, pytest.raises(DigestMismatch):
             reader.read()
 
     def test_encoded_content_is_refused_on_resume(self, scripted: Script, reply: Build) -> None:
         """R-056."""
-        transport = scripted(broken(reply), reply(206, REST | {"Content-Encoding": "gzip"}, b"x"))
+        transport = scripted(broken_reply(reply), reply(206, REST | {"Content-Encoding": "gzip"}, b"x"))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="content coding 'gzip'"):
             reader.read()
 
     def test_a_range_refused_within_the_blob_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-051."""
-        transport = scripted(broken(reply), reply(416, {"Content-Range": "bytes */8"}))
+        transport = scripted(broken_reply(reply), reply(416, {"Content-Range": "bytes */8"}))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="byte 8"):
             reader.read()
 
-    def test_a_416_at_the_end_is_the_end(self, start_server: StartServer) -> None:
+    def test_a_416_at_the_end_of_the_blob_ends_the_download(self, start_server: StartServer) -> None:
         """R-051: only the end of the chunked body was missing."""
-        script = Cutting(CONTENT, SIZE, how="chunked")
+        script = CuttingRegistry(CONTENT, SIZE, cut_mode="chunked")
 
-        with connected(start_server(script)) as catalog, opened(catalog) as reader:
+        with connect(start_server(script)) as catalog, open_blob(catalog) as reader:
             content = reader.read(SIZE) + reader.read()
 
         assert content == CONTENT
-        assert script.asked == ["", "bytes=20-"]
+        assert script.requested_ranges == ["", "bytes=20-"]
 
     def test_a_short_body_is_an_error_without_retries(self, scripted: Script, reply: Build) -> None:
         """R-050."""
-        with scripted_reader(scripted(broken(reply)), retries=0) as reader, pytest.raises(Unavailable):
+        with scripted_reader(scripted(broken_reply(reply)), retries=0) as reader, pytest.raises(Unavailable):
             reader.read()
 
 
 class TestEtags:
     def test_a_strong_etag_is_sent_as_if_range(self, scripted: Script, reply: Build) -> None:
         """R-051: "If-Range" requires a strong validator."""
-        transport = scripted(broken(reply, ETag='"abc"'), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply, ETag='"abc"'), reply(206, REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             reader.read()
@@ -422,7 +427,7 @@ class TestEtags:
     @pytest.mark.parametrize("tag", ['W/"abc"', "abc", "", '"a"b"', '"a', f'"{"x" * 300}"'])
     def test_other_etags_are_not_sent(self, scripted: Script, reply: Build, tag: str) -> None:
         """R-051."""
-        transport = scripted(broken(reply, ETag=tag), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply, ETag=tag), reply(206, REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             reader.read()
@@ -432,7 +437,7 @@ class TestEtags:
     def test_a_206_with_another_etag_is_not_used(self, scripted: Script, reply: Build) -> None:
         """R-051: parts of different content are not combined."""
         transport = scripted(
-            broken(reply, ETag='"abc"'), reply(206, REST | {"ETag": '"def"'}, b"x" * 12), reply(200, {}, CONTENT)
+            broken_reply(reply, ETag='"abc"'), reply(206, REST | {"ETag": '"def"'}, b"x" * 12), reply(200, {}, CONTENT)
         )
 
         with scripted_reader(transport) as reader:
@@ -444,7 +449,7 @@ class TestEtags:
         """R-030, R-051: the signed URL of the first redirect may have expired, or the next one has another host."""
         transport = scripted(
             reply(307, {"Location": "https://one.example.net/x?signature=1"}),
-            broken(reply, ETag='"one"'),
+            broken_reply(reply, ETag='"one"'),
             reply(307, {"Location": "https://two.example.net/x?signature=2"}),
             reply(206, REST | {"ETag": '"two"'}, CONTENT[8:]),
         )
@@ -460,10 +465,10 @@ class TestEtags:
     def test_events_have_no_signature(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
         """R-043."""
         redirect = reply(307, {"Location": "https://one.example.net/x?signature=hidden"})
-        transport = scripted(redirect, broken(reply), redirect, reply(206, REST, CONTENT[8:]))
+        transport = scripted(redirect, broken_reply(reply), redirect, reply(206, REST, CONTENT[8:]))
         catalog = HttpCatalog("registry.example.com", transport=transport, observer=recorder)
 
-        with opened(catalog) as reader:
+        with open_blob(catalog) as reader:
             reader.read()
 
         assert TransferResumed(method="GET", url=BLOB, offset=8) in recorder.events
@@ -472,7 +477,7 @@ class TestEtags:
 
 class TestBuffers:
     def test_a_buffer_is_filled_across_a_break(self, scripted: Script, reply: Build) -> None:
-        transport = scripted(broken(reply), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply), reply(206, REST, CONTENT[8:]))
         buffer = bytearray(SIZE)
         filled = 0
 
@@ -483,7 +488,7 @@ class TestBuffers:
         assert bytes(buffer) == CONTENT
 
     def test_a_read_of_zero_bytes_returns_none(self, scripted: Script, reply: Build) -> None:
-        with scripted_reader(scripted(broken(reply))) as reader:
+        with scripted_reader(scripted(broken_reply(reply))) as reader:
             assert reader.read(0) == b""
 
 

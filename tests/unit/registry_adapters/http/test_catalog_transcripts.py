@@ -1,4 +1,4 @@
-"""Conversations written by hand from the specification: our client and our server must not merely agree."""
+"""Requests and responses written by hand from the specification, so that client and server cannot share an error."""
 
 from __future__ import annotations
 
@@ -37,19 +37,21 @@ ATTACHED = RawManifest.of(
 )
 
 
-def connected(server: ScriptedServer, *, chunk_size: int | None = None) -> closing[HttpCatalog]:
+def connect(server: ScriptedServer, *, chunk_size: int | None = None) -> closing[HttpCatalog]:
     settings = HttpSettings(plain_http=True, retries=0, proxy="", read_timeout=5, chunk_size=chunk_size)
     return closing(HttpCatalog(server.origin.netloc, settings))
 
 
-def lines(script: ScriptedResponses) -> list[str]:
+def request_lines(script: ScriptedResponses) -> list[str]:
     return [f"{request.method} {request.target}" for request in script.received]
 
 
-def test_pulling(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
+def test_a_pull_sends_exactly_the_requests_of_the_specification(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-200: "Pulling manifests" and "Pulling blobs", and nothing else.
 
-    No ping comes first (R-202), nobody says ``Docker-Distribution-API-Version`` (R-203), no ``ns`` is sent (R-208).
+    No ping is sent first (R-202), no ``Docker-Distribution-API-Version`` (R-203) and no ``ns`` (R-208).
     """
     head = {
         "Content-Type": OCI_INDEX,
@@ -63,7 +65,7 @@ def test_pulling(start_server: StartServer, responses: type[ScriptedResponses], 
         response_bytes(200, BLOB),
     )
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         repository = catalog.repository(NAME)
         descriptor = repository.manifests.resolve(Tag("v1"))
         manifest = repository.manifests.get(descriptor.digest)
@@ -72,7 +74,7 @@ def test_pulling(start_server: StartServer, responses: type[ScriptedResponses], 
             content = reader.read()
 
     assert (manifest, content, size) == (MANIFEST, BLOB, 10)
-    assert lines(script) == [
+    assert request_lines(script) == [
         "HEAD /v2/org/app/manifests/v1",
         f"GET /v2/org/app/manifests/{MANIFEST.digest}",
         f"HEAD /v2/org/app/blobs/{DIGEST}",
@@ -81,7 +83,7 @@ def test_pulling(start_server: StartServer, responses: type[ScriptedResponses], 
     assert all("docker-distribution-api-version" not in request.headers for request in script.received)
 
 
-def test_pushing_in_one_request(
+def test_a_push_in_one_request_follows_the_specification(
     start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
 ) -> None:
     """R-230: "POST then PUT"; the location is relative and has a query."""
@@ -90,10 +92,10 @@ def test_pushing_in_one_request(
         response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
     )
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
 
-    assert lines(script) == [
+    assert request_lines(script) == [
         "POST /v2/org/app/blobs/uploads/",
         f"PUT /v2/org/app/blobs/uploads/17?_state=a%3D&digest={DIGEST}",
     ]
@@ -104,7 +106,7 @@ def test_pushing_in_one_request(
     assert script.received[1].body == BLOB
 
 
-def test_pushing_in_chunks(
+def test_a_push_in_chunks_follows_the_specification(
     start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
 ) -> None:
     """R-232: "Pushing a blob in chunks"."""
@@ -115,10 +117,10 @@ def test_pushing_in_chunks(
         response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}),
     )
 
-    with connected(start_server(script), chunk_size=4) as catalog:
+    with connect(start_server(script), chunk_size=4) as catalog:
         catalog.repository(NAME).blobs.put(DIGEST, len(BLOB), BytesSource(BLOB))
 
-    assert lines(script) == [
+    assert request_lines(script) == [
         "POST /v2/org/app/blobs/uploads/",
         "PATCH /u/0",
         "PATCH /u/1",
@@ -129,19 +131,21 @@ def test_pushing_in_chunks(
     assert [request.body for request in script.received] == [b"", b"012345", b"6789", b""]
 
 
-def test_mounting(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
+def test_a_mount_follows_the_specification(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-237: "Mounting a blob from another repository"."""
     script = responses(response_bytes(201, b"", {"Location": f"/v2/org/app/blobs/{DIGEST}"}))
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         mounted = catalog.repository(NAME).blobs.mount(DIGEST, RepositoryName("org/base"))
 
     assert mounted
-    assert lines(script) == [f"POST /v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"]
+    assert request_lines(script) == [f"POST /v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"]
     assert script.received[0].headers["content-length"] == "0"
 
 
-def test_pushing_a_manifest_with_subject_to_an_old_registry(
+def test_a_manifest_with_subject_updates_the_referrers_tag_of_an_old_registry(
     start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
 ) -> None:
     """R-222: "Pushing Manifests with Subject", "Unavailable Referrers API"."""
@@ -163,12 +167,12 @@ def test_pushing_a_manifest_with_subject_to_an_old_registry(
         response_bytes(200, written, {"Content-Type": OCI_INDEX}),
     )
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         manifests = catalog.repository(NAME).manifests
         manifests.put(ATTACHED)
         listed = list(manifests.referrers(MANIFEST.digest))
 
-    assert lines(script) == [
+    assert request_lines(script) == [
         f"PUT /v2/org/app/manifests/{ATTACHED.digest}",
         f"GET /v2/org/app/manifests/{tag}",
         f"PUT /v2/org/app/manifests/{tag}",
@@ -182,7 +186,7 @@ def test_pushing_a_manifest_with_subject_to_an_old_registry(
     assert [found.digest for found in listed] == [ATTACHED.digest]
 
 
-def test_listing_tags(
+def test_relative_and_unquoted_links_of_a_tag_list_are_followed(
     start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
 ) -> None:
     """R-211, R-091: "Listing Tags", with links relative and unquoted."""
@@ -193,20 +197,22 @@ def test_listing_tags(
         response_bytes(200, b'{"name":"org/app","tags":["c"]}'),
     )
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         listed = list(catalog.repository(NAME).manifests.tags(page_size=2, after=Tag("_")))
 
     assert listed == ["a", "b", "c"]
-    assert lines(script) == ["GET /v2/org/app/tags/list?n=2&last=_", "GET /v2/org/app/tags/list?n=2&last=b"]
+    assert request_lines(script) == ["GET /v2/org/app/tags/list?n=2&last=_", "GET /v2/org/app/tags/list?n=2&last=b"]
 
 
-def test_deleting(start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes) -> None:
+def test_deletions_follow_the_specification(
+    start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
+) -> None:
     """R-251, R-253: "Deleting tags" and "Deleting Blobs"."""
     script = responses(response_bytes(202), response_bytes(202))
 
-    with connected(start_server(script)) as catalog:
+    with connect(start_server(script)) as catalog:
         repository = catalog.repository(NAME)
         repository.manifests.untag(Tag("v1"))
         repository.blobs.delete(DIGEST)
 
-    assert lines(script) == ["DELETE /v2/org/app/manifests/v1", f"DELETE /v2/org/app/blobs/{DIGEST}"]
+    assert request_lines(script) == ["DELETE /v2/org/app/manifests/v1", f"DELETE /v2/org/app/blobs/{DIGEST}"]

@@ -33,7 +33,7 @@ from registry_core.errors import (
 )
 
 
-def ask(method: str = "GET", missing: str = "manifest") -> Request:
+def make_request(method: str = "GET", missing: str = "manifest") -> Request:
     return Request(
         method=method,
         target="/v2/a/b/manifests/v1?sig=hunter2",
@@ -43,24 +43,24 @@ def ask(method: str = "GET", missing: str = "manifest") -> Request:
     )
 
 
-def said(*codes: str) -> bytes:
+def error_body(*codes: str) -> bytes:
     return json.dumps({"errors": [{"code": code, "message": f"about {code}"} for code in codes]}).encode()
 
 
-def judge(
+def map_error(
     status: int, content: bytes = b"", *, method: str = "GET", missing: str = "manifest", **headers: str
 ) -> RegistryError:
     return error_from_response(
         status,
         Headers([(name.replace("_", "-"), value) for name, value in headers.items()]),
         content,
-        ask(method, missing),
+        make_request(method, missing),
         url="https://registry.example.com/v2/a/b/manifests/v1?sig=hunter2",
         now=0.0,
     )
 
 
-class TestKinds:
+class TestErrorClasses:
     @pytest.mark.parametrize(
         ("status", "missing", "code", "kind"),
         [
@@ -118,9 +118,11 @@ class TestKinds:
             (304, "manifest", "", ProtocolError),
         ],
     )
-    def test_reading(self, status: int, missing: str, code: str, kind: type[RegistryError]) -> None:
+    def test_status_and_code_of_a_read_determine_the_error_class(
+        self, status: int, missing: str, code: str, kind: type[RegistryError]
+    ) -> None:
         """R-055, R-095."""
-        error = judge(status, said(code) if code else b"", missing=missing)
+        error = map_error(status, error_body(code) if code else b"", missing=missing)
 
         assert type(error) is kind
 
@@ -137,17 +139,19 @@ class TestKinds:
             ("PATCH", 400, "SIZE_INVALID", SizeMismatch),
         ],
     )
-    def test_writing(self, method: str, status: int, code: str, kind: type[RegistryError]) -> None:
+    def test_status_and_code_of_a_write_determine_the_error_class(
+        self, method: str, status: int, code: str, kind: type[RegistryError]
+    ) -> None:
         """R-239, R-250, R-253."""
-        error = judge(status, said(code) if code else b"", method=method)
+        error = map_error(status, error_body(code) if code else b"", method=method)
 
         assert type(error) is kind
 
 
-class TestContents:
-    def test_every_error_leads_to_its_exchange(self) -> None:
+class TestErrorAttributes:
+    def test_an_error_has_the_failed_request_and_response_as_transport(self) -> None:
         """R-055, R-241."""
-        error = judge(404, said("MANIFEST_UNKNOWN", "NAME_UNKNOWN"), retry_after="9")
+        error = map_error(404, error_body("MANIFEST_UNKNOWN", "NAME_UNKNOWN"), retry_after="9")
 
         transport = error.transport
         assert transport is not None
@@ -158,22 +162,22 @@ class TestContents:
         )
         assert (error.reference, error.code) == ("registry.example.com/a/b:v1", "MANIFEST_UNKNOWN")
 
-    def test_transport_errors_are_their_own_exchange(self) -> None:
-        error = judge(503, said("UNAVAILABLE"))
+    def test_a_transport_error_is_its_own_transport(self) -> None:
+        error = map_error(503, error_body("UNAVAILABLE"))
 
         assert isinstance(error, TransportError)
         assert error.transport is error
         assert (error.status, error.code, error.reference) == (503, "UNAVAILABLE", "registry.example.com/a/b:v1")
 
-    def test_retry_after_is_read_as_a_date_too(self) -> None:
+    def test_retry_after_may_be_a_date(self) -> None:
         """R-054, R-242."""
-        error = judge(429, retry_after="Thu, 01 Jan 1970 00:02:00 GMT")
+        error = map_error(429, retry_after="Thu, 01 Jan 1970 00:02:00 GMT")
 
         assert isinstance(error, RateLimited)
         assert error.retry_after == 120.0
 
-    def test_the_requested_pause_is_named(self) -> None:
-        assert str(judge(429, retry_after="30")).endswith(
+    def test_the_message_has_the_requested_pause(self) -> None:
+        assert str(map_error(429, retry_after="30")).endswith(
             ": 429 Too Many Requests (retry after 30 s) [TOOMANYREQUESTS]"
         )
 
@@ -185,31 +189,34 @@ class TestContents:
             b"Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
         ],
     )
-    def test_plain_http_to_a_tls_port_is_named(self, content: bytes) -> None:
+    def test_the_message_says_that_plain_http_was_sent_to_a_tls_port(self, content: bytes) -> None:
         url = "http://registry.example.com/v2/"
 
-        error = error_from_response(400, Headers([]), content, ask(), url=url)
+        error = error_from_response(400, Headers([]), content, make_request(), url=url)
 
         assert type(error) is TLSError
         assert error.message == f"GET {url}: the server speaks TLS, but the request was plain http: remove plain_http"
-        assert type(judge(400, content)) is ProtocolError  # over https the server means something else
+        assert type(map_error(400, content)) is ProtocolError  # Over https, the text does not mean plain http.
 
-    def test_no_code_leaves_the_kinds_own(self) -> None:
-        assert (judge(404).code, judge(404, missing="upload").code) == ("MANIFEST_UNKNOWN", "BLOB_UPLOAD_UNKNOWN")
+    def test_without_a_code_the_error_has_the_code_of_its_class(self) -> None:
+        assert (map_error(404).code, map_error(404, missing="upload").code) == (
+            "MANIFEST_UNKNOWN",
+            "BLOB_UPLOAD_UNKNOWN",
+        )
 
-    def test_query_values_are_not_shown(self) -> None:
+    def test_the_message_has_no_query_values(self) -> None:
         """R-043."""
-        error = judge(404)
+        error = map_error(404)
 
         assert "hunter2" not in str(error)
         assert error.transport is not None
         assert "hunter2" not in error.transport.url
 
-    def test_text_is_escaped_and_cut(self) -> None:
+    def test_text_of_the_registry_is_escaped_and_truncated(self) -> None:
         """R-063."""
         content = json.dumps({"errors": [{"code": "X\x1b[2J", "message": "a\r\n\u202eb" + "c" * 5000}]}).encode()
 
-        error = judge(400, content)
+        error = map_error(400, content)
 
         assert error.transport is not None
         assert str(error).isprintable()
@@ -218,7 +225,7 @@ class TestContents:
         assert len(str(error)) < 800
 
     def test_errors_survive_pickling(self) -> None:
-        error = pickle.loads(pickle.dumps(judge(404, said("MANIFEST_UNKNOWN"))))
+        error = pickle.loads(pickle.dumps(map_error(404, error_body("MANIFEST_UNKNOWN"))))
 
         assert isinstance(error, ImageNotFound)
         assert error.transport is not None
@@ -244,31 +251,31 @@ class TestErrorInfos:
             b"[" * 60000,
         ],
     )
-    def test_other_formats_say_nothing(self, content: bytes) -> None:
+    def test_bodies_in_other_formats_give_no_entries(self, content: bytes) -> None:
         """R-055."""
         assert error_infos(content) == ()
 
-    def test_fields_of_wrong_types_are_left_out(self) -> None:
+    def test_fields_of_wrong_types_are_dropped(self) -> None:
         """R-055."""
         infos = error_infos(b'{"errors":[{"code":5,"message":["x"],"detail":{"Name":"a/b"}},{"code":"X"}]}')
 
         assert infos == (ErrorInfo(detail='{"Name":"a/b"}'), ErrorInfo(code="X"))
 
-    def test_text_in_another_encoding_is_no_error_of_its_own(self) -> None:
+    def test_a_body_that_is_not_utf_8_gives_no_entries(self) -> None:
         """R-055, R-062."""
         assert (
             error_infos('{"errors":[{"code":"DENIED","message":"Zugriff verweigert für alle"}]}'.encode("latin-1"))
             == ()
         )
 
-    def test_entries_are_bounded(self) -> None:
+    def test_the_number_of_entries_is_limited(self) -> None:
         """R-055."""
-        assert len(error_infos(said(*["X"] * 1000))) <= 16
+        assert len(error_infos(error_body(*["X"] * 1000))) <= 16
 
     @given(st.integers(100, 599), st.binary(max_size=200), st.sampled_from(["GET", "PUT", "DELETE"]))
-    def test_any_answer_is_some_error_of_ours(self, status: int, content: bytes, method: str) -> None:
+    def test_any_response_maps_to_an_error_of_the_library(self, status: int, content: bytes, method: str) -> None:
         """R-062."""
-        error = judge(status, content, method=method)
+        error = map_error(status, content, method=method)
 
         assert isinstance(error, RegistryError)
         assert error.transport is not None
@@ -282,7 +289,7 @@ class TestErrorInfos:
             ),
         )
     )
-    def test_any_document_is_tolerated(self, document: object) -> None:
+    def test_any_json_document_is_tolerated(self, document: object) -> None:
         """R-055, R-241."""
         infos = error_infos(json.dumps({"errors": [document]}).encode())
 

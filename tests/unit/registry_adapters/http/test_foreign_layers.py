@@ -39,8 +39,8 @@ DIGEST = Digest.of(CONTENT)
 ELSEWHERE = "https://layers.example.com/servercore?sig=1"
 
 
-class Generous(Authenticator):
-    """Sends a password to every registry."""
+class AuthenticatorForAllHosts(Authenticator):
+    """Send a password to every registry."""
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         return "Basic c2VjcmV0"
@@ -63,12 +63,12 @@ def _layer(*urls: str, digest: Digest = DIGEST, size: int = len(CONTENT)) -> Des
 
 @pytest.fixture
 def foreign_of() -> Iterator[Callable[..., ForeignLayers]]:
-    """Opens the foreign layers of a repository."""
+    """Return a function that builds the foreign layers of a repository."""
     opened: list[HttpCatalog] = []
 
     def build(host: str = "registry.example.com", **more: Any) -> ForeignLayers:
         settings = more.pop("settings", HttpSettings(retries=0, backoff=0.001))
-        opened.append(HttpCatalog(host, settings, authenticator=Generous(), **more))
+        opened.append(HttpCatalog(host, settings, authenticator=AuthenticatorForAllHosts(), **more))
         foreign = opened[-1].repository(NAME).foreign_layers
         assert foreign is not None
         return foreign
@@ -89,10 +89,10 @@ class TestRequests:
         assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", ELSEWHERE)]
 
     @pytest.mark.parametrize("url", [ELSEWHERE, "https://registry.example.com/v2/secret/blobs/sha256:1"])
-    def test_no_credentials_are_sent_not_even_to_the_registry(
+    def test_no_credentials_are_sent_even_to_the_registry(
         self, foreign_of: Any, scripted: Any, reply: Any, url: str
     ) -> None:
-        """R-032: otherwise anyone who may push could make us read private content of the registry."""
+        """R-032: otherwise a pushed manifest could make the client read private content of the registry."""
         back = "https://registry.example.com/v2/other/blobs/sha256:2"
         transport = scripted(reply(302, {"Location": back}), reply(200, {}, CONTENT))
         seen: list[bool] = []

@@ -24,7 +24,7 @@ from registry_core.errors import ProtocolError
         ("", None),
     ],
 )
-def test_the_next_page_is_found_however_it_is_written(field: str, target: str | None) -> None:
+def test_the_next_page_is_found_in_each_form_of_link(field: str, target: str | None) -> None:
     """R-091."""
     assert next_target([field]) == target
 
@@ -40,22 +40,22 @@ def test_the_next_page_is_found_however_it_is_written(field: str, target: str | 
         "<a<b>; rel=next",
     ],
 )
-def test_a_malformed_field_is_an_error_not_the_end_of_the_list(field: str) -> None:
+def test_a_malformed_link_is_an_error_and_not_the_last_page(field: str) -> None:
     """R-091."""
     with pytest.raises(ProtocolError):
         next_target([field])
 
 
-def test_several_fields_are_one_list() -> None:
+def test_several_link_fields_are_read_as_one_list() -> None:
     """R-091."""
     assert next_target(["</a>; rel=prev", "</b>; rel=next"]) == "/b"
 
 
-def test_two_different_next_pages_are_an_error() -> None:
-    """R-091: neither is silently left out."""
+def test_two_different_next_links_are_an_error() -> None:
+    """R-091: neither link is silently ignored."""
     with pytest.raises(ProtocolError):
         next_target(["</a>; rel=next", "</b>; rel=next"])
 
 
-def test_the_same_next_page_twice_is_one() -> None:
+def test_a_repeated_next_link_is_one_link() -> None:
     assert next_target(["</a>; rel=next, </a>; rel=next"]) == "/a"

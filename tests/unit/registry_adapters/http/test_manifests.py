@@ -43,11 +43,11 @@ def manifests(transport: ScriptedTransport, name: str = "org/app") -> ManifestSt
     return catalog.repository(RepositoryName(name)).manifests
 
 
-def asked(transport: ScriptedTransport) -> list[str]:
+def requested(transport: ScriptedTransport) -> list[str]:
     return [f"{sent.method} {sent.url}" for sent in transport.sent]
 
 
-def failure(code: str) -> bytes:
+def error_body(code: str) -> bytes:
     return json.dumps({"errors": [{"code": code}]}).encode()
 
 
@@ -60,7 +60,7 @@ class TestResolve:
         descriptor = manifests(transport).resolve(Tag("v1"))
 
         assert (descriptor.media_type, descriptor.digest, descriptor.size) == (OCI_INDEX, INDEX.digest, 9)
-        assert asked(transport) == [f"HEAD {HOME}/manifests/v1"]
+        assert requested(transport) == [f"HEAD {HOME}/manifests/v1"]
         assert transport.sent[0].headers["Accept"] == ", ".join(MANIFESTS)
 
     @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class TestGet:
             (200, TYPED, b" " * (MANIFEST_LIMIT + 1), TooLarge),
             (202, TYPED, CONTENT, ProtocolError),
             (204, {}, b"", ProtocolError),
-            (404, {}, failure("NAME_UNKNOWN"), RepositoryNotFound),
+            (404, {}, error_body("NAME_UNKNOWN"), RepositoryNotFound),
             (404, {}, b"", ImageNotFound),
         ],
     )
@@ -194,7 +194,7 @@ class TestPut:
         transport = scripted(reply(201))
 
         assert manifests(transport).put(INDEX, tags=[Tag("v1")]) == INDEX.descriptor
-        assert asked(transport) == [f"PUT {HOME}/manifests/v1"]
+        assert requested(transport) == [f"PUT {HOME}/manifests/v1"]
         assert transport.sent[0].body == CONTENT
         assert transport.sent[0].headers["Content-Type"] == OCI_INDEX
 
@@ -203,14 +203,14 @@ class TestPut:
 
         manifests(transport).put(INDEX)
 
-        assert asked(transport) == [f"PUT {HOME}/manifests/{INDEX.digest}"]
+        assert requested(transport) == [f"PUT {HOME}/manifests/{INDEX.digest}"]
 
     def test_each_tag_is_put_once(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(201), reply(201))
 
         manifests(transport).put(INDEX, tags=[Tag("v1"), Tag("v2"), Tag("v1")])
 
-        assert asked(transport) == [f"PUT {HOME}/manifests/v1", f"PUT {HOME}/manifests/v2"]
+        assert requested(transport) == [f"PUT {HOME}/manifests/v1", f"PUT {HOME}/manifests/v2"]
 
     def test_with_another_algorithm_tags_listed_in_oci_tag_are_not_put_again(
         self, scripted: Script, reply: Build
@@ -221,7 +221,7 @@ class TestPut:
 
         manifests(transport).put(manifest, tags=[Tag("v1"), Tag("v2")])
 
-        assert asked(transport) == [
+        assert requested(transport) == [
             f"PUT {HOME}/manifests/{manifest.digest}?tag=v1&tag=v2",
             f"PUT {HOME}/manifests/v2",
         ]
@@ -245,7 +245,7 @@ class TestPut:
     def test_a_missing_blob_raises_blob_not_found(self, scripted: Script, reply: Build) -> None:
         """R-078."""
         with pytest.raises(BlobNotFound):
-            manifests(scripted(reply(404, {}, failure("MANIFEST_BLOB_UNKNOWN")))).put(INDEX)
+            manifests(scripted(reply(404, {}, error_body("MANIFEST_BLOB_UNKNOWN")))).put(INDEX)
 
 
 class TestDelete:
@@ -255,7 +255,7 @@ class TestDelete:
 
         manifests(transport).untag(Tag("v1"))
 
-        assert asked(transport) == [f"DELETE {HOME}/manifests/v1"]
+        assert requested(transport) == [f"DELETE {HOME}/manifests/v1"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
     def test_a_tag_that_cannot_be_deleted(
@@ -288,7 +288,7 @@ class TestDelete:
         store.delete(INDEX.digest)
         store.delete(INDEX.digest)
 
-        assert asked(transport) == [
+        assert requested(transport) == [
             f"GET {HOME}/referrers/{INDEX.digest}",
             f"DELETE {HOME}/manifests/{INDEX.digest}",
             f"DELETE {HOME}/manifests/{INDEX.digest}",

@@ -35,8 +35,8 @@ DIGEST = Digest.of(b"content")
 SIGNED = "https://cdn.example.net/x?sig=secret"
 
 
-class Reader(FileObjectReader):
-    """A body that tells whether it was closed."""
+class CountingReader(FileObjectReader):
+    """A body that counts how often it was closed."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO(b"body"))
@@ -47,12 +47,12 @@ class Reader(FileObjectReader):
         super().close()
 
 
-class Wire200:
-    """What sends: answers everything, and keeps what came."""
+class RecordingSender:
+    """Answer every request with 200, and record it."""
 
     def __init__(self) -> None:
         self.sent: list[OutgoingRequest] = []
-        self.reader = Reader()
+        self.reader = CountingReader()
 
     def __call__(self, request: OutgoingRequest) -> Response:
         self.sent.append(request)
@@ -63,13 +63,13 @@ def outgoing(headers: dict[str, str] | None = None, *, url: str = HOME, to_regis
     return OutgoingRequest(method="GET", url=url, headers=RequestHeaders(headers or {}), to_registry=to_registry)
 
 
-def passing(request: OutgoingRequest, send: Send) -> Response:
+def pass_through(request: OutgoingRequest, send: Send) -> Response:
     return send(request)
 
 
 class TestApplyMiddleware:
     def test_without_middleware_the_request_is_sent_unchanged(self) -> None:
-        server, request = Wire200(), outgoing({"Accept": "a"})
+        server, request = RecordingSender(), outgoing({"Accept": "a"})
 
         apply_middleware([], request, server)
 
@@ -81,18 +81,18 @@ class TestApplyMiddleware:
         def layer(name: str) -> Middleware:
             def step(request: OutgoingRequest, send: Send) -> Response:
                 steps.append(f"{name} in")
-                answer = send(request)
+                response = send(request)
                 steps.append(f"{name} out")
-                return answer
+                return response
 
             return step
 
-        apply_middleware([layer("a"), layer("b")], outgoing(), Wire200())
+        apply_middleware([layer("a"), layer("b")], outgoing(), RecordingSender())
 
         assert steps == ["a in", "b in", "b out", "a out"]
 
     def test_headers_are_added_and_replaced_in_any_case(self) -> None:
-        server = Wire200()
+        server = RecordingSender()
 
         def change(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"X-Trace": "1", "accept": "b"}))
@@ -102,9 +102,9 @@ class TestApplyMiddleware:
         assert dict(server.sent[0].headers) == {"Range": "bytes=1-", "X-Trace": "1", "accept": "b"}
 
     @pytest.mark.parametrize("name", ["Authorization", "cookie", "PROXY-AUTHORIZATION"])
-    def test_secrets_that_it_adds_go_to_the_registry_only(self, name: str) -> None:
+    def test_secrets_added_by_middleware_go_to_the_registry_only(self, name: str) -> None:
         """R-030."""
-        home, cdn = Wire200(), Wire200()
+        home, cdn = RecordingSender(), RecordingSender()
 
         def add(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({name: "secret", "X-Trace": "1"}))
@@ -117,7 +117,7 @@ class TestApplyMiddleware:
 
     def test_the_authorization_of_a_token_request_is_kept(self) -> None:
         """R-030."""
-        server = Wire200()
+        server = RecordingSender()
 
         def replace(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({"authorization": "mine"}))
@@ -139,7 +139,7 @@ class TestApplyMiddleware:
         ],
     )
     def test_a_change_of_anything_but_headers_is_an_error(self, change: dict[str, Any]) -> None:
-        server = Wire200()
+        server = RecordingSender()
 
         with pytest.raises(ConfigError):
             apply_middleware(
@@ -149,8 +149,8 @@ class TestApplyMiddleware:
         assert server.sent == []
 
     def test_sending_twice_is_an_error(self) -> None:
-        """R-053: repeating is decided elsewhere."""
-        server = Wire200()
+        """R-053: middleware does not decide about retries."""
+        server = RecordingSender()
 
         def twice(request: OutgoingRequest, send: Send) -> Response:
             send(request)
@@ -181,32 +181,32 @@ class TestApplyMiddleware:
         assert len(tries) == 1
 
     def test_returning_another_response_is_an_error(self) -> None:
-        server = Wire200()
+        server = RecordingSender()
 
         def other(request: OutgoingRequest, send: Send) -> Response:
             send(request)
-            return Response(status=200, headers=Headers([]), url=request.url, reader=Reader())
+            return Response(status=200, headers=Headers([]), url=request.url, reader=CountingReader())
 
         with pytest.raises(ConfigError):
             apply_middleware([other], outgoing(), server)
 
         assert server.reader.closed
 
-    def test_its_error_is_raised_and_the_response_closed(self) -> None:
-        server, mine = Wire200(), LookupError("mine")
+    def test_an_error_of_middleware_is_raised_and_the_response_closed(self) -> None:
+        server, mine = RecordingSender(), LookupError("mine")
 
         def failing(request: OutgoingRequest, send: Send) -> Response:
             send(request)
             raise mine
 
         with pytest.raises(LookupError) as caught:
-            apply_middleware([passing, failing], outgoing(), server)
+            apply_middleware([pass_through, failing], outgoing(), server)
 
         assert caught.value is mine
         assert server.reader.closed
 
-    def test_it_can_wrap_the_reader_of_the_body(self) -> None:
-        class Watched(Reader):
+    def test_middleware_can_wrap_the_reader_of_the_body(self) -> None:
+        class Watched(CountingReader):
             count = 0
 
             def read(self, size: int = -1, /) -> bytes:
@@ -215,11 +215,11 @@ class TestApplyMiddleware:
                 return data
 
         def watch(request: OutgoingRequest, send: Send) -> Response:
-            answer = send(request)
-            answer.reader = Watched()
-            return answer
+            response = send(request)
+            response.reader = Watched()
+            return response
 
-        content = apply_middleware([watch], outgoing(), Wire200()).content(100)
+        content = apply_middleware([watch], outgoing(), RecordingSender()).content(100)
 
         assert (content, Watched.count) == (b"body", 4)
 
@@ -263,15 +263,15 @@ class TestOutgoingRequest:
 
 
 class TestInASession:
-    def test_it_is_called_for_each_attempt_redirect_and_token_request(
+    def test_middleware_is_called_for_each_attempt_redirect_and_token_request(
         self, scripted: Script, reply: type[Reply]
     ) -> None:
         seen: list[tuple[str, bool, int]] = []
 
         def watch(request: OutgoingRequest, send: Send) -> Response:
-            answer = send(request.with_headers({"X-Trace": "1"}))
-            seen.append((request.url, request.to_registry, answer.status))
-            return answer
+            response = send(request.with_headers({"X-Trace": "1"}))
+            seen.append((request.url, request.to_registry, response.status))
+            return response
 
         transport = scripted(
             reply(503, {"Retry-After": "0"}), reply(307, {"Location": SIGNED}), reply(200, {}, b"content")
@@ -288,31 +288,31 @@ class TestInASession:
         ]
         assert all(sent.headers["X-Trace"] == "1" for sent in transport.sent)
 
-    def test_its_error_leaves_no_connection_open(
+    def test_an_error_of_middleware_leaves_no_connection_open(
         self, start_server: StartServer, response_bytes: ResponseBytes, responses: type[ScriptedResponses]
     ) -> None:
-        """The connection is closed, its body unread; the next request gets a new one and its own answer."""
+        """The connection is closed with its body unread; the next request gets its own response on a new one."""
         script = responses(response_bytes(200, b"x" * 500_000), response_bytes(200, b"mine"))
         server = start_server(script)
         failures = [RuntimeError("mine")]
 
         def fail_once(request: OutgoingRequest, send: Send) -> Response:
-            answer = send(request)
+            response = send(request)
             if failures:
                 raise failures.pop()
-            return answer
+            return response
 
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
         request = Request(method="GET", target="/v2/", success=(200,))
         with closing(Session(server.origin, settings, middleware=[fail_once])) as session:
             with pytest.raises(RuntimeError, match="mine"):
                 session.send(request)
-            with session.send(request) as answer:
-                content = answer.content(100)
+            with session.send(request) as response:
+                content = response.content(100)
 
         assert (content, server.connections) == (b"mine", 2)
 
-    def test_a_transient_error_that_it_raises_is_retried(self, scripted: Script, reply: type[Reply]) -> None:
+    def test_a_transient_error_raised_by_middleware_is_retried(self, scripted: Script, reply: type[Reply]) -> None:
         """R-054."""
         failures = [Unavailable("the proxy of the house is busy", retry_after=0.0)]
 

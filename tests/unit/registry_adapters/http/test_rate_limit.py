@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
     ResponseBytes = Callable[..., bytes]
 
-HOME = Origin.of("registry.example.com")
+REGISTRY = Origin.of("registry.example.com")
 
 
 class Clock:
-    """A clock that only sleeping moves forward."""
+    """A clock that advances only by ``sleep``."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -55,7 +55,7 @@ def clock() -> Clock:
 @pytest.fixture
 def make_limiter(clock: Clock) -> Callable[..., OriginLimiter]:
     def build(maximum: int = 8, rate: float | None = None) -> OriginLimiter:
-        return OriginLimiter(HOME, maximum=maximum, rate=rate, clock=clock, sleep=clock.sleep)
+        return OriginLimiter(REGISTRY, maximum=maximum, rate=rate, clock=clock, sleep=clock.sleep)
 
     return build
 
@@ -70,7 +70,7 @@ def backoff(failures: int) -> float:
 
 @contextmanager
 def in_thread(work: Callable[[], object]) -> Iterator[threading.Event]:
-    """Work done by another thread; the event tells that it is done."""
+    """Run work in another thread; the event is set when it has finished."""
     done = threading.Event()
 
     def run() -> None:
@@ -85,7 +85,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Event]:
         thread.join()
 
 
-def refuse(build: OriginLimiter, *, status: int = 429, retry_after: float | None = None) -> Throttling | None:
+def throttle(build: OriginLimiter, *, status: int = 429, retry_after: float | None = None) -> Throttling | None:
     permit = build.acquire()
     permit.release()
     return build.on_throttled(permit, status, retry_after, backoff)
@@ -107,7 +107,9 @@ class TestPermits:
 
         assert order == ["first", "second"]
 
-    def test_a_thread_with_a_permit_gets_another_at_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+    def test_a_thread_with_a_permit_gets_a_second_one_without_waiting(
+        self, make_limiter: Callable[..., OriginLimiter]
+    ) -> None:
         """Copying within a registry reads a body while it sends it."""
         limiter = make_limiter(1)
 
@@ -132,7 +134,7 @@ class TestPermits:
 
         reader.close()
 
-    def test_an_idle_body_does_not_count(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_an_idle_body_is_not_counted(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         limiter = make_limiter(1)
         reader = limiter.acquire().held_by_body(body())
         clock.time += 1.0
@@ -142,10 +144,10 @@ class TestPermits:
 
         reader.close()
 
-    def test_a_request_that_waits_for_its_source_does_not_count(
+    def test_a_request_is_not_counted_while_it_waits_for_its_source(
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
-        """Its bytes may come from a thread that waits for this very permit."""
+        """The source may get its bytes from a thread that waits for this permit."""
         limiter = make_limiter(1)
         permit = limiter.acquire()
         counts: list[int] = []
@@ -183,7 +185,7 @@ class TestPermits:
         assert limiter.under_way == 0
         reader.close()
 
-    def test_an_idle_body_counts_again_when_it_is_read(
+    def test_an_idle_body_is_counted_again_when_it_is_read(
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         limiter = make_limiter(1)
@@ -196,7 +198,7 @@ class TestPermits:
         assert (idle, limiter.under_way) == (0, 1)
         reader.close()
 
-    def test_a_request_that_awaits_its_response_counts_without_a_time_limit(
+    def test_a_request_that_awaits_its_response_is_counted_without_a_time_limit(
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         limiter = make_limiter(1)
@@ -356,31 +358,35 @@ class TestPermits:
 
 
 class TestPauses:
-    def test_all_threads_keep_the_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_all_threads_wait_for_the_end_of_a_pause(
+        self, make_limiter: Callable[..., OriginLimiter], clock: Clock
+    ) -> None:
         """R-054."""
         opened = make_limiter()
-        throttling = refuse(opened, retry_after=7.0)
+        throttling = throttle(opened, retry_after=7.0)
 
         opened.acquire().release()
 
         assert (throttling, clock.pauses) == (Throttling(7.0, 4), [7.0])
 
-    def test_a_pause_that_the_registry_does_not_name_grows(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+    def test_without_retry_after_the_pause_grows_with_each_failure(
+        self, make_limiter: Callable[..., OriginLimiter]
+    ) -> None:
         """R-054."""
         opened = make_limiter()
 
-        pauses = [throttling.pause for _ in range(3) if (throttling := refuse(opened)) is not None]
+        pauses = [throttling.pause for _ in range(3) if (throttling := throttle(opened)) is not None]
 
         assert pauses == [1.0, 2.0, 3.0]
 
     def test_a_success_resets_the_pause(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-054."""
         opened = make_limiter()
-        refuse(opened)
+        throttle(opened)
 
         opened.on_success()
 
-        assert refuse(opened) == Throttling(1.0, 2)
+        assert throttle(opened) == Throttling(1.0, 2)
 
     def test_no_permit_is_held_during_a_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         held: list[int] = []
@@ -389,8 +395,8 @@ class TestPauses:
             held.append(opened.under_way)
             clock.sleep(seconds)
 
-        opened = OriginLimiter(HOME, maximum=2, rate=1.0, clock=clock, sleep=sleep)
-        refuse(opened, retry_after=7.0)
+        opened = OriginLimiter(REGISTRY, maximum=2, rate=1.0, clock=clock, sleep=sleep)
+        throttle(opened, retry_after=7.0)
 
         opened.acquire().release()
         opened.acquire().release()
@@ -398,7 +404,7 @@ class TestPauses:
         assert held == [0, 0]
 
     @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unavailable)])
-    def test_a_pause_beyond_the_deadline_is_an_error_at_once(
+    def test_a_pause_that_ends_after_the_deadline_fails_at_once(
         self,
         make_limiter: Callable[..., OriginLimiter],
         clock: Clock,
@@ -407,7 +413,7 @@ class TestPauses:
     ) -> None:
         """R-052, R-054."""
         opened = make_limiter()
-        refuse(opened, status=status, retry_after=30.0)
+        throttle(opened, status=status, retry_after=30.0)
 
         with fail_after(20), pytest.raises(kind) as caught:
             opened.acquire()
@@ -437,7 +443,7 @@ class TestLimit:
     def test_refusals_halve_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         opened = make_limiter(8)
 
-        limits = [throttling.limit for _ in range(5) if (throttling := refuse(opened)) is not None]
+        limits = [throttling.limit for _ in range(5) if (throttling := throttle(opened)) is not None]
 
         assert limits == [4, 2, 1, 1, 1]
 
@@ -454,7 +460,7 @@ class TestLimit:
         self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
         opened = make_limiter(4)
-        refuse(opened)
+        throttle(opened)
         limits = []
 
         for _ in range(4):
@@ -466,11 +472,11 @@ class TestLimit:
 
     def test_a_refusal_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         wide = make_limiter(8)
-        refuse(wide, retry_after=0.0)
+        throttle(wide, retry_after=0.0)
         for _ in range(9):
             wide.on_success()
 
-        refuse(wide, retry_after=0.0)
+        throttle(wide, retry_after=0.0)
         for _ in range(9):
             wide.on_success()
 
@@ -481,7 +487,7 @@ class TestLimit:
     ) -> None:
         monkeypatch.setattr(rate_limit, "_IDLE", 60.0)
         limiter = make_limiter(2)
-        refuse(limiter, retry_after=0.0)
+        throttle(limiter, retry_after=0.0)
         permit = limiter.acquire()
 
         with in_thread(lambda: limiter.acquire().release()) as done:
@@ -496,7 +502,7 @@ class TestLimit:
 
     def test_a_lower_limit_applies_to_the_next_request(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         opened = make_limiter(2)
-        refuse(opened)
+        throttle(opened)
         permit = opened.acquire()
 
         def work() -> None:
@@ -510,7 +516,7 @@ class TestLimit:
 
 
 class TestRate:
-    def test_requests_begin_evenly_spread(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_requests_begin_at_even_intervals(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         opened = make_limiter(rate=4.0)
         begun = []
 
@@ -530,7 +536,7 @@ class TestRate:
 
         assert clock.pauses == [0.25]
 
-    def test_a_start_beyond_the_deadline_is_an_error_at_once(
+    def test_a_request_that_could_only_begin_after_the_deadline_fails_at_once(
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         """R-052."""
@@ -547,41 +553,41 @@ class TestRateLimiter:
     def test_each_origin_has_a_limiter(self, clock: Clock) -> None:
         limiters = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
 
-        assert limiters.of(HOME) is limiters.of(Origin.of("registry.example.com:443"))
-        assert limiters.of(HOME) is not limiters.of(Origin.of("cdn.example.net"))
+        assert limiters.of(REGISTRY) is limiters.of(Origin.of("registry.example.com:443"))
+        assert limiters.of(REGISTRY) is not limiters.of(Origin.of("cdn.example.net"))
 
     def test_limiters_of_many_hosts_are_dropped_unless_in_use(self, clock: Clock) -> None:
         limiters = RateLimiter(maximum=8, rate=None, clock=clock, sleep=clock.sleep)
-        paused, used = limiters.of(HOME), limiters.of(Origin.of("cdn.example.net"))
-        refuse(paused, retry_after=60.0)
+        paused, used = limiters.of(REGISTRY), limiters.of(Origin.of("cdn.example.net"))
+        throttle(paused, retry_after=60.0)
         slowed = limiters.of(Origin.of("slowed.example.net"))
-        refuse(slowed, retry_after=0.0)
+        throttle(slowed, retry_after=0.0)
         permit = used.acquire()
         first = limiters.of(Origin.of("h0.example.net"))
 
         for number in range(1, 200):
             limiters.of(Origin.of(f"h{number}.example.net"))
 
-        assert limiters.of(HOME) is paused
+        assert limiters.of(REGISTRY) is paused
         assert limiters.of(Origin.of("cdn.example.net")) is used
         assert limiters.of(Origin.of("h0.example.net")) is not first
         assert limiters.of(Origin.of("slowed.example.net")) is not slowed
         permit.release()
 
-    def test_a_child_process_has_limiters_of_its_own(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of what its parent had under way, nothing will ever be given back there."""
+    def test_a_child_process_has_separate_limiters(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The child never releases permits of requests that its parent has under way."""
         limiters = RateLimiter(maximum=1, rate=None, clock=clock, sleep=clock.sleep)
-        permit = limiters.of(HOME).acquire()
+        permit = limiters.of(REGISTRY).acquire()
         process = os.getpid()
 
         monkeypatch.setattr(os, "getpid", lambda: process + 1)
 
-        assert limiters.of(HOME).under_way == 0
+        assert limiters.of(REGISTRY).under_way == 0
         permit.release()
 
 
-class Echoing:
-    """Reads what is sent, and says what is four bytes long; before that, it may fail."""
+class EchoTransport:
+    """Read each request body and return four bytes; raise the given failures first."""
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self._failures = list(failures)
@@ -595,41 +601,41 @@ class Echoing:
         return Response(status=200, headers=Headers([]), url=url, reader=FileObjectReader(io.BytesIO(b"body")))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is open."""
 
 
-class Counting:
-    """A server's script: how many requests it has at a time, at most."""
+class ConcurrencyCounter:
+    """A script that counts its requests and the maximum number at a time."""
 
     def __init__(self, response_bytes: ResponseBytes) -> None:
-        self._say = response_bytes
+        self._response_bytes = response_bytes
         self._lock = threading.Lock()
-        self._now = 0
-        self.most = 0
+        self._current = 0
+        self.maximum = 0
         self.served = 0
 
     def __call__(self, connection: ServerConnection) -> None:
         while connection.receive() is not None:
             with self._lock:
-                self._now += 1
-                self.most = max(self.most, self._now)
+                self._current += 1
+                self.maximum = max(self.maximum, self._current)
                 self.served += 1
             sleep(0.002)
             with self._lock:
-                self._now -= 1
-            connection.send(self._say(200, b"body"))
+                self._current -= 1
+            connection.send(self._response_bytes(200, b"body"))
 
 
 def test_64_threads_share_the_connections_of_the_pool(start_server: StartServer, response_bytes: ResponseBytes) -> None:
-    script = Counting(response_bytes)
+    script = ConcurrencyCounter(response_bytes)
     server = start_server(script)
     contents: list[bytes] = []
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
 
     def work(session: Session) -> None:
         for _ in range(4):
-            with session.send(request) as answer:
-                contents.append(answer.content(100))
+            with session.send(request) as response:
+                contents.append(response.content(100))
 
     with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
         threads = [threading.Thread(target=work, args=(session,)) for _ in range(64)]
@@ -640,15 +646,15 @@ def test_64_threads_share_the_connections_of_the_pool(start_server: StartServer,
 
     assert contents == [b"body"] * 256
     assert script.served == 256
-    assert script.most <= 4
+    assert script.maximum <= 4
     assert server.connections <= 4
 
 
 def test_unread_bodies_of_all_threads_do_not_block_them(
     start_server: StartServer, response_bytes: ResponseBytes
 ) -> None:
-    """Each thread reads a body to its end only after it has got another."""
-    server = start_server(Counting(response_bytes))
+    """Each thread reads its first body only after it has received a second response."""
+    server = start_server(ConcurrencyCounter(response_bytes))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
     barrier = threading.Barrier(4)
     contents: list[bytes] = []
@@ -656,8 +662,8 @@ def test_unread_bodies_of_all_threads_do_not_block_them(
     def work(session: Session) -> None:
         with session.send(request) as held:
             barrier.wait(20)
-            with session.send(request) as answer:
-                contents.append(answer.content(100))
+            with session.send(request) as response:
+                contents.append(response.content(100))
             contents.append(held.content(100))
 
     with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=4))) as session:
@@ -674,14 +680,14 @@ def test_unread_bodies_of_all_threads_do_not_block_them(
     "failure", [Unavailable("cut"), StaleConnection("cut"), SourceFailed(OSError("gone")), Cancelled("enough")]
 )
 def test_a_request_that_fails_releases_its_permit(failure: Exception) -> None:
-    """Whoever comes next is another thread, which has none."""
-    session = Session(HOME, HttpSettings(max_connections=1, retries=0), transport=Echoing(failures=[failure]))
+    """The next request comes from another thread, which has no permit."""
+    session = Session(REGISTRY, HttpSettings(max_connections=1, retries=0), transport=EchoTransport(failures=[failure]))
     request = Request(method="PUT", target="/v2/", success=(200,), repeatable=False)
     statuses: list[int] = []
 
     def send() -> None:
-        with fail_after(5), session.send(request) as answer:
-            statuses.append(answer.status)
+        with fail_after(5), session.send(request) as response:
+            statuses.append(response.status)
 
     with pytest.raises((Unavailable, OSError, Cancelled)):
         session.send(request)
@@ -691,9 +697,9 @@ def test_a_request_that_fails_releases_its_permit(failure: Exception) -> None:
     assert statuses == [200]
 
 
-def test_two_clients_that_copy_to_each_other_do_not_block() -> None:
-    """Each sends to where the other one reads, by the only permit there is."""
-    first, second = (Session(HOME, HttpSettings(max_connections=1), transport=Echoing()) for _ in range(2))
+def test_two_clients_that_copy_to_each_other_do_not_deadlock() -> None:
+    """Each client has one permit, and sends to the registry from which the other one reads."""
+    first, second = (Session(REGISTRY, HttpSettings(max_connections=1), transport=EchoTransport()) for _ in range(2))
     both = threading.Barrier(2)
 
     def copy(source: Session, target: Session) -> None:
@@ -711,12 +717,12 @@ def test_two_clients_that_copy_to_each_other_do_not_block() -> None:
 
 
 def test_any_number_of_open_readers_does_not_block(start_server: StartServer, response_bytes: ResponseBytes) -> None:
-    server = start_server(Counting(response_bytes))
+    server = start_server(ConcurrencyCounter(response_bytes))
     request = Request(method="GET", target="/v2/a/blobs/x", success=(200,))
 
     with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", max_connections=2))) as session:
         responses = [session.send(request) for _ in range(6)]
-        contents = [answer.content(100) for answer in responses]
+        contents = [response.content(100) for response in responses]
 
     assert contents == [b"body"] * 6
 

@@ -34,7 +34,7 @@ def manifests(transport: ScriptedTransport) -> ManifestStore:
     return catalog.repository(RepositoryName("org/app")).manifests
 
 
-def asked(transport: ScriptedTransport) -> list[str]:
+def requested(transport: ScriptedTransport) -> list[str]:
     return [f"{sent.method} {sent.url}" for sent in transport.sent]
 
 
@@ -73,7 +73,7 @@ class TestApi:
         )
 
         assert [found.digest for found in manifests(transport).referrers(SUBJECT)] == digests("a", "b")
-        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", f"GET {HOME}/referrers/{SUBJECT}?p=2"]
+        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}", f"GET {HOME}/referrers/{SUBJECT}?p=2"]
 
     @pytest.mark.parametrize("headers", [{}, {"OCI-Filters-Applied": "artifactType"}])
     def test_referrers_are_filtered_even_if_the_registry_filters(
@@ -85,7 +85,7 @@ class TestApi:
         found = list(manifests(transport).referrers(SUBJECT, artifact_type="text/a+b"))
 
         assert [descriptor.digest for descriptor in found] == digests("a")
-        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
+        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
 
     @pytest.mark.parametrize("content", [b"{", b"[]", b'{"schemaVersion":2,"manifests":[{"digest":"x"}]}'])
     def test_a_malformed_list_is_an_error(self, scripted: Script, reply: Build, content: bytes) -> None:
@@ -105,7 +105,7 @@ class TestFallback:
 
         assert [found.digest for found in store.referrers(SUBJECT)] == digests("a", "b")
         assert [found.digest for found in store.referrers(SUBJECT, artifact_type="text/b")] == digests("b")
-        assert asked(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
+        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
 
     def test_an_unknown_repository_has_no_referrers(self, scripted: Script, reply: Build) -> None:
         """R-220: like any unknown digest."""
@@ -134,7 +134,9 @@ class TestFallback:
         """R-221."""
         assert list(manifests(scripted(reply(404), reply(status, headers, content))).referrers(SUBJECT)) == []
 
-    def test_an_absent_repository_says_nothing_about_the_api(self, scripted: Script, reply: Build) -> None:
+    def test_a_404_for_an_absent_repository_does_not_mark_the_api_as_missing(
+        self, scripted: Script, reply: Build
+    ) -> None:
         unknown = reply(404, {}, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
         transport = scripted(unknown, reply(404), reply(200, TYPED, listing(entry("a"))))
         store = manifests(transport)
@@ -162,7 +164,7 @@ class TestListUpdates:
 
         manifests(transport).put(manifest)
 
-        assert asked(transport)[1:] == [
+        assert requested(transport)[1:] == [
             f"GET {HOME}/manifests/{TAG}",
             f"PUT {HOME}/manifests/{TAG}",
             f"GET {HOME}/manifests/{TAG}",
@@ -226,7 +228,7 @@ class TestListUpdates:
         with pytest.raises(TooLarge):
             manifests(transport).put(manifest)
 
-        assert asked(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
+        assert requested(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
 
     @pytest.mark.parametrize("status", [500, 503])
     def test_a_failing_api_does_not_prevent_deletion(self, scripted: Script, reply: Build, status: int) -> None:
@@ -243,8 +245,8 @@ class TestListUpdates:
 
         manifests(transport).delete(manifest.digest)
 
-        assert asked(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
-        assert asked(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
+        assert requested(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
+        assert requested(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
         assert strict_json.decode(transport.sent[4].body or b"")["manifests"] == []
 
     def test_an_unreachable_registry_prevents_deletion(self, scripted: Script) -> None:
@@ -281,7 +283,7 @@ class TestListUpdates:
 
         manifests(transport).delete(manifest.digest)
 
-        assert asked(transport)[2:5] == [
+        assert requested(transport)[2:5] == [
             f"DELETE {HOME}/manifests/{manifest.digest}",
             f"GET {HOME}/manifests/{TAG}",
             f"PUT {HOME}/manifests/{TAG}",

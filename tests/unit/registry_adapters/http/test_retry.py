@@ -37,10 +37,10 @@ from registry_core.errors import (
 )
 
 POLICY = RetryPolicy()
-PAGE = Path(__file__).parents[4] / "docs" / "reference" / "retries.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "reference" / "retries.md"
 
 
-class Kind(NamedTuple):
+class RequestKind(NamedTuple):
     """A column of the table."""
 
     title: str
@@ -49,17 +49,17 @@ class Kind(NamedTuple):
     empty: bool
 
 
-KINDS = (
-    Kind("`GET`, `HEAD`", "GET", True, True),
-    Kind("`DELETE`", "DELETE", True, True),
-    Kind("`PUT` of a manifest", "PUT", True, False),
-    Kind("`POST` to a token server", "POST", True, False),
-    Kind("`POST` that starts an upload or mounts", "POST", False, True),
-    Kind("`PUT` that completes an upload, without body", "PUT", False, True),
-    Kind("`PATCH` or `PUT` with upload data", "PATCH", False, False),
+REQUEST_KINDS = (
+    RequestKind("`GET`, `HEAD`", "GET", True, True),
+    RequestKind("`DELETE`", "DELETE", True, True),
+    RequestKind("`PUT` of a manifest", "PUT", True, False),
+    RequestKind("`POST` to a token server", "POST", True, False),
+    RequestKind("`POST` that starts an upload or mounts", "POST", False, True),
+    RequestKind("`PUT` that completes an upload, without body", "PUT", False, True),
+    RequestKind("`PATCH` or `PUT` with upload data", "PATCH", False, False),
 )
 CAUSES: tuple[int | Failure, ...] = (408, 429, 499, 500, 502, 503, 504, 522, *Failure)
-# One letter for each kind: again, resync, raise.
+# One letter for each kind of request: A is AGAIN, R is RESUME, - is RAISE.
 TABLE: dict[int | Failure, str] = {
     408: "AAAAARR",
     429: "AAAAAAR",
@@ -80,35 +80,37 @@ LETTERS = {"A": RetryDecision.AGAIN, "R": RetryDecision.RESUME, "-": RetryDecisi
 CELLS = [
     pytest.param(kind, cause, LETTERS[letter], id=f"{kind.method}-{cause}")
     for cause in CAUSES
-    for kind, letter in zip(KINDS, TABLE[cause], strict=True)
+    for kind, letter in zip(REQUEST_KINDS, TABLE[cause], strict=True)
 ]
 OTHERS = [*range(100, 408), *range(409, 429), *range(430, 499), 501, *range(505, 522), *range(523, 600)]
 
 
-def documented() -> Iterator[str]:
-    yield "| | " + " | ".join(kind.title for kind in KINDS) + " |"
-    yield "| --- " * (len(KINDS) + 1) + "|"
+def documented_table() -> Iterator[str]:
+    yield "| | " + " | ".join(kind.title for kind in REQUEST_KINDS) + " |"
+    yield "| --- " * (len(REQUEST_KINDS) + 1) + "|"
     for cause in CAUSES:
-        verdicts = (decide(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) for kind in KINDS)
+        verdicts = (decide(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) for kind in REQUEST_KINDS)
         yield f"| {cause} | " + " | ".join(verdicts) + " |"
 
 
 class TestDecide:
     @pytest.mark.parametrize(("kind", "cause", "expected"), CELLS)
-    def test_the_table(self, kind: Kind, cause: int | Failure, expected: RetryDecision) -> None:
+    def test_each_cell_of_the_table_gives_its_decision(
+        self, kind: RequestKind, cause: int | Failure, expected: RetryDecision
+    ) -> None:
         """R-053, R-054, R-075."""
         assert decide(kind.method, cause, repeatable=kind.repeatable, empty=kind.empty) is expected
 
-    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.method)
-    def test_no_other_status_is_repeated(self, kind: Kind) -> None:
+    @pytest.mark.parametrize("kind", REQUEST_KINDS, ids=lambda kind: kind.method)
+    def test_other_statuses_are_raised_without_retry(self, kind: RequestKind) -> None:
         """R-054."""
         verdicts = {decide(kind.method, status, repeatable=kind.repeatable, empty=kind.empty) for status in OTHERS}
 
         assert verdicts == {RetryDecision.RAISE}
         assert set(OTHERS).isdisjoint(TRANSIENT)
 
-    def test_the_documented_table_is_this_one(self) -> None:
-        assert "\n".join(documented()) in PAGE.read_text()
+    def test_the_documentation_has_the_same_table(self) -> None:
+        assert "\n".join(documented_table()) in DOCUMENT.read_text()
 
 
 class TestFailureKind:
@@ -138,7 +140,7 @@ class TestFailureKind:
         ],
         ids=repr,
     )
-    def test_an_error_has_a_status_or_a_kind_of_failure(
+    def test_an_error_is_classified_by_status_or_kind_of_failure(
         self, error: BaseException, expected: int | Failure | None
     ) -> None:
         assert failure_kind(error) == expected
@@ -153,43 +155,43 @@ class TestFailureKind:
             (OSError("secret"), "OSError"),
         ],
     )
-    def test_a_summary_is_a_class_and_a_status(self, error: BaseException, expected: str) -> None:
-        """R-043: and nothing else of the error."""
+    def test_a_summary_has_only_class_and_status(self, error: BaseException, expected: str) -> None:
+        """R-043: no other text of the error."""
         assert error_summary(error) == expected
 
 
 class TestIsWorthwhile:
     @pytest.mark.parametrize("error", [Unavailable(), ServerError(status=500), RateLimited(status=429), NotConnected()])
-    def test_the_policy_follows_the_table(self, error: RegistryError) -> None:
+    def test_transient_errors_are_retried(self, error: RegistryError) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(error, repeatable=True)
 
     @pytest.mark.parametrize("error", [ServerError(status=501), TLSError(), ImageNotFound(), Cancelled(), OSError()])
-    def test_other_errors_are_not_repeated(self, error: BaseException) -> None:
+    def test_other_errors_are_not_retried(self, error: BaseException) -> None:
         """R-054."""
         assert not POLICY.is_worthwhile(error, repeatable=True)
 
     @pytest.mark.parametrize(("method", "expected"), [("POST", True), ("PATCH", False)])
-    def test_the_start_of_an_upload_is_repeated_but_not_its_data(self, method: str, expected: bool) -> None:
+    def test_the_start_of_an_upload_is_retried_but_not_its_data(self, method: str, expected: bool) -> None:
         """R-053."""
         assert POLICY.is_worthwhile(Unavailable(), method=method, repeatable=False) is expected
 
-    def test_a_pause_beyond_the_maximum_is_not_waited_out(self) -> None:
+    def test_a_requested_pause_beyond_the_maximum_is_not_retried(self) -> None:
         """R-054."""
         assert POLICY.is_worthwhile(RateLimited(retry_after=60), repeatable=True)
         assert not POLICY.is_worthwhile(RateLimited(retry_after=61), repeatable=True)
 
 
 class TestPause:
-    def test_it_doubles_up_to_the_cap(self) -> None:
+    def test_the_pause_doubles_up_to_the_maximum(self) -> None:
         """R-054."""
         assert [POLICY.pause(attempt, Unavailable(), 1.0) for attempt in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
 
-    def test_it_is_spread_over_its_range(self) -> None:
+    def test_jitter_spreads_the_pause_from_zero_to_its_full_length(self) -> None:
         """R-054."""
-        assert [POLICY.pause(3, Unavailable(), luck) for luck in (0.0, 0.25)] == [0.0, 0.5]
+        assert [POLICY.pause(3, Unavailable(), jitter) for jitter in (0.0, 0.25)] == [0.0, 0.5]
 
-    def test_it_is_what_the_registry_asked_for(self) -> None:
+    def test_retry_after_replaces_the_pause(self) -> None:
         """R-054."""
         assert POLICY.pause(1, RateLimited(retry_after=7.0), 0.5) == 7.0
 
@@ -211,13 +213,13 @@ class TestRetryAfter:
         assert retry_after(value, 60.0) == expected
 
     @pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "nan", "inf", "٣", "9" * 400, "Thu, 99 Foo", "."])
-    def test_garbage_is_ignored(self, value: str) -> None:
+    def test_malformed_values_are_ignored(self, value: str) -> None:
         """R-054."""
         assert retry_after(value, 60.0) is None
 
 
 @pytest.mark.parametrize("kind", [StaleConnection, NotConnected])
-def test_marked_errors_survive_pickling(kind: type[Unavailable]) -> None:
+def test_subclasses_of_unavailable_survive_pickling(kind: type[Unavailable]) -> None:
     error: TransportError = pickle.loads(pickle.dumps(kind("gone", method="GET")))
 
     assert (type(error), error.method, str(error)) == (kind, "GET", "gone")

@@ -24,7 +24,7 @@ PAIR = b64encode(b"user:pass:word").decode()
 
 
 @pytest.mark.parametrize(
-    ("authorization", "said", "heard"),
+    ("authorization", "body", "masked"),
     [
         (f"Basic {PAIR}", f"you said {PAIR}", "you said ***"),
         (f"Basic {PAIR}", "your password is pass:word", "your password is ***"),
@@ -35,12 +35,12 @@ PAIR = b64encode(b"user:pass:word").decode()
         ("", "nothing was said", "nothing was said"),
     ],
 )
-def test_sent_credentials_are_masked_in_a_body(authorization: str, said: str, heard: str) -> None:
+def test_sent_credentials_are_masked_in_a_body(authorization: str, body: str, masked: str) -> None:
     """R-043."""
-    assert SecretMasker(authorization).mask_body(said.encode()).decode() == heard
+    assert SecretMasker(authorization).mask_body(body.encode()).decode() == masked
 
 
-def test_sent_credentials_are_masked_in_headers_but_not_a_word_that_is_also_the_password() -> None:
+def test_headers_mask_sent_tokens_but_no_word_equal_to_the_password() -> None:
     """R-043."""
     pair = b64encode(b"user:registry").decode()
     headers = Headers([("Warning", f"you said {pair}"), ("Location", "https://registry.example.com/v2/")])

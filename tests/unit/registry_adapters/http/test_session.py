@@ -68,7 +68,7 @@ EPOCH = 1767225600.0
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token",service="s"'}
 
 
-def ask(
+def make_request(
     method: str = "GET", target: str = "/v2/a/b/manifests/v1", *, repeatable: bool = True, content: bytes | None = None
 ) -> Request:
     return Request(
@@ -83,8 +83,8 @@ def ask(
     )
 
 
-class Fetching:
-    """Fetches a token for each challenge; knows what was rejected, and whether each turn was brought to its end."""
+class FetchingAuthenticator:
+    """Fetch a token for each challenge; record rejected authorizations and finished generators."""
 
     def __init__(self, *, known: str | None = None) -> None:
         self.known = known
@@ -122,7 +122,7 @@ class Fetching:
 
 
 class Clock:
-    """A clock that only sleeping moves forward; it collects the pauses."""
+    """A clock that advances only by ``sleep``, and records the pauses."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
@@ -145,7 +145,7 @@ def clock() -> Clock:
 def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
     def build(
         transport: ScriptedTransport,
-        authenticator: Fetching | None = None,
+        authenticator: FetchingAuthenticator | None = None,
         *,
         settings: HttpSettings = SETTINGS,
         middleware: Sequence[Middleware] = (),
@@ -167,17 +167,17 @@ def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
     return build
 
 
-class Cutting:
-    """A script: one prepared answer on each connection."""
+class SingleResponses:
+    """A script: one prepared response on each connection."""
 
     def __init__(self, *responses: bytes) -> None:
-        self._answers = list(responses)
+        self._responses = list(responses)
         self.served = 0
 
     def __call__(self, connection: ServerConnection) -> None:
         if connection.receive() is not None:
             self.served += 1
-            connection.send(self._answers.pop(0))
+            connection.send(self._responses.pop(0))
 
 
 class TestSend:
@@ -186,8 +186,8 @@ class TestSend:
     ) -> None:
         transport = scripted(reply(200, {}, b"content"))
 
-        with session(transport).send(ask()) as answer:
-            content = answer.content(100)
+        with session(transport).send(make_request()) as response:
+            content = response.content(100)
 
         assert content == b"content"
         assert transport.sent == [
@@ -201,7 +201,7 @@ class TestSend:
         transport = scripted(reply(404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'))
 
         with pytest.raises(ImageNotFound) as caught:
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert caught.value.reference == "registry.example.com/a/b:v1"
         assert caught.value.transport is not None
@@ -215,17 +215,17 @@ class TestSend:
         transport = scripted(reply(status, {"Location": "/on"}), reply(200))
 
         with pytest.raises(ProtocolError) as caught:
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert (caught.value.status, len(transport.sent)) == (status, 1)
 
     @pytest.mark.parametrize("status", [203, 204, 206, 304])
-    def test_other_2xx_statuses_are_no_success(
+    def test_other_2xx_statuses_are_errors(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
     ) -> None:
         """R-055."""
         with pytest.raises(ProtocolError):
-            session(scripted(reply(status))).send(ask())
+            session(scripted(reply(status))).send(make_request())
 
     def test_an_absolute_target_is_checked_before_a_request_is_sent(
         self, session: Callable[..., Session], scripted: Script
@@ -234,15 +234,15 @@ class TestSend:
         transport = scripted()
 
         with pytest.raises(ProtocolError):
-            session(transport).send(ask(target="http://registry.example.com/upload"))
+            session(transport).send(make_request(target="http://registry.example.com/upload"))
 
         assert transport.sent == []
 
-    def test_errors_of_the_transport_name_the_reference(
+    def test_errors_of_the_transport_have_the_reference(
         self, session: Callable[..., Session], scripted: Script
     ) -> None:
         with pytest.raises(TLSError) as caught:
-            session(scripted(TLSError("no"))).send(ask())
+            session(scripted(TLSError("no"))).send(make_request())
 
         assert caught.value.reference == "registry.example.com/a/b:v1"
 
@@ -260,7 +260,7 @@ class TestAuth:
     ) -> None:
         transport = scripted(reply(200))
 
-        session(transport, Fetching(known="Bearer old")).send(ask())
+        session(transport, FetchingAuthenticator(known="Bearer old")).send(make_request())
 
         assert transport.sent[0].headers["Authorization"] == "Bearer old"
 
@@ -269,9 +269,9 @@ class TestAuth:
     ) -> None:
         """R-038."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"new"), reply(201))
-        authenticator = Fetching(known="Bearer old")
+        authenticator = FetchingAuthenticator(known="Bearer old")
 
-        session(transport, authenticator).send(ask("PUT", content=b"body", repeatable=False))
+        session(transport, authenticator).send(make_request("PUT", content=b"body", repeatable=False))
 
         assert [(sent.method, sent.url, sent.body) for sent in transport.sent] == [
             ("PUT", "https://registry.example.com/v2/a/b/manifests/v1", b"body"),
@@ -289,10 +289,10 @@ class TestAuth:
         """R-038."""
         refusal = reply(401, CHALLENGE)
         transport = scripted(refusal, reply(200, {}, b"1"), refusal, reply(200, {}, b"2"), refusal)
-        authenticator = Fetching()
+        authenticator = FetchingAuthenticator()
 
         with pytest.raises(Unauthorized):
-            session(transport, authenticator).send(ask())
+            session(transport, authenticator).send(make_request())
 
         assert authenticator.rejected == [None, "Bearer 1"]
         assert not transport.replies
@@ -304,7 +304,7 @@ class TestAuth:
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"old"))
 
         with pytest.raises(Unauthorized, match=r"\(the token was refused\)"):
-            session(transport, Fetching(known="Bearer old")).send(ask())
+            session(transport, FetchingAuthenticator(known="Bearer old")).send(make_request())
 
         assert len(transport.sent) == 2
 
@@ -312,14 +312,14 @@ class TestAuth:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized, match=r"\(no credentials were sent\)"):
-            session(scripted(reply(401, CHALLENGE))).send(ask())
+            session(scripted(reply(401, CHALLENGE))).send(make_request())
 
     def test_403_is_no_challenge(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
         """R-038."""
-        authenticator = Fetching()
+        authenticator = FetchingAuthenticator()
 
         with pytest.raises(PermissionError):
-            session(scripted(reply(403, CHALLENGE)), authenticator).send(ask())
+            session(scripted(reply(403, CHALLENGE)), authenticator).send(make_request())
 
         assert authenticator.rejected == []
 
@@ -330,7 +330,7 @@ class TestAuth:
         transport = scripted(reply(401, CHALLENGE), reply(307, {"Location": "https://evil.example.net/"}))
 
         with pytest.raises(Unauthorized, match="token server"):
-            session(transport, Fetching()).send(ask())
+            session(transport, FetchingAuthenticator()).send(make_request())
 
         assert len(transport.sent) == 2
 
@@ -339,10 +339,10 @@ class TestAuth:
     ) -> None:
         """R-039."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"x" * (64 * 1024 + 1)))
-        authenticator = Fetching()
+        authenticator = FetchingAuthenticator()
 
         with pytest.raises(ProtocolError):
-            session(transport, authenticator).send(ask())
+            session(transport, authenticator).send(make_request())
 
         assert authenticator.open == 0
 
@@ -352,7 +352,7 @@ class TestAuth:
         """R-054."""
         transport = scripted(reply(401, CHALLENGE), reply(503), reply(200, {}, b"new"), reply(200))
 
-        session(transport, Fetching()).send(ask())
+        session(transport, FetchingAuthenticator()).send(make_request())
 
         assert (len(transport.sent), clock.pauses) == (4, [0.5])
 
@@ -360,10 +360,10 @@ class TestAuth:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """Other threads may be waiting for that token."""
-        authenticator = Fetching()
+        authenticator = FetchingAuthenticator()
 
         with pytest.raises(TLSError):
-            session(scripted(reply(401, CHALLENGE), TLSError("no")), authenticator).send(ask())
+            session(scripted(reply(401, CHALLENGE), TLSError("no")), authenticator).send(make_request())
 
         assert authenticator.open == 0
 
@@ -371,52 +371,52 @@ class TestAuth:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized) as caught:
-            session(scripted(reply(401, CHALLENGE), reply(400)), Fetching()).send(ask())
+            session(scripted(reply(401, CHALLENGE), reply(400)), FetchingAuthenticator()).send(make_request())
 
         assert caught.value.transport is not None
         assert (caught.value.transport.status, caught.value.reference) == (401, "registry.example.com/a/b:v1")
 
 
 class TestUrlPolicy:
-    """R-030: the table that the reference shows is the one that decides where credentials go."""
+    """R-030: the table in the reference documentation is the one that decides where credentials are sent."""
 
     @pytest.fixture(autouse=True)
-    def nothing_carried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def policy_without_credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
         carrying_nothing = {
             purpose: Rule(cross_origin=rule.cross_origin, credentials=CredentialRule.NONE, hops=rule.hops)
             for purpose, rule in RULES.items()
         }
         monkeypatch.setattr(url_policy, "RULES", carrying_nothing)
 
-    def test_no_request_carries_credentials_that_it_does_not_allow(
+    def test_credentials_that_the_policy_does_not_allow_are_not_sent(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(307, {"Location": "/elsewhere"}), reply(200))
 
-        session(transport, Fetching(known="Bearer t")).send(ask())
+        session(transport, FetchingAuthenticator(known="Bearer t")).send(make_request())
 
         assert ["Authorization" in sent.headers for sent in transport.sent] == [False, False]
 
-    def test_no_challenge_is_answered_that_it_does_not_allow(
+    def test_challenges_that_the_policy_does_not_allow_are_not_answered(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(401, CHALLENGE))
 
         with pytest.raises(Unauthorized):
-            session(transport, Fetching()).send(ask())
+            session(transport, FetchingAuthenticator()).send(make_request())
 
         assert len(transport.sent) == 1
 
-    def test_no_token_request_carries_credentials_that_it_does_not_allow(
+    def test_token_requests_have_no_credentials_that_the_policy_does_not_allow(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        opened = session(transport := scripted(reply(401, CHALLENGE)), Fetching())
+        opened = session(transport := scripted(reply(401, CHALLENGE)), FetchingAuthenticator())
         monkeypatch.setattr(
             opened, "_allowed_origin", msgspec.structs.replace(opened._allowed_origin, credentials=HOME)
         )
 
         with pytest.raises(ProtocolError, match="credentials must not be sent there"):
-            opened.send(ask())
+            opened.send(make_request())
 
         assert len(transport.sent) == 1
 
@@ -434,7 +434,7 @@ class TestRedirects:
             reply(200),
         )
 
-        answer = session(transport, Fetching(known="Bearer t")).send(ask())
+        response = session(transport, FetchingAuthenticator(known="Bearer t")).send(make_request())
 
         assert [sent.headers.get("Authorization") for sent in transport.sent] == [
             "Bearer t",
@@ -443,17 +443,17 @@ class TestRedirects:
             None,
             "Bearer t",
         ]
-        assert answer.url == "https://REGISTRY.example.com:443/back"
+        assert response.url == "https://REGISTRY.example.com:443/back"
 
     def test_a_challenge_from_another_host_is_not_answered(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-031."""
-        authenticator = Fetching(known="Bearer t")
+        authenticator = FetchingAuthenticator(known="Bearer t")
         transport = scripted(reply(307, {"Location": "https://cdn.example.net/x"}), reply(401, CHALLENGE))
 
         with pytest.raises(Unauthorized):
-            session(transport, authenticator).send(ask())
+            session(transport, authenticator).send(make_request())
 
         assert (authenticator.rejected, len(transport.sent)) == ([], 2)
 
@@ -464,28 +464,30 @@ class TestRedirects:
         transport = scripted(reply(307, {"Location": "http://registry.example.com/x"}))
 
         with pytest.raises(ProtocolError, match="https to http") as caught:
-            session(transport, Fetching(known="Bearer t")).send(ask())
+            session(transport, FetchingAuthenticator(known="Bearer t")).send(make_request())
 
         assert (len(transport.sent), caught.value.status) == (1, 307)
 
-    def test_ten_hops_are_followed_and_no_more(
+    def test_at_most_ten_redirects_are_followed(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         """R-042."""
         onwards = reply(302, {"Location": "/on"})
 
-        with session(scripted(*[onwards] * 10, reply(200))).send(ask()) as answer:
-            status = answer.status
+        with session(scripted(*[onwards] * 10, reply(200))).send(make_request()) as response:
+            status = response.status
         endless = scripted(*[onwards] * 11)
         with pytest.raises(ProtocolError, match="redirects"):
-            session(endless).send(ask())
+            session(endless).send(make_request())
 
         assert (status, len(endless.sent)) == (200, 11)
 
-    def test_a_body_is_sent_again(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+    def test_a_307_repeats_the_request_with_its_body(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
         transport = scripted(reply(308, {"Location": "/on"}), reply(201))
 
-        session(transport).send(ask("PUT", content=b"body"))
+        session(transport).send(make_request("PUT", content=b"body"))
 
         assert [(sent.method, sent.body) for sent in transport.sent] == [("PUT", b"body")] * 2
 
@@ -496,7 +498,7 @@ class TestRedirects:
         transport = scripted(reply(302, {"Location": "/on"}))
 
         with pytest.raises(ProtocolError):
-            session(transport).send(ask("DELETE"))
+            session(transport).send(make_request("DELETE"))
 
         assert len(transport.sent) == 1
 
@@ -509,7 +511,7 @@ class TestRetries:
         """R-054."""
         transport = scripted(reply(status), Unavailable("cut"), reply(200))
 
-        session(transport).send(ask("PUT", content=b"body"))
+        session(transport).send(make_request("PUT", content=b"body"))
 
         assert [sent.body for sent in transport.sent] == [b"body"] * 3
         assert clock.pauses == [0.5, 1.0]
@@ -521,17 +523,17 @@ class TestRetries:
         transport = scripted(*[reply(503)] * 9)
 
         with pytest.raises(Unavailable) as caught:
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert (len(transport.sent), clock.pauses) == (4, [0.5, 1.0, 2.0])
         assert (caught.value.status, caught.value.reference) == (503, "registry.example.com/a/b:v1")
 
-    def test_the_setting_backoff_is_the_first_pause(
+    def test_the_setting_backoff_is_the_length_of_the_first_pause(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         transport = scripted(reply(503), Unavailable("cut"), reply(200))
 
-        session(transport, settings=HttpSettings(proxy="", backoff=0.1)).send(ask())
+        session(transport, settings=HttpSettings(proxy="", backoff=0.1)).send(make_request())
 
         assert clock.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
 
@@ -542,7 +544,7 @@ class TestRetries:
         transport = scripted(reply(501), reply(200))
 
         with pytest.raises(ServerError):
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert len(transport.sent) == 1
 
@@ -550,7 +552,7 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
-        session(scripted(reply(429, {"Retry-After": "7"}), reply(200))).send(ask())
+        session(scripted(reply(429, {"Retry-After": "7"}), reply(200))).send(make_request())
 
         assert clock.pauses == [7.0]
 
@@ -559,7 +561,7 @@ class TestRetries:
     ) -> None:
         """R-054."""
         with pytest.raises(RateLimited) as caught:
-            session(scripted(reply(429, {"Retry-After": "3600"}), reply(200))).send(ask())
+            session(scripted(reply(429, {"Retry-After": "3600"}), reply(200))).send(make_request())
 
         assert (caught.value.retry_after, clock.pauses) == (3600.0, [])
 
@@ -573,11 +575,11 @@ class TestRetries:
         status: int,
         error: type[RegistryError],
     ) -> None:
-        """R-052: neither the one for everybody nor one of the request's own."""
+        """R-052: neither the pause of all requests nor that of a single request."""
         transport = scripted(reply(status, {"Retry-After": "30"}), reply(200))
 
         with fail_after(20), pytest.raises(error):
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert (len(transport.sent), clock.pauses) == (1, [])
 
@@ -589,7 +591,7 @@ class TestRetries:
         transport = scripted(failure, reply(202))
 
         with pytest.raises(Unavailable):
-            session(transport).send(ask("PATCH", content=b"chunk", repeatable=False))
+            session(transport).send(make_request("PATCH", content=b"chunk", repeatable=False))
 
         assert len(transport.sent) == 1
 
@@ -599,7 +601,7 @@ class TestRetries:
         """R-054."""
         transport = scripted(NotConnected("no"), reply(429), reply(503), reply(202))
 
-        session(transport).send(ask("POST", repeatable=False))
+        session(transport).send(make_request("POST", repeatable=False))
 
         assert len(transport.sent) == 4
 
@@ -607,7 +609,7 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, recorder: Recorder
     ) -> None:
         """R-053."""
-        session(scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))).send(ask())
+        session(scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))).send(make_request())
 
         assert clock.pauses == []
         assert not [event for event in recorder.events if isinstance(event, RequestRetried)]
@@ -619,7 +621,7 @@ class TestRetries:
         transport = scripted(end)
 
         with pytest.raises(type(end)):
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert len(transport.sent) == 1
 
@@ -627,7 +629,7 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
-        session(scripted(reply(503, {"Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}), reply(200))).send(ask())
+        session(scripted(reply(503, {"Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}), reply(200))).send(make_request())
 
         assert clock.pauses == [9.0]
 
@@ -635,7 +637,7 @@ class TestRetries:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
-        session(scripted(reply(503, {"Retry-After": "soon"}), reply(200))).send(ask())
+        session(scripted(reply(503, {"Retry-After": "soon"}), reply(200))).send(make_request())
 
         assert clock.pauses == [0.5]
 
@@ -645,7 +647,7 @@ class TestRetries:
         """R-054."""
         content = b'{"errors":[{"code":"TOOMANYREQUESTS"}]}'
 
-        session(scripted(reply(400, {}, content), reply(200))).send(ask())
+        session(scripted(reply(400, {}, content), reply(200))).send(make_request())
 
         assert clock.pauses == [0.5]
 
@@ -661,7 +663,7 @@ class TestRetries:
         failure.__cause__ = OSError("behind it")
 
         with pytest.raises(Unavailable) as caught:
-            session(scripted(*[failure] * 4)).send(ask("PATCH", content=b"x", repeatable=False))
+            session(scripted(*[failure] * 4)).send(make_request("PATCH", content=b"x", repeatable=False))
 
         error = caught.value
         assert (type(error), error.message, error.method) == (Unavailable, f"{failure.message} {attempts}", "PATCH")
@@ -672,7 +674,7 @@ class TestRetries:
         transport = scripted(reply(407), reply(200))
 
         with pytest.raises(ProtocolError, match="proxy") as caught:
-            session(transport).send(ask())
+            session(transport).send(make_request())
 
         assert (len(transport.sent), caught.value.status) == (1, 407)
 
@@ -690,7 +692,7 @@ class TestRetries:
         )
 
         with scope, pytest.raises(Cancelled):
-            opened.send(ask())
+            opened.send(make_request())
 
     def test_the_start_of_an_upload_is_repeated_after_a_lost_response(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
@@ -698,21 +700,21 @@ class TestRetries:
         """R-053: an unused session expires."""
         transport = scripted(Unavailable("cut"), reply(500), reply(202))
 
-        session(transport).send(ask("POST", repeatable=False))
+        session(transport).send(make_request("POST", repeatable=False))
 
         assert len(transport.sent) == 3
 
 
 class TestDelete:
     @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone"), 500, 502, 503, 504])
-    def test_a_404_to_its_repetition_is_a_success(
+    def test_a_404_to_a_repeated_delete_is_a_success(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
     ) -> None:
         """R-053."""
         lost = reply(failure) if isinstance(failure, int) else failure
 
-        with session(scripted(lost, reply(404))).send(ask("DELETE")) as answer:
-            status = answer.status
+        with session(scripted(lost, reply(404))).send(make_request("DELETE")) as response:
+            status = response.status
 
         assert status == 404
 
@@ -724,17 +726,17 @@ class TestDelete:
         before = [reply(failure) if isinstance(failure, int) else failure] if failure is not None else []
 
         with pytest.raises(ImageNotFound):
-            session(scripted(*before, reply(404))).send(ask("DELETE"))
+            session(scripted(*before, reply(404))).send(make_request("DELETE"))
 
     def test_a_404_to_the_repetition_of_a_get_is_an_error(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
         with pytest.raises(ImageNotFound):
-            session(scripted(Unavailable("cut"), reply(404))).send(ask())
+            session(scripted(Unavailable("cut"), reply(404))).send(make_request())
 
 
 class TestPauses:
-    def test_the_next_request_waits_too(
+    def test_a_429_also_delays_the_next_request(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
@@ -742,10 +744,10 @@ class TestPauses:
             scripted(reply(503, {"Retry-After": "7"}), reply(200)), settings=HttpSettings(proxy="", retries=0)
         )
         with pytest.raises(Unavailable):
-            opened.send(ask())
+            opened.send(make_request())
         before = list(clock.pauses)
 
-        opened.send(ask())
+        opened.send(make_request())
 
         assert (before, clock.pauses) == ([], [7.0])
 
@@ -758,9 +760,9 @@ class TestPauses:
         )
         opened = session(transport, settings=HttpSettings(proxy="", retries=0))
         with pytest.raises(RateLimited):
-            opened.send(ask())
+            opened.send(make_request())
 
-        opened.send(ask())
+        opened.send(make_request())
 
         assert clock.pauses == []
 
@@ -770,9 +772,9 @@ class TestPauses:
         """R-054."""
         opened = session(scripted(reply(429, {"Retry-After": "3600"}), reply(200)))
         with pytest.raises(RateLimited):
-            opened.send(ask())
+            opened.send(make_request())
 
-        opened.send(ask())
+        opened.send(make_request())
 
         assert clock.pauses == []
 
@@ -783,10 +785,10 @@ class TestPauses:
         transport = scripted(reply(503, {"Retry-After": "30"}), reply(200))
         opened = session(transport, settings=HttpSettings(proxy="", retries=0))
         with pytest.raises(Unavailable):
-            opened.send(ask())
+            opened.send(make_request())
 
         with fail_after(20), pytest.raises(Unavailable) as caught:
-            opened.send(ask())
+            opened.send(make_request())
 
         assert (caught.value.status, caught.value.retry_after, len(transport.sent)) == (503, 30.0, 1)
         assert (caught.value.reference, clock.pauses) == ("registry.example.com/a/b:v1", [])
@@ -799,7 +801,7 @@ class TestPauses:
         )
 
         for _ in range(3):
-            opened.send(ask()).close()
+            opened.send(make_request()).close()
 
         assert clock.pauses == [0.5, 0.5]
 
@@ -809,7 +811,7 @@ class TestFetch:
         self, start_server: StartServer, response_bytes: ResponseBytes, recorder: Recorder
     ) -> None:
         """R-050, R-054."""
-        script = Cutting(
+        script = SingleResponses(
             response_bytes(200, b"whole content", {"X-Try": "1"})[:-5],
             response_bytes(200, b"whole content", {"X-Try": "2"}),
         )
@@ -818,7 +820,7 @@ class TestFetch:
         with closing(
             Session(server.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
         ) as opened:
-            document = opened.fetch(ask(), 100)
+            document = opened.fetch(make_request(), 100)
 
         assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
         assert document.url == f"{server.origin}/v2/a/b/manifests/v1"
@@ -828,12 +830,12 @@ class TestFetch:
         self, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
         """R-050, R-054."""
-        script = Cutting(*[response_bytes(200, b"whole content")[:-5]] * 9)
+        script = SingleResponses(*[response_bytes(200, b"whole content")[:-5]] * 9)
         server = start_server(script)
 
         with closing(Session(server.origin, PLAIN, sleep=lambda seconds: None)) as opened:
             with pytest.raises(Unavailable) as caught:
-                opened.fetch(ask(), 100)
+                opened.fetch(make_request(), 100)
 
         assert (script.served, caught.value.reference) == (4, "registry.example.com/a/b:v1")
 
@@ -843,7 +845,7 @@ class TestFetch:
         transport = scripted(reply(200, {}, b"12345"), reply(200))
 
         with pytest.raises(TooLarge, match="the page") as caught:
-            session(transport).fetch(ask(), 4, what="the page")
+            session(transport).fetch(make_request(), 4, what="the page")
 
         assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
 
@@ -854,7 +856,7 @@ class TestFetch:
         transport = scripted(reply(200, {"Content-Encoding": "gzip"}, b"123"), reply(200))
 
         with pytest.raises(ProtocolError, match="gzip"):
-            session(transport).fetch(ask(), 4)
+            session(transport).fetch(make_request(), 4)
 
         assert len(transport.sent) == 1
 
@@ -866,8 +868,8 @@ class TestPathPrefix:
         transport = scripted(reply(200), reply(200))
         opened = session(transport, settings=HttpSettings(proxy="", path_prefix="/registry"))
 
-        opened.send(ask())
-        opened.send(ask(target="https://registry.example.com/v2/a/b/next"))
+        opened.send(make_request())
+        opened.send(make_request(target="https://registry.example.com/v2/a/b/next"))
 
         assert [sent.url for sent in transport.sent] == [
             "https://registry.example.com/registry/v2/a/b/manifests/v1",
@@ -875,7 +877,7 @@ class TestPathPrefix:
         ]
 
 
-class Raising:
+class RaisingObserver:
     """An observer that fails at one kind of event."""
 
     def __init__(self, kind: type[Event]) -> None:
@@ -889,21 +891,21 @@ class Raising:
 
 class TestFailingObservers:
     @pytest.mark.parametrize("kind", [RequestCompleted, Throttled, WarningReceived])
-    def test_its_error_is_raised_and_the_response_closed(
+    def test_an_error_of_an_observer_is_raised_and_the_response_closed(
         self,
         start_server: StartServer,
         response_bytes: ResponseBytes,
         responses: type[ScriptedResponses],
         kind: type[Event],
     ) -> None:
-        """The connection is closed, its body unread; the client goes on with a new one."""
+        """The body is not read and the connection is closed; the client remains usable on a new one."""
         headers = {"Warning": '299 - "careful"', "Retry-After": "0"}
         server = start_server(
             responses(
                 response_bytes(503 if kind is Throttled else 200, b"x" * 500_000, headers), response_bytes(200, b"mine")
             )
         )
-        observer = Raising(kind)
+        observer = RaisingObserver(kind)
         events: list[type[Event]] = []
 
         class Once:
@@ -915,23 +917,23 @@ class TestFailingObservers:
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
         with closing(Session(server.origin, settings, observer=Once())) as opened:
             with pytest.raises(RuntimeError) as caught:
-                opened.send(ask())
-            with opened.send(ask()) as answer:
-                content = answer.content(100)
+                opened.send(make_request())
+            with opened.send(make_request()) as response:
+                content = response.content(100)
 
         assert caught.value is observer.error
         assert (content, server.connections) == (b"mine", 2)
 
     @pytest.mark.parametrize("kind", [RequestRetried, TokenRequested])
-    def test_its_error_at_any_event_is_raised(
+    def test_an_error_of_an_observer_at_any_event_is_raised(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
     ) -> None:
-        observer = Raising(kind)
-        authenticator = Fetching()
+        observer = RaisingObserver(kind)
+        authenticator = FetchingAuthenticator()
         transport = scripted(reply(502), reply(401, CHALLENGE), reply(200, {}, b"new"), reply(200))
 
         with pytest.raises(RuntimeError) as caught:
-            session(transport, authenticator, observer=observer).send(ask())
+            session(transport, authenticator, observer=observer).send(make_request())
 
         assert caught.value is observer.error
         assert authenticator.open == 0
@@ -945,7 +947,7 @@ class TestHeaders:
         with pytest.raises(ProtocolError, match="Location"):
             headers.get("Location")
 
-    def test_a_repeated_location_is_one(self) -> None:
+    def test_a_repeated_identical_location_is_accepted(self) -> None:
         assert Headers([("Location", "/a"), ("location", "/a")]).get("Location") == "/a"
 
     def test_other_headers_with_two_values_are_ignored(self) -> None:
@@ -962,13 +964,13 @@ class TestHeaders:
 
         with closing(Session(server.origin, PLAIN)) as opened:
             with pytest.raises(ProtocolError, match="Location") as caught:
-                opened.send(ask())
+                opened.send(make_request())
 
         assert (caught.value.status, caught.value.method) == (307, "GET")
 
 
 class TestReports:
-    def test_each_exchange_is_reported_without_secrets(
+    def test_each_request_is_reported_without_secrets(
         self,
         session: Callable[..., Session],
         scripted: Script,
@@ -985,7 +987,7 @@ class TestReports:
             reply(200),
         )
 
-        session(transport, Fetching(known="Bearer old-secret")).send(ask())
+        session(transport, FetchingAuthenticator(known="Bearer old-secret")).send(make_request())
 
         exchanges = [event for event in recorder.events if isinstance(event, RequestCompleted)]
         assert [(event.method, event.status) for event in exchanges] == [
@@ -1001,7 +1003,7 @@ class TestReports:
     def test_retries_are_reported(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
     ) -> None:
-        session(scripted(reply(503), reply(200))).send(ask())
+        session(scripted(reply(503), reply(200))).send(make_request())
 
         retries = [event for event in recorder.events if isinstance(event, RequestRetried)]
         assert [(event.attempt, event.pause, event.reason) for event in retries] == [(1, 0.5, "Unavailable 503")]
@@ -1011,7 +1013,7 @@ class TestReports:
     ) -> None:
         transport = scripted(reply(401, CHALLENGE), reply(502), reply(200, {}, b"new"), reply(200))
 
-        session(transport, Fetching()).send(ask())
+        session(transport, FetchingAuthenticator()).send(make_request())
 
         tokens = [event for event in recorder.events if isinstance(event, TokenRequested)]
         assert [(event.registry, event.url, event.scopes, event.status) for event in tokens] == [
@@ -1022,7 +1024,7 @@ class TestReports:
     def test_pauses_are_reported(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
     ) -> None:
-        session(scripted(reply(429, {"Retry-After": "7"}), reply(429), reply(200))).send(ask())
+        session(scripted(reply(429, {"Retry-After": "7"}), reply(429), reply(200))).send(make_request())
 
         pauses = [event for event in recorder.events if isinstance(event, Throttled)]
         assert [(event.registry, event.pause, event.limit) for event in pauses] == [
@@ -1042,7 +1044,7 @@ class TestReports:
         headers = {"Warning": '299 - "written"', "Retry-After": "3", "X-Other": "written"}
         transport = scripted(reply(503, headers, b'{"errors":[{"code":"WRITTEN"}]}'), reply(200, {}, b"written"))
 
-        session(transport).fetch(ask("GET", "/v2/a/b/manifests/v1?token=written"), 100)
+        session(transport).fetch(make_request("GET", "/v2/a/b/manifests/v1?token=written"), 100)
 
         texts = [record.getMessage() for record in caplog.records]
         assert len(texts) == 5
@@ -1058,7 +1060,7 @@ class TestReports:
         opened = session(scripted(warned, warned, long))
 
         for _ in range(3):
-            opened.send(ask())
+            opened.send(make_request())
 
         texts = [event.text for event in recorder.events if isinstance(event, WarningReceived)]
         assert texts[0] == 'say "hi"\\x1b[2J'
@@ -1070,7 +1072,7 @@ class TestReports:
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder, value: str
     ) -> None:
         """R-240."""
-        session(scripted(reply(200, {"Warning": value}))).send(ask())
+        session(scripted(reply(200, {"Warning": value}))).send(make_request())
 
         assert not [event for event in recorder.events if isinstance(event, WarningReceived)]
 
@@ -1081,12 +1083,12 @@ class TestReports:
         opened = session(scripted(*[reply(200, {"Warning": f'299 - "{n}"'}) for n in range(400)]))
 
         for _ in range(400):
-            opened.send(ask())
+            opened.send(make_request())
 
         assert len([event for event in recorder.events if isinstance(event, WarningReceived)]) == 256
 
 
-class TestOverTheWire:
+class TestScriptedServer:
     def test_credentials_never_reach_another_port(
         self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
@@ -1096,21 +1098,25 @@ class TestOverTheWire:
         home = start_server(responses(response_bytes(307, headers={"Location": f"{cdn.origin}/x"})))
 
         with closing(
-            Session(home.origin, HttpSettings(plain_http=True, proxy=""), authenticator=Fetching(known="Bearer t"))
+            Session(
+                home.origin,
+                HttpSettings(plain_http=True, proxy=""),
+                authenticator=FetchingAuthenticator(known="Bearer t"),
+            )
         ) as session:
-            with session.send(ask()) as answer:
-                content = answer.content(100)
+            with session.send(make_request()) as response:
+                content = response.content(100)
 
         assert content == b"blob"
         assert "authorization" not in elsewhere.received[0].headers
 
-    def test_a_refused_connection_is_named_with_its_attempts(self) -> None:
+    def test_the_error_of_a_refused_connection_has_the_number_of_attempts(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
 
         with closing(Session(Origin("http", "127.0.0.1", port), PLAIN, sleep=lambda seconds: None)) as session:
             with pytest.raises(Unavailable) as caught:
-                session.send(ask())
+                session.send(make_request())
 
         assert re.fullmatch(
             rf"connect to 127\.0\.0\.1:{port}: connection refused \(4 attempts, \d+\.\d\d s\)", caught.value.message
@@ -1125,7 +1131,7 @@ class TestOverTheWire:
 
         with closing(Session(HOME, HttpSettings(proxy=str(server.origin)))) as session:
             with pytest.raises(ProtocolError, match="proxy wants other credentials"):
-                session.send(ask())
+                session.send(make_request())
 
         assert [received.method for received in script.received] == ["CONNECT"]
         assert server.connections == 1
@@ -1145,8 +1151,8 @@ class TestOverTheWire:
 
         with closing(Session(server.origin, HttpSettings(plain_http=True, proxy="", retries=0))) as session:
             for _ in range(3):
-                with session.send(ask()) as answer:
-                    contents.append(answer.content(100))
+                with session.send(make_request()) as response:
+                    contents.append(response.content(100))
 
         assert contents == [b"once"] * 3
 

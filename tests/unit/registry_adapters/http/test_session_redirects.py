@@ -31,8 +31,8 @@ class TestRedirectTarget:
 
         assert found == ("https://registry.example.com/v2/b", AllowedUrl(HOME, HOME))
 
-    def test_the_row_of_the_url_policy_decides_about_credentials(self) -> None:
-        """R-032: a session for foreign layers takes no credentials along, not even to the registry."""
+    def test_the_url_purpose_decides_whether_a_redirect_keeps_credentials(self) -> None:
+        """R-032: requests for foreign layers have no credentials, even when redirected to the registry."""
         found = target("GET", 307, "/v2/b", UrlPurpose.FOREIGN)
 
         assert found == ("https://registry.example.com/v2/b", AllowedUrl(HOME, None))
@@ -40,8 +40,8 @@ class TestRedirectTarget:
     @pytest.mark.parametrize("status", [307, 308])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
     @pytest.mark.parametrize("location", ["https://cdn.example.net/u", "https://registry.example.com:8443/u"])
-    def test_other_methods_stay_with_the_registry(self, location: str, method: str, status: int) -> None:
-        """R-033: no content goes to another origin by a redirect, either."""
+    def test_other_methods_are_not_redirected_to_another_origin(self, location: str, method: str, status: int) -> None:
+        """R-033: a redirect must not send content to another origin."""
         with pytest.raises(ProtocolError, match=method):
             target(method, status, location)
 
@@ -70,7 +70,7 @@ class TestRedirectTarget:
             "//[broken/x",
         ],
     )
-    def test_refused_locations(self, location: str) -> None:
+    def test_invalid_and_unsafe_locations_are_refused(self, location: str) -> None:
         """R-041, R-042, R-046."""
         with pytest.raises(ProtocolError):
             target("GET", 307, location)

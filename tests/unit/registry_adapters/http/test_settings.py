@@ -69,12 +69,12 @@ class TestHttpSettings:
         ],
         ids=repr,
     )
-    def test_what_cannot_work_is_refused(self, wrong: dict[str, Any]) -> None:
+    def test_invalid_settings_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             HttpSettings(**wrong)
 
     @pytest.mark.parametrize("prefix", ["", "/registry", "/a/b-c/d_e.f~g"])
-    def test_a_prefix_is_a_path(self, prefix: str) -> None:
+    def test_an_invalid_path_prefix_is_refused(self, prefix: str) -> None:
         assert HttpSettings(path_prefix=prefix).path_prefix == prefix
 
     def test_every_setting_is_documented(self) -> None:
@@ -88,23 +88,23 @@ class TestHttpSettings:
         with pytest.raises(ValueError, match="retries"):
             HttpSettings(retries=-1)
 
-    def test_repr_holds_no_secret(self) -> None:
+    def test_the_repr_has_no_secret(self) -> None:
         """R-043."""
         text = repr(HttpSettings(proxy="http://me:hunter2@proxy:3128"))
 
         assert "hunter2" not in text
         assert "http://***@proxy:3128" in text
 
-    def test_settings_are_frozen_values(self) -> None:
+    def test_settings_are_frozen(self) -> None:
         settings = HttpSettings(retries=1)
 
         with pytest.raises(AttributeError):
-            settings.retries = 2  # type: ignore[misc]  # the very thing that must not work
+            settings.retries = 2  # type: ignore[misc]  # the assignment that must fail
         assert settings == HttpSettings(retries=1)
 
 
 class TestContext:
-    def test_verifies_and_demands_tls_1_2(self) -> None:
+    def test_by_default_certificates_are_verified_and_tls_1_2_is_required(self) -> None:
         """R-041."""
         context = ssl_context(HttpSettings())
 
@@ -112,12 +112,12 @@ class TestContext:
         assert context.check_hostname
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
-    def test_verifies_nothing_only_when_told_so(self) -> None:
+    def test_verification_is_off_only_with_tls_verify_false(self) -> None:
         context = ssl_context(HttpSettings(tls_verify=False))
 
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
 
-    def test_adds_further_authorities(self, tmp_path: Path) -> None:
+    def test_a_ca_file_adds_authorities(self, tmp_path: Path) -> None:
         path = tmp_path / "ca.pem"
         trustme.CA().cert_pem.write_to_path(str(path))
 
@@ -125,7 +125,7 @@ class TestContext:
 
         assert any("trustme" in str(known["subject"]) for known in context.get_ca_certs())
 
-    def test_takes_a_client_certificate_from_one_file_or_two(self, tmp_path: Path) -> None:
+    def test_a_client_certificate_is_one_file_or_two(self, tmp_path: Path) -> None:
         issued = trustme.CA().issue_cert("me@example.com")
         both, certificate, key = (str(tmp_path / name) for name in ("both.pem", "cert.pem", "key.pem"))
         issued.private_key_and_cert_chain_pem.write_to_path(both)
@@ -138,7 +138,9 @@ class TestContext:
 
     @pytest.mark.parametrize("field", ["ca_file", "client_cert"])
     @pytest.mark.parametrize("content", [None, b"no PEM"])
-    def test_a_bad_file_is_a_config_error(self, tmp_path: Path, field: str, content: bytes | None) -> None:
+    def test_an_unusable_certificate_file_is_a_config_error(
+        self, tmp_path: Path, field: str, content: bytes | None
+    ) -> None:
         path = tmp_path / "file.pem"
         if content is not None:
             path.write_bytes(content)

@@ -121,11 +121,11 @@ class Sent(NamedTuple):
         return f"{self.method} {first / MIB:g}-{(last + 1) / MIB:g}"
 
 
-def asked(transport: ScriptedTransport) -> list[str]:
+def requested(transport: ScriptedTransport) -> list[str]:
     return [f"{sent.method} {sent.url}" for sent in transport.sent]
 
 
-def patched(transport: ScriptedTransport) -> list[tuple[str, bytes | None]]:
+def sent_chunks(transport: ScriptedTransport) -> list[tuple[str, bytes | None]]:
     return [(sent.headers["Content-Range"], sent.body) for sent in transport.sent if sent.method == "PATCH"]
 
 
@@ -137,7 +137,7 @@ class TestMonolithic:
 
         put(transport)
 
-        assert asked(transport) == [START, f"PUT {HOME}/u/1?{QUERY}"]
+        assert requested(transport) == [START, f"PUT {HOME}/u/1?{QUERY}"]
         assert transport.sent[1].body == CONTENT
         assert transport.sent[1].headers["Content-Type"] == "application/octet-stream"
 
@@ -160,7 +160,7 @@ class TestMonolithic:
 
         put(transport)
 
-        assert asked(transport)[1] == f"PUT {closing}"
+        assert requested(transport)[1] == f"PUT {closing}"
 
     @pytest.mark.parametrize(
         "headers", [{}, {"Location": "https://evil.example.com/u"}, {"Location": "http://registry.example.com/u"}]
@@ -182,7 +182,7 @@ class TestMonolithic:
 
         put(transport, digest=Digest.of(CONTENT, "sha512"))
 
-        assert asked(transport)[0] == f"{START}?digest-algorithm=sha512"
+        assert requested(transport)[0] == f"{START}?digest-algorithm=sha512"
 
     def test_an_algorithm_that_cannot_be_verified_is_refused(self, scripted: Script) -> None:
         """R-002: before any request."""
@@ -221,7 +221,7 @@ class TestMonolithic:
         with pytest.raises(Forbidden):
             put(transport)
 
-        assert asked(transport)[2] == f"DELETE {HOME}/u/1"
+        assert requested(transport)[2] == f"DELETE {HOME}/u/1"
 
     def test_cancelling_the_scope_cancels_the_upload_session(self, scripted: Script, reply: Build) -> None:
         """R-236: although the scope has ended."""
@@ -236,7 +236,7 @@ class TestMonolithic:
             catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
             catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(opened))
 
-        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
 
 
 class TestWrongSources:
@@ -245,7 +245,7 @@ class TestWrongSources:
         [(b"0123456789a", SizeMismatch), (b"9876543210", DigestMismatch)],
     )
     @pytest.mark.parametrize("chunk", [None, 10])
-    def test_wrong_content_is_not_sent_completely(
+    def test_an_upload_of_wrong_content_is_never_completed(
         self, scripted: Script, reply: Build, content: bytes, error: type[Exception], chunk: int | None
     ) -> None:
         """The error is about the source, and the upload session is cancelled."""
@@ -254,9 +254,9 @@ class TestWrongSources:
         with pytest.raises(error):
             put(transport, content=content, chunk=chunk)
 
-        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
 
-    def test_an_error_of_the_source_is_raised_and_not_retried(self, scripted: Script, reply: Build) -> None:
+    def test_an_error_of_the_source_is_raised_without_a_retry(self, scripted: Script, reply: Build) -> None:
         """It is not a failure of the registry."""
         transport = scripted(reply(202, FIRST), reply(204))
 
@@ -267,7 +267,7 @@ class TestWrongSources:
         with pytest.raises(Unavailable, match="the source is gone"):
             catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(broken))
 
-        assert asked(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
 
     def test_wrong_bytes_are_detected_across_chunks(self, scripted: Script, reply: Build) -> None:
         transport = scripted(reply(202, FIRST), *(reply(202, {"Range": f"0-{end}"}) for end in (3, 7)), reply(204))
@@ -285,7 +285,7 @@ class TestLostResponses:
 
         put(transport)
 
-        assert asked(transport)[2] == f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}"
+        assert requested(transport)[2] == f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}"
 
     def test_the_upload_is_restarted_if_the_blob_does_not_exist(self, scripted: Script, reply: Build) -> None:
         """R-075."""
@@ -295,7 +295,7 @@ class TestLostResponses:
 
         put(transport, retries=1)
 
-        assert asked(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
+        assert requested(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
         assert transport.sent[-1].body == CONTENT
 
     def test_an_unknown_repository_does_not_have_the_blob(self, scripted: Script, reply: Build) -> None:
@@ -342,7 +342,7 @@ class TestLostResponses:
 
         put(transport, retries=3)
 
-        assert asked(transport)[2:] == [
+        assert requested(transport)[2:] == [
             f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}",
             f"DELETE {HOME}/u/1",
             START,
@@ -393,8 +393,8 @@ class TestChunks:
 
         put(transport, chunk=4)
 
-        assert patched(transport) == [("0-3", b"0123"), ("4-7", b"4567"), ("8-9", b"89")]
-        assert asked(transport)[2:] == [
+        assert sent_chunks(transport) == [("0-3", b"0123"), ("4-7", b"4567"), ("8-9", b"89")]
+        assert requested(transport)[2:] == [
             f"PATCH {HOME}/u/2",
             f"PATCH {HOME}/u/3?s=1",
             f"PUT {HOME}/u/4?s=2&{QUERY}",
@@ -407,10 +407,10 @@ class TestChunks:
 
         put(transport, chunk=4)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-7", "8-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-7", "8-9"]
 
     @pytest.mark.parametrize(("text", "length"), [("1" * 12, 64 << 20), ("-1", 0), ("x", 0), ("9" * 400, 0), ("²", 0)])
-    def test_an_absurd_minimum_is_ignored_or_limited(self, text: str, length: int) -> None:
+    def test_an_invalid_minimum_is_ignored_and_a_large_one_limited(self, text: str, length: int) -> None:
         """R-073."""
         assert min_chunk_length(Headers([("OCI-Chunk-Min-Length", text)])) == length
 
@@ -420,7 +420,7 @@ class TestChunks:
 
         put(transport, chunk=8)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-7", "6-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-7", "6-9"]
 
     def test_a_range_beyond_the_sent_bytes_is_an_error(self, scripted: Script, reply: Build) -> None:
         """R-074."""
@@ -442,11 +442,11 @@ class TestChunks:
 
         put(transport, chunk=4)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "6-9"]
-        assert asked(transport)[3:5] == [f"GET {HOME}/u/1", f"PATCH {HOME}/u/9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "6-9"]
+        assert requested(transport)[3:5] == [f"GET {HOME}/u/1", f"PATCH {HOME}/u/9"]
 
     def test_after_a_lost_response_the_session_is_queried_before_sending(self, scripted: Script, reply: Build) -> None:
-        """R-075: a chunk is never sent again on a guess."""
+        """R-075: a chunk is not sent again before the session has reported its offset."""
         transport = scripted(
             reply(202, FIRST),
             Unavailable("cut"),
@@ -458,7 +458,7 @@ class TestChunks:
 
         put(transport, chunk=4, retries=1)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "8-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "8-9"]
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_after_a_refused_chunk_the_session_is_queried_before_sending(
@@ -476,7 +476,7 @@ class TestChunks:
 
         put(transport, chunk=4, retries=3)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-3", "2-5", "6-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "2-5", "6-9"]
 
     def test_chunks_refused_too_often_end_the_upload(self, scripted: Script, reply: Build) -> None:
         """R-054."""
@@ -498,7 +498,7 @@ class TestChunks:
 
         assert len(transport.replies) == 0
 
-    def test_range_0_0_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
+    def test_range_0_0_restarts_the_upload_at_the_first_byte(self, scripted: Script, reply: Build) -> None:
         """R-074: it means one byte or none."""
         transport = scripted(
             reply(202, FIRST),
@@ -511,7 +511,7 @@ class TestChunks:
 
         put(transport, chunk=4, retries=1)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-3", "0-3", "4-7", "8-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "0-3", "4-7", "8-9"]
 
     def test_a_session_without_progress_is_abandoned(self, scripted: Script, reply: Build) -> None:
         """R-074: the upload is restarted, but not endlessly."""
@@ -529,7 +529,7 @@ class TestChunks:
 
         put(transport, chunk=4)
 
-        assert asked(transport)[2] == f"PUT {HOME}/u/1?{QUERY}"
+        assert requested(transport)[2] == f"PUT {HOME}/u/1?{QUERY}"
         assert transport.sent[2].body == CONTENT
 
     def test_a_registry_that_closes_with_the_last_chunk(self, scripted: Script, reply: Build) -> None:
@@ -547,7 +547,7 @@ class TestChunks:
         with pytest.raises(ProtocolError):
             put(transport, chunk=4)
 
-        assert asked(transport)[2] == f"DELETE {HOME}/u/1"
+        assert requested(transport)[2] == f"DELETE {HOME}/u/1"
 
 
 class TestRecovery:
@@ -565,7 +565,7 @@ class TestRecovery:
 
         put(transport, chunk=4, retries=1)
 
-        assert [range_ for range_, _ in patched(transport)] == ["0-3", "4-7", "5-8", "9-9"]
+        assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "5-8", "9-9"]
 
     def test_each_resumption_is_reported(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
         transport = scripted(
@@ -599,7 +599,7 @@ class TestRecovery:
         assert len(transport.replies) == 0
 
     def test_too_little_progress_does_not_reset_it(self, scripted: Script, reply: Build) -> None:
-        """R-074: one byte at a time would take forever."""
+        """R-074: an upload of one byte per request would not end in reasonable time."""
         content = b"x" * 100
         faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 2)]
         transport = scripted(reply(202, FIRST), *faults[0], *faults[1], Unavailable("cut"), reply(204))
@@ -646,7 +646,7 @@ class TestRecovery:
 
         put(transport, chunk=4, retries=1)
 
-        assert patched(transport) == [
+        assert sent_chunks(transport) == [
             ("0-3", b"0123"),
             ("4-7", b"4567"),
             ("0-3", b"0123"),
@@ -724,7 +724,7 @@ def put_pattern(transport: Discarding, size: int, *, retries: int = 3, chunk: in
     catalog.repository(RepositoryName("org/app")).blobs.put(source.digest, size, source)
 
 
-def lines(transport: Discarding) -> list[str]:
+def request_lines(transport: Discarding) -> list[str]:
     return [sent.line for sent in transport.sent]
 
 
@@ -742,7 +742,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 20 * MIB)
 
-        assert lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
+        assert request_lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
 
     def test_if_the_session_is_lost_the_next_one_gets_chunks(self, reply: Build) -> None:
         """R-075: docker-registry 2 forgets a session whose request broke off."""
@@ -757,7 +757,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 12 * MIB)
 
-        assert lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
+        assert request_lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
 
     def test_chunks_that_break_without_progress_become_smaller(self, reply: Build) -> None:
         """R-075: also if the session survives."""
@@ -772,7 +772,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 2 * MIB, chunk=MIB)
 
-        assert lines(transport)[2:] == [
+        assert request_lines(transport)[2:] == [
             *["PATCH 1-2", "GET"] * 2,
             *[f"PATCH {start / 4:g}-{(start + 1) / 4:g}" for start in range(4, 8)],
             "PUT",
@@ -793,7 +793,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 10 * MIB)
 
-        assert lines(transport)[6:] == [
+        assert request_lines(transport)[6:] == [
             "PATCH 0-8",
             "GET",
             "DELETE",
@@ -812,8 +812,8 @@ class TestSmallerRequests:
 
         put_pattern(transport, size * MIB, retries=0)
 
-        assert lines(transport)[:5] == ["POST", "PUT", "GET", "DELETE", "POST"]
-        assert lines(transport)[5] == f"PATCH 0-{chunk:g}"
+        assert request_lines(transport)[:5] == ["POST", "PUT", "GET", "DELETE", "POST"]
+        assert request_lines(transport)[5] == f"PATCH 0-{chunk:g}"
         assert len(transport.replies) == 0
 
     def test_a_chunk_that_is_too_large_is_quartered_at_its_offset(self, reply: Build) -> None:
@@ -829,7 +829,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 8 * MIB, retries=0, chunk=4 * MIB)
 
-        assert lines(transport) == [
+        assert request_lines(transport) == [
             "POST",
             "PATCH 0-4",
             "PATCH 4-8",
@@ -854,7 +854,10 @@ class TestSmallerRequests:
         with pytest.raises(TooLarge):
             put_pattern(transport, 3 * MIB, retries=0)
 
-        assert [line for line in lines(transport) if line.startswith("PATCH")] == ["PATCH 0-0.75", "PATCH 0-0.25"]
+        assert [line for line in request_lines(transport) if line.startswith("PATCH")] == [
+            "PATCH 0-0.75",
+            "PATCH 0-0.25",
+        ]
 
     def test_a_registry_without_chunks_gets_a_monolithic_upload_again(self, reply: Build) -> None:
         """R-072."""
@@ -864,7 +867,7 @@ class TestSmallerRequests:
 
         put_pattern(transport, 9 * MIB, chunk=8 * MIB)
 
-        assert lines(transport) == ["POST", "PATCH 0-8", "PUT", "HEAD", "DELETE", "POST", "PUT"]
+        assert request_lines(transport) == ["POST", "PATCH 0-8", "PUT", "HEAD", "DELETE", "POST", "PUT"]
 
 
 def test_the_repr_of_a_session_has_no_secret() -> None:

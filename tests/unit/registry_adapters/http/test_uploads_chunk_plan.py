@@ -55,7 +55,7 @@ class TestChunkLength:
 
         assert not plan.shrink(length)
 
-    def test_a_registry_without_chunks_gets_none(self) -> None:
+    def test_without_chunk_support_the_upload_is_monolithic(self) -> None:
         """R-072."""
         plan = ChunkPlan(100 * MIB, 4)
 
@@ -73,12 +73,12 @@ class TestProgress:
 
         assert [plan.record_progress(10, 10, 20) for _ in range(5)] == [True] * 4 + [False]
 
-    @pytest.mark.parametrize(("committed", "goes_on"), [(6, False), (7, True)])
-    def test_less_than_a_sixteenth_of_a_request_is_no_progress(self, committed: int, goes_on: bool) -> None:
-        """R-074: here of a hundred bytes."""
+    @pytest.mark.parametrize(("committed", "continues"), [(6, False), (7, True)])
+    def test_less_than_a_sixteenth_of_a_request_is_no_progress(self, committed: int, continues: bool) -> None:
+        """R-074: the request has a hundred bytes."""
         plan = ChunkPlan(1000, 100)
 
-        assert [plan.record_progress(0, committed, 100) for _ in range(5)][-1] is goes_on
+        assert [plan.record_progress(0, committed, 100) for _ in range(5)][-1] is continues
 
     def test_progress_resets_the_count_of_failures(self) -> None:
         """R-051."""
@@ -91,13 +91,13 @@ class TestProgress:
 
         assert (without_progress, plan.failures) == (3, 0)
 
-    def test_failed_requests_are_not_counted_here(self) -> None:
+    def test_failed_requests_do_not_count_as_lack_of_progress(self) -> None:
         """R-075: the retry policy limits them, and it may allow more."""
         plan = ChunkPlan(100, 10)
 
         assert all(plan.record_progress(10, 10, 20, failed=True) for _ in range(20))
 
-    def test_progress_that_is_lost_again_and_again_ends_the_upload(self) -> None:
+    def test_repeated_loss_of_progress_ends_the_upload(self) -> None:
         """R-074."""
         plan = ChunkPlan(100, 10)
 
@@ -105,7 +105,7 @@ class TestProgress:
 
         assert results == [True] * 33 + [False]
 
-    def test_a_new_session_starts_the_counts_anew(self) -> None:
+    def test_a_new_session_resets_all_counts(self) -> None:
         """R-075."""
         plan = ChunkPlan(100, 10)
         for _ in range(4):

@@ -52,10 +52,10 @@ def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
     server = start_server(script)
 
     with (
-        transport.send("GET", f"{server.origin}/", {}, None) as answer,
+        transport.send("GET", f"{server.origin}/", {}, None) as response,
         pytest.raises(Unavailable, match="closed before the end"),
     ):
-        answer.reader.read(10)
+        response.reader.read(10)
 
 
 @pytest.mark.parametrize("size", [b"0x3", b"+3", b"0_3", b" 3", b"", b"-0", b"3 3", b"3;" + b"x" * 5000, b"0" * 20])
@@ -65,8 +65,8 @@ def test_only_digits_are_the_length_of_a_chunk(
     """R-057, R-058: others may read it differently."""
     server = start_server(responses(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
 
-    with transport.send("GET", f"{server.origin}/", {}, None) as answer, pytest.raises(Unavailable):
-        answer.content(100)
+    with transport.send("GET", f"{server.origin}/", {}, None) as response, pytest.raises(Unavailable):
+        response.content(100)
 
 
 @pytest.mark.parametrize("size", [b"3", b"03", b"3 ", b"3;name=value", b'3 ; name="value"'])
@@ -76,8 +76,8 @@ def test_chunk_extensions_are_ignored(
     """R-058."""
     server = start_server(responses(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
 
-    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
-        content = answer.content(100)
+    with transport.send("GET", f"{server.origin}/", {}, None) as response:
+        content = response.content(100)
 
     assert content == b"abc"
 
@@ -88,8 +88,8 @@ def test_trailers_are_ignored(
     """R-058."""
     server = start_server(responses(CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\nZ: z\r\n\r\n", EVIL))
 
-    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
-        content = answer.content(100)
+    with transport.send("GET", f"{server.origin}/", {}, None) as response:
+        content = response.content(100)
     transport.send("GET", f"{server.origin}/", {}, None).close()
 
     assert (content, server.connections) == (b"abc", 1)
@@ -102,8 +102,8 @@ def test_endless_trailers_are_an_error(
     """R-057."""
     server = start_server(responses(CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n"))
 
-    with transport.send("GET", f"{server.origin}/", {}, None) as answer, pytest.raises(ProtocolError):
-        answer.content(100)
+    with transport.send("GET", f"{server.origin}/", {}, None) as response, pytest.raises(ProtocolError):
+        response.content(100)
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, identity", "chunked, chunked", "xchunked"])
@@ -150,8 +150,8 @@ def test_a_connection_whose_response_is_chunked_and_has_a_length_is_not_kept(
         )
     )
 
-    with transport.send("GET", f"{server.origin}/", {}, None) as answer:
-        content = answer.content(100)
+    with transport.send("GET", f"{server.origin}/", {}, None) as response:
+        content = response.content(100)
     transport.send("GET", f"{server.origin}/", {}, None).close()
 
     assert (content, server.connections) == (b"abc", 2)
@@ -246,8 +246,8 @@ class TestSurplus:
         server = start_server(responses(response_bytes(200, b"good") + b"x", response_bytes(200, b"good")))
 
         for _ in range(2):
-            with transport.send("GET", f"{server.origin}/", {}, None) as answer:
-                answer.content(100)
+            with transport.send("GET", f"{server.origin}/", {}, None) as response:
+                response.content(100)
 
         assert server.connections == 2
 

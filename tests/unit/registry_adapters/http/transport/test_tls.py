@@ -37,7 +37,7 @@ class Server:
         clients: trustme.CA | None = None,
     ) -> None:
         self.shown: list[bool] = []
-        self._answer = response_bytes(200, b"hello")
+        self._response = response_bytes(200, b"hello")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(self._context)
         if clients is not None:
@@ -49,7 +49,7 @@ class Server:
         with self._context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
             while b"\r\n\r\n" in sock.recv(65536):
                 self.shown.append(sock.getpeercert() is not None)
-                sock.sendall(self._answer)
+                sock.sendall(self._response)
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def transport(home: Origin | None = None, **settings: Any) -> Iterator[Urllib3Tr
 
 
 def status(opened: Urllib3Transport, host: str, port: int) -> int:
-    with opened.send("GET", f"https://{host}:{port}/", {}, None) as answer:
-        answer.content(100)
-        return answer.status
+    with opened.send("GET", f"https://{host}:{port}/", {}, None) as response:
+        response.content(100)
+        return response.status
 
 
 class TestAuthorities:

@@ -85,11 +85,11 @@ class TestAnswers:
     ) -> None:
         server = start_server(responses(response_bytes(202, b"content", {"X-Fact": "one", "x-fact": "one"})))
 
-        with get(transport, server, "/v2/?n=1") as answer:
-            content = answer.content(100)
+        with get(transport, server, "/v2/?n=1") as response:
+            content = response.content(100)
 
-        assert (answer.status, answer.headers.get("X-FACT"), content) == (202, "one", b"content")
-        assert answer.url == f"{server.origin}/v2/?n=1"
+        assert (response.status, response.headers.get("X-FACT"), content) == (202, "one", b"content")
+        assert response.url == f"{server.origin}/v2/?n=1"
 
     def test_repeated_headers_are_kept_apart(
         self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
@@ -101,8 +101,8 @@ class TestAnswers:
             )
         )
 
-        with get(transport, server) as answer:
-            offers = answer.headers.all("www-authenticate")
+        with get(transport, server) as response:
+            offers = response.headers.all("www-authenticate")
 
         assert offers == ["Basic", "Bearer"]
 
@@ -117,8 +117,8 @@ class TestAnswers:
         script = responses(response_bytes(302, headers={"Location": "/elsewhere"}), response_bytes(200))
         server = start_server(script)
 
-        with get(transport, server) as answer:
-            status = answer.status
+        with get(transport, server) as response:
+            status = response.status
 
         assert (status, len(script.received)) == (302, 1)
 
@@ -134,8 +134,8 @@ class TestAnswers:
         script = responses(response_bytes(200, packed, {"Content-Encoding": "gzip"}))
         server = start_server(script)
 
-        with get(transport, server) as answer:
-            content = answer.content(1000)
+        with get(transport, server) as response:
+            content = response.content(1000)
 
         assert content == packed
         assert script.received[0].headers["accept-encoding"] == "identity"
@@ -148,8 +148,8 @@ class TestAnswers:
             responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
         )
 
-        with get(transport, server) as answer:
-            content = answer.content(100)
+        with get(transport, server) as response:
+            content = response.content(100)
 
         assert content == b"abcde"
 
@@ -159,8 +159,8 @@ class TestAnswers:
         """R-057, R-058: HTTP/1.0."""
         server = start_server(responses(b"HTTP/1.0 200 OK\r\n\r\nold times"))
 
-        with get(transport, server) as answer:
-            content = answer.content(100)
+        with get(transport, server) as response:
+            content = response.content(100)
 
         assert content == b"old times"
 
@@ -188,8 +188,8 @@ class TestAnswers:
         """R-058."""
         server = start_server(responses(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nbody".encode()))
 
-        with get(transport, server) as answer:
-            content = answer.content(100)
+        with get(transport, server) as response:
+            content = response.content(100)
 
         assert content == b"body"
 
@@ -216,10 +216,10 @@ class TestAnswers:
             responses(b"HTTP/1.1 " + interim + b"\r\nLink: </x>\r\n\r\n" + response_bytes(200, b"final"))
         )
 
-        with get(transport, server) as answer:
-            content = answer.content(100)
+        with get(transport, server) as response:
+            content = response.content(100)
 
-        assert (answer.status, content) == (200, b"final")
+        assert (response.status, content) == (200, b"final")
 
     @pytest.mark.parametrize(
         "garbage",
@@ -256,8 +256,8 @@ class TestBrokenAnswers:
         """R-050."""
         server = start_server(responses(cut))
 
-        with get(transport, server) as answer, pytest.raises(Unavailable):
-            answer.content(100)
+        with get(transport, server) as response, pytest.raises(Unavailable):
+            response.content(100)
 
     @pytest.mark.parametrize(
         "cut",
@@ -327,8 +327,8 @@ class TestBrokenAnswers:
 
         server = start_server(script)
 
-        with get(impatient, server) as answer, pytest.raises(Unavailable):
-            answer.content(100)
+        with get(impatient, server) as response, pytest.raises(Unavailable):
+            response.content(100)
 
 
 class TestConnections:
@@ -343,8 +343,8 @@ class TestConnections:
         server = start_server(responses(response_bytes(200, b"one"), response_bytes(204), response_bytes(200, b"two")))
 
         for _ in range(3):
-            with get(transport, server) as answer:
-                answer.content(100)
+            with get(transport, server) as response:
+                response.content(100)
 
         assert server.connections == 1
 
@@ -376,8 +376,8 @@ class TestConnections:
         """R-061."""
         server = start_server(responses(response_bytes(200, b"x" * 1000), response_bytes(200)))
 
-        with get(transport, server) as answer:
-            answer.reader.read(10)
+        with get(transport, server) as response:
+            response.reader.read(10)
         get(transport, server).close()
 
         assert server.connections == 2
@@ -424,9 +424,9 @@ class TestConnections:
             connection.wait()
             closed.set()
 
-        answer = get(transport, start_server(script))
+        response = get(transport, start_server(script))
 
-        del answer
+        del response
         gc.collect()
 
         assert closed.wait(10)
@@ -555,10 +555,10 @@ class TestRequests:
         server = start_server(script)
         content = bytes(64 << 20)
 
-        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(content), 0, len(content))) as answer:
-            content = answer.content(100)
+        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(content), 0, len(content))) as response:
+            content = response.content(100)
 
-        assert (answer.status, content) == (413, b"too much")
+        assert (response.status, content) == (413, b"too much")
 
     def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
         self, transport: Urllib3Transport, start_server: StartServer
@@ -618,8 +618,8 @@ class TestRequests:
         )
 
         transport.send("HEAD", f"{server.origin}/", {}, None).close()
-        with get(transport, server) as answer:
-            content = answer.content(100)
+        with get(transport, server) as response:
+            content = response.content(100)
 
         assert content == b"good"
 
@@ -653,11 +653,11 @@ class TestScopes:
             connection.wait()
 
         server = start_server(script)
-        with CancelScope() as scope, get(transport, server) as answer:
+        with CancelScope() as scope, get(transport, server) as response:
             canceller = Canceller(scope, waiting)
 
             with pytest.raises(Cancelled):
-                answer.content(100)
+                response.content(100)
 
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
@@ -699,8 +699,8 @@ class TestScopes:
         server = start_server(script)
         started = time.monotonic()
 
-        with fail_after(0.3), pytest.raises(DeadlineExceeded), get(transport, server) as answer:
-            answer.content(1 << 20)
+        with fail_after(0.3), pytest.raises(DeadlineExceeded), get(transport, server) as response:
+            response.content(1 << 20)
 
         stopped.set()
         assert time.monotonic() - started < 2
@@ -750,8 +750,8 @@ class TestTLS:
         authority.cert_pem.write_to_path(str(ca_file))
 
         with closing(Urllib3Transport(HttpSettings(proxy="", ca_file=str(ca_file)))) as transport:
-            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
-                content = answer.content(1 << 20)
+            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as response:
+                content = response.content(1 << 20)
 
         assert content == b"secret" * 100_000
 
@@ -762,8 +762,8 @@ class TestTLS:
 
     def test_verification_can_be_off_without_a_python_warning(self, secure: ScriptedServer) -> None:
         with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport:
-            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as answer:
-                status = answer.status
+            with transport.send("GET", f"https://localhost:{secure.origin.port}/", {}, None) as response:
+                status = response.status
 
         assert status == 200
 
@@ -796,11 +796,11 @@ class TestTLS:
 
         server = start_server(script)
         with closing(Urllib3Transport(HttpSettings(proxy="", tls_verify=False))) as transport, CancelScope() as scope:
-            with transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None) as answer:
+            with transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None) as response:
                 canceller = Canceller(scope, waiting)
 
                 with pytest.raises(Cancelled):
-                    answer.content(100)
+                    response.content(100)
 
         canceller.join()
         assert time.monotonic() - canceller.moment < 0.5
@@ -833,8 +833,8 @@ class TestProxies:
         settings = HttpSettings(plain_http=True, proxy=f"http://me:pw@{server.origin.netloc}")
 
         with closing(Urllib3Transport(settings)) as transport:
-            with transport.send("GET", "http://registry.example.com/v2/", {}, None) as answer:
-                content = answer.content(100)
+            with transport.send("GET", "http://registry.example.com/v2/", {}, None) as response:
+                content = response.content(100)
 
         assert content == b"by proxy"
         assert script.received[0].target == "http://registry.example.com/v2/"

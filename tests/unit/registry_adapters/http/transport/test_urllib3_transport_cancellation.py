@@ -134,8 +134,8 @@ class TestConnecting:
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
 
-        with transport.send("GET", "http://registry.example.com/", {}, None) as answer:
-            assert answer.content(100) == b"second"
+        with transport.send("GET", "http://registry.example.com/", {}, None) as response:
+            assert response.content(100) == b"second"
 
     def test_cancel_ends_the_wait_for_a_proxy(self, start_server: StartServer) -> None:
         asked = threading.Event()
@@ -210,8 +210,8 @@ class TestAfterwards:
         return run
 
     def ask(self, transport: Urllib3Transport, server: ScriptedServer, path: str) -> bytes:
-        with get(transport, server, path) as answer:
-            return answer.content(100)
+        with get(transport, server, path) as response:
+            return response.content(100)
 
     def test_of_a_wait_for_a_head(
         self,
@@ -261,8 +261,8 @@ class TestAfterwards:
             self.script(response_bytes, moment, late, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode())
         )
 
-        with cancelled_at(moment), get(transport, server, "/slow") as answer:
-            answer.content(100)
+        with cancelled_at(moment), get(transport, server, "/slow") as response:
+            response.content(100)
         late.set()
 
         assert self.ask(transport, server, "/after") == b"/after"
@@ -296,8 +296,8 @@ class TestAfterwards:
             self.script(response_bytes, moment, late, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
         )
 
-        with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, server, "/slow") as answer:
-            answer.content(100)
+        with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, server, "/slow") as response:
+            response.content(100)
         late.set()
 
         assert self.ask(transport, server, "/after") == b"/after"
@@ -408,8 +408,8 @@ class TestLeaks:
                     path = "/silent"
                     timer.start()
                 try:
-                    with get(transport, server, path) as answer:
-                        answer.content(1000)
+                    with get(transport, server, path) as response:
+                        response.content(1000)
                 except RegistryError:
                     return 1
                 finally:

@@ -52,9 +52,9 @@ def test_the_application_sees_the_request() -> None:
         return []
 
     headers = {"Content-Type": "text/x", "Content-Range": "0-3"}
-    answer = WsgiTransport(app).send("PUT", URL, headers, Body(BytesSource(b"xxbody"), 2, 4))
+    response = WsgiTransport(app).send("PUT", URL, headers, Body(BytesSource(b"xxbody"), 2, 4))
 
-    assert (answer.status, answer.headers.get("location"), answer.url) == (201, "/x", URL)
+    assert (response.status, response.headers.get("location"), response.url) == (201, "/x", URL)
     assert (seen["REQUEST_METHOD"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("PUT", "/v2/a b/", "n=1&last=x")
     assert (seen["CONTENT_TYPE"], seen["HTTP_CONTENT_RANGE"]) == ("text/x", "0-3")
     assert (seen["CONTENT_LENGTH"], seen["content"]) == ("4", b"body")
@@ -64,11 +64,11 @@ def test_the_application_sees_the_request() -> None:
 def test_the_answer_is_read_lazily_and_closed() -> None:
     """R-060."""
     chunks = Chunks(b"ab", b"", b"cde", b"f")
-    answer = saying("200 OK", [("Content-Length", "6")], chunks).send("GET", URL, {}, None)
+    response = saying("200 OK", [("Content-Length", "6")], chunks).send("GET", URL, {}, None)
 
-    parts = [answer.reader.read(1), answer.reader.read(10), answer.reader.read()]
-    answer.close()
-    answer.close()
+    parts = [response.reader.read(1), response.reader.read(10), response.reader.read()]
+    response.close()
+    response.close()
 
     assert (parts, chunks.closed) == ([b"a", b"b", b"cdef"], 1)
 
@@ -78,30 +78,30 @@ def test_a_generator_may_start_late() -> None:
         start("200 OK", [])
         yield b"late"
 
-    answer = WsgiTransport(app).send("GET", URL, {}, None)
+    response = WsgiTransport(app).send("GET", URL, {}, None)
 
-    assert answer.content(10) == b"late"
+    assert response.content(10) == b"late"
 
 
 def test_a_short_answer_is_no_end() -> None:
     """R-050."""
-    answer = saying("200 OK", [("Content-Length", "5")], [b"abc"]).send("GET", URL, {}, None)
+    response = saying("200 OK", [("Content-Length", "5")], [b"abc"]).send("GET", URL, {}, None)
 
     with pytest.raises(Unavailable):
-        answer.content(10)
+        response.content(10)
 
 
 def test_surplus_is_not_read() -> None:
     """R-058."""
-    answer = saying("200 OK", [("Content-Length", "2")], [b"abc"]).send("GET", URL, {}, None)
+    response = saying("200 OK", [("Content-Length", "2")], [b"abc"]).send("GET", URL, {}, None)
 
-    assert answer.content(10) == b"ab"
+    assert response.content(10) == b"ab"
 
 
 def test_head_has_no_body() -> None:
-    answer = saying("200 OK", [("Content-Length", "5")], []).send("HEAD", URL, {}, None)
+    response = saying("200 OK", [("Content-Length", "5")], []).send("HEAD", URL, {}, None)
 
-    assert (answer.content(10), answer.headers.get("content-length")) == (b"", "5")
+    assert (response.content(10), response.headers.get("content-length")) == (b"", "5")
 
 
 def test_an_application_that_fails_is_a_server_error() -> None:
@@ -124,10 +124,10 @@ def test_an_answer_that_fails_half_way_is_cut_off() -> None:
         yield b"ab"
         raise OSError("disk")
 
-    answer = saying("200 OK", [("Content-Length", "4")], chunks()).send("GET", URL, {}, None)
+    response = saying("200 OK", [("Content-Length", "4")], chunks()).send("GET", URL, {}, None)
 
     with pytest.raises(Unavailable):
-        answer.content(10)
+        response.content(10)
 
 
 def test_the_sources_error_is_told_apart() -> None:
@@ -143,10 +143,10 @@ def test_the_sources_error_is_told_apart() -> None:
 
 
 def test_cancellation_is_noticed_between_pieces() -> None:
-    answer = saying("200 OK", [], [b"a", b"b"]).send("GET", URL, {}, None)
+    response = saying("200 OK", [], [b"a", b"b"]).send("GET", URL, {}, None)
 
-    with CancelScope() as scope, answer:
-        answer.reader.read(1)
+    with CancelScope() as scope, response:
+        response.reader.read(1)
         scope.cancel()
         with pytest.raises(Cancelled):
-            answer.reader.read(1)
+            response.reader.read(1)
