@@ -435,6 +435,8 @@ def _unknown_backend(url: str) -> ConfigError:
 def _for_message(url: str) -> str:
     """Redact a URL but keep its scheme, unless the part before the colon may be a user name."""
     scheme, colon, rest = url.partition(":")
+    if rest in ("", "//"):
+        return url
     if not colon or "@" in url or rest.startswith("//"):
         return redact_url(url)
     return f"{scheme}:{redact_url(rest)}"

@@ -118,7 +118,9 @@ class Mirror:
         except TypeError as error:
             raise ConfigError(f"settings of {backend or redact_url(url)}: {error}") from None
         except ConfigError as error:
-            raise ConfigError(f"open {redact_url(url)} of the mirror file: {error.message}") from None
+            if not settings:
+                raise
+            raise ConfigError(f"settings of {backend}: {error.message}") from None
         # Paths of one registry share its connections, tokens and rate limits.
         registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
         shared = self._catalogs.setdefault((backend, registry), client.catalog)

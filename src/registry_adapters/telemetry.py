@@ -73,7 +73,7 @@ class OpenTelemetryObserver(Observer):
         try:
             from opentelemetry import metrics, trace
         except ImportError as error:
-            raise ConfigError(f"OpenTelemetryObserver needs the extra ociport[otel]: {error}") from error
+            raise ConfigError(f"OpenTelemetryObserver needs an extra: pip install 'ociport[otel]' ({error})") from error
 
         self._trace = trace
         self._tracer = trace.get_tracer("ociport", tracer_provider=tracer_provider)

@@ -16,7 +16,7 @@ from registry_core.domain.names import PathSegments, Tag
 from registry_core.domain.platform import Platform
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import ImageNotFound, InvalidReference, InvalidValue, error_context
-from registry_core.ops.images import Image, Index, Manifest
+from registry_core.ops.images import Image, Index, Manifest, check_kind
 from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.manifests import fetch_manifest, select
 from registry_core.ops.transfer.copy import move_graph
@@ -621,9 +621,7 @@ class RegistryClient:
         self, operation: str, reference: str, image: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
         with error_context(operation, self._describe(reference)):
-            if not isinstance(image, Image | Index):
-                hint = "; call build() first" if hasattr(image, "build") else ""
-                raise InvalidValue(f"neither an Image nor an Index: {type(image).__name__}{hint}")
+            check_kind(image, Image, Index)
             return move_graph(
                 image.repository,
                 self._repository,

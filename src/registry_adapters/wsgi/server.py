@@ -83,7 +83,9 @@ def registry_server(
     try:
         from registry_adapters.wsgi.cheroot_server import CherootServer
     except ImportError as error:
-        raise ConfigError(f"registry_server needs the extra ociport[serve] or ociport[testing]: {error}") from error
+        raise ConfigError(
+            f"registry_server needs an extra: pip install 'ociport[serve]' or 'ociport[testing]' ({error})"
+        ) from error
 
     app = RegistryApp(
         catalog,

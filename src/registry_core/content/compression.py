@@ -171,8 +171,8 @@ class DecompressingReader(BaseReader):
     def _detect(self) -> str:
         found = detect_compression(self._input)
         if not found or (self._members and found != self._compression):
-            what = "other content" if self._input else "nothing"
-            raise self._corrupt(f"{what} where a {'member' if self._compression == 'gzip' else 'frame'} should begin")
+            where = f"after part {self._members}" if self._members else "at its start"
+            raise self._corrupt(f"no {self._compression} header {where}" if self._input else "no content")
         return found
 
     def _skip_padding(self) -> None:
@@ -209,7 +209,7 @@ class DecompressingReader(BaseReader):
             self._input = decoder.unused_data
             self._decoder = None
         elif at_end and not decoded:
-            raise self._corrupt("cut off")
+            raise self._corrupt("truncated")
         return decoded
 
     def _corrupt(self, reason: str) -> IntegrityError:

@@ -20,6 +20,7 @@ class Verifier:
         digest: Expected digest.
         size: Expected number of bytes; ``None`` to check the digest only.
         reference: Content that errors name.
+        what: Name of the content in errors.
 
     Attributes:
         count: Number of bytes checked so far.
@@ -28,7 +29,8 @@ class Verifier:
         Unsupported: The digest's algorithm cannot be verified.
     """
 
-    def __init__(self, digest: Digest, size: int | None, *, reference: str = "") -> None:
+    def __init__(self, digest: Digest, size: int | None, *, reference: str = "", what: str = "the content") -> None:
+        self._what = what
         self._hasher = digest.hasher()
         self._digest = digest
         self._size = size
@@ -76,7 +78,7 @@ class Verifier:
         actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
         if actual != self._digest:
             raise DigestMismatch(
-                f"the content has the digest {actual}, expected {self._digest}",
+                f"{self._what} has the digest {actual}, expected {self._digest}",
                 expected=str(self._digest),
                 actual=actual,
                 reference=self._reference,
@@ -93,6 +95,7 @@ class VerifyingReader(BaseReader):
         digest: Expected digest.
         size: Expected number of bytes, if known.
         reference: Content that errors name.
+        what: Name of the content in errors.
 
     Attributes:
         verified: Whether the stream was read to its end and is what was expected.
@@ -101,9 +104,17 @@ class VerifyingReader(BaseReader):
         Unsupported: The digest's algorithm cannot be verified.
     """
 
-    def __init__(self, reader: ByteReader, digest: Digest, size: int | None, *, reference: str = "") -> None:
+    def __init__(
+        self,
+        reader: ByteReader,
+        digest: Digest,
+        size: int | None,
+        *,
+        reference: str = "",
+        what: str = "the content",
+    ) -> None:
         self._reader = reader
-        self._verifier = Verifier(digest, size, reference=reference)
+        self._verifier = Verifier(digest, size, reference=reference, what=what)
         self.verified = False
 
     def read(self, size: int = -1, /) -> bytes:

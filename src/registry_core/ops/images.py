@@ -14,7 +14,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidDocument, error_context, error_reference
+from registry_core.errors import InvalidDocument, InvalidValue, error_context, error_reference
 from registry_core.ops.blobs import open_verified
 from registry_core.ops.manifests import fetch_child, has_config, is_image, read_config, select
 from registry_core.ports.catalog import Repository
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from registry_core.ops.extract.unpack import Extracted
     from registry_core.ops.tar.members import ExtractLimits, FileEntry
 
-__all__ = ["Image", "Index", "Layer", "Manifest", "ManifestView", "StoredManifest"]
+__all__ = ["Image", "Index", "Layer", "Manifest", "ManifestView", "StoredManifest", "check_kind"]
 
 
 class ManifestView:
@@ -402,7 +402,9 @@ class Layer:
             stored = self.open()
             try:
                 tar = decompress(stored, self.media_type, reference=reference)
-                return tar if diff_id is None else VerifyingReader(tar, diff_id, None, reference=reference)
+                if diff_id is None:
+                    return tar
+                return VerifyingReader(tar, diff_id, None, reference=reference, what="the uncompressed layer")
             except BaseException:
                 stored.close()
                 raise
@@ -484,3 +486,19 @@ class Index(StoredManifest):
     def __repr__(self) -> str:
         """Return reference and digest."""
         return f"Index({self.reference!r}, digest={str(self.digest)!r})"
+
+
+def check_kind(value: object, *kinds: type) -> None:
+    """Check that an argument is an image or an index.
+
+    Args:
+        value: The argument.
+        *kinds: ``Image``, ``Index`` or both.
+
+    Raises:
+        InvalidValue: It is something else, such as a builder whose ``build`` was not called.
+    """
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        hint = "; call build() first" if hasattr(value, "build") else ""
+        raise InvalidValue(f"expected {expected}, not {type(value).__name__}{hint}")

@@ -17,6 +17,7 @@ from registry_core import (
     Digest,
     Image,
     ImageBuilder,
+    ImageEditor,
     ImageNotFound,
     Index,
     IndexBuilder,
@@ -33,6 +34,7 @@ from registry_core import (
     Repository,
     RepositoryName,
     RepositoryNotFound,
+    copy,
 )
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Catalog
@@ -310,9 +312,18 @@ class TestWriting:
 
     def test_arguments_of_other_types_are_refused(self, app: RegistryClient) -> None:
         builder = ImageBuilder(platform="linux/amd64")
+        app.push_image("v1", builder.build())
 
-        with pytest.raises(InvalidValue, match=r"neither an Image nor an Index: ImageBuilder; call build\(\) first"):
+        with pytest.raises(InvalidValue, match=r"expected Image or Index, not ImageBuilder; call build\(\) first"):
             app.push_image("v1", cast("Any", builder))
+        with pytest.raises(InvalidValue, match=r"expected Image or Index, not ImageBuilder; call build\(\) first"):
+            IndexBuilder().add(cast("Any", builder))
+        with pytest.raises(InvalidValue, match=r"expected Image, not ImageBuilder; call build\(\) first"):
+            ImageEditor(cast("Any", builder))
+        with pytest.raises(InvalidValue, match="options must be CopyOptions, not dict"):
+            app.copy_image("v1", app, "v2", options=cast("Any", {"referrers": True}))
+        with pytest.raises(InvalidValue, match="source must be a Repository, not RegistryClient"):
+            copy(cast("Any", app), app.repository, "v1")
         with pytest.raises(InvalidValue, match="target_client must be a RegistryClient, not str"):
             app.copy_image("v1", cast("Any", "registry.example.com/app"), "v1")
         with pytest.raises(InvalidValue, match="catalog must be a Catalog, not str; open_client takes a URL"):

@@ -133,6 +133,8 @@ def build_artifact(
         OSError: A file cannot be read.
     """
     if artifact_type or config is None or config.media_type == EMPTY_JSON:
+        if not artifact_type:
+            raise InvalidValue("pass artifact_type, or a config with a media type that names the kind of artifact")
         _check_media_type(artifact_type)
     if isinstance(files, str | bytes | os.PathLike | ArtifactFile):
         raise InvalidValue(f"files must be a list of files, not a single one: {files!r:.200}")

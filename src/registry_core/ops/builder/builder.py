@@ -53,7 +53,7 @@ from registry_core.ops.builder.layers import (
 )
 from registry_core.ops.builder.repack import passthrough_layer, repack_layer
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
-from registry_core.ops.images import Image
+from registry_core.ops.images import Image, check_kind
 
 __all__ = ["BaseImageBuilder", "ConfigMethods", "ImageBuilder"]
 
@@ -560,6 +560,8 @@ class ImageBuilder(BaseImageBuilder):
 
     def __init__(self, platform: Platform | str | None = None, base: Image | None = None) -> None:
         wanted = None if platform is None else to_platform(platform)
+        if base is not None:
+            check_kind(base, Image)
         config = ConfigEditor({}, 0, complete=True) if base is None else config_editor(base, complete=True)
         available = config.platform
         if wanted is not None and available is not None and not _accepts_base(wanted, available):

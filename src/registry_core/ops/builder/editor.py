@@ -37,7 +37,7 @@ from registry_core.ops.builder.layers import (
 )
 from registry_core.ops.builder.repack import MetadataOverride, repack_layer
 from registry_core.ops.extract.unpack import flat_tar
-from registry_core.ops.images import Image, Layer
+from registry_core.ops.images import Image, Layer, check_kind
 from registry_core.ops.tar.members import ExtractLimits
 
 __all__ = ["ImageEditor"]
@@ -54,9 +54,13 @@ class ImageEditor(BaseImageBuilder):
 
     Args:
         image: Image from any repository, or from a builder.
+
+    Raises:
+        InvalidValue: The argument is not an image.
     """
 
     def __init__(self, image: Image) -> None:
+        check_kind(image, Image)
         super().__init__(image.document.mapping, inherited_parts(image), original=image)
         self._reference = image.reference
 

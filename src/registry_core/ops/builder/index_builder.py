@@ -19,7 +19,7 @@ from registry_core.ops.builder.config import order_keys, platform_json, to_platf
 from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.layers import descriptor_json, with_annotation
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
-from registry_core.ops.images import Image, Index
+from registry_core.ops.images import Image, Index, check_kind
 from registry_core.ops.manifests import GraphLimits, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
 from registry_core.ports.catalog import Repository
 
@@ -288,6 +288,7 @@ class IndexBuilder:
     def _new_entry(
         self, image: Image | Index, platform: Platform | str | None, annotations: Mapping[str, str] | None
     ) -> _Entry:
+        check_kind(image, Image, Index)
         listed = None if platform is None else to_platform(platform)
         if listed is None and isinstance(image, Image) and image.has_config:
             listed = image.platform

@@ -21,7 +21,7 @@ import msgspec
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import Whiteout, WhiteoutKind, ancestors, parent_of, whiteout_of
-from registry_core.errors import UnsafeArchive
+from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.members import Budget, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
 
@@ -174,6 +174,16 @@ class _LayerPass:
         self._unread: dict[bytes, list[bytes]] = {}
 
     def members(self) -> Iterator[Member]:
+        """Yield the visible members; errors in the tar name the layer by its number, from 1 for the lowest."""
+        try:
+            yield from self._members()
+        except IntegrityError as error:
+            # Errors in the stored bytes name the blob; the limits are those of the image.
+            if error.reference in ("", self._flattener._reference) and not isinstance(error, TooLarge):
+                error.message = f"layer {self._number + 1} of {self._no_layer}: {error.message}"
+            raise
+
+    def _members(self) -> Iterator[Member]:
         flattener = self._flattener
         self._budget.begin_layer(self._layer.size)
         with closing(self._layer.open_uncompressed()) as stream:

@@ -182,7 +182,7 @@ def _semver() -> type[Version]:
     try:
         version_type: type[Version] = import_module("semver").Version
     except ModuleNotFoundError:
-        raise ConfigError("ranges of versions need the extra: pip install 'ociport[mirror]'") from None
+        raise ConfigError("ranges of versions need an extra: pip install 'ociport[mirror]'") from None
     return version_type
 
 

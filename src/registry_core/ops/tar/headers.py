@@ -153,7 +153,7 @@ def parse_number(field: bytes, name: str, *, signed: bool = False) -> int:
         return value
     match = _OCTAL(field)
     if match is None:
-        raise IntegrityError(f"corrupt tar header: {name} is not a number: {field!r}")
+        raise IntegrityError(f"not a tar, or corrupt: {name} in a header is not a number: {field!r}")
     return int(match[1] or b"0", 8)
 
 
@@ -165,7 +165,7 @@ def _check_checksum(block: bytes, checksum: int) -> None:
     # The checksum field counts as eight spaces. Some old systems summed signed bytes.
     total = header_checksum(block) - sum(block[148:156]) + 8 * 0x20
     if checksum != total and checksum != total - 256 * sum(byte >> 7 for byte in block[:148] + block[156:]):
-        raise IntegrityError("corrupt tar header: wrong checksum")
+        raise IntegrityError("not a tar, or corrupt: wrong checksum of a header")
 
 
 def _text(block: bytes, start: int, end: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from registry_core.errors import TooLarge
+from registry_core.errors import InvalidValue, TooLarge
 from registry_core.ops.tar.headers import SparseMap
 
 __all__ = ["MAX_DEVICE_NUMBER", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "file_entry", "printable"]
@@ -99,6 +99,9 @@ class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
         ratio: Uncompressed size of a layer divided by its stored size, checked above ``ratio_floor``.
         ratio_floor: Uncompressed bytes of a layer below which ``ratio`` is not checked: small layers of zeros are
             legitimate.
+
+    Raises:
+        InvalidValue: A limit is not a whole number, or negative.
     """
 
     total_bytes: int = 256 << 30
@@ -107,6 +110,13 @@ class ExtractLimits(msgspec.Struct, frozen=True, kw_only=True):
     name_bytes: int = 256 << 20
     ratio: int = 200
     ratio_floor: int = 8 << 30
+
+    def __post_init__(self) -> None:
+        """Check the types and ranges."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise InvalidValue(f"{name} must be a number of at least 0, not {value!r:.50}")
 
 
 class Budget:

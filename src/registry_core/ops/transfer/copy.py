@@ -15,7 +15,7 @@ from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.manifests import fetch_manifest
-from registry_core.ops.transfer.options import CopyOptions, CopyTask
+from registry_core.ops.transfer.options import CopyOptions, CopyTask, check_repositories, checked_options
 from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Result
 from registry_core.ops.transfer.scheduler import CallbackGuard, CopyRun, CopyScheduler
 from registry_core.ops.transfer.state import ManifestCache, ResolvedTask
@@ -199,7 +199,7 @@ def plan_copies(
     """
     return build_plan(
         tasks,
-        options or CopyOptions(),
+        checked_options(options),
         operation="plan_copy",
         continue_on_error=continue_on_error,
         jobs=jobs,
@@ -239,7 +239,7 @@ def run_copies(
     """
     run = execute(
         tasks,
-        options or CopyOptions(),
+        checked_options(options),
         operation="run_copies",
         observer=observer,
         jobs=jobs,
@@ -291,6 +291,7 @@ def copy(
         Cancelled: The ambient scope was cancelled.
         DeadlineExceeded: The deadline of the ambient scope has passed.
     """
+    check_repositories(source, target)
     with error_context("copy", str(source)):
         if isinstance(reference, RawManifest):
             root = reference
@@ -320,7 +321,7 @@ def move_graph(
         RegistryError: One side failed.
     """
     task = CopyTask(source=source, target=target, reference=root, tags=tags)
-    run = execute([task], options or CopyOptions(), operation=operation, observer=observer, jobs=jobs, keep_tasks=True)
+    run = execute([task], checked_options(options), operation=operation, observer=observer, jobs=jobs, keep_tasks=True)
     return run.tasks[0].stored
 
 

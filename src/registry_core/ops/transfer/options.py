@@ -17,7 +17,15 @@ from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue
 from registry_core.ports.catalog import Repository
 
-__all__ = ["AttachedManifest", "CopyOptions", "CopyTask", "IndexMode", "as_tuple"]
+__all__ = [
+    "AttachedManifest",
+    "CopyOptions",
+    "CopyTask",
+    "IndexMode",
+    "as_tuple",
+    "check_repositories",
+    "checked_options",
+]
 
 _Item = TypeVar("_Item")
 
@@ -148,16 +156,35 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Parse the reference and the tags, and check the types of the repositories."""
-        for name in ("source", "target"):
-            if not isinstance(getattr(self, name), Repository):
-                raise InvalidValue(
-                    f"{name} must be a Repository, not {type(getattr(self, name)).__name__}; "
-                    "of a client, pass its attribute repository"
-                )
+        check_repositories(self.source, self.target)
         if not isinstance(self.reference, Tag | Digest | RawManifest):
             msgspec.structs.force_setattr(self, "reference", parse_tag_or_digest(self.reference))
         msgspec.structs.force_setattr(self, "tags", tuple(map(Tag, as_tuple("tags", self.tags))))
         msgspec.structs.force_setattr(self, "attached", as_tuple("attached", self.attached))
+
+
+def check_repositories(source: object, target: object) -> None:
+    """Check that both sides of a copy are repositories.
+
+    Raises:
+        InvalidValue: One is not.
+    """
+    for name, value in (("source", source), ("target", target)):
+        if not isinstance(value, Repository):
+            raise InvalidValue(
+                f"{name} must be a Repository, not {type(value).__name__}; of a client, pass its attribute repository"
+            )
+
+
+def checked_options(options: CopyOptions | None) -> CopyOptions:
+    """Return the options of a call, or the default.
+
+    Raises:
+        InvalidValue: The value is something else.
+    """
+    if options is not None and not isinstance(options, CopyOptions):
+        raise InvalidValue(f"options must be CopyOptions, not {type(options).__name__}")
+    return options or CopyOptions()
 
 
 def as_tuple(field: str, values: Iterable[_Item]) -> tuple[_Item, ...]:

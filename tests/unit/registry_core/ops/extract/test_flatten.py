@@ -237,6 +237,10 @@ class TestHardLinks:
 
         assert (once, lower.opened - once) == (1, 2)
 
+    def test_an_error_in_a_tar_names_the_layer(self) -> None:
+        with pytest.raises(UnsafeArchive, match=r"^layer 2 of 3: path contains '\.\.'"):
+            shape(tar(member("a")), tar(member("../b")), tar(member("c")))
+
     @pytest.mark.parametrize("target", ["missing", "", ".", "d", "l", ".wh.t", "../t", "d/t/x"])
     def test_a_link_to_anything_else_is_refused(self, target: str) -> None:
         with pytest.raises(UnsafeArchive):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 import tracemalloc
+from typing import Any
 
 import pytest
 
 from registry_core.cancellation import CancelScope
 from registry_core.content.streams import ByteReader, BytesSource, FileObjectReader
-from registry_core.errors import Cancelled, IntegrityError, TooLarge, UnsafeArchive
+from registry_core.errors import Cancelled, IntegrityError, InvalidValue, TooLarge, UnsafeArchive
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
 from registry_core.ops.tar.reader import TarReader
 from registry_core.testing.layers import TarLayer, member, pax_records, tar
@@ -509,3 +510,9 @@ class TestSparseFiles:
     def test_unknown_formats_are_refused(self, keyword: bytes) -> None:
         with pytest.raises(IntegrityError):
             read(tar(member("x", pax={keyword: b"7"})).content)
+
+
+@pytest.mark.parametrize("value", [-1, "10", 1.5, True, None])
+def test_limits_are_whole_numbers(value: Any) -> None:
+    with pytest.raises(InvalidValue, match="entries must be a number of at least 0"):
+        ExtractLimits(entries=value)
