@@ -27,11 +27,11 @@ from registry_core.ports.manifest_store import ManifestStore
 
 REPOSITORIES, TAGS = int(sys.argv[1]), int(sys.argv[2])
 CONFIG = b'{"os":"linux","architecture":"amd64"}'
-# Blobs and manifests of the images that were requested last.
-RECENT, LOCK = OrderedDict(), Lock()
+# The image that each digest belongs to, and the contents that were requested last: others are generated again.
+LABELS, RECENT, LOCK = {}, OrderedDict(), Lock()
 
 
-def manifest(label):
+def generate(label):
     parts = [CONFIG, *(f"{label} {part} ".encode() * 200 for part in range(3)), b"base" * 1000]
     entries = [
         {"mediaType": OCI_LAYER if number else OCI_CONFIG, "digest": str(Digest.of(part)), "size": len(part)}
@@ -39,13 +39,24 @@ def manifest(label):
     ]
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entries[0], "layers": entries[1:]}
     raw = RawManifest(OCI_MANIFEST, strict_json.encode(document))
+    contents = dict(zip((raw.digest, *(entry["digest"] for entry in entries)), (raw, *parts)))
     with LOCK:
-        for digest, content in zip((raw.digest, *(entry["digest"] for entry in entries)), (raw, *parts)):
+        LABELS.update(dict.fromkeys(contents, label))
+        for digest, content in contents.items():
             RECENT[digest] = content
             RECENT.move_to_end(digest)
         while len(RECENT) > 500:
             RECENT.popitem(last=False)
-    return raw
+    return raw, contents
+
+
+def manifest(label):
+    return generate(label)[0]
+
+
+def content(digest):
+    found = RECENT.get(digest)
+    return generate(LABELS[digest])[1][digest] if found is None else found
 
 
 class Blobs(BlobStore):
@@ -53,7 +64,7 @@ class Blobs(BlobStore):
         raise BlobNotFound("none")
 
     def open(self, digest, *, start=0):
-        return BytesSource(RECENT[digest]).open(start)
+        return BytesSource(content(digest)).open(start)
 
     def put(self, digest, size, source):
         with source.open() as reader:
@@ -77,7 +88,7 @@ class Manifests(ManifestStore):
         return manifest(f"{self.name}:{reference}").descriptor
 
     def get(self, reference):
-        return RECENT[reference] if isinstance(reference, Digest) else manifest(f"{self.name}:{reference}")
+        return content(reference) if isinstance(reference, Digest) else manifest(f"{self.name}:{reference}")
 
     def put(self, manifest, *, tags=()):
         return manifest.descriptor
