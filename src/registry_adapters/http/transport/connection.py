@@ -208,6 +208,7 @@ class Connection(urllib3.connection.HTTPConnection):
             self._open()
         self.has_begun = True
         self.exchanges += 1
+        is_complete = False
         try:
             self.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -215,11 +216,15 @@ class Connection(urllib3.connection.HTTPConnection):
             self.endheaders()
             for chunk in chunks:
                 self.send(chunk)
+            is_complete = True
         except OSError as error:
             # R-059: a server may respond and close before it has read the whole request.
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE):
                 raise
-        return cast("StrictHTTPResponse", http.client.HTTPConnection.getresponse(self))
+        response = cast("StrictHTTPResponse", http.client.HTTPConnection.getresponse(self))
+        # The server would take the next request for the rest of this one.
+        response.is_reusable = response.is_reusable and is_complete
+        return response
 
     def _open(self) -> None:
         self.exchanges = 0
@@ -272,6 +277,11 @@ class ConnectionPool:
         proxy_context: TLS context for the proxy; ``None`` for a proxy without TLS.
         settings: Settings of the HTTP backend.
         resolver: Resolver of host names.
+
+    Attributes:
+        forwards: Whether the proxy forwards requests, whose targets then include the origin.
+        proxy_headers: Headers for a proxy that forwards requests.
+        last_used: Time of the latest request for a connection, by ``time.monotonic``.
     """
 
     def __init__(
@@ -288,6 +298,7 @@ class ConnectionPool:
         self._resolver = resolver
         self._idle: deque[Connection] = deque()
         self._is_closed = False
+        self.last_used = time.monotonic()
         self._class: type[Connection] = Connection
         self._options: dict[str, Any] = {"host": origin.host, "port": origin.port, "blocksize": CHUNK_SIZE}
         self._tunnel: dict[str, Any] | None = None
@@ -302,6 +313,7 @@ class ConnectionPool:
 
     def take(self) -> Connection:
         """An idle connection that the server has not closed, or a new one, which is not open yet."""
+        self.last_used = time.monotonic()
         while self._idle:
             try:
                 connection = self._idle.pop()

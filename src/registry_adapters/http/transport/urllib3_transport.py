@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import ssl
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -41,6 +42,8 @@ _MAX_POOLS: Final = 16
 _ROUNDING: Final = 0.02
 # The first bytes of a TLS alert: the answer of a TLS server to plain http.
 _ALERT: Final = "\x15\x03"
+# http.client reports the response of a proxy to CONNECT as an OSError with this message.
+_TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})")
 _FOREIGN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 
 _PoolKey = tuple[Origin | None, Proxy | None, ssl.SSLContext | None]
@@ -195,8 +198,10 @@ class Urllib3Transport:
         )
         # A hostile registry may redirect to any number of hosts.
         while len(process.pools) >= _MAX_POOLS:
-            with contextlib.suppress(KeyError, StopIteration, RuntimeError):
-                process.pools.pop(next(iter(process.pools))).close()
+            # Another thread may change the dictionary meanwhile.
+            with contextlib.suppress(KeyError, ValueError, RuntimeError):
+                oldest = min(process.pools, key=lambda each: process.pools[each].last_used)
+                process.pools.pop(oldest).close()
         return process.pools.setdefault(key, new)
 
 
@@ -218,7 +223,7 @@ class _BodyReader(BaseReader):
         self._connection: Connection | None = connection
         self._pool = pool
         self._errors = errors
-        self._closed = False
+        self._closed = self._is_broken = False
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
@@ -229,8 +234,12 @@ class _BodyReader(BaseReader):
             return b""
         checkpoint()
         try:
+            if self._is_broken:
+                raise http.client.IncompleteRead(b"")
             data = self._response.read_some(size)
         except BaseException as error:
+            # A closed response would report the end of the body.
+            self._is_broken = True
             self._drop()
             self._errors.raise_for(error)
         if self._response.isclosed():
@@ -325,8 +334,11 @@ class _ExchangeErrors:
                 return NotConnected, "closed during the TLS handshake; does the server speak TLS?"
             if among(urllib3.exceptions.NameResolutionError):
                 return NotConnected, f"host name not resolved: {os_reason(causes)}"
-            if any(str(cause).startswith("Tunnel connection failed: 407") for cause in causes):
-                return ProtocolError, "the proxy wants other credentials (407)"
+            refusal = next(filter(None, (_TUNNEL_REFUSED.match(str(cause)) for cause in causes)), None)
+            if refusal is not None:
+                if refusal["status"] == "407":
+                    return ProtocolError, "the proxy wants other credentials (407)"
+                return NotConnected, f"the proxy answered {refusal['status']}"
             # NewConnectionError is a ConnectTimeoutError, although most are refused connections.
             if among(urllib3.exceptions.NewConnectionError):
                 return NotConnected, os_reason(causes)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import gzip
 import io
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -19,6 +22,7 @@ from registry_adapters.http.messages import Body, Response
 from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks, SourceFailed
+from registry_adapters.http.transport.connection import Connection
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource, FileObjectReader
@@ -259,6 +263,17 @@ class TestBrokenAnswers:
         with get(transport, server) as response, pytest.raises(Unavailable):
             response.content(100)
 
+    def test_a_broken_body_does_not_end_at_the_next_read(
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
+    ) -> None:
+        """R-050: nor does one whose read was cancelled."""
+        server = start_server(responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"))
+
+        with get(transport, server) as response:
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    response.reader.read(100)
+
     @pytest.mark.parametrize(
         "cut",
         [
@@ -394,6 +409,26 @@ class TestConnections:
                 contents = {first.content(100), second.content(100), third.content(100)}
 
         assert contents == {b"x" * 100}
+
+    def test_connections_to_the_registry_are_kept_while_it_redirects_to_many_hosts(
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        responses: type[ScriptedResponses],
+        response_bytes: ResponseBytes,
+    ) -> None:
+        server = start_server(responses(*[response_bytes(200, b"kept")] * 40))
+
+        with contextlib.ExitStack() as stack:
+            for _ in range(30):
+                get(transport, server).content(100)
+                # Bound, but not listening: connections are refused.
+                other = stack.enter_context(socket.socket())
+                other.bind(("127.0.0.1", 0))
+                with pytest.raises(NotConnected):
+                    transport.send("GET", f"http://127.0.0.1:{other.getsockname()[1]}/", {}, None)
+
+        assert server.connections == 1
 
     def test_surplus_connections_are_dropped_without_a_log_record(
         self,
@@ -559,6 +594,36 @@ class TestRequests:
             content = response.content(100)
 
         assert (response.status, content) == (413, b"too much")
+
+    def test_the_connection_of_a_request_that_was_cut_is_not_kept(
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """R-061: the server takes what comes next for the rest of the body."""
+        sent = Connection.send
+
+        def cut(connection: Connection, data: bytes) -> None:
+            if data == b"x" * 1000:
+                raise BrokenPipeError(errno.EPIPE, "broken pipe")
+            sent(connection, data)
+
+        def script(connection: ServerConnection) -> None:
+            if (request := connection.head()) is not None:
+                connection.send(response_bytes(413 if request.method == "PUT" else 200, b"early"))
+                connection.wait()
+
+        monkeypatch.setattr(Connection, "send", cut)
+        server = start_server(script)
+
+        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(b"x" * 1000), 0, 1000)) as refused:
+            refused.content(100)
+        with get(transport, server) as response:
+            response.content(100)
+
+        assert (refused.status, response.status, server.connections) == (413, 200, 2)
 
     def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
         self, transport: Urllib3Transport, start_server: StartServer
@@ -858,4 +923,5 @@ class TestProxies:
 
         assert (script.received[0].method, script.received[0].target) == ("CONNECT", "registry.example.com:443")
         assert "authorization" not in script.received[0].headers
+        assert str(status) in str(caught.value)
         assert "pw" not in str(caught.value)
