@@ -22,6 +22,7 @@ __all__ = [
     "create_file",
     "map_os_errors",
     "open_directory",
+    "os_errors_about",
     "sync_directory",
     "temporary_name",
     "write_all",
@@ -75,6 +76,21 @@ def map_os_errors(
 def temporary_name() -> str:
     """A name for a temporary file that no other writer uses."""
     return f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
+
+
+@contextmanager
+def os_errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have the system's errors name a path, in place of a temporary file or of none.
+
+    Args:
+        path: Path that the caller was given.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, RegistryError):
+            error.filename = os.fspath(path)
+        raise
 
 
 def create_file(path: _Path | bytes, *, mode: int = 0o600, inside: int | None = None) -> int:

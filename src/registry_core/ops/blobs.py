@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.safe_files import AtomicFile, write_all
+from registry_core.content.safe_files import AtomicFile, os_errors_about, write_all
 from registry_core.content.streams import (
     CHUNK_SIZE,
     BaseReader,
@@ -216,13 +216,17 @@ def save_blob(
         error_context("save_blob", repository.at(digest)),
         _open_observed(repository, digest, size, observer) as reader,
     ):
-        staged = AtomicFile(target)
+        with os_errors_about(target):
+            staged = AtomicFile(target)
         try:
             with FileIO(staged.descriptor, "w") as file:
                 while data := reader.read(CHUNK_SIZE):
-                    write_all(file, data)
-                os.fsync(file.fileno())
-            staged.commit()
+                    with os_errors_about(target):
+                        write_all(file, data)
+                with os_errors_about(target):
+                    os.fsync(file.fileno())
+            with os_errors_about(target):
+                staged.commit()
         finally:
             staged.discard()
 

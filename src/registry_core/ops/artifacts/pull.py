@@ -21,7 +21,7 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.operating_system import require_dir_fds
-from registry_core.content.safe_files import create_file, open_directory, write_all
+from registry_core.content.safe_files import create_file, open_directory, os_errors_about, write_all
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, CallableSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
@@ -452,7 +452,8 @@ class _Downloader:
             with self._installer.new_file(file.number) as output:
                 while data := stored.read(CHUNK_SIZE):
                     checkpoint()
-                    write_all(output, data)
+                    with os_errors_about(file.title):
+                        write_all(output, data)
 
     def _open(self, layer: Descriptor) -> ByteReader:
         embedded = layer.embedded()

@@ -25,7 +25,7 @@ from registry_core.content.operating_system import (
     require_dir_fds,
     set_attribute,
 )
-from registry_core.content.safe_files import create_file, open_directory, temporary_name, write_all
+from registry_core.content.safe_files import create_file, open_directory, os_errors_about, temporary_name, write_all
 from registry_core.content.streams import ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
 from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
@@ -365,11 +365,8 @@ def _extract_to_new(
     layers: Sequence[StoredLayer], target: Path, options: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
     temporary = target.with_name(temporary_name())
-    try:
+    with os_errors_about(target):
         temporary.mkdir(mode=0o700)
-    except OSError as error:
-        # Names the target instead of the temporary directory beside it.
-        raise type(error)(error.errno, f"cannot create directory: {error.strerror}", str(target)) from None
     try:
         root = open_directory(temporary)
         try:

@@ -116,6 +116,14 @@ class TestSave:
 
         assert os.listdir(tmp_path) == []
 
+    def test_an_error_names_the_file_and_not_the_temporary_one(self, repository: Repository, tmp_path: Path) -> None:
+        pushed = push_blob(repository, TRUTH)
+
+        with pytest.raises(FileNotFoundError) as caught:
+            save_blob(repository, pushed.digest, tmp_path / "absent" / "blob")
+
+        assert caught.value.filename == str(tmp_path / "absent" / "blob")
+
     def test_a_cancelled_save_leaves_nothing(self, repository: Repository, tmp_path: Path) -> None:
         pushed = push_blob(repository, TRUTH)
 
