@@ -1,4 +1,4 @@
-"""What is no proper HTTP is not read further, and what comes after an answer is not taken for the next one."""
+"""Malformed HTTP is refused, and surplus bytes are not read as the next response."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-# As much as is read at a time of what TLS has already decrypted.
+# Number of decrypted bytes that are read at a time.
 BUFFER = 8192
 
 
 @pytest.fixture
 def transport() -> Iterator[Urllib3Transport]:
-    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", read_timeout=5.0))) as opened:
-        yield opened
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", read_timeout=5.0))) as transport:
+        yield transport
 
 
 def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
     transport: Urllib3Transport, start_server: StartServer
 ) -> None:
-    """R-057, R-060: all of it would be held in memory."""
+    """R-057, R-060: otherwise all bytes would be held in memory."""
 
     def script(connection: ServerConnection) -> None:
         connection.receive()
         connection.send(CHUNKED + b"-1\r\n" + b"x" * 100)
-        # Whoever reads to the end of the connection waits here.
+        # A client that reads to the end of the connection waits here.
         connection.wait()
 
     server = start_server(script)
@@ -62,7 +62,7 @@ def test_a_chunk_of_negative_length_is_not_read_to_the_end_of_the_connection(
 def test_only_digits_are_the_length_of_a_chunk(
     transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], size: bytes
 ) -> None:
-    """R-057, R-058: others may read it differently."""
+    """R-057, R-058: proxies may read other forms differently."""
     server = start_server(responses(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n"))
 
     with transport.send("GET", f"{server.origin}/", {}, None) as response, pytest.raises(Unavailable):
@@ -110,7 +110,7 @@ def test_endless_trailers_are_an_error(
 def test_an_unsupported_transfer_coding_is_an_error(
     transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], coding: str
 ) -> None:
-    """R-056, R-058: its frames would be taken for content."""
+    """R-056, R-058: otherwise its framing would be read as content."""
     server = start_server(
         responses(
             f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nContent-Length: 5\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode()
@@ -166,7 +166,7 @@ def test_endless_interim_responses_are_an_error(
     def script(connection: ServerConnection) -> None:
         connection.receive()
         connection.send(head * 17)
-        # Whoever wants another one waits here.
+        # A client that reads another interim response waits here.
         connection.wait()
 
     server = start_server(script)
@@ -178,7 +178,7 @@ def test_endless_interim_responses_are_an_error(
 def test_a_switch_of_protocols_is_an_error(
     transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
 ) -> None:
-    """R-059, R-061: what follows is no HTTP."""
+    """R-059, R-061: the bytes that follow are not HTTP."""
     server = start_server(responses(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"))
 
     with pytest.raises(ProtocolError):
@@ -186,7 +186,7 @@ def test_a_switch_of_protocols_is_an_error(
 
 
 class TestSurplus:
-    """R-061: what was not asked for never shifts an answer."""
+    """R-061: surplus bytes are not read as the next response."""
 
     SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
@@ -198,8 +198,8 @@ class TestSurplus:
     def secure(self, authority: trustme.CA, tmp_path: Path) -> Iterator[Urllib3Transport]:
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         settings = HttpSettings(ca_file=str(tmp_path / "ca.pem"), proxy="", read_timeout=5.0)
-        with closing(Urllib3Transport(settings)) as opened:
-            yield opened
+        with closing(Urllib3Transport(settings)) as transport:
+            yield transport
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ class TestSurplus:
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        # One record: so the end of it is nowhere but in the TLS layer.
+        # One record, so that its last bytes are buffered in the TLS layer only.
         flood = [first + b"x" * (BUFFER - len(first)) + EVIL]
 
         def script(connection: ServerConnection) -> None:
@@ -242,7 +242,7 @@ class TestSurplus:
         responses: type[ScriptedResponses],
         response_bytes: ResponseBytes,
     ) -> None:
-        """All of it came in one piece, so that nothing of it is left to be seen on the connection."""
+        """The surplus arrives with the response, so no unread bytes are left on the connection."""
         server = start_server(responses(response_bytes(200, b"good") + b"x", response_bytes(200, b"good")))
 
         for _ in range(2):
@@ -252,7 +252,7 @@ class TestSurplus:
         assert server.connections == 2
 
 
-class Late:
+class LateSurplus:
     """A script: bytes left from the first response come with the response to the second request."""
 
     def __init__(self, first: bytes, second: bytes) -> None:
@@ -269,12 +269,12 @@ class Late:
 
 
 class TestLateSurplus:
-    """R-053, R-061: bytes that come after the connection was checked make it stale, and no error of its own."""
+    """R-053, R-061: surplus bytes that arrive after the check of the connection make it stale."""
 
-    def test_it_is_a_stale_connection(
+    def test_late_surplus_bytes_raise_stale_connection(
         self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        server = start_server(Late(response_bytes(200, b"good"), response_bytes(200, b"next")))
+        server = start_server(LateSurplus(response_bytes(200, b"good"), response_bytes(200, b"next")))
         transport.send("GET", f"{server.origin}/", {}, None).content(100)
 
         with pytest.raises(StaleConnection, match="bytes left from an earlier response"):
@@ -283,7 +283,7 @@ class TestLateSurplus:
     def test_a_repeatable_request_is_sent_again_silently(
         self, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        script = Late(response_bytes(200, b"good"), response_bytes(200, b"next"))
+        script = LateSurplus(response_bytes(200, b"good"), response_bytes(200, b"next"))
         server = start_server(script)
         request = Request(method="GET", target="/v2/", success=(200,))
 
@@ -293,10 +293,10 @@ class TestLateSurplus:
         assert contents == [b"good", b"next"]
         assert (script.requests, server.connections) == (3, 2)
 
-    def test_a_request_that_is_not_repeatable_fails(
+    def test_a_request_that_is_not_repeatable_is_not_sent_again(
         self, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        script = Late(response_bytes(202), response_bytes(202))
+        script = LateSurplus(response_bytes(202), response_bytes(202))
         server = start_server(script)
         request = Request(
             method="PATCH", target="/v2/", success=(202,), body=Body(BytesSource(b"x"), 0, 1), repeatable=False
@@ -309,10 +309,10 @@ class TestLateSurplus:
 
         assert script.requests == 2
 
-    def test_on_a_new_connection_it_is_a_protocol_error(
+    def test_the_same_bytes_on_a_new_connection_are_a_protocol_error(
         self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        server = start_server(Late(b'v1"]}' + response_bytes(200), b""))
+        server = start_server(LateSurplus(b'v1"]}' + response_bytes(200), b""))
 
         with pytest.raises(ProtocolError):
             transport.send("GET", f"{server.origin}/", {}, None)

@@ -10,7 +10,7 @@ ENVIRONMENT = {"http": "http://plain:3128", "https": "http://secure:3128", "no":
 
 
 class TestProxyFor:
-    def test_the_environment_is_asked_by_scheme(self) -> None:
+    def test_the_proxy_of_the_environment_depends_on_the_scheme(self) -> None:
         found = [
             proxy_for(Origin.of_url(url), None, environment=ENVIRONMENT)
             for url in ("http://registry.example.com/v2/", "https://registry.example.com/v2/")
@@ -32,37 +32,37 @@ class TestProxyFor:
 
         assert proxy_for(Origin.of("registry.example.com"), None) == Proxy("http://upper:1")
 
-    def test_exceptions_are_gone_to_directly(self) -> None:
+    def test_hosts_in_no_proxy_are_connected_directly(self) -> None:
         assert proxy_for(Origin.of("internal.example.com"), None, environment=ENVIRONMENT) is None
 
     @pytest.mark.parametrize("host", ["localhost:5000", "127.0.0.1", "127.8.9.1:80", "[::1]:5000"])
-    def test_this_machine_is_never_reached_by_an_environments_proxy(self, host: str) -> None:
+    def test_loopback_hosts_do_not_use_a_proxy_of_the_environment(self, host: str) -> None:
         assert proxy_for(Origin.of(host, scheme="http"), None, environment=ENVIRONMENT) is None
 
-    def test_a_setting_overrides_the_environment_and_its_exceptions(self) -> None:
+    def test_the_setting_precedes_the_environment_and_no_proxy(self) -> None:
         found = proxy_for(Origin.of("internal.example.com"), "http://mine:1", environment=ENVIRONMENT)
 
         assert found == Proxy("http://mine:1")
 
-    def test_an_empty_setting_means_none(self) -> None:
+    def test_an_empty_setting_disables_the_proxy(self) -> None:
         assert proxy_for(Origin.of("registry.example.com"), "", environment=ENVIRONMENT) is None
 
-    def test_all_proxy_serves_where_nothing_better_is_said(self) -> None:
+    def test_all_proxy_is_used_without_a_proxy_for_the_scheme(self) -> None:
         found = proxy_for(Origin.of("registry.example.com"), None, environment={"all": "any:1"})
 
         assert found == Proxy("http://any:1")
 
 
 class TestProxy:
-    def test_user_information_becomes_a_header(self) -> None:
+    def test_user_information_becomes_an_authorization_header(self) -> None:
         """R-043."""
         proxy = Proxy.parse("https://me:p%40ss@proxy.example.com:8443")
 
         assert proxy == Proxy("https://proxy.example.com:8443", "Basic bWU6cEBzcw==")
         assert "bWU6" not in repr(proxy)
 
-    def test_user_information_of_the_environment_may_be_bytes(self) -> None:
-        """R-062: what an environment has that is no text comes as lone surrogates."""
+    def test_user_information_that_is_not_utf_8_is_encoded_as_bytes(self) -> None:
+        """R-062: Python decodes such bytes of the environment as lone surrogates."""
         proxy = Proxy.parse("http://me:\udcff@proxy.example.com")
 
         assert proxy.authorization == "Basic bWU6/w=="
@@ -71,7 +71,7 @@ class TestProxy:
         "text",
         ["socks5://proxy:1080", "http://", "http://proxy:port", "http://[::1", "http://a proxy:80", "http://a%zz"],
     )
-    def test_what_is_no_proxy_is_refused_without_being_quoted(self, text: str) -> None:
+    def test_an_invalid_proxy_is_refused_without_quoting_it(self, text: str) -> None:
         with pytest.raises(ConfigError) as caught:
             Proxy.parse(text)
 
@@ -95,7 +95,7 @@ class TestIsBypassed:
             ("[fd00::5]:5000", "[fd00:0::5]:5000"),
         ],
     )
-    def test_named(self, host: str, exceptions: str) -> None:
+    def test_a_host_in_no_proxy_is_bypassed(self, host: str, exceptions: str) -> None:
         assert is_bypassed(Origin.of(host), exceptions)
 
     @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ class TestIsBypassed:
             ("10.1.2.3", "10.0.0.0/99"),
         ],
     )
-    def test_not_named(self, host: str, exceptions: str) -> None:
+    def test_a_host_not_in_no_proxy_is_not_bypassed(self, host: str, exceptions: str) -> None:
         assert not is_bypassed(Origin.of(host), exceptions)

@@ -16,205 +16,211 @@ from registry_core.errors import Cancelled, DeadlineExceeded
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[CancellableTcpSocket, socket.socket]]:
-    """Two ends, the guarded one with little room for what it sends."""
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
-    with CancellableTcpSocket(fileno=ours.detach()) as guarded, theirs:
-        yield guarded, theirs
+def socket_pair() -> Iterator[tuple[CancellableTcpSocket, socket.socket]]:
+    """A cancellable socket with a small send buffer, and its peer."""
+    raw, peer = socket.socketpair()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    with CancellableTcpSocket(fileno=raw.detach()) as client, peer:
+        yield client, peer
 
 
-def test_everything_is_sent_though_little_fits_at_once(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
-    ours, theirs = pair
+def test_sendall_sends_more_than_the_send_buffer_holds(socket_pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
+    client, peer = socket_pair
     content = random.Random(5).randbytes(1 << 20)
     received = bytearray()
 
     def receive() -> None:
-        while data := theirs.recv(1 << 16):
+        while data := peer.recv(1 << 16):
             received.extend(data)
 
     thread = threading.Thread(target=receive)
     thread.start()
 
-    ours.sendall(content)
-    ours.shutdown(socket.SHUT_WR)
+    client.sendall(content)
+    client.shutdown(socket.SHUT_WR)
     thread.join()
 
     assert received == content
 
 
-def test_silence_ends_by_a_timeout(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
+def test_a_read_without_data_ends_at_the_idle_timeout(socket_pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
     """R-052."""
-    ours, _ = pair
-    ours.idle_timeout = 0.05
+    client, _ = socket_pair
+    client.idle_timeout = 0.05
 
     with pytest.raises(TimeoutError) as caught:
-        ours.recv(1)
+        client.recv(1)
 
     assert not isinstance(caught.value, DeadlineExceeded)
 
 
 @pytest.mark.parametrize("wait", ["recv", "recv_into", "sendall"])
-def test_each_wait_ends_with_the_deadline(pair: tuple[CancellableTcpSocket, socket.socket], wait: str) -> None:
+def test_each_wait_ends_with_the_deadline(socket_pair: tuple[CancellableTcpSocket, socket.socket], wait: str) -> None:
     """R-052."""
-    ours, _ = pair
+    client, _ = socket_pair
     waits: dict[str, Callable[[], object]] = {
-        "recv": lambda: ours.recv(1),
-        "recv_into": lambda: ours.recv_into(bytearray(1)),
-        "sendall": lambda: ours.sendall(bytes(1 << 24)),
+        "recv": lambda: client.recv(1),
+        "recv_into": lambda: client.recv_into(bytearray(1)),
+        "sendall": lambda: client.sendall(bytes(1 << 24)),
     }
 
     with fail_after(0.05), pytest.raises(DeadlineExceeded):
         waits[wait]()
 
 
-def test_what_comes_after_a_cancel_is_not_handed_out(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
-    """The socket may have been shut down; it must not go back to a pool."""
-    ours, theirs = pair
-    theirs.sendall(b"data")
+def test_data_received_after_a_cancellation_is_not_returned(
+    socket_pair: tuple[CancellableTcpSocket, socket.socket],
+) -> None:
+    """The cancellation may have shut the socket down; it must not return to a pool."""
+    client, peer = socket_pair
+    peer.sendall(b"data")
 
     with CancelScope() as scope:
         scope.cancel()
         with pytest.raises(Cancelled):
-            ours.recv(4)
+            client.recv(4)
 
 
-def test_what_comes_during_a_cancel_is_not_handed_out() -> None:
-    """It was shut down by it; it must not go back to a pool."""
+def test_data_received_during_a_cancellation_is_not_returned() -> None:
+    """The cancellation has shut the socket down; it must not return to a pool."""
     scope = CancelScope()
 
-    class Late(socket.socket):
+    class CancellingSocket(socket.socket):
         def recv(self, buflen: int, flags: int = 0, /) -> bytes:
             scope.cancel()
             return super().recv(buflen, flags)
 
-    class GuardedLate(CancellableSocket, Late):
-        """Cancelled while it reads."""
+    class CancelledDuringRead(CancellableSocket, CancellingSocket):
+        """A cancellable socket that is cancelled while it reads."""
 
-    ours, theirs = socket.socketpair()
-    with GuardedLate(fileno=ours.detach()) as guarded, theirs:
-        theirs.sendall(b"data")
+    raw, peer = socket.socketpair()
+    with CancelledDuringRead(fileno=raw.detach()) as client, peer:
+        peer.sendall(b"data")
 
         with scope, pytest.raises(Cancelled):
-            guarded.recv(4)
+            client.recv(4)
 
 
-def test_more_is_seen_without_waiting_and_the_timeout_stays(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
+def test_unread_data_is_detected_without_waiting_or_changing_the_timeout(
+    socket_pair: tuple[CancellableTcpSocket, socket.socket],
+) -> None:
     """R-061."""
-    ours, theirs = pair
-    ours.settimeout(7.0)
+    client, peer = socket_pair
+    client.settimeout(7.0)
 
-    with ours.makefile("rb") as file:
-        before = ours.has_unread_data(file)
-        theirs.sendall(b"data")
-        after = ours.has_unread_data(file)
+    with client.makefile("rb") as file:
+        before = client.has_unread_data(file)
+        peer.sendall(b"data")
+        after = client.has_unread_data(file)
 
-    assert (before, after, ours.gettimeout()) == (False, True, 7.0)
-
-
-def test_waking_a_closed_socket_does_nothing(pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
-    ours, _ = pair
-    ours.close()
-
-    ours.interrupt()
-
-    assert ours.fileno() == -1
+    assert (before, after, client.gettimeout()) == (False, True, 7.0)
 
 
-class Deaf:
-    """A listener that takes no more connections: whoever tries has to wait."""
+def test_interrupting_a_closed_socket_does_nothing(socket_pair: tuple[CancellableTcpSocket, socket.socket]) -> None:
+    client, _ = socket_pair
+    client.close()
+
+    client.interrupt()
+
+    assert client.fileno() == -1
+
+
+class FullListener:
+    """A listener with a full backlog: further connections wait."""
 
     def __init__(self) -> None:
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(0)
         self.address = self._listener.getsockname()
-        self._callers = [self._listener]
+        self._sockets = [self._listener]
         for _ in range(16):
-            caller = socket.socket()
-            caller.setblocking(False)
-            caller.connect_ex(self.address)
-            self._callers.append(caller)
-            if not select.select([], [caller], [], 0.2)[1]:
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(self.address)
+            self._sockets.append(sock)
+            if not select.select([], [sock], [], 0.2)[1]:
                 break
 
     def close(self) -> None:
-        for sock in self._callers:
+        for sock in self._sockets:
             sock.close()
 
 
 @pytest.fixture
-def deaf() -> Iterator[Deaf]:
-    with contextlib.closing(Deaf()) as opened:
-        yield opened
+def full_listener() -> Iterator[FullListener]:
+    with contextlib.closing(FullListener()) as listener:
+        yield listener
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        yield opened
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
 
 
 @pytest.fixture
-def closed() -> tuple[str, int]:
-    """Where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        address: tuple[str, int] = opened.getsockname()
+def closed_address() -> tuple[str, int]:
+    """An address without a listener."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address: tuple[str, int] = sock.getsockname()
     return address
 
 
-def at(*addresses: tuple[str, int]) -> list[AddressInfo]:
+def address_infos(*addresses: tuple[str, int]) -> list[AddressInfo]:
     return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
 
 
 class TestConnect:
-    def test_the_first_that_answers_is_taken(self, listener: socket.socket, closed: tuple[str, int]) -> None:
-        with connect(at(closed, listener.getsockname()), 5.0) as sock:
+    def test_the_first_address_that_accepts_is_used(
+        self, listener: socket.socket, closed_address: tuple[str, int]
+    ) -> None:
+        with connect(address_infos(closed_address, listener.getsockname()), 5.0) as sock:
             assert sock.getpeername() == listener.getsockname()
             assert sock.gettimeout() is not None
 
-    def test_an_address_that_swallows_everything_leaves_time_for_the_next(
-        self, deaf: Deaf, listener: socket.socket
+    def test_an_address_without_reply_leaves_time_for_the_next(
+        self, full_listener: FullListener, listener: socket.socket
     ) -> None:
-        with connect(at(deaf.address, listener.getsockname()), 1.0) as sock:
+        with connect(address_infos(full_listener.address, listener.getsockname()), 1.0) as sock:
             assert sock.getpeername() == listener.getsockname()
             assert (sock.gettimeout() or 0) > 0.1
 
-    def test_an_unknown_family_is_passed_over(self, listener: socket.socket) -> None:
+    def test_an_unknown_address_family_is_skipped(self, listener: socket.socket) -> None:
         strange: list[AddressInfo] = [(9999, socket.SOCK_STREAM, 0, "", ("nowhere",))]
 
-        with connect([*strange, *at(listener.getsockname())], 5.0) as sock:
+        with connect([*strange, *address_infos(listener.getsockname())], 5.0) as sock:
             assert sock.getpeername() == listener.getsockname()
 
-    def test_nobody_there_is_the_systems_error(self, closed: tuple[str, int]) -> None:
+    def test_a_refused_connection_raises_the_error_of_the_system(self, closed_address: tuple[str, int]) -> None:
         with pytest.raises(ConnectionRefusedError):
-            connect(at(closed, closed), 5.0)
+            connect(address_infos(closed_address, closed_address), 5.0)
 
-    def test_no_address_is_an_error(self) -> None:
+    def test_an_empty_list_of_addresses_is_an_error(self) -> None:
         with pytest.raises(OSError, match="no address"):
             connect([], 5.0)
 
-    def test_the_time_is_for_all_addresses_together(self, deaf: Deaf) -> None:
+    def test_the_timeout_limits_all_addresses_together(self, full_listener: FullListener) -> None:
         """R-052."""
         started = time.monotonic()
 
         with pytest.raises(TimeoutError) as caught:
-            connect(at(*[deaf.address] * 4), 0.4)
+            connect(address_infos(*[full_listener.address] * 4), 0.4)
 
         assert not isinstance(caught.value, DeadlineExceeded)
         assert 0.3 < time.monotonic() - started < 2
 
-    def test_a_deadline_ends_the_wait(self, deaf: Deaf) -> None:
+    def test_a_deadline_ends_a_connection_attempt(self, full_listener: FullListener) -> None:
         """R-052."""
         started = time.monotonic()
 
         with fail_after(0.1), pytest.raises(DeadlineExceeded):
-            connect(at(deaf.address), 10.0)
+            connect(address_infos(full_listener.address), 10.0)
 
         assert time.monotonic() - started < 1
 
-    def test_cancel_ends_the_wait(self, deaf: Deaf) -> None:
-        """At whatever moment it comes."""
+    def test_a_cancellation_ends_a_connection_attempt(self, full_listener: FullListener) -> None:
+        """The attempt ends at once."""
         moments: list[float] = []
         with CancelScope() as scope:
 
@@ -226,7 +232,7 @@ class TestConnect:
             timer.start()
 
             with pytest.raises(Cancelled):
-                connect(at(deaf.address, deaf.address), 10.0)
+                connect(address_infos(full_listener.address, full_listener.address), 10.0)
 
         timer.join()
         assert time.monotonic() - moments[0] < 0.5

@@ -14,8 +14,8 @@ from registry_core.errors import Cancelled, DeadlineExceeded
 FOUND: list[AddressInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))]
 
 
-class System:
-    """A look-up that takes as long as the test wants it to."""
+class FakeLookup:
+    """A look-up that returns when the test releases it."""
 
     def __init__(self, *, error: OSError | None = None) -> None:
         self.called = threading.Event()
@@ -33,62 +33,62 @@ class System:
 
 
 @pytest.fixture
-def slow() -> Iterator[System]:
-    """Answers when it is released; afterwards its threads have ended."""
-    system = System()
-    yield system
-    system.release.set()
-    for thread in system.threads:
+def blocked_lookup() -> Iterator[FakeLookup]:
+    """A look-up that blocks until it is released; its threads end with the test."""
+    lookup = FakeLookup()
+    yield lookup
+    lookup.release.set()
+    for thread in lookup.threads:
         thread.join(5)
         assert not thread.is_alive()
 
 
-def quick(*, error: OSError | None = None) -> System:
-    system = System(error=error)
-    system.release.set()
-    return system
+def instant_lookup(*, error: OSError | None = None) -> FakeLookup:
+    lookup = FakeLookup(error=error)
+    lookup.release.set()
+    return lookup
 
 
-def test_a_name_is_looked_up_in_a_thread_of_its_own() -> None:
-    system = quick()
+def test_a_name_is_looked_up_in_another_thread() -> None:
+    lookup = instant_lookup()
 
-    assert Resolver(system).addresses("registry.example.com", 443, 5) == FOUND
-    assert system.threads != [threading.current_thread()]
+    assert Resolver(lookup).addresses("registry.example.com", 443, 5) == FOUND
+    assert lookup.threads != [threading.current_thread()]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "::1"])
-def test_an_address_needs_no_thread(host: str) -> None:
-    system = quick()
+def test_an_ip_address_is_looked_up_in_the_same_thread(host: str) -> None:
+    lookup = instant_lookup()
 
-    Resolver(system).addresses(host, 443, 5)
+    Resolver(lookup).addresses(host, 443, 5)
 
-    assert system.threads == [threading.current_thread()]
+    assert lookup.threads == [threading.current_thread()]
 
 
-def test_the_systems_look_up_knows_addresses() -> None:
+def test_the_look_up_of_the_system_accepts_ip_addresses() -> None:
     found = Resolver().addresses("127.0.0.1", 5000, 5)
 
     assert [entry[4] for entry in found] == [("127.0.0.1", 5000)]
 
 
-def test_a_name_that_is_not_known_is_the_systems_error() -> None:
+def test_an_unknown_name_raises_a_copy_of_the_error_of_the_system() -> None:
     error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     with pytest.raises(socket.gaierror) as caught:
-        Resolver(quick(error=error)).addresses("registry.example.com", 443, 5)
+        Resolver(instant_lookup(error=error)).addresses("registry.example.com", 443, 5)
 
     assert caught.value.args == error.args
     assert caught.value is not error
 
 
-def test_cancel_releases_who_waits_for_a_look_up(slow: System) -> None:
-    """The look-up itself cannot be interrupted; it ends by itself."""
-    resolver = Resolver(slow)
+def test_a_cancellation_ends_the_wait_for_a_look_up(blocked_lookup: FakeLookup) -> None:
+    """The look-up cannot be interrupted; its thread ends when the system returns."""
+    resolver = Resolver(blocked_lookup)
     moments: list[float] = []
     with CancelScope() as scope:
 
         def cancel() -> None:
-            slow.called.wait(5)
+            blocked_lookup.called.wait(5)
             moments.append(time.monotonic())
             scope.cancel()
 
@@ -102,22 +102,22 @@ def test_cancel_releases_who_waits_for_a_look_up(slow: System) -> None:
     assert time.monotonic() - moments[0] < 0.5
 
 
-def test_a_deadline_releases_who_waits_for_a_look_up(slow: System) -> None:
+def test_a_deadline_ends_the_wait_for_a_look_up(blocked_lookup: FakeLookup) -> None:
     """R-052."""
     with fail_after(0.05), pytest.raises(DeadlineExceeded):
-        Resolver(slow).addresses("registry.example.com", 443, 10)
+        Resolver(blocked_lookup).addresses("registry.example.com", 443, 10)
 
 
-def test_a_look_up_that_takes_too_long_is_a_timeout(slow: System) -> None:
+def test_a_look_up_beyond_the_timeout_raises_timeout_error(blocked_lookup: FakeLookup) -> None:
     """R-052."""
     with pytest.raises(TimeoutError) as caught:
-        Resolver(slow).addresses("registry.example.com", 443, 0.05)
+        Resolver(blocked_lookup).addresses("registry.example.com", 443, 0.05)
 
     assert not isinstance(caught.value, DeadlineExceeded)
 
 
-def test_one_look_up_serves_all_who_want_the_same_meanwhile(slow: System) -> None:
-    resolver = Resolver(slow)
+def test_concurrent_requests_for_one_name_share_a_look_up(blocked_lookup: FakeLookup) -> None:
+    resolver = Resolver(blocked_lookup)
     found: list[list[AddressInfo]] = []
     with pytest.raises(TimeoutError):
         resolver.addresses("registry.example.com", 443, 0.001)
@@ -130,9 +130,9 @@ def test_one_look_up_serves_all_who_want_the_same_meanwhile(slow: System) -> Non
 
     with pytest.raises(TimeoutError):
         resolver.addresses("registry.example.com", 443, 0.05)
-    running = len(slow.threads)
+    running = len(blocked_lookup.threads)
     released = time.monotonic()
-    slow.release.set()
+    blocked_lookup.release.set()
     for thread in threads:
         thread.join()
 
@@ -141,12 +141,12 @@ def test_one_look_up_serves_all_who_want_the_same_meanwhile(slow: System) -> Non
     assert found == [FOUND] * 8
 
 
-def test_nothing_is_remembered_once_it_was_found() -> None:
-    """Names move; how long an answer holds is the system's to know."""
-    system = quick()
-    resolver = Resolver(system)
+def test_results_are_not_cached() -> None:
+    """Addresses change, and only the resolver of the system knows how long a result is valid."""
+    lookup = instant_lookup()
+    resolver = Resolver(lookup)
 
     resolver.addresses("registry.example.com", 443, 5)
     resolver.addresses("registry.example.com", 443, 5)
 
-    assert len(system.threads) == 2
+    assert len(lookup.threads) == 2

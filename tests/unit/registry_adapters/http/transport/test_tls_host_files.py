@@ -12,27 +12,27 @@ HOST = Origin.of("registry.example.com:5000")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The directory for the host, empty."""
-    place = tmp_path / "registry.example.com:5000"
-    place.mkdir()
-    return place
+def host_directory(tmp_path: Path) -> Path:
+    """An empty directory for the host."""
+    host_directory = tmp_path / "registry.example.com:5000"
+    host_directory.mkdir()
+    return host_directory
 
 
-def fill(place: Path, *names: str) -> None:
-    place.mkdir(exist_ok=True)
+def create_files(directory: Path, *names: str) -> None:
+    directory.mkdir(exist_ok=True)
     for name in names:
-        (place / name).write_bytes(b"")
+        (directory / name).write_bytes(b"")
 
 
-def test_authorities_and_the_pair_are_told_by_their_names(tmp_path: Path, place: Path) -> None:
-    fill(place, "b.crt", "a.crt", "me.cert", "me.key", "README", "ca.pem")
+def test_authorities_certificate_and_key_are_found_by_file_name(tmp_path: Path, host_directory: Path) -> None:
+    create_files(host_directory, "b.crt", "a.crt", "me.cert", "me.key", "README", "ca.pem")
 
     found = host_files(str(tmp_path), HOST)
 
     assert found == HostFiles(
-        authorities=(str(place / "a.crt"), str(place / "b.crt")),
-        identity=(str(place / "me.cert"), str(place / "me.key")),
+        authorities=(str(host_directory / "a.crt"), str(host_directory / "b.crt")),
+        identity=(str(host_directory / "me.cert"), str(host_directory / "me.key")),
     )
 
 
@@ -47,8 +47,8 @@ def test_authorities_and_the_pair_are_told_by_their_names(tmp_path: Path, place:
         ("[::1]", "[::1]"),
     ],
 )
-def test_a_directory_is_named_like_the_host(tmp_path: Path, directory: str, host: str) -> None:
-    fill(tmp_path / directory, "ca.crt")
+def test_the_directory_has_the_name_of_the_host(tmp_path: Path, directory: str, host: str) -> None:
+    create_files(tmp_path / directory, "ca.crt")
 
     found = host_files(str(tmp_path), Origin.of(host))
 
@@ -65,16 +65,16 @@ def test_a_directory_is_named_like_the_host(tmp_path: Path, directory: str, host
         ("127.0.0.1:5000", "localhost:5000"),
     ],
 )
-def test_no_other_host_or_port_has_part_in_it(tmp_path: Path, directory: str, host: str) -> None:
+def test_files_of_another_host_or_port_are_not_used(tmp_path: Path, directory: str, host: str) -> None:
     """R-030."""
-    fill(tmp_path / directory, "ca.crt", "me.cert", "me.key")
+    create_files(tmp_path / directory, "ca.crt", "me.cert", "me.key")
 
     assert host_files(str(tmp_path), Origin.of(host)) == NO_FILES
 
 
-def test_the_directory_with_the_port_comes_first(tmp_path: Path) -> None:
-    fill(tmp_path / "a.example", "general.crt")
-    fill(tmp_path / "a.example:443", "exact.crt")
+def test_the_directory_with_the_default_port_precedes_the_one_without(tmp_path: Path) -> None:
+    create_files(tmp_path / "a.example", "general.crt")
+    create_files(tmp_path / "a.example:443", "exact.crt")
 
     found = host_files(str(tmp_path), Origin.of("a.example"))
 
@@ -82,7 +82,7 @@ def test_the_directory_with_the_port_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["me.cert"], "me.key"),
         (["me.key"], "me.cert"),
@@ -90,19 +90,19 @@ def test_the_directory_with_the_port_comes_first(tmp_path: Path) -> None:
         (["a.cert", "a.key", "b.cert", "b.key"], "more than one"),
     ],
 )
-def test_half_a_pair_or_two_are_config_errors_that_name_the_file(
-    tmp_path: Path, place: Path, names: list[str], said: str
+def test_an_incomplete_or_second_pair_is_a_config_error_that_names_the_file(
+    tmp_path: Path, host_directory: Path, names: list[str], message: str
 ) -> None:
-    fill(place, *names)
+    create_files(host_directory, *names)
 
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         host_files(str(tmp_path), HOST)
 
 
-def test_a_directory_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+def test_an_absent_certs_dir_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="certs_dir"):
         host_files(str(tmp_path / "nowhere"), HOST)
 
 
-def test_without_a_directory_there_are_no_files() -> None:
+def test_without_certs_dir_there_are_no_files() -> None:
     assert host_files(None, HOST) == NO_FILES

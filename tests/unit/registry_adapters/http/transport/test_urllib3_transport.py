@@ -45,15 +45,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def transport() -> Iterator[Urllib3Transport]:
-    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy=""))) as opened:
-        yield opened
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy=""))) as transport:
+        yield transport
 
 
 @pytest.fixture
-def impatient() -> Iterator[Urllib3Transport]:
+def short_timeout_transport() -> Iterator[Urllib3Transport]:
     settings = HttpSettings(plain_http=True, proxy="", connect_timeout=5.0, read_timeout=0.2)
-    with closing(Urllib3Transport(settings)) as opened:
-        yield opened
+    with closing(Urllib3Transport(settings)) as transport:
+        yield transport
 
 
 def get(transport: Urllib3Transport, server: ScriptedServer, path: str = "/") -> Response:
@@ -61,10 +61,10 @@ def get(transport: Urllib3Transport, server: ScriptedServer, path: str = "/") ->
 
 
 class Canceller:
-    """Cancels a scope once the server has said that the client is waiting."""
+    """Cancel a scope when the server reports that the client is waiting."""
 
     def __init__(self, scope: CancelScope, waiting: threading.Event) -> None:
-        self.moment = 0.0
+        self.cancelled_at = 0.0
         self._scope = scope
         self._waiting = waiting
         self._thread = threading.Thread(target=self._run)
@@ -72,14 +72,14 @@ class Canceller:
 
     def _run(self) -> None:
         self._waiting.wait(10)
-        self.moment = time.monotonic()
+        self.cancelled_at = time.monotonic()
         self._scope.cancel()
 
     def join(self) -> None:
         self._thread.join()
 
 
-class TestAnswers:
+class TestResponses:
     def test_status_headers_and_body_are_unchanged(
         self,
         transport: Urllib3Transport,
@@ -95,7 +95,7 @@ class TestAnswers:
         assert (response.status, response.headers.get("X-FACT"), content) == (202, "one", b"content")
         assert response.url == f"{server.origin}/v2/?n=1"
 
-    def test_repeated_headers_are_kept_apart(
+    def test_repeated_headers_are_separate_values(
         self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
     ) -> None:
         """R-040."""
@@ -245,7 +245,7 @@ class TestAnswers:
             get(transport, server)
 
 
-class TestBrokenAnswers:
+class TestBrokenResponses:
     @pytest.mark.parametrize(
         "cut",
         [
@@ -287,7 +287,7 @@ class TestBrokenAnswers:
         ],
     )
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-    def test_a_head_that_was_cut_is_an_error(
+    def test_a_truncated_head_is_an_error(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
@@ -295,7 +295,7 @@ class TestBrokenAnswers:
         method: str,
         cut: bytes,
     ) -> None:
-        """R-050: nor is it a success without the headers that are missing."""
+        """R-050: it must not count as a response without the missing headers."""
         server = start_server(responses(cut))
 
         with pytest.raises(Unavailable, match="closed before the end of the response"):
@@ -322,16 +322,16 @@ class TestBrokenAnswers:
             get(transport, server)
 
     def test_the_read_timeout_limits_the_wait_for_the_head(
-        self, impatient: Urllib3Transport, start_server: StartServer
+        self, short_timeout_transport: Urllib3Transport, start_server: StartServer
     ) -> None:
         """R-052."""
         server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(Unavailable):
-            get(impatient, server)
+            get(short_timeout_transport, server)
 
     def test_the_read_timeout_limits_the_wait_for_the_body(
-        self, impatient: Urllib3Transport, start_server: StartServer
+        self, short_timeout_transport: Urllib3Transport, start_server: StartServer
     ) -> None:
         """R-052."""
 
@@ -342,7 +342,7 @@ class TestBrokenAnswers:
 
         server = start_server(script)
 
-        with get(impatient, server) as response, pytest.raises(Unavailable):
+        with get(short_timeout_transport, server) as response, pytest.raises(Unavailable):
             response.content(100)
 
 
@@ -400,7 +400,7 @@ class TestConnections:
     def test_reading_one_body_does_not_block_other_requests(
         self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
-        """More at once than are kept."""
+        """More connections are open at once than the pool keeps."""
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
         server = start_server(responses(*[response_bytes(200, b"x" * 100)] * 3))
 
@@ -469,7 +469,7 @@ class TestConnections:
     def test_a_kept_connection_that_was_closed_is_stale(
         self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        """R-053: the server takes the second request and goes without a word."""
+        """R-053: the server reads the second request and closes the connection without a response."""
 
         def script(connection: ServerConnection) -> None:
             connection.receive()
@@ -501,7 +501,7 @@ class TestRequests:
         }
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-    def test_no_body_has_the_length_zero(
+    def test_a_request_without_body_has_content_length_zero(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
@@ -547,13 +547,13 @@ class TestRequests:
         assert isinstance(caught.value.error, SizeMismatch)
 
     def test_a_source_that_returns_too_much_does_not_overrun_the_body(self) -> None:
-        """R-061: what is behind the body would be taken for the next request."""
+        """R-061: otherwise the surplus bytes would be read as the next request."""
 
-        class Generous(io.BytesIO):
+        class ReturnsTooMuch(io.BytesIO):
             def read(self, size: int | None = -1, /) -> bytes:
                 return super().read()
 
-        source = CallableSource(lambda start: FileObjectReader(Generous(b"0123456789")))
+        source = CallableSource(lambda start: FileObjectReader(ReturnsTooMuch(b"0123456789")))
         sent: list[bytes] = []
 
         with pytest.raises(SourceFailed) as caught:
@@ -562,20 +562,20 @@ class TestRequests:
         assert isinstance(caught.value.error, SizeMismatch)
         assert sent == []
 
-    def test_an_error_of_the_source_is_not_taken_for_one_of_the_connection(
+    def test_an_error_of_the_source_is_source_failed(
         self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
-        broken = Unavailable("the other registry is down")
+        source_error = Unavailable("the other registry is down")
 
         def fail(start: int) -> ByteReader:
-            raise broken
+            raise source_error
 
         server = start_server(lambda connection: connection.wait())
 
         with pytest.raises(SourceFailed) as caught:
             transport.send("PUT", f"{server.origin}/", {}, Body(CallableSource(fail), 0, 5))
 
-        assert caught.value.error is broken
+        assert caught.value.error is source_error
 
     def test_a_response_before_the_end_of_the_request_is_returned(
         self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
@@ -595,14 +595,14 @@ class TestRequests:
 
         assert (response.status, content) == (413, b"too much")
 
-    def test_the_connection_of_a_request_that_was_cut_is_not_kept(
+    def test_the_connection_of_an_incomplete_request_is_not_kept(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """R-061: the server takes what comes next for the rest of the body."""
+        """R-061: the server would read the next request as the rest of the body."""
         sent = Connection.send
 
         def cut(connection: Connection, data: bytes) -> None:
@@ -625,10 +625,10 @@ class TestRequests:
 
         assert (refused.status, response.status, server.connections) == (413, 200, 2)
 
-    def test_a_broken_pipe_of_the_source_is_not_taken_for_one_of_the_connection(
+    def test_a_broken_pipe_of_the_source_is_source_failed(
         self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
-        """It would be swallowed, and the answer waited for."""
+        """A broken pipe of the connection is ignored, because a response may follow."""
 
         def fail(start: int) -> ByteReader:
             raise BrokenPipeError(32, "the source's own")
@@ -640,7 +640,7 @@ class TestRequests:
 
         assert isinstance(caught.value.error, BrokenPipeError)
 
-    def test_a_header_that_cannot_be_sent_is_not_quoted(
+    def test_the_error_of_an_invalid_header_does_not_quote_it(
         self, transport: Urllib3Transport, start_server: StartServer
     ) -> None:
         """R-039, R-043."""
@@ -690,7 +690,9 @@ class TestRequests:
 
 
 class TestScopes:
-    def test_cancel_wakes_the_wait_for_a_head(self, transport: Urllib3Transport, start_server: StartServer) -> None:
+    def test_a_cancellation_ends_the_wait_for_a_head(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
         waiting = threading.Event()
 
         def script(connection: ServerConnection) -> None:
@@ -706,9 +708,11 @@ class TestScopes:
                 get(transport, server)
 
         canceller.join()
-        assert time.monotonic() - canceller.moment < 0.5
+        assert time.monotonic() - canceller.cancelled_at < 0.5
 
-    def test_cancel_wakes_the_read_of_a_body(self, transport: Urllib3Transport, start_server: StartServer) -> None:
+    def test_a_cancellation_ends_the_read_of_a_body(
+        self, transport: Urllib3Transport, start_server: StartServer
+    ) -> None:
         waiting = threading.Event()
 
         def script(connection: ServerConnection) -> None:
@@ -725,9 +729,9 @@ class TestScopes:
                 response.content(100)
 
         canceller.join()
-        assert time.monotonic() - canceller.moment < 0.5
+        assert time.monotonic() - canceller.cancelled_at < 0.5
 
-    def test_cancel_wakes_a_stalled_upload(self, transport: Urllib3Transport, start_server: StartServer) -> None:
+    def test_a_cancellation_ends_a_stalled_upload(self, transport: Urllib3Transport, start_server: StartServer) -> None:
         waiting = threading.Event()
 
         def script(connection: ServerConnection) -> None:
@@ -746,7 +750,7 @@ class TestScopes:
 
         released.set()
         canceller.join()
-        assert time.monotonic() - canceller.moment < 0.5
+        assert time.monotonic() - canceller.cancelled_at < 0.5
 
     @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
     def test_a_deadline_ends_a_slow_response(
@@ -779,7 +783,7 @@ class TestScopes:
         with fail_after(0.2), pytest.raises(DeadlineExceeded):
             get(transport, server)
 
-    def test_nothing_is_sent_once_cancelled(self, transport: Urllib3Transport, start_server: StartServer) -> None:
+    def test_nothing_is_sent_in_a_cancelled_scope(self, transport: Urllib3Transport, start_server: StartServer) -> None:
         server = start_server(lambda connection: connection.wait())
 
         with CancelScope() as scope:
@@ -847,7 +851,7 @@ class TestTLS:
         ):
             transport.send("GET", f"https://localhost:{server.origin.port}/", {}, None)
 
-    def test_cancel_wakes_a_read(self, start_server: StartServer, authority: trustme.CA) -> None:
+    def test_a_cancellation_ends_a_read(self, start_server: StartServer, authority: trustme.CA) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         waiting = threading.Event()
@@ -868,9 +872,9 @@ class TestTLS:
                     response.content(100)
 
         canceller.join()
-        assert time.monotonic() - canceller.moment < 0.5
+        assert time.monotonic() - canceller.cancelled_at < 0.5
 
-    def test_cancel_wakes_a_handshake(self, start_server: StartServer) -> None:
+    def test_a_cancellation_ends_a_handshake(self, start_server: StartServer) -> None:
         waiting = threading.Event()
 
         def script(connection: ServerConnection) -> None:
@@ -886,11 +890,11 @@ class TestTLS:
                 transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None)
 
         canceller.join()
-        assert time.monotonic() - canceller.moment < 0.5
+        assert time.monotonic() - canceller.cancelled_at < 0.5
 
 
 class TestProxies:
-    def test_plain_http_goes_through_the_proxy_with_its_credentials(
+    def test_plain_http_requests_are_sent_to_the_proxy_with_its_credentials(
         self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
         script = responses(response_bytes(200, b"by proxy"))
@@ -906,7 +910,7 @@ class TestProxies:
         assert script.received[0].headers["proxy-authorization"] == "Basic bWU6cHc="
 
     @pytest.mark.parametrize(("status", "kind"), [(407, ProtocolError), (502, Unavailable)])
-    def test_https_is_tunnelled_and_a_407_differs_from_an_outage(
+    def test_https_is_tunnelled_and_a_407_is_distinguished_from_an_outage(
         self,
         start_server: StartServer,
         responses: type[ScriptedResponses],

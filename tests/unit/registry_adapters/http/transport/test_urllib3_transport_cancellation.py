@@ -37,17 +37,17 @@ OPEN = Path("/proc/self/fd")
 
 @pytest.fixture
 def transport() -> Iterator[Urllib3Transport]:
-    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", max_connections=1))) as opened:
-        yield opened
+    with closing(Urllib3Transport(HttpSettings(plain_http=True, proxy="", max_connections=1))) as transport:
+        yield transport
 
 
 @contextmanager
-def cancelled_at(moment: threading.Event) -> Iterator[None]:
-    """A scope that is cancelled at a moment; what is inside has half a second to end."""
+def cancelled_after(waiting: threading.Event) -> Iterator[None]:
+    """Cancel the block when the event is set; it must end within half a second."""
     since: list[float] = []
 
     def cancel() -> None:
-        moment.wait(10)
+        waiting.wait(10)
         since.append(time.monotonic())
         scope.cancel()
 
@@ -59,7 +59,7 @@ def cancelled_at(moment: threading.Event) -> Iterator[None]:
                 yield
             ended = time.monotonic()
         finally:
-            moment.set()
+            waiting.set()
             thread.join()
     assert ended - since[0] < 0.5
 
@@ -70,8 +70,8 @@ def get(transport: Urllib3Transport, server: ScriptedServer, path: str) -> Respo
 
 class TestConnecting:
     @pytest.fixture
-    def looking_up(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-        """A system whose look-ups never end; set once one has begun."""
+    def blocked_lookup(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """Make look-ups block; the event is set when one has begun."""
         begun, released = threading.Event(), threading.Event()
         threads: list[threading.Thread] = []
 
@@ -87,15 +87,17 @@ class TestConnecting:
         for thread in threads:
             thread.join(5)
 
-    def test_cancel_ends_a_name_lookup(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
-        with cancelled_at(looking_up):
+    def test_a_cancellation_ends_a_name_lookup(
+        self, transport: Urllib3Transport, blocked_lookup: threading.Event
+    ) -> None:
+        with cancelled_after(blocked_lookup):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_a_deadline_ends_a_name_lookup(self, transport: Urllib3Transport, looking_up: threading.Event) -> None:
+    def test_a_deadline_ends_a_name_lookup(self, transport: Urllib3Transport, blocked_lookup: threading.Event) -> None:
         with fail_after(0.1), pytest.raises(DeadlineExceeded):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_the_connect_timeout_includes_the_name_lookup(self, looking_up: threading.Event) -> None:
+    def test_the_connect_timeout_includes_the_name_lookup(self, blocked_lookup: threading.Event) -> None:
         settings = HttpSettings(plain_http=True, proxy="", connect_timeout=0.1)
 
         with (
@@ -104,7 +106,7 @@ class TestConnecting:
         ):
             transport.send("GET", "http://registry.example.com/", {}, None)
 
-    def test_an_unknown_host_name_is_named_in_the_error(
+    def test_the_error_of_an_unknown_host_name_has_its_cause(
         self, transport: Urllib3Transport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def look_up(*args: object, **options: object) -> list[Any]:
@@ -127,17 +129,16 @@ class TestConnecting:
             connection.send(response_bytes(200, b"second"))
 
         server = start_server(script)
-        with socket.create_server(("127.0.0.1", 0)) as opened:
-            unused = opened.getsockname()
-        found = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (unused, ("127.0.0.1", server.origin.port))
-        ]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            unused = listener.getsockname()
+        addresses = (unused, ("127.0.0.1", server.origin.port))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
 
         with transport.send("GET", "http://registry.example.com/", {}, None) as response:
             assert response.content(100) == b"second"
 
-    def test_cancel_ends_the_wait_for_a_proxy(self, start_server: StartServer) -> None:
+    def test_a_cancellation_ends_the_wait_for_a_proxy(self, start_server: StartServer) -> None:
         asked = threading.Event()
 
         def script(connection: ServerConnection) -> None:
@@ -146,7 +147,7 @@ class TestConnecting:
             connection.wait()
 
         server = start_server(script)
-        with closing(Urllib3Transport(HttpSettings(proxy=str(server.origin)))) as transport, cancelled_at(asked):
+        with closing(Urllib3Transport(HttpSettings(proxy=str(server.origin)))) as transport, cancelled_after(asked):
             transport.send("GET", "https://registry.example.com/v2/", {}, None)
 
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 Connected\r\n\r\n"])
@@ -180,144 +181,144 @@ class TestConnecting:
         assert time.monotonic() - started < 5
 
 
-class TestAfterwards:
+class TestNextRequest:
     """The next request gets its own response, even if an earlier one arrives late on a kept connection."""
 
     @pytest.fixture
-    def moment(self) -> threading.Event:
+    def waiting(self) -> threading.Event:
         return threading.Event()
 
     @pytest.fixture
-    def late(self) -> Iterator[threading.Event]:
-        """Set once the client has given up: now the server answers."""
+    def released(self) -> Iterator[threading.Event]:
+        """An event after which the server sends its late response."""
         event = threading.Event()
         yield event
         event.set()
 
     def script(
-        self, response_bytes: ResponseBytes, moment: threading.Event, late: threading.Event, early: bytes
+        self, response_bytes: ResponseBytes, waiting: threading.Event, released: threading.Event, first_bytes: bytes
     ) -> Callable[[ServerConnection], None]:
         def run(connection: ServerConnection) -> None:
             while (request := connection.head()) is not None:
                 if request.target == "/slow":
-                    connection.send(early)
-                    moment.set()
-                    late.wait(10)
+                    connection.send(first_bytes)
+                    waiting.set()
+                    released.wait(10)
                     connection.send(response_bytes(200, b"late"))
                     return
                 connection.send(response_bytes(200, request.target.encode()))
 
         return run
 
-    def ask(self, transport: Urllib3Transport, server: ScriptedServer, path: str) -> bytes:
+    def fetch(self, transport: Urllib3Transport, server: ScriptedServer, path: str) -> bytes:
         with get(transport, server, path) as response:
             return response.content(100)
 
-    def test_of_a_wait_for_a_head(
+    def test_the_next_request_after_a_cancelled_wait_for_a_head_gets_its_own_response(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
-        moment: threading.Event,
-        late: threading.Event,
+        waiting: threading.Event,
+        released: threading.Event,
     ) -> None:
-        server = start_server(self.script(response_bytes, moment, late, b""))
-        assert self.ask(transport, server, "/before") == b"/before"
+        server = start_server(self.script(response_bytes, waiting, released, b""))
+        assert self.fetch(transport, server, "/before") == b"/before"
 
-        with cancelled_at(moment):
+        with cancelled_after(waiting):
             get(transport, server, "/slow")
-        late.set()
+        released.set()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
         assert server.connections == 2
 
-    def test_of_a_head_that_came_in_part(
+    def test_the_next_request_after_a_cancelled_read_of_a_head_gets_its_own_response(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
-        moment: threading.Event,
-        late: threading.Event,
+        waiting: threading.Event,
+        released: threading.Event,
     ) -> None:
-        server = start_server(self.script(response_bytes, moment, late, b"HTTP/1.1 200 OK\r\nContent-"))
+        server = start_server(self.script(response_bytes, waiting, released, b"HTTP/1.1 200 OK\r\nContent-"))
 
-        with cancelled_at(moment):
+        with cancelled_after(waiting):
             get(transport, server, "/slow")
-        late.set()
+        released.set()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-    def test_of_a_body(
+    def test_the_next_request_after_a_cancelled_read_of_a_body_gets_its_own_response(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
-        moment: threading.Event,
-        late: threading.Event,
+        waiting: threading.Event,
+        released: threading.Event,
         framing: str,
     ) -> None:
         server = start_server(
-            self.script(response_bytes, moment, late, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode())
+            self.script(response_bytes, waiting, released, f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\nabc".encode())
         )
 
-        with cancelled_at(moment), get(transport, server, "/slow") as response:
+        with cancelled_after(waiting), get(transport, server, "/slow") as response:
             response.content(100)
-        late.set()
+        released.set()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
 
-    def test_of_an_upload(
+    def test_the_next_request_after_a_cancelled_upload_gets_its_own_response(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
-        moment: threading.Event,
-        late: threading.Event,
+        waiting: threading.Event,
+        released: threading.Event,
     ) -> None:
-        server = start_server(self.script(response_bytes, moment, late, b""))
+        server = start_server(self.script(response_bytes, waiting, released, b""))
 
-        with cancelled_at(moment):
+        with cancelled_after(waiting):
             transport.send("PUT", f"{server.origin}/slow", {}, Body(BytesSource(LARGE), 0, len(LARGE)))
-        late.set()
+        released.set()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
 
-    def test_of_a_deadline(
+    def test_the_next_request_after_an_exceeded_deadline_gets_its_own_response(
         self,
         transport: Urllib3Transport,
         start_server: StartServer,
         response_bytes: ResponseBytes,
-        moment: threading.Event,
-        late: threading.Event,
+        waiting: threading.Event,
+        released: threading.Event,
     ) -> None:
         """R-052."""
         server = start_server(
-            self.script(response_bytes, moment, late, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+            self.script(response_bytes, waiting, released, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
         )
 
         with fail_after(0.1), pytest.raises(DeadlineExceeded), get(transport, server, "/slow") as response:
             response.content(100)
-        late.set()
+        released.set()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
 
-    def test_of_a_close(
+    def test_the_next_request_after_a_close_opens_a_new_connection(
         self, transport: Urllib3Transport, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        """Connections are let go, and later requests open new ones."""
+        """Closing the transport closes its connections, but not the transport for later requests."""
 
         def script(connection: ServerConnection) -> None:
             while (request := connection.head()) is not None:
                 connection.send(response_bytes(200, request.target.encode()))
 
         server = start_server(script)
-        self.ask(transport, server, "/before")
+        self.fetch(transport, server, "/before")
 
         transport.close()
         transport.close()
 
-        assert self.ask(transport, server, "/after") == b"/after"
+        assert self.fetch(transport, server, "/after") == b"/after"
         assert server.connections == 2
 
 
@@ -329,8 +330,8 @@ from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 transport = Urllib3Transport(HttpSettings(plain_http=True, proxy=""))
 
 def ask(path):
-    with transport.send("GET", sys.argv[1] + path, {}, None) as answer:
-        return answer.content(100)
+    with transport.send("GET", sys.argv[1] + path, {}, None) as response:
+        return response.content(100)
 
 assert ask("/first") == b"/first"
 child = os.fork()
@@ -346,7 +347,7 @@ transport.close()
 
 
 def test_a_child_shares_no_connection_with_its_parent(start_server: StartServer, response_bytes: ResponseBytes) -> None:
-    """And when it closes its own, its parent's stays open."""
+    """When the child closes its connection, that of the parent stays open."""
     connections: list[list[str]] = []
 
     def script(connection: ServerConnection) -> None:
@@ -367,8 +368,8 @@ def test_a_child_shares_no_connection_with_its_parent(start_server: StartServer,
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    """What is inside leaves no socket and no thread behind."""
+def no_leaks() -> Iterator[None]:
+    """Assert that the block leaves no socket open and no thread running."""
     gc.collect()
     files, threads = len(list(OPEN.iterdir())), threading.active_count()
     yield
@@ -377,10 +378,10 @@ def nothing_left() -> Iterator[None]:
 
 
 class TestLeaks:
-    def test_nothing_is_left_of_a_thousand_exchanges_that_failed(
+    def test_a_thousand_failed_requests_leave_no_socket_or_thread(
         self, start_server: StartServer, response_bytes: ResponseBytes
     ) -> None:
-        """However they failed."""
+        """For each kind of failure."""
         responses: dict[str, bytes] = {
             "/good": response_bytes(200, b"fine"),
             "/short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
@@ -399,10 +400,10 @@ class TestLeaks:
                 if request.target != "/good":
                     return
 
-        def one(transport: Urllib3Transport, server: ScriptedServer, path: str) -> int:
-            """How many failures it was."""
-            patience = 0.01 if path == "/silent" else 30.0
-            with fail_after(patience), CancelScope() as scope:
+        def count_failures(transport: Urllib3Transport, server: ScriptedServer, path: str) -> int:
+            """Send one request and return the number of failures."""
+            timeout = 0.01 if path == "/silent" else 30.0
+            with fail_after(timeout), CancelScope() as scope:
                 timer = threading.Timer(0.002, scope.cancel)
                 if path == "/cancelled":
                     path = "/silent"
@@ -419,22 +420,22 @@ class TestLeaks:
 
         paths = [*responses, "/silent", "/cancelled"]
         settings = HttpSettings(plain_http=True, proxy="", max_connections=2)
-        with nothing_left():
+        with no_leaks():
             server = start_server(script)
             with closing(Urllib3Transport(settings)) as transport:
-                failed = sum(one(transport, server, paths[number % len(paths)]) for number in range(1000))
+                failed = sum(count_failures(transport, server, paths[number % len(paths)]) for number in range(1000))
             server.close()
 
         assert failed == 875
 
-    def test_nothing_is_left_of_handshakes_that_failed(self, start_server: StartServer) -> None:
+    def test_failed_handshakes_leave_no_socket_or_thread(self, start_server: StartServer) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
 
         def script(connection: ServerConnection) -> None:
             context.wrap_socket(connection.sock.dup(), server_side=True).close()
 
-        with nothing_left():
+        with no_leaks():
             server = start_server(script)
             with closing(Urllib3Transport(HttpSettings(proxy=""))) as transport:
                 for _ in range(100):
@@ -442,11 +443,11 @@ class TestLeaks:
                         transport.send("GET", f"https://127.0.0.1:{server.origin.port}/", {}, None)
             server.close()
 
-    def test_nothing_is_left_of_connections_that_were_refused(self, transport: Urllib3Transport) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as opened:
-            port = opened.getsockname()[1]
+    def test_refused_connections_leave_no_socket_or_thread(self, transport: Urllib3Transport) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
 
-        with nothing_left():
+        with no_leaks():
             for _ in range(100):
                 with pytest.raises(NotConnected):
                     transport.send("GET", f"http://localhost:{port}/", {}, None)

@@ -17,8 +17,8 @@ Start = Callable[..., object]
 URL = "http://registry.example.com:5000/v2/a%20b/?n=1&last=x"
 
 
-class Chunks:
-    """What an application answers; knows whether it was closed."""
+class ClosableChunks:
+    """A response body that counts how often it was closed."""
 
     def __init__(self, *chunks: bytes) -> None:
         self._chunks = iter(chunks)
@@ -31,7 +31,7 @@ class Chunks:
         self.closed += 1
 
 
-def saying(status: str, headers: list[tuple[str, str]], chunks: Iterable[bytes]) -> WsgiTransport:
+def transport_for(status: str, headers: list[tuple[str, str]], chunks: Iterable[bytes]) -> WsgiTransport:
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         start(status, headers)
         return chunks
@@ -39,15 +39,15 @@ def saying(status: str, headers: list[tuple[str, str]], chunks: Iterable[bytes])
     return WsgiTransport(app)
 
 
-def test_it_is_a_transport() -> None:
-    assert isinstance(saying("200 OK", [], []), Transport)
+def test_it_implements_the_transport_protocol() -> None:
+    assert isinstance(transport_for("200 OK", [], []), Transport)
 
 
-def test_the_application_sees_the_request() -> None:
-    seen: dict[str, Any] = {}
+def test_the_application_receives_the_request() -> None:
+    received: dict[str, Any] = {}
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        seen.update(environ, content=environ["wsgi.input"].read())
+        received.update(environ, content=environ["wsgi.input"].read())
         start("201 Created", [("Location", "/x")])
         return []
 
@@ -55,16 +55,20 @@ def test_the_application_sees_the_request() -> None:
     response = WsgiTransport(app).send("PUT", URL, headers, Body(BytesSource(b"xxbody"), 2, 4))
 
     assert (response.status, response.headers.get("location"), response.url) == (201, "/x", URL)
-    assert (seen["REQUEST_METHOD"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("PUT", "/v2/a b/", "n=1&last=x")
-    assert (seen["CONTENT_TYPE"], seen["HTTP_CONTENT_RANGE"]) == ("text/x", "0-3")
-    assert (seen["CONTENT_LENGTH"], seen["content"]) == ("4", b"body")
-    assert (seen["HTTP_HOST"], seen["wsgi.url_scheme"]) == ("registry.example.com:5000", "http")
+    assert (received["REQUEST_METHOD"], received["PATH_INFO"], received["QUERY_STRING"]) == (
+        "PUT",
+        "/v2/a b/",
+        "n=1&last=x",
+    )
+    assert (received["CONTENT_TYPE"], received["HTTP_CONTENT_RANGE"]) == ("text/x", "0-3")
+    assert (received["CONTENT_LENGTH"], received["content"]) == ("4", b"body")
+    assert (received["HTTP_HOST"], received["wsgi.url_scheme"]) == ("registry.example.com:5000", "http")
 
 
-def test_the_answer_is_read_lazily_and_closed() -> None:
+def test_the_response_is_read_lazily_and_closed_once() -> None:
     """R-060."""
-    chunks = Chunks(b"ab", b"", b"cde", b"f")
-    response = saying("200 OK", [("Content-Length", "6")], chunks).send("GET", URL, {}, None)
+    chunks = ClosableChunks(b"ab", b"", b"cde", b"f")
+    response = transport_for("200 OK", [("Content-Length", "6")], chunks).send("GET", URL, {}, None)
 
     parts = [response.reader.read(1), response.reader.read(10), response.reader.read()]
     response.close()
@@ -73,7 +77,7 @@ def test_the_answer_is_read_lazily_and_closed() -> None:
     assert (parts, chunks.closed) == ([b"a", b"b", b"cdef"], 1)
 
 
-def test_a_generator_may_start_late() -> None:
+def test_a_generator_may_call_start_response_when_it_is_first_read() -> None:
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         start("200 OK", [])
         yield b"late"
@@ -83,28 +87,28 @@ def test_a_generator_may_start_late() -> None:
     assert response.content(10) == b"late"
 
 
-def test_a_short_answer_is_no_end() -> None:
+def test_a_short_response_is_an_error() -> None:
     """R-050."""
-    response = saying("200 OK", [("Content-Length", "5")], [b"abc"]).send("GET", URL, {}, None)
+    response = transport_for("200 OK", [("Content-Length", "5")], [b"abc"]).send("GET", URL, {}, None)
 
     with pytest.raises(Unavailable):
         response.content(10)
 
 
-def test_surplus_is_not_read() -> None:
+def test_bytes_beyond_the_content_length_are_not_read() -> None:
     """R-058."""
-    response = saying("200 OK", [("Content-Length", "2")], [b"abc"]).send("GET", URL, {}, None)
+    response = transport_for("200 OK", [("Content-Length", "2")], [b"abc"]).send("GET", URL, {}, None)
 
     assert response.content(10) == b"ab"
 
 
 def test_head_has_no_body() -> None:
-    response = saying("200 OK", [("Content-Length", "5")], []).send("HEAD", URL, {}, None)
+    response = transport_for("200 OK", [("Content-Length", "5")], []).send("HEAD", URL, {}, None)
 
     assert (response.content(10), response.headers.get("content-length")) == (b"", "5")
 
 
-def test_an_application_that_fails_is_a_server_error() -> None:
+def test_an_exception_of_the_application_is_a_server_error() -> None:
     """R-062."""
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -117,20 +121,20 @@ def test_an_application_that_fails_is_a_server_error() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_an_answer_that_fails_half_way_is_cut_off() -> None:
+def test_an_exception_within_the_body_is_a_broken_response() -> None:
     """R-050, R-062."""
 
     def chunks() -> Iterator[bytes]:
         yield b"ab"
         raise OSError("disk")
 
-    response = saying("200 OK", [("Content-Length", "4")], chunks()).send("GET", URL, {}, None)
+    response = transport_for("200 OK", [("Content-Length", "4")], chunks()).send("GET", URL, {}, None)
 
     with pytest.raises(Unavailable):
         response.content(10)
 
 
-def test_the_sources_error_is_told_apart() -> None:
+def test_an_error_of_the_source_is_source_failed() -> None:
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         environ["wsgi.input"].read()
         start("201 Created", [])
@@ -142,8 +146,8 @@ def test_the_sources_error_is_told_apart() -> None:
     assert isinstance(caught.value.error, SizeMismatch)
 
 
-def test_cancellation_is_noticed_between_pieces() -> None:
-    response = saying("200 OK", [], [b"a", b"b"]).send("GET", URL, {}, None)
+def test_a_cancellation_is_noticed_between_chunks() -> None:
+    response = transport_for("200 OK", [], [b"a", b"b"]).send("GET", URL, {}, None)
 
     with CancelScope() as scope, response:
         response.reader.read(1)
