@@ -139,8 +139,8 @@ def reachable_manifests(
 
     Raises:
         TooLarge: There are too many manifests, or they are nested too deeply.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline has passed.
     """
     descriptors: dict[Digest, Descriptor] = {}
     referrers: dict[Digest, list[Descriptor]] = {}

@@ -51,8 +51,8 @@ def index_members(file: RandomAccessFile) -> Mapping[str, FileSlice]:
         LayoutError: The file is not a tar, is truncated or corrupt, or has two members of the same name.
         UnsafeArchive: A name or a link leaves the archive, or a member is a device.
         TooLarge: The archive has too many members or too long names.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline has passed.
     """
     try:
         return _TarIndexer(file).index()

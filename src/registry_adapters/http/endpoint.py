@@ -75,7 +75,7 @@ class RepositoryEndpoint(msgspec.Struct, frozen=True):
         return f"{self.registry}/{self.name}"
 
 
-# Statuses of registries and proxies that support GET, but not HEAD; 401, 403 and 404 are real answers.
+# Statuses of registries and proxies that support GET, but not HEAD; 401, 403 and 404 apply to GET as well.
 HEAD_REFUSED = frozenset({400, 405, 406, 415, 501})
 
 _NUMBER = re.compile(r"[0-9]{1,19}")

@@ -219,9 +219,9 @@ class OriginLimiter:
 
         Raises:
             RateLimited: The pause is longer than the time left to the caller; raised at once.
-            Unavailable: The same, where the server had answered 503.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed, or would pass before the next start that the rate allows.
+            Unavailable: The same, after a 503.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed, or would pass before the next start that the rate allows.
         """
         checkpoint()
         with self._lock:

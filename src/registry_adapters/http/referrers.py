@@ -124,7 +124,7 @@ class Referrers:
         self._update(subject, lambda current: None if current is None else without_referrer(current, digest))
 
     def has_api(self, subject: Digest) -> bool:
-        """Return whether the registry has a referrers API; the answer is cached for some minutes.
+        """Return whether the registry has a referrers API; the result is cached for some minutes.
 
         An API that fails with 5xx counts as missing. A list under the tag is then updated too, which does no harm.
         """

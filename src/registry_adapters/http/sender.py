@@ -109,13 +109,14 @@ class RequestState:
     Args:
         request: Request to send.
         url: URL of its first exchange.
-        allowed: Answer of the URL policy about that URL.
+        allowed: Result of the URL policy for that URL.
 
     Attributes:
         authorization: ``Authorization`` for the registry; ``None`` for none.
         challenges_answered: Number of challenges answered so far.
-        responder: Answer of the URL policy about the URL that responded last.
+        responder: Result of the URL policy for the URL that responded last.
         limiter: Limiter of the origin that was sent to last.
+        is_refused: Whether the last response was a 401, which carries nothing out.
         may_be_done: Whether an earlier attempt may have been carried out although no response said so.
     """
 
@@ -123,6 +124,7 @@ class RequestState:
         "allowed",
         "authorization",
         "challenges_answered",
+        "is_refused",
         "limiter",
         "may_be_done",
         "request",
@@ -137,7 +139,7 @@ class RequestState:
         self.authorization: str | None = None
         self.challenges_answered = 0
         self.limiter: OriginLimiter | None = None
-        self.may_be_done = False
+        self.is_refused = self.may_be_done = False
 
     @property
     def is_empty(self) -> bool:
@@ -189,13 +191,13 @@ class RequestSender:
         Args:
             state: Request that the exchange is part of.
             url: Absolute URL.
-            allowed: Answer of the URL policy about the URL.
+            allowed: Result of the URL policy for the URL.
             headers: All headers but those of the connection.
 
         Raises:
             TransportError: No response came, or the pause that the server asked for is too long.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
         """
         request = state.request
         limiter = state.limiter = self._rate_limiter.of(allowed.origin)

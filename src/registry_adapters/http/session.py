@@ -130,8 +130,8 @@ class Session:
             InvalidValue: The registry finds a name or document invalid.
             IntegrityError: The registry finds that content has another digest or size, or is too large.
             TransportError: Any other failure of the exchange.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
         """
         return self._repeat(self._new_state(request), self._exchange)
 
@@ -181,7 +181,7 @@ class Session:
         return state
 
     def _repeat(self, state: RequestState, attempt: Callable[[RequestState], _Result]) -> _Result:
-        """Repeat an attempt while the retry policy says so; a pause beyond the ambient deadline is not begun."""
+        """Repeat an attempt while the retry policy says so; a pause beyond the deadline is not begun."""
         started = self._clock()
         number = 1
         while True:
@@ -217,7 +217,8 @@ class Session:
         left = remaining()
         if left is not None and pause >= left:
             return False
-        state.may_be_done = state.may_be_done or kind not in (Failure.UNREACHED, 429)
+        # After a 401, it was the token request that failed.
+        state.may_be_done = state.may_be_done or (not state.is_refused and kind not in (Failure.UNREACHED, 429))
         url, reason = redact_url(state.url), error_summary(error)
         _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", request.method, url, number, reason, pause)
         self.tell(RequestRetried(method=request.method, url=url, attempt=number, pause=pause, reason=reason))
@@ -229,7 +230,9 @@ class Session:
         """Send a request once, answer up to two challenges, and raise unless the status is a success."""
         request = state.request
         while True:
+            state.is_refused = False
             response = self._follow_redirects(state)
+            state.is_refused = response.status == 401
             if response.status in request.success or (
                 response.status == 404 and request.method == "DELETE" and state.may_be_done
             ):
@@ -307,7 +310,7 @@ class Session:
         """Send a token request; redirects are not followed, for the request holds secrets.
 
         Raises:
-            TransportError: The token server cannot be reached, or answers with a transient error for too long.
+            TransportError: The token server cannot be reached, or responds with a transient error for too long.
             ProtocolError: The URL is refused, or the response is longer than any token needs.
         """
         # The authenticator knows which hosts the user trusts; the other rules hold here, too.

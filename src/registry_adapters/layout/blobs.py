@@ -278,8 +278,8 @@ def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
         file: The open file.
 
     Raises:
-        Cancelled: The ambient scope was cancelled while ``prune`` had locked the file.
-        DeadlineExceeded: The deadline of the ambient scope passed during that time.
+        Cancelled: The current scope was cancelled while ``prune`` had locked the file.
+        DeadlineExceeded: The deadline passed during that time.
     """
     status = file.status()
     # A time in the future was set by another clock, so it says nothing about the age.

@@ -69,8 +69,8 @@ class FileReader(BaseReader):
 
         Raises:
             Unavailable: The disk failed.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: The deadline of the ambient scope has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
         """
         checkpoint()
         with map_os_errors(self._where):

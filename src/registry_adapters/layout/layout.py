@@ -119,8 +119,8 @@ class Layout:
         """Hold the lock of the index, among all threads and processes that use this library.
 
         Raises:
-            Cancelled: The ambient scope was cancelled while waiting.
-            DeadlineExceeded: The deadline of the ambient scope passed while waiting.
+            Cancelled: The current scope was cancelled while waiting.
+            DeadlineExceeded: The deadline passed while waiting.
         """
         from filelock import FileLock, Timeout  # only writers need it
 

@@ -1,4 +1,4 @@
-"""Connections: one exchange at a time on each, kept for reuse, over sockets that obey the ambient scope.
+"""Connections that are kept for reuse, one exchange at a time on each, over sockets that obey the current scope.
 
 urllib3's connections do the TLS handshake, the verification of host names and the tunnels through proxies. Pools and
 responses are those of this module: ambiguous, cut or endless responses are errors.
@@ -107,7 +107,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         if not self.chunked:
             self._set_length()
         elif "content-length" in headers:
-            # Something in between may have taken the other one for the length (R-058).
+            # A proxy may have read the body by its length, and taken the rest for another response (R-058).
             self.will_close = True
         self.has_body = not self._is_head and self.status not in _BODYLESS and (self.chunked or self.length != 0)
         self.is_reusable = not self.will_close
@@ -170,7 +170,7 @@ class StrictHTTPResponse(http.client.HTTPResponse):
 
 
 class Connection(urllib3.connection.HTTPConnection):
-    """A connection over a socket that obeys the ambient scope.
+    """A connection over a socket that obeys the current scope.
 
     Attributes:
         settings: Settings of the HTTP backend.

@@ -40,7 +40,7 @@ _BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 _MAX_POOLS: Final = 16
 # A socket may time out a little before the deadline by the clock, in seconds.
 _ROUNDING: Final = 0.02
-# The first bytes of a TLS alert: the answer of a TLS server to plain http.
+# The first bytes of a TLS alert, which is how a TLS server responds to plain http.
 _ALERT: Final = "\x15\x03"
 # http.client reports the response of a proxy to CONNECT as an OSError with this message.
 _TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})")
@@ -94,8 +94,8 @@ class Transport(Protocol):
             Unavailable: No connection, or no response.
             TLSError: No trustworthy connection.
             ProtocolError: The response is not HTTP.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
             SourceFailed: The body could not be read.
         """
 
@@ -131,8 +131,8 @@ class Urllib3Transport:
             TLSError: No trustworthy connection.
             ProtocolError: The response is not HTTP.
             ConfigError: The files for this origin cannot be used, or the environment's proxy.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline has passed.
             SourceFailed: The body could not be read.
         """
         checkpoint()

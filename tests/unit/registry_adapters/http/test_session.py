@@ -728,6 +728,19 @@ class TestDelete:
         with pytest.raises(ImageNotFound):
             session(scripted(*before, reply(404))).send(make_request("DELETE"))
 
+    def test_a_404_is_an_error_if_only_the_token_request_failed(
+        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+    ) -> None:
+        """R-053: a 401 carries nothing out."""
+        transport = scripted(
+            reply(401, CHALLENGE), *[reply(503)] * 4, reply(401, CHALLENGE), reply(200, {}, b"new"), reply(404)
+        )
+
+        with pytest.raises(ImageNotFound):
+            session(transport, FetchingAuthenticator()).send(make_request("DELETE"))
+
+        assert [sent.method for sent in transport.sent] == ["DELETE", *["POST"] * 4, "DELETE", "POST", "DELETE"]
+
     def test_a_404_to_the_repetition_of_a_get_is_an_error(
         self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
     ) -> None:
