@@ -1,4 +1,4 @@
-"""Compression of layers: what the media type says, what the first bytes say, decompressing and compressing.
+"""Compression of layers: detection by media type and by first bytes, decompression, and compression.
 
 Compressing the same bytes gives the same bytes, wherever the version of the compressor is the same.
 """
@@ -89,7 +89,7 @@ def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> B
     """A reader over a layer's tar; closing it closes ``reader``.
 
     The layer's first bytes decide between gzip, zstd and no compression, because builders that changed the compression
-    have kept the old media type. Where the first bytes say nothing, the media type decides.
+    have kept the old media type. If the first bytes show none of these, the media type decides.
 
     Args:
         reader: Stored bytes of the layer.
@@ -133,7 +133,7 @@ class DecompressingReader(BaseReader):
 
         Raises:
             IntegrityError: The stream is cut off or corrupt, or is followed by other content.
-            Cancelled: The ambient scope was cancelled.
+            Cancelled: The current scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         if size < 0:

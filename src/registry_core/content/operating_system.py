@@ -1,8 +1,8 @@
 """Functions of the operating system that some systems lack.
 
 This is the only module that looks for them, and importing it never fails. Linux has all of them, macOS lacks extended
-attributes and ``O_PATH``, and Windows lacks most (docs/reference/operating-systems.md). Where a promise of the library
-depends on a function that the system lacks, ``Unsupported`` is raised.
+attributes and ``O_PATH``, and Windows lacks most (docs/reference/operating-systems.md). If an operation
+needs a function that the system lacks, ``Unsupported`` is raised.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def read_at(descriptor: int, size: int, position: int, lock: threading.Lock) -> 
 
     Args:
         descriptor: Descriptor of the file.
-        size: Most bytes to read.
+        size: Greatest number of bytes to read.
         position: Offset of the first byte.
         lock: The file's lock, held where the system can only read at the file's current position.
 
@@ -225,7 +225,7 @@ def write_at(descriptor: int, data: bytes | memoryview, position: int, lock: thr
     """Write bytes to a file at a position, from any thread; see ``read_at``.
 
     Returns:
-        How many bytes were written.
+        Number of bytes written.
 
     Raises:
         OSError: The write failed.
@@ -238,12 +238,12 @@ def write_at(descriptor: int, data: bytes | memoryview, position: int, lock: thr
 
 
 def user_id() -> int | None:
-    """The number of the user who started this process; ``None`` where users have no numbers."""
+    """Return the ID of the user who started this process; ``None`` if the system has no user IDs."""
     return os.getuid() if hasattr(os, "getuid") else None
 
 
 def effective_user_id() -> int | None:
-    """The number of the user whose permissions this process has; ``None`` where users have no numbers."""
+    """Return the ID of the user whose permissions this process has; ``None`` if the system has no user IDs."""
     return os.geteuid() if hasattr(os, "geteuid") else None
 
 

@@ -1,4 +1,4 @@
-"""Files that appear under their name complete or not at all, and the system's errors in the library's words."""
+"""Atomic creation of files, and errors of the library in place of those of the operating system."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def map_os_errors(
     *,
     otherwise: type[RegistryError] = Unavailable,
 ) -> Iterator[None]:
-    """Raise the library's errors for those of the system; the library's own errors pass.
+    """Raise errors of the library in place of ``OSError``; errors of the library pass through.
 
     Args:
-        where: Path that the errors are about, as messages quote it.
+        where: Path to name in messages.
         errors: Class of the error to raise, by ``errno``.
         otherwise: Class of the error for any other ``errno``, such as that of a full disk.
 
@@ -74,7 +74,7 @@ def map_os_errors(
 
 
 def temporary_name() -> str:
-    """A name for a temporary file that no other writer uses."""
+    """Return a random name for a temporary file, which no other writer uses."""
     return f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}{TEMPORARY_SUFFIX}"
 
 
@@ -105,7 +105,7 @@ def create_file(path: _Path | bytes, *, mode: int = 0o600, inside: int | None = 
         A descriptor for reading and writing.
 
     Raises:
-        FileExistsError: There is something under that name, also a link that leads nowhere.
+        FileExistsError: A file, directory or link has that name, even a dangling link.
         OSError: The file cannot be created.
     """
     return os.open(path, operating_system.NEW_FILE_FLAGS, mode, dir_fd=inside)
@@ -119,7 +119,7 @@ def open_directory(path: _Path | bytes, *, inside: int | None = None) -> int:
         inside: Descriptor of the directory that a relative path starts from.
 
     Raises:
-        OSError: There is no such directory, or it is a link.
+        OSError: The directory does not exist, or is a link.
     """
     return os.open(path, operating_system.DIRECTORY_FLAGS, dir_fd=inside)
 
@@ -132,7 +132,7 @@ def write_all(file: int | _Writable, data: bytes | bytearray | memoryview) -> No
     """Write all of some bytes, in as many writes as the system needs.
 
     Args:
-        file: A descriptor, or an unbuffered file that waits for its writes.
+        file: Descriptor, or unbuffered file in blocking mode.
         data: Bytes to write.
 
     Raises:
@@ -144,7 +144,7 @@ def write_all(file: int | _Writable, data: bytes | bytearray | memoryview) -> No
 
 
 def sync_directory(path: _Path) -> None:
-    """Have the disk keep the names in a directory. Not every system can; the files are in place either way."""
+    """Flush the entries of a directory to disk. Errors are ignored: not every system can open a directory for that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -182,7 +182,7 @@ class AtomicFile:
         """Replace the target.
 
         Args:
-            fsync: Whether the disk has to keep the new name before this returns.
+            fsync: Whether to flush the new name to disk before returning.
 
         Raises:
             OSError: The target cannot be replaced.

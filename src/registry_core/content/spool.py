@@ -39,7 +39,7 @@ class Spool:
         """Store the rest of a stream.
 
         Raises:
-            Cancelled: The ambient scope was cancelled.
+            Cancelled: The current scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
             OSError: The temporary file cannot be written.
         """

@@ -113,7 +113,7 @@ class FileObjectReader(BaseReader):
         """Return up to ``size`` bytes.
 
         Raises:
-            Cancelled: The ambient scope was cancelled.
+            Cancelled: The current scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         checkpoint()
@@ -135,7 +135,7 @@ class BorrowedReader(BaseReader):
 
         Raises:
             InvalidValue: The stream reads text, or is non-blocking and has no bytes ready.
-            Cancelled: The ambient scope was cancelled.
+            Cancelled: The current scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         checkpoint()
@@ -210,12 +210,12 @@ def read_limited(reader: ByteReader, limit: int, *, what: str = "content") -> by
 
     Args:
         reader: Stream to read.
-        limit: Most bytes to accept.
+        limit: Greatest number of bytes to accept.
         what: Name of the content in errors.
 
     Raises:
         TooLarge: The stream has more bytes.
-        Cancelled: The ambient scope was cancelled.
+        Cancelled: The current scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
     parts: list[bytes] = []

@@ -123,7 +123,7 @@ class VerifyingReader(BaseReader):
         Raises:
             SizeMismatch: The stream is too short or too long.
             DigestMismatch: The stream has another digest.
-            Cancelled: The ambient scope was cancelled.
+            Cancelled: The current scope was cancelled.
             DeadlineExceeded: Its deadline has passed.
         """
         if size < 0:
@@ -158,7 +158,7 @@ def verified_chunks(source: ByteSource, digest: Digest, size: int) -> Iterator[b
         SizeMismatch: The source is too short or too long.
         DigestMismatch: The source has another digest.
         Unsupported: The digest's algorithm cannot be verified.
-        Cancelled: The ambient scope was cancelled.
+        Cancelled: The current scope was cancelled.
         DeadlineExceeded: Its deadline has passed.
     """
     checkpoint()

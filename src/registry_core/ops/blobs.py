@@ -65,8 +65,8 @@ def open_blob_or_foreign(repository: Repository, layer: Descriptor, *, start: in
 class ProgressSource:
     """A source that reports how much of it has been read.
 
-    It emits a ``BlobProgress`` for each chunk and one at the end. A read that starts at a later byte, since the store
-    has those before it, starts with a ``BlobProgress``; one that starts at an earlier byte than was read emits a
+    It emits a ``BlobProgress`` for each chunk and one at the end. If a store opens it at a later offset, because it has
+    the bytes before that, it emits a ``BlobProgress`` with the offset; at an earlier offset than was read, it emits a
     ``BlobRestarted``. An exception of the observer ends the read.
 
     Args:

@@ -421,7 +421,7 @@ class Index(StoredManifest):
         repository: Repository that holds the manifests.
         manifest: Index.
         reference: Reference for messages; by default, repository and digest.
-        default_platform: Platform to select if none is asked for; this machine's by default.
+        default_platform: Platform to select if none is given; this machine's by default.
 
     Raises:
         NotAnIndex: The manifest is of another kind.
@@ -465,7 +465,7 @@ class Index(StoredManifest):
 
         Raises:
             InvalidName: The platform is malformed.
-            PlatformNotFound: No image fits; the error lists the platforms that there are.
+            PlatformNotFound: No image fits; the error lists the available platforms.
             RegistryError: A manifest cannot be read.
         """
         wanted = Platform.parse(platform) if isinstance(platform, str) else platform

@@ -48,7 +48,7 @@ __all__ = [
 
 
 def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManifest:
-    """Fetch a manifest by tag or digest; by digest, its bytes are verified here, whichever backend sent them.
+    """Fetch a manifest by tag or digest. Its bytes are verified by the digest, if that was given, for every backend.
 
     Raises:
         ImageNotFound: The repository has no such manifest.
@@ -114,7 +114,7 @@ NODE_LIMIT = 10_000
 class GraphLimits:
     """Limits on the number and the nesting depth of the manifests in a graph.
 
-    Registries and authors of indexes may claim graphs of any shape; every walk counts its manifests here.
+    A registry or an index can describe a graph of any size, so every walk counts its manifests with this class.
 
     Args:
         depth: Greatest depth; 16 by default.
@@ -149,9 +149,9 @@ class GraphLimits:
 
 
 class ManifestQueue:
-    """A breadth-first walk: iterate over it, and add the children of each descriptor that comes out.
+    """A breadth-first walk: iterate over the queue, and add the children of each descriptor that it yields.
 
-    Each digest comes out once, the least deep first.
+    Each digest is yielded once, at its smallest depth.
 
     Args:
         roots: Descriptors to start from, at depth 1.
@@ -168,11 +168,11 @@ class ManifestQueue:
 
     @property
     def depth(self) -> int:
-        """Depth of the descriptor that came out last; 0 before the first."""
+        """Depth of the descriptor that was yielded last; 0 before the first."""
         return self._depth
 
     def add(self, child: Descriptor) -> bool:
-        """Add a child of the descriptor that came out last; return whether its digest is new to this walk.
+        """Add a child of the descriptor that was yielded last; return whether its digest is new to this walk.
 
         Raises:
             TooLarge: The graph exceeds the limits.
@@ -185,7 +185,7 @@ class ManifestQueue:
         return True
 
     def __iter__(self) -> Iterator[Descriptor]:
-        """Take out one descriptor after the other until none is left."""
+        """Yield one descriptor after the other until none is left."""
         while self._queue:
             checkpoint()
             descriptor, self._depth = self._queue.popleft()
@@ -311,17 +311,17 @@ def select(
 ) -> Selection:
     """Select the image that fits a platform best, from an index and all indexes below it.
 
-    A manifest that is not an index is the selection itself. Its configuration is read only if a platform was asked
-    for, and must fit it.
+    A manifest that is not an index is itself the selection. If a platform is given, its configuration is read, and its
+    platform must fit.
 
     Args:
         repository: Repository that holds the manifests.
         manifest: Index or image manifest.
-        platform: Platform that was asked for, or ``None``.
-        default: Platform to select from an index if none was asked for; this machine's by default.
+        platform: Platform to select; ``None`` for the default.
+        default: Platform to select from an index if ``platform`` is ``None``; this machine's by default.
 
     Raises:
-        PlatformNotFound: No image fits; the error lists the platforms that there are.
+        PlatformNotFound: No image fits; the error lists the available platforms.
         NotAnImage: The manifest is neither an index nor an image.
         RegistryError: A manifest or configuration cannot be read.
     """

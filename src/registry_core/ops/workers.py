@@ -29,12 +29,12 @@ def run_each(work: Callable[[_Item], None], items: Iterable[_Item], *, jobs: int
     Args:
         work: Function to call.
         items: Items, started in this order.
-        jobs: Greatest number of calls at a time; a single one is made in the caller's thread.
+        jobs: Greatest number of calls at a time; with 1, all calls are made in the thread of the caller.
 
     Raises:
         RegistryError: The first error of any call; the other calls were cancelled and have ended.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline of the current scope has passed.
     """
     items = list(items)
     with CancelScope() as scope:
@@ -48,7 +48,7 @@ class WorkerPool:
     """A pool of threads whose tasks may add further tasks. No task waits for another, so one thread suffices.
 
     Args:
-        jobs: Greatest number of tasks at a time; a single one runs in the caller's thread.
+        jobs: Greatest number of tasks at a time; with 1, all tasks run in the thread of the caller.
         scope: Scope that the caller has entered; it is cancelled on the first error.
     """
 
@@ -83,8 +83,8 @@ class WorkerPool:
 
         Raises:
             RegistryError: The first error of any task; the other tasks were cancelled and have ended.
-            Cancelled: The ambient scope was cancelled.
-            DeadlineExceeded: The deadline of the ambient scope has passed.
+            Cancelled: The current scope was cancelled.
+            DeadlineExceeded: The deadline of the current scope has passed.
         """
         if self._jobs == 1:
             for task in iter(self._take, None):

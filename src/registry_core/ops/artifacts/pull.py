@@ -233,7 +233,7 @@ class _FileInstaller:
         """Create a file in the staging directory.
 
         Raises:
-            Cancelled: The ambient scope was cancelled; the staging directory may be gone.
+            Cancelled: The current scope was cancelled; the staging directory may be gone.
         """
         checkpoint()
         with FileIO(create_file(b"%d" % number, mode=0o666, inside=self._staging), "w") as file:
@@ -245,7 +245,7 @@ class _FileInstaller:
         """Create a directory in the staging directory, and return its descriptor.
 
         Raises:
-            Cancelled: The ambient scope was cancelled; the staging directory may be gone.
+            Cancelled: The current scope was cancelled; the staging directory may be gone.
         """
         checkpoint()
         os.mkdir(b"%d" % number, 0o700, dir_fd=self._staging)

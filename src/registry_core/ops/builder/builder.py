@@ -393,7 +393,7 @@ class BaseImageBuilder(ConfigMethods):
         Raises:
             UnsafeArchive: A path leaves the image, or members contradict each other.
             IntegrityError: The content is not a tar, corrupt, or truncated.
-            InvalidValue: The value is none of these, or a text stream.
+            InvalidValue: The value has another type, or is a text stream.
             OSError: The file or stream cannot be read.
         """
         parsed = Compression.of(compression)
@@ -419,7 +419,7 @@ class BaseImageBuilder(ConfigMethods):
         Raises:
             Unsupported: The media type is not one of a layer.
             IntegrityError: The compressed stream is corrupt.
-            InvalidValue: The value is none of these.
+            InvalidValue: The value has another type.
             OSError: The file cannot be read.
         """
         return self._add(prebuilt_layer(content, media_type), "add layer")

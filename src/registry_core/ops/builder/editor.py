@@ -1,4 +1,4 @@
-"""Edit existing images; everything that is not changed keeps its exact bytes and its place."""
+"""Edit existing images: parts that are not changed keep their exact bytes, and stay in their repository."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def prebuilt_layer(content: str | os.PathLike[str] | bytes | ByteSource | Readab
     Raises:
         Unsupported: The media type is not one of a layer.
         IntegrityError: The compressed stream is corrupt.
-        InvalidValue: The content is none of these.
+        InvalidValue: The content has another type.
         OSError: The file cannot be read.
     """
     compression = compression_for(media_type)
@@ -254,8 +254,8 @@ def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *
         SizeMismatch: A file changed while it was read.
         OSError: A file cannot be read.
         Unsupported: The compression is zstd, which is not installed.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline of the current scope has passed.
     """
     stream = LayerStream(compression)
     for path, entry in _with_parents(entries):

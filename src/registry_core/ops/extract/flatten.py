@@ -1,12 +1,12 @@
 """Flatten layers: merge them from the top down, each read once.
 
-Before a layer is read, it is known which paths the layers above have or hide. So only visible members are yielded, and
-only names are kept in memory.
+When a layer is read, the paths that the layers above have or hide are known already. Therefore only visible members are
+yielded, and only names are kept in memory.
 
 ``hidden_by`` and ``opaque_in`` hold the lowest layer that hides a path, or the content of a directory, from the layers
 below it. The target of a hard link is looked up in the layers below the link, even if a layer above hides it: the same
-two tables answer that. Each directory of a layer also knows the lowest layer that hides its content, so a look-up costs
-the same at any depth.
+two tables answer that. For each directory of a layer, the lowest layer that hides its content is stored too, so that a
+look-up costs the same at any depth.
 """
 
 from __future__ import annotations

@@ -288,8 +288,8 @@ def copy(
         AccessDenied: One side refused access.
         TransportError: One side could not be reached or failed.
         Unsupported: The target is read-only.
-        Cancelled: The ambient scope was cancelled.
-        DeadlineExceeded: The deadline of the ambient scope has passed.
+        Cancelled: The current scope was cancelled.
+        DeadlineExceeded: The deadline of the current scope has passed.
     """
     check_repositories(source, target)
     with error_context("copy", str(source)):
@@ -386,7 +386,7 @@ def execute(
     """Copy all tasks under the name of an operation.
 
     Args:
-        tasks: Tasks; a result among them is recorded in its place.
+        tasks: Tasks; a result among them is recorded as it is reached.
         options: Parts of each graph to copy.
         operation: Public name of the operation.
         observer: Receives the events of each blob.

@@ -52,7 +52,7 @@ def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> S
     on the platform would get. A single image is copied if it runs on one of the platforms.
 
     Raises:
-        PlatformNotFound: No image runs on any of the platforms; the error lists those that there are.
+        PlatformNotFound: No image runs on any of the platforms; the error lists the available platforms.
         TooLarge: The indexes are deeper, or more, than the limits allow.
         RegistryError: A manifest or configuration cannot be read.
     """

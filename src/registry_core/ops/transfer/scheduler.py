@@ -239,7 +239,7 @@ class CopyScheduler:
     """One run: plan or copy all tasks.
 
     Args:
-        tasks: Tasks, taken one by one as capacity becomes available. A result among them is recorded in its place.
+        tasks: Tasks, taken one by one as capacity becomes available. A result among them is recorded as it is reached.
         target: Target operations, real or dry-run.
         pool: Threads that do the work.
         callbacks: Callbacks of the caller.

@@ -21,7 +21,8 @@ from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, E
 
 __all__ = ["CopyTarget", "DryRunTarget", "WritingTarget"]
 
-# looking first is an optimisation; a target that forbids it, or answers oddly, is written to without it.
+# the look-up is an optimisation. If the target forbids it, or sends a malformed response, content is written
+# without it.
 _UNKNOWN: Final = (BlobNotFound, ImageNotFound, Forbidden, Unsupported, ProtocolError)
 
 
@@ -83,7 +84,7 @@ class CopyTarget(ABC):
         return size == blob.size
 
     def _check_size(self, task: CopyTask, blob: Descriptor) -> None:
-        # Either the descriptor or the target is wrong. Uploading would not tell: the target has the digest already.
+        # Either the descriptor or the target is wrong. An upload would not show it: the target has the digest already.
         with self.attribution.source(task.source.at(blob.digest)):
             embedded = blob.embedded()
             actual = task.source.blobs.stat(blob.digest) if embedded is None else len(embedded)

@@ -73,7 +73,7 @@ class BlobChecker:
         """Add a blob to read.
 
         Args:
-            where: Place of the descriptor, for findings; of several places, the first is used.
+            where: Location of the descriptor, for findings; of several locations, the first is used.
             descriptor: Descriptor of the blob.
         """
         self._blobs.setdefault((descriptor.digest, descriptor.size), (where, descriptor))
@@ -82,7 +82,7 @@ class BlobChecker:
         """Decompress a layer while it is read, and compare its diff ID.
 
         Args:
-            where: Place of the descriptor, for findings.
+            where: Location of the descriptor, for findings.
             layer: Descriptor of the layer, which was added as a blob.
             diff_id: Diff ID that the configuration states.
         """

@@ -188,7 +188,7 @@ class Validation:
         """Check the blob, or the graph of the manifest, of a descriptor that is not in a manifest.
 
         Args:
-            where: Place of the descriptor, for findings; for example an entry of the index of a layout.
+            where: Location of the descriptor, for findings; for example an entry of the index of a layout.
             descriptor: Descriptor of a manifest or blob.
 
         Raises:
@@ -260,17 +260,17 @@ class Validation:
             self._check_subject(where, manifest)
             children: list[tuple[RawManifest, Descriptor | None, int]] = []
             for path, child in _children(manifest):
-                place = f"{where} {path}"
+                location = f"{where} {path}"
                 if not is_child_manifest(manifest, child):
-                    if not (manifest.is_index and self._is_unknown_manifest(place, child)):
-                        self._add_blob(place, child)
-                elif self._is_new(place, child):
+                    if not (manifest.is_index and self._is_unknown_manifest(location, child)):
+                        self._add_blob(location, child)
+                elif self._is_new(location, child):
                     try:
                         limits.add(depth + 1)
                     except TooLarge as error:
-                        self.add_finding(place, f"not checked: {error.message}")
+                        self.add_finding(location, f"not checked: {error.message}")
                         continue
-                    found = self._fetch_child(place, child, self._missing_severity)
+                    found = self._fetch_child(location, child, self._missing_severity)
                     if found is not None:
                         children.append((found, child, depth + 1))
             platform = None if manifest.is_index else self._check_image(where, manifest)
@@ -392,7 +392,7 @@ class Validation:
 
     def _check_image(self, where: str, manifest: RawManifest) -> Platform | None:
         """Check the configuration of an image against its layers; return its platform if it is known."""
-        place = f"{where} $.config"
+        location = f"{where} $.config"
         try:
             if not has_config(manifest):
                 return None
@@ -400,18 +400,18 @@ class Validation:
         except _OUTAGES:
             raise
         except (InvalidValue, NotAnImage, TooLarge) as error:
-            self.add_finding(place, _message(error))
+            self.add_finding(location, _message(error))
             return None
         except RegistryError:
             return None  # reported when the blob is read
-        self._findings += _check_config(place, config)
+        self._findings += _check_config(location, config)
         layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
         if len(diff_ids) != len(layers):
-            self.add_finding(place, f"{len(diff_ids)} diff_ids for {len(layers)} layers")
+            self.add_finding(location, f"{len(diff_ids)} diff_ids for {len(layers)} layers")
             return config.platform
         for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
             self._check_layer(f"{where} $.layers[{number}]", layer, diff_id)
-        self._findings += _check_history(place, config, layers)
+        self._findings += _check_history(location, config, layers)
         return config.platform
 
     def _check_layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
@@ -442,7 +442,7 @@ def _check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -
     """Compare an entry of a referrers list with the manifest; such an entry has artifact type and annotations.
 
     Args:
-        where: Place of the entry.
+        where: Location of the entry.
         descriptor: Entry as listed by the registry.
         manifest: Manifest of the entry.
     """

@@ -172,16 +172,16 @@ def test_reads_end_with_their_scope() -> None:
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50), st.integers(1, 60))
-def test_only_the_expected_content_passes(promised: bytes, actual: bytes, step: int) -> None:
+def test_only_the_expected_content_passes(expected: bytes, actual: bytes, step: int) -> None:
     """R-003, R-004."""
-    stream = VerifyingReader(BytesSource(actual).open(), Digest.of(promised), len(promised))
+    stream = VerifyingReader(BytesSource(actual).open(), Digest.of(expected), len(expected))
 
     try:
         found = b"".join(iter(lambda: stream.read(step), b""))
     except IntegrityError:
-        assert promised != actual
+        assert expected != actual
     else:
-        assert found == promised == actual
+        assert found == expected == actual
 
 
 def test_pieces_are_the_content() -> None:

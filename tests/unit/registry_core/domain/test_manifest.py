@@ -272,11 +272,11 @@ class TestChecked:
 
     def test_capital_letters_are_ignored_in_a_claimed_type_but_not_in_an_expected_one(self) -> None:
         """R-029."""
-        promised = RawManifest.of(b'{"manifests":[]}', expected="Application/X")
+        raw = RawManifest.of(b'{"manifests":[]}', expected="Application/X")
 
-        assert promised.media_type == "Application/X"
-        assert promised.checked().media_type == "application/x"
-        assert promised.checked(expected="Application/X").media_type == "Application/X"
+        assert raw.media_type == "Application/X"
+        assert raw.checked().media_type == "application/x"
+        assert raw.checked(expected="Application/X").media_type == "Application/X"
 
     def test_views_change_neither_equality_nor_hash_nor_pickle(self) -> None:
         raw, viewed = RawManifest(OCI_MANIFEST, image()), RawManifest.of(image())

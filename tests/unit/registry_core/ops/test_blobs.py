@@ -25,9 +25,9 @@ def repository() -> Repository:
     return MemoryCatalog().repository(RepositoryName("org/app"))
 
 
-def lying(promised: Digest, content: bytes) -> Repository:
+def lying(expected: Digest, content: bytes) -> Repository:
     blobs = StagedBlobs()
-    blobs.add(promised, len(content), BytesSource(content))
+    blobs.add(expected, len(content), BytesSource(content))
     return Repository(RepositoryName("liar"), blobs, StagedManifests(), "test")
 
 
@@ -43,18 +43,18 @@ class TestOpen:
 
     def test_the_read_that_reaches_a_wrong_end_raises(self) -> None:
         """R-003, R-006, R-206."""
-        promised = Digest.of(TRUTH)
+        expected = Digest.of(TRUTH)
 
-        with open_blob(lying(promised, b"lies"), promised) as reader, pytest.raises(DigestMismatch) as caught:
+        with open_blob(lying(expected, b"lies"), expected) as reader, pytest.raises(DigestMismatch) as caught:
             reader.read()
 
-        assert caught.value.reference == f"test/liar@{promised}"
+        assert caught.value.reference == f"test/liar@{expected}"
 
     def test_a_longer_stream_is_not_read_on(self) -> None:
         """R-004."""
-        promised = Digest.of(TRUTH)
+        expected = Digest.of(TRUTH)
 
-        with open_blob(lying(promised, TRUTH + b"!"), promised, len(TRUTH)) as reader, pytest.raises(SizeMismatch):
+        with open_blob(lying(expected, TRUTH + b"!"), expected, len(TRUTH)) as reader, pytest.raises(SizeMismatch):
             reader.read()
 
     def test_an_absent_blob_fails_at_once(self, repository: Repository) -> None:
@@ -101,11 +101,11 @@ class TestSave:
     @pytest.mark.parametrize("wrong", [b"lies", TRUTH[:-1], b""])
     def test_a_wrong_blob_leaves_the_old_file_and_nothing_else(self, wrong: bytes, tmp_path: Path) -> None:
         """R-006."""
-        promised = Digest.of(TRUTH)
+        expected = Digest.of(TRUTH)
         (tmp_path / "blob").write_bytes(b"old")
 
         with pytest.raises(DigestMismatch):
-            save_blob(lying(promised, wrong), promised, tmp_path / "blob")
+            save_blob(lying(expected, wrong), expected, tmp_path / "blob")
 
         assert (tmp_path / "blob").read_bytes() == b"old"
         assert os.listdir(tmp_path) == ["blob"]
