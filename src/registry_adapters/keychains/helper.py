@@ -66,7 +66,7 @@ def run(
         ConfigError: The program cannot be started, takes too long, or writes too much.
         Unsupported: The operating system cannot poll pipes.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: The deadline of the current scope has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     checkpoint()
     name = os.path.basename(arguments[0])
@@ -235,7 +235,7 @@ class HelperKeychain(NotPicklable, CredentialStore):
             InvalidName: The registry is not ``host[:port]``.
             ConfigError: The program does not exist, failed, took too long, or its output is malformed.
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: The deadline of the current scope has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         for server in helper_keys(registry):
             with self._server_lock(server):

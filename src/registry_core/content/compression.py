@@ -134,7 +134,7 @@ class DecompressingReader(BaseReader):
         Raises:
             IntegrityError: The stream is cut off or corrupt, or is followed by other content.
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         if size < 0:
             return self._rest()

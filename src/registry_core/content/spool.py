@@ -40,7 +40,7 @@ class Spool:
 
         Raises:
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline has passed.
             OSError: The temporary file cannot be written.
         """
         spool = cls()

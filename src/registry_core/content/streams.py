@@ -114,7 +114,7 @@ class FileObjectReader(BaseReader):
 
         Raises:
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         checkpoint()
         return self._stream.read(size)
@@ -136,7 +136,7 @@ class BorrowedReader(BaseReader):
         Raises:
             InvalidValue: The stream reads text, or is non-blocking and has no bytes ready.
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         checkpoint()
         data = self._stream.read(size)
@@ -216,7 +216,7 @@ def read_limited(reader: ByteReader, limit: int, *, what: str = "content") -> by
     Raises:
         TooLarge: The stream has more bytes.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     parts: list[bytes] = []
     count = 0

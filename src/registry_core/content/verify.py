@@ -124,7 +124,7 @@ class VerifyingReader(BaseReader):
             SizeMismatch: The stream is too short or too long.
             DigestMismatch: The stream has another digest.
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: Its deadline has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         if size < 0:
             return self._rest()
@@ -159,7 +159,7 @@ def verified_chunks(source: ByteSource, digest: Digest, size: int) -> Iterator[b
         DigestMismatch: The source has another digest.
         Unsupported: The digest's algorithm cannot be verified.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: Its deadline has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     checkpoint()
     with contextlib.closing(VerifyingReader(source.open(), digest, size)) as reader:

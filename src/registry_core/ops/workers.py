@@ -34,7 +34,7 @@ def run_each(work: Callable[[_Item], None], items: Iterable[_Item], *, jobs: int
     Raises:
         RegistryError: The first error of any call; the other calls were cancelled and have ended.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: The deadline of the current scope has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     items = list(items)
     with CancelScope() as scope:
@@ -84,7 +84,7 @@ class WorkerPool:
         Raises:
             RegistryError: The first error of any task; the other tasks were cancelled and have ended.
             Cancelled: The current scope was cancelled.
-            DeadlineExceeded: The deadline of the current scope has passed.
+            DeadlineExceeded: The deadline has passed.
         """
         if self._jobs == 1:
             for task in iter(self._take, None):

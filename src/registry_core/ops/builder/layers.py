@@ -255,7 +255,7 @@ def write_layer(entries: Mapping[str, Entry], compression: Compression = GZIP, *
         OSError: A file cannot be read.
         Unsupported: The compression is zstd, which is not installed.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: The deadline of the current scope has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     stream = LayerStream(compression)
     for path, entry in _with_parents(entries):

@@ -289,7 +289,7 @@ def copy(
         TransportError: One side could not be reached or failed.
         Unsupported: The target is read-only.
         Cancelled: The current scope was cancelled.
-        DeadlineExceeded: The deadline of the current scope has passed.
+        DeadlineExceeded: The deadline has passed.
     """
     check_repositories(source, target)
     with error_context("copy", str(source)):
