@@ -38,7 +38,7 @@ def outcome(case: str, **walls: float) -> Outcome:
     return known
 
 
-def test_a_look_up_makes_few_calls() -> None:
+def test_a_look_up_makes_at_most_95_calls() -> None:
     with head_server() as host, open_client(f"http://{host}/repository") as client:
         client.get_digest("v1")
         calls = count_calls(lambda: client.get_digest("v2"))
@@ -54,7 +54,7 @@ def test_the_cost_of_look_ups_is_measured() -> None:
     assert all(cost > 0 for cost in costs)
 
 
-def test_median_and_span_are_of_all_runs() -> None:
+def test_median_and_span_cover_all_runs() -> None:
     samples = Samples([Sample(3, 0, 0), Sample(1, 0, 0), Sample(2, 0, 0)])
 
     assert samples.median("wall") == 2
@@ -69,7 +69,7 @@ def test_a_measured_process_costs_memory_and_time(tmp_path: Path) -> None:
     assert sample.memory > 80
 
 
-def test_a_program_that_fails_is_no_sample(tmp_path: Path) -> None:
+def test_a_failed_program_gives_no_sample(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="exit status 3: no luck"):
         measure([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"], tmp_path / "log", ENVIRONMENT)
 
@@ -89,7 +89,7 @@ def test_the_error_output_of_an_exited_process_is_reported(tmp_path: Path) -> No
             process.measure(["nonsense"])
 
 
-def test_images_are_the_same_each_time(tmp_path: Path) -> None:
+def test_images_are_reproducible(tmp_path: Path) -> None:
     write_image(tmp_path / "one", "tiny", True)
     write_image(tmp_path / "two", "tiny", True)
 
@@ -106,7 +106,7 @@ def test_an_image_has_the_blobs_that_it_names(tmp_path: Path) -> None:
     subprocess.run([sys.executable, BASELINES, "sha256", tmp_path / "image"], check=True, env=ENVIRONMENT)
 
 
-def test_archives_are_the_same_each_time(tmp_path: Path) -> None:
+def test_archives_are_reproducible(tmp_path: Path) -> None:
     write_image(tmp_path / "image", "tiny", True)
 
     write_archive(tmp_path / "image", tmp_path / "one.tar")
@@ -115,7 +115,7 @@ def test_archives_are_the_same_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
-def test_the_version_is_not_that_of_the_compiler(tmp_path: Path) -> None:
+def test_the_version_of_a_program_is_not_that_of_its_compiler(tmp_path: Path) -> None:
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\necho built with go1.27.3, v0.11.5\n")
     program.chmod(0o755)
@@ -144,7 +144,7 @@ def test_the_command_in_the_report_has_no_paths(tmp_path: Path) -> None:
     assert command_of(chosen) == "python tests/benchmarks/run.py --only 'pull big' --runs 3"
 
 
-def test_tools_are_found_with_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_version_of_a_tool_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, version in (("crate", "1.9.3"), ("crate122", "1.22.0")):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} version {version}\n")
         (tmp_path / name).chmod(0o755)
@@ -169,7 +169,7 @@ def test_a_target_without_the_other_tool_is_not_measured() -> None:
     assert rows[0].endswith("| not measured |")
 
 
-def test_the_environment_of_an_installation_is_not_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_does_not_inherit_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that keeps Python from compiling would make each start of a program slower."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("PYTHONPATH", "src")

@@ -32,7 +32,7 @@ from registry_core.domain.names import RepositoryName
 from registry_core.errors import RegistryError
 
 LENGTH = 1 << 20 if FULL else 256 << 10
-# One second for a mebibyte.
+# One second per mebibyte.
 SECONDS = LENGTH / (1 << 20)
 
 
@@ -49,13 +49,13 @@ def read_range(text: str) -> None:
 
 
 def read_content_range(text: str) -> None:
-    found = content_range(text)
-    assert found is None or found[0] <= found[1]
+    parsed = content_range(text)
+    assert parsed is None or parsed[0] <= parsed[1]
 
 
 def read_retry_after(text: str) -> None:
-    found = retry_after(text, 1_800_000_000.0)
-    assert found is None or found >= 0
+    parsed = retry_after(text, 1_800_000_000.0)
+    assert parsed is None or parsed >= 0
 
 
 def read_manifest(content: bytes, *claims: str) -> None:
@@ -184,7 +184,7 @@ def test_documents_raise_only_errors_of_the_library(content: bytes) -> None:
     read_index(content, OCI_INDEX, DOCKER_INDEX)
 
 
-def _long(unit: str) -> str:
+def repeat(unit: str) -> str:
     return (unit * (LENGTH // len(unit) + 1))[:LENGTH]
 
 
@@ -201,7 +201,7 @@ HOSTILE_CONTENTS = [
 
 
 def seconds_for(work: Callable[[], None]) -> float:
-    """The least processor time of three runs; garbage collection of other objects does not count."""
+    """Return the minimum processor time of three runs, without garbage collection of other objects."""
     best = math.inf
     gc.freeze()
     try:
@@ -219,15 +219,16 @@ def seconds_for(work: Callable[[], None]) -> float:
 
 @pytest.mark.parametrize("unit", HOSTILE_TEXTS)
 @pytest.mark.parametrize("reader", HEADERS)
-def test_a_long_hostile_header_is_read_in_time(reader: str, unit: str) -> None:
-    for text in (_long(unit), 'Bearer realm="' + _long(unit), "<" + _long(unit), "</a>; rel=next" + _long(unit)):
+def test_a_long_hostile_header_is_parsed_in_linear_time(reader: str, unit: str) -> None:
+    for text in (repeat(unit), 'Bearer realm="' + repeat(unit), "<" + repeat(unit), "</a>; rel=next" + repeat(unit)):
         assert seconds_for(partial(HEADERS[reader], text)) < SECONDS
 
 
 @pytest.mark.parametrize("unit", HOSTILE_CONTENTS)
 @pytest.mark.parametrize("reader", DOCUMENTS)
-def test_a_long_hostile_document_is_read_in_time(reader: str, unit: bytes) -> None:
+def test_a_long_hostile_document_is_parsed_in_linear_time(reader: str, unit: bytes) -> None:
     """R-022."""
-    long = (unit * (LENGTH // len(unit) + 1))[:LENGTH]
-    for content in (long, b'{"a":"' + long, b'{"layers":[' + long, b"[" + long + b"]", b'"' + long + b'"'):
-        assert seconds_for(partial(DOCUMENTS[reader], content)) < SECONDS
+    content = (unit * (LENGTH // len(unit) + 1))[:LENGTH]
+    documents = (content, b'{"a":"' + content, b'{"layers":[' + content, b"[" + content + b"]", b'"' + content + b'"')
+    for document in documents:
+        assert seconds_for(partial(DOCUMENTS[reader], document)) < SECONDS

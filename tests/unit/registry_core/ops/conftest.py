@@ -1,4 +1,4 @@
-"""Repositories, small graphs of manifests, and stores that record their calls."""
+"""Repositories, small graphs of manifests, and repositories that record their calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from registry_core.ports.manifest_store import ManifestStore
 
 
 class Graphs:
-    """Puts manifests into a repository."""
+    """Store images and indexes in a repository."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
@@ -93,22 +93,22 @@ def graphs_of() -> Callable[[Repository], Graphs]:
     return Graphs
 
 
-class Watched:
-    """A repository, the calls that were made, and a place to step in before each."""
+class RecordedRepository:
+    """A repository that records the calls of its stores, and runs a hook before each."""
 
     def __init__(self, repository: Repository) -> None:
         self.calls: list[tuple[str, str]] = []
-        self.before: Callable[[str, str], None] = lambda call, about: None
+        self.before: Callable[[str, str], None] = lambda call, argument: None
         self.repository = msgspec.structs.replace(
             repository, blobs=_Blobs(repository.blobs, self), manifests=_Manifests(repository.manifests, self)
         )
 
-    def note(self, call: str, about: str) -> None:
-        self.calls.append((call, str(about)))
-        self.before(call, str(about))
+    def note(self, call: str, argument: str) -> None:
+        self.calls.append((call, str(argument)))
+        self.before(call, str(argument))
 
-    def count(self, call: str, about: str | None = None) -> int:
-        return sum(1 for name, what in self.calls if name == call and about in (None, what))
+    def count(self, call: str, argument: str | None = None) -> int:
+        return sum(1 for name, what in self.calls if name == call and argument in (None, what))
 
     @property
     def writes(self) -> list[tuple[str, str]]:
@@ -116,65 +116,65 @@ class Watched:
 
 
 class _Blobs(BlobStore):
-    def __init__(self, inner: BlobStore, watched: Watched) -> None:
+    def __init__(self, inner: BlobStore, recorded: RecordedRepository) -> None:
         self._inner = inner
-        self._watched = watched
+        self._recorded = recorded
 
     def stat(self, digest: Digest) -> int:
-        self._watched.note("stat", digest)
+        self._recorded.note("stat", digest)
         return self._inner.stat(digest)
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
-        self._watched.note("open", digest)
+        self._recorded.note("open", digest)
         return self._inner.open(digest, start=start)
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
-        self._watched.note("put blob", digest)
+        self._recorded.note("put blob", digest)
         self._inner.put(digest, size, source)
 
     def delete(self, digest: Digest) -> None:
-        self._watched.note("delete", digest)
+        self._recorded.note("delete", digest)
         self._inner.delete(digest)
 
     def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
-        self._watched.note("mount", digest)
+        self._recorded.note("mount", digest)
         return self._inner.mount(digest, from_repository)
 
 
 class _Manifests(ManifestStore):
-    def __init__(self, inner: ManifestStore, watched: Watched) -> None:
+    def __init__(self, inner: ManifestStore, recorded: RecordedRepository) -> None:
         self._inner = inner
-        self._watched = watched
+        self._recorded = recorded
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
-        self._watched.note("resolve", reference)
+        self._recorded.note("resolve", reference)
         return self._inner.resolve(reference)
 
     def get(self, reference: Tag | Digest) -> RawManifest:
-        self._watched.note("get", reference)
+        self._recorded.note("get", reference)
         return self._inner.get(reference)
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
-        self._watched.note("put manifest", manifest.digest)
+        self._recorded.note("put manifest", manifest.digest)
         return self._inner.put(manifest, tags=tags)
 
     def untag(self, tag: Tag) -> None:
-        self._watched.note("untag", tag)
+        self._recorded.note("untag", tag)
         self._inner.untag(tag)
 
     def delete(self, digest: Digest) -> None:
-        self._watched.note("delete", digest)
+        self._recorded.note("delete", digest)
         self._inner.delete(digest)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
-        self._watched.note("tags", "")
+        self._recorded.note("tags", "")
         return self._inner.tags(after=after, page_size=page_size)
 
     def referrers(self, subject: Digest, *, artifact_type: str = "") -> Iterator[Descriptor]:
-        self._watched.note("referrers", subject)
+        self._recorded.note("referrers", subject)
         return self._inner.referrers(subject, artifact_type=artifact_type)
 
 
 @pytest.fixture
-def watch() -> type[Watched]:
-    return Watched
+def record_calls() -> type[RecordedRepository]:
+    return RecordedRepository

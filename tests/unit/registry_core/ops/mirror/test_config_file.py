@@ -124,6 +124,6 @@ def test_an_error_names_the_wrong_field(tmp_path: Path, text: str | bytes, path:
     assert caught.value.operation == "read_mirror_file"
 
 
-def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+def test_a_file_beyond_the_size_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDocument, match="larger"):
         read(tmp_path, "#" * (2 << 20))

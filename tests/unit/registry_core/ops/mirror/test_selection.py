@@ -42,7 +42,7 @@ def test_the_scope_of_a_selection_does_not_depend_on_its_limit() -> None:
     assert selection.in_scope(TAGS) == {"1.0.0", "1.1.0", "v1.10.0"}
 
 
-def test_only_names_need_no_list() -> None:
+def test_a_selection_of_names_needs_no_list() -> None:
     assert TagSelection(include=TagPatterns(names=("a",))).is_exact
     assert not TagSelection().is_exact
     assert not TagSelection(include=TagPatterns(names=("a",), globs=("b*",))).is_exact

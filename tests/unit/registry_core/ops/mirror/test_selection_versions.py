@@ -57,7 +57,7 @@ from registry_core.ops.mirror.selection import VersionRange, version_of
     ],
 )
 def test_a_range_contains_its_versions(text: str, inside: list[str], outside: list[str]) -> None:
-    """As npm's semver has it, whose users these ranges come from."""
+    """The ranges have the meaning that npm's semver gives them."""
     found = VersionRange(text)
 
     versions = [(tag, version_of(tag)) for tag in (*inside, *outside)]
@@ -93,11 +93,11 @@ def test_a_malformed_range_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("tag", ["latest", "1.2.3.4", "2024-01-01", "vv1", "1.02.3", "sha256-00"])
-def test_a_tag_that_is_not_a_version(tag: str) -> None:
+def test_a_tag_that_is_not_a_version_is_in_no_range(tag: str) -> None:
     assert version_of(tag) is None
 
 
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "semver", None)
 
     with pytest.raises(ConfigError, match=r"ociport\[mirror\]"):

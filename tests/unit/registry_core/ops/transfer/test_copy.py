@@ -42,7 +42,7 @@ FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 
 
 class Events:
-    """Keeps every event."""
+    """An observer that records all events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -55,7 +55,7 @@ class Events:
 
 
 class Calls:
-    """A repository that records its calls and runs hooks of a test."""
+    """A repository that records its calls and runs a hook before some."""
 
     def __init__(self, repository: Repository) -> None:
         self.made: list[tuple[str, str]] = []
@@ -128,11 +128,11 @@ class _Manifests(ManifestStore):
         return self._inner.referrers(subject, artifact_type=artifact_type)
 
 
-class TestWhatArrives:
-    def test_an_image_arrives_byte_for_byte_under_its_tags(
+class TestContent:
+    def test_an_image_is_copied_byte_for_byte_and_tagged(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
-        """R-026: odd spacing and unknown fields survive."""
+        """R-026: unusual white space and unknown fields are kept."""
         plain = graphs.image(b"layer one", b"layer two")
         odd = RawManifest(OCI_MANIFEST, plain.content.replace(b":2,", b': 2 , "vendor" : null,'))
         source.manifests.put(odd, tags=(V1,))
@@ -157,13 +157,15 @@ class TestWhatArrives:
             assert all(target.blobs.stat(part.digest) == part.size for part in image.children)
         assert list(target.manifests.tags()) == []
 
-    def test_text_names_a_tag_or_a_digest(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_the_reference_may_be_text_of_a_tag_or_a_digest(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root = graphs.image(b"1")
         source.manifests.put(root, tags=(V1,))
 
         assert copy(source, target, "v1").digest == copy(source, target, str(root.digest)).digest == root.digest
 
-    def test_layers_that_may_not_be_distributed_are_left_out(
+    def test_nondistributable_layers_are_not_copied(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-032."""
@@ -195,7 +197,7 @@ class TestWhatArrives:
 
         assert target.blobs.stat(Digest.of(b"unknown")) == 7
 
-    def test_sha512_content_keeps_its_names(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_sha512_content_keeps_its_digests(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         strong = graphs.store(RawManifest(OCI_MANIFEST, graphs.image(b"1").content, "sha512"))
 
         copied = copy(source, target, strong.digest, tags=(V1,))
@@ -204,11 +206,11 @@ class TestWhatArrives:
         assert target.manifests.get(strong.digest).content == strong.content
 
 
-class TestWhatIsAsked:
-    def test_a_fresh_target_costs_the_source_one_exchange_a_part(
+class TestCalls:
+    def test_an_empty_target_costs_one_request_per_blob_or_manifest_of_the_source(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
-        """R-012: five layers, one configuration, one manifest; nothing is asked twice or in advance."""
+        """R-012: five layers, one configuration, one manifest; nothing is requested twice or in advance."""
         root = graphs.image(*(bytes([number]) * 10 for number in range(5)))
         source.manifests.put(root, tags=(V1,))
         calls = Calls(source)
@@ -219,7 +221,9 @@ class TestWhatIsAsked:
         assert calls.named("get") == [("get", "v1")]
         assert sorted(calls.named("open")) == sorted(("open", part.digest) for part in root.children)
 
-    def test_a_blob_that_many_share_is_moved_once(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_a_blob_shared_by_several_images_is_copied_once(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root = graphs.index(graphs.image(b"shared", b"1"), graphs.image(b"2", b"shared", b"shared"))
         calls = Calls(source)
 
@@ -272,13 +276,13 @@ class TestWhatIsAsked:
     def test_an_existing_child_is_skipped_with_its_descendants(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
-        there, new = graphs.image(b"1"), graphs.image(b"2")
-        copy(source, target, there.digest)
+        existing, new = graphs.image(b"1"), graphs.image(b"2")
+        copy(source, target, existing.digest)
         calls = Calls(source)
 
-        copy(calls.repository, target, graphs.index(there, new).digest)
+        copy(calls.repository, target, graphs.index(existing, new).digest)
 
-        assert ("get", there.digest) not in calls.made
+        assert ("get", existing.digest) not in calls.made
         assert ("get", new.digest) in calls.made
 
     def test_a_blob_of_the_same_registry_is_mounted(self) -> None:
@@ -292,7 +296,7 @@ class TestWhatIsAsked:
         assert calls.named("open", "stat") == []
         assert set(events.digests(BlobMounted)) == {part.digest for part in root.children}
 
-    def test_where_nothing_can_be_mounted_it_is_moved(self) -> None:
+    def test_a_blob_that_cannot_be_mounted_is_copied(self) -> None:
         source = MemoryCatalog("one.test").repository(RepositoryName("a"))
         target = MemoryCatalog("one.test").repository(RepositoryName("b"))
         root = _image(source, b"layer")
@@ -301,7 +305,7 @@ class TestWhatIsAsked:
 
         assert all(target.blobs.stat(part.digest) == part.size for part in root.children)
 
-    def test_another_registry_is_asked_for_no_mount(
+    def test_a_blob_of_another_registry_is_not_mounted(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         calls = Calls(target)
@@ -311,9 +315,9 @@ class TestWhatIsAsked:
         assert calls.named("mount") == []
 
 
-class TestWhenItFails:
+class TestFailures:
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_the_first_error_ends_it_and_nothing_is_tagged(
+    def test_the_first_error_ends_the_copy_and_no_tag_is_set(
         self, source: Repository, target: Repository, graphs: Graphs, jobs: int
     ) -> None:
         layers = [bytes([number]) * 10 for number in range(8)]
@@ -335,14 +339,14 @@ class TestWhenItFails:
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(V1)
 
-    def test_siblings_of_a_failed_part_are_cancelled(
+    def test_copies_of_other_blobs_are_cancelled_after_a_failure(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"slow" * 10, b"bad", config=b"{}")
         calls, waiting = Calls(source), threading.Event()
         ended: list[type[BaseException]] = []
 
-        def step_in(digest: Digest) -> None:
+        def hook(digest: Digest) -> None:
             if digest == Digest.of(b"bad"):
                 assert waiting.wait(20)
                 raise Unavailable("cut off")
@@ -355,29 +359,31 @@ class TestWhenItFails:
                     ended.append(type(error))
                     raise
 
-        calls.before_open = step_in
+        calls.before_open = hook
 
         with pytest.raises(Unavailable):
             copy(calls.repository, target, root.digest, jobs=3)
 
         assert ended == [Cancelled]
 
-    def test_a_wrong_blob_is_the_fault_of_the_source(
+    def test_an_error_about_wrong_content_names_the_source(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-003."""
-        truth = graphs.image(b"truth")
+        image = graphs.image(b"truth")
         wrong = msgspec.structs.replace(source, blobs=_WrongBlobs(source.blobs, Calls(source)))
 
         with pytest.raises((DigestMismatch, SizeMismatch)) as caught:
-            copy(wrong, target, truth.digest, tags=(V1,))
+            copy(wrong, target, image.digest, tags=(V1,))
 
         assert caught.value.operation == "copy"
-        assert caught.value.reference in {source.at(part.digest) for part in truth.children}
+        assert caught.value.reference in {source.at(part.digest) for part in image.children}
         with pytest.raises(ImageNotFound):
-            target.manifests.resolve(truth.digest)
+            target.manifests.resolve(image.digest)
 
-    def test_errors_of_the_target_name_the_target(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_an_error_of_the_target_names_the_target(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root, calls = graphs.image(b"1"), Calls(target)
 
         def refuse(manifest: RawManifest) -> None:
@@ -390,7 +396,9 @@ class TestWhenItFails:
 
         assert caught.value.reference == target.at(root.digest)
 
-    def test_a_cancelled_copy_raises(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_a_cancelled_copy_raises_cancelled_and_stores_no_manifest(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root, calls = graphs.image(b"1", b"2", b"3"), Calls(source)
 
         with CancelScope() as scope:
@@ -401,9 +409,7 @@ class TestWhenItFails:
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(root.digest)
 
-    def test_one_text_is_not_taken_for_a_tag_a_letter(
-        self, source: Repository, target: Repository, graphs: Graphs
-    ) -> None:
+    def test_a_single_string_as_tags_is_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"1")
 
         with pytest.raises(InvalidValue) as caught:
@@ -413,18 +419,18 @@ class TestWhenItFails:
         with pytest.raises(ImageNotFound):
             target.manifests.resolve(root.digest)
 
-    def test_a_copy_without_jobs_is_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_zero_jobs_are_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         with pytest.raises(InvalidValue):
             copy(source, target, graphs.image(b"1").digest, jobs=0)
 
-    def test_an_absent_image_is_the_source_s(self, source: Repository, target: Repository) -> None:
+    def test_the_error_of_an_absent_image_names_the_source(self, source: Repository, target: Repository) -> None:
         with pytest.raises(ImageNotFound) as caught:
             copy(source, target, V1)
 
         assert caught.value.reference == source.at(V1)
 
 
-class TestForgetfulTargets:
+class TestLostBlobs:
     @pytest.mark.parametrize("nested", [False, True])
     def test_a_target_that_lost_a_blob_gets_it_again(
         self, source: Repository, target: Repository, graphs: Graphs, nested: bool
@@ -440,19 +446,19 @@ class TestForgetfulTargets:
             target.manifests.put(image)
         calls.made.clear()
 
-        def insist(manifest: RawManifest) -> None:
+        def refuse_until_stored(manifest: RawManifest) -> None:
             stored = {digest for _, digest in calls.named("put")}
             if manifest.digest == root.digest and not {part.digest for part in image.children} <= stored:
                 raise BlobNotFound("a part is missing", code="MANIFEST_BLOB_UNKNOWN")
 
-        calls.before_manifest = insist
+        calls.before_manifest = refuse_until_stored
 
         copy(source, calls.repository, root.digest, tags=(V1,))
 
         assert target.manifests.resolve(V1).digest == root.digest
         assert len(calls.named("put")) == 2
 
-    def test_it_is_tried_once_more_and_not_for_ever(
+    def test_a_refused_manifest_is_repeated_once_only(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-078."""
@@ -474,7 +480,7 @@ class _WrongBlobs(_Blobs):
         return _source(b"lies!").open(start)
 
 
-class TestChoices:
+class TestOptions:
     def test_foreign_layers_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-032."""
         graphs.blob(b"theirs")
@@ -495,7 +501,9 @@ class TestChoices:
         assert target.manifests.resolve(V1).digest == theirs.digest
         assert target.manifests.resolve(Tag("v2")).digest == root.digest
 
-    def test_the_index_that_was_made_is_returned(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_the_descriptor_of_the_rewritten_index_is_returned(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         platforms = [{"os": "linux", "architecture": each} for each in ("amd64", "arm64")]
         root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=platforms)
         options = CopyOptions(platforms=("linux/amd64",), index_mode=IndexMode.REWRITTEN)

@@ -1,4 +1,4 @@
-"""A manifest is decoded once, however many views of it are read and however many stores it goes through."""
+"""A manifest is decoded once per read or copy, for any number of views and stores."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 V1 = Tag("v1")
 
 
-def _http(directory: Path) -> Catalog:
+def _http_catalog(directory: Path) -> Catalog:
     return HttpCatalog("registry.test", transport=WsgiTransport(RegistryApp(MemoryCatalog())))
 
 
 BACKENDS: dict[str, Callable[[Path], Catalog]] = {
     "archive": lambda directory: ArchiveCatalog(directory / "archive.tar"),
-    "http": _http,
+    "http": _http_catalog,
     "layout": LayoutCatalog,
     "memory": lambda directory: MemoryCatalog(),
 }
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
-    """How often each document was decoded."""
+def decode_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """Number of times that each document was decoded."""
     counts: Counter[bytes] = Counter()
     decode = strict_json.decode_any
 
@@ -54,53 +54,53 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
 
 
 @pytest.fixture(params=[name for name in BACKENDS if name != "archive"])
-def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
-    """A repository of each backend that is written and read at once."""
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
+    """A repository of each backend that can be read right after writing."""
     catalog = BACKENDS[request.param](tmp_path)
     yield catalog.repository(RepositoryName("app"))
     catalog.close()
 
 
 def test_a_read_decodes_the_manifest_once(
-    stored: Repository, graphs_of: Callable[[Repository], Graphs], decoded: Counter[bytes]
+    repository: Repository, graphs_of: Callable[[Repository], Graphs], decode_counts: Counter[bytes]
 ) -> None:
-    image = graphs_of(stored).image(b"layer")
-    index = graphs_of(stored).index(image, platforms=[{"os": "linux", "architecture": "amd64"}])
-    stored.manifests.put(index, tags=[V1])
-    decoded.clear()
+    image = graphs_of(repository).image(b"layer")
+    index = graphs_of(repository).index(image, platforms=[{"os": "linux", "architecture": "amd64"}])
+    repository.manifests.put(index, tags=[V1])
+    decode_counts.clear()
 
-    found = RegistryClient(_Only(stored)).get_image("v1", "linux/amd64")
+    found = RegistryClient(_SingleRepositoryCatalog(repository)).get_image("v1", "linux/amd64")
     views = [found.manifest(), found.layers(), found.config(), found.document.subject, found.platform]
 
     assert len(views) == 5
-    assert decoded[index.content] == 1
-    assert decoded[image.content] == 1
+    assert decode_counts[index.content] == 1
+    assert decode_counts[image.content] == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_copy_decodes_each_manifest_once(
-    stored: Repository,
+    repository: Repository,
     graphs_of: Callable[[Repository], Graphs],
-    decoded: Counter[bytes],
+    decode_counts: Counter[bytes],
     backend: str,
     tmp_path: Path,
 ) -> None:
-    image, other = graphs_of(stored).image(b"layer"), graphs_of(stored).image(b"other")
-    index = graphs_of(stored).index(image, other, annotations={"index.json": "has none"})
-    stored.manifests.put(index, tags=[V1])
+    image, other = graphs_of(repository).image(b"layer"), graphs_of(repository).image(b"other")
+    index = graphs_of(repository).index(image, other, annotations={"index.json": "has none"})
+    repository.manifests.put(index, tags=[V1])
     (tmp_path / "target").mkdir()
     catalog = BACKENDS[backend](tmp_path / "target")
-    decoded.clear()
+    decode_counts.clear()
 
-    copy(stored, catalog.repository(RepositoryName("copy")), "v1", tags=["v1"])
+    copy(repository, catalog.repository(RepositoryName("copy")), "v1", tags=["v1"])
 
-    # The server in this process receives bytes, and has to decode them again.
+    # The server in this process receives bytes, so it decodes them again.
     for manifest in (index, image, other):
-        assert decoded[manifest.content] == (2 if backend == "http" else 1)
+        assert decode_counts[manifest.content] == (2 if backend == "http" else 1)
     catalog.close()
 
 
-class _Only(MemoryCatalog):
+class _SingleRepositoryCatalog(MemoryCatalog):
     """A catalog that returns one repository for every name."""
 
     def __init__(self, repository: Repository) -> None:

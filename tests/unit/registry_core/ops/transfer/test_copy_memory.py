@@ -26,7 +26,7 @@ LAYER = 128 << 10
 
 
 class _DiscardingBlobs(BlobStore):
-    """Reads every blob and stores none."""
+    """Read every blob and store none."""
 
     def __init__(self, inner: BlobStore) -> None:
         self._inner = inner
@@ -49,8 +49,8 @@ class _DiscardingBlobs(BlobStore):
         return False
 
 
-def _peak(graphs_of: Any, count: int) -> int:
-    """The peak memory while a number of images are copied, each with a separate source and target."""
+def _peak_memory(graphs_of: Any, count: int) -> int:
+    """Copy a number of images, each with a separate source and target, and return the peak memory."""
 
     def tasks() -> Iterator[CopyTask]:
         for number in range(count):
@@ -70,7 +70,7 @@ def _peak(graphs_of: Any, count: int) -> int:
 
 
 def test_five_hundred_images_take_no_more_memory_than_twenty(graphs_of: Any) -> None:
-    few, many = _peak(graphs_of, 20), _peak(graphs_of, 500)
+    few, many = _peak_memory(graphs_of, 20), _peak_memory(graphs_of, 500)
 
-    # The layers alone have 62 MiB.
+    # The layers alone are 62 MiB.
     assert many - few <= 32 * MIB

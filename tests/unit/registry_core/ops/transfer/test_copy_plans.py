@@ -23,7 +23,7 @@ from registry_core.ports.observer import Event, Observer
 
 if TYPE_CHECKING:
     Graphs = Any
-    Watch = Any
+    RecordCalls = Any
 
 V1, V2 = Tag("v1"), Tag("v2")
 
@@ -42,14 +42,14 @@ def task(source: Repository, target: Repository, reference: Tag | Digest | RawMa
 
 class TestPlanning:
     def test_a_plan_shows_blobs_to_copy_and_existing_ones(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"new layer", b"old")
         source.manifests.put(root, tags=(V1,))
         target.blobs.put(Digest.of(b"old"), 3, BytesSource(b"old"))
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        plan = plan_copy(source, there.repository, "v1", tags=[V2])
+        plan = plan_copy(source, recorded_target.repository, "v1", tags=[V2])
 
         found = {node.digest: node.action for node in by_kind(plan.nodes, NodeKind.BLOB)}
         config = root.image.config
@@ -66,9 +66,9 @@ class TestPlanning:
         assert (plan.bytes_to_skip, plan.bytes_to_mount, plan.is_empty) == (3, 0, False)
         assert plan.nodes[-1].source == source.at(root.digest)
         assert plan.nodes[-1].target == target.at(V2)
-        assert there.writes == []
+        assert recorded_target.writes == []
 
-    def test_blobs_of_other_repositories_will_be_mounted(self, graphs_of: Any) -> None:
+    def test_a_plan_shows_mounts_of_blobs_of_other_repositories(self, graphs_of: Any) -> None:
         catalog = MemoryCatalog("one.test")
         source, target = (catalog.repository(RepositoryName(name)) for name in ("a", "b"))
         root = graphs_of(source).image(b"layer")
@@ -79,37 +79,37 @@ class TestPlanning:
         assert plan.bytes_to_mount == sum(part.size for part in root.children)
         assert {result.outcome for result in plan.apply().results} == {Outcome.MOUNTED, Outcome.MOVED}
 
-    def test_an_up_to_date_tag_leaves_nothing_to_do(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_the_plan_of_an_up_to_date_tag_is_empty(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"layer")
         source.manifests.put(root, tags=(V1,))
         plan_copy(source, target, "v1", tags=[V1]).apply()
-        here = watch(source)
+        recorded_source = record_calls(source)
 
-        plan = plan_copy(here.repository, target, "v1", tags=[V1])
+        plan = plan_copy(recorded_source.repository, target, "v1", tags=[V1])
 
         assert plan.is_empty
         assert [(node.kind, node.action) for node in plan.nodes] == [(NodeKind.TAG, Action.SKIP)]
-        assert here.calls == [("resolve", "v1")]
+        assert recorded_source.calls == [("resolve", "v1")]
 
     def test_a_tag_of_another_image_is_kept_on_request(
-        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, record_calls: RecordCalls
     ) -> None:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
         theirs = graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=(V1,))
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        plan = plan_copy(source, there.repository, "v1", tags=[V1], options=CopyOptions(overwrite=False))
+        plan = plan_copy(source, recorded_target.repository, "v1", tags=[V1], options=CopyOptions(overwrite=False))
         report = plan.apply()
 
         assert [node.action for node in plan.nodes] == [Action.KEEP]
         assert [result.outcome for result in report.results] == [Outcome.KEPT]
         assert target.manifests.resolve(V1).digest == theirs.digest
-        assert there.writes == []
+        assert recorded_target.writes == []
 
-    def test_a_kept_tag_does_not_keep_the_others(
+    def test_other_tags_are_set_when_one_is_kept(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
     ) -> None:
         root = graphs.image(b"new")
@@ -156,7 +156,7 @@ class TestPlanning:
         with pytest.raises(error):
             plan_copy(source, target, "v1", tags=tags)
 
-    def test_a_person_can_read_it(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_the_text_of_a_plan_lists_its_actions(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         plan = plan_copy(source, target, graphs.image(b"layer").digest)
 
         lines = str(plan).splitlines()
@@ -184,16 +184,16 @@ class TestApplying:
             target.manifests.resolve(later.digest)
 
     def test_manifests_are_not_read_twice(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.index(graphs.image(b"1"), graphs.image(b"2"))
-        here = watch(source)
-        plan = plan_copy(here.repository, target, root.digest)
-        here.calls.clear()
+        recorded_source = record_calls(source)
+        plan = plan_copy(recorded_source.repository, target, root.digest)
+        recorded_source.calls.clear()
 
         plan.apply()
 
-        assert here.count("get") == 0
+        assert recorded_source.count("get") == 0
         assert target.manifests.get(root.digest).content == root.content
 
     def test_blobs_stored_since_the_plan_are_skipped(
@@ -234,27 +234,27 @@ class TestApplying:
         assert report.ok
         report.raise_first()
 
-    def test_a_tag_that_the_plan_does_not_set_is_not_touched(
-        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, watch: Watch
+    def test_a_tag_that_the_plan_does_not_set_is_not_changed(
+        self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"layer")
         source.manifests.put(root, tags=(V1,))
-        there = watch(target)
-        tasks = [task(source, there.repository, V1, V1, V2)]
+        recorded_target = record_calls(target)
+        tasks = [task(source, recorded_target.repository, V1, V1, V2)]
         run_copies(tasks)
         plan = plan_copies(tasks)
         theirs = graphs_of(target).image(b"theirs")
         target.manifests.put(theirs, tags=(V1,))
-        there.calls.clear()
+        recorded_target.calls.clear()
 
         report = plan.apply()
 
-        assert there.calls == []
+        assert recorded_target.calls == []
         assert [result.node for result in report.results] == list(plan.nodes)
         assert report.counts == {Outcome.SKIPPED: 2}
         assert target.manifests.resolve(V1).digest == theirs.digest
 
-    def test_of_several_tags_only_those_that_the_plan_sets_are_set(
+    def test_only_the_tags_that_the_plan_sets_are_set(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
     ) -> None:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
@@ -269,7 +269,7 @@ class TestApplying:
 
 
 class TestRepair:
-    def losing(self, target: Repository, *content: bytes) -> None:
+    def delete_blobs(self, target: Repository, *content: bytes) -> None:
         for each in content:
             target.blobs.delete(Digest.of(each))
 
@@ -281,39 +281,39 @@ class TestRepair:
         root = graphs.index(image) if nested else image
         source.manifests.put(root, tags=(V1,))
         run_copies([task(source, target, V1, V1)])
-        self.losing(target, b"lost")
+        self.delete_blobs(target, b"lost")
 
-        taken_for_complete = run_copies([task(source, target, V1, V1)])
+        without_repair = run_copies([task(source, target, V1, V1)])
         plan = plan_copies([task(source, target, V1, V1)], options=CopyOptions(repair=True))
         report = plan.apply()
 
-        assert taken_for_complete.bytes_moved == 0
+        assert without_repair.bytes_moved == 0
         assert plan.bytes_to_move == report.bytes_moved == 4
         assert report.ok
         assert target.blobs.stat(Digest.of(b"lost")) == 4
 
     def test_blobs_that_a_target_reports_as_lost_are_copied(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
-        """R-078: also where it has the manifest, and only another tag was to be set."""
+        """R-078: also if the target has the manifest and only another tag is to be set."""
         root = graphs.image(b"lost")
         copy(source, target, root.digest)
-        self.losing(target, b"lost")
-        there = watch(target)
+        self.delete_blobs(target, b"lost")
+        recorded_target = record_calls(target)
 
-        def refuse(call: str, about: str) -> None:
-            if call == "put manifest" and ("put blob", Digest.of(b"lost")) not in there.calls:
+        def refuse(call: str, argument: str) -> None:
+            if call == "put manifest" and ("put blob", Digest.of(b"lost")) not in recorded_target.calls:
                 raise BlobNotFound("blob unknown", code="MANIFEST_BLOB_UNKNOWN")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
-        copy(source, there.repository, root.digest, tags=[V1])
+        copy(source, recorded_target.repository, root.digest, tags=[V1])
 
         assert target.blobs.stat(Digest.of(b"lost")) == 4
         assert target.manifests.resolve(V1).digest == root.digest
 
 
-class TestListening:
+class TestCallbacks:
     """Errors of callbacks are not errors of a repository."""
 
     @pytest.mark.parametrize("error", [Unavailable("no log"), ValueError("no log")])
@@ -347,7 +347,7 @@ class TestListening:
             run_copies([task(source, target, graphs.image(b"1"))], continue_on_error=True, observer=Broken())
 
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_a_cancel_from_inside_ends_it(
+    def test_a_cancellation_in_a_callback_ends_the_run(
         self, source: Repository, target: Repository, graphs: Graphs, jobs: int
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(50)]
@@ -363,48 +363,50 @@ class TestListening:
 
 class TestManyImages:
     def test_shared_blobs_are_copied_once(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         roots = [graphs.image(b"base", b"%d" % number) for number in range(50)]
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        report = run_copies([task(source, there.repository, root.digest) for root in roots], jobs=8, images=8)
+        report = run_copies([task(source, recorded_target.repository, root.digest) for root in roots], jobs=8, images=8)
 
         assert report.ok
-        assert there.count("put blob", Digest.of(b"base")) == 1
-        assert there.count("stat", Digest.of(b"base")) == 1
+        assert recorded_target.count("put blob", Digest.of(b"base")) == 1
+        assert recorded_target.count("stat", Digest.of(b"base")) == 1
         assert all(target.manifests.get(root.digest).content == root.content for root in roots)
 
     def test_two_tags_of_one_image_are_both_set(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"layer")
-        there = watch(target)
-        tasks = [task(source, there.repository, root, tag) for tag in (V1, V2, Tag("latest"))]
+        recorded_target = record_calls(target)
+        tasks = [task(source, recorded_target.repository, root, tag) for tag in (V1, V2, Tag("latest"))]
 
         report = run_copies(tasks)
 
         assert {target.manifests.resolve(tag).digest for tag in (V1, V2, Tag("latest"))} == {root.digest}
-        assert there.count("put blob", Digest.of(b"layer")) == 1
+        assert recorded_target.count("put blob", Digest.of(b"layer")) == 1
         assert report.counts == {Outcome.MOVED: 3, Outcome.TAGGED: 3}
 
     def test_a_blob_just_copied_to_another_repository_is_mounted(
-        self, source: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         """R-077."""
         root = graphs.image(b"layer")
         catalog = MemoryCatalog("target.test")
-        places = [watch(catalog.repository(RepositoryName(name))) for name in ("a", "b", "c")]
+        targets = [record_calls(catalog.repository(RepositoryName(name))) for name in ("a", "b", "c")]
 
-        plan = plan_copies([task(source, place.repository, root.digest) for place in places])
+        plan = plan_copies([task(source, recorded_target.repository, root.digest) for recorded_target in targets])
         report = plan.apply(jobs=8)
 
-        stored = [sum(place.count("put blob", part.digest) for place in places) for part in root.children]
+        stored = [
+            sum(recorded_target.count("put blob", part.digest) for recorded_target in targets) for part in root.children
+        ]
         assert stored == [1, 1]
         assert report.counts == {Outcome.MOVED: 5, Outcome.MOUNTED: 4}
         assert report.bytes_mounted == plan.bytes_to_mount == 2 * sum(part.size for part in root.children)
 
-    def test_two_backends_of_one_name_are_two(self, source: Repository, graphs: Graphs) -> None:
+    def test_two_backends_with_the_same_name_are_separate_targets(self, source: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"layer")
         targets = [MemoryCatalog().repository(RepositoryName("app")) for _ in range(2)]
 
@@ -414,7 +416,7 @@ class TestManyImages:
             assert target.manifests.get(root.digest).content == root.content
             assert target.blobs.stat(Digest.of(b"layer")) == 5
 
-    def test_images_are_requested_as_capacity_allows(
+    def test_tasks_are_requested_only_as_images_finish(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"layer")
@@ -459,80 +461,86 @@ class TestManyImages:
             run_copies(tasks(), continue_on_error=True)
 
     def test_a_base_that_two_thousand_images_share_is_stored_once(
-        self, source: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         catalog = MemoryCatalog("target.test")
-        places = [watch(catalog.repository(RepositoryName(f"app{number}"))) for number in range(20)]
+        targets = [record_calls(catalog.repository(RepositoryName(f"app{number}"))) for number in range(20)]
 
         def tasks() -> Any:
             for number in range(2000):
                 root = graphs.image(b"base", b"%d" % number)
-                yield task(source, places[number % 20].repository, root.digest)
+                yield task(source, targets[number % 20].repository, root.digest)
 
         with fail_after(120):
             report = run_copies(tasks(), jobs=8, images=8)
 
         assert report.ok
-        assert sum(place.count("put blob", Digest.of(b"base")) for place in places) == 1
-        assert [place.count("mount", Digest.of(b"base")) for place in places].count(1) == 19
+        assert sum(recorded_target.count("put blob", Digest.of(b"base")) for recorded_target in targets) == 1
+        assert [recorded_target.count("mount", Digest.of(b"base")) for recorded_target in targets].count(1) == 19
         # Each image has its own manifest and layer; base and configuration are shared.
         assert report.counts == {Outcome.MOVED: 4002, Outcome.MOUNTED: 38}
 
-    def test_the_first_error_ends_it(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_the_first_error_ends_the_run(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(50)]
-        here = watch(source)
+        recorded_source = record_calls(source)
 
-        def cut(call: str, about: str) -> None:
-            if call == "open" and about == Digest.of(b"3"):
+        def fail(call: str, argument: str) -> None:
+            if call == "open" and argument == Digest.of(b"3"):
                 raise Unavailable("cut off")
 
-        here.before = cut
+        recorded_source.before = fail
 
         with pytest.raises(Unavailable) as caught:
-            run_copies([task(here.repository, target, root.digest) for root in roots], jobs=1, images=1)
+            run_copies([task(recorded_source.repository, target, root.digest) for root in roots], jobs=1, images=1)
 
         assert caught.value.reference == source.at(Digest.of(b"3"))
         assert caught.value.operation == "run_copies"
-        assert here.count("get", roots[5].digest) == 0
+        assert recorded_source.count("get", roots[5].digest) == 0
 
-    @pytest.mark.parametrize("goes_on", [True, False])
+    @pytest.mark.parametrize("continues", [True, False])
     @pytest.mark.parametrize("jobs", [1, 4])
-    def test_a_cancel_ends_the_run_whether_it_continues_after_errors_or_not(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch, jobs: int, goes_on: bool
+    def test_a_cancellation_ends_the_run_with_and_without_continue_on_error(
+        self,
+        source: Repository,
+        target: Repository,
+        graphs: Graphs,
+        record_calls: RecordCalls,
+        jobs: int,
+        continues: bool,
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(50)]
-        there = watch(target)
+        recorded_target = record_calls(target)
 
         with CancelScope() as scope, pytest.raises(Cancelled):
-            there.before = lambda call, about: scope.cancel() if call == "put blob" else None
+            recorded_target.before = lambda call, argument: scope.cancel() if call == "put blob" else None
             run_copies(
-                [task(source, there.repository, root.digest) for root in roots],
+                [task(source, recorded_target.repository, root.digest) for root in roots],
                 jobs=jobs,
                 images=2,
-                continue_on_error=goes_on,
+                continue_on_error=continues,
             )
 
-        assert len(there.writes) <= 2 * jobs + 2
+        assert len(recorded_target.writes) <= 2 * jobs + 2
 
-    def test_a_cancel_ends_the_wait_for_a_blocking_target(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_a_cancellation_ends_the_wait_for_a_blocking_target(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"layer", b"other")
-        there = watch(target)
-        hanging, release = threading.Event(), threading.Event()
+        recorded_target = record_calls(target)
+        blocked, release = threading.Event(), threading.Event()
 
-        def hang(call: str, about: str) -> None:
-            if about == Digest.of(b"layer"):
-                hanging.set()
+        def block(call: str, argument: str) -> None:
+            if argument == Digest.of(b"layer"):
+                blocked.set()
                 release.wait(60)
 
-        there.before = hang
+        recorded_target.before = block
         with CancelScope() as scope:
 
             def cancel() -> None:
-                hanging.wait(30)
+                blocked.wait(30)
                 scope.cancel()
 
             canceller = threading.Thread(target=cancel)
@@ -540,7 +548,7 @@ class TestManyImages:
             began = time.monotonic()
 
             with pytest.raises(Cancelled):
-                run_copies([task(source, there.repository, root.digest)], jobs=2)
+                run_copies([task(source, recorded_target.repository, root.digest)], jobs=2)
 
             assert time.monotonic() - began < 10
             canceller.join(30)
@@ -550,9 +558,9 @@ class TestManyImages:
                 thread.join(30)
 
 
-class TestGoingOn:
+class TestContinueOnError:
     def test_an_error_ends_only_tasks_that_need_the_node(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         bad, good = graphs.image(b"bad"), graphs.image(b"good")
         root = graphs.index(bad, good)
@@ -577,29 +585,31 @@ class TestGoingOn:
             target.manifests.resolve(V1)
 
     def test_each_tag_that_could_not_be_set_is_reported(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"layer")
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        def refuse(call: str, about: str) -> None:
+        def refuse(call: str, argument: str) -> None:
             if call == "put manifest":
                 raise Unavailable("full")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
         report = run_copies(
             [
-                task(source, there.repository, root, V1, V2),
-                task(source, there.repository, root, Tag("v3")),
-                task(source, there.repository, Tag("absent"), Tag("v4"), Tag("v5")),
+                task(source, recorded_target.repository, root, V1, V2),
+                task(source, recorded_target.repository, root, Tag("v3")),
+                task(source, recorded_target.repository, Tag("absent"), Tag("v4"), Tag("v5")),
             ],
             continue_on_error=True,
             jobs=1,
         )
 
-        wrong = {r.node.target: r.outcome for r in report.results if r.outcome in (Outcome.FAILED, Outcome.NOT_DONE)}
-        assert wrong == {
+        unsuccessful = {
+            r.node.target: r.outcome for r in report.results if r.outcome in (Outcome.FAILED, Outcome.NOT_DONE)
+        }
+        assert unsuccessful == {
             target.at(root.digest): Outcome.FAILED,
             target.at(V1): Outcome.NOT_DONE,
             target.at(V2): Outcome.NOT_DONE,
@@ -609,17 +619,17 @@ class TestGoingOn:
         }
 
     def test_an_error_of_the_target_is_attributed_to_the_target(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        def refuse(call: str, about: str) -> None:
-            if call == "put blob" and about == Digest.of(b"layer"):
+        def refuse(call: str, argument: str) -> None:
+            if call == "put blob" and argument == Digest.of(b"layer"):
                 raise Unavailable("full")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
-        report = run_copies([task(source, there.repository, graphs.image(b"layer"))], continue_on_error=True)
+        report = run_copies([task(source, recorded_target.repository, graphs.image(b"layer"))], continue_on_error=True)
 
         (failed,) = report.failed
         assert (failed.failed_side, failed.node.kind) == (Side.TARGET, NodeKind.BLOB)
@@ -627,39 +637,41 @@ class TestGoingOn:
         assert (failed.error.operation, failed.error.reference) == ("run_copies", target.at(Digest.of(b"layer")))
 
     def test_a_failed_node_fails_for_all_tasks_that_need_it(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         roots = [graphs.image(b"gone", b"%d" % number) for number in range(3)]
         source.blobs.delete(Digest.of(b"gone"))
-        here = watch(source)
+        recorded_source = record_calls(source)
 
-        report = run_copies([task(here.repository, target, root) for root in roots], continue_on_error=True, jobs=1)
+        report = run_copies(
+            [task(recorded_source.repository, target, root) for root in roots], continue_on_error=True, jobs=1
+        )
 
-        assert here.count("open", Digest.of(b"gone")) == 1
+        assert recorded_source.count("open", Digest.of(b"gone")) == 1
         assert [result.outcome for result in report.results].count(Outcome.NOT_DONE) == 3
 
-    def test_an_interrupted_run_is_gone_on_with(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_an_interrupted_run_continues_with_the_missing_images(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         roots = [graphs.image(b"base", b"%d" % number) for number in range(10)]
         for number, root in enumerate(roots):
             source.manifests.put(root, tags=(Tag(f"v{number}"),))
-        here = watch(source)
+        recorded_source = record_calls(source)
 
-        def cut(call: str, about: str) -> None:
-            if about == Digest.of(b"6"):
+        def fail(call: str, argument: str) -> None:
+            if argument == Digest.of(b"6"):
                 raise Unavailable("cut off")
 
-        here.before = cut
-        tasks = [task(here.repository, target, Tag(f"v{number}"), Tag(f"v{number}")) for number in range(10)]
+        recorded_source.before = fail
+        tasks = [task(recorded_source.repository, target, Tag(f"v{number}"), Tag(f"v{number}")) for number in range(10)]
         with pytest.raises(Unavailable):
             run_copies(tasks, jobs=1, images=1)
-        here.before = lambda call, about: None
-        here.calls.clear()
+        recorded_source.before = lambda call, argument: None
+        recorded_source.calls.clear()
 
         report = run_copies(tasks, jobs=1, images=1)
 
         assert report.ok
-        assert here.count("open", Digest.of(b"base")) == 0
-        assert here.count("open") == 4
+        assert recorded_source.count("open", Digest.of(b"base")) == 0
+        assert recorded_source.count("open") == 4
         assert len(list(target.manifests.tags())) == 10

@@ -1,4 +1,4 @@
-"""For any graph, options and number of jobs, the target has exactly the expected content."""
+"""For any graph and number of jobs, the target has exactly the requested content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> list[list[int]]:
+def graph_shapes(draw: st.DrawFn) -> list[list[int]]:
     """The children of each manifest: layers of an image or, from the second on, earlier manifests of an index."""
     shape: list[list[int]] = []
     for number in range(draw(st.integers(1, 8))):
@@ -30,7 +30,7 @@ def shapes(draw: st.DrawFn) -> list[list[int]]:
     return shape
 
 
-def built(graphs: Graphs, shape: list[list[int]]) -> list[RawManifest]:
+def build_graph(graphs: Graphs, shape: list[list[int]]) -> list[RawManifest]:
     made: list[RawManifest] = []
     for number, parts in enumerate(shape):
         if parts and parts[0] >= 0:
@@ -51,7 +51,7 @@ def reachable(shape: list[list[int]], roots: list[int]) -> set[int]:
     return found
 
 
-def present(repository: Repository, manifest: RawManifest) -> bool:
+def is_stored(repository: Repository, manifest: RawManifest) -> bool:
     try:
         return repository.manifests.get(manifest.digest).content == manifest.content
     except ImageNotFound:
@@ -60,20 +60,26 @@ def present(repository: Repository, manifest: RawManifest) -> bool:
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shape=shapes(),
+    shape=graph_shapes(),
     data=st.data(),
     jobs=st.integers(1, 8),
     images=st.integers(1, 4),
     planned=st.booleans(),
-    places=st.integers(1, 3),
+    target_count=st.integers(1, 3),
 )
 def test_the_target_has_exactly_the_requested_content(
-    graphs_of: Any, shape: list[list[int]], data: st.DataObject, jobs: int, images: int, planned: bool, places: int
+    graphs_of: Any,
+    shape: list[list[int]],
+    data: st.DataObject,
+    jobs: int,
+    images: int,
+    planned: bool,
+    target_count: int,
 ) -> None:
     source = MemoryCatalog("source.test").repository(RepositoryName("app"))
     catalog = MemoryCatalog("target.test")
-    targets = [catalog.repository(RepositoryName(f"copy{number}")) for number in range(places)]
-    made = built(graphs_of(source), shape)
+    targets = [catalog.repository(RepositoryName(f"copy{number}")) for number in range(target_count)]
+    made = build_graph(graphs_of(source), shape)
     roots = data.draw(st.lists(st.integers(0, len(made) - 1), min_size=1, max_size=5))
     tasks = [
         CopyTask(source=source, target=target, reference=made[root].digest, tags=(Tag(f"t{position}"),))
@@ -90,16 +96,18 @@ def test_the_target_has_exactly_the_requested_content(
     expected = reachable(shape, roots)
     assert report.ok
     for target in targets:
-        assert {number for number, manifest in enumerate(made) if present(target, manifest)} >= expected
+        assert {number for number, manifest in enumerate(made) if is_stored(target, manifest)} >= expected
         for number in expected:
             for part in made[number].children:
                 if not made[number].is_index:
                     assert target.blobs.stat(part.digest) == part.size
         for position, root in enumerate(roots):
             assert target.manifests.resolve(Tag(f"t{position}")).digest == made[root].digest
-    unwanted = {made[number].digest for number in range(len(made)) if number not in expected} - {
+    unrequested = {made[number].digest for number in range(len(made)) if number not in expected} - {
         made[number].digest for number in expected
     }
-    assert not any(present(target, manifest) for target in targets for manifest in made if manifest.digest in unwanted)
+    assert not any(
+        is_stored(target, manifest) for target in targets for manifest in made if manifest.digest in unrequested
+    )
     nodes = [(result.node.kind, result.node.target) for result in report.results]
     assert len(nodes) == len(set(nodes))

@@ -24,7 +24,7 @@ from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
-    Watch = Any
+    RecordCalls = Any
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 V1 = Tag("v1")
@@ -36,21 +36,23 @@ def index_of(repository: Repository, entries: list[dict[str, object]]) -> RawMan
     return raw
 
 
-def test_an_index_of_thousands_is_copied_and_each_of_its_images_once(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_each_image_of_an_index_with_thousands_of_entries_is_copied_once(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
-    """R-024: 6,000 entries, of which every third is another."""
+    """R-024: 6,000 entries of 2,000 different images."""
     images = [graphs.image(b"base", annotations={"n": str(number)}) for number in range(2000)]
     entries = [graphs.entry(image.media_type, image.content) for image in images for _ in range(3)]
     root = index_of(source, entries)
-    there = watch(target)
+    recorded_target = record_calls(target)
 
     with fail_after(120):
-        report = run_copies([CopyTask(source=source, target=there.repository, reference=root, tags=(V1,))], jobs=2)
+        report = run_copies(
+            [CopyTask(source=source, target=recorded_target.repository, reference=root, tags=(V1,))], jobs=2
+        )
 
     assert report.ok
-    assert there.count("put manifest") == 2001
-    assert there.count("put blob") == 2
+    assert recorded_target.count("put manifest") == 2001
+    assert recorded_target.count("put blob") == 2
     assert target.manifests.resolve(V1).digest == root.digest
 
 
@@ -85,7 +87,7 @@ def test_nested_indexes_are_followed_up_to_a_limit(
     assert [type(result.error) for result in report.failed] in ([], [TooLarge])
 
 
-def test_an_old_manifest_is_refused_and_the_others_are_copied(
+def test_a_schema_1_manifest_is_refused_and_the_others_are_copied(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     """R-028."""
@@ -103,7 +105,7 @@ def test_an_old_manifest_is_refused_and_the_others_are_copied(
     assert any(isinstance(result.error, Unsupported | LookupError) for result in report.failed)
 
 
-def test_tags_that_differ_only_by_case_are_two_in_a_directory(
+def test_tags_that_differ_only_by_case_are_separate_in_a_layout(
     source: Repository, graphs: Graphs, tmp_path: Path
 ) -> None:
     tags = [Tag("Release"), Tag("release"), Tag("RELEASE")]
@@ -118,19 +120,29 @@ def test_tags_that_differ_only_by_case_are_two_in_a_directory(
     }
 
 
-def test_a_repository_copied_onto_itself_moves_nothing(source: Repository, graphs: Graphs, watch: Watch) -> None:
+def test_a_repository_copied_onto_itself_copies_no_blob(
+    source: Repository, graphs: Graphs, record_calls: RecordCalls
+) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"))
     source.manifests.put(root, tags=(V1,))
-    here = watch(source)
+    recorded_source = record_calls(source)
 
-    report = run_copies([CopyTask(source=here.repository, target=here.repository, reference=V1, tags=(V1, Tag("v2")))])
+    report = run_copies(
+        [
+            CopyTask(
+                source=recorded_source.repository, target=recorded_source.repository, reference=V1, tags=(V1, Tag("v2"))
+            )
+        ]
+    )
 
-    assert here.count("put blob") == 0
+    assert recorded_source.count("put blob") == 0
     assert report.bytes_moved == 0
     assert source.manifests.resolve(Tag("v2")).digest == root.digest
 
 
-def test_slowly_produced_tasks_delay_no_other(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_a_slow_iterator_of_tasks_does_not_delay_earlier_tasks(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
     roots = [graphs.image(b"%d" % number) for number in range(4)]
     arrived = [threading.Event() for _ in roots]
     in_time = []

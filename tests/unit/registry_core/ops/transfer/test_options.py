@@ -44,17 +44,17 @@ def test_malformed_options_are_refused(
         CopyOptions(platforms=platforms, index_mode=mode)
 
 
-def test_a_switch_is_a_boolean() -> None:
+def test_boolean_options_must_be_booleans() -> None:
     with pytest.raises(InvalidValue, match="referrers must be True or False, not 'yes'"):
         CopyOptions(referrers=cast("Any", "yes"))
 
 
-def test_the_sides_of_a_task_are_repositories(target: Repository) -> None:
+def test_source_and_target_of_a_task_must_be_repositories(target: Repository) -> None:
     with pytest.raises(InvalidValue, match="source must be a Repository, not str; of a client, pass its attribute"):
         CopyTask(source=cast("Any", "app"), target=target, reference="v1")
 
 
-def test_only_tasks_are_copied() -> None:
+def test_items_that_are_not_tasks_are_refused() -> None:
     with pytest.raises(InvalidValue, match="each task must be a CopyTask, not str"):
         run_copies(cast("Any", ["v1"]))
 

@@ -23,11 +23,11 @@ S390X = {"os": "linux", "architecture": "s390x"}
 UNKNOWN = {"os": "unknown", "architecture": "unknown"}
 
 
-def chosen(*platforms: str, form: IndexMode = IndexMode.REWRITTEN) -> CopyOptions:
-    return CopyOptions(platforms=platforms, index_mode=form)
+def options_for(*platforms: str, mode: IndexMode = IndexMode.REWRITTEN) -> CopyOptions:
+    return CopyOptions(platforms=platforms, index_mode=mode)
 
 
-def has(repository: Repository, manifest: RawManifest) -> bool:
+def is_stored(repository: Repository, manifest: RawManifest) -> bool:
     try:
         repository.manifests.resolve(manifest.digest)
     except ImageNotFound:
@@ -46,12 +46,12 @@ def test_a_rewritten_index_lists_selected_platforms_and_keeps_unknown_fields(
     ]
     root = graphs.index(manifests=entries, annotations={"k": "v"}, vendor=[1])
 
-    copied = copy(source, target, root.digest, tags=["v1"], options=chosen("linux/amd64"))
+    copied = copy(source, target, root.digest, tags=["v1"], options=options_for("linux/amd64"))
 
     found = target.manifests.get(copied.digest)
     assert copied.digest != root.digest
     assert found.mapping == {**root.mapping, "manifests": [entries[0]]}
-    assert not has(target, two)
+    assert not is_stored(target, two)
     with pytest.raises(BlobNotFound):
         target.blobs.stat(Digest.of(b"arm64"))
 
@@ -61,11 +61,11 @@ def test_a_sparse_index_keeps_its_bytes(source: Repository, target: Repository, 
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
 
-    copied = copy(source, target, root.digest, options=chosen("linux/arm64", form=IndexMode.SPARSE))
+    copied = copy(source, target, root.digest, options=options_for("linux/arm64", mode=IndexMode.SPARSE))
 
     assert copied == root.descriptor
     assert target.manifests.get(root.digest).content == root.content
-    assert (has(target, one), has(target, two)) == (False, True)
+    assert (is_stored(target, one), is_stored(target, two)) == (False, True)
 
 
 def test_an_existing_sparse_index_gains_platforms(source: Repository, target: Repository, graphs: Graphs) -> None:
@@ -73,28 +73,28 @@ def test_an_existing_sparse_index_gains_platforms(source: Repository, target: Re
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
     source.manifests.put(root, tags=(Tag("v1"),))
     tags = (Tag("v1"),)
-    copy(source, target, Tag("v1"), tags=tags, options=chosen("linux/arm64", form=IndexMode.SPARSE))
+    copy(source, target, Tag("v1"), tags=tags, options=options_for("linux/arm64", mode=IndexMode.SPARSE))
 
-    copy(source, target, Tag("v1"), tags=tags, options=chosen("linux/amd64", form=IndexMode.SPARSE))
+    copy(source, target, Tag("v1"), tags=tags, options=options_for("linux/amd64", mode=IndexMode.SPARSE))
 
-    assert (has(target, one), has(target, two)) == (True, True)
+    assert (is_stored(target, one), is_stored(target, two)) == (True, True)
 
 
-def test_the_tag_of_a_sparse_index_does_not_hide_missing_images(
+def test_missing_images_of_a_tagged_sparse_index_are_copied(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     root = graphs.index(one, two, platforms=[AMD64, ARM64])
     source.manifests.put(root, tags=(Tag("v1"),))
     tasks = [CopyTask(source=source, target=target, reference=Tag("v1"), tags=(Tag("v1"),))]
-    run_copies(tasks, options=chosen("linux/arm64", form=IndexMode.SPARSE))
+    run_copies(tasks, options=options_for("linux/arm64", mode=IndexMode.SPARSE))
 
-    plan = plan_copies(tasks, options=chosen("linux/amd64", form=IndexMode.SPARSE))
+    plan = plan_copies(tasks, options=options_for("linux/amd64", mode=IndexMode.SPARSE))
     report = plan.apply()
 
     assert Digest.of(b"amd64") in {node.digest for node in plan.nodes}
     assert report.ok
-    assert (has(target, one), has(target, two)) == (True, True)
+    assert (is_stored(target, one), is_stored(target, two)) == (True, True)
 
 
 def test_selecting_all_platforms_leaves_the_index_unchanged(
@@ -102,12 +102,12 @@ def test_selecting_all_platforms_leaves_the_index_unchanged(
 ) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
-    copied = copy(source, target, root.digest, options=chosen("linux/arm64", "linux/amd64", "linux/riscv64"))
+    copied = copy(source, target, root.digest, options=options_for("linux/arm64", "linux/amd64", "linux/riscv64"))
 
     assert copied.digest == root.digest
 
 
-def test_attestations_stay_with_their_images(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_attestations_are_copied_with_their_images(source: Repository, target: Repository, graphs: Graphs) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
     about = [graphs.image(b"of amd64"), graphs.image(b"of arm64")]
     entries = [
@@ -127,15 +127,15 @@ def test_attestations_stay_with_their_images(source: Repository, target: Reposit
     ]
     root = graphs.index(manifests=entries)
 
-    copied = copy(source, target, root.digest, options=chosen("linux/arm64"))
+    copied = copy(source, target, root.digest, options=options_for("linux/arm64"))
 
     assert target.manifests.get(copied.digest).mapping["manifests"] == [entries[1], entries[3]]
-    assert [has(target, each) for each in (one, two, *about)] == [False, True, False, True]
+    assert [is_stored(target, each) for each in (one, two, *about)] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("form", IndexMode)
-def test_indexes_below_indexes_are_reduced_too(
-    source: Repository, target: Repository, graphs: Graphs, form: IndexMode
+@pytest.mark.parametrize("mode", IndexMode)
+def test_nested_indexes_are_reduced_too(
+    source: Repository, target: Repository, graphs: Graphs, mode: IndexMode
 ) -> None:
     """R-024."""
     one, two, three = graphs.image(b"1"), graphs.image(b"2"), graphs.image(b"3")
@@ -143,12 +143,12 @@ def test_indexes_below_indexes_are_reduced_too(
     other = graphs.index(three, platforms=[S390X])
     root = graphs.index(inner, other)
 
-    copied = copy(source, target, root.digest, options=chosen("linux/arm64", form=form))
+    copied = copy(source, target, root.digest, options=options_for("linux/arm64", mode=mode))
 
     top = target.manifests.get(copied.digest)
     below = target.manifests.get(top.children[0].digest)
-    assert [has(target, each) for each in (one, two, three, other)] == [False, True, False, False]
-    if form is IndexMode.SPARSE:
+    assert [is_stored(target, each) for each in (one, two, three, other)] == [False, True, False, False]
+    if mode is IndexMode.SPARSE:
         assert (top.content, below.content) == (root.content, inner.content)
     else:
         assert len(top.children) == 1
@@ -156,16 +156,16 @@ def test_indexes_below_indexes_are_reduced_too(
         assert [entry.digest for entry in below.children] == [two.digest]
 
 
-def test_an_entry_without_a_platform_is_judged_by_its_configuration(
+def test_the_platform_of_an_entry_without_one_is_read_from_its_configuration(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     one = graphs.image(b"1", config=b'{"os":"linux","architecture":"s390x"}')
     two = graphs.image(b"2", config=b'{"os":"linux","architecture":"arm64"}')
     root = graphs.index(one, two)
 
-    copy(source, target, root.digest, options=chosen("linux/arm64"))
+    copy(source, target, root.digest, options=options_for("linux/arm64"))
 
-    assert (has(target, one), has(target, two)) == (False, True)
+    assert (is_stored(target, one), is_stored(target, two)) == (False, True)
 
 
 def test_without_an_exact_match_a_compatible_platform_is_selected(
@@ -175,12 +175,12 @@ def test_without_an_exact_match_a_compatible_platform_is_selected(
     arm = {"os": "linux", "architecture": "arm"}
     root = graphs.index(five, six, platforms=[{**arm, "variant": "v5"}, {**arm, "variant": "v6"}])
 
-    copy(source, target, root.digest, options=chosen("linux/arm/v7"))
+    copy(source, target, root.digest, options=options_for("linux/arm/v7"))
 
-    assert (has(target, five), has(target, six)) == (False, True)
+    assert (is_stored(target, five), is_stored(target, six)) == (False, True)
 
 
-def test_every_version_of_windows_is_taken_unless_one_was_named(
+def test_every_version_of_windows_is_selected_unless_one_is_named(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     windows = {"os": "windows", "architecture": "amd64"}
@@ -188,8 +188,8 @@ def test_every_version_of_windows_is_taken_unless_one_was_named(
     platforms = [{**windows, "os.version": "10.0.17763.1"}, {**windows, "os.version": "10.0.20348.1"}]
     root = graphs.index(*images, platforms=platforms)
 
-    all_of_them = copy(source, target, root.digest, options=chosen("windows/amd64"))
-    one = copy(source, target, root.digest, options=chosen("windows/amd64,osver=10.0.20348"))
+    all_of_them = copy(source, target, root.digest, options=options_for("windows/amd64"))
+    one = copy(source, target, root.digest, options=options_for("windows/amd64,osver=10.0.20348"))
 
     assert all_of_them.digest == root.digest
     assert [entry.digest for entry in target.manifests.get(one.digest).children] == [images[1].digest]
@@ -199,19 +199,19 @@ def test_an_error_lists_the_available_platforms(source: Repository, target: Repo
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
 
     with pytest.raises(PlatformNotFound) as caught:
-        copy(source, target, root.digest, options=chosen("linux/s390x"))
+        copy(source, target, root.digest, options=options_for("linux/s390x"))
 
     assert caught.value.available == ("linux/amd64", "linux/arm64")
     assert caught.value.reference == source.at(root.digest)
-    assert not has(target, root)
+    assert not is_stored(target, root)
 
 
-def test_an_image_alone_must_not_contradict(source: Repository, target: Repository, graphs: Graphs) -> None:
+def test_a_single_image_of_another_platform_is_refused(source: Repository, target: Repository, graphs: Graphs) -> None:
     image = graphs.image(b"1", config=b'{"os":"linux","architecture":"arm64"}')
 
-    assert copy(source, target, image.digest, options=chosen("linux/amd64", "linux/arm64")).digest == image.digest
+    assert copy(source, target, image.digest, options=options_for("linux/amd64", "linux/arm64")).digest == image.digest
     with pytest.raises(PlatformNotFound):
-        copy(source, target, image.digest, options=chosen("linux/amd64"))
+        copy(source, target, image.digest, options=options_for("linux/amd64"))
 
 
 def test_an_artifact_has_no_platform(source: Repository, target: Repository, graphs: Graphs) -> None:
@@ -219,12 +219,12 @@ def test_an_artifact_has_no_platform(source: Repository, target: Repository, gra
     config = graphs.entry("application/vnd.cncf.helm.config.v1+json", b"{}")
     chart = graphs.image(b"chart", overrides={"config": config})
 
-    assert copy(source, target, chart.digest, options=chosen("linux/amd64")).digest == chart.digest
+    assert copy(source, target, chart.digest, options=options_for("linux/amd64")).digest == chart.digest
 
 
 def test_a_plan_shows_the_index_that_will_be_written(source: Repository, target: Repository, graphs: Graphs) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
-    plan = plan_copy(source, target, root.digest, options=chosen("linux/amd64"))
+    plan = plan_copy(source, target, root.digest, options=options_for("linux/amd64"))
 
     report = plan.apply()
 

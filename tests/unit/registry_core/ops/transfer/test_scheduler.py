@@ -20,15 +20,15 @@ from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
-    Watch = Any
+    RecordCalls = Any
 
 # The larger blob of an image is copied first: the copy of the base begins before that of any other layer.
 BASE = b"the base of all of them" * 10
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-PATIENCE = 30
+TIMEOUT = 30
 
 
-class Gate:
+class DelayedUpload:
     """Delays the first upload of the base until the other image has uploaded its own layer.
 
     Args:
@@ -36,179 +36,192 @@ class Gate:
         error: Error with which the delayed upload ends.
     """
 
-    def __init__(self, theirs: bytes, error: Exception | None = None) -> None:
-        self._theirs = Digest.of(theirs)
+    def __init__(self, other_layer: bytes, error: Exception | None = None) -> None:
+        self._other_layer = Digest.of(other_layer)
         self._error = error
         self._lock = threading.Lock()
-        self._opened = threading.Event()
+        self._other_uploaded = threading.Event()
         self._is_first = True
-        self.was_opened = False
+        self.other_was_uploaded = False
 
-    def __call__(self, call: str, about: str) -> None:
+    def __call__(self, call: str, argument: str) -> None:
         if call != "put blob":
             return
-        if about == self._theirs:
-            self._opened.set()
-        if about == Digest.of(BASE):
+        if argument == self._other_layer:
+            self._other_uploaded.set()
+        if argument == Digest.of(BASE):
             with self._lock:
                 first, self._is_first = self._is_first, False
             if first:
-                self.was_opened = self._opened.wait(PATIENCE)
+                self.other_was_uploaded = self._other_uploaded.wait(TIMEOUT)
                 if self._error is not None:
                     raise self._error
 
 
-def test_a_manifest_waits_for_a_layer_that_another_image_moves(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_a_manifest_waits_for_a_layer_that_another_task_copies(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
     """R-070."""
     one, two = graphs.image(BASE, b"1"), graphs.image(BASE, b"2")
-    there, early, gate = watch(target), list[str](), Gate(b"2")
+    recorded_target, early_manifests, delayed_upload = record_calls(target), list[str](), DelayedUpload(b"2")
 
-    def look(call: str, about: str) -> None:
-        if call == "put manifest" and not gate_passed.is_set():
-            early.append(about)
-            hasty.set()
-        gate(call, about)
-        if call == "put blob" and about == Digest.of(BASE):
+    def hook(call: str, argument: str) -> None:
+        if call == "put manifest" and not base_uploaded.is_set():
+            early_manifests.append(argument)
+            stored_early.set()
+        delayed_upload(call, argument)
+        if call == "put blob" and argument == Digest.of(BASE):
             # A task that does not wait has time to finish.
-            hasty.wait(0.5)
-            gate_passed.set()
+            stored_early.wait(0.5)
+            base_uploaded.set()
 
-    gate_passed, hasty = threading.Event(), threading.Event()
-    there.before = look
+    base_uploaded, stored_early = threading.Event(), threading.Event()
+    recorded_target.before = hook
 
     report = run_copies(
-        [CopyTask(source=source, target=there.repository, reference=root) for root in (one, two)], jobs=4, images=2
+        [CopyTask(source=source, target=recorded_target.repository, reference=root) for root in (one, two)],
+        jobs=4,
+        images=2,
     )
 
-    assert gate.was_opened
-    assert early == []
+    assert delayed_upload.other_was_uploaded
+    assert early_manifests == []
     assert report.ok
-    assert there.count("put blob", Digest.of(BASE)) == 1
+    assert recorded_target.count("put blob", Digest.of(BASE)) == 1
 
 
-def test_two_names_for_the_type_of_one_layer_do_not_move_it_at_once(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_a_layer_with_two_media_types_is_not_copied_twice_at_once(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
     one = graphs.image(BASE, b"1")
     layers = [graphs.entry(DOCKER_LAYER, BASE), graphs.entry(OCI_LAYER, b"2")]
     two = graphs.image(BASE, b"2", overrides={"layers": layers})
-    there, gate = watch(target), Gate(b"2")
-    there.before = gate
+    recorded_target, delayed_upload = record_calls(target), DelayedUpload(b"2")
+    recorded_target.before = delayed_upload
 
     run_copies(
-        [CopyTask(source=source, target=there.repository, reference=root) for root in (one, two)], jobs=4, images=2
+        [CopyTask(source=source, target=recorded_target.repository, reference=root) for root in (one, two)],
+        jobs=4,
+        images=2,
     )
 
-    assert gate.was_opened
-    assert there.count("put blob", Digest.of(BASE)) == 1
+    assert delayed_upload.other_was_uploaded
+    assert recorded_target.count("put blob", Digest.of(BASE)) == 1
 
 
 @pytest.mark.parametrize("error", [None, Unavailable("full")])
-def test_a_layer_on_its_way_to_another_repository_is_waited_for(
-    source: Repository, graphs: Graphs, watch: Watch, error: Exception | None
+def test_a_task_waits_for_a_layer_that_is_being_copied_to_another_repository(
+    source: Repository, graphs: Graphs, record_calls: RecordCalls, error: Exception | None
 ) -> None:
     """R-077: if the blob does not arrive there, each task copies it."""
     one, two = graphs.image(BASE, b"1"), graphs.image(BASE, b"2")
     catalog = MemoryCatalog("target.test")
-    places, gate = [watch(catalog.repository(RepositoryName(name))) for name in ("a", "b")], Gate(b"2", error)
-    for place in places:
-        place.before = gate
+    targets = [record_calls(catalog.repository(RepositoryName(name))) for name in ("a", "b")]
+    delayed_upload = DelayedUpload(b"2", error)
+    for recorded_target in targets:
+        recorded_target.before = delayed_upload
 
     report = run_copies(
         [
-            CopyTask(source=source, target=place.repository, reference=root)
-            for place, root in zip(places, (one, two), strict=True)
+            CopyTask(source=source, target=recorded_target.repository, reference=root)
+            for recorded_target, root in zip(targets, (one, two), strict=True)
         ],
         jobs=4,
         images=2,
         continue_on_error=True,
     )
 
-    # Either of them may come first.
-    assert gate.was_opened
-    assert sorted(place.count("put blob", Digest.of(BASE)) for place in places) == ([0, 1] if error is None else [1, 1])
-    arrived = [place.count("put manifest", root.digest) for place, root in zip(places, (one, two), strict=True)]
+    # Either image may be copied first.
+    assert delayed_upload.other_was_uploaded
+    assert sorted(recorded_target.count("put blob", Digest.of(BASE)) for recorded_target in targets) == (
+        [0, 1] if error is None else [1, 1]
+    )
+    arrived = [
+        recorded_target.count("put manifest", root.digest)
+        for recorded_target, root in zip(targets, (one, two), strict=True)
+    ]
     assert sorted(arrived) == ([1, 1] if error is None else [0, 1])
     assert report.ok is (error is None)
 
 
-def test_no_more_images_are_under_way_than_were_asked_for(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_no_more_images_are_copied_at_once_than_requested(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
     roots = [graphs.image(b"%d" % number) for number in range(6)]
-    there, third = watch(target), threading.Event()
-    asked: list[int] = []
-    seen: list[int] = []
+    recorded_target, third = record_calls(target), threading.Event()
+    requested: list[int] = []
+    requested_at_upload: list[int] = []
 
     def tasks() -> Any:
         for number, root in enumerate(roots):
-            asked.append(number)
-            if len(asked) > 2:
+            requested.append(number)
+            if len(requested) > 2:
                 third.set()
-            yield CopyTask(source=source, target=there.repository, reference=root)
+            yield CopyTask(source=source, target=recorded_target.repository, reference=root)
 
-    def hold(call: str, about: str) -> None:
-        if call == "put blob" and not seen:
+    def delay_upload(call: str, argument: str) -> None:
+        if call == "put blob" and not requested_at_upload:
             third.wait(0.3)
-            seen.append(len(asked))
+            requested_at_upload.append(len(requested))
 
-    there.before = hold
+    recorded_target.before = delay_upload
 
     run_copies(tasks(), jobs=8, images=2)
 
-    assert seen[0] <= 2
-    assert len(asked) == 6
+    assert requested_at_upload[0] <= 2
+    assert len(requested) == 6
 
 
-def test_a_tag_is_asked_for_once(source: Repository, target: Repository, graphs: Graphs, watch: Watch) -> None:
+def test_a_tag_is_resolved_once(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
+) -> None:
     """R-012: moving the tag during the copy changes nothing."""
     first, later, tag = graphs.image(b"first"), graphs.image(b"later"), Tag("v1")
     source.manifests.put(first, tags=(tag,))
-    here = watch(source)
+    recorded_source = record_calls(source)
 
-    def move(call: str, about: str) -> None:
+    def move(call: str, argument: str) -> None:
         if call == "get":
             source.manifests.put(later, tags=(tag,))
 
-    here.before = move
+    recorded_source.before = move
 
-    run_copies([CopyTask(source=here.repository, target=target, reference=tag, tags=(tag,))])
+    run_copies([CopyTask(source=recorded_source.repository, target=target, reference=tag, tags=(tag,))])
 
     assert target.manifests.resolve(tag).digest == first.digest
-    assert [call for call in here.calls if call[1] == tag] == [("resolve", tag)]
+    assert [call for call in recorded_source.calls if call[1] == tag] == [("resolve", tag)]
 
 
-def test_a_cancel_in_the_last_blob_is_no_failure_of_it(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_a_cancellation_after_the_last_blob_is_not_its_failure(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
-    there = watch(target)
+    recorded_target = record_calls(target)
     root = graphs.image(b"layer")
-    task = CopyTask(source=source, target=there.repository, reference=root)
+    task = CopyTask(source=source, target=recorded_target.repository, reference=root)
     results: list[Result] = []
 
     with CancelScope() as scope, pytest.raises(Cancelled):
-        there.before = lambda call, about: scope.cancel() if call == "put manifest" else None
+        recorded_target.before = lambda call, argument: scope.cancel() if call == "put manifest" else None
         run_copies([task], jobs=1, continue_on_error=True, on_result=results.append)
 
     assert [result.outcome for result in results] == [Outcome.MOVED, Outcome.MOVED]
 
 
-def test_a_server_that_refuses_content_is_blamed_itself(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+def test_a_refusal_of_content_is_attributed_to_the_target(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
     """R-076: the source may have returned wrong bytes."""
-    there = watch(target)
+    recorded_target = record_calls(target)
 
-    def refuse(call: str, about: str) -> None:
-        if call == "put blob" and about == Digest.of(b"layer"):
+    def refuse(call: str, argument: str) -> None:
+        if call == "put blob" and argument == Digest.of(b"layer"):
             raise DigestMismatch("refused", transport=TransportError("400", status=400))
 
-    there.before = refuse
+    recorded_target.before = refuse
 
     report = run_copies(
-        [CopyTask(source=source, target=there.repository, reference=graphs.image(b"layer"))], continue_on_error=True
+        [CopyTask(source=source, target=recorded_target.repository, reference=graphs.image(b"layer"))],
+        continue_on_error=True,
     )
 
     (failed,) = report.failed

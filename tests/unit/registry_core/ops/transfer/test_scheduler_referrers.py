@@ -25,20 +25,20 @@ from registry_core.ports.manifest_store import ManifestStore
 
 if TYPE_CHECKING:
     Graphs = Any
-    Watch = Any
+    RecordCalls = Any
 
 V1 = Tag("v1")
 CLOSURE = CopyOptions(referrers=True)
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 
 
-def about(graphs: Graphs, subject: RawManifest, content: bytes) -> RawManifest:
+def referrer_of(graphs: Graphs, subject: RawManifest, content: bytes) -> RawManifest:
     entry = graphs.entry(subject.media_type, subject.content)
     made: RawManifest = graphs.image(content, subject=entry, artifactType="application/x-signature")
     return made
 
 
-def has(repository: Repository, manifest: RawManifest) -> bool:
+def is_stored(repository: Repository, manifest: RawManifest) -> bool:
     try:
         repository.manifests.resolve(manifest.digest)
     except ImageNotFound:
@@ -47,32 +47,34 @@ def has(repository: Repository, manifest: RawManifest) -> bool:
 
 
 class TestReferrers:
-    def test_they_are_copied_with_their_own_referrers(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_referrers_are_copied_with_their_own_referrers(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         """R-025: of the index, of the images in it, and of the signature itself; subjects first."""
         image = graphs.image(b"1")
         root = graphs.index(image)
-        signature, sbom = about(graphs, root, b"signature"), about(graphs, image, b"sbom")
-        attested = about(graphs, signature, b"attested")
-        there = watch(target)
+        signature, sbom = referrer_of(graphs, root, b"signature"), referrer_of(graphs, image, b"sbom")
+        attestation = referrer_of(graphs, signature, b"attested")
+        recorded_target = record_calls(target)
 
-        copied = copy(source, there.repository, root.digest, tags=[V1], options=CLOSURE)
+        copied = copy(source, recorded_target.repository, root.digest, tags=[V1], options=CLOSURE)
 
         assert copied == root.descriptor
-        order = [digest for call, digest in there.calls if call == "put manifest"]
-        assert set(order) == {each.digest for each in (image, root, signature, sbom, attested)}
+        order = [digest for call, digest in recorded_target.calls if call == "put manifest"]
+        assert set(order) == {each.digest for each in (image, root, signature, sbom, attestation)}
         assert order.index(image.digest) < order.index(sbom.digest)
-        assert order.index(root.digest) < order.index(signature.digest) < order.index(attested.digest)
+        assert order.index(root.digest) < order.index(signature.digest) < order.index(attestation.digest)
         assert [entry.digest for entry in target.manifests.referrers(root.digest)] == [signature.digest]
 
-    def test_without_being_asked_for_they_stay(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_referrers_are_not_copied_unless_requested(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root = graphs.image(b"1")
-        signature = about(graphs, root, b"signature")
+        signature = referrer_of(graphs, root, b"signature")
 
         copy(source, target, root.digest)
 
-        assert not has(target, signature)
+        assert not is_stored(target, signature)
 
     @pytest.mark.parametrize("nested", [False, True])
     def test_new_referrers_of_an_existing_image_are_found(
@@ -83,11 +85,11 @@ class TestReferrers:
         source.manifests.put(root, tags=(V1,))
         task = CopyTask(source=source, target=target, reference=V1, tags=(V1,))
         run_copies([task], options=CLOSURE)
-        signature = about(graphs, image, b"signature")
+        signature = referrer_of(graphs, image, b"signature")
 
         report = run_copies([task], options=CLOSURE)
 
-        assert has(target, signature)
+        assert is_stored(target, signature)
         assert report.counts[Outcome.MOVED] == 2
 
     def test_listed_referrers_that_are_absent_are_skipped(
@@ -96,67 +98,69 @@ class TestReferrers:
         """R-224: registries keep entries of deleted manifests."""
         root = graphs.image(b"1")
         stale = Descriptor(media_type=root.media_type, digest=Digest.of(b"gone"), size=4)
-        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: [stale]}))
+        source = msgspec.structs.replace(source, manifests=_InventedReferrers(source.manifests, {root.digest: [stale]}))
 
         assert copy(source, target, root.digest, options=CLOSURE).digest == root.digest
 
-    def test_circles_end(self, source: Repository, target: Repository, graphs: Graphs) -> None:
-        """R-025: the lists are not content-addressed, so they may say anything."""
+    def test_a_cycle_of_referrers_ends(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+        """R-025: lists of referrers are not content-addressed, so they may have cycles."""
         one, two = graphs.image(b"1"), graphs.image(b"2")
         lists = {one.digest: [two.descriptor, one.descriptor], two.digest: [one.descriptor]}
-        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
+        source = msgspec.structs.replace(source, manifests=_InventedReferrers(source.manifests, lists))
 
         copy(source, target, one.digest, options=CLOSURE)
 
-        assert has(target, two)
+        assert is_stored(target, two)
 
-    def test_endless_chains_are_refused(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_a_chain_of_referrers_is_limited(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-025."""
         chain = [graphs.image(b"%d" % number) for number in range(40)]
         lists = {one.digest: [other.descriptor] for one, other in itertools.pairwise(chain)}
-        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, lists))
+        source = msgspec.structs.replace(source, manifests=_InventedReferrers(source.manifests, lists))
 
         with pytest.raises(TooLarge, match="deep"):
             copy(source, target, chain[0].digest, options=CLOSURE)
 
-    def test_a_plan_keeps_to_those_it_found(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_a_plan_copies_only_the_referrers_that_it_found(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
         root = graphs.image(b"1")
-        signature = about(graphs, root, b"signature")
+        signature = referrer_of(graphs, root, b"signature")
         plan = plan_copy(source, target, root.digest, options=CLOSURE)
-        late = about(graphs, root, b"late")
+        late_signature = referrer_of(graphs, root, b"late")
 
         report = plan.apply()
 
         assert {node.digest for node in plan.nodes} >= {root.digest, signature.digest}
         assert {result.node.digest for result in report.results} == {node.digest for node in plan.nodes}
-        assert (has(target, signature), has(target, late)) == (True, False)
+        assert (is_stored(target, signature), is_stored(target, late_signature)) == (True, False)
 
-    def test_a_plan_of_new_referrers_of_an_existing_image_is_run(
+    def test_a_plan_copies_new_referrers_of_an_existing_image(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"1")
         source.manifests.put(root, tags=(V1,))
         task = CopyTask(source=source, target=target, reference=V1, tags=(V1,))
         run_copies([task])
-        signature = about(graphs, root, b"signature")
+        signature = referrer_of(graphs, root, b"signature")
 
         plan_copies([task], options=CLOSURE).apply()
 
-        assert has(target, signature)
+        assert is_stored(target, signature)
 
-    def test_a_list_that_cannot_be_read_fails_and_nothing_else_does(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_an_unreadable_list_of_referrers_does_not_fail_other_nodes(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         image = graphs.image(b"1")
         root = graphs.index(image)
-        here = watch(source)
+        recorded_source = record_calls(source)
 
-        def refuse(call: str, about: str) -> None:
-            if call == "referrers" and about == image.digest:
+        def refuse(call: str, argument: str) -> None:
+            if call == "referrers" and argument == image.digest:
                 raise Unavailable("no list")
 
-        here.before = refuse
-        task = CopyTask(source=here.repository, target=target, reference=root, tags=(V1,))
+        recorded_source.before = refuse
+        task = CopyTask(source=recorded_source.repository, target=target, reference=root, tags=(V1,))
 
         report = run_copies([task], options=CLOSURE, continue_on_error=True)
 
@@ -169,13 +173,13 @@ class TestReferrers:
         assert report.counts[Outcome.MOVED] == 4
         assert target.manifests.resolve(V1).digest == root.digest
 
-    def test_floods_are_refused_and_the_image_stays(
+    def test_an_endless_list_of_referrers_is_refused_and_the_image_copied(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-025."""
         root = graphs.image(b"1")
         flood = (Descriptor(media_type=root.media_type, digest=Digest.of(b"%d" % n), size=1) for n in itertools.count())
-        source = msgspec.structs.replace(source, manifests=_Listing(source.manifests, {root.digest: flood}))
+        source = msgspec.structs.replace(source, manifests=_InventedReferrers(source.manifests, {root.digest: flood}))
         task = CopyTask(source=source, target=target, reference=root, tags=(V1,))
 
         with fail_after(60):
@@ -191,7 +195,7 @@ class TestReferrers:
         root = graphs.image(b"1")
         source.manifests.put(root, tags=(V1, Tag("v2")))
         for number in range(400):
-            about(graphs, root, b"s%d" % number)
+            referrer_of(graphs, root, b"s%d" % number)
         tasks = [CopyTask(source=source, target=target, reference=tag, tags=(tag,)) for tag in (V1, Tag("v2"))]
         plan = plan_copies(tasks, options=CLOSURE)
         for number in range(400):
@@ -206,7 +210,7 @@ class TestReferrers:
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         root = graphs.image(b"gone")
-        signature = about(graphs, root, b"signature")
+        signature = referrer_of(graphs, root, b"signature")
         plan = plan_copy(source, target, root.digest, tags=[V1], options=CLOSURE)
         source.blobs.delete(Digest.of(b"gone"))
 
@@ -215,22 +219,22 @@ class TestReferrers:
         outcomes = {(result.node.kind, result.node.digest): result.outcome for result in report.results}
         assert outcomes[NodeKind.MANIFEST, signature.digest] is Outcome.NOT_DONE
         assert outcomes[NodeKind.TAG, root.digest] is Outcome.NOT_DONE
-        assert not has(target, signature)
+        assert not is_stored(target, signature)
 
     def test_referrers_of_a_manifest_that_cannot_be_resolved_are_not_copied(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         root = graphs.image(b"1")
-        signature = about(graphs, root, b"signature")
-        there = watch(target)
+        signature = referrer_of(graphs, root, b"signature")
+        recorded_target = record_calls(target)
         options = CopyOptions(referrers=True, overwrite=False)
-        plan = plan_copy(source, there.repository, root.digest, tags=[V1], options=options)
+        plan = plan_copy(source, recorded_target.repository, root.digest, tags=[V1], options=options)
 
-        def refuse(call: str, about: str) -> None:
-            if (call, about) == ("resolve", V1):
+        def refuse(call: str, argument: str) -> None:
+            if (call, argument) == ("resolve", V1):
                 raise Unavailable("busy")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
         report = plan.apply(continue_on_error=True)
 
@@ -240,7 +244,7 @@ class TestReferrers:
 
 
 class TestDigestTags:
-    def test_tags_of_cosign_are_copied(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_digest_tags_of_cosign_are_copied(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         image = graphs.image(b"1")
         root = graphs.index(image)
         tags = [Tag(f"sha256-{image.digest.encoded}.sig"), Tag(f"sha256-{root.digest.encoded}.sbom")]
@@ -253,7 +257,7 @@ class TestDigestTags:
         for tag in tags:
             assert target.manifests.get(tag).content == source.manifests.get(tag).content
 
-    def test_a_plan_shows_them(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_a_plan_shows_digest_tags(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         root = graphs.image(b"1")
         tag = Tag(f"sha256-{root.digest.encoded}.att")
         source.manifests.put(graphs.image(b"attestation"), tags=(tag,))
@@ -280,7 +284,7 @@ class TestDigestTags:
         assert report.counts[Outcome.TAGGED] == 2
         assert [target.manifests.resolve(tag).digest for tag in tags] == [both.digest, both.digest]
 
-    def test_one_that_is_kept_does_not_keep_the_others(
+    def test_other_digest_tags_are_set_when_one_is_kept(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
     ) -> None:
         root = graphs.image(b"1")
@@ -299,23 +303,23 @@ class TestDigestTags:
         assert target.manifests.resolve(tags[2]).digest == source.manifests.resolve(tags[2]).digest
 
     def test_a_referrer_that_cannot_be_resolved_does_not_end_later_images(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
         roots = [graphs.image(b"%d" % number) for number in range(5)]
         tag = Tag(f"sha256-{roots[0].digest.encoded}.sig")
         source.manifests.put(graphs.image(b"signature"), tags=(tag,))
-        there = watch(target)
+        recorded_target = record_calls(target)
         tasks = [
-            CopyTask(source=source, target=there.repository, reference=root, tags=(Tag(f"v{number}"),))
+            CopyTask(source=source, target=recorded_target.repository, reference=root, tags=(Tag(f"v{number}"),))
             for number, root in enumerate(roots)
         ]
         plan = plan_copies(tasks, options=CopyOptions(digest_tags=True, overwrite=False))
 
-        def refuse(call: str, about: str) -> None:
-            if (call, about) == ("resolve", tag):
+        def refuse(call: str, argument: str) -> None:
+            if (call, argument) == ("resolve", tag):
                 raise Unavailable("busy")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
         report = plan.apply(continue_on_error=True, images=1)
 
@@ -325,28 +329,28 @@ class TestDigestTags:
 
 
 class TestForeignLayers:
-    def test_a_target_that_misses_them_is_not_given_them_unasked(
-        self, source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    def test_missing_foreign_layers_are_not_copied_unless_requested(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
     ) -> None:
-        """R-032, R-078: parts are stored once more, but not those that may not be distributed."""
+        """R-032, R-078: other blobs are stored again, nondistributable layers are not."""
         layers = [graphs.entry(FOREIGN, b"foreign", urls=["https://a.test/x"])]
         root = graphs.image(b"foreign", overrides={"layers": layers})
-        there = watch(target)
+        recorded_target = record_calls(target)
 
-        def refuse(call: str, about: str) -> None:
+        def refuse(call: str, argument: str) -> None:
             if call == "put manifest":
                 raise BlobNotFound("blob unknown", code="MANIFEST_BLOB_UNKNOWN")
 
-        there.before = refuse
+        recorded_target.before = refuse
 
         with pytest.raises(BlobNotFound) as caught:
-            copy(source, there.repository, root.digest)
+            copy(source, recorded_target.repository, root.digest)
 
         assert caught.value.reference == target.at(root.digest)
-        assert there.count("put blob", Digest.of(b"foreign")) == 0
-        assert there.count("put blob", root.image.config.digest) == 2
+        assert recorded_target.count("put blob", Digest.of(b"foreign")) == 0
+        assert recorded_target.count("put blob", root.image.config.digest) == 2
 
-    def test_they_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
+    def test_foreign_layers_are_copied_on_request(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """R-032."""
         layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
         root = graphs.image(layers=[layer])
@@ -356,19 +360,19 @@ class TestForeignLayers:
 
         assert target.blobs.stat(Digest.of(b"windows")) == 7
 
-    def test_those_that_the_source_does_not_have_come_from_where_they_are(
+    def test_foreign_layers_absent_from_the_source_are_read_from_their_urls(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-032."""
         layer = graphs.entry(FOREIGN, b"windows", urls=["https://example.com/layer"])
         root = graphs.image(layers=[layer])
-        elsewhere = msgspec.structs.replace(source, foreign_layers=_RecordingForeignLayers(b"windows"))
+        with_foreign_layers = msgspec.structs.replace(source, foreign_layers=_RecordingForeignLayers(b"windows"))
 
-        copy(elsewhere, target, root.digest, options=CopyOptions(foreign_layers=True))
+        copy(with_foreign_layers, target, root.digest, options=CopyOptions(foreign_layers=True))
 
         assert target.blobs.stat(Digest.of(b"windows")) == 7
         with pytest.raises(BlobNotFound):
-            copy(source, _fresh(), root.digest, options=CopyOptions(foreign_layers=True))
+            copy(source, _empty_repository(), root.digest, options=CopyOptions(foreign_layers=True))
 
 
 class _RecordingForeignLayers(ForeignLayers):
@@ -380,8 +384,8 @@ class _RecordingForeignLayers(ForeignLayers):
         return BytesSource(self._content).open(start)
 
 
-class _Listing(ManifestStore):
-    """A store with invented lists of referrers."""
+class _InventedReferrers(ManifestStore):
+    """A manifest store with invented lists of referrers."""
 
     def __init__(self, inner: ManifestStore, lists: Mapping[Digest, Iterable[Descriptor]]) -> None:
         self._inner = inner
@@ -409,5 +413,5 @@ class _Listing(ManifestStore):
         return iter(self._lists.get(subject, []))
 
 
-def _fresh() -> Repository:
+def _empty_repository() -> Repository:
     return MemoryCatalog("fresh.test").repository(RepositoryName("app"))

@@ -20,16 +20,16 @@ from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
-    Watch = Any
+    RecordCalls = Any
 
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 BASE = b"the base of both"
 
 
-def image_of(graphs: Graphs, own: bytes, **claims: object) -> RawManifest:
-    """An image of a layer and the base, with some claims about the base."""
-    layers = [graphs.entry(OCI_LAYER, own), graphs.entry(OCI_LAYER, BASE) | claims]
-    made: RawManifest = graphs.image(own, BASE, overrides={"layers": layers})
+def image_of(graphs: Graphs, layer: bytes, **claims: object) -> RawManifest:
+    """An image of one layer and the base, with claims about the base that replace the correct ones."""
+    layers = [graphs.entry(OCI_LAYER, layer), graphs.entry(OCI_LAYER, BASE) | claims]
+    made: RawManifest = graphs.image(layer, BASE, overrides={"layers": layers})
     return made
 
 
@@ -40,7 +40,7 @@ def index_of(graphs: Graphs, child: RawManifest, **claims: object) -> RawManifes
     return made
 
 
-def has(repository: Repository, manifest: RawManifest) -> bool:
+def is_stored(repository: Repository, manifest: RawManifest) -> bool:
     try:
         repository.manifests.resolve(manifest.digest)
     except ImageNotFound:
@@ -49,26 +49,26 @@ def has(repository: Repository, manifest: RawManifest) -> bool:
 
 
 @pytest.mark.parametrize("jobs", [1, 8])
-@pytest.mark.parametrize("liar_first", [True, False])
+@pytest.mark.parametrize("wrong_first", [True, False])
 @pytest.mark.parametrize("claims", [{"size": 5}, {"size": 500}, {"data": "bm90IHRoZSBiYXNl", "size": 12}])
 def test_a_wrong_claim_about_a_layer_fails_only_the_image_that_makes_it(
-    source: Repository, target: Repository, graphs: Graphs, claims: dict[str, object], liar_first: bool, jobs: int
+    source: Repository, target: Repository, graphs: Graphs, claims: dict[str, object], wrong_first: bool, jobs: int
 ) -> None:
     """R-004: a blob that was copied before is checked against the second claim, too."""
-    liar, honest = image_of(graphs, b"liar", **claims), image_of(graphs, b"honest")
-    roots = [liar, honest] if liar_first else [honest, liar]
+    wrong, correct = image_of(graphs, b"wrong", **claims), image_of(graphs, b"correct")
+    roots = [wrong, correct] if wrong_first else [correct, wrong]
 
     report = run_copies(
         [CopyTask(source=source, target=target, reference=root) for root in roots], continue_on_error=True, jobs=jobs
     )
 
-    assert (has(target, honest), has(target, liar)) == (True, False)
+    assert (is_stored(target, correct), is_stored(target, wrong)) == (True, False)
     (failed,) = report.failed
     assert isinstance(failed.error, IntegrityError)
     assert (failed.node.digest, failed.node.size, failed.failed_side) == (Digest.of(BASE), claims["size"], Side.SOURCE)
 
 
-@pytest.mark.parametrize("liar_first", [True, False])
+@pytest.mark.parametrize("wrong_first", [True, False])
 @pytest.mark.parametrize(
     ("claims", "error"), [({"size": 5}, SizeMismatch), ({"mediaType": OCI_INDEX}, InvalidDocument)]
 )
@@ -78,12 +78,12 @@ def test_a_wrong_claim_about_a_manifest_fails_only_the_index_that_makes_it(
     graphs: Graphs,
     claims: dict[str, object],
     error: type[Exception],
-    liar_first: bool,
+    wrong_first: bool,
 ) -> None:
     child = graphs.image(b"layer")
     source.manifests.put(child)
-    liar, honest = index_of(graphs, child, **claims), index_of(graphs, child, annotations={"a": "b"})
-    roots = [liar, honest] if liar_first else [honest, liar]
+    wrong, correct = index_of(graphs, child, **claims), index_of(graphs, child, annotations={"a": "b"})
+    roots = [wrong, correct] if wrong_first else [correct, wrong]
 
     report = run_copies(
         [CopyTask(source=source, target=target, reference=root) for root in roots],
@@ -92,26 +92,26 @@ def test_a_wrong_claim_about_a_manifest_fails_only_the_index_that_makes_it(
         images=2,
     )
 
-    assert has(target, honest)
-    assert has(target, child)
-    if liar_first:
+    assert is_stored(target, correct)
+    assert is_stored(target, child)
+    if wrong_first:
         assert isinstance(report.failed[0].error, error)
-        assert not has(target, liar)
+        assert not is_stored(target, wrong)
 
 
 @pytest.mark.parametrize("jobs", [1, 8])
-def test_two_names_for_the_type_of_one_layer_move_it_once(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch, jobs: int
+def test_a_layer_with_two_media_types_is_copied_once(
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, jobs: int
 ) -> None:
-    """Images are converted from Docker's types to OCI's, and their layers stay the same."""
+    """A conversion from Docker's media types to those of OCI keeps the layers."""
     roots = [image_of(graphs, b"1"), image_of(graphs, b"2", mediaType=DOCKER_LAYER), image_of(graphs, b"3")]
-    there = watch(target)
-    tasks = [CopyTask(source=source, target=there.repository, reference=root) for root in roots]
+    recorded_target = record_calls(target)
+    tasks = [CopyTask(source=source, target=recorded_target.repository, reference=root) for root in roots]
 
     plan = plan_copies(tasks)
     report = run_copies(tasks, jobs=jobs)
 
-    assert there.count("put blob", Digest.of(BASE)) == 1
+    assert recorded_target.count("put blob", Digest.of(BASE)) == 1
     assert [node.digest for node in plan.nodes].count(Digest.of(BASE)) == 1
     assert report.bytes_moved == plan.bytes_to_move
 
@@ -121,10 +121,10 @@ def test_a_tagged_image_does_not_depend_on_an_index_with_wrong_claims(
     source: Repository, target: Repository, graphs: Graphs, jobs: int
 ) -> None:
     child = graphs.image(b"layer")
-    liar = index_of(graphs, child, size=5)
+    wrong = index_of(graphs, child, size=5)
 
     run_copies(
-        [CopyTask(source=source, target=target, reference=root, tags=(Tag("v1"),)) for root in (liar, child)],
+        [CopyTask(source=source, target=target, reference=root, tags=(Tag("v1"),)) for root in (wrong, child)],
         continue_on_error=True,
         jobs=jobs,
     )
@@ -132,63 +132,63 @@ def test_a_tagged_image_does_not_depend_on_an_index_with_wrong_claims(
     assert target.manifests.resolve(Tag("v1")).digest == child.digest
 
 
-@pytest.mark.parametrize("liar_first", [True, False])
-def test_a_lie_in_one_repository_does_no_harm_to_another_that_waits_for_the_same_blob(
-    source: Repository, graphs: Graphs, liar_first: bool
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_a_wrong_claim_in_one_repository_does_not_fail_another_that_waits_for_the_blob(
+    source: Repository, graphs: Graphs, wrong_first: bool
 ) -> None:
     catalog = MemoryCatalog("target.test")
-    places = [catalog.repository(RepositoryName(name)) for name in ("a", "b")]
-    liar, honest = image_of(graphs, b"liar", size=5), image_of(graphs, b"honest")
-    pairs = [(places[0], liar), (places[1], honest)]
+    targets = [catalog.repository(RepositoryName(name)) for name in ("a", "b")]
+    wrong, correct = image_of(graphs, b"wrong", size=5), image_of(graphs, b"correct")
+    pairs = [(targets[0], wrong), (targets[1], correct)]
 
     report = run_copies(
         [
-            CopyTask(source=source, target=place, reference=root)
-            for place, root in (pairs if liar_first else reversed(pairs))
+            CopyTask(source=source, target=target, reference=root)
+            for target, root in (pairs if wrong_first else reversed(pairs))
         ],
         continue_on_error=True,
         jobs=1,
     )
 
-    assert has(places[1], honest)
-    assert not has(places[0], liar)
+    assert is_stored(targets[1], correct)
+    assert not is_stored(targets[0], wrong)
     assert [result.node.kind for result in report.failed] == [NodeKind.BLOB]
 
 
 def test_a_plan_detects_a_wrong_claim_about_an_existing_blob(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
-    liar, honest = image_of(graphs, b"liar", size=5), image_of(graphs, b"honest")
-    run_copies([CopyTask(source=source, target=target, reference=honest)])
+    wrong, correct = image_of(graphs, b"wrong", size=5), image_of(graphs, b"correct")
+    run_copies([CopyTask(source=source, target=target, reference=correct)])
 
     with pytest.raises(SizeMismatch) as caught:
-        plan_copies([CopyTask(source=source, target=target, reference=liar)])
+        plan_copies([CopyTask(source=source, target=target, reference=wrong)])
 
     assert caught.value.reference == source.at(Digest.of(BASE))
 
 
 def test_a_child_listed_as_an_absent_referrer_is_still_required(
-    source: Repository, target: Repository, graphs: Graphs, watch: Watch
+    source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
 ) -> None:
     """R-224: entries of deleted manifests are skipped, and no index is stored without its children."""
     subject = graphs.image(b"subject")
     signature = graphs.image(b"lost", subject=graphs.entry(subject.media_type, subject.content))
-    liar = index_of(graphs, signature)
-    here = watch(source)
+    wrong = index_of(graphs, signature)
+    recorded_source = record_calls(source)
 
-    def gone(call: str, about: str) -> None:
-        if call == "get" and about == signature.digest:
+    def raise_not_found(call: str, argument: str) -> None:
+        if call == "get" and argument == signature.digest:
             raise ImageNotFound("deleted")
 
-    here.before = gone
+    recorded_source.before = raise_not_found
 
     report = run_copies(
-        [CopyTask(source=here.repository, target=target, reference=root) for root in (subject, liar)],
+        [CopyTask(source=recorded_source.repository, target=target, reference=root) for root in (subject, wrong)],
         options=CopyOptions(referrers=True),
         continue_on_error=True,
         jobs=1,
         images=1,
     )
 
-    assert (has(target, subject), has(target, liar)) == (True, False)
+    assert (is_stored(target, subject), is_stored(target, wrong)) == (True, False)
     assert [type(result.error) for result in report.failed] == [ImageNotFound]
