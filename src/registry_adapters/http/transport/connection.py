@@ -131,11 +131,11 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         values = self.headers.get_all("content-length", ())
         if len(values) > 1 or (values and "," in values[0]):
             lengths = {part.strip() for value in values for part in value.split(",")}
-            numbers = {int(text) for text in lengths if text.isascii() and text.isdigit()}
-            if len(numbers) > 1:
+            if len(lengths) > 1:
                 raise http.client.HTTPException("two different lengths")
-            if self.length is None and len(lengths) == len(numbers) == 1:
-                self.length = numbers.pop()
+            text = lengths.pop()
+            if self.length is None and text.isascii() and text.isdigit():
+                self.length = int(text)
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(_MAX_INTERIM):

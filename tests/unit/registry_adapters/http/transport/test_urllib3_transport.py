@@ -197,14 +197,28 @@ class TestResponses:
 
         assert content == b"body"
 
+    @pytest.mark.parametrize("second", ["4", "four", "-1", ""])
     def test_contradicting_content_lengths_are_refused(
-        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], second: str
     ) -> None:
         """R-058."""
-        server = start_server(responses(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 4\r\n\r\nbody"))
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: {second}\r\n\r\n"
+        server = start_server(responses(head.encode() + b"body"))
 
         with pytest.raises(ProtocolError):
             get(transport, server)
+
+    @pytest.mark.parametrize("fields", ["Content-Length: 4, 4", "Content-Length: 4\r\nContent-Length: 4"])
+    def test_a_content_length_may_be_repeated(
+        self, transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], fields: str
+    ) -> None:
+        """R-058."""
+        server = start_server(responses(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\nbody".encode()))
+
+        with get(transport, server) as response:
+            content = response.content(100)
+
+        assert content == b"body"
 
     @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
     def test_interim_responses_are_skipped(
