@@ -80,16 +80,18 @@ def temporary_name() -> str:
 
 @contextmanager
 def os_errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have the system's errors name a path, in place of a temporary file or of none.
+    """Name a path in each ``OSError`` that is raised inside, in place of a temporary file or of no path.
 
     Args:
-        path: Path that the caller was given.
+        path: Path to name.
     """
     try:
         yield
     except OSError as error:
         if not isinstance(error, RegistryError):
             error.filename = os.fspath(path)
+            # A rename names its target as well, which is the same path.
+            del error.filename2
         raise
 
 

@@ -365,12 +365,17 @@ def _extract_to_new(
     layers: Sequence[StoredLayer], target: Path, options: ExtractOptions, limits: ExtractLimits, reference: str
 ) -> Extracted:
     temporary = target.with_name(temporary_name())
+
+    def publish() -> None:
+        with os_errors_about(target):
+            os.rename(temporary, target)
+
     with os_errors_about(target):
         temporary.mkdir(mode=0o700)
     try:
         root = open_directory(temporary)
         try:
-            return _extract_into(root, layers, options, limits, reference, publish=lambda: os.rename(temporary, target))
+            return _extract_into(root, layers, options, limits, reference, publish=publish)
         finally:
             os.close(root)
     except BaseException:

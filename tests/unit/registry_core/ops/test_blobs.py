@@ -124,6 +124,17 @@ class TestSave:
 
         assert caught.value.filename == str(tmp_path / "absent" / "blob")
 
+    def test_an_error_of_the_rename_names_the_target_once(self, repository: Repository, tmp_path: Path) -> None:
+        pushed = push_blob(repository, TRUTH)
+        (tmp_path / "blob").mkdir()
+
+        with pytest.raises(OSError, match="blob") as caught:
+            save_blob(repository, pushed.digest, tmp_path / "blob")
+
+        assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "blob"), None)
+        assert str(caught.value).count(str(tmp_path)) == 1
+        assert os.listdir(tmp_path) == ["blob"]
+
     def test_a_cancelled_save_leaves_nothing(self, repository: Repository, tmp_path: Path) -> None:
         pushed = push_blob(repository, TRUTH)
 

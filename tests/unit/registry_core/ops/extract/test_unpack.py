@@ -87,9 +87,10 @@ def test_a_directory_that_another_process_creates_meanwhile_is_not_replaced(tmp_
             (tmp_path / "new/theirs").touch()
             return super().open_uncompressed()
 
-    with pytest.raises(OSError, match="new"):
+    with pytest.raises(OSError, match="new") as caught:
         unpack(tmp_path / "new", Meddling(tar(member("d/ours")).content))
 
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "new"), None)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["new", "new/theirs"]
 
 
