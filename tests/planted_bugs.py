@@ -169,6 +169,8 @@ REDIRECTS = (
 CONNECTIONS = (
     Bug("transport/connection.py", "            self.is_reusable = False", "            pass"),
     Bug("transport/connection.py", "            self.will_close = True", "            pass"),
+    Bug("transport/connection.py", "if self.chunk_left == 0 and data", "if False and data"),
+    Bug("transport/connection.py", "response.is_reusable and is_complete", "response.is_reusable"),
     Bug("transport/urllib3_transport.py", "            if self._is_reused:", "            if False:"),
 )
 

@@ -74,7 +74,8 @@ class StrictHTTPResponse(http.client.HTTPResponse):
     """A response that is read strictly: past all interim ones, to its end, and not a byte further.
 
     ``http.client`` accepts too much: chunks of negative length, which it reads to the end of the connection at once,
-    trailers without end, transfer codings that it does not undo, and bodies that end early.
+    chunks that are longer than their stated size, trailers without end, transfer codings that it does not undo, and
+    bodies that end early.
 
     Attributes:
         has_body: Whether there is a body to read.
@@ -146,6 +147,13 @@ class StrictHTTPResponse(http.client.HTTPResponse):
                 raise http.client.HTTPException("unrequested switch of protocols")
             http.client.parse_headers(self.fp)  # bounded in lines and in length
         raise http.client.HTTPException("too many interim responses")
+
+    def _safe_read(self, amt: int) -> bytes:
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc]  # not in the stubs
+        # At the end of a chunk, http.client skips two bytes unread.
+        if self.chunk_left == 0 and data != b"\r\n":
+            raise http.client.IncompleteRead(b"")
+        return data
 
     def _read_next_chunk_size(self) -> int:
         line = self.fp.readline(_MAX_CHUNK_HEAD + 1)

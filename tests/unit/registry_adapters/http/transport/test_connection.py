@@ -69,6 +69,19 @@ def test_only_digits_are_the_length_of_a_chunk(
         response.content(100)
 
 
+def test_a_chunk_longer_than_its_size_is_an_error(
+    transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses]
+) -> None:
+    """R-057."""
+    server = start_server(responses(CHUNKED + b"2\r\nokay0\r\n\r\n"))
+
+    with (
+        transport.send("GET", f"{server.origin}/", {}, None) as response,
+        pytest.raises(Unavailable),
+    ):
+        response.content(100)
+
+
 @pytest.mark.parametrize("size", [b"3", b"03", b"3 ", b"3;name=value", b'3 ; name="value"'])
 def test_chunk_extensions_are_ignored(
     transport: Urllib3Transport, start_server: StartServer, responses: type[ScriptedResponses], size: bytes
