@@ -40,7 +40,7 @@ Point = NumberDataPoint | HistogramDataPoint
 
 
 class Telemetry:
-    """An observer, the SDK, and a clock that tests set."""
+    """An observer with exporters of the SDK, and a clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000 * SECOND
@@ -69,7 +69,7 @@ class Telemetry:
             if isinstance(point, NumberDataPoint | HistogramDataPoint)
         ]
 
-    def counted(self, name: str, attribute: str) -> dict[object, float]:
+    def counts_by(self, name: str, attribute: str) -> dict[object, float]:
         return {
             (point.attributes or {})[attribute]: point.value
             for point in self.points(name)
@@ -83,18 +83,18 @@ class Telemetry:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    made = Telemetry()
-    yield made
-    made.close()
+    telemetry = Telemetry()
+    yield telemetry
+    telemetry.close()
 
 
-def exchange(status: int = 200, url: str = URL) -> RequestCompleted:
+def request_completed(status: int = 200, url: str = URL) -> RequestCompleted:
     return RequestCompleted(method="GET", url=url, status=status, seconds=0.25)
 
 
 class TestRequests:
     def test_a_request_is_a_client_span_by_the_conventions(self, telemetry: Telemetry) -> None:
-        telemetry.observer.on(exchange())
+        telemetry.observer.on(request_completed())
 
         (span,) = telemetry.spans()
         assert (span.name, span.kind) == ("GET", SpanKind.CLIENT)
@@ -109,16 +109,18 @@ class TestRequests:
         assert span.status.status_code is StatusCode.UNSET
 
     @pytest.mark.parametrize(("status", "kind"), [(404, "404"), (503, "503"), (0, "_OTHER")])
-    def test_a_failed_request_is_marked(self, telemetry: Telemetry, status: int, kind: str) -> None:
-        telemetry.observer.on(exchange(status))
+    def test_the_span_of_a_failed_request_has_an_error_status(
+        self, telemetry: Telemetry, status: int, kind: str
+    ) -> None:
+        telemetry.observer.on(request_completed(status))
 
         (span,) = telemetry.spans()
         assert span.status.status_code is StatusCode.ERROR
         assert (span.attributes or {})["error.type"] == kind
 
-    def test_its_parent_is_the_current_span(self, telemetry: Telemetry) -> None:
+    def test_the_parent_of_a_request_span_is_the_current_span(self, telemetry: Telemetry) -> None:
         with telemetry.tracers.get_tracer("host").start_as_current_span("deploy") as parent:
-            telemetry.observer.on(exchange())
+            telemetry.observer.on(request_completed())
 
         span = telemetry.spans()[0]
         assert span.parent is not None
@@ -126,7 +128,7 @@ class TestRequests:
 
     def test_durations_are_measured_by_host_method_and_status(self, telemetry: Telemetry) -> None:
         for status in (200, 200, 503):
-            telemetry.observer.on(exchange(status))
+            telemetry.observer.on(request_completed(status))
 
         points = telemetry.points("http.client.request.duration")
         assert {(point.attributes or {})["http.response.status_code"]: point.count for point in points} == {  # type: ignore[union-attr]
@@ -135,14 +137,14 @@ class TestRequests:
         }
 
     def test_paths_are_not_attributes_of_metrics(self, telemetry: Telemetry) -> None:
-        """The number of series is bounded."""
+        """The number of time series must not grow with the number of paths."""
         for number in range(50):
-            telemetry.observer.on(exchange(url=f"https://registry.example.com/v2/app/blobs/{number}"))
+            telemetry.observer.on(request_completed(url=f"https://registry.example.com/v2/app/blobs/{number}"))
 
         assert len(telemetry.points("http.client.request.duration")) == 1
 
-    def test_a_malformed_url_is_tolerated(self, telemetry: Telemetry) -> None:
-        telemetry.observer.on(exchange(url="<malformed URL>"))
+    def test_the_span_of_a_malformed_url_has_no_server_address(self, telemetry: Telemetry) -> None:
+        telemetry.observer.on(request_completed(url="<malformed URL>"))
 
         assert "server.address" not in (telemetry.spans()[0].attributes or {})
 
@@ -167,26 +169,26 @@ class TestTokens:
 
 
 class TestBlobs:
-    def test_a_transferred_blob_is_a_span_from_its_first_progress_on(self, telemetry: Telemetry) -> None:
-        began = telemetry.now
+    def test_the_span_of_a_blob_begins_at_its_first_progress(self, telemetry: Telemetry) -> None:
+        started = telemetry.now
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=2, size=7))
         telemetry.now += SECOND
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=7, size=7))
         telemetry.observer.on(BlobCopied(digest=DIGEST, size=7))
 
         (span,) = telemetry.spans()
-        assert (span.name, span.start_time, span.end_time) == ("ociport.blob", began, began + SECOND)
+        assert (span.name, span.start_time, span.end_time) == ("ociport.blob", started, started + SECOND)
         assert (span.attributes or {})["ociport.blob.digest"] == str(DIGEST)
 
     def test_a_restart_belongs_to_the_same_transfer(self, telemetry: Telemetry) -> None:
-        began = telemetry.now
+        started = telemetry.now
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=5, size=7))
         telemetry.now += SECOND
         telemetry.observer.on(BlobRestarted(digest=DIGEST, done=0, size=7))
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=3, size=7))
         telemetry.observer.on(BlobCopied(digest=DIGEST, size=7))
 
-        assert telemetry.spans()[0].start_time == began
+        assert telemetry.spans()[0].start_time == started
 
     def test_a_failed_transfer_does_not_lengthen_the_next_one(self, telemetry: Telemetry) -> None:
         telemetry.observer.on(BlobProgress(digest=DIGEST, done=5, size=7))
@@ -202,15 +204,15 @@ class TestBlobs:
         telemetry.observer.on(BlobMounted(digest=DIGEST, size=3))
         telemetry.observer.on(BlobSkipped(digest=DIGEST, size=2))
 
-        assert telemetry.counted("ociport.blobs", "ociport.blob.outcome") == {"copied": 2, "mounted": 1, "skipped": 1}
-        assert telemetry.counted("ociport.blob.io", "ociport.blob.outcome") == {
+        assert telemetry.counts_by("ociport.blobs", "ociport.blob.outcome") == {"copied": 2, "mounted": 1, "skipped": 1}
+        assert telemetry.counts_by("ociport.blob.io", "ociport.blob.outcome") == {
             "copied": 14,
             "mounted": 3,
             "skipped": 2,
         }
 
     def test_the_number_of_unfinished_transfers_is_bounded(self, telemetry: Telemetry) -> None:
-        began = telemetry.now
+        started = telemetry.now
         for number in range(5000):
             telemetry.observer.on(BlobProgress(digest=Digest.of(str(number).encode()), done=1, size=2))
         telemetry.now += SECOND
@@ -218,11 +220,11 @@ class TestBlobs:
         telemetry.observer.on(BlobCopied(digest=Digest.of(b"0"), size=2))
         telemetry.observer.on(BlobCopied(digest=Digest.of(b"4999"), size=2))
 
-        assert [span.start_time for span in telemetry.spans()] == [began + SECOND, began]
+        assert [span.start_time for span in telemetry.spans()] == [started + SECOND, started]
 
 
 class TestEventsWithoutDuration:
-    def test_they_are_events_of_the_current_span(self, telemetry: Telemetry) -> None:
+    def test_events_without_duration_are_events_of_the_current_span(self, telemetry: Telemetry) -> None:
         with telemetry.tracers.get_tracer("host").start_as_current_span("deploy"):
             telemetry.observer.on(RequestRetried(method="GET", url=URL, attempt=1, pause=0.5, reason="Unavailable 503"))
             telemetry.observer.on(TransferResumed(method="GET", url=URL, offset=100))
@@ -241,7 +243,7 @@ class TestEventsWithoutDuration:
         assert (span.events[0].attributes or {})["ociport.reason"] == "Unavailable 503"
         assert {event.timestamp for event in span.events} == {telemetry.now}
 
-    def test_they_are_counted(self, telemetry: Telemetry) -> None:
+    def test_events_without_duration_are_counted(self, telemetry: Telemetry) -> None:
         for pause in (0.5, 1.0):
             telemetry.observer.on(
                 RequestRetried(method="GET", url=URL, attempt=1, pause=pause, reason="Unavailable 503")
@@ -250,10 +252,10 @@ class TestEventsWithoutDuration:
         telemetry.observer.on(Throttled(registry="registry.example.com", pause=2.0, limit=4))
         telemetry.observer.on(WarningReceived(registry="registry.example.com", text="soon gone"))
 
-        assert telemetry.counted("ociport.retries", "error.type") == {"Unavailable": 2}
-        assert telemetry.counted("ociport.resumes", "http.request.method") == {"GET": 1}
-        assert telemetry.counted("ociport.throttles", "ociport.registry") == {"registry.example.com": 1}
-        assert telemetry.counted("ociport.warnings", "ociport.registry") == {"registry.example.com": 1}
+        assert telemetry.counts_by("ociport.retries", "error.type") == {"Unavailable": 2}
+        assert telemetry.counts_by("ociport.resumes", "http.request.method") == {"GET": 1}
+        assert telemetry.counts_by("ociport.throttles", "ociport.registry") == {"registry.example.com": 1}
+        assert telemetry.counts_by("ociport.warnings", "ociport.registry") == {"registry.example.com": 1}
 
 
 def test_a_push_over_http_is_reported_completely(telemetry: Telemetry) -> None:
@@ -266,7 +268,7 @@ def test_a_push_over_http_is_reported_completely(telemetry: Telemetry) -> None:
     inner = [span for span in telemetry.spans() if span.name != "deploy"]
     assert {span.name for span in inner} >= {"HEAD", "POST", "PUT", "ociport.blob"}
     assert all(span.parent and span.parent.span_id == parent.get_span_context().span_id for span in inner)
-    assert telemetry.counted("ociport.blobs", "ociport.blob.outcome") == {"copied": 2}
+    assert telemetry.counts_by("ociport.blobs", "ociport.blob.outcome") == {"copied": 2}
 
 
 def test_the_error_without_the_api_names_the_extra() -> None:
@@ -286,5 +288,5 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_repr_is_the_name_of_the_class(telemetry: Telemetry) -> None:
+def test_the_repr_is_the_name_of_the_class(telemetry: Telemetry) -> None:
     assert repr(telemetry.observer) == "OpenTelemetryObserver()"

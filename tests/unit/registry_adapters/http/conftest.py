@@ -189,14 +189,14 @@ class Recorder:
 @pytest.fixture
 def start_server() -> Iterator[Callable[[Callable[[ServerConnection], None]], ScriptedServer]]:
     """Start servers, and stop them after the test."""
-    wires: list[ScriptedServer] = []
+    servers: list[ScriptedServer] = []
 
     def start(script: Callable[[ServerConnection], None]) -> ScriptedServer:
-        wires.append(ScriptedServer(script))
-        return wires[-1]
+        servers.append(ScriptedServer(script))
+        return servers[-1]
 
     yield start
-    for server in wires:
+    for server in servers:
         server.close()
 
 

@@ -15,13 +15,13 @@ from registry_core.ports.blob_store import BlobStore
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
 
-    Script = Callable[..., ScriptedTransport]
-    Build = Callable[..., Reply]
+    MakeTransport = Callable[..., ScriptedTransport]
+    MakeReply = Callable[..., Reply]
 
 CONTENT = b"some content"
 DIGEST = Digest.of(CONTENT)
-HOME = "https://registry.example.com"
-BLOB = f"{HOME}/v2/org/app/blobs/{DIGEST}"
+REGISTRY = "https://registry.example.com"
+BLOB = f"{REGISTRY}/v2/org/app/blobs/{DIGEST}"
 
 
 def blobs(transport: ScriptedTransport, name: str = "org/app") -> BlobStore:
@@ -34,7 +34,7 @@ def requested(transport: ScriptedTransport) -> list[str]:
 
 
 class TestStat:
-    def test_the_size_comes_from_head(self, scripted: Script, reply: Build) -> None:
+    def test_the_size_comes_from_head(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-205."""
         transport = scripted(reply(200, {"Content-Length": "12"}))
 
@@ -46,7 +46,7 @@ class TestStat:
         [(405, {}), (501, {}), (200, {}), (200, {"Content-Length": "-1"}), (200, {"Content-Length": "12, 12"})],
     )
     def test_get_is_used_if_head_lacks_the_size(
-        self, scripted: Script, reply: Build, status: int, headers: dict[str, str]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, headers: dict[str, str]
     ) -> None:
         """R-205."""
         transport = scripted(reply(status, headers), reply(200, {"Content-Length": "12"}, CONTENT))
@@ -54,13 +54,13 @@ class TestStat:
         assert blobs(transport).stat(DIGEST) == 12
         assert requested(transport) == [f"HEAD {BLOB}", f"GET {BLOB}"]
 
-    def test_bytes_are_counted_if_no_response_states_the_size(self, scripted: Script, reply: Build) -> None:
+    def test_bytes_are_counted_if_no_response_states_the_size(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-058."""
         assert blobs(scripted(reply(200), reply(200, {}, CONTENT))).stat(DIGEST) == 12
 
     @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (403, Forbidden)])
     def test_a_refused_head_is_not_repeated_as_get(
-        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         transport = scripted(reply(status))
 
@@ -69,14 +69,14 @@ class TestStat:
 
         assert len(transport.sent) == 1
 
-    def test_a_repository_without_a_name_is_refused_on_use(self, scripted: Script) -> None:
+    def test_a_repository_without_a_name_is_refused_on_use(self, scripted: MakeTransport) -> None:
         """R-010."""
         with pytest.raises(InvalidName):
             blobs(scripted(), "").stat(DIGEST)
 
 
 class TestOpen:
-    def test_a_whole_blob(self, scripted: Script, reply: Build) -> None:
+    def test_a_whole_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(200, {}, CONTENT))
 
         with blobs(transport).open(DIGEST) as reader:
@@ -85,7 +85,7 @@ class TestOpen:
         assert requested(transport) == [f"GET {BLOB}"]
         assert "Range" not in transport.sent[0].headers
 
-    def test_a_blob_from_an_offset(self, scripted: Script, reply: Build) -> None:
+    def test_a_blob_from_an_offset(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051, R-206."""
         transport = scripted(reply(206, {"Content-Range": "bytes 5-11/12"}, CONTENT[5:]))
 
@@ -94,34 +94,34 @@ class TestOpen:
 
         assert transport.sent[0].headers["Range"] == "bytes=5-"
 
-    def test_bytes_are_skipped_if_the_registry_ignores_range(self, scripted: Script, reply: Build) -> None:
+    def test_bytes_are_skipped_if_the_registry_ignores_range(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051."""
         with blobs(scripted(reply(200, {}, CONTENT))).open(DIGEST, start=5) as reader:
             assert reader.read() == CONTENT[5:]
 
-    def test_a_206_without_range_is_refused(self, scripted: Script, reply: Build) -> None:
+    def test_a_206_without_range_is_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051."""
         with pytest.raises(ProtocolError):
             blobs(scripted(reply(206, {"Content-Range": "bytes 0-11/12"}, CONTENT))).open(DIGEST)
 
-    def test_reading_from_the_end_gives_no_bytes(self, scripted: Script, reply: Build) -> None:
+    def test_reading_from_the_end_gives_no_bytes(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: registries answer 416."""
         transport = scripted(reply(416), reply(200, {"Content-Length": "12"}))
 
         with blobs(transport).open(DIGEST, start=12) as reader:
             assert reader.read() == b""
 
-    def test_a_range_refused_within_the_blob_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_range_refused_within_the_blob_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051."""
         with pytest.raises(ProtocolError):
             blobs(scripted(reply(416), reply(200, {"Content-Length": "12"}))).open(DIGEST, start=11)
 
-    def test_encoded_content_is_refused(self, scripted: Script, reply: Build) -> None:
+    def test_encoded_content_is_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-056."""
         with pytest.raises(ProtocolError):
             blobs(scripted(reply(200, {"Content-Encoding": "gzip"}, CONTENT))).open(DIGEST)
 
-    def test_open_raises_for_an_absent_blob(self, scripted: Script, reply: Build) -> None:
+    def test_open_raises_for_an_absent_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(BlobNotFound):
             blobs(scripted(reply(404))).open(DIGEST)
 
@@ -129,16 +129,18 @@ class TestOpen:
 class TestMount:
     origin = RepositoryName("org/base")
 
-    def test_a_blob_is_mounted(self, scripted: Script, reply: Build) -> None:
+    def test_a_blob_is_mounted(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-077."""
         transport = scripted(reply(201, {"Docker-Content-Digest": DIGEST}))
 
         assert blobs(transport).mount(DIGEST, self.origin) is True
         assert requested(transport) == [
-            f"POST {HOME}/v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"
+            f"POST {REGISTRY}/v2/org/app/blobs/uploads/?mount=sha256%3A{DIGEST.encoded}&from=org%2Fbase"
         ]
 
-    def test_the_next_upload_uses_the_session_opened_instead_of_a_mount(self, scripted: Script, reply: Build) -> None:
+    def test_the_next_upload_uses_the_session_opened_instead_of_a_mount(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-077: also through another object of the same catalog."""
         transport = scripted(reply(202, {"Location": "/upload/1?s=a", "OCI-Chunk-Min-Length": "9"}), reply(201))
         catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
@@ -147,9 +149,11 @@ class TestMount:
         catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
         assert mounted is False
-        assert requested(transport)[1:] == [f"PUT {HOME}/upload/1?s=a&digest={DIGEST}"]
+        assert requested(transport)[1:] == [f"PUT {REGISTRY}/upload/1?s=a&digest={DIGEST}"]
 
-    def test_the_minimum_chunk_length_of_a_pending_session_is_kept(self, scripted: Script, reply: Build) -> None:
+    def test_the_minimum_chunk_length_of_a_pending_session_is_kept(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-073, R-077."""
         transport = scripted(reply(202, {"Location": "/upload/1", "OCI-Chunk-Min-Length": "9"}), *[reply(202)] * 2)
         transport.replies.append(reply(201))
@@ -161,7 +165,7 @@ class TestMount:
 
         assert [sent.headers.get("Content-Range") for sent in transport.sent] == [None, "0-8", "9-11", None]
 
-    def test_an_expired_pending_session_is_replaced(self, scripted: Script, reply: Build) -> None:
+    def test_an_expired_pending_session_is_replaced(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075, R-077: this does not count as a retry."""
         transport = scripted(
             reply(202, {"Location": "/upload/1"}),
@@ -174,9 +178,11 @@ class TestMount:
         store.mount(DIGEST, self.origin)
         store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
-        assert requested(transport)[-1] == f"PUT {HOME}/upload/2?digest={DIGEST}"
+        assert requested(transport)[-1] == f"PUT {REGISTRY}/upload/2?digest={DIGEST}"
 
-    def test_a_pending_session_is_cancelled_once_the_blob_exists(self, scripted: Script, reply: Build) -> None:
+    def test_a_pending_session_is_cancelled_once_the_blob_exists(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-236: no session is left open."""
         transport = scripted(reply(202, {"Location": "/upload/1"}), reply(200, {"Content-Length": "12"}), reply(204))
         store = blobs(transport)
@@ -185,9 +191,11 @@ class TestMount:
         size = store.stat(DIGEST)
 
         assert size == 12
-        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[2:] == [f"DELETE {REGISTRY}/upload/1"]
 
-    def test_pending_sessions_are_cancelled_when_the_catalog_is_closed(self, scripted: Script, reply: Build) -> None:
+    def test_pending_sessions_are_cancelled_when_the_catalog_is_closed(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-236: once, and errors are ignored."""
         refusals = [reply(202, {"Location": f"/upload/{number}"}) for number in range(2)]
         transport = scripted(*refusals, reply(403), reply(204))
@@ -199,9 +207,11 @@ class TestMount:
         catalog.close()
         catalog.close()
 
-        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/0", f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[2:] == [f"DELETE {REGISTRY}/upload/0", f"DELETE {REGISTRY}/upload/1"]
 
-    def test_a_second_session_for_the_same_blob_replaces_the_first(self, scripted: Script, reply: Build) -> None:
+    def test_a_second_session_for_the_same_blob_replaces_the_first(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-236."""
         transport = scripted(
             reply(202, {"Location": "/upload/1"}), reply(202, {"Location": "/upload/2"}), reply(204), reply(201)
@@ -212,9 +222,9 @@ class TestMount:
         store.mount(DIGEST, self.origin)
         store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
-        assert requested(transport)[2:] == [f"DELETE {HOME}/upload/1", f"PUT {HOME}/upload/2?digest={DIGEST}"]
+        assert requested(transport)[2:] == [f"DELETE {REGISTRY}/upload/1", f"PUT {REGISTRY}/upload/2?digest={DIGEST}"]
 
-    def test_the_number_of_pending_sessions_is_limited(self, scripted: Script, reply: Build) -> None:
+    def test_the_number_of_pending_sessions_is_limited(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-236: the oldest one is cancelled."""
         transport = scripted(*[reply(202, {"Location": f"/upload/{number}"}) for number in range(65)], reply(204))
         store = blobs(transport)
@@ -222,22 +232,22 @@ class TestMount:
         for number in range(65):
             store.mount(Digest.of(b"%d" % number), self.origin)
 
-        assert requested(transport)[65:] == [f"DELETE {HOME}/upload/0"]
+        assert requested(transport)[65:] == [f"DELETE {REGISTRY}/upload/0"]
 
-    def test_a_session_for_another_algorithm_is_not_used(self, scripted: Script, reply: Build) -> None:
+    def test_a_session_for_another_algorithm_is_not_used(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-233: the session was opened without naming the algorithm."""
         transport = scripted(reply(202, {"Location": "/upload/1"}), reply(204))
 
         blobs(transport).mount(Digest.of(CONTENT, "sha512"), self.origin)
 
-        assert requested(transport)[1:] == [f"DELETE {HOME}/upload/1"]
+        assert requested(transport)[1:] == [f"DELETE {REGISTRY}/upload/1"]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
-    def test_a_refused_mount_is_not_an_error(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_a_refused_mount_is_not_an_error(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
         """R-077."""
         assert blobs(scripted(reply(status))).mount(DIGEST, self.origin) is False
 
-    def test_another_digest_in_the_response_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_in_the_response_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-077."""
         with pytest.raises(DigestMismatch):
             blobs(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).mount(DIGEST, self.origin)
@@ -245,7 +255,7 @@ class TestMount:
 
 class TestDelete:
     @pytest.mark.parametrize("status", [200, 202, 204])
-    def test_a_blob_is_deleted(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_a_blob_is_deleted(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
         """R-254."""
         transport = scripted(reply(status))
 
@@ -255,7 +265,7 @@ class TestDelete:
 
     @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (400, Unsupported), (405, Unsupported)])
     def test_a_blob_that_cannot_be_deleted(
-        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-253."""
         with pytest.raises(error):

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     )
 
     StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
-    Script = Callable[..., ScriptedTransport]
-    Build = Callable[..., Reply]
+    MakeTransport = Callable[..., ScriptedTransport]
+    MakeReply = Callable[..., Reply]
 
 CONTENT = b"twenty bytes of blob"
 DIGEST = Digest.of(CONTENT)
 SIZE = len(CONTENT)
-HOME = "https://registry.example.com"
-BLOB = f"{HOME}/v2/org/app/blobs/{DIGEST}"
+REGISTRY = "https://registry.example.com"
+BLOB = f"{REGISTRY}/v2/org/app/blobs/{DIGEST}"
 
 
 @pytest.fixture(autouse=True)
@@ -187,9 +187,9 @@ class TestResume:
         script = CuttingRegistry(content, 2 * CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1)
 
         with connect(start_server(script)) as catalog, open_blob(catalog, Digest.of(content)) as reader:
-            arrived = reader.read()
+            received = reader.read()
 
-        assert arrived == content
+        assert received == content
         assert script.requested_ranges == ["", f"bytes={2 * CHUNK_SIZE + 1}-", f"bytes={4 * CHUNK_SIZE}-"]
 
     def test_each_resumption_is_reported(self, start_server: StartServer, recorder: Recorder) -> None:
@@ -284,7 +284,7 @@ class TestLimits:
 
         assert script.requested_ranges == [""]
 
-    def test_a_download_waits_while_the_registry_is_busy(self, scripted: Script, reply: Build) -> None:
+    def test_a_download_waits_while_the_registry_is_busy(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-054: 503 and 429 do not end a transfer."""
         transport = scripted(
             reply(200, {"Content-Length": "20"}, CONTENT[:8]),
@@ -296,13 +296,15 @@ class TestLimits:
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_a_blob_deleted_during_the_download_raises_blob_not_found(self, scripted: Script, reply: Build) -> None:
+    def test_a_blob_deleted_during_the_download_raises_blob_not_found(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         transport = scripted(reply(200, {"Content-Length": "20"}, CONTENT[:8]), reply(404))
 
         with scripted_reader(transport) as reader, pytest.raises(BlobNotFound):
             reader.read()
 
-    def test_a_closed_reader_cannot_be_read(self, scripted: Script, reply: Build) -> None:
+    def test_a_closed_reader_cannot_be_read(self, scripted: MakeTransport, reply: MakeReply) -> None:
         reader = scripted_reader(scripted(reply(200, {"Content-Length": "20"}, CONTENT)))
 
         reader.close()
@@ -311,12 +313,12 @@ class TestLimits:
             reader.read(1)
 
 
-def broken_reply(reply: Build, **headers: str) -> Reply:
+def broken_reply(reply: MakeReply, **headers: str) -> Reply:
     """The first eight bytes of the blob."""
     return reply(200, {"Content-Length": "20", **headers}, CONTENT[:8])
 
 
-REST = {"Content-Range": "bytes 8-19/20"}
+RANGE_OF_REST = {"Content-Range": "bytes 8-19/20"}
 
 
 class TestChecks:
@@ -341,7 +343,7 @@ class TestChecks:
         ],
     )
     def test_a_206_with_another_range_is_not_used(
-        self, scripted: Script, reply: Build, headers: dict[str, str]
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str]
     ) -> None:
         """R-051: the whole blob is requested, and its first bytes are skipped."""
         transport = scripted(broken_reply(reply), reply(206, headers, b"x" * 12), reply(200, {}, CONTENT))
@@ -353,21 +355,21 @@ class TestChecks:
         assert [sent.headers.get("Range") for sent in transport.sent] == [None, "bytes=8-", None]
 
     @pytest.mark.parametrize("text", ["bytes 8-19/20", "bytes 8-19/*"])
-    def test_a_206_with_the_requested_range_is_used(self, scripted: Script, reply: Build, text: str) -> None:
+    def test_a_206_with_the_requested_range_is_used(self, scripted: MakeTransport, reply: MakeReply, text: str) -> None:
         """R-051: the size may be missing."""
         transport = scripted(broken_reply(reply), reply(206, {"Content-Range": text}, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
-    def test_a_206_to_a_request_without_range_is_refused(self, scripted: Script, reply: Build) -> None:
+    def test_a_206_to_a_request_without_range_is_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: also after a wrong range."""
-        transport = scripted(broken_reply(reply), reply(206, {}, b"x"), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply), reply(206, {}, b"x"), reply(206, RANGE_OF_REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError):
             reader.read()
 
-    def test_a_changed_size_on_resume_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_changed_size_on_resume_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: another size means other content."""
         transport = scripted(broken_reply(reply), reply(200, {"Content-Length": "21"}, CONTENT + b"!"))
 
@@ -377,21 +379,21 @@ class TestChecks:
         ):
             reader.read()
 
-    def test_other_content_on_resume_is_an_integrity_error(self, scripted: Script, reply: Build) -> None:
+    def test_other_content_on_resume_is_an_integrity_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051, R-003: the verifier has hashed the first bytes already."""
-        transport = scripted(broken_reply(reply), reply(206, REST, CONTENT[8:][::-1]))
+        transport = scripted(broken_reply(reply), reply(206, RANGE_OF_REST, CONTENT[8:][::-1]))
 
         with VerifyingReader(scripted_reader(transport), DIGEST, SIZE) as reader, pytest.raises(DigestMismatch):
             reader.read()
 
-    def test_encoded_content_is_refused_on_resume(self, scripted: Script, reply: Build) -> None:
+    def test_encoded_content_is_refused_on_resume(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-056."""
-        transport = scripted(broken_reply(reply), reply(206, REST | {"Content-Encoding": "gzip"}, b"x"))
+        transport = scripted(broken_reply(reply), reply(206, RANGE_OF_REST | {"Content-Encoding": "gzip"}, b"x"))
 
         with scripted_reader(transport) as reader, pytest.raises(ProtocolError, match="content coding 'gzip'"):
             reader.read()
 
-    def test_a_range_refused_within_the_blob_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_range_refused_within_the_blob_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051."""
         transport = scripted(broken_reply(reply), reply(416, {"Content-Range": "bytes */8"}))
 
@@ -408,16 +410,16 @@ class TestChecks:
         assert content == CONTENT
         assert script.requested_ranges == ["", "bytes=20-"]
 
-    def test_a_short_body_is_an_error_without_retries(self, scripted: Script, reply: Build) -> None:
+    def test_a_short_body_is_an_error_without_retries(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-050."""
         with scripted_reader(scripted(broken_reply(reply)), retries=0) as reader, pytest.raises(Unavailable):
             reader.read()
 
 
 class TestEtags:
-    def test_a_strong_etag_is_sent_as_if_range(self, scripted: Script, reply: Build) -> None:
+    def test_a_strong_etag_is_sent_as_if_range(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: "If-Range" requires a strong validator."""
-        transport = scripted(broken_reply(reply, ETag='"abc"'), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply, ETag='"abc"'), reply(206, RANGE_OF_REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             reader.read()
@@ -425,33 +427,35 @@ class TestEtags:
         assert transport.sent[1].headers["If-Range"] == '"abc"'
 
     @pytest.mark.parametrize("tag", ['W/"abc"', "abc", "", '"a"b"', '"a', f'"{"x" * 300}"'])
-    def test_other_etags_are_not_sent(self, scripted: Script, reply: Build, tag: str) -> None:
+    def test_other_etags_are_not_sent(self, scripted: MakeTransport, reply: MakeReply, tag: str) -> None:
         """R-051."""
-        transport = scripted(broken_reply(reply, ETag=tag), reply(206, REST, CONTENT[8:]))
+        transport = scripted(broken_reply(reply, ETag=tag), reply(206, RANGE_OF_REST, CONTENT[8:]))
 
         with scripted_reader(transport) as reader:
             reader.read()
 
         assert "If-Range" not in transport.sent[1].headers
 
-    def test_a_206_with_another_etag_is_not_used(self, scripted: Script, reply: Build) -> None:
+    def test_a_206_with_another_etag_is_not_used(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: parts of different content are not combined."""
         transport = scripted(
-            broken_reply(reply, ETag='"abc"'), reply(206, REST | {"ETag": '"def"'}, b"x" * 12), reply(200, {}, CONTENT)
+            broken_reply(reply, ETag='"abc"'),
+            reply(206, RANGE_OF_REST | {"ETag": '"def"'}, b"x" * 12),
+            reply(200, {}, CONTENT),
         )
 
         with scripted_reader(transport) as reader:
             assert reader.read() == CONTENT
 
     def test_the_registry_is_asked_again_and_the_etag_of_a_storage_host_is_not_used(
-        self, scripted: Script, reply: Build
+        self, scripted: MakeTransport, reply: MakeReply
     ) -> None:
         """R-030, R-051: the signed URL of the first redirect may have expired, or the next one has another host."""
         transport = scripted(
             reply(307, {"Location": "https://one.example.net/x?signature=1"}),
             broken_reply(reply, ETag='"one"'),
             reply(307, {"Location": "https://two.example.net/x?signature=2"}),
-            reply(206, REST | {"ETag": '"two"'}, CONTENT[8:]),
+            reply(206, RANGE_OF_REST | {"ETag": '"two"'}, CONTENT[8:]),
         )
 
         with scripted_reader(transport) as reader:
@@ -462,10 +466,10 @@ class TestEtags:
         assert transport.sent[3].headers["Range"] == "bytes=8-"
         assert all("If-Range" not in sent.headers for sent in transport.sent)
 
-    def test_events_have_no_signature(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
+    def test_events_have_no_signature(self, scripted: MakeTransport, reply: MakeReply, recorder: Recorder) -> None:
         """R-043."""
         redirect = reply(307, {"Location": "https://one.example.net/x?signature=hidden"})
-        transport = scripted(redirect, broken_reply(reply), redirect, reply(206, REST, CONTENT[8:]))
+        transport = scripted(redirect, broken_reply(reply), redirect, reply(206, RANGE_OF_REST, CONTENT[8:]))
         catalog = HttpCatalog("registry.example.com", transport=transport, observer=recorder)
 
         with open_blob(catalog) as reader:
@@ -476,8 +480,8 @@ class TestEtags:
 
 
 class TestBuffers:
-    def test_a_buffer_is_filled_across_a_break(self, scripted: Script, reply: Build) -> None:
-        transport = scripted(broken_reply(reply), reply(206, REST, CONTENT[8:]))
+    def test_a_buffer_is_filled_across_a_break(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        transport = scripted(broken_reply(reply), reply(206, RANGE_OF_REST, CONTENT[8:]))
         buffer = bytearray(SIZE)
         filled = 0
 
@@ -487,7 +491,7 @@ class TestBuffers:
 
         assert bytes(buffer) == CONTENT
 
-    def test_a_read_of_zero_bytes_returns_none(self, scripted: Script, reply: Build) -> None:
+    def test_a_read_of_zero_bytes_returns_none(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with scripted_reader(scripted(broken_reply(reply))) as reader:
             assert reader.read(0) == b""
 

@@ -36,7 +36,7 @@ from registry_core.ports.observer import TransferResumed
 NAME = RepositoryName("windows/servercore")
 CONTENT = bytes(range(256)) * 1024
 DIGEST = Digest.of(CONTENT)
-ELSEWHERE = "https://layers.example.com/servercore?sig=1"
+LAYER_URL = "https://layers.example.com/servercore?sig=1"
 
 
 class AuthenticatorForAllHosts(Authenticator):
@@ -82,13 +82,13 @@ class TestRequests:
     def test_a_layer_is_read_from_its_url(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(reply(200, {"Content-Length": str(len(CONTENT))}, CONTENT))
 
-        with foreign_of(transport=transport).open(_layer(ELSEWHERE)) as reader:
+        with foreign_of(transport=transport).open(_layer(LAYER_URL)) as reader:
             content = reader.read()
 
         assert content == CONTENT
-        assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", ELSEWHERE)]
+        assert [(sent.method, sent.url) for sent in transport.sent] == [("GET", LAYER_URL)]
 
-    @pytest.mark.parametrize("url", [ELSEWHERE, "https://registry.example.com/v2/secret/blobs/sha256:1"])
+    @pytest.mark.parametrize("url", [LAYER_URL, "https://registry.example.com/v2/secret/blobs/sha256:1"])
     def test_no_credentials_are_sent_even_to_the_registry(
         self, foreign_of: Any, scripted: Any, reply: Any, url: str
     ) -> None:
@@ -97,11 +97,11 @@ class TestRequests:
         transport = scripted(reply(302, {"Location": back}), reply(200, {}, CONTENT))
         seen: list[bool] = []
 
-        def watch(request: OutgoingRequest, send: Send) -> Response:
+        def record(request: OutgoingRequest, send: Send) -> Response:
             seen.append(request.to_registry)
             return send(request)
 
-        with foreign_of(transport=transport, middleware=[watch]).open(_layer(url)) as reader:
+        with foreign_of(transport=transport, middleware=[record]).open(_layer(url)) as reader:
             reader.read()
 
         assert [sent.url for sent in transport.sent] == [url, back]
@@ -113,7 +113,7 @@ class TestRequests:
         transport = scripted(reply(401, {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token"'}))
 
         with pytest.raises(Unauthorized):
-            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+            foreign_of(transport=transport).open(_layer(LAYER_URL))
 
         assert len(transport.sent) == 1
 
@@ -140,8 +140,8 @@ class TestRequests:
     ) -> None:
         """R-051."""
         rest = CONTENT[start:]
-        span = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
-        script = responses(response_bytes(206 if start else 200, rest, span if start else {}))
+        content_range = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
+        script = responses(response_bytes(206 if start else 200, rest, content_range if start else {}))
         server = start_server(script)
         foreign = foreign_of(server.origin.netloc, settings=HttpSettings(plain_http=True, retries=0))
 
@@ -155,11 +155,11 @@ class TestRequests:
         self, foreign_of: Any, start_server: Any, responses: Any, response_bytes: Any, recorder: Any
     ) -> None:
         """R-050, R-051."""
-        size, half = len(CONTENT), len(CONTENT) // 2
-        span = {"Content-Range": f"bytes {half}-{size - 1}/{size}"}
+        size, middle = len(CONTENT), len(CONTENT) // 2
+        content_range = {"Content-Range": f"bytes {middle}-{size - 1}/{size}"}
         replies = [
-            response_bytes(200, CONTENT, {"Connection": "close"})[: -(size - half)],
-            response_bytes(206, CONTENT[half:], span),
+            response_bytes(200, CONTENT, {"Connection": "close"})[: -(size - middle)],
+            response_bytes(206, CONTENT[middle:], content_range),
         ]
 
         def script(connection: Any) -> None:
@@ -174,7 +174,7 @@ class TestRequests:
             content = reader.read()
 
         assert content == CONTENT
-        assert [event.offset for event in recorder.events if isinstance(event, TransferResumed)] == [half]
+        assert [event.offset for event in recorder.events if isinstance(event, TransferResumed)] == [middle]
 
 
 class TestUrlPolicy:
@@ -217,15 +217,15 @@ class TestUrlPolicy:
         )
 
         with pytest.raises(ProtocolError):
-            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+            foreign_of(transport=transport).open(_layer(LAYER_URL))
 
-        assert [sent.url for sent in transport.sent] == [ELSEWHERE, "https://cdn.example.com/1"]
+        assert [sent.url for sent in transport.sent] == [LAYER_URL, "https://cdn.example.com/1"]
 
     def test_redirects_are_limited(self, foreign_of: Any, scripted: Any, reply: Any) -> None:
         transport = scripted(*(reply(302, {"Location": f"https://cdn.example.com/{number}"}) for number in range(20)))
 
         with pytest.raises(ProtocolError, match="more than 10 redirects"):
-            foreign_of(transport=transport).open(_layer(ELSEWHERE))
+            foreign_of(transport=transport).open(_layer(LAYER_URL))
 
         assert len(transport.sent) == 11
 
@@ -257,7 +257,7 @@ class TestContent:
         """R-003, R-032."""
         transport = scripted(reply(200, {}, bytes(len(CONTENT))))
 
-        with foreign_of(transport=transport).open(_layer(ELSEWHERE)) as reader, pytest.raises(DigestMismatch):
+        with foreign_of(transport=transport).open(_layer(LAYER_URL)) as reader, pytest.raises(DigestMismatch):
             reader.read()
 
     @pytest.mark.parametrize("start", [0, 5])
@@ -268,7 +268,7 @@ class TestContent:
         """R-004."""
         transport = scripted(reply(200, {}, content))
 
-        with foreign_of(transport=transport).open(_layer(ELSEWHERE), start=start) as reader:
+        with foreign_of(transport=transport).open(_layer(LAYER_URL), start=start) as reader:
             with pytest.raises(SizeMismatch):
                 reader.read()
 
@@ -293,7 +293,7 @@ class TestContent:
         transport = scripted()
 
         with pytest.raises(Unsupported):
-            foreign_of(transport=transport).open(_layer(ELSEWHERE, digest=Digest("md5:" + "0" * 32)))
+            foreign_of(transport=transport).open(_layer(LAYER_URL, digest=Digest("md5:" + "0" * 32)))
 
         assert transport.sent == []
 

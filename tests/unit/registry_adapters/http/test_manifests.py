@@ -29,13 +29,13 @@ from registry_core.ports.manifest_store import ManifestStore
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
 
-    Script = Callable[..., ScriptedTransport]
-    Build = Callable[..., Reply]
+    MakeTransport = Callable[..., ScriptedTransport]
+    MakeReply = Callable[..., Reply]
 
 CONTENT = b'{"schemaVersion":2,  "mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"vendor":1}'
 INDEX = RawManifest.of(CONTENT)
 TYPED = {"Content-Type": OCI_INDEX}
-HOME = "https://registry.example.com/v2/org/app"
+REPOSITORY = "https://registry.example.com/v2/org/app"
 
 
 def manifests(transport: ScriptedTransport, name: str = "org/app") -> ManifestStore:
@@ -52,7 +52,7 @@ def error_body(code: str) -> bytes:
 
 
 class TestResolve:
-    def test_head_gives_the_descriptor(self, scripted: Script, reply: Build) -> None:
+    def test_head_gives_the_descriptor(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-204, R-205."""
         headers = {"Content-Type": f"{OCI_INDEX}; charset=utf-8", "Content-Length": "9"}
         transport = scripted(reply(200, headers | {"Docker-Content-Digest": INDEX.digest}))
@@ -60,7 +60,7 @@ class TestResolve:
         descriptor = manifests(transport).resolve(Tag("v1"))
 
         assert (descriptor.media_type, descriptor.digest, descriptor.size) == (OCI_INDEX, INDEX.digest, 9)
-        assert requested(transport) == [f"HEAD {HOME}/manifests/v1"]
+        assert requested(transport) == [f"HEAD {REPOSITORY}/manifests/v1"]
         assert transport.sent[0].headers["Accept"] == ", ".join(MANIFESTS)
 
     @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ class TestResolve:
         ],
     )
     def test_get_is_used_if_head_lacks_a_part(
-        self, scripted: Script, reply: Build, status: int, headers: dict[str, str]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, headers: dict[str, str]
     ) -> None:
         """R-205, R-005."""
         transport = scripted(reply(status, headers), reply(200, TYPED, CONTENT))
@@ -83,13 +83,13 @@ class TestResolve:
         assert manifests(transport).resolve(Tag("v1")) == INDEX.descriptor
         assert [sent.method for sent in transport.sent] == ["HEAD", "GET"]
 
-    def test_a_digest_need_not_be_confirmed_by_a_header(self, scripted: Script, reply: Build) -> None:
+    def test_a_digest_need_not_be_confirmed_by_a_header(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-005: the header may be missing."""
         transport = scripted(reply(200, {**TYPED, "Content-Length": "9"}))
 
         assert manifests(transport).resolve(INDEX.digest).digest == INDEX.digest
 
-    def test_another_digest_than_requested_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_than_requested_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-003."""
         headers = {**TYPED, "Content-Length": "9", "Docker-Content-Digest": Digest.of(b"")}
 
@@ -98,7 +98,7 @@ class TestResolve:
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (403, Forbidden)])
     def test_a_refused_head_is_not_repeated_as_get(
-        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         transport = scripted(reply(status))
 
@@ -107,20 +107,20 @@ class TestResolve:
 
         assert len(transport.sent) == 1
 
-    def test_a_repository_without_a_name_is_refused_on_use(self, scripted: Script) -> None:
+    def test_a_repository_without_a_name_is_refused_on_use(self, scripted: MakeTransport) -> None:
         """R-010."""
         with pytest.raises(InvalidName):
             manifests(scripted(), "").resolve(Tag("v1"))
 
 
 class TestGet:
-    def test_the_exact_bytes_are_returned(self, scripted: Script, reply: Build) -> None:
+    def test_the_exact_bytes_are_returned(self, scripted: MakeTransport, reply: MakeReply) -> None:
         manifest = manifests(scripted(reply(200, TYPED, CONTENT))).get(INDEX.digest)
 
         assert manifest.content == CONTENT
         assert manifest.digest == INDEX.digest
 
-    def test_other_bytes_than_requested_are_refused(self, scripted: Script, reply: Build) -> None:
+    def test_other_bytes_than_requested_are_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-003: even if the headers agree."""
         headers = TYPED | {"Docker-Content-Digest": Digest.of(b"")}
 
@@ -130,13 +130,17 @@ class TestGet:
         assert caught.value.actual == INDEX.digest
 
     @pytest.mark.parametrize("claim", ["", "sha256:short", "md5:d41d8cd98f00b204e9800998ecf8427e"])
-    def test_the_digest_of_a_tag_is_computed_from_the_bytes(self, scripted: Script, reply: Build, claim: str) -> None:
+    def test_the_digest_of_a_tag_is_computed_from_the_bytes(
+        self, scripted: MakeTransport, reply: MakeReply, claim: str
+    ) -> None:
         """R-005."""
         transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": claim}, CONTENT))
 
         assert manifests(transport).get(Tag("v1")).digest == INDEX.digest
 
-    def test_bytes_that_differ_from_the_reported_digest_are_refused(self, scripted: Script, reply: Build) -> None:
+    def test_bytes_that_differ_from_the_reported_digest_are_refused(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-005: for a tag, this is the only way to detect damaged bytes."""
         transport = scripted(reply(200, TYPED | {"Docker-Content-Digest": Digest.of(b"")}, CONTENT))
 
@@ -145,7 +149,7 @@ class TestGet:
 
         assert (caught.value.expected, caught.value.actual) == (Digest.of(b""), INDEX.digest)
 
-    def test_a_correct_digest_of_another_algorithm_is_kept(self, scripted: Script, reply: Build) -> None:
+    def test_a_correct_digest_of_another_algorithm_is_kept(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-005."""
         digest = Digest.of(CONTENT, "sha512")
 
@@ -154,7 +158,7 @@ class TestGet:
             == digest
         )
 
-    def test_a_digest_that_cannot_be_verified_is_not_requested(self, scripted: Script) -> None:
+    def test_a_digest_that_cannot_be_verified_is_not_requested(self, scripted: MakeTransport) -> None:
         """R-002."""
         with pytest.raises(Unsupported):
             manifests(scripted()).get(Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
@@ -174,8 +178,8 @@ class TestGet:
     )
     def test_errors_name_the_manifest(
         self,
-        scripted: Script,
-        reply: Build,
+        scripted: MakeTransport,
+        reply: MakeReply,
         status: int,
         headers: dict[str, str],
         content: bytes,
@@ -189,31 +193,31 @@ class TestGet:
 
 
 class TestPut:
-    def test_one_tag_is_one_request(self, scripted: Script, reply: Build) -> None:
+    def test_one_tag_is_one_request(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-079: exact bytes, and the type without parameters."""
         transport = scripted(reply(201))
 
         assert manifests(transport).put(INDEX, tags=[Tag("v1")]) == INDEX.descriptor
-        assert requested(transport) == [f"PUT {HOME}/manifests/v1"]
+        assert requested(transport) == [f"PUT {REPOSITORY}/manifests/v1"]
         assert transport.sent[0].body == CONTENT
         assert transport.sent[0].headers["Content-Type"] == OCI_INDEX
 
-    def test_without_a_tag_it_is_stored_by_digest(self, scripted: Script, reply: Build) -> None:
+    def test_without_a_tag_it_is_stored_by_digest(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(201))
 
         manifests(transport).put(INDEX)
 
-        assert requested(transport) == [f"PUT {HOME}/manifests/{INDEX.digest}"]
+        assert requested(transport) == [f"PUT {REPOSITORY}/manifests/{INDEX.digest}"]
 
-    def test_each_tag_is_put_once(self, scripted: Script, reply: Build) -> None:
+    def test_each_tag_is_put_once(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(201), reply(201))
 
         manifests(transport).put(INDEX, tags=[Tag("v1"), Tag("v2"), Tag("v1")])
 
-        assert requested(transport) == [f"PUT {HOME}/manifests/v1", f"PUT {HOME}/manifests/v2"]
+        assert requested(transport) == [f"PUT {REPOSITORY}/manifests/v1", f"PUT {REPOSITORY}/manifests/v2"]
 
     def test_with_another_algorithm_tags_listed_in_oci_tag_are_not_put_again(
-        self, scripted: Script, reply: Build
+        self, scripted: MakeTransport, reply: MakeReply
     ) -> None:
         """R-238."""
         manifest = RawManifest(OCI_INDEX, CONTENT, "sha512")
@@ -222,44 +226,44 @@ class TestPut:
         manifests(transport).put(manifest, tags=[Tag("v1"), Tag("v2")])
 
         assert requested(transport) == [
-            f"PUT {HOME}/manifests/{manifest.digest}?tag=v1&tag=v2",
-            f"PUT {HOME}/manifests/v2",
+            f"PUT {REPOSITORY}/manifests/{manifest.digest}?tag=v1&tag=v2",
+            f"PUT {REPOSITORY}/manifests/v2",
         ]
 
     @pytest.mark.parametrize("content", [b"garbage", b"{}", b'{"schemaVersion":2,"manifests":[],"layers":[]}'])
-    def test_an_invalid_manifest_is_not_sent(self, scripted: Script, content: bytes) -> None:
+    def test_an_invalid_manifest_is_not_sent(self, scripted: MakeTransport, content: bytes) -> None:
         with pytest.raises(InvalidDocument):
             manifests(scripted()).put(RawManifest(OCI_INDEX, content))
 
-    def test_another_digest_in_the_response_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_in_the_response_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-079."""
         with pytest.raises(DigestMismatch):
             manifests(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).put(INDEX)
 
     @pytest.mark.parametrize("status", [200, 202, 204])
-    def test_only_201_is_success(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_only_201_is_success(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
         """R-079."""
         with pytest.raises(ProtocolError):
             manifests(scripted(reply(status))).put(INDEX)
 
-    def test_a_missing_blob_raises_blob_not_found(self, scripted: Script, reply: Build) -> None:
+    def test_a_missing_blob_raises_blob_not_found(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-078."""
         with pytest.raises(BlobNotFound):
             manifests(scripted(reply(404, {}, error_body("MANIFEST_BLOB_UNKNOWN")))).put(INDEX)
 
 
 class TestDelete:
-    def test_a_tag_is_deleted_by_its_name(self, scripted: Script, reply: Build) -> None:
+    def test_a_tag_is_deleted_by_its_name(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-251."""
         transport = scripted(reply(202))
 
         manifests(transport).untag(Tag("v1"))
 
-        assert requested(transport) == [f"DELETE {HOME}/manifests/v1"]
+        assert requested(transport) == [f"DELETE {REPOSITORY}/manifests/v1"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
     def test_a_tag_that_cannot_be_deleted(
-        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-251: the manifest is not deleted instead."""
         transport = scripted(reply(status))
@@ -269,7 +273,7 @@ class TestDelete:
 
         assert len(transport.sent) == 1
 
-    def test_the_error_names_another_way_and_the_response(self, scripted: Script, reply: Build) -> None:
+    def test_the_error_names_another_way_and_the_response(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(Unsupported) as caught:
             manifests(scripted(reply(405))).untag(Tag("v1"))
 
@@ -279,7 +283,7 @@ class TestDelete:
         assert caught.value.transport is not None
         assert caught.value.transport.status == 405
 
-    def test_a_manifest_is_deleted_by_its_digest(self, scripted: Script, reply: Build) -> None:
+    def test_a_manifest_is_deleted_by_its_digest(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-252: a registry with the referrers API updates its list itself."""
         listed: dict[str, Any] = {"schemaVersion": 2, "manifests": []}
         transport = scripted(reply(200, TYPED, json.dumps(listed).encode()), reply(202), reply(202))
@@ -289,14 +293,14 @@ class TestDelete:
         store.delete(INDEX.digest)
 
         assert requested(transport) == [
-            f"GET {HOME}/referrers/{INDEX.digest}",
-            f"DELETE {HOME}/manifests/{INDEX.digest}",
-            f"DELETE {HOME}/manifests/{INDEX.digest}",
+            f"GET {REPOSITORY}/referrers/{INDEX.digest}",
+            f"DELETE {REPOSITORY}/manifests/{INDEX.digest}",
+            f"DELETE {REPOSITORY}/manifests/{INDEX.digest}",
         ]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
     def test_a_manifest_that_cannot_be_deleted(
-        self, scripted: Script, reply: Build, status: int, error: type[Exception]
+        self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-250."""
         transport = scripted(reply(404), reply(404), reply(status))

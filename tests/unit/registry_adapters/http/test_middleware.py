@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         ServerConnection,
     )
 
-    Script = Callable[..., ScriptedTransport]
+    MakeTransport = Callable[..., ScriptedTransport]
     StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
     ResponseBytes = Callable[..., bytes]
 
-HOME = "https://registry.example.com/v2/"
+REGISTRY = "https://registry.example.com/v2/"
 DIGEST = Digest.of(b"content")
 SIGNED = "https://cdn.example.net/x?sig=secret"
 
@@ -59,7 +59,9 @@ class RecordingSender:
         return Response(status=200, headers=Headers([]), url=request.url, reader=self.reader)
 
 
-def outgoing(headers: dict[str, str] | None = None, *, url: str = HOME, to_registry: bool = True) -> OutgoingRequest:
+def outgoing(
+    headers: dict[str, str] | None = None, *, url: str = REGISTRY, to_registry: bool = True
+) -> OutgoingRequest:
     return OutgoingRequest(method="GET", url=url, headers=RequestHeaders(headers or {}), to_registry=to_registry)
 
 
@@ -104,15 +106,15 @@ class TestApplyMiddleware:
     @pytest.mark.parametrize("name", ["Authorization", "cookie", "PROXY-AUTHORIZATION"])
     def test_secrets_added_by_middleware_go_to_the_registry_only(self, name: str) -> None:
         """R-030."""
-        home, cdn = RecordingSender(), RecordingSender()
+        registry, cdn = RecordingSender(), RecordingSender()
 
         def add(request: OutgoingRequest, send: Send) -> Response:
             return send(request.with_headers({name: "secret", "X-Trace": "1"}))
 
-        apply_middleware([add], outgoing(), home)
+        apply_middleware([add], outgoing(), registry)
         apply_middleware([add], outgoing(url=SIGNED, to_registry=False), cdn)
 
-        assert dict(home.sent[0].headers) == {name: "secret", "X-Trace": "1"}
+        assert dict(registry.sent[0].headers) == {name: "secret", "X-Trace": "1"}
         assert dict(cdn.sent[0].headers) == {"X-Trace": "1"}
 
     def test_the_authorization_of_a_token_request_is_kept(self) -> None:
@@ -169,14 +171,14 @@ class TestApplyMiddleware:
             tries.append(request)
             raise Unavailable("cut")
 
-        def again(request: OutgoingRequest, send: Send) -> Response:
+        def send_again(request: OutgoingRequest, send: Send) -> Response:
             try:
                 return send(request)
             except Unavailable:
                 return send(request)
 
         with pytest.raises(ConfigError):
-            apply_middleware([again], outgoing(), fail)
+            apply_middleware([send_again], outgoing(), fail)
 
         assert len(tries) == 1
 
@@ -193,35 +195,35 @@ class TestApplyMiddleware:
         assert server.reader.closed
 
     def test_an_error_of_middleware_is_raised_and_the_response_closed(self) -> None:
-        server, mine = RecordingSender(), LookupError("mine")
+        server, error = RecordingSender(), LookupError("mine")
 
         def failing(request: OutgoingRequest, send: Send) -> Response:
             send(request)
-            raise mine
+            raise error
 
         with pytest.raises(LookupError) as caught:
             apply_middleware([pass_through, failing], outgoing(), server)
 
-        assert caught.value is mine
+        assert caught.value is error
         assert server.reader.closed
 
     def test_middleware_can_wrap_the_reader_of_the_body(self) -> None:
-        class Watched(CountingReader):
+        class MeasuringReader(CountingReader):
             count = 0
 
             def read(self, size: int = -1, /) -> bytes:
                 data = super().read(size)
-                Watched.count += len(data)
+                MeasuringReader.count += len(data)
                 return data
 
-        def watch(request: OutgoingRequest, send: Send) -> Response:
+        def record(request: OutgoingRequest, send: Send) -> Response:
             response = send(request)
-            response.reader = Watched()
+            response.reader = MeasuringReader()
             return response
 
-        content = apply_middleware([watch], outgoing(), RecordingSender()).content(100)
+        content = apply_middleware([record], outgoing(), RecordingSender()).content(100)
 
-        assert (content, Watched.count) == (b"body", 4)
+        assert (content, MeasuringReader.count) == (b"body", 4)
 
 
 class TestOutgoingRequest:
@@ -264,11 +266,11 @@ class TestOutgoingRequest:
 
 class TestInASession:
     def test_middleware_is_called_for_each_attempt_redirect_and_token_request(
-        self, scripted: Script, reply: type[Reply]
+        self, scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         seen: list[tuple[str, bool, int]] = []
 
-        def watch(request: OutgoingRequest, send: Send) -> Response:
+        def record(request: OutgoingRequest, send: Send) -> Response:
             response = send(request.with_headers({"X-Trace": "1"}))
             seen.append((request.url, request.to_registry, response.status))
             return response
@@ -276,14 +278,14 @@ class TestInASession:
         transport = scripted(
             reply(503, {"Retry-After": "0"}), reply(307, {"Location": SIGNED}), reply(200, {}, b"content")
         )
-        catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=transport, middleware=[watch])
+        catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=transport, middleware=[record])
 
         with catalog.repository(RepositoryName("a")).blobs.open(DIGEST) as reader:
             reader.read(1)
 
         assert [(url.partition("?")[0], to_registry, status) for url, to_registry, status in seen] == [
-            (f"{HOME}a/blobs/{DIGEST}", True, 503),
-            (f"{HOME}a/blobs/{DIGEST}", True, 307),
+            (f"{REGISTRY}a/blobs/{DIGEST}", True, 503),
+            (f"{REGISTRY}a/blobs/{DIGEST}", True, 307),
             ("https://cdn.example.net/x", False, 200),
         ]
         assert all(sent.headers["X-Trace"] == "1" for sent in transport.sent)
@@ -312,7 +314,9 @@ class TestInASession:
 
         assert (content, server.connections) == (b"mine", 2)
 
-    def test_a_transient_error_raised_by_middleware_is_retried(self, scripted: Script, reply: type[Reply]) -> None:
+    def test_a_transient_error_raised_by_middleware_is_retried(
+        self, scripted: MakeTransport, reply: type[Reply]
+    ) -> None:
         """R-054."""
         failures = [Unavailable("the proxy of the house is busy", retry_after=0.0)]
 

@@ -152,18 +152,18 @@ class TestPermits:
         permit = limiter.acquire()
         counts: list[int] = []
 
-        class Slow(FileObjectReader):
+        class SlowReader(FileObjectReader):
             def read(self, size: int = -1, /) -> bytes:
                 clock.time += 1.0
                 counts.append(limiter.under_way)
                 return super().read(size)
 
-        def opened(start: int) -> FileObjectReader:
+        def open_source(start: int) -> FileObjectReader:
             clock.time += 1.0
             counts.append(limiter.under_way)
-            return Slow(io.BytesIO(b"body"[start:]))
+            return SlowReader(io.BytesIO(b"body"[start:]))
 
-        with permit.paused_while_reading(CallableSource(opened)).open(1) as reader:
+        with permit.paused_while_reading(CallableSource(open_source)).open(1) as reader:
             counts.append(limiter.under_way)
             content = reader.read(3)
             counts.append(limiter.under_way)
@@ -244,12 +244,12 @@ class TestPermits:
     def test_a_body_that_breaks_off_keeps_its_permit_until_it_is_closed(
         self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
-        class Broken(FileObjectReader):
+        class BrokenReader(FileObjectReader):
             def read(self, size: int = -1, /) -> bytes:
                 raise Unavailable("cut")
 
         limiter = make_limiter(1)
-        reader = limiter.acquire().held_by_body(Broken(io.BytesIO()))
+        reader = limiter.acquire().held_by_body(BrokenReader(io.BytesIO()))
 
         with pytest.raises(Unavailable):
             reader.read(1)
@@ -266,9 +266,9 @@ class TestPermits:
         threads = []
 
         def work(number: int) -> None:
-            mine = limiter.acquire()
+            permit_of_thread = limiter.acquire()
             order.append(number)
-            mine.release()
+            permit_of_thread.release()
 
         for number in range(count):
             thread = threading.Thread(target=work, args=(number,))
@@ -362,10 +362,10 @@ class TestPauses:
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         """R-054."""
-        opened = make_limiter()
-        throttling = throttle(opened, retry_after=7.0)
+        open_source = make_limiter()
+        throttling = throttle(open_source, retry_after=7.0)
 
-        opened.acquire().release()
+        open_source.acquire().release()
 
         assert (throttling, clock.pauses) == (Throttling(7.0, 4), [7.0])
 
@@ -373,33 +373,33 @@ class TestPauses:
         self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
         """R-054."""
-        opened = make_limiter()
+        open_source = make_limiter()
 
-        pauses = [throttling.pause for _ in range(3) if (throttling := throttle(opened)) is not None]
+        pauses = [throttling.pause for _ in range(3) if (throttling := throttle(open_source)) is not None]
 
         assert pauses == [1.0, 2.0, 3.0]
 
     def test_a_success_resets_the_pause(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         """R-054."""
-        opened = make_limiter()
-        throttle(opened)
+        open_source = make_limiter()
+        throttle(open_source)
 
-        opened.on_success()
+        open_source.on_success()
 
-        assert throttle(opened) == Throttling(1.0, 2)
+        assert throttle(open_source) == Throttling(1.0, 2)
 
     def test_no_permit_is_held_during_a_pause(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         held: list[int] = []
 
         def sleep(seconds: float) -> None:
-            held.append(opened.under_way)
+            held.append(open_source.under_way)
             clock.sleep(seconds)
 
-        opened = OriginLimiter(REGISTRY, maximum=2, rate=1.0, clock=clock, sleep=sleep)
-        throttle(opened, retry_after=7.0)
+        open_source = OriginLimiter(REGISTRY, maximum=2, rate=1.0, clock=clock, sleep=sleep)
+        throttle(open_source, retry_after=7.0)
 
-        opened.acquire().release()
-        opened.acquire().release()
+        open_source.acquire().release()
+        open_source.acquire().release()
 
         assert held == [0, 0]
 
@@ -412,75 +412,75 @@ class TestPauses:
         kind: type[RateLimited] | type[Unavailable],
     ) -> None:
         """R-052, R-054."""
-        opened = make_limiter()
-        throttle(opened, status=status, retry_after=30.0)
+        open_source = make_limiter()
+        throttle(open_source, status=status, retry_after=30.0)
 
         with fail_after(20), pytest.raises(kind) as caught:
-            opened.acquire()
+            open_source.acquire()
 
         assert (caught.value.status, caught.value.retry_after, clock.pauses) == (status, 30.0, [])
 
     def test_a_shorter_pause_does_not_end_a_longer_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        opened = make_limiter()
-        first, second = opened.acquire(), opened.acquire()
-        opened.on_throttled(first, 429, 30.0, backoff)
+        open_source = make_limiter()
+        first, second = open_source.acquire(), open_source.acquire()
+        open_source.on_throttled(first, 429, 30.0, backoff)
 
-        news = opened.on_throttled(second, 429, 2.0, backoff)
+        throttling_events = open_source.on_throttled(second, 429, 2.0, backoff)
 
-        assert (news, opened.left()) == (None, 30.0)
+        assert (throttling_events, open_source.left()) == (None, 30.0)
 
     def test_a_longer_pause_extends_a_shorter_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        opened = make_limiter()
-        first, second = opened.acquire(), opened.acquire()
-        opened.on_throttled(first, 429, 2.0, backoff)
+        open_source = make_limiter()
+        first, second = open_source.acquire(), open_source.acquire()
+        open_source.on_throttled(first, 429, 2.0, backoff)
 
-        news = opened.on_throttled(second, 429, 30.0, backoff)
+        throttling_events = open_source.on_throttled(second, 429, 30.0, backoff)
 
-        assert (news, opened.left()) == (Throttling(30.0, 4), 30.0)
+        assert (throttling_events, open_source.left()) == (Throttling(30.0, 4), 30.0)
 
 
 class TestLimit:
     def test_refusals_halve_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        opened = make_limiter(8)
+        open_source = make_limiter(8)
 
-        limits = [throttling.limit for _ in range(5) if (throttling := throttle(opened)) is not None]
+        limits = [throttling.limit for _ in range(5) if (throttling := throttle(open_source)) is not None]
 
         assert limits == [4, 2, 1, 1, 1]
 
     def test_requests_refused_together_count_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        opened = make_limiter(8)
-        permits = [opened.acquire() for _ in range(8)]
+        open_source = make_limiter(8)
+        permits = [open_source.acquire() for _ in range(8)]
 
-        news = [opened.on_throttled(permit, 429, None, backoff) for permit in permits]
+        throttling_events = [open_source.on_throttled(permit, 429, None, backoff) for permit in permits]
 
-        assert news == [Throttling(1.0, 4)] + [None] * 7
-        assert opened.limit == 4
+        assert throttling_events == [Throttling(1.0, 4)] + [None] * 7
+        assert open_source.limit == 4
 
     def test_successes_raise_the_limit_one_by_one_up_to_the_maximum(
         self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
-        opened = make_limiter(4)
-        throttle(opened)
+        open_source = make_limiter(4)
+        throttle(open_source)
         limits = []
 
         for _ in range(4):
-            limits.append(opened.limit)
+            limits.append(open_source.limit)
             for _ in range(10):
-                opened.on_success()
+                open_source.on_success()
 
         assert limits == [2, 3, 4, 4]
 
     def test_a_refusal_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        wide = make_limiter(8)
-        throttle(wide, retry_after=0.0)
+        limiter = make_limiter(8)
+        throttle(limiter, retry_after=0.0)
         for _ in range(9):
-            wide.on_success()
+            limiter.on_success()
 
-        throttle(wide, retry_after=0.0)
+        throttle(limiter, retry_after=0.0)
         for _ in range(9):
-            wide.on_success()
+            limiter.on_success()
 
-        assert wide.limit == 2
+        assert limiter.limit == 2
 
     def test_a_waiter_is_woken_when_the_limit_rises(
         self, make_limiter: Callable[..., OriginLimiter], monkeypatch: pytest.MonkeyPatch
@@ -501,13 +501,13 @@ class TestLimit:
         permit.release()
 
     def test_a_lower_limit_applies_to_the_next_request(self, make_limiter: Callable[..., OriginLimiter]) -> None:
-        opened = make_limiter(2)
-        throttle(opened)
-        permit = opened.acquire()
+        open_source = make_limiter(2)
+        throttle(open_source)
+        permit = open_source.acquire()
 
         def work() -> None:
             with fail_after(0.05), pytest.raises(DeadlineExceeded):
-                opened.acquire()
+                open_source.acquire()
 
         with in_thread(work) as done:
             assert done.wait(10)
@@ -517,22 +517,22 @@ class TestLimit:
 
 class TestRate:
     def test_requests_begin_at_even_intervals(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
-        opened = make_limiter(rate=4.0)
+        open_source = make_limiter(rate=4.0)
         begun = []
 
         for _ in range(4):
-            opened.acquire().release()
+            open_source.acquire().release()
             begun.append(clock.time)
 
         assert begun == [100.0, 100.25, 100.5, 100.75]
 
     def test_unused_time_is_not_saved(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
-        opened = make_limiter(rate=4.0)
-        opened.acquire().release()
+        open_source = make_limiter(rate=4.0)
+        open_source.acquire().release()
         clock.time += 10.0
 
-        opened.acquire().release()
-        opened.acquire().release()
+        open_source.acquire().release()
+        open_source.acquire().release()
 
         assert clock.pauses == [0.25]
 
@@ -540,11 +540,11 @@ class TestRate:
         self, make_limiter: Callable[..., OriginLimiter], clock: Clock
     ) -> None:
         """R-052."""
-        opened = make_limiter(rate=0.01)
-        opened.acquire().release()
+        open_source = make_limiter(rate=0.01)
+        open_source.acquire().release()
 
         with fail_after(20), pytest.raises(DeadlineExceeded):
-            opened.acquire()
+            open_source.acquire()
 
         assert clock.pauses == []
 
@@ -700,14 +700,14 @@ def test_a_request_that_fails_releases_its_permit(failure: Exception) -> None:
 def test_two_clients_that_copy_to_each_other_do_not_deadlock() -> None:
     """Each client has one permit, and sends to the registry from which the other one reads."""
     first, second = (Session(REGISTRY, HttpSettings(max_connections=1), transport=EchoTransport()) for _ in range(2))
-    both = threading.Barrier(2)
+    barrier = threading.Barrier(2)
 
     def copy(source: Session, target: Session) -> None:
-        def opened(start: int) -> ByteReader:
-            both.wait(10)
+        def open_source(start: int) -> ByteReader:
+            barrier.wait(10)
             return source.send(Request(method="GET", target="/v2/", success=(200,))).reader
 
-        body = Body(CallableSource(opened), 0, 4)
+        body = Body(CallableSource(open_source), 0, 4)
         target.send(Request(method="PUT", target="/v2/", success=(200,), body=body)).close()
 
     with fail_after(8), in_thread(lambda: copy(first, second)) as done:

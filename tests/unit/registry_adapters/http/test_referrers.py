@@ -20,12 +20,12 @@ from registry_core.ports.manifest_store import ManifestStore
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Reply, ScriptedTransport
 
-    Script = Callable[..., ScriptedTransport]
-    Build = Callable[..., Reply]
+    MakeTransport = Callable[..., ScriptedTransport]
+    MakeReply = Callable[..., Reply]
 
 SUBJECT = Digest.of(b"subject")
 TAG = fallback_tag(SUBJECT)
-HOME = "https://registry.example.com/v2/org/app"
+REPOSITORY = "https://registry.example.com/v2/org/app"
 TYPED = {"Content-Type": OCI_INDEX}
 
 
@@ -63,7 +63,9 @@ def attachment(text: str = "a") -> RawManifest:
 
 
 class TestApi:
-    def test_pages_are_followed_and_each_referrer_is_listed_once(self, scripted: Script, reply: Build) -> None:
+    def test_pages_are_followed_and_each_referrer_is_listed_once(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-220."""
         transport = scripted(
             reply(
@@ -73,11 +75,14 @@ class TestApi:
         )
 
         assert [found.digest for found in manifests(transport).referrers(SUBJECT)] == digests("a", "b")
-        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}", f"GET {HOME}/referrers/{SUBJECT}?p=2"]
+        assert requested(transport) == [
+            f"GET {REPOSITORY}/referrers/{SUBJECT}",
+            f"GET {REPOSITORY}/referrers/{SUBJECT}?p=2",
+        ]
 
     @pytest.mark.parametrize("headers", [{}, {"OCI-Filters-Applied": "artifactType"}])
     def test_referrers_are_filtered_even_if_the_registry_filters(
-        self, scripted: Script, reply: Build, headers: dict[str, str]
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str]
     ) -> None:
         """R-220."""
         transport = scripted(reply(200, TYPED | headers, listing(entry("a", "text/a+b"), entry("b", "text/c"))))
@@ -85,36 +90,39 @@ class TestApi:
         found = list(manifests(transport).referrers(SUBJECT, artifact_type="text/a+b"))
 
         assert [descriptor.digest for descriptor in found] == digests("a")
-        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
+        assert requested(transport) == [f"GET {REPOSITORY}/referrers/{SUBJECT}?artifactType=text%2Fa%2Bb"]
 
     @pytest.mark.parametrize("content", [b"{", b"[]", b'{"schemaVersion":2,"manifests":[{"digest":"x"}]}'])
-    def test_a_malformed_list_is_an_error(self, scripted: Script, reply: Build, content: bytes) -> None:
+    def test_a_malformed_list_is_an_error(self, scripted: MakeTransport, reply: MakeReply, content: bytes) -> None:
         with pytest.raises(ProtocolError):
             list(manifests(scripted(reply(200, TYPED, content))).referrers(SUBJECT))
 
-    def test_a_403_is_raised(self, scripted: Script, reply: Build) -> None:
+    def test_a_403_is_raised(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(Forbidden):
             list(manifests(scripted(reply(403))).referrers(SUBJECT))
 
 
 class TestFallback:
-    def test_the_list_is_read_from_the_tag(self, scripted: Script, reply: Build) -> None:
+    def test_the_list_is_read_from_the_tag(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-221; the missing API is cached."""
         transport = scripted(reply(404), *[reply(200, TYPED, listing(entry("a"), entry("b", "text/b")))] * 2)
         store = manifests(transport)
 
         assert [found.digest for found in store.referrers(SUBJECT)] == digests("a", "b")
         assert [found.digest for found in store.referrers(SUBJECT, artifact_type="text/b")] == digests("b")
-        assert requested(transport) == [f"GET {HOME}/referrers/{SUBJECT}", *[f"GET {HOME}/manifests/{TAG}"] * 2]
+        assert requested(transport) == [
+            f"GET {REPOSITORY}/referrers/{SUBJECT}",
+            *[f"GET {REPOSITORY}/manifests/{TAG}"] * 2,
+        ]
 
-    def test_an_unknown_repository_has_no_referrers(self, scripted: Script, reply: Build) -> None:
+    def test_an_unknown_repository_has_no_referrers(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-220: like any unknown digest."""
-        unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
-        transport = scripted(*[reply(404, {}, unknown)] * 2)
+        name_unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        transport = scripted(*[reply(404, {}, name_unknown)] * 2)
 
         assert list(manifests(transport).referrers(SUBJECT)) == []
 
-    def test_a_response_without_the_index_type_means_no_api(self, scripted: Script, reply: Build) -> None:
+    def test_a_response_without_the_index_type_means_no_api(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-221."""
         transport = scripted(reply(200, {"Content-Type": "text/html"}, b"<html>"), reply(404))
 
@@ -129,16 +137,16 @@ class TestFallback:
         ],
     )
     def test_a_tag_without_a_list_gives_no_referrers(
-        self, scripted: Script, reply: Build, status: int, headers: dict[str, str], content: bytes
+        self, scripted: MakeTransport, reply: MakeReply, status: int, headers: dict[str, str], content: bytes
     ) -> None:
         """R-221."""
         assert list(manifests(scripted(reply(404), reply(status, headers, content))).referrers(SUBJECT)) == []
 
     def test_a_404_for_an_absent_repository_does_not_mark_the_api_as_missing(
-        self, scripted: Script, reply: Build
+        self, scripted: MakeTransport, reply: MakeReply
     ) -> None:
-        unknown = reply(404, {}, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
-        transport = scripted(unknown, reply(404), reply(200, TYPED, listing(entry("a"))))
+        name_unknown = reply(404, {}, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
+        transport = scripted(name_unknown, reply(404), reply(200, TYPED, listing(entry("a"))))
         store = manifests(transport)
 
         assert list(store.referrers(SUBJECT)) == []
@@ -146,7 +154,7 @@ class TestFallback:
 
 
 class TestListUpdates:
-    def test_with_oci_subject_the_list_is_not_changed(self, scripted: Script, reply: Build) -> None:
+    def test_with_oci_subject_the_list_is_not_changed(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222."""
         transport = scripted(reply(201, {"OCI-Subject": SUBJECT}))
 
@@ -154,7 +162,7 @@ class TestListUpdates:
 
         assert len(transport.sent) == 1
 
-    def test_without_oci_subject_the_list_is_updated(self, scripted: Script, reply: Build) -> None:
+    def test_without_oci_subject_the_list_is_updated(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222: with artifact type and annotations; other entries are kept, and the result is read again."""
         manifest = attachment()
         done = listing(entry("other"), entry("x") | {"digest": manifest.digest})
@@ -165,9 +173,9 @@ class TestListUpdates:
         manifests(transport).put(manifest)
 
         assert requested(transport)[1:] == [
-            f"GET {HOME}/manifests/{TAG}",
-            f"PUT {HOME}/manifests/{TAG}",
-            f"GET {HOME}/manifests/{TAG}",
+            f"GET {REPOSITORY}/manifests/{TAG}",
+            f"PUT {REPOSITORY}/manifests/{TAG}",
+            f"GET {REPOSITORY}/manifests/{TAG}",
         ]
         written = strict_json.decode(transport.sent[2].body or b"")["manifests"]
         assert written[0] == json.loads(json.dumps(entry("other")))
@@ -175,7 +183,7 @@ class TestListUpdates:
         assert written[1]["artifactType"] == "text/a"
         assert written[1]["annotations"] == {"key": "a"}
 
-    def test_the_first_entry_creates_the_list(self, scripted: Script, reply: Build) -> None:
+    def test_the_first_entry_creates_the_list(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222: a missing list counts as empty."""
         manifest = attachment()
         done = listing(entry("x") | {"digest": manifest.digest})
@@ -185,7 +193,7 @@ class TestListUpdates:
 
         assert len(strict_json.decode(transport.sent[2].body or b"")["manifests"]) == 1
 
-    def test_an_existing_entry_is_not_written_again(self, scripted: Script, reply: Build) -> None:
+    def test_an_existing_entry_is_not_written_again(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222."""
         manifest = attachment()
         transport = scripted(reply(201), reply(200, TYPED, listing(entry("x") | {"digest": manifest.digest})))
@@ -194,12 +202,19 @@ class TestListUpdates:
 
         assert len(transport.replies) == 0
 
-    def test_an_entry_that_another_process_overwrote_is_written_again(self, scripted: Script, reply: Build) -> None:
+    def test_an_entry_that_another_process_overwrote_is_written_again(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-222."""
         manifest = attachment()
-        theirs, ours = listing(entry("b")), listing(entry("b"), entry("x") | {"digest": manifest.digest})
+        other_list, complete_list = listing(entry("b")), listing(entry("b"), entry("x") | {"digest": manifest.digest})
         transport = scripted(
-            reply(201), reply(404), reply(201), reply(200, TYPED, theirs), reply(201), reply(200, TYPED, ours)
+            reply(201),
+            reply(404),
+            reply(201),
+            reply(200, TYPED, other_list),
+            reply(201),
+            reply(200, TYPED, complete_list),
         )
 
         manifests(transport).put(manifest)
@@ -209,7 +224,7 @@ class TestListUpdates:
             manifest.digest,
         ]
 
-    def test_rewrites_are_limited(self, scripted: Script, reply: Build) -> None:
+    def test_rewrites_are_limited(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222."""
         transport = scripted(reply(201), reply(404), *[reply(201), reply(404)] * 4)
 
@@ -218,7 +233,7 @@ class TestListUpdates:
 
         assert len(transport.replies) == 0
 
-    def test_a_list_that_is_too_long_is_not_sent(self, scripted: Script, reply: Build) -> None:
+    def test_a_list_that_is_too_long_is_not_sent(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222: registries need not accept it."""
         full = listing(*[entry(str(number), "x" * 4000) for number in range(1010)])
         assert 4 << 20 < len(full) < MANIFEST_LIMIT
@@ -228,10 +243,15 @@ class TestListUpdates:
         with pytest.raises(TooLarge):
             manifests(transport).put(manifest)
 
-        assert requested(transport) == [f"PUT {HOME}/manifests/{manifest.digest}", f"GET {HOME}/manifests/{TAG}"]
+        assert requested(transport) == [
+            f"PUT {REPOSITORY}/manifests/{manifest.digest}",
+            f"GET {REPOSITORY}/manifests/{TAG}",
+        ]
 
     @pytest.mark.parametrize("status", [500, 503])
-    def test_a_failing_api_does_not_prevent_deletion(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_a_failing_api_does_not_prevent_deletion(
+        self, scripted: MakeTransport, reply: MakeReply, status: int
+    ) -> None:
         """R-224: an entry in the list under the tag is removed."""
         manifest = attachment()
         transport = scripted(
@@ -245,11 +265,11 @@ class TestListUpdates:
 
         manifests(transport).delete(manifest.digest)
 
-        assert requested(transport)[0] == f"GET {HOME}/referrers/{manifest.digest}"
-        assert requested(transport)[2] == f"DELETE {HOME}/manifests/{manifest.digest}"
+        assert requested(transport)[0] == f"GET {REPOSITORY}/referrers/{manifest.digest}"
+        assert requested(transport)[2] == f"DELETE {REPOSITORY}/manifests/{manifest.digest}"
         assert strict_json.decode(transport.sent[4].body or b"")["manifests"] == []
 
-    def test_an_unreachable_registry_prevents_deletion(self, scripted: Script) -> None:
+    def test_an_unreachable_registry_prevents_deletion(self, scripted: MakeTransport) -> None:
         """R-224: no manifest is deleted."""
         transport = scripted(Unavailable("no connection"))
 
@@ -258,7 +278,7 @@ class TestListUpdates:
 
         assert len(transport.sent) == 1
 
-    def test_a_tag_with_other_content_is_not_changed(self, scripted: Script, reply: Build) -> None:
+    def test_a_tag_with_other_content_is_not_changed(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-222: the error is raised."""
         image = {"schemaVersion": 2, "config": entry("c") | {"artifactType": ""}, "layers": []}
         transport = scripted(reply(201), reply(200, {"Content-Type": OCI_MANIFEST}, json.dumps(image).encode()))
@@ -268,15 +288,15 @@ class TestListUpdates:
 
         assert len(transport.sent) == 2
 
-    def test_a_deleted_manifest_is_removed_from_the_list(self, scripted: Script, reply: Build) -> None:
+    def test_a_deleted_manifest_is_removed_from_the_list(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-224: other entries are kept."""
         manifest = attachment()
-        mine = entry("x") | {"digest": manifest.digest}
+        own_entry = entry("x") | {"digest": manifest.digest}
         transport = scripted(
             reply(404),
             reply(200, TYPED, manifest.content),
             reply(202),
-            reply(200, TYPED, listing(mine, entry("b"))),
+            reply(200, TYPED, listing(own_entry, entry("b"))),
             reply(201),
             reply(200, TYPED, listing(entry("b"))),
         )
@@ -284,9 +304,9 @@ class TestListUpdates:
         manifests(transport).delete(manifest.digest)
 
         assert requested(transport)[2:5] == [
-            f"DELETE {HOME}/manifests/{manifest.digest}",
-            f"GET {HOME}/manifests/{TAG}",
-            f"PUT {HOME}/manifests/{TAG}",
+            f"DELETE {REPOSITORY}/manifests/{manifest.digest}",
+            f"GET {REPOSITORY}/manifests/{TAG}",
+            f"PUT {REPOSITORY}/manifests/{TAG}",
         ]
         assert [item["digest"] for item in strict_json.decode(transport.sent[4].body or b"")["manifests"]] == digests(
             "b"

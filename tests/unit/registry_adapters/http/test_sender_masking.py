@@ -45,19 +45,19 @@ def test_headers_mask_sent_tokens_but_no_word_equal_to_the_password() -> None:
     pair = b64encode(b"user:registry").decode()
     headers = Headers([("Warning", f"you said {pair}"), ("Location", "https://registry.example.com/v2/")])
 
-    hushed = SecretMasker(f"Basic {pair}").mask_headers(headers)
+    masked_headers = SecretMasker(f"Basic {pair}").mask_headers(headers)
 
-    assert hushed.get("Warning") == "you said ***"
-    assert hushed.get("Location") == "https://registry.example.com/v2/"
+    assert masked_headers.get("Warning") == "you said ***"
+    assert masked_headers.get("Location") == "https://registry.example.com/v2/"
 
 
 def test_the_password_is_masked_in_warnings() -> None:
     """R-043."""
     headers = Headers([("Warning", '299 - "user with pass:word is old"'), ("Link", "</pass:word>")])
 
-    hushed = SecretMasker(f"Basic {PAIR}").mask_headers(headers)
+    masked_headers = SecretMasker(f"Basic {PAIR}").mask_headers(headers)
 
-    assert list(hushed) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
+    assert list(masked_headers) == [("warning", '299 - "user with *** is old"'), ("link", "</pass:word>")]
 
 
 def test_a_token_is_masked_in_every_header(

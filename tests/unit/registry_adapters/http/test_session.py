@@ -55,14 +55,14 @@ if TYPE_CHECKING:
         ServerConnection,
     )
 
-    Script = Callable[..., ScriptedTransport]
+    MakeTransport = Callable[..., ScriptedTransport]
     StartServer = Callable[[Callable[[ServerConnection], None]], ScriptedServer]
     ResponseBytes = Callable[..., bytes]
 
-HOME = Origin.of("registry.example.com")
+REGISTRY = Origin.of("registry.example.com")
 SCOPE = Scope.repository(RepositoryName("a/b"), ["pull"])
 SETTINGS = HttpSettings(proxy="")
-PLAIN = HttpSettings(plain_http=True, proxy="")
+PLAIN_HTTP = HttpSettings(plain_http=True, proxy="")
 # Thu, 01 Jan 2026 00:00:00 GMT
 EPOCH = 1767225600.0
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="https://registry.example.com/token",service="s"'}
@@ -90,7 +90,7 @@ class FetchingAuthenticator:
         self.known = known
         self.rejected: list[str | None] = []
         self.challenged: list[Challenge] = []
-        self.open = 0
+        self.open_generators = 0
 
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         return self.known
@@ -105,7 +105,7 @@ class FetchingAuthenticator:
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         self.rejected.append(rejected)
         self.challenged += challenges
-        self.open += 1
+        self.open_generators += 1
         try:
             reply = yield TokenRequest(
                 method="POST",
@@ -118,7 +118,7 @@ class FetchingAuthenticator:
             self.known = f"Bearer {reply.content.decode()}"
             return self.known
         finally:
-            self.open -= 1
+            self.open_generators -= 1
 
 
 class Clock:
@@ -152,7 +152,7 @@ def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
         observer: Observer = recorder,
     ) -> Session:
         return Session(
-            HOME,
+            REGISTRY,
             settings,
             middleware=middleware,
             transport=transport,
@@ -182,7 +182,7 @@ class SingleResponses:
 
 class TestSend:
     def test_a_path_is_requested_from_the_registry(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200, {}, b"content"))
 
@@ -195,7 +195,7 @@ class TestSend:
         ]
 
     def test_other_statuses_than_success_are_errors(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-055."""
         transport = scripted(reply(404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'))
@@ -209,7 +209,7 @@ class TestSend:
 
     @pytest.mark.parametrize("status", [300, 304, 305, 306])
     def test_other_statuses_with_a_location_are_not_followed(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], status: int
     ) -> None:
         """R-041."""
         transport = scripted(reply(status, {"Location": "/on"}), reply(200))
@@ -221,14 +221,14 @@ class TestSend:
 
     @pytest.mark.parametrize("status", [203, 204, 206, 304])
     def test_other_2xx_statuses_are_errors(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], status: int
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], status: int
     ) -> None:
         """R-055."""
         with pytest.raises(ProtocolError):
             session(scripted(reply(status))).send(make_request())
 
     def test_an_absolute_target_is_checked_before_a_request_is_sent(
-        self, session: Callable[..., Session], scripted: Script
+        self, session: Callable[..., Session], scripted: MakeTransport
     ) -> None:
         """R-033, R-046."""
         transport = scripted()
@@ -239,14 +239,14 @@ class TestSend:
         assert transport.sent == []
 
     def test_errors_of_the_transport_have_the_reference(
-        self, session: Callable[..., Session], scripted: Script
+        self, session: Callable[..., Session], scripted: MakeTransport
     ) -> None:
         with pytest.raises(TLSError) as caught:
             session(scripted(TLSError("no"))).send(make_request())
 
         assert caught.value.reference == "registry.example.com/a/b:v1"
 
-    def test_close_closes_the_transport(self, session: Callable[..., Session], scripted: Script) -> None:
+    def test_close_closes_the_transport(self, session: Callable[..., Session], scripted: MakeTransport) -> None:
         transport = scripted()
 
         session(transport).close()
@@ -256,7 +256,7 @@ class TestSend:
 
 class TestAuth:
     def test_a_cached_authorization_is_sent_at_once(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200))
 
@@ -265,7 +265,7 @@ class TestAuth:
         assert transport.sent[0].headers["Authorization"] == "Bearer old"
 
     def test_a_challenge_is_answered_and_the_request_repeated_with_its_body(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-038."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"new"), reply(201))
@@ -284,7 +284,7 @@ class TestAuth:
         assert authenticator.challenged[0].parameters["service"] == "s"
 
     def test_at_most_two_challenges_are_answered(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-038."""
         refusal = reply(401, CHALLENGE)
@@ -298,7 +298,7 @@ class TestAuth:
         assert not transport.replies
 
     def test_an_unchanged_authorization_is_not_sent_again(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-038."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"old"))
@@ -309,12 +309,14 @@ class TestAuth:
         assert len(transport.sent) == 2
 
     def test_without_an_authenticator_a_challenge_raises_unauthorized(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized, match=r"\(no credentials were sent\)"):
             session(scripted(reply(401, CHALLENGE))).send(make_request())
 
-    def test_403_is_no_challenge(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+    def test_403_is_no_challenge(
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
+    ) -> None:
         """R-038."""
         authenticator = FetchingAuthenticator()
 
@@ -324,7 +326,7 @@ class TestAuth:
         assert authenticator.rejected == []
 
     def test_the_token_request_follows_no_redirect(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-036."""
         transport = scripted(reply(401, CHALLENGE), reply(307, {"Location": "https://evil.example.net/"}))
@@ -335,7 +337,7 @@ class TestAuth:
         assert len(transport.sent) == 2
 
     def test_an_endless_token_response_is_refused(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-039."""
         transport = scripted(reply(401, CHALLENGE), reply(200, {}, b"x" * (64 * 1024 + 1)))
@@ -344,10 +346,10 @@ class TestAuth:
         with pytest.raises(ProtocolError):
             session(transport, authenticator).send(make_request())
 
-        assert authenticator.open == 0
+        assert authenticator.open_generators == 0
 
     def test_a_transient_error_of_the_token_server_is_retried(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         transport = scripted(reply(401, CHALLENGE), reply(503), reply(200, {}, b"new"), reply(200))
@@ -357,7 +359,7 @@ class TestAuth:
         assert (len(transport.sent), clock.pauses) == (4, [0.5])
 
     def test_a_failed_token_request_closes_the_generator_of_the_authenticator(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """Other threads may be waiting for that token."""
         authenticator = FetchingAuthenticator()
@@ -365,10 +367,10 @@ class TestAuth:
         with pytest.raises(TLSError):
             session(scripted(reply(401, CHALLENGE), TLSError("no")), authenticator).send(make_request())
 
-        assert authenticator.open == 0
+        assert authenticator.open_generators == 0
 
     def test_an_error_of_the_authenticator_has_the_refusal_as_transport(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         with pytest.raises(Unauthorized) as caught:
             session(scripted(reply(401, CHALLENGE), reply(400)), FetchingAuthenticator()).send(make_request())
@@ -382,14 +384,14 @@ class TestUrlPolicy:
 
     @pytest.fixture(autouse=True)
     def policy_without_credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        carrying_nothing = {
+        without_credentials = {
             purpose: Rule(cross_origin=rule.cross_origin, credentials=CredentialRule.NONE, hops=rule.hops)
             for purpose, rule in RULES.items()
         }
-        monkeypatch.setattr(url_policy, "RULES", carrying_nothing)
+        monkeypatch.setattr(url_policy, "RULES", without_credentials)
 
     def test_credentials_that_the_policy_does_not_allow_are_not_sent(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(307, {"Location": "/elsewhere"}), reply(200))
 
@@ -398,7 +400,7 @@ class TestUrlPolicy:
         assert ["Authorization" in sent.headers for sent in transport.sent] == [False, False]
 
     def test_challenges_that_the_policy_does_not_allow_are_not_answered(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(401, CHALLENGE))
 
@@ -408,22 +410,28 @@ class TestUrlPolicy:
         assert len(transport.sent) == 1
 
     def test_token_requests_have_no_credentials_that_the_policy_does_not_allow(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], monkeypatch: pytest.MonkeyPatch
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        reply: type[Reply],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        opened = session(transport := scripted(reply(401, CHALLENGE)), FetchingAuthenticator())
+        client_session = session(transport := scripted(reply(401, CHALLENGE)), FetchingAuthenticator())
         monkeypatch.setattr(
-            opened, "_allowed_origin", msgspec.structs.replace(opened._allowed_origin, credentials=HOME)
+            client_session,
+            "_allowed_origin",
+            msgspec.structs.replace(client_session._allowed_origin, credentials=REGISTRY),
         )
 
         with pytest.raises(ProtocolError, match="credentials must not be sent there"):
-            opened.send(make_request())
+            client_session.send(make_request())
 
         assert len(transport.sent) == 1
 
 
 class TestRedirects:
     def test_credentials_go_to_the_registry_only(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-030, R-207."""
         transport = scripted(
@@ -446,7 +454,7 @@ class TestRedirects:
         assert response.url == "https://REGISTRY.example.com:443/back"
 
     def test_a_challenge_from_another_host_is_not_answered(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-031."""
         authenticator = FetchingAuthenticator(known="Bearer t")
@@ -458,7 +466,7 @@ class TestRedirects:
         assert (authenticator.rejected, len(transport.sent)) == ([], 2)
 
     def test_a_redirect_from_https_to_http_is_refused(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-041."""
         transport = scripted(reply(307, {"Location": "http://registry.example.com/x"}))
@@ -469,21 +477,21 @@ class TestRedirects:
         assert (len(transport.sent), caught.value.status) == (1, 307)
 
     def test_at_most_ten_redirects_are_followed(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-042."""
-        onwards = reply(302, {"Location": "/on"})
+        redirect = reply(302, {"Location": "/on"})
 
-        with session(scripted(*[onwards] * 10, reply(200))).send(make_request()) as response:
+        with session(scripted(*[redirect] * 10, reply(200))).send(make_request()) as response:
             status = response.status
-        endless = scripted(*[onwards] * 11)
+        endless = scripted(*[redirect] * 11)
         with pytest.raises(ProtocolError, match="redirects"):
             session(endless).send(make_request())
 
         assert (status, len(endless.sent)) == (200, 11)
 
     def test_a_307_repeats_the_request_with_its_body(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(308, {"Location": "/on"}), reply(201))
 
@@ -492,7 +500,7 @@ class TestRedirects:
         assert [(sent.method, sent.body) for sent in transport.sent] == [("PUT", b"body")] * 2
 
     def test_a_delete_does_not_become_a_get(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-254."""
         transport = scripted(reply(302, {"Location": "/on"}))
@@ -506,7 +514,7 @@ class TestRedirects:
 class TestRetries:
     @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
     def test_transient_failures_are_retried(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, status: int
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock, status: int
     ) -> None:
         """R-054."""
         transport = scripted(reply(status), Unavailable("cut"), reply(200))
@@ -517,7 +525,7 @@ class TestRetries:
         assert clock.pauses == [0.5, 1.0]
 
     def test_the_number_of_attempts_is_limited(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         transport = scripted(*[reply(503)] * 9)
@@ -529,7 +537,7 @@ class TestRetries:
         assert (caught.value.status, caught.value.reference) == (503, "registry.example.com/a/b:v1")
 
     def test_the_setting_backoff_is_the_length_of_the_first_pause(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         transport = scripted(reply(503), Unavailable("cut"), reply(200))
 
@@ -538,7 +546,7 @@ class TestRetries:
         assert clock.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
 
     def test_permanent_failures_are_raised_at_once(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-054."""
         transport = scripted(reply(501), reply(200))
@@ -549,7 +557,7 @@ class TestRetries:
         assert len(transport.sent) == 1
 
     def test_a_pause_that_the_registry_asked_for_is_kept(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         session(scripted(reply(429, {"Retry-After": "7"}), reply(200))).send(make_request())
@@ -557,7 +565,7 @@ class TestRetries:
         assert clock.pauses == [7.0]
 
     def test_a_pause_beyond_the_maximum_is_an_error(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         with pytest.raises(RateLimited) as caught:
@@ -569,7 +577,7 @@ class TestRetries:
     def test_no_pause_goes_beyond_the_deadline(
         self,
         session: Callable[..., Session],
-        scripted: Script,
+        scripted: MakeTransport,
         reply: type[Reply],
         clock: Clock,
         status: int,
@@ -585,7 +593,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone")])
     def test_a_request_with_side_effects_is_not_repeated_after_a_lost_response(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], failure: Unavailable
     ) -> None:
         """R-053."""
         transport = scripted(failure, reply(202))
@@ -596,7 +604,7 @@ class TestRetries:
         assert len(transport.sent) == 1
 
     def test_a_request_with_side_effects_is_repeated_if_nothing_was_done(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-054."""
         transport = scripted(NotConnected("no"), reply(429), reply(503), reply(202))
@@ -606,7 +614,12 @@ class TestRetries:
         assert len(transport.sent) == 4
 
     def test_a_stale_connection_is_replaced_silently(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock, recorder: Recorder
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        reply: type[Reply],
+        clock: Clock,
+        recorder: Recorder,
     ) -> None:
         """R-053."""
         session(scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))).send(make_request())
@@ -616,7 +629,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
     def test_cancellations_and_deadlines_are_not_retried(
-        self, session: Callable[..., Session], scripted: Script, end: Exception
+        self, session: Callable[..., Session], scripted: MakeTransport, end: Exception
     ) -> None:
         transport = scripted(end)
 
@@ -626,7 +639,7 @@ class TestRetries:
         assert len(transport.sent) == 1
 
     def test_a_date_in_retry_after_is_compared_with_the_time_of_day(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         session(scripted(reply(503, {"Retry-After": "Thu, 01 Jan 2026 00:00:09 GMT"}), reply(200))).send(make_request())
@@ -634,7 +647,7 @@ class TestRetries:
         assert clock.pauses == [9.0]
 
     def test_a_malformed_retry_after_is_ignored(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         session(scripted(reply(503, {"Retry-After": "soon"}), reply(200))).send(make_request())
@@ -642,7 +655,7 @@ class TestRetries:
         assert clock.pauses == [0.5]
 
     def test_the_code_toomanyrequests_counts_as_429(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         content = b'{"errors":[{"code":"TOOMANYREQUESTS"}]}'
@@ -656,7 +669,7 @@ class TestRetries:
         [(StaleConnection("gone"), "(1 attempt, 0.00 s)"), (NotConnected("no"), "(4 attempts, 3.50 s)")],
     )
     def test_failed_connections_are_raised_as_unavailable_with_the_attempts(
-        self, session: Callable[..., Session], scripted: Script, failure: Unavailable, attempts: str
+        self, session: Callable[..., Session], scripted: MakeTransport, failure: Unavailable, attempts: str
     ) -> None:
         """R-062."""
         failure.method = "PATCH"
@@ -669,7 +682,9 @@ class TestRetries:
         assert (type(error), error.message, error.method) == (Unavailable, f"{failure.message} {attempts}", "PATCH")
         assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
 
-    def test_a_407_is_not_retried(self, session: Callable[..., Session], scripted: Script, reply: type[Reply]) -> None:
+    def test_a_407_is_not_retried(
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
+    ) -> None:
         """R-054."""
         transport = scripted(reply(407), reply(200))
 
@@ -678,7 +693,7 @@ class TestRetries:
 
         assert (len(transport.sent), caught.value.status) == (1, 407)
 
-    def test_cancelling_ends_a_pause(self, scripted: Script, reply: type[Reply]) -> None:
+    def test_cancelling_ends_a_pause(self, scripted: MakeTransport, reply: type[Reply]) -> None:
         """R-052."""
         scope = CancelScope()
 
@@ -687,15 +702,15 @@ class TestRetries:
                 if isinstance(event, RequestRetried):
                     scope.cancel()
 
-        opened = Session(
-            HOME, SETTINGS, transport=scripted(reply(429, {"Retry-After": "50"}), reply(200)), observer=Canceller()
+        client_session = Session(
+            REGISTRY, SETTINGS, transport=scripted(reply(429, {"Retry-After": "50"}), reply(200)), observer=Canceller()
         )
 
         with scope, pytest.raises(Cancelled):
-            opened.send(make_request())
+            client_session.send(make_request())
 
     def test_the_start_of_an_upload_is_repeated_after_a_lost_response(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-053: an unused session expires."""
         transport = scripted(Unavailable("cut"), reply(500), reply(202))
@@ -708,7 +723,7 @@ class TestRetries:
 class TestDelete:
     @pytest.mark.parametrize("failure", [Unavailable("cut"), StaleConnection("gone"), 500, 502, 503, 504])
     def test_a_404_to_a_repeated_delete_is_a_success(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: Unavailable | int
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], failure: Unavailable | int
     ) -> None:
         """R-053."""
         lost = reply(failure) if isinstance(failure, int) else failure
@@ -720,7 +735,11 @@ class TestDelete:
 
     @pytest.mark.parametrize("failure", [NotConnected("no"), 429, None])
     def test_a_404_is_an_error_if_the_first_attempt_was_never_sent(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], failure: NotConnected | int | None
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        reply: type[Reply],
+        failure: NotConnected | int | None,
     ) -> None:
         """R-053."""
         before = [reply(failure) if isinstance(failure, int) else failure] if failure is not None else []
@@ -729,7 +748,7 @@ class TestDelete:
             session(scripted(*before, reply(404))).send(make_request("DELETE"))
 
     def test_a_404_is_an_error_if_only_the_token_request_failed(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-053: a 401 carries nothing out."""
         transport = scripted(
@@ -742,7 +761,7 @@ class TestDelete:
         assert [sent.method for sent in transport.sent] == ["DELETE", *["POST"] * 4, "DELETE", "POST", "DELETE"]
 
     def test_a_404_to_the_repetition_of_a_get_is_an_error(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         with pytest.raises(ImageNotFound):
             session(scripted(Unavailable("cut"), reply(404))).send(make_request())
@@ -750,71 +769,71 @@ class TestDelete:
 
 class TestPauses:
     def test_a_429_also_delays_the_next_request(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
-        opened = session(
+        client_session = session(
             scripted(reply(503, {"Retry-After": "7"}), reply(200)), settings=HttpSettings(proxy="", retries=0)
         )
         with pytest.raises(Unavailable):
-            opened.send(make_request())
+            client_session.send(make_request())
         before = list(clock.pauses)
 
-        opened.send(make_request())
+        client_session.send(make_request())
 
         assert (before, clock.pauses) == ([], [7.0])
 
     def test_requests_to_another_host_do_not_wait(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
         transport = scripted(
             reply(307, {"Location": "https://cdn.example.net/x"}), reply(429, {"Retry-After": "7"}), reply(200)
         )
-        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        client_session = session(transport, settings=HttpSettings(proxy="", retries=0))
         with pytest.raises(RateLimited):
-            opened.send(make_request())
+            client_session.send(make_request())
 
-        opened.send(make_request())
+        client_session.send(make_request())
 
         assert clock.pauses == []
 
     def test_a_pause_beyond_the_maximum_does_not_stop_other_requests(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-054."""
-        opened = session(scripted(reply(429, {"Retry-After": "3600"}), reply(200)))
+        client_session = session(scripted(reply(429, {"Retry-After": "3600"}), reply(200)))
         with pytest.raises(RateLimited):
-            opened.send(make_request())
+            client_session.send(make_request())
 
-        opened.send(make_request())
+        client_session.send(make_request())
 
         assert clock.pauses == []
 
     def test_a_pause_beyond_the_deadline_is_an_error_before_the_request(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
         """R-052."""
         transport = scripted(reply(503, {"Retry-After": "30"}), reply(200))
-        opened = session(transport, settings=HttpSettings(proxy="", retries=0))
+        client_session = session(transport, settings=HttpSettings(proxy="", retries=0))
         with pytest.raises(Unavailable):
-            opened.send(make_request())
+            client_session.send(make_request())
 
         with fail_after(20), pytest.raises(Unavailable) as caught:
-            opened.send(make_request())
+            client_session.send(make_request())
 
         assert (caught.value.status, caught.value.retry_after, len(transport.sent)) == (503, 30.0, 1)
         assert (caught.value.reference, clock.pauses) == ("registry.example.com/a/b:v1", [])
 
     def test_requests_per_second_spreads_requests_evenly(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], clock: Clock
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
     ) -> None:
-        opened = session(
+        client_session = session(
             scripted(*[reply(200)] * 3), settings=HttpSettings(proxy="", requests_per_second=2.0, max_connections=1)
         )
 
         for _ in range(3):
-            opened.send(make_request()).close()
+            client_session.send(make_request()).close()
 
         assert clock.pauses == [0.5, 0.5]
 
@@ -831,9 +850,9 @@ class TestFetch:
         server = start_server(script)
 
         with closing(
-            Session(server.origin, PLAIN, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
-        ) as opened:
-            document = opened.fetch(make_request(), 100)
+            Session(server.origin, PLAIN_HTTP, observer=recorder, sleep=lambda seconds: None, random=lambda: 0.0)
+        ) as client_session:
+            document = client_session.fetch(make_request(), 100)
 
         assert (document.content, document.headers.get("X-Try")) == (b"whole content", "2")
         assert document.url == f"{server.origin}/v2/a/b/manifests/v1"
@@ -846,14 +865,14 @@ class TestFetch:
         script = SingleResponses(*[response_bytes(200, b"whole content")[:-5]] * 9)
         server = start_server(script)
 
-        with closing(Session(server.origin, PLAIN, sleep=lambda seconds: None)) as opened:
+        with closing(Session(server.origin, PLAIN_HTTP, sleep=lambda seconds: None)) as client_session:
             with pytest.raises(Unavailable) as caught:
-                opened.fetch(make_request(), 100)
+                client_session.fetch(make_request(), 100)
 
         assert (script.served, caught.value.reference) == (4, "registry.example.com/a/b:v1")
 
     def test_a_body_that_is_too_large_is_not_requested_again(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200, {}, b"12345"), reply(200))
 
@@ -863,7 +882,7 @@ class TestFetch:
         assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
 
     def test_a_body_with_a_content_coding_is_not_requested_again(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-056."""
         transport = scripted(reply(200, {"Content-Encoding": "gzip"}, b"123"), reply(200))
@@ -876,13 +895,13 @@ class TestFetch:
 
 class TestPathPrefix:
     def test_the_prefix_precedes_v2(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         transport = scripted(reply(200), reply(200))
-        opened = session(transport, settings=HttpSettings(proxy="", path_prefix="/registry"))
+        client_session = session(transport, settings=HttpSettings(proxy="", path_prefix="/registry"))
 
-        opened.send(make_request())
-        opened.send(make_request(target="https://registry.example.com/v2/a/b/next"))
+        client_session.send(make_request())
+        client_session.send(make_request(target="https://registry.example.com/v2/a/b/next"))
 
         assert [sent.url for sent in transport.sent] == [
             "https://registry.example.com/registry/v2/a/b/manifests/v1",
@@ -921,17 +940,17 @@ class TestFailingObservers:
         observer = RaisingObserver(kind)
         events: list[type[Event]] = []
 
-        class Once:
+        class FailingOnce:
             def on(self, event: Event) -> None:
                 if type(event) not in events:
                     events.append(type(event))
                     observer.on(event)
 
         settings = HttpSettings(plain_http=True, proxy="", max_connections=1)
-        with closing(Session(server.origin, settings, observer=Once())) as opened:
+        with closing(Session(server.origin, settings, observer=FailingOnce())) as client_session:
             with pytest.raises(RuntimeError) as caught:
-                opened.send(make_request())
-            with opened.send(make_request()) as response:
+                client_session.send(make_request())
+            with client_session.send(make_request()) as response:
                 content = response.content(100)
 
         assert caught.value is observer.error
@@ -939,7 +958,7 @@ class TestFailingObservers:
 
     @pytest.mark.parametrize("kind", [RequestRetried, TokenRequested])
     def test_an_error_of_an_observer_at_any_event_is_raised(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], kind: type[Event]
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], kind: type[Event]
     ) -> None:
         observer = RaisingObserver(kind)
         authenticator = FetchingAuthenticator()
@@ -949,7 +968,7 @@ class TestFailingObservers:
             session(transport, authenticator, observer=observer).send(make_request())
 
         assert caught.value is observer.error
-        assert authenticator.open == 0
+        assert authenticator.open_generators == 0
 
 
 class TestHeaders:
@@ -975,9 +994,9 @@ class TestHeaders:
             responses(b"HTTP/1.1 307 Go\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")
         )
 
-        with closing(Session(server.origin, PLAIN)) as opened:
+        with closing(Session(server.origin, PLAIN_HTTP)) as client_session:
             with pytest.raises(ProtocolError, match="Location") as caught:
-                opened.send(make_request())
+                client_session.send(make_request())
 
         assert (caught.value.status, caught.value.method) == (307, "GET")
 
@@ -986,7 +1005,7 @@ class TestReports:
     def test_each_request_is_reported_without_secrets(
         self,
         session: Callable[..., Session],
-        scripted: Script,
+        scripted: MakeTransport,
         reply: type[Reply],
         recorder: Recorder,
         caplog: pytest.LogCaptureFixture,
@@ -1014,7 +1033,7 @@ class TestReports:
         assert "password" not in f"{recorder.events}{caplog.text}"
 
     def test_retries_are_reported(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
         session(scripted(reply(503), reply(200))).send(make_request())
 
@@ -1022,7 +1041,7 @@ class TestReports:
         assert [(event.attempt, event.pause, event.reason) for event in retries] == [(1, 0.5, "Unavailable 503")]
 
     def test_tokens_are_reported(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
         transport = scripted(reply(401, CHALLENGE), reply(502), reply(200, {}, b"new"), reply(200))
 
@@ -1035,7 +1054,7 @@ class TestReports:
         ]
 
     def test_pauses_are_reported(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
         session(scripted(reply(429, {"Retry-After": "7"}), reply(429), reply(200))).send(make_request())
 
@@ -1048,7 +1067,7 @@ class TestReports:
     def test_logs_quote_nothing_from_a_server(
         self,
         session: Callable[..., Session],
-        scripted: Script,
+        scripted: MakeTransport,
         reply: type[Reply],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -1065,15 +1084,15 @@ class TestReports:
         assert "attempt 1 failed (Unavailable 503), again in 3.000 s" in texts[3]
 
     def test_warnings_are_reported_once_escaped_and_cut(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
         """R-240."""
-        warned = reply(200, {"Warning": '299 - "say \\"hi\\"\x1b[2J"'})
+        with_warning = reply(200, {"Warning": '299 - "say \\"hi\\"\x1b[2J"'})
         long = reply(200, {"Warning": f'299 - "{"x" * 1000}"'})
-        opened = session(scripted(warned, warned, long))
+        client_session = session(scripted(with_warning, with_warning, long))
 
         for _ in range(3):
-            opened.send(make_request())
+            client_session.send(make_request())
 
         texts = [event.text for event in recorder.events if isinstance(event, WarningReceived)]
         assert texts[0] == 'say "hi"\\x1b[2J'
@@ -1082,7 +1101,12 @@ class TestReports:
 
     @pytest.mark.parametrize("value", ['199 - "other code"', "299 - unquoted", "299", ""])
     def test_other_warnings_are_ignored(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder, value: str
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        reply: type[Reply],
+        recorder: Recorder,
+        value: str,
     ) -> None:
         """R-240."""
         session(scripted(reply(200, {"Warning": value}))).send(make_request())
@@ -1090,13 +1114,13 @@ class TestReports:
         assert not [event for event in recorder.events if isinstance(event, WarningReceived)]
 
     def test_the_number_of_warnings_is_limited(
-        self, session: Callable[..., Session], scripted: Script, reply: type[Reply], recorder: Recorder
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
         """R-240."""
-        opened = session(scripted(*[reply(200, {"Warning": f'299 - "{n}"'}) for n in range(400)]))
+        client_session = session(scripted(*[reply(200, {"Warning": f'299 - "{n}"'}) for n in range(400)]))
 
         for _ in range(400):
-            opened.send(make_request())
+            client_session.send(make_request())
 
         assert len([event for event in recorder.events if isinstance(event, WarningReceived)]) == 256
 
@@ -1106,8 +1130,8 @@ class TestScriptedServer:
         self, start_server: StartServer, responses: type[ScriptedResponses], response_bytes: ResponseBytes
     ) -> None:
         """R-030."""
-        elsewhere = responses(response_bytes(200, b"blob"))
-        cdn = start_server(elsewhere)
+        cdn_responses = responses(response_bytes(200, b"blob"))
+        cdn = start_server(cdn_responses)
         home = start_server(responses(response_bytes(307, headers={"Location": f"{cdn.origin}/x"})))
 
         with closing(
@@ -1121,13 +1145,13 @@ class TestScriptedServer:
                 content = response.content(100)
 
         assert content == b"blob"
-        assert "authorization" not in elsewhere.received[0].headers
+        assert "authorization" not in cdn_responses.received[0].headers
 
     def test_the_error_of_a_refused_connection_has_the_number_of_attempts(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
 
-        with closing(Session(Origin("http", "127.0.0.1", port), PLAIN, sleep=lambda seconds: None)) as session:
+        with closing(Session(Origin("http", "127.0.0.1", port), PLAIN_HTTP, sleep=lambda seconds: None)) as session:
             with pytest.raises(Unavailable) as caught:
                 session.send(make_request())
 
@@ -1142,7 +1166,7 @@ class TestScriptedServer:
         script = responses(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
         server = start_server(script)
 
-        with closing(Session(HOME, HttpSettings(proxy=str(server.origin)))) as session:
+        with closing(Session(REGISTRY, HttpSettings(proxy=str(server.origin)))) as session:
             with pytest.raises(ProtocolError, match="proxy wants other credentials"):
                 session.send(make_request())
 
@@ -1171,10 +1195,10 @@ class TestScriptedServer:
 
     def test_an_error_of_the_source_is_raised_unchanged(self, start_server: StartServer) -> None:
         broken = Unavailable("the other registry is down", reference="elsewhere/a:v1")
-        opened = []
+        client_session = []
 
         def fail(start: int) -> ByteReader:
-            opened.append(start)
+            client_session.append(start)
             raise broken
 
         server = start_server(lambda connection: connection.wait())
@@ -1185,4 +1209,4 @@ class TestScriptedServer:
                 session.send(request)
 
         assert caught.value is broken
-        assert opened == [3]
+        assert client_session == [3]

@@ -7,13 +7,13 @@ from registry_core.domain.origin import Origin
 from registry_core.domain.url_policy import AllowedUrl, UrlPurpose
 from registry_core.errors import ProtocolError
 
-HOME = Origin.of("registry.example.com")
+REGISTRY = Origin.of("registry.example.com")
 
 
 def target(
     method: str, status: int, location: str, purpose: UrlPurpose = UrlPurpose.REDIRECT
 ) -> tuple[str, AllowedUrl]:
-    return redirect_target(purpose, HOME, method, "https://registry.example.com/v2/a/blobs/x?q=1", status, location)
+    return redirect_target(purpose, REGISTRY, method, "https://registry.example.com/v2/a/blobs/x?q=1", status, location)
 
 
 class TestRedirectTarget:
@@ -29,13 +29,13 @@ class TestRedirectTarget:
     def test_other_methods_follow_307_and_308(self, method: str, status: int) -> None:
         found = target(method, status, "/v2/b")
 
-        assert found == ("https://registry.example.com/v2/b", AllowedUrl(HOME, HOME))
+        assert found == ("https://registry.example.com/v2/b", AllowedUrl(REGISTRY, REGISTRY))
 
     def test_the_url_purpose_decides_whether_a_redirect_keeps_credentials(self) -> None:
         """R-032: requests for foreign layers have no credentials, even when redirected to the registry."""
         found = target("GET", 307, "/v2/b", UrlPurpose.FOREIGN)
 
-        assert found == ("https://registry.example.com/v2/b", AllowedUrl(HOME, None))
+        assert found == ("https://registry.example.com/v2/b", AllowedUrl(REGISTRY, None))
 
     @pytest.mark.parametrize("status", [307, 308])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

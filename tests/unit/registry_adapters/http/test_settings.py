@@ -126,13 +126,13 @@ class TestContext:
         assert any("trustme" in str(known["subject"]) for known in context.get_ca_certs())
 
     def test_a_client_certificate_is_one_file_or_two(self, tmp_path: Path) -> None:
-        issued = trustme.CA().issue_cert("me@example.com")
-        both, certificate, key = (str(tmp_path / name) for name in ("both.pem", "cert.pem", "key.pem"))
-        issued.private_key_and_cert_chain_pem.write_to_path(both)
-        issued.cert_chain_pems[0].write_to_path(certificate)
-        issued.private_key_pem.write_to_path(key)
+        certificate_and_key = trustme.CA().issue_cert("me@example.com")
+        combined, certificate, key = (str(tmp_path / name) for name in ("both.pem", "cert.pem", "key.pem"))
+        certificate_and_key.private_key_and_cert_chain_pem.write_to_path(combined)
+        certificate_and_key.cert_chain_pems[0].write_to_path(certificate)
+        certificate_and_key.private_key_pem.write_to_path(key)
 
-        contexts = [ssl_context(HttpSettings(client_cert=files)) for files in (both, (certificate, key))]
+        contexts = [ssl_context(HttpSettings(client_cert=files)) for files in (combined, (certificate, key))]
 
         assert len(contexts) == 2
 

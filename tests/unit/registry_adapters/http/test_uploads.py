@@ -33,13 +33,13 @@ from registry_core.testing.content import PatternSource
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.http.conftest import Recorder, Reply, ScriptedTransport
 
-    Script = Callable[..., ScriptedTransport]
-    Build = Callable[..., Reply]
+    MakeTransport = Callable[..., ScriptedTransport]
+    MakeReply = Callable[..., Reply]
 
 CONTENT = b"0123456789"
 DIGEST = Digest.of(CONTENT)
-HOME = "https://registry.example.com"
-START = f"POST {HOME}/v2/org/app/blobs/uploads/"
+REGISTRY = "https://registry.example.com"
+POST_UPLOAD = f"POST {REGISTRY}/v2/org/app/blobs/uploads/"
 QUERY = f"digest={DIGEST}"
 FIRST = {"Location": "/u/1"}
 NOW = {"Retry-After": "0"}
@@ -67,7 +67,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
-class HalfSent:
+class HalfSendingTransport:
     """A transport that reads half of each body and then delegates to another one."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
@@ -81,7 +81,7 @@ class HalfSent:
         self._transport.close()
 
 
-class Discarding:
+class DiscardingTransport:
     """A transport that replies from a list and does not keep the bodies."""
 
     def __init__(self, *replies: Reply | BaseException) -> None:
@@ -89,11 +89,11 @@ class Discarding:
         self.sent: list[Sent] = []
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        left = 0 if body is None else body.length
+        remaining = 0 if body is None else body.length
         if body is not None:
             with body.source.open(body.start) as reader:
-                while left and (data := reader.read(min(CHUNK_SIZE, left))):
-                    left -= len(data)
+                while remaining and (data := reader.read(min(CHUNK_SIZE, remaining))):
+                    remaining -= len(data)
         self.sent.append(Sent(method, dict(headers)))
         reply = self.replies.popleft()
         if isinstance(reply, BaseException):
@@ -131,29 +131,31 @@ def sent_chunks(transport: ScriptedTransport) -> list[tuple[str, bytes | None]]:
 
 class TestMonolithic:
     @pytest.mark.parametrize("status", [201, 204])
-    def test_a_session_is_opened_and_closed_with_the_content(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_a_session_is_opened_and_closed_with_the_content(
+        self, scripted: MakeTransport, reply: MakeReply, status: int
+    ) -> None:
         """R-230, R-076."""
         transport = scripted(reply(202, FIRST), reply(status))
 
         put(transport)
 
-        assert requested(transport) == [START, f"PUT {HOME}/u/1?{QUERY}"]
+        assert requested(transport) == [POST_UPLOAD, f"PUT {REGISTRY}/u/1?{QUERY}"]
         assert transport.sent[1].body == CONTENT
         assert transport.sent[1].headers["Content-Type"] == "application/octet-stream"
 
     @pytest.mark.parametrize(
         ("location", "closing"),
         [
-            ("https://registry.example.com/u/1", f"{HOME}/u/1?{QUERY}"),
+            ("https://registry.example.com/u/1", f"{REGISTRY}/u/1?{QUERY}"),
             ("https://registry.example.com:443/u/1", f"https://registry.example.com:443/u/1?{QUERY}"),
-            ("//registry.example.com/u/1", f"{HOME}/u/1?{QUERY}"),
-            ("/u/1?state=a%2Fb%3D&x=", f"{HOME}/u/1?state=a%2Fb%3D&x=&{QUERY}"),
-            ("1?state=x#part", f"{HOME}/v2/org/app/blobs/uploads/1?state=x&{QUERY}"),
-            ("?state=x", f"{HOME}/v2/org/app/blobs/uploads/?state=x&{QUERY}"),
+            ("//registry.example.com/u/1", f"{REGISTRY}/u/1?{QUERY}"),
+            ("/u/1?state=a%2Fb%3D&x=", f"{REGISTRY}/u/1?state=a%2Fb%3D&x=&{QUERY}"),
+            ("1?state=x#part", f"{REGISTRY}/v2/org/app/blobs/uploads/1?state=x&{QUERY}"),
+            ("?state=x", f"{REGISTRY}/v2/org/app/blobs/uploads/?state=x&{QUERY}"),
         ],
     )
     def test_the_location_is_kept_byte_for_byte(
-        self, scripted: Script, reply: Build, location: str, closing: str
+        self, scripted: MakeTransport, reply: MakeReply, location: str, closing: str
     ) -> None:
         """R-071."""
         transport = scripted(reply(202, {"Location": location}), reply(201))
@@ -166,7 +168,7 @@ class TestMonolithic:
         "headers", [{}, {"Location": "https://evil.example.com/u"}, {"Location": "http://registry.example.com/u"}]
     )
     def test_a_missing_location_or_another_origin_is_refused(
-        self, scripted: Script, reply: Build, headers: dict[str, str]
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str]
     ) -> None:
         """R-033: no request is sent there, not even to cancel."""
         transport = scripted(reply(202, headers))
@@ -176,67 +178,67 @@ class TestMonolithic:
 
         assert len(transport.sent) == 1
 
-    def test_another_digest_algorithm_is_sent_with_the_post(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_algorithm_is_sent_with_the_post(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-233."""
         transport = scripted(reply(202, FIRST), reply(201))
 
         put(transport, digest=Digest.of(CONTENT, "sha512"))
 
-        assert requested(transport)[0] == f"{START}?digest-algorithm=sha512"
+        assert requested(transport)[0] == f"{POST_UPLOAD}?digest-algorithm=sha512"
 
-    def test_an_algorithm_that_cannot_be_verified_is_refused(self, scripted: Script) -> None:
+    def test_an_algorithm_that_cannot_be_verified_is_refused(self, scripted: MakeTransport) -> None:
         """R-002: before any request."""
         with pytest.raises(Unsupported):
             put(scripted(), digest=Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
 
-    def test_an_empty_blob(self, scripted: Script, reply: Build) -> None:
+    def test_an_empty_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(202, FIRST), reply(201))
 
         put(transport, content=b"", size=0, digest=Digest.of(b""), chunk=4)
 
         assert [sent.method for sent in transport.sent] == ["POST", "PUT"]
 
-    def test_a_source_longer_than_an_empty_blob_is_refused(self, scripted: Script) -> None:
+    def test_a_source_longer_than_an_empty_blob_is_refused(self, scripted: MakeTransport) -> None:
         with pytest.raises(SizeMismatch):
             put(scripted(), size=0, digest=Digest.of(b""))
 
-    def test_another_digest_in_the_response_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_another_digest_in_the_response_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-076."""
         transport = scripted(reply(202, FIRST), reply(201, {"Docker-Content-Digest": Digest.of(b"")}), reply(404))
 
         with pytest.raises(DigestMismatch):
             put(transport)
 
-    def test_202_to_the_put_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_202_to_the_put_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-076."""
         transport = scripted(reply(202, FIRST), reply(202), reply(204))
 
         with pytest.raises(ProtocolError):
             put(transport)
 
-    def test_a_refused_upload_is_cancelled(self, scripted: Script, reply: Build) -> None:
+    def test_a_refused_upload_is_cancelled(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-236: the result is ignored."""
         transport = scripted(reply(202, FIRST), reply(403), reply(500))
 
         with pytest.raises(Forbidden):
             put(transport)
 
-        assert requested(transport)[2] == f"DELETE {HOME}/u/1"
+        assert requested(transport)[2] == f"DELETE {REGISTRY}/u/1"
 
-    def test_cancelling_the_scope_cancels_the_upload_session(self, scripted: Script, reply: Build) -> None:
+    def test_cancelling_the_scope_cancels_the_upload_session(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-236: although the scope has ended."""
         transport = scripted(reply(202, FIRST), reply(204))
 
         with CancelScope() as scope, pytest.raises(RegistryError):
 
-            def opened(start: int) -> ByteReader:
+            def open_source(start: int) -> ByteReader:
                 scope.cancel()
                 return BytesSource(CONTENT).open(start)
 
             catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
-            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(opened))
+            catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(open_source))
 
-        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [POST_UPLOAD, f"DELETE {REGISTRY}/u/1"]
 
 
 class TestWrongSources:
@@ -246,7 +248,7 @@ class TestWrongSources:
     )
     @pytest.mark.parametrize("chunk", [None, 10])
     def test_an_upload_of_wrong_content_is_never_completed(
-        self, scripted: Script, reply: Build, content: bytes, error: type[Exception], chunk: int | None
+        self, scripted: MakeTransport, reply: MakeReply, content: bytes, error: type[Exception], chunk: int | None
     ) -> None:
         """The error is about the source, and the upload session is cancelled."""
         transport = scripted(reply(202, FIRST), reply(204))
@@ -254,9 +256,9 @@ class TestWrongSources:
         with pytest.raises(error):
             put(transport, content=content, chunk=chunk)
 
-        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [POST_UPLOAD, f"DELETE {REGISTRY}/u/1"]
 
-    def test_an_error_of_the_source_is_raised_without_a_retry(self, scripted: Script, reply: Build) -> None:
+    def test_an_error_of_the_source_is_raised_without_a_retry(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """It is not a failure of the registry."""
         transport = scripted(reply(202, FIRST), reply(204))
 
@@ -267,9 +269,9 @@ class TestWrongSources:
         with pytest.raises(Unavailable, match="the source is gone"):
             catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, CallableSource(broken))
 
-        assert requested(transport) == [START, f"DELETE {HOME}/u/1"]
+        assert requested(transport) == [POST_UPLOAD, f"DELETE {REGISTRY}/u/1"]
 
-    def test_wrong_bytes_are_detected_across_chunks(self, scripted: Script, reply: Build) -> None:
+    def test_wrong_bytes_are_detected_across_chunks(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(202, FIRST), *(reply(202, {"Range": f"0-{end}"}) for end in (3, 7)), reply(204))
 
         with pytest.raises(DigestMismatch):
@@ -279,15 +281,19 @@ class TestWrongSources:
 
 
 class TestLostResponses:
-    def test_after_a_lost_response_to_the_put_the_blob_is_looked_up(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_lost_response_to_the_put_the_blob_is_looked_up(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-075: success if the blob exists."""
         transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(200, {"Content-Length": "10"}))
 
         put(transport)
 
-        assert requested(transport)[2] == f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}"
+        assert requested(transport)[2] == f"HEAD {REGISTRY}/v2/org/app/blobs/{DIGEST}"
 
-    def test_the_upload_is_restarted_if_the_blob_does_not_exist(self, scripted: Script, reply: Build) -> None:
+    def test_the_upload_is_restarted_if_the_blob_does_not_exist(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-075."""
         transport = scripted(
             reply(202, FIRST), reply(500), reply(404), reply(204), reply(202, {"Location": "/u/2"}), reply(201)
@@ -295,13 +301,13 @@ class TestLostResponses:
 
         put(transport, retries=1)
 
-        assert requested(transport)[3:] == [f"DELETE {HOME}/u/1", START, f"PUT {HOME}/u/2?{QUERY}"]
+        assert requested(transport)[3:] == [f"DELETE {REGISTRY}/u/1", POST_UPLOAD, f"PUT {REGISTRY}/u/2?{QUERY}"]
         assert transport.sent[-1].body == CONTENT
 
-    def test_an_unknown_repository_does_not_have_the_blob(self, scripted: Script, reply: Build) -> None:
+    def test_an_unknown_repository_does_not_have_the_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075, R-078: the look-up does not replace the error."""
-        unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
-        lost = [reply(202, FIRST), reply(500), reply(405), reply(404, {}, unknown), reply(204)]
+        name_unknown = b'{"errors":[{"code":"NAME_UNKNOWN"}]}'
+        lost = [reply(202, FIRST), reply(500), reply(405), reply(404, {}, name_unknown), reply(204)]
         transport = scripted(*lost * 3)
 
         with pytest.raises(ServerError):
@@ -309,7 +315,7 @@ class TestLostResponses:
 
         assert len(transport.replies) == 0
 
-    def test_an_unknown_session_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
+    def test_an_unknown_session_restarts_the_upload(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075."""
         transport = scripted(reply(202, FIRST), *[reply(404)] * 3, reply(202, FIRST), reply(201))
 
@@ -317,7 +323,7 @@ class TestLostResponses:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PUT", "HEAD", "DELETE", "POST", "PUT"]
 
-    def test_a_session_closed_by_an_earlier_attempt_is_success(self, scripted: Script, reply: Build) -> None:
+    def test_a_session_closed_by_an_earlier_attempt_is_success(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075: the first PUT took effect although its response was an error."""
         transport = scripted(
             reply(202, FIRST),
@@ -333,7 +339,7 @@ class TestLostResponses:
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_content_is_not_sent_again_to_a_session_that_refused_it(
-        self, scripted: Script, reply: Build, status: int
+        self, scripted: MakeTransport, reply: MakeReply, status: int
     ) -> None:
         """R-075: the registry may have stored a part of it."""
         transport = scripted(
@@ -343,13 +349,13 @@ class TestLostResponses:
         put(transport, retries=3)
 
         assert requested(transport)[2:] == [
-            f"HEAD {HOME}/v2/org/app/blobs/{DIGEST}",
-            f"DELETE {HOME}/u/1",
-            START,
-            f"PUT {HOME}/u/2?{QUERY}",
+            f"HEAD {REGISTRY}/v2/org/app/blobs/{DIGEST}",
+            f"DELETE {REGISTRY}/u/1",
+            POST_UPLOAD,
+            f"PUT {REGISTRY}/u/2?{QUERY}",
         ]
 
-    def test_repeated_refusals_are_raised(self, scripted: Script, reply: Build) -> None:
+    def test_repeated_refusals_are_raised(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-054: the error has the pause that the registry asked for."""
         transport = scripted(reply(202, FIRST), reply(429, {"Retry-After": "3600"}), reply(404), reply(204))
 
@@ -360,7 +366,7 @@ class TestLostResponses:
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_a_refused_closing_put_is_repeated_as_often_as_any_request(
-        self, scripted: Script, reply: Build, status: int
+        self, scripted: MakeTransport, reply: MakeReply, status: int
     ) -> None:
         """R-054: the retries of an upload do not multiply those of its requests."""
         transport = scripted(reply(202, FIRST), reply(202), *[reply(status, NOW)] * 3, reply(204))
@@ -370,7 +376,7 @@ class TestLostResponses:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "PUT", "PUT", "DELETE"]
 
-    def test_restarts_are_limited(self, scripted: Script, reply: Build) -> None:
+    def test_restarts_are_limited(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075."""
         transport = scripted(*[reply(202, FIRST), reply(500), reply(404), reply(204)] * 3)
 
@@ -381,7 +387,7 @@ class TestLostResponses:
 
 
 class TestChunks:
-    def test_chunks_are_sent_in_order_to_the_latest_location(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_are_sent_in_order_to_the_latest_location(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-072, R-232."""
         transport = scripted(
             reply(202, FIRST),
@@ -395,13 +401,15 @@ class TestChunks:
 
         assert sent_chunks(transport) == [("0-3", b"0123"), ("4-7", b"4567"), ("8-9", b"89")]
         assert requested(transport)[2:] == [
-            f"PATCH {HOME}/u/2",
-            f"PATCH {HOME}/u/3?s=1",
-            f"PUT {HOME}/u/4?s=2&{QUERY}",
+            f"PATCH {REGISTRY}/u/2",
+            f"PATCH {REGISTRY}/u/3?s=1",
+            f"PUT {REGISTRY}/u/4?s=2&{QUERY}",
         ]
         assert transport.sent[-1].body is None
 
-    def test_chunks_have_at_least_the_registry_s_minimum_length(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_have_at_least_the_registry_s_minimum_length(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-073, R-234."""
         transport = scripted(reply(202, FIRST | {"OCI-Chunk-Min-Length": "8"}), reply(202), reply(202), reply(201))
 
@@ -414,7 +422,7 @@ class TestChunks:
         """R-073."""
         assert min_chunk_length(Headers([("OCI-Chunk-Min-Length", text)])) == length
 
-    def test_the_upload_continues_at_a_shorter_range(self, scripted: Script, reply: Build) -> None:
+    def test_the_upload_continues_at_a_shorter_range(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074."""
         transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-9"}), reply(201))
 
@@ -422,14 +430,14 @@ class TestChunks:
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-7", "6-9"]
 
-    def test_a_range_beyond_the_sent_bytes_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_range_beyond_the_sent_bytes_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074."""
         transport = scripted(reply(202, FIRST), reply(202, {"Range": "0-8"}), reply(204))
 
         with pytest.raises(ProtocolError):
             put(transport, chunk=4)
 
-    def test_after_a_416_the_session_is_queried(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_416_the_session_is_queried(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074, R-235."""
         transport = scripted(
             reply(202, FIRST),
@@ -443,9 +451,11 @@ class TestChunks:
         put(transport, chunk=4)
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "6-9"]
-        assert requested(transport)[3:5] == [f"GET {HOME}/u/1", f"PATCH {HOME}/u/9"]
+        assert requested(transport)[3:5] == [f"GET {REGISTRY}/u/1", f"PATCH {REGISTRY}/u/9"]
 
-    def test_after_a_lost_response_the_session_is_queried_before_sending(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_lost_response_the_session_is_queried_before_sending(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-075: a chunk is not sent again before the session has reported its offset."""
         transport = scripted(
             reply(202, FIRST),
@@ -462,7 +472,7 @@ class TestChunks:
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_after_a_refused_chunk_the_session_is_queried_before_sending(
-        self, scripted: Script, reply: Build, status: int
+        self, scripted: MakeTransport, reply: MakeReply, status: int
     ) -> None:
         """R-075: the registry may have stored a part of it."""
         transport = scripted(
@@ -478,7 +488,7 @@ class TestChunks:
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "2-5", "6-9"]
 
-    def test_chunks_refused_too_often_end_the_upload(self, scripted: Script, reply: Build) -> None:
+    def test_chunks_refused_too_often_end_the_upload(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-054."""
         refused = [reply(429, NOW), reply(204, {"Range": "0-3"})] * 3
         transport = scripted(reply(202, FIRST), reply(202), *refused, reply(429, NOW), reply(204))
@@ -488,17 +498,17 @@ class TestChunks:
 
         assert len(transport.replies) == 0
 
-    def test_a_session_that_loses_bytes_too_often_is_abandoned(self, scripted: Script, reply: Build) -> None:
+    def test_a_session_that_loses_bytes_too_often_is_abandoned(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074: attempts without progress are limited."""
-        circle = [reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-1"})] * 17
-        transport = scripted(*[reply(202, FIRST), *circle, reply(204)] * 3)
+        lost_progress = [reply(202, {"Range": "0-5"}), reply(202, {"Range": "0-1"})] * 17
+        transport = scripted(*[reply(202, FIRST), *lost_progress, reply(204)] * 3)
 
         with pytest.raises(ProtocolError):
             put(transport, chunk=8, retries=2)
 
         assert len(transport.replies) == 0
 
-    def test_range_0_0_restarts_the_upload_at_the_first_byte(self, scripted: Script, reply: Build) -> None:
+    def test_range_0_0_restarts_the_upload_at_the_first_byte(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074: it means one byte or none."""
         transport = scripted(
             reply(202, FIRST),
@@ -513,26 +523,28 @@ class TestChunks:
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "0-3", "4-7", "8-9"]
 
-    def test_a_session_without_progress_is_abandoned(self, scripted: Script, reply: Build) -> None:
+    def test_a_session_without_progress_is_abandoned(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074: the upload is restarted, but not endlessly."""
-        stuck = [reply(202, FIRST), reply(202, {"Range": "0-3"}), *[reply(202, {"Range": "0-3"})] * 5, reply(204)]
-        transport = scripted(*stuck * 3)
+        no_progress = [reply(202, FIRST), reply(202, {"Range": "0-3"}), *[reply(202, {"Range": "0-3"})] * 5, reply(204)]
+        transport = scripted(*no_progress * 3)
 
         with pytest.raises(ProtocolError):
             put(transport, chunk=4, retries=2)
 
         assert len(transport.replies) == 0
 
-    def test_a_registry_without_chunks_gets_a_monolithic_upload(self, scripted: Script, reply: Build) -> None:
+    def test_a_registry_without_chunks_gets_a_monolithic_upload(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-072."""
         transport = scripted(reply(202, FIRST), reply(405), reply(201))
 
         put(transport, chunk=4)
 
-        assert requested(transport)[2] == f"PUT {HOME}/u/1?{QUERY}"
+        assert requested(transport)[2] == f"PUT {REGISTRY}/u/1?{QUERY}"
         assert transport.sent[2].body == CONTENT
 
-    def test_a_registry_that_closes_with_the_last_chunk(self, scripted: Script, reply: Build) -> None:
+    def test_a_registry_that_closes_with_the_last_chunk(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-076: success if the blob exists."""
         transport = scripted(reply(202, FIRST), reply(201), reply(201), reply(200, {"Content-Length": "10"}))
 
@@ -540,19 +552,21 @@ class TestChunks:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PATCH", "HEAD"]
 
-    def test_a_later_location_of_another_origin_is_refused(self, scripted: Script, reply: Build) -> None:
+    def test_a_later_location_of_another_origin_is_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-033: each response is checked."""
         transport = scripted(reply(202, FIRST), reply(202, {"Location": "https://evil.example.com/u"}), reply(204))
 
         with pytest.raises(ProtocolError):
             put(transport, chunk=4)
 
-        assert requested(transport)[2] == f"DELETE {HOME}/u/1"
+        assert requested(transport)[2] == f"DELETE {REGISTRY}/u/1"
 
 
 class TestRecovery:
     @pytest.mark.parametrize("status", [408, 429, 499, 500, 502, 503, 504, 522])
-    def test_after_each_failed_chunk_the_session_is_queried(self, scripted: Script, reply: Build, status: int) -> None:
+    def test_after_each_failed_chunk_the_session_is_queried(
+        self, scripted: MakeTransport, reply: MakeReply, status: int
+    ) -> None:
         """R-054, R-075: only missing bytes are sent again."""
         transport = scripted(
             reply(202, FIRST),
@@ -567,7 +581,7 @@ class TestRecovery:
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "5-8", "9-9"]
 
-    def test_each_resumption_is_reported(self, scripted: Script, reply: Build, recorder: Recorder) -> None:
+    def test_each_resumption_is_reported(self, scripted: MakeTransport, reply: MakeReply, recorder: Recorder) -> None:
         transport = scripted(
             reply(202, {"Location": "/u/1?s=secret"}),
             Unavailable("cut"),
@@ -578,10 +592,10 @@ class TestRecovery:
 
         put(transport, chunk=8, retries=1, observer=recorder)
 
-        told: list[Event] = [event for event in recorder.events if isinstance(event, TransferResumed)]
-        assert told == [TransferResumed(method="PATCH", url=f"{HOME}/u/1?…", offset=6)]
+        resumptions: list[Event] = [event for event in recorder.events if isinstance(event, TransferResumed)]
+        assert resumptions == [TransferResumed(method="PATCH", url=f"{REGISTRY}/u/1?…", offset=6)]
 
-    def test_without_retries_a_failure_is_final(self, scripted: Script, reply: Build) -> None:
+    def test_without_retries_a_failure_is_final(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(202, FIRST), Unavailable("cut"), reply(204))
 
         with pytest.raises(Unavailable, match="cut"):
@@ -589,7 +603,7 @@ class TestRecovery:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "DELETE"]
 
-    def test_progress_resets_the_count_of_failures(self, scripted: Script, reply: Build) -> None:
+    def test_progress_resets_the_count_of_failures(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051: four failures, but never two without progress between them."""
         faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 3, 5, 9)]
         transport = scripted(reply(202, FIRST), *[part for fault in faults for part in fault], reply(201))
@@ -598,7 +612,7 @@ class TestRecovery:
 
         assert len(transport.replies) == 0
 
-    def test_too_little_progress_does_not_reset_it(self, scripted: Script, reply: Build) -> None:
+    def test_too_little_progress_does_not_reset_it(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074: an upload of one byte per request would not end in reasonable time."""
         content = b"x" * 100
         faults = [[Unavailable("cut"), reply(204, {"Range": f"0-{end}"})] for end in (1, 2)]
@@ -609,19 +623,21 @@ class TestRecovery:
 
         assert len(transport.replies) == 0
 
-    def test_a_range_beyond_the_read_bytes_is_an_error(self, scripted: Script, reply: Build) -> None:
+    def test_a_range_beyond_the_read_bytes_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-074: the bytes between were never verified."""
         catalog = HttpCatalog(
             "registry.example.com",
             HttpSettings(retries=3, chunk_size=10),
-            transport=HalfSent(scripted(reply(202, FIRST), reply(500), reply(204, {"Range": "0-9"}), reply(204))),
+            transport=HalfSendingTransport(
+                scripted(reply(202, FIRST), reply(500), reply(204, {"Range": "0-9"}), reply(204))
+            ),
         )
 
         with pytest.raises(ProtocolError, match="was sent 5"):
             catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, 10, BytesSource(CONTENT))
 
     def test_a_lost_response_to_the_closing_put_is_repeated_without_content(
-        self, scripted: Script, reply: Build
+        self, scripted: MakeTransport, reply: MakeReply
     ) -> None:
         """R-075: the session still has all bytes."""
         transport = scripted(
@@ -632,7 +648,7 @@ class TestRecovery:
 
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "PUT", "HEAD", "GET", "PUT"]
 
-    def test_a_lost_session_restarts_the_upload(self, scripted: Script, reply: Build) -> None:
+    def test_a_lost_session_restarts_the_upload(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-075: from the first byte."""
         transport = scripted(
             reply(202, FIRST),
@@ -654,7 +670,9 @@ class TestRecovery:
             ("8-9", b"89"),
         ]
 
-    def test_after_a_broken_connection_each_chunk_uses_a_new_one(self, scripted: Script, reply: Build) -> None:
+    def test_after_a_broken_connection_each_chunk_uses_a_new_one(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-053: a proxy may cut each connection after the same number of bytes."""
         transport = scripted(
             reply(202, FIRST),
@@ -670,7 +688,7 @@ class TestRecovery:
         chunks = [sent.headers.get("Connection") for sent in transport.sent if sent.method == "PATCH"]
         assert chunks == [None, None, "close", "close"]
 
-    def test_a_pause_beyond_the_limit_ends_the_upload(self, scripted: Script, reply: Build) -> None:
+    def test_a_pause_beyond_the_limit_ends_the_upload(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-054: the error has the pause that the registry asked for."""
         transport = scripted(reply(202, FIRST), reply(503, {"Retry-After": "3600"}), reply(204))
 
@@ -681,17 +699,17 @@ class TestRecovery:
         assert [sent.method for sent in transport.sent] == ["POST", "PATCH", "DELETE"]
 
 
-class Interrupted:
+class InterruptedTransport:
     """A transport that reads a part of a body, is interrupted, and closes nothing."""
 
     def __init__(self) -> None:
-        self.kept: list[ByteReader] = []
+        self.readers: list[ByteReader] = []
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
         if body is None:
             return Response(status=202, headers=Headers(list(FIRST.items())), url=url, reader=BytesSource(b"").open())
-        self.kept.append(body.source.open(body.start))
-        self.kept[-1].read(1)
+        self.readers.append(body.source.open(body.start))
+        self.readers[-1].read(1)
         raise Cancelled("interrupted")
 
     def close(self) -> None:
@@ -702,36 +720,36 @@ def test_the_source_is_closed_if_the_transport_is_interrupted() -> None:
     """R-060: the transport has not closed it."""
     opened: list[ByteReader] = []
 
-    def opener(start: int) -> ByteReader:
+    def open_source(start: int) -> ByteReader:
         opened.append(BytesSource(CONTENT).open(start))
         return opened[-1]
 
-    catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=Interrupted())
+    catalog = HttpCatalog("registry.example.com", HttpSettings(), transport=InterruptedTransport())
     blobs = catalog.repository(RepositoryName("org/app")).blobs
 
     with pytest.raises(Cancelled):
-        blobs.put(DIGEST, len(CONTENT), CallableSource(opener))
+        blobs.put(DIGEST, len(CONTENT), CallableSource(open_source))
 
     assert len(opened) == 1
     with pytest.raises(ValueError, match="closed"):
         opened[0].read(1)
 
 
-def put_pattern(transport: Discarding, size: int, *, retries: int = 3, chunk: int | None = None) -> None:
+def put_pattern(transport: DiscardingTransport, size: int, *, retries: int = 3, chunk: int | None = None) -> None:
     source = PatternSource(size)
     settings = HttpSettings(retries=retries, chunk_size=chunk)
     catalog = HttpCatalog("registry.example.com", settings, transport=transport)
     catalog.repository(RepositoryName("org/app")).blobs.put(source.digest, size, source)
 
 
-def request_lines(transport: Discarding) -> list[str]:
+def request_lines(transport: DiscardingTransport) -> list[str]:
     return [sent.line for sent in transport.sent]
 
 
 class TestSmallerRequests:
-    def test_a_broken_monolithic_upload_continues_in_chunks(self, reply: Build) -> None:
+    def test_a_broken_monolithic_upload_continues_in_chunks(self, reply: MakeReply) -> None:
         """R-075: committed bytes are not sent again."""
-        transport = Discarding(
+        transport = DiscardingTransport(
             reply(202, FIRST),
             Unavailable("cut"),
             reply(404),
@@ -744,9 +762,9 @@ class TestSmallerRequests:
 
         assert request_lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
 
-    def test_if_the_session_is_lost_the_next_one_gets_chunks(self, reply: Build) -> None:
+    def test_if_the_session_is_lost_the_next_one_gets_chunks(self, reply: MakeReply) -> None:
         """R-075: docker-registry 2 forgets a session whose request broke off."""
-        transport = Discarding(
+        transport = DiscardingTransport(
             reply(202, FIRST),
             Unavailable("cut"),
             *[reply(404)] * 3,
@@ -759,11 +777,11 @@ class TestSmallerRequests:
 
         assert request_lines(transport)[3:] == ["GET", "DELETE", "POST", "PATCH 0-8", "PATCH 8-12", "PUT"]
 
-    def test_chunks_that_break_without_progress_become_smaller(self, reply: Build) -> None:
+    def test_chunks_that_break_without_progress_become_smaller(self, reply: MakeReply) -> None:
         """R-075: also if the session survives."""
-        here = {"Range": f"0-{MIB - 1}"}
-        cuts: list[Reply | BaseException] = [Unavailable("cut"), reply(204, here)] * 2
-        transport = Discarding(
+        committed = {"Range": f"0-{MIB - 1}"}
+        cuts: list[Reply | BaseException] = [Unavailable("cut"), reply(204, committed)] * 2
+        transport = DiscardingTransport(
             *[reply(202, FIRST)] * 2,
             *cuts,
             *[reply(202)] * 4,
@@ -778,8 +796,8 @@ class TestSmallerRequests:
             "PUT",
         ]
 
-    def test_chunks_that_break_on_new_connections_become_smaller(self, reply: Build) -> None:
-        transport = Discarding(
+    def test_chunks_that_break_on_new_connections_become_smaller(self, reply: MakeReply) -> None:
+        transport = DiscardingTransport(
             reply(202, FIRST),
             Unavailable("cut"),
             *[reply(404)] * 3,
@@ -803,10 +821,10 @@ class TestSmallerRequests:
         ]
 
     @pytest.mark.parametrize(("size", "chunk"), [(64, 8), (20, 5), (4, 1), (2, 0.5)])
-    def test_a_request_that_is_too_large_is_split(self, reply: Build, size: int, chunk: float) -> None:
+    def test_a_request_that_is_too_large_is_split(self, reply: MakeReply, size: int, chunk: float) -> None:
         """R-072: nginx answers 413 beyond its client_max_body_size."""
         count = int(size / chunk)
-        transport = Discarding(
+        transport = DiscardingTransport(
             reply(202, FIRST), reply(413), *[reply(404)] * 2, reply(202, FIRST), *[reply(202)] * count, reply(201)
         )
 
@@ -816,9 +834,9 @@ class TestSmallerRequests:
         assert request_lines(transport)[5] == f"PATCH 0-{chunk:g}"
         assert len(transport.replies) == 0
 
-    def test_a_chunk_that_is_too_large_is_quartered_at_its_offset(self, reply: Build) -> None:
+    def test_a_chunk_that_is_too_large_is_quartered_at_its_offset(self, reply: MakeReply) -> None:
         """R-074: the session is queried first."""
-        transport = Discarding(
+        transport = DiscardingTransport(
             reply(202, FIRST),
             reply(202),
             reply(413),
@@ -838,18 +856,18 @@ class TestSmallerRequests:
             "PUT",
         ]
 
-    def test_chunks_do_not_shrink_below_the_registry_s_minimum(self, reply: Build) -> None:
+    def test_chunks_do_not_shrink_below_the_registry_s_minimum(self, reply: MakeReply) -> None:
         """R-073."""
-        least = FIRST | {"OCI-Chunk-Min-Length": str(4 * MIB)}
-        transport = Discarding(reply(202, least), reply(413), reply(204))
+        minimum = FIRST | {"OCI-Chunk-Min-Length": str(4 * MIB)}
+        transport = DiscardingTransport(reply(202, minimum), reply(413), reply(204))
 
         with pytest.raises(TooLarge):
             put_pattern(transport, 8 * MIB, chunk=4 * MIB)
 
-    def test_a_limit_below_a_quarter_of_a_mebibyte_is_an_error(self, reply: Build) -> None:
+    def test_a_limit_below_a_quarter_of_a_mebibyte_is_an_error(self, reply: MakeReply) -> None:
         """R-055: the 413 is raised."""
         session = [reply(413), reply(404), reply(204), reply(202, FIRST)]
-        transport = Discarding(reply(202, FIRST), *session, *session, reply(413), reply(204))
+        transport = DiscardingTransport(reply(202, FIRST), *session, *session, reply(413), reply(204))
 
         with pytest.raises(TooLarge):
             put_pattern(transport, 3 * MIB, retries=0)
@@ -859,9 +877,9 @@ class TestSmallerRequests:
             "PATCH 0-0.25",
         ]
 
-    def test_a_registry_without_chunks_gets_a_monolithic_upload_again(self, reply: Build) -> None:
+    def test_a_registry_without_chunks_gets_a_monolithic_upload_again(self, reply: MakeReply) -> None:
         """R-072."""
-        transport = Discarding(
+        transport = DiscardingTransport(
             reply(202, FIRST), reply(405), Unavailable("cut"), *[reply(404)] * 2, reply(202, FIRST), reply(201)
         )
 

@@ -108,7 +108,9 @@ class RecordedRepository:
         self.before(call, str(argument))
 
     def count(self, call: str, argument: str | None = None) -> int:
-        return sum(1 for name, what in self.calls if name == call and argument in (None, what))
+        return sum(
+            1 for name, recorded_argument in self.calls if name == call and argument in (None, recorded_argument)
+        )
 
     @property
     def writes(self) -> list[tuple[str, str]]:

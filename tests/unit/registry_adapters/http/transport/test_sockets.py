@@ -187,9 +187,9 @@ class TestConnect:
             assert (sock.gettimeout() or 0) > 0.1
 
     def test_an_unknown_address_family_is_skipped(self, listener: socket.socket) -> None:
-        strange: list[AddressInfo] = [(9999, socket.SOCK_STREAM, 0, "", ("nowhere",))]
+        unknown_family: list[AddressInfo] = [(9999, socket.SOCK_STREAM, 0, "", ("nowhere",))]
 
-        with connect([*strange, *address_infos(listener.getsockname())], 5.0) as sock:
+        with connect([*unknown_family, *address_infos(listener.getsockname())], 5.0) as sock:
             assert sock.getpeername() == listener.getsockname()
 
     def test_a_refused_connection_raises_the_error_of_the_system(self, closed_address: tuple[str, int]) -> None:

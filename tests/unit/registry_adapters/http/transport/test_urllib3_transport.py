@@ -106,9 +106,9 @@ class TestResponses:
         )
 
         with get(transport, server) as response:
-            offers = response.headers.all("www-authenticate")
+            values = response.headers.all("www-authenticate")
 
-        assert offers == ["Basic", "Bearer"]
+        assert values == ["Basic", "Bearer"]
 
     def test_redirects_are_not_followed(
         self,

@@ -12,7 +12,7 @@ from registry_core.ops.mirror.config_file import read_mirror_file
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
 
-WHOLE = """
+FULL_CONFIG = """
 jobs = 2
 images = 3
 continue_on_error = true
@@ -55,7 +55,7 @@ def read(tmp_path: Path, text: str | bytes) -> object:
 def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     path = tmp_path / "mirror.toml"
     path.write_text(
-        WHOLE.replace('platforms = []\nindex = "sparse"\n', 'platforms = ["linux/arm64"]\nindex = "sparse"\n')
+        FULL_CONFIG.replace('platforms = []\nindex = "sparse"\n', 'platforms = ["linux/arm64"]\nindex = "sparse"\n')
     )
 
     found = read_mirror_file(path)
@@ -83,7 +83,7 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     assert (second.repositories, second.prune) == ((), False)
 
 
-ONE = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
+MINIMAL_CONFIG = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ ONE = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
         ("", ""),
         ("mirror = []", "$.mirror"),
         ('[[mirror]]\nsource = "a.test"', "$.mirror[0]"),
-        (ONE + "wrong = 1", "$.mirror[0]"),
-        (ONE + ONE + "prune = 1", "$.mirror[1].prune"),
-        (ONE + "tags = 3", "$.mirror[0].tags"),
-        (ONE + 'tags = ["no tag!"]', "$.mirror[0].tags"),
-        (ONE + 'tags = { names = ["no tag!"] }', "$.mirror[0].tags.names"),
-        (ONE + 'tags = { regex = ["("] }', "$.mirror[0].tags.regex"),
-        (ONE + ONE + 'tags = { semver = "nonsense" }', "$.mirror[1].tags.semver"),
-        (ONE + 'tags = { exclude = { semver = "nonsense" } }', "$.mirror[0].tags.exclude.semver"),
-        (ONE + "tags = { latest = 0 }", "$.mirror[0].tags.latest"),
-        (ONE + "tags = { older = 1 }", "$.mirror[0].tags"),
-        (ONE + 'repositories = ["ok", "NOT OK"]', "$.mirror[0].repositories[1]"),
-        (ONE + 'platforms = ["/"]\nindex = "sparse"', "$.mirror[0].platforms[0]"),
-        (ONE + 'platforms = ["linux/amd64"]', "$.mirror[0].platforms"),
-        (ONE + 'index = "other"', "$.mirror[0].index"),
-        ("jobs = 0\n" + ONE, "$.jobs"),
+        (MINIMAL_CONFIG + "wrong = 1", "$.mirror[0]"),
+        (MINIMAL_CONFIG + MINIMAL_CONFIG + "prune = 1", "$.mirror[1].prune"),
+        (MINIMAL_CONFIG + "tags = 3", "$.mirror[0].tags"),
+        (MINIMAL_CONFIG + 'tags = ["no tag!"]', "$.mirror[0].tags"),
+        (MINIMAL_CONFIG + 'tags = { names = ["no tag!"] }', "$.mirror[0].tags.names"),
+        (MINIMAL_CONFIG + 'tags = { regex = ["("] }', "$.mirror[0].tags.regex"),
+        (MINIMAL_CONFIG + MINIMAL_CONFIG + 'tags = { semver = "nonsense" }', "$.mirror[1].tags.semver"),
+        (MINIMAL_CONFIG + 'tags = { exclude = { semver = "nonsense" } }', "$.mirror[0].tags.exclude.semver"),
+        (MINIMAL_CONFIG + "tags = { latest = 0 }", "$.mirror[0].tags.latest"),
+        (MINIMAL_CONFIG + "tags = { older = 1 }", "$.mirror[0].tags"),
+        (MINIMAL_CONFIG + 'repositories = ["ok", "NOT OK"]', "$.mirror[0].repositories[1]"),
+        (MINIMAL_CONFIG + 'platforms = ["/"]\nindex = "sparse"', "$.mirror[0].platforms[0]"),
+        (MINIMAL_CONFIG + 'platforms = ["linux/amd64"]', "$.mirror[0].platforms"),
+        (MINIMAL_CONFIG + 'index = "other"', "$.mirror[0].index"),
+        ("jobs = 0\n" + MINIMAL_CONFIG, "$.jobs"),
         ('[[mirror]]\nsource = "https://user:secret@a.test"\ntarget = "oci:x"', "$.mirror[0].source"),
-        (ONE + '[backends."user:secret@a.test"]\n', "$.backends"),
+        (MINIMAL_CONFIG + '[backends."user:secret@a.test"]\n', "$.backends"),
         ("not toml", ""),
         (b"\xff", ""),
         ("a = " + "[" * 5000, ""),

@@ -156,15 +156,15 @@ class TestCopies:
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:
         """R-223: a copied referrers tag would replace the list that the target maintains."""
-        can_list, signature = f"sha256-{'a' * 64}", f"sha256-{'a' * 64}.sig"
-        push(graphs_of, source_catalog, "app", "v1", can_list, signature)
-        target_image = push(graphs_of, target_catalog, "app", can_list, content=b"theirs")
+        referrers_tag, signature = f"sha256-{'a' * 64}", f"sha256-{'a' * 64}.sig"
+        push(graphs_of, source_catalog, "app", "v1", referrers_tag, signature)
+        target_image = push(graphs_of, target_catalog, "app", referrers_tag, content=b"theirs")
 
         run_mirror([rule(source_catalog, target_catalog, repositories=("app",))])
 
-        assert tags(target_catalog, "app") == [can_list, signature, "v1"]
+        assert tags(target_catalog, "app") == [referrers_tag, signature, "v1"]
         assert (
-            target_catalog.repository(RepositoryName("app")).manifests.resolve(Tag(can_list)).digest
+            target_catalog.repository(RepositoryName("app")).manifests.resolve(Tag(referrers_tag)).digest
             == target_image.digest
         )
 
@@ -190,11 +190,11 @@ class TestCopies:
         push(graphs_of, target_catalog, "app", "old", content=b"old")
         target_catalog.calls.clear()
         plan = plan_mirror([rule(source_catalog, target_catalog, repositories=("app",), prune=True)])
-        asked = {call for call, _ in target_catalog.calls}
+        plan_calls = {call for call, _ in target_catalog.calls}
 
         report = plan.apply()
 
-        assert asked == {"resolve", "stat", "tags"}
+        assert plan_calls == {"resolve", "stat", "tags"}
         assert [(node.action, node.target) for node in plan.nodes[-2:]] == [
             (Action.TAG, "target.test/app:v1"), (Action.DELETE, "target.test/app:old"),
         ]  # fmt: skip
@@ -433,12 +433,12 @@ class TestPrune:
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:
         push(graphs_of, source_catalog, "app", "v1")
-        signature, can_list = f"sha256-{'a' * 64}.sig", f"sha256-{'b' * 64}"
-        push(graphs_of, target_catalog, "app", signature, can_list)
+        signature, referrers_tag = f"sha256-{'a' * 64}.sig", f"sha256-{'b' * 64}"
+        push(graphs_of, target_catalog, "app", signature, referrers_tag)
 
         run_mirror([rule(source_catalog, target_catalog, repositories=("app",), prune=True)])
 
-        assert tags(target_catalog, "app") == [signature, can_list, "v1"]
+        assert tags(target_catalog, "app") == [signature, referrers_tag, "v1"]
 
     @pytest.mark.parametrize("planned", [False, True])
     def test_nothing_is_pruned_after_a_failure(

@@ -133,18 +133,18 @@ class TestContent:
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         """R-026: unusual white space and unknown fields are kept."""
-        plain = graphs.image(b"layer one", b"layer two")
-        odd = RawManifest(OCI_MANIFEST, plain.content.replace(b":2,", b': 2 , "vendor" : null,'))
-        source.manifests.put(odd, tags=(V1,))
+        image = graphs.image(b"layer one", b"layer two")
+        unusual = RawManifest(OCI_MANIFEST, image.content.replace(b":2,", b': 2 , "vendor" : null,'))
+        source.manifests.put(unusual, tags=(V1,))
 
         copied = copy(source, target, V1, tags=(Tag("v2"), Tag("v3")))
 
-        assert copied == odd.descriptor
-        assert target.manifests.get(Tag("v2")).content == odd.content
-        assert target.manifests.get(Tag("v3")).content == odd.content
-        for part in odd.children:
-            with target.blobs.open(part.digest) as ours, source.blobs.open(part.digest) as theirs:
-                assert ours.read() == theirs.read()
+        assert copied == unusual.descriptor
+        assert target.manifests.get(Tag("v2")).content == unusual.content
+        assert target.manifests.get(Tag("v3")).content == unusual.content
+        for part in unusual.children:
+            with target.blobs.open(part.digest) as actual, source.blobs.open(part.digest) as expected:
+                assert actual.read() == expected.read()
 
     def test_an_index_is_copied_completely(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         one, two = graphs.image(b"1"), graphs.image(b"2")
@@ -493,12 +493,12 @@ class TestOptions:
     def test_a_tag_of_another_image_is_kept_on_request(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Callable[[Repository], Any]
     ) -> None:
-        root, theirs = graphs.image(b"ours"), graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=(V1,))
+        root, expected = graphs.image(b"ours"), graphs_of(target).image(b"theirs")
+        target.manifests.put(expected, tags=(V1,))
 
         copy(source, target, root.digest, tags=(V1, Tag("v2")), options=CopyOptions(overwrite=False))
 
-        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(V1).digest == expected.digest
         assert target.manifests.resolve(Tag("v2")).digest == root.digest
 
     def test_the_descriptor_of_the_rewritten_index_is_returned(

@@ -97,8 +97,8 @@ class TestPlanning:
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any, record_calls: RecordCalls
     ) -> None:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
-        theirs = graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=(V1,))
+        other_image = graphs_of(target).image(b"theirs")
+        target.manifests.put(other_image, tags=(V1,))
         recorded_target = record_calls(target)
 
         plan = plan_copy(source, recorded_target.repository, "v1", tags=[V1], options=CopyOptions(overwrite=False))
@@ -106,7 +106,7 @@ class TestPlanning:
 
         assert [node.action for node in plan.nodes] == [Action.KEEP]
         assert [result.outcome for result in report.results] == [Outcome.KEPT]
-        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(V1).digest == other_image.digest
         assert recorded_target.writes == []
 
     def test_other_tags_are_set_when_one_is_kept(
@@ -114,12 +114,12 @@ class TestPlanning:
     ) -> None:
         root = graphs.image(b"new")
         source.manifests.put(root, tags=(V1,))
-        theirs = graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=(V1,))
+        other_image = graphs_of(target).image(b"theirs")
+        target.manifests.put(other_image, tags=(V1,))
 
         run_copies([task(source, target, V1, V1, V2)], options=CopyOptions(overwrite=False))
 
-        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(V1).digest == other_image.digest
         assert target.manifests.resolve(V2).digest == root.digest
 
     def test_planning_errors_are_raised_or_are_failures_of_the_plan(
@@ -243,8 +243,8 @@ class TestApplying:
         tasks = [task(source, recorded_target.repository, V1, V1, V2)]
         run_copies(tasks)
         plan = plan_copies(tasks)
-        theirs = graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=(V1,))
+        other_image = graphs_of(target).image(b"theirs")
+        target.manifests.put(other_image, tags=(V1,))
         recorded_target.calls.clear()
 
         report = plan.apply()
@@ -252,14 +252,14 @@ class TestApplying:
         assert recorded_target.calls == []
         assert [result.node for result in report.results] == list(plan.nodes)
         assert report.counts == {Outcome.SKIPPED: 2}
-        assert target.manifests.resolve(V1).digest == theirs.digest
+        assert target.manifests.resolve(V1).digest == other_image.digest
 
     def test_only_the_tags_that_the_plan_sets_are_set(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
     ) -> None:
         source.manifests.put(graphs.image(b"new"), tags=(V1,))
-        theirs = graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=(V1,))
+        other_image = graphs_of(target).image(b"theirs")
+        target.manifests.put(other_image, tags=(V1,))
         plan = plan_copy(source, target, "v1", tags=[V1, V2], options=CopyOptions(overwrite=False))
         target.manifests.untag(V1)
 

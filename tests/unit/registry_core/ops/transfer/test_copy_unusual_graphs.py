@@ -72,18 +72,18 @@ def test_nested_indexes_are_followed_up_to_a_limit(
     source: Repository, target: Repository, graphs: Graphs, jobs: int
 ) -> None:
     """R-024."""
-    deepest = graphs.image(b"deep")
+    at_limit = graphs.image(b"deep")
     for _ in range(DEPTH_LIMIT - 1):
-        deepest = graphs.index(deepest)
-    deeper = graphs.index(deepest)
+        at_limit = graphs.index(at_limit)
+    beyond_limit = graphs.index(at_limit)
 
     report = run_copies(
-        [CopyTask(source=source, target=target, reference=root, tags=(V1,)) for root in (deepest, deeper)],
+        [CopyTask(source=source, target=target, reference=root, tags=(V1,)) for root in (at_limit, beyond_limit)],
         continue_on_error=True,
         jobs=jobs,
     )
 
-    assert target.manifests.get(deepest.digest).content == deepest.content
+    assert target.manifests.get(at_limit.digest).content == at_limit.content
     assert [type(result.error) for result in report.failed] in ([], [TooLarge])
 
 
@@ -144,18 +144,18 @@ def test_a_slow_iterator_of_tasks_does_not_delay_earlier_tasks(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     roots = [graphs.image(b"%d" % number) for number in range(4)]
-    arrived = [threading.Event() for _ in roots]
+    copied = [threading.Event() for _ in roots]
     in_time = []
 
     def tasks() -> Any:
         for number, root in enumerate(roots):
             if number:
-                in_time.append(arrived[number - 1].wait(30))
+                in_time.append(copied[number - 1].wait(30))
             yield CopyTask(source=source, target=target, reference=root, tags=(Tag(f"v{number}"),))
 
     def results(result: Any) -> None:
         if result.node.kind is NodeKind.TAG:
-            arrived[int(result.node.target[-1])].set()
+            copied[int(result.node.target[-1])].set()
 
     report = run_copies(tasks(), jobs=2, on_result=results)
 
@@ -167,11 +167,11 @@ def test_a_manifest_of_unknown_type_in_the_source_is_a_manifest_in_the_target(
     source: Repository, target: Repository, graphs: Graphs
 ) -> None:
     """R-027."""
-    odd = RawManifest("application/vnd.example.thing+json", b'{"schemaVersion":2,"thing":true}')
-    source.manifests.put(odd)
-    root = index_of(source, [graphs.entry(odd.media_type, odd.content)])
+    unknown = RawManifest("application/vnd.example.thing+json", b'{"schemaVersion":2,"thing":true}')
+    source.manifests.put(unknown)
+    root = index_of(source, [graphs.entry(unknown.media_type, unknown.content)])
 
     report = run_copies([CopyTask(source=source, target=target, reference=root)])
 
-    assert target.manifests.get(odd.digest).content == odd.content
+    assert target.manifests.get(unknown.digest).content == unknown.content
     assert [result.node.kind for result in report.results] == [NodeKind.MANIFEST, NodeKind.MANIFEST]

@@ -109,7 +109,7 @@ def test_selecting_all_platforms_leaves_the_index_unchanged(
 
 def test_attestations_are_copied_with_their_images(source: Repository, target: Repository, graphs: Graphs) -> None:
     one, two = graphs.image(b"amd64"), graphs.image(b"arm64")
-    about = [graphs.image(b"of amd64"), graphs.image(b"of arm64")]
+    attestations = [graphs.image(b"of amd64"), graphs.image(b"of arm64")]
     entries = [
         graphs.entry(image.media_type, image.content, platform=platform)
         for image, platform in ((one, AMD64), (two, ARM64))
@@ -123,14 +123,14 @@ def test_attestations_are_copied_with_their_images(source: Repository, target: R
                 "vnd.docker.reference.digest": str(image.digest),
             },
         )
-        for each, image in zip(about, (one, two), strict=True)
+        for each, image in zip(attestations, (one, two), strict=True)
     ]
     root = graphs.index(manifests=entries)
 
     copied = copy(source, target, root.digest, options=options_for("linux/arm64"))
 
     assert target.manifests.get(copied.digest).mapping["manifests"] == [entries[1], entries[3]]
-    assert [is_stored(target, each) for each in (one, two, *about)] == [False, True, False, True]
+    assert [is_stored(target, each) for each in (one, two, *attestations)] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("mode", IndexMode)
@@ -188,10 +188,10 @@ def test_every_version_of_windows_is_selected_unless_one_is_named(
     platforms = [{**windows, "os.version": "10.0.17763.1"}, {**windows, "os.version": "10.0.20348.1"}]
     root = graphs.index(*images, platforms=platforms)
 
-    all_of_them = copy(source, target, root.digest, options=options_for("windows/amd64"))
+    whole_index = copy(source, target, root.digest, options=options_for("windows/amd64"))
     one = copy(source, target, root.digest, options=options_for("windows/amd64,osver=10.0.20348"))
 
-    assert all_of_them.digest == root.digest
+    assert whole_index.digest == root.digest
     assert [entry.digest for entry in target.manifests.get(one.digest).children] == [images[1].digest]
 
 

@@ -32,7 +32,7 @@ class DelayedUpload:
     """Delays the first upload of the base until the other image has uploaded its own layer.
 
     Args:
-        theirs: Layer to wait for.
+        other_layer: Layer to wait for.
         error: Error with which the delayed upload ends.
     """
 

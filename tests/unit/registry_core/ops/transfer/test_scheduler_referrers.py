@@ -273,16 +273,16 @@ class TestDigestTags:
     def test_two_tags_of_one_manifest_are_both_set(
         self, source: Repository, target: Repository, graphs: Graphs, planned: bool
     ) -> None:
-        root, both = graphs.image(b"1"), graphs.image(b"both")
+        root, signed = graphs.image(b"1"), graphs.image(b"both")
         tags = [Tag(f"sha256-{root.digest.encoded}.{suffix}") for suffix in ("att", "sbom")]
-        source.manifests.put(both, tags=tags)
+        source.manifests.put(signed, tags=tags)
         task = CopyTask(source=source, target=target, reference=root)
         options = CopyOptions(digest_tags=True)
 
         report = plan_copies([task], options=options).apply() if planned else run_copies([task], options=options)
 
         assert report.counts[Outcome.TAGGED] == 2
-        assert [target.manifests.resolve(tag).digest for tag in tags] == [both.digest, both.digest]
+        assert [target.manifests.resolve(tag).digest for tag in tags] == [signed.digest, signed.digest]
 
     def test_other_digest_tags_are_set_when_one_is_kept(
         self, source: Repository, target: Repository, graphs: Graphs, graphs_of: Any
@@ -293,13 +293,13 @@ class TestDigestTags:
             source.manifests.put(graphs.image(tag.encode()), tags=(tag,))
         options = CopyOptions(digest_tags=True, overwrite=False)
         plan = plan_copy(source, target, root.digest, options=options)
-        theirs = graphs_of(target).image(b"theirs")
-        target.manifests.put(theirs, tags=tags[:2])
+        other_image = graphs_of(target).image(b"theirs")
+        target.manifests.put(other_image, tags=tags[:2])
 
         report = plan.apply()
 
         assert report.counts[Outcome.KEPT] == 2
-        assert target.manifests.resolve(tags[0]).digest == theirs.digest
+        assert target.manifests.resolve(tags[0]).digest == other_image.digest
         assert target.manifests.resolve(tags[2]).digest == source.manifests.resolve(tags[2]).digest
 
     def test_a_referrer_that_cannot_be_resolved_does_not_end_later_images(
