@@ -186,7 +186,7 @@ class RequestSender:
         self._warnings = WarningFilter()
 
     def send(self, state: RequestState, url: str, allowed: AllowedUrl, headers: Mapping[str, str]) -> Response:
-        """Carry out one exchange; a kept connection that the server has closed is replaced silently.
+        """Send one request; an idle connection that the server has closed is replaced silently.
 
         Args:
             state: Request that the exchange is part of.
@@ -312,7 +312,7 @@ def _is_registry(allowed: AllowedUrl) -> bool:
 
 
 def read_error_body(response: Response, *, whole: bool = False) -> bytes:
-    """Read the body of a response that is no success, up to a limit, and close it.
+    """Read the body of an unsuccessful response, up to a limit, and close it.
 
     Args:
         response: Response to read.

@@ -67,8 +67,8 @@ class Session:
         authenticator: Authenticator that answers challenges; ``None`` to answer none.
         observer: Observer of requests, retries, token requests, pauses and warnings.
         middleware: Middleware around each exchange; the first is outermost.
-        purpose: Row of the URL policy for absolute URLs and redirects: ``FOREIGN`` for a session that sends no
-            credentials at all.
+        purpose: Purpose of absolute URLs and redirects in the URL policy; ``FOREIGN`` for a session that never sends
+            credentials.
         sleep: Function that waits for a number of seconds.
         random: Source of random numbers from 0 to 1.
         clock: Monotonic clock, in seconds.
@@ -204,7 +204,7 @@ class Session:
                 raise
 
     def _wait_before_retry(self, state: RequestState, error: RegistryError, number: int) -> bool:
-        """Wait, if the request is to be repeated; returns whether it is."""
+        """Return whether to repeat the request, after the pause before it."""
         policy, request = self.policy, state.request
         if number > policy.retries or not policy.is_worthwhile(
             error, repeatable=request.repeatable, empty=state.is_empty, method=request.method
@@ -254,7 +254,7 @@ class Session:
             state.challenges_answered += 1
 
     def _follow_redirects(self, state: RequestState) -> Response:
-        """Send a request and follow redirects as the URL policy allows; credentials go where it lets them."""
+        """Send a request and follow its redirects; the URL policy decides where to, and with which credentials."""
         request, url, allowed = state.request, state.url, state.allowed
         hops = RULES[self._purpose].hops
         for _ in range(hops + 1):
@@ -284,7 +284,7 @@ class Session:
     def _authorize(
         self, authenticator: Authenticator, offers: Sequence[Challenge], state: RequestState, refusal: RegistryError
     ) -> str | None:
-        """Have the authenticator answer a challenge; send the token requests that it asks for."""
+        """Have the authenticator answer a challenge, and send its token requests; return the ``Authorization``."""
         steps = authenticator.handle_challenge(self.origin, offers, state.request.scopes, rejected=state.authorization)
         try:
             token_request = next(steps)
@@ -307,13 +307,13 @@ class Session:
             steps.close()
 
     def _request_token(self, token_request: TokenRequest, request: Request) -> TokenReply:
-        """Send a token request; redirects are not followed, for the request holds secrets.
+        """Send a token request; redirects are not followed, because the request holds secrets.
 
         Raises:
             TransportError: The token server cannot be reached, or responds with a transient error for too long.
             ProtocolError: The URL is refused, or the response is longer than any token needs.
         """
-        # The authenticator knows which hosts the user trusts; the other rules hold here, too.
+        # The authenticator has checked that the user trusts the host. The other rules are checked here.
         url = token_request.url
         allowed = check_url(UrlPurpose.REALM, self.origin, url, listed=(Origin.of_url(url).netloc,))
         has_credentials = token_request.body is not None or "Authorization" in token_request.headers
@@ -384,7 +384,7 @@ def redirect_target(
     itself: a DELETE or PUT that became a GET would be reported as done.
 
     Args:
-        purpose: Row of the URL policy.
+        purpose: Purpose of the URL in the URL policy.
         home: The registry.
         method: Method of the redirected request.
         url: URL of the redirected request.

@@ -71,7 +71,7 @@ class _HeadLines:
 
 
 class StrictHTTPResponse(http.client.HTTPResponse):
-    """A response that is read strictly: past all interim ones, to its end, and not a byte further.
+    """A response that is read strictly: interim responses are skipped, and no byte beyond its end is accepted.
 
     ``http.client`` accepts too much: chunks of negative length, which it reads to the end of the connection at once,
     chunks that are longer than their stated size, trailers without end, transfer codings that it does not undo, and
@@ -275,8 +275,8 @@ class _TLSConnection(Connection, urllib3.connection.HTTPSConnection):
 class ConnectionPool:
     """Idle connections to one origin, kept for reuse; safe for many threads.
 
-    It opens as many connections as are needed at a time, so that a thread that reads one body while it sends
-    another request never waits for itself. It keeps ``max_connections`` of them.
+    The number of connections in use is not limited here, so that a thread can send a request while it reads the body
+    of another response. At most ``max_connections`` idle connections are kept.
 
     Args:
         origin: Origin to connect to.
@@ -320,7 +320,7 @@ class ConnectionPool:
         weakref.finalize(self, _close_all, self._idle)
 
     def take(self) -> Connection:
-        """An idle connection that the server has not closed, or a new one, which is not open yet."""
+        """Return an idle connection that the server has not closed, or a new one, which its first request opens."""
         self.last_used = time.monotonic()
         while self._idle:
             try:
@@ -338,7 +338,7 @@ class ConnectionPool:
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection whose response has been read to its end."""
+        """Keep a connection for reuse; its response has been read to the end."""
         if len(self._idle) < self._settings.max_connections:
             self._idle.append(connection)
             if self._is_closed:

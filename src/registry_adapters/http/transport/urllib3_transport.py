@@ -44,13 +44,13 @@ _ROUNDING: Final = 0.02
 _ALERT: Final = "\x15\x03"
 # http.client reports the response of a proxy to CONNECT as an OSError with this message.
 _TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})")
-_FOREIGN: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+_CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 
 _PoolKey = tuple[Origin | None, Proxy | None, ssl.SSLContext | None]
 
 
 def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it wraps, outermost first, each once."""
+    """Iterate over an exception and the exceptions that it wraps, outermost first, each once."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
     while waiting:
@@ -78,11 +78,11 @@ def os_reason(causes: Collection[BaseException]) -> str:
 
 @runtime_checkable
 class Transport(Protocol):
-    """Carries out exchanges."""
+    """Sends single requests."""
 
     @abstractmethod
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        """Carry out exactly one exchange; any status is a response.
+        """Send one request and return its response, with any status.
 
         Args:
             method: HTTP method.
@@ -120,11 +120,11 @@ class Urllib3Transport:
     def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
         self._settings = settings
         self._contexts = SSLContexts(settings, home)
-        # By process: a connection that two processes read from is of no use to either.
+        # By process: two processes cannot share a connection.
         self._processes: dict[int, _ProcessState] = {}
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
-        """Carry out exactly one exchange; any status is a response.
+        """Send one request and return its response, with any status.
 
         Raises:
             Unavailable: No connection, or no response.
@@ -206,7 +206,7 @@ class Urllib3Transport:
 
 
 class _ProcessState:
-    """The state of one process; used without a lock, which a thread might hold that a fork did not copy."""
+    """The state of one process. It has no lock: after a fork, a lock of a thread that was not copied stays locked."""
 
     def __init__(self) -> None:
         self.pools: dict[_PoolKey, ConnectionPool] = {}
@@ -214,7 +214,7 @@ class _ProcessState:
 
 
 class _BodyReader(BaseReader):
-    """The body of a response; raises where it ends early (R-050)."""
+    """The body of a response; raises an error if it ends early (R-050)."""
 
     def __init__(
         self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, errors: _ExchangeErrors
@@ -296,7 +296,7 @@ class _ExchangeErrors:
 
         Messages quote no text that may be a secret.
         """
-        if not isinstance(error, (*_FOREIGN, RegistryError)):
+        if not isinstance(error, (*_CONNECTION_ERRORS, RegistryError)):
             raise error
         causes = list(exception_chain(error))
         for cause in causes:
@@ -309,10 +309,10 @@ class _ExchangeErrors:
         kind, text = self._kind_and_text(causes)
         # A ValueError quotes what it found: a header, which may be a secret, or a URL (R-043).
         shown = None if isinstance(error, ValueError) else error
-        raise kind(f"{self._what()}: {text}", method=self._method, url=redact_url(self._url)) from shown
+        raise kind(f"{self._action()}: {text}", method=self._method, url=redact_url(self._url)) from shown
 
-    def _what(self) -> str:
-        """The attempt that failed: a connection, or an exchange on it."""
+    def _action(self) -> str:
+        """The action that failed, for the message: connecting, or the request."""
         if self._has_begun:
             return f"{self._method} {redact_url(self._url)}"
         via = "" if self._proxy is None else f" through the proxy {self._proxy}"
