@@ -95,6 +95,7 @@ class LayerFlattener:
         self._opaque_in: dict[bytes, int] = {}
         self._pending_links: dict[bytes, list[_PendingHardlinks]] = {}
         self._tar: TarReader | None = None
+        self._number = 0
         # Attributes of the root directory, and the path in its layer of the member that was yielded last.
         self.root: Member | None = None
         self.source_path = b""
@@ -125,14 +126,32 @@ class LayerFlattener:
             UnsafeArchive: The target of a hard link does not exist.
         """
         for target, links in self._pending_links.items():
-            raise _missing_target(links[0].names[0], target)
+            raise self._missing_target(target, links[0])
         for path, state in self._states.items():
             if state is PathState.IMPLIED and path:
                 yield Member(path, FileKind.DIRECTORY, 0o755)
 
     def chunks(self) -> Iterator[tuple[int, memoryview]]:
         """The content of the member that was yielded last, as offsets and data; holes are omitted."""
-        return iter(()) if self._tar is None else self._tar.chunks()
+        if self._tar is None:
+            return
+        try:
+            yield from self._tar.chunks()
+        except IntegrityError as error:
+            self._name_layer(error, self._number)
+            raise
+
+    def _name_layer(self, error: IntegrityError, number: int) -> None:
+        """Name the layer in an error of its tar, by its number, from 1 for the lowest."""
+        # Errors in the stored bytes name the blob; the limits are those of the image.
+        if error.reference in ("", self._reference) and not isinstance(error, TooLarge):
+            error.message = f"layer {number + 1} of {len(self._layers)}: {error.message}"
+
+    def _missing_target(self, target: bytes, links: _PendingHardlinks) -> UnsafeArchive:
+        """Return the error for hard links whose target does not exist; it names the layer of the links."""
+        error = UnsafeArchive(f"hard link to a missing file: {printable(links.names[0])} to {printable(target)}")
+        self._name_layer(error, links.layer)
+        return error
 
     def path_state(self, path: bytes) -> PathState:
         """The state of a path; ``UNKNOWN`` if it depends on layers that were not read."""
@@ -172,15 +191,17 @@ class _LayerPass:
         # By path of a file in this layer: the path it was yielded as, and names that need a second pass.
         self._yielded_as: dict[bytes, bytes] = {}
         self._unread: dict[bytes, list[bytes]] = {}
+        # The error that a hard link of a layer above has no target: it names that layer already.
+        self._missing: UnsafeArchive | None = None
 
     def members(self) -> Iterator[Member]:
-        """Yield the visible members; errors in the tar name the layer by its number, from 1 for the lowest."""
+        """Yield the visible members; errors in the tar name the layer."""
+        self._flattener._number = self._number
         try:
             yield from self._members()
         except IntegrityError as error:
-            # Errors in the stored bytes name the blob; the limits are those of the image.
-            if error.reference in ("", self._flattener._reference) and not isinstance(error, TooLarge):
-                error.message = f"layer {self._number + 1} of {self._no_layer}: {error.message}"
+            if error is not self._missing:
+                self._flattener._name_layer(error, self._number)
             raise
 
     def _members(self) -> Iterator[Member]:
@@ -256,7 +277,7 @@ class _LayerPass:
     def _imply_directory(self, path: bytes, parent: int) -> int:
         self._budget.add_entry(path)
         for links in self._pending_from_above.get(path, ()):
-            raise _missing_target(links.names[0], path)
+            raise self._missing_target(path, links)
         none = self._no_layer
         hiding = min(parent >> _HIDING_LAYER_SHIFT, self._hidden_by.get(path, none))
         flags = _IMPLIED | self._content_flags(min(hiding, self._opaque_in.get(path, none)))
@@ -342,7 +363,12 @@ class _LayerPass:
     def _check_target_visible(self, target: bytes, parent: int, links: _PendingHardlinks) -> None:
         """Check that no layer between the links and this one hides their target."""
         if min(parent >> _HIDING_LAYER_SHIFT, self._hidden_by.get(target, self._no_layer)) < links.layer:
-            raise _missing_target(links.names[0], target)
+            raise self._missing_target(target, links)
+
+    def _missing_target(self, target: bytes, links: _PendingHardlinks) -> UnsafeArchive:
+        # The links are in a layer above this one.
+        self._missing = self._flattener._missing_target(target, links)
+        return self._missing
 
     def _hide_from_lower_layers(self) -> None:
         """Apply whiteouts and replaced paths, regardless of their position in the layer (R-153, R-154)."""
@@ -383,7 +409,3 @@ def _hardlink_member(member: Member, path: bytes, target: bytes) -> Member:
     return msgspec.structs.replace(
         member, path=path, kind=FileKind.HARDLINK, link=target, size=0, sparse_map=None, xattrs=(), device=(0, 0)
     )
-
-
-def _missing_target(link: bytes, target: bytes) -> UnsafeArchive:
-    return UnsafeArchive(f"hard link to a missing file: {printable(link)} to {printable(target)}")

@@ -241,6 +241,21 @@ class TestHardLinks:
         with pytest.raises(UnsafeArchive, match=r"^layer 2 of 3: path contains '\.\.'"):
             shape(tar(member("a")), tar(member("../b")), tar(member("c")))
 
+    def test_an_error_in_the_content_of_a_file_names_the_layer(self) -> None:
+        truncated = TarLayer(tar(member("b", b"1234")).content[:600])
+
+        with pytest.raises(IntegrityError, match=r"^layer 2 of 3: truncated tar"):
+            flat(tar(member("a")), truncated, tar(member("c")))
+
+    @pytest.mark.parametrize("lower", [tar(member("a")), tar(folder("t")), tar(member("t/x"))])
+    def test_the_error_of_a_link_without_a_target_names_the_layer_of_the_link(self, lower: TarLayer) -> None:
+        with pytest.raises(UnsafeArchive, match=r"^layer 2 of 3: hard link to a missing file: 'l' to 't'"):
+            shape(lower, tar(link("l", "t")), tar(member("c")))
+
+    def test_the_error_of_a_link_to_a_removed_file_names_the_layer_of_the_link(self) -> None:
+        with pytest.raises(UnsafeArchive, match=r"^layer 3 of 3: hard link to a missing file: 'l' to 't'"):
+            shape(tar(member("t")), tar(member(".wh.t")), tar(link("l", "t")))
+
     @pytest.mark.parametrize("target", ["missing", "", ".", "d", "l", ".wh.t", "../t", "d/t/x"])
     def test_a_link_to_anything_else_is_refused(self, target: str) -> None:
         with pytest.raises(UnsafeArchive):
