@@ -33,9 +33,9 @@ def implementation(name: str, kind: Kind = Kind.PEER) -> Implementation:
 
 
 def outcome(case: str, **walls: float) -> Outcome:
-    known = Outcome(Case(case, case, [implementation(name) for name in walls]))
-    known.samples = {name: Samples([Sample(wall, wall, 10)]) for name, wall in walls.items()}
-    return known
+    result = Outcome(Case(case, case, [implementation(name) for name in walls]))
+    result.samples = {name: Samples([Sample(wall, wall, 10)]) for name, wall in walls.items()}
+    return result
 
 
 def test_a_look_up_makes_at_most_95_calls() -> None:
@@ -132,10 +132,10 @@ def test_a_registry_in_the_search_directories_is_preferred(tmp_path: Path) -> No
 
 
 def test_a_quick_run_has_no_targets(tmp_path: Path) -> None:
-    known = [outcome("pull big", ociport=2.0, crane=1.0)]
+    results = [outcome("pull big", ociport=2.0, crane=1.0)]
 
-    assert "## Targets" not in figures(known, command="", runs=1, is_quick=True)
-    assert "**missed**" in figures(known, command="", runs=1, is_quick=False)
+    assert "## Targets" not in figures(results, command="", runs=1, is_quick=True)
+    assert "**missed**" in figures(results, command="", runs=1, is_quick=False)
 
 
 def test_the_command_in_the_report_has_no_paths(tmp_path: Path) -> None:
@@ -194,18 +194,18 @@ def test_a_report_keeps_the_text_around_the_figures(tmp_path: Path) -> None:
 
 
 def test_a_report_lists_failures(tmp_path: Path) -> None:
-    known = outcome("pull big", ociport=1.0, crane=2.0)
-    known.failures["crane"] = "no luck"
+    result = outcome("pull big", ociport=1.0, crane=2.0)
+    result.failures["crane"] = "no luck"
 
-    write_report([known], tmp_path, command="", runs=1, is_quick=False)
+    write_report([result], tmp_path, command="", runs=1, is_quick=False)
 
     assert "crane failed: `no luck`" in (tmp_path / "benchmarks.md").read_text()
 
 
 def test_the_chart_has_a_bar_for_each_implementation() -> None:
-    drawn = ElementTree.fromstring(chart([Group("a <work>", [Bar("one", 1, "ours"), Bar("two", 2, "peer")])]))
+    svg = ElementTree.fromstring(chart([Group("a <work>", [Bar("one", 1, "ours"), Bar("two", 2, "peer")])]))
 
-    bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if bar.get("x")]
+    bars = [bar for bar in svg.iter("{http://www.w3.org/2000/svg}rect") if bar.get("x")]
     assert float(bars[1].get("width", "")) == pytest.approx(2 * float(bars[0].get("width", "")), abs=0.1)
 
 

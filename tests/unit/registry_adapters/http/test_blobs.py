@@ -76,7 +76,7 @@ class TestStat:
 
 
 class TestOpen:
-    def test_a_whole_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_blob_is_requested_and_returned_completely(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(200, {}, CONTENT))
 
         with blobs(transport).open(DIGEST) as reader:
@@ -85,7 +85,7 @@ class TestOpen:
         assert requested(transport) == [f"GET {BLOB}"]
         assert "Range" not in transport.sent[0].headers
 
-    def test_a_blob_from_an_offset(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_blob_is_requested_and_returned_from_an_offset(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-051, R-206."""
         transport = scripted(reply(206, {"Content-Range": "bytes 5-11/12"}, CONTENT[5:]))
 
@@ -121,7 +121,7 @@ class TestOpen:
         with pytest.raises(ProtocolError):
             blobs(scripted(reply(200, {"Content-Encoding": "gzip"}, CONTENT))).open(DIGEST)
 
-    def test_open_raises_for_an_absent_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_an_absent_blob_raises_blob_not_found(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(BlobNotFound):
             blobs(scripted(reply(404))).open(DIGEST)
 
@@ -129,7 +129,7 @@ class TestOpen:
 class TestMount:
     origin = RepositoryName("org/base")
 
-    def test_a_blob_is_mounted(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_blob_is_mounted_with_one_request(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-077."""
         transport = scripted(reply(201, {"Docker-Content-Digest": DIGEST}))
 
@@ -243,7 +243,7 @@ class TestMount:
         assert requested(transport)[1:] == [f"DELETE {REGISTRY}/upload/1"]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
-    def test_a_refused_mount_is_not_an_error(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
+    def test_a_refused_mount_returns_false(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
         """R-077."""
         assert blobs(scripted(reply(status))).mount(DIGEST, self.origin) is False
 
@@ -264,7 +264,7 @@ class TestDelete:
         assert requested(transport) == [f"DELETE {BLOB}"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (400, Unsupported), (405, Unsupported)])
-    def test_a_blob_that_cannot_be_deleted(
+    def test_a_failed_deletion_raises_the_error_of_its_status(
         self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-253."""

@@ -24,7 +24,7 @@ NAME = RepositoryName("org/app")
 BLOB = b"0123456789"
 DIGEST = Digest.of(BLOB)
 MANIFEST = RawManifest.of(b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}')
-ATTACHED = RawManifest.of(
+MANIFEST_WITH_SUBJECT = RawManifest.of(
     json.dumps(
         {
             "schemaVersion": 2,
@@ -152,14 +152,14 @@ def test_a_manifest_with_subject_updates_the_referrers_tag_of_an_old_registry(
     tag = f"sha256-{MANIFEST.digest.encoded}"
     entry = {
         "mediaType": OCI_INDEX,
-        "digest": ATTACHED.digest,
-        "size": len(ATTACHED.content),
+        "digest": MANIFEST_WITH_SUBJECT.digest,
+        "size": len(MANIFEST_WITH_SUBJECT.content),
         "artifactType": "text/x",
     }
     expected = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
     written = json.dumps(expected, separators=(",", ":")).encode()
     script = responses(
-        response_bytes(201, b"", {"Location": f"/v2/org/app/manifests/{ATTACHED.digest}"}),
+        response_bytes(201, b"", {"Location": f"/v2/org/app/manifests/{MANIFEST_WITH_SUBJECT.digest}"}),
         response_bytes(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'),
         response_bytes(201, b"", {"Location": f"/v2/org/app/manifests/{tag}"}),
         response_bytes(200, written, {"Content-Type": OCI_INDEX}),
@@ -169,11 +169,11 @@ def test_a_manifest_with_subject_updates_the_referrers_tag_of_an_old_registry(
 
     with connect(start_server(script)) as catalog:
         manifests = catalog.repository(NAME).manifests
-        manifests.put(ATTACHED)
+        manifests.put(MANIFEST_WITH_SUBJECT)
         listed = list(manifests.referrers(MANIFEST.digest))
 
     assert request_lines(script) == [
-        f"PUT /v2/org/app/manifests/{ATTACHED.digest}",
+        f"PUT /v2/org/app/manifests/{MANIFEST_WITH_SUBJECT.digest}",
         f"GET /v2/org/app/manifests/{tag}",
         f"PUT /v2/org/app/manifests/{tag}",
         f"GET /v2/org/app/manifests/{tag}",
@@ -181,9 +181,9 @@ def test_a_manifest_with_subject_updates_the_referrers_tag_of_an_old_registry(
         f"GET /v2/org/app/manifests/{tag}",
     ]
     assert script.received[0].headers["content-type"] == OCI_INDEX
-    assert script.received[0].body == ATTACHED.content
+    assert script.received[0].body == MANIFEST_WITH_SUBJECT.content
     assert json.loads(script.received[2].body) == expected
-    assert [found.digest for found in listed] == [ATTACHED.digest]
+    assert [found.digest for found in listed] == [MANIFEST_WITH_SUBJECT.digest]
 
 
 def test_relative_and_unquoted_links_of_a_tag_list_are_followed(

@@ -262,7 +262,7 @@ class TestContent:
 
     @pytest.mark.parametrize("start", [0, 5])
     @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!"])
-    def test_a_wrong_size_is_an_error(
+    def test_content_of_another_size_is_a_size_mismatch(
         self, foreign_of: Any, scripted: Any, reply: Any, content: bytes, start: int
     ) -> None:
         """R-004."""

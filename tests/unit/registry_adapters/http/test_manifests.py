@@ -176,7 +176,7 @@ class TestGet:
             (404, {}, b"", ImageNotFound),
         ],
     )
-    def test_errors_name_the_manifest(
+    def test_errors_have_the_reference_of_the_manifest(
         self,
         scripted: MakeTransport,
         reply: MakeReply,
@@ -193,7 +193,7 @@ class TestGet:
 
 
 class TestPut:
-    def test_one_tag_is_one_request(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_manifest_with_one_tag_is_put_with_one_request(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-079: exact bytes, and the type without parameters."""
         transport = scripted(reply(201))
 
@@ -202,14 +202,14 @@ class TestPut:
         assert transport.sent[0].body == CONTENT
         assert transport.sent[0].headers["Content-Type"] == OCI_INDEX
 
-    def test_without_a_tag_it_is_stored_by_digest(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_manifest_without_a_tag_is_put_by_digest(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(201))
 
         manifests(transport).put(INDEX)
 
         assert requested(transport) == [f"PUT {REPOSITORY}/manifests/{INDEX.digest}"]
 
-    def test_each_tag_is_put_once(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_manifest_is_put_once_for_each_tag(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(201), reply(201))
 
         manifests(transport).put(INDEX, tags=[Tag("v1"), Tag("v2"), Tag("v1")])
@@ -262,7 +262,7 @@ class TestDelete:
         assert requested(transport) == [f"DELETE {REPOSITORY}/manifests/v1"]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
-    def test_a_tag_that_cannot_be_deleted(
+    def test_a_failed_deletion_of_a_tag_raises_the_error_of_its_status(
         self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-251: the manifest is not deleted instead."""
@@ -273,7 +273,9 @@ class TestDelete:
 
         assert len(transport.sent) == 1
 
-    def test_the_error_names_another_way_and_the_response(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_the_error_of_an_unsupported_untag_names_an_alternative_and_the_response(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         with pytest.raises(Unsupported) as caught:
             manifests(scripted(reply(405))).untag(Tag("v1"))
 
@@ -299,7 +301,7 @@ class TestDelete:
         ]
 
     @pytest.mark.parametrize(("status", "error"), [(404, ImageNotFound), (400, Unsupported), (405, Unsupported)])
-    def test_a_manifest_that_cannot_be_deleted(
+    def test_a_failed_deletion_of_a_manifest_raises_the_error_of_its_status(
         self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]
     ) -> None:
         """R-250."""

@@ -59,7 +59,7 @@ class TestRepetition:
 
 
 class TestPing:
-    def test_a_registry_answers_200(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_ping_succeeds_with_200(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-200."""
         transport = scripted(reply(200))
 
@@ -70,7 +70,7 @@ class TestPing:
     @pytest.mark.parametrize(
         ("status", "kind"), [(401, Unauthorized), (403, Forbidden), (404, Unsupported), (204, ProtocolError)]
     )
-    def test_other_statuses_are_errors(
+    def test_a_ping_with_another_status_is_an_error(
         self, scripted: MakeTransport, reply: MakeReply, status: int, kind: type[RegistryError]
     ) -> None:
         with pytest.raises(kind) as caught:
@@ -196,7 +196,7 @@ def test_a_response_that_is_not_a_list_is_an_error(scripted: MakeTransport, repl
     assert caught.value.reference == "registry.example.com/org/app"
 
 
-def test_null_is_an_empty_list(scripted: MakeTransport, reply: MakeReply) -> None:
+def test_a_null_list_of_tags_is_empty(scripted: MakeTransport, reply: MakeReply) -> None:
     """R-094: Go encodes nil as null."""
     assert list(manifests(scripted(reply(200, {}, b'{"name":"x","tags":null}'))).tags()) == []
 
@@ -218,7 +218,9 @@ def test_an_encoded_page_is_refused(scripted: MakeTransport, reply: MakeReply) -
         list(manifests(scripted(reply(200, {"Content-Encoding": "gzip"}, b'{"tags":[]}'))).tags())
 
 
-def test_the_tags_of_an_unknown_repository(scripted: MakeTransport, reply: MakeReply) -> None:
+def test_the_tags_of_an_unknown_repository_raise_repository_not_found(
+    scripted: MakeTransport, reply: MakeReply
+) -> None:
     """R-094."""
     with pytest.raises(RepositoryNotFound):
         list(manifests(scripted(reply(404))).tags())

@@ -110,7 +110,7 @@ class TestPermits:
     def test_a_thread_with_a_permit_gets_a_second_one_without_waiting(
         self, make_limiter: Callable[..., OriginLimiter]
     ) -> None:
-        """Copying within a registry reads a body while it sends it."""
+        """A copy within a registry sends a body while it reads it."""
         limiter = make_limiter(1)
 
         first = limiter.acquire()
@@ -440,14 +440,14 @@ class TestPauses:
 
 
 class TestLimit:
-    def test_refusals_halve_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+    def test_throttling_halves_the_limit_down_to_one(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         open_source = make_limiter(8)
 
         limits = [throttling.limit for _ in range(5) if (throttling := throttle(open_source)) is not None]
 
         assert limits == [4, 2, 1, 1, 1]
 
-    def test_requests_refused_together_count_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+    def test_requests_throttled_together_halve_the_limit_once(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         open_source = make_limiter(8)
         permits = [open_source.acquire() for _ in range(8)]
 
@@ -470,7 +470,7 @@ class TestLimit:
 
         assert limits == [2, 3, 4, 4]
 
-    def test_a_refusal_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
+    def test_throttling_resets_the_count_of_successes(self, make_limiter: Callable[..., OriginLimiter]) -> None:
         limiter = make_limiter(8)
         throttle(limiter, retry_after=0.0)
         for _ in range(9):
@@ -526,7 +526,7 @@ class TestRate:
 
         assert begun == [100.0, 100.25, 100.5, 100.75]
 
-    def test_unused_time_is_not_saved(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
+    def test_idle_time_does_not_allow_a_burst(self, make_limiter: Callable[..., OriginLimiter], clock: Clock) -> None:
         open_source = make_limiter(rate=4.0)
         open_source.acquire().release()
         clock.time += 10.0

@@ -97,7 +97,7 @@ class TestApi:
         with pytest.raises(ProtocolError):
             list(manifests(scripted(reply(200, TYPED, content))).referrers(SUBJECT))
 
-    def test_a_403_is_raised(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_403_of_the_referrers_api_is_raised(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(Forbidden):
             list(manifests(scripted(reply(403))).referrers(SUBJECT))
 

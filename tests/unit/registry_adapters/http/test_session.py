@@ -246,7 +246,9 @@ class TestSend:
 
         assert caught.value.reference == "registry.example.com/a/b:v1"
 
-    def test_close_closes_the_transport(self, session: Callable[..., Session], scripted: MakeTransport) -> None:
+    def test_closing_the_session_closes_the_transport(
+        self, session: Callable[..., Session], scripted: MakeTransport
+    ) -> None:
         transport = scripted()
 
         session(transport).close()
@@ -314,7 +316,7 @@ class TestAuth:
         with pytest.raises(Unauthorized, match=r"\(no credentials were sent\)"):
             session(scripted(reply(401, CHALLENGE))).send(make_request())
 
-    def test_403_is_no_challenge(
+    def test_a_403_is_not_answered_as_a_challenge(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
         """R-038."""
@@ -361,7 +363,7 @@ class TestAuth:
     def test_a_failed_token_request_closes_the_generator_of_the_authenticator(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
-        """Other threads may be waiting for that token."""
+        """Otherwise other threads would wait for that token forever."""
         authenticator = FetchingAuthenticator()
 
         with pytest.raises(TLSError):
@@ -972,7 +974,7 @@ class TestFailingObservers:
 
 
 class TestHeaders:
-    def test_two_locations_are_an_error(self) -> None:
+    def test_two_different_locations_are_an_error(self) -> None:
         """R-042."""
         headers = Headers([("Location", "/a"), ("location", "/b")])
 

@@ -191,7 +191,7 @@ class TestMonolithic:
         with pytest.raises(Unsupported):
             put(scripted(), digest=Digest("md5:d41d8cd98f00b204e9800998ecf8427e"))
 
-    def test_an_empty_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_an_empty_blob_is_uploaded_without_chunks(self, scripted: MakeTransport, reply: MakeReply) -> None:
         transport = scripted(reply(202, FIRST), reply(201))
 
         put(transport, content=b"", size=0, digest=Digest.of(b""), chunk=4)
@@ -209,7 +209,7 @@ class TestMonolithic:
         with pytest.raises(DigestMismatch):
             put(transport)
 
-    def test_202_to_the_put_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_202_to_the_closing_put_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-076."""
         transport = scripted(reply(202, FIRST), reply(202), reply(204))
 
@@ -544,7 +544,9 @@ class TestChunks:
         assert requested(transport)[2] == f"PUT {REGISTRY}/u/1?{QUERY}"
         assert transport.sent[2].body == CONTENT
 
-    def test_a_registry_that_closes_with_the_last_chunk(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    def test_a_session_closed_by_the_registry_with_the_last_chunk_is_success(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-076: success if the blob exists."""
         transport = scripted(reply(202, FIRST), reply(201), reply(201), reply(200, {"Content-Length": "10"}))
 
@@ -581,7 +583,9 @@ class TestRecovery:
 
         assert [range_ for range_, _ in sent_chunks(transport)] == ["0-3", "4-7", "5-8", "9-9"]
 
-    def test_each_resumption_is_reported(self, scripted: MakeTransport, reply: MakeReply, recorder: Recorder) -> None:
+    def test_each_resumption_is_reported_as_an_event(
+        self, scripted: MakeTransport, reply: MakeReply, recorder: Recorder
+    ) -> None:
         transport = scripted(
             reply(202, {"Location": "/u/1?s=secret"}),
             Unavailable("cut"),
@@ -864,7 +868,7 @@ class TestSmallerRequests:
         with pytest.raises(TooLarge):
             put_pattern(transport, 8 * MIB, chunk=4 * MIB)
 
-    def test_a_limit_below_a_quarter_of_a_mebibyte_is_an_error(self, reply: MakeReply) -> None:
+    def test_a_chunk_of_a_quarter_of_a_mebibyte_is_not_made_smaller(self, reply: MakeReply) -> None:
         """R-055: the 413 is raised."""
         session = [reply(413), reply(404), reply(204), reply(202, FIRST)]
         transport = DiscardingTransport(reply(202, FIRST), *session, *session, reply(413), reply(204))
