@@ -67,10 +67,10 @@ _WINDOW_LOG: Final = 27
 
 
 def compression_for(media_type: str) -> str:
-    """The compression that a layer's media type names: ``gzip``, ``zstd``, or ``""`` for none.
+    """Return the compression that a layer's media type names: ``gzip``, ``zstd``, or ``""`` for none.
 
     Raises:
-        Unsupported: It is not the media type of a layer.
+        Unsupported: The media type is not one of a layer.
     """
     try:
         return _COMPRESSIONS[media_type]
@@ -79,14 +79,14 @@ def compression_for(media_type: str) -> str:
 
 
 def detect_compression(first: bytes) -> str:
-    """The compression of a stream by its first four bytes: ``gzip``, ``zstd``, or ``""`` for neither."""
+    """Return the compression of a stream by its first four bytes: ``gzip``, ``zstd``, or ``""`` for neither."""
     if first.startswith(_GZIP_MAGIC):
         return "gzip"
     return "zstd" if first.startswith(_ZSTD_MAGIC) or _is_skippable_frame(first) else ""
 
 
 def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> ByteReader:
-    """A reader over a layer's tar; closing it closes ``reader``.
+    """Return a reader over a layer's tar; closing it closes ``reader``.
 
     The layer's first bytes decide between gzip, zstd and no compression, because builders that changed the compression
     have kept the old media type. If the first bytes show none of these, the media type decides.
@@ -97,7 +97,7 @@ def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> B
         reference: Layer that errors name.
 
     Raises:
-        Unsupported: It is not the media type of a layer, or zstd is not installed.
+        Unsupported: The media type is not one of a layer, or zstd is not installed.
     """
     return _LayerReader(reader, compression_for(media_type), reference)
 
@@ -114,7 +114,7 @@ class DecompressingReader(BaseReader):
         reference: Stream that errors name.
 
     Raises:
-        Unsupported: It is another compression, or zstd is not installed.
+        Unsupported: The compression is another one, or zstd is not installed.
     """
 
     def __init__(self, reader: ByteReader, compression: str, *, reference: str = "") -> None:
@@ -129,10 +129,10 @@ class DecompressingReader(BaseReader):
         self._ended = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that are left if negative.
+        """Return up to ``size`` bytes, all that are left if negative.
 
         Raises:
-            IntegrityError: The stream is cut off or corrupt, or is followed by other content.
+            IntegrityError: The stream is truncated or corrupt, or is followed by other content.
             Cancelled: The current scope was cancelled.
             DeadlineExceeded: The deadline has passed.
         """

@@ -81,7 +81,7 @@ class PrunableTag(msgspec.Struct, frozen=True):
 def prunable_tags(
     source: Repository, target: Repository, selection: TagSelection, listed: Collection[str], selected: Collection[str]
 ) -> Iterator[PrunableTag]:
-    """Yield the tags of a target that a selection is about but does not select.
+    """Yield the tags of a target that match the patterns of a selection, but are not selected.
 
     Tags named after digests are left out: they are lists of referrers or signatures of manifests that may be there.
     If the source has no tags at all, it is more likely broken than empty, and the tags are kept.

@@ -51,8 +51,8 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         index_mode: Manifest to store in place of an index; required with ``platforms``, and only allowed with them.
         referrers: Whether to copy signatures, SBOMs and other manifests that refer to a copied one, and those that
             refer to these.
-        digest_tags: Whether to copy the tags in which cosign names the digest that they are about: ``sha256-….sig``,
-            ``.att`` and ``.sbom``.
+        digest_tags: Whether to copy the tags that cosign names after the digest of an image: ``sha256-….sig``, ``.att``
+            and ``.sbom``.
         foreign_layers: Whether to copy nondistributable layers, from their URLs if the source does not have them.
         overwrite: Whether to move a tag that points at another manifest in the target; otherwise it is kept.
         repair: Whether to look for missing children of manifests that the target has, and to copy them. Otherwise
@@ -60,7 +60,7 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A platform is malformed.
-        InvalidValue: ``platforms`` is a plain string, a switch is no boolean, or only one of ``platforms`` and
+        InvalidValue: ``platforms`` is a plain string, a switch is not a boolean, or only one of ``platforms`` and
             ``index_mode`` is given.
     """
 
