@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ from registry_adapters.http.messages import Body, Request
 from registry_adapters.http.retry import StaleConnection
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
-from registry_adapters.http.transport.connection import request_target
+from registry_adapters.http.transport.connection import Connection, request_target
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.content.streams import BytesSource
 from registry_core.errors import ProtocolError, Unavailable
@@ -263,6 +264,36 @@ class TestSurplus:
                 response.content(100)
 
         assert server.connections == 2
+
+    def test_the_connection_of_an_incomplete_request_is_not_kept(
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """R-061: the server would read the next request as the rest of the body."""
+        sent = Connection.send
+
+        def cut(connection: Connection, data: bytes) -> None:
+            if data == b"x" * 1000:
+                raise BrokenPipeError(errno.EPIPE, "broken pipe")
+            sent(connection, data)
+
+        def script(connection: ServerConnection) -> None:
+            if (request := connection.head()) is not None:
+                connection.send(response_bytes(413 if request.method == "PUT" else 200, b"early"))
+                connection.wait()
+
+        monkeypatch.setattr(Connection, "send", cut)
+        server = start_server(script)
+
+        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(b"x" * 1000), 0, 1000)) as refused:
+            refused.content(100)
+        with transport.send("GET", f"{server.origin}/", {}, None) as response:
+            response.content(100)
+
+        assert (refused.status, response.status, server.connections) == (413, 200, 2)
 
 
 class LateSurplus:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import gzip
 import io
@@ -22,7 +21,6 @@ from registry_adapters.http.messages import Body, Response
 from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks, SourceFailed
-from registry_adapters.http.transport.connection import Connection
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource, FileObjectReader
@@ -608,36 +606,6 @@ class TestRequests:
             content = response.content(100)
 
         assert (response.status, content) == (413, b"too much")
-
-    def test_the_connection_of_an_incomplete_request_is_not_kept(
-        self,
-        transport: Urllib3Transport,
-        start_server: StartServer,
-        response_bytes: ResponseBytes,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """R-061: the server would read the next request as the rest of the body."""
-        sent = Connection.send
-
-        def cut(connection: Connection, data: bytes) -> None:
-            if data == b"x" * 1000:
-                raise BrokenPipeError(errno.EPIPE, "broken pipe")
-            sent(connection, data)
-
-        def script(connection: ServerConnection) -> None:
-            if (request := connection.head()) is not None:
-                connection.send(response_bytes(413 if request.method == "PUT" else 200, b"early"))
-                connection.wait()
-
-        monkeypatch.setattr(Connection, "send", cut)
-        server = start_server(script)
-
-        with transport.send("PUT", f"{server.origin}/", {}, Body(BytesSource(b"x" * 1000), 0, 1000)) as refused:
-            refused.content(100)
-        with get(transport, server) as response:
-            response.content(100)
-
-        assert (refused.status, response.status, server.connections) == (413, 200, 2)
 
     def test_a_broken_pipe_of_the_source_is_source_failed(
         self, transport: Urllib3Transport, start_server: StartServer
