@@ -157,6 +157,8 @@ class CancellableTLSSocket(CancellableSocket, ssl.SSLSocket):
                 except OSError:
                     checkpoint()
                     raise
+            # Until the connection is open: over TLS to a proxy, CONNECT and a second handshake follow.
+            self.idle_timeout = self.gettimeout() or self.idle_timeout
         except BaseException:
             # The base class closes the socket after an OSError only, and no other code has it yet.
             self.close()

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -911,3 +912,28 @@ class TestProxies:
         assert "authorization" not in script.received[0].headers
         assert str(status) in str(caught.value)
         assert "pw" not in str(caught.value)
+
+    def test_the_connect_timeout_limits_the_wait_for_a_proxy_with_tls(
+        self, start_server: StartServer, tmp_path: Path
+    ) -> None:
+        """R-052: the proxy responds neither to CONNECT nor to the second handshake."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+
+        def script(connection: ServerConnection) -> None:
+            with context.wrap_socket(connection.sock.dup(), server_side=True) as sock:
+                while sock.recv(65536):
+                    continue
+
+        server = start_server(script)
+        settings = HttpSettings(
+            ca_file=str(tmp_path / "ca.pem"), proxy=f"https://{server.origin.netloc}", connect_timeout=0.5
+        )
+        started = time.monotonic()
+
+        with closing(Urllib3Transport(settings)) as transport, pytest.raises(NotConnected, match=r"within 0\.5 s"):
+            transport.send("GET", "https://registry.example.com/v2/", {}, None)
+
+        assert time.monotonic() - started < 10
