@@ -258,16 +258,7 @@ class RegistryClient:
     def push_index(
         self, reference: str, index: Index, *, observer: Observer | None = None, jobs: int = 4
     ) -> Descriptor:
-        """Store an index and all its images, as ``push_image`` does.
-
-        Args:
-            reference: Tag, or the digest of the index to store it without a tag.
-            index: Index from any backend or builder.
-            observer: Receives an event for each blob, in place of the client's observer.
-            jobs: Number of blobs to transfer at a time.
-
-        Returns:
-            Descriptor of the stored index.
+        """Store an index and all its images, as ``push_image`` does with the same arguments.
 
         Raises:
             InvalidReference: The reference is a digest, but not the digest of the index.
