@@ -233,8 +233,8 @@ class Root:
                 break
             missing.append(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in missing if self.fsync else ():
-            sync_directory(path.parent)
+        for path in missing if self.fsync and operating_system.HAS_DIR_FDS else ():
+            sync_directory(path.parent, ignore_errors=False)
 
     def file_mode(self, directory: Directory) -> int:
         """Return the permissions of new files: 0644 without the bits of the umask.

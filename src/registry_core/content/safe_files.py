@@ -145,9 +145,17 @@ def write_all(file: int | _Writable, data: bytes | bytearray | memoryview) -> No
         view = view[(os.write(file, view) if isinstance(file, int) else file.write(view)) or 0 :]
 
 
-def sync_directory(path: _Path) -> None:
-    """Flush the entries of a directory to disk. Errors are ignored: not every system can open a directory for that."""
-    with contextlib.suppress(OSError):
+def sync_directory(path: _Path, *, ignore_errors: bool = True) -> None:
+    """Flush the entries of a directory to disk.
+
+    Args:
+        path: Directory.
+        ignore_errors: Whether to ignore errors: not every operating system can open a directory for that.
+
+    Raises:
+        OSError: The entries could not be flushed.
+    """
+    with contextlib.suppress(*((OSError,) if ignore_errors else ())):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -604,3 +604,22 @@ class TestStaleFiles:
 
         assert not any(path.exists() for path in stale_files)
         assert all(path.exists() for path in [*others, folder])
+
+
+def test_a_new_root_whose_directory_entry_cannot_be_flushed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-006: a write is acknowledged only once the disk has it, the new root included."""
+    repository = LayoutCatalog(tmp_path / "parent" / "root").repository(RepositoryName("org/app"))
+    parent = os.stat(tmp_path)
+    flush = os.fsync
+
+    def fail_for_parent(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), parent):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_parent)
+
+    with pytest.raises(Unavailable, match="nput/output error"):
+        put_blob(repository, b"content")
