@@ -23,7 +23,7 @@ __all__ = [
     "backoff",
     "checkpoint",
     "fail_after",
-    "in_scope",
+    "has_scope",
     "on_cancel",
     "poll_until",
     "remaining",
@@ -153,7 +153,7 @@ def checkpoint() -> None:
         raise DeadlineExceeded("the deadline has passed")
 
 
-def in_scope() -> bool:
+def has_scope() -> bool:
     """Return whether a scope covers the calling code, so that it can be cancelled or run out of time."""
     return _current.get() is not None
 

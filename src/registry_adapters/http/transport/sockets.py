@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from registry_core.cancellation import checkpoint, in_scope, on_cancel, remaining
+from registry_core.cancellation import checkpoint, has_scope, on_cancel, remaining
 from registry_core.errors import DeadlineExceeded
 
 __all__ = ["AddressInfo", "CancellableSocket", "CancellableTcpSocket", "LookUp", "Resolver", "connect"]
@@ -193,7 +193,7 @@ class CancellableSocket(_Base):
         """Run an operation that may block, bounded by the idle timeout, the deadline and a cancellation."""
         if not self._may_wait:
             return operation(*arguments)
-        if not in_scope():
+        if not has_scope():
             if self.gettimeout() != self.idle_timeout:
                 self.settimeout(self.idle_timeout)
             return operation(*arguments)
