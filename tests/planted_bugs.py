@@ -162,7 +162,7 @@ REQUESTS = (
 )
 
 REDIRECTS = (
-    Bug("session.py", "not is_read and allowed.origin != home", "False"),
+    Bug("session.py", "not is_read and allowed.origin != registry", "False"),
     Bug("session.py", "not is_read and status not in _KEEPING_REDIRECTS", "False"),
 )
 

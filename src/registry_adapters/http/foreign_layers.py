@@ -51,7 +51,7 @@ class AnonymousClient:
     """Opens a session without credentials for URLs that one registry names, when it is first needed.
 
     Args:
-        home: Registry that names the URLs.
+        registry: Registry that names the URLs.
         settings: Settings of the HTTP backend; ``client_cert`` and ``certs_dir`` are left out.
         transport: Transport that carries out exchanges; by default one over sockets.
         observer: Observer of the exchanges.
@@ -60,14 +60,14 @@ class AnonymousClient:
 
     def __init__(
         self,
-        home: Origin,
+        registry: Origin,
         settings: HttpSettings,
         *,
         transport: Transport | None = None,
         observer: Observer | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        self._home = home
+        self._registry = registry
         self._settings = msgspec.structs.replace(settings, client_cert=None, certs_dir=None)
         self._transport = transport
         self._observer = observer
@@ -81,10 +81,10 @@ class AnonymousClient:
         Raises:
             ConfigError: The settings name files that cannot be used.
         """
-        opened = self._opened.get(self._home)
+        opened = self._opened.get(self._registry)
         if opened is None:
             new = Session(
-                self._home,
+                self._registry,
                 self._settings,
                 transport=self._transport,
                 observer=self._observer,
@@ -92,7 +92,7 @@ class AnonymousClient:
                 purpose=UrlPurpose.FOREIGN,
             )
             # A session that a second thread makes at the same time has opened no connection yet.
-            opened = self._opened.setdefault(self._home, new)
+            opened = self._opened.setdefault(self._registry, new)
         return opened
 
     def close(self) -> None:

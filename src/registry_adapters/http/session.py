@@ -376,7 +376,7 @@ class Session:
 
 
 def redirect_target(
-    purpose: UrlPurpose, home: Origin, method: str, url: str, status: int, location: str
+    purpose: UrlPurpose, registry: Origin, method: str, url: str, status: int, location: str
 ) -> tuple[str, AllowedUrl]:
     """The URL that a redirect leads to, and what the URL policy allows there. The method stays the same.
 
@@ -385,7 +385,7 @@ def redirect_target(
 
     Args:
         purpose: Purpose of the URL in the URL policy.
-        home: The registry.
+        registry: Origin of the registry.
         method: Method of the redirected request.
         url: URL of the redirected request.
         status: Status of the redirect.
@@ -401,9 +401,9 @@ def redirect_target(
     if not location:
         raise ProtocolError(f"{method} {redact_url(url)}: redirect ({status}) without a Location")
     target = resolve_url(url, location)
-    allowed = check_url(purpose, home, target)
+    allowed = check_url(purpose, registry, target)
     # R-033: content goes to no other origin.
-    if not is_read and allowed.origin != home:
+    if not is_read and allowed.origin != registry:
         raise ProtocolError(f"{method} {redact_url(url)}: refused a redirect to another origin: {redact_url(target)}")
     return target, allowed
 

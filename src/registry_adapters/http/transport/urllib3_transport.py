@@ -111,15 +111,15 @@ class Urllib3Transport:
 
     Args:
         settings: Settings of connections.
-        home: Origin of the registry, the only one that gets the client certificate of the settings.
+        registry: Origin of the registry, the only one that gets the client certificate of the settings.
 
     Raises:
         ConfigError: The settings name files that cannot be used, or no authority to trust.
     """
 
-    def __init__(self, settings: HttpSettings, home: Origin | None = None) -> None:
+    def __init__(self, settings: HttpSettings, registry: Origin | None = None) -> None:
         self._settings = settings
-        self._contexts = SSLContexts(settings, home)
+        self._contexts = SSLContexts(settings, registry)
         # By process: two processes cannot share a connection.
         self._processes: dict[int, _ProcessState] = {}
 

@@ -67,10 +67,10 @@ def test_a_token_is_masked_in_every_header(
     secret = "secret-token-of-ours"
     headers = {"Warning": f'299 - "you said {secret}"', "Location": f"ftp://a.example/{secret}"}
     transport = scripted(reply(307, headers))
-    home = Origin.of("registry.example.com")
+    registry = Origin.of("registry.example.com")
     catalog = HttpCatalog(
         "registry.example.com", HttpSettings(retries=0), transport=transport, observer=recorder,
-        authenticator=authenticator_for(RegistryToken(secret), registry=home),
+        authenticator=authenticator_for(RegistryToken(secret), registry=registry),
     )  # fmt: skip
 
     with pytest.raises(ProtocolError) as caught:
