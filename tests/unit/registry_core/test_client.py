@@ -264,6 +264,15 @@ class TestReading:
         assert no_index.value.reference == f"{app.registry}:image"
         assert no_image.value.reference == f"{app.registry}:index"
 
+    def test_push_image_stores_an_index_with_all_its_images(self, app: RegistryClient) -> None:
+        index = build_index()
+
+        descriptor = app.push_image("all", index)
+
+        assert descriptor.digest == index.digest
+        assert app.get_index("all").raw == index.raw
+        assert app.get_image("all", platform=ARM64).config().architecture == "arm64"
+
     def test_an_index_is_returned_complete(self, app: RegistryClient) -> None:
         index = build_index()
         app.push_index("index", index)
