@@ -258,8 +258,16 @@ ARTIFACTS = (
 )
 
 VALIDATION = (
+    Bug("validate.py", "if not is_rfc3339(created):", "if False:"),
     Bug("validate.py", "if config.history and count != len(layers):", "if False:"),
     Bug("validate.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
+)
+
+DATES = (
+    Bug(
+        "rfc3339.py", 'return f"{day}T{time}{fraction or \'\'}" + ("Z" if utc else f"{hours}:{minutes}")', "return text"
+    ),
+    Bug("rfc3339.py", "if not _is_day(day):", "if False:"),
 )
 
 GARBAGE = (
@@ -303,6 +311,7 @@ TARGETS = {
     "validation": Target(
         "src/registry_core/ops/validation", "unit/registry_core/ops/validation/test_validate.py", VALIDATION
     ),
+    "dates": Target("src/registry_core/domain", "unit/registry_core/domain/test_rfc3339.py", DATES),
     "garbage": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_garbage.py", GARBAGE),
 }
 

@@ -25,6 +25,7 @@ from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack_directory
 from registry_core.ops.blobs import describe, to_source
+from registry_core.ops.builder.config import update_strings
 from registry_core.ops.builder.layers import descriptor_json
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
 from registry_core.ops.manifests import fetch_manifest
@@ -216,7 +217,4 @@ def _check_media_type(media_type: str) -> str:
 
 
 def _annotations(annotations: Mapping[str, str]) -> dict[str, str]:
-    for key, value in annotations.items():
-        if not key or not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidValue(f"annotations must be strings with non-empty keys: {key!r:.200}")
-    return dict(sorted(annotations.items()))
+    return dict(sorted(update_strings({}, annotations).items()))

@@ -87,7 +87,7 @@ class ConfigMethods(ABC):
         return self
 
     def env(self, name: str, value: str | None) -> Self:
-        """Set an environment variable; ``None`` removes it.
+        """Set an environment variable; ``None`` removes it. A variable that is set anew keeps its place in the list.
 
         Raises:
             InvalidValue: The name is empty or contains ``=``, or the value is not a string.
@@ -264,8 +264,9 @@ class ConfigMethods(ABC):
         """Set the creation time of the image and of its new layers.
 
         Args:
-            time: RFC 3339 text, which is kept unchanged, a ``datetime`` with a time zone, or whole seconds since 1970,
-                such as the number in ``SOURCE_DATE_EPOCH``.
+            time: A ``datetime`` with a time zone, RFC 3339 text, or whole seconds since 1970, such as the number in
+                ``SOURCE_DATE_EPOCH``. It is written with ``T``, and with ``Z`` or an offset ``±hh:mm``, as all readers
+                accept it; a text in this form is kept unchanged.
 
         Raises:
             InvalidValue: The time has none of these forms.

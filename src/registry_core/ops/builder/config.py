@@ -15,7 +15,9 @@ import msgspec
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ContainerConfig, ImageConfig
+from registry_core.domain.media_types import CREATED
 from registry_core.domain.platform import Platform
+from registry_core.domain.rfc3339 import is_rfc3339, normalise_rfc3339, parse_rfc3339
 from registry_core.errors import InvalidDocument, InvalidValue
 
 __all__ = [
@@ -66,17 +68,17 @@ def to_platform(platform: Platform | str) -> Platform:
 
 
 def to_rfc3339(time: str | int | datetime) -> str:
-    """Format a time as RFC 3339.
+    """Format a time as RFC 3339, with ``T``, and with ``Z`` or an offset ``±hh:mm``.
 
     Args:
-        time: RFC 3339 text, which is kept unchanged; a ``datetime`` with a time zone; or whole seconds since 1970.
+        time: RFC 3339 text, which is kept unchanged in this form and converted to it otherwise; a ``datetime`` with a
+            time zone; or whole seconds since 1970.
 
     Raises:
         InvalidValue: The time has none of these forms.
     """
     if isinstance(time, str):
-        _parse_rfc3339(time)
-        return time
+        return normalise_rfc3339(time)
     return _to_utc(time).isoformat().replace("+00:00", "Z")
 
 
@@ -91,11 +93,14 @@ def unix_seconds(time: str | int | datetime) -> int:
 
 def _to_utc(time: str | int | datetime) -> datetime:
     if isinstance(time, str):
-        return _parse_rfc3339(time)
+        return parse_rfc3339(time)
     if isinstance(time, datetime):
-        if time.tzinfo is None:
+        if time.utcoffset() is None:
             raise InvalidValue(f"datetime without a time zone: {time!r}; pass one with tzinfo")
-        return time.astimezone(UTC)
+        try:
+            return time.astimezone(UTC)
+        except OverflowError:
+            raise InvalidValue(f"datetime out of range: {time!r}") from None
     if isinstance(time, bool) or not isinstance(time, int):
         raise InvalidValue(
             f"not a time: {time!r:.100}; pass RFC 3339 text, a datetime with a time zone, or whole seconds since 1970"
@@ -104,17 +109,6 @@ def _to_utc(time: str | int | datetime) -> datetime:
         return _EPOCH + timedelta(seconds=time)
     except OverflowError:
         raise InvalidValue(f"seconds since 1970 out of range: {time!r:.100}") from None
-
-
-def _parse_rfc3339(text: str) -> datetime:
-    try:
-        parsed = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
-        hint = "; pass seconds since 1970 as an int" if text.isdecimal() else ""
-        raise InvalidValue(f"not an RFC 3339 time: {text!r:.100}{hint}") from None
-    if parsed.tzinfo is None:
-        raise InvalidValue(f"time without a time zone: {text!r:.100}")
-    return parsed
 
 
 def _rebase_config(
@@ -324,10 +318,14 @@ class ConfigEditor:
             raise InvalidValue(f"env: not the name of a variable: {name!r:.200}")
         if not isinstance(value, str | None):
             raise InvalidValue(f"env: value of {name!r:.100} is not a string: {type(value).__name__}")
-        variables = self._config().get("Env") or []
-        new = [] if value is None else [f"{name}={value}"]
-        if [item for item in variables if item.partition("=")[0] == name] != new:
-            self.set_config("Env", [*(item for item in variables if item.partition("=")[0] != name), *new])
+        before = self._config().get("Env") or []
+        after = [item for item in before if item.partition("=")[0] != name]
+        if value is not None:
+            # The first one keeps its place: tools compare the list with that of the base.
+            place = next((index for index, item in enumerate(before) if item.partition("=")[0] == name), len(after))
+            after.insert(place, f"{name}={value}")
+        if after != before:
+            self.set_config("Env", after)
 
     def set_platform(self, platform: Platform) -> None:
         """Set the platform."""
@@ -384,7 +382,7 @@ class ConfigEditor:
                     config[key] = order_keys(config[key], first=first)
         elif self._complete:
             document["config"] = {}
-        created = self.created or document.get("created") or EPOCH_TEXT
+        created = self.created or _readable_date(document.get("created"))
         if self.created is not None:
             document["created"] = self.created
         if self._complete or self.diff_ids != self._original_diff_ids:
@@ -428,6 +426,16 @@ def _to_json(key: str, value: object, kind: type[ContainerConfig | ImageConfig])
     return value
 
 
+def _readable_date(created: object) -> str:
+    """The date of an existing configuration for new history entries; 1970 if it has none that can be read."""
+    if isinstance(created, str) and not is_rfc3339(created):
+        try:
+            return normalise_rfc3339(created)
+        except InvalidValue:
+            return EPOCH_TEXT
+    return created if isinstance(created, str) else EPOCH_TEXT
+
+
 def _history_json(entry: dict[str, Any] | _NewHistoryEntry, created: str) -> dict[str, Any]:
     if isinstance(entry, dict):
         return entry
@@ -450,13 +458,22 @@ def platform_json(platform: Platform) -> dict[str, Any]:
 def update_strings(strings: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
     """Apply changes to labels or annotations; ``None`` removes a key.
 
+    The date in ``org.opencontainers.image.created`` is written as ``normalise_rfc3339`` returns it.
+
     Raises:
-        InvalidValue: A key or a value is not a string, or a key is empty.
+        InvalidValue: A key or a value is not a string, a key is empty, or the value of
+            ``org.opencontainers.image.created`` is not an RFC 3339 date.
     """
     for key, value in changes.items():
         if not isinstance(key, str) or not key or not isinstance(value, str | None):
             raise InvalidValue(f"labels and annotations must be strings with non-empty keys: {key!r:.200}")
     updated = {**strings, **changes}
+    date = changes.get(CREATED)
+    if date is not None:
+        try:
+            updated[CREATED] = normalise_rfc3339(date)
+        except InvalidValue as error:
+            raise InvalidValue(f"{CREATED}: {error.message}") from None
     return {key: value for key, value in updated.items() if value is not None or key not in changes}
 
 

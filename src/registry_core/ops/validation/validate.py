@@ -6,14 +6,15 @@ Graphs of manifests are read first; the blobs that they reference are read after
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.compression import compression_for
+from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
@@ -24,6 +25,7 @@ from registry_core.domain.platform import Platform
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.domain.referrers import referrer_descriptor
 from registry_core.domain.reports import Finding, Report, Severity
+from registry_core.domain.rfc3339 import is_rfc3339
 from registry_core.errors import (
     AccessDenied,
     Cancelled,
@@ -78,7 +80,7 @@ def validate(
     """Check all content of images and indexes, including uncompressed layers. Changes nothing.
 
     This checks the existence, digest, size and media type of all content, embedded data, the diff ID of each layer, the
-    configuration against the layers, index entries against their manifests, and subjects.
+    configuration against the layers, its dates, index entries against their manifests, and subjects.
 
     Args:
         target: ``Image``, ``Index``, or repository.
@@ -456,11 +458,26 @@ def _check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -
 
 
 def _check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
-    """Check the type of the root file system and the platform."""
+    """Check the type of the root file system, the platform and the dates."""
     if config.rootfs.type != "layers":
         yield Finding(Severity.ERROR, where, f"rootfs has the type {config.rootfs.type!r:.100}, not 'layers'")
     if config.platform is None:
         yield Finding(Severity.WARNING, where, "configuration states no platform")
+    for path, created in _dates(strict_json.decode(config.raw)):
+        if not is_rfc3339(created):
+            what = f"{path} is not a date that tools written in Go can read (RFC 3339, with T and Z or ±hh:mm)"
+            yield Finding(Severity.ERROR, where, f"{what}: {created!r:.100}")
+
+
+def _dates(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The dates in a decoded configuration, with their paths; null stands for a date that is not stated."""
+    history = config.get("history")
+    entries = history if isinstance(history, list) else []
+    objects = [("", config), *((f"history[{number}].", entry) for number, entry in enumerate(entries))]
+    for path, entry in objects:
+        created = entry.get("created") if isinstance(entry, Mapping) else None
+        if created is not None:
+            yield f"{path}created", created
 
 
 def _check_platform(where: str, listed: Platform | None, actual: Platform | None) -> Iterator[Finding]:

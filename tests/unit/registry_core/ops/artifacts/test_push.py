@@ -15,7 +15,7 @@ import pytest
 from registry_core.content.streams import BytesSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import EMPTY_JSON, OCI_LAYER_GZIP, OCI_MANIFEST
+from registry_core.domain.media_types import CREATED, EMPTY_JSON, OCI_LAYER_GZIP, OCI_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import ImageNotFound, InvalidName, InvalidValue, UnsafeArchive
 from registry_core.ops.artifacts.push import ArtifactFile, push_artifact
@@ -73,6 +73,17 @@ class TestManifest:
         found = source.manifests.get(pushed.digest).image
         assert (found.config.media_type, found.config.digest) == (config.media_type, Digest.of(b'{"a":1}'))
         assert found.artifact_type == KIND
+
+    def test_writes_the_annotation_of_the_date_as_all_readers_accept_it(self, source: Repository) -> None:
+        """The ORAS tools refuse other forms."""
+        date = {CREATED: "2024-05-06 07:08:09+00:00"}
+
+        pushed = push_artifact(source, [ArtifactFile(b"x", annotations=date)], artifact_type=KIND, annotations=date)
+
+        manifest = source.manifests.get(pushed.digest).image
+        assert manifest.annotations == manifest.layers[0].annotations == {CREATED: "2024-05-06T07:08:09+00:00"}
+        with pytest.raises(InvalidValue, match="not an RFC 3339 date"):
+            push_artifact(source, [], artifact_type=KIND, annotations={CREATED: "6 May 2024"})
 
     def test_takes_media_types_and_annotations_of_files(self, source: Repository) -> None:
         file = ArtifactFile(BytesSource(b"x"), media_type="text/plain", annotations={"k": "v"})

@@ -6,7 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import IntegrityError, InvalidDocument, InvalidName, InvalidValue, Unsupported
-from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.builder import BaseImageBuilder, ImageBuilder
 from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.index_builder import IndexBuilder
 from registry_core.ops.images import Image
@@ -112,7 +112,17 @@ class TestImages:
     def test_a_variable_is_set_once(self) -> None:
         config = ImageBuilder().env("A", "1").env("B", "2").env("A", "3").build().config()
 
-        assert config.config.env == ("B=2", "A=3")
+        assert config.config.env == ("A=3", "B=2")
+
+    @pytest.mark.parametrize("kind", [lambda base: ImageBuilder(base=base), ImageEditor])
+    def test_a_variable_that_is_set_anew_keeps_its_place_in_the_list(
+        self, kind: Callable[[Image], BaseImageBuilder]
+    ) -> None:
+        base = ImageBuilder().set_config("Env", ["PATH=/bin", "A=1", "B", "A=2", "C=3"]).build()
+
+        config = kind(base).env("A", "4").env("NEW", "5").env("C", None).env("C", "6").build().config()
+
+        assert config.config.env == ("PATH=/bin", "A=4", "B", "NEW=5", "C=6")
 
     @pytest.mark.parametrize("name", ["", "A=B"])
     def test_a_variable_needs_a_name(self, name: str) -> None:
@@ -124,9 +134,13 @@ class TestImages:
         [
             ("2024-05-06T07:08:09.123456789Z", "2024-05-06T07:08:09.123456789Z"),
             (datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2))), "2024-05-06T05:08:09Z"),
+            (datetime(2024, 5, 6, 7, 8, 9, 500, tzinfo=UTC), "2024-05-06T07:08:09.000500Z"),
+            (str(datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)), "2024-05-06T07:08:09+00:00"),
+            ("2024-05-06t07:08:09.5z", "2024-05-06T07:08:09.5Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
         ],
     )
-    def test_the_time_is_the_given_one(self, time: str | datetime, text: str) -> None:
+    def test_the_time_is_the_given_one(self, time: str | int | datetime, text: str) -> None:
         config = ImageBuilder().add_files({"a": b"1"}).created(time).build().config()
 
         assert config.created == config.history[0].created == text

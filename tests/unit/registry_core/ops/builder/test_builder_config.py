@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from registry_core.domain import strict_json
+from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import CREATED
 from registry_core.errors import InvalidValue
 from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.config import EPOCH_TEXT, ConfigEditor
 from registry_core.ops.builder.editor import ImageEditor
+from registry_core.ops.builder.index_builder import IndexBuilder
 
 
 def config(builder: ImageBuilder | ImageEditor) -> dict[str, Any]:
@@ -149,6 +153,48 @@ class TestTimes:
     ) -> None:
         with pytest.raises(InvalidValue, match=hint):
             method(builder(), time)
+
+    @pytest.mark.parametrize(
+        ("stated", "written"),
+        [
+            ("2024-05-06 07:08:09+00:00", "2024-05-06T07:08:09+00:00"),
+            ("2024-05-06T07:08:09z", "2024-05-06T07:08:09Z"),
+            ("2024-05-06T24:00:00Z", EPOCH_TEXT),
+            ("yesterday", EPOCH_TEXT),
+            ("", EPOCH_TEXT),
+            (None, EPOCH_TEXT),
+        ],
+    )
+    def test_a_new_step_does_not_repeat_a_date_of_the_image_that_readers_refuse(
+        self, stated: str | None, written: str
+    ) -> None:
+        editor = ConfigEditor({"created": stated, "rootfs": {"diff_ids": []}}, 0)
+
+        editor.append(Digest.of(b""), "add files")
+
+        assert editor.document()["history"] == [{"created": written, "created_by": "add files"}]
+        assert editor.document()["created"] == stated
+
+    @pytest.mark.parametrize(
+        "annotate",
+        [
+            lambda date: ImageBuilder().annotate(CREATED, date).build().manifest().annotations,
+            lambda date: ImageBuilder().label(CREATED, date).build().config().config.labels,
+            lambda date: IndexBuilder().annotate(CREATED, date).build().document.mapping["annotations"],
+            lambda date: (
+                IndexBuilder().add(builder().build(), annotations={CREATED: date}).build().manifests[0].annotations
+            ),
+            lambda date: (
+                ImageEditor(builder().add_files({"a": b""}).build()).annotate_layer(0, CREATED, date).build()
+            ).manifest().layers[0].annotations,
+        ],
+    )  # fmt: skip
+    def test_the_annotation_of_the_date_is_written_as_all_readers_accept_it(
+        self, annotate: Callable[[str], dict[str, str]]
+    ) -> None:
+        assert annotate("2024-05-06 07:08:09+00:00") == {CREATED: "2024-05-06T07:08:09+00:00"}
+        with pytest.raises(InvalidValue, match=r"org\.opencontainers\.image\.created: not an RFC 3339 date"):
+            annotate("6 May 2024")
 
 
 class TestInvalidValues:

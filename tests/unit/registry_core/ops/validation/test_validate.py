@@ -215,6 +215,30 @@ class TestFindings:
 
         assert expected in found
 
+    @pytest.mark.parametrize(
+        "date",
+        ["2026-01-02 03:04:05+00:00", "2026-01-02T03:04:05z", "2026-01-02T03:04:05+0000", "2026-01-02T24:00:00Z",
+         "2026-01-02T03:04:05", "2026-02-30T03:04:05Z", ""],
+    )  # fmt: skip
+    def test_dates_that_tools_written_in_go_cannot_read(self, example: ExampleImage, date: str) -> None:
+        example.config["created"] = date
+        example.config["history"][1]["created"] = date
+        example.image()
+
+        problem = "is not a date that tools written in Go can read (RFC 3339, with T and Z or ±hh:mm)"
+        assert example.findings() == [
+            f"error: $.config: created {problem}: {date!r}",
+            f"error: $.config: history[1].created {problem}: {date!r}",
+        ]
+
+    @pytest.mark.parametrize("date", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.1234567891+01:00", None])
+    def test_other_dates_are_clean(self, example: ExampleImage, date: str | None) -> None:
+        example.config["created"] = date
+        example.config["history"][0]["created"] = date
+        example.image()
+
+        assert example.findings() == []
+
     def test_wrong_bytes(self, example: ExampleImage) -> None:
         """R-003."""
         example.blobs.delete(Digest.of(LAYER))
