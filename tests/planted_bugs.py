@@ -245,6 +245,11 @@ MIRROR = (
     Bug("prune.py", "if each.target in failed:", "if False:"),
     Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
     Bug("prune.py", "failed.add(each.target)", "pass"),
+    Bug("versions.py", '_NUMBER: Final = r"[0-9]{1,20}"', '_NUMBER: Final = r"(?:0|[1-9][0-9]{0,19})"'),
+    Bug("versions.py", "(?:[+_](?P<build>", "(?:[+](?P<build>"),
+    Bug("versions.py", "while count and not numbers[count - 1]:", "while False:"),
+    Bug("selection.py", "if self.latest is None or version_of(tag) is not None", "if True"),
+    Bug("selection.py", "for tag in scope - (floating - named.matching(floating))", "for tag in scope"),
 )
 
 REBASE = (
@@ -305,7 +310,7 @@ TARGETS = {
     "sinks": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract", SINKS),
     "files": Target("src/registry_core/content", "unit/registry_core/ops/extract", FILES),
     "transfer": Target("src/registry_core/ops/transfer", "unit/registry_core/ops/transfer", TRANSFER),
-    "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_mirror.py", MIRROR),
+    "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror", MIRROR),
     "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),
     "artifacts": Target("src/registry_core/ops/artifacts", "unit/registry_core/ops/artifacts/test_pull.py", ARTIFACTS),
     "validation": Target(

@@ -21,7 +21,6 @@ OWNERS = {
     "opentelemetry": {"registry_adapters.telemetry"},
     "filelock": {"registry_adapters.layout.layout", "registry_adapters.keychains.json_file"},
     "subprocess": {"registry_adapters.keychains.helper"},
-    "semver": {"registry_core.ops.mirror.selection"},
     "ssl": {
         "registry_adapters.http.transport.tls",
         "registry_adapters.http.transport.connection",

@@ -48,8 +48,9 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
             Without any, the rule is about the repository at the path itself.
         tags: Tags to mirror.
         options: Parts of each image to copy.
-        prune: Whether to remove tags from the target that match the patterns of the selection, but that the source no
-            longer has, or that are no longer among the latest.
+        prune: Whether to remove tags from the target that the selection can judge, but that the source no longer has,
+            or that are no longer among the latest. Tags that are not versions stay if ``latest`` is set; floating
+            names, such as ``latest`` and ``stable``, stay unless a name or pattern of ``tags`` matches them.
 
     Raises:
         InvalidName: A name is malformed.

@@ -81,7 +81,7 @@ class PrunableTag(msgspec.Struct, frozen=True):
 def prunable_tags(
     source: Repository, target: Repository, selection: TagSelection, listed: Collection[str], selected: Collection[str]
 ) -> Iterator[PrunableTag]:
-    """Yield the tags of a target that match the patterns of a selection, but are not selected.
+    """Yield the tags of a target that a selection can judge, but that are not selected.
 
     Tags named after digests are left out: they are lists of referrers or signatures of manifests that may be there.
     If the source has no tags at all, it is more likely broken than empty, and the tags are kept.
@@ -102,7 +102,7 @@ def prunable_tags(
         except NotFound:
             # No image was ever copied there.
             return
-        for name in sorted(selection.in_scope(found) - set(selected)):
+        for name in sorted(selection.removable(found) - set(selected)):
             if is_of_digest(name):
                 continue
             checkpoint()

@@ -265,6 +265,50 @@ class TestPrune:
 
         assert tags(target_catalog, "app") == ["1.1.0", "1.2.0", "local"]
 
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_the_latest_of_versions_with_leading_zeros_stay_with_all_tags_that_are_no_versions(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any, planned: bool
+    ) -> None:
+        push(graphs_of, source_catalog, "ubuntu", "18.04", "20.04", "22.04", "24.04", "24.10", "latest", "noble")
+        push(graphs_of, target_catalog, "ubuntu", "18.04", "22.04", "24.04", "latest", "stable", "noble", "18.04-slim")
+        rules = [
+            rule(
+                source_catalog, target_catalog, repositories=("ubuntu",), tags=TagSelection(latest=2), prune=True
+            )
+        ]  # fmt: skip
+
+        report = plan_mirror(rules).apply() if planned else run_mirror(rules)
+
+        assert report.ok
+        assert report.counts[Outcome.DELETED] == 2
+        assert tags(target_catalog, "ubuntu") == ["18.04-slim", "24.04", "24.10", "latest", "noble", "stable"]
+
+    @pytest.mark.parametrize(
+        ("selection", "left"),
+        [
+            (TagSelection(), ["latest", "stable", "v1"]),
+            (TagSelection(latest=3), ["latest", "old", "stable", "v1"]),
+            (TagSelection(include=TagPatterns(semver="*")), ["latest", "old", "stable", "v1"]),
+            (TagSelection(include=TagPatterns(semver="*", names=["stable"])), ["latest", "old", "v1"]),
+            (TagSelection(include=TagPatterns(globs=["*"])), ["v1"]),
+            (TagSelection(include=TagPatterns(regexes=["v.*|s.*"])), ["latest", "old", "v1"]),
+        ],
+    )
+    def test_floating_names_are_pruned_only_if_the_rule_names_them(
+        self,
+        source_catalog: RecordedCatalog,
+        target_catalog: RecordedCatalog,
+        graphs_of: Any,
+        selection: TagSelection,
+        left: list[str],
+    ) -> None:
+        push(graphs_of, source_catalog, "app", "v1")
+        push(graphs_of, target_catalog, "app", "v0", "latest", "stable", "old")
+
+        run_mirror([rule(source_catalog, target_catalog, repositories=("app",), tags=selection, prune=True)])
+
+        assert tags(target_catalog, "app") == left
+
     def test_a_tag_that_ends_in_a_commit_hash_is_pruned_like_others(
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:
@@ -318,7 +362,7 @@ class TestPrune:
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:
         push(graphs_of, source_catalog, "one/app", "v1")
-        push(graphs_of, target_catalog, "both/app", "edge", content=b"edge")
+        push(graphs_of, target_catalog, "both/app", "1.1", content=b"1.1")
         failing_catalog = RecordedCatalog(source_catalog, target_catalog._record_calls)
         failing_catalog.can_list = False
         rules = [
@@ -332,7 +376,7 @@ class TestPrune:
         applied = plan.apply(continue_on_error=True)
         report = run_mirror(rules, continue_on_error=True)
 
-        assert tags(target_catalog, "both/app") == ["edge", "v1"]
+        assert tags(target_catalog, "both/app") == ["1.1", "v1"]
         assert [node.action for node in plan.nodes][-1] is Action.KEEP
         assert applied.counts[Outcome.KEPT] == 1
         assert report.results[-1].outcome is Outcome.NOT_DONE

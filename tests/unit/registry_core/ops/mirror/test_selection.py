@@ -42,6 +42,71 @@ def test_the_scope_of_a_selection_does_not_depend_on_its_limit() -> None:
     assert selection.in_scope(TAGS) == {"1.0.0", "1.1.0", "v1.10.0"}
 
 
+@pytest.mark.parametrize(
+    ("tags", "selection", "expected"),
+    [
+        (["18.04", "20.04", "22.04", "24.04", "24.10"], TagSelection(latest=2), ["24.04", "24.10"]),
+        (["2025.11.0", "2025.11.1", "2026.02.0", "2026.04.1"], TagSelection(latest=2), ["2026.02.0", "2026.04.1"]),
+        (["10.0.17763.1", "10.0.20348.1", "10.0.20348.9"], TagSelection(latest=1), ["10.0.20348.9"]),
+        (["1.2.3_9", "1.2.3_10", "1.2.2"], TagSelection(latest=1), ["1.2.3_10"]),
+        (["9", "10", "latest", "stable"], TagSelection(latest=1), ["10"]),
+        (["1.9", "01.10"], TagSelection(latest=1), ["01.10"]),
+        (["1.0.0", "1.1.0-rc.1", "1.1.0-rc.2"], TagSelection(latest=1), ["1.1.0-rc.2"]),
+        (["24.04", "24.4", "22.04"], TagSelection(latest=1), ["24.4"]),
+        (["v1.0.0", "1.0.0", "1.0", "0.9"], TagSelection(latest=1), ["v1.0.0"]),
+        (["v1.0.0", "1.0.0", "1.0", "0.9"], TagSelection(latest=3), ["1.0", "1.0.0", "v1.0.0"]),
+        (
+            ["22.04", "24.04", "24.10", "latest"],
+            TagSelection(include=TagPatterns(semver=">=22.04", names=["latest"])),
+            ["22.04", "24.04", "24.10", "latest"],
+        ),
+        (["22.04", "24.04", "24.10"], TagSelection(exclude=TagPatterns(semver="24.04")), ["22.04", "24.10"]),
+        (["22.04", "24.04", "24.10"], TagSelection(include=TagPatterns(semver="24.x"), latest=1), ["24.10"]),
+    ],
+)  # fmt: skip
+def test_the_spelling_of_a_version_does_not_change_its_order(
+    tags: list[str], selection: TagSelection, expected: list[str]
+) -> None:
+    assert selection.select(tags) == expected
+    assert selection.select(reversed(tags)) == expected
+
+
+MIXED = ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "edge", "latest", "latest-alpine", "local", "stable"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (TagSelection(), ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "local"]),
+        (TagSelection(latest=2), ["1.0.0", "18.04", "2.0.0"]),
+        (TagSelection(include=TagPatterns(semver=">=2")), ["18.04", "2.0.0"]),
+        (TagSelection(include=TagPatterns(semver=">=2"), latest=1), ["18.04", "2.0.0"]),
+        (TagSelection(include=TagPatterns(semver="1.x", names=["stable"])), ["1.0.0", "stable"]),
+        (TagSelection(include=TagPatterns(names=["stable"], semver="1.x"), latest=1), ["1.0.0"]),
+        (TagSelection(include=TagPatterns(globs=["*"])), MIXED),
+        (TagSelection(include=TagPatterns(globs=["l*"])), ["latest", "latest-alpine", "local"]),
+        (TagSelection(include=TagPatterns(regexes=["[a-z]+"])), ["edge", "latest", "local", "stable"]),
+        (TagSelection(include=TagPatterns(globs=["*"]), latest=1), ["1.0.0", "18.04", "2.0.0"]),
+        (TagSelection(exclude=TagPatterns(globs=["*.*"], names=["local"])), ["2024-01-01", "dev-2"]),
+    ],
+)
+def test_only_tags_that_a_selection_can_judge_are_removable(selection: TagSelection, expected: list[str]) -> None:
+    assert sorted(selection.removable(MIXED)) == expected
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_floating"),
+    [
+        ("latest", True), ("LATEST", True), ("stable", True), ("nightly", True), ("main", True), ("lts", True),
+        ("latest-alpine", True), ("lts-bookworm-slim", True), ("stable_arm", True),
+        ("nightly-20240101", False), ("main-0a0a0a", False), ("mainframe", False), ("old", False), ("my-latest", False),
+    ],
+)  # fmt: skip
+def test_floating_names_are_not_removable_unless_they_are_named(tag: str, is_floating: bool) -> None:
+    assert (TagSelection().removable([tag]) == set()) is is_floating
+    assert TagSelection(include=TagPatterns(names=[tag], globs=["absent"])).removable([tag]) == {tag}
+
+
 def test_a_selection_of_names_needs_no_list() -> None:
     assert TagSelection(include=TagPatterns(names=("a",))).is_exact
     assert not TagSelection().is_exact
