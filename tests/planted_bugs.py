@@ -125,6 +125,10 @@ KEYCHAINS = (
 
 SECRETS = (Bug("auth.py", "    def __reduce__(", "    def _reduce("),)
 
+TOKEN_SERVERS = (
+    Bug("session.py", "self.check_url(UrlPurpose.REALM, url)", "AllowedUrl(Origin.of_url(url), self.origin)"),
+)
+
 AUTH = (
     Bug("authenticator.py", "if value == rejected:", "if False:"),
     Bug(
@@ -162,7 +166,7 @@ REQUESTS = (
 )
 
 REDIRECTS = (
-    Bug("session.py", "not is_read and allowed.origin != registry", "False"),
+    Bug("session.py", "purpose if is_read else UrlPurpose.WRITE", "purpose"),
     Bug("session.py", "not is_read and status not in _KEEPING_REDIRECTS", "False"),
 )
 
@@ -175,11 +179,18 @@ CONNECTIONS = (
 )
 
 POLICY = (
-    Bug("url_policy.py", "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.NONE",
-        "UrlPurpose.LINK: Rule(cross_origin=CrossOriginRule.REACHABLE"),
+    Bug("url_policy.py", "UrlPurpose.LINK: _same_origin_rule(CrossOriginRule.TRUSTED)",
+        "UrlPurpose.LINK: _same_origin_rule(CrossOriginRule.REACHABLE)"),
     Bug("url_policy.py", "Zone.PUBLIC: frozenset({Zone.PUBLIC}),", "Zone.PUBLIC: frozenset(Zone),"),
-    Bug("url_policy.py", "cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.SAME_ORIGIN",
-        "cross_origin=CrossOriginRule.REACHABLE, credentials=CredentialRule.ALWAYS"),
+    Bug("url_policy.py", "cross_origin=cross_origin, credentials=CredentialRule.SAME_ORIGIN",
+        "cross_origin=cross_origin, credentials=CredentialRule.ALWAYS"),
+    Bug("url_policy.py", 'registry.scheme == "https" and target.scheme == "http"', "False"),
+    Bug("url_policy.py", 'registry.host.endswith(_PRIVATE_NAMES) and "." in parent', '"." in parent'),
+    Bug("url_policy.py", 'registry.host.endswith(_PRIVATE_NAMES) and "." in parent',
+        "registry.host.endswith(_PRIVATE_NAMES)"),
+    Bug("url_policy.py", "parent in (target.host, target.host.partition(\".\")[2])", "target.host.endswith(parent)"),
+    Bug("url_policy.py", "self.port in (0, target.port)", "True"),
+    Bug("url_policy.py", 'self.scheme in ("", target.scheme)', "True"),
 )  # fmt: skip
 
 ARCHIVE = (
@@ -290,6 +301,9 @@ TARGETS = {
     "keychains": Target("src/registry_adapters/keychains", "contract/test_keychains.py", KEYCHAINS),
     "secrets": Target("src/registry_core/domain", "contract/test_keychains.py", SECRETS),
     "auth": Target("src/registry_adapters/auth", "contract/test_authenticators.py", AUTH),
+    "token_servers": Target(
+        "src/registry_adapters/http", "unit/registry_adapters/auth/test_authenticator_realm.py", TOKEN_SERVERS
+    ),
     "single_flight": Target(
         "src/registry_adapters/auth", "unit/registry_adapters/auth/test_single_flight.py", SINGLE_FLIGHT
     ),

@@ -77,6 +77,7 @@ class HttpSettingsDict(TypedDict, total=False):
     path_prefix: str
     proxy: str | None
     user_agent: str
+    trusted_hosts: list[str] | tuple[str, ...] | set[str] | frozenset[str]
     retries: int
     backoff: float
 

@@ -3,7 +3,7 @@
 ``authenticator_for`` turns a credential or a keychain into an authenticator for ``HttpCatalog``.
 """
 
-from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator_for, check_realm
+from registry_adapters.auth.authenticator import ChallengeAuthenticator, authenticator_for
 from registry_adapters.auth.authorization import StaticTokenAuthenticator
 
-__all__ = ["ChallengeAuthenticator", "StaticTokenAuthenticator", "authenticator_for", "check_realm"]
+__all__ = ["ChallengeAuthenticator", "StaticTokenAuthenticator", "authenticator_for"]

@@ -1,12 +1,10 @@
-"""Answers to the challenges of registries, and the policy for token servers."""
+"""Answers to the challenges of registries."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
 
 from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value, bearer_value
 from registry_adapters.auth.single_flight import SingleFlight
@@ -35,44 +33,11 @@ from registry_core.domain.auth import (
 )
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
-from registry_core.domain.url_policy import AllowedUrl, UrlPurpose, check_url
 from registry_core.errors import AccessDenied, RegistryError, TransportError, Unauthorized
 from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.keychain import Keychain
 
-__all__ = ["REALMS", "ChallengeAuthenticator", "authenticator_for", "check_realm"]
-
-
-_HUB: Final = ("auth.docker.io",)
-
-REALMS: Final[Mapping[str, Collection[str]]] = MappingProxyType(
-    {"docker.io": _HUB, "index.docker.io": _HUB, "registry-1.docker.io": _HUB}
-)
-
-
-def check_realm(registry: Origin, realm: str, allowed: Mapping[str, Collection[str]] = REALMS) -> AllowedUrl:
-    """Check that requests may go to the token server that a registry names, and with which credentials.
-
-    The realm of a Bearer challenge is text from the network, and passwords are sent to it. It may be:
-
-    * the host and port of the registry;
-    * a host that ``allowed`` lists for the registry; by default Docker Hub's token server is listed;
-    * a public DNS name over https: with a dot, and not below a domain for private use;
-    * a loopback address, if the registry has one too.
-
-    Other schemes, user information, http for a registry with https, and other address literals are refused. Names are
-    not looked up: a public name that resolves to a private address is not detected. Requests without credentials
-    follow the same rules. The rules are part of ``registry_core.domain.url_policy``.
-
-    Args:
-        registry: Registry that sent the challenge.
-        realm: ``realm`` of the challenge.
-        allowed: Further trusted hosts as ``host[:port]``, by the registry's ``host[:port]``.
-
-    Raises:
-        ProtocolError: The policy does not allow the realm; nothing was sent.
-    """
-    return check_url(UrlPurpose.REALM, registry, realm, listed=allowed.get(registry.netloc, ()))
+__all__ = ["ChallengeAuthenticator", "authenticator_for"]
 
 
 _RepositoryKey = tuple[Origin, RepositoryName | None]
@@ -88,7 +53,6 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
     Args:
         keychain: Source of credentials.
         clock: Monotonic clock in seconds; measures the age of tokens.
-        realms: Trusted token servers as ``host[:port]``, by the registry's ``host[:port]``; see ``check_realm``.
         registry: Only registry that the keychain is asked for; ``None`` for every registry.
     """
 
@@ -97,12 +61,10 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         keychain: Keychain,
         *,
         clock: Callable[[], float] = time.monotonic,
-        realms: Mapping[str, Collection[str]] = REALMS,
         registry: Origin | None = None,
     ) -> None:
         self._keychain = keychain
         self._registry = registry
-        self._realms = realms
         self._cache = TokenCache(clock=clock)
         self._lock = threading.Lock()
         self._token_keys: dict[_RepositoryKey, TokenKey] = {}
@@ -137,7 +99,7 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
             Unauthorized: The token server refused the credential or an anonymous request, or the registry offers
                 neither Basic nor Bearer.
             Forbidden: The token server accepted the credential, but refused the scopes.
-            ProtocolError: The policy does not allow the realm, or the reply has no usable token.
+            ProtocolError: The URL policy refuses the token server, or the reply has no usable token.
             ConfigError: The credential cannot be encoded.
         """
         schemes = {challenge.scheme for challenge in challenges}
@@ -156,8 +118,6 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
         bearer = next((each for each in challenges if each.scheme == "bearer" and each.parameters.get("realm")), None)
         if bearer is not None:
             parameters = bearer.parameters
-            if check_realm(registry, parameters["realm"], self._realms).credentials != registry:
-                credential = Anonymous()
             key = TokenKey(registry, parameters["realm"], parameters.get("service", ""), credential)
             return (yield from self._exchange(repository, key, parameters, scopes, rejected))
         last_key = self._last_token_key(repository, credential)

@@ -31,7 +31,7 @@ def token_query(realm: str, service: str, scopes: Sequence[Scope], credential: B
     """Build the GET for a token, with a password or anonymously.
 
     Args:
-        realm: URL of the token server, checked by ``check_realm``; its query is kept.
+        realm: URL of the token server; its query is kept.
         service: ``service`` of the challenge; empty if absent.
         scopes: Scopes to request; each becomes a ``scope`` field.
         credential: User name and password; ``None`` for an anonymous request.
@@ -54,7 +54,7 @@ def token_form(realm: str, service: str, scopes: Sequence[Scope], credential: Ba
     """Build the POST for a token, with an identity token or a password; the secret is only in the body.
 
     Args:
-        realm: URL of the token server, checked by ``check_realm``.
+        realm: URL of the token server.
         service: ``service`` of the challenge; empty if absent.
         scopes: Scopes to request; joined by spaces in one field.
         credential: Identity token, or user name and password.

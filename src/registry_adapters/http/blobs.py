@@ -414,7 +414,7 @@ class HttpBlobs(BlobStore):
                 if response.status == 201:
                     check_digest_header(response.headers, digest, reference=request.reference)
                     return True
-                pending = PendingUpload.from_response(self._session.origin, response)
+                pending = PendingUpload.from_response(self._session, response)
         except RegistryError as error:
             if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
                 return False

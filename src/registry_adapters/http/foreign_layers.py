@@ -25,7 +25,7 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.auth import Scope
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.origin import Origin, resolve_url
-from registry_core.domain.url_policy import UrlPurpose, check_url
+from registry_core.domain.url_policy import UrlPurpose
 from registry_core.errors import (
     AccessDenied,
     BlobNotFound,
@@ -143,7 +143,7 @@ class HttpForeignLayers(ForeignLayers):
     def _download(self, layer: Descriptor, url: str, start: int) -> Download:
         session = self._client.session()
         # A relative URL is refused: it has no base.
-        check_url(UrlPurpose.FOREIGN, session.origin, url)
+        session.check_url(UrlPurpose.FOREIGN, url)
         endpoint = _LayerUrl(self._endpoint.registry, self._endpoint.name, resolve_url(url, url))
         return Download(session, endpoint, layer.digest, start=start, fetch_size=lambda: layer.size)
 

@@ -17,8 +17,8 @@ from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.origin import Origin, redact_url, resolve_url
-from registry_core.domain.url_policy import UrlPurpose, check_url
+from registry_core.domain.origin import redact_url, resolve_url
+from registry_core.domain.url_policy import UrlPurpose
 from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_reference
 
 __all__ = ["PAGE_LIMIT", "Page", "list_names", "pages"]
@@ -89,7 +89,7 @@ def pages(session: Session, first: Request) -> Iterator[Page]:
         with error_reference(first.reference):
             response = session.fetch(request, PAGE_LIMIT, what="a page of a list")
             link = next_target(response.headers.all("Link"))
-            target = None if link is None else _next_page(session.origin, response.url, link)
+            target = None if link is None else _next_page(session, response.url, link)
         previous, identical = response.content, identical + 1 if response.content == previous else 0
         if identical == _MAX_IDENTICAL_PAGES:
             raise ProtocolError(
@@ -178,10 +178,10 @@ def _with_query(first: Request, after: str | None, size: int | None) -> Request:
     return msgspec.structs.replace(first, target=f"{first.target}?{urlencode(query, quote_via=quote, safe='')}")
 
 
-def _next_page(origin: Origin, url: str, link: str) -> str:
+def _next_page(session: Session, url: str, link: str) -> str:
     # the link is checked before a request is sent to it.
     target = resolve_url(url, link)
-    check_url(UrlPurpose.LINK, origin, target)
+    session.check_url(UrlPurpose.LINK, target)
     return target
 
 

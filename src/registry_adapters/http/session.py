@@ -103,7 +103,7 @@ class Session:
         self._clock = clock
         self._now = now
         self._root = str(origin)
-        self._allowed_origin = check_url(purpose, origin, self._root)
+        self._allowed_origin = self.check_url(purpose, self._root)
         if transport is None:
             transport = Urllib3Transport(settings, origin if self._allowed_origin.credentials == origin else None)
         self._sender = RequestSender(
@@ -163,6 +163,18 @@ class Session:
             return f"{self._root}{self.settings.path_prefix}{target}"
         return f"{self._root}{target}" if target.startswith("/") else target
 
+    def check_url(self, purpose: UrlPurpose, url: str) -> AllowedUrl:
+        """Check that a URL that the registry named may be followed; see ``url_policy.check_url``.
+
+        Args:
+            purpose: Purpose of the URL.
+            url: Absolute URL.
+
+        Raises:
+            ProtocolError: The URL policy refuses the URL.
+        """
+        return check_url(purpose, self.origin, url, trusted_hosts=self.settings.trusted_hosts)
+
     def tell(self, event: Event) -> None:
         """Pass an event to the observer, if there is one."""
         self._sender.tell(event)
@@ -174,7 +186,7 @@ class Session:
     def _new_state(self, request: Request) -> RequestState:
         url = self.url_of(request.target)
         is_path = request.target.startswith("/")
-        allowed = self._allowed_origin if is_path else check_url(self._purpose, self.origin, url)
+        allowed = self._allowed_origin if is_path else self.check_url(self._purpose, url)
         state = RequestState(request, url, allowed)
         if self._authenticator is not None:
             state.authorization = self._authenticator.cached_authorization(self.origin, request.scopes)
@@ -269,9 +281,8 @@ class Session:
             read_error_body(response)
             try:
                 location = response.headers.get("location")
-                url, allowed = redirect_target(
-                    self._purpose, self.origin, request.method, url, response.status, location
-                )
+                purpose, url = redirect_target(self._purpose, request.method, url, response.status, location)
+                allowed = self.check_url(purpose, url)
             except ProtocolError as error:
                 error.status, error.method, error.url = response.status, request.method, redact_url(url)
                 raise
@@ -313,9 +324,9 @@ class Session:
             TransportError: The token server cannot be reached, or responds with a transient error for too long.
             ProtocolError: The URL is refused, or the response is longer than any token needs.
         """
-        # The authenticator has checked that the user trusts the host. The other rules are checked here.
         url = token_request.url
-        allowed = check_url(UrlPurpose.REALM, self.origin, url, listed=(Origin.of_url(url).netloc,))
+        # R-035: the session checks the token server, whatever authenticator chose it.
+        allowed = self.check_url(UrlPurpose.REALM, url)
         has_credentials = token_request.body is not None or "Authorization" in token_request.headers
         if has_credentials and allowed.credentials != self.origin:
             raise ProtocolError(f"request a token from {redact_url(url)}: credentials must not be sent there")
@@ -375,24 +386,21 @@ class Session:
         return "the user name or password was refused" if is_basic else "the token was refused"
 
 
-def redirect_target(
-    purpose: UrlPurpose, registry: Origin, method: str, url: str, status: int, location: str
-) -> tuple[str, AllowedUrl]:
-    """The URL that a redirect leads to, and what the URL policy allows there. The method stays the same.
+def redirect_target(purpose: UrlPurpose, method: str, url: str, status: int, location: str) -> tuple[UrlPurpose, str]:
+    """The purpose in the URL policy and the URL of a redirect's target. The method stays the same.
 
-    A request that changes something is repeated only where the status keeps method and body, and only at the registry
-    itself: a DELETE or PUT that became a GET would be reported as done.
+    A request that changes something is repeated only where the status keeps method and body: a DELETE or PUT that
+    became a GET would be reported as done.
 
     Args:
-        purpose: Purpose of the URL in the URL policy.
-        registry: Origin of the registry.
+        purpose: Purpose of redirected reads.
         method: Method of the redirected request.
         url: URL of the redirected request.
         status: Status of the redirect.
         location: Value of ``Location``.
 
     Raises:
-        ProtocolError: The redirect must not be followed, or names no URL.
+        ProtocolError: The redirect would change the method, or names no URL.
     """
     is_read = method in ("GET", "HEAD")
     # R-254: what became a GET would be reported as done.
@@ -400,12 +408,8 @@ def redirect_target(
         raise ProtocolError(f"{method} {redact_url(url)}: refused a redirect ({status}) that turns it into a GET")
     if not location:
         raise ProtocolError(f"{method} {redact_url(url)}: redirect ({status}) without a Location")
-    target = resolve_url(url, location)
-    allowed = check_url(purpose, registry, target)
-    # R-033: content goes to no other origin.
-    if not is_read and allowed.origin != registry:
-        raise ProtocolError(f"{method} {redact_url(url)}: refused a redirect to another origin: {redact_url(target)}")
-    return target, allowed
+    # R-033: content goes to fewer hosts than it comes from.
+    return purpose if is_read else UrlPurpose.WRITE, resolve_url(url, location)
 
 
 def _note_attempts(error: RegistryError, attempts: int, seconds: float) -> None:

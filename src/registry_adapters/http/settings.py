@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
 
+from registry_core.domain.url_policy import TrustedHost
 from registry_core.errors import ConfigError
 
 __all__ = ["HttpSettings"]
@@ -43,6 +45,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         path_prefix: Path before ``/v2``, for a registry that shares its host: ``/registry``.
         proxy: Proxy URL, ``""`` for no proxy, or ``None`` to use the environment.
         user_agent: Value of the ``User-Agent`` header.
+        trusted_hosts: Hosts besides the registry's own that token realms, redirects, uploads and next-page links may
+            lead to: ``host`` for every port, ``host:port``, or an origin such as ``http://host:port``. Token servers
+            among them get the registry's credentials; the others get none. They never permit http to a registry's
+            URL if the registry has https.
         retries: Maximum number of retries of a request.
         backoff: Maximum pause before the first retry; the maximum doubles with each further retry.
 
@@ -65,6 +71,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     path_prefix: str = ""
     proxy: str | None = None
     user_agent: str = msgspec.field(default_factory=_user_agent)
+    trusted_hosts: Collection[str] = ()
     retries: int = 3
     backoff: float = 0.5
 
@@ -72,6 +79,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Check types and ranges; convert path objects to text."""
         for name in ("ca_file", "certs_dir", "client_cert"):
             msgspec.structs.force_setattr(self, name, _path_text(getattr(self, name)))
+        msgspec.structs.force_setattr(self, "trusted_hosts", _trusted_hosts(self.trusted_hosts))
         for name in ("plain_http", "tls_verify", "trust_system"):
             _require(isinstance(getattr(self, name), bool), name, "must be True or False")
         for name in ("connect_timeout", "read_timeout", "backoff"):
@@ -148,6 +156,14 @@ def _path_text(value: object) -> object:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _trusted_hosts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigError("trusted_hosts must be a list of hosts, such as ['auth.example.com']")
+    for host in value:
+        TrustedHost.parse(host)
+    return tuple(value) if isinstance(value, list | tuple) else tuple(sorted(value))
 
 
 def _is_prefix(value: object) -> bool:

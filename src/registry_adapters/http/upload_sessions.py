@@ -20,8 +20,8 @@ from registry_core.cancellation import checkpoint, fail_after
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
-from registry_core.domain.origin import Origin, redact_url, resolve_url
-from registry_core.domain.url_policy import UrlPurpose, check_url
+from registry_core.domain.origin import redact_url, resolve_url
+from registry_core.domain.url_policy import UrlPurpose
 from registry_core.errors import ProtocolError, RegistryError, SizeMismatch
 
 __all__ = [
@@ -59,17 +59,17 @@ class PendingUpload(msgspec.Struct, frozen=True):
     min_chunk: int = 0
 
     @classmethod
-    def from_response(cls, origin: Origin, response: Response) -> Self:
+    def from_response(cls, session: Session, response: Response) -> Self:
         """Read the upload session that a 202 opened.
 
         Args:
-            origin: Origin of the registry.
+            session: HTTP session with the registry.
             response: Response to the POST.
 
         Raises:
             ProtocolError: The response has no usable ``Location``.
         """
-        return cls(upload_location(origin, response), min_chunk_length(response.headers))
+        return cls(upload_location(session, response), min_chunk_length(response.headers))
 
     def __repr__(self) -> str:
         """Representation without the query, which may be a signature."""
@@ -143,23 +143,23 @@ def committed_bytes(headers: Headers) -> int | None:
     return int(match["last"]) + 1 if match else None
 
 
-def upload_location(origin: Origin, response: Response, *, current: str = "") -> str:
+def upload_location(session: Session, response: Response, *, current: str = "") -> str:
     """The URL for the next request of an upload session.
 
     Args:
-        origin: Origin of the registry; an upload never leaves it.
+        session: HTTP session with the registry, which knows where uploads may go.
         response: Latest response of the session.
         current: Location so far; used if the response has no ``Location``.
 
     Raises:
-        ProtocolError: The response has no usable ``Location``, or one of another origin.
+        ProtocolError: The response has no usable ``Location``, or one that the URL policy refuses.
     """
     text = response.headers.get("Location")
     if not text and current:
         return current
     location = resolve_url(response.url, text)
     try:
-        check_url(UrlPurpose.UPLOAD, origin, location)
+        session.check_url(UrlPurpose.UPLOAD, location)
     except ProtocolError as error:
         error.status = response.status
         raise

@@ -254,7 +254,7 @@ class Upload:
         query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
         target = self._endpoint.path("blobs", "uploads", "", query=query)
         with self._send("POST", target, success=(202,)) as response:
-            return PendingUpload.from_response(self._session.origin, response)
+            return PendingUpload.from_response(self._session, response)
 
     def _step(self, offset: int) -> int | None:
         """Send one request; return the offset of the next one, or ``None`` if the blob is stored."""
@@ -285,7 +285,7 @@ class Upload:
             headers=headers,
             body=Body(self._source, start, end - start),
         ) as response:
-            self._location = upload_location(self._session.origin, response, current=self._location)
+            self._location = upload_location(self._session, response, current=self._location)
             # Some registries close the upload with the last chunk, and would refuse the PUT (R-076).
             if response.status == 201 and end == self._size:
                 check_digest_header(response.headers, self._digest, reference=self._reference)
@@ -362,7 +362,7 @@ class Upload:
         """Ask the registry how many bytes the session has (R-074)."""
         try:
             with self._send("GET", self._location, success=(200, 202, 204), repeatable=True) as response:
-                self._location = upload_location(self._session.origin, response, current=self._location)
+                self._location = upload_location(self._session, response, current=self._location)
                 committed = committed_bytes(response.headers)
         except (Cancelled, DeadlineExceeded):
             raise

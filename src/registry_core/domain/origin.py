@@ -17,12 +17,13 @@ import msgspec
 
 from registry_core.errors import InvalidName, ProtocolError
 
-__all__ = ["Origin", "Zone", "redact_url", "resolve_url"]
+__all__ = ["Origin", "Zone", "parse_host", "redact_url", "resolve_url"]
 
 _PORTS: Final = {"http": 80, "https": 443}
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# Hosts of object stores and containers have underscores. A name may end in the dot of the DNS root.
 _HOST: Final = re.compile(
-    r"(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*(?P<root>\.)?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?"
 )
 # R-046: resolvers read ``127.1``, ``0x7f.1`` and ``2130706433`` as addresses, so they are not accepted as names.
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
@@ -50,7 +51,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     Args:
         scheme: ``http`` or ``https``.
-        host: Host name in lower case, or an IP address; IPv6 without brackets.
+        host: Host name in lower case and without a trailing dot, or an IP address; IPv6 without brackets.
         port: Port, also if it is the default of the scheme.
     """
 
@@ -60,14 +61,16 @@ class Origin(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, host: str, *, scheme: str = "https") -> Self:
-        """Parse ``host[:port]``.
+        """Parse ``host[:port]`` of a registry; its name has no underscore and no trailing dot.
 
         Raises:
             InvalidName: The text has other parts or is malformed.
         """
         if not isinstance(host, str) or scheme not in _PORTS:
-            raise InvalidName(f"not a registry host: {host!r:.200}")
-        name, port = _parse_host(host)
+            raise InvalidName(f"not a host[:port]: {host!r:.200}")
+        name, port = parse_host(host)
+        if "_" in name or host.partition(":")[0].endswith("."):
+            raise InvalidName(f"a registry's name has no underscore and no trailing dot: {host!r:.200}")
         return cls(scheme, name, port or _PORTS[scheme])
 
     @classmethod
@@ -79,9 +82,12 @@ class Origin(msgspec.Struct, frozen=True):
         """
         try:
             parts = urlsplit(url)
-            if _FORBIDDEN.search(url) or parts.scheme not in _PORTS or "@" in parts.netloc:
+            if _FORBIDDEN.search(url) or parts.scheme not in _PORTS:
                 raise ProtocolError(f"malformed or unsupported URL: {redact_url(url)}")
-            return cls.of(parts.netloc, scheme=parts.scheme)
+            if "@" in parts.netloc:
+                raise ProtocolError(f"the URL has user information, which is never sent: {redact_url(url)}")
+            name, port = parse_host(parts.netloc)
+            return cls(parts.scheme, name, port or _PORTS[parts.scheme])
         except (InvalidName, ValueError):
             raise ProtocolError(f"malformed or unsupported URL: {redact_url(url)}") from None
 
@@ -151,17 +157,29 @@ def redact_url(url: str) -> str:
 
 # Requests repeat a few hosts; errors are not cached.
 @lru_cache(maxsize=256)
-def _parse_host(host: str) -> tuple[str, int]:
-    """Return host and port of ``host[:port]``; port 0 if there is none."""
+def parse_host(host: str) -> tuple[str, int]:
+    """Return host and port of ``host[:port]``: the host as in ``Origin.host``, and 0 if there is no port.
+
+    Args:
+        host: Host name, or an IP address (IPv6 in brackets), and the port.
+
+    Raises:
+        InvalidName: The text has other parts or is malformed.
+    """
+    if "@" in host:
+        # The part before it may be a password.
+        raise InvalidName(f"a host has no user information: '***@{host.rpartition('@')[2]:.200}'")
     match = _HOST.fullmatch(host)
     if match is None:
-        raise InvalidName(f"not a registry host: {host!r:.200}")
+        raise InvalidName(f"not a host[:port]: {host!r:.200}")
     name, bracketed = match["host"].strip("[]").lower(), match["host"].startswith("[")
     port = int(match["port"]) if match["port"] else 0
     if (match["port"] and not 0 < port < 65536) or len(name) > 253 or bracketed is not (":" in name):
-        raise InvalidName(f"not a registry host: {host!r:.200}")
-    if (bracketed or _NUMERIC.fullmatch(name)) and _address(name) is None:
-        raise InvalidName(f"not a registry host: {host!r:.200}")
+        raise InvalidName(f"not a host[:port]: {host!r:.200}")
+    # R-046: an address has no trailing dot.
+    name = name.removesuffix(".")
+    if (bracketed or _NUMERIC.fullmatch(name)) and (match["root"] or _address(name) is None):
+        raise InvalidName(f"not a host[:port]: {host!r:.200}")
     return name, port
 
 

@@ -36,6 +36,9 @@ class Authenticator(Protocol):
     ) -> Generator[TokenRequest, TokenReply, str | None]:
         """Handle a 401: yield token requests, receive their replies, return the ``Authorization`` value.
 
+        The session sends a token request only where the URL policy allows a token server: at the registry's own host,
+        at a public name over https, or at a host of the setting ``trusted_hosts``.
+
         The caller must exhaust or close the generator, and must throw into it the error of a failed token request:
         other threads may be waiting for the same token and get the same error.
 
@@ -52,5 +55,5 @@ class Authenticator(Protocol):
             Unauthorized: The token server rejected the credentials, or no challenge has a supported scheme.
             Forbidden: The token server denied the scopes.
             TransportError: A token request failed.
-            ProtocolError: The URL policy refuses the realm, or the reply is malformed.
+            ProtocolError: The URL policy refuses the token server, or the reply is malformed.
         """

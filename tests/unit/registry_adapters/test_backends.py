@@ -519,6 +519,8 @@ class TestTypesOfSettings:
             "ca_file": str | os.PathLike[str] | None,
             "certs_dir": str | os.PathLike[str] | None,
             "client_cert": str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
+            # Of the collections, those that are no text.
+            "trusted_hosts": list[str] | tuple[str, ...] | set[str] | frozenset[str],
         }
 
         assert get_type_hints(HttpSettingsDict) == {name: fields[name] for name in HttpSettings.__struct_fields__}

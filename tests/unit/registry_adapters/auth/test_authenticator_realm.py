@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import nullcontext
 
 import pytest
 
-from registry_adapters.auth import ChallengeAuthenticator
-from registry_adapters.auth.authenticator import check_realm
+from registry_adapters.auth import ChallengeAuthenticator, authenticator_for
 from registry_adapters.http.messages import Body, Headers, Request, Response
 from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.keychains import StaticKeychain
 from registry_core.content.streams import FileObjectReader
 from registry_core.domain import url_policy
-from registry_core.domain.auth import Basic, Scope
+from registry_core.domain.auth import Basic, Challenge, Credential, IdentityToken, Scope, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin
-from registry_core.domain.url_policy import RULES, CredentialRule, CrossOriginRule, Rule, UrlPurpose
+from registry_core.domain.url_policy import (
+    RULES,
+    AllowedUrl,
+    CredentialRule,
+    CrossOriginRule,
+    Rule,
+    UrlPurpose,
+    check_url,
+)
 from registry_core.errors import ProtocolError
+from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.keychain import Keychain
 
 SCOPES = (Scope("repository", "app", ("pull",)),)
+
+
+def check_realm(registry: Origin, realm: str) -> AllowedUrl:
+    return check_url(UrlPurpose.REALM, registry, realm)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +52,11 @@ SCOPES = (Scope("repository", "app", ("pull",)),)
         ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token"),
         ("http://localhost:5000", "http://127.0.0.1:5001/token"),
         ("https://[::1]:5000", "https://[::1]:5001/token"),
+        ("https://10.0.0.5:5000", "https://10.0.0.5:5001/token"),
+        ("http://192.168.1.5:5050", "http://192.168.1.5/jwt/auth"),
+        ("http://gitlab.example.com:5500", "http://gitlab.example.com:10080/jwt/auth"),
+        ("http://registry.gitlab.lan", "http://gitlab.lan/jwt/auth"),
+        ("https://registry.gitlab.lan", "https://gitlab.lan:8443/jwt/auth"),
     ],
 )
 def test_allowed_realms(registry: str, realm: str) -> None:
@@ -80,7 +98,10 @@ def test_allowed_realms(registry: str, realm: str) -> None:
         ("https://registry.example.com", "https://intranet/token"),
         ("https://registry.example.com", "https://metadata.google.internal/token"),
         ("https://registry.example.com", "https://printer.local/token"),
-        ("https://10.0.0.5:5000", "https://10.0.0.5:5001/token"),
+        ("https://10.0.0.5:5000", "https://10.0.0.6:5000/token"),
+        ("https://10.0.0.5:5000", "http://10.0.0.5:5001/token"),
+        ("https://registry.gitlab.lan", "http://gitlab.lan/jwt/auth"),
+        ("http://registry.one.lan", "http://sso.other.lan/jwt/auth"),
         ("https://10.0.0.5:5000", "https://127.0.0.1:5000/token"),
         ("http://127.0.0.1:5000", "http://10.0.0.1/token"),
         ("http://127.0.0.1:5000", "http://auth.example.com/token"),
@@ -90,20 +111,6 @@ def test_allowed_realms(registry: str, realm: str) -> None:
 def test_refused_realms(registry: str, realm: str) -> None:
     with pytest.raises(ProtocolError):
         check_realm(Origin.of_url(registry), realm)
-
-
-def test_a_listed_host_is_allowed_for_its_registry_only() -> None:
-    allowed = {"10.0.0.5:5000": ["10.0.0.6:5001"]}
-
-    check_realm(Origin.of("10.0.0.5:5000"), "https://10.0.0.6:5001/token", allowed)
-
-    with pytest.raises(ProtocolError):
-        check_realm(Origin.of("10.0.0.7:5000"), "https://10.0.0.6:5001/token", allowed)
-
-
-def test_a_listed_host_needs_tls_if_the_registry_has_it() -> None:
-    with pytest.raises(ProtocolError):
-        check_realm(Origin.of("10.0.0.5"), "http://10.0.0.6/token", {"10.0.0.5": ["10.0.0.6"]})
 
 
 def test_the_error_shows_neither_password_nor_query() -> None:
@@ -135,33 +142,82 @@ class Network:
         """Do nothing: there are no connections."""
 
 
-def test_the_url_policy_decides_about_credentials_for_token_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-030: the policy table is used, not a copy of it."""
-    rule = Rule(cross_origin=CrossOriginRule.TRUSTED, credentials=CredentialRule.NONE, hops=0)
-    monkeypatch.setattr(url_policy, "RULES", {**RULES, UrlPurpose.REALM: rule})
-    network = Network()
-    keychain = StaticKeychain({"registry.example.com": Basic("me", "pw")})
-    asking = ChallengeAuthenticator(keychain, realms={"registry.example.com": ["10.0.0.6:5001"]})
-    session = Session(Origin.of("registry.example.com"), HttpSettings(), transport=network, authenticator=asking)
-
-    session.send(Request(method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES)).close()
-
-    registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
-    assert network.requests == [(registry, ""), (tokens, ""), (registry, "Bearer")]
-
-
-@pytest.mark.parametrize("is_listed", [True, False])
-def test_only_a_listed_private_token_server_gets_requests(is_listed: bool) -> None:
-    realms = {"registry.example.com": ["10.0.0.6:5001"] if is_listed else []}
-    network = Network()
-    asking = ChallengeAuthenticator(StaticKeychain({"registry.example.com": Basic("me", "pw")}), realms=realms)
-    session = Session(Origin.of("registry.example.com"), HttpSettings(), transport=network, authenticator=asking)
-    request = Request(
-        method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES, reference="app", missing="repository"
+def open_session(network: Network, authenticator: Authenticator, *trusted_hosts: str) -> Session:
+    return Session(
+        Origin.of("registry.example.com"),
+        HttpSettings(trusted_hosts=trusted_hosts, retries=0),
+        transport=network,
+        authenticator=authenticator,
     )
 
-    with nullcontext() if is_listed else pytest.raises(ProtocolError, match="token server"):
-        session.send(request).close()
 
-    registry, tokens = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
-    assert network.requests == [(registry, ""), *([(tokens, "Basic"), (registry, "Bearer")] if is_listed else [])]
+LIST_TAGS = Request(
+    method="GET", target="/v2/app/tags/list", success=(200,), scopes=SCOPES, reference="app", missing="repository"
+)
+REGISTRY, TOKENS = "https://registry.example.com/v2/app/tags/list", "https://10.0.0.6:5001/token"
+KEYCHAIN = StaticKeychain({"registry.example.com": Basic("me", "pw")})
+
+
+def test_the_url_policy_decides_about_credentials_for_token_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-030: the policy table is used, not a copy of it."""
+    rule = Rule(cross_origin=CrossOriginRule.TOKEN_SERVER, credentials=CredentialRule.NONE, hops=0)
+    monkeypatch.setattr(url_policy, "RULES", {**RULES, UrlPurpose.REALM: rule})
+    network = Network()
+
+    with pytest.raises(ProtocolError, match="credentials must not be sent there"):
+        open_session(network, ChallengeAuthenticator(KEYCHAIN), "10.0.0.6:5001").send(LIST_TAGS)
+
+    assert network.requests == [(REGISTRY, "")]
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_only_a_trusted_private_token_server_gets_requests(is_trusted: bool) -> None:
+    """R-035, R-047."""
+    network = Network()
+    session = open_session(network, ChallengeAuthenticator(KEYCHAIN), *(["10.0.0.6:5001"] if is_trusted else []))
+
+    with nullcontext() if is_trusted else pytest.raises(ProtocolError, match=r"token server .* trusted_hosts"):
+        session.send(LIST_TAGS).close()
+
+    assert network.requests == [(REGISTRY, ""), *([(TOKENS, "Basic"), (REGISTRY, "Bearer")] if is_trusted else [])]
+
+
+@pytest.mark.parametrize("auth", [None, Basic("me", "pw"), IdentityToken("s3cret"), KEYCHAIN])
+def test_no_request_is_sent_to_a_refused_token_server(auth: Credential | Keychain | None) -> None:
+    """R-035: not even an anonymous one."""
+    network = Network()
+
+    with pytest.raises(ProtocolError, match="trusted_hosts"):
+        open_session(network, authenticator_for(auth)).send(LIST_TAGS)
+
+    assert network.requests == [(REGISTRY, "")]
+
+
+class OwnAuthenticator(Authenticator):
+    """An authenticator of the application that requests tokens without any check."""
+
+    def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
+        return None
+
+    def handle_challenge(
+        self,
+        registry: Origin,
+        challenges: Sequence[Challenge],
+        scopes: Collection[Scope],
+        *,
+        rejected: str | None = None,
+    ) -> Generator[TokenRequest, TokenReply, str | None]:
+        yield TokenRequest(method="GET", url=TOKENS, headers={"Authorization": "Basic bWU6cHc="})
+        return "Bearer abc"
+
+
+def test_the_policy_holds_for_an_authenticator_of_the_application() -> None:
+    """R-035, R-047."""
+    refused, trusted = Network(), Network()
+
+    with pytest.raises(ProtocolError, match="trusted_hosts"):
+        open_session(refused, OwnAuthenticator()).send(LIST_TAGS)
+    open_session(trusted, OwnAuthenticator(), "https://10.0.0.6:5001").send(LIST_TAGS).close()
+
+    assert refused.requests == [(REGISTRY, "")]
+    assert trusted.requests == [(REGISTRY, ""), (TOKENS, "Basic"), (REGISTRY, "Bearer")]

@@ -4,7 +4,7 @@ import pytest
 
 from registry_adapters.http.session import redirect_target
 from registry_core.domain.origin import Origin
-from registry_core.domain.url_policy import AllowedUrl, UrlPurpose
+from registry_core.domain.url_policy import AllowedUrl, UrlPurpose, check_url
 from registry_core.errors import ProtocolError
 
 REGISTRY = Origin.of("registry.example.com")
@@ -13,7 +13,8 @@ REGISTRY = Origin.of("registry.example.com")
 def target(
     method: str, status: int, location: str, purpose: UrlPurpose = UrlPurpose.REDIRECT
 ) -> tuple[str, AllowedUrl]:
-    return redirect_target(purpose, REGISTRY, method, "https://registry.example.com/v2/a/blobs/x?q=1", status, location)
+    purpose, url = redirect_target(purpose, method, "https://registry.example.com/v2/a/blobs/x?q=1", status, location)
+    return url, check_url(purpose, REGISTRY, url)
 
 
 class TestRedirectTarget:
@@ -39,11 +40,18 @@ class TestRedirectTarget:
 
     @pytest.mark.parametrize("status", [307, 308])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-    @pytest.mark.parametrize("location", ["https://cdn.example.net/u", "https://registry.example.com:8443/u"])
-    def test_other_methods_are_not_redirected_to_another_origin(self, location: str, method: str, status: int) -> None:
-        """R-033: a redirect must not send content to another origin."""
-        with pytest.raises(ProtocolError, match=method):
+    @pytest.mark.parametrize("location", ["https://cdn.example.net/u", "https://example.com/u"])
+    def test_other_methods_are_not_redirected_to_another_host(self, location: str, method: str, status: int) -> None:
+        """R-033: a redirect must not send content to another host, although reads may come from there."""
+        with pytest.raises(ProtocolError, match="redirect of a write"):
             target(method, status, location)
+
+    @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+    def test_other_methods_go_without_credentials_to_another_port_of_the_registrys_host(self, method: str) -> None:
+        """R-030, R-033."""
+        url = "https://registry.example.com:8443/u"
+
+        assert target(method, 307, url) == (url, AllowedUrl(Origin.of_url(url), None))
 
     @pytest.mark.parametrize("status", [301, 302, 303])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,40 @@ class TestHttpSettings:
         missing = [name for name in HttpSettings.__struct_fields__ if f"| `{name}` |" not in page]
 
         assert missing == []
+
+    @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+    def test_trusted_hosts_may_be_any_plain_collection(self, kind: Callable[[list[str]], Collection[str]]) -> None:
+        """R-047."""
+        settings = HttpSettings(trusted_hosts=kind(["sso.other.lan", "10.0.0.6:9000", "http://minio:9000"]))
+
+        assert sorted(settings.trusted_hosts) == ["10.0.0.6:9000", "http://minio:9000", "sso.other.lan"]
+        assert isinstance(settings.trusted_hosts, tuple)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            "sso.other.lan",
+            b"sso.other.lan",
+            None,
+            True,
+            {"sso.other.lan": 1},
+            [None],
+            [["sso.other.lan"]],
+            {"sso.other.lan", 1},
+            ["sso.other.lan", ""],
+            ["http://sso.other.lan/token"],
+            ["me:hunter2@sso.other.lan"],
+            ["ftp://sso.other.lan"],
+            ["*.other.lan"],
+        ],
+        ids=repr,
+    )
+    def test_malformed_trusted_hosts_are_refused(self, wrong: Any) -> None:
+        """R-047."""
+        with pytest.raises(ConfigError, match="trusted_hosts") as caught:
+            HttpSettings(trusted_hosts=wrong)
+
+        assert "hunter2" not in str(caught.value)
 
     def test_config_error_is_a_value_error(self) -> None:
         with pytest.raises(ValueError, match="retries"):

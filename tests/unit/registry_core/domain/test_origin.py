@@ -49,6 +49,8 @@ def test_a_host_is_parsed(text: str, host: str, port: int, written: str) -> None
         "-a",
         "a-",
         "a_b",
+        "a.",
+        "a.example.:5000",
         "é.example",
         "::1",
         "[::1",
@@ -67,8 +69,27 @@ def test_a_host_is_parsed(text: str, host: str, port: int, written: str) -> None
 )
 def test_an_invalid_host_is_refused(text: str) -> None:
     """R-011, R-046: short and numeric spellings of addresses are no names."""
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidName) as caught:
         Origin.of(text)
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "written"),
+    [
+        ("https://minio_1.storage_net.corp.lan/x", "minio_1.storage_net.corp.lan", "minio_1.storage_net.corp.lan"),
+        ("https://_dmarc.example.com:8443/x", "_dmarc.example.com", "_dmarc.example.com:8443"),
+        ("https://MINIO.corp.lan./x", "minio.corp.lan", "minio.corp.lan"),
+        ("https://minio.corp.lan.:9000/x", "minio.corp.lan", "minio.corp.lan:9000"),
+        ("https://localhost./x", "localhost", "localhost"),
+    ],
+)
+def test_the_host_of_a_url_may_have_underscores_and_a_trailing_dot(url: str, host: str, written: str) -> None:
+    """R-042: the dot does not make another origin."""
+    origin = Origin.of_url(url)
+
+    assert (origin.host, origin.netloc) == (host, written)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +100,12 @@ def test_an_invalid_host_is_refused(text: str) -> None:
         "https://user@a.example/",
         "https://@a.example/",
         "https://a.example:x/",
+        "https://a.example../",
+        "https://./",
+        "https://.a.example/",
+        "https://127.0.0.1./",
+        "https://10.1./",
+        "https://[::1]./",
         "https://a.example:99999/",
         "https://a.example\\@b.example/",
         "https://a.example/\r\nX: y",
