@@ -252,7 +252,15 @@ TRANSFER = (
 
 MIRROR = (
     Bug("prune.py", "if is_of_digest(name):", "if False:"),
-    Bug("prune.py", "action=Action.DELETE if listed else Action.KEEP,", "action=Action.DELETE,"),
+    Bug("prune.py", "action=Action.DELETE if selected else Action.KEEP,", "action=Action.DELETE,"),
+    Bug("prune.py", "            except ImageNotFound:\n                continue\n            raise ProtocolError(",
+        "            except ImageNotFound:\n                continue\n            str("),
+    Bug("prune.py", "            except RepositoryNotFound:\n                raise\n", ""),
+    Bug("mirror.py", "if not each.is_kept and each.tag not in present])", "if False])"),
+    Bug("mirror.py", "if rule.allow_empty:", "if True:"),
+    Bug("mirror.py", "unmatched.pop(pattern, None)", "unmatched.clear()"),
+    Bug("mirror.py", "if count and not has_selected:", "if False:"),
+    Bug("mirror.py", "results.append(failure)", "pass"),
     Bug("prune.py", "if each.target in failed:", "if False:"),
     Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
     Bug("prune.py", "failed.add(each.target)", "pass"),
@@ -261,7 +269,7 @@ MIRROR = (
     Bug("versions.py", "while count and not numbers[count - 1]:", "while False:"),
     Bug("selection.py", "if self.latest is None or version_of(tag) is not None", "if True"),
     Bug("selection.py", "for tag in scope - (floating - named.matching(floating))", "for tag in scope"),
-)
+)  # fmt: skip
 
 REBASE = (
     Bug("config.py", 'if image.get("Entrypoint") != old_base.get("Entrypoint") else', "if False else"),

@@ -52,6 +52,7 @@ class Mirror:
                     tags=entry.tags,
                     options=entry.options,
                     prune=entry.prune,
+                    allow_empty=entry.allow_empty,
                 )
                 for entry in file.mirrors
                 for source, target in [(self._client(entry.source, auth), self._client(entry.target, auth))]

@@ -10,7 +10,7 @@ import pytest
 from registry_adapters import open_client, open_mirror
 from registry_adapters.wsgi import registry_server
 from registry_adapters.wsgi.auth import BasicAuthorizer
-from registry_core import ConfigError, ImageBuilder, InvalidValue, RegistryClient
+from registry_core import ConfigError, ImageBuilder, InvalidValue, NotFound, RegistryClient
 from registry_core.domain.auth import Basic
 from registry_core.ops.transfer.report import Outcome, Result
 from registry_core.ports.observer import BlobCopied, Event, Observer
@@ -153,3 +153,43 @@ def test_backends_are_closed_when_one_of_them_cannot_be_opened(tmp_path: Path, m
         open_mirror(write(tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "nothing:y"\n'))
 
     assert closed == ["registry.test/a"]
+
+
+@pytest.mark.parametrize("scheme", ["oci", "oci-archive", "docker-archive"])
+@pytest.mark.parametrize("more", ["", 'repositories = ["app"]', 'repositories = ["*"]', 'tags = ["v1"]'])
+def test_a_source_that_does_not_exist_is_named_in_the_report(tmp_path: Path, scheme: str, more: str) -> None:
+    source = f"{scheme}:{tmp_path / 'lost'}"
+    text = f'continue_on_error = true\n[[mirror]]\nsource = "{source}"\ntarget = "oci:{tmp_path / "copy"}"\n{more}\n'
+
+    with open_mirror(write(tmp_path, text)) as mirror:
+        plan = mirror.plan()
+        reports = [plan.apply(), mirror.run()]
+
+    assert source in str(plan)
+    for report in reports:
+        (failed,) = report.failed
+        assert isinstance(failed.error, NotFound)
+        assert source in str(failed.error)
+    assert not (tmp_path / "lost").exists()
+
+
+def test_a_mirror_that_may_match_nothing_is_declared_in_the_file(tmp_path: Path) -> None:
+    push(open_client(f"oci:{tmp_path / 'store'}").with_segment("app"), "v1")
+    text = f"""
+        [[mirror]]
+        source = "oci:{tmp_path / "store"}"
+        target = "oci:{tmp_path / "copy"}"
+        repositories = ["app", "lib/*"]
+        tags = {{ semver = ">=2" }}
+        """
+
+    with open_mirror(write(tmp_path, text)) as mirror:
+        report = mirror.run()
+    with open_mirror(write(tmp_path, f"{text}allow_empty = true\n")) as mirror:
+        allowed_report = mirror.run()
+
+    assert [str(failed.error) for failed in report.failed] == [
+        f"oci:{tmp_path / 'store'}/app: no tag matches semver '>=2'; if that is right, set allow_empty",
+        f"oci:{tmp_path / 'store'}/lib/*: no repository matches this pattern; if that is right, set allow_empty",
+    ]
+    assert allowed_report.ok

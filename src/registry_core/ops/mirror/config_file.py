@@ -34,6 +34,7 @@ class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
         tags: Tags to mirror; see ``MirrorRule``.
         options: Parts of each image to copy; see ``MirrorRule``.
         prune: Whether to remove tags from the target; see ``MirrorRule``.
+        allow_empty: Whether patterns may match nothing; see ``MirrorRule``.
     """
 
     source: str
@@ -42,6 +43,7 @@ class MirrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     tags: TagSelection
     options: CopyOptions
     prune: bool
+    allow_empty: bool
 
 
 class MirrorFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class _Options(_Strict, kw_only=True):
     overwrite: bool | None = None
     repair: bool | None = None
     prune: bool | None = None
+    allow_empty: bool | None = None
 
 
 class _Mirror(_Options, kw_only=True):
@@ -196,6 +199,7 @@ def _entry(mirror: _Mirror, defaults: _Options, path: str) -> MirrorEntry:
         tags=_selection(mirror.tags, f"{path}.tags"),
         options=options,
         prune=bool(option("prune")),
+        allow_empty=bool(option("allow_empty")),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +12,7 @@ from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
     InvalidValue,
+    NotFound,
     RegistryError,
     error_context,
     error_reference,
@@ -20,6 +21,7 @@ from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.mirror.prune import (
     FailedRepositories,
     PrunableTag,
+    check_absent,
     prunable_tags,
     prune,
     repository_failure,
@@ -51,11 +53,13 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
         prune: Whether to remove tags from the target that the selection can judge, but that the source no longer has,
             or that are no longer among the latest. Tags that are not versions stay if ``latest`` is set; floating
             names, such as ``latest`` and ``stable``, stay unless a name or pattern of ``tags`` matches them.
+        allow_empty: Whether patterns of ``repositories``, and ``tags``, may match nothing. Otherwise that is a failed
+            result. Nothing is pruned in a repository without selected tags in either case.
 
     Raises:
         InvalidName: A name is malformed.
         InvalidValue: ``source`` or ``target`` is no catalog, ``repositories`` is a plain string, ``tags`` is not a
-            ``TagSelection``, or ``prune`` is set for a path that is mirrored onto itself.
+            ``TagSelection``, a switch is not a boolean, or ``prune`` is set for a path that is mirrored onto itself.
     """
 
     source: Catalog
@@ -66,6 +70,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
     tags: TagSelection = TagSelection()
     options: CopyOptions = CopyOptions()
     prune: bool = False
+    allow_empty: bool = False
 
     if TYPE_CHECKING:
         # msgspec derives the constructor from the fields; `__post_init__` accepts more than their types.
@@ -80,6 +85,7 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
             tags: TagSelection = ...,
             options: CopyOptions = ...,
             prune: bool = False,
+            allow_empty: bool = False,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -90,6 +96,9 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name} must be a Catalog, not {type(getattr(self, name)).__name__}; "
                     "of a client, pass its attribute catalog"
                 )
+        for name in ("prune", "allow_empty"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidValue(f"{name} must be True or False, not {getattr(self, name)!r:.200}")
         msgspec.structs.force_setattr(self, "repositories", as_tuple("repositories", self.repositories))
         if not isinstance(self.tags, TagSelection):
             raise InvalidValue(f"tags must be a TagSelection, not {self.tags!r:.200}")
@@ -126,50 +135,96 @@ class RuleScan:
     def tasks(self) -> Iterator[CopyTask | Result]:
         """Yield a task for each selected tag, and a result for each repository that could not be listed.
 
+        A pattern of repositories, and a selection of tags, that matches nothing yields a failed result too, unless the
+        rule allows that.
+
         Raises:
             RegistryError: One side could not be listed.
         """
         rule = self._rule
-        for name in self._names():
-            if isinstance(name, Result):
-                yield name
-                continue
-            source = rule.source.repository(rule.source_path / name)
-            target = rule.target.repository(rule.target_path / name)
-            try:
-                with error_reference(str(source)):
-                    listed, selected = self._tags(source)
-            except RegistryError as error:
-                yield self._failure(source, target, error, Side.SOURCE)
-                continue
-            self.selected.setdefault(str(target), set()).update(selected)
-            for tag in selected:
-                yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
-            if rule.prune and listed is not None:
-                try:
-                    self.prunable += prunable_tags(source, target, rule.tags, listed, selected)
-                except RegistryError as error:
-                    yield self._failure(source, target, error, Side.TARGET)
-
-    def _names(self) -> Iterator[str | Result]:
-        rule = self._rule
-        if not rule.repositories:
-            yield ""
-            return
-        exact = dict.fromkeys(name for name in rule.repositories if not has_wildcard(name))
-        yield from exact
         patterns = [name for name in rule.repositories if has_wildcard(name)]
+        named = dict.fromkeys(name for name in rule.repositories or [""] if not has_wildcard(name))
+        for name in named:
+            if not (yield from self._repository_tasks(name)):
+                yield from self._unmatched(name, f"no tag matches {rule.tags}")
         if not patterns:
             return
+        # Of the repositories that patterns find, some may have no such tag, but not all.
+        count, has_selected = 0, False
+        for found in self._found(patterns):
+            if isinstance(found, Result):
+                has_selected = True
+                yield found
+            elif found not in named:
+                count += 1
+                has_selected = (yield from self._repository_tasks(found)) or has_selected
+        if count and not has_selected:
+            yield from self._unmatched("", f"no tag in any of {count} repositories matches {rule.tags}")
+
+    def _repository_tasks(self, name: str) -> Generator[CopyTask | Result, None, bool]:
+        """Yield the tasks of one repository; return ``False`` if its tags are known and none of them is selected."""
+        rule = self._rule
+        source = rule.source.repository(rule.source_path / name)
+        target = rule.target.repository(rule.target_path / name)
+        try:
+            with error_reference(str(source)):
+                listed, selected = self._tags(source)
+        except RegistryError as error:
+            yield self._failure(source, target, error, Side.SOURCE)
+            return True
+        self.selected.setdefault(str(target), set()).update(selected)
+        for tag in selected:
+            yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
+        if rule.prune and listed is not None:
+            yield from self._scan_target(source, target, listed, selected)
+        return bool(selected) or rule.tags.is_everything
+
+    def _scan_target(
+        self, source: Repository, target: Repository, listed: Sequence[str], selected: Sequence[Tag]
+    ) -> Iterator[Result]:
+        side = Side.TARGET
+        try:
+            found = list(prunable_tags(source, target, self._rule.tags, selected))
+            side, present = Side.SOURCE, set(listed)
+            check_absent(source, [each.tag for each in found if not each.is_kept and each.tag not in present])
+        except RegistryError as error:
+            yield self._failure(source, target, error, side)
+        else:
+            self.prunable += found
+
+    def _found(self, patterns: Sequence[str]) -> Iterator[RepositoryName | Result]:
+        """Yield the repositories that patterns match, and a result for each pattern that matches none."""
+        rule = self._rule
+        unmatched = dict.fromkeys(patterns)
         try:
             for found in repositories_below(rule.source, rule.source_path, None, None, operation=""):
                 name = RepositoryName(found)
-                if name not in exact and matching_names(patterns, [name]) and not self._is_own_target(name):
+                matching = (
+                    [] if self._is_own_target(name) else [each for each in patterns if matching_names([each], [name])]
+                )
+                for pattern in matching:
+                    unmatched.pop(pattern, None)
+                if matching:
                     yield name
         except RegistryError as error:
             source, target = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
             self.unlisted = str(target)
             yield self._failure(source, target, error, Side.SOURCE)
+        else:
+            for pattern in unmatched:
+                yield from self._unmatched(pattern, "no repository matches this pattern")
+
+    def _unmatched(self, name: str, message: str) -> Iterator[Result]:
+        """Yield the failure of a repository, or of a pattern, for which there is nothing to mirror."""
+        rule = self._rule
+        if rule.allow_empty:
+            return
+        source, target = (
+            "/".join(part for part in (catalog.registry, path, name) if part)
+            for catalog, path in ((rule.source, rule.source_path), (rule.target, rule.target_path))
+        )
+        error = NotFound(f"{message}; if that is right, set allow_empty", reference=source)
+        yield repository_failure(source, target, error, Side.SOURCE)
 
     def _is_own_target(self, name: RepositoryName) -> bool:
         """Return whether a repository was written by this rule, which mirrors a backend into a path of itself."""
@@ -189,7 +244,7 @@ class RuleScan:
     def _failure(self, source: Repository, target: Repository, error: RegistryError, side: Side) -> Result:
         if not self._continue_on_error or isinstance(error, Cancelled | DeadlineExceeded):
             raise error
-        return repository_failure(source, target, error, side)
+        return repository_failure(str(source), str(target), error, side)
 
 
 class MirrorPlan:
@@ -239,7 +294,7 @@ class MirrorPlan:
         continue_on_error: bool = False,
         on_result: Callable[[Result], None] | None = None,
     ) -> CopyReport:
-        """Copy and remove what the plan shows, and nothing else.
+        """Copy and remove what the plan shows, and nothing else. The report begins with the failures of the plan.
 
         Tags are removed last, from repositories in which nothing failed, and only if they point at the same manifest as
         when the plan was made.
@@ -257,6 +312,10 @@ class MirrorPlan:
             RegistryError: One side failed; with ``continue_on_error`` only ``Cancelled`` and ``DeadlineExceeded``.
         """
         results: list[Result] = []
+        for failure in self.failures:
+            results.append(failure)
+            if on_result is not None:
+                on_result(failure)
         for plan in self._plans:
             report = plan.apply(
                 observer=observer,

@@ -13,7 +13,9 @@ from registry_core.errors import (
     DeadlineExceeded,
     ImageNotFound,
     NotFound,
+    ProtocolError,
     RegistryError,
+    RepositoryNotFound,
     error_context,
     error_reference,
 )
@@ -22,7 +24,7 @@ from registry_core.ops.mirror.selection import TagSelection, is_of_digest
 from registry_core.ops.transfer.report import Action, Node, NodeKind, Outcome, Result, Side
 from registry_core.ports.catalog import Repository
 
-__all__ = ["FailedRepositories", "PrunableTag", "prunable_tags", "prune", "repository_failure"]
+__all__ = ["FailedRepositories", "PrunableTag", "check_absent", "prunable_tags", "prune", "repository_failure"]
 
 
 class FailedRepositories:
@@ -79,18 +81,17 @@ class PrunableTag(msgspec.Struct, frozen=True):
 
 
 def prunable_tags(
-    source: Repository, target: Repository, selection: TagSelection, listed: Collection[str], selected: Collection[str]
+    source: Repository, target: Repository, selection: TagSelection, selected: Collection[str]
 ) -> Iterator[PrunableTag]:
     """Yield the tags of a target that a selection can judge, but that are not selected.
 
     Tags named after digests are left out: they are lists of referrers or signatures of manifests that may be there.
-    If the source has no tags at all, it is more likely broken than empty, and the tags are kept.
+    If nothing is selected, the source or the selection is more likely broken than empty, and the tags are kept.
 
     Args:
         source: Repository that is mirrored.
         target: Repository that it is mirrored to.
         selection: Selection of tags.
-        listed: All tags of the source.
         selected: Tags of the source that are selected.
 
     Raises:
@@ -114,7 +115,7 @@ def prunable_tags(
                 continue
             node = Node(
                 kind=NodeKind.TAG,
-                action=Action.DELETE if listed else Action.KEEP,
+                action=Action.DELETE if selected else Action.KEEP,
                 digest=digest,
                 size=0,
                 media_type="",
@@ -122,6 +123,28 @@ def prunable_tags(
                 target=target.at(tag),
             )
             yield PrunableTag(target, tag, node)
+
+
+def check_absent(source: Repository, tags: Iterable[Tag]) -> None:
+    """Check that a source does not have tags that its list of tags lacks, so that a list cut short removes nothing.
+
+    Raises:
+        ProtocolError: The source has one of the tags.
+        RegistryError: The source failed, or does not exist any more.
+    """
+    for tag in tags:
+        with error_reference(source.at(tag)):
+            checkpoint()
+            try:
+                source.manifests.resolve(tag)
+            except RepositoryNotFound:
+                raise
+            except ImageNotFound:
+                continue
+            raise ProtocolError(
+                "the source has this tag, but its list of tags lacks it: the list is incomplete, or the tag was pushed "
+                "after it was read; no tag of the repository is removed from the target; run the mirror again"
+            )
 
 
 def prune(tags: Iterable[PrunableTag], failed: FailedRepositories, *, continue_on_error: bool) -> Iterator[Result]:
@@ -155,16 +178,16 @@ def prune(tags: Iterable[PrunableTag], failed: FailedRepositories, *, continue_o
             yield Result(node=each.node, outcome=outcome)
 
 
-def repository_failure(source: Repository, target: Repository, error: RegistryError, side: Side) -> Result:
-    """Return the result of a repository, or of a path of repositories, that could not be listed."""
+def repository_failure(source: str, target: str, error: RegistryError, side: Side) -> Result:
+    """Return the result of a repository, or of a path of repositories, that could not be listed or has nothing."""
     node = Node(
         kind=NodeKind.TAG,
         action=Action.MOVE,
         digest=None,
         size=0,
         media_type="",
-        source=str(source),
-        target=str(target),
+        source=source,
+        target=target,
     )
     return Result(node=node, outcome=Outcome.FAILED, error=error, failed_side=side)
 

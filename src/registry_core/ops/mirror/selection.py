@@ -97,6 +97,12 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
             or (versions is not None and (version := version_of(tag)) is not None and version in versions)
         }
 
+    def __str__(self) -> str:
+        """Describe the names and patterns."""
+        listed = {"names": self.names, "globs": self.globs, "regexes": self.regexes}
+        parts = [f"{field} {', '.join(map(repr, values)):.300}" for field, values in listed.items() if values]
+        return " or ".join([*parts, f"semver {self.semver!r}"] if self.semver else parts) or "all"
+
     def _compile(self) -> tuple[list[re.Pattern[str]], VersionRange | None]:
         patterns = [re.compile(translate(glob)) for glob in self.globs]
         for regex in self.regexes:
@@ -135,6 +141,16 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
     def is_exact(self) -> bool:
         """Whether the selected tags are known without a list of all tags."""
         return not self.include.is_empty and self.include.is_exact
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all tags are selected."""
+        return self.include.is_empty and self.exclude.is_empty and self.latest is None
+
+    def __str__(self) -> str:
+        """Describe the selection."""
+        excluded = "" if self.exclude.is_empty else f" except {self.exclude}"
+        return f"{self.include}{excluded}" + ("" if self.latest is None else f" (latest {self.latest})")
 
     def in_scope(self, tags: Iterable[str]) -> set[str]:
         """Return the tags that the patterns match, without regard to ``latest``.

@@ -21,6 +21,7 @@ continue_on_error = true
 platforms = ["linux/amd64"]
 index = "rewritten"
 prune = true
+allow_empty = true
 
 [backends."localhost:5000"]
 plain_http = true
@@ -43,6 +44,7 @@ foreign_layers = true
 overwrite = false
 repair = true
 prune = false
+allow_empty = false
 """
 
 
@@ -63,8 +65,8 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     first, second = found.mirrors
     assert (found.jobs, found.images, found.continue_on_error) == (2, 3, True)
     assert found.backends == {"localhost:5000": {"plain_http": True}}
-    assert (first.source, first.target, first.repositories, first.prune) == (
-        "localhost:5000/org", "oci:mirror", ("app", "lib/*"), True,
+    assert (first.source, first.target, first.repositories, first.prune, first.allow_empty) == (
+        "localhost:5000/org", "oci:mirror", ("app", "lib/*"), True, True,
     )  # fmt: skip
     assert first.tags == TagSelection(
         include=TagPatterns(globs=("*-alpine",), semver=">=1.2, <2"), exclude=TagPatterns(regexes=(".*rc.*",)), latest=3
@@ -80,7 +82,7 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
         overwrite=False,
         repair=True,
     )
-    assert (second.repositories, second.prune) == ((), False)
+    assert (second.repositories, second.prune, second.allow_empty) == ((), False, False)
 
 
 MINIMAL_CONFIG = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
@@ -94,6 +96,7 @@ MINIMAL_CONFIG = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
         ('[[mirror]]\nsource = "a.test"', "$.mirror[0]"),
         (MINIMAL_CONFIG + "wrong = 1", "$.mirror[0]"),
         (MINIMAL_CONFIG + MINIMAL_CONFIG + "prune = 1", "$.mirror[1].prune"),
+        (MINIMAL_CONFIG + 'allow_empty = "yes"', "$.mirror[0].allow_empty"),
         (MINIMAL_CONFIG + "tags = 3", "$.mirror[0].tags"),
         (MINIMAL_CONFIG + 'tags = ["no tag!"]', "$.mirror[0].tags"),
         (MINIMAL_CONFIG + 'tags = { names = ["no tag!"] }', "$.mirror[0].tags.names"),

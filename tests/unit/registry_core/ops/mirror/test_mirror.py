@@ -16,9 +16,13 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import (
     CatalogUnsupported,
+    Forbidden,
     ImageNotFound,
     InvalidName,
     InvalidValue,
+    NotFound,
+    ProtocolError,
+    RegistryError,
     RepositoryNotFound,
     Unavailable,
     Unsupported,
@@ -41,6 +45,7 @@ class RecordedCatalog(Catalog):
         self._record_calls = record_calls
         self.before: Any = lambda call, argument: None
         self.can_list = True
+        self.listed: dict[str, list[str]] = {}
         self.calls: list[tuple[str, str]] = []
 
     @property
@@ -56,6 +61,8 @@ class RecordedCatalog(Catalog):
 
         recorded.before = before
         found: Repository = recorded.repository
+        if name in self.listed:
+            found.manifests.tags = lambda **_: map(Tag, self.listed[name])  # type: ignore[method-assign]  # a short list
         return found
 
     def repositories(
@@ -214,6 +221,8 @@ class TestCopies:
             ({"repositories": [1]}, InvalidName, "not a repository name: 1"),
             ({"source_path": "NOT OK"}, InvalidName, "not a repository name: 'NOT OK'"),
             ({"tags": ["v1"]}, InvalidValue, "tags must be a TagSelection"),
+            ({"prune": "yes"}, InvalidValue, "prune must be True or False, not 'yes'"),
+            ({"allow_empty": 1}, InvalidValue, "allow_empty must be True or False, not 1"),
         ],
     )
     def test_malformed_rules_are_refused(
@@ -473,6 +482,102 @@ class TestPrune:
         assert not report.ok
         assert tags(target_catalog, "app") == ["v0", "v2"]
 
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_a_list_cut_short_without_an_error_prunes_nothing(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any, planned: bool
+    ) -> None:
+        """R-096: before a tag is removed because the source's list lacks it, the source is asked for it."""
+        push(graphs_of, source_catalog, "app", "a", "b", "c")
+        push(graphs_of, source_catalog, "other", "a")
+        push(graphs_of, target_catalog, "app", "a", "b", "c", "gone")
+        push(graphs_of, target_catalog, "other", "gone")
+        source_catalog.listed = {"app": ["a", "b"]}
+        rules = [rule(source_catalog, target_catalog, repositories=("app", "other"), prune=True)]
+
+        with pytest.raises(ProtocolError, match="list is incomplete") as caught:
+            run_mirror(rules)
+        if planned:
+            plan = plan_mirror(rules, continue_on_error=True)
+            assert [node.target for node in plan.nodes if node.action is Action.DELETE] == ["target.test/other:gone"]
+            report = plan.apply(continue_on_error=True)
+        else:
+            report = run_mirror(rules, continue_on_error=True)
+
+        (failed,) = report.failed
+        assert caught.value.reference == "source.test/app:c"
+        assert (failed.failed_side, failed.node.target) == (Side.SOURCE, "target.test/app")
+        assert isinstance(failed.error, ProtocolError)
+        assert tags(target_catalog, "app") == ["a", "b", "c", "gone"]
+        assert tags(target_catalog, "other") == ["a"]
+
+    @pytest.mark.parametrize(
+        "error", [Unavailable("down"), Forbidden("quota"), RepositoryNotFound("gone"), Unsupported("schema 1")]
+    )
+    def test_a_source_that_cannot_confirm_that_a_tag_is_gone_prunes_nothing(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any, error: RegistryError
+    ) -> None:
+        """R-096."""
+        push(graphs_of, source_catalog, "app", "v1")
+        push(graphs_of, target_catalog, "app", "v0", "v1")
+
+        def fail(call: str, argument: str) -> None:
+            if (call, argument) == ("resolve", "v0"):
+                raise error
+
+        source_catalog.before = fail
+
+        report = run_mirror(
+            [rule(source_catalog, target_catalog, repositories=("app",), prune=True)], continue_on_error=True
+        )
+
+        assert [failed.error for failed in report.failed] == [error]
+        assert tags(target_catalog, "app") == ["v0", "v1"]
+
+    def test_only_a_tag_that_the_list_lacks_is_looked_up_before_its_removal(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        """R-096."""
+        push(graphs_of, source_catalog, "app", "1.0", "1.1", "1.2")
+        push(graphs_of, target_catalog, "app", "0.9", "1.0", "1.2", "local")
+
+        run_mirror(
+            [rule(source_catalog, target_catalog, repositories=("app",), tags=TagSelection(latest=2), prune=True)]
+        )
+
+        assert sorted(tag for call, tag in source_catalog.calls if call == "resolve") == ["0.9", "1.1", "1.2"]
+        assert tags(target_catalog, "app") == ["1.1", "1.2", "local"]
+
+    @pytest.mark.parametrize("allow_empty", [False, True])
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_a_selection_that_matches_nothing_in_the_source_prunes_nothing(
+        self,
+        source_catalog: RecordedCatalog,
+        target_catalog: RecordedCatalog,
+        graphs_of: Any,
+        planned: bool,
+        allow_empty: bool,
+    ) -> None:
+        push(graphs_of, source_catalog, "app", "latest")
+        push(graphs_of, target_catalog, "app", "1.0", "1.1", "latest")
+        rules = [
+            rule(
+                source_catalog,
+                target_catalog,
+                repositories=(name,),
+                tags=selection,
+                prune=True,
+                allow_empty=allow_empty,
+            )
+            for name in ("app", "a*")
+            for selection in (TagSelection(include=TagPatterns(semver=">=1")), TagSelection(latest=1))
+        ]
+
+        report = plan_mirror(rules).apply() if planned else run_mirror(rules)
+
+        assert report.ok is allow_empty
+        assert Outcome.DELETED not in report.counts
+        assert tags(target_catalog, "app") == ["1.0", "1.1", "latest"]
+
     def test_tags_that_name_digests_are_not_pruned(
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:
@@ -597,6 +702,143 @@ class TestPrune:
         assert (failed.error.operation, failed.error.reference) == ("prune", "target.test/app:v0")
         with pytest.raises(Unsupported):
             run_mirror(rules)
+
+
+class TestNothingToMirror:
+    """Rules that match nothing are reported, unless they may."""
+
+    @pytest.mark.parametrize(
+        ("more", "source", "message"),
+        [
+            ({"repositories": ("lib/*",)}, "source.test/org/lib/*", "no repository matches this pattern"),
+            ({"repositories": ("app", "lib/*")}, "source.test/org/lib/*", "no repository matches this pattern"),
+            ({"repositories": ("a*", "lib/*")}, "source.test/org/lib/*", "no repository matches this pattern"),
+            (
+                {"repositories": ("app",), "tags": TagSelection(include=TagPatterns(semver=">=9"))},
+                "source.test/org/app",
+                "no tag matches semver '>=9'",
+            ),
+            (
+                {"repositories": ("app", "tool"), "tags": TagSelection(include=TagPatterns(globs=["v*"]))},
+                "source.test/org/app",
+                "no tag matches globs 'v*'",
+            ),
+            (
+                {"repositories": ("a*",), "tags": TagSelection(include=TagPatterns(regexes=["v.*"], names=["no"]))},
+                "source.test/org",
+                "no tag in any of 1 repositories matches names 'no' or regexes 'v.*'",
+            ),
+            (
+                {"repositories": ("app",), "tags": TagSelection(exclude=TagPatterns(globs=["*"]))},
+                "source.test/org/app",
+                "no tag matches all except globs '*'",
+            ),
+            (
+                {"repositories": ("text",), "tags": TagSelection(latest=2)},
+                "source.test/org/text",
+                "no tag matches all (latest 2)",
+            ),
+            (
+                {"repositories": ("bare",), "tags": TagSelection(include=TagPatterns(globs=["*"]))},
+                "source.test/org/bare",
+                "no tag matches globs '*'",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_patterns_and_ranges_that_match_nothing_are_reported(
+        self,
+        source_catalog: RecordedCatalog,
+        target_catalog: RecordedCatalog,
+        graphs_of: Any,
+        more: dict[str, Any],
+        source: str,
+        message: str,
+        planned: bool,
+    ) -> None:
+        push(graphs_of, source_catalog, "org/app", "1.0", "1.1")
+        push(graphs_of, source_catalog, "org/tool", "v1")
+        push(graphs_of, source_catalog, "org/text", "latest")
+        push(graphs_of, source_catalog, "org/bare")
+        rules = [rule(source_catalog, target_catalog, source_path="org", **more)]
+        allowed = [rule(source_catalog, target_catalog, source_path="org", allow_empty=True, **more)]
+        results = list[Result]()
+
+        if planned:
+            plan = plan_mirror(rules)
+            assert message in str(plan)
+            report = plan.apply(on_result=results.append)
+            allowed_report = plan_mirror(allowed).apply()
+        else:
+            report = run_mirror(rules, on_result=results.append)
+            allowed_report = run_mirror(allowed)
+
+        (failed,) = report.failed
+        assert not report.ok
+        assert list(report.results) == results
+        assert (failed.node.source, failed.failed_side) == (source, Side.SOURCE)
+        assert isinstance(failed.error, NotFound)
+        assert message in str(failed.error)
+        assert "allow_empty" in str(failed.error)
+        assert message in str(report)
+        assert allowed_report.ok
+
+    def test_other_rules_and_repositories_are_mirrored(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        push(graphs_of, source_catalog, "app", "1.0")
+        push(graphs_of, source_catalog, "text", "latest")
+        selection = TagSelection(include=TagPatterns(semver="*"))
+
+        report = run_mirror([
+            rule(source_catalog, target_catalog, repositories=("lost/*",)),
+            rule(source_catalog, target_catalog, repositories=("text", "app"), tags=selection),
+        ])  # fmt: skip
+
+        assert [failed.node.source for failed in report.failed] == ["source.test/lost/*", "source.test/text"]
+        assert list(target_catalog.repositories()) == ["app"]
+
+    def test_some_repositories_that_a_pattern_finds_may_have_no_such_tag(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        push(graphs_of, source_catalog, "app", "1.0")
+        push(graphs_of, source_catalog, "text", "latest")
+
+        report = run_mirror([
+            rule(source_catalog, target_catalog, repositories=("*",), tags=TagSelection(latest=1))
+        ])  # fmt: skip
+
+        assert report.ok
+        assert list(target_catalog.repositories()) == ["app"]
+
+    def test_a_repository_without_tags_is_mirrored_by_a_rule_for_all_tags(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        push(graphs_of, source_catalog, "app")
+
+        assert run_mirror([rule(source_catalog, target_catalog, repositories=("app", "*"))]).ok
+
+    @pytest.mark.parametrize("allow_empty", [False, True])
+    @pytest.mark.parametrize("selection", [TagSelection(), TagSelection(include=TagPatterns(names=["v1"]))])
+    def test_a_named_repository_that_does_not_exist_is_an_error_in_any_case(
+        self,
+        source_catalog: RecordedCatalog,
+        target_catalog: RecordedCatalog,
+        selection: TagSelection,
+        allow_empty: bool,
+    ) -> None:
+        rules = [
+            rule(source_catalog, target_catalog, repositories=("lost",), tags=selection, allow_empty=allow_empty)
+        ]  # fmt: skip
+
+        report = run_mirror(rules, continue_on_error=True)
+
+        assert not report.ok
+        assert "source.test/lost" in str(report.failed[0].error)
+        with pytest.raises(RepositoryNotFound):
+            run_mirror(rules)
+        with pytest.raises(RepositoryNotFound):
+            plan_mirror(rules)
 
 
 class TestFailures:
