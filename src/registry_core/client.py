@@ -533,7 +533,8 @@ class RegistryClient:
             unpack: Whether to unpack packed directories; a function decides for each descriptor.
             overwrite: Whether to replace existing files.
             select: Decides for each descriptor whether its file is written.
-            untitled: Returns the file name for a descriptor without a title, or ``None`` to skip it.
+            untitled: Returns the file name for a descriptor without a title, or ``None`` to skip it. The name ``.``,
+                for a layer that is unpacked, means the directory itself.
             observer: Receives an event for each blob, in place of the client's observer.
             jobs: Number of blobs to transfer at a time.
 

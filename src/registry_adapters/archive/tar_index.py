@@ -7,6 +7,7 @@ from typing import Final
 
 from registry_adapters.archive.file_io import FileSlice, RandomAccessFile
 from registry_core.cancellation import checkpoint
+from registry_core.content.streams import CHUNK_SIZE
 from registry_core.errors import IntegrityError, LayoutError, TooLarge, UnsafeArchive
 from registry_core.ops.tar.headers import (
     BLOCK_SIZE,
@@ -28,7 +29,6 @@ _NAMES_LIMIT: Final = 32 << 20
 _EXTENDED_LIMIT: Final = 64 << 10
 # ``docker save`` links to files only, but a repacked archive may have hard links to links.
 _LINK_DEPTH_LIMIT: Final = 8
-_ZERO_BLOCK: Final = bytes(BLOCK_SIZE)
 
 # Type flags of POSIX ustar and PAX, and of GNU tar.
 _FILE_TYPES: Final = (b"0", b"\0", b"7")
@@ -45,10 +45,11 @@ def index_members(file: RandomAccessFile) -> Mapping[str, FileSlice]:
     """Return the files of a tar by their clean names.
 
     A link, as ``docker save`` writes them, is a second name of a file in the same archive. Dangling and circular links
-    are left out.
+    are left out. The end-of-archive marker may be missing, and the last block may be unfilled: some archivers write
+    neither in full.
 
     Raises:
-        LayoutError: The file is not a tar, is truncated or corrupt, or has two members of the same name.
+        LayoutError: The file is not a tar, is truncated or corrupt, or has two different members of the same name.
         UnsafeArchive: A name or a link leaves the archive, or a member is a device.
         TooLarge: The archive has too many members or too long names.
         Cancelled: The current scope was cancelled.
@@ -124,19 +125,20 @@ class _TarIndexer:
 
     def _next_header(self) -> Header | None:
         block = self._read_block()
-        if block == _ZERO_BLOCK:
-            if self._read_block() != _ZERO_BLOCK:
+        if not block.strip(b"\0"):
+            if self._read_block().strip(b"\0"):
                 raise LayoutError("corrupt tar: a single zero block between members")
             return None
+        if len(block) < BLOCK_SIZE:
+            raise LayoutError("not a tar, or truncated: the file ends in the header of a member")
         self._member_count += 1
         if self._member_count > _MEMBER_LIMIT:
             raise TooLarge(f"the archive has more than {_MEMBER_LIMIT} members")
         return parse_header(block)
 
     def _read_block(self) -> bytes:
+        """Read the next block, which is shorter at the end of the file."""
         block = self._file.read_at(self._position, BLOCK_SIZE)
-        if len(block) < BLOCK_SIZE:
-            raise LayoutError("not a tar, or truncated: the file ends before the end of the archive")
         self._position += BLOCK_SIZE
         return block
 
@@ -175,25 +177,26 @@ class _TarIndexer:
         name = clean_member_name(raw_name)
         is_directory = header.typeflag == _DIRECTORY or (header.typeflag == b"\0" and raw_name.endswith(b"/"))
         if header.typeflag in _FILE_TYPES and not is_directory:
-            self._check_name(name, raw_name)
-            self._files[name] = self._content(size)
-            return
-        if header.typeflag in (_HARD_LINK, _SYMBOLIC_LINK):
-            self._check_name(name, raw_name)
-            is_hard = header.typeflag == _HARD_LINK
-            self._links[name] = clean_member_name(link, directory="" if is_hard else name.rpartition("/")[0])
-            # Some archivers state the size of the target in the header of a hard link; no content follows.
-            size = 0 if is_hard else size
+            content = self._content(size)
+            known = self._files.get(name)
+            if known is None or not _is_same(known, content):
+                self._check_name(name, raw_name)
+                self._files[name] = content
+        elif header.typeflag in (_HARD_LINK, _SYMBOLIC_LINK):
+            # As in Go's archive/tar, a size that a link or a directory states has no effect: no content follows.
+            folder = "" if header.typeflag == _HARD_LINK else name.rpartition("/")[0]
+            target = clean_member_name(link, directory=folder)
+            if self._links.get(name) != target:
+                self._check_name(name, raw_name)
+                self._links[name] = target
         elif not is_directory:
             raise LayoutError(f"tar member of unknown type {header.typeflag!r}: {printable(raw_name)}")
-        if size:
-            raise LayoutError(f"directory or link with content: {printable(raw_name)}")
 
     def _check_name(self, name: str, raw_name: bytes) -> None:
         if not name:
             raise UnsafeArchive("tar member without a name")
         if name in self._files or name in self._links:
-            raise LayoutError(f"two members of the archive have the name {printable(raw_name)}")
+            raise LayoutError(f"two different members of the archive have the name {printable(raw_name)}")
         self._names_size += len(raw_name)
         if self._names_size > _NAMES_LIMIT:
             raise TooLarge(f"the member names of the archive have more than {_NAMES_LIMIT} bytes in total")
@@ -204,6 +207,18 @@ class _TarIndexer:
         if content.offset + size > self._file_size:
             raise LayoutError("truncated tar: the content of a member exceeds the file")
         return content
+
+
+def _is_same(first: FileSlice, second: FileSlice) -> bool:
+    """Whether two members have the same content."""
+    if first.size != second.size:
+        return False
+    with first.open() as one, second.open() as other:
+        while data := one.read(CHUNK_SIZE):
+            checkpoint()
+            if data != other.read(len(data)):
+                return False
+    return True
 
 
 def _parse_long_name(data: bytes) -> bytes:

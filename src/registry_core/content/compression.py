@@ -89,7 +89,8 @@ def decompress(reader: ByteReader, media_type: str, *, reference: str = "") -> B
     """Return a reader over a layer's tar; closing it closes ``reader``.
 
     The layer's first bytes decide between gzip, zstd and no compression, because builders that changed the compression
-    have kept the old media type. If the first bytes show none of these, the media type decides.
+    have kept the old media type. If the first bytes show none of these, the media type decides. A layer of no bytes is
+    an empty tar, whatever its media type: old versions of Docker have stored such layers.
 
     Args:
         reader: Stored bytes of the layer.
@@ -238,7 +239,8 @@ class _LayerReader(BaseReader):
         while len(first) < _TAR_HEADER_SIZE and (data := self._reader.read(_TAR_HEADER_SIZE - len(first))):
             first += data
         # The first name in a tar may begin like a compressed stream: the checksum of its header decides.
-        compression = "" if _is_tar_header(first) else detect_compression(first) or self._compression
+        is_tar = not first or _is_tar_header(first)
+        compression = "" if is_tar else detect_compression(first) or self._compression
         stored = _PrefixedReader(first, self._reader)
         return DecompressingReader(stored, compression, reference=self._reference) if compression else stored
 

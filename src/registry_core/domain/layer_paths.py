@@ -11,7 +11,16 @@ from typing import Final, NamedTuple
 
 from registry_core.errors import TooLarge, UnsafeArchive
 
-__all__ = ["LONGEST_PATH", "Whiteout", "WhiteoutKind", "ancestors", "clean_path", "parent_of", "whiteout_of"]
+__all__ = [
+    "LONGEST_PATH",
+    "Whiteout",
+    "WhiteoutKind",
+    "ancestors",
+    "clean_path",
+    "is_pseudo_link",
+    "parent_of",
+    "whiteout_of",
+]
 
 # Longer than any system opens in one call (4 KiB), short enough to keep all parents of a path in memory (R-136).
 LONGEST_PATH: Final = 32 << 10
@@ -19,6 +28,7 @@ LONGEST_PATH: Final = 32 << 10
 _PREFIX: Final = b".wh."
 _PRIVATE: Final = b".wh..wh."
 _OPAQUE: Final = b".wh..wh..opq"
+_PSEUDO_LINKS: Final = b".wh..wh.plnk/"
 
 
 class WhiteoutKind(enum.Enum):
@@ -66,6 +76,15 @@ def ancestors(path: bytes) -> Iterator[bytes]:
     while path:
         path = path.rpartition(b"/")[0]
         yield path
+
+
+def is_pseudo_link(path: bytes) -> bool:
+    """Return whether a clean path is one of a pseudo-link of aufs: a file that hard links of the same layer refer to.
+
+    aufs keeps the files that have several names in ``.wh..wh.plnk`` at the root. The directory is not part of the
+    image; its files are, under the names of the links. Docker reads such layers so (moby, ``pkg/archive/diff.go``).
+    """
+    return path.startswith(_PSEUDO_LINKS)
 
 
 def whiteout_of(path: bytes, *, regular: bool) -> Whiteout | None:

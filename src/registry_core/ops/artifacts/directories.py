@@ -21,7 +21,7 @@ from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import InvalidName, InvalidValue, UnsafeArchive
 from registry_core.ops.builder.layers import BuiltLayer, LayerStream, directory_entries, write_entry
 from registry_core.ops.extract.unpack import DirectorySink, ExtractOptions
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, fingerprint, printable
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
@@ -161,23 +161,52 @@ def unpack_directory(
         tar = VerifyingReader(tar, tar_digest, None, reference=reference)
     reader = TarReader(tar, budget, reference=reference)
     prefix = _TitlePrefix(title.encode())
+    seen = _SeenMembers()
     with contextlib.closing(DirectorySink(root, ExtractOptions())) as sink:
         try:
             root_member = Member(b"", FileKind.DIRECTORY, 0o755)
             for member in reader.members():
                 stripped = prefix.strip(member)
-                if stripped.path:
-                    budget.add_entry(stripped.path)
+                if not stripped.path:
+                    root_member = stripped
+                    continue
+                budget.add_entry(stripped.path)
+                if seen.is_new(stripped):
                     with _map_missing_target(stripped):
                         sink.add(stripped, reader.chunks())
-                else:
-                    root_member = stripped
+                elif stripped.kind is FileKind.FILE and not sink.has_content(stripped.path, reader.chunks()):
+                    raise _contradiction(stripped)
             while tar.read(CHUNK_SIZE):
                 checkpoint()
             sink.finish(root_member)
         except BaseException:
             sink.clear()
             raise
+
+
+class _SeenMembers:
+    """The members so far, directories excepted, by path: only members that are the same may be repeated."""
+
+    def __init__(self) -> None:
+        self._fingerprints: dict[bytes, bytes] = {}
+
+    def is_new(self, member: Member) -> bool:
+        """Whether a member is the first one with its path.
+
+        Raises:
+            UnsafeArchive: Another one with this path has other attributes.
+        """
+        if member.kind is FileKind.DIRECTORY:
+            return True
+        value = fingerprint(member)
+        known = self._fingerprints.setdefault(member.path, value)
+        if known != value:
+            raise _contradiction(member)
+        return known is value
+
+
+def _contradiction(member: Member) -> UnsafeArchive:
+    return UnsafeArchive(f"two members with the same path, with differences: {printable(member.path)}")
 
 
 class _TitlePrefix:

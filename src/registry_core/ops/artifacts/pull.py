@@ -96,18 +96,20 @@ def pull_artifact(
         overwrite: Whether to replace existing files. Directories are never replaced.
         select: Returns whether to pull a layer.
         untitled: Returns the title of a layer that has none, such as those of Helm charts; ``None`` omits the layer.
+            The title ``.``, for a layer that is unpacked, means the target directory itself.
         observer: Receives progress events.
         jobs: Number of layers to fetch at a time.
 
     Returns:
-        Paths of the files in the order of the layers. For a packed directory with the title ``.``, paths of all its
-        entries.
+        Paths of the files in the order of the layers. For a directory that is unpacked with the title ``.``, paths of
+        all its entries.
 
     Raises:
         ImageNotFound: The manifest does not exist.
         NotAnImage: The manifest is an index.
         NotFound: No layer has a title, or the content of a layer is missing.
-        InvalidName: ``untitled`` returned a title that is not valid on every system.
+        InvalidName: ``untitled`` returned a title that is not valid on every system, or ``.`` for a layer that is not
+            unpacked.
         UnsafeArchive: Titles or packed directories leave the directory, or contradict each other.
         InvalidValue: A target path already exists, or the reference is malformed.
         IntegrityError: Content does not match its digest.
@@ -148,7 +150,7 @@ def _select_files(
             omitted += layer.media_type != EMPTY_JSON
         elif select(layer):
             unpack = to_unpack(layer)
-            title = _title(layer, number, unpack=unpack) if name is None else clean_title(name)
+            title = _title(layer, number, unpack=unpack) if name is None else _given_title(name, unpack=unpack)
             files.append(_File(number, title, layer, unpack))
     titles = [file.title for file in files]
     if _ROOT_TITLE in titles and len(titles) > 1:
@@ -173,6 +175,17 @@ def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
         return clean_title(title)
     except InvalidName as error:
         raise UnsafeArchive(f"{error.message} at $.layers[{number}]") from None
+
+
+def _given_title(name: str, *, unpack: bool) -> str:
+    if not isinstance(name, str) or name not in _ROOT_TITLES:
+        return clean_title(name)
+    if unpack:
+        return _ROOT_TITLE
+    raise InvalidName(
+        "untitled returned '.', which names the target directory itself: only a layer that is unpacked can have that"
+        " title, so pass unpack as a function that returns True for the layer"
+    )
 
 
 class _FileInstaller:

@@ -12,7 +12,7 @@ from registry_core.cancellation import checkpoint
 from registry_core.content.compression import GZIP, Compression
 from registry_core.content.spool import Spool
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
-from registry_core.domain.layer_paths import WhiteoutKind, ancestors, whiteout_of
+from registry_core.domain.layer_paths import WhiteoutKind, ancestors, is_pseudo_link, whiteout_of
 from registry_core.errors import UnsafeArchive, error_reference
 from registry_core.ops.builder.layers import BuiltLayer, LayerStream
 from registry_core.ops.extract.tar_stream import fill_holes
@@ -145,15 +145,21 @@ class _LayerMembers:
         # By path of a hard link: its target, once all links on the way are resolved.
         self._links_in_layer: dict[bytes, bytes] = {}
         self._links_to_lower: dict[bytes, bytes] = {}
+        # Files of aufs that only hard links give a name to, by path.
+        self._pseudo_links: dict[bytes, tuple[Member, int]] = {}
         self._content = Spool()
 
     def read(self, tar: TarReader) -> None:
         for member in tar.members():
             checkpoint()
             whiteout = whiteout_of(member.path, regular=member.kind is FileKind.FILE)
-            # A repeated whiteout has no further effect.
-            if whiteout is None or (whiteout.kind is not WhiteoutKind.PRIVATE and member.path not in self._members):
-                self._add(self._resolve_hardlink(self._override.apply(member)), tar)
+            if whiteout is not None and whiteout.kind is WhiteoutKind.PRIVATE:
+                if member.kind is FileKind.FILE and is_pseudo_link(member.path):
+                    self._add(self._pseudo_links, self._override.apply(member), tar)
+            elif whiteout is None or member.path not in self._members:
+                # A repeated whiteout has no further effect.
+                self._add(self._members, self._override.apply(member), tar)
+        self._name_pseudo_links()
 
     def in_order(self) -> Iterator[tuple[Member, Iterator[tuple[int, memoryview]]]]:
         # Links to a path of lower layers that this layer replaces, and the directories that contain the links.
@@ -179,37 +185,72 @@ class _LayerMembers:
         if whiteout_of(path, regular=True) is None:
             raise UnsafeArchive(f"entry below a path that is not a directory: {printable(path)}")
 
-    def _add(self, member: Member, tar: TarReader) -> None:
-        known = self._members.get(member.path)
+    def _add(self, members: dict[bytes, tuple[Member, int]], member: Member, tar: TarReader) -> None:
+        path = member.path
+        links = self._links_in_layer
+        if member.kind is FileKind.HARDLINK:
+            target, is_in_layer = self._resolve_hardlink(member)
+            member = msgspec.structs.replace(member, link=target)
+            links = self._links_in_layer if is_in_layer else self._links_to_lower
+        known = members.get(path)
         if known is not None:
-            if member.kind is FileKind.DIRECTORY and member == known[0]:
-                return
-            raise UnsafeArchive(f"duplicate path in a layer: {printable(member.path)}")
-        self._budget.add_entry(member.path)
-        self._members[member.path] = (member, self._content.size)
-        if member.kind is FileKind.FILE:
+            # A hard link that had another target before this layer had one is not the same.
+            is_same = member == known[0] and (member.kind is not FileKind.HARDLINK or path in links)
+            if not is_same or (member.kind is FileKind.FILE and not self._has_content(known[1], tar)):
+                raise UnsafeArchive(f"duplicate path in a layer, with differences: {printable(path)}")
+            return
+        self._budget.add_entry(path)
+        members[path] = (member, self._content.size)
+        if member.kind is FileKind.HARDLINK:
+            links[path] = member.link
+        elif member.kind is FileKind.FILE:
             for _, chunk in tar.chunks():
                 self._content.write(bytes(chunk))
 
-    def _resolve_hardlink(self, member: Member) -> Member:
-        if member.kind is not FileKind.HARDLINK:
-            return member
+    def _has_content(self, start: int, tar: TarReader) -> bool:
+        """Whether the current member of the tar has the content that begins at a position of the spool."""
+        for _, chunk in tar.chunks():
+            position, end = 0, len(chunk)
+            while position < end:
+                checkpoint()
+                known = self._content.read_at(start, end - position)
+                if not known or known != chunk[position : position + len(known)]:
+                    return False
+                position, start = position + len(known), start + len(known)
+        return True
+
+    def _resolve_hardlink(self, member: Member) -> tuple[bytes, bool]:
+        """The target of a hard link, once all links on the way are resolved, and whether this layer has it."""
         target = member.link
+        if is_pseudo_link(target):
+            return target, True
         if not target or target == member.path or whiteout_of(target, regular=True) is not None:
             raise UnsafeArchive(f"hard link to the root, to itself or to a whiteout: {printable(member.path)}")
         known = self._members.get(target)
         if known is None or target in self._links_to_lower:
             lower = self._links_to_lower.get(target, target)
-            if lower == member.path:
-                # The target links to the lower file at this very path, so it must precede this link to it.
-                self._links_in_layer[member.path] = target
-                return member
-            self._links_to_lower[member.path] = lower
-            return msgspec.structs.replace(member, link=lower)
+            # A target that links to the lower file at this very path must precede this link to it.
+            return (target, True) if lower == member.path else (lower, False)
         if known[0].kind is FileKind.DIRECTORY:
             raise UnsafeArchive(f"hard link to a directory: {printable(member.path)}")
-        first = self._links_in_layer[member.path] = self._links_in_layer.get(target, target)
-        return msgspec.structs.replace(member, link=first)
+        return self._links_in_layer.get(target, target), True
+
+    def _name_pseudo_links(self) -> None:
+        """Give each file that only hard links name the first of their names; the others link to that."""
+        names: dict[bytes, bytes] = {}
+        for path in sorted(path for path, target in self._links_in_layer.items() if is_pseudo_link(target)):
+            target = self._links_in_layer[path]
+            first = names.setdefault(target, path)
+            if first != path:
+                link, start = self._members[path]
+                self._members[path] = (msgspec.structs.replace(link, link=first), start)
+                self._links_in_layer[path] = first
+            elif target in self._pseudo_links:
+                file, start = self._pseudo_links[target]
+                self._members[path] = (msgspec.structs.replace(file, path=path), start)
+                del self._links_in_layer[path]
+            else:
+                raise UnsafeArchive(f"hard link to a missing file: {printable(path)} to {printable(target)}")
 
     def _chunks(self, member: Member, start: int) -> Iterator[tuple[int, memoryview]]:
         for offset, length in ((0, member.size),) if member.sparse_map is None else member.sparse_map:

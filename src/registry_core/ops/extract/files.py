@@ -191,9 +191,12 @@ def _file_chunks(
     budget.begin_layer(layer.size)
     with error_reference(reference), closing(layer.open_uncompressed()) as stream:
         tar = TarReader(stream, budget, reference=reference)
+        is_found = False
         for member in tar.members():
             checkpoint()
-            if member.path == source_path and member.kind is FileKind.FILE:
+            if not is_found and member.path == source_path and member.kind is FileKind.FILE:
+                # A layer may have the same entry twice.
+                is_found = True
                 for chunk in fill_holes(member.size, tar.chunks()):
                     if previous:
                         yield previous

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Final, Protocol
 
 import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import ByteReader
-from registry_core.domain.layer_paths import Whiteout, WhiteoutKind, ancestors, parent_of, whiteout_of
+from registry_core.domain.layer_paths import Whiteout, WhiteoutKind, ancestors, is_pseudo_link, parent_of, whiteout_of
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive
-from registry_core.ops.tar.members import Budget, FileKind, Member, printable
+from registry_core.ops.tar.members import Budget, FileKind, Member, fingerprint, printable
 from registry_core.ops.tar.reader import TarReader
 
 __all__ = ["LayerFlattener", "PathState", "StoredLayer"]
@@ -191,6 +191,8 @@ class _LayerPass:
         # By path of a file in this layer: the path it was yielded as, and names that need a second pass.
         self._yielded_as: dict[bytes, bytes] = {}
         self._unread: dict[bytes, list[bytes]] = {}
+        # Paths that have several entries, directories excepted.
+        self._repeated: set[bytes] = set()
         # The error that a hard link of a layer above has no target: it names that layer already.
         self._missing: UnsafeArchive | None = None
 
@@ -205,19 +207,26 @@ class _LayerPass:
             raise
 
     def _members(self) -> Iterator[Member]:
-        flattener = self._flattener
-        self._budget.begin_layer(self._layer.size)
-        with closing(self._layer.open_uncompressed()) as stream:
-            flattener._tar = tar = TarReader(stream, self._budget, reference=flattener._reference)
-            try:
-                for member in tar.members():
-                    checkpoint()
-                    yield from self._member(member)
-            finally:
-                flattener._tar = None
+        with self._open_tar() as tar:
+            for member in tar.members():
+                checkpoint()
+                yield from self._member(member)
+        if self._repeated:
+            self._check_repeated()
         self._hide_from_lower_layers()
         if self._unread:
             yield from self._second_pass()
+
+    @contextmanager
+    def _open_tar(self) -> Iterator[TarReader]:
+        flattener = self._flattener
+        self._budget.begin_layer(self._layer.size)
+        with closing(self._layer.open_uncompressed()) as stream:
+            flattener._tar = TarReader(stream, self._budget, reference=flattener._reference)
+            try:
+                yield flattener._tar
+            finally:
+                flattener._tar = None
 
     def _member(self, member: Member) -> Iterator[Member]:
         path, kind = member.path, member.kind
@@ -233,12 +242,17 @@ class _LayerPass:
             self._budget.add_entry(path)
             if whiteout.kind is not WhiteoutKind.PRIVATE:
                 self._whiteouts.append(whiteout)
+            elif kind is FileKind.FILE and is_pseudo_link(path):
+                self._add_pseudo_link(path)
             return
         parent = self._enter_directory(parent_of(path))
         self._flattener.source_path = path
         if kind is FileKind.DIRECTORY:
             if self._add_directory(member, parent):
                 yield member
+            return
+        if self._paths.get(path, 0) & _LEAF:
+            self._add_repeated(member)
             return
         visible = self._add_leaf(path, parent)
         names = [path] if visible else []
@@ -313,10 +327,42 @@ class _LayerPass:
         if self._attributes.setdefault(path, member) != member:
             raise UnsafeArchive(f"directory repeated with other attributes in one layer: {printable(path)}")
 
+    def _add_pseudo_link(self, path: bytes) -> None:
+        """Add a file that has no name in the image except those of the hard links to it."""
+        if path in self._paths:
+            self._repeated.add(path)
+        self._paths[path] = _LEAF
+
+    def _add_repeated(self, member: Member) -> None:
+        """Add another entry for a path that is not a directory; see ``_check_repeated``."""
+        path, target = member.path, member.link
+        self._budget.add_entry(path)
+        self._repeated.add(path)
+        lower = self._links_to_lower.get(path) if member.kind is FileKind.HARDLINK else None
+        # Equal entries mean different files if this layer has got the target since the first one.
+        if lower is not None and self._lower_target(target) != lower:
+            raise UnsafeArchive(f"hard link repeated after its target was replaced: {printable(path)}")
+
+    def _check_repeated(self) -> None:
+        """Read the layer again, and refuse paths whose entries are not the same to the byte.
+
+        The first entry has been yielded by then. The error comes before the members end, so no result is used.
+        """
+        found: dict[bytes, bytes] = {}
+        with self._open_tar() as tar:
+            for member in tar.members():
+                checkpoint()
+                path = member.path
+                if path in self._repeated:
+                    content = tar.chunks() if member.kind is FileKind.FILE else ()
+                    value = fingerprint(member, content)
+                    if found.setdefault(path, value) != value:
+                        raise UnsafeArchive(f"duplicate path in a layer, with differences: {printable(path)}")
+
     def _add_leaf(self, path: bytes, parent: int) -> bool:
         """Add anything but a directory; return whether it is visible in the image under its own path."""
         if path in self._paths:
-            raise UnsafeArchive(f"duplicate path in a layer: {printable(path)}")
+            raise UnsafeArchive(f"path that is a directory and something else in one layer: {printable(path)}")
         self._budget.add_entry(path)
         self._paths[path] = _LEAF
         if not parent & _CONTENT_VISIBLE or path in self._hidden_by or path in self._states:
@@ -337,12 +383,17 @@ class _LayerPass:
         path, target = member.path, member.link
         if not target or target == path:
             raise UnsafeArchive(f"hard link to itself or to the root: {printable(path)}")
+        if is_pseudo_link(target):
+            # The file is in this layer, before or after the link, and was not yielded under a name of its own.
+            self._links_to_files[path] = target
+            if names:
+                self._unread.setdefault(target, []).extend(names)
+            return
         if whiteout_of(target, regular=True) is not None:
             raise UnsafeArchive(f"hard link to a whiteout: {printable(path)}")
         flags = self._paths.get(target, 0)
-        if not flags or (flags & _LEAF and target in self._links_to_lower):
-            # This layer does not have the target, or not yet: the link is to a file of a lower layer.
-            lower = self._links_to_lower.get(target, target)
+        lower = self._lower_target(target)
+        if lower:
             self._links_to_lower[path] = lower
             if names:
                 self._pending_here.setdefault(lower, _PendingHardlinks(self._number, [])).names += names
@@ -359,6 +410,13 @@ class _LayerPass:
                 yield from (_hardlink_member(member, name, first) for name in names)
             elif names:
                 self._unread.setdefault(file, []).extend(names)
+
+    def _lower_target(self, target: bytes) -> bytes:
+        """The file of a lower layer that a hard link is to; empty if this layer has the target."""
+        if not self._paths.get(target, 0):
+            # This layer does not have the target, or not yet.
+            return target
+        return self._links_to_lower.get(target, b"")
 
     def _check_target_visible(self, target: bytes, parent: int, links: _PendingHardlinks) -> None:
         """Check that no layer between the links and this one hides their target."""
@@ -386,19 +444,16 @@ class _LayerPass:
 
     def _second_pass(self) -> Iterator[Member]:
         """Read the layer again for files that are hidden under their own path, but that a later member links to."""
-        flattener = self._flattener
-        self._budget.begin_layer(self._layer.size)
-        with closing(self._layer.open_uncompressed()) as stream:
-            flattener._tar = tar = TarReader(stream, self._budget, reference=flattener._reference)
-            try:
-                for member in tar.members():
-                    checkpoint()
-                    names = self._unread.get(member.path)
-                    if names:
-                        flattener.source_path = member.path
-                        yield from self._file(member, names)
-            finally:
-                flattener._tar = None
+        with self._open_tar() as tar:
+            for member in tar.members():
+                checkpoint()
+                # Of entries that are the same, the first is taken.
+                names = self._unread.pop(member.path, None) if member.kind is FileKind.FILE else None
+                if names:
+                    self._flattener.source_path = member.path
+                    yield from self._file(member, names)
+        for target, names in self._unread.items():
+            raise UnsafeArchive(f"hard link to a missing file: {printable(names[0])} to {printable(target)}")
 
 
 def _with_path(member: Member, path: bytes) -> Member:

@@ -19,6 +19,8 @@ import msgspec
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.operating_system import (
+    NO_FOLLOW,
+    READ_FLAGS,
     change_mode,
     change_owner,
     make_special_file,
@@ -26,7 +28,7 @@ from registry_core.content.operating_system import (
     set_attribute,
 )
 from registry_core.content.safe_files import create_file, open_directory, os_errors_about, temporary_name, write_all
-from registry_core.content.streams import ByteReader
+from registry_core.content.streams import CHUNK_SIZE, ByteReader
 from registry_core.domain.layer_paths import ancestors, parent_of
 from registry_core.errors import InvalidValue, UnsafeArchive, Unsupported, error_reference
 from registry_core.ops.extract.directory_fds import DirectoryFds
@@ -126,6 +128,29 @@ class DirectorySink:
                     self.skipped.append(member.path)
                     return
         self.count += 1
+
+    def has_content(self, path: bytes, chunks: Iterable[tuple[int, memoryview]]) -> bool:
+        """Return whether a file that was created has a content.
+
+        Args:
+            path: Path of the file.
+            chunks: Content, as offsets and data.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        parent, _, name = path.rpartition(b"/")
+        with _map_os_errors(path):
+            directory = self._directories.open(parent)
+            # The archive may have made the file unreadable.
+            mode = stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+            change_mode(name, 0o600, inside=directory)
+            file = os.open(name, READ_FLAGS | NO_FOLLOW, dir_fd=directory)
+            try:
+                return all(_is_at(file, offset, chunk) for offset, chunk in chunks)
+            finally:
+                os.chmod(file, mode)
+                os.close(file)
 
     def finish(self, root: Member | None) -> None:
         """Set the attributes of the directories, deepest first.
@@ -231,6 +256,19 @@ class DirectorySink:
 
     def _mode(self, member: Member) -> int:
         return member.mode & (0o7777 if self._options.special_modes else 0o1777)
+
+
+def _is_at(file: int, offset: int, data: memoryview) -> bool:
+    """Whether a file has some bytes at an offset."""
+    os.lseek(file, offset, os.SEEK_SET)
+    position, end = 0, len(data)
+    while position < end:
+        checkpoint()
+        found = os.read(file, min(CHUNK_SIZE, end - position))
+        if not found or found != data[position : position + len(found)]:
+            return False
+        position += len(found)
+    return True
 
 
 def _owner(member: Member) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Iterable
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -11,7 +13,17 @@ import msgspec
 from registry_core.errors import InvalidValue, TooLarge
 from registry_core.ops.tar.headers import SparseMap
 
-__all__ = ["MAX_DEVICE_NUMBER", "Budget", "ExtractLimits", "FileEntry", "FileKind", "Member", "file_entry", "printable"]
+__all__ = [
+    "MAX_DEVICE_NUMBER",
+    "Budget",
+    "ExtractLimits",
+    "FileEntry",
+    "FileKind",
+    "Member",
+    "file_entry",
+    "fingerprint",
+    "printable",
+]
 
 # Major and minor device numbers: the most that seven octal digits hold, and more than any kernel uses.
 MAX_DEVICE_NUMBER: Final = 0o7777777
@@ -216,6 +228,19 @@ def file_entry(member: Member) -> FileEntry:
         device=member.device,
         xattrs=tuple((os.fsdecode(name), value) for name, value in member.xattrs),
     )
+
+
+def fingerprint(member: Member, chunks: Iterable[tuple[int, memoryview]] = ()) -> bytes:
+    """A digest of all attributes of a member and of its content: equal for members that are the same to the byte.
+
+    Args:
+        member: The member.
+        chunks: Content of a file, as offsets and data; it is read to its end.
+    """
+    hasher = sha256(repr(msgspec.structs.astuple(member)).encode())
+    for _, chunk in chunks:
+        hasher.update(chunk)
+    return hasher.digest()
 
 
 def printable(path: bytes) -> str:

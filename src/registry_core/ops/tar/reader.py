@@ -147,11 +147,10 @@ class TarReader:
             raise UnsafeArchive("tar member without a name")
         if header.typeflag == b"\0" and name.endswith(b"/"):
             kind = FileKind.DIRECTORY
-        if kind is FileKind.HARDLINK:
-            # Some writers state the size of the target; a hard link has no content.
+        if kind is not FileKind.FILE:
+            # R-135: only files have content. As in Go's archive/tar, a size that other members state has no effect:
+            # some writers state the size of a hard link's target, of a link's text, or of a directory on the disk.
             size = 0
-        elif kind is not FileKind.FILE and size:
-            raise IntegrityError(f"{kind.value} with content: {printable(name)}")
         self._remaining, self._padding, self._sparse_map = size, padding(size), None
         if kind is FileKind.FILE and (values or header.typeflag == b"S"):
             name = pax_path(values, b"GNU.sparse.name") or name
@@ -241,15 +240,21 @@ class TarReader:
             raise IntegrityError("global PAX header that changes the size of members")
 
     def _skip_content(self) -> None:
-        remaining = self._remaining + self._padding
+        # R-144: the last block of an archive may be unfilled, but no content may be missing.
+        if not self._skip(self._remaining):
+            raise self._truncated()
+        self._skip(self._padding)
         self._remaining = self._padding = 0
-        while remaining:
-            checkpoint()
-            step = min(remaining, len(self._buffer) - self._position)
-            self._position += step
-            remaining -= step
-            if remaining and not self._fill():
-                raise self._truncated()
+
+    def _skip(self, count: int) -> bool:
+        """Skip bytes of the stream; ``False`` if it ends before."""
+        while count > (available := len(self._buffer) - self._position):
+            self._position += available
+            count -= available
+            if not self._fill():
+                return False
+        self._position += count
+        return True
 
     def _read_chunk(self, limit: int) -> memoryview:
         """Read 1 to ``limit`` bytes of the current member."""
@@ -270,15 +275,16 @@ class TarReader:
     def _header_block(self, *, end: bool = True) -> bytes | None:
         """Read the next block; ``None`` at the end of the archive.
 
-        The marker of two zero blocks may be missing: no content is lost then.
+        The marker of two zero blocks may be missing or cut: no content is lost then.
 
         Args:
             end: Whether a zero block means the end of the archive.
         """
         while (available := len(self._buffer) - self._position) < BLOCK_SIZE:
             if not self._fill():
-                if available:
+                if self._buffer[self._position :].strip(b"\0"):
                     raise self._truncated()
+                self._position += available
                 return None
         block = self._buffer[self._position : self._position + BLOCK_SIZE]
         self._position += BLOCK_SIZE

@@ -228,6 +228,8 @@ def _compression_mismatch(head: bytes, media_type: str) -> str:
     actual = detect_compression(head)
     if stated == actual:
         return ""
+    if not head:
+        return f"media type states {stated}, but the layer has no bytes; it counts as an empty layer"
     return f"media type states {stated or 'no compression'}, but the layer has {actual or 'no compression'}"
 
 

@@ -95,6 +95,36 @@ def test_a_valid_archive_is_read(tmp_path: Path) -> None:
     read_everything(path)
 
 
+UNUSUAL: dict[str, Callable[[], bytes]] = {
+    "no closing blocks": lambda: without_end(valid())[:-1024],
+    "one closing block": lambda: without_end(valid())[:-512],
+    "a part of a closing block": lambda: without_end(valid())[:-600],
+    "a last block that is not filled": lambda: valid().rstrip(b"\0"),
+    "the same file twice": lambda: valid(member(CONFIG_NAME, CONFIG)),
+    "the same link twice": lambda: valid(*[member("x", kind=tarfile.SYMTYPE, link=CONFIG_NAME)] * 2),
+    "a directory with a size": lambda: with_size(b"d", tarfile.DIRTYPE),
+    "a symbolic link with a size": lambda: with_size(b"l", tarfile.SYMTYPE),
+    "a hard link with a size": lambda: with_size(b"h", tarfile.LNKTYPE),
+}
+
+
+def with_size(name: bytes, kind: bytes) -> bytes:
+    """A valid archive whose first member states a size, although no content follows."""
+    info = tarfile.TarInfo(name.decode())
+    info.type, info.linkname, info.size = kind, "" if kind == tarfile.DIRTYPE else CONFIG_NAME, 4096
+    return info.tobuf(tarfile.USTAR_FORMAT) + valid()
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_an_unusual_archive_is_read(name: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    """R-135, R-144: as Go's archive/tar and GNU tar read it."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(pack(UNUSUAL[name]()))
+
+    read_everything(path)
+
+
 BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
     "nothing": (lambda: b"", LayoutError),
     "no tar": (lambda: b"x" * 4096, LayoutError),
@@ -102,7 +132,15 @@ BAD: dict[str, tuple[Callable[[], bytes], type[RegistryError]]] = {
     "cut off in a header": (lambda: valid()[:700], LayoutError),
     "cut off in a member": (lambda: valid(member("x", b"y" * 5000))[:2500], LayoutError),
     "a header with another sum": (lambda: valid().replace(b"ustar", b"ustbr", 1), LayoutError),
-    "the same name twice": (lambda: valid(member(CONFIG_NAME, CONFIG)), LayoutError),
+    "the same name twice with other content": (lambda: valid(member(CONFIG_NAME, CONFIG + b" ")), LayoutError),
+    "a file and a link of the same name": (
+        lambda: valid(member(CONFIG_NAME, kind=tarfile.SYMTYPE, link="x")),
+        LayoutError,
+    ),
+    "two links of the same name": (
+        lambda: valid(*[member("x", kind=tarfile.SYMTYPE, link=link) for link in ("a", "b")]),
+        LayoutError,
+    ),
     "a name that climbs": (lambda: valid(member("../../evil", b"x")), UnsafeArchive),
     "an absolute name": (lambda: valid(member("/etc/evil", b"x")), UnsafeArchive),
     "a name that climbs in extended headers": (

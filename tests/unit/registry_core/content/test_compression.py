@@ -80,10 +80,10 @@ class TestSoundStreams:
         assert unpacked == TAR
         assert 0 < stored.most <= 1 << 16
 
-    def test_an_empty_content_is_no_empty_stream(self, media_type: str) -> None:
+    def test_a_layer_of_no_bytes_is_empty(self, media_type: str) -> None:
+        """R-142: the digest of the stored layer and the diff ID are those of nothing, and are verified by others."""
         assert unpack(PACK[media_type](b""), media_type) == b""
-        with pytest.raises(IntegrityError):
-            unpack(b"", media_type)
+        assert unpack(b"", media_type) == b""
 
     def test_it_fills_buffers(self, media_type: str) -> None:
         buffer = bytearray(10)
@@ -104,11 +104,13 @@ class TestSoundStreams:
 
 @pytest.mark.parametrize("media_type", PACK)
 class TestUnsoundStreams:
-    @pytest.mark.parametrize("cut", [1, 4, 9, 1000])
+    @pytest.mark.parametrize("cut", [1, 4, 9, 50])
     def test_a_stream_that_is_cut_off_is_an_error(self, media_type: str, cut: int) -> None:
         """R-144."""
-        with pytest.raises(IntegrityError):
-            unpack(PACK[media_type](TAR)[:-cut], media_type)
+        packed = PACK[media_type](TAR)
+        for content in (packed[:-cut], packed[:cut]):
+            with pytest.raises(IntegrityError):
+                unpack(content, media_type)
 
     @pytest.mark.parametrize("behind", [b"garbage", b"\x1f\x8b", b"\0\0\0\0garbage"])
     def test_data_after_the_stream_is_an_error(self, media_type: str, behind: bytes) -> None:

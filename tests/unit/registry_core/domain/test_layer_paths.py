@@ -12,6 +12,7 @@ from registry_core.domain.layer_paths import (
     WhiteoutKind,
     ancestors,
     clean_path,
+    is_pseudo_link,
     parent_of,
     whiteout_of,
 )
@@ -70,6 +71,21 @@ def test_the_longest_name_is_cleaned_quickly() -> None:
     clean_path(b"/." * (LONGEST_PATH // 2))
 
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b".wh..wh.plnk/1.2", True),
+        (b".wh..wh.plnk", False),
+        (b".wh..wh.plnkx/1.2", False),
+        (b"d/.wh..wh.plnk/1.2", False),
+        (b".wh..wh.orph/1.2", False),
+    ],
+)
+def test_pseudo_links_are_below_their_directory_at_the_root(path: bytes, expected: bool) -> None:
+    """R-157."""
+    assert is_pseudo_link(path) is expected
 
 
 def test_ancestors_end_at_the_root() -> None:

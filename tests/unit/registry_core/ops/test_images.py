@@ -11,7 +11,7 @@ import pytest
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
-from registry_core.domain.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from registry_core.domain.media_types import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from registry_core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -22,8 +22,11 @@ from registry_core.errors import (
     TooLarge,
     Unsupported,
 )
+from registry_core.ops.builder.builder import ImageBuilder
+from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.staged import StagedBlobs
 from registry_core.ops.images import Image, Index
+from registry_core.ops.validation.validate import validate
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -128,6 +131,51 @@ class TestLayers:
             reader.read()
 
         assert str(layer.digest) in caught.value.reference
+
+    @pytest.mark.parametrize("media_type", [OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER_GZIP])
+    def test_a_layer_of_no_bytes_is_an_empty_layer(self, graphs: Graphs, media_type: str) -> None:
+        """R-142: old versions of Docker have pushed them."""
+        image = image_of(graphs, b"", Digest.of(b""), media_type)
+
+        with image.layers()[0].open_uncompressed() as reader:
+            assert reader.read() == b""
+        assert list(image.list_files()) == []
+        assert not validate(graphs.repository, image.digest).errors
+        with image.extract() as tar:
+            assert tar.read() == bytes(1024)
+
+    @pytest.mark.parametrize("media_type", [OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD])
+    def test_a_layer_of_no_bytes_with_another_diff_id_is_refused(self, graphs: Graphs, media_type: str) -> None:
+        image = image_of(graphs, b"", Digest.of(TAR), media_type)
+
+        with image.layers()[0].open_uncompressed() as reader, pytest.raises(DigestMismatch):
+            reader.read()
+        assert validate(graphs.repository, image.digest).errors
+
+    def test_a_layer_of_which_no_bytes_are_left_is_refused(self, source: Repository, graphs: Graphs) -> None:
+        stored = gzip.compress(TAR)
+        image = image_of(graphs, stored, Digest.of(b""))
+        blobs = StagedBlobs()
+        blobs.add(
+            image.manifest().config.digest, len(config_for(Digest.of(b""))), BytesSource(config_for(Digest.of(b"")))
+        )
+        blobs.add(Digest.of(stored), len(stored), BytesSource(b""))
+        layer = Image(msgspec.structs.replace(source, blobs=blobs), image.document).layers()[0]
+
+        with layer.open_uncompressed() as reader, pytest.raises(IntegrityError):
+            reader.read()
+
+    def test_an_image_with_a_layer_of_no_bytes_is_built_on_and_edited(self, graphs: Graphs) -> None:
+        image = image_of(graphs, b"", Digest.of(b""))
+
+        built = ImageBuilder(base=image).add_files({"a": b"A"}).build()
+        for edited in (
+            built,
+            ImageEditor(built).recompress("zstd").build(),
+            ImageEditor(built).canonicalise().build(),
+            ImageEditor(built).squash().build(),
+        ):
+            assert [entry.path for entry in edited.list_files()] == ["a"]
 
     def test_a_cut_off_layer_is_refused(self, graphs: Graphs) -> None:
         """R-144."""

@@ -428,6 +428,75 @@ class TestDirectories:
         with pytest.raises(UnsafeArchive, match="unpacked"):
             pull_artifact(source, "v1", tmp_path)
 
+    def test_may_have_equal_members_twice(self, source: Repository, tmp_path: Path) -> None:
+        """R-135: to the byte, even if the archive makes them unreadable."""
+        secret = tarfile.TarInfo("d/secret")
+        secret.mode = 0
+        link = _member("d/l", tarfile.SYMTYPE, "a")
+        hard = _member("d/h", tarfile.LNKTYPE, "d/a")
+        once = [("d/a", b"A" * 70_000), ("d/empty", b""), link, hard, secret]
+        _packed(source, "d", *once, *once)
+
+        pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert (tmp_path / "d" / "a").read_text() == "A" * 70_000
+        assert (tmp_path / "d" / "h").samefile(tmp_path / "d" / "a")
+        assert (tmp_path / "d" / "l").readlink() == Path("a")
+        assert stat.S_IMODE((tmp_path / "d" / "secret").stat().st_mode) == 0
+
+    @pytest.mark.parametrize(
+        "second", [("d/a", b"2"), ("d/a", b"11"), ("d/a", b"1\0"), _member("d/a", tarfile.SYMTYPE, "b")]
+    )
+    def test_must_not_have_different_members_with_one_name(
+        self, source: Repository, tmp_path: Path, second: tarfile.TarInfo | tuple[str, bytes]
+    ) -> None:
+        """R-135."""
+        _packed(source, "d", ("d/a", b"1"), second)
+
+        with pytest.raises(UnsafeArchive):
+            pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert _tree(tmp_path) == {}
+
+    @pytest.mark.parametrize("cut", [512, 1024, 1024 + 500])
+    def test_may_end_without_closing_blocks(self, source: Repository, tmp_path: Path, cut: int) -> None:
+        """R-144."""
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            info = tarfile.TarInfo("d/a")
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"A"))
+        layer = _put(source, gzip.compress(stream.getvalue()[: 2048 - cut]))
+        _store(source, layer | {"mediaType": OCI_LAYER_GZIP, "annotations": {TITLE: "d", UNPACK: "true"}})
+
+        pull_artifact(source, "v1", tmp_path, unpack=True)
+
+        assert _tree(tmp_path) == {"d": "/", "d/a": "A"}
+
+    @pytest.mark.parametrize("name", [".", "./"])
+    def test_without_a_title_go_to_the_target_on_request(self, source: Repository, tmp_path: Path, name: str) -> None:
+        """The tars of Flux and of other tools have neither a title nor a mark."""
+        (tmp_path / "mine").write_text("mine")
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            info = tarfile.TarInfo("./a")
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"A"))
+        _store(source, _put(source, gzip.compress(stream.getvalue())) | {"mediaType": OCI_LAYER_GZIP})
+
+        written = pull_artifact(source, "v1", tmp_path, unpack=lambda file: True, untitled=lambda file: name)
+
+        assert written == [tmp_path / "a"]
+        assert _tree(tmp_path) == {"a": "A", "mine": "mine"}
+
+    def test_without_a_title_go_to_the_target_only_if_unpacked(self, source: Repository, tmp_path: Path) -> None:
+        _store(source, _put(source, b"x") | {"mediaType": OCI_LAYER_GZIP})
+
+        with pytest.raises(InvalidName, match="only a layer that is unpacked"):
+            pull_artifact(source, "v1", tmp_path, unpack=True, untitled=lambda file: ".")
+
+        assert _tree(tmp_path) == {}
+
     def test_without_a_name_exclude_other_files(self, source: Repository, tmp_path: Path) -> None:
         here = {"mediaType": OCI_LAYER_GZIP, "annotations": {TITLE: ".", UNPACK: "true"}}
         _store(source, _put(source, b"x") | here, _put(source, b"y") | {"annotations": {TITLE: "y"}})

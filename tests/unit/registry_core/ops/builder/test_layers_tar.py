@@ -147,7 +147,7 @@ class TestForms:
 HOSTILE = {
     "garbage": b"garbage" * 1000,
     "too short for a header": b"garbage",
-    "cut off in a header": TAR[:700],
+    "cut off in a header": TAR[:1100],
     "cut off in a file": TAR[: 512 + 512 + 512 + 512 + 100],
     "a header that was changed": TAR[:10] + b"X" + TAR[11:],
     "half an end in the middle": member("a", b"1") + bytes(512) + member("b", b"2") + bytes(1024),
@@ -180,6 +180,13 @@ class TestHostileTars:
         "members",
         [
             [member("a", b"1"), member("a", b"2")],
+            [member("a", b"1" * 100_000), member("a", b"1" * 99_999 + b"2")],
+            [member("a", b"1"), member("a", b"1", mode=0o755)],
+            [member("a", kind="2", link="x"), member("a", kind="2", link="y")],
+            [member("z", kind="1", link="a"), member("a", b"1"), member("z", kind="1", link="a")],
+            [member("z", kind="1", link=".wh..wh.plnk/1")],
+            [member(".wh..wh.plnk/1", kind="2", link="x"), member("z", kind="1", link=".wh..wh.plnk/1")],
+            [member(".wh..wh.plnk/1", b"1"), member(".wh..wh.plnk/1", b"2")],
             [member("a", b"1"), member("a/b", b"2")],
             [member("a", b"1"), member("a/b/c", b"2")],
             [member("a", kind="1", link="a")],
@@ -233,6 +240,23 @@ class TestHardLinks:
         image = self.repacked(member("a", kind="1", link="b"), member("b", kind="1", link="a"))
 
         assert self.files(image) == {"a": b"B", "b": b"B"}
+
+    def test_names_that_aufs_kept_become_one_file(self) -> None:
+        """R-157."""
+        target = ".wh..wh.plnk/1.2"
+        link = member("y", kind="1", link=target)
+        image = self.repacked(link, member(target, b"1", mode=0o750), member("x", kind="1", link="y"), link)
+
+        assert self.files(image) == {"a": b"A", "b": b"B", "x": b"1", "y": b"1"}
+        entries = {entry.path: entry for entry in image.list_files()}
+        assert (entries["x"].mode, entries["y"].link) == (0o750, "x")
+
+    @pytest.mark.parametrize(
+        "twice", [member("c", b"1" * 70_000), member("c", kind="2", link="a"), member("c", kind="1", link="a")]
+    )
+    def test_members_that_are_the_same_may_come_twice(self, twice: bytes) -> None:
+        """R-135."""
+        assert [entry.path for entry in self.repacked(twice, twice).list_files() if entry.path == "c"] == ["c"]
 
     def test_markers_may_come_twice_and_below_a_file(self) -> None:
         image = self.repacked(member("a", b"new"), member("a/.wh.x"), member(".wh.b"), member(".wh.b"))

@@ -307,8 +307,21 @@ CASES: dict[str, Callable[[str], Case]] = {
     "opaque marker that is a link": lambda out: ([tar(symlink(".wh..wh..opq", out))], UnsafeArchive),
     "something inside an opaque marker": lambda out: ([tar(member(".wh..wh..opq/x"))], UnsafeArchive),
     "links of aufs": lambda out: ([tar(folder(".wh..wh.plnk"), symlink(".wh..wh.plnk/1", out))], None),
-    "hard link to what aufs kept": lambda out: (
-        [tar(member(".wh..wh.plnk/1"), hardlink("h", ".wh..wh.plnk/1"))],
+    "hard link to what aufs kept": lambda out: ([tar(member(".wh..wh.plnk/1"), hardlink("h", ".wh..wh.plnk/1"))], None),
+    "hard link to a link of aufs": lambda out: (
+        [tar(symlink(".wh..wh.plnk/1", out), hardlink("h", ".wh..wh.plnk/1"))],
+        UnsafeArchive,
+    ),
+    "hard link to other metadata of aufs": lambda out: (
+        [tar(member(".wh..wh.orph/1"), hardlink("h", ".wh..wh.orph/1"))],
+        UnsafeArchive,
+    ),
+    "a repeated name whose second content differs": lambda out: (
+        [tar(member("a", b"1"), member("a", b"1"), member("a", b"2"))],
+        UnsafeArchive,
+    ),
+    "a directory whose size covers a member": lambda out: (
+        [tar(member("d", member("../evil"), kind="5"))],
         UnsafeArchive,
     ),
     # More of what takes for ever, or all there is.

@@ -192,7 +192,7 @@ def test_names_that_leave_the_root_are_refused_in_every_field(name: bytes, carri
 def test_names_in_messages_are_printable_and_short(name: bytes) -> None:
     """R-063."""
     leaving = tar(member("x", pax={b"path": name})).content
-    full = tar(member("x", b"content", kind="5", pax={b"path": name.removeprefix(b"../")})).content
+    full = tar(member("x", kind="3", patch={329: b"77777777"}, pax={b"path": name.removeprefix(b"../")})).content
 
     for content in (leaving, full):
         with pytest.raises(IntegrityError) as caught:
@@ -266,19 +266,88 @@ def test_extended_headers_without_a_member_are_refused(last: bytes) -> None:
         read(tar(member("before"), last).content)
 
 
-@pytest.mark.parametrize("cut", [1, 511, 512 * 2 + 1, 512 * 2 + 300, 512 * 3 + 1, 512 * 4 - 1])
-def test_a_truncated_tar_is_an_error(cut: int) -> None:
-    """R-144: in the end marker, the padding, the content and the header."""
+@pytest.mark.parametrize("size", [1, 99, 200, 511, 512, 513, 1000, 512 + 599])
+def test_a_tar_that_is_cut_in_a_header_or_in_content_is_an_error(size: int) -> None:
+    """R-144."""
     whole = tar(member("a", b"x" * 600)).content
 
+    for before in (b"", member("before", b"y")):
+        with pytest.raises(IntegrityError, match="truncated tar"):
+            read(before + whole[:size])
+
+
+@pytest.mark.parametrize("size", [10, 600, 1100])
+def test_a_tar_that_is_cut_in_an_extended_header_is_an_error(size: int) -> None:
+    """R-144."""
     with pytest.raises(IntegrityError):
-        read(whole[:-cut])
+        read((member("a", pax={b"path": b"p" * 500}))[:size])
 
 
-def test_a_tar_may_end_without_a_marker_between_members() -> None:
-    [(found, _)] = read(member("a", b"x"))
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(512 + 600, id="no padding"),
+        pytest.param(512 + 600 + 1, id="one byte of padding"),
+        pytest.param(512 + 1023, id="all but one byte of padding"),
+        pytest.param(512 + 1024, id="no marker"),
+        pytest.param(512 + 1024 + 1, id="one byte of a marker"),
+        pytest.param(512 + 1024 + 511, id="a cut zero block"),
+        pytest.param(512 + 1024 + 512, id="one zero block"),
+        pytest.param(512 + 1024 + 700, id="one zero block and a part"),
+        pytest.param(512 + 1024 + 1023, id="all but one byte"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1 << 20, 7])
+def test_the_end_of_a_tar_may_be_incomplete(end: int, piece: int) -> None:
+    """R-144: no closing zero blocks, one of them, or a last block that is not filled."""
+    whole = tar(member("a", b"x" * 600)).content[:end]
 
-    assert found.path == b"a"
+    class Pieces(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(piece)
+
+    assert read(FileObjectReader(Pieces(whole))) == [(Member(b"a", FileKind.FILE, size=600), b"x" * 600)]
+
+
+def test_the_last_block_of_a_sparse_file_may_be_unfilled() -> None:
+    """R-144."""
+    pax = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"8"}
+    content = member("s", b"1\n4\n4\n".ljust(512, b"\0") + b"data", pax=pax)
+
+    assert read(content.rstrip(b"\0"))[0][1] == b"\0\0\0\0data"
+
+
+HEADER_ONLY = {"1": FileKind.HARDLINK, "2": FileKind.SYMLINK, "3": FileKind.CHARACTER_DEVICE} | {
+    "4": FileKind.BLOCK_DEVICE, "5": FileKind.DIRECTORY, "6": FileKind.FIFO
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADER_ONLY)
+@pytest.mark.parametrize("size", [1, 3, 4096, 10**10])
+@pytest.mark.parametrize("pax", [False, True])
+def test_the_size_of_what_has_no_content_is_ignored(kind: str, size: int, pax: bool) -> None:
+    """R-135: as in Go's archive/tar, the next header follows at once."""
+    records = {b"size": b"%d" % size} if pax else None
+    first = member("a", kind=kind, link="b", size=0 if pax else size, pax=records)
+
+    [(found, content), (behind, _)] = read(tar(first, member("c", b"x")).content, ExtractLimits(file_bytes=100))
+
+    assert (found.kind, found.size, content) == (HEADER_ONLY[kind], 0, b"")
+    assert behind.path == b"c"
+
+
+def test_the_size_of_a_v7_directory_is_ignored() -> None:
+    """R-135."""
+    first = member("old/", kind="\0", size=512, patch={257: bytes(8)})
+
+    assert [each.path for each, _ in read(tar(first, member("next")).content)] == [b"old", b"next"]
+
+
+@pytest.mark.parametrize("kind", HEADER_ONLY)
+def test_content_after_what_can_have_none_is_refused(kind: str) -> None:
+    """R-135: it is read as a header, which it is not."""
+    with pytest.raises(IntegrityError):
+        read(tar(member("a", b"content" * 100, kind=kind, link="b"), member("c")).content)
 
 
 @pytest.mark.parametrize("behind", [member("hidden"), b"garbage", bytes(1 << 20) + member("hidden")])
