@@ -434,7 +434,7 @@ class TestDirectories:
         secret.mode = 0
         link = _member("d/l", tarfile.SYMTYPE, "a")
         hard = _member("d/h", tarfile.LNKTYPE, "d/a")
-        once = [("d/a", b"A" * 70_000), ("d/empty", b""), link, hard, secret]
+        once: list[tarfile.TarInfo | tuple[str, bytes]] = [("d/a", b"A" * 70_000), ("d/empty", b""), link, hard, secret]
         _packed(source, "d", *once, *once)
 
         pull_artifact(source, "v1", tmp_path, unpack=True)
