@@ -14,7 +14,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.names import PathSegments, Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.domain.reference import parse_tag_and_digest, parse_tag_or_digest
 from registry_core.errors import ImageNotFound, InvalidReference, InvalidValue, error_context
 from registry_core.ops.images import Image, Index, Manifest, check_kind
 from registry_core.ops.listing import repositories_below, tags_of
@@ -33,7 +33,8 @@ __all__ = ["RegistryClient"]
 class RegistryClient:
     """Images, indexes and artifacts below one path of one backend.
 
-    A reference is a tag or a digest in the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``.
+    A reference is a tag or a digest in the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``. It may be
+    both, as ``v1@sha256:…``: then the digest is read, and a tag is set if the content has that digest.
     Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``.
     Every error names the method and the reference.
 
@@ -239,7 +240,7 @@ class RegistryClient:
         """Store an image, or an index with all its images. Content that the repository has already is not sent again.
 
         Args:
-            reference: Tag, or the digest of the image to store it without a tag.
+            reference: Tag, or the digest of the image to store it without a tag, or both.
             image: Image or index from any backend or builder.
             observer: Receives an event for each blob, in place of the client's observer.
             jobs: Number of blobs to transfer at a time.
@@ -303,7 +304,7 @@ class RegistryClient:
         Args:
             source: Tag or digest in this repository.
             target_client: Client of the repository to copy to.
-            target: Tag in the target repository, or the same digest to store it without a tag.
+            target: Tag in the target repository, or the same digest to store it without a tag, or both.
             options: What to copy: selected platforms, referrers, cosign's tags. By default the image or index with
                 all its platforms, without referrers.
             observer: Receives an event for each blob, in place of this client's observer.
@@ -587,7 +588,7 @@ class RegistryClient:
         text = str(reference)[:200]
         if text.startswith("@"):
             return f"{self.registry}{text}"
-        return f"{self.registry}{'@' if ':' in text else ':'}{text}"
+        return f"{self.registry}{'@' if ':' in text and '@' not in text else ':'}{text}"
 
     def _observer_or_default(self, observer: Observer | None) -> Observer | None:
         return self._observer if observer is None else observer
@@ -635,10 +636,8 @@ def _parse_platform(platform: Platform | str | None) -> Platform | None:
 
 
 def _target_tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
-    """Return the tags to set: one for a tag, none for the digest of the content itself."""
-    tag_or_digest = parse_tag_or_digest(reference)
-    if not isinstance(tag_or_digest, Digest):
-        return (tag_or_digest,)
-    if tag_or_digest != digest:
-        raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {tag_or_digest}")
-    return ()
+    """Return the tags to set: that of the reference, if it has one. A digest has to be that of the content."""
+    tag, expected = parse_tag_and_digest(reference)
+    if expected is not None and expected != digest:
+        raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {expected}")
+    return () if tag is None else (tag,)

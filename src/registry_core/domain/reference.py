@@ -12,7 +12,14 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import InvalidReference, InvalidValue
 
-__all__ = ["Reference", "is_host", "join_reference", "parse_familiar", "parse_tag_or_digest"]
+__all__ = [
+    "Reference",
+    "is_host",
+    "join_reference",
+    "parse_familiar",
+    "parse_tag_and_digest",
+    "parse_tag_or_digest",
+]
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -101,18 +108,34 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def parse_tag_or_digest(text: str) -> Tag | Digest:
-    """Parse a tag or a digest: ``v1``, ``sha256:…`` or ``@sha256:…``.
+    """Parse a tag or a digest: ``v1``, ``sha256:…`` or ``@sha256:…``. Of ``v1@sha256:…`` the digest counts.
 
     Raises:
         InvalidReference: The text is empty, or also names a registry or repository.
-        InvalidDigest: The text has a colon or a leading ``@``, but is not a digest.
-        InvalidName: The text is not a tag.
+        InvalidDigest: The text has a colon or an ``@``, but ends in no digest.
+        InvalidName: The text, or the part before the ``@``, is not a tag.
     """
-    if not isinstance(text, str) or not text or "/" in text or "@" in text[1:]:
+    tag, digest = parse_tag_and_digest(text)
+    return Tag(tag or "") if digest is None else digest
+
+
+def parse_tag_and_digest(text: str) -> tuple[Tag | None, Digest | None]:
+    """Parse a tag, a digest or both: ``v1``, ``sha256:…``, ``@sha256:…`` or ``v1@sha256:…``.
+
+    Returns:
+        The tag and the digest, of which at most one is ``None``.
+
+    Raises:
+        InvalidReference: The text is empty, or also names a registry or repository.
+        InvalidDigest: The text has a colon or an ``@``, but ends in no digest.
+        InvalidName: The text, or the part before the ``@``, is not a tag.
+    """
+    if not isinstance(text, str) or not text or "/" in text or text.count("@") > 1:
         raise InvalidReference(f"neither a tag nor a digest: {text!r:.300}")
-    if text.startswith("@") or ":" in text:
-        return Digest(text.removeprefix("@"))
-    return Tag(text)
+    name, at, digest = text.rpartition("@")
+    if at or ":" in text:
+        return Tag(name) if name else None, Digest(digest)
+    return Tag(text), None
 
 
 def join_reference(repository: object, reference: str) -> str:

@@ -217,6 +217,21 @@ class TestReading:
         assert found[1].reference == found[2].reference == f"registry.example.com/org/app@{image.digest}"
         assert found[0].config().config.labels == {"text": "hello"}
 
+    def test_of_a_tag_with_a_digest_the_digest_counts(self, app: RegistryClient) -> None:
+        old, new = build("old"), build("new")
+        app.push_image("v1", old)
+        app.push_image("v1", new)
+        reference, other = f"v1@{old.digest}", app.with_segment("other")
+
+        assert app.get_image(reference).digest == app.get_digest(reference) == old.digest
+        assert app.get_image(reference).reference == f"registry.example.com/org/app@{old.digest}"
+        assert app.tag_image(reference, "kept").digest == old.digest
+        assert app.copy_image(reference, other, "v1").digest == old.digest
+        assert not app.image_exists(f"v1@{Digest.of(b'absent')}")
+        with pytest.raises(ImageNotFound) as caught:
+            app.get_image(f"v1@{Digest.of(b'absent')}")
+        assert caught.value.reference == f"registry.example.com/org/app@{Digest.of(b'absent')}"
+
     def test_an_index_is_resolved_by_platform(self, app: RegistryClient) -> None:
         app.push_index("v1", build_index())
 
@@ -311,11 +326,21 @@ class TestWriting:
         assert app.image_exists(str(image.digest))
         assert app.list_tags() == []
 
-    def test_pushing_under_another_digest_is_refused(self, app: RegistryClient) -> None:
+    def test_pushing_by_tag_and_digest_sets_the_tag(self, app: RegistryClient) -> None:
+        image = build()
+
+        app.push_image(f"v1@{image.digest}", image)
+        app.copy_image("v1", app.with_segment("other"), f"v2@{image.digest}")
+
+        assert app.get_digest("v1") == image.digest
+        assert app.with_segment("other").list_tags() == ["v2"]
+
+    @pytest.mark.parametrize("prefix", ["", "@", "v1@"])
+    def test_pushing_under_another_digest_is_refused(self, app: RegistryClient, prefix: str) -> None:
         image = build()
 
         with pytest.raises(InvalidReference):
-            app.push_image(f"@{Digest.of(b'other')}", image)
+            app.push_image(f"{prefix}{Digest.of(b'other')}", image)
 
         assert not app.image_exists(str(image.digest))
 
@@ -494,7 +519,7 @@ class TestArtifacts:
         assert own.kinds
 
 
-BAD_REFERENCES = ["", "a tag", "v1\n", "sha256:short", "@v1", "x" * 129, "a/b", "../v1", "v1@sha256:" + "0" * 64]
+BAD_REFERENCES = ["", "a tag", "v1\n", "sha256:short", "@v1", "x" * 129, "a/b", "../v1", "v1@sha256:short", "v1@v2"]
 OPERATIONS: dict[str, Callable[[RegistryClient, str], object]] = {
     "get_image": lambda client, reference: client.get_image(reference),
     "get_index": lambda client, reference: client.get_index(reference),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.reference import Reference, parse_tag_or_digest
+from registry_core.domain.reference import Reference, parse_tag_and_digest, parse_tag_or_digest
 from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
 
 SHA = "sha256:" + "a" * 64
@@ -126,7 +126,7 @@ def test_parsing_raises_only_invalid_value(text: str) -> None:
             parsed = parse(text)
         except InvalidValue:
             continue
-        assert str(parsed) == text.removeprefix("@")
+        assert text.removeprefix("@").endswith(str(parsed))
 
 
 @pytest.mark.parametrize("text", [SHA, f"@{SHA}", "sha512:" + "b" * 128, "@md5:abc"])
@@ -135,6 +135,21 @@ def test_text_with_a_colon_is_a_digest(text: str) -> None:
 
     assert isinstance(found, Digest)
     assert found == text.removeprefix("@")
+
+
+@pytest.mark.parametrize(
+    ("text", "tag", "digest"),
+    [("v1", "v1", None), (SHA, None, SHA), (f"@{SHA}", None, SHA), (f"v1.0_a-b@{SHA}", "v1.0_a-b", SHA)],
+)
+def test_a_tag_and_a_digest_may_be_given_together(text: str, tag: str | None, digest: str | None) -> None:
+    found = parse_tag_and_digest(text)
+
+    assert found == (tag, digest)
+    assert [type(each) for each in found if each is not None] == [
+        kind for kind, each in ((Tag, tag), (Digest, digest)) if each is not None
+    ]
+    assert parse_tag_or_digest(text) == (digest or tag)
+    assert isinstance(parse_tag_or_digest(text), Digest if digest else Tag)
 
 
 def test_text_without_a_colon_is_a_tag() -> None:
@@ -149,7 +164,15 @@ def test_text_without_a_colon_is_a_tag() -> None:
     [
         ("", InvalidReference),
         ("a/b", InvalidReference),
-        (f"v1@{SHA}", InvalidReference),
+        (f"app:v1@{SHA}", InvalidName),
+        (f"a/b@{SHA}", InvalidReference),
+        (f"no tag@{SHA}", InvalidName),
+        (f"{SHA}@{SHA}", InvalidName),
+        (f"v1@{SHA}@{SHA}", InvalidReference),
+        ("v1@", InvalidDigest),
+        ("v1@v2", InvalidDigest),
+        ("v1@sha256:abc", InvalidDigest),
+        (f"v1@{SHA}\n", InvalidDigest),
         (f"@@{SHA}", InvalidReference),
         (None, InvalidReference),
         ("@v1", InvalidDigest),
