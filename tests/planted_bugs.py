@@ -178,6 +178,13 @@ CONNECTIONS = (
     Bug("transport/urllib3_transport.py", "            if self._is_reused:", "            if False:"),
 )
 
+ERRORS = (
+    Bug("error_mapping.py", "402, 403, 412, 423, 451", "403"),
+    Bug("error_mapping.py", '"TAG_INVALID": Forbidden', '"TAG_INVALID": InvalidName'),
+    Bug("error_mapping.py", "bool(_POLICY.search(text))", "False"),
+    Bug("error_mapping.py", " or _plain_text(content)", ""),
+)
+
 POLICY = (
     Bug("url_policy.py", "UrlPurpose.LINK: _same_origin_rule(CrossOriginRule.TRUSTED)",
         "UrlPurpose.LINK: _same_origin_rule(CrossOriginRule.REACHABLE)"),
@@ -327,6 +334,7 @@ TARGETS = {
     "tokens": Target("src/registry_adapters/auth", "unit/registry_adapters/auth/test_tokens_cache.py", TOKENS),
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
     "requests": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session.py", REQUESTS),
+    "errors": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_error_mapping.py", ERRORS),
     "redirects": Target(
         "src/registry_adapters/http", "unit/registry_adapters/http/test_session_redirects.py", REDIRECTS
     ),

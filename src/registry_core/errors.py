@@ -222,7 +222,11 @@ class Unauthorized(AccessDenied):
 
 
 class Forbidden(AccessDenied):
-    """The credentials do not allow the operation (403)."""
+    """The credentials do not allow the operation (403), or a policy of the registry forbids it.
+
+    Policies are immutable tags, quotas, and rules against vulnerable or unsigned images. The message quotes the
+    registry's words.
+    """
 
 
 class Unsupported(RegistryError, NotImplementedError):

@@ -41,15 +41,28 @@ __all__ = ["CONTENT_LIMIT", "error_from_response", "error_infos", "escaped"]
 CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
 _ENTRIES: Final = 16
+# The fields for the reason in errors of AWS, GitHub, Quay and of RFC 9457.
+_WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
 _UNAVAILABLE: Final = TRANSIENT - {429, 500}
 _PROXY: Final = 407
 # In the words of Go's net/http, of nginx and of Apache.
 _PLAIN_HTTP_REFUSED: Final = re.compile(
     rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
 )
+# Payment required, Forbidden, Precondition Failed (Harbor's policies), Locked, Unavailable For Legal Reasons.
+_FORBIDDEN: Final = frozenset({402, 403, 412, 423, 451})
+# The words for policies, quotas and immutable tags of registries that have no status or code for them: ECR, ACR,
+# Artifact Registry, Nexus, Quay, GitLab. A method that is "not allowed" is no refusal by policy.
+_POLICY: Final = re.compile(
+    r"immutab|quota|polic(?:y|ies)|vulnerab|disallowed|storage limit|over(?:writ|rid)"
+    r"|does not allow (?:updating|redeploy)|cannot be updated|precondition"
+    r"|tag\b.{0,200}\balready exists|(?:tag|image|repository|registry|artifact|manifest) is (?:locked|protected)",
+    re.IGNORECASE,
+)
 _INVALID: Final[dict[str, type[RegistryError]]] = {
     "NAME_INVALID": InvalidName,
-    "TAG_INVALID": InvalidName,
+    # Only a tag that fits the grammar is ever sent: the registry has a rule of its own.
+    "TAG_INVALID": Forbidden,
     "MANIFEST_INVALID": InvalidDocument,
     "MANIFEST_UNVERIFIED": InvalidDocument,
 }
@@ -94,7 +107,7 @@ def error_from_response(
     infos = error_infos(content)
     code = next((info.code for info in infos if info.code), "")
     target = redact_url(url or request.target)
-    text = "; ".join(": ".join(part for part in (info.code, info.message) if part) for info in infos)
+    text = "; ".join(map(_info_text, infos)) or _plain_text(content)
     if status == _PROXY:
         text = "the proxy wants other credentials"
     message = f"{request.method} {target}: {status} {text[:_TEXT] or _phrase(status)}".rstrip()
@@ -119,7 +132,7 @@ def error_from_response(
         reference=request.reference,
         code=code,
     )
-    kind = _kind(status, code, request)
+    kind = _kind(status, code, text, request)
     if kind is None:
         return transport
     known = "BLOB_UPLOAD_UNKNOWN" if kind is BlobNotFound and request.missing == "upload" else ""
@@ -160,6 +173,25 @@ def _info(entry: dict[str, Any]) -> ErrorInfo:
     )
 
 
+def _info_text(info: ErrorInfo) -> str:
+    """Code, message and detail of an entry. A detail that is no text repeats the request."""
+    detail = "" if info.detail.startswith(("{", "[")) or info.detail in info.message else info.detail
+    return ": ".join(part for part in (info.code, info.message, detail) if part)
+
+
+def _plain_text(content: bytes) -> str:
+    """The words of an error body in another format: a field of a JSON object, or text that is no HTML."""
+    if len(content) > CONTENT_LIMIT:
+        return ""
+    try:
+        document: Any = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = content.decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else escaped(" ".join(text.split()))
+    found = [document.get(name) for name in _WORDS] if isinstance(document, dict) else []
+    return next((escaped(text) for text in found if isinstance(text, str) and text), "")
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
@@ -179,13 +211,13 @@ def _transport_kind(status: int, code: str) -> type[TransportError]:
     return ServerError if status >= 500 else ProtocolError
 
 
-def _kind(status: int, code: str, request: Request) -> type[RegistryError] | None:
+def _kind(status: int, code: str, text: str, request: Request) -> type[RegistryError] | None:
     """The class of the error; ``None`` if it is a transport error only."""
     if status < 400 or status == _PROXY or status in _UNAVAILABLE or status == 429 or code == "TOOMANYREQUESTS":
         return None
     if status == 401 or (status != 403 and status < 500 and code == "UNAUTHORIZED"):
         return Unauthorized
-    if status == 403 or (status < 500 and code == "DENIED"):
+    if status in _FORBIDDEN or (status < 500 and (code == "DENIED" or _is_policy(status, code, text, request))):
         return Forbidden
     if status == 405 or code == "UNSUPPORTED" or (status == 404 and request.missing == "catalog"):
         return CatalogUnsupported if request.missing == "catalog" else Unsupported
@@ -205,3 +237,9 @@ def _kind(status: int, code: str, request: Request) -> type[RegistryError] | Non
         return _MISMATCHES[code]
     # Registries that do not allow deletion answer 400 or 405 (R-250).
     return Unsupported if status == 400 and request.method == "DELETE" else None
+
+
+def _is_policy(status: int, code: str, text: str, request: Request) -> bool:
+    """Whether the registry's words say that a policy forbids the request."""
+    has_other_meaning = status in (404, 413) or code in _UNKNOWN or code in _MISMATCHES
+    return not has_other_meaning and request.missing not in ("catalog", "registry") and bool(_POLICY.search(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import Final
 
 from registry_adapters.http.endpoint import (
@@ -52,7 +53,8 @@ class ManifestRequests:
             with self._session.send(self._request("HEAD", reference)) as response:
                 headers = response.headers
         except RegistryError as error:
-            if status_of(error) in HEAD_REFUSED:
+            # The response to a GET says which policy refuses the manifest.
+            if status_of(error) in HEAD_REFUSED | {HTTPStatus.PRECONDITION_FAILED}:
                 return None
             raise
         if isinstance(reference, Digest):

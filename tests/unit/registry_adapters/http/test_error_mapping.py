@@ -92,7 +92,14 @@ class TestErrorClasses:
             (413, "blob", "", TooLarge),
             (400, "manifest", "MANIFEST_INVALID", InvalidDocument),
             (400, "manifest", "NAME_INVALID", InvalidName),
-            (400, "manifest", "TAG_INVALID", InvalidName),
+            (400, "manifest", "TAG_INVALID", Forbidden),
+            (412, "manifest", "", Forbidden),
+            (412, "blob", "", Forbidden),
+            (402, "manifest", "", Forbidden),
+            (423, "manifest", "", Forbidden),
+            (451, "blob", "", Forbidden),
+            (409, "manifest", "", ProtocolError),
+            (422, "manifest", "", ProtocolError),
             (404, "registry", "", Unsupported),
             (404, "registry", "NAME_UNKNOWN", Unsupported),
             (407, "manifest", "", ProtocolError),
@@ -146,6 +153,106 @@ class TestErrorClasses:
         error = map_error(status, error_body(code) if code else b"", method=method)
 
         assert type(error) is kind
+
+
+def body_of(code: str, message: str, detail: object = None) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, "detail": detail}]}).encode()
+
+
+ECR = "The image tag 'v1' already exists in the 'app' repository and cannot be overwritten because the {} is immutable."
+HARBOR = "current image with 9 vulnerabilities cannot be pulled due to configured policy"
+QUOTA = "adding 29.0 MiB of storage resource, which when updated to current usage of 152.4 MiB will exceed the limit"
+ACR = "The operation is disallowed on this registry, repository or image."
+NEXUS = "Repository does not allow updating assets: docker-hosted"
+ARTIFACTORY = "Not enough permissions to delete/overwrite artifact 'app/v1/manifest.json'"
+
+
+class TestRefusalsByPolicy:
+    @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH", "DELETE"])
+    @pytest.mark.parametrize("missing", ["manifest", "blob", "repository", "upload"])
+    @pytest.mark.parametrize(
+        ("status", "content", "words"),
+        [
+            (400, body_of("TAG_INVALID", ECR.format("repository")), "is immutable"),
+            (400, body_of("TAG_INVALID", ECR.format("tag")), "is immutable"),
+            (400, json.dumps({"__type": "ImageTagAlreadyExistsException", "message": ECR.format("tag")}), "immutable"),
+            (412, body_of("PROJECTPOLICYVIOLATION", HARBOR), HARBOR),
+            (412, body_of("PROJECTPOLICYVIOLATION", "The image is not signed by cosign."), "not signed"),
+            (412, body_of("PRECONDITION", "Failed to process request due to 'app:v1' is immutable."), "app:v1"),
+            (403, body_of("DENIED", QUOTA), QUOTA),
+            (403, body_of("DENIED", "Quota has been exceeded on namespace", {}), "Quota has been exceeded"),
+            (400, body_of("QUOTA_EXCEEDED", "no space left for the project"), "no space left"),
+            (403, body_of("DENIED", "registry contains 1 repositories, limit is 1"), "limit is 1"),
+            (403, body_of("MANIFEST_INVALID", "manifest invalid", {"description": "HTTP 403 Forbidden"}), "invalid"),
+            (403, json.dumps({"errors": [{"status": 403, "message": ARTIFACTORY}]}), ARTIFACTORY),
+            (405, body_of("REGISTRY_DISALLOWED_OPERATION", ACR, {}), ACR),
+            (400, body_of("BLOB_UPLOAD_INVALID", "blob upload invalid", NEXUS), NEXUS),
+            (400, body_of("FAILED_PRECONDITION", "Cannot update tag v1."), "Cannot update tag v1."),
+            (400, body_of("MANIFEST_INVALID", "The repository has enabled tag immutability."), "tag immutability"),
+            (409, body_of("TAG_IMMUTABLE", "Tag 'v1' cannot be changed"), "cannot be changed"),
+            (409, body_of("CONFLICT", "tag v1 already exists under the repository 111"), "already exists"),
+            (403, b"Forbidden: the image violates the admission policy\n", "violates the admission policy"),
+            (409, b"tag v1 is immutable", "tag v1 is immutable"),
+            (403, json.dumps({"message": "permission_denied: write_package"}), "permission_denied"),
+            (403, json.dumps({"error": {"x": 1}, "detail": "account suspended"}), "account suspended"),
+            (402, json.dumps({"title": "Storage is over its paid limit"}), "paid limit"),
+            (451, b"withdrawn", "withdrawn"),
+            (412, b"", "Precondition Failed"),
+            (403, b"<html><body>no</body></html>", "403 Forbidden"),
+        ],
+    )  # fmt: skip
+    def test_the_registrys_words_are_quoted_by_forbidden(
+        self, status: int, content: bytes | str, words: str, missing: str, method: str
+    ) -> None:
+        """R-244: pull, push and deletion alike."""
+        content = content if isinstance(content, bytes) else content.encode()
+
+        error = map_error(status, content, method=method, missing=missing)
+
+        assert type(error) is Forbidden
+        assert words in str(error)
+
+    @pytest.mark.parametrize(
+        ("method", "status", "code", "message", "kind"),
+        [
+            ("DELETE", 405, "UNSUPPORTED", "The operation is unsupported.", Unsupported),
+            ("DELETE", 405, "", "method not allowed", Unsupported),
+            ("DELETE", 400, "", "deletion is disabled", Unsupported),
+            ("PUT", 405, "UNSUPPORTED", "the registry is read-only", Unsupported),
+            ("PUT", 400, "MANIFEST_INVALID", "manifest exceeds the size limit of 4 MB", InvalidDocument),
+            ("PUT", 400, "NAME_INVALID", "invalid repository name", InvalidName),
+            ("PUT", 413, "SIZE_INVALID", "over the quota", TooLarge),
+            ("PUT", 400, "DIGEST_INVALID", "overwritten on the way", DigestMismatch),
+            ("PUT", 404, "MANIFEST_BLOB_UNKNOWN", "the policy of the cache removed it", BlobNotFound),
+            ("GET", 404, "NAME_UNKNOWN", "no policy for this repository", RepositoryNotFound),
+            ("GET", 401, "UNAUTHORIZED", "the policy wants credentials", Unauthorized),
+            ("GET", 429, "TOOMANYREQUESTS", "pull quota exceeded", RateLimited),
+            ("PUT", 409, "", "the upload session is in use", ProtocolError),
+            ("PUT", 500, "UNKNOWN", "quota exceeded", ServerError),
+        ],
+    )
+    def test_other_refusals_keep_their_class(
+        self, method: str, status: int, code: str, message: str, kind: type[RegistryError]
+    ) -> None:
+        """R-244."""
+        error = map_error(status, body_of(code, message), method=method)
+
+        assert type(error) is kind
+        assert message in str(error)
+
+    def test_a_registry_without_a_list_of_repositories_stays_unsupported(self) -> None:
+        """R-095."""
+        error = map_error(405, body_of("X", ACR), missing="catalog")
+
+        assert type(error) is CatalogUnsupported
+
+    def test_words_in_another_format_are_escaped_and_cut(self) -> None:
+        """R-063."""
+        for content in (b"a\r\n\x1b[2J" + b"b" * 5000, json.dumps({"message": "a\n\u202e" + "b" * 5000}).encode()):
+            error = map_error(412, content)
+
+            assert str(error).isprintable()
+            assert len(str(error)) < 800
 
 
 class TestErrorAttributes:
