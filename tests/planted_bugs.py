@@ -107,6 +107,16 @@ HTTP = (
     Bug("error_mapping.py", '"NAME_UNKNOWN": RepositoryNotFound,', '"NAME_UNKNOWN": ImageNotFound,'),
 )  # fmt: skip
 
+LISTS = (
+    Bug("headers.py", "if not link.relations", "if None in link.relations"),
+    Bug("headers.py", "if not all(map(_RELATION.fullmatch, types)):", "if False:"),
+    Bug("paging.py", "            if is_after_empty:", "            if True:"),
+    Bug("paging.py", "is_after_empty and beginning and", "False and"),
+    Bug("paging.py", "and unquote(parts.path) not in paths", ""),
+    Bug("paging.py", "            after = size = None", "            return"),
+    Bug("paging.py", """return f"{parts.path or '/'}""", """return target or f"{parts.path or '/'}"""),
+)  # fmt: skip
+
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.
 ELSEWHERE = (
     Bug("referrers.py", "filter_by_artifact_type(self._list_all(subject, artifact_type), artifact_type)",
@@ -319,6 +329,7 @@ TARGETS = {
     "memory": Target("src/registry_adapters/memory", "contract/test_memory.py", MEMORY),
     "layout": Target("src/registry_adapters/layout", "contract/test_layout.py", LAYOUT),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),
+    "lists": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_paging.py", LISTS),
     "elsewhere": Target(
         "src/registry_adapters/http", "contract/test_http_docker_registry.py", ELSEWHERE, "docker-registry"
     ),

@@ -181,7 +181,7 @@ def parse_token(request: TokenRequest, reply: TokenReply) -> Token:
     try:
         body = msgspec.json.decode(reply.content, type=_Body)
     except (ValueError, RecursionError):
-        raise ProtocolError(f"{operation}: the reply is not a JSON object", status=reply.status) from None
+        raise ProtocolError(f"{operation}: the reply is not a JSON object{reply.remark}", status=reply.status) from None
     text = _decode(body.token) or _decode(body.access_token)
     if not is_token(text):
         raise ProtocolError(f"{operation}: the reply has no usable token", status=reply.status)

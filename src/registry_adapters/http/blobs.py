@@ -11,7 +11,7 @@ from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
     RepositoryEndpoint,
     check_digest_header,
-    check_not_encoded,
+    coding_remark,
     content_length,
     map_delete_errors,
     status_of,
@@ -98,8 +98,7 @@ class Download(BaseReader):
 
     Raises:
         BlobNotFound: The repository does not have the blob.
-        ProtocolError: The response is content-encoded, or the registry refuses to read from ``start`` although the
-            blob is longer.
+        ProtocolError: The registry refuses to read from ``start`` although the blob is longer.
     """
 
     def __init__(
@@ -127,7 +126,13 @@ class Download(BaseReader):
         self._failures = 0
         self._closed = False
         self._response: Response | None = None
+        self._remark = ""
         self._open()
+
+    @property
+    def remark(self) -> str:
+        """The ``Content-Encoding`` of the responses, if one had any."""
+        return self._remark
 
     def read(self, size: int = -1, /) -> bytes:
         """Read up to ``size`` bytes, or all remaining bytes if it is negative.
@@ -209,6 +214,7 @@ class Download(BaseReader):
             self._url = redact_url(response.url)
             self._etag = self._etag or strong_etag(response.headers.get("ETag"))
         self._response = response
+        self._remark = coding_remark(response.headers) or self._remark
 
     def _send(self, start: int) -> Response:
         headers = {}
@@ -227,9 +233,7 @@ class Download(BaseReader):
             reference=self._reference,
             missing="blob",
         )
-        response = self._session.send(request)
-        check_not_encoded(response, reference=self._reference)
-        return response
+        return self._session.send(request)
 
     def _accept_range(self, response: Response, start: int) -> bool:
         """Check that a 206 holds the requested bytes of the same content, and keep the size that it states."""
@@ -257,7 +261,8 @@ class Download(BaseReader):
         length = None if response.headers.get("Transfer-Encoding") else content_length(response.headers)
         if length is not None and self._size is not None and length != self._size:
             raise ProtocolError(
-                f"resume download: the blob had {self._size} bytes before, and has {length} now",
+                f"resume download: the blob had {self._size} bytes before, and has {length} now"
+                f"{coding_remark(response.headers)}",
                 status=200,
                 reference=self._reference,
             )
@@ -346,7 +351,7 @@ class HttpBlobs(BlobStore):
 
         Raises:
             BlobNotFound: The repository does not have the blob.
-            ProtocolError: The response is content-encoded, or has other bytes than were requested.
+            ProtocolError: The response has other bytes than were requested.
         """
         return Download(self._session, self._endpoint, digest, start=start, fetch_size=lambda: self._stat(digest))
 
@@ -436,7 +441,6 @@ class HttpBlobs(BlobStore):
             if status_of(error) not in HEAD_REFUSED:
                 raise
         with self._session.send(self._request("GET", digest)) as response:
-            check_not_encoded(response, reference=self._endpoint.at(digest))
             size = content_length(response.headers)
             return _count_bytes(response) if size is None else size
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.messages import Headers, Response
+from registry_adapters.http.messages import Headers
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
@@ -20,7 +20,6 @@ from registry_core.errors import (
     DigestMismatch,
     InvalidDigest,
     InvalidName,
-    ProtocolError,
     RegistryError,
     Unsupported,
 )
@@ -29,7 +28,7 @@ __all__ = [
     "HEAD_REFUSED",
     "RepositoryEndpoint",
     "check_digest_header",
-    "check_not_encoded",
+    "coding_remark",
     "content_length",
     "digest_header",
     "map_delete_errors",
@@ -113,22 +112,16 @@ def check_digest_header(headers: Headers, digest: Digest, *, reference: str) -> 
         )
 
 
-def check_not_encoded(response: Response, *, reference: str) -> None:
-    """Check that a response has no content coding, for none is ever undone; close it otherwise.
+def coding_remark(headers: Headers) -> str:
+    """A remark on the ``Content-Encoding`` of a response, for errors about its content; empty if it has none.
 
-    Raises:
-        ProtocolError: The response has a content coding.
+    Requests ask for no content coding, and none is undone. Some servers label stored bytes with one all the same, so
+    the header alone is no error: the digest decides, or the decoder of a document without a digest.
     """
     codings = [
-        coding.strip().lower() for value in response.headers.all("Content-Encoding") for coding in value.split(",")
+        value.strip() for value in headers.all("Content-Encoding") if value.strip().lower() not in ("", "identity")
     ]
-    if any(coding not in ("", "identity") for coding in codings):
-        response.close()
-        raise ProtocolError(
-            f"the response has the content coding {', '.join(codings)!r:.60}, which was not requested",
-            status=response.status,
-            reference=reference,
-        )
+    return f" (the response has the Content-Encoding {', '.join(codings)!r:.60})" if codings else ""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader, ByteReader
-from registry_core.content.verify import VerifyingReader
+from registry_core.content.verify import VerifyingReader, reader_remark
 from registry_core.domain.auth import Scope
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.origin import Origin, resolve_url
@@ -169,6 +169,10 @@ class _BoundedReader(BaseReader):
         self._bytes_left = self._size = size
         self._reference = reference
 
+    @property
+    def remark(self) -> str:
+        return reader_remark(self._reader)
+
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
             return self._rest()
@@ -177,7 +181,7 @@ class _BoundedReader(BaseReader):
         if self._bytes_left < 0 or (size and not data and self._bytes_left):
             count = self._size - self._bytes_left
             raise SizeMismatch(
-                f"foreign layer: read {count} bytes, expected {self._size}",
+                f"foreign layer: read {count} bytes, expected {self._size}{self.remark}",
                 expected=self._size,
                 actual=count,
                 reference=self._reference,

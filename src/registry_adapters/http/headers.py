@@ -1,6 +1,6 @@
 """Parsers for ``Link`` (RFC 8288, section 3) and ``WWW-Authenticate`` (RFC 9110, section 11.6.1).
 
-``Link`` is parsed strictly, because a misread link would end a list early. ``WWW-Authenticate`` is parsed leniently,
+A misread ``Link`` would end a list early, so a malformed one is an error. ``WWW-Authenticate`` is parsed leniently,
 because registries send malformed challenges. Both parsers take linear time on hostile input.
 """
 
@@ -33,12 +33,19 @@ _PARAMETER: Final = re.compile(
 )
 
 
+# Some registries put ``rel`` inside of the brackets. A URL has neither white space nor quotes.
+_INNER_RELATION: Final = re.compile(r";[ \t]*rel[ \t]*=[ \t]*(?P<quote>[\"']?)(?P<value>[^\"']*)(?P=quote)", re.I)
+
+# A registered relation type, or a URI (RFC 8288, section 2.1).
+_RELATION: Final = re.compile(r"[a-z][a-z0-9.-]*|[a-z][a-z0-9+.-]*:[^\"'<>]+")
+
+
 class Link(msgspec.Struct, frozen=True):
     """One link of a ``Link`` header.
 
     Args:
         target: URL reference, not resolved.
-        relations: Relation types in lower case.
+        relations: Relation types in lower case; empty if the link has none, although RFC 8288 requires one.
     """
 
     target: str
@@ -49,22 +56,30 @@ def parse_links(field: str) -> Iterator[Link]:
     """Iterate over the links of one header field.
 
     Raises:
-        ProtocolError: The field is malformed.
+        ProtocolError: The field is malformed, or a relation is neither a registered type nor a URI.
     """
     position = _end(_SEPARATORS, field, 0)
     while position < len(field):
-        target = _TARGET.match(field, position)
-        if target is None:
+        brackets = _TARGET.match(field, position)
+        if brackets is None:
             raise _malformed(field)
-        position = target.end()
+        position = brackets.end()
         relations: str | None = None
         while parameter := _PARAMETER.match(field, position):
             position = parameter.end()
             # RFC 8288, section 3.3: the first ``rel`` counts.
             if (parameter["name"] or "").lower() == "rel" and relations is None:
                 quoted = parameter["quoted"]
-                relations = (parameter["bare"] or "") if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        yield Link(target[1].strip(), frozenset((relations or "").lower().split()))
+                relations = (parameter["bare"] or "").strip("'") if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        target = brackets[1].strip()
+        if relations is None and (inner := _INNER_RELATION.search(target)) is not None:
+            if inner.end() != len(target):
+                raise _malformed(field)
+            target, relations = target[: inner.start()].rstrip(), inner["value"]
+        types = frozenset((relations or "").lower().split())
+        if not all(map(_RELATION.fullmatch, types)):
+            raise _malformed(field)
+        yield Link(target, types)
         position = _end(_SPACE, field, position)
         if position < len(field) and field[position] != ",":
             raise _malformed(field)
@@ -74,10 +89,15 @@ def parse_links(field: str) -> Iterator[Link]:
 def next_target(fields: Iterable[str]) -> str | None:
     """Return the URL reference of the next page from ``Link`` fields, or ``None`` if there is no next page.
 
+    Where no link is called ``next``, a link without a relation is the next page: some registries leave ``rel`` out.
+
     Raises:
         ProtocolError: A field is malformed, or the fields name two different next pages.
     """
-    targets = {link.target for field in fields for link in parse_links(field) if "next" in link.relations}
+    links = [link for field in fields for link in parse_links(field)]
+    targets = {link.target for link in links if "next" in link.relations} or {
+        link.target for link in links if not link.relations
+    }
     if len(targets) > 1:
         raise ProtocolError("the Link headers name two different next pages")
     return targets.pop() if targets else None

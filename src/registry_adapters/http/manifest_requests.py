@@ -10,6 +10,7 @@ from registry_adapters.http.endpoint import (
     HEAD_REFUSED,
     RepositoryEndpoint,
     check_digest_header,
+    coding_remark,
     content_length,
     digest_header,
     status_of,
@@ -22,7 +23,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import MANIFESTS, essence, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.errors import DigestMismatch, RegistryError, error_reference
+from registry_core.errors import DigestMismatch, InvalidDocument, RegistryError, error_reference
 
 __all__ = ["ManifestRequests"]
 
@@ -83,12 +84,16 @@ class ManifestRequests:
                 reference.hasher()
             response = self._session.fetch(self._request("GET", reference), MANIFEST_LIMIT, what="the manifest")
             content, headers = response.content, response.headers
-            if isinstance(reference, Digest):
-                _check_digest(content, reference, reference=name)
-                algorithm = reference.algorithm
-            else:
-                algorithm = _verified_algorithm(headers, content, reference=name)
-            return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
+            try:
+                if isinstance(reference, Digest):
+                    _check_digest(content, reference, reference=name)
+                    algorithm = reference.algorithm
+                else:
+                    algorithm = _verified_algorithm(headers, content, reference=name)
+                return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
+            except (DigestMismatch, InvalidDocument) as error:
+                error.message += coding_remark(headers)
+                raise
 
     def put(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
         """Store a manifest under a tag or its digest.

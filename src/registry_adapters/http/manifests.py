@@ -72,7 +72,7 @@ class HttpManifests(ManifestStore):
         """
         reference = self._endpoint.at(manifest.digest)
         with error_reference(reference):
-            manifest.checked()
+            manifest = manifest.checked()
             entry = referrer_descriptor(manifest)
         with map_store_errors(manifest.digest, reference):
             headers = self._put(manifest, list(dict.fromkeys(tags)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
+from registry_adapters.http.endpoint import coding_remark
 from registry_adapters.http.error_mapping import escaped
 from registry_adapters.http.headers import next_target
 from registry_adapters.http.messages import Headers, Request
@@ -17,8 +19,8 @@ from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.origin import redact_url, resolve_url
-from registry_core.domain.url_policy import UrlPurpose
+from registry_core.domain.origin import Origin, redact_url, resolve_url
+from registry_core.domain.url_policy import TrustedHost, UrlPurpose
 from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_reference
 
 __all__ = ["PAGE_LIMIT", "Page", "list_names", "pages"]
@@ -33,7 +35,7 @@ _log = logging.getLogger(__name__)
 Name = TypeVar("Name", Tag, RepositoryName)
 
 
-class Page(msgspec.Struct, frozen=True):
+class Page(msgspec.Struct, frozen=True, dict=True):
     """One page of a list.
 
     Args:
@@ -48,8 +50,9 @@ class Page(msgspec.Struct, frozen=True):
     url: str
     has_next: bool
 
+    @cached_property
     def document(self) -> dict[str, Any]:
-        """Decode the body.
+        """Decoded body.
 
         Raises:
             ProtocolError: The body is not a JSON object.
@@ -59,37 +62,54 @@ class Page(msgspec.Struct, frozen=True):
         except InvalidDocument as error:
             url, media_type = redact_url(self.url), escaped(self.headers.get("Content-Type"), 80)
             of_type = f" ({media_type})" if media_type else ""
-            raise ProtocolError(f"GET {url}: the response{of_type} is not a list: {error.message}", url=url) from error
+            raise ProtocolError(
+                f"GET {url}: the response{of_type} is not a list: {error.message}{coding_remark(self.headers)}", url=url
+            ) from error
+
+    def entries(self, key: str) -> list[Any]:
+        """The entries of the list in a field of the body; ``null`` is an empty list.
+
+        Raises:
+            ProtocolError: The body is not a JSON object with such a list.
+        """
+        items = self.document.get(key, ())
+        if items is None:
+            return []
+        if not isinstance(items, list):
+            url = redact_url(self.url)
+            raise ProtocolError(f"GET {url}: the response has no list {key!r}", url=url)
+        return items
 
 
-def pages(session: Session, first: Request) -> Iterator[Page]:
+def pages(session: Session, first: Request, *, key: str) -> Iterator[Page]:
     """Iterate over the pages of a list; each page is requested when the iterator reaches it.
+
+    The list ends with the first page without a link to a next one. It also ends with an empty page that links to a page
+    that was read already, and before a page that follows an empty page and begins the list anew.
 
     Args:
         session: HTTP session that sends the requests.
         first: Request for the first page; the requests for further pages differ only in their target.
+        key: Field of the body that holds the entries.
 
     Raises:
-        ProtocolError: A link is malformed or leads to another origin, or the pagination has no end.
+        ProtocolError: A link is malformed or leads to another list, or the pagination has no end.
         TooLarge: A page is too long, or the list has too many pages.
     """
     request = first
-    numbers: dict[str, int] = {}
+    numbers: dict[_Address, int] = {}
     previous, identical = b"", 0
+    beginning: list[Any] = []
+    is_after_empty = False
     for number in range(1, _MAX_PAGES + 1):
         checkpoint()
-        url = resolve_url(str(session.origin), request.target)
-        if url in numbers:
-            raise ProtocolError(
-                f"pagination loop: page {number - 1} links back to page {numbers[url]}",
-                url=redact_url(url),
-                reference=first.reference,
-            )
-        numbers[url] = number
+        url = session.url_of(request.target)
+        numbers[_address(url)] = number
         with error_reference(first.reference):
             response = session.fetch(request, PAGE_LIMIT, what="a page of a list")
             link = next_target(response.headers.all("Link"))
-            target = None if link is None else _next_page(session, response.url, link)
+            target = None if link is None else _next_target(session, first, response.url, link)
+        page = Page(response.content, response.headers, url, target is not None)
         previous, identical = response.content, identical + 1 if response.content == previous else 0
         if identical == _MAX_IDENTICAL_PAGES:
             raise ProtocolError(
@@ -97,9 +117,25 @@ def pages(session: Session, first: Request) -> Iterator[Page]:
                 url=redact_url(url),
                 reference=first.reference,
             )
-        yield Page(response.content, response.headers, url, target is not None)
+        with error_reference(first.reference):
+            if is_after_empty and beginning and page.entries(key)[:1] == beginning:
+                return
+        yield page
         if target is None:
             return
+        with error_reference(first.reference):
+            entries = page.entries(key)
+        beginning = beginning or entries[:1]
+        is_after_empty = not entries
+        known = numbers.get(_address(session.url_of(target)))
+        if known is not None:
+            if is_after_empty:
+                return
+            raise ProtocolError(
+                f"pagination loop: page {number} links back to page {known}",
+                url=redact_url(url),
+                reference=first.reference,
+            )
         request = msgspec.structs.replace(request, target=target)
     raise TooLarge(f"the list has more than {_MAX_PAGES} pages", reference=first.reference)
 
@@ -156,18 +192,25 @@ def _batches(
     known: set[str] = set()
     for _ in range(_MAX_PAGES):
         linked = False
+        count = 0
         batch: list[str] = []
         new: list[str] = []
-        for page in pages(session, _with_query(first, after, size)):
-            batch = _strings(page, key, first.reference)
+        for page in pages(session, _with_query(first, after, size), key=key):
+            with error_reference(first.reference):
+                entries = page.entries(key)
+            count, batch = len(entries), [name for name in entries if isinstance(name, str)]
             new = [name for name in batch if name not in known]
             linked = linked or page.has_next
             if new:
                 yield new, page.has_next
         # R-211: a full page without a Link is either the end, or the registry expects a request with "last".
-        if linked or not new or size is None or len(batch) != size:
+        if linked or size is None or count != size or not batch:
             return
-        known, after = set(batch), batch[-1]
+        if new:
+            known, after = set(batch), batch[-1]
+        else:
+            # The registry ignores "last". It may keep to "n" all the same, so the list is requested without it.
+            after = size = None
     raise TooLarge(f"the list has more than {_MAX_PAGES} pages", reference=first.reference)
 
 
@@ -178,21 +221,43 @@ def _with_query(first: Request, after: str | None, size: int | None) -> Request:
     return msgspec.structs.replace(first, target=f"{first.target}?{urlencode(query, quote_via=quote, safe='')}")
 
 
-def _next_page(session: Session, url: str, link: str) -> str:
+_Address = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def _address(url: str) -> _Address:
+    """A URL such that two spellings of one page are equal: ``last=`` and the order of parameters do not count."""
+    base, _, query = url.partition("?")
+    return unquote(base), tuple(sorted(parse_qsl(query)))
+
+
+def _next_target(session: Session, first: Request, page_url: str, link: str) -> str:
+    """The request target of the next page: path and query at the registry, or an absolute URL at another origin.
+
+    Registries behind a proxy name themselves by an inner host or with another scheme. A link that differs in its origin
+    alone is followed at the registry's own origin, unless the user trusts the host in the link.
+    """
+    target = resolve_url(page_url, link)
+    origin, page_origin = Origin.of_url(target), Origin.of_url(page_url)
+    parts = urlsplit(target)
+    at_registry = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    if origin == session.origin:
+        return at_registry
+    if origin == page_origin:
+        # The page came through a redirect to this origin.
+        session.check_url(UrlPurpose.REDIRECT, target)
+        return target
+    paths = {unquote(urlsplit(url).path) for url in (page_url, session.url_of(first.target), first.target)}
+    if unquote(parts.path) in paths and not _is_trusted(session, origin):
+        return at_registry
     # R-034: the link is checked before a request is sent to it.
-    target = resolve_url(url, link)
     session.check_url(UrlPurpose.LINK, target)
     return target
 
 
-def _strings(page: Page, key: str, reference: str) -> list[str]:
-    with error_reference(reference):
-        items = page.document().get(key, ())
-    if items is None:
-        return []
-    if not isinstance(items, list):
-        raise ProtocolError(f"the response has no list {key!r}", reference=reference)
-    return [item for item in items if isinstance(item, str)]
+def _is_trusted(session: Session, origin: Origin) -> bool:
+    """Whether the user lists an origin, and it is not plain http where the registry has https."""
+    is_weaker = (session.origin.scheme, origin.scheme) == ("https", "http")
+    return not is_weaker and any(TrustedHost.parse(text).covers(origin) for text in session.settings.trusted_hosts)
 
 
 def _valid(texts: list[str], kind: type[Name]) -> Iterator[Name]:

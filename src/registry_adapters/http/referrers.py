@@ -165,7 +165,7 @@ class Referrers:
             headers={"Accept": OCI_INDEX},
             reference=self._endpoint.at(subject),
         )
-        following = pages(self._session, request)
+        following = pages(self._session, request, key="manifests")
         try:
             first = next(following)
         except RepositoryNotFound:
@@ -185,7 +185,7 @@ class Referrers:
 
     def _entries(self, page: Page) -> tuple[Descriptor, ...]:
         try:
-            return strict_json.convert(page.document(), ImageIndex).manifests
+            return strict_json.convert(page.document, ImageIndex).manifests
         except InvalidDocument as error:
             raise ProtocolError(
                 f"the response is not a list of referrers: {error.message}", reference=str(self._endpoint)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from registry_adapters.http.endpoint import check_not_encoded
+from registry_adapters.http.endpoint import coding_remark
 from registry_adapters.http.error_mapping import error_from_response
 from registry_adapters.http.headers import challenges
 from registry_adapters.http.messages import Body, BufferedResponse, Request, Response
@@ -145,13 +145,11 @@ class Session:
 
         Raises:
             TooLarge: The body has more bytes.
-            ProtocolError: The body has a content coding.
             RegistryError: As ``send`` does.
         """
 
         def exchange(state: RequestState) -> BufferedResponse:
             response = self._exchange(state)
-            check_not_encoded(response, reference=request.reference)
             content = response.content(limit, what=what)
             return BufferedResponse(headers=response.headers, url=response.url, content=content)
 
@@ -364,7 +362,7 @@ class Session:
                 raise error_from_response(
                     status, response.headers, b"", state.request, url=response.url, now=self._now()
                 )
-            return TokenReply(status=status, content=content)
+            return TokenReply(status=status, content=content, remark=coding_remark(response.headers))
 
         return self._repeat(state, attempt)
 
@@ -374,6 +372,9 @@ class Session:
         error = error_from_response(
             response.status, response.headers, content, state.request, url=response.url, now=self._now()
         )
+        if error.transport is not None and not error.transport.errors:
+            # A body that is really encoded cannot be read.
+            error.message += coding_remark(response.headers)
         if isinstance(error, Unauthorized):
             error.message += f" ({self._refused(state)})"
         return error

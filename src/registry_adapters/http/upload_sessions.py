@@ -18,7 +18,7 @@ from registry_adapters.http.messages import Headers, Request, Response
 from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint, fail_after
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource
-from registry_core.content.verify import Verifier
+from registry_core.content.verify import Verifier, reader_remark
 from registry_core.domain.digest import Digest
 from registry_core.domain.origin import redact_url, resolve_url
 from registry_core.domain.url_policy import UrlPurpose
@@ -241,6 +241,7 @@ class VerifyingSource:
         except BaseException as error:
             self.failure = error
             raise
+        self._verifier.reader = self._reader
         return _VerifyingSourceReader(self, self._reader, start)
 
     def close(self) -> None:
@@ -273,7 +274,7 @@ class VerifyingSource:
             new = memoryview(data)[max(verified, 0) :]
             if self._verifier.count + len(new) == self._size and reader.read(1):
                 raise SizeMismatch(
-                    f"upload: the source is longer than the expected {self._size} bytes",
+                    f"upload: the source is longer than the expected {self._size} bytes{reader_remark(reader)}",
                     expected=self._size,
                     actual=self._size + 1,
                     reference=self._reference,

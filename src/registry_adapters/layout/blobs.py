@@ -392,6 +392,7 @@ def _append_rest(file: StagedFile, digest: Digest, size: int, source: ByteSource
         return
     with _kept_if_source_is_lost(file):
         reader = source.open(verifier.count)
+    verifier.reader = reader
     with reader:
         checkpoint()
         while data := _read_chunk(reader, file):

@@ -76,6 +76,11 @@ class ByteSource(Protocol):
 class BaseReader(ABC):
     """The base class of readers; a subclass defines ``read`` and ``close``."""
 
+    @property
+    def remark(self) -> str:
+        """A remark for errors about wrong content, such as the content coding of a response; empty for none."""
+        return ""
+
     @abstractmethod
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all that are left if negative; ``b""`` only at the end."""

@@ -10,7 +10,12 @@ from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, By
 from registry_core.domain.digest import Digest
 from registry_core.errors import DigestMismatch, SizeMismatch
 
-__all__ = ["Verifier", "VerifyingReader", "verified_chunks"]
+__all__ = ["Verifier", "VerifyingReader", "reader_remark", "verified_chunks"]
+
+
+def reader_remark(reader: object) -> str:
+    """The ``remark`` of a reader; empty if it has none, as a reader from outside of this library may not."""
+    return str(getattr(reader, "remark", ""))
 
 
 class Verifier:
@@ -24,6 +29,7 @@ class Verifier:
 
     Attributes:
         count: Number of bytes checked so far.
+        reader: Reader of the content, whose ``remark`` is added to errors; ``None`` for none.
 
     Raises:
         Unsupported: The digest's algorithm cannot be verified.
@@ -36,6 +42,7 @@ class Verifier:
         self._size = size
         self._reference = reference
         self.count = 0
+        self.reader: ByteReader | None = None
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Check the next bytes.
@@ -49,7 +56,7 @@ class Verifier:
         self.count += len(data)
         if self._size is not None and self.count > self._size:
             raise SizeMismatch(
-                f"more than the expected {self._size} bytes",
+                f"more than the expected {self._size} bytes{self._remark}",
                 expected=self._size,
                 actual=self.count,
                 reference=self._reference,
@@ -67,18 +74,22 @@ class Verifier:
         """
         if self._size is not None and self.count != self._size:
             raise SizeMismatch(
-                f"{self.count} bytes, expected {self._size}",
+                f"{self.count} bytes, expected {self._size}{self._remark}",
                 expected=self._size,
                 actual=self.count,
                 reference=self._reference,
             )
         self._check_digest()
 
+    @property
+    def _remark(self) -> str:
+        return reader_remark(self.reader)
+
     def _check_digest(self) -> None:
         actual = f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
         if actual != self._digest:
             raise DigestMismatch(
-                f"{self._what} has the digest {actual}, expected {self._digest}",
+                f"{self._what} has the digest {actual}, expected {self._digest}{self._remark}",
                 expected=str(self._digest),
                 actual=actual,
                 reference=self._reference,
@@ -115,6 +126,7 @@ class VerifyingReader(BaseReader):
     ) -> None:
         self._reader = reader
         self._verifier = Verifier(digest, size, reference=reference, what=what)
+        self._verifier.reader = reader
         self.verified = False
 
     def read(self, size: int = -1, /) -> bytes:

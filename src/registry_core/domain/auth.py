@@ -99,10 +99,17 @@ class TokenRequest(NotPicklable, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenReply(NotPicklable, msgspec.Struct, frozen=True, kw_only=True):
-    """The response of a token server. It may hold secrets."""
+    """The response of a token server. It may hold secrets.
+
+    Args:
+        status: HTTP status.
+        content: Body, raw: no content coding is undone.
+        remark: Remark on the response for errors about its content, such as its content coding.
+    """
 
     status: int
     content: bytes
+    remark: str = ""
 
     def __repr__(self) -> str:
         """Omit the content, which may hold secrets."""

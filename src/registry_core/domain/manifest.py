@@ -15,16 +15,30 @@ from registry_core.domain.media_types import (
     OCI_INDEX,
     OCI_MANIFEST,
     essence,
+    is_about_manifests,
     is_index,
     is_manifest,
+    is_part,
     is_schema1,
 )
 from registry_core.errors import InvalidDocument, NotAnImage, NotAnIndex, Unsupported
 
 __all__ = ["ImageIndex", "ImageManifest", "RawManifest"]
 
-# Types that servers send when they do not know the type; they claim nothing about the manifest (R-029).
-_VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain", "text/json"})
+# Types of descriptors that claim nothing about the manifest (R-029).
+_VAGUE = frozenset(
+    {
+        "",
+        "application/json",
+        "application/octet-stream",
+        "application/xml",
+        "binary/octet-stream",
+        "text/html",
+        "text/json",
+        "text/plain",
+    }
+)
+_VENDOR = "application/vnd."
 _IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 
@@ -204,11 +218,16 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
 
 
 def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
-    """Return the media type of a document without parameters; unknown types are returned as they are."""
+    """Return the media type of a document without parameters; unknown types are returned as they are.
+
+    A type that is no kind of manifest gives way to the document: to its ``mediaType``, or else to its fields.
+    """
     stated = mapping.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise InvalidDocument("not a string", path="$.mediaType")
-    declared = expected or essence(claimed)
+    claim = _single(claimed)
+    # A descriptor is written by a person or program that knew the content; a Content-Type often by one that did not.
+    declared = expected if essence(expected) not in _VAGUE else claim if is_about_manifests(claim) else ""
     if (
         is_schema1(declared)
         or is_schema1(stated or "")
@@ -218,14 +237,24 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     # R-021: two readers could see two different documents.
     if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
         raise InvalidDocument("the document is both an image manifest and an index")
-    if declared in _VAGUE:
-        declared = ""
     if declared and stated and declared != stated:
         raise InvalidDocument(
             f"the document states {stated!r:.100}, but the descriptor or Content-Type {declared!r:.100}",
             path="$.mediaType",
         )
-    return declared or stated or _by_shape(mapping)
+    known = declared or stated
+    if known:
+        return known
+    # A vendor's type may be a kind of manifest that this library does not know; the type of a part is none.
+    if claim.startswith(_VENDOR) and not is_part(claim):
+        return claim
+    return _by_shape(mapping)
+
+
+def _single(content_type: str) -> str:
+    """The media type in a ``Content-Type``; empty if the field has several values that differ."""
+    types = {essence(value) for value in content_type.split(",")}
+    return types.pop() if len(types) == 1 else ""
 
 
 def _by_shape(mapping: dict[str, Any]) -> str:

@@ -45,9 +45,11 @@ __all__ = [
     "convert_descriptor",
     "convert_media_type",
     "essence",
+    "is_about_manifests",
     "is_index",
     "is_manifest",
     "is_nondistributable",
+    "is_part",
     "is_schema1",
 ]
 
@@ -89,7 +91,22 @@ OCTET_STREAM: Final = "application/octet-stream"
 # R-204: the ``Accept`` list, in order of preference.
 MANIFESTS: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 
+_PARTS: Final = frozenset(
+    {
+        OCI_CONFIG,
+        EMPTY_JSON,
+        DOCKER_CONFIG,
+        DOCKER_LAYER,
+        DOCKER_LAYER_GZIP,
+        DOCKER_LAYER_ZSTD,
+        DOCKER_FOREIGN_LAYER,
+        DOCKER_FOREIGN_LAYER_GZIP,
+    }
+)
+
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
+
+_KIND_OF_MANIFEST: Final = re.compile(r"application/vnd\.(?=[^,;\s]*(?:manifest|index))[^,;\s]+")
 
 _SCHEMA1: Final = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:json|prettyjws)")
 
@@ -114,9 +131,23 @@ def is_schema1(media_type: str) -> bool:
     return _SCHEMA1.fullmatch(media_type) is not None
 
 
+def is_about_manifests(media_type: str) -> bool:
+    """Return whether the type names a kind of manifest or index, known or not.
+
+    Servers send many other types with manifests: storage behind them knows no better. Such a type says nothing about
+    the manifest.
+    """
+    return _KIND_OF_MANIFEST.fullmatch(media_type) is not None
+
+
 def is_nondistributable(media_type: str) -> bool:
     """Return whether the type is a layer that must not be pushed (image-spec layer.md, "Non-Distributable Layers")."""
     return media_type == DOCKER_FOREIGN_LAYER_GZIP or media_type.startswith(OCI_NONDISTRIBUTABLE_LAYER)
+
+
+def is_part(media_type: str) -> bool:
+    """Return whether the type is a configuration or a layer of OCI or Docker, or empty JSON: no manifest."""
+    return media_type in _PARTS or media_type.startswith((OCI_LAYER, OCI_NONDISTRIBUTABLE_LAYER))
 
 
 # The annotation in which containerd, and Docker with it, stores the full name of an image.

@@ -20,7 +20,7 @@ from registry_core.content.streams import (
     FileSource,
     Readable,
 )
-from registry_core.content.verify import VerifyingReader
+from registry_core.content.verify import VerifyingReader, reader_remark
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM
@@ -132,6 +132,10 @@ class _ProgressReader(BaseReader):
         self._source = source
         self._reader = reader
         self._position = position
+
+    @property
+    def remark(self) -> str:
+        return reader_remark(self._reader)
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:

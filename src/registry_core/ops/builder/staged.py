@@ -134,7 +134,7 @@ class StagedManifests(ManifestStore):
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
         """Store a manifest and its tags."""
-        manifest.checked(expected=manifest.media_type)
+        manifest = manifest.checked(expected=manifest.media_type)
         with self._lock:
             self._manifests[manifest.digest] = manifest
             self._tags.update(dict.fromkeys(tags, manifest.digest))

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource
+from registry_core.content.verify import reader_remark
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_nondistributable
@@ -245,6 +246,10 @@ class _SourceReader(BaseReader):
         self._reader = reader
         self._attribution = attribution
         self._origin = origin
+
+    @property
+    def remark(self) -> str:
+        return reader_remark(self._reader)
 
     def read(self, size: int = -1, /) -> bytes:
         with self._attribution.source(self._origin):

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
-from registry_core.content.streams import BytesSource
+from registry_adapters.layout import LayoutCatalog
+from registry_adapters.memory import MemoryCatalog
+from registry_core.content.streams import BytesSource, CallableSource
+from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import BlobNotFound, DigestMismatch, Forbidden, InvalidName, ProtocolError, Unsupported
+from registry_core.errors import (
+    BlobNotFound,
+    DigestMismatch,
+    Forbidden,
+    IntegrityError,
+    InvalidName,
+    ProtocolError,
+    Unsupported,
+)
 from registry_core.ports.blob_store import BlobStore
 
 if TYPE_CHECKING:
@@ -116,10 +129,52 @@ class TestOpen:
         with pytest.raises(ProtocolError):
             blobs(scripted(reply(416), reply(200, {"Content-Length": "12"}))).open(DIGEST, start=11)
 
-    def test_encoded_content_is_refused(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked", "binary", "identity", "br, gzip"])
+    def test_a_content_coding_is_no_error_where_the_digest_fits(
+        self, scripted: MakeTransport, reply: MakeReply, coding: str
+    ) -> None:
+        """R-056: plain web servers label ``.gz`` files with it, and storage keeps what the upload said."""
+        transport = scripted(reply(200, {"Content-Encoding": coding, "Content-Length": "12"}, CONTENT))
+
+        with VerifyingReader(blobs(transport).open(DIGEST), DIGEST, 12) as reader:
+            assert reader.read() == CONTENT
+
+    @pytest.mark.parametrize("size", [None, 5, 12, 10_000])
+    def test_wrong_content_under_a_content_coding_is_an_error_that_names_it(
+        self, scripted: MakeTransport, reply: MakeReply, size: int | None
+    ) -> None:
+        """R-056: the content is not decoded; shorter, longer and of the same size."""
+        transport = scripted(reply(200, {"Content-Encoding": "gzip"}, gzip.compress(CONTENT)))
+
+        with (
+            VerifyingReader(blobs(transport).open(DIGEST), DIGEST, size) as reader,
+            pytest.raises(IntegrityError, match="the response has the Content-Encoding 'gzip'"),
+        ):
+            reader.read()
+
+    def test_a_content_coding_is_named_where_the_content_is_copied(
+        self, scripted: MakeTransport, reply: MakeReply, tmp_path: Path
+    ) -> None:
+        """R-056: whichever store reads it."""
+        digest = Digest.of(b"other")
+        source = blobs(scripted(*[reply(200, {"Content-Encoding": "gzip"}, b"wrong")] * 2))
+
+        for target in (MemoryCatalog(), LayoutCatalog(tmp_path)):
+            with pytest.raises(DigestMismatch, match="Content-Encoding 'gzip'"):
+                target.repository(RepositoryName("a")).blobs.put(
+                    digest, 5, CallableSource(lambda _: source.open(digest))
+                )
+
+    def test_a_content_coding_is_named_where_the_content_is_uploaded(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
         """R-056."""
-        with pytest.raises(ProtocolError):
-            blobs(scripted(reply(200, {"Content-Encoding": "gzip"}, CONTENT))).open(DIGEST)
+        digest = Digest.of(b"other")
+        source = blobs(scripted(reply(200, {"Content-Encoding": "gzip"}, b"wrong"))).open(digest)
+        target = scripted(reply(202, {"Location": "/v2/a/blobs/uploads/1"}), reply(201), reply(204))
+
+        with pytest.raises(DigestMismatch, match="Content-Encoding 'gzip'"):
+            blobs(target).put(digest, 5, CallableSource(lambda _: source))
 
     def test_an_absent_blob_raises_blob_not_found(self, scripted: MakeTransport, reply: MakeReply) -> None:
         with pytest.raises(BlobNotFound):

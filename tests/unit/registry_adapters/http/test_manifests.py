@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from registry_core.errors import (
     InvalidDocument,
     InvalidName,
     ProtocolError,
+    RegistryError,
     RepositoryNotFound,
     TooLarge,
     Unsupported,
@@ -168,7 +170,6 @@ class TestGet:
         [
             (200, {"Content-Type": "text/html"}, b"<html>", InvalidDocument),
             (200, {"Content-Type": OCI_MANIFEST}, CONTENT, InvalidDocument),
-            (200, TYPED | {"Content-Encoding": "gzip"}, CONTENT, ProtocolError),
             (200, TYPED, b" " * (MANIFEST_LIMIT + 1), TooLarge),
             (202, TYPED, CONTENT, ProtocolError),
             (204, {}, b"", ProtocolError),
@@ -191,8 +192,56 @@ class TestGet:
 
         assert getattr(caught.value, "reference", "") == "registry.example.com/org/app:v1"
 
+    @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked", "binary", "deflate, gzip"])
+    @pytest.mark.parametrize("reference", [INDEX.digest, Tag("v1")])
+    def test_a_content_coding_is_no_error_where_the_bytes_fit(
+        self, scripted: MakeTransport, reply: MakeReply, coding: str, reference: Tag | Digest
+    ) -> None:
+        """R-056."""
+        transport = scripted(reply(200, TYPED | {"Content-Encoding": coding}, CONTENT))
+
+        assert manifests(transport).get(reference).content == CONTENT
+
+    @pytest.mark.parametrize(
+        ("reference", "claim", "error"),
+        [
+            (INDEX.digest, "", DigestMismatch),
+            (Tag("v1"), INDEX.digest, DigestMismatch),
+            (Tag("v1"), "", InvalidDocument),
+        ],
+    )
+    def test_encoded_bytes_are_an_error_that_names_the_content_coding(
+        self,
+        scripted: MakeTransport,
+        reply: MakeReply,
+        reference: Tag | Digest,
+        claim: str,
+        error: type[RegistryError],
+    ) -> None:
+        """R-056: they are not decoded."""
+        headers = TYPED | {"Content-Encoding": "gzip"} | ({"Docker-Content-Digest": claim} if claim else {})
+
+        with pytest.raises(error, match=r"\(the response has the Content-Encoding 'gzip'\)"):
+            manifests(scripted(reply(200, headers, gzip.compress(CONTENT)))).get(reference)
+
+    def test_a_content_type_that_is_no_kind_of_manifest_gives_way_to_the_document(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
+        """R-029."""
+        headers = {"Content-Type": "binary/octet-stream", "Content-Length": str(len(CONTENT))}
+        transport = scripted(reply(200, headers), reply(200, headers, CONTENT))
+
+        assert manifests(transport).resolve(INDEX.digest) == INDEX.descriptor
+
 
 class TestPut:
+    def test_the_media_type_of_the_document_is_sent(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        """R-079: also for a manifest that was made with a generic type."""
+        transport = scripted(reply(201))
+
+        assert manifests(transport).put(RawManifest("text/html", CONTENT)) == INDEX.descriptor
+        assert transport.sent[0].headers["Content-Type"] == OCI_INDEX
+
     def test_a_manifest_with_one_tag_is_put_with_one_request(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-079: exact bytes, and the type without parameters."""
         transport = scripted(reply(201))

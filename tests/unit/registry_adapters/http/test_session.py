@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import logging
 import re
 import socket
@@ -26,6 +27,7 @@ from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
     ImageNotFound,
+    NotFound,
     ProtocolError,
     RateLimited,
     RegistryError,
@@ -883,16 +885,26 @@ class TestFetch:
 
         assert (len(transport.sent), caught.value.reference) == (1, "registry.example.com/a/b:v1")
 
-    def test_a_body_with_a_content_coding_is_not_requested_again(
+    def test_a_body_with_a_content_coding_is_returned_as_it_came(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
     ) -> None:
-        """R-056."""
-        transport = scripted(reply(200, {"Content-Encoding": "gzip"}, b"123"), reply(200))
+        """R-056: none is undone; the reader of the body decides."""
+        content = gzip.compress(b"123")
+        transport = scripted(reply(200, {"Content-Encoding": "gzip"}, content))
 
-        with pytest.raises(ProtocolError, match="gzip"):
-            session(transport).fetch(make_request(), 4)
+        assert session(transport).fetch(make_request(), 100).content == content
 
-        assert len(transport.sent) == 1
+    def test_an_error_body_with_a_content_coding_is_read_if_it_is_plain_text_and_named_otherwise(
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
+    ) -> None:
+        """R-056, R-241."""
+        body, headers = b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"gone"}]}', {"Content-Encoding": "gzip"}
+        transport = scripted(reply(404, headers, body), reply(404, headers, gzip.compress(body)))
+
+        with pytest.raises(NotFound, match=r"404 MANIFEST_UNKNOWN: gone$"):
+            session(transport).send(make_request())
+        with pytest.raises(NotFound, match=r"404 Not Found \(the response has the Content-Encoding 'gzip'\)"):
+            session(transport).send(make_request())
 
 
 class TestPathPrefix:

@@ -14,6 +14,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
     DOCKER_INDEX,
+    DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
@@ -167,6 +168,91 @@ def test_a_contradicting_media_type_is_refused(content: bytes, claimed: str) -> 
         RawManifest.of(content, claimed=claimed)
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/json; charset=utf-8",
+        "application/xml",
+        "application/x-tar",
+        "application/x-gzip",
+        "text/html; charset=utf-8",
+        "Text/HTML",
+        "text/plain, application/json",
+        f"{OCI_INDEX}, {OCI_MANIFEST}",
+        f"{DOCKER_MANIFEST}, text/plain",
+        "garbage",
+        ";",
+        OCI_CONFIG,
+        f"{OCI_LAYER}+gzip",
+        DOCKER_LAYER_GZIP,
+    ],
+)
+class TestContentTypesThatAreNoKindOfManifest:
+    def test_the_media_type_of_the_document_decides(self, content_type: str) -> None:
+        """R-029: buckets and plain web servers know no media types of manifests."""
+        assert RawManifest.of(image(mediaType=DOCKER_MANIFEST), claimed=content_type).media_type == DOCKER_MANIFEST
+        assert RawManifest.of(index(mediaType=DOCKER_INDEX), claimed=content_type).media_type == DOCKER_INDEX
+
+    def test_a_document_that_states_none_is_decided_by_its_fields(self, content_type: str) -> None:
+        """R-029."""
+        assert RawManifest.of(image(), claimed=content_type).media_type == OCI_MANIFEST
+        assert RawManifest.of(index(), claimed=content_type).media_type == OCI_INDEX
+
+    def test_a_document_of_no_kind_is_refused(self, content_type: str) -> None:
+        """R-029: a login page or an error document is no manifest of the type ``text/html``."""
+        with pytest.raises(InvalidDocument):
+            RawManifest.of(b'{"errors":[]}', claimed=content_type)
+
+
+def test_a_vendor_type_without_the_word_manifest_counts_only_where_the_document_states_none() -> None:
+    """R-027, R-029: it may be a kind of manifest that this library does not know."""
+    thing = "application/vnd.acme.thing+json"
+
+    assert RawManifest.of(image(mediaType=OCI_MANIFEST), claimed=thing).media_type == OCI_MANIFEST
+    assert RawManifest.of(image(), claimed=thing).media_type == thing
+
+
+def test_a_type_that_is_sent_twice_counts_once() -> None:
+    """R-029."""
+    assert RawManifest.of(image(), claimed=f"{DOCKER_MANIFEST}, {DOCKER_MANIFEST}").media_type == DOCKER_MANIFEST
+    with pytest.raises(InvalidDocument):
+        RawManifest.of(image(mediaType=OCI_MANIFEST), claimed=f"{DOCKER_MANIFEST}, {DOCKER_MANIFEST}")
+
+
+@pytest.mark.parametrize(
+    ("content", "claimed"),
+    [
+        (image(mediaType=OCI_MANIFEST), "application/vnd.oci.artifact.manifest.v1+json"),
+        (image(mediaType=OCI_MANIFEST), "application/vnd.acme.index.v1+json"),
+        (index(mediaType=DOCKER_INDEX), OCI_INDEX),
+        (image(mediaType="text/html"), OCI_MANIFEST),
+    ],
+)
+def test_a_kind_of_manifest_that_contradicts_the_document_is_refused(content: bytes, claimed: str) -> None:
+    """R-020."""
+    with pytest.raises(InvalidDocument):
+        RawManifest.of(content, claimed=claimed)
+
+
+@pytest.mark.parametrize(
+    "expected", ["application/octet-stream", "binary/octet-stream", "text/html", "application/json"]
+)
+def test_a_generic_media_type_in_a_descriptor_gives_way_to_the_document(expected: str) -> None:
+    """R-029."""
+    assert RawManifest.of(image(mediaType=DOCKER_MANIFEST), expected=expected).media_type == DOCKER_MANIFEST
+    assert RawManifest(expected, image(mediaType=DOCKER_MANIFEST)).checked().media_type == DOCKER_MANIFEST
+
+
+@pytest.mark.parametrize("expected", [OCI_CONFIG, f"{OCI_LAYER}+gzip", "application/vnd.acme.thing+json", OCI_INDEX])
+def test_a_media_type_in_a_descriptor_that_contradicts_the_document_is_refused(expected: str) -> None:
+    """R-020."""
+    with pytest.raises(InvalidDocument):
+        RawManifest.of(image(mediaType=OCI_MANIFEST), expected=expected)
+
+
 def test_the_media_type_of_the_descriptor_takes_precedence() -> None:
     """R-020."""
     assert RawManifest.of(image(), claimed=DOCKER_MANIFEST, expected=OCI_MANIFEST).media_type == OCI_MANIFEST
@@ -227,7 +313,7 @@ def test_children_begin_with_the_configuration() -> None:
 
 def test_an_unknown_manifest_has_no_children() -> None:
     """R-027."""
-    manifest = RawManifest.of(b'{"layers":"x"}', claimed="acme/x")
+    manifest = RawManifest.of(b'{"layers":"x"}', claimed="application/vnd.acme.x")
 
     assert manifest.children == ()
     assert manifest.subject is None
@@ -272,11 +358,11 @@ class TestChecked:
 
     def test_capital_letters_are_ignored_in_a_claimed_type_but_not_in_an_expected_one(self) -> None:
         """R-029."""
-        raw = RawManifest.of(b'{"manifests":[]}', expected="Application/X")
+        raw = RawManifest.of(b'{"manifests":[]}', expected="Application/vnd.X")
 
-        assert raw.media_type == "Application/X"
-        assert raw.checked().media_type == "application/x"
-        assert raw.checked(expected="Application/X").media_type == "Application/X"
+        assert raw.media_type == "Application/vnd.X"
+        assert raw.checked().media_type == "application/vnd.x"
+        assert raw.checked(expected="Application/vnd.X").media_type == "Application/vnd.X"
 
     def test_views_change_neither_equality_nor_hash_nor_pickle(self) -> None:
         raw, viewed = RawManifest(OCI_MANIFEST, image()), RawManifest.of(image())
