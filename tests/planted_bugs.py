@@ -133,6 +133,16 @@ KEYCHAINS = (
     Bug("docker_config.py", "if parsed is not None and parsed[0] in names:", "if parsed is not None:"),
 )
 
+PATTERNS = (
+    Bug("registry_names.py", "port == pattern_port", "True"),
+    Bug("registry_names.py", "and len(wanted) == len(parts)", "and len(wanted) <= len(parts)"),
+    Bug("docker_config.py", "if path in paths and any(", "if any("),
+    Bug("docker_config.py", "if parsed is not None), reverse=True)", "if parsed is not None))"),
+    Bug("docker_config.py", 'unpadded + b"=" * (-len(unpadded) % 4)', "packed"),
+    Bug("docker_config.py", "for pattern, path, key in _patterns_of(auths) if self._patterns else ():",
+        "for pattern, path, key in _patterns_of(auths):"),
+)  # fmt: skip
+
 SECRETS = (Bug("auth.py", "    def __reduce__(", "    def _reduce("),)
 
 TOKEN_SERVERS = (
@@ -334,6 +344,9 @@ TARGETS = {
         "src/registry_adapters/http", "contract/test_http_docker_registry.py", ELSEWHERE, "docker-registry"
     ),
     "keychains": Target("src/registry_adapters/keychains", "contract/test_keychains.py", KEYCHAINS),
+    "patterns": Target(
+        "src/registry_adapters/keychains", "unit/registry_adapters/keychains/test_docker_config.py", PATTERNS
+    ),
     "secrets": Target("src/registry_core/domain", "contract/test_keychains.py", SECRETS),
     "auth": Target("src/registry_adapters/auth", "contract/test_authenticators.py", AUTH),
     "token_servers": Target(

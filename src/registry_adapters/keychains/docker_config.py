@@ -24,8 +24,10 @@ from registry_adapters.keychains.registry_names import (
     canonical,
     config_key,
     exact_aliases,
+    matches,
     namespaces,
     parsed_key,
+    parsed_pattern,
 )
 from registry_core.content.operating_system import user_id
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, NotPicklable, RegistryToken
@@ -39,6 +41,7 @@ __all__ = [
     "DockerConfig",
     "DockerConfigKeychain",
     "FileKeychain",
+    "decode_base64",
     "docker_config_paths",
     "entry_of",
     "podman_config_paths",
@@ -61,13 +64,18 @@ class DockerConfig:
         document: JSON object.
         name: Name of the document in errors.
         legacy: Whether it is a ``.dockercfg``; ``None`` to detect it.
+        patterns: Whether ``*`` in the host of a key stands for any text without a dot, as in Kubernetes pull secrets.
+            Docker and podman have no patterns.
     """
 
-    def __init__(self, document: dict[str, Any], name: str, *, legacy: bool | None = False) -> None:
+    def __init__(
+        self, document: dict[str, Any], name: str, *, legacy: bool | None = False, patterns: bool = False
+    ) -> None:
         if legacy is None:
             legacy = not any(section in document for section in (_AUTHS, _HELPERS, _STORE))
         self._document = {_AUTHS: document} if legacy else document
         self._name = name
+        self._patterns = patterns
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
         """Return the credential of the most specific entry in ``auths``; helpers are not run.
@@ -76,21 +84,28 @@ class DockerConfig:
             InvalidName: The registry is not ``host[:port]``.
             ConfigError: The entry is malformed. Malformed entries of other registries are ignored.
         """
-        names = aliases(registry)
+        for name, entry in self._entries(aliases(registry), namespaces(repository)):
+            try:
+                credential = _parse_entry(entry)
+            except ValueError as error:
+                raise ConfigError(f"{self._name}: the entry for {name} is malformed: {error}") from None
+            if credential is not None:
+                return credential
+        return None
+
+    def _entries(self, names: tuple[str, ...], paths: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+        """The entries for a repository, the most specific one first; entries with a pattern come last."""
         auths = self._section(_AUTHS)
         entries: dict[tuple[str, str], list[object]] = {}
         for key, name_and_path in _keys_of(auths, names):
             entries.setdefault(name_and_path, []).append(auths[key])
-        for path in namespaces(repository):
+        for path in paths:
             for name in names:
                 for entry in entries.get((name, path), ()):
-                    try:
-                        credential = _parse_entry(entry)
-                    except ValueError as error:
-                        raise ConfigError(f"{self._name}: the entry for {name} is malformed: {error}") from None
-                    if credential is not None:
-                        return credential
-        return None
+                    yield name, entry
+        for pattern, path, key in _patterns_of(auths) if self._patterns else ():
+            if path in paths and any(matches(pattern, name) for name in names):
+                yield pattern, auths[key]
 
     def helper(self, registry: str) -> str:
         """Return the credential helper for a registry, or an empty string.
@@ -193,6 +208,13 @@ def _keys_of(section: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[
             yield key, parsed
 
 
+def _patterns_of(section: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The keys with a pattern, with their pattern and namespace, in the order in which the kubelet tries them."""
+    found = [(parsed_pattern(key), key) for key in section if "*" in key]
+    # In this order, a longer key precedes a shorter one with the same beginning, and a letter precedes ``*``.
+    return sorted(((*parsed, key) for parsed, key in found if parsed is not None), reverse=True)
+
+
 def _parse_entry(entry: object) -> Credential | None:
     """The credential of an entry; ``None`` if it is empty, as beside a credential helper.
 
@@ -220,10 +242,25 @@ def _string(entry: dict[str, object], name: str) -> str:
     return value or ""
 
 
+def decode_base64(text: bytes) -> bytes:
+    """Decode base64 of the standard alphabet, with or without padding; whitespace is ignored.
+
+    Some tools leave the padding out; the kubelet accepts both forms.
+
+    Raises:
+        binascii.Error: The text is not base64.
+    """
+    packed = b"".join(text.split())
+    unpadded = packed.rstrip(b"=")
+    if len(packed) - len(unpadded) > 2:
+        raise binascii.Error("more padding than base64 can have")
+    return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
+
+
 def _decode_auth(auth: str) -> tuple[str, str]:
     try:
-        decoded = base64.b64decode("".join(auth.split()), validate=True).rstrip(b"\0").decode("utf-8")
-    except (binascii.Error, ValueError):
+        decoded = decode_base64(auth.encode()).rstrip(b"\0").decode("utf-8")
+    except ValueError:
         raise ValueError("auth is not base64 of UTF-8 text") from None
     username, colon, password = decoded.partition(":")
     if not colon:

@@ -7,6 +7,7 @@ of https. Docker Hub has several hosts, and its key is the URL of its former ind
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import Final
 
 from registry_core.domain.names import RepositoryName
@@ -20,8 +21,10 @@ __all__ = [
     "config_key",
     "exact_aliases",
     "helper_keys",
+    "matches",
     "namespaces",
     "parsed_key",
+    "parsed_pattern",
 ]
 
 _HUB: Final = "docker.io"
@@ -96,13 +99,48 @@ def parsed_key(key: str) -> tuple[str, str] | None:
     A scheme and the path of an API version are ignored. Any other path is a namespace: the credential is not used for
     other repositories.
     """
+    host, path = _split_key(key)
+    try:
+        return canonical(host), path
+    except InvalidName:
+        return None
+
+
+def parsed_pattern(key: str) -> tuple[str, str] | None:
+    """Split a key whose host may have ``*`` into a pattern for ``matches`` and a namespace; see ``parsed_key``.
+
+    ``None`` if no registry can match: ``*`` is allowed in the host, and not in the port or the namespace.
+    """
+    host, path = _split_key(key)
+    try:
+        canonical(host.replace("*", "x"))
+    except InvalidName:
+        return None
+    return None if "*" in path else (host.lower(), path)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a canonical name matches a pattern, as the kubelet decides.
+
+    Both have the same port or none, and the same number of parts between dots. ``*`` stands for any text in one part
+    (kubernetes, ``pkg/credentialprovider/keyring.go``, ``URLsMatch``).
+    """
+    pattern_host, pattern_port = _split(pattern)
+    host, port = _split(name)
+    wanted, parts = pattern_host.split("."), host.split(".")
+    return (
+        port == pattern_port
+        and len(wanted) == len(parts)
+        and all(fnmatchcase(part, each) for part, each in zip(parts, wanted, strict=True))
+    )
+
+
+def _split_key(key: str) -> tuple[str, str]:
+    """Split a key into host and namespace."""
     scheme = _SCHEME.match(key)
     host, _, path = (key[scheme.end() :] if scheme else key).partition("/")
     path = path.strip("/")
-    try:
-        return canonical(host), "" if path in _API_VERSIONS else path
-    except InvalidName:
-        return None
+    return host, "" if path in _API_VERSIONS else path
 
 
 def namespaces(repository: RepositoryName | None) -> tuple[str, ...]:

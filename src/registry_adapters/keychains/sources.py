@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 import threading
 from collections.abc import Mapping
 from typing import Final
 
-from registry_adapters.keychains.docker_config import DockerConfig
+from registry_adapters.keychains.docker_config import DockerConfig, decode_base64
 from registry_adapters.keychains.registry_names import aliases, canonical, exact_aliases
 from registry_core.domain import strict_json
 from registry_core.domain.auth import Anonymous, Basic, Credential, IdentityToken, NotPicklable, RegistryToken
@@ -113,7 +112,9 @@ class TextKeychain(NotPicklable, Keychain):
     """Credentials from the text of a Docker configuration, such as a Kubernetes pull secret.
 
     The text is a ``.dockerconfigjson`` or the older ``.dockercfg``, as JSON or base64. Credential helpers that it names
-    are not run.
+    are not run. ``*`` in the host of an entry stands for any text without a dot, as the kubelet reads it:
+    ``*.example.com`` is for ``eu.example.com``, and neither for ``example.com`` nor for ``a.eu.example.com``. Entries
+    with ``*`` are used after all others.
 
     Args:
         text: Text of the configuration.
@@ -128,11 +129,11 @@ class TextKeychain(NotPicklable, Keychain):
             if len(content) > _MAX_BYTES:
                 raise ConfigError(f"{_NAME}: more than {_MAX_BYTES} bytes")
             if not content.lstrip().startswith(b"{"):
-                content = base64.b64decode(b"".join(content.split()), validate=True)
+                content = decode_base64(content)
             document = strict_json.decode(content)
         except (UnicodeError, binascii.Error, InvalidDocument):
             raise ConfigError(f"{_NAME}: neither a JSON object nor base64 of one") from None
-        self._config = DockerConfig(document, _NAME, legacy=None)
+        self._config = DockerConfig(document, _NAME, legacy=None, patterns=True)
 
     def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
         """Return the credential of the most specific entry for the repository.

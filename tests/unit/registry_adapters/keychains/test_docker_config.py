@@ -40,6 +40,11 @@ class TestEntry:
             ({"auth": auth("user:pä$$ ")}, Basic("user", "pä$$ ")),
             ({"auth": auth("user:")}, Basic("user", "")),
             ({"auth": auth("user:pass")[:8] + "\r\n" + auth("user:pass")[8:]}, USER),
+            ({"auth": auth("user:pass").rstrip("=")}, USER),
+            ({"auth": auth("user:passw").rstrip("=")}, Basic("user", "passw")),
+            ({"auth": auth("user:passwd").rstrip("=")}, Basic("user", "passwd")),
+            ({"auth": f" {auth('user:passw').rstrip('=')}\n"}, Basic("user", "passw")),
+            ({"auth": auth("user:passw")[:-1]}, Basic("user", "passw")),
             ({"username": "user", "password": "pass"}, USER),
             ({"username": "stale", "password": "stale", "auth": auth("user:pass")}, USER),
             ({"auth": "", "username": "user", "password": "pass"}, USER),
@@ -70,6 +75,10 @@ class TestEntry:
             {"auth": "hunter2!"},
             {"auth": auth("hunter2")},
             {"auth": "!" + auth("user:hunter2")},
+            {"auth": auth("user:hunter2") + "==="},
+            {"auth": auth("user:hunter2").rstrip("=")[:-3]},
+            {"auth": "=" + auth("user:hunter2")},
+            {"auth": auth("user:hunter2?>~~").replace("+", "-").replace("/", "_") + "_-"},
             {"auth": auth(b"user:\xff\xfe")},
             {"username": {}, "password": "hunter2"},
             {"identitytoken": ["hunter2"]},
@@ -264,6 +273,9 @@ class TestText:
             auth(DOCUMENT)[:40] + "\n" + auth(DOCUMENT)[40:] + "\n",
             OLD,
             auth(OLD),
+            auth(OLD).rstrip("="),
+            auth(DOCUMENT + " ").rstrip("="),
+            auth(DOCUMENT + "  ").rstrip("=") + "\n",
         ],
     )
     def test_a_pull_secret_is_read_in_all_forms(self, text: str | bytes) -> None:
@@ -283,6 +295,114 @@ class TestText:
     def test_a_text_that_is_too_large_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="more than"):
             TextKeychain(" " * (5 << 20))
+
+    @pytest.mark.parametrize(
+        ("key", "registry"),
+        [
+            ("*.example.com", HOST),
+            ("https://*.example.com/v1/", HOST),
+            ("*.EXAMPLE.com", "Registry.Example.COM"),
+            ("reg*.example.com", HOST),
+            ("*stry.example.com", HOST),
+            ("r*t*y.example.com", HOST),
+            ("registry.*.com", HOST),
+            ("*.*.*", HOST),
+            ("**.example.com", HOST),
+            ("registry.example.com*", HOST),
+            ("*.example.com:443", HOST),
+            ("*.example.com", f"{HOST}:443"),
+            ("*.example.com:5000", f"{HOST}:5000"),
+            ("*", "localhost"),
+            ("*:5000", "localhost:5000"),
+            ("10.0.*.*", "10.0.1.2"),
+            ("*.io", "docker.io"),
+        ],
+    )
+    def test_a_star_matches_in_one_part_of_the_host(self, key: str, registry: str) -> None:
+        """R-045: as the kubelet reads it."""
+        text = json.dumps({"auths": {key: {"auth": auth("user:pass")}}})
+
+        assert TextKeychain(text).credential(registry, None) == USER
+
+    @pytest.mark.parametrize(
+        ("key", "registry"),
+        [
+            ("*.example.com", "example.com"),
+            ("*.example.com", f"a.{HOST}"),
+            ("*.example.com", "registry.example.com.evil.test"),
+            ("*.example.com", "registry.evil-example.com"),
+            ("*.example.com", f"{HOST}:5000"),
+            ("*.example.com:5000", HOST),
+            ("*.example.com:*", f"{HOST}:5000"),
+            ("*", HOST),
+            ("*.com", HOST),
+            ("reg*", HOST),
+            ("*example.com", HOST),
+            ("a*.example.com", HOST),
+            ("*.docker.io", "docker.io"),
+            ("*.docker.io", "registry-1.docker.io"),
+            ("user@*.example.com", HOST),
+            ("[a-z]*.example.com", HOST),
+            ("?*.example.com", HOST),
+            ("*.example.com?x", HOST),
+            (" *.example.com", HOST),
+            ("ftp://*.example.com", HOST),
+        ],
+    )
+    def test_a_star_matches_no_other_host(self, key: str, registry: str) -> None:
+        """R-045."""
+        text = json.dumps({"auths": {key: {"auth": auth("user:pass")}}})
+
+        assert TextKeychain(text).credential(registry, None) is None
+
+    @pytest.mark.parametrize(
+        ("repository", "username"), [("org/app", "org"), ("org", "org"), ("organisation/app", "all"), (None, "all")]
+    )
+    def test_an_entry_with_a_star_may_have_a_namespace(self, repository: str | None, username: str) -> None:
+        """R-045: by whole segments."""
+        auths = {"*.example.com": {"auth": auth("all:1")}, "*.example.com/org": {"auth": auth("org:1")}}
+        name = None if repository is None else RepositoryName(repository)
+
+        assert TextKeychain(json.dumps({"auths": auths})).credential(HOST, name) == Basic(username, "1")
+
+    def test_the_most_specific_entry_is_used_first(self) -> None:
+        """R-045."""
+        keys = [f"{HOST}/org", HOST, "reg*.example.com", "*.example.com/org", "*.example.com", "*.*.com"]
+        for count in range(len(keys)):
+            entries = [(key, {"auth": auth(f"user{number}:x")}) for number, key in enumerate(keys)][count:]
+
+            for auths in (dict(entries), dict(reversed(entries))):
+                keychain = TextKeychain(json.dumps({"auths": auths}))
+
+                assert keychain.credential(HOST, RepositoryName("org/app")) == Basic(f"user{count}", "x")
+
+    def test_a_star_is_a_pattern_in_a_dockercfg_too(self) -> None:
+        text = json.dumps({"https://*.example.com": {"auth": auth("user:pass")}})
+
+        assert TextKeychain(text).credential(HOST, None) == USER
+
+    def test_an_empty_entry_with_a_star_is_skipped(self) -> None:
+        auths = {"*.example.com/org": {}, "*.example.com": {"auth": auth("user:pass")}}
+
+        assert TextKeychain(json.dumps({"auths": auths})).credential(HOST, RepositoryName("org/app")) == USER
+
+    def test_a_malformed_entry_with_a_star_is_an_error_for_its_hosts_only(self) -> None:
+        """R-043, R-045."""
+        keychain = TextKeychain(json.dumps({"auths": {"*.example.com": {"auth": "hunter2"}}}))
+
+        assert keychain.credential("other.test", None) is None
+        with pytest.raises(ConfigError, match=r"entry for \*\.example\.com is malformed") as caught:
+            keychain.credential(HOST, None)
+        assert "hunter2" not in str(caught.value)
+
+    def test_many_stars_take_no_time(self) -> None:
+        """R-040."""
+        key = "*a" * 3000 + ".example.com"
+        started = time.perf_counter()
+
+        assert TextKeychain(json.dumps({"auths": {key: {}}})).credential(f"{'a' * 60}.example.com", None) is None
+
+        assert time.perf_counter() - started < 1
 
     def test_credential_helpers_are_not_run(self) -> None:
         """R-044: a secret must not start programs; the entry is used."""
