@@ -254,6 +254,49 @@ def test_the_tags_and_digests_equal_those_of_skopeo_sync(
     assert len(held[0]) == 6
 
 
+@pytest.mark.parametrize("server", ["docker_registry", "layout_server"])
+def test_zero_padded_versions_and_a_digest_are_mirrored_and_only_old_versions_are_pruned(
+    server: str, request: pytest.FixtureRequest, skopeo: str, tmp_path: Path
+) -> None:
+    registry = request.getfixturevalue(server)
+    host = (registry if isinstance(registry, str) else registry.host).removeprefix("http://")
+    versions = ["18.04", "20.04", "22.04", "24.04", "24.10"]
+    with open_client(host, plain_http=True) as client:
+        source = client.with_segment("padded", "ubuntu")
+        for tag in [*versions, "latest", "lost"]:
+            source.push_image(tag, ImageBuilder("linux/amd64").add_files({"tag": tag.encode()}).build())
+        digest = source.get_digest("lost")
+    path = tmp_path / "mirror.toml"
+
+    def mirrored(tags: str) -> Any:
+        path.write_text(f"""
+            [backends."{host}"]
+            plain_http = true
+            [[mirror]]
+            source = "{host}/padded/ubuntu"
+            target = "oci:{tmp_path / "copy"}"
+            tags = {tags}
+            prune = true
+        """)
+        with open_mirror(path) as mirror:
+            return mirror.run()
+
+    everything = mirrored('["*"]')
+    narrowed = mirrored(f'{{ semver = ">=20.04", latest = 2, names = ["pinned@{digest}"] }}')
+    nothing = mirrored('{ semver = ">=99" }')
+
+    assert everything.ok
+    assert narrowed.ok
+    assert narrowed.counts[Outcome.DELETED] == 2
+    assert [str(failed.error) for failed in nothing.failed] == [
+        f"{host}/padded/ubuntu: no tag matches semver '>=99'; if that is right, set allow_empty"
+    ]
+    layout = open_client(f"oci:{tmp_path / 'copy'}")
+    assert layout.list_tags() == ["18.04", "24.04", "24.10", "latest", "lost", "pinned"]
+    assert layout.get_digest("pinned") == digest
+    assert inspected(skopeo, f"oci:{tmp_path / 'copy'}:pinned") == json.loads(layout.get_manifest("pinned").raw)
+
+
 def is_referrers_tag(tag: str) -> bool:
     """Whether a tag is a referrers tag, which skopeo would copy as an image."""
     return tag.startswith("sha256-") and not tag.endswith(".sig")

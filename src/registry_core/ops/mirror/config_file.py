@@ -211,6 +211,7 @@ def _selection(tags: tuple[str, ...] | _Tags | None, path: str) -> TagSelection:
         globs = tuple(tag for tag in tags if has_wildcard(tag))
         names = tuple(tag for tag in tags if not has_wildcard(tag))
         return TagSelection(include=_call(lambda: TagPatterns(names=names, globs=globs), path))
+    _call(lambda: TagSelection(exclude=TagPatterns(names=tags.exclude.names)), f"{path}.exclude.names")
     for table, patterns in (("", tags), (".exclude", tags.exclude)):
         _call(partial(TagPatterns, names=patterns.names), f"{path}{table}.names")
         _call(partial(TagPatterns, regexes=patterns.regex), f"{path}{table}.regex")

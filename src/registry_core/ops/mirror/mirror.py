@@ -172,12 +172,15 @@ class RuleScan:
         except RegistryError as error:
             yield self._failure(source, target, error, Side.SOURCE)
             return True
-        self.selected.setdefault(str(target), set()).update(selected)
+        digests = rule.tags.include.digests
+        self.selected.setdefault(str(target), set()).update(selected, (tag for _, tag in digests if tag is not None))
         for tag in selected:
             yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
+        for digest, its_tag in digests:
+            yield CopyTask(source=source, target=target, reference=digest, tags=() if its_tag is None else (its_tag,))
         if rule.prune and listed is not None:
             yield from self._scan_target(source, target, listed, selected)
-        return bool(selected) or rule.tags.is_everything
+        return bool(selected or digests) or rule.tags.is_everything
 
     def _scan_target(
         self, source: Repository, target: Repository, listed: Sequence[str], selected: Sequence[Tag]
@@ -237,7 +240,7 @@ class RuleScan:
         """Return all tags of a repository, or ``None`` if the selection needs no list, and the selected ones."""
         selection = self._rule.tags
         if selection.is_exact:
-            return None, selection.select(selection.include.names)
+            return None, selection.select(selection.include.tags)
         listed = list(tags_of(source, None, None, operation=""))
         return listed, selection.select(listed)
 

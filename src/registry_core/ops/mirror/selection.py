@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from fnmatch import translate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reference import parse_tag_and_digest
 from registry_core.errors import InvalidValue
 from registry_core.ops.mirror.versions import VersionRange, version_of
 from registry_core.ops.transfer.options import as_tuple
@@ -39,14 +42,17 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
     """Tags by name or by pattern; a tag matches if any part matches.
 
     Args:
-        names: Names of tags.
+        names: Names of tags. A digest, ``sha256:…``, selects the manifest without a tag; ``v1@sha256:…`` selects it in
+            place of the manifest that the tag of the source names.
         globs: Shell patterns for the whole tag: ``1.*``, ``*-alpine``.
         regexes: Regular expressions for the whole tag.
         semver: Range of versions: ``>=1.2, <2``; see ``VersionRange``.
 
     Raises:
         InvalidName: A name is not a tag.
-        InvalidValue: A plain string is given for a list, or a regular expression or the range is malformed.
+        InvalidDigest: A digest is malformed.
+        InvalidValue: A plain string is given for a list, a tag is listed with several digests, or a regular expression
+            or the range is malformed.
     """
 
     names: tuple[str, ...] = ()
@@ -67,7 +73,11 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check names and patterns before anything is requested."""
-        msgspec.structs.force_setattr(self, "names", tuple(map(Tag, as_tuple("names", self.names))))
+        names = {name: parse_tag_and_digest(name) for name in as_tuple("names", self.names)}
+        for tag, count in Counter(tag for tag, _ in names.values() if tag is not None).items():
+            if count > 1:
+                raise InvalidValue(f"the tag {tag} is listed with several digests, or with and without one")
+        msgspec.structs.force_setattr(self, "names", tuple(names))
         for field in ("globs", "regexes"):
             patterns = as_tuple(field, getattr(self, field))
             for pattern in patterns:
@@ -86,8 +96,18 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the matching tags are known without a list of all tags."""
         return not (self.globs or self.regexes or self.semver)
 
+    @property
+    def tags(self) -> list[Tag]:
+        """The names that are tags without a digest."""
+        return [tag for tag, digest in map(parse_tag_and_digest, self.names) if tag is not None and digest is None]
+
+    @property
+    def digests(self) -> list[tuple[Digest, Tag | None]]:
+        """The digests among the names, each with its tag if it has one."""
+        return [(digest, tag) for tag, digest in map(parse_tag_and_digest, self.names) if digest is not None]
+
     def matching(self, tags: Iterable[str]) -> set[str]:
-        """Return the tags that match."""
+        """Return the tags that match; tags with a digest do not count."""
         names, patterns, versions = set(self.names), *self._compile()
         return {
             tag
@@ -117,12 +137,13 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
     """A selection among the tags of a repository; all tags by default.
 
     Args:
-        include: Tags to select; all if empty.
+        include: Tags to select; all if empty. Digests among them are always selected.
         exclude: Tags to leave out.
         latest: Number of tags with the highest versions to select of the rest; tags that are not versions are left out.
 
     Raises:
-        InvalidValue: ``latest`` is less than 1, or ``include`` or ``exclude`` is not ``TagPatterns``.
+        InvalidValue: ``latest`` is less than 1, ``include`` or ``exclude`` is not ``TagPatterns``, or ``exclude`` lists
+            digests.
     """
 
     include: TagPatterns = TagPatterns()
@@ -134,6 +155,8 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("include", "exclude"):
             if not isinstance(getattr(self, field), TagPatterns):
                 raise InvalidValue(f"{field} must be TagPatterns, not {getattr(self, field)!r:.200}")
+        if self.exclude.digests:
+            raise InvalidValue("exclude takes tags and patterns, not digests")
         if self.latest is not None and (not isinstance(self.latest, int) or self.latest < 1):
             raise InvalidValue(f"latest must be a number of at least 1, not {self.latest!r:.50}")
 
@@ -153,11 +176,16 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.include}{excluded}" + ("" if self.latest is None else f" (latest {self.latest})")
 
     def in_scope(self, tags: Iterable[str]) -> set[str]:
-        """Return the tags that the patterns match, without regard to ``latest``.
+        """Return the tags that the patterns match, without regard to ``latest``; tags with a digest do not count.
 
         A tag with a registry's list of referrers is not an image, and is only selected by its name.
         """
-        candidates = {tag for tag in tags if tag in self.include.names or not _REFERRERS_TAG.fullmatch(tag)}
+        pinned = {tag for _, tag in self.include.digests}
+        candidates = {
+            tag
+            for tag in tags
+            if tag not in pinned and (tag in self.include.names or not _REFERRERS_TAG.fullmatch(tag))
+        }
         included = candidates if self.include.is_empty else self.include.matching(candidates)
         return included - self.exclude.matching(candidates)
 
@@ -178,7 +206,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def select(self, tags: Iterable[str]) -> list[Tag]:
-        """Return the selected tags in ASCII order."""
+        """Return the selected tags in ASCII order, without those that are listed with a digest."""
         selected: Collection[str] = self.in_scope(tags)
         if self.latest is not None:
             versions = [(version, tag) for tag in selected if (version := version_of(tag)) is not None]

@@ -85,6 +85,7 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     assert (second.repositories, second.prune, second.allow_empty) == ((), False, False)
 
 
+DIGEST = f"sha256:{'a' * 64}"
 MINIMAL_CONFIG = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
 
 
@@ -99,6 +100,9 @@ MINIMAL_CONFIG = '[[mirror]]\nsource = "a.test"\ntarget = "oci:x"\n'
         (MINIMAL_CONFIG + 'allow_empty = "yes"', "$.mirror[0].allow_empty"),
         (MINIMAL_CONFIG + "tags = 3", "$.mirror[0].tags"),
         (MINIMAL_CONFIG + 'tags = ["no tag!"]', "$.mirror[0].tags"),
+        (MINIMAL_CONFIG + 'tags = ["sha256:short"]', "$.mirror[0].tags"),
+        (MINIMAL_CONFIG + 'tags = { names = ["v1@sha256:short"] }', "$.mirror[0].tags.names"),
+        (MINIMAL_CONFIG + f'tags = {{ exclude = {{ names = ["{DIGEST}"] }} }}', "$.mirror[0].tags.exclude.names"),
         (MINIMAL_CONFIG + 'tags = { names = ["no tag!"] }', "$.mirror[0].tags.names"),
         (MINIMAL_CONFIG + 'tags = { regex = ["("] }', "$.mirror[0].tags.regex"),
         (MINIMAL_CONFIG + MINIMAL_CONFIG + 'tags = { semver = "nonsense" }', "$.mirror[1].tags.semver"),
@@ -125,6 +129,15 @@ def test_an_error_names_the_wrong_field(tmp_path: Path, text: str | bytes, path:
     assert (caught.value.path == "") is (path == "")
     assert "secret" not in f"{caught.value}{caught.value.path}"
     assert caught.value.operation == "read_mirror_file"
+
+
+def test_tags_may_list_digests(tmp_path: Path) -> None:
+    path = tmp_path / "mirror.toml"
+    path.write_text(MINIMAL_CONFIG + f'tags = ["v1", "{DIGEST}", "v2@{DIGEST}", "v3*"]\n')
+
+    (mirror,) = read_mirror_file(path).mirrors
+
+    assert mirror.tags == TagSelection(include=TagPatterns(names=("v1", DIGEST, f"v2@{DIGEST}"), globs=("v3*",)))
 
 
 def test_a_file_beyond_the_size_limit_is_refused(tmp_path: Path) -> None:

@@ -138,6 +138,75 @@ class TestCopies:
         assert tags(target_catalog, "org/app") == ["v2"]
         assert ("tags", "") not in source_catalog.calls
 
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_digests_are_mirrored_with_the_tag_that_is_listed_with_them_and_without_a_list(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any, planned: bool
+    ) -> None:
+        pinned = push(graphs_of, source_catalog, "app", "v1", content=b"old")
+        untagged = push(graphs_of, source_catalog, "app", content=b"untagged")
+        push(graphs_of, source_catalog, "app", "v1", "v2", content=b"new")
+        push(graphs_of, target_catalog, "app", "v1", content=b"other")
+        names = (f"v1@{pinned.digest}", str(untagged.digest), f"v3@{untagged.digest}", "v2")
+        rules = [
+            rule(
+                source_catalog,
+                target_catalog,
+                repositories=("app",),
+                tags=TagSelection(include=TagPatterns(names=names)),
+                prune=True,
+            )
+        ]
+
+        for _ in range(2):
+            report = plan_mirror(rules).apply() if planned else run_mirror(rules)
+
+        copied = target_catalog.repository(RepositoryName("app")).manifests
+        assert report.ok
+        assert report.bytes_moved == 0
+        assert tags(target_catalog, "app") == ["v1", "v2", "v3"]
+        assert copied.resolve(Tag("v1")).digest == pinned.digest
+        assert copied.resolve(Tag("v3")).digest == copied.resolve(untagged.digest).digest
+        assert ("tags", "") not in source_catalog.calls
+
+    def test_a_tag_listed_with_a_digest_is_neither_moved_nor_pruned_by_patterns(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        pinned = push(graphs_of, source_catalog, "app", "old", content=b"old")
+        push(graphs_of, source_catalog, "app", "v1", "v2", content=b"new")
+        push(graphs_of, target_catalog, "app", "v0", content=b"other")
+        push(graphs_of, target_catalog, "app", "v9", content=b"gone")
+        names = (f"v1@{pinned.digest}", f"v9@{pinned.digest}")
+        selection = TagSelection(include=TagPatterns(names=names, globs=("v*",)), latest=1)
+        rules = [rule(source_catalog, target_catalog, repositories=("app",), tags=selection, prune=True)]
+
+        run_mirror(rules)
+        report = run_mirror(rules)
+
+        copied = target_catalog.repository(RepositoryName("app")).manifests
+        assert report.ok
+        assert tags(target_catalog, "app") == ["v1", "v2", "v9"]
+        assert copied.resolve(Tag("v1")).digest == copied.resolve(Tag("v9")).digest == pinned.digest
+
+    def test_a_listed_digest_that_the_source_lacks_is_an_error(
+        self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
+    ) -> None:
+        push(graphs_of, source_catalog, "app", "v1")
+        absent = Digest.of(b"absent")
+        rules = [
+            rule(
+                source_catalog,
+                target_catalog,
+                repositories=("app",),
+                tags=TagSelection(include=TagPatterns(names=(f"v1@{absent}", absent))),
+            )
+        ]
+
+        report = run_mirror(rules, continue_on_error=True)
+
+        assert {type(failed.error) for failed in report.failed} == {ImageNotFound}
+        assert {failed.node.source for failed in report.failed} == {f"source.test/app@{absent}"}
+        assert tags(target_catalog, "app") == []
+
     def test_a_rule_without_names_selects_the_repository_at_the_path(
         self, source_catalog: RecordedCatalog, target_catalog: RecordedCatalog, graphs_of: Any
     ) -> None:

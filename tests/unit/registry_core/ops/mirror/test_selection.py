@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import InvalidName, InvalidValue
+from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection, matching_names
 
+ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 TAGS = ["1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0", "2.0.0-alpine", "latest", "nightly", "v1.10.0"]
 
 
@@ -117,6 +119,13 @@ def test_a_selection_of_names_needs_no_list() -> None:
     ("make", "error", "message"),
     [
         (lambda: TagPatterns(names=("no tag!",)), InvalidName, "not a tag: 'no tag!'"),
+        (lambda: TagPatterns(names=("v1@sha256:short",)), InvalidDigest, "not a sha256 digest"),
+        (lambda: TagPatterns(names=("sha256:short",)), InvalidDigest, "not a sha256 digest"),
+        (lambda: TagPatterns(names=("a/b:v1",)), InvalidReference, "neither a tag nor a digest"),
+        (lambda: TagPatterns(names=cast("Any", [["v1"]])), InvalidReference, "neither a tag nor a digest"),
+        (lambda: TagPatterns(names=("v1", f"v1@{ONE}")), InvalidValue, "the tag v1 is listed with several digests"),
+        (lambda: TagPatterns(names=(f"v1@{ONE}", f"v1@{TWO}")), InvalidValue, "the tag v1 is listed with several"),
+        (lambda: TagSelection(exclude=TagPatterns(names=(ONE,))), InvalidValue, "exclude takes tags and patterns"),
         (lambda: TagPatterns(names="latest"), InvalidValue, "names must be a list, not 'latest'"),
         (lambda: TagPatterns(globs="1.*"), InvalidValue, r"globs must be a list, not '1.\*'"),
         (lambda: TagPatterns(regexes=cast("Any", None)), InvalidValue, "regexes must be a list, not None"),
@@ -142,6 +151,16 @@ def test_lists_become_tuples_so_that_later_changes_to_them_have_no_effect() -> N
 
     assert (patterns.names, patterns.globs) == (("a",), ("b*",))
     assert hash(patterns) == hash(TagPatterns(names=("a",), globs=("b*",)))
+
+
+def test_digests_are_listed_beside_tags() -> None:
+    selection = TagSelection(include=TagPatterns(names=("v1", ONE, f"v2@{TWO}", f"@{TWO}", "v1"), globs=("v*",)))
+
+    assert selection.include.tags == ["v1"]
+    assert selection.include.digests == [(ONE, None), (TWO, "v2"), (TWO, None)]
+    assert selection.select(["v1", "v2", "v3"]) == ["v1", "v3"]
+    assert selection.removable(["v1", "v2", "v3"]) == {"v1", "v3"}
+    assert TagSelection(include=TagPatterns(names=(ONE,))).is_exact
 
 
 def test_a_star_matches_slashes() -> None:
