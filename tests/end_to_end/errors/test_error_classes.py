@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from registry_adapters import MemoryCatalog
 from registry_core import (
     BlobNotFound,
     Digest,
@@ -16,13 +18,18 @@ from registry_core import (
     Index,
     IndexBuilder,
     InvalidName,
+    MirrorRule,
     NotAnImage,
     NotAnIndex,
+    NotFound,
     RegistryClient,
     RegistryError,
     RepositoryNotFound,
+    TagPatterns,
+    TagSelection,
     open_blob,
     push_blob,
+    run_mirror,
     save_blob,
 )
 
@@ -124,6 +131,26 @@ def test_lists_of_an_absent_repository(client: RegistryClient) -> None:
         absent.list_tags()
     with pytest.raises(RepositoryNotFound):
         list(absent.iter_tags())
+
+
+def test_mirroring_what_is_absent(client: RegistryClient) -> None:
+    client.with_segment("app").push_image("v1", _image())
+
+    def rule(repository: str, **selected: Any) -> MirrorRule:
+        return MirrorRule(
+            source=client.catalog,
+            source_path="/".join(client.path),
+            target=MemoryCatalog(),
+            repositories=[repository],
+            tags=TagSelection(include=TagPatterns(**selected)) if selected else TagSelection(),
+        )
+
+    with pytest.raises(RepositoryNotFound):
+        run_mirror([rule("absent")])
+    with pytest.raises(ImageNotFound):
+        run_mirror([rule("app", names=["v2"])])
+    report = run_mirror([rule("absent*"), rule("app", globs=["v2*"]), rule("app", semver=">=2")])
+    assert [type(failed.error) for failed in report.failed] == [NotFound] * 3
 
 
 def test_pushing_creates_a_repository(client: RegistryClient) -> None:
