@@ -292,7 +292,7 @@ MIRROR = (
     Bug("prune.py", "            except RepositoryNotFound:\n                raise\n", ""),
     Bug("mirror.py", "if not each.is_kept and each.tag not in present])", "if False])"),
     Bug("mirror.py", "if rule.allow_empty:", "if True:"),
-    Bug("mirror.py", "reference=digest, tags=() if its_tag is None else (its_tag,))", "reference=digest)"),
+    Bug("mirror.py", "reference=digest, tags=() if tag is None else (tag,))", "reference=digest)"),
     Bug("selection.py", "if tag not in pinned and (", "if ("),
     Bug("mirror.py", "unmatched.pop(pattern, None)", "unmatched.clear()"),
     Bug("mirror.py", "if count and not has_selected:", "if False:"),

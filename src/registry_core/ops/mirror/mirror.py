@@ -174,10 +174,10 @@ class RuleScan:
             return True
         digests = rule.tags.include.digests
         self.selected.setdefault(str(target), set()).update(selected, (tag for _, tag in digests if tag is not None))
-        for tag in selected:
-            yield CopyTask(source=source, target=target, reference=tag, tags=(tag,))
-        for digest, its_tag in digests:
-            yield CopyTask(source=source, target=target, reference=digest, tags=() if its_tag is None else (its_tag,))
+        for each in selected:
+            yield CopyTask(source=source, target=target, reference=each, tags=(each,))
+        for digest, tag in digests:
+            yield CopyTask(source=source, target=target, reference=digest, tags=() if tag is None else (tag,))
         if rule.prune and listed is not None:
             yield from self._scan_target(source, target, listed, selected)
         return bool(selected or digests) or rule.tags.is_everything

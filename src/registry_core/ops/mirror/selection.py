@@ -18,6 +18,7 @@ from registry_core.ops.mirror.versions import VersionRange, version_of
 from registry_core.ops.transfer.options import as_tuple
 
 __all__ = [
+    "FLOATING_NAMES",
     "TagPatterns",
     "TagSelection",
     "has_wildcard",
@@ -30,12 +31,13 @@ _WILDCARD: Final = re.compile(r"[*?\[]")
 _REFERRERS_TAG: Final = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64}(?:[0-9a-f]{64})?)")
 _DIGEST_TAG: Final = re.compile(rf"{_REFERRERS_TAG.pattern}(?:[._-].*)?")
 # Names that publishers move from image to image, alone or before flavours, such as latest-alpine.
-_FLOATING_NAME: Final = re.compile(
-    r"(?:latest|stable|oldstable|unstable|testing|experimental|edge|next|current|lts|mainline|rolling|tip|head|trunk"
-    r"|main|master|default|dev|devel|develop|development|snapshot|nightly|daily|weekly|alpha|beta|rc|preview|canary"
-    r"|insiders|staging|prod|production|release)(?:[._-][a-z]+)*",
-    re.IGNORECASE,
-)
+FLOATING_NAMES: Final = (
+    "alpha", "beta", "canary", "current", "daily", "default", "dev", "devel", "develop", "development", "edge",
+    "experimental", "head", "insiders", "latest", "lts", "main", "mainline", "master", "next", "nightly", "oldstable",
+    "preview", "prod", "production", "rc", "release", "rolling", "snapshot", "stable", "staging", "testing", "tip",
+    "trunk", "unstable", "weekly",
+)  # fmt: skip
+_FLOATING_TAG: Final = re.compile(rf"(?:{'|'.join(FLOATING_NAMES)})(?:[._-][a-z]+)*", re.IGNORECASE)
 
 
 class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +200,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
         include = self.include
         named = TagPatterns(names=include.names, globs=include.globs, regexes=include.regexes)
         scope = self.in_scope(tags)
-        floating = {tag for tag in scope if _FLOATING_NAME.fullmatch(tag)}
+        floating = {tag for tag in scope if _FLOATING_TAG.fullmatch(tag)}
         return {
             tag
             for tag in scope - (floating - named.matching(floating))

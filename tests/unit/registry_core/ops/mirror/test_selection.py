@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
-from registry_core.ops.mirror.selection import TagPatterns, TagSelection, matching_names
+from registry_core.ops.mirror.selection import FLOATING_NAMES, TagPatterns, TagSelection, matching_names
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 TAGS = ["1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0", "2.0.0-alpine", "latest", "nightly", "v1.10.0"]
@@ -107,6 +109,14 @@ def test_only_tags_that_a_selection_can_judge_are_removable(selection: TagSelect
 def test_floating_names_are_not_removable_unless_they_are_named(tag: str, is_floating: bool) -> None:
     assert (TagSelection().removable([tag]) == set()) is is_floating
     assert TagSelection(include=TagPatterns(names=[tag], globs=["absent"])).removable([tag]) == {tag}
+
+
+def test_the_page_on_mirrors_lists_the_floating_names() -> None:
+    page = (Path(__file__).parents[5] / "docs/how-to/mirror.md").read_text()
+    listed = page.partition("as in `latest-alpine`:\n")[2].partition(".\n")[0]
+
+    assert re.findall(r"`([^`]+)`", listed) == list(FLOATING_NAMES)
+    assert TagSelection().removable(FLOATING_NAMES) == set()
 
 
 def test_a_selection_of_names_needs_no_list() -> None:
