@@ -178,11 +178,25 @@ REQUESTS = (
         "state.authorization is not None and allowed.credentials == self.origin:",
         "state.authorization is not None:",
     ),
-    Bug("session.py", "                or state.responder.credentials != self.origin", "                or False"),
+    Bug("session.py", "            or state.responder.credentials != self.origin", "            or False"),
     Bug("session.py", "if has_credentials and allowed.credentials != self.origin:", "if False:"),
     Bug("session.py", "or state.challenges_answered >= _MAX_CHALLENGES", "or False"),
     Bug("sender.py", "if not request.repeatable or stale > _MAX_STALE:", "if stale > _MAX_STALE:"),
     Bug("retry.py", "if repeatable or cause is Failure.UNREACHED", "if True or cause is Failure.UNREACHED"),
+)
+
+HIDDEN = (
+    Bug("session.py", "_HIDING: Final = frozenset({403, 404})", "_HIDING: Final = frozenset({403})"),
+    Bug("session.py", "in _HIDING and state.authorization is None", "in _HIDING"),
+    Bug("session.py", "            state.is_refused = True\n", ""),
+    Bug("session.py", "            if self._api_challenges is None:\n", "            if True:\n"),
+    Bug("session.py", "401 or state.responder.credentials != self.origin:", "401:"),
+    Bug(
+        "session.py",
+        "        if response.status in TRANSIENT:\n            # The",
+        "        if False:\n            # The",
+    ),
+    Bug("session.py", " and state.request.target != _API", ""),
 )
 
 REDIRECTS = (
@@ -361,6 +375,7 @@ TARGETS = {
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
     "requests": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session.py", REQUESTS),
     "errors": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_error_mapping.py", ERRORS),
+    "hidden": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session_hidden.py", HIDDEN),
     "redirects": Target(
         "src/registry_adapters/http", "unit/registry_adapters/http/test_session_redirects.py", REDIRECTS
     ),

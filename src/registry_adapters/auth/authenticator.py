@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from typing import Final
 
 from registry_adapters.auth.authorization import StaticTokenAuthenticator, basic_value, bearer_value
 from registry_adapters.auth.single_flight import SingleFlight
@@ -34,21 +35,24 @@ from registry_core.domain.auth import (
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.errors import AccessDenied, RegistryError, TransportError, Unauthorized
-from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 from registry_core.ports.keychain import Keychain
 
 __all__ = ["ChallengeAuthenticator", "authenticator_for"]
 
 
+# A keychain may run a program for each question, and anonymous clients may ask for missing content often.
+_NO_CREDENTIAL_SECONDS: Final = 60.0
+
 _RepositoryKey = tuple[Origin, RepositoryName | None]
 
 
-class ChallengeAuthenticator(NotPicklable, Authenticator):
+class ChallengeAuthenticator(NotPicklable, Authenticator, HoldsCredentials):
     """Answers Basic and Bearer challenges with credentials from a keychain, or with anonymous tokens.
 
-    The keychain is asked on a challenge, not before. The resulting ``Authorization`` value and tokens are cached by
-    registry and repository. Bearer is preferred to Basic, and a registry that has accepted a token is not sent the
-    password afterwards.
+    The keychain is asked on a challenge, or after an anonymous request was refused, and not before. The resulting
+    ``Authorization`` value and tokens are cached by registry and repository. Bearer is preferred to Basic, and a
+    registry that has accepted a token is not sent the password afterwards.
 
     Args:
         keychain: Source of credentials.
@@ -65,10 +69,12 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
     ) -> None:
         self._keychain = keychain
         self._registry = registry
+        self._clock = clock
         self._cache = TokenCache(clock=clock)
         self._lock = threading.Lock()
         self._token_keys: dict[_RepositoryKey, TokenKey] = {}
         self._values: dict[_RepositoryKey, str] = {}
+        self._without_credential: dict[_RepositoryKey, float] = {}
         self._bearer_registries: set[Origin] = set()
         self._uncombinable: dict[tuple[TokenKey, tuple[Scope, ...]], bool] = {}
         self._single_flight = SingleFlight(AccessDenied)
@@ -84,6 +90,22 @@ class ChallengeAuthenticator(NotPicklable, Authenticator):
             token = self._cache.get(key, self._combinable_scopes(key, scopes))
             return None if token is None else bearer_value(token)
         return value
+
+    def has_credential(self, registry: Origin, scopes: Collection[Scope]) -> bool:
+        """Return whether the keychain has a credential; that it has none is remembered for a minute.
+
+        Raises:
+            ConfigError: A source of the keychain cannot be read.
+        """
+        repository = (registry, repository_of(scopes))
+        with self._lock:
+            if self._clock() < self._without_credential.get(repository, float("-inf")):
+                return False
+        if not isinstance(self._credential(*repository), Anonymous):
+            return True
+        with self._lock:
+            put_bounded(self._without_credential, repository, self._clock() + _NO_CREDENTIAL_SECONDS)
+        return False
 
     def handle_challenge(
         self,

@@ -18,7 +18,7 @@ from registry_core.domain.auth import (
 )
 from registry_core.domain.origin import Origin
 from registry_core.errors import ConfigError
-from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 
 __all__ = ["StaticTokenAuthenticator", "basic_value", "bearer_value", "is_token"]
 
@@ -57,7 +57,7 @@ def bearer_value(token: str) -> str:
     return f"Bearer {token}"
 
 
-class StaticTokenAuthenticator(NotPicklable, Authenticator):
+class StaticTokenAuthenticator(NotPicklable, Authenticator, HoldsCredentials):
     """Sends a token that the caller has already, with each request; never requests another one.
 
     Args:
@@ -75,6 +75,10 @@ class StaticTokenAuthenticator(NotPicklable, Authenticator):
     def cached_authorization(self, registry: Origin, scopes: Collection[Scope]) -> str | None:
         """Return the token for its registry."""
         return self._value if self._registry in (None, registry) else None
+
+    def has_credential(self, registry: Origin, scopes: Collection[Scope]) -> bool:
+        """Return whether the token is for the registry."""
+        return self.cached_authorization(registry, scopes) is not None
 
     def handle_challenge(
         self,

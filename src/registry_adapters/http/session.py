@@ -31,13 +31,13 @@ from registry_adapters.http.sender import RequestSender, RequestState, SecretMas
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import SourceFailed
 from registry_adapters.http.transport.urllib3_transport import Transport, Urllib3Transport
-from registry_core.cancellation import remaining, sleep
+from registry_core.cancellation import CancellableLock, remaining, sleep
 from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import RULES, AllowedUrl, UrlPurpose, check_url
 from registry_core.errors import ProtocolError, RegistryError, TransportError, Unauthorized, Unavailable
-from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 from registry_core.ports.observer import Event, Observer, RequestRetried, TokenRequested
 
 __all__ = ["Session", "redirect_target"]
@@ -52,6 +52,8 @@ _KEEPING_REDIRECTS: Final = frozenset({307, 308})
 # R-038: one for a token that has expired, one more for a registry that asks for another scope only then.
 _MAX_CHALLENGES: Final = 2
 _API: Final = "/v2/"
+# R-048: some registries answer so to anonymous requests for content that needs credentials.
+_HIDING: Final = frozenset({403, 404})
 
 
 class Session:
@@ -104,6 +106,8 @@ class Session:
         self._now = now
         self._root = str(origin)
         self._allowed_origin = self.check_url(purpose, self._root)
+        self._api_lock = CancellableLock()
+        self._api_challenges: Sequence[Challenge] | None = None
         if transport is None:
             transport = Urllib3Transport(settings, origin if self._allowed_origin.credentials == origin else None)
         self._sender = RequestSender(
@@ -242,26 +246,71 @@ class Session:
         while True:
             state.is_refused = False
             response = self._follow_redirects(state)
-            state.is_refused = response.status == 401
-            if response.status in request.success or (
-                response.status == 404 and request.method == "DELETE" and state.may_be_done
-            ):
+            if response.status in request.success:
                 return response
             refusal = self._error(response, state)
+            authorization = self._answer_refusal(state, response, refusal)
+            if authorization is not None and authorization != state.authorization:
+                state.authorization = authorization
+                state.challenges_answered += 1
+            elif response.status == 404 and request.method == "DELETE" and state.may_be_done:
+                return response
+            else:
+                raise refusal
+
+    def _answer_refusal(self, state: RequestState, response: Response, refusal: RegistryError) -> str | None:
+        """The ``Authorization`` to repeat a refused request with; ``None`` if the response stands."""
+        state.is_refused = response.status == 401
+        if (
+            self._authenticator is None
+            or state.challenges_answered >= _MAX_CHALLENGES
             # R-031: a host that gets no credentials of the registry gets no answer to its challenge.
-            if (
-                response.status != 401
-                or self._authenticator is None
-                or state.challenges_answered >= _MAX_CHALLENGES
-                or state.responder.credentials != self.origin
-            ):
-                raise refusal
-            offers = challenges(response.headers.all("www-authenticate"))
-            authorization = self._authorize(self._authenticator, offers, state, refusal)
-            if authorization is None or authorization == state.authorization:
-                raise refusal
-            state.authorization = authorization
-            state.challenges_answered += 1
+            or state.responder.credentials != self.origin
+        ):
+            return None
+        if response.status == 401:
+            offers: Sequence[Challenge] = challenges(response.headers.all("www-authenticate"))
+        elif response.status in _HIDING and state.authorization is None and state.request.target != _API:
+            # Nothing was carried out, whatever becomes of the requests that follow.
+            state.is_refused = True
+            offers = self._hidden_challenges(self._authenticator, state.request)
+            if not offers:
+                return None
+        else:
+            return None
+        return self._authorize(self._authenticator, offers, state, refusal)
+
+    def _hidden_challenges(self, authenticator: Authenticator, request: Request) -> Sequence[Challenge]:
+        """The challenges of ``/v2/``, if there is a credential to answer them with; requested once, by one thread.
+
+        Some registries hide content from anonymous requests behind 404 or 403, and show a challenge there only.
+        """
+        if self._api_challenges is not None and not self._api_challenges:
+            return ()
+        if isinstance(authenticator, HoldsCredentials) and not authenticator.has_credential(
+            self.origin, request.scopes
+        ):
+            return ()
+        with self._api_lock:
+            if self._api_challenges is None:
+                self._api_challenges = self._request_api_challenges()
+        return self._api_challenges
+
+    def _request_api_challenges(self) -> Sequence[Challenge]:
+        request = Request(method="GET", target=_API, success=(200,), missing="registry")
+        state = RequestState(request, self.url_of(_API), self._allowed_origin)
+        try:
+            response = self._follow_redirects(state)
+        except ProtocolError as error:
+            _log.debug("%s shows no challenge at %s: %s", self.origin, _API, error_summary(error))
+            return ()
+        if response.status in TRANSIENT:
+            # The request that led here is repeated, or fails with this error: without an answer, 404 proves nothing.
+            raise self._error(response, state)
+        read_error_body(response)
+        if response.status != 401 or state.responder.credentials != self.origin:
+            return ()
+        return tuple(challenges(response.headers.all("www-authenticate")))
 
     def _follow_redirects(self, state: RequestState) -> Response:
         """Send a request and follow its redirects; the URL policy decides where to, and with which credentials."""
@@ -369,12 +418,16 @@ class Session:
     def _error(self, response: Response, state: RequestState) -> RegistryError:
         """The error for a response that is no success; reads and closes it."""
         content = SecretMasker(state.authorization or "").mask_body(read_error_body(response))
+        remark = coding_remark(response.headers)
+        if not remark or _is_text(content):
+            remark = ""
+        else:
+            # The body is really encoded.
+            content = b""
         error = error_from_response(
             response.status, response.headers, content, state.request, url=response.url, now=self._now()
         )
-        if error.transport is not None and not error.transport.errors:
-            # A body that is really encoded cannot be read.
-            error.message += coding_remark(response.headers)
+        error.message += remark
         if isinstance(error, Unauthorized):
             error.message += f" ({self._refused(state)})"
         return error
@@ -385,6 +438,14 @@ class Session:
             return "no credentials were sent"
         is_basic = state.authorization.startswith("Basic ")
         return "the user name or password was refused" if is_basic else "the token was refused"
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def redirect_target(purpose: UrlPurpose, method: str, url: str, status: int, location: str) -> tuple[UrlPurpose, str]:

@@ -1,6 +1,6 @@
 """The ports: protocols that adapters implement and that the operations of the core call."""
 
-from registry_core.ports.authenticator import Authenticator
+from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import BlobLocator, Catalog, ForeignLayers, Repository
 from registry_core.ports.keychain import CredentialStore, Keychain
@@ -14,6 +14,7 @@ __all__ = [
     "Catalog",
     "CredentialStore",
     "ForeignLayers",
+    "HoldsCredentials",
     "Keychain",
     "ManifestStore",
     "Observer",

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin
 
-__all__ = ["Authenticator"]
+__all__ = ["Authenticator", "HoldsCredentials"]
 
 
 @runtime_checkable
@@ -56,4 +56,25 @@ class Authenticator(Protocol):
             Forbidden: The token server denied the scopes.
             TransportError: A token request failed.
             ProtocolError: The URL policy refuses the token server, or the reply is malformed.
+        """
+
+
+@runtime_checkable
+class HoldsCredentials(Protocol):
+    """An authenticator that knows whether it has a credential, without I/O to the registry.
+
+    Some registries hide content from anonymous requests behind 404 or 403. Where an authenticator has a credential, the
+    HTTP session then asks ``/v2/`` for a challenge. An authenticator without this method counts as one that has one.
+    """
+
+    @abstractmethod
+    def has_credential(self, registry: Origin, scopes: Collection[Scope]) -> bool:
+        """Return whether there is a credential for a request that was sent without ``Authorization``.
+
+        Args:
+            registry: Origin of the request.
+            scopes: Scopes that the request needs.
+
+        Raises:
+            ConfigError: The source of the credentials cannot be read.
         """

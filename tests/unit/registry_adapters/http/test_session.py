@@ -325,7 +325,7 @@ class TestAuth:
         authenticator = FetchingAuthenticator()
 
         with pytest.raises(PermissionError):
-            session(scripted(reply(403, CHALLENGE)), authenticator).send(make_request())
+            session(scripted(reply(403, CHALLENGE), reply(200)), authenticator).send(make_request())
 
         assert authenticator.rejected == []
 
