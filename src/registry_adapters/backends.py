@@ -361,8 +361,11 @@ def _parse(url: str) -> tuple[str, str, tuple[str, ...]]:
 def _split_path(url: str, without_scheme: str) -> tuple[str, tuple[str, ...]]:
     host, _, path = without_scheme.partition("/")
     if "@" in host:
-        redacted = redact_url(f"https://{without_scheme}")
-        raise ConfigError(f"pass credentials by auth, not in the URL: {redacted}")
+        scheme = url[: len(url) - len(without_scheme)].lower()
+        redacted = redact_url(f"{scheme or 'https://'}{without_scheme}")
+        raise ConfigError(
+            f"pass credentials by auth, not in the URL: {redacted if scheme else redacted.removeprefix('https://')}"
+        )
     if "?" in without_scheme or "#" in without_scheme:
         raise ConfigError(f"the URL of a registry has no query and no fragment: {redact_url(url)}")
     try:

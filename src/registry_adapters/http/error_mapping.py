@@ -45,9 +45,10 @@ _ENTRIES: Final = 16
 _WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
 _UNAVAILABLE: Final = TRANSIENT - {429, 500}
 _PROXY: Final = 407
-# In the words of Go's net/http, of nginx and of Apache.
+# In the words of Go's net/http, of nginx, Apache, Tomcat and cheroot.
 _PLAIN_HTTP_REFUSED: Final = re.compile(
     rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
+    rb"|host and port requires TLS|plain HTTP request, but this server only speaks HTTPS"
 )
 # Payment required, Forbidden, Precondition Failed (Harbor's policies), Locked, Unavailable For Legal Reasons.
 _FORBIDDEN: Final = frozenset({402, 403, 412, 423, 451})
@@ -186,10 +187,18 @@ def _plain_text(content: bytes) -> str:
     try:
         document: Any = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        text = content.decode("utf-8", "replace").strip()
-        return "" if text.startswith("<") else escaped(" ".join(text.split()))
+        return _as_line(content)
     found = [document.get(name) for name in _WORDS] if isinstance(document, dict) else []
     return next((escaped(text) for text in found if isinstance(text, str) and text), "")
+
+
+def _as_line(content: bytes) -> str:
+    """A body as one line; empty if it is HTML or no text."""
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if text.startswith("<") else escaped(" ".join(text.split()))
 
 
 def _phrase(status: int) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "decide",
     "error_summary",
     "failure_kind",
+    "failure_reason",
     "retry_after",
 ]
 
@@ -118,6 +119,15 @@ def error_summary(error: BaseException) -> str:
     kind = Unavailable if isinstance(error, NotConnected | StaleConnection) else type(error)
     status = error.transport.status if isinstance(error, RegistryError) and error.transport is not None else 0
     return f"{kind.__name__} {status}" if status else kind.__name__
+
+
+def failure_reason(error: BaseException) -> str:
+    """The reason of a failed attempt for logs: the message of an exchange without a response, or class and status.
+
+    Messages about responses quote the server, and logs do not.
+    """
+    has_no_response = isinstance(error, TransportError) and not error.status
+    return error.message if isinstance(error, RegistryError) and has_no_response else error_summary(error)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):

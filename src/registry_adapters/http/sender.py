@@ -19,7 +19,7 @@ from registry_adapters.http.error_mapping import CONTENT_LIMIT, escaped
 from registry_adapters.http.messages import NO_BODY, Body, Headers, Request, Response
 from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, apply_middleware
 from registry_adapters.http.rate_limit import OriginLimiter, Permit, RateLimiter
-from registry_adapters.http.retry import REFUSED, RetryPolicy, StaleConnection, retry_after
+from registry_adapters.http.retry import REFUSED, RetryPolicy, StaleConnection, failure_reason, retry_after
 from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_core.domain.origin import redact_url
 from registry_core.domain.url_policy import AllowedUrl
@@ -270,8 +270,8 @@ class RequestSender:
         started = self._clock()
         try:
             response = self._transport.send(method, url, headers, body)
-        except BaseException:
-            self._report(method, url, body, 0, started)
+        except BaseException as error:
+            self._report(method, url, body, 0, started, failure_reason(error))
             raise
         try:
             self._report(method, url, body, response.status, started)
@@ -280,9 +280,10 @@ class RequestSender:
             raise
         return response
 
-    def _report(self, method: str, url: str, body: Body | None, status: int, started: float) -> None:
+    def _report(self, method: str, url: str, body: Body | None, status: int, started: float, reason: str = "") -> None:
         url, seconds, length = redact_url(url), self._clock() - started, 0 if body is None else body.length
-        _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, length, status or "no response", seconds)
+        outcome = status or f"no response ({reason})"
+        _log.debug("%s %s (%d bytes): %s after %.3f s", method, url, length, outcome, seconds)
         self.tell(RequestCompleted(method=method, url=url, status=status, seconds=seconds))
 
     def _throttle(self, limiter: OriginLimiter, permit: Permit, allowed: AllowedUrl, response: Response) -> None:

@@ -26,6 +26,7 @@ from registry_adapters.http.retry import (
     StaleConnection,
     error_summary,
     failure_kind,
+    failure_reason,
 )
 from registry_adapters.http.sender import RequestSender, RequestState, SecretMasker, read_error_body
 from registry_adapters.http.settings import HttpSettings
@@ -234,7 +235,8 @@ class Session:
         # After a 401, it was the token request that failed.
         state.may_be_done = state.may_be_done or (not state.is_refused and kind not in (Failure.UNREACHED, 429))
         url, reason = redact_url(state.url), error_summary(error)
-        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", request.method, url, number, reason, pause)
+        cause = failure_reason(error)
+        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", request.method, url, number, cause, pause)
         self.tell(RequestRetried(method=request.method, url=url, attempt=number, pause=pause, reason=reason))
         if not shared:
             self._sleep(pause)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
+from cheroot.errors import FatalSSLAlert
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Gateway_10, Server
@@ -29,6 +30,14 @@ _log = logging.getLogger(__name__)
 _LINGER_LIMIT: Final = 256 << 20
 _LINGER_SECONDS: Final = 2.0
 _LINGER_CHUNK: Final = 256 << 10
+_MAX_REQUEST_HEAD: Final = 64 << 10
+# The type of the first TLS record (RFC 8446, section 5.1); a request begins with a letter.
+_TLS_HANDSHAKE: Final = b"\x16"
+# The sentence is that of Go's servers, which clients know.
+_PLAIN_REQUEST: Final = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
 
 
 class _Request(HTTPRequest):
@@ -122,6 +131,29 @@ class _Gateway(Gateway_10):
         self.env[CONNECTION] = _RequestConnection(request)
 
 
+class _TLSAdapter(BuiltinSSLAdapter):
+    """TLS by the standard library; a client that speaks plain http gets a response that says so."""
+
+    def wrap(self, sock: socket.socket) -> Any:
+        """Do the handshake.
+
+        The base class closes the connection when a handshake fails, so that no response can be sent.
+        """
+        try:
+            is_plain = sock.recv(1, socket.MSG_PEEK) not in (_TLS_HANDSHAKE, b"")
+            if is_plain:
+                with sock:
+                    # With bytes left unread, the end of the connection would be a reset.
+                    sock.recv(_MAX_REQUEST_HEAD)
+                    sock.sendall(_PLAIN_REQUEST)
+        except OSError as error:
+            sock.close()
+            raise FatalSSLAlert(str(error)) from error
+        if is_plain:
+            raise FatalSSLAlert("the client sent a plain HTTP request")
+        return super().wrap(sock)  # type: ignore[no-untyped-call]  # cheroot has no types
+
+
 class CherootServer(Server):
     """The HTTP server of one WSGI application.
 
@@ -162,11 +194,11 @@ class CherootServer(Server):
         )
         self.gateway = _Gateway
         self.numbers = itertools.count(1)
-        self.max_request_header_size = 64 << 10
+        self.max_request_header_size = _MAX_REQUEST_HEAD
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
         if tls is not None:
-            self.ssl_adapter = BuiltinSSLAdapter(os.fspath(tls[0]), os.fspath(tls[1]))
+            self.ssl_adapter = _TLSAdapter(os.fspath(tls[0]), os.fspath(tls[1]))
 
     @property
     def port(self) -> int:

@@ -114,6 +114,26 @@ def test_an_unknown_authority_is_accepted_without_verification(server_identity: 
     assert repositories == ["app"]
 
 
+def test_a_server_that_speaks_tls_tells_a_client_that_speaks_plain_http(server_identity: Identity) -> None:
+    """R-064."""
+    with registry_server(MemoryCatalog(), tls=(server_identity.certificate, server_identity.key)) as server:
+        url = server.url.replace("https://", "http://")
+        for _ in range(3):
+            with open_client(url, retries=0) as client, pytest.raises(TLSError, match="the server speaks TLS, but"):
+                client.with_segment("app").push_image("v1", _image())
+        with open_client(server.url, tls_verify=False) as client:
+            assert client.list_repositories() == []
+
+
+def test_a_server_that_speaks_plain_http_is_named_to_a_client_that_speaks_tls() -> None:
+    """R-064."""
+    with registry_server(MemoryCatalog()) as server:
+        url = server.url.replace("http://", "https://")
+        for _ in range(3):
+            with open_client(url, retries=0) as client, pytest.raises(TLSError, match="the server does not speak TLS"):
+                client.with_segment("app").list_tags()
+
+
 def test_a_missing_authority_file_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="ca_file"):
         open_client("registry.example.com", ca_file="/nowhere/ca.pem").with_segment("app").list_tags()

@@ -18,12 +18,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import quote_from_bytes, urlsplit
 
 import urllib3.connection
 import urllib3.util
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.proxies import Proxy
@@ -32,7 +32,7 @@ from registry_core.cancellation import remaining
 from registry_core.content.streams import CHUNK_SIZE
 from registry_core.domain.origin import Origin
 
-__all__ = ["Connection", "ConnectionPool", "StrictHTTPResponse", "request_target"]
+__all__ = ["Connection", "ConnectionPool", "Phase", "StrictHTTPResponse", "request_target", "root_host"]
 
 _MAX_INTERIM: Final = 16
 _VERSION: Final = b"HTTP/"
@@ -177,6 +177,17 @@ class StrictHTTPResponse(http.client.HTTPResponse):
         super()._close_conn()  # type: ignore[misc]  # not in the stubs
 
 
+class Phase(Enum):
+    """The step that a connection has reached; the value names it."""
+
+    LOOKUP = "name lookup"
+    CONNECT = "connecting"
+    PROXY_TLS = "TLS handshake with the proxy"
+    TUNNEL = "tunnel through the proxy"
+    TLS = "TLS handshake"
+    EXCHANGE = "exchange"
+
+
 class Connection(urllib3.connection.HTTPConnection):
     """A connection over a socket that obeys the current scope.
 
@@ -184,7 +195,7 @@ class Connection(urllib3.connection.HTTPConnection):
         settings: Settings of the HTTP backend.
         resolver: Resolver of host names.
         tunnel: Arguments of ``set_tunnel`` where a proxy has to open a tunnel; ``None`` otherwise.
-        has_begun: Whether a byte of the current request may have been sent.
+        phase: Step of the current request; bytes of it may have been sent in the phase ``EXCHANGE`` only.
         exchanges: Number of exchanges since the connection was opened.
     """
 
@@ -192,7 +203,7 @@ class Connection(urllib3.connection.HTTPConnection):
     settings: HttpSettings
     resolver: Resolver
     tunnel: Mapping[str, Any] | None = None
-    has_begun = False
+    phase = Phase.LOOKUP
     exchanges = 0
 
     @property
@@ -208,17 +219,16 @@ class Connection(urllib3.connection.HTTPConnection):
         Args:
             method: HTTP method.
             target: Request target.
-            headers: All headers but ``Host``.
+            headers: All headers; without ``Host``, the host of the connection is sent.
             chunks: Body, in chunks; its length is among the headers.
         """
-        self.has_begun = False
         if self.sock is None:
             self._open()
-        self.has_begun = True
+        self.phase = Phase.EXCHANGE
         self.exchanges += 1
         is_complete = False
         try:
-            self.putrequest(method, target, skip_accept_encoding=True)
+            self.putrequest(method, target, skip_host="Host" in headers, skip_accept_encoding=True)
             for name, value in headers.items():
                 self.putheader(name, value)
             self.endheaders()
@@ -236,6 +246,7 @@ class Connection(urllib3.connection.HTTPConnection):
 
     def _open(self) -> None:
         self.exchanges = 0
+        self.phase = Phase.LOOKUP
         if self.tunnel is not None:
             self.set_tunnel(**self.tunnel)
         self.connect()
@@ -245,22 +256,24 @@ class Connection(urllib3.connection.HTTPConnection):
             sock.idle_timeout = self.settings.read_timeout
 
     def _new_conn(self) -> socket.socket:
-        try:
-            sock = self._connected()
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, "timed out") from error
-        except OSError as error:
-            raise NewConnectionError(self, "not connected") from error
+        # The exceptions are those of the system: urllib3's own for them change their base classes between versions.
+        sock = self._connected()
         sys.audit("http.client.connect", self, self.host, self.port)
+        is_secure_proxy = self.proxy is not None and self.proxy.scheme == "https"
+        self.phase = Phase.PROXY_TLS if is_secure_proxy else Phase.TLS
         return sock
+
+    def _tunnel(self) -> None:
+        self.phase = Phase.TUNNEL
+        super()._tunnel()
+        self.phase = Phase.TLS
 
     def _connected(self) -> CancellableTcpSocket:
         # The time for the connection starts here: the name lookup is part of it, and so is the TLS handshake.
         started, deadline = time.monotonic(), remaining()
         timeout = self.settings.connect_timeout if deadline is None else min(self.settings.connect_timeout, deadline)
         addresses = self.resolver.addresses(self._dns_host.strip("[]"), self.port, timeout)
+        self.phase = Phase.CONNECT
         left = max(0.0, timeout - (time.monotonic() - started))
         sock = connect(addresses, left, self.socket_options or ())
         # Until the connection is open: a proxy's response is part of it, and so is the handshake.
@@ -375,6 +388,17 @@ def _close_all(idle: deque[Connection]) -> None:
     while idle:
         with contextlib.suppress(IndexError):
             idle.pop().close()
+
+
+def root_host(url: str) -> str | None:
+    """The value of ``Host`` for a URL whose host name ends in the dot of the DNS root; ``None`` for other URLs.
+
+    A signed URL may be signed with the dot. Connections and certificates are for the name without it.
+    """
+    name = urlsplit(url).netloc.partition(":")[0]
+    netloc = Origin.of_url(url).netloc
+    host, colon, port = netloc.partition(":")
+    return f"{host}.{colon}{port}" if name.endswith(".") else None
 
 
 def request_target(url: str, *, is_whole: bool = False) -> str:

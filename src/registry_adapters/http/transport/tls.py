@@ -115,6 +115,8 @@ _VERIFICATION: Final = MappingProxyType(
 
 _NOT_TLS: Final = "the server does not speak TLS: for plain http, set plain_http"
 
+_PROXY_NOT_TLS: Final = "the proxy does not speak TLS: write its URL with http://"
+
 _NO_VERSION: Final = "no TLS version in common with the server: see tls_minimum"
 
 _REJECTED_IDENTITY: Final = "the server rejected the client certificate: see client_cert and certs_dir"
@@ -263,8 +265,20 @@ def ssl_context(settings: HttpSettings, files: HostFiles = NO_FILES, *, is_regis
     return context
 
 
-def tls_reason(causes: Collection[BaseException]) -> str:
-    """Return the reason for a failed TLS connection, and the remedy if one is known."""
+def tls_reason(causes: Collection[BaseException], *, is_proxy: bool = False) -> str:
+    """Return the reason for a failed TLS connection, and the remedy if one is known.
+
+    Args:
+        causes: Exception and those that it wraps.
+        is_proxy: Whether the connection was to a proxy, and not to the server.
+    """
+    reason = _tls_reason(causes)
+    if not is_proxy:
+        return reason
+    return _PROXY_NOT_TLS if reason == _NOT_TLS else f"TLS with the proxy failed: {reason}"
+
+
+def _tls_reason(causes: Collection[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             known = _VERIFICATION.get(cause.verify_code)

@@ -8,16 +8,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import re
 import ssl
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from typing import Final, NoReturn, Protocol, runtime_checkable
-
-import urllib3.exceptions
+from collections.abc import Mapping
+from typing import Final, Protocol, runtime_checkable
 
 from registry_adapters.http.messages import NO_BODY, Body, Headers, Response
-from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks
 from registry_adapters.http.transport.connection import (
@@ -25,55 +21,22 @@ from registry_adapters.http.transport.connection import (
     ConnectionPool,
     StrictHTTPResponse,
     request_target,
+    root_host,
 )
+from registry_adapters.http.transport.failures import ExchangeErrors
 from registry_adapters.http.transport.proxies import Proxy, proxy_for
 from registry_adapters.http.transport.sockets import Resolver
-from registry_adapters.http.transport.tls import SSLContexts, tls_reason
-from registry_core.cancellation import checkpoint, remaining
+from registry_adapters.http.transport.tls import SSLContexts
+from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader
-from registry_core.domain.origin import Origin, redact_url
-from registry_core.errors import Cancelled, DeadlineExceeded, ProtocolError, RegistryError, TLSError, Unavailable
+from registry_core.domain.origin import Origin
 
-__all__ = ["Transport", "Urllib3Transport", "exception_chain", "os_reason"]
+__all__ = ["Transport", "Urllib3Transport"]
 
 _BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 _MAX_POOLS: Final = 16
-# A socket may time out a little before the deadline by the clock, in seconds.
-_ROUNDING: Final = 0.02
-# The first bytes of a TLS alert, which is how a TLS server responds to plain http.
-_ALERT: Final = "\x15\x03"
-# http.client reports the response of a proxy to CONNECT as an OSError with this message.
-_TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})")
-_CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 
 _PoolKey = tuple[Origin | None, Proxy | None, ssl.SSLContext | None]
-
-
-def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """Iterate over an exception and the exceptions that it wraps, outermost first, each once."""
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        parts = [*current.args, current.__cause__]
-        if not isinstance(current, Cancelled | DeadlineExceeded):
-            waiting += [part for part in parts if isinstance(part, BaseException)]
-
-
-def os_reason(causes: Collection[BaseException]) -> str:
-    """The reason for a failed or lost connection, in the words of the operating system: ``connection refused``."""
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.strerror:
-            text = cause.strerror
-            return text if text[:2].isupper() else text[:1].lower() + text[1:]
-    for cause in causes:
-        if isinstance(cause, http.client.RemoteDisconnected):
-            return "closed by the server without a response"
-    return "closed by the server"
 
 
 @runtime_checkable
@@ -144,6 +107,9 @@ class Urllib3Transport:
             "Accept-Encoding": "identity",
             "User-Agent": self._settings.user_agent,
         }
+        host = root_host(url)
+        if host is not None:
+            fields["Host"] = host
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)
         chunks = BodyChunks(body) if body is not None and body.length else ()
@@ -152,7 +118,7 @@ class Urllib3Transport:
             response = connection.exchange(method, request_target(url, is_whole=pool.forwards), fields, chunks)
         except BaseException as error:
             # Made before the connection is closed, which resets it.
-            errors = _ExchangeErrors(method, url, self._settings, connection)
+            errors = ExchangeErrors(method, url, self._settings, connection)
             connection.close()
             errors.raise_for(error)
         received = Headers(response.headers.raw_items())
@@ -163,7 +129,7 @@ class Urllib3Transport:
             else:
                 connection.close()
             return Response(status=response.status, headers=received, url=url, reader=NO_BODY)
-        reader = _BodyReader(response, connection, pool, _ExchangeErrors(method, url, self._settings))
+        reader = _BodyReader(response, connection, pool, ExchangeErrors(method, url, self._settings))
         return Response(status=response.status, headers=received, url=url, reader=reader)
 
     def close(self) -> None:
@@ -217,7 +183,7 @@ class _BodyReader(BaseReader):
     """The body of a response; raises an error if it ends early (R-050)."""
 
     def __init__(
-        self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, errors: _ExchangeErrors
+        self, response: StrictHTTPResponse, connection: Connection, pool: ConnectionPool, errors: ExchangeErrors
     ) -> None:
         self._response = response
         self._connection: Connection | None = connection
@@ -271,95 +237,3 @@ class _BodyReader(BaseReader):
         if connection is not None:
             self._response.close()
             connection.close()
-
-
-class _ExchangeErrors:
-    """Turns exceptions of an exchange into errors of the library.
-
-    Args:
-        method: HTTP method.
-        url: URL.
-        settings: Settings of connections.
-        connection: Connection that was to carry the request; ``None`` while the body of its response is read.
-    """
-
-    def __init__(self, method: str, url: str, settings: HttpSettings, connection: Connection | None = None) -> None:
-        self._method = method
-        self._url = url
-        self._settings = settings
-        self._has_begun = connection is None or connection.has_begun
-        self._is_reused = connection is not None and connection.is_reused
-        self._proxy = connection.proxy.netloc if connection is not None and connection.proxy is not None else None
-
-    def raise_for(self, error: BaseException) -> NoReturn:
-        """Raise the library's error for an exception; others than those of connections are raised unchanged.
-
-        Messages quote no text that may be a secret.
-        """
-        if not isinstance(error, (*_CONNECTION_ERRORS, RegistryError)):
-            raise error
-        causes = list(exception_chain(error))
-        for cause in causes:
-            if isinstance(cause, RegistryError):
-                raise cause from None
-        checkpoint()
-        left = remaining()
-        if left is not None and left < _ROUNDING and any(isinstance(cause, TimeoutError) for cause in causes):
-            raise DeadlineExceeded("the deadline has passed") from None
-        kind, text = self._kind_and_text(causes)
-        # A ValueError quotes what it found: a header, which may be a secret, or a URL (R-043).
-        shown = None if isinstance(error, ValueError) else error
-        raise kind(f"{self._action()}: {text}", method=self._method, url=redact_url(self._url)) from shown
-
-    def _action(self) -> str:
-        """The action that failed, for the message: connecting, or the request."""
-        if self._has_begun:
-            return f"{self._method} {redact_url(self._url)}"
-        via = "" if self._proxy is None else f" through the proxy {self._proxy}"
-        return f"connect to {Origin.of_url(self._url).netloc}{via}"
-
-    def _kind_and_text(
-        self, causes: list[BaseException]
-    ) -> tuple[type[Unavailable] | type[TLSError] | type[ProtocolError], str]:
-        def among(*kinds: type[BaseException]) -> bool:
-            return any(isinstance(cause, kinds) for cause in causes)
-
-        lost: type[Unavailable] = Unavailable if self._has_begun else NotConnected
-        if among(ssl.SSLError, urllib3.exceptions.SSLError, ssl.CertificateError) and not among(
-            ssl.SSLEOFError, ssl.SSLZeroReturnError
-        ):
-            return TLSError, tls_reason(causes)
-        if not self._has_begun:
-            if among(ssl.SSLEOFError):
-                return NotConnected, "closed during the TLS handshake; does the server speak TLS?"
-            if among(urllib3.exceptions.NameResolutionError):
-                return NotConnected, f"host name not resolved: {os_reason(causes)}"
-            refusal = next(filter(None, (_TUNNEL_REFUSED.match(str(cause)) for cause in causes)), None)
-            if refusal is not None:
-                if refusal["status"] == "407":
-                    return ProtocolError, "the proxy wants other credentials (407)"
-                return NotConnected, f"the proxy answered {refusal['status']}"
-            # NewConnectionError is a ConnectTimeoutError, although most are refused connections.
-            if among(urllib3.exceptions.NewConnectionError):
-                return NotConnected, os_reason(causes)
-            if among(urllib3.exceptions.ConnectTimeoutError, TimeoutError):
-                is_handshake = any("handshake" in str(cause) for cause in causes)
-                what = "the TLS handshake was not finished" if is_handshake else "no connection"
-                return NotConnected, f"{what} within {self._settings.connect_timeout:g} s"
-        if among(TimeoutError):
-            return lost, f"no data for {self._settings.read_timeout:g} s"
-        if among(http.client.IncompleteRead):
-            return lost, "the connection was closed before the end of the response"
-        if among(http.client.BadStatusLine) and not among(http.client.RemoteDisconnected):
-            if any(str(cause).startswith(_ALERT) for cause in causes):
-                return TLSError, "the server speaks TLS, but the request was plain http: remove plain_http"
-            if self._is_reused:
-                # R-061: the rest of an earlier response came after the connection had been checked.
-                return StaleConnection, "the connection had bytes left from an earlier response"
-        if among(http.client.HTTPException) and not among(http.client.RemoteDisconnected):
-            return ProtocolError, "the response is not valid HTTP"
-        if among(OSError):
-            if self._is_reused and among(ConnectionError):
-                return StaleConnection, "the idle connection was closed by the server"
-            return lost, f"connection lost: {os_reason(causes)}"
-        return ProtocolError, f"the exchange failed ({type(causes[0]).__name__})"

@@ -1097,6 +1097,30 @@ class TestReports:
         assert "written" not in caplog.text.lower()
         assert "attempt 1 failed (Unavailable 503), again in 3.000 s" in texts[3]
 
+    def test_logs_give_the_reason_of_each_failed_attempt(
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        reply: type[Reply],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """R-064: of the last attempt too, and of a request that is not repeated."""
+        caplog.set_level(logging.DEBUG)
+        refused = "connect to registry.example.com: connection refused"
+        lost = "GET https://registry.example.com/v2/a/b/manifests/v1: connection lost: connection reset by peer"
+        transport = scripted(NotConnected(refused), Unavailable(lost), reply(503), NotConnected(refused))
+
+        with pytest.raises(Unavailable):
+            session(transport).send(make_request())
+
+        texts = [record.getMessage() for record in caplog.records]
+        assert [text for text in texts if refused in text] == [texts[0], texts[1], texts[-1]]
+        assert texts[0].endswith(f"no response ({refused}) after 0.000 s")
+        assert f"attempt 1 failed ({refused}), again in" in texts[1]
+        assert texts[2].endswith(f"no response ({lost}) after 0.000 s")
+        assert f"attempt 2 failed ({lost}), again in" in texts[3]
+        assert texts[-1].endswith(f"no response ({refused}) after 0.000 s")
+
     def test_warnings_are_reported_once_escaped_and_cut(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], recorder: Recorder
     ) -> None:
