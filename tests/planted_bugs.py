@@ -322,8 +322,25 @@ MIRROR = (
 )  # fmt: skip
 
 REBASE = (
+    Bug("config.py", "after.insert(place,", "after.insert(len(after),"),
     Bug("config.py", 'if image.get("Entrypoint") != old_base.get("Entrypoint") else', "if False else"),
     Bug("config.py", "if key not in keep and value == old_base.get(key, _MISSING):", "if key not in keep:"),
+)
+
+LOWER_PATHS = (
+    Bug("lower_paths.py", "elif kind is PathKind.FILE or (kind is PathKind.MISSING and creates):", "else:"),
+    Bug("lower_paths.py", "if kind is PathKind.LINK:", "if False:"),
+    Bug("lower_paths.py", "if part.is_remote and path not in _USUAL_LINKS:", "if False:"),
+    Bug("lower_paths.py", "if paths.hides(path):", "if False:"),
+    Bug("lower_paths.py", 'current = [] if link.startswith(b"/") else current[:-1]', "current = current[:-1]"),
+    Bug("lower_paths.py", "or (kind is PathKind.DIRECTORY and path == self._target):", "or False:"),
+)
+
+ENTRIES = (
+    Bug("entries.py", "special = mode & _SPECIAL_BITS if self.special_modes else 0", "special = mode & _SPECIAL_BITS"),
+    Bug("entries.py", "return mode & (0o777 | stat.S_ISVTX) | special", "return 0o755 if executable else 0o644"),
+    Bug("entries.py", "skipped.append(str(disk))", "pass"),
+    Bug("entries.py", 'excludes(f"{below}/" if is_directory else below)', "excludes(below)"),
 )
 
 ARTIFACTS = (
@@ -392,6 +409,10 @@ TARGETS = {
     "transfer": Target("src/registry_core/ops/transfer", "unit/registry_core/ops/transfer", TRANSFER),
     "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror", MIRROR),
     "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),
+    "lower_paths": Target(
+        "src/registry_core/ops/builder", "unit/registry_core/ops/builder/test_lower_paths.py", LOWER_PATHS
+    ),
+    "entries": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder/test_entries.py", ENTRIES),
     "artifacts": Target("src/registry_core/ops/artifacts", "unit/registry_core/ops/artifacts/test_pull.py", ARTIFACTS),
     "validation": Target(
         "src/registry_core/ops/validation", "unit/registry_core/ops/validation/test_validate.py", VALIDATION

@@ -19,7 +19,8 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCI_LAYER_GZIP
 from registry_core.errors import InvalidName, InvalidValue, UnsafeArchive
-from registry_core.ops.builder.layers import BuiltLayer, LayerStream, directory_entries, write_entry
+from registry_core.ops.builder.entries import Attributes, directory_entries
+from registry_core.ops.builder.layers import BuiltLayer, LayerStream, write_entry
 from registry_core.ops.extract.unpack import DirectorySink, ExtractOptions
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, fingerprint, printable
 from registry_core.ops.tar.reader import TarReader
@@ -125,7 +126,8 @@ def pack_directory(directory: str | os.PathLike[str], title: str) -> BuiltLayer:
     """
     stream = LayerStream()
     stream.write(encode_header(Member(title.encode(), FileKind.DIRECTORY, 0o755)))
-    entries = directory_entries(directory)
+    # The files of an artifact belong to the user who pulls it, and the modes on disk differ between machines.
+    entries = directory_entries(directory, attributes=Attributes(mode=0o644))
     for path, entry in sorted(entries.items(), key=lambda item: item[0].split("/")):
         if entry.kind is FileKind.SYMLINK and not stays_inside(path.encode(), entry.link.encode()):
             raise InvalidValue(f"symbolic link leaves the directory: {path!r:.200} to {entry.link!r:.200}")

@@ -1,4 +1,4 @@
-"""Build images: the configuration methods and layer methods that builder and editor share, and the builder.
+"""Build images: the layer methods that builder and editor share, and the builder.
 
 Documents are edited as decoded JSON and not through the typed views, so unknown fields are kept. An unchanged document
 keeps its bytes, and so its digest.
@@ -7,15 +7,13 @@ keeps its bytes, and so its digest.
 from __future__ import annotations
 
 import os
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self, overload
+from typing import Any, Self
 
 from registry_core.content.compression import Compression, decompress
-from registry_core.content.streams import BorrowedReader, ByteSource, BytesSource, Readable
+from registry_core.content.streams import BorrowedReader, ByteReader, ByteSource, BytesSource, Readable
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
@@ -30,274 +28,40 @@ from registry_core.domain.media_types import (
     convert_media_type,
 )
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidValue
+from registry_core.errors import InvalidValue, Unsupported
 from registry_core.ops.blobs import to_source
 from registry_core.ops.builder.config import (
     EPOCH_TEXT,
     ConfigEditor,
     order_keys,
     to_platform,
-    to_rfc3339,
     unix_seconds,
     update_strings,
+)
+from registry_core.ops.builder.config_methods import ConfigMethods
+from registry_core.ops.builder.entries import (
+    DEFAULT_ATTRIBUTES,
+    Attributes,
+    Entry,
+    directory_entries,
+    file_entries,
+    image_path,
+    path_filter,
 )
 from registry_core.ops.builder.layers import (
     BuiltLayer,
     LayerPart,
     config_editor,
-    directory_entries,
-    file_entries,
     inherited_parts,
     prebuilt_layer,
     write_layer,
 )
-from registry_core.ops.builder.repack import passthrough_layer, repack_layer
+from registry_core.ops.builder.lower_paths import LowerPaths
+from registry_core.ops.builder.repack import check_layer, passthrough_layer, repack_layer
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
 from registry_core.ops.images import Image, check_kind
 
-__all__ = ["BaseImageBuilder", "ConfigMethods", "ImageBuilder"]
-
-
-_PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
-
-_MAX_PORT: Final = 65535
-
-
-class ConfigMethods(ABC):
-    """Methods that change the image configuration. Each returns the object itself, so calls can be chained.
-
-    Args:
-        inherited_cmd: Whether the configuration may have a ``Cmd`` that belongs to the entrypoint of a base image.
-    """
-
-    def __init__(self, *, inherited_cmd: bool) -> None:
-        self._inherited_cmd = inherited_cmd
-
-    @property
-    @abstractmethod
-    def _config(self) -> ConfigEditor: ...
-
-    def label(self, key: str, value: str | None) -> Self:
-        """Set a label; ``None`` removes it.
-
-        Raises:
-            InvalidValue: The key or the value is not a string, or the key is empty.
-        """
-        self._config.label(key, value)
-        return self
-
-    def env(self, name: str, value: str | None) -> Self:
-        """Set an environment variable; ``None`` removes it. A variable that is set anew keeps its place in the list.
-
-        Raises:
-            InvalidValue: The name is empty or contains ``=``, or the value is not a string.
-        """
-        self._config.env(name, value)
-        return self
-
-    @overload
-    def entrypoint(self, *arguments: str) -> Self: ...
-    @overload
-    def entrypoint(self, arguments: Sequence[str], /) -> Self: ...
-    def entrypoint(self, *arguments: str | Sequence[str]) -> Self:
-        """Set the program to run, and remove the inherited command, which belongs to the entrypoint of the base.
-
-        Args:
-            *arguments: Program and arguments, as strings or as one list of strings; none removes the entrypoint.
-
-        Raises:
-            InvalidValue: An argument is not a string, or a list is combined with more arguments.
-        """
-        self.set_config("Entrypoint", _arguments("entrypoint", arguments))
-        if self._inherited_cmd:
-            self.set_config("Cmd", None)
-        return self
-
-    @overload
-    def cmd(self, *arguments: str) -> Self: ...
-    @overload
-    def cmd(self, arguments: Sequence[str], /) -> Self: ...
-    def cmd(self, *arguments: str | Sequence[str]) -> Self:
-        """Set the default arguments of the entrypoint, or the program to run if there is no entrypoint.
-
-        Args:
-            *arguments: Arguments, as strings or as one list of strings; none removes the command.
-
-        Raises:
-            InvalidValue: An argument is not a string, or a list is combined with more arguments.
-        """
-        return self.set_config("Cmd", _arguments("cmd", arguments))
-
-    def working_dir(self, path: str | os.PathLike[str]) -> Self:
-        """Set the working directory.
-
-        Raises:
-            InvalidValue: The path is not a string or path.
-        """
-        return self.set_config("WorkingDir", os.fspath(path) if isinstance(path, os.PathLike) else path)
-
-    def user(self, user: str) -> Self:
-        """Set the user to run as, as ``user``, ``uid``, ``user:group`` or ``uid:gid``.
-
-        Raises:
-            InvalidValue: The user is not a string.
-        """
-        return self.set_config("User", user)
-
-    def expose(self, *ports: int | str) -> Self:
-        """Add ports to ``ExposedPorts``.
-
-        Args:
-            *ports: Ports such as ``8080`` or ``"53/udp"``; the protocol is TCP if omitted.
-
-        Raises:
-            InvalidValue: A value is not a port.
-        """
-        self._config.add_keys("ExposedPorts", [_port(port) for port in ports])
-        return self
-
-    def volume(self, *paths: str | os.PathLike[str]) -> Self:
-        """Add directories to ``Volumes``.
-
-        Raises:
-            InvalidValue: A value is not a path.
-        """
-        texts = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths]
-        for path in texts:
-            if not isinstance(path, str) or not path:
-                raise InvalidValue(f"volume: not a path: {path!r:.200}")
-        self._config.add_keys("Volumes", texts)
-        return self
-
-    def stop_signal(self, signal: str) -> Self:
-        """Set the signal that stops the container, such as ``SIGINT``.
-
-        Raises:
-            InvalidValue: The signal is not a string.
-        """
-        return self.set_config("StopSignal", signal)
-
-    @overload
-    def healthcheck(
-        self,
-        *command: str,
-        interval: float | None = None,
-        timeout: float | None = None,
-        start_period: float | None = None,
-        retries: int | None = None,
-    ) -> Self: ...
-    @overload
-    def healthcheck(
-        self,
-        command: Sequence[str],
-        /,
-        *,
-        interval: float | None = None,
-        timeout: float | None = None,
-        start_period: float | None = None,
-        retries: int | None = None,
-    ) -> Self: ...
-    def healthcheck(
-        self,
-        *command: str | Sequence[str],
-        interval: float | None = None,
-        timeout: float | None = None,
-        start_period: float | None = None,
-        retries: int | None = None,
-    ) -> Self:
-        """Set the health check, in the format of Docker (image-spec config.md reserves the field).
-
-        Args:
-            *command: Program and arguments, as strings or as one list of strings; exit code 0 means healthy. Without
-                arguments, the health check of the base is disabled.
-            interval: Seconds between checks.
-            timeout: Seconds that one check may take.
-            start_period: Seconds after the start during which failures do not count.
-            retries: Number of consecutive failures that make the container unhealthy.
-
-        Raises:
-            InvalidValue: An argument is not a string, or a number is negative or too large.
-        """
-        arguments = _arguments("healthcheck", command)
-        check: dict[str, object] = {"Test": ["CMD", *arguments] if arguments else ["NONE"]}
-        for key, seconds in (("Interval", interval), ("Timeout", timeout), ("StartPeriod", start_period)):
-            if seconds is not None:
-                if not 0 <= seconds < 1 << 31:
-                    raise InvalidValue(f"healthcheck: not a number of seconds: {seconds!r:.50}")
-                check[key] = round(seconds * 10**9)
-        if retries is not None:
-            if not isinstance(retries, int) or retries < 0:
-                raise InvalidValue(f"healthcheck: not a number of retries: {retries!r:.50}")
-            check["Retries"] = retries
-        return self.set_config("Healthcheck", check)
-
-    def set_config(self, key: str, value: object) -> Self:
-        """Set any field of the object ``config`` in the image configuration.
-
-        Args:
-            key: Name of the field in image-spec config.md, such as ``"StopSignal"``.
-            value: JSON value; ``None`` and empty values remove the field.
-
-        Raises:
-            InvalidValue: The value is not JSON, or not of the type that the field has.
-        """
-        self._config.set_config(key, value)
-        if key == "Cmd":
-            self._inherited_cmd = False
-        return self
-
-    def set_field(self, key: str, value: object) -> Self:
-        """Set any other field of the image configuration, such as ``author``.
-
-        Args:
-            key: Name of the field in image-spec config.md.
-            value: JSON value; ``None`` removes the field.
-
-        Raises:
-            InvalidValue: The field must agree with the layers or has its own method, the value is not JSON, or it is
-                not of the type that the field has.
-        """
-        self._config.set_field(key, value)
-        return self
-
-    def created(self, time: str | int | datetime) -> Self:
-        """Set the creation time of the image and of its new layers.
-
-        Args:
-            time: A ``datetime`` with a time zone, RFC 3339 text, or whole seconds since 1970, such as the number in
-                ``SOURCE_DATE_EPOCH``. It is written with ``T``, and with ``Z`` or an offset ``±hh:mm``, as all readers
-                accept it; a text in this form is kept unchanged.
-
-        Raises:
-            InvalidValue: The time has none of these forms.
-        """
-        self._config.created = to_rfc3339(time)
-        return self
-
-
-def _arguments(method: str, arguments: tuple[str | Sequence[str], ...]) -> list[str]:
-    """The arguments of a command, given as strings or as one list of strings."""
-    given: Sequence[object] = arguments
-    if len(arguments) == 1 and _is_list(arguments[0]):
-        given = arguments[0]
-    strings = [argument for argument in given if isinstance(argument, str)]
-    if len(strings) != len(given):
-        if any(_is_list(argument) for argument in given):
-            raise InvalidValue(f"{method}: pass either strings or one list of strings, not a list among others")
-        wrong = next(argument for argument in given if not isinstance(argument, str))
-        raise InvalidValue(f"{method}: not a string: {wrong!r:.200}")
-    return strings
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
-
-
-def _port(port: int | str) -> str:
-    match = _PORT.fullmatch(str(port))
-    if match is None or not 0 < int(match[1]) <= _MAX_PORT:
-        raise InvalidValue(f"expose: not a port: {port!r:.50}")
-    return f"{int(match[1])}/{match[2] or 'tcp'}"
+__all__ = ["BaseImageBuilder", "ImageBuilder"]
 
 
 class BaseImageBuilder(ConfigMethods):
@@ -324,7 +88,14 @@ class BaseImageBuilder(ConfigMethods):
         self._original = original
         self._converted = False
         self._annotated = False
+        self._lower_paths = LowerPaths()
+        self._skipped: list[str] = []
         super().__init__(inherited_cmd=bool(parts) or original is not None)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The paths on disk of the sockets that ``add_directory`` has left out."""
+        return tuple(self._skipped)
 
     def add_files(
         self,
@@ -332,23 +103,39 @@ class BaseImageBuilder(ConfigMethods):
         *,
         compression: Compression | str = "gzip",
         mtime: str | int | datetime = 0,
+        mode: int | None = None,
+        owner: tuple[int, int] = (0, 0),
+        special_modes: bool = False,
     ) -> Self:
         """Add a layer of single files.
 
+        Parent directories that lower layers have are not part of the layer, so they keep their mode and owner. New ones
+        have the mode 0755 and belong to root. Symbolic links of lower layers among the parents are followed.
+
+        To know the parents, the layers below are read, except for layers in a registry: those are read only if a parent
+        is one that distributions make a link, such as ``lib``, and all other parents count as existing directories.
+
         Args:
-            files: Content by path in the image: bytes, text (encoded as UTF-8), or the path of a file on disk. A file
-                on disk keeps its executable bit; bytes and text are executable if they begin with ``#!`` or an ELF
-                header.
+            files: Content by path in the image: bytes, text (encoded as UTF-8), or the path of a file on disk.
             compression: ``gzip``, ``zstd``, ``""`` for none, or a ``Compression`` with a level.
             mtime: Modification time of all files; the times on disk are never used.
+            mode: Permissions of all files, such as ``0o644``; executable files may also be executed by everyone who may
+                read them. By default, files on disk keep their permissions, and bytes and text have ``0o644``. Files
+                are executable if they are on disk, or begin with ``#!`` or an ELF header.
+            owner: Numeric owner and group of all files; those on disk are never used.
+            special_modes: Whether files on disk keep their setuid and setgid bits.
 
         Raises:
-            InvalidName: A path leaves the image, or names its root.
-            InvalidValue: A value is neither content nor a regular file on disk, or ``mtime`` is not a time.
+            InvalidName: A path leaves the image, names its root, or leads through a loop of symbolic links.
+            InvalidValue: A value is neither content nor a regular file on disk, or ``mtime``, ``mode`` or ``owner`` is
+                malformed.
             OSError: A file cannot be read.
+            SizeMismatch: A file changed while it was read.
+            Unsupported: The image is for Windows, and the files have modes or owners, or are opaque whiteouts.
+            RegistryError: A lower layer cannot be read.
         """
-        parsed, seconds = Compression.of(compression), unix_seconds(mtime)
-        return self._add(write_layer(file_entries(files), parsed, seconds=seconds), "add files")
+        attributes = Attributes(mode, owner, special_modes)
+        return self._add_entries(file_entries(files, attributes), attributes, compression, mtime, "add files")
 
     def add_directory(
         self,
@@ -357,22 +144,48 @@ class BaseImageBuilder(ConfigMethods):
         *,
         compression: Compression | str = "gzip",
         mtime: str | int | datetime = 0,
+        mode: int | None = None,
+        owner: tuple[int, int] = (0, 0),
+        special_modes: bool = False,
+        exclude: Sequence[str] = (),
     ) -> Self:
-        """Add a layer with the content of a directory on disk. Symbolic links are stored as links.
+        """Add a layer with the content of a directory on disk.
+
+        Symbolic links are stored as links, and files with several names as several files. Sockets are left out and
+        listed in ``skipped``. Extended attributes are not stored.
+
+        The target and its parents keep their mode and owner if lower layers have them, as with ``add_files``;
+        directories below the target are replaced. Symbolic links of lower layers are followed, as by ``add_files``.
 
         Args:
             directory: Directory on disk.
             target: Directory in the image that receives the content; the root by default.
             compression: ``gzip``, ``zstd``, ``""`` for none, or a ``Compression`` with a level.
             mtime: Modification time of all files; the times on disk are never used.
+            mode: Permissions of all files and directories, such as ``0o644``; directories and executable files may also
+                be executed by everyone who may read them. By default, the permissions on disk are kept.
+            owner: Numeric owner and group of all files; those on disk are never used.
+            special_modes: Whether files and directories keep their setuid and setgid bits.
+            exclude: Patterns of files and directories to leave out, as in ``.gitignore``; they apply to paths below the
+                directory.
 
         Raises:
-            InvalidName: The target leaves the image, or the name of a file is not UTF-8.
-            InvalidValue: The directory contains a device, fifo or socket, or ``mtime`` is not a time.
+            InvalidName: The target leaves the image or leads through a loop of symbolic links, or the name of a file
+                is not UTF-8.
+            InvalidValue: The directory contains a device or fifo that is not excluded, or ``mtime``, ``mode``,
+                ``owner`` or ``exclude`` is malformed.
+            ConfigError: ``exclude`` is given, and the extra ``build`` is not installed.
             OSError: A file or directory cannot be read.
+            SizeMismatch: A file changed while it was read.
+            Unsupported: The image is for Windows, and the files have modes or owners, or are symbolic links.
+            RegistryError: A lower layer cannot be read.
         """
-        parsed, seconds = Compression.of(compression), unix_seconds(mtime)
-        return self._add(write_layer(directory_entries(directory, target), parsed, seconds=seconds), "add directory")
+        attributes = Attributes(mode, owner, special_modes)
+        skipped: list[str] = []
+        entries = directory_entries(directory, target, attributes, excludes=path_filter(exclude), skipped=skipped)
+        self._add_entries(entries, attributes, compression, mtime, "add directory", image_path(target))
+        self._skipped += skipped
+        return self
 
     def add_tar(
         self,
@@ -396,13 +209,15 @@ class BaseImageBuilder(ConfigMethods):
             IntegrityError: The content is not a tar, corrupt, or truncated.
             InvalidValue: The value has another type, or is a text stream.
             OSError: The file or stream cannot be read.
+            Unsupported: The image is for Windows, and files are not below ``Files``, or ``canonical`` is set.
         """
         parsed = Compression.of(compression)
-        pack = repack_layer if canonical else passthrough_layer
+        if canonical:
+            self._refuse_windows("add_tar with canonical=True")
         if isinstance(tar, Readable):
-            return self._add(pack(decompress(BorrowedReader(tar), OCI_LAYER), parsed), "add tar")
+            return self._add(self._pack(BorrowedReader(tar), parsed, canonical=canonical), "add tar")
         with to_source(Path(tar) if isinstance(tar, str) else tar).open() as reader:
-            return self._add(pack(decompress(reader, OCI_LAYER), parsed), "add tar")
+            return self._add(self._pack(reader, parsed, canonical=canonical), "add tar")
 
     def add_layer(
         self,
@@ -418,12 +233,13 @@ class BaseImageBuilder(ConfigMethods):
             media_type: Media type of the layer.
 
         Raises:
-            Unsupported: The media type is not one of a layer.
+            Unsupported: The media type is not one of a layer, or the image is for Windows, and files are not below
+                ``Files``.
             IntegrityError: The compressed stream is corrupt.
             InvalidValue: The value has another type.
             OSError: The file cannot be read.
         """
-        return self._add(prebuilt_layer(content, media_type), "add layer")
+        return self._add(self._prebuilt(content, media_type), "add layer")
 
     def annotate(self, key: str, value: str | None) -> Self:
         """Set an annotation of the manifest; ``None`` removes it.
@@ -445,9 +261,11 @@ class BaseImageBuilder(ConfigMethods):
 
         Raises:
             InvalidValue: A Docker manifest would get annotations, a subject or an artifact type, which the format does
-                not have. Those that the original had are kept.
+                not have. Those that the original had are kept. Or the operating system was changed after layers were
+                added for another one.
             Unsupported: The media type of a layer has no equivalent in Docker manifests.
         """
+        self._check_os_of_layers()
         if self._format == DOCKER:
             self._check_docker_fields()
         return self._assemble()
@@ -494,10 +312,57 @@ class BaseImageBuilder(ConfigMethods):
             if self._manifest.get(field):
                 raise InvalidValue(f"Docker manifests have no field {field}: convert the image with to_oci()")
 
+    def _add_entries(
+        self,
+        entries: dict[str, Entry],
+        attributes: Attributes,
+        compression: Compression | str,
+        mtime: str | int | datetime,
+        created_by: str,
+        target: str = "",
+    ) -> Self:
+        parsed, seconds = Compression.of(compression), unix_seconds(mtime)
+        if not self._is_windows:
+            entries = self._lower_paths.resolve(entries, self._parts, target=target)
+        elif attributes != DEFAULT_ATTRIBUTES:
+            raise Unsupported(
+                "layers for Windows have neither modes nor numeric owners: omit mode, owner, special_modes"
+            )
+        return self._add(write_layer(entries, parsed, seconds=seconds, windows=self._is_windows), created_by)
+
     def _add(self, layer: BuiltLayer, created_by: str) -> Self:
         self._config.append(layer.diff_id, created_by)
-        self._parts.append(LayerPart.from_built(layer))
+        self._parts.append(LayerPart.from_built(layer, os=self._config.os))
         return self
+
+    def _pack(self, tar: ByteReader, compression: Compression, *, canonical: bool) -> BuiltLayer:
+        uncompressed = decompress(tar, OCI_LAYER)
+        if canonical:
+            return repack_layer(uncompressed, compression)
+        return passthrough_layer(uncompressed, compression, windows=self._is_windows)
+
+    def _prebuilt(self, content: str | os.PathLike[str] | bytes | ByteSource | Readable, media_type: str) -> BuiltLayer:
+        layer = prebuilt_layer(content, media_type)
+        if self._is_windows:
+            with layer.content.open() as stored:
+                check_layer(decompress(stored, media_type), windows=True)
+        return layer
+
+    @property
+    def _is_windows(self) -> bool:
+        return self._config.os == "windows"
+
+    def _refuse_windows(self, operation: str) -> None:
+        if self._is_windows:
+            raise Unsupported(f"{operation}: attributes that Windows needs would be lost from a layer that is repacked")
+
+    def _check_os_of_layers(self) -> None:
+        for number, part in enumerate(self._parts):
+            if part.os and (part.os == "windows") != self._is_windows:
+                raise InvalidValue(
+                    f"layer {number + 1} was added for {part.os}, and the operating system of the image is now "
+                    f"{self._config.os!r:.50}: set the platform before adding layers"
+                )
 
     def _manifest_document(self, blobs: StagedBlobs) -> dict[str, Any]:
         document = dict(self._manifest)

@@ -238,6 +238,12 @@ class ConfigEditor:
         fields = {key: mapping[key] for key in _PLATFORM_FIELDS if key in mapping}
         return strict_json.convert(fields, Platform).normalised()
 
+    @property
+    def os(self) -> str:
+        """The operating system, in lower case; empty if the configuration names none."""
+        os = self._mapping.get("os")
+        return os.lower() if isinstance(os, str) else ""
+
     def append(self, diff_id: Digest, created_by: str) -> None:
         """Add a layer on top."""
         if self.history_matches_layers:

@@ -32,7 +32,6 @@ from registry_core.ops.builder.layers import (
     compress_layer,
     config_editor,
     inherited_parts,
-    prebuilt_layer,
     with_annotation,
 )
 from registry_core.ops.builder.repack import MetadataOverride, repack_layer
@@ -65,7 +64,7 @@ class ImageEditor(BaseImageBuilder):
         self._reference = image.reference
 
     def platform(self, platform: Platform | str) -> Self:
-        """Set the platform of the image.
+        """Set the platform of the image. Set the operating system before adding layers: Windows needs other ones.
 
         Raises:
             InvalidName: The text is not a platform.
@@ -89,13 +88,14 @@ class ImageEditor(BaseImageBuilder):
 
         Raises:
             InvalidValue: The image has no such layer.
-            Unsupported: The media type is not one of a layer.
+            Unsupported: The media type is not one of a layer, or the image is for Windows, and files are not below
+                ``Files``.
             IntegrityError: The compressed stream is corrupt.
         """
         position = self._position(layer)
-        new = prebuilt_layer(content, media_type)
+        new = self._prebuilt(content, media_type)
         self._config.replace(position, new.diff_id, "replace layer")
-        self._parts[position] = LayerPart.from_built(new)
+        self._parts[position] = LayerPart.from_built(new, os=self._config.os)
         return self
 
     def remove_layer(self, layer: int | Digest | str) -> Self:
@@ -184,8 +184,9 @@ class ImageEditor(BaseImageBuilder):
             UnsafeArchive: Members of a layer contradict each other, or a path leaves the image.
             IntegrityError: A layer is corrupt, truncated, or does not match its digest.
             TooLarge: A limit is exceeded.
-            Unsupported: A layer has an unknown media type.
+            Unsupported: A layer has an unknown media type, or the image is for Windows.
         """
+        self._refuse_windows("canonicalise")
         text, override = to_rfc3339(time), MetadataOverride(unix_seconds(time), owner)
         repacked: dict[Digest, BuiltLayer] = {}
         for position, layer in enumerate(self._layers()):
@@ -215,8 +216,9 @@ class ImageEditor(BaseImageBuilder):
             UnsafeArchive: Members of a layer contradict each other, or a path or link leaves the image.
             IntegrityError: A layer is corrupt, truncated, or does not match its digest.
             TooLarge: A limit is exceeded.
-            Unsupported: A layer has an unknown media type.
+            Unsupported: A layer has an unknown media type, or the image is for Windows.
         """
+        self._refuse_windows("squash")
         parsed = Compression.of(compression)
         with flat_tar(self._layers(), limits or ExtractLimits(), reference=self._reference, root=True) as tar:
             layer = repack_layer(tar, parsed, limits=limits, reference=self._reference)
@@ -279,7 +281,7 @@ class ImageEditor(BaseImageBuilder):
 
     def _set_layer(self, position: int, layer: BuiltLayer) -> None:
         self._config.replace(position, layer.diff_id)
-        self._parts[position] = LayerPart.from_built(layer)
+        self._parts[position] = LayerPart.from_built(layer, os=self._parts[position].os)
 
     def _layers(self) -> tuple[Layer, ...]:
         """The layers in their present state, readable."""

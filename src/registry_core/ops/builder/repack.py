@@ -15,13 +15,14 @@ from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
 from registry_core.domain.layer_paths import WhiteoutKind, ancestors, is_pseudo_link, whiteout_of
 from registry_core.errors import UnsafeArchive, error_reference
 from registry_core.ops.builder.layers import BuiltLayer, LayerStream
+from registry_core.ops.builder.windows import check_windows_member
 from registry_core.ops.extract.tar_stream import fill_holes
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member, printable
 from registry_core.ops.tar.reader import TarReader
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
 
-__all__ = ["MetadataOverride", "passthrough_layer", "repack_layer"]
+__all__ = ["MetadataOverride", "check_layer", "passthrough_layer", "repack_layer"]
 
 # A size that no layer reaches; as the stored size of a layer, it disables the limit on the compression ratio.
 _UNLIMITED: Final = 1 << 62
@@ -90,28 +91,51 @@ def repack_layer(
     return stream.finish()
 
 
-def passthrough_layer(tar: ByteReader, compression: Compression = GZIP, *, reference: str = "") -> BuiltLayer:
+def passthrough_layer(
+    tar: ByteReader, compression: Compression = GZIP, *, windows: bool = False, reference: str = ""
+) -> BuiltLayer:
     """Compress a tar without changing its bytes, and check that it is a valid layer.
 
     Args:
         tar: Uncompressed tar; it is read to its end and not closed.
         compression: Compression of the new layer.
+        windows: Whether the layer is for Windows.
         reference: Reference of the image, for errors.
 
     Raises:
         UnsafeArchive: A path leaves the image, or a whiteout is malformed.
         IntegrityError: The content is not a tar, corrupt, or truncated.
         TooLarge: A header exceeds a limit.
-        Unsupported: The compression is zstd, which is not installed.
+        Unsupported: The compression is zstd, which is not installed, or a layer for Windows has files in other
+            directories than Windows expects.
     """
     reader = _TeeReader(tar, LayerStream(compression))
+    check_layer(reader, windows=windows, reference=reference)
+    return reader.layer.finish()
+
+
+def check_layer(tar: ByteReader, *, windows: bool = False, reference: str = "") -> None:
+    """Check that a tar is a valid layer.
+
+    Args:
+        tar: Uncompressed tar; it is read to its end and not closed.
+        windows: Whether the layer is for Windows.
+        reference: Reference of the image, for errors.
+
+    Raises:
+        UnsafeArchive: A path leaves the image, or a whiteout is malformed.
+        IntegrityError: The content is not a tar, corrupt, or truncated.
+        TooLarge: A header exceeds a limit.
+        Unsupported: A layer for Windows has files in other directories than Windows expects.
+    """
     # The user who builds an image decides its size, and only one member at a time is kept in memory.
     budget = Budget(ExtractLimits(total_bytes=_UNLIMITED, file_bytes=_UNLIMITED), reference=reference)
     budget.begin_layer(_UNLIMITED)
     with error_reference(reference):
-        for member in TarReader(reader, budget, reference=reference).members():
+        for member in TarReader(tar, budget, reference=reference).members():
             whiteout_of(member.path, regular=member.kind is FileKind.FILE)
-    return reader.layer.finish()
+            if windows:
+                check_windows_member(member)
 
 
 class _TeeReader(BaseReader):

@@ -34,10 +34,14 @@ _EMPTY_CHECKSUM: Final = b" " * 8
 _BLOCK_FORMAT: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0%b%b%bustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
 
 
-def encode_header(member: Member) -> bytes:
+def encode_header(member: Member, records: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
     """Encode the header of a member: one block if all values fit, else a PAX header and a block.
 
     Sparse maps are ignored: the content is to be written with zeros in its holes.
+
+    Args:
+        member: Member to describe.
+        records: Further PAX records, as keywords and values.
 
     Raises:
         IntegrityError: A device number is out of range.
@@ -67,12 +71,13 @@ def encode_header(member: Member) -> bytes:
         and member.uid <= _MAX_ID
         and member.gid <= _MAX_ID
         and not member.xattrs
+        and not records
     ):
         return block
-    return _pax_header(member, path, size) + block
+    return _pax_header(member, path, size, records) + block
 
 
-def _pax_header(member: Member, path: bytes, size: int) -> bytes:
+def _pax_header(member: Member, path: bytes, size: int, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
     records: list[tuple[bytes, bytes]] = []
     long_names = [
         (keyword, text) for keyword, text in ((b"path", path), (b"linkpath", member.link)) if len(text) > _NAME_SIZE
@@ -92,6 +97,7 @@ def _pax_header(member: Member, path: bytes, size: int) -> bytes:
         exact = b"%d.%09d" % (seconds, fraction) if fraction else b"%d" % seconds
         records.append((b"mtime", b"-" + exact if member.mtime < 0 else exact))
     records += [(b"SCHILY.xattr." + name, value) for name, value in member.xattrs]
+    records += more
     data = b"".join(_record(keyword, value) for keyword, value in records)
     block = _block(b"PaxHeaders/member", b"x", (0o644, 0, 0, len(data), 0), b"", (0, 0))
     return block + data + bytes(padding(len(data)))

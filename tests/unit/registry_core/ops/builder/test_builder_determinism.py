@@ -26,7 +26,7 @@ for name in sorted({"b/run", "b/data", "a", "é", "Z"}, reverse=len(sys.argv) > 
 (folder / "files" / "link").symlink_to("b/run")
 image = (
     ImageBuilder(platform="linux/amd64")
-    .add_directory(folder / "files", "srv")
+    .add_directory(folder / "files", "srv", mode=0o644)
     .add_files({name: name for name in {"x", "y", "z/é"}}, compression="zstd", mtime=1_700_000_000)
     .label("b", "2").label("a", "1").expose(*{80, "53/udp"}).volume("/b").volume("/a")
     .created(1_700_000_000)
