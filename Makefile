@@ -47,7 +47,7 @@ $(VENV)/.demo: $(VENV)/.base
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,testing,otel,mirror,build,fast]' --group test --group lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,testing,otel,build,fast]' --group test --group lint
 	touch $@ $(VENV)/.demo
 
 clean:
