@@ -22,6 +22,7 @@ from registry_core.ports.observer import (
     BlobProgress,
     BlobRestarted,
     BlobSkipped,
+    CopyWarning,
     Event,
     Observer,
     RequestCompleted,
@@ -112,6 +113,10 @@ class OpenTelemetryObserver(Observer):
             case WarningReceived():
                 self._warnings.add(1, {"ociport.registry": event.registry})
                 self._span_event("ociport.warning", {"ociport.registry": event.registry, "ociport.text": event.text})
+            case CopyWarning():
+                self._span_event(
+                    "ociport.copy_warning", {"ociport.reference": event.reference, "ociport.text": event.text}
+                )
             case BlobProgress():
                 self._progress(event.digest, event.done)
             case BlobRestarted():

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from registry_core.domain.auth import Anonymous, Basic, IdentityToken, RegistryToken
     from registry_core.domain.descriptor import Descriptor
     from registry_core.domain.digest import Digest
-    from registry_core.domain.image_config import ImageConfig
-    from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
+    from registry_core.domain.image_config import ImageConfig, RawConfig
+    from registry_core.domain.manifest import ArtifactManifest, ImageIndex, ImageManifest, RawManifest
     from registry_core.domain.names import PathSegments, RepositoryName, Tag
     from registry_core.domain.platform import Platform
     from registry_core.domain.reference import Reference
@@ -82,6 +82,7 @@ __all__ = [
     "Action",
     "Anonymous",
     "ArtifactFile",
+    "ArtifactManifest",
     "Authenticator",
     "Basic",
     "BlobNotFound",
@@ -142,6 +143,7 @@ __all__ = [
     "PlatformNotFound",
     "ProtocolError",
     "RateLimited",
+    "RawConfig",
     "RawManifest",
     "Reference",
     "RegistryClient",
@@ -191,8 +193,9 @@ _EXPORTS = {
     ),
     "registry_core.domain.descriptor": ("Descriptor",),
     "registry_core.domain.digest": ("Digest",),
-    "registry_core.domain.image_config": ("ImageConfig",),
+    "registry_core.domain.image_config": ("ImageConfig", "RawConfig"),
     "registry_core.domain.manifest": (
+        "ArtifactManifest",
         "ImageIndex",
         "ImageManifest",
         "RawManifest",

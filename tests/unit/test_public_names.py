@@ -9,7 +9,8 @@ from registry_core import errors
 PROMISED = """
     RegistryClient Catalog Repository BlobStore ManifestStore Authenticator Keychain
     Digest Tag RepositoryName PathSegments Reference Descriptor Platform RawManifest ImageManifest ImageIndex
-    ImageConfig Image Index Layer ImageBuilder IndexBuilder Basic IdentityToken RegistryToken Anonymous
+    ArtifactManifest ImageConfig RawConfig Image Index Layer ImageBuilder IndexBuilder
+    Basic IdentityToken RegistryToken Anonymous
     CancelScope fail_after copy open_blob save_blob push_blob
     CopyOptions CopyPlan CopyReport CopyTask IndexMode plan_copies plan_copy run_copies Action NodeKind Outcome Side
     MirrorPlan MirrorRule TagPatterns TagSelection plan_mirror run_mirror validate ArtifactFile

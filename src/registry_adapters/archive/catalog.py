@@ -344,6 +344,7 @@ class ArchiveCatalog(Catalog):
         Afterwards the catalog reads the archive.
 
         Raises:
+            Unsupported: The archive is one for Docker, which could not load an image of it; nothing is left behind.
             Unavailable: The disk is full, or failed; nothing is left behind.
             Forbidden: The operating system denies access.
         """

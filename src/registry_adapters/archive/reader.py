@@ -22,7 +22,7 @@ from registry_core.content.streams import CHUNK_SIZE, MANIFEST_LIMIT
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_config import ImageConfig
+from registry_core.domain.image_config import RawConfig
 from registry_core.domain.manifest import ImageIndex, RawManifest
 from registry_core.domain.media_types import (
     OCI_CONFIG,
@@ -244,7 +244,7 @@ class ManifestSynthesizer:
         if file.offset not in self._configs:
             content = file.read(MANIFEST_LIMIT, "the configuration of an image")
             digests = {each: Digest.of(content, each) for each in ("sha256", "sha512")}
-            self._configs[file.offset] = digests, ImageConfig.read(content).rootfs.diff_ids
+            self._configs[file.offset] = digests, RawConfig(content).diff_ids
         digests, diff_ids = self._configs[file.offset]
         digest = digests[algorithm]
         if claimed not in (None, digest):

@@ -31,11 +31,12 @@ from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.manifest import ImageManifest, RawManifest
+from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer_descriptor
 from registry_core.errors import TooLarge, Unsupported
+from registry_core.ops.manifests import has_config
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
@@ -47,9 +48,7 @@ _TaggedDigest = tuple[RepositoryName, Tag, Digest]
 
 _NamedImage = tuple[RawManifest, list[tuple[RepositoryName, Tag]]]
 
-_IMAGE_TYPES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
-
-_CONFIG_TYPES: Final = (OCI_CONFIG, DOCKER_CONFIG)
+_LAYER_PREFIXES: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 
 
 def trailing_files(
@@ -62,6 +61,9 @@ def trailing_files(
         manifests: All manifests in the archive, each once, ordered by digest.
         tags: All tags, sorted, with the digests that they point to.
         blobs: Digests of everything in the archive.
+
+    Raises:
+        Unsupported: Docker could not load an image of an archive for Docker.
     """
     untagged = untagged_roots(manifests, {digest for _, _, digest in tags})
     yield "oci-layout", strict_json.encode({"imageLayoutVersion": "1.0.0"})
@@ -110,7 +112,11 @@ def _docker_images(
     untagged: Sequence[StoredManifest],
     blobs: Collection[Digest],
 ) -> list[_NamedImage]:
-    """Return the images that Docker can load, each once, with their names."""
+    """Return the images for Docker to load, each once, with their names.
+
+    Raises:
+        Unsupported: Docker could not load an image.
+    """
     by_digest = {each.descriptor.digest: each for each in manifests}
     names_by_digest: dict[Digest, list[tuple[RepositoryName, Tag]]] = {}
     for name, tag, digest in tags:
@@ -119,31 +125,54 @@ def _docker_images(
         names_by_digest.setdefault(root.descriptor.digest, [])
     found: dict[Digest, _NamedImage] = {}
     for digest, names in names_by_digest.items():
-        for image in _complete_images(by_digest[digest].read(), by_digest, blobs):
+        reference = short_name(*names[0]) if names else str(digest)
+        for image in _images(by_digest[digest].read(), by_digest):
+            _check_loadable(image, blobs, reference)
             found.setdefault(image.digest, (image, []))[1].extend(names)
             # manifest.json cannot express an index: its name goes to its first image.
             names = []
     return list(found.values())
 
 
-def _complete_images(
-    manifest: RawManifest, by_digest: Mapping[Digest, StoredManifest], blobs: Collection[Digest]
-) -> Iterator[RawManifest]:
-    candidates = [manifest]
-    if manifest.is_index:
-        candidates = [by_digest[child.digest].read() for child in manifest.children if child.digest in by_digest]
-    for each in candidates:
-        if (
-            each.media_type in _IMAGE_TYPES
-            and each.image.config.media_type in _CONFIG_TYPES
-            and all(_is_layer(layer.media_type) for layer in each.image.layers)
-            and all(child.digest in blobs for child in each.children)
-        ):
+def _images(manifest: RawManifest, by_digest: Mapping[Digest, StoredManifest]) -> Iterator[RawManifest]:
+    """Yield an image, or the images of an index and of the indexes in it that are in the archive, each once."""
+    pending: list[RawManifest | Digest] = [manifest]
+    seen: set[Digest] = set()
+    while pending:
+        item = pending.pop()
+        each = by_digest[item].read() if isinstance(item, Digest) else item
+        if each.digest in seen:
+            continue
+        seen.add(each.digest)
+        if each.is_index:
+            pending += [child.digest for child in reversed(each.children) if child.digest in by_digest]
+        elif has_config(each) and _has_image_layers(each.image):
             yield each
 
 
+def _has_image_layers(image: ImageManifest) -> bool:
+    # Attestations of BuildKit and signatures of cosign have the configuration of an image, but no layer of an image.
+    types = [layer.media_type for layer in image.layers]
+    return not types or any(_is_layer(each) or each.startswith(_LAYER_PREFIXES) for each in types)
+
+
+def _check_loadable(image: RawManifest, blobs: Collection[Digest], reference: str) -> None:
+    for layer in image.image.layers:
+        if not _is_layer(layer.media_type):
+            raise Unsupported(
+                f"Docker cannot load layers of the type {layer.media_type!r:.200}: write an oci-archive instead",
+                reference=reference,
+            )
+    for part in image.children:
+        if part.digest not in blobs:
+            raise Unsupported(
+                f"Docker cannot load the image without its blob {part.digest}: copy it too (nondistributable layers are"
+                " copied with foreign_layers), or write an oci-archive instead",
+                reference=reference,
+            )
+
+
 def _is_layer(media_type: str) -> bool:
-    # An attestation of BuildKit has the configuration of an image, but its "layers" are not tars.
     try:
         compression_for(media_type)
     except Unsupported:
@@ -331,6 +360,7 @@ class ArchiveWriter:
         If the path leads to a pipe or a device, the archive is written to it. Without a manifest, nothing is written.
 
         Raises:
+            Unsupported: The format is that of Docker, which could not load an image; nothing is left behind.
             Unavailable: The disk is full, or failed; nothing is left behind.
             Forbidden: The operating system denies access.
         """

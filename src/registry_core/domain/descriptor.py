@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,12 @@ from registry_core.errors import DigestMismatch, SizeMismatch
 __all__ = ["Descriptor"]
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+if TYPE_CHECKING:
+    _Platform = Platform | None
+else:
+    # Decoding accepts any JSON here, and `__post_init__` makes a platform of it.
+    _Platform = Any
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -27,7 +33,8 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         urls: Other URLs of the content; not followed by default.
         annotations: Annotations.
         data: The content itself, embedded; see ``embedded``.
-        platform: Platform of the image, in entries of an index.
+        platform: Platform of the image, in entries of an index; ``None`` also where a document states an incomplete or
+            malformed one, which must not make the other entries unreadable.
         artifact_type: Artifact type of the manifest, in entries of an index.
     """
 
@@ -37,8 +44,13 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     urls: tuple[str, ...] = ()
     annotations: dict[str, str] = {}
     data: bytes | None = None
-    platform: Platform | None = None
+    platform: _Platform = None
     artifact_type: str = ""
+
+    def __post_init__(self) -> None:
+        """Convert the decoded JSON of a platform."""
+        if self.platform is not None and not isinstance(self.platform, Platform):
+            msgspec.structs.force_setattr(self, "platform", Platform.of_document(self.platform))
 
     def __hash__(self) -> int:
         """Hash the fields that identify the content."""

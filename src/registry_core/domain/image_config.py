@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -12,7 +13,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument
 
-__all__ = ["ContainerConfig", "History", "ImageConfig", "RootFS"]
+__all__ = ["ContainerConfig", "History", "ImageConfig", "RawConfig", "RootFS"]
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -104,3 +105,71 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             return msgspec.convert(self.created, _Moment)
         except msgspec.ValidationError:
             raise InvalidDocument(f"not an RFC 3339 date: {self.created!r:.100}", path="$.created") from None
+
+
+class _DiffIds(msgspec.Struct, frozen=True):
+    diff_ids: tuple[Digest, ...] = ()
+
+
+class _Layers(msgspec.Struct, frozen=True):
+    rootfs: _DiffIds = _DiffIds()
+
+
+class RawConfig(msgspec.Struct, frozen=True, dict=True):
+    """The exact bytes of an image configuration. A part is checked when it is used.
+
+    Files can be read where a field that concerns running a container is malformed.
+
+    Args:
+        content: Exact bytes.
+    """
+
+    content: bytes
+
+    @cached_property
+    def config(self) -> ImageConfig:
+        """View of all fields.
+
+        Raises:
+            InvalidDocument: The bytes are not JSON, or any field has the wrong type; ``path`` names the field.
+        """
+        return ImageConfig.read(self.content)
+
+    @cached_property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The digests of the uncompressed layers, lowest layer first.
+
+        Raises:
+            InvalidDocument: The bytes are not JSON, or the diff IDs are malformed.
+        """
+        rootfs = strict_json.decode(self.content).get("rootfs")
+        return strict_json.convert({"rootfs": rootfs}, _Layers).rootfs.diff_ids
+
+    @cached_property
+    def platform(self) -> Platform | None:
+        """The platform, as far as its fields have the right type; ``None`` without operating system or architecture.
+
+        Raises:
+            InvalidDocument: The bytes are not JSON.
+        """
+        mapping = strict_json.decode(self.content)
+        required = {key: mapping.get(key) for key in ("os", "architecture")}
+        platform = Platform.of_document(mapping) or Platform.of_document(required)
+        return None if platform is None else platform.normalised()
+
+    def allows(self, requested: Platform) -> bool:
+        """Return whether the image may run on a platform. A field that is not stated, or malformed, excludes none.
+
+        Raises:
+            InvalidDocument: The bytes are not JSON.
+        """
+        if self.platform is not None:
+            return requested.runs(self.platform)
+        mapping, wanted = strict_json.decode(self.content), requested.normalised()
+        for name in ("os", "architecture"):
+            stated = mapping.get(name)
+            if isinstance(stated, str) and stated.strip():
+                filled = msgspec.structs.replace(wanted, **{name: stated}).normalised()
+                if getattr(filled, name) != getattr(wanted, name):
+                    return False
+        return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Self
 
@@ -16,30 +18,21 @@ from registry_core.domain.media_types import (
     OCI_MANIFEST,
     essence,
     is_about_manifests,
+    is_artifact_manifest,
+    is_generic,
+    is_image_manifest,
     is_index,
-    is_manifest,
     is_part,
     is_schema1,
 )
 from registry_core.errors import InvalidDocument, NotAnImage, NotAnIndex, Unsupported
 
-__all__ = ["ImageIndex", "ImageManifest", "RawManifest"]
+__all__ = ["ArtifactManifest", "ImageIndex", "ImageManifest", "RawManifest"]
 
-# Types of descriptors that claim nothing about the manifest (R-029).
-_VAGUE = frozenset(
-    {
-        "",
-        "application/json",
-        "application/octet-stream",
-        "application/xml",
-        "binary/octet-stream",
-        "text/html",
-        "text/json",
-        "text/plain",
-    }
-)
 _VENDOR = "application/vnd."
-_IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+# Fields with the parts of the other kinds.
+_OTHER_PARTS = frozenset({"manifests", "layers", "config", "fsLayers"})
+_DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -65,11 +58,21 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] = {}
 
 
+class ArtifactManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """View of an artifact manifest of OCI (image-spec 1.1.0-rc2, artifact.md) or ORAS: blobs, and no configuration."""
+
+    artifact_type: str = ""
+    blobs: tuple[Descriptor, ...] = ()
+    media_type: str = ""
+    subject: Descriptor | None = None
+    annotations: dict[str, str] = {}
+
+
 class RawManifest(msgspec.Struct, frozen=True, dict=True):
     """The exact bytes of a manifest, with its media type. Only the arguments are compared, hashed and pickled.
 
-    The document is decoded at most once for the views ``image`` and ``index`` and everything derived from them. The
-    decoded JSON itself takes many times the memory of the bytes and is not kept, unless ``mapping`` was read.
+    The document is decoded at most once for the views ``image``, ``index`` and ``artifact`` and everything derived from
+    them. The decoded JSON itself takes many times the memory of the bytes and is not kept, unless ``mapping`` was read.
 
     Args:
         media_type: Media type without parameters.
@@ -122,8 +125,10 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         cache = vars(checked)
         if is_index(media_type):
             cache["index"] = strict_json.convert(mapping, ImageIndex)
-        elif media_type in _IMAGES:
-            cache["image"] = strict_json.convert(mapping, ImageManifest)
+        elif is_image_manifest(media_type):
+            cache["image"] = _image(mapping, media_type)
+        elif is_artifact_manifest(media_type):
+            cache["artifact"] = strict_json.convert(mapping, ArtifactManifest)
         # A type with parameters or capital letters is decided anew each time: as a claim it would be normalised.
         cache["_is_checked"] = essence(media_type) == media_type
         return checked
@@ -170,9 +175,9 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
             NotAnImage: The media type is another.
             InvalidDocument: The bytes do not match the media type.
         """
-        if self.media_type not in _IMAGES:
+        if not is_image_manifest(self.media_type):
             raise NotAnImage(f"not an image manifest but {self.media_type}")
-        return strict_json.convert(self._decode(), ImageManifest)
+        return _image(self._decode(), self.media_type)
 
     @cached_property
     def index(self) -> ImageIndex:
@@ -186,9 +191,21 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
             raise NotAnIndex(f"not an image index but {self.media_type}")
         return strict_json.convert(self._decode(), ImageIndex)
 
+    @cached_property
+    def artifact(self) -> ArtifactManifest:
+        """View as an artifact manifest.
+
+        Raises:
+            NotAnImage: The media type is another.
+            InvalidDocument: The bytes do not match the media type.
+        """
+        if not is_artifact_manifest(self.media_type):
+            raise NotAnImage(f"not an artifact manifest but {self.media_type}")
+        return strict_json.convert(self._decode(), ArtifactManifest)
+
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """Configuration and layers of an image, or manifests of an index; empty for unknown media types.
+        """Configuration and layers of an image, manifests of an index, blobs of an artifact; empty for unknown types.
 
         The subject is not a child: it may be absent (distribution-spec, "Pushing Manifests with Subject").
 
@@ -197,9 +214,9 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if self.is_index:
             return self.index.manifests
-        if is_manifest(self.media_type):
+        if is_image_manifest(self.media_type):
             return (self.image.config, *self.image.layers)
-        return ()
+        return self.artifact.blobs if is_artifact_manifest(self.media_type) else ()
 
     @property
     def subject(self) -> Descriptor | None:
@@ -208,9 +225,56 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         Raises:
             InvalidDocument: The bytes do not match the media type.
         """
+        view = self._view
+        return None if view is None else view.subject
+
+    @property
+    def artifact_type(self) -> str:
+        """Artifact type as in a list of referrers; empty for unknown media types.
+
+        For an image manifest without one, it is the media type of the configuration
+        (distribution-spec, "Listing Referrers").
+
+        Raises:
+            InvalidDocument: The bytes do not match the media type.
+        """
+        view = self._view
+        if isinstance(view, ImageManifest):
+            return view.artifact_type or view.config.media_type
+        return "" if view is None else view.artifact_type
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Annotations; empty for unknown media types.
+
+        Raises:
+            InvalidDocument: The bytes do not match the media type.
+        """
+        view = self._view
+        return {} if view is None else dict(view.annotations)
+
+    def check_parts_known(self) -> None:
+        """Check that ``children`` holds all parts: the media type is known, or the document names no digest.
+
+        Raises:
+            Unsupported: The media type is unknown, and the document names digests besides that of its subject.
+        """
+        if self._view is not None:
+            return
+        mapping = {key: value for key, value in self._decode().items() if key != "subject"}
+        if any(map(_DIGEST.search, _texts(mapping))):
+            raise Unsupported(
+                f"manifests of the type {self.media_type!r:.200} are not supported: it is unknown which of its digests "
+                "are those of its parts"
+            )
+
+    @property
+    def _view(self) -> ImageIndex | ImageManifest | ArtifactManifest | None:
         if self.is_index:
-            return self.index.subject
-        return self.image.subject if is_manifest(self.media_type) else None
+            return self.index
+        if is_image_manifest(self.media_type):
+            return self.image
+        return self.artifact if is_artifact_manifest(self.media_type) else None
 
     def _decode(self) -> dict[str, Any]:
         mapping: dict[str, Any] | None = vars(self).get("mapping")
@@ -227,7 +291,7 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
         raise InvalidDocument("not a string", path="$.mediaType")
     claim = _single(claimed)
     # A descriptor is written by a person or program that knew the content; a Content-Type often by one that did not.
-    declared = expected if essence(expected) not in _VAGUE else claim if is_about_manifests(claim) else ""
+    declared = expected if not is_generic(expected) else claim if is_about_manifests(claim) else ""
     if (
         is_schema1(declared)
         or is_schema1(stated or "")
@@ -237,6 +301,9 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     # R-021: two readers could see two different documents.
     if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
         raise InvalidDocument("the document is both an image manifest and an index")
+    is_artifact = is_artifact_manifest(declared) or is_artifact_manifest(stated or "")
+    if is_artifact and not mapping.keys().isdisjoint(_OTHER_PARTS):
+        raise InvalidDocument("the document is both an artifact manifest and an image manifest or index")
     if declared and stated and declared != stated:
         raise InvalidDocument(
             f"the document states {stated!r:.100}, but the descriptor or Content-Type {declared!r:.100}",
@@ -263,3 +330,24 @@ def _by_shape(mapping: dict[str, Any]) -> str:
     if "config" in mapping or "layers" in mapping:
         return OCI_MANIFEST
     raise InvalidDocument("the document is neither an image manifest nor an index")
+
+
+def _image(mapping: dict[str, Any], media_type: str) -> ImageManifest:
+    config = mapping.get("config")
+    if media_type == DOCKER_MANIFEST and isinstance(config, dict) and config.get("mediaType") is None:
+        # Old Docker images do not type their configuration.
+        mapping = mapping | {"config": config | {"mediaType": ""}}
+    return strict_json.convert(mapping, ImageManifest)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all strings in decoded JSON, names of fields included."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            pending += [*value, *value.values()]
+        elif isinstance(value, list):
+            pending += value

@@ -29,6 +29,7 @@ __all__ = [
     "EMPTY_JSON",
     "MANIFESTS",
     "OCI",
+    "OCI_ARTIFACT_MANIFEST",
     "OCI_CONFIG",
     "OCI_INDEX",
     "OCI_LAYER",
@@ -37,15 +38,21 @@ __all__ = [
     "OCI_MANIFEST",
     "OCI_NONDISTRIBUTABLE_LAYER",
     "OCTET_STREAM",
+    "ORAS_ARTIFACT_MANIFEST",
     "REF_NAME",
     "REVISION",
     "SOURCE",
     "TITLE",
     "VERSION",
+    "convert_config",
     "convert_descriptor",
     "convert_media_type",
     "essence",
     "is_about_manifests",
+    "is_artifact_manifest",
+    "is_generic",
+    "is_image_config",
+    "is_image_manifest",
     "is_index",
     "is_manifest",
     "is_nondistributable",
@@ -57,6 +64,12 @@ __all__ = [
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+
+# The manifest of artifacts in release candidates of image-spec 1.1, and its predecessor of the ORAS project. Both list
+# ``blobs``, and refer to a ``subject``.
+OCI_ARTIFACT_MANIFEST: Final = "application/vnd.oci.artifact.manifest.v1+json"
+
+ORAS_ARTIFACT_MANIFEST: Final = "application/vnd.cncf.oras.artifact.manifest.v1+json"
 
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 
@@ -89,7 +102,14 @@ DOCKER_FOREIGN_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.foreign.
 OCTET_STREAM: Final = "application/octet-stream"
 
 # R-204: the ``Accept`` list, in order of preference.
-MANIFESTS: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
+MANIFESTS: Final = (
+    OCI_MANIFEST,
+    OCI_INDEX,
+    DOCKER_MANIFEST,
+    DOCKER_INDEX,
+    OCI_ARTIFACT_MANIFEST,
+    ORAS_ARTIFACT_MANIFEST,
+)
 
 _PARTS: Final = frozenset(
     {
@@ -108,6 +128,26 @@ _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
 
 _KIND_OF_MANIFEST: Final = re.compile(r"application/vnd\.(?=[^,;\s]*(?:manifest|index))[^,;\s]+")
 
+_IMAGE_MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+_ARTIFACT_MANIFESTS: Final = frozenset({OCI_ARTIFACT_MANIFEST, ORAS_ARTIFACT_MANIFEST})
+
+_CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+
+# Types of servers and programs that do not know the type.
+_GENERIC: Final = frozenset(
+    {
+        "",
+        "application/json",
+        "application/octet-stream",
+        "application/xml",
+        "binary/octet-stream",
+        "text/html",
+        "text/json",
+        "text/plain",
+    }
+)
+
 _SCHEMA1: Final = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:json|prettyjws)")
 
 
@@ -116,14 +156,42 @@ def essence(value: str) -> str:
     return value.partition(";")[0].strip().lower()
 
 
+def is_generic(media_type: str) -> bool:
+    """Return whether the type says nothing about the content: none, or one such as ``application/octet-stream``."""
+    return essence(media_type) in _GENERIC
+
+
 def is_index(media_type: str) -> bool:
     """Return whether the type is an OCI image index or a Docker manifest list."""
     return media_type in _INDEXES
 
 
 def is_manifest(media_type: str) -> bool:
-    """Return whether the type is a manifest or index of OCI or Docker schema 2."""
+    """Return whether the type is a manifest or index of OCI, Docker schema 2 or ORAS, whose parts are known."""
     return media_type in MANIFESTS
+
+
+def is_image_manifest(media_type: str) -> bool:
+    """Return whether the type is an image manifest of OCI or Docker schema 2."""
+    return media_type in _IMAGE_MANIFESTS
+
+
+def is_artifact_manifest(media_type: str) -> bool:
+    """Return whether the type is an artifact manifest of OCI or ORAS, which lists blobs and has no configuration."""
+    return media_type in _ARTIFACT_MANIFESTS
+
+
+def is_image_config(media_type: str, *, manifest: str) -> bool:
+    """Return whether the configuration of a manifest is that of an image, rather than of another artifact.
+
+    Docker 1.10 and registries of its time gave configurations generic types, or none (distribution/distribution #1621).
+    An OCI manifest with such a configuration is an artifact.
+
+    Args:
+        media_type: Media type of the configuration.
+        manifest: Media type of the manifest.
+    """
+    return media_type in _CONFIGS or (manifest == DOCKER_MANIFEST and is_generic(media_type))
 
 
 def is_schema1(media_type: str) -> bool:
@@ -215,4 +283,20 @@ def convert_descriptor(entry: dict[str, Any], manifest_format: str) -> dict[str,
     Raises:
         Unsupported: Docker has no such media type.
     """
-    return entry | {"mediaType": convert_media_type(entry.get("mediaType", ""), manifest_format)}
+    return entry | {"mediaType": convert_media_type(entry.get("mediaType") or "", manifest_format)}
+
+
+def convert_config(entry: dict[str, Any], manifest_format: str, *, manifest: str) -> dict[str, Any]:
+    """Return the descriptor of a configuration for a manifest format. A generic type becomes that of an image.
+
+    Args:
+        entry: Descriptor as JSON.
+        manifest_format: ``OCI`` or ``DOCKER``.
+        manifest: Media type of the manifest that the descriptor comes from.
+
+    Raises:
+        Unsupported: Docker has no such media type.
+    """
+    if is_image_config(entry.get("mediaType") or "", manifest=manifest):
+        return entry | {"mediaType": OCI_CONFIG if manifest_format == OCI else DOCKER_CONFIG}
+    return convert_descriptor(entry, manifest_format)

@@ -67,17 +67,12 @@ def referrer_descriptor(manifest: RawManifest) -> Descriptor | None:
     """
     if manifest.subject is None:
         return None
-    if manifest.is_index:
-        artifact_type, annotations = manifest.index.artifact_type, manifest.index.annotations
-    else:
-        image = manifest.image
-        artifact_type, annotations = image.artifact_type or image.config.media_type, image.annotations
     return Descriptor(
         media_type=manifest.media_type,
         digest=manifest.digest,
         size=len(manifest.content),
-        artifact_type=artifact_type,
-        annotations=annotations,
+        artifact_type=manifest.artifact_type,
+        annotations=manifest.annotations,
     )
 
 

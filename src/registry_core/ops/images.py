@@ -11,12 +11,19 @@ from registry_core.content.streams import ByteReader, BytesSource
 from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_config import ImageConfig
+from registry_core.domain.image_config import ImageConfig, RawConfig
 from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue, error_context, error_reference
 from registry_core.ops.blobs import open_verified
-from registry_core.ops.manifests import fetch_child, has_config, is_image, read_config, select
+from registry_core.ops.manifests import (
+    fetch_child,
+    has_config,
+    is_attestation,
+    is_image,
+    read_config,
+    select,
+)
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -159,7 +166,7 @@ class Image(StoredManifest):
         self.document = manifest
         self.reference = reference or repository.at(manifest.digest)
         self._platform = platform
-        self._config: ImageConfig | None = None
+        self._raw_config: RawConfig | None = None
 
     @property
     def descriptor(self) -> Descriptor:
@@ -175,7 +182,8 @@ class Image(StoredManifest):
             RegistryError: The configuration cannot be read.
         """
         if self._platform is None:
-            self._platform = self.config().platform
+            with error_reference(self.reference):
+                self._platform = self.raw_config().platform
         return self._platform
 
     def manifest(self) -> ImageManifest:
@@ -190,12 +198,24 @@ class Image(StoredManifest):
             BlobNotFound: The configuration is missing.
             IntegrityError: It does not match its descriptor.
             TooLarge: It is larger than 8 MiB.
-            InvalidDocument: It is malformed.
+            InvalidDocument: It is malformed, in any field; ``path`` names the field.
         """
-        if self._config is None:
+        with error_reference(self.reference):
+            return self.raw_config().config
+
+    def raw_config(self) -> RawConfig:
+        """Return the verified bytes of the configuration; they are read once, and only what is used is checked.
+
+        Raises:
+            NotAnImage: The manifest is not an image's but another artifact's.
+            BlobNotFound: The configuration is missing.
+            IntegrityError: It does not match its descriptor.
+            TooLarge: It is larger than 8 MiB.
+        """
+        if self._raw_config is None:
             with error_reference(self.reference):
-                self._config = read_config(self.repository, self.document)
-        return self._config
+                self._raw_config = read_config(self.repository, self.document)
+        return self._raw_config
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers, lowest first."""
@@ -358,10 +378,11 @@ class Layer:
 
         Raises:
             NotAnImage: The configuration is not an image's.
-            InvalidDocument: The number of diff IDs is not the number of layers.
+            InvalidDocument: The diff IDs are malformed, or their number is not the number of layers.
             RegistryError: The configuration cannot be read.
         """
-        diff_ids = self._image.config().rootfs.diff_ids
+        with error_reference(self._image.reference):
+            diff_ids = self._image.raw_config().diff_ids
         count = len(self._image.manifest().layers)
         if len(diff_ids) != count:
             raise InvalidDocument(
@@ -476,11 +497,13 @@ class Index(StoredManifest):
     def images(self) -> Iterator[Image]:
         """Yield the images that the index itself lists, in order, without attestations and other artifacts.
 
+        An entry with the platform ``unknown/unknown`` counts as an attestation.
+
         Raises:
             RegistryError: A manifest cannot be read.
         """
         for descriptor in self.manifests:
-            if is_image(descriptor):
+            if is_image(descriptor) and not is_attestation(descriptor):
                 yield Image(self.repository, fetch_child(self.repository, descriptor), platform=descriptor.platform)
 
     def __repr__(self) -> str:

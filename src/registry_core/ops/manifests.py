@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -11,34 +12,47 @@ from registry_core.cancellation import checkpoint
 from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_config import ImageConfig
+from registry_core.domain.image_config import RawConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
-    DOCKER_CONFIG,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_MANIFEST,
+    is_image_config,
+    is_image_manifest,
     is_index,
     is_manifest,
     is_schema1,
 )
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import DigestMismatch, NotAnImage, PlatformNotFound, SizeMismatch, TooLarge, error_reference
+from registry_core.errors import (
+    DigestMismatch,
+    InvalidDocument,
+    NotAnImage,
+    NotFound,
+    PlatformNotFound,
+    RegistryError,
+    SizeMismatch,
+    TooLarge,
+    Unsupported,
+    error_reference,
+)
 from registry_core.ops.blobs import open_verified
 from registry_core.ports.catalog import Repository
 
 __all__ = [
     "DEPTH_LIMIT",
     "NODE_LIMIT",
+    "REFERENCE_DIGEST",
     "GraphLimits",
     "ManifestQueue",
     "Selection",
+    "configured_platform",
     "fetch_child",
     "fetch_manifest",
     "has_config",
+    "is_attestation",
     "is_child_manifest",
     "is_image",
+    "names_platform",
     "platform_not_found",
     "read_config",
     "select",
@@ -256,19 +270,14 @@ def _depth_first(
             path.append((child, iter(child.children)))
 
 
-_CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-
-
 def has_config(manifest: RawManifest) -> bool:
-    """Return whether an image manifest has the configuration of an image, rather than that of another artifact.
-
-    Raises:
-        NotAnImage: The manifest is not an image manifest.
-    """
-    return manifest.image.config.media_type in _CONFIGS
+    """Return whether a manifest has the configuration of an image, rather than that of another artifact or none."""
+    if not is_image_manifest(manifest.media_type):
+        return False
+    return is_image_config(manifest.image.config.media_type, manifest=manifest.media_type)
 
 
-def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
+def read_config(repository: Repository, manifest: RawManifest) -> RawConfig:
     """Read and verify an image's configuration, from the descriptor's embedded data or from the repository.
 
     Raises:
@@ -276,7 +285,6 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
         BlobNotFound: The configuration is missing.
         IntegrityError: It does not match its descriptor.
         TooLarge: It is larger than 8 MiB.
-        InvalidDocument: It is malformed.
     """
     descriptor = manifest.image.config
     if not has_config(manifest):
@@ -287,11 +295,7 @@ def read_config(repository: Repository, manifest: RawManifest) -> ImageConfig:
             raise TooLarge(f"configuration of {descriptor.size} bytes; at most {MANIFEST_LIMIT} are read")
         with open_verified(repository, descriptor.digest, descriptor.size) as reader:
             content = read_limited(reader, MANIFEST_LIMIT, what="the configuration")
-    return ImageConfig.read(content)
-
-
-# Build tools list attestations in the index, beside the images that they describe.
-_REFERENCE_TYPE = "vnd.docker.reference.type"
+    return RawConfig(content)
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -329,31 +333,79 @@ def select(
         return _select_single(repository, manifest, platform)
     wanted = platform or default or Platform.host()
     entries = [entry for entry in walk_indexes(repository, manifest) if isinstance(entry, Descriptor)]
-    offers: list[tuple[Platform | None, Descriptor]] = [(entry.platform, entry) for entry in entries]
-    chosen = best_match(wanted, offers)
+    chosen = best_match(wanted, [(entry.platform, entry) for entry in entries])
     if chosen is not None:
         return Selection(fetch_child(repository, chosen), chosen.platform)
-    images: dict[Digest, RawManifest] = {}
-    offers = []
+    offers: list[tuple[Platform | None, Descriptor]] = []
+    failure: RegistryError | None = None
     for entry in entries:
-        if entry.platform is None:
-            checkpoint()
-            image = fetch_child(repository, entry)
-            if has_config(image):
-                images[entry.digest] = image
-                offers.append((read_config(repository, image).platform, entry))
+        if names_platform(entry):
+            offers.append((entry.platform, entry))
+            continue
+        try:
+            offers.append((_read_platform(repository, entry), entry))
+        except _UNREADABLE as error:
+            failure = failure or error
     chosen = best_match(wanted, offers)
     if chosen is not None:
-        return Selection(images[chosen.digest], next(offer for offer, entry in offers if entry is chosen))
-    listed = [entry.platform for entry in entries] + [offer for offer, _ in offers]
-    raise platform_not_found([wanted], [offer for offer in listed if offer is not None])
+        return Selection(fetch_child(repository, chosen), next(offer for offer, entry in offers if entry is chosen))
+    raise platform_not_found([wanted], [offer for offer, _ in offers if offer is not None]) from failure
+
+
+# Build tools list attestations in the index, beside the images that they describe.
+_REFERENCE_TYPE: Final = "vnd.docker.reference.type"
+
+# The annotation of an attestation with the digest of its image.
+REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
+
+# An entry whose manifest or configuration is absent, or is no document of an image, has no platform.
+_UNREADABLE: Final = (NotFound, InvalidDocument, NotAnImage, TooLarge, Unsupported)
 
 
 def is_image(descriptor: Descriptor) -> bool:
-    """Return whether an index entry is an image, rather than an attestation or another artifact."""
-    if descriptor.media_type not in (OCI_MANIFEST, DOCKER_MANIFEST) or _REFERENCE_TYPE in descriptor.annotations:
+    """Return whether an index entry may be an image, rather than an attestation or another artifact.
+
+    The artifact type of an image is the media type of its configuration (image-spec descriptor.md, "Properties").
+    """
+    if not is_image_manifest(descriptor.media_type) or _REFERENCE_TYPE in descriptor.annotations:
         return False
-    return not descriptor.artifact_type and not (descriptor.platform is not None and descriptor.platform.is_unknown)
+    return not descriptor.artifact_type or is_image_config(descriptor.artifact_type, manifest=descriptor.media_type)
+
+
+def is_attestation(descriptor: Descriptor) -> bool:
+    """Return whether an index entry is an attestation: it says so, or its platform is ``unknown/unknown``."""
+    if not is_image_manifest(descriptor.media_type):
+        return False
+    platform = descriptor.platform
+    return _REFERENCE_TYPE in descriptor.annotations or (platform is not None and platform.is_unknown)
+
+
+def names_platform(entry: Descriptor) -> bool:
+    """Return whether an index entry states a platform; otherwise the configuration of the image decides."""
+    return entry.platform is not None and not entry.platform.normalised().is_unknown
+
+
+def configured_platform(repository: Repository, entry: Descriptor) -> Platform | None:
+    """Return the platform in the configuration of an index entry.
+
+    Returns:
+        The platform, or ``None`` if the configuration names none, is no image's, or is absent or malformed: one broken
+        entry must not hide the others.
+
+    Raises:
+        RegistryError: The repository cannot be read, or sent other content than was requested.
+    """
+    try:
+        return _read_platform(repository, entry)
+    except _UNREADABLE:
+        return None
+
+
+def _read_platform(repository: Repository, entry: Descriptor) -> Platform | None:
+    checkpoint()
+    image = fetch_child(repository, entry)
+    platform = read_config(repository, image).platform if has_config(image) else None
+    return None if platform is None or platform.is_unknown else platform
 
 
 def platform_not_found(wanted: Iterable[Platform], available: Iterable[Platform]) -> PlatformNotFound:
@@ -365,9 +417,11 @@ def platform_not_found(wanted: Iterable[Platform], available: Iterable[Platform]
 
 
 def _select_single(repository: Repository, manifest: RawManifest, platform: Platform | None) -> Selection:
-    if not has_config(manifest) or platform is None:
+    # Raises for a manifest of another kind.
+    image = manifest.image
+    if platform is None or not is_image_config(image.config.media_type, manifest=manifest.media_type):
         return Selection(manifest, None)
-    offered = read_config(repository, manifest).platform
-    if offered is not None and not platform.runs(offered):
-        raise platform_not_found([platform], [offered])
-    return Selection(manifest, offered)
+    config = read_config(repository, manifest)
+    if not config.allows(platform):
+        raise platform_not_found([platform], [] if config.platform is None else [config.platform])
+    return Selection(manifest, config.platform)

@@ -15,6 +15,7 @@ __all__ = [
     "BlobProgress",
     "BlobRestarted",
     "BlobSkipped",
+    "CopyWarning",
     "Event",
     "Observer",
     "Observers",
@@ -159,6 +160,18 @@ class BlobSkipped(Event, frozen=True, kw_only=True):
 
     digest: Digest
     size: int
+
+
+class CopyWarning(Event, frozen=True, kw_only=True):
+    """A copy lacks something: an attestation that the source does not have, or the parts of content of unknown kind.
+
+    Args:
+        reference: Content in the source.
+        text: What the copy lacks.
+    """
+
+    reference: str
+    text: str
 
 
 @runtime_checkable

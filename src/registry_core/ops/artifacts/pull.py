@@ -26,7 +26,7 @@ from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, C
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import EMPTY_JSON, TITLE
+from registry_core.domain.media_types import EMPTY_JSON, TITLE, is_artifact_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import (
@@ -143,7 +143,8 @@ def _select_files(
     to_unpack: Callable[[Descriptor], bool],
 ) -> list[_File]:
     files, omitted = [], 0
-    for number, layer in enumerate(manifest.image.layers):
+    layers = manifest.children if is_artifact_manifest(manifest.media_type) else manifest.image.layers
+    for number, layer in enumerate(layers):
         name = None if TITLE in layer.annotations else untitled(layer)
         if name is None and TITLE not in layer.annotations:
             # The empty layer of an artifact without files does not count.

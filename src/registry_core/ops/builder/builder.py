@@ -24,6 +24,7 @@ from registry_core.domain.media_types import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
+    convert_config,
     convert_descriptor,
     convert_media_type,
 )
@@ -368,7 +369,8 @@ class BaseImageBuilder(ConfigMethods):
         document = dict(self._manifest)
         document["config"] = self._config_descriptor(blobs)
         if self._converted:
-            document["config"] = convert_descriptor(document["config"], self._format)
+            original = OCI_MANIFEST if self._original is None else self._original.media_type
+            document["config"] = convert_config(document["config"], self._format, manifest=original)
         layers = [
             convert_descriptor(part.json, self._format) if part.convertible or self._converted else part.json
             for part in self._parts
@@ -430,7 +432,7 @@ class ImageBuilder(BaseImageBuilder):
             check_kind(base, Image)
         config = ConfigEditor({}, 0, complete=True) if base is None else config_editor(base, complete=True)
         available = config.platform
-        if wanted is not None and available is not None and not _accepts_base(wanted, available):
+        if wanted is not None and available is not None and not wanted.runs(available):
             raise InvalidValue(f"base image for {available} does not run on {wanted}")
         if wanted is not None or available is None:
             config.set_platform(wanted or Platform(os="linux", architecture="amd64"))
@@ -438,8 +440,3 @@ class ImageBuilder(BaseImageBuilder):
         manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST}
         super().__init__(manifest, [] if base is None else inherited_parts(base, convertible=True), config)
         self._inherited_cmd = base is not None
-
-
-def _accepts_base(platform: Platform, base: Platform) -> bool:
-    # Windows hosts run Linux images as well, so the operating systems have to be equal.
-    return platform.normalised().os == base.normalised().os and platform.runs(base)

@@ -20,13 +20,22 @@ from registry_core.ops.builder.editor import ImageEditor
 from registry_core.ops.builder.layers import descriptor_json, with_annotation
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
 from registry_core.ops.images import Image, Index, check_kind
-from registry_core.ops.manifests import GraphLimits, fetch_child, fetch_manifest, is_child_manifest, is_image, walk
+from registry_core.ops.manifests import (
+    REFERENCE_DIGEST,
+    GraphLimits,
+    configured_platform,
+    fetch_child,
+    fetch_manifest,
+    is_attestation,
+    is_child_manifest,
+    is_image,
+    names_platform,
+    walk,
+)
 from registry_core.ports.catalog import Repository
 
 __all__ = ["IndexBuilder"]
 
-# Annotation in which BuildKit records the digest of the image that an attestation describes.
-_ATTESTED_DIGEST: Final = "vnd.docker.reference.digest"
 # Fields of a descriptor that depend on the bytes it points to.
 _CONTENT_FIELDS: Final = frozenset({"mediaType", "digest", "size", "data", "urls"})
 
@@ -261,7 +270,7 @@ class IndexBuilder:
             nested = IndexBuilder(Index(entry.repository, fetch_child(entry.repository, entry.descriptor)))
             nested._edit(change, nested._entries, depth=depth + 1)
             return self._updated_entry(entry, nested.build(), None)
-        if not is_image(entry.descriptor):
+        if not is_image(entry.descriptor) or is_attestation(entry.descriptor):
             return None
         image = Image(entry.repository, fetch_child(entry.repository, entry.descriptor))
         if not image.has_config:
@@ -321,6 +330,8 @@ class IndexBuilder:
             if listed is not None and listed.normalised() == wanted
         ]
         if not entries:
+            entries = [entry for entry in self._entries if _configured_platform(entry) == wanted]
+        if not entries:
             available = tuple(str(listed) for listed in platforms if listed is not None)
             raise PlatformNotFound(f"index has no entry for {wanted}", available=available)
         return entries
@@ -332,7 +343,7 @@ class IndexBuilder:
         self._entries = [
             entry
             for entry in self._entries
-            if entry not in entries and entry.descriptor.annotations.get(_ATTESTED_DIGEST) not in digests
+            if entry not in entries and entry.descriptor.annotations.get(REFERENCE_DIGEST) not in digests
         ]
 
     def _stage_inherited(self, base: Index) -> None:
@@ -364,3 +375,9 @@ class IndexBuilder:
             stage_blob(self._blobs, repository, descriptor)
         else:
             self._manifests.put(RawManifest(descriptor.media_type, manifest.content, manifest.algorithm))
+
+
+def _configured_platform(entry: _Entry) -> Platform | None:
+    if names_platform(entry.descriptor) or not is_image(entry.descriptor):
+        return None
+    return configured_platform(entry.repository, entry.descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,8 @@ from registry_core.ops.transfer.target import CopyTarget, DryRunTarget, WritingT
 from registry_core.ops.workers import WorkerPool
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
+
+_NO_CHANGE: Final = (Action.SKIP, Action.KEEP, Action.LEAVE_OUT)
 
 __all__ = ["CopyPlan", "build_plan", "copy", "execute", "move_graph", "plan_copies", "plan_copy", "run_copies"]
 
@@ -80,7 +83,7 @@ class CopyPlan:
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""
-        return all(node.action in (Action.SKIP, Action.KEEP) for node in self._nodes)
+        return all(node.action in _NO_CHANGE for node in self._nodes)
 
     def apply(
         self,

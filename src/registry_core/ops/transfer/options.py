@@ -31,7 +31,7 @@ _Item = TypeVar("_Item")
 
 
 class IndexMode(enum.Enum):
-    """The manifest that is stored in place of an index if only some of its platforms are copied."""
+    """The manifest that is stored in place of an index if only some of its entries are copied."""
 
     SPARSE = "sparse"
     """The index itself, with its digest; entries that were not selected are missing. Some registries refuse that."""
@@ -46,9 +46,12 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
     The constructor accepts platforms and the index mode as text; the attributes hold the parsed values.
 
     Args:
-        platforms: Platforms to copy, as ``linux/arm64``; attestations of the selected images are copied too. Without
-            any, all entries of an index are copied.
-        index_mode: Manifest to store in place of an index; required with ``platforms``, and only allowed with them.
+        platforms: Platforms to copy, as ``linux/arm64``; attestations of the selected images are copied too, as far as
+            the source has them. Without any, all entries of an index are copied.
+        index_mode: Manifest to store in place of an index; required with ``platforms``. Without attestations it is
+            ``REWRITTEN`` by default. It is not allowed where all entries are copied.
+        attestations: Whether to copy the attestations that build tools list in an index beside its images. Some
+            registries list them, but do not have them.
         referrers: Whether to copy signatures, SBOMs and other manifests that refer to a copied one, and those that
             refer to these.
         digest_tags: Whether to copy the tags that cosign names after the digest of an image: ``sha256-….sig``, ``.att``
@@ -60,12 +63,13 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A platform is malformed.
-        InvalidValue: ``platforms`` is a plain string, a switch is not a boolean, or only one of ``platforms`` and
-            ``index_mode`` is given.
+        InvalidValue: ``platforms`` is a plain string, a switch is not a boolean, ``platforms`` are given without
+            ``index_mode``, or ``index_mode`` where all entries are copied.
     """
 
     platforms: tuple[Platform, ...] = ()
     index_mode: IndexMode | None = None
+    attestations: bool = True
     referrers: bool = False
     digest_tags: bool = False
     foreign_layers: bool = False
@@ -79,6 +83,7 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
             *,
             platforms: Iterable[Platform | str] = (),
             index_mode: IndexMode | str | None = None,
+            attestations: bool = True,
             referrers: bool = False,
             digest_tags: bool = False,
             foreign_layers: bool = False,
@@ -87,8 +92,8 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """Parse platforms and index mode, and check the types and that both or none are given."""
-        for name in ("referrers", "digest_tags", "foreign_layers", "overwrite", "repair"):
+        """Parse platforms and index mode, and check the types and that the index mode is given where it counts."""
+        for name in ("attestations", "referrers", "digest_tags", "foreign_layers", "overwrite", "repair"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidValue(f"{name} must be True or False, not {getattr(self, name)!r:.200}")
         given: Iterable[Platform | str] = as_tuple("platforms", self.platforms)
@@ -102,8 +107,15 @@ class CopyOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidValue(message) from None
         if platforms and self.index_mode is None:
             raise InvalidValue("platforms need index_mode: 'sparse' keeps the index, 'rewritten' stores a smaller one")
-        if self.index_mode is not None and not platforms:
-            raise InvalidValue("index_mode needs platforms: without them the whole index is copied")
+        if self.index_mode is not None and not self.reduces_indexes:
+            raise InvalidValue(
+                "index_mode needs platforms, or attestations=False: without them the whole index is copied"
+            )
+
+    @property
+    def reduces_indexes(self) -> bool:
+        """Whether some entries of an index are left out."""
+        return bool(self.platforms) or not self.attestations
 
 
 class AttachedManifest(msgspec.Struct, frozen=True):

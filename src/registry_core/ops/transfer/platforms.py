@@ -1,24 +1,27 @@
-"""Copies of some platforms only: the part of an index that they need."""
+"""Copies of some entries of an index only: of some platforms, or without attestations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import is_manifest
+from registry_core.domain.media_types import is_image_manifest
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import PlatformNotFound
+from registry_core.errors import ImageNotFound, PlatformNotFound
 from registry_core.ops.manifests import (
-    fetch_child,
-    has_config,
+    REFERENCE_DIGEST,
+    configured_platform,
+    is_attestation,
+    is_image,
+    names_platform,
     platform_not_found,
-    read_config,
     select,
     walk_indexes,
 )
@@ -26,9 +29,6 @@ from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Repository
 
 __all__ = ["Subset", "subset"]
-
-# Build tools list attestations in the index beside their image, whose digest is in this annotation.
-_REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
 
 
 class Subset(msgspec.Struct, frozen=True):
@@ -38,15 +38,17 @@ class Subset(msgspec.Struct, frozen=True):
         root: Manifest to store; not the source's if an index was rewritten.
         entries: Entries to copy, by digest of their index. An index that is not in here is copied with all entries.
         rewritten: Rewritten indexes below the root, by digest; the source does not have them.
+        absent: Attestations of the selected images that the source lists, but does not have.
     """
 
     root: RawManifest
     entries: dict[Digest, tuple[Descriptor, ...]] = {}
     rewritten: dict[Digest, RawManifest] = {}
+    absent: tuple[Descriptor, ...] = ()
 
 
 def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> Subset:
-    """Determine the part of a graph that the platforms of the options need.
+    """Determine the part of a graph that the options need.
 
     For each platform, these are the images whose platform is equal to it; if there are none, the image that a client
     on the platform would get. A single image is copied if it runs on one of the platforms.
@@ -56,38 +58,88 @@ def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> S
         TooLarge: The indexes are deeper, or more, than the limits allow.
         RegistryError: A manifest or configuration cannot be read.
     """
-    if not options.platforms:
+    if not options.reduces_indexes:
         return Subset(root)
     if not root.is_index:
-        if is_manifest(root.media_type):
+        if options.platforms and is_image_manifest(root.media_type):
             _check_single(repository, root, options.platforms)
         return Subset(root)
-    images = _PlatformIndex(repository, root)
-    selected = images.select(options.platforms)
-    if not selected:
-        raise platform_not_found(options.platforms, images.available)
-    entries: dict[Digest, tuple[Descriptor, ...]] = {}
-    rewritten: dict[Digest, RawManifest] = {}
-    # By the digest that the source has: what is stored of each index that has selected entries.
-    stored: dict[Digest, RawManifest] = {}
-    # Nested indexes come first, since their parents list what they have become.
-    for index in images.indexes:
-        kept = [
-            (position, entry)
-            for position, entry in enumerate(index.children)
-            if entry.digest in selected or entry.digest in stored or _subject(entry) in selected
-        ]
-        if not kept:
-            continue
-        selected.add(index.digest)
-        stored[index.digest] = index
-        if options.index_mode is IndexMode.REWRITTEN:
-            stored[index.digest] = smaller = _rewrite(index, kept, stored)
-            if smaller is not index and index.digest != root.digest:
+    images = _PlatformIndex(repository, root, reads_platforms=bool(options.platforms))
+    selected: set[Digest] | None = None
+    if options.platforms:
+        selected = images.select(options.platforms)
+        if not selected:
+            raise platform_not_found(options.platforms, images.available)
+    return _Reduction(repository, root, images.indexes, selected, options).run()
+
+
+class _Reduction:
+    """Reduces each index to its selected entries.
+
+    Args:
+        repository: Repository of the source.
+        root: The outermost index.
+        indexes: All indexes, nested ones before those that list them.
+        selected: Digests of the selected images; ``None`` if all are selected.
+        options: Options of the copy.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        root: RawManifest,
+        indexes: Sequence[RawManifest],
+        selected: set[Digest] | None,
+        options: CopyOptions,
+    ) -> None:
+        self._repository = repository
+        self._root = root
+        self._indexes = indexes
+        self._selected = selected
+        self._options = options
+        # By the digest that the source has: what is stored of each index that has selected entries.
+        self._stored: dict[Digest, RawManifest] = {}
+        self._absent: dict[Digest, Descriptor] = {}
+
+    def run(self) -> Subset:
+        entries: dict[Digest, tuple[Descriptor, ...]] = {}
+        rewritten: dict[Digest, RawManifest] = {}
+        for index in self._indexes:
+            kept = [(position, entry) for position, entry in enumerate(index.children) if self._is_kept(entry)]
+            if self._selected is not None and not kept:
+                continue
+            self._stored[index.digest] = index
+            if self._options.index_mode is IndexMode.SPARSE:
+                entries[index.digest] = tuple(entry for _, entry in kept)
+                continue
+            self._stored[index.digest] = smaller = _rewrite(index, kept, self._stored)
+            if smaller is not index and index.digest != self._root.digest:
                 rewritten[smaller.digest] = smaller
-        else:
-            entries[index.digest] = tuple(entry for _, entry in kept)
-    return Subset(stored[root.digest], entries, rewritten)
+        return Subset(self._stored[self._root.digest], entries, rewritten, tuple(self._absent.values()))
+
+    def _is_kept(self, entry: Descriptor) -> bool:
+        if not is_attestation(entry):
+            return self._selected is None or entry.digest in self._selected or entry.digest in self._stored
+        if not self._options.attestations:
+            # An image whose configuration knows more than the index was selected by its platform.
+            return self._selected is not None and entry.digest in self._selected and is_image(entry)
+        if self._selected is None or entry.digest in self._selected:
+            return True
+        subject = entry.annotations.get(REFERENCE_DIGEST)
+        return (subject in self._selected or subject in self._stored) and self._is_present(entry)
+
+    def _is_present(self, attestation: Descriptor) -> bool:
+        """Return whether the source has an attestation that it lists; some registries do not."""
+        if attestation.digest in self._absent:
+            return False
+        checkpoint()
+        try:
+            if attestation.embedded() is None:
+                self._repository.manifests.resolve(attestation.digest)
+        except ImageNotFound:
+            self._absent[attestation.digest] = attestation
+            return False
+        return True
 
 
 class _PlatformIndex:
@@ -97,41 +149,35 @@ class _PlatformIndex:
         indexes: All indexes, nested ones before those that list them.
     """
 
-    def __init__(self, repository: Repository, root: RawManifest) -> None:
-        self._repository = repository
+    def __init__(self, repository: Repository, root: RawManifest, *, reads_platforms: bool) -> None:
         self._offers: dict[Digest, Platform] = {}
         self.indexes: list[RawManifest] = []
         for found in walk_indexes(repository, root):
             if isinstance(found, RawManifest):
                 self.indexes.append(found)
-                continue
-            platform = found.platform or self._configured_platform(found)
-            if platform is not None:
-                self._offers[found.digest] = platform
+            elif reads_platforms:
+                platform = found.platform if names_platform(found) else configured_platform(repository, found)
+                if platform is not None:
+                    self._offers[found.digest] = platform
 
     @property
     def available(self) -> list[Platform]:
         """The platforms of all images."""
         return list(self._offers.values())
 
-    def select(self, platforms: Sequence[Platform]) -> set[str]:
+    def select(self, platforms: Sequence[Platform]) -> set[Digest]:
         """Return the digests of the images that some platforms need."""
-        selected: set[str] = set()
+        selected: set[Digest] = set()
         for platform in platforms:
-            found = {digest for digest, offered in self._offers.items() if _is_equal(platform, offered)}
+            equal = {digest: offered for digest, offered in self._offers.items() if _is_equal(platform, offered)}
+            # Images that demand features that were not requested are the last choice.
+            found = {digest for digest, offered in equal.items() if set(offered.os_features) <= {*platform.os_features}}
+            found = found or set(equal)
             if not found:
                 best = best_match(platform, ((offered, digest) for digest, offered in self._offers.items()))
                 found = set() if best is None else {best}
             selected |= found
         return selected
-
-    def _configured_platform(self, entry: Descriptor) -> Platform | None:
-        manifest = fetch_child(self._repository, entry)
-        return read_config(self._repository, manifest).platform if has_config(manifest) else None
-
-
-def _subject(entry: Descriptor) -> str | None:
-    return entry.annotations.get(_REFERENCE_DIGEST)
 
 
 def _is_equal(wanted: Platform, offered: Platform) -> bool:

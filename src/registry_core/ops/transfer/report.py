@@ -33,6 +33,9 @@ class Outcome(enum.Enum):
     TAGGED = "tagged"
     KEPT = "kept"
     DELETED = "deleted"
+    LEFT_OUT = "left out"
+    """Not copied, because the source lists it, but does not have it; only attestations."""
+
     FAILED = "failed"
     NOT_DONE = "not done"
     """Not attempted: a node that it needs failed, or the run ended first."""
@@ -59,6 +62,9 @@ class Action(enum.Enum):
     DELETE = "delete"
     """Remove the tag."""
 
+    LEAVE_OUT = "leave out"
+    """Nothing: the source lists it, but does not have it; only attestations."""
+
     @property
     def outcome(self) -> Outcome:
         """Outcome of the action if it succeeds."""
@@ -72,6 +78,7 @@ _OUTCOMES = {
     Action.TAG: Outcome.TAGGED,
     Action.KEEP: Outcome.KEPT,
     Action.DELETE: Outcome.DELETED,
+    Action.LEAVE_OUT: Outcome.LEFT_OUT,
 }
 
 
@@ -93,6 +100,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         media_type: Media type of the content.
         source: Where it is read: ``registry/repository@digest`` or ``registry/repository:tag``.
         target: Where it is written, in the same form.
+        note: What the copy lacks, if anything: the node was left out, or is of an unknown kind.
     """
 
     kind: NodeKind
@@ -102,10 +110,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     media_type: str
     source: str
     target: str
+    note: str = ""
 
     def __str__(self) -> str:
         """Format the node as one line."""
-        return f"{self.action.value:6} {self.kind.value:8} {self.size:>14} {self.target}"
+        line = f"{self.action.value:6} {self.kind.value:8} {self.size:>14} {self.target}"
+        return f"{line}: {self.note}" if self.note else line
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +141,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Format the result as one line."""
         line = f"{self.outcome.value:8} {self.node.kind.value:8} {self.node.size:>14} {self.node.target}"
-        return line if self.error is None else f"{line}: {self.error}"
+        reason = self.node.note if self.error is None else str(self.error)
+        return f"{line}: {reason}" if reason else line
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,8 +156,13 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether no node failed and none was left out."""
+        """Whether no node failed, and all were attempted. There may be warnings."""
         return not any(result.is_failure for result in self.results)
+
+    @property
+    def warnings(self) -> tuple[Result, ...]:
+        """The results of nodes with a note: attestations that the source lacks, and content of unknown kinds."""
+        return tuple(result for result in self.results if result.node.note and not result.is_failure)
 
     @property
     def failed(self) -> tuple[Result, ...]:
@@ -179,9 +195,9 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
                 raise result.error
 
     def __str__(self) -> str:
-        """Format a summary, and one line for each node that failed or was not attempted."""
+        """Format a summary, and one line for each node that failed, was not attempted or has a note."""
         counts = ", ".join(f"{count} {outcome.value}" for outcome, count in self.counts.items()) or "nothing to do"
-        failures = (result for result in self.results if result.is_failure)
+        failures = (result for result in self.results if result.is_failure or result.node.note)
         return "\n".join((f"{counts}; {self.bytes_moved} bytes moved", *map(str, failures)))
 
     def _bytes(self, outcome: Outcome) -> int:

@@ -20,7 +20,7 @@ from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, RegistryError
-from registry_core.ops.manifests import fetch_child, fetch_manifest, is_child_manifest
+from registry_core.ops.manifests import fetch_child, fetch_manifest, is_attestation, is_child_manifest
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import Subset, subset
 from registry_core.ops.transfer.report import Action, NodeKind, Result
@@ -28,7 +28,7 @@ from registry_core.ops.transfer.state import ManifestCache, NodeState, NodeTable
 from registry_core.ops.transfer.target import CopyTarget
 from registry_core.ops.workers import WorkerPool
 from registry_core.ports.catalog import Repository
-from registry_core.ports.observer import Event, Observer
+from registry_core.ports.observer import CopyWarning, Event, Observer
 
 __all__ = ["CallbackGuard", "CopyRun", "CopyScheduler", "TaskResolver"]
 
@@ -88,7 +88,7 @@ class _Resolution(NamedTuple):
         resolved: The task with its root.
         manifest: The manifest to copy; ``None`` if nothing has to be done.
         subset: The part of its graph to copy.
-        results: Results of the tags that need not be set.
+        results: Results of the tags that need not be set, and of attestations that are left out.
     """
 
     resolved: ResolvedTask
@@ -141,6 +141,8 @@ class TaskResolver:
         # If every tag points at another manifest in the target and may not be moved, nothing would name this one.
         is_needed = bool(tags) or not task.tags or root.digest in (current or {}).values()
         manifests = [AttachedManifest(manifest.descriptor, tags)] if is_needed else []
+        if is_needed:
+            results += map(state.left_out, selected.absent)
         resolved = ResolvedTask(task, root.descriptor, manifests)
         return _Resolution(resolved, root if is_needed else None, selected, results)
 
@@ -186,7 +188,7 @@ class TaskResolver:
     def _is_unchanged(self, found: Descriptor, current: _CurrentTags) -> bool:
         """Return whether the tags alone show that nothing has to be done."""
         options = self._options
-        if options.referrers or options.digest_tags or options.platforms or options.repair:
+        if options.referrers or options.digest_tags or options.reduces_indexes or options.repair:
             return False
         if all(digest == found.digest for digest in current.values()):
             return True
@@ -295,6 +297,8 @@ class CopyScheduler:
 
     def _record(self, *results: Result) -> None:
         for result in results:
+            if result.node.note and not result.is_failure:
+                self._callbacks.on(CopyWarning(reference=result.node.source, text=result.node.note))
             with self._results_lock:
                 self._results.append(result)
                 self._callbacks.on_result(result)
@@ -396,15 +400,25 @@ class CopyScheduler:
         """Read the manifest of a node; complete the node if the source lists the manifest but does not have it."""
         try:
             node.manifest = node.manifest or self._read(node)
-        except ImageNotFound:
+        except ImageNotFound as error:
             if not node.unverified:
+                if is_attestation(node.descriptor):
+                    error.message += (
+                        "; the source lists this attestation, but does not have it: attestations=False leaves it out"
+                    )
                 raise
             node.kind = NodeKind.TAG
             self._complete(node, ok=True)
             return False
+        self._check_parts_known(node.state.task, node.manifest)
         if node.unverified:
             node.descriptor = node.manifest.descriptor
         return True
+
+    def _check_parts_known(self, task: CopyTask, manifest: RawManifest) -> None:
+        # A copy without its parts would be useless, and nothing would tell.
+        with self._attribution.source(task.source.at(manifest.digest)):
+            manifest.check_parts_known()
 
     def _read(self, node: NodeState) -> RawManifest:
         source, digest = node.state.task.source, node.descriptor.digest
@@ -461,6 +475,7 @@ class CopyScheduler:
         except ImageNotFound:
             return False
         manifest = RawManifest(entry.media_type, found.content, found.algorithm)
+        self._check_parts_known(task, manifest)
         self._target.put_manifest(task, manifest, (), ())
         return True
 

@@ -14,6 +14,7 @@ import msgspec
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import is_manifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import RegistryError
 from registry_core.ops.manifests import GraphLimits
@@ -61,7 +62,9 @@ class TaskState:
         self.resolved: ResolvedTask | None = None
         self.subset: Subset | None = None
 
-    def node(self, kind: NodeKind, action: Action, descriptor: Descriptor, tag: Tag | None = None) -> Node:
+    def node(
+        self, kind: NodeKind, action: Action, descriptor: Descriptor, tag: Tag | None = None, *, note: str = ""
+    ) -> Node:
         """Return the node of a blob, manifest or tag of this task, for plans and reports."""
         return Node(
             kind=kind,
@@ -71,7 +74,14 @@ class TaskState:
             media_type=descriptor.media_type,
             source=self.task.source.at(descriptor.digest),
             target=self.task.target.at(descriptor.digest if tag is None else tag),
+            note=note,
         )
+
+    def left_out(self, attestation: Descriptor) -> Result:
+        """Return the result of an attestation that the source lists, but does not have."""
+        note = "the source lists this attestation, but does not have it"
+        node = self.node(NodeKind.MANIFEST, Action.LEAVE_OUT, attestation, note=note)
+        return Result(node=node, outcome=node.action.outcome)
 
     def tag_result(self, manifest: Descriptor, tag: Tag, action: Action) -> Result:
         """Return the result of an action on a tag that succeeded."""
@@ -190,7 +200,10 @@ class NodeState:
 
     def done(self, action: Action, kind: NodeKind | None = None) -> Result:
         """Return the result of an action on the blob or manifest that succeeded."""
-        return Result(node=self.state.node(kind or self.kind, action, self.descriptor), outcome=action.outcome)
+        kind = kind or self.kind
+        is_unknown = self.unknown_kind or (kind is NodeKind.MANIFEST and not is_manifest(self.descriptor.media_type))
+        note = f"only these bytes: the media type {self.descriptor.media_type!r:.200} is unknown" if is_unknown else ""
+        return Result(node=self.state.node(kind, action, self.descriptor, note=note), outcome=action.outcome)
 
     def failed(self, error: RegistryError, side: Side | None) -> list[Result]:
         """Return the results of the node, which failed, and of its tags, which were not set."""

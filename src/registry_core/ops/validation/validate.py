@@ -17,9 +17,9 @@ from registry_core.content.compression import compression_for
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_config import ImageConfig
+from registry_core.domain.image_config import RawConfig
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import EMPTY_JSON, is_manifest
+from registry_core.domain.media_types import EMPTY_JSON, is_image_manifest, is_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
 from registry_core.domain.reference import parse_tag_or_digest
@@ -30,8 +30,8 @@ from registry_core.errors import (
     AccessDenied,
     Cancelled,
     DeadlineExceeded,
+    InvalidDocument,
     InvalidValue,
-    NotAnImage,
     NotFound,
     RegistryError,
     TooLarge,
@@ -255,8 +255,9 @@ class Validation:
             self._manifests += 1
             self._bytes += len(manifest.content)
             where = self.repository.at(manifest.digest)
-            self._findings += _check_has_type(where, manifest)
-            artifact_type = _artifact_type_of(manifest)
+            self._findings += _check_kind(where, manifest)
+            self._findings += _check_stated_platforms(where, manifest)
+            artifact_type = manifest.artifact_type
             if descriptor is not None:
                 self._findings += _check_artifact_type(where, descriptor, artifact_type)
             self._check_subject(where, manifest)
@@ -395,25 +396,25 @@ class Validation:
     def _check_image(self, where: str, manifest: RawManifest) -> Platform | None:
         """Check the configuration of an image against its layers; return its platform if it is known."""
         location = f"{where} $.config"
+        if not has_config(manifest):
+            return None
         try:
-            if not has_config(manifest):
-                return None
             config = read_config(self.repository, manifest)
+            diff_ids = config.diff_ids
         except _OUTAGES:
             raise
-        except (InvalidValue, NotAnImage, TooLarge) as error:
+        except (InvalidValue, TooLarge) as error:
             self.add_finding(location, _message(error))
             return None
         except RegistryError:
             return None  # reported when the blob is read
-        self._findings += _check_config(location, config)
-        layers, diff_ids = manifest.image.layers, config.rootfs.diff_ids
+        layers = manifest.image.layers
+        self._findings += _check_config(location, config, layers)
         if len(diff_ids) != len(layers):
             self.add_finding(location, f"{len(diff_ids)} diff_ids for {len(layers)} layers")
             return config.platform
         for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
             self._check_layer(f"{where} $.layers[{number}]", layer, diff_id)
-        self._findings += _check_history(location, config, layers)
         return config.platform
 
     def _check_layer(self, where: str, layer: Descriptor, diff_id: Digest) -> None:
@@ -425,9 +426,16 @@ class Validation:
             self.add_finding(where, reason, severity=Severity.WARNING)
 
 
-def _check_has_type(where: str, manifest: RawManifest) -> Iterator[Finding]:
-    """Check that an artifact states its type (image-spec manifest.md, "Guidelines for Artifact Usage")."""
-    if manifest.is_index or not is_manifest(manifest.media_type):
+def _check_kind(where: str, manifest: RawManifest) -> Iterator[Finding]:
+    """Check that the parts are known, and that an artifact states its type.
+
+    See image-spec manifest.md, "Guidelines for Artifact Usage".
+    """
+    try:
+        manifest.check_parts_known()
+    except Unsupported as error:
+        yield Finding(Severity.WARNING, where, f"parts not checked: {error.message}")
+    if not is_image_manifest(manifest.media_type):
         return
     if manifest.image.config.media_type == EMPTY_JSON and not manifest.image.artifact_type:
         yield Finding(Severity.WARNING, where, "configuration is empty, and artifactType is missing")
@@ -457,16 +465,27 @@ def _check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -
         yield Finding(Severity.WARNING, where, "listed with annotations other than those of the manifest")
 
 
-def _check_config(where: str, config: ImageConfig) -> Iterator[Finding]:
-    """Check the type of the root file system, the platform and the dates."""
+def _check_config(where: str, raw: RawConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
+    """Check the fields of the configuration besides the diff IDs, and the dates. Files can be read without them."""
+    try:
+        config = raw.config
+    except InvalidDocument as error:
+        # Without these, the image cannot be selected by its platform.
+        is_needed = error.path in ("$.os", "$.architecture")
+        yield Finding(Severity.ERROR if is_needed else Severity.WARNING, where, _message(error))
+        return
     if config.rootfs.type != "layers":
         yield Finding(Severity.ERROR, where, f"rootfs has the type {config.rootfs.type!r:.100}, not 'layers'")
     if config.platform is None:
         yield Finding(Severity.WARNING, where, "configuration states no platform")
-    for path, created in _dates(strict_json.decode(config.raw)):
+    for path, created in _dates(strict_json.decode(raw.content)):
         if not is_rfc3339(created):
             what = f"{path} is not a date that tools written in Go can read (RFC 3339, with T and Z or ±hh:mm)"
             yield Finding(Severity.ERROR, where, f"{what}: {created!r:.100}")
+    count = sum(1 for entry in config.history if not entry.empty_layer)
+    has_diff_ids = len(layers) == len(config.rootfs.diff_ids)
+    if config.history and count != len(layers) and has_diff_ids:
+        yield Finding(Severity.WARNING, where, f"history has entries for {count} layers, but there are {len(layers)}")
 
 
 def _dates(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -478,6 +497,17 @@ def _dates(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         created = entry.get("created") if isinstance(entry, Mapping) else None
         if created is not None:
             yield f"{path}created", created
+
+
+def _check_stated_platforms(where: str, manifest: RawManifest) -> Iterator[Finding]:
+    """Check that the platform of each index entry is complete."""
+    if not manifest.is_index:
+        return
+    entries = strict_json.decode(manifest.content).get("manifests") or []
+    for number, (entry, child) in enumerate(zip(entries, manifest.children, strict=True)):
+        if entry.get("platform") is not None and child.platform is None:
+            what = "incomplete or malformed platform, which counts as none"
+            yield Finding(Severity.WARNING, f"{where} $.manifests[{number}].platform", what)
 
 
 def _check_platform(where: str, listed: Platform | None, actual: Platform | None) -> Iterator[Finding]:
@@ -495,13 +525,6 @@ def _check_platform(where: str, listed: Platform | None, actual: Platform | None
         yield Finding(Severity.WARNING, where, what)
 
 
-def _check_history(where: str, config: ImageConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
-    """Compare the number of history entries that have a layer with the number of layers."""
-    count = sum(1 for entry in config.history if not entry.empty_layer)
-    if config.history and count != len(layers):
-        yield Finding(Severity.WARNING, where, f"history has entries for {count} layers, but there are {len(layers)}")
-
-
 def _unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
     """Why the diff ID of a layer cannot be checked; empty if it can."""
     try:
@@ -511,24 +534,13 @@ def _unverifiable_diff_id(layer: Descriptor, diff_id: Digest) -> str:
     return "" if diff_id.verifiable else f"diff_id not checked: digest algorithm is not supported: {diff_id}"
 
 
-def _artifact_type_of(manifest: RawManifest) -> str:
-    """The artifact type of a manifest, as in a referrers list; empty for unknown media types."""
-    if manifest.is_index:
-        return manifest.index.artifact_type
-    if not is_manifest(manifest.media_type):
-        return ""
-    return manifest.image.artifact_type or manifest.image.config.media_type
-
-
 def _children(manifest: RawManifest) -> Iterable[tuple[str, Descriptor]]:
     """The descriptors in a manifest, with their JSON paths."""
-    if manifest.is_index:
-        return [(f"$.manifests[{number}]", child) for number, child in enumerate(manifest.index.manifests)]
-    children = manifest.children
-    if not children:
-        return ()
-    layers = [(f"$.layers[{number}]", child) for number, child in enumerate(children[1:])]
-    return [("$.config", children[0]), *layers]
+    if is_image_manifest(manifest.media_type):
+        layers = [(f"$.layers[{number}]", child) for number, child in enumerate(manifest.image.layers)]
+        return [("$.config", manifest.image.config), *layers]
+    field = "manifests" if manifest.is_index else "blobs"
+    return [(f"$.{field}[{number}]", child) for number, child in enumerate(manifest.children)]
 
 
 def _message(error: RegistryError) -> str:

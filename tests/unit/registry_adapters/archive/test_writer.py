@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import (
     ConfigError,
@@ -378,15 +379,65 @@ class TestJsonFiles:
         assert len(read_json(path, "manifest.json")) == 1
         assert ArchiveCatalog(path).repository(APP).manifests.get(attestation.digest) == attestation
 
-    def test_an_incomplete_image_is_only_in_index_json(self, path: Path) -> None:
+    def test_an_image_without_a_blob_is_refused(self, path: Path) -> None:
         """Docker cannot load an image without its nondistributable layers."""
-        with new(path) as catalog:
-            repository = catalog.repository(APP)
+        catalog = new(path)
+        repository = catalog.repository(APP)
+        put_blob(repository, b"{}")
+        repository.manifests.put(image_manifest(b"{}", [b"absent"]), tags=[V1])
+
+        with pytest.raises(Unsupported, match=f"without its blob {Digest.of(b'absent')}") as caught:
+            catalog.close()
+
+        assert caught.value.reference == "org/app:v1"
+        assert list(path.parent.iterdir()) == []
+
+    def test_an_image_with_a_layer_that_docker_cannot_read_is_refused(self, path: Path) -> None:
+        encrypted = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted"
+        catalog = new(path)
+        repository = catalog.repository(APP)
+        for content in (b"{}", b"secret"):
+            put_blob(repository, content)
+        part = {"mediaType": encrypted, "digest": str(Digest.of(b"secret")), "size": 6}
+        document = strict_json.decode(image_manifest(b"{}").content) | {"layers": [part]}
+        repository.manifests.put(RawManifest(OCI_MANIFEST, strict_json.encode(document)), tags=[V1])
+
+        with pytest.raises(Unsupported, match=re.escape(encrypted)):
+            catalog.close()
+
+    def test_an_oci_archive_takes_images_that_docker_cannot_load(self, path: Path) -> None:
+        with new(path, ArchiveForm.OCI) as catalog:
+            repository = catalog.repository(RepositoryName(""))
             put_blob(repository, b"{}")
             repository.manifests.put(image_manifest(b"{}", [b"absent"]), tags=[V1])
 
-        assert read_json(path, "manifest.json") == []
         assert len(read_json(path, "index.json")["manifests"]) == 1
+
+    def test_manifest_json_has_the_images_of_nested_indexes(self, path: Path) -> None:
+        with new(path) as catalog:
+            repository = catalog.repository(APP)
+            children = [push_image(repository, label) for label in ("one", "two", "three")]
+            inner = index_manifest([child.descriptor for child in children[:2]])
+            repository.manifests.put(inner)
+            outer = index_manifest([inner.descriptor, children[2].descriptor, children[0].descriptor])
+            repository.manifests.put(outer, tags=[V1])
+
+        saved = read_json(path, "manifest.json")
+        configs = [child.image.config.digest.encoded for child in children]
+        assert [image["Config"] for image in saved] == [f"blobs/sha256/{config}" for config in configs]
+        assert [image["RepoTags"] for image in saved] == [["org/app:v1"], None, None]
+
+    @pytest.mark.parametrize("config_type", ["application/octet-stream", "application/json", "text/html", "", None])
+    def test_manifest_json_has_old_docker_images(self, path: Path, config_type: str | None) -> None:
+        with new(path) as catalog:
+            repository = catalog.repository(APP)
+            for content in (b"{}", b"layer"):
+                put_blob(repository, content)
+            document = strict_json.decode(image_manifest(b"{}", [b"layer"], docker=True).content)
+            document["config"]["mediaType"] = config_type
+            repository.manifests.put(RawManifest(DOCKER_MANIFEST, strict_json.encode(document)), tags=[V1])
+
+        assert [image["RepoTags"] for image in read_json(path, "manifest.json")] == [["org/app:v1"]]
 
     def test_an_artifact_is_only_in_index_json(self, path: Path) -> None:
         with new(path) as catalog:

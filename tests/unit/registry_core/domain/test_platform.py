@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,11 @@ PLATFORMS = st.builds(
     architecture=st.sampled_from(["amd64", "x86_64", "arm64", "aarch64", "arm", "armhf", "riscv64", "unknown"]),
     variant=st.sampled_from(["", "v1", "v2", "V3", "v6", "7", "v8", "8", "v8.1", "rva22", "."]),
     os_version=st.sampled_from(["", "10.0", "10.0.1", "10.0.17763.1", "10.0.17763.2", "10.0.20348.1"]),
+    os_features=st.sampled_from([(), ("win32k",), ("win32k", "gpu")]),
+)
+TEXTS = st.text(max_size=6)
+ANY_PLATFORM = st.builds(
+    Platform, os=TEXTS, architecture=TEXTS, variant=TEXTS, os_version=TEXTS, os_features=st.lists(TEXTS).map(tuple)
 )
 
 
@@ -39,6 +45,8 @@ def chosen(requested: str, *offers: str) -> str | None:
         ("macos/arm64", "darwin/arm64"),
         ("LINUX/AMD64", "linux/amd64"),
         ("windows/amd64,osver=10.0.17763.1", "windows/amd64,osver=10.0.17763.1"),
+        ("windows/amd64,osfeatures=win32k+gpu,osver=10.0", "windows/amd64,osver=10.0,osfeatures=win32k+gpu"),
+        ("my%20os/%61md64", "my%20os/amd64"),
     ],
 )
 def test_a_platform_is_normalized(text: str, expected: str) -> None:
@@ -47,7 +55,26 @@ def test_a_platform_is_normalized(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64", "linux/amd64,x=1", "linux/amd64,osver=", "é/a", None],
+    [
+        "",
+        "/",
+        "linux/",
+        "linux//v8",
+        "a/b/c/d",
+        "linux/amd 64",
+        "linux/amd64,x=1",
+        "linux/amd64,",
+        "linux/amd64,osver",
+        "linux/amd64,osver=",
+        "linux/amd64,osver=1,osver=2",
+        "linux/amd64,osver=1+2",
+        "linux/amd64,osfeatures=",
+        "linux/amd64,osfeatures=a++b",
+        "linux/%",
+        "linux/%FF",
+        "é/a",
+        None,
+    ],
 )
 def test_malformed_platforms_are_refused(text: str) -> None:
     with pytest.raises(InvalidName):
@@ -64,7 +91,27 @@ def test_parsing_raises_only_invalid_value(text: str) -> None:
     assert Platform.parse(str(platform)) == platform
 
 
-@given(PLATFORMS)
+@given(PLATFORMS | ANY_PLATFORM)
+def test_the_text_of_a_platform_always_parses_back(platform: Platform) -> None:
+    assert Platform.parse(str(platform)) == platform.normalised()
+
+
+@pytest.mark.parametrize(
+    ("platform", "text"),
+    [
+        (Platform(os="windows", architecture="amd64", os_features=("win32k",)), "windows/amd64,osfeatures=win32k"),
+        (Platform(os="linux", architecture=""), "linux/unknown"),
+        (Platform(os="", architecture=""), "unknown/unknown"),
+        (Platform(os="a/b", architecture="c,osver=1"), "a%2Fb/c%2Cosver%3D1"),
+        (Platform(os="windows", architecture="amd64", os_version="10.0 (1)"), "windows/amd64,osver=10.0%20%281%29"),
+    ],
+)
+def test_what_has_no_place_in_the_text_is_encoded(platform: Platform, text: str) -> None:
+    assert str(platform) == text
+    assert Platform.parse(text) == platform.normalised()
+
+
+@given(PLATFORMS | ANY_PLATFORM)
 def test_normalising_twice_changes_nothing(platform: Platform) -> None:
     assert platform.normalised().normalised() == platform.normalised()
 
@@ -100,8 +147,9 @@ def test_json_names_are_those_of_the_specification() -> None:
         ("linux/arm64", ["linux/arm64/strange"], None),
         ("linux/arm64/strange", ["linux/arm64", "linux/arm64/strange"], "linux/arm64/strange"),
         ("windows/amd64", ["linux/amd64", "windows/amd64,osver=10.0.1"], "windows/amd64,osver=10.0.1"),
-        ("windows/amd64", ["linux/amd64"], "linux/amd64"),
-        ("darwin/arm64", ["linux/amd64", "linux/arm64"], "linux/arm64"),
+        ("windows/amd64", ["linux/amd64"], None),
+        ("darwin/arm64", ["linux/amd64", "linux/arm64"], None),
+        ("freebsd/amd64", ["linux/amd64", "windows/amd64"], None),
         ("linux/amd64", ["windows/amd64", "darwin/amd64"], None),
         ("plan9/amd64", ["linux/amd64"], None),
         (
@@ -152,6 +200,52 @@ def test_requested_features_must_be_present() -> None:
 
     assert not requested.runs(plain)
     assert plain.runs(requested)
+
+
+def test_an_offer_that_demands_features_is_the_last_choice() -> None:
+    requested = Platform(os="windows", architecture="amd64")
+    newest = Platform(os="windows", architecture="amd64", os_version="10.0.9", os_features=("win32k",))
+    older = Platform(os="windows", architecture="amd64", os_version="10.0.8")
+    both = msgspec.structs.replace(newest, os_features=("win32k", "gpu"))
+    with_feature = msgspec.structs.replace(requested, os_features=("win32k",))
+
+    assert best_match(requested, [(both, 1), (newest, 2), (older, 3)]) == 3
+    assert best_match(requested, [(both, 1), (newest, 2)]) == 2
+    assert best_match(with_feature, [(older, 1), (both, 2), (newest, 3)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (
+            {"os": "linux", "architecture": "arm", "variant": "v6"},
+            Platform(os="linux", architecture="arm", variant="v6"),
+        ),
+        ({"os": "linux", "architecture": "s390x", "variant": None, "os.features": None, "features": 1}, "linux/s390x"),
+        ({"os": "unknown", "architecture": "unknown"}, "unknown/unknown"),
+        ({}, None),
+        ({"os": "", "architecture": ""}, None),
+        ({"os": "linux", "architecture": " "}, None),
+        ({"architecture": "amd64"}, None),
+        ({"os": "linux"}, None),
+        ({"os": "linux", "architecture": None}, None),
+        ({"os": 7, "architecture": "amd64"}, None),
+        ({"os": "linux", "architecture": ["amd64"]}, None),
+        ({"os": "linux", "architecture": "arm", "variant": 7}, None),
+        ({"os": "windows", "architecture": "amd64", "os.features": "win32k"}, None),
+        ({"os": "windows", "architecture": "amd64", "os.version": {}}, None),
+        ("linux/amd64", None),
+        (["linux", "amd64"], None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_an_incomplete_or_malformed_document_states_no_platform(
+    document: object, expected: Platform | str | None
+) -> None:
+    wanted = Platform.parse(expected) if isinstance(expected, str) else expected
+
+    assert Platform.of_document(document) == wanted
 
 
 @given(PLATFORMS, st.lists(PLATFORMS, max_size=4))
