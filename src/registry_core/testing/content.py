@@ -17,6 +17,7 @@ from registry_core.ports.catalog import Repository
 
 __all__ = [
     "PatternSource",
+    "artifact_manifest",
     "blob",
     "descriptor_field",
     "image_manifest",
@@ -123,6 +124,20 @@ def image_manifest(
         "layers": [descriptor_field(layer, layer_type) for layer in layers],
     }
     return RawManifest(media_type, strict_json.encode(mapping | fields), algorithm)
+
+
+def artifact_manifest(
+    blobs: Sequence[bytes], *, media_type: str = media_types.OCI_ARTIFACT_MANIFEST, **fields: Any
+) -> RawManifest:
+    """An artifact manifest, which lists blobs and has no configuration.
+
+    Args:
+        blobs: Contents of the blobs.
+        media_type: The type of OCI or of ORAS.
+        fields: Further top-level fields, by their JSON names.
+    """
+    mapping = {"mediaType": media_type, "blobs": [descriptor_field(each, "text/plain") for each in blobs]}
+    return RawManifest(media_type, strict_json.encode(mapping | fields))
 
 
 def index_manifest(children: Sequence[Descriptor], *, docker: bool = False, **fields: Any) -> RawManifest:

@@ -294,6 +294,7 @@ class Validation:
             self.add_finding(
                 where, f"manifest has {len(manifest.content)} bytes, but the descriptor states {descriptor.size}"
             )
+        self._findings += _check_parts_known(where, manifest)
         return True
 
     def _add_referrer(self, where: str, descriptor: Descriptor, subject: Digest) -> None:
@@ -431,14 +432,18 @@ def _check_kind(where: str, manifest: RawManifest) -> Iterator[Finding]:
 
     See image-spec manifest.md, "Guidelines for Artifact Usage".
     """
-    try:
-        manifest.check_parts_known()
-    except Unsupported as error:
-        yield Finding(Severity.WARNING, where, f"parts not checked: {error.message}")
+    yield from _check_parts_known(where, manifest)
     if not is_image_manifest(manifest.media_type):
         return
     if manifest.image.config.media_type == EMPTY_JSON and not manifest.image.artifact_type:
         yield Finding(Severity.WARNING, where, "configuration is empty, and artifactType is missing")
+
+
+def _check_parts_known(where: str, manifest: RawManifest) -> Iterator[Finding]:
+    try:
+        manifest.check_parts_known()
+    except Unsupported as error:
+        yield Finding(Severity.WARNING, where, f"parts not checked: {error.message}")
 
 
 def _check_artifact_type(where: str, descriptor: Descriptor, actual: str) -> Iterator[Finding]:

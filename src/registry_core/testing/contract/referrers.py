@@ -11,9 +11,10 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
-from registry_core.errors import Unsupported
+from registry_core.errors import RegistryError, Unsupported
 from registry_core.ports.catalog import Repository
 from registry_core.testing.content import (
+    artifact_manifest,
     blob,
     image_manifest,
     index_manifest,
@@ -113,6 +114,33 @@ class ReferrerContract(Contract):
         assert essentials(listed) == essentials(index.descriptor)
         assert listed.artifact_type == _SBOM
         assert listed.annotations == {"org.example.of": "an index"}
+
+    @pytest.mark.parametrize("media_type", [media_types.OCI_ARTIFACT_MANIFEST, media_types.ORAS_ARTIFACT_MANIFEST])
+    def test_an_artifact_manifest_can_be_a_referrer(self, repository: Repository, media_type: str) -> None:
+        """With its artifact type and annotations (R-016), or it is refused with nothing stored."""
+        subject = push_image(repository, "subject")
+        put_blob(repository, b"signed")
+        artifact = artifact_manifest(
+            [b"signed"],
+            media_type=media_type,
+            artifactType=_SIGNATURE,
+            subject=subject_field(subject.descriptor),
+            annotations={"org.example.by": "someone"},
+        )
+
+        if not self.can & Can.ANY_MEDIA_TYPE:
+            with pytest.raises(RegistryError):
+                repository.manifests.put(artifact)
+            return
+        repository.manifests.put(artifact)
+        (listed,) = repository.manifests.referrers(subject.digest, artifact_type=_SIGNATURE)
+
+        assert essentials(listed) == essentials(artifact.descriptor)
+        assert listed.annotations == {"org.example.by": "someone"}
+        assert repository.manifests.get(artifact.digest) == artifact
+        if self.can & Can.DELETE_MANIFESTS:
+            repository.manifests.delete(artifact.digest)
+            assert referrer_digests(repository, subject.digest) == set()
 
     def test_a_referrer_can_have_referrers(self, repository: Repository) -> None:
         """Such as the signature of an SBOM; each list has only the direct referrers."""

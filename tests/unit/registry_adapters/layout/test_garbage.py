@@ -23,7 +23,7 @@ from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_INDEX
+from registry_core.domain.media_types import OCI_ARTIFACT_MANIFEST, OCI_INDEX, ORAS_ARTIFACT_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reports import PruneReport
 from registry_core.errors import (
@@ -36,7 +36,15 @@ from registry_core.errors import (
     TooLarge,
 )
 from registry_core.ports.catalog import Repository
-from registry_core.testing.content import blob, descriptor_field, image_manifest, index_manifest, push_image, put_blob
+from registry_core.testing.content import (
+    artifact_manifest,
+    blob,
+    descriptor_field,
+    image_manifest,
+    index_manifest,
+    push_image,
+    put_blob,
+)
 from registry_core.testing.faults import HookedSource
 
 NAME = RepositoryName("org/app")
@@ -222,6 +230,25 @@ class TestKept:
 
         assert report.blobs == ()
         assert report.kept == 5
+
+    @pytest.mark.parametrize("media_type", [OCI_ARTIFACT_MANIFEST, ORAS_ARTIFACT_MANIFEST])
+    @pytest.mark.parametrize("is_listed", [True, False])
+    def test_the_blobs_of_an_artifact_manifest(
+        self, tmp_path: Path, repository: Repository, media_type: str, is_listed: bool
+    ) -> None:
+        """R-016: also where only an index lists it."""
+        part = _put(repository, b'{"a":"blob"}')
+        artifact = artifact_manifest([b'{"a":"blob"}'], media_type=media_type)
+        if is_listed:
+            repository.manifests.put(artifact, tags=[Tag("v1")])
+        else:
+            _put(repository, artifact.content)
+            repository.manifests.put(index_manifest([artifact.descriptor]), tags=[Tag("v1")])
+
+        report = _prune(tmp_path)
+
+        assert report.blobs == ()
+        assert {part.encoded, artifact.digest.encoded} <= _files(tmp_path)
 
     def test_references_in_documents_of_unknown_types(self, tmp_path: Path, repository: Repository) -> None:
         """R-027, R-305."""

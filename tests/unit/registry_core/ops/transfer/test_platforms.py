@@ -222,6 +222,63 @@ def test_an_artifact_has_no_platform(source: Repository, target: Repository, gra
     assert copy(source, target, chart.digest, options=options_for("linux/amd64")).digest == chart.digest
 
 
+@pytest.mark.parametrize(
+    "stated", [{}, {"architecture": "arm64"}, {"os": "linux", "architecture": 1}, UNKNOWN, "linux/arm64", None]
+)
+@pytest.mark.parametrize("mode", IndexMode)
+def test_an_entry_without_a_usable_platform_is_selected_by_its_configuration(
+    source: Repository, target: Repository, graphs: Graphs, stated: object, mode: IndexMode
+) -> None:
+    """R-013, R-026: and its bytes stay unchanged."""
+    one, two = graphs.image(b"amd64"), graphs.image(b"arm64", config=b'{"os":"linux","architecture":"arm64"}')
+    entries = [
+        graphs.entry(one.media_type, one.content, platform=AMD64),
+        graphs.entry(two.media_type, two.content, platform=stated),
+    ]
+    root = graphs.index(manifests=entries)
+
+    whole = copy(source, target, root.digest)
+    copied = copy(source, target, root.digest, options=options_for("linux/arm64", mode=mode))
+    other = copy(source, target, root.digest, options=options_for("linux/amd64", mode=mode))
+
+    assert target.manifests.get(whole.digest).content == root.content
+    if mode is IndexMode.REWRITTEN:
+        assert target.manifests.get(copied.digest).mapping["manifests"] == [entries[1]]
+        assert target.manifests.get(other.digest).mapping["manifests"] == [entries[0]]
+    assert is_stored(target, two)
+
+
+@pytest.mark.parametrize("requested", ["windows/amd64", "darwin/amd64"])
+@pytest.mark.parametrize("stated", [AMD64, {}, None])
+def test_images_of_another_operating_system_are_not_copied(
+    source: Repository, target: Repository, graphs: Graphs, requested: str, stated: object
+) -> None:
+    """R-014."""
+    image = graphs.image(b"1")
+    root = graphs.index(manifests=[graphs.entry(image.media_type, image.content, platform=stated)])
+
+    for reference in (root.digest, image.digest):
+        with pytest.raises(PlatformNotFound):
+            copy(source, target, reference, options=options_for(requested))
+
+
+def test_an_image_that_demands_features_is_copied_only_if_there_is_no_other(
+    source: Repository, target: Repository, graphs: Graphs
+) -> None:
+    """R-014."""
+    windows = {"os": "windows", "architecture": "amd64"}
+    plain, demanding = graphs.image(b"plain"), graphs.image(b"demanding")
+    both = graphs.index(plain, demanding, platforms=[windows, {**windows, "os.features": ["win32k"]}])
+    only = graphs.index(demanding, platforms=[{**windows, "os.features": ["win32k"]}])
+    options = options_for("windows/amd64")
+
+    first = copy(source, target, both.digest, options=options)
+    second = copy(source, target, only.digest, options=options)
+
+    assert [entry.digest for entry in target.manifests.get(first.digest).children] == [plain.digest]
+    assert [entry.digest for entry in target.manifests.get(second.digest).children] == [demanding.digest]
+
+
 def test_a_plan_shows_the_index_that_will_be_written(source: Repository, target: Repository, graphs: Graphs) -> None:
     root = graphs.index(graphs.image(b"1"), graphs.image(b"2"), platforms=[AMD64, ARM64])
     plan = plan_copy(source, target, root.digest, options=options_for("linux/amd64"))

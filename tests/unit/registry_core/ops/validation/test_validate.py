@@ -360,6 +360,16 @@ class TestIndexes:
 
         assert example.findings("all") == []
 
+    @pytest.mark.parametrize("stated", [{}, {"os": "linux"}, {"os": 1, "architecture": 2}, "linux/amd64", ["linux"]])
+    def test_an_incomplete_platform_is_a_warning(self, example: ExampleImage, stated: object) -> None:
+        """R-013."""
+        image = example.image().content
+        example.index(_entry(image, OCI_MANIFEST), _entry(image, OCI_MANIFEST, platform=stated))
+
+        assert example.findings("all") == [
+            "warning: $.manifests[1].platform: incomplete or malformed platform, which counts as none"
+        ]
+
     def test_equal_platforms_are_no_findings(self, example: ExampleImage) -> None:
         image = example.image()
         index = example.index(_entry(image.content, OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"}))
