@@ -89,6 +89,18 @@ LAYOUT = (
     Bug("catalog.py", "after is None or name > after", "after is None or name >= after"),
 )  # fmt: skip
 
+LINKS = (
+    Bug("links.py", "os.open(part, READ_FLAGS | NO_FOLLOW | NO_BLOCK, dir", "os.open(part, READ_FLAGS | NO_BLOCK, dir"),
+    Bug("links.py", "if parts is None:", "if parts is None and False:"),
+    Bug("links.py", "if len(opened) == 1:\n                    raise", "if False:\n                    raise"),
+    Bug("links.py", "if links > _MAX_LINKS:", "if links > 10 * _MAX_LINKS:"),
+    Bug("links.py", "_close(opened, keep=1)", "pass"),
+    Bug("blobs.py", "    if file.is_linked:\n        return True\n", ""),
+    Bug("directory.py", "read_only and self.root.follow_symlinks and", "self.root.follow_symlinks and"),
+    Bug("directory.py", "read_only and self.root.follow_symlinks and", "read_only and"),
+    Bug("layout.py", "if blobs.is_linked and not read_only:", "if False:"),
+)  # fmt: skip
+
 HTTP = (
     Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
     Bug("blobs.py", "if response.status == 201:", "if response.status == 202:"),
@@ -371,6 +383,7 @@ GARBAGE = (
 TARGETS = {
     "memory": Target("src/registry_adapters/memory", "contract/test_memory.py", MEMORY),
     "layout": Target("src/registry_adapters/layout", "contract/test_layout.py", LAYOUT),
+    "links": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_links.py", LINKS),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),
     "lists": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_paging.py", LISTS),
     "elsewhere": Target(

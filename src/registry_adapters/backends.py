@@ -90,6 +90,7 @@ class BackendSettings(HttpSettingsDict, total=False):
 
     middleware: Sequence[Middleware]  # http
     fsync: bool  # oci, docker-archive, oci-archive
+    follow_symlinks: bool  # oci
     replace: bool  # docker-archive, oci-archive
 
 
@@ -103,7 +104,7 @@ def open_catalog(
         auth: Credential for this registry only, or a keychain, or an authenticator.
         observer: Receiver of events; only for backends that report events, such as HTTP.
         settings: Settings of the chosen backend. HTTP: ``middleware`` and the fields of ``HttpSettings``. ``oci:``:
-            ``fsync``. Archives: ``replace`` and ``fsync``.
+            ``fsync`` and ``follow_symlinks``. Archives: ``replace`` and ``fsync``.
 
     Raises:
         ConfigError: The scheme is unknown, the URL is malformed, or a setting has an invalid value.
@@ -240,13 +241,14 @@ def open_registry(
     )
 
 
-def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
+def open_layout(url: str, *, auth: None = None, fsync: bool = True, follow_symlinks: bool = False) -> Catalog:
     """Open a directory of image layouts: the opener of ``oci:DIRECTORY``.
 
     Args:
         url: ``oci:`` and the path of the directory, absolute or relative.
         auth: Not supported.
         fsync: Flush each write to disk before it returns.
+        follow_symlinks: Read through symbolic links that stay inside the directory; see ``LayoutCatalog``.
 
     Raises:
         ConfigError: The URL names no directory, or has a host.
@@ -258,7 +260,7 @@ def open_layout(url: str, *, auth: None = None, fsync: bool = True) -> Catalog:
     directory = url.partition(":")[2]
     if not directory or directory.startswith("//") or "\0" in directory:
         raise ConfigError(f"not a directory of image layouts, as in oci:DIRECTORY: {_for_message(url)}")
-    return LayoutCatalog(directory, fsync=fsync)
+    return LayoutCatalog(directory, fsync=fsync, follow_symlinks=follow_symlinks)
 
 
 def open_docker_archive(url: str, *, auth: None = None, replace: bool = False, fsync: bool = True) -> Catalog:

@@ -67,6 +67,7 @@ class LayoutSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Args:
         root: Path of the directory.
         fsync: Flush each write to disk before it returns.
+        follow_symlinks: Read through symbolic links that stay inside ``root``; see ``LayoutCatalog``.
 
     Raises:
         ConfigError: ``root`` is empty.
@@ -74,6 +75,7 @@ class LayoutSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     root: str
     fsync: bool = True
+    follow_symlinks: bool = False
 
     def __post_init__(self) -> None:
         """Check the path."""
@@ -172,7 +174,7 @@ def _layout(settings: RegistrySettings, to_close: ExitStack[bool | None]) -> Cat
     section = settings.layout
     if section is None:
         raise ConfigError("registry configuration: section layout is missing")
-    catalog = LayoutCatalog(section.root, fsync=section.fsync)
+    catalog = LayoutCatalog(section.root, fsync=section.fsync, follow_symlinks=section.follow_symlinks)
     to_close.callback(catalog.close)
     return catalog
 

@@ -161,7 +161,7 @@ class LayoutBlobs(BlobStore):
             origin_directory = stack.enter_context(Layout(self._root, from_repository).open())
             source = None
             if origin_directory is not None:
-                source = stack.enter_context(_open_blob_dir(origin_directory, digest))
+                source = stack.enter_context(_open_blob_dir(origin_directory, digest, read_only=True))
             file = None if source is None else source.open(digest.encoded)
             if source is None or file is None:
                 return False
@@ -192,7 +192,7 @@ def open_blob(directory: Directory, digest: Digest) -> FileReader | None:
     """
     if not digest.verifiable:
         return None
-    with _open_blob_dir(directory, digest) as blob_dir:
+    with _open_blob_dir(directory, digest, read_only=True) as blob_dir:
         return None if blob_dir is None else blob_dir.open(digest.encoded)
 
 
@@ -259,7 +259,7 @@ def renew_blob_lease(directory: Directory, digest: Digest) -> int | None:
     """
     if not digest.verifiable:
         return None
-    with _open_blob_dir(directory, digest) as blob_dir:
+    with _open_blob_dir(directory, digest, read_only=True) as blob_dir:
         file = None if blob_dir is None else blob_dir.open(digest.encoded)
         if blob_dir is None or file is None:
             return None
@@ -270,7 +270,8 @@ def renew_blob_lease(directory: Directory, digest: Digest) -> int | None:
 def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
     """Renew the lease of an open file, and return whether the file still exists under its name.
 
-    If the operating system refuses to set the time, the file keeps its age.
+    If the operating system refuses to set the time, the file keeps its age. A file that was reached through a link
+    keeps it, too: ``prune`` removes neither links nor their targets.
 
     Args:
         directory: Directory of the file.
@@ -281,6 +282,8 @@ def renew_lease(directory: Directory, name: str, file: FileReader) -> bool:
         Cancelled: The current scope was cancelled while ``prune`` had locked the file.
         DeadlineExceeded: The deadline passed during that time.
     """
+    if file.is_linked:
+        return True
     status = file.status()
     # A time in the future was set by another clock, so it says nothing about the age.
     if not 0 <= time.time() - changed_at(status) <= _FRESH_LEASE:
@@ -434,10 +437,12 @@ def _is_intact(file: FileReader, digest: Digest, size: int) -> bool:
 
 
 @contextmanager
-def _open_blob_dir(directory: Directory, digest: Digest) -> Iterator[Directory | None]:
+def _open_blob_dir(directory: Directory, digest: Digest, *, read_only: bool = False) -> Iterator[Directory | None]:
     with ExitStack() as stack:
-        blobs = directory.child(BLOBS)
-        blob_dir = None if blobs is None else stack.enter_context(blobs).child(digest.algorithm)
+        blobs = directory.child(BLOBS, read_only=read_only)
+        if blobs is not None:
+            stack.enter_context(blobs)
+        blob_dir = None if blobs is None else blobs.child(digest.algorithm, read_only=read_only)
         yield None if blob_dir is None else stack.enter_context(blob_dir)
 
 

@@ -37,18 +37,23 @@ class LayoutCatalog(Catalog):
         root: Path of the directory; the first write creates it.
         fsync: Whether a write returns only after the disk has it. Without it, writes are atomic, but the last ones may
             be lost in a power failure.
+        follow_symlinks: Whether to read through symbolic links that stay inside the directory ``root``, in place of
+            refusing them: blobs, their directories, ``oci-layout`` and ``index.json`` may be links then, as in the
+            layouts that Bazel makes. Links that lead out of ``root`` are refused all the same, and nothing is written,
+            renewed or deleted through a link. The directory of a repository is never reached through one.
 
     Raises:
         ConfigError: The path is empty or contains a NUL byte.
+        Unsupported: Links are to be followed, and the system cannot open files relative to a directory.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, fsync: bool = True) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, fsync: bool = True, follow_symlinks: bool = False) -> None:
         path = os.fspath(root)
         if not path or "\0" in path:
             raise ConfigError(f"root directory of layouts that is empty or contains a NUL byte: {path!r:.100}")
         self._registry = f"oci:{path}"
         # Absolute, so that it stays the same directory when the working directory of the process changes.
-        self._root = Root(Path(path).absolute(), fsync=fsync)
+        self._root = Root(Path(path).absolute(), fsync=fsync, follow_symlinks=follow_symlinks)
         # The key is the content, not a modification time: a file is read each time, but decoded only if it changed.
         self._parse = lru_cache(maxsize=_CACHED_INDEXES)(IndexFile.parse)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 from registry_adapters.layout.blobs import open_blob
 from registry_adapters.layout.directory import Directory
 from registry_adapters.layout.files import kind_of
 from registry_adapters.layout.layout import BLOBS, INDEX, LOCK, MARKER, Layout, blob_dirs
+from registry_adapters.layout.links import FOLLOW_HINT
 from registry_core.cancellation import checkpoint
 from registry_core.content.safe_files import TEMPORARY_PREFIX
 from registry_core.content.streams import CHUNK_SIZE
@@ -44,12 +46,12 @@ def check_layout(layout: Layout, repository: Repository, *, sparse: bool = False
             if directory is None:
                 raise RepositoryNotFound("no image layout in this directory")
             _check_entries(layout, directory, validation, repository)
-            _check_files(directory, validation, _LAYOUT_FILES)
-            blobs = directory.child(BLOBS)
+            _check_files(directory, validation, _LAYOUT_FILES.union({BLOBS}.intersection(directory.links())))
+            blobs = directory.child(BLOBS, read_only=True)
             if blobs is not None:
                 with blobs:
-                    _check_files(blobs, validation, frozenset())
-            with blob_dirs(directory) as dirs:
+                    _check_files(blobs, validation, frozenset(blobs.links()))
+            with blob_dirs(directory, read_only=True) as dirs:
                 for algorithm, blob_dir in dirs.items():
                     _check_blob_dir(directory, algorithm, blob_dir, validation)
     except LayoutError as error:
@@ -81,6 +83,7 @@ def _check_files(directory: Directory, validation: Validation, expected: frozens
 
 def _check_blob_dir(directory: Directory, algorithm: str, blob_dir: Directory, validation: Validation) -> None:
     referenced = validation.digests
+    followed = frozenset(blob_dir.links())
     for name in blob_dir.directories():
         validation.add_finding(blob_dir.where(name), "a directory among the blobs", severity=Severity.WARNING)
     for name, status in blob_dir.files():
@@ -94,13 +97,30 @@ def _check_blob_dir(directory: Directory, algorithm: str, blob_dir: Directory, v
         except InvalidDigest:
             validation.add_finding(where, f"not a {algorithm} digest, so not a blob", severity=Severity.WARNING)
             continue
-        if not stat.S_ISREG(status.st_mode):
-            validation.add_finding(where, f"expected a blob, found {kind_of(status.st_mode)}")
+        problem = _problem_of_link(blob_dir, name) if name in followed else _problem_of_file(status)
+        if problem:
+            validation.add_finding(where, problem)
         elif digest not in referenced:
             validation.add_finding(where, "nothing refers to this blob", severity=Severity.WARNING)
             problem = _verify_blob(directory, digest) if digest.verifiable else ""
             if problem:
                 validation.add_finding(where, problem)
+
+
+def _problem_of_file(status: os.stat_result) -> str:
+    """Why something is no blob; empty for a regular file."""
+    if stat.S_ISREG(status.st_mode):
+        return ""
+    hint = FOLLOW_HINT if stat.S_ISLNK(status.st_mode) else ""
+    return f"expected a blob, found {kind_of(status.st_mode)}{hint}"
+
+
+def _problem_of_link(blob_dir: Directory, name: str) -> str:
+    """Why a link does not lead to a blob; empty if it does."""
+    try:
+        return "" if blob_dir.is_file(name) else "expected a blob, found a dangling symbolic link"
+    except LayoutError as error:
+        return error.message
 
 
 def _verify_blob(directory: Directory, digest: Digest) -> str:

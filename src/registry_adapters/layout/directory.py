@@ -1,7 +1,8 @@
 """Directories of a layout, read without following symbolic links and written atomically.
 
 Below the root, each path component is opened relative to its open parent directory, so that none can be replaced by a
-link in between. On systems that cannot do that, each component is checked by its path.
+link in between. On systems that cannot do that, each component is checked by its path. On request, reading follows the
+links that stay below the root; writing follows none.
 
 A file is written under a temporary name, which other tools ignore, and renamed when it is complete.
 """
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from registry_adapters.layout.files import FileReader, changed_at, kind_of, map_os_errors
+from registry_adapters.layout.links import FOLLOW_HINT, open_inside
 from registry_core.cancellation import checkpoint
 from registry_core.content import operating_system
 from registry_core.content.operating_system import (
@@ -28,6 +30,7 @@ from registry_core.content.operating_system import (
     UPDATE_FLAGS,
     effective_user_id,
     lock_file,
+    require_dir_fds,
     set_permissions,
 )
 from registry_core.content.safe_files import (
@@ -196,11 +199,18 @@ class Root:
     Args:
         path: Path of the directory; it need not exist.
         fsync: Whether a write returns only after the disk has it.
+        follow_symlinks: Whether reading follows symbolic links that stay below the directory.
+
+    Raises:
+        Unsupported: Links are to be followed, and the system cannot open files relative to a directory.
     """
 
-    def __init__(self, path: Path, *, fsync: bool) -> None:
+    def __init__(self, path: Path, *, fsync: bool, follow_symlinks: bool = False) -> None:
+        if follow_symlinks:
+            require_dir_fds("follow symbolic links in a layout")
         self.path = path
         self.fsync = fsync
+        self.follow_symlinks = follow_symlinks
         self._mode: int | None = None
 
     def open(self, *, create: bool = False) -> Directory | None:
@@ -254,10 +264,12 @@ class Directory:
         path: Path of the directory.
         label: Path relative to the root, for errors.
         fd: Descriptor of the directory; ``None`` on systems that cannot open files relative to a directory.
+        is_linked: Whether the directory was reached through a symbolic link, so that it is only read.
     """
 
-    def __init__(self, root: Root, path: Path, label: str, fd: int | None) -> None:
+    def __init__(self, root: Root, path: Path, label: str, fd: int | None, *, is_linked: bool = False) -> None:
         self.root = root
+        self.is_linked = is_linked
         self.path = path
         self.label = label
         self.fd = fd
@@ -284,25 +296,37 @@ class Directory:
         """Return the path of a name relative to the root, for errors."""
         return f"{self.label}/{name}" if self.label else name
 
-    def child(self, name: str) -> Directory | None:
+    def child(self, name: str, *, read_only: bool = False) -> Directory | None:
         """Open a directory in this one; ``None`` if it does not exist.
 
+        Args:
+            name: Name of the directory.
+            read_only: Whether the directory is only read, so that a symbolic link may lead to it.
+
         Raises:
-            LayoutError: It is not a directory, or a symbolic link.
+            LayoutError: It is not a directory, or a symbolic link that is not followed.
         """
         with map_os_errors(self.where(name)):
             try:
                 status = self.status(name)
-                if not stat.S_ISDIR(status.st_mode):
-                    raise LayoutError(f"{self.where(name)}: expected a directory, found {kind_of(status.st_mode)}")
-                fd = None if self.fd is None else open_directory(name, inside=self.fd)
+                is_linked = self._is_followed(status, read_only=read_only)
+                if not is_linked and not stat.S_ISDIR(status.st_mode):
+                    raise self._unexpected(name, "a directory", status.st_mode, read_only=read_only)
+                if is_linked:
+                    fd: int | None = open_inside(self.root.path, self.where(name))
+                else:
+                    fd = None if self.fd is None else open_directory(name, inside=self.fd)
             except FileNotFoundError:
                 return None
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return None
                 raise
-            return Directory(self.root, self.path / name, self.where(name), fd)
+            found = Directory(self.root, self.path / name, self.where(name), fd, is_linked=is_linked or self.is_linked)
+            if is_linked and fd is not None and not stat.S_ISDIR(mode := os.fstat(fd).st_mode):
+                found.close()
+                raise self._unexpected(name, "a directory", mode, read_only=read_only)
+            return found
 
     def make(self, name: str) -> Directory:
         """Open a directory in this one, which is created if it does not exist.
@@ -323,12 +347,22 @@ class Directory:
         return found
 
     def is_file(self, name: str) -> bool:
-        """Return whether the name belongs to a regular file."""
+        """Return whether the name belongs to a regular file, or to a link to one that is followed.
+
+        Raises:
+            LayoutError: Links are followed, and the link leads out of the root directory.
+        """
         with map_os_errors(self.where(name)):
             try:
-                return stat.S_ISREG(self.status(name).st_mode)
+                status = self.status(name)
             except FileNotFoundError:
                 return False
+        if not self._is_followed(status, read_only=True):
+            return stat.S_ISREG(status.st_mode)
+        reader = self.open(name)
+        if reader is not None:
+            reader.close()
+        return reader is not None
 
     def is_directory(self, name: str) -> bool:
         """Return whether the name belongs to a directory; a link to a directory does not count."""
@@ -339,20 +373,25 @@ class Directory:
                 return False
 
     def open(self, name: str) -> FileReader | None:
-        """Open a regular file for reading; ``None`` if it does not exist.
+        """Open a regular file for reading; ``None`` if it does not exist, or a link that is followed is dangling.
 
         Raises:
-            LayoutError: It is not a regular file.
+            LayoutError: It is not a regular file, or a symbolic link that is not followed.
         """
         with map_os_errors(self.where(name)):
             try:
-                self._check_regular(name, self.status(name))
-                descriptor = os.open(self.at(name), _READ_FLAGS, dir_fd=self.fd)
+                status = self.status(name)
+                is_linked = self._is_followed(status, read_only=True)
+                if is_linked:
+                    descriptor = open_inside(self.root.path, self.where(name))
+                else:
+                    self._check_regular(name, status, read_only=True)
+                    descriptor = os.open(self.at(name), _READ_FLAGS, dir_fd=self.fd)
             except FileNotFoundError:
                 return None
             try:
                 self._check_regular(name, os.fstat(descriptor))
-                return FileReader(descriptor, self.where(name))
+                return FileReader(descriptor, self.where(name), is_linked=is_linked or self.is_linked)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -481,6 +520,12 @@ class Directory:
                 elif name.endswith(PARTIAL) and self._is_stale(name, partial_expiry):
                     self._remove_partial(name, partial_expiry)
 
+    def links(self) -> list[str]:
+        """Return the names of the symbolic links in this directory, if links are followed."""
+        if not self.root.follow_symlinks:
+            return []
+        return [entry.name for entry in self._entries() if entry.is_symlink()]
+
     def directories(self) -> list[str]:
         """Return the names of the directories in this one, without links to directories."""
         return [entry.name for entry in self._entries() if entry.is_dir(follow_symlinks=False)]
@@ -530,6 +575,15 @@ class Directory:
         status = self.status(name)
         return stat.S_ISREG(status.st_mode) and changed_at(status) < expiry
 
-    def _check_regular(self, name: str, status: os.stat_result) -> None:
+    def _is_followed(self, status: os.stat_result, *, read_only: bool) -> bool:
+        return read_only and self.root.follow_symlinks and stat.S_ISLNK(status.st_mode)
+
+    def _check_regular(self, name: str, status: os.stat_result, *, read_only: bool = False) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise LayoutError(f"{self.where(name)}: expected a regular file, found {kind_of(status.st_mode)}")
+            raise self._unexpected(name, "a regular file", status.st_mode, read_only=read_only)
+
+    def _unexpected(self, name: str, expected: str, mode: int, *, read_only: bool) -> LayoutError:
+        hint = ""
+        if stat.S_ISLNK(mode):
+            hint = FOLLOW_HINT if read_only else ", which is not followed there"
+        return LayoutError(f"{self.where(name)}: expected {expected}, found {kind_of(mode)}{hint}")

@@ -44,9 +44,11 @@ class FileReader(BaseReader):
     Args:
         descriptor: Descriptor of the file; closed with the reader.
         where: Path of the file relative to the root, for errors.
+        is_linked: Whether the file was reached through a symbolic link, so that nothing of it is changed.
     """
 
-    def __init__(self, descriptor: int, where: str) -> None:
+    def __init__(self, descriptor: int, where: str, *, is_linked: bool = False) -> None:
+        self.is_linked = is_linked
         self._file = os.fdopen(descriptor, "rb", buffering=0)
         self._where = where
 

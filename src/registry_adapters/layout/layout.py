@@ -174,15 +174,24 @@ class Layout:
 
 
 @contextmanager
-def blob_dirs(directory: Directory) -> Iterator[dict[str, Directory]]:
-    """Open the blob directories of a layout, by algorithm."""
+def blob_dirs(directory: Directory, *, read_only: bool = False) -> Iterator[dict[str, Directory]]:
+    """Open the blob directories of a layout, by algorithm.
+
+    Args:
+        directory: Directory of the layout.
+        read_only: Whether the blobs are only read, so that symbolic links may lead to their directories. Without it,
+            directories behind links are left out.
+    """
     with ExitStack() as stack:
         found: dict[str, Directory] = {}
-        blobs = directory.child(BLOBS)
+        blobs = directory.child(BLOBS, read_only=True)
         if blobs is not None:
             stack.enter_context(blobs)
-            for algorithm in sorted(blobs.directories()):
-                blob_dir = blobs.child(algorithm)
+            if blobs.is_linked and not read_only:
+                yield found
+                return
+            for algorithm in sorted((*blobs.directories(), *(blobs.links() if read_only else ()))):
+                blob_dir = blobs.child(algorithm, read_only=read_only)
                 if blob_dir is not None:
                     found[algorithm] = stack.enter_context(blob_dir)
         yield found
@@ -208,7 +217,10 @@ def _is_layout(directory: Directory) -> bool:
             raise LayoutError(f"{directory.where(MARKER)}: missing, although there is an index.json with entries")
     _check_marker(marker, directory.where(MARKER))
     if not directory.is_directory(BLOBS):
-        raise LayoutError(f"{directory.where(BLOBS)}: missing, or not a directory")
+        blobs = directory.child(BLOBS, read_only=True)
+        if blobs is None:
+            raise LayoutError(f"{directory.where(BLOBS)}: missing")
+        blobs.close()
     return True
 
 

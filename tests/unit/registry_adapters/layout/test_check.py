@@ -108,7 +108,8 @@ def test_files_that_are_not_blobs_are_reported(tmp_path: Path, repository: Repos
             f"warning: {base}/c: a directory among the blobs",
             f"warning: {base}/README: not a sha256 digest, so not a blob",
             f"warning: {base}/{'A' * 64}: not a sha256 digest, so not a blob",
-            f"error: {base}/{'b' * 64}: expected a blob, found a symbolic link",
+            f"error: {base}/{'b' * 64}: expected a blob, found a symbolic link; open the layout with "
+            "follow_symlinks=True to read through links that stay inside its directory",
             f"warning: {base}/.ociport-0123456789abcdef.tmp: temporary file of a running or killed writer",
         ]
     )

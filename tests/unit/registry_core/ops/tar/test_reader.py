@@ -276,6 +276,16 @@ def test_a_tar_that_is_cut_in_a_header_or_in_content_is_an_error(size: int) -> N
             read(before + whole[:size])
 
 
+@pytest.mark.parametrize("size", [512, 513, 512 + 599])
+def test_unread_content_has_to_be_complete(size: int) -> None:
+    """R-144."""
+    whole = tar(member("a", b"x" * 600)).content
+    archive = TarReader(BytesSource(whole[:size]).open(), Budget(ExtractLimits()))
+
+    with pytest.raises(IntegrityError, match="truncated tar"):
+        list(archive.members())
+
+
 @pytest.mark.parametrize("size", [10, 600, 1100])
 def test_a_tar_that_is_cut_in_an_extended_header_is_an_error(size: int) -> None:
     """R-144."""
