@@ -34,7 +34,10 @@ class Bug(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A folder of sources, the tests that must fail, the bugs to plant, and a program that the tests need."""
+    """A folder of sources, the tests that must fail, the bugs to plant, and a program that the tests need.
+
+    The tests are files and folders below ``tests``, separated by spaces.
+    """
 
     folder: str
     tests: str
@@ -103,9 +106,9 @@ LINKS = (
 
 HTTP = (
     Bug("blobs.py", 'f"bytes={start}-"', 'f"bytes={start + 1}-"'),
-    Bug("blobs.py", "if response.status == 201:", "if response.status == 202:"),
+    Bug("blobs.py", "return response.status == 201 and", "return response.status == 200 and"),
     Bug("blobs.py", '("from", from_repository)', '("from", self._endpoint.name)'),
-    Bug("uploads.py", "body=Body(self._source, start, end - start)", "body=Body(self._source, 0, end - start)"),
+    Bug("uploads.py", "body = Body(self._source, start, end - start)", "body = Body(self._source, 0, end - start)"),
     Bug("manifests.py", "put(manifest, tags[0]), tags[1:]", "put(manifest, tags[0]), []"),
     Bug("manifests.py", "self._requests.delete(tag)", "self._requests.delete(self._requests.get(tag).digest)"),
     Bug("manifests.py", "self._requests.delete(digest)", "self._subject_with_list(digest)"),
@@ -193,7 +196,8 @@ REQUESTS = (
     Bug("session.py", "            or state.responder.credentials != self.origin", "            or False"),
     Bug("session.py", "if has_credentials and allowed.credentials != self.origin:", "if False:"),
     Bug("session.py", "or state.challenges_answered >= _MAX_CHALLENGES", "or False"),
-    Bug("sender.py", "if not request.repeatable or stale > _MAX_STALE:", "if stale > _MAX_STALE:"),
+    Bug("sender.py", "if stale > _MAX_STALE or not state.may_repeat(Failure.STALE):", "if stale > _MAX_STALE:"),
+    Bug("sender.py", "headers = {**headers, **SINGLE_USE}", "headers = dict(headers)"),
     Bug("retry.py", "if repeatable or cause is Failure.UNREACHED", "if True or cause is Failure.UNREACHED"),
 )
 
@@ -230,6 +234,26 @@ ERRORS = (
     Bug("error_mapping.py", "bool(_POLICY.search(text))", "False"),
     Bug("error_mapping.py", " or _plain_text(content)", ""),
 )
+UPLOADS = (
+    Bug("transport/urllib3_transport.py", "pool.new() if is_single else pool.take()", "pool.take()"),
+    Bug("transport/urllib3_transport.py", "response.is_reusable and not is_single", "response.is_reusable"),
+    Bug("uploads.py", "            self._restarts_left += 1", "            pass"),
+    Bug("uploads.py", "(is_stale or not plan.split())", "not plan.split()"),
+    Bug("uploads.py", "if closing and self._was_resumed and isinstance", "if False and isinstance"),
+    Bug("uploads.py", "if self._source.position < end:", "if False:"),
+    Bug("uploads.py", "if end == self._size or not goes_on:", "if not goes_on:"),
+    Bug("uploads.py", "            if not goes_on:", "            if False:"),
+    Bug("uploads.py", "if (response.status != 201 or not was_sent) and", "if False and"),
+    Bug("uploads.py", "if committed > sent:", "if False:"),
+    Bug("uploads.py", "not (closing and plan.is_monolithic):", "not closing:"),
+    Bug("blobs.py", "essence(headers.get(\"Content-Type\")) in _PAGES", "False"),
+    Bug("blobs.py", "return claim == digest", "return True"),
+    Bug("blobs.py", "return reader.verified", "return True"),
+    Bug("blobs.py", "and _names_no_other(response.headers, digest)", ""),
+    Bug("manifest_requests.py", "return claim == Digest.of(content, claim.algorithm)", "return True"),
+    Bug("manifest_requests.py", "MANIFEST_LIMIT).content == content", "MANIFEST_LIMIT).content != b\"\""),
+    Bug("manifest_requests.py", "if response.status != 201 and not self._is_stored(content, reference):", "if False:"),
+)  # fmt: skip
 
 POLICY = (
     Bug("url_policy.py", "UrlPurpose.LINK: _same_origin_rule(CrossOriginRule.TRUSTED)",
@@ -304,6 +328,9 @@ TRANSFER = (
     Bug("target.py", "if mount_candidate is not None and target.blobs.mount(blob.digest, mount_candidate):",
         "if False:"),
     Bug("target.py", "if is_nondistributable(child.media_type) and not self._foreign_layers:", "if False:"),
+    Bug("target.py", "return has_response or isinstance", "return isinstance"),
+    Bug("target.py", "if isinstance(error, _FINAL):", "if False:"),
+    Bug("scheduler.py", "(self._options.overwrite and is_inconclusive(error))", "is_inconclusive(error)"),
     Bug("state.py", "active.waiting.append((parent, True))", "parent.blockers -= 1"),
     Bug("state.py", "node.dependency_failed = node.content not in repository.done", "pass"),
     Bug("copy.py", "self._options, referrers=False, digest_tags=False)", "self._options)"),
@@ -411,6 +438,14 @@ TARGETS = {
     ),
     "connections": Target(
         "src/registry_adapters/http", "unit/registry_adapters/http/transport/test_connection.py", CONNECTIONS
+    ),
+    "uploads": Target(
+        "src/registry_adapters/http",
+        "unit/registry_adapters/http/test_uploads.py unit/registry_adapters/http/test_uploads_statuses.py "
+        "unit/registry_adapters/http/test_uploads_closed_connections.py unit/registry_adapters/http/test_blobs.py "
+        "unit/registry_adapters/http/test_manifests.py "
+        "unit/registry_adapters/http/transport/test_urllib3_transport.py",
+        UPLOADS,
     ),
     "policy": Target("src/registry_core/domain", "unit/registry_core/domain/test_url_policy.py", POLICY),
     "archive": Target("src/registry_adapters/archive", "contract/test_archives.py", ARCHIVE),
@@ -531,7 +566,8 @@ def run_tests(copy: Path, tests: str) -> int:
     """The exit code of pytest for some tests with a copy of the sources; 1 means that tests failed."""
     # Separate temporary files, so that concurrent runs do not remove those of each other.
     temporary = f"--basetemp={copy / 'temporary'}"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", temporary, f"tests/{tests}"]
+    paths = [f"tests/{path}" for path in tests.split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", temporary, *paths]
     environment = os.environ | {
         "PYTHONPATH": str(copy / "src"),
         "PYTHONDONTWRITEBYTECODE": "",

@@ -6,34 +6,36 @@ import random
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote
 
 from registry_adapters.http.endpoint import (
+    ANY_SUCCESS,
     HEAD_REFUSED,
     RepositoryEndpoint,
-    check_digest_header,
     coding_remark,
     content_length,
+    digest_header,
     map_delete_errors,
     status_of,
 )
-from registry_adapters.http.messages import Request, Response
+from registry_adapters.http.messages import Headers, Request, Response
 from registry_adapters.http.retry import error_summary
 from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel_upload
 from registry_adapters.http.uploads import Upload
 from registry_core.cancellation import checkpoint, remaining, sleep
 from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource
+from registry_core.content.verify import VerifyingReader
 from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import essence
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import (
-    AccessDenied,
-    NotFound,
+    Cancelled,
+    DeadlineExceeded,
     ProtocolError,
     RegistryError,
-    TransportError,
     Unavailable,
-    Unsupported,
 )
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.observer import RequestRetried, TransferResumed
@@ -58,7 +60,8 @@ _PROGRESS_PART_OF_SKIPPED: Final = 16
 # A connection reset discards a partial read. Reads are therefore small after a failure, and grow again.
 _FIRST_READ_AFTER_FAILURE: Final = 64 << 10
 
-_MOUNT_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 501})
+# The media types of web pages, such as those that ask for a login.
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
 def content_range(text: str) -> tuple[int, int, int | None] | None:
@@ -396,16 +399,18 @@ class HttpBlobs(BlobStore):
     def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this registry.
 
+        A mount only saves the upload: a registry that does not carry it out gets the blob by ``put``.
+
         Returns:
-            Whether the blob was mounted. If the registry opened an upload session instead, the next ``put`` of the
-            blob uses it.
+            Whether the registry answered that it mounted this blob. If it opened an upload session instead, the next
+            ``put`` of the blob uses it.
         """
         if not from_repository:
             return False
         request = Request(
             method="POST",
             target=self._endpoint.path("blobs", "uploads", "", query=(("mount", digest), ("from", from_repository))),
-            success=(201, 202),
+            success=ANY_SUCCESS,
             scopes=(
                 *self._endpoint.scopes("pull", "push"),
                 *RepositoryEndpoint(self._endpoint.registry, from_repository).scopes("pull"),
@@ -416,14 +421,13 @@ class HttpBlobs(BlobStore):
         )
         try:
             with self._session.send(request) as response:
-                if response.status == 201:
-                    check_digest_header(response.headers, digest, reference=request.reference)
-                    return True
+                if response.status != 202:
+                    return response.status == 201 and _names_no_other(response.headers, digest)
                 pending = PendingUpload.from_response(self._session, response)
-        except RegistryError as error:
-            if isinstance(error, AccessDenied) or status_of(error) in _MOUNT_REFUSED:
-                return False
+        except (Cancelled, DeadlineExceeded):
             raise
+        except RegistryError:
+            return False
         if digest.algorithm == "sha256":
             self._pending_uploads.add(self._session, self._endpoint, digest, pending)
         else:
@@ -455,10 +459,53 @@ class HttpBlobs(BlobStore):
         )
 
     def _has(self, digest: Digest, size: int) -> bool:
+        """Whether the registry shows that it has a blob; ``False`` if it cannot be asked.
+
+        The headers of HEAD are enough if they state the digest, or the size of content that is no web page. Otherwise
+        the blob is read and verified.
+        """
         try:
-            return self._stat(digest) == size
-        except (NotFound, AccessDenied, Unsupported, TransportError):
+            shown = self._shown_by_head(digest, size)
+            return self._is_served(digest, size) if shown is None else shown
+        except (Cancelled, DeadlineExceeded):
+            raise
+        except RegistryError:
             return False
+
+    def _shown_by_head(self, digest: Digest, size: int) -> bool | None:
+        try:
+            with self._session.send(self._request("HEAD", digest)) as response:
+                headers = response.headers
+        except RegistryError as error:
+            if status_of(error) in HEAD_REFUSED:
+                return None
+            raise
+        return _shows_blob(headers, digest, size)
+
+    def _is_served(self, digest: Digest, size: int) -> bool:
+        with self._session.send(self._request("GET", digest)) as response:
+            reader = VerifyingReader(response.reader, digest, size, reference=self._endpoint.at(digest))
+            while reader.read(CHUNK_SIZE):
+                checkpoint()
+            return reader.verified
+
+
+def _names_no_other(headers: Headers, digest: Digest) -> bool:
+    """Whether the headers of a response name no other digest than this one."""
+    location = unquote(headers.get("Location").partition("?")[0].rpartition("/")[2])
+    claims = [claim.strip() for claim in headers.all("Docker-Content-Digest")]
+    return all(claim == digest for claim in [*claims, *([location] if ":" in location else [])])
+
+
+def _shows_blob(headers: Headers, digest: Digest, size: int) -> bool | None:
+    """Whether the headers of HEAD belong to a blob; ``None`` if they do not show it."""
+    length = None if headers.get("Content-Encoding") else content_length(headers)
+    if length not in (None, size):
+        return False
+    claim = digest_header(headers)
+    if claim is not None and claim.algorithm == digest.algorithm:
+        return claim == digest
+    return None if length is None or essence(headers.get("Content-Type")) in _PAGES else True
 
 
 def _count_bytes(response: Response) -> int:

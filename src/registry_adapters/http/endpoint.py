@@ -10,21 +10,24 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from registry_adapters.http.messages import Headers
+from registry_adapters.http.messages import Headers, Response
 from registry_core.domain.auth import Scope
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
+from registry_core.domain.origin import redact_url
 from registry_core.domain.reference import join_reference
 from registry_core.errors import (
     AccessDenied,
     DigestMismatch,
     InvalidDigest,
     InvalidName,
+    ProtocolError,
     RegistryError,
     Unsupported,
 )
 
 __all__ = [
+    "ANY_SUCCESS",
     "HEAD_REFUSED",
     "RepositoryEndpoint",
     "check_digest_header",
@@ -34,6 +37,7 @@ __all__ = [
     "map_delete_errors",
     "map_store_errors",
     "status_of",
+    "unproved_success",
 ]
 
 
@@ -73,6 +77,10 @@ class RepositoryEndpoint(msgspec.Struct, frozen=True):
         """``registry/name``."""
         return f"{self.registry}/{self.name}"
 
+
+# For requests that store content. Registries and proxies answer other statuses than the specified one; whether the
+# content was stored is then looked up.
+ANY_SUCCESS = tuple(range(200, 300))
 
 # Statuses of registries and proxies that support GET, but not HEAD; 401, 403 and 404 apply to GET as well (R-205).
 HEAD_REFUSED = frozenset({400, 405, 406, 415, 501})
@@ -122,6 +130,26 @@ def coding_remark(headers: Headers) -> str:
         value.strip() for value in headers.all("Content-Encoding") if value.strip().lower() not in ("", "identity")
     ]
     return f" (the response has the Content-Encoding {', '.join(codings)!r:.60})" if codings else ""
+
+
+def unproved_success(method: str, response: Response, what: str, *, reference: str) -> ProtocolError:
+    """The error for an unspecified success status whose request stored nothing, as far as the registry tells.
+
+    Args:
+        method: Method of the request.
+        response: Response with that status; it may be closed.
+        what: Description of what the registry lacks.
+        reference: Reference of the content.
+    """
+    url = redact_url(response.url)
+    return ProtocolError(
+        f"{method} {url}: unexpected status {response.status}, and the registry {what}: check whether a proxy or a "
+        "login page answered in its place",
+        status=response.status,
+        method=method,
+        url=url,
+        reference=reference,
+    )
 
 
 @contextmanager

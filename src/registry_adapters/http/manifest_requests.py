@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from registry_adapters.http.endpoint import (
+    ANY_SUCCESS,
     HEAD_REFUSED,
     RepositoryEndpoint,
     check_digest_header,
@@ -14,6 +15,7 @@ from registry_adapters.http.endpoint import (
     content_length,
     digest_header,
     status_of,
+    unproved_success,
 )
 from registry_adapters.http.messages import Body, Headers, Request
 from registry_adapters.http.session import Session
@@ -23,7 +25,14 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import MANIFESTS, essence, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.errors import DigestMismatch, InvalidDocument, RegistryError, error_reference
+from registry_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DigestMismatch,
+    InvalidDocument,
+    RegistryError,
+    error_reference,
+)
 
 __all__ = ["ManifestRequests"]
 
@@ -98,6 +107,8 @@ class ManifestRequests:
     def put(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:
         """Store a manifest under a tag or its digest.
 
+        After another success status than 201, the registry is asked whether it has the manifest under that name.
+
         Args:
             manifest: Manifest to store; its media type is sent without parameters.
             reference: Tag to set, or the digest of the manifest.
@@ -109,12 +120,13 @@ class ManifestRequests:
         Raises:
             DigestMismatch: The registry reports that it stored another digest.
             BlobNotFound: The registry does not have a blob or manifest that this one refers to.
+            ProtocolError: The status is another one than 201, and the registry does not have the manifest.
         """
         content = manifest.content
         request = Request(
             method="PUT",
             target=self._endpoint.path("manifests", reference, query=tuple(("tag", str(tag)) for tag in tags)),
-            success=(201,),
+            success=ANY_SUCCESS,
             scopes=self._endpoint.scopes("pull", "push"),
             headers={"Content-Type": manifest.media_type},
             body=Body(BytesSource(content), 0, len(content)),
@@ -124,7 +136,9 @@ class ManifestRequests:
             stored = digest_header(response.headers)
             if stored is not None and stored.verifiable:
                 check_digest_header(response.headers, Digest.of(content, stored.algorithm), reference=request.reference)
-            return response.headers
+        if response.status != 201 and not self._is_stored(content, reference):
+            raise unproved_success("PUT", response, "does not have the manifest", reference=request.reference)
+        return response.headers
 
     def delete(self, reference: Tag | Digest) -> None:
         """Delete a tag, or a manifest by its digest.
@@ -140,6 +154,30 @@ class ManifestRequests:
             reference=self._endpoint.at(reference),
         )
         self._session.send(request).close()
+
+    def _is_stored(self, content: bytes, reference: Tag | Digest) -> bool:
+        """Return whether the registry has these bytes under a tag or digest; ``False`` if it cannot be asked.
+
+        A tag is asked for as well as a digest: the registry may have had the manifest before, under another tag.
+        """
+        try:
+            claim = self._claimed_digest(reference)
+            if claim is not None and claim.verifiable:
+                return claim == Digest.of(content, claim.algorithm)
+            return self._session.fetch(self._request("GET", reference), MANIFEST_LIMIT).content == content
+        except (Cancelled, DeadlineExceeded):
+            raise
+        except RegistryError:
+            return False
+
+    def _claimed_digest(self, reference: Tag | Digest) -> Digest | None:
+        try:
+            with self._session.send(self._request("HEAD", reference)) as response:
+                return digest_header(response.headers)
+        except RegistryError as error:
+            if status_of(error) in HEAD_REFUSED:
+                return None
+            raise
 
     def _request(self, method: str, reference: Tag | Digest) -> Request:
         return Request(

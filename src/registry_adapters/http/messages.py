@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -12,7 +12,11 @@ from registry_core.content.streams import BaseReader, ByteReader, ByteSource, re
 from registry_core.domain.auth import Scope
 from registry_core.errors import ProtocolError
 
-__all__ = ["NO_BODY", "Body", "BufferedResponse", "Headers", "Request", "Response"]
+__all__ = ["NO_BODY", "SINGLE_USE", "Body", "BufferedResponse", "Headers", "Request", "Response"]
+
+
+# Headers of a request that is sent on a new connection, which is closed afterwards.
+SINGLE_USE: Final[Mapping[str, str]] = MappingProxyType({"Connection": "close"})
 
 
 class Body(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ __all__ = [
     "RetryDecision",
     "RetryPolicy",
     "StaleConnection",
+    "as_unavailable",
     "decide",
     "error_summary",
     "failure_kind",
@@ -61,14 +62,23 @@ class RetryDecision(StrEnum):
 
 
 class NotConnected(Unavailable):
-    """No byte of the request was sent; the session raises it as a plain ``Unavailable``."""
+    """No byte of the request was sent; callers get it as a plain ``Unavailable``."""
 
 
 class StaleConnection(Unavailable):
-    """A kept connection failed before the response began; the session raises it as a plain ``Unavailable``.
+    """A kept connection failed before the response began; callers get it as a plain ``Unavailable``.
 
     The request may have arrived.
     """
+
+
+def as_unavailable(error: RegistryError) -> RegistryError:
+    """The error for callers: a plain ``Unavailable`` where this module has a class of its own."""
+    if not isinstance(error, NotConnected | StaleConnection):
+        return error
+    plain = Unavailable(error.message, method=error.method, url=error.url, reference=error.reference)
+    plain.__cause__ = error.__cause__
+    return plain
 
 
 _CONNECTION: Final = frozenset({Failure.UNREACHED, Failure.STALE, Failure.BROKEN})

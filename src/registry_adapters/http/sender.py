@@ -16,10 +16,19 @@ from functools import partial
 from typing import Final
 
 from registry_adapters.http.error_mapping import CONTENT_LIMIT, escaped
-from registry_adapters.http.messages import NO_BODY, Body, Headers, Request, Response
+from registry_adapters.http.messages import NO_BODY, SINGLE_USE, Body, Headers, Request, Response
 from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, apply_middleware
 from registry_adapters.http.rate_limit import OriginLimiter, Permit, RateLimiter
-from registry_adapters.http.retry import REFUSED, RetryPolicy, StaleConnection, failure_reason, retry_after
+from registry_adapters.http.retry import (
+    REFUSED,
+    Failure,
+    RetryDecision,
+    RetryPolicy,
+    StaleConnection,
+    decide,
+    failure_reason,
+    retry_after,
+)
 from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_core.domain.origin import redact_url
 from registry_core.domain.url_policy import AllowedUrl
@@ -39,7 +48,7 @@ _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 _MAX_WARNING: Final = 500
 _MAX_WARNINGS: Final = 256
 
-# Each kept connection may have been closed meanwhile; no more than these in a row are replaced silently.
+# A transport that ignores ``SINGLE_USE`` may use kept connections all the same; no more than these are replaced.
 _MAX_STALE: Final = 3
 
 
@@ -146,6 +155,12 @@ class RequestState:
         """Whether the request has no body."""
         return self.request.body is None or not self.request.body.length
 
+    def may_repeat(self, failure: Failure) -> bool:
+        """Whether the request may be sent again after a failure, if the number of retries allows it."""
+        request = self.request
+        decision = decide(request.method, failure, repeatable=request.repeatable, empty=self.is_empty)
+        return decision is RetryDecision.AGAIN
+
 
 class RequestSender:
     """Carries out single exchanges; safe for many threads.
@@ -186,7 +201,7 @@ class RequestSender:
         self._warnings = WarningFilter()
 
     def send(self, state: RequestState, url: str, allowed: AllowedUrl, headers: Mapping[str, str]) -> Response:
-        """Send one request; an idle connection that the server has closed is replaced silently.
+        """Send one request; an idle connection that the server has closed is replaced silently by a new one.
 
         Args:
             state: Request that the exchange is part of.
@@ -211,8 +226,10 @@ class RequestSender:
                 permit.release()
                 state.may_be_done = True
                 stale += 1
-                if not request.repeatable or stale > _MAX_STALE:
+                if stale > _MAX_STALE or not state.may_repeat(Failure.STALE):
                     raise
+                # The other idle connections may have been closed as well.
+                headers = {**headers, **SINGLE_USE}
             except BaseException:
                 permit.release()
                 raise

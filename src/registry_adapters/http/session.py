@@ -21,9 +21,9 @@ from registry_adapters.http.retry import (
     REFUSED,
     TRANSIENT,
     Failure,
-    NotConnected,
     RetryPolicy,
     StaleConnection,
+    as_unavailable,
     error_summary,
     failure_kind,
     failure_reason,
@@ -209,14 +209,14 @@ class Session:
                 if self._wait_before_retry(state, error, number):
                     number += 1
                     continue
-                if isinstance(error, StaleConnection | NotConnected):
-                    failed: RegistryError = Unavailable(
-                        error.message, method=error.method, url=error.url, reference=error.reference
-                    )
-                    _note_attempts(failed, number, self._clock() - started)
-                    raise failed from error.__cause__
                 _note_attempts(error, number, self._clock() - started)
-                raise
+                if isinstance(error, StaleConnection) and not state.may_repeat(Failure.STALE):
+                    # An upload goes on without counting it as a failure of the registry.
+                    raise
+                failed = as_unavailable(error)
+                if failed is error:
+                    raise
+                raise failed from failed.__cause__
 
     def _wait_before_retry(self, state: RequestState, error: RegistryError, number: int) -> bool:
         """Return whether to repeat the request, after the pause before it."""

@@ -207,6 +207,7 @@ class VerifyingSource:
 
     Attributes:
         failure: Error from the source; a transport may have reported it as another one.
+        position: Offset after the last byte that the reader opened last has returned.
 
     Raises:
         Unsupported: The digest's algorithm cannot be verified.
@@ -219,6 +220,7 @@ class VerifyingSource:
         self._reference = reference
         self._verifier = Verifier(digest, size, reference=reference)
         self.failure: BaseException | None = None
+        self.position = 0
         self._reader: ByteReader | None = None
 
     @property
@@ -234,6 +236,7 @@ class VerifyingSource:
             DigestMismatch: From a read: the source has other bytes.
         """
         self.failure = None
+        self.position = start
         if start == 0:
             self._verifier = Verifier(self._digest, self._size, reference=self._reference)
         try:
@@ -302,6 +305,7 @@ class _VerifyingSourceReader(BaseReader):
             self._source.failure = error
             raise
         self._position += len(data)
+        self._source.position = self._position
         return data
 
     def close(self) -> None:

@@ -1,8 +1,12 @@
 """Blob uploads: in one request or in chunks, resumed or restarted after a failure (distribution-spec, "Push").
 
-The registry owns the session: its location is opaque, and the registry's statement about the bytes that it has decides
-where the upload goes on. A chunk is never sent twice on a guess. A session that cannot be resumed is abandoned and
-the upload restarted, as often as the retry policy allows.
+The registry owns the session: its location is opaque. A chunk that was sent whole and accepted is followed by the next
+one. After a failure, the registry's statement about the bytes that it has decides where the upload goes on: a chunk is
+never sent twice on a guess. A session that cannot be resumed is abandoned and the upload restarted, as often as the
+retry policy allows.
+
+A pooled connection that the registry has closed is no failure of the registry. The upload asks the session how far it
+has come, or restarts, and does not count it as a retry; from then on it uses new connections only.
 
 After a broken connection the rest is sent in smaller requests, each on a new connection. Many proxies limit the time
 or the bytes of a connection, and docker-registry 2 forgets a session whose request broke off.
@@ -16,9 +20,15 @@ from typing import Final
 
 import msgspec
 
-from registry_adapters.http.endpoint import RepositoryEndpoint, check_digest_header, status_of
-from registry_adapters.http.messages import Body, Request, Response
-from registry_adapters.http.retry import REFUSED, error_summary, failure_kind
+from registry_adapters.http.endpoint import (
+    ANY_SUCCESS,
+    RepositoryEndpoint,
+    check_digest_header,
+    status_of,
+    unproved_success,
+)
+from registry_adapters.http.messages import SINGLE_USE, Body, Request, Response
+from registry_adapters.http.retry import REFUSED, StaleConnection, as_unavailable, error_summary, failure_kind
 from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import (
     PendingUpload,
@@ -36,10 +46,12 @@ from registry_core.domain.origin import redact_url
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
+    DigestMismatch,
     ProtocolError,
     RateLimited,
     RegistryError,
     ServerError,
+    SizeMismatch,
     TransportError,
     Unavailable,
 )
@@ -58,12 +70,18 @@ _CHUNK_MULTIPLE: Final = 256 << 10
 # R-074: a request made progress if the registry kept at least this part of it.
 _PROGRESS_PART: Final = 16
 
+# Errors after which a session that went on where the registry said is not trusted: that statement may be wrong.
+_CONTENT_REFUSED: Final = (DigestMismatch, SizeMismatch, ProtocolError)
+
 _MAX_STALLS: Final = 4
 
 # R-074: a registry that discards bytes again and again makes no progress either.
 _MAX_SETBACKS: Final = 16
 
 _TRANSIENT: Final = (Unavailable, ServerError, RateLimited)
+
+# After other success statuses, the headers have to show that the upload session goes on.
+_CHUNK_ACCEPTED: Final = frozenset({201, 202, 204})
 
 _PATCH_REFUSED: Final = frozenset({405, 501})
 
@@ -76,7 +94,7 @@ class ChunkPlan:
         chunk_size: Preferred chunk length; ``None`` for a monolithic upload while that works.
 
     Attributes:
-        close_connection: Whether each chunk uses a new connection.
+        close_connection: Whether each request with content, and the one that closes the session, uses a new connection.
         failures: Number of failed requests since the last progress.
     """
 
@@ -206,6 +224,8 @@ class Upload:
         self._pending = pending
         self._location = ""
         self._plan = ChunkPlan(size, chunk_size)
+        self._restarts_left = session.policy.retries
+        self._was_resumed = False
 
     def run(self) -> None:
         """Upload the blob, or cancel the upload session and raise.
@@ -215,7 +235,6 @@ class Upload:
             SizeMismatch: The source is shorter or longer than ``size``.
             RegistryError: The registry refuses the upload, or fails too often.
         """
-        restarts_left = self._session.policy.retries
         try:
             self._source.check_empty()
         except BaseException:
@@ -230,15 +249,18 @@ class Upload:
                 # A pending upload session may have expired by now, and smaller requests after a 413 are no repetition.
                 if was_pending or status_of(lost.cause) == 413:
                     continue
-                if not restarts_left:
+                if not self._restarts_left:
                     raise lost.cause from None
-                restarts_left -= 1
+                self._restarts_left -= 1
             else:
                 return
 
     def _attempt(self) -> None:
         """Upload the blob in one upload session."""
         upload_session, self._pending = self._pending or self._open_session(), None
+        if upload_session is None:
+            return
+        self._was_resumed = False
         self._location = upload_session.location
         self._plan.begin(upload_session.min_chunk)
         try:
@@ -250,11 +272,18 @@ class Upload:
             cancel_upload(self._session, self._endpoint, self._location)
             raise
 
-    def _open_session(self) -> PendingUpload:
+    def _open_session(self) -> PendingUpload | None:
+        """Open an upload session; return ``None`` if the response leads to the blob, which is stored already."""
         query = () if self._digest.algorithm == "sha256" else (("digest-algorithm", self._digest.algorithm),)
         target = self._endpoint.path("blobs", "uploads", "", query=query)
-        with self._send("POST", target, success=(202,)) as response:
-            return PendingUpload.from_response(self._session, response)
+        with self._send("POST", target, success=ANY_SUCCESS) as response:
+            pass
+        if response.status != 202:
+            if self._is_stored():
+                return None
+            if "Location" not in response.headers:
+                raise self._unproved("POST", response)
+        return PendingUpload.from_response(self._session, response)
 
     def _step(self, offset: int) -> int | None:
         """Send one request; return the offset of the next one, or ``None`` if the blob is stored."""
@@ -274,32 +303,46 @@ class Upload:
         return None if committed is None else self._check_progress(offset, committed, end)
 
     def _send_chunk(self, start: int, end: int) -> int | None:
-        """Send one chunk; return the number of committed bytes, or ``None`` if the blob is stored already."""
+        """Send one chunk; return the offset of the next one, or ``None`` if the blob is stored already."""
         headers = {"Content-Range": f"{start}-{end - 1}"}
-        if self._plan.close_connection:
-            headers["Connection"] = "close"
-        with self._send(
-            "PATCH",
-            self._location,
-            success=(201, 202, 204),
-            headers=headers,
-            body=Body(self._source, start, end - start),
-        ) as response:
+        body = Body(self._source, start, end - start)
+        headers |= self._connection_headers()
+        with self._send("PATCH", self._location, success=ANY_SUCCESS, headers=headers, body=body) as response:
             self._location = upload_location(self._session, response, current=self._location)
-            # Some registries close the upload with the last chunk, and would refuse the PUT (R-076).
-            if response.status == 201 and end == self._size:
+        if response.status != 202:
+            names_session = "Location" in response.headers or "Range" in response.headers
+            goes_on = response.status in _CHUNK_ACCEPTED or names_session
+            # R-076: some registries close the upload with the last chunk, and would refuse the PUT.
+            if end == self._size or not goes_on:
                 check_digest_header(response.headers, self._digest, reference=self._reference)
                 if self._is_stored():
                     return None
-            committed = committed_bytes(response.headers)
-        return self._check_committed(end if committed is None else committed, end)
+            if not goes_on:
+                raise self._unproved("PATCH", response)
+        if self._source.position < end:
+            url = redact_url(self._location)
+            raise Unavailable(
+                f"PATCH {url}: the response came before the chunk was sent whole", method="PATCH", url=url
+            )
+        # R-074: many registries state a wrong `Range` here, or none.
+        return end
 
     def _close_session(self) -> None:
         """Send the PUT that closes the session; in a monolithic upload it carries the blob."""
         body = Body(self._source, 0, self._size) if self._plan.is_monolithic and self._size else None
         target = closing_target(self._location, self._digest)
-        with self._send("PUT", target, success=(201, 204), body=body) as response:
+        headers = self._connection_headers()
+        with self._send("PUT", target, success=ANY_SUCCESS, headers=headers, body=body) as response:
             check_digest_header(response.headers, self._digest, reference=self._reference)
+        was_sent = body is None or self._source.position == self._size
+        if (response.status != 201 or not was_sent) and not self._is_stored():
+            raise self._unproved("PUT", response)
+
+    def _connection_headers(self) -> dict[str, str]:
+        return dict(SINGLE_USE) if self._plan.close_connection else {}
+
+    def _unproved(self, method: str, response: Response) -> ProtocolError:
+        return unproved_success(method, response, "does not have the blob", reference=self._reference)
 
     def _recover(self, error: RegistryError, offset: int, end: int, *, closing: bool) -> int | None:
         """Decide how to go on after a failed request.
@@ -308,6 +351,9 @@ class Upload:
             The offset of the next request, or ``None`` if the blob is stored nevertheless.
         """
         status, plan = status_of(error), self._plan
+        # A pooled connection was closed; the requests after this one open new ones.
+        is_stale = isinstance(error, StaleConnection) and not plan.close_connection
+        error = as_unavailable(error)
         if status in _PATCH_REFUSED and not closing and offset == 0:
             plan.disable_chunks()
             return 0
@@ -315,8 +361,10 @@ class Upload:
             if offset == self._size or not plan.shrink(end - offset):
                 raise error
             return self._query_committed(end, error)
-        if status == 416 and not closing:
+        if status == 416 and not (closing and plan.is_monolithic):
             return self._check_progress(offset, self._query_committed(end, error), end)
+        if closing and self._was_resumed and isinstance(error, _CONTENT_REFUSED):
+            raise _SessionLost(error)
         if status != 404 and not isinstance(error, _TRANSIENT):
             raise error
         # The HTTP session has already repeated a refused request without a body as often as the policy allows.
@@ -327,16 +375,19 @@ class Upload:
             return None
         if status == 404:
             raise _SessionLost(error)
-        self._back_off(error, "PUT" if closing else "PATCH")
-        return self._resume(error, offset, end)
+        if is_stale:
+            self._restarts_left += 1
+        else:
+            self._back_off(error, "PUT" if closing else "PATCH")
+        return self._resume(error, offset, end, is_stale=is_stale)
 
-    def _resume(self, error: RegistryError, offset: int, end: int) -> int:
+    def _resume(self, error: RegistryError, offset: int, end: int, *, is_stale: bool) -> int:
         """Ask for the progress of a request that may have been carried out in part, and go on from there."""
         plan = self._plan
         no_response = status_of(error) == 0
         repeated = no_response and plan.close_connection
         plan.close_connection = no_response or plan.close_connection
-        if plan.is_monolithic and not plan.split():
+        if plan.is_monolithic and (is_stale or not plan.split()):
             raise _SessionLost(error)
         try:
             committed = self._query_committed(end, error)
@@ -371,23 +422,12 @@ class Upload:
         # R-074: 0-0 means one byte or none.
         if committed is None or committed == 1:
             raise _SessionLost(cause)
-        committed = self._check_committed(committed, sent)
-        self._session.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=committed))
-        return committed
-
-    def _check_committed(self, committed: int, sent: int) -> int:
-        """Check that the registry does not claim more bytes than it can have received."""
         sent = min(sent, self._source.bytes_read)
         if committed > sent:
-            raise ProtocolError(
-                f"upload: the registry reports {committed} bytes, but was sent {sent}", reference=self._reference
-            )
-        if committed == 1 and sent > 1:
-            raise _SessionLost(
-                ProtocolError(
-                    "upload: the registry reports range 0-0, which means one byte or none", reference=self._reference
-                )
-            )
+            message = f"upload: the registry reports {committed} bytes, but was sent {sent}"
+            raise _SessionLost(ProtocolError(message, reference=self._reference))
+        self._was_resumed = True
+        self._session.tell(TransferResumed(method="PATCH", url=redact_url(self._location), offset=committed))
         return committed
 
     def _back_off(self, error: RegistryError, method: str) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "bad_content_range",
     "change_status",
     "claim_length",
+    "close_idle",
     "cut",
     "cut_request",
     "drip",
@@ -66,15 +67,26 @@ def respond(
 
 
 def change_status(context: FaultContext, *, status: int) -> Response:
-    """Execute the request, but respond with another status."""
+    """Execute the request, but respond with another status; a challenge keeps its own."""
     response = context.forward()
-    response.status = status
+    if response.status == 401:
+        context.skip()
+    else:
+        response.status = status
     return response
 
 
 def drop(context: FaultContext, *, reset: bool) -> Response:
     """End the connection without executing the request."""
     context.drop(reset=reset)
+
+
+def close_idle(context: FaultContext, *, reset: bool) -> Response:
+    """End a connection that carried a request before, without executing this one."""
+    if context.is_reused:
+        context.drop(reset=reset)
+    context.skip()
+    return context.forward()
 
 
 def lose_response(context: FaultContext, *, reset: bool) -> Response:

@@ -35,6 +35,7 @@ __all__ = [
     "endless_paging",
     "expired_token",
     "garbage",
+    "idle_close",
     "login_page",
     "lost_response",
     "lost_upload",
@@ -186,7 +187,7 @@ def login_page(code: int = 200) -> Fault:
 
 
 def change_status(code: int) -> Fault:
-    """Execute the request, but respond with another status."""
+    """Execute the request, but respond with another status; a challenge (401) keeps its own."""
     return Fault(f"status changed to {code}", partial(effects.change_status, status=code))
 
 
@@ -206,6 +207,17 @@ def lost_response(*, reset: bool = False) -> Fault:
         reset: Reset the connection instead of closing it.
     """
     return Fault(f"response lost, connection {_ended(reset)}", partial(effects.lose_response, reset=reset))
+
+
+def idle_close(*, reset: bool = False) -> Fault:
+    """End a kept connection when its next request comes, as a server does that closes idle connections.
+
+    The request is not executed. The first request on each connection is left alone.
+
+    Args:
+        reset: Reset the connection instead of closing it.
+    """
+    return Fault(f"kept connection {_ended(reset)}", partial(effects.close_idle, reset=reset))
 
 
 def garbage(data: bytes = b"\x16\x03\x01 this is no HTTP\r\n\r\n") -> Fault:

@@ -157,6 +157,11 @@ class FaultContext:
         """Method of the request."""
         return self.entry.method
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether the connection carried another request before this one."""
+        return self._request_log.is_reused(self.entry)
+
     def forward(self) -> Response:
         """Have the application handle the request."""
         return _call(self._app, self.environ)

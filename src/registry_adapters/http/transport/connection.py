@@ -344,6 +344,11 @@ class ConnectionPool:
             if connection.is_connected:
                 return connection
             connection.close()
+        return self.new()
+
+    def new(self) -> Connection:
+        """Return a new connection, which its first request opens."""
+        self.last_used = time.monotonic()
         connection = self._class(**self._options)
         connection.settings = self._settings
         connection.resolver = self._resolver

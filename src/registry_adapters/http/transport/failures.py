@@ -179,7 +179,8 @@ class ExchangeErrors:
         if causes.are_tls_alert:
             return TLSError, "the server speaks TLS, but the request was plain http: remove plain_http"
         if causes.have(OSError):
-            if self._is_reused and causes.have(ConnectionError):
+            # A TLS connection that was closed without a TLS alert ends with an error of its own.
+            if self._is_reused and causes.have(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return StaleConnection, "the idle connection was closed by the server"
             # Some TLS servers answer plain http by no more than the end of the connection.
             may_need_tls = self._is_first and self._proxy is None and self._url.startswith("http:")

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Final, Protocol, runtime_checkable
 
-from registry_adapters.http.messages import NO_BODY, Body, Headers, Response
+from registry_adapters.http.messages import NO_BODY, SINGLE_USE, Body, Headers, Response
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks
 from registry_adapters.http.transport.connection import (
@@ -113,7 +113,8 @@ class Urllib3Transport:
         if body is not None or method not in _BODYLESS:
             fields["Content-Length"] = str(body.length if body else 0)
         chunks = BodyChunks(body) if body is not None and body.length else ()
-        connection = pool.take()
+        is_single = headers.get("Connection") == SINGLE_USE["Connection"]
+        connection = pool.new() if is_single else pool.take()
         try:
             response = connection.exchange(method, request_target(url, is_whole=pool.forwards), fields, chunks)
         except BaseException as error:
@@ -121,6 +122,8 @@ class Urllib3Transport:
             errors = ExchangeErrors(method, url, self._settings, connection)
             connection.close()
             errors.raise_for(error)
+        # Not every server closes the connection as it was asked to.
+        response.is_reusable = response.is_reusable and not is_single
         received = Headers(response.headers.raw_items())
         if not response.has_body:
             response.end()

@@ -25,7 +25,7 @@ from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, Co
 from registry_core.ops.transfer.platforms import Subset, subset
 from registry_core.ops.transfer.report import Action, NodeKind, Result
 from registry_core.ops.transfer.state import ManifestCache, NodeState, NodeTable, ResolvedTask, TaskState
-from registry_core.ops.transfer.target import CopyTarget
+from registry_core.ops.transfer.target import CopyTarget, is_inconclusive
 from registry_core.ops.workers import WorkerPool
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import CopyWarning, Event, Observer
@@ -195,14 +195,17 @@ class TaskResolver:
         return not options.overwrite and None not in current.values()
 
     def _current_tags(self, task: CopyTask, tags: tuple[Tag, ...]) -> _CurrentTags:
-        """Look up tags in the target."""
+        """Look up tags in the target; ``None`` for a tag that it does not have, or that may be overwritten unseen."""
         found: _CurrentTags = {}
         for tag in tags:
             try:
                 with self._attribution.target(task.target.at(tag)):
                     checkpoint()
                     found[tag] = task.target.manifests.resolve(tag).digest
-            except ImageNotFound:
+            except RegistryError as error:
+                # A tag that must not be overwritten is only set where the target is known not to have it.
+                if not isinstance(error, ImageNotFound) and not (self._options.overwrite and is_inconclusive(error)):
+                    raise
                 found[tag] = None
         return found
 

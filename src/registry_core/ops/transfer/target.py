@@ -13,18 +13,55 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_nondistributable
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import BlobNotFound, Forbidden, ImageNotFound, ProtocolError, SizeMismatch, Unsupported
+from registry_core.errors import (
+    BlobNotFound,
+    Cancelled,
+    DeadlineExceeded,
+    Forbidden,
+    ImageNotFound,
+    IntegrityError,
+    InvalidDocument,
+    ProtocolError,
+    RegistryError,
+    SizeMismatch,
+    Unauthorized,
+    Unsupported,
+)
 from registry_core.ops.blobs import ProgressSource, open_blob_or_foreign
 from registry_core.ops.manifests import fetch_manifest, is_child_manifest, walk
 from registry_core.ops.transfer.options import CopyTask
 from registry_core.ops.transfer.report import Action, ErrorAttribution
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event, Observer
 
-__all__ = ["CopyTarget", "DryRunTarget", "WritingTarget"]
+__all__ = ["CopyTarget", "DryRunTarget", "WritingTarget", "is_inconclusive"]
 
-# R-078: the look-up is an optimisation. If the target forbids it, or sends a malformed response, content is written
-# without it.
-_UNKNOWN: Final = (BlobNotFound, ImageNotFound, Forbidden, Unsupported, ProtocolError)
+# R-078: errors of a look-up that do not tell whether a write would succeed, even without a response of a registry.
+_INCONCLUSIVE: Final = (
+    BlobNotFound,
+    ImageNotFound,
+    Forbidden,
+    Unsupported,
+    ProtocolError,
+    IntegrityError,
+    InvalidDocument,
+)
+_FINAL: Final = (Cancelled, DeadlineExceeded, Unauthorized)
+
+
+def is_inconclusive(error: RegistryError) -> bool:
+    """Return whether a look-up failed in a way that does not prevent a write.
+
+    A look-up before a write only saves work. If a registry refuses it, fails to answer it, or sends a malformed
+    response, the content is written without it. A registry that cannot be reached, or that asks for other credentials,
+    would treat a write in the same way.
+
+    Args:
+        error: Error of the look-up.
+    """
+    if isinstance(error, _FINAL):
+        return False
+    has_response = error.transport is not None and error.transport.status > 0
+    return has_response or isinstance(error, _INCONCLUSIVE)
 
 
 class CopyTarget(ABC):
@@ -46,8 +83,10 @@ class CopyTarget(ABC):
         try:
             with self.attribution.target(task.target.at(descriptor.digest)):
                 found = task.target.manifests.resolve(descriptor.digest)
-        except _UNKNOWN:
-            return False
+        except RegistryError as error:
+            if is_inconclusive(error):
+                return False
+            raise
         return found.digest == descriptor.digest
 
     @abstractmethod
@@ -78,8 +117,10 @@ class CopyTarget(ABC):
         try:
             with self.attribution.target(task.target.at(blob.digest)):
                 size = task.target.blobs.stat(blob.digest)
-        except _UNKNOWN:
-            return False
+        except RegistryError as error:
+            if is_inconclusive(error):
+                return False
+            raise
         if size != blob.size:
             self._check_size(task, blob)
         return size == blob.size
@@ -88,10 +129,21 @@ class CopyTarget(ABC):
         # Either the descriptor or the target is wrong. An upload would not show it: the target has the digest already.
         with self.attribution.source(task.source.at(blob.digest)):
             embedded = blob.embedded()
-            actual = task.source.blobs.stat(blob.digest) if embedded is None else len(embedded)
+            actual = self._source_size(task, blob) if embedded is None else len(embedded)
             if actual != blob.size:
                 message = f"{actual} bytes, expected {blob.size}"
                 raise SizeMismatch(message, expected=blob.size, actual=actual)
+
+    def _source_size(self, task: CopyTask, blob: Descriptor) -> int:
+        try:
+            return task.source.blobs.stat(blob.digest)
+        except BlobNotFound:
+            raise
+        except RegistryError as error:
+            if is_inconclusive(error):
+                # The upload compares the content with the size.
+                return blob.size
+            raise
 
 
 class DryRunTarget(CopyTarget):

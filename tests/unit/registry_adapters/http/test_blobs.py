@@ -16,11 +16,14 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
     BlobNotFound,
+    Cancelled,
+    DeadlineExceeded,
     DigestMismatch,
     Forbidden,
     IntegrityError,
     InvalidName,
     ProtocolError,
+    Unavailable,
     Unsupported,
 )
 from registry_core.ports.blob_store import BlobStore
@@ -297,15 +300,80 @@ class TestMount:
 
         assert requested(transport)[1:] == [f"DELETE {REGISTRY}/upload/1"]
 
-    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
-    def test_a_refused_mount_returns_false(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
-        """R-077."""
-        assert blobs(scripted(reply(status))).mount(DIGEST, self.origin) is False
+    @pytest.mark.parametrize(
+        "status",
+        [200, 203, 204, 206, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 422, 429, 500, 501, 502, 503, 504],
+    )
+    def test_a_mount_that_is_not_answered_by_201_becomes_an_upload(
+        self, scripted: MakeTransport, reply: MakeReply, status: int
+    ) -> None:
+        """R-077: a mount never fails a push that an upload would complete."""
+        transport = scripted(reply(status), reply(202, {"Location": "/upload/1"}), reply(201))
+        store = blobs(transport)
 
-    def test_another_digest_in_the_response_is_an_error(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        mounted = store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert mounted is False
+        assert requested(transport)[1:] == [
+            f"POST {REGISTRY}/v2/org/app/blobs/uploads/",
+            f"PUT {REGISTRY}/upload/1?digest={DIGEST}",
+        ]
+
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [
+            (201, {"Docker-Content-Digest": Digest.of(b"")}),
+            (201, {"Docker-Content-Digest": Digest.of(b"", "sha512")}),
+            (201, {"Docker-Content-Digest": "malformed"}),
+            (201, {"Location": f"/v2/org/app/blobs/{Digest.of(b'')}"}),
+            (201, {"Location": f"/v2/org/app/blobs/{Digest.of(b'')}".replace(":", "%3A")}),
+            (202, {}),
+            (202, {"Location": "https://elsewhere.example.com/upload/1"}),
+            (307, {"Location": "https://elsewhere.example.com/v2/org/app/blobs/uploads/"}),
+        ],
+    )
+    def test_a_mount_of_another_digest_or_without_a_usable_session_becomes_an_upload(
+        self, scripted: MakeTransport, reply: MakeReply, status: int, headers: dict[str, str]
+    ) -> None:
+        """R-077, R-033: no request is sent to another origin."""
+        transport = scripted(reply(status, headers), reply(202, {"Location": "/upload/1"}), reply(201))
+        store = blobs(transport)
+
+        mounted = store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert mounted is False
+        assert requested(transport)[2:] == [f"PUT {REGISTRY}/upload/1?digest={DIGEST}"]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Location": f"/v2/org/app/blobs/{DIGEST}"},
+            {"Location": "/v2/org/app/blobs/uploads/7?state=a", "Docker-Content-Digest": DIGEST},
+        ],
+    )
+    def test_a_201_that_names_no_other_digest_is_a_mount(
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str]
+    ) -> None:
         """R-077."""
-        with pytest.raises(DigestMismatch):
-            blobs(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).mount(DIGEST, self.origin)
+        assert blobs(scripted(reply(201, headers))).mount(DIGEST, self.origin) is True
+
+    def test_a_mount_whose_connection_breaks_becomes_an_upload(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        """R-077: a proxy may refuse the query."""
+        transport = scripted(Unavailable("cut"), reply(202, {"Location": "/upload/1"}), reply(201))
+        store = blobs(transport)
+
+        mounted = store.mount(DIGEST, self.origin)
+        store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert mounted is False
+
+    @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
+    def test_the_end_of_a_scope_ends_a_mount(self, scripted: MakeTransport, end: Exception) -> None:
+        with pytest.raises(type(end)):
+            blobs(scripted(end)).mount(DIGEST, self.origin)
 
 
 class TestDelete:

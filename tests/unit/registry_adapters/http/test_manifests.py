@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 CONTENT = b'{"schemaVersion":2,  "mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"vendor":1}'
 INDEX = RawManifest.of(CONTENT)
 TYPED = {"Content-Type": OCI_INDEX}
+PAGE = {"Content-Type": "text/html; charset=utf-8"}
+LOGIN = b"<!DOCTYPE html><html><body>Please sign in.</body></html>"
 REPOSITORY = "https://registry.example.com/v2/org/app"
 
 
@@ -289,11 +291,85 @@ class TestPut:
         with pytest.raises(DigestMismatch):
             manifests(scripted(reply(201, {"Docker-Content-Digest": Digest.of(b"")}))).put(INDEX)
 
-    @pytest.mark.parametrize("status", [200, 202, 204])
-    def test_only_201_is_success(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
+    @pytest.mark.parametrize("status", [200, 202, 203, 204, 206, 226])
+    @pytest.mark.parametrize("name", [Tag("v1"), INDEX.digest])
+    def test_after_another_success_status_the_manifest_is_looked_up(
+        self, scripted: MakeTransport, reply: MakeReply, status: int, name: Tag | Digest
+    ) -> None:
+        """R-079: Quay and some proxies do not answer 201."""
+        transport = scripted(reply(status), reply(200, TYPED | {"Docker-Content-Digest": INDEX.digest}))
+
+        manifests(transport).put(INDEX, tags=[name] if isinstance(name, Tag) else [])
+
+        assert requested(transport) == [f"{method} {REPOSITORY}/manifests/{name}" for method in ("PUT", "HEAD")]
+
+    @pytest.mark.parametrize(
+        "head", [(405, {}), (200, {}), (200, TYPED | {"Content-Length": str(len(CONTENT))}), (200, PAGE)]
+    )
+    def test_where_head_does_not_state_the_digest_the_manifest_is_read(
+        self, scripted: MakeTransport, reply: MakeReply, head: tuple[int, dict[str, str]]
+    ) -> None:
         """R-079."""
-        with pytest.raises(ProtocolError):
-            manifests(scripted(reply(status))).put(INDEX)
+        transport = scripted(reply(202), reply(*head), reply(200, {}, CONTENT))
+
+        manifests(transport).put(INDEX, tags=[Tag("v1")])
+
+        assert requested(transport)[2:] == [f"GET {REPOSITORY}/manifests/v1"]
+
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    @pytest.mark.parametrize(
+        "look",
+        [
+            [(404, {})],
+            [(403, {})],
+            [(401, {})],
+            [(500, {})],
+            [(200, {"Docker-Content-Digest": Digest.of(b"")})],
+            [(405, {}), (404, {})],
+            [(200, PAGE), (200, PAGE, LOGIN)],
+            [(200, {}), (200, {}, CONTENT + b" ")],
+        ],
+    )
+    def test_a_success_status_without_the_manifest_is_an_error_that_names_the_status(
+        self, scripted: MakeTransport, reply: MakeReply, status: int, look: list[tuple[Any, ...]]
+    ) -> None:
+        """R-079: a login page is no success."""
+        transport = scripted(reply(status, PAGE, LOGIN), *[reply(*answer) for answer in look])
+
+        with pytest.raises(ProtocolError, match=f"PUT .*v1: unexpected status {status}") as caught:
+            manifests(transport).put(INDEX, tags=[Tag("v1")])
+
+        assert caught.value.status == status
+        assert len(transport.replies) == 0
+
+    def test_a_manifest_that_was_stored_before_does_not_prove_that_a_tag_is_set(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
+        """R-079: the tag is looked up, not the digest."""
+        transport = scripted(
+            reply(201), reply(200, PAGE, LOGIN), reply(200, {"Docker-Content-Digest": Digest.of(b"old")})
+        )
+
+        with pytest.raises(ProtocolError, match="manifests/v2"):
+            manifests(transport).put(INDEX, tags=[Tag("v1"), Tag("v2")])
+
+    def test_each_tag_of_another_algorithm_is_looked_up(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        """R-079, R-238: the registry states the digest of its own algorithm."""
+        named = reply(200, {"Docker-Content-Digest": INDEX.digest})
+        manifest = RawManifest.of(CONTENT, algorithm="sha512")
+        transport = scripted(reply(202, {"OCI-Tag": "v1"}), named, reply(202), named)
+
+        manifests(transport).put(manifest, tags=[Tag("v1"), Tag("v2")])
+
+        assert [sent.method for sent in transport.sent] == ["PUT", "HEAD", "PUT", "HEAD"]
+        assert transport.sent[3].url.endswith("/manifests/v2")
+
+    def test_another_digest_in_a_response_with_another_success_status_is_an_error(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
+        """R-079."""
+        with pytest.raises(DigestMismatch):
+            manifests(scripted(reply(202, {"Docker-Content-Digest": Digest.of(b"")}))).put(INDEX)
 
     def test_a_missing_blob_raises_blob_not_found(self, scripted: MakeTransport, reply: MakeReply) -> None:
         """R-078."""

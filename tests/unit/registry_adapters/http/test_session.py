@@ -625,9 +625,12 @@ class TestRetries:
         clock: Clock,
         recorder: Recorder,
     ) -> None:
-        """R-053."""
-        session(scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))).send(make_request())
+        """R-053: by a new one, because the other idle connections may have been closed as well."""
+        transport = scripted(StaleConnection("gone"), StaleConnection("gone"), reply(200))
 
+        session(transport).send(make_request())
+
+        assert [sent.headers.get("Connection") for sent in transport.sent] == [None, "close", "close"]
         assert clock.pauses == []
         assert not [event for event in recorder.events if isinstance(event, RequestRetried)]
 
@@ -669,22 +672,42 @@ class TestRetries:
         assert clock.pauses == [0.5]
 
     @pytest.mark.parametrize(
-        ("failure", "attempts"),
-        [(StaleConnection("gone"), "(1 attempt, 0.00 s)"), (NotConnected("no"), "(4 attempts, 3.50 s)")],
+        ("failure", "raised", "attempts"),
+        [
+            (StaleConnection("gone"), StaleConnection, "(1 attempt, 0.00 s)"),
+            (NotConnected("no"), Unavailable, "(4 attempts, 3.50 s)"),
+        ],
     )
-    def test_failed_connections_are_raised_as_unavailable_with_the_attempts(
-        self, session: Callable[..., Session], scripted: MakeTransport, failure: Unavailable, attempts: str
+    def test_failed_connections_are_raised_with_the_attempts(
+        self,
+        session: Callable[..., Session],
+        scripted: MakeTransport,
+        failure: Unavailable,
+        raised: type[Unavailable],
+        attempts: str,
     ) -> None:
-        """R-062."""
+        """R-053, R-062: an upload tells a closed idle connection from a failure of the registry."""
         failure.method = "PATCH"
         failure.__cause__ = OSError("behind it")
+        message = f"{failure.message} {attempts}"
 
         with pytest.raises(Unavailable) as caught:
             session(scripted(*[failure] * 4)).send(make_request("PATCH", content=b"x", repeatable=False))
 
         error = caught.value
-        assert (type(error), error.message, error.method) == (Unavailable, f"{failure.message} {attempts}", "PATCH")
+        assert (type(error), error.message, error.method) == (raised, message, "PATCH")
         assert (error.reference, error.__cause__) == ("registry.example.com/a/b:v1", failure.__cause__)
+
+    def test_an_idle_connection_that_was_closed_is_replaced_for_a_post_without_content(
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply], clock: Clock
+    ) -> None:
+        """R-053: an upload session that is opened twice expires unused."""
+        transport = scripted(StaleConnection("gone"), reply(200))
+
+        session(transport, settings=HttpSettings(retries=0)).send(make_request("POST", repeatable=False))
+
+        assert len(transport.sent) == 2
+        assert clock.pauses == []
 
     def test_a_407_is_not_retried(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]

@@ -122,6 +122,18 @@ class TestConnection:
 
         assert caller("GET", "/v2/app/manifests/new").status == 200
 
+    @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+    def test_only_a_kept_connection_is_closed_as_idle(self, call: Call, *, reset: bool) -> None:
+        caller = call(faults.idle_close(reset=reset))
+        first = caller("GET", "/v2/")
+
+        with pytest.raises(BROKEN):
+            caller("PUT", "/v2/app/manifests/new", caller.manifest.content)
+        caller.connection.close()
+
+        assert first.status == 200
+        assert caller("GET", "/v2/app/manifests/new").status == 404
+
     def test_the_client_sees_a_reset(self, call: Call) -> None:
         caller = call(faults.drop(reset=True))
 

@@ -22,6 +22,7 @@ from registry_adapters.http.messages import Body, Response
 from registry_adapters.http.retry import NotConnected, StaleConnection
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.body import BodyChunks, SourceFailed
+from registry_adapters.http.transport.connection import Connection
 from registry_adapters.http.transport.urllib3_transport import Urllib3Transport
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource, FileObjectReader
@@ -494,6 +495,41 @@ class TestConnections:
 
         with pytest.raises(StaleConnection):
             get(transport, server)
+
+    def test_a_kept_tls_connection_that_ends_while_it_is_written_to_is_stale(
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        responses: type[ScriptedResponses],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """R-053: OpenSSL reports it as an error that is no ConnectionError."""
+        server = start_server(responses(*[response_bytes(200)] * 2))
+        get(transport, server).close()
+
+        def ended(*args: object, **options: object) -> None:
+            raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+        monkeypatch.setattr(Connection, "endheaders", ended)
+
+        with pytest.raises(StaleConnection):
+            get(transport, server)
+
+    def test_a_request_for_single_use_has_a_connection_of_its_own(
+        self,
+        transport: Urllib3Transport,
+        start_server: StartServer,
+        response_bytes: ResponseBytes,
+        responses: type[ScriptedResponses],
+    ) -> None:
+        """R-053: a new one, which is not kept even if the server keeps it open."""
+        server = start_server(responses(*[response_bytes(200)] * 4))
+
+        for headers in ({}, {"Connection": "close"}, {}, {"Connection": "close"}):
+            transport.send("GET", str(server.origin), headers, None).close()
+
+        assert server.connections == 3
 
 
 class TestRequests:
