@@ -485,9 +485,10 @@ class HttpBlobs(BlobStore):
     def _is_served(self, digest: Digest, size: int) -> bool:
         with self._session.send(self._request("GET", digest)) as response:
             reader = VerifyingReader(response.reader, digest, size, reference=self._endpoint.at(digest))
+            # The read that reaches the end raises if the content is wrong.
             while reader.read(CHUNK_SIZE):
                 checkpoint()
-            return reader.verified
+        return True
 
 
 def _names_no_other(headers: Headers, digest: Digest) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.http.messages import Body, Headers, Response
+from registry_adapters.http.retry import StaleConnection
 from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_adapters.http.upload_sessions import PendingUpload, closing_target, committed_bytes, min_chunk_length
 from registry_core.cancellation import CancelScope
@@ -864,6 +865,17 @@ class TestSmallerRequests:
         put_pattern(transport, 20 * MIB)
 
         assert request_lines(transport) == ["POST", "PUT", "HEAD", "GET", "PATCH 5-13", "PATCH 13-20", "PUT"]
+
+    def test_a_closed_idle_connection_does_not_split_a_monolithic_upload(self, reply: MakeReply) -> None:
+        """R-053: the size of the request was not the cause."""
+        transport = DiscardingTransport(
+            reply(202, FIRST), StaleConnection("gone"), *[reply(404)] * 2, reply(202, FIRST), reply(201)
+        )
+
+        put_pattern(transport, 12 * MIB, retries=0)
+
+        assert request_lines(transport) == ["POST", "PUT", "HEAD", "DELETE", "POST", "PUT"]
+        assert [sent.headers.get("Connection") for sent in transport.sent if sent.method == "PUT"] == [None, "close"]
 
     def test_if_the_session_is_lost_the_next_one_gets_chunks(self, reply: MakeReply) -> None:
         """R-075: docker-registry 2 forgets a session whose request broke off."""

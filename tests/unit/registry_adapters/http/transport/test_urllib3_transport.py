@@ -524,12 +524,15 @@ class TestConnections:
         responses: type[ScriptedResponses],
     ) -> None:
         """R-053: a new one, which is not kept even if the server keeps it open."""
-        server = start_server(responses(*[response_bytes(200)] * 4))
+        server = start_server(responses(*[response_bytes(200)] * 6))
 
         for headers in ({}, {"Connection": "close"}, {}, {"Connection": "close"}):
             transport.send("GET", str(server.origin), headers, None).close()
+        transport.close()
+        for headers in ({"Connection": "close"}, {}):
+            transport.send("GET", str(server.origin), headers, None).close()
 
-        assert server.connections == 3
+        assert server.connections == 3 + 2
 
 
 class TestRequests:
