@@ -225,7 +225,7 @@ CONNECTIONS = (
     Bug("transport/connection.py", "            self.will_close = True", "            pass"),
     Bug("transport/connection.py", "if self.chunk_left == 0 and data", "if False and data"),
     Bug("transport/connection.py", "response.is_reusable and is_complete", "response.is_reusable"),
-    Bug("transport/urllib3_transport.py", "            if self._is_reused:", "            if False:"),
+    Bug("transport/failures.py", "if self._is_reused and causes.have(http.client.BadStatusLine):", "if False:"),
 )
 
 ERRORS = (

@@ -180,7 +180,7 @@ class ExchangeErrors:
             return TLSError, "the server speaks TLS, but the request was plain http: remove plain_http"
         if causes.have(OSError):
             # A TLS connection that was closed without a TLS alert ends with an error of its own.
-            if self._is_reused and causes.have(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            if self._is_reused and causes.have(ConnectionError, *_CLOSED):
                 return StaleConnection, "the idle connection was closed by the server"
             # Some TLS servers answer plain http by no more than the end of the connection.
             may_need_tls = self._is_first and self._proxy is None and self._url.startswith("http:")
