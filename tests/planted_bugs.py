@@ -225,7 +225,16 @@ CONNECTIONS = (
     Bug("transport/connection.py", "            self.will_close = True", "            pass"),
     Bug("transport/connection.py", "if self.chunk_left == 0 and data", "if False and data"),
     Bug("transport/connection.py", "response.is_reusable and is_complete", "response.is_reusable"),
-    Bug("transport/failures.py", "if self._is_reused and causes.have(http.client.BadStatusLine):", "if False:"),
+    Bug("transport/failures.py", "if self._is_reused and causes.have(http", "if False and causes.have(http"),
+)
+
+FAILURES = (
+    Bug("transport/connection.py", "        self.phase = Phase.CONNECT", "        pass"),
+    Bug("transport/connection.py", "self.phase = Phase.PROXY_TLS if is_secure_proxy else Phase.TLS", "pass"),
+    Bug("transport/connection.py", "        self.phase = Phase.TUNNEL", "        pass"),
+    Bug("transport/failures.py", "and not self.have(*_CLOSED)", ""),
+    Bug("transport/connection.py", 'skip_host="Host" in headers', "skip_host=False"),
+    Bug("transport/tls.py", "_PROXY_NOT_TLS if reason == _NOT_TLS else ", ""),
 )
 
 ERRORS = (
@@ -432,6 +441,9 @@ TARGETS = {
     "tokens": Target("src/registry_adapters/auth", "unit/registry_adapters/auth/test_tokens_cache.py", TOKENS),
     "transfers": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_blobs_downloads.py", TRANSFERS),
     "requests": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session.py", REQUESTS),
+    "failures": Target(
+        "src/registry_adapters/http", "unit/registry_adapters/http/transport/test_failures.py", FAILURES
+    ),
     "errors": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_error_mapping.py", ERRORS),
     "hidden": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session_hidden.py", HIDDEN),
     "redirects": Target(

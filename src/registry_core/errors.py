@@ -145,13 +145,13 @@ class InvalidDigest(InvalidValue):
 
 
 class InvalidDocument(InvalidValue):
-    """A JSON document is malformed.
+    """A document is malformed: a manifest, an image configuration, a list or a file.
+
+    ``code`` is ``MANIFEST_INVALID`` if the document is a manifest, and empty otherwise.
 
     Args:
         path: Location in the document, as ``$.layers[0].digest``; empty for the whole document.
     """
-
-    default_code = "MANIFEST_INVALID"
 
     def __init__(self, message: str = "", *, path: str = "", **frame: Unpack[_Frame]) -> None:
         super().__init__(message, **frame)

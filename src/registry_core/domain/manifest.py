@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Self
 
@@ -114,6 +115,10 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if self._is_checked and expected in ("", self.media_type):
             return self
+        with _manifest_errors():
+            return self._check(expected)
+
+    def _check(self, expected: str) -> Self:
         # From the bytes, even if `mapping` was read: a caller may have changed it.
         try:
             mapping = strict_json.decode(self.content)
@@ -165,7 +170,8 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         Raises:
             InvalidDocument: The bytes are not a JSON object.
         """
-        return strict_json.decode(self.content)
+        with _manifest_errors():
+            return strict_json.decode(self.content)
 
     @cached_property
     def image(self) -> ImageManifest:
@@ -177,7 +183,8 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if not is_image_manifest(self.media_type):
             raise NotAnImage(f"not an image manifest but {self.media_type}")
-        return _image(self._decode(), self.media_type)
+        with _manifest_errors():
+            return _image(self._decode(), self.media_type)
 
     @cached_property
     def index(self) -> ImageIndex:
@@ -189,7 +196,8 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if not self.is_index:
             raise NotAnIndex(f"not an image index but {self.media_type}")
-        return strict_json.convert(self._decode(), ImageIndex)
+        with _manifest_errors():
+            return strict_json.convert(self._decode(), ImageIndex)
 
     @cached_property
     def artifact(self) -> ArtifactManifest:
@@ -201,7 +209,8 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         """
         if not is_artifact_manifest(self.media_type):
             raise NotAnImage(f"not an artifact manifest but {self.media_type}")
-        return strict_json.convert(self._decode(), ArtifactManifest)
+        with _manifest_errors():
+            return strict_json.convert(self._decode(), ArtifactManifest)
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
@@ -279,6 +288,16 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
     def _decode(self) -> dict[str, Any]:
         mapping: dict[str, Any] | None = vars(self).get("mapping")
         return strict_json.decode(self.content) if mapping is None else mapping
+
+
+@contextmanager
+def _manifest_errors() -> Iterator[None]:
+    """Give the code for manifests to errors of documents (distribution-spec, "Error Codes")."""
+    try:
+        yield
+    except InvalidDocument as error:
+        error.code = error.code or "MANIFEST_INVALID"
+        raise
 
 
 def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:

@@ -127,5 +127,5 @@ def _entry(entry: Descriptor) -> dict[str, Any]:
     if entry.annotations:
         mapping["annotations"] = dict(entry.annotations)
     if not mapping["mediaType"]:
-        raise InvalidDocument("the referrer has no media type")
+        raise InvalidDocument("the referrer has no media type", code="MANIFEST_INVALID")
     return mapping

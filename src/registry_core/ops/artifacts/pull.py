@@ -486,6 +486,8 @@ def _tar_digest(layer: Descriptor) -> Digest | None:
     try:
         digest = Digest(text)
     except InvalidDigest:
-        raise InvalidDocument(f"annotation {TAR_DIGEST} is not a digest: {text!r:.200}") from None
+        raise InvalidDocument(
+            f"annotation {TAR_DIGEST} is not a digest: {text!r:.200}", code="MANIFEST_INVALID"
+        ) from None
     digest.hasher()
     return digest

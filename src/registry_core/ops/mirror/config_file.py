@@ -128,11 +128,7 @@ def read_mirror_file(path: str | os.PathLike[str]) -> MirrorFile:
     with error_context("read_mirror_file", os.fspath(path)):
         with Path(path).open("rb") as stream:
             content = stream.read(_LIMIT + 1)
-        try:
-            return _read(_parse(content))
-        except InvalidDocument as error:
-            error.code = ""  # a registry's word for manifests
-            raise
+        return _read(_parse(content))
 
 
 def _parse(content: bytes) -> dict[str, Any]:
