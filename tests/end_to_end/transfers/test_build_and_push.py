@@ -102,6 +102,41 @@ class TestBasesInRegistries:
         read = registry.request_log.requests(method="GET", endpoint="blob")
         assert {entry.path.rpartition("/")[2] for entry in read} == {base.manifest().config.digest}
 
+    @pytest.mark.parametrize("kind", [lambda base: ImageBuilder(base=base), ImageEditor])
+    def test_their_layers_are_not_fetched_for_files_in_directories(
+        self, registry: FaultyRegistry, kind: Callable[[Image], ImageBuilder | ImageEditor]
+    ) -> None:
+        """R-162."""
+        base = push_base(registry.client())
+        registry.request_log.clear()
+
+        built = kind(base).add_files({"etc/x": b"1", "opt/app/y": b"2", "etc/.wh.os-release": b""}).build()
+
+        assert fetched(registry, base) == []
+        with (
+            built.layers()[-1].open_uncompressed() as reader,
+            tarfile.open(fileobj=io.BytesIO(reader.read())) as archive,
+        ):
+            found = archive.getnames()
+        assert found == ["etc/.wh.os-release", "etc/x", "opt/app/y"]
+
+    def test_their_layers_are_fetched_for_files_in_directories_that_are_usually_links(
+        self, registry: FaultyRegistry
+    ) -> None:
+        """R-162."""
+        client = registry.client().with_segment("org", "base")
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            link = tarfile.TarInfo("lib")
+            link.type, link.linkname = tarfile.SYMTYPE, "usr/lib"
+            archive.addfile(link)
+        client.push_image("merged", ImageBuilder("linux/amd64").add_tar(stream.getvalue()).build())
+        base = client.get_image("merged", "linux/amd64")
+
+        built = ImageBuilder(base=base).add_files({"lib/x": b"1"}).build()
+
+        assert [entry.path for entry in built.list_files()] == ["usr", "usr/lib", "usr/lib/x", "lib"]
+
     def test_another_registry_gets_the_layers(self, registry: FaultyRegistry) -> None:
         base = push_base(registry.client())
         image = edited(base)
