@@ -89,6 +89,7 @@ class _Tags(_Patterns, kw_only=True):
 class _Options(_Strict, kw_only=True):
     platforms: tuple[str, ...] | None = None
     index: Literal["sparse", "rewritten"] | None = None
+    attestations: bool | None = None
     referrers: bool | None = None
     digest_tags: bool | None = None
     foreign_layers: bool | None = None
@@ -180,6 +181,7 @@ def _entry(mirror: _Mirror, defaults: _Options, path: str) -> MirrorEntry:
         lambda: CopyOptions(
             platforms=option("platforms") or (),
             index_mode=option("index"),
+            attestations=option("attestations") is not False,
             referrers=bool(option("referrers")),
             digest_tags=bool(option("digest_tags")),
             foreign_layers=bool(option("foreign_layers")),

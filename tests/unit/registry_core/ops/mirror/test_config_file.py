@@ -43,6 +43,7 @@ index = "sparse"
 foreign_layers = true
 overwrite = false
 repair = true
+attestations = false
 prune = false
 allow_empty = false
 """
@@ -79,6 +80,7 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
         platforms=(Platform.parse("linux/arm64"),),
         index_mode=IndexMode.SPARSE,
         foreign_layers=True,
+        attestations=False,
         overwrite=False,
         repair=True,
     )
