@@ -75,20 +75,21 @@ LAYOUT = (
     Bug("blobs.py", "return blob_dir is not None and blob_dir.remove(digest.encoded)",
         "return blob_dir is not None"),
     Bug("blobs.py", "file.commit(digest.encoded)", "file.commit(digest.encoded[:-1])"),
-    Bug("index.py", "return sorted(tags)", "return sorted(tags, key=str.lower)"),
-    Bug("index.py", "return self._with_entries(self._without_tags([tag]))",
-        "return self._with_entries([entry for entry in self._entries if _ref_name(entry) != tag])"),
-    Bug("index.py", "entries = self._without_tags(new_tags, keeping=manifest.digest)",
-        "entries = [entry for entry in self._entries if _ref_name(entry) not in new_tags]"),
-    Bug("index.py", "new_tags = sorted(set(tags))", "new_tags = sorted(set(tags))[:1]"),
+    Bug("index.py", "return sorted(tag for tag in found if tag is not None)",
+        "return sorted((tag for tag in found if tag is not None), key=str.lower)"),
+    Bug("index.py", "return self._with_entries(self._without_names([name]))",
+        "return self._with_entries([entry for entry in self._entries if not name.is_carried_by(entry)])"),
+    Bug("index.py", "entries = self._without_names(names, keeping=manifest.digest)",
+        "entries = [entry for entry in self._entries if not any(name.is_carried_by(entry) for name in names)]"),
+    Bug("manifests.py", "for tag in sorted(set(tags))]", "for tag in sorted(set(tags))[:1]]"),
     Bug("manifests.py", "checked = manifest.checked(expected=manifest.media_type)", "checked = manifest"),
-    Bug("manifests.py", "self._layout.write_index(directory, index.without_manifest(digest))", "pass"),
+    Bug("manifests.py", "index = index.without_manifest(digest, home.repository)", "pass"),
     Bug("manifests.py", "if manifest.subject is None or manifest.subject.digest != subject:",
         "if manifest.subject is None:"),
-    Bug("manifests.py", "in filter_by_artifact_type(found, artifact_type):", "in found:"),
-    Bug("manifests.py", "            with self._layout.locked(directory):", "            if True:"),
-    Bug("manifests.py", "raise RepositoryNotFound(", "raise ImageNotFound("),
-    Bug("catalog.py", "name = heapq.heappop(names)", "name = names.pop()"),
+    Bug("manifests.py", "in filter_by_artifact_type(listed, artifact_type):", "in listed:"),
+    Bug("manifests.py", "            with home.layout.locked(directory):", "            if True:"),
+    Bug("homes.py", "raise missing or absent or self.not_found()", "raise missing or absent or NotFound()"),
+    Bug("catalog.py", "name, is_directory = heapq.heappop(names)", "name, is_directory = names.pop()"),
     Bug("catalog.py", "after is None or name > after", "after is None or name >= after"),
 )  # fmt: skip
 
@@ -102,6 +103,31 @@ LINKS = (
     Bug("directory.py", "read_only and self.root.follow_symlinks and", "self.root.follow_symlinks and"),
     Bug("directory.py", "read_only and self.root.follow_symlinks and", "read_only and"),
     Bug("layout.py", "if blobs.is_linked and not read_only:", "if False:"),
+)  # fmt: skip
+
+LAYOUT_NAMES = (
+    Bug("index.py", "written = f\"{head if colon and '/' not in tail else path}:{name}\"",
+        'written = f"{repository}:{name}"'),
+    Bug("index.py", "key = CONTAINERD_NAME if style.is_containerd else REF_NAME", "key = REF_NAME"),
+    Bug("index.py", "if self._is_same(name) or name.written == self._name.written:",
+        "if name.written == self._name.written:"),
+    Bug("index.py", "if _annotations(entry).get(REF_NAME) == self._name.written:", "if False:"),
+    Bug("index.py", "or (repository and name.repository != repository)", ""),
+    Bug("manifests.py", "if index.find(digest) is None:\n                    remove_blob",
+        "if True:\n                    remove_blob"),
+    Bug("blobs.py", "if home.repository:", "if False:"),
+    Bug("homes.py", "with layout.open(is_marked=bool(repository)) as directory:", "with layout.open() as directory:"),
+    Bug("homes.py", "for alias in aliases(repository)", "for alias in (repository,)"),
+    Bug("catalog.py", "heapq.heappush(names, (name / child, False))", "child.below(name)"),
+)  # fmt: skip
+
+IMAGE_NAMES = (
+    Bug("image_names.py", "for name in (_whole_reference(text), _containerd_name(full), _tag(text)):",
+        "for name in (_containerd_name(full), _whole_reference(text), _tag(text)):"),
+    Bug("image_names.py", 'if name is not None and (not digest or name.written.partition("@")[2] in ("", digest)):',
+        "if name is not None:"),
+    Bug("image_names.py", "if not at and not (colon and \"/\" not in tag) and not is_host(name.partition(\"/\")[0]):",
+        "if False:"),
 )  # fmt: skip
 
 HTTP = (
@@ -421,6 +447,10 @@ TARGETS = {
     "memory": Target("src/registry_adapters/memory", "contract/test_memory.py", MEMORY),
     "layout": Target("src/registry_adapters/layout", "contract/test_layout.py", LAYOUT),
     "links": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_links.py", LINKS),
+    "layout_names": Target(
+        "src/registry_adapters/layout", "unit/registry_adapters/layout/test_layout_names.py", LAYOUT_NAMES
+    ),
+    "image_names": Target("src/registry_core/domain", "unit/registry_core/domain/test_image_names.py", IMAGE_NAMES),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),
     "lists": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_paging.py", LISTS),
     "elsewhere": Target(

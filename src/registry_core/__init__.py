@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from registry_core.domain.descriptor import Descriptor
     from registry_core.domain.digest import Digest
     from registry_core.domain.image_config import ImageConfig, RawConfig
+    from registry_core.domain.image_names import ImageName
     from registry_core.domain.manifest import ArtifactManifest, ImageIndex, ImageManifest, RawManifest
     from registry_core.domain.names import PathSegments, RepositoryName, Tag
     from registry_core.domain.platform import Platform
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from registry_core.ports.authenticator import Authenticator
     from registry_core.ports.blob_store import BlobStore
     from registry_core.ports.catalog import Catalog, Repository
+    from registry_core.ports.image_names import ImageNames, NamedImage
     from registry_core.ports.keychain import CredentialStore, Keychain
     from registry_core.ports.manifest_store import ManifestStore
     from registry_core.ports.observer import Observer
@@ -115,6 +117,8 @@ __all__ = [
     "ImageEditor",
     "ImageIndex",
     "ImageManifest",
+    "ImageName",
+    "ImageNames",
     "ImageNotFound",
     "Index",
     "IndexBuilder",
@@ -132,6 +136,7 @@ __all__ = [
     "ManifestStore",
     "MirrorPlan",
     "MirrorRule",
+    "NamedImage",
     "NodeKind",
     "NotAnImage",
     "NotAnIndex",
@@ -194,6 +199,7 @@ _EXPORTS = {
     "registry_core.domain.descriptor": ("Descriptor",),
     "registry_core.domain.digest": ("Digest",),
     "registry_core.domain.image_config": ("ImageConfig", "RawConfig"),
+    "registry_core.domain.image_names": ("ImageName",),
     "registry_core.domain.manifest": (
         "ArtifactManifest",
         "ImageIndex",
@@ -299,6 +305,10 @@ _EXPORTS = {
     "registry_core.ports.catalog": (
         "Catalog",
         "Repository",
+    ),
+    "registry_core.ports.image_names": (
+        "ImageNames",
+        "NamedImage",
     ),
     "registry_core.ports.keychain": (
         "CredentialStore",

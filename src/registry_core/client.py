@@ -12,13 +12,22 @@ from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig
-from registry_core.domain.names import PathSegments, Tag
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.names import PathSegments
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import parse_tag_and_digest, parse_tag_or_digest
-from registry_core.errors import ImageNotFound, InvalidReference, InvalidValue, error_context
+from registry_core.errors import ImageNotFound, InvalidValue, error_context
 from registry_core.ops.images import Image, Index, Manifest, check_kind
 from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.manifests import fetch_manifest, select
+from registry_core.ops.references import (
+    describe_reference,
+    parse_reference,
+    parse_tag_or_name,
+    remove_name,
+    resolve,
+    store_manifest,
+    target_names,
+)
 from registry_core.ops.transfer.copy import move_graph
 from registry_core.ports.catalog import Catalog, Repository
 
@@ -35,6 +44,8 @@ class RegistryClient:
 
     A reference is a tag or a digest in the repository at that path: ``v1``, ``sha256:…`` or ``@sha256:…``. It may be
     both, as ``v1@sha256:…``: then the digest is read, and a tag is set if the content has that digest.
+    In a layout or archive, a reference may also be the name of an image as it is written there, such as
+    ``docker.io/library/alpine:3.18`` or ``1.0+build``; an empty one is its only image.
     Every method may raise ``AccessDenied``, ``TransportError``, ``Cancelled`` and ``DeadlineExceeded``.
     Every error names the method and the reference.
 
@@ -117,7 +128,7 @@ class RegistryClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.registry!r})"
 
-    def get_image(self, reference: str, platform: Platform | str | None = None) -> Image:
+    def get_image(self, reference: str = "", platform: Platform | str | None = None) -> Image:
         """Return an image. Only manifests are read now; configuration and layers are read on demand.
 
         If the reference is an index, the image that fits the platform best is chosen. If it is a single image, its
@@ -136,7 +147,7 @@ class RegistryClient:
         """
         return self._select_image("get_image", reference, platform)
 
-    def get_index(self, reference: str) -> Index:
+    def get_index(self, reference: str = "") -> Index:
         """Return an image index.
 
         Args:
@@ -148,16 +159,15 @@ class RegistryClient:
             InvalidValue: The reference is malformed.
         """
         with error_context("get_index", self._describe(reference)):
-            tag_or_digest = parse_tag_or_digest(reference)
-            raw = fetch_manifest(self._repository, tag_or_digest)
+            raw = self._fetch(reference)
             return Index(
                 self._repository,
                 raw,
-                reference=self._repository.at(tag_or_digest),
+                reference=self._describe(reference or raw.digest),
                 default_platform=self._default_platform,
             )
 
-    def get_manifest(self, reference: str, platform: Platform | str | None = None) -> Manifest:
+    def get_manifest(self, reference: str = "", platform: Platform | str | None = None) -> Manifest:
         """Return a manifest of any kind, with its exact bytes.
 
         Args:
@@ -170,13 +180,13 @@ class RegistryClient:
             InvalidValue: The reference or the platform is malformed.
         """
         with error_context("get_manifest", self._describe(reference)):
-            requested, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
-            raw = fetch_manifest(self._repository, tag_or_digest)
+            requested = _parse_platform(platform)
+            raw = self._fetch(reference)
             if requested is not None:
                 raw = select(self._repository, raw, requested).manifest
-            return Manifest(raw, reference=self._repository.at(tag_or_digest))
+            return Manifest(raw, reference=self._describe(reference or raw.digest))
 
-    def get_image_config(self, reference: str, platform: Platform | str | None = None) -> ImageConfig:
+    def get_image_config(self, reference: str = "", platform: Platform | str | None = None) -> ImageConfig:
         """Return the configuration of an image, verified against its digest.
 
         Args:
@@ -194,7 +204,7 @@ class RegistryClient:
         with error_context("get_image_config", self._describe(reference)):
             return image.config()
 
-    def get_digest(self, reference: str) -> Digest:
+    def get_digest(self, reference: str = "") -> Digest:
         """Return the digest that a tag points to now.
 
         Args:
@@ -284,9 +294,10 @@ class RegistryClient:
             InvalidValue: The source is malformed, or the target is not a tag.
         """
         with error_context("tag_image", self._describe(source)):
-            tag_or_digest, tag = parse_tag_or_digest(source), Tag(target)
-            raw = fetch_manifest(self._repository, tag_or_digest)
-            self._repository.manifests.put(raw, tags=(tag,))
+            parse_reference(self._repository, source)
+            name = parse_tag_or_name(self._repository, target)
+            raw = self._fetch(source)
+            store_manifest(self._repository, raw, (name,))
             return raw.descriptor
 
     def copy_image(
@@ -323,12 +334,12 @@ class RegistryClient:
         with error_context("copy_image", self._describe(source)):
             if not isinstance(target_client, RegistryClient):
                 raise InvalidValue(f"target_client must be a RegistryClient, not {type(target_client).__name__}")
-            raw = fetch_manifest(self._repository, parse_tag_or_digest(source))
+            raw = self._fetch(source)
             return move_graph(
                 self._repository,
                 target_client.repository,
                 raw,
-                tags=_target_tags(target, raw.digest),
+                tags=target_names(target_client.repository, target, raw.digest),
                 options=options,
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
@@ -348,7 +359,7 @@ class RegistryClient:
         """
         with error_context("delete_tag", self._describe(tag)):
             checkpoint()
-            self._repository.manifests.untag(Tag(tag))
+            remove_name(self._repository, parse_tag_or_name(self._repository, tag))
 
     def delete_by_digest(self, digest: str) -> None:
         """Delete a manifest and every tag that points to it.
@@ -462,7 +473,7 @@ class RegistryClient:
                 artifact_type=artifact_type,
                 config=config,
                 annotations=annotations,
-                tags=(Tag(tag),),
+                tags=(parse_tag_or_name(self._repository, tag),),
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
             )
@@ -507,7 +518,7 @@ class RegistryClient:
                 files,
                 artifact_type=artifact_type,
                 config=config,
-                subject=parse_tag_or_digest(subject),
+                subject=subject,
                 annotations=annotations,
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
@@ -585,30 +596,30 @@ class RegistryClient:
 
     def _describe(self, reference: object) -> str:
         """Return the full reference for error messages, also if the reference is malformed."""
-        text = str(reference)[:200]
-        if text.startswith("@"):
-            return f"{self.registry}{text}"
-        return f"{self.registry}{'@' if ':' in text and '@' not in text else ':'}{text}"
+        return describe_reference(self.registry, reference)
 
     def _observer_or_default(self, observer: Observer | None) -> Observer | None:
         return self._observer if observer is None else observer
 
     def _select_image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
         with error_context(operation, self._describe(reference)):
-            requested, tag_or_digest = _parse_platform(platform), parse_tag_or_digest(reference)
-            raw = fetch_manifest(self._repository, tag_or_digest)
+            requested = _parse_platform(platform)
+            raw = self._fetch(reference)
             selection = select(self._repository, raw, requested, default=self._default_platform)
             return Image(
                 self._repository,
                 selection.manifest,
-                reference=self._repository.at(tag_or_digest),
+                reference=self._describe(reference or raw.digest),
                 platform=selection.platform,
             )
 
     def _resolve(self, operation: str, reference: str) -> Descriptor:
         with error_context(operation, self._describe(reference)):
             checkpoint()
-            return self._repository.manifests.resolve(parse_tag_or_digest(reference))
+            return resolve(self._repository, parse_reference(self._repository, reference))
+
+    def _fetch(self, reference: str) -> RawManifest:
+        return fetch_manifest(self._repository, parse_reference(self._repository, reference))
 
     def _push(
         self, operation: str, reference: str, image: Image | Index, observer: Observer | None, jobs: int
@@ -619,7 +630,7 @@ class RegistryClient:
                 image.repository,
                 self._repository,
                 image.document,
-                tags=_target_tags(reference, image.digest),
+                tags=target_names(self._repository, reference, image.digest),
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
                 operation=operation,
@@ -633,11 +644,3 @@ def _parse_platform(platform: Platform | str | None) -> Platform | None:
         InvalidName: The text is not a platform.
     """
     return platform if platform is None or isinstance(platform, Platform) else Platform.parse(platform)
-
-
-def _target_tags(reference: str, digest: Digest) -> tuple[Tag, ...]:
-    """Return the tags to set: that of the reference, if it has one. A digest has to be that of the content."""
-    tag, expected = parse_tag_and_digest(reference)
-    if expected is not None and expected != digest:
-        raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {expected}")
-    return () if tag is None else (tag,)

@@ -13,6 +13,7 @@ PROMISED = """
     Basic IdentityToken RegistryToken Anonymous
     CancelScope fail_after copy open_blob save_blob push_blob
     CopyOptions CopyPlan CopyReport CopyTask IndexMode plan_copies plan_copy run_copies Action NodeKind Outcome Side
+    ImageName ImageNames NamedImage
     MirrorPlan MirrorRule TagPatterns TagSelection plan_mirror run_mirror validate ArtifactFile
 """
 

@@ -1,7 +1,6 @@
 """Images in one file: the format of ``docker save``, and OCI image layouts in a tar."""
 
 from registry_adapters.archive.catalog import ArchiveCatalog
-from registry_adapters.archive.contents import ArchivedImage
 from registry_adapters.archive.names import ArchiveForm
 
-__all__ = ["ArchiveCatalog", "ArchiveForm", "ArchivedImage"]
+__all__ = ["ArchiveCatalog", "ArchiveForm"]

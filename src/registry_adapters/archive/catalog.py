@@ -8,7 +8,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Self
 
-from registry_adapters.archive.contents import ArchiveContents, ArchivedImage, StoredManifest
+from registry_adapters.archive.contents import ArchiveContents, StoredManifest
 from registry_adapters.archive.file_io import FileSlice, open_random_access
 from registry_adapters.archive.names import ArchiveForm
 from registry_adapters.archive.reader import ArchiveReader
@@ -17,6 +17,7 @@ from registry_core.cancellation import CancellableLock, checkpoint
 from registry_core.content.streams import ByteReader, ByteSource
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ImageName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import join_reference
@@ -31,6 +32,7 @@ from registry_core.errors import (
 )
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import Catalog, Repository
+from registry_core.ports.image_names import ImageNames, NamedImage
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["ArchiveBlobs", "ArchiveCatalog", "ArchiveManifests"]
@@ -252,6 +254,82 @@ class ArchiveManifests(ManifestStore):
         return join_reference(self._label, reference)
 
 
+class ArchiveNames(ImageNames):
+    """Names of images in an archive as they are written.
+
+    Args:
+        contents: Function that returns the contents of the archive.
+        writer: Function that returns the writer; it raises ``Unsupported`` if the archive already exists.
+        name: Name of the repository.
+        label: Repository in errors, as ``registry/name``.
+    """
+
+    def __init__(
+        self,
+        contents: Callable[[], ArchiveContents],
+        writer: Callable[[], ArchiveWriter],
+        name: RepositoryName,
+        label: str,
+    ) -> None:
+        self._contents = contents
+        self._writer = writer
+        self._name = name
+        self._label = label
+
+    def images(self) -> Iterator[NamedImage]:
+        """Iterate over the images of the repository; over all images for the repository with the empty name.
+
+        Raises:
+            RepositoryNotFound: The repository does not exist.
+            LayoutError: The archive is malformed.
+        """
+        checkpoint()
+        with error_reference(self._label):
+            contents = self._contents()
+            name = contents.canonical_name(self._name) if self._name else self._name
+            if name is None or not contents.names():
+                raise RepositoryNotFound(f"no such repository in {contents.description}")
+            for image in contents.images(name):
+                checkpoint()
+                yield image
+
+    def resolve(self, name: ImageName) -> Descriptor:
+        """Return media type, digest and size of the manifest with a name.
+
+        Raises:
+            ImageNotFound: No image has the name.
+            SizeMismatch: The size is not the one in the entry of ``index.json``.
+            LayoutError: The archive is malformed, or several images have the name.
+        """
+        checkpoint()
+        with error_reference(join_reference(self._label, name)):
+            contents = self._contents()
+            found = contents.named(name)
+            if found is None:
+                raise ImageNotFound(f"no image with this name in {contents.description}")
+            return found.check_size()
+
+    def assign(self, name: ImageName, manifest: Descriptor) -> None:
+        """Give a name to a manifest of a new archive.
+
+        Raises:
+            ImageNotFound: The repository has no such manifest.
+            InvalidName: The format of the archive cannot express the name.
+            Unsupported: The archive already exists.
+        """
+        checkpoint()
+        with error_reference(join_reference(self._label, name)):
+            self._writer().assign(self._name, name, manifest.digest)
+
+    def remove(self, name: ImageName) -> None:
+        """Raise ``Unsupported``: names cannot be removed from an archive.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise Unsupported("names cannot be removed from an archive", reference=join_reference(self._label, name))
+
+
 class ArchiveCatalog(Catalog):
     """The images in one file: an archive that exists is read, one that does not exist is created.
 
@@ -308,6 +386,7 @@ class ArchiveCatalog(Catalog):
             blobs=ArchiveBlobs(self._contents, self._open_writer, name, label),
             manifests=ArchiveManifests(self._contents, self._open_writer, name, label),
             registry=self._registry,
+            names=ArchiveNames(self._contents, self._open_writer, name, label),
         )
 
     def repositories(
@@ -316,25 +395,27 @@ class ArchiveCatalog(Catalog):
         """Iterate over the repositories in the names of the images, in ASCII order, as of the first step.
 
         Raises:
+            RepositoryNotFound: The file does not exist, and nothing was written to a new archive yet.
             LayoutError: The archive is malformed.
         """
         checkpoint()
         with error_reference(self._registry):
-            names = self._contents().names()
+            names = self._existing_contents().names()
         for name in names:
             if after is None or name > after:
                 checkpoint()
                 yield name
 
-    def images(self) -> Iterator[ArchivedImage]:
-        """Iterate over all images by repository, also over those without a tag, which can be copied by digest only.
+    def images(self) -> Iterator[NamedImage]:
+        """Iterate over all images by repository, also over those without a name, which can be copied by digest only.
 
         Raises:
-            LayoutError: The archive is malformed, or several images have the same name.
+            RepositoryNotFound: The file does not exist, and nothing was written to a new archive yet.
+            LayoutError: The archive is malformed.
         """
         checkpoint()
         with error_reference(self._registry):
-            for image in self._contents().images():
+            for image in self._existing_contents().images():
                 checkpoint()
                 yield image
 
@@ -382,6 +463,13 @@ class ArchiveCatalog(Catalog):
     def _contents(self) -> ArchiveContents:
         with self._lock:
             return self._writer or self._open_reader() or self._new_writer()
+
+    def _existing_contents(self) -> ArchiveContents:
+        with self._lock:
+            contents = self._writer or self._open_reader()
+            if contents is None and not self._replace:
+                raise RepositoryNotFound(f"no such file: {self._path}")
+        return contents or self._contents()
 
     def _open_writer(self) -> ArchiveWriter:
         with self._lock:

@@ -11,27 +11,13 @@ from registry_adapters.archive.file_io import FileSlice
 from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ROOT, ImageName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import DigestMismatch, SizeMismatch
+from registry_core.ports.image_names import NamedImage
 
-__all__ = ["ArchiveContents", "ArchivedImage", "StoredManifest"]
-
-
-class ArchivedImage(msgspec.Struct, frozen=True):
-    """An image, an index or an artifact in an archive.
-
-    An image that has names in several repositories is listed once for each of them.
-
-    Args:
-        repository: Repository of the image; the empty name if the image has no name in the archive.
-        tags: Tags of the image in this repository, in ASCII order; empty if it can only be found by digest.
-        descriptor: Media type, digest and size of the manifest.
-    """
-
-    repository: RepositoryName
-    tags: tuple[Tag, ...]
-    descriptor: Descriptor
+__all__ = ["ArchiveContents", "StoredManifest"]
 
 
 class StoredManifest(msgspec.Struct, frozen=True):
@@ -97,11 +83,22 @@ class ArchiveContents(Protocol):
         """Return the names of the repositories, in ASCII order."""
         ...
 
-    def images(self) -> Iterator[ArchivedImage]:
-        """Iterate over the images that have a tag or are not part of another image, by repository in ASCII order.
+    def images(self, repository: RepositoryName = ROOT) -> Iterator[NamedImage]:
+        """Iterate over the images that have a name or are not part of another image, by repository in ASCII order.
+
+        Args:
+            repository: Repository to list; all are listed for the empty name.
 
         Raises:
-            LayoutError: Several images have the same name, or an image is malformed.
+            LayoutError: An image is malformed.
+        """
+        ...
+
+    def named(self, name: ImageName) -> StoredManifest | None:
+        """Return the manifest that has a name as written, or else one whose name means the same; ``None`` without one.
+
+        Raises:
+            LayoutError: Several images have the name.
         """
         ...
 

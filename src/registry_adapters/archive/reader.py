@@ -7,15 +7,14 @@ from its configuration and its layers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
-from registry_adapters.archive.contents import ArchivedImage, StoredManifest
+from registry_adapters.archive.contents import StoredManifest
 from registry_adapters.archive.file_io import FileSlice, RandomAccessFile
-from registry_adapters.archive.names import ROOT, aliases, parse_name, parse_name_annotations
 from registry_adapters.archive.tar_index import clean_member_name, index_members
 from registry_core.cancellation import CancellableLock, checkpoint
 from registry_core.content.streams import CHUNK_SIZE, MANIFEST_LIMIT
@@ -23,6 +22,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import RawConfig
+from registry_core.domain.image_names import ROOT, EntryName, ImageName, aliases, entry_name, parse_name
 from registry_core.domain.manifest import ImageIndex, RawManifest
 from registry_core.domain.media_types import (
     OCI_CONFIG,
@@ -31,6 +31,7 @@ from registry_core.domain.media_types import (
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
+    REF_NAME,
     is_manifest,
 )
 from registry_core.domain.names import RepositoryName, Tag
@@ -47,6 +48,7 @@ from registry_core.errors import (
     Unsupported,
 )
 from registry_core.ops.manifests import NODE_LIMIT, GraphLimits, ManifestQueue
+from registry_core.ports.image_names import NamedImage
 
 __all__ = [
     "ArchiveReader",
@@ -89,6 +91,7 @@ class DockerManifestEntry(msgspec.Struct, frozen=True, kw_only=True, rename="pas
 
 # An entry of index.json or of manifest.json: an image, an index or an artifact that a name refers to.
 _Entry = Descriptor | DockerManifestEntry
+_NamedEntry = tuple[EntryName, _Entry]
 
 
 def parse_manifest_json(content: bytes) -> tuple[DockerManifestEntry, ...]:
@@ -280,8 +283,8 @@ class ArchiveReader:
     def __init__(self, file: RandomAccessFile) -> None:
         self._files = index_members(file)
         self._blobs = _index_blobs(self._files)
-        self._tags: dict[RepositoryName, dict[Tag, list[_Entry]]] = {}
-        self._untagged: dict[RepositoryName, list[_Entry]] = {}
+        self._tags: dict[RepositoryName, dict[Tag, list[_NamedEntry]]] = {}
+        self._untagged: dict[RepositoryName, list[_NamedEntry]] = {}
         self._index_entries: tuple[Descriptor, ...] = ()
         self._docker_entries: tuple[DockerManifestEntry, ...] = ()
         self._lock = CancellableLock()
@@ -307,23 +310,29 @@ class ArchiveReader:
         """Return the repositories, in ASCII order; the empty name is listed if an image has no name."""
         return sorted(self._tags)
 
-    def images(self) -> Iterator[ArchivedImage]:
-        """Iterate over the entries of ``index.json`` and ``manifest.json``.
+    def images(self, repository: RepositoryName = ROOT) -> Iterator[NamedImage]:
+        """Iterate over the entries of ``index.json`` and ``manifest.json``: of a repository, or all for the empty name.
 
         Raises:
-            LayoutError: Several images have the same name, or an image is malformed.
+            LayoutError: An image is malformed.
         """
-        for name, tags in sorted(self._tags.items()):
-            found: dict[object, tuple[_Entry, list[Tag]]] = {}
-            for entry in self._untagged.get(name, ()):
-                found.setdefault(_identity(entry), (entry, []))
-            for tag in sorted(tags):
-                entry = self._only_entry(tag, tags[tag])
-                found.setdefault(_identity(entry), (entry, []))[1].append(tag)
-            for entry, image_tags in found.values():
-                full = self._synthesize(entry).descriptor if isinstance(entry, DockerManifestEntry) else entry
-                descriptor = Descriptor(media_type=full.media_type, digest=full.digest, size=full.size)
-                yield ArchivedImage(name, tuple(image_tags), descriptor)
+        for name, entry in self._names():
+            if repository and name.repository != repository:
+                continue
+            full = self._synthesize(entry).descriptor if isinstance(entry, DockerManifestEntry) else entry
+            yield NamedImage.of(full, name)
+
+    def named(self, name: ImageName) -> StoredManifest | None:
+        """Return the manifest that has a name as written, or else one whose name means the same; ``None`` without one.
+
+        Raises:
+            LayoutError: Several images have the name, or its image is malformed.
+        """
+        meant = entry_name({REF_NAME: name})
+        found = [each for each in self._names() if each[0].written == name] or [
+            each for each in self._names() if meant.tag is not None and each[0][1:3] == meant[1:3]
+        ]
+        return self._only_manifest("name", name, found)
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """Return the name under which the archive has a repository. The empty name always exists."""
@@ -345,7 +354,10 @@ class ArchiveReader:
         """
         if not isinstance(reference, Digest):
             entries = self._tags.get(name, {}).get(reference, [])
-            return self._stored_manifest(self._only_entry(reference, entries)) if entries else None
+            if not entries and not name:
+                # A tag beside the containerd name of an image.
+                entries = [each for each in self._names() if _has_ref_name(each[1], reference)]
+            return self._only_manifest("tag", reference, entries)
         descriptor = self._find_reachable().get(reference)
         if descriptor is not None:
             return self._stored_manifest(descriptor)
@@ -380,7 +392,7 @@ class ArchiveReader:
         if len(self._index_entries) > NODE_LIMIT:
             raise TooLarge(f"index.json lists more than {NODE_LIMIT} manifests")
         for entry in self._index_entries:
-            self._add_entry(parse_name_annotations(entry.annotations), entry)
+            self._add_entry(entry_name(entry.annotations, entry.digest), entry)
 
     def _read_manifest_json(self) -> None:
         with _map_document_errors(_MANIFEST_JSON):
@@ -393,32 +405,36 @@ class ArchiveReader:
             (name, tag)
             for name, tags in self._tags.items()
             for tag, entries in tags.items()
-            if any(isinstance(each, Descriptor) and each.digest in self._blobs for each in entries)
+            if any(isinstance(each, Descriptor) and each.digest in self._blobs for _, each in entries)
         }
         for image in self._docker_entries:
-            names = [parse_name(text) for text in image.repo_tags]
-            for name in names or [None] * (not self._index_entries):
-                if name not in original:
+            names = [_docker_name(text) for text in image.repo_tags]
+            for name in names or [EntryName("")] * (not self._index_entries):
+                if (name.repository, name.tag) not in original:
                     self._add_entry(name, image)
 
-    def _add_entry(self, name: tuple[RepositoryName, Tag | None] | None, entry: _Entry) -> None:
-        repository, tag = (ROOT, None) if name is None else name
-        tags = self._tags.setdefault(repository, {})
-        if tag is None:
-            self._untagged.setdefault(repository, []).append(entry)
+    def _add_entry(self, name: EntryName, entry: _Entry) -> None:
+        tags = self._tags.setdefault(name.repository, {})
+        if name.tag is None:
+            self._untagged.setdefault(name.repository, []).append((name, entry))
             return
-        entries = tags.setdefault(tag, [])
+        entries = tags.setdefault(name.tag, [])
         if isinstance(entry, DockerManifestEntry):
             # The manifest that index.json has for this name is missing from the archive.
-            entries[:] = [each for each in entries if isinstance(each, DockerManifestEntry)]
-        if all(_identity(each) != _identity(entry) for each in entries):
-            entries.append(entry)
+            entries[:] = [each for each in entries if isinstance(each[1], DockerManifestEntry)]
+        if (name, _identity(entry)) not in [(other, _identity(each)) for other, each in entries]:
+            entries.append((name, entry))
 
-    @staticmethod
-    def _only_entry(tag: Tag, entries: list[_Entry]) -> _Entry:
-        if len(entries) > 1:
-            raise LayoutError(f"ambiguous tag: {len(entries)} images in the archive have the tag {tag}")
-        return entries[0]
+    def _names(self) -> Iterator[_NamedEntry]:
+        for name, tags in sorted(self._tags.items()):
+            yield from self._untagged.get(name, ())
+            for tag in sorted(tags):
+                yield from tags[tag]
+
+    def _only_manifest(self, kind: str, name: str, entries: Sequence[_NamedEntry]) -> StoredManifest | None:
+        if len({_identity(entry) for _, entry in entries}) > 1:
+            raise LayoutError(f"ambiguous {kind}: {len(entries)} images in the archive have the {kind} {name}")
+        return self._stored_manifest(entries[0][1]) if entries else None
 
     def _read_json(self, name: str) -> dict[str, object]:
         with _map_document_errors(name):
@@ -481,5 +497,15 @@ def _index_blobs(files: Mapping[str, FileSlice]) -> dict[Digest, FileSlice]:
     return blobs
 
 
-def _identity(entry: _Entry) -> object:
+def _identity(entry: _Entry) -> Hashable:
     return entry.digest if isinstance(entry, Descriptor) else (entry.config, entry.layers)
+
+
+def _docker_name(text: str) -> EntryName:
+    """Return the name of an image in ``manifest.json``."""
+    parsed = parse_name(text)
+    return EntryName(text) if parsed is None else EntryName(text, *parsed)
+
+
+def _has_ref_name(entry: _Entry, tag: Tag) -> bool:
+    return isinstance(entry, Descriptor) and entry.annotations.get(REF_NAME) == tag

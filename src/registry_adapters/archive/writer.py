@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from registry_adapters.archive.contents import ArchivedImage, StoredManifest
+from registry_adapters.archive.contents import StoredManifest
 from registry_adapters.archive.file_io import (
     DiskFile,
     FileSlice,
@@ -31,20 +31,23 @@ from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ROOT, ImageName, entry_name
 from registry_core.domain.manifest import ImageManifest, RawManifest
-from registry_core.domain.media_types import OCI_INDEX
+from registry_core.domain.media_types import OCI_INDEX, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer_descriptor
-from registry_core.errors import TooLarge, Unsupported
+from registry_core.errors import ImageNotFound, InvalidName, TooLarge, Unsupported
 from registry_core.ops.manifests import has_config
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
 from registry_core.ops.tar.writer import END_OF_ARCHIVE, encode_header
+from registry_core.ports.image_names import NamedImage
 
 __all__ = ["ArchiveWriter", "trailing_files", "untagged_roots"]
 
 
-_TaggedDigest = tuple[RepositoryName, Tag, Digest]
+# Repository and tag of an image, its name as it was given or empty, and its digest.
+_TaggedDigest = tuple[RepositoryName, Tag | None, str, Digest]
 
 _NamedImage = tuple[RawManifest, list[tuple[RepositoryName, Tag]]]
 
@@ -65,7 +68,7 @@ def trailing_files(
     Raises:
         Unsupported: Docker could not load an image of an archive for Docker.
     """
-    untagged = untagged_roots(manifests, {digest for _, _, digest in tags})
+    untagged = untagged_roots(manifests, {digest for *_, digest in tags})
     yield "oci-layout", strict_json.encode({"imageLayoutVersion": "1.0.0"})
     yield "index.json", _index_json(form, manifests, tags, untagged)
     if form is ArchiveForm.DOCKER:
@@ -92,10 +95,16 @@ def _index_json(
 ) -> bytes:
     by_digest = {each.descriptor.digest: each for each in manifests}
     entries = [
-        _index_entry(by_digest[digest]) | {"annotations": name_annotations(form, name, tag)}
-        for name, tag, digest in tags
+        _index_entry(by_digest[digest]) | {"annotations": _annotations(form, name, tag, given)}
+        for name, tag, given, digest in tags
     ] + [_index_entry(each) for each in untagged]
     return strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def _annotations(form: ArchiveForm, name: RepositoryName, tag: Tag | None, given: str) -> dict[str, str]:
+    if tag is None or (given and form is ArchiveForm.OCI):
+        return {REF_NAME: given}
+    return name_annotations(form, name, tag)
 
 
 def _index_entry(stored: StoredManifest) -> dict[str, Any]:
@@ -119,7 +128,9 @@ def _docker_images(
     """
     by_digest = {each.descriptor.digest: each for each in manifests}
     names_by_digest: dict[Digest, list[tuple[RepositoryName, Tag]]] = {}
-    for name, tag, digest in tags:
+    for name, tag, _, digest in tags:
+        if tag is None:
+            continue
         names_by_digest.setdefault(digest, []).append((name, tag))
     for root in untagged:
         names_by_digest.setdefault(root.descriptor.digest, [])
@@ -206,7 +217,15 @@ class _RepositoryContents:
         self.blobs: set[Digest] = set()
         self.manifests: dict[Digest, Descriptor] = {}
         self.tags: dict[Tag, Digest] = {}
+        self.given_names: dict[Tag, ImageName] = {}
         self.referrers: dict[Digest, dict[Digest, Descriptor]] = {}
+
+    def add(self, other: _RepositoryContents) -> None:
+        """Add the blobs, manifests and referrers of another repository, without its tags."""
+        self.blobs |= other.blobs
+        self.manifests.update(other.manifests)
+        for subject, found in other.referrers.items():
+            self.referrers.setdefault(subject, {}).update(found)
 
 
 class ArchiveWriter:
@@ -225,6 +244,8 @@ class ArchiveWriter:
         self._form = form
         self._fsync = fsync
         self._repositories: dict[RepositoryName, _RepositoryContents] = {}
+        # Names that mean no repository and tag.
+        self._other_names: dict[ImageName, Digest] = {}
         self._lock = threading.Lock()
         self._write_lock = CancellableLock()
         self._slices: dict[Digest, FileSlice] = {}
@@ -236,53 +257,64 @@ class ArchiveWriter:
     @property
     def description(self) -> str:
         """The archive in error messages; if the file does not exist, its path may be misspelled."""
-        return "a new archive" if os.path.lexists(self._path) else "a new archive (the file does not exist)"
+        return "a new archive" if os.path.lexists(self._path) else f"a new archive (no such file: {self._path})"
 
     def names(self) -> list[RepositoryName]:
         """Return the repositories that hold a blob or a manifest, in ASCII order."""
         with self._lock:
             return sorted(self._repositories)
 
-    def images(self) -> Iterator[ArchivedImage]:
-        """Iterate over the images that have a tag or are not part of an index."""
-        for name in self.names():
-            with self._lock:
-                contents = self._repositories[name]
-                manifests = [
-                    StoredManifest(contents.manifests[digest], self._slices[digest])
-                    for digest in sorted(contents.manifests)
-                ]
-                tagged = sorted((tag, digest) for tag, digest in contents.tags.items())
-            tags: dict[Digest, list[Tag]] = {}
-            for tag, digest in tagged:
-                tags.setdefault(digest, []).append(tag)
-            untagged = {stored.descriptor.digest for stored in untagged_roots(manifests, tags.keys())}
-            for stored in manifests:
-                digest = stored.descriptor.digest
-                if digest in tags or digest in untagged:
-                    yield ArchivedImage(name, tuple(tags.get(digest, ())), stored.check_size())
+    def images(self, repository: RepositoryName = ROOT) -> Iterator[NamedImage]:
+        """Iterate over the images of a repository, or all, that have a name or are not part of an index."""
+        with self._lock:
+            manifests, tags = self._manifests(), self._tags()
+            repositories = {
+                digest: name
+                for name in sorted(self._repositories, reverse=True)
+                for digest in self._repositories[name].manifests
+            }
+        by_digest = {stored.descriptor.digest: stored for stored in manifests}
+        untagged = untagged_roots(manifests, {digest for *_, digest in tags})
+        listed = [(name, tag, given, by_digest[digest]) for name, tag, given, digest in tags]
+        listed += [(repositories[stored.descriptor.digest], None, "", stored) for stored in untagged]
+        for name, tag, given, stored in sorted(listed, key=lambda each: (each[0], each[1] or "", each[2])):
+            if repository and name != repository:
+                continue
+            annotations = {} if tag is None and not given else _annotations(self._form, name, tag, given)
+            yield NamedImage(
+                name=entry_name(annotations).written, repository=name, tag=tag, descriptor=stored.check_size()
+            )
+
+    def named(self, name: ImageName) -> StoredManifest | None:
+        """Return the manifest that has a name; ``None`` without one."""
+        meant = entry_name({REF_NAME: name})
+        with self._lock:
+            digest = self._other_names.get(name)
+            contents = self._repositories.get(canonical_name(self._form, meant.repository))
+            if meant.tag is not None and contents is not None:
+                digest = contents.tags.get(meant.tag)
+            return None if digest is None else self._stored(digest)
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:
         """Return the name under which the archive stores a repository; ``None`` if the repository holds nothing."""
         name = canonical_name(self._form, name)
         with self._lock:
-            return name if name in self._repositories else None
+            return name if name in self._repositories or (not name and self._repositories) else None
 
     def blob(self, name: RepositoryName, digest: Digest) -> FileSlice | None:
         """Return the position of a blob; ``None`` if the repository does not have it."""
         with self._lock:
-            contents = self._repositories.get(name)
-            return self._slices[digest] if contents is not None and digest in contents.blobs else None
+            return self._slices[digest] if any(digest in each.blobs for each in self._visible(name)) else None
 
     def manifest(self, name: RepositoryName, reference: Tag | Digest) -> StoredManifest | None:
         """Return a manifest by tag or digest; ``None`` if the repository does not have it."""
         with self._lock:
-            contents = self._repositories.get(name)
-            if contents is None:
-                return None
-            digest = reference if isinstance(reference, Digest) else contents.tags.get(reference)
-            descriptor = None if digest is None else contents.manifests.get(digest)
-            return None if descriptor is None else StoredManifest(descriptor, self._slices[descriptor.digest])
+            if not isinstance(reference, Digest):
+                contents = self._repositories.get(name)
+                digest = None if contents is None else contents.tags.get(reference)
+                return None if digest is None else self._stored(digest)
+            is_visible = any(reference in each.manifests for each in self._visible(name))
+            return self._stored(reference) if is_visible else None
 
     def tags(self, name: RepositoryName) -> list[Tag]:
         """Return the tags of a repository, in ASCII order."""
@@ -293,8 +325,9 @@ class ArchiveWriter:
     def referrers(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
         """Return the descriptors of the manifests that refer to a subject, ordered by digest."""
         with self._lock:
-            contents = self._repositories.get(name)
-            found = {} if contents is None else contents.referrers.get(subject, {})
+            found: dict[Digest, Descriptor] = {}
+            for contents in self._visible(name):
+                found.update(contents.referrers.get(subject, {}))
             return [found[digest] for digest in sorted(found)]
 
     def put_blob(self, name: RepositoryName, digest: Digest, size: int, source: ByteSource) -> None:
@@ -350,9 +383,38 @@ class ArchiveWriter:
             contents = self._get_or_create(name)
             contents.manifests[descriptor.digest] = descriptor
             contents.tags.update((tag, descriptor.digest) for tag in tags)
+            for tag in tags:
+                # A name with the digest of another manifest does not fit any more.
+                if "@" in contents.given_names.get(tag, ""):
+                    del contents.given_names[tag]
             if subject is not None and referrer is not None:
                 contents.referrers.setdefault(subject.digest, {})[descriptor.digest] = referrer
         return descriptor
+
+    def assign(self, repository: RepositoryName, name: ImageName, digest: Digest) -> None:
+        """Give a name to a manifest of a repository, which the repository in the name has from now on, too.
+
+        Raises:
+            ImageNotFound: The repository has no such manifest.
+            InvalidName: The format of the archive cannot express the name.
+        """
+        meant = entry_name({REF_NAME: name})
+        if meant.tag is None and self._form is ArchiveForm.DOCKER:
+            raise InvalidName(f"an image in a docker archive needs a name such as org/app:v1, not {name}")
+        if meant.tag is not None:
+            name_annotations(self._form, meant.repository, meant.tag)
+        with self._lock:
+            sources = self._visible(canonical_name(self._form, repository))
+            if not any(digest in source.manifests for source in sources):
+                raise ImageNotFound("no such manifest")
+            if meant.tag is None:
+                self._other_names[name] = digest
+                return
+            contents = self._get_or_create(canonical_name(self._form, meant.repository))
+            for source in sources:
+                contents.add(source)
+            contents.tags[meant.tag] = digest
+            contents.given_names[meant.tag] = name
 
     def publish(self) -> None:
         """Append the JSON files and rename the archive to its path, replacing a file there.
@@ -398,6 +460,16 @@ class ArchiveWriter:
     def _get_or_create(self, name: RepositoryName) -> _RepositoryContents:
         return self._repositories.setdefault(name, _RepositoryContents())
 
+    def _visible(self, name: RepositoryName) -> list[_RepositoryContents]:
+        """Return the contents that a repository finds by digest: those of all repositories for the empty name."""
+        if not name:
+            return list(self._repositories.values())
+        return [self._repositories[name]] if name in self._repositories else []
+
+    def _stored(self, digest: Digest) -> StoredManifest:
+        descriptor = next(each.manifests[digest] for each in self._repositories.values() if digest in each.manifests)
+        return StoredManifest(descriptor, self._slices[digest])
+
     def _manifests(self) -> list[StoredManifest]:
         found: dict[Digest, StoredManifest] = {}
         for contents in self._repositories.values():
@@ -406,11 +478,13 @@ class ArchiveWriter:
         return sorted(found.values(), key=lambda stored: stored.descriptor.digest)
 
     def _tags(self) -> list[_TaggedDigest]:
-        return sorted(
-            (name, tag, digest)
-            for name, contents in self._repositories.items()
-            for tag, digest in contents.tags.items()
-        )
+        tags: list[_TaggedDigest] = [
+            (name, tag, contents.given_names.get(tag, ""), digest)
+            for name, contents in sorted(self._repositories.items())
+            for tag, digest in sorted(contents.tags.items())
+        ]
+        tags += [(ROOT, None, name, digest) for name, digest in sorted(self._other_names.items())]
+        return tags
 
     def _store(self, digest: Digest, size: int, source: ByteSource) -> None:
         with self._write_lock:

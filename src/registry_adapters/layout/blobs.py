@@ -12,12 +12,13 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from registry_adapters.layout.directory import Directory, Root, StagedFile
+from registry_adapters.layout.directory import Directory, StagedFile
 from registry_adapters.layout.files import FileReader, changed_at
-from registry_adapters.layout.layout import BLOBS, Layout
+from registry_adapters.layout.homes import Home, Homes
+from registry_adapters.layout.layout import BLOBS
 from registry_core.cancellation import checkpoint, poll_until
 from registry_core.content import operating_system
 from registry_core.content.operating_system import (
@@ -45,6 +46,7 @@ from registry_core.errors import (
     RegistryError,
     SizeMismatch,
     TransportError,
+    Unsupported,
     error_reference,
 )
 from registry_core.ports.blob_store import BlobStore
@@ -72,14 +74,12 @@ class LayoutBlobs(BlobStore):
     """Blobs of one repository in an image layout.
 
     Args:
-        root: Root directory of the catalog.
-        layout: Layout of the repository.
+        homes: Layouts that hold the repository.
         label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, root: Root, layout: Layout, label: str) -> None:
-        self._root = root
-        self._layout = layout
+    def __init__(self, homes: Homes, label: str) -> None:
+        self._homes = homes
         self._label = label
 
     def stat(self, digest: Digest) -> int:
@@ -90,11 +90,15 @@ class LayoutBlobs(BlobStore):
             LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(digest)), self._layout.open() as directory:
-            size = None if directory is None else renew_blob_lease(directory, digest)
+
+        def look(home: Home) -> int:
+            size = renew_blob_lease(home.directory, digest)
             if size is None:
                 raise BlobNotFound("no such blob")
             return size
+
+        with error_reference(self._at(digest)):
+            return self._homes.first(look, BlobNotFound("no such blob"))
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         """Open a blob for reading at the byte ``start``. The bytes are not verified.
@@ -104,8 +108,9 @@ class LayoutBlobs(BlobStore):
             LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(digest)), self._layout.open() as directory:
-            file = None if directory is None else open_blob(directory, digest)
+
+        def look(home: Home) -> FileReader:
+            file = open_blob(home.directory, digest)
             if file is None:
                 raise BlobNotFound("no such blob")
             try:
@@ -114,6 +119,9 @@ class LayoutBlobs(BlobStore):
                 file.close()
                 raise
             return file
+
+        with error_reference(self._at(digest)):
+            return self._homes.first(look, BlobNotFound("no such blob"))
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob after verifying it. The layout is created if it does not exist.
@@ -130,8 +138,8 @@ class LayoutBlobs(BlobStore):
         checkpoint()
         with error_reference(self._at(digest)):
             digest.hasher()
-            with self._layout.open_for_writing() as directory:
-                store_blob(directory, digest, size, source, before_commit=lambda: self._layout.initialize(directory))
+            with self._homes.open_for_writing() as (layout, directory, _):
+                store_blob(directory, digest, size, source, before_commit=lambda: layout.initialize(directory))
 
     def delete(self, digest: Digest) -> None:
         """Delete a blob from this repository. Other repositories keep it.
@@ -139,11 +147,21 @@ class LayoutBlobs(BlobStore):
         Raises:
             BlobNotFound: The blob is not in this repository.
             LayoutError: The layout is malformed.
+            Unsupported: The repository is in a layout that other repositories share.
         """
         checkpoint()
-        with error_reference(self._at(digest)), self._layout.open() as directory:
-            if directory is None or not remove_blob(directory, digest):
+
+        def look(home: Home) -> None:
+            if home.repository:
+                file = open_blob(home.directory, digest)
+                if file is not None:
+                    file.close()
+                    raise Unsupported("other images of the layout may need the blob; prune the layout instead")
+            if not remove_blob(home.directory, digest):
                 raise BlobNotFound("no such blob")
+
+        with error_reference(self._at(digest)):
+            self._homes.first(look, BlobNotFound("no such blob"))
 
     def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this catalog, as a hard link. The blob is verified first.
@@ -157,28 +175,31 @@ class LayoutBlobs(BlobStore):
         checkpoint()
         if not digest.verifiable:
             return False
-        with error_reference(self._at(digest)), ExitStack() as stack:
-            origin_directory = stack.enter_context(Layout(self._root, from_repository).open())
-            source = None
-            if origin_directory is not None:
-                source = stack.enter_context(_open_blob_dir(origin_directory, digest, read_only=True))
+        with error_reference(self._at(digest)), suppress(BlobNotFound):
+            return self._homes.of(from_repository).first(lambda home: self._link(digest, home), BlobNotFound("no blob"))
+        return False
+
+    def _link(self, digest: Digest, origin: Home) -> bool:
+        with ExitStack() as stack:
+            source = stack.enter_context(_open_blob_dir(origin.directory, digest, read_only=True))
             file = None if source is None else source.open(digest.encoded)
             if source is None or file is None:
-                return False
+                raise BlobNotFound("no such blob")
             stack.enter_context(file)
             status = file.status()
             if not _is_intact(file, digest, status.st_size):
                 return False
-            with self._layout.open_for_writing() as directory, _make_blob_dir(directory, digest) as target:
-                present = target.open(digest.encoded)
-                if present is not None:
-                    with present:
-                        is_intact = _is_intact(present, digest, status.st_size)
-                        if is_intact and renew_lease(target, digest.encoded, present):
-                            self._layout.initialize(directory)
-                            return True
-                self._layout.initialize(directory)
-                return target.link(source, digest.encoded, status)
+            layout, directory, _ = stack.enter_context(self._homes.open_for_writing())
+            target = stack.enter_context(_make_blob_dir(directory, digest))
+            present = target.open(digest.encoded)
+            if present is not None:
+                with present:
+                    is_intact = _is_intact(present, digest, status.st_size)
+                    if is_intact and renew_lease(target, digest.encoded, present):
+                        layout.initialize(directory)
+                        return True
+            layout.initialize(directory)
+            return target.link(source, digest.encoded, status)
 
     def _at(self, digest: Digest) -> str:
         return join_reference(self._label, digest)

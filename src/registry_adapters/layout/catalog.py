@@ -12,14 +12,25 @@ from typing import Final
 
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
+from registry_adapters.layout.homes import Homes
 from registry_adapters.layout.index import IndexFile
 from registry_adapters.layout.layout import MARKER, RESERVED, Layout
 from registry_adapters.layout.manifests import LayoutManifests
+from registry_adapters.layout.names import LayoutNames
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.reports import PruneReport, Report
-from registry_core.errors import ConfigError, InvalidName, error_context, error_reference
+from registry_core.errors import (
+    ConfigError,
+    InvalidName,
+    LayoutError,
+    RepositoryNotFound,
+    TooLarge,
+    error_context,
+    error_reference,
+)
 from registry_core.ports.catalog import Catalog, Repository
+from registry_core.ports.image_names import NamedImage
 
 __all__ = ["LayoutCatalog"]
 
@@ -29,6 +40,10 @@ _ROOT: Final = RepositoryName("")
 
 class LayoutCatalog(Catalog):
     """Repositories in a directory: ``a/b`` is the image layout at ``root/a/b``, the empty name the layout at the root.
+
+    An entry of the layout at the root whose name is a whole reference, such as ``docker.io/a/b:v1``, belongs to the
+    repository ``a/b`` too. Such a repository is written where it is: in its directory, or else in the layout with its
+    entries.
 
     Many threads and processes may use the same directory at the same time. Layouts of other tools are read and edited
     without conversion.
@@ -70,41 +85,46 @@ class LayoutCatalog(Catalog):
         """
         name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
-        layout = Layout(self._root, name, self._parse)
+        homes = Homes(self._root, name, self._parse)
         return Repository(
             name=name,
-            blobs=LayoutBlobs(self._root, layout, label),
-            manifests=LayoutManifests(layout, label),
+            blobs=LayoutBlobs(homes, label),
+            manifests=LayoutManifests(homes, label),
             registry=self._registry,
+            names=LayoutNames(homes, name, label),
         )
 
     def repositories(
         self, *, after: RepositoryName | None = None, page_size: int | None = None
     ) -> Iterator[RepositoryName]:
-        """Iterate over the paths of all directories with an ``oci-layout`` file, in ASCII order.
+        """Iterate in ASCII order over the paths of all directories with an ``oci-layout`` file.
 
+        The repositories in the names of their entries are included.
         Symbolic links, and directories whose path is not a repository name, are skipped.
 
         Raises:
+            RepositoryNotFound: The root does not exist.
             LayoutError: The root is not a directory.
             Forbidden: A directory cannot be read.
         """
-        # A heap keeps the order during the walk: the path of a subdirectory is greater than that of its parent.
-        names = [_ROOT]
-        while names:
-            checkpoint()
-            name = heapq.heappop(names)
-            with error_reference(self._registry), ExitStack() as stack:
-                directory = self._open_directory(name, stack)
-                if directory is None:
-                    continue
-                is_layout = directory.is_file(MARKER)
-                for part in directory.directories():
-                    child = _child_name(name, part)
-                    if child is not None:
-                        heapq.heappush(names, child)
-            if is_layout and (after is None or name > after):
+        last = None
+        for name, _ in self._layouts(is_tolerant=True):
+            if name != last and (after is None or name > after):
                 yield name
+            last = name
+
+    def images(self) -> Iterator[NamedImage]:
+        """Iterate over the entries of all layouts, also over those without a name, by layout in ASCII order.
+
+        Raises:
+            RepositoryNotFound: The root does not exist.
+            LayoutError: The root or a layout is malformed.
+            Forbidden: A directory cannot be read.
+        """
+        for name, index in self._layouts():
+            for entry, entry_name in index.images() if index is not None else ():
+                checkpoint()
+                yield NamedImage.of(entry, entry_name, below=name)
 
     def check(self, name: str = _ROOT, *, sparse: bool = False, jobs: int = 4) -> Report:
         """Validate one layout and every file in it, without changing anything.
@@ -170,6 +190,43 @@ class LayoutCatalog(Catalog):
     def __repr__(self) -> str:
         """Return the class and the path."""
         return f"LayoutCatalog({self._registry[4:]!r})"
+
+    def _layouts(self, *, is_tolerant: bool = False) -> Iterator[tuple[RepositoryName, IndexFile | None]]:
+        """Iterate over the layouts with their indexes, and the repositories in the names of their entries without one.
+
+        Args:
+            is_tolerant: Whether the index of a malformed layout counts as empty.
+        """
+        # A heap keeps the order during the walk: the path of a subdirectory is greater than that of its parent.
+        names = [(_ROOT, True)]
+        while names:
+            checkpoint()
+            name, is_directory = heapq.heappop(names)
+            index = None
+            with error_reference(self._registry), ExitStack() as stack:
+                directory = self._open_directory(name, stack) if is_directory else None
+                if directory is not None:
+                    if directory.is_file(MARKER):
+                        index = self._read_index(name, directory, is_tolerant=is_tolerant)
+                    children = (_child_name(name, part) for part in directory.directories())
+                    for child in children:
+                        if child is not None:
+                            heapq.heappush(names, (child, True))
+                    for child in index.repositories if index is not None else ():
+                        heapq.heappush(names, (name / child, False))
+                elif not name:
+                    raise RepositoryNotFound(f"the directory {self._root.path} does not exist")
+            if index is not None or not is_directory:
+                yield name, index
+
+    def _read_index(self, name: RepositoryName, directory: Directory, *, is_tolerant: bool) -> IndexFile:
+        try:
+            return Layout(self._root, name, self._parse).index(directory)
+        except (LayoutError, TooLarge):
+            # Listed all the same: reading the repository reports the fault.
+            if not is_tolerant:
+                raise
+            return IndexFile({"manifests": []})
 
     def _open_directory(self, name: RepositoryName, stack: ExitStack) -> Directory | None:
         directory = self._root.open()

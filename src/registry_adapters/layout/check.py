@@ -15,6 +15,8 @@ from registry_core.content.safe_files import TEMPORARY_PREFIX
 from registry_core.content.streams import CHUNK_SIZE
 from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ROOT
+from registry_core.domain.reference import join_reference
 from registry_core.domain.reports import Report, Severity
 from registry_core.errors import IntegrityError, InvalidDigest, LayoutError, RepositoryNotFound
 from registry_core.ops.validation.validate import Validation
@@ -61,11 +63,17 @@ def check_layout(layout: Layout, repository: Repository, *, sparse: bool = False
 
 def _check_entries(layout: Layout, directory: Directory, validation: Validation, repository: Repository) -> None:
     index = layout.index(directory)
-    for tag in index.tags:
-        try:
-            index.find(tag)
-        except LayoutError as error:
-            validation.add_finding(repository.at(tag), error.message)
+    for name in (ROOT, *sorted(index.repositories)):
+        for tag in index.tags(name):
+            try:
+                index.find(tag, name)
+            except LayoutError as error:
+                where = join_reference("/".join(part for part in (str(repository), name) if part), tag)
+                validation.add_finding(where, error.message)
+    for written in dict.fromkeys(each.written for each in index.names if each.written and not each.is_mapped):
+        entries = {entry.digest for entry, each in index.images() if each.written == written}
+        if len(entries) > 1:
+            validation.add_finding(join_reference(repository, written), f"ambiguous name of {len(entries)} manifests")
     for number, entry in enumerate(index.entries):
         checkpoint()
         validation.add_descriptor(f"{directory.where(INDEX)} $.manifests[{number}]", entry)

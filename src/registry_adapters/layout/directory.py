@@ -236,6 +236,10 @@ class Root:
             except FileExistsError:
                 raise LayoutError("not a directory") from None
 
+    def exists(self) -> bool:
+        """Return whether there is a directory."""
+        return self.path.is_dir()
+
     def _create(self) -> None:
         missing = []
         for path in (self.path, *self.path.parents):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Set
+from functools import cached_property
 from typing import Any, Final, Self
 
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ROOT, EntryName, ImageName, entry_name
 from registry_core.domain.manifest import ImageIndex
-from registry_core.domain.media_types import OCI_INDEX, REF_NAME
-from registry_core.domain.names import Tag
-from registry_core.errors import InvalidDocument, InvalidName, LayoutError
+from registry_core.domain.media_types import CONTAINERD_NAME, OCI_INDEX, REF_NAME
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidDocument, LayoutError
 
-__all__ = ["EMPTY_INDEX", "IndexFile"]
+__all__ = ["EMPTY_INDEX", "IndexFile", "NewName"]
+
+_NAMES: Final = frozenset({REF_NAME, CONTAINERD_NAME})
 
 # The bytes of index.json in a new layout.
 EMPTY_INDEX: Final = strict_json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
@@ -60,18 +64,28 @@ class IndexFile:
         """Return the bytes to write."""
         return strict_json.encode(self._mapping)
 
-    @property
-    def tags(self) -> list[Tag]:
-        """The tags, each once, in ASCII order. Names that are not valid tags are left out."""
-        tags = set()
-        for entry in self.entries:
-            try:
-                tags.add(Tag(entry.annotations[REF_NAME]))
-            except (KeyError, InvalidName):
-                continue
-        return sorted(tags)
+    @cached_property
+    def names(self) -> tuple[EntryName, ...]:
+        """The name of each entry."""
+        return tuple(entry_name(entry.annotations, entry.digest) for entry in self.entries)
 
-    def find(self, reference: Tag | Digest) -> Descriptor | None:
+    @cached_property
+    def repositories(self) -> frozenset[RepositoryName]:
+        """The repositories in the names of the entries, without the empty one."""
+        return frozenset(name.repository for name in self.names if name.repository)
+
+    def tags(self, repository: RepositoryName = ROOT) -> list[Tag]:
+        """Return the tags of a repository, each once, in ASCII order."""
+        found = {name.tag for name in self.names if name.repository == repository}
+        return sorted(tag for tag in found if tag is not None)
+
+    def images(self, repository: RepositoryName = ROOT) -> Iterator[tuple[Descriptor, EntryName]]:
+        """Iterate over the entries of a repository with their names; over all entries for the empty name."""
+        for entry, name in zip(self.entries, self.names, strict=True):
+            if not repository or name.repository == repository:
+                yield entry, name
+
+    def find(self, reference: Tag | Digest, repository: RepositoryName = ROOT) -> Descriptor | None:
         """Return the entry of a tag or digest; ``None`` if there is none.
 
         Raises:
@@ -79,72 +93,166 @@ class IndexFile:
         """
         if isinstance(reference, Digest):
             return next((entry for entry in self.entries if entry.digest == reference), None)
-        found = [entry for entry in self.entries if entry.annotations.get(REF_NAME) == reference]
-        if len({entry.digest for entry in found}) > 1:
-            raise LayoutError(f"ambiguous tag: {len(found)} entries of index.json have the tag {reference}")
-        return found[0] if found else None
+        return _only(self.tagged(reference, repository), "tag", reference)
 
-    def with_manifest(self, manifest: Descriptor, tags: Collection[Tag]) -> Self:
-        """Return this index with a manifest and tags that point to it. Manifests that lose a tag keep an entry.
+    def find_name(self, name: ImageName, repository: RepositoryName = ROOT) -> Descriptor | None:
+        """Return the entry that has a name; ``None`` if there is none.
+
+        Raises:
+            LayoutError: Several entries have the name, with different digests.
+        """
+        return _only(self.named(name, repository), "name", name)
+
+    def tagged(self, tag: Tag, repository: RepositoryName = ROOT) -> list[Descriptor]:
+        """Return the entries that have a tag.
+
+        If there is none, the repository with the empty name finds a tag also beside the containerd name of an image.
+        """
+        found = [entry for entry, name in self.images(repository) if name[1:3] == (repository, tag)]
+        if found or repository:
+            return found
+        return [entry for entry in self.entries if entry.annotations.get(REF_NAME) == tag]
+
+    def named(self, name: ImageName, repository: RepositoryName = ROOT) -> list[Descriptor]:
+        """Return the entries that have a name as written, or else those whose name means the same."""
+        images = list(self.images(repository))
+        meant = entry_name({REF_NAME: name})
+        return [entry for entry, each in images if each.written == name] or [
+            entry for entry, each in images if meant.tag is not None and each[1:3] == meant[1:3]
+        ]
+
+    def with_manifest(self, manifest: Descriptor, names: Collection[NewName]) -> Self:
+        """Return this index with a manifest and names for it. Manifests that lose a name keep an entry.
 
         Args:
             manifest: Media type, digest and size of the manifest.
-            tags: Tags to set; each of them has an entry.
+            names: Names to set; each of them has an entry.
         """
-        new_tags = sorted(set(tags))
-        entries = self._without_tags(new_tags, keeping=manifest.digest)
+        entries = self._without_names(names, keeping=manifest.digest)
         positions = [position for position, entry in enumerate(entries) if entry["digest"] == manifest.digest]
         for position in positions:
             entries[position] = entries[position] | {"mediaType": manifest.media_type, "size": manifest.size}
-        current_tags = {_ref_name(entries[position]) for position in positions}
-        untagged = [position for position in positions if _ref_name(entries[position]) is None]
-        for tag in new_tags:
-            if tag in current_tags:
+        nameless = [position for position in positions if not _has_name(entries[position])]
+        for name in names:
+            if any(name.is_carried_by(entries[position]) for position in positions):
                 continue
-            if untagged:
-                position = untagged.pop(0)
+            if nameless:
+                position = nameless.pop(0)
                 annotations = entries[position].get("annotations") or {}
-                entries[position] = entries[position] | {"annotations": annotations | {REF_NAME: str(tag)}}
+                entries[position] = entries[position] | {"annotations": annotations | name.annotations}
             else:
-                entries.append(_new_entry(manifest) | {"annotations": {REF_NAME: str(tag)}})
+                entries.append(_new_entry(manifest) | {"annotations": dict(name.annotations)})
                 positions.append(len(entries) - 1)
         if not positions:
             entries.append(_new_entry(manifest))
         return self._with_entries(entries)
 
-    def without_tag(self, tag: Tag) -> Self:
-        """Return this index without a tag. The manifest keeps an entry."""
-        return self._with_entries(self._without_tags([tag]))
+    def without_name(self, name: NewName) -> Self:
+        """Return this index without a name. The manifest keeps an entry."""
+        return self._with_entries(self._without_names([name]))
 
-    def without_manifest(self, digest: Digest) -> Self:
-        """Return this index without the entries of a manifest."""
-        return self._with_entries([entry for entry in self._entries if entry["digest"] != digest])
+    def without_manifest(self, digest: Digest, repository: RepositoryName = ROOT) -> Self:
+        """Return this index without the entries of a manifest in a repository; in all for the empty name."""
+        named = zip(self._entries, self.names, strict=True)
+        return self._with_entries(
+            [
+                entry
+                for entry, name in named
+                if entry["digest"] != digest or (repository and name.repository != repository)
+            ]
+        )
+
+    def new_name(self, name: Tag | ImageName, repository: RepositoryName = ROOT) -> NewName:
+        """Return a name to set: a name as written, or a tag in the style of the names that its repository has."""
+        if isinstance(name, ImageName) or not repository:
+            return NewName({REF_NAME: str(name)}, is_tag=isinstance(name, Tag))
+        siblings = [each for each in self.names if each.repository == repository]
+        siblings.sort(key=lambda each: each.tag != name)
+        style = siblings[0] if siblings else EntryName(repository)
+        path = style.written.partition("@")[0]
+        head, colon, tail = path.rpartition(":")
+        written = f"{head if colon and '/' not in tail else path}:{name}"
+        key = CONTAINERD_NAME if style.is_containerd else REF_NAME
+        return NewName({REF_NAME: str(name)} | {key: written}, is_tag=True)
 
     def _with_entries(self, entries: list[dict[str, Any]]) -> Self:
         return type(self)(self._mapping | {"manifests": entries})
 
-    def _without_tags(self, tags: Collection[Tag], *, keeping: Digest | None = None) -> list[dict[str, Any]]:
+    def _without_names(self, names: Collection[NewName], *, keeping: Digest | None = None) -> list[dict[str, Any]]:
         entries = list(self._entries)
         for entry in self._entries:
-            if _ref_name(entry) not in tags or entry["digest"] == keeping:
+            unnamed = entry
+            for name in names:
+                if entry["digest"] != keeping or not name.is_carried_by(entry):
+                    unnamed = name.removed_from(unnamed)
+            if unnamed is entry:
                 continue
-            untagged = _without_ref_name(entry)
             position = next(index for index, other in enumerate(entries) if other is entry)
             others = entries[:position] + entries[position + 1 :]
-            # Without its tag, an entry is redundant if another one has the same digest and equal fields.
-            if any(other["digest"] == untagged["digest"] and _without_ref_name(other) == untagged for other in others):
+            # Without its name, an entry is redundant if another one has the same digest and equal fields.
+            if not _has_name(unnamed) and any(
+                other["digest"] == unnamed["digest"] and _without_annotations(other, _NAMES) == unnamed
+                for other in others
+            ):
                 entries = others
             else:
-                entries[position] = untagged
+                entries[position] = unnamed
         return entries
 
 
-def _ref_name(entry: dict[str, Any]) -> str | None:
-    return (entry.get("annotations") or {}).get(REF_NAME)
+class NewName:
+    """A name to set in an index, or to remove.
+
+    Args:
+        annotations: Annotations that give an entry the name.
+        is_tag: Whether an entry has the name if its own name means the same repository and tag; otherwise it has to
+            have the name as written.
+    """
+
+    def __init__(self, annotations: dict[str, str], *, is_tag: bool) -> None:
+        self.annotations = annotations
+        self._is_tag = is_tag
+        self._name = entry_name(annotations)
+
+    def is_carried_by(self, entry: dict[str, Any]) -> bool:
+        """Return whether an entry has the name."""
+        name = _name_of(entry)
+        return self._is_same(name) if self._is_tag else name.written == self._name.written
+
+    def removed_from(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return an entry without the name; the entry itself if it does not have it."""
+        name = _name_of(entry)
+        if self._is_same(name) or name.written == self._name.written:
+            return _without_annotations(entry, _NAMES) if _has_name(entry) else entry
+        if _annotations(entry).get(REF_NAME) == self._name.written:
+            # A tag beside the containerd name of an image: other tools would find the entry by the tag.
+            return _without_annotations(entry, {REF_NAME})
+        return entry
+
+    def _is_same(self, name: EntryName) -> bool:
+        return name.tag is not None and (name.repository, name.tag) == (self._name.repository, self._name.tag)
 
 
-def _without_ref_name(entry: dict[str, Any]) -> dict[str, Any]:
-    annotations = {key: value for key, value in (entry.get("annotations") or {}).items() if key != REF_NAME}
+def _only(found: list[Descriptor], kind: str, name: str) -> Descriptor | None:
+    if len({entry.digest for entry in found}) > 1:
+        raise LayoutError(f"ambiguous {kind}: {len(found)} entries of index.json have the {kind} {name}")
+    return found[0] if found else None
+
+
+def _annotations(entry: dict[str, Any]) -> dict[str, str]:
+    return entry.get("annotations") or {}
+
+
+def _name_of(entry: dict[str, Any]) -> EntryName:
+    return entry_name(_annotations(entry), entry["digest"])
+
+
+def _has_name(entry: dict[str, Any]) -> bool:
+    return not _NAMES.isdisjoint(_annotations(entry))
+
+
+def _without_annotations(entry: dict[str, Any], names: Set[str]) -> dict[str, Any]:
+    annotations = {key: value for key, value in _annotations(entry).items() if key not in names}
     others = {key: value for key, value in entry.items() if key != "annotations"}
     return others | {"annotations": annotations} if annotations else others
 

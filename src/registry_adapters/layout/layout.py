@@ -66,14 +66,20 @@ class Layout:
         self._parts = name.split("/") if name else []
 
     @contextmanager
-    def open(self) -> Iterator[Directory | None]:
+    def open(self, *, is_marked: bool = False) -> Iterator[Directory | None]:
         """Open the directory of the layout; ``None`` if the layout does not exist.
+
+        Args:
+            is_marked: Whether only a directory with the file ``oci-layout`` is a layout. Otherwise, one that has an
+                ``index.json`` without it is malformed.
 
         Raises:
             LayoutError: The layout is malformed.
         """
         with ExitStack() as stack:
             directory = self._open_directory(stack) if RESERVED.isdisjoint(self._parts) else None
+            if directory is not None and is_marked and not directory.is_file(MARKER):
+                directory = None
             yield directory if directory is not None and _is_layout(directory) else None
 
     @contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 
 from registry_adapters.layout.blobs import open_blob, remove_blob, renew_blob_lease, store_blob
 from registry_adapters.layout.directory import Directory
+from registry_adapters.layout.homes import Home, Homes
 from registry_adapters.layout.index import IndexFile
-from registry_adapters.layout.layout import Layout
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_limited
 from registry_core.content.verify import Verifier
@@ -23,7 +22,6 @@ from registry_core.errors import (
     ImageNotFound,
     IntegrityError,
     InvalidDocument,
-    RepositoryNotFound,
     SizeMismatch,
     TooLarge,
     Unsupported,
@@ -42,12 +40,12 @@ class LayoutManifests(ManifestStore):
     manifest.
 
     Args:
-        layout: Layout of the repository.
+        homes: Layouts that hold the repository.
         label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, layout: Layout, label: str) -> None:
-        self._layout = layout
+    def __init__(self, homes: Homes, label: str) -> None:
+        self._homes = homes
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
@@ -60,21 +58,18 @@ class LayoutManifests(ManifestStore):
             LayoutError: The layout is malformed, or several manifests have the tag.
         """
         checkpoint()
-        with error_reference(self._at(reference)), self._open() as directory:
-            entry = self._layout.index(directory).find(reference)
+
+        def look(home: Home) -> Descriptor:
+            entry = home.read_index().find(reference, home.repository)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
-                descriptor = self._get(directory, reference).descriptor
-                if renew_blob_lease(directory, descriptor.digest) is None:
+                descriptor = _get(home, reference).descriptor
+                if renew_blob_lease(home.directory, descriptor.digest) is None:
                     raise ImageNotFound("the blob of the manifest is missing")
                 return descriptor
-            size = renew_blob_lease(directory, entry.digest)
-            if size is None:
-                raise ImageNotFound("the blob of the manifest is missing")
-            if size != entry.size:
-                raise SizeMismatch(
-                    f"the manifest has {size} bytes instead of {entry.size}", expected=entry.size, actual=size
-                )
-            return Descriptor(media_type=entry.media_type, digest=entry.digest, size=size)
+            return _described(home, entry)
+
+        with error_reference(self._at(reference)):
+            return self._homes.first(look)
 
     def get(self, reference: Tag | Digest) -> RawManifest:
         """Return the exact bytes of a manifest, verified.
@@ -90,8 +85,8 @@ class LayoutManifests(ManifestStore):
             LayoutError: The layout is malformed, or several manifests have the tag.
         """
         checkpoint()
-        with error_reference(self._at(reference)), self._open() as directory:
-            return self._get(directory, reference)
+        with error_reference(self._at(reference)):
+            return self._homes.first(lambda home: _get(home, reference))
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
         """Store a manifest and point tags to it. The layout is created if it does not exist.
@@ -111,15 +106,17 @@ class LayoutManifests(ManifestStore):
             checked = manifest.checked(expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
             descriptor = Descriptor(media_type=checked.media_type, digest=manifest.digest, size=size)
-        with error_reference(self._at(descriptor.digest)), self._layout.open_for_writing() as directory:
-            self._layout.initialize(directory)
-            with self._layout.locked(directory):
+        with error_reference(self._at(descriptor.digest)), self._homes.open_for_writing() as home:
+            directory = home.directory
+            home.layout.initialize(directory)
+            with home.layout.locked(directory):
                 # Under the lock, so that a concurrent delete cannot remove the blob of the new entry.
                 store_blob(directory, descriptor.digest, size, source)
-                before = self._layout.index(directory)
-                after = before.with_manifest(descriptor, tags)
+                before = home.read_index()
+                names = [before.new_name(tag, home.repository) for tag in sorted(set(tags))]
+                after = before.with_manifest(descriptor, names)
                 if after.encode() != before.encode():
-                    self._layout.write_index(directory, after)
+                    home.write_index(after)
         return descriptor
 
     def untag(self, tag: Tag) -> None:
@@ -130,11 +127,16 @@ class LayoutManifests(ManifestStore):
             LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(tag)), self._open_locked() as directory:
-            index = self._layout.index(directory)
-            if tag not in index.tags:
-                raise ImageNotFound("no such tag")
-            self._layout.write_index(directory, index.without_tag(tag))
+
+        def look(home: Home) -> None:
+            with home.layout.locked(home.directory):
+                index = home.read_index()
+                if not index.tagged(tag, home.repository):
+                    raise ImageNotFound("no such tag")
+                home.write_index(index.without_name(index.new_name(tag, home.repository)))
+
+        with error_reference(self._at(tag)):
+            self._homes.first(look)
 
     def delete(self, digest: Digest) -> None:
         """Delete a manifest, every tag that points to it, and its blob.
@@ -144,13 +146,20 @@ class LayoutManifests(ManifestStore):
             LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._at(digest)), self._open_locked() as directory:
-            index = self._layout.index(directory)
-            if index.find(digest) is None:
-                self._get(directory, digest)
-            else:
-                self._layout.write_index(directory, index.without_manifest(digest))
-            remove_blob(directory, digest)
+
+        def look(home: Home) -> None:
+            with home.layout.locked(home.directory):
+                index = home.read_index()
+                if index.find(digest) is None:
+                    _get(home, digest)
+                else:
+                    index = index.without_manifest(digest, home.repository)
+                    home.write_index(index)
+                if index.find(digest) is None:
+                    remove_blob(home.directory, digest)
+
+        with error_reference(self._at(digest)):
+            self._homes.first(look)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
         """Iterate over all tags in ASCII order.
@@ -160,9 +169,11 @@ class LayoutManifests(ManifestStore):
             LayoutError: The layout is malformed.
         """
         checkpoint()
-        with error_reference(self._label), self._open() as directory:
-            tags = self._layout.index(directory).tags
-        for tag in tags:
+        with error_reference(self._label):
+            found = self._homes.each(lambda home: home.read_index().tags(home.repository))
+            if not found:
+                raise self._homes.not_found()
+        for tag in found[0] if len(found) == 1 else sorted({tag for tags in found for tag in tags}):
             if after is None or tag > after:
                 checkpoint()
                 yield tag
@@ -179,68 +190,66 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
         with error_reference(self._at(subject)):
-            found = list(self._referrers(subject))
-        for entry in filter_by_artifact_type(found, artifact_type):
+            found = self._homes.each(lambda home: list(_referrers(home, subject)))
+        listed = (each for referrers in found for each in referrers)
+        for entry in filter_by_artifact_type(listed, artifact_type):
             checkpoint()
             yield entry
 
-    def _referrers(self, subject: Digest) -> Iterator[Descriptor]:
-        with self._layout.open() as directory:
-            if directory is None:
-                return
-            for manifest in _walk(self._layout.index(directory).entries, lambda entry: _readable(directory, entry)):
-                try:
-                    if manifest.subject is None or manifest.subject.digest != subject:
-                        continue
-                    entry = referrer_descriptor(manifest)
-                except InvalidDocument:
-                    continue
-                if entry is not None:
-                    yield entry
-
-    def _get(self, directory: Directory, reference: Tag | Digest) -> RawManifest:
-        index = self._layout.index(directory)
-        entry = index.find(reference)
-        if entry is None and isinstance(reference, Digest):
-            return self._get_unlisted(directory, index, reference)
-        manifest = None if entry is None else _read(directory, entry.digest, entry)
-        if manifest is None:
-            raise ImageNotFound("no such tag" if entry is None else "the blob of the manifest is missing")
-        return manifest
-
-    def _get_unlisted(self, directory: Directory, index: IndexFile, digest: Digest) -> RawManifest:
-        digest.hasher()
-        try:
-            manifest = _read(directory, digest)
-        except (InvalidDocument, TooLarge, Unsupported):
-            manifest = None
-        else:
-            if manifest is None:
-                raise ImageNotFound("no such manifest")
-            if manifest.mapping.get("mediaType"):
-                return manifest
-        # The manifest does not state its media type, but an index that lists it may.
-        parent = _parent_entry(directory, index, digest)
-        if parent is not None:
-            manifest = _read(directory, digest, parent)
-        if manifest is None:
-            raise ImageNotFound("the blob with this digest is not a manifest")
-        return manifest
-
-    @contextmanager
-    def _open(self) -> Iterator[Directory]:
-        with self._layout.open() as directory:
-            if directory is None:
-                raise RepositoryNotFound("no image layout in this directory")
-            yield directory
-
-    @contextmanager
-    def _open_locked(self) -> Iterator[Directory]:
-        with self._open() as directory, self._layout.locked(directory):
-            yield directory
-
     def _at(self, reference: Tag | Digest) -> str:
         return join_reference(self._label, reference)
+
+
+def _described(home: Home, entry: Descriptor) -> Descriptor:
+    size = renew_blob_lease(home.directory, entry.digest)
+    if size is None:
+        raise ImageNotFound("the blob of the manifest is missing")
+    if size != entry.size:
+        raise SizeMismatch(f"the manifest has {size} bytes instead of {entry.size}", expected=entry.size, actual=size)
+    return Descriptor(media_type=entry.media_type, digest=entry.digest, size=size)
+
+
+def _get(home: Home, reference: Tag | Digest) -> RawManifest:
+    index = home.read_index()
+    entry = index.find(reference, home.repository)
+    if entry is None and isinstance(reference, Digest):
+        return _get_unlisted(home.directory, index, reference)
+    manifest = None if entry is None else _read(home.directory, entry.digest, entry)
+    if manifest is None:
+        raise ImageNotFound("no such tag" if entry is None else "the blob of the manifest is missing")
+    return manifest
+
+
+def _get_unlisted(directory: Directory, index: IndexFile, digest: Digest) -> RawManifest:
+    digest.hasher()
+    try:
+        manifest = _read(directory, digest)
+    except (InvalidDocument, TooLarge, Unsupported):
+        manifest = None
+    else:
+        if manifest is None:
+            raise ImageNotFound("no such manifest")
+        if manifest.mapping.get("mediaType"):
+            return manifest
+    # The manifest does not state its media type, but an index that lists it may.
+    parent = _parent_entry(directory, index, digest)
+    if parent is not None:
+        manifest = _read(directory, digest, parent)
+    if manifest is None:
+        raise ImageNotFound("the blob with this digest is not a manifest")
+    return manifest
+
+
+def _referrers(home: Home, subject: Digest) -> Iterator[Descriptor]:
+    for manifest in _walk(home.read_index().entries, lambda entry: _readable(home.directory, entry)):
+        try:
+            if manifest.subject is None or manifest.subject.digest != subject:
+                continue
+            entry = referrer_descriptor(manifest)
+        except InvalidDocument:
+            continue
+        if entry is not None:
+            yield entry
 
 
 def _read(directory: Directory, digest: Digest, entry: Descriptor | None = None) -> RawManifest | None:

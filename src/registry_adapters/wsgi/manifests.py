@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import BlobNotFound, NotFound
+from registry_core.errors import BlobNotFound, NotFound, RepositoryNotFound
 from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["delete", "head", "parse_reference", "pull", "push", "referrers", "repositories", "tags"]
@@ -146,7 +147,7 @@ def repositories(request: Request, catalog: Catalog, *, root_name: str, page_lim
     count = _count(request, page_limit)
     last = request.parameter("last")
     after = RepositoryName(last) if last else None
-    found = catalog.repositories(after=after, page_size=None if count is None else count + 2)
+    found = _repositories(catalog, after, None if count is None else count + 2)
     names = (name for name in found if name and name != root_name)
     page, headers = _page(request, heapq.merge(_root_repository(catalog, root_name, after), names), count, str)
     return json_response({"repositories": page}, headers=headers)
@@ -174,9 +175,15 @@ def referrers(request: Request, repository: Repository, subject: Digest, *, page
     return json_response(index, headers=headers, media_type=OCI_INDEX)
 
 
+def _repositories(catalog: Catalog, after: RepositoryName | None, page_size: int | None) -> Iterator[RepositoryName]:
+    # A layout whose directory does not exist yet is an empty registry: the first push creates it.
+    with suppress(RepositoryNotFound):
+        yield from catalog.repositories(after=after, page_size=page_size)
+
+
 def _root_repository(catalog: Catalog, root_name: str, after: RepositoryName | None) -> Iterator[RepositoryName]:
     if root_name and (after is None or root_name > after):
-        first = next(iter(catalog.repositories(page_size=1)), None)
+        first = next(_repositories(catalog, None, 1), None)
         if first is not None and not first:
             yield RepositoryName(root_name)
 

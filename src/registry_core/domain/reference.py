@@ -131,7 +131,8 @@ def parse_tag_and_digest(text: str) -> tuple[Tag | None, Digest | None]:
         InvalidName: The text, or the part before the ``@``, is not a tag.
     """
     if not isinstance(text, str) or not text or "/" in text or text.count("@") > 1:
-        raise InvalidReference(f"neither a tag nor a digest: {text!r:.300}")
+        hint = "" if text else "; one is needed, such as v1 or sha256:e3b0…"
+        raise InvalidReference(f"neither a tag nor a digest: {text!r:.300}{hint}")
     name, at, digest = text.rpartition("@")
     if at or ":" in text:
         return Tag(name) if name else None, Digest(digest)

@@ -21,7 +21,6 @@ from registry_core.domain.media_types import (
     is_manifest,
     is_schema1,
 )
-from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform, best_match
 from registry_core.errors import (
     DigestMismatch,
@@ -36,6 +35,7 @@ from registry_core.errors import (
     error_reference,
 )
 from registry_core.ops.blobs import open_verified
+from registry_core.ops.references import ImageReference, locate
 from registry_core.ports.catalog import Repository
 
 __all__ = [
@@ -61,8 +61,8 @@ __all__ = [
 ]
 
 
-def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManifest:
-    """Fetch a manifest by tag or digest. Its bytes are verified by the digest, if that was given, for every backend.
+def fetch_manifest(repository: Repository, reference: ImageReference) -> RawManifest:
+    """Fetch a manifest by tag, digest or name. Its bytes are verified by a digest, for every backend.
 
     Raises:
         ImageNotFound: The repository has no such manifest.
@@ -71,6 +71,7 @@ def fetch_manifest(repository: Repository, reference: Tag | Digest) -> RawManife
         Unsupported: The digest's algorithm cannot be verified.
     """
     checkpoint()
+    reference = locate(repository, reference)
     if isinstance(reference, Digest) and not reference.verifiable:
         # Raises before any request: the response could not be verified (R-002).
         with error_reference(repository.at(reference)):

@@ -3,6 +3,7 @@
 from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 from registry_core.ports.blob_store import BlobStore
 from registry_core.ports.catalog import BlobLocator, Catalog, ForeignLayers, Repository
+from registry_core.ports.image_names import ImageNames, NamedImage
 from registry_core.ports.keychain import CredentialStore, Keychain
 from registry_core.ports.manifest_store import ManifestStore
 from registry_core.ports.observer import Observer
@@ -15,8 +16,10 @@ __all__ = [
     "CredentialStore",
     "ForeignLayers",
     "HoldsCredentials",
+    "ImageNames",
     "Keychain",
     "ManifestStore",
+    "NamedImage",
     "Observer",
     "Repository",
 ]

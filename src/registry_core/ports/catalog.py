@@ -14,6 +14,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.reference import join_reference
 from registry_core.ports.blob_store import BlobStore
+from registry_core.ports.image_names import ImageNames
 from registry_core.ports.manifest_store import ManifestStore
 
 __all__ = ["BlobLocation", "BlobLocator", "Catalog", "ForeignLayers", "Repository"]
@@ -71,6 +72,7 @@ class Repository(msgspec.Struct, frozen=True):
         foreign_layers: Reads layers from the ``urls`` of their descriptors; ``None`` if the backend does not.
         blob_locator: Finds the repository of each blob, for a repository assembled from others; ``None`` for a
             repository that holds its blobs itself.
+        names: Names of images as they are written in a layout or archive; ``None`` if the backend has only tags.
     """
 
     name: RepositoryName
@@ -79,6 +81,7 @@ class Repository(msgspec.Struct, frozen=True):
     registry: str = ""
     foreign_layers: ForeignLayers | None = None
     blob_locator: BlobLocator | None = None
+    names: ImageNames | None = None
 
     def __str__(self) -> str:
         """Return ``registry/name``."""

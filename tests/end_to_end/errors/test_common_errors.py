@@ -101,7 +101,10 @@ def test_a_token_for_pulling_permits_every_read(name: str) -> None:
         ("@sha256:xyz", InvalidDigest),
         ("", InvalidReference),
         ("@sha256:../../etc", InvalidReference),
-        ("v1@sha256:" + "0" * 64, InvalidReference),
+        ("v1@v2@sha256:" + "0" * 64, InvalidReference),
+        ("v1@sha256:short", InvalidDigest),
+        ("docker.io/library/alpine:3.18", InvalidReference),
+        ("1.0+build", InvalidName),
     ],
 )
 def test_a_malformed_reference_is_refused_without_a_request(reference: str, kind: type[RegistryError]) -> None:

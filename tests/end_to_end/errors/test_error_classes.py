@@ -124,6 +124,7 @@ def test_checking_for_existence_raises_no_error(client: RegistryClient, pushed: 
 
 def test_lists_of_an_absent_repository(client: RegistryClient) -> None:
     absent = client.with_segment("absent")
+    client.with_segment("app").push_image("v1", _image())
 
     assert list(absent.repository.manifests.referrers(DIGEST)) == []
     assert absent.list_repositories() == []

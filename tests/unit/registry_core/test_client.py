@@ -224,7 +224,7 @@ class TestReading:
         reference, other = f"v1@{old.digest}", app.with_segment("other")
 
         assert app.get_image(reference).digest == app.get_digest(reference) == old.digest
-        assert app.get_image(reference).reference == f"registry.example.com/org/app@{old.digest}"
+        assert app.get_image(reference).reference == f"registry.example.com/org/app:v1@{old.digest}"
         assert app.tag_image(reference, "kept").digest == old.digest
         assert app.copy_image(reference, other, "v1").digest == old.digest
         assert not app.image_exists(f"v1@{Digest.of(b'absent')}")

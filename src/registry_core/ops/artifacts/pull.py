@@ -28,7 +28,6 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, TITLE, is_artifact_manifest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import (
     InvalidDigest,
     InvalidDocument,
@@ -43,6 +42,7 @@ from registry_core.ops.artifacts.push import TAR_DIGEST, UNPACK
 from registry_core.ops.blobs import ProgressSource, open_verified
 from registry_core.ops.extract.directory_fds import DirectoryFds
 from registry_core.ops.manifests import fetch_manifest
+from registry_core.ops.references import parse_reference
 from registry_core.ops.workers import run_each
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
@@ -118,7 +118,7 @@ def pull_artifact(
     """
     if not isinstance(jobs, int) or jobs < 1:
         raise InvalidValue(f"{_OPERATION}: jobs must be at least 1, not {jobs!r:.50}")
-    parsed = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
+    parsed = parse_reference(repository, reference)
     to_unpack = unpack if callable(unpack) else lambda layer: unpack and _is_packed(layer)
     with error_context(_OPERATION, repository.at(parsed)):
         files = _select_files(fetch_manifest(repository, parsed), select, untitled, to_unpack)

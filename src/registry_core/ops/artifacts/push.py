@@ -21,7 +21,6 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, OCI_MANIFEST, OCTET_STREAM, TITLE
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.artifacts.directories import check_distinct_titles, clean_title, pack_directory
 from registry_core.ops.blobs import describe, to_source
@@ -29,6 +28,7 @@ from registry_core.ops.builder.config import update_strings
 from registry_core.ops.builder.layers import descriptor_json
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
 from registry_core.ops.manifests import fetch_manifest
+from registry_core.ops.references import parse_reference
 from registry_core.ops.transfer.copy import move_graph
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
@@ -205,7 +205,7 @@ def _blob(blobs: StagedBlobs, file: ArtifactFile, media_type: str, annotations: 
 def _resolve_subject(repository: Repository, subject: Descriptor | Tag | Digest | str | None) -> Descriptor | None:
     if subject is None or isinstance(subject, Descriptor):
         return subject
-    reference = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
+    reference = parse_reference(repository, subject)
     with error_reference(repository.at(reference)):
         return fetch_manifest(repository, reference).descriptor
 

@@ -14,10 +14,10 @@ from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.domain.referrers import filter_by_artifact_type
 from registry_core.errors import error_context, error_reference
 from registry_core.ops.manifests import DEPTH_LIMIT, NODE_LIMIT, GraphLimits, ManifestQueue
+from registry_core.ops.references import locate, parse_reference
 from registry_core.ports.catalog import Repository
 
 __all__ = ["Referrer", "list_referrers", "walk_referrers"]
@@ -107,5 +107,5 @@ def _distinct_referrers(repository: Repository, subject: Digest, artifact_type: 
 def _resolve(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:
     if isinstance(subject, Descriptor):
         return subject.digest
-    reference = subject if isinstance(subject, Tag | Digest) else parse_tag_or_digest(subject)
+    reference = locate(repository, parse_reference(repository, subject))
     return reference if isinstance(reference, Digest) else repository.manifests.resolve(reference).digest

@@ -10,12 +10,10 @@ import msgspec
 
 from registry_core.cancellation import CancelScope, checkpoint
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue, error_context, error_reference
 from registry_core.ops.manifests import fetch_manifest
+from registry_core.ops.references import ImageReference, parse_reference
 from registry_core.ops.transfer.options import CopyOptions, CopyTask, check_repositories, checked_options
 from registry_core.ops.transfer.report import Action, CopyReport, ErrorAttribution, Node, NodeKind, Result
 from registry_core.ops.transfer.scheduler import CallbackGuard, CopyRun, CopyScheduler
@@ -150,7 +148,7 @@ class CopyPlan:
 def plan_copy(
     source: Repository,
     target: Repository,
-    reference: Tag | Digest | RawManifest | str,
+    reference: ImageReference | RawManifest | str,
     *,
     tags: Iterable[str] = (),
     options: CopyOptions | None = None,
@@ -161,7 +159,7 @@ def plan_copy(
     Args:
         source: Repository to read from.
         target: Repository to write to.
-        reference: Tag or digest of the manifest, or the manifest itself.
+        reference: Tag or digest of the manifest, or the manifest itself; in a layout or archive, also its name.
         tags: Tags to point at it in the target.
         options: Parts of the graph to copy.
         jobs: Greatest number of nodes looked up at a time.
@@ -256,7 +254,7 @@ def run_copies(
 def copy(
     source: Repository,
     target: Repository,
-    reference: Tag | Digest | RawManifest | str,
+    reference: ImageReference | RawManifest | str,
     *,
     tags: Iterable[str] = (),
     options: CopyOptions | None = None,
@@ -273,7 +271,7 @@ def copy(
     Args:
         source: Repository to read from.
         target: Repository to write to.
-        reference: Tag or digest of the manifest, or the manifest itself.
+        reference: Tag or digest of the manifest, or the manifest itself; in a layout or archive, also its name.
         tags: Tags to point at it in the target; without tags it is stored under its digest only.
         options: Parts of the graph to copy.
         observer: Receives an event for each blob that is moved, mounted or skipped, and its progress, from the threads
@@ -299,7 +297,7 @@ def copy(
         if isinstance(reference, RawManifest):
             root = reference
         else:
-            named = reference if isinstance(reference, Tag | Digest) else parse_tag_or_digest(reference)
+            named = parse_reference(source, reference)
             checkpoint()
             with error_reference(source.at(named)):
                 root = fetch_manifest(source, named)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import TagOrName
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import InvalidValue
+from registry_core.ops.references import ImageReference, parse_reference, parse_tag_or_name
 from registry_core.ports.catalog import Repository
 
 __all__ = [
@@ -123,11 +122,11 @@ class AttachedManifest(msgspec.Struct, frozen=True):
 
     Args:
         descriptor: Descriptor of the manifest.
-        tags: Tags to point at it in the target.
+        tags: Tags or names to point at it in the target.
     """
 
     descriptor: Descriptor
-    tags: tuple[Tag, ...] = ()
+    tags: tuple[TagOrName, ...] = ()
 
 
 class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,8 +137,10 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         source: Repository to read from.
         target: Repository to write to.
-        reference: Tag or digest of the manifest, or the manifest itself.
-        tags: Tags to point at it in the target; without tags it is stored under its digest only.
+        reference: Tag or digest of the manifest, or the manifest itself; in a layout or archive, also its name as
+            written there.
+        tags: Tags to point at it in the target, or names for a layout or archive; without tags it is stored under its
+            digest only.
         attached: Manifests of the source to copy after it, in this order.
 
     Raises:
@@ -150,8 +151,8 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
 
     source: Repository
     target: Repository
-    reference: Tag | Digest | RawManifest
-    tags: tuple[Tag, ...] = ()
+    reference: ImageReference | RawManifest
+    tags: tuple[TagOrName, ...] = ()
     attached: tuple[AttachedManifest, ...] = ()
 
     if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
             *,
             source: Repository,
             target: Repository,
-            reference: Tag | Digest | RawManifest | str,
+            reference: ImageReference | RawManifest | str,
             tags: Iterable[str] = (),
             attached: Iterable[AttachedManifest] = (),
         ) -> None: ...
@@ -169,9 +170,10 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Parse the reference and the tags, and check the types of the repositories."""
         check_repositories(self.source, self.target)
-        if not isinstance(self.reference, Tag | Digest | RawManifest):
-            msgspec.structs.force_setattr(self, "reference", parse_tag_or_digest(self.reference))
-        msgspec.structs.force_setattr(self, "tags", tuple(map(Tag, as_tuple("tags", self.tags))))
+        if not isinstance(self.reference, RawManifest):
+            msgspec.structs.force_setattr(self, "reference", parse_reference(self.source, self.reference))
+        tags = tuple(parse_tag_or_name(self.target, tag) for tag in as_tuple("tags", self.tags))
+        msgspec.structs.force_setattr(self, "tags", tags)
         msgspec.structs.force_setattr(self, "attached", as_tuple("attached", self.attached))
 
 

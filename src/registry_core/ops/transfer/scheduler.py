@@ -15,12 +15,14 @@ from typing import Final, NamedTuple
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ImageName, TagOrName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, RegistryError
 from registry_core.ops.manifests import fetch_child, fetch_manifest, is_attestation, is_child_manifest
+from registry_core.ops.references import ImageReference, resolve
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import Subset, subset
 from registry_core.ops.transfer.report import Action, NodeKind, Result
@@ -32,7 +34,7 @@ from registry_core.ports.observer import CopyWarning, Event, Observer
 
 __all__ = ["CallbackGuard", "CopyRun", "CopyScheduler", "TaskResolver"]
 
-_CurrentTags = dict[Tag, Digest | None]
+_CurrentTags = dict[TagOrName, Digest | None]
 
 
 class CopyRun(NamedTuple):
@@ -120,11 +122,11 @@ class TaskResolver:
         """
         task, reference = state.task, state.task.reference
         current: _CurrentTags | None = None
-        if isinstance(reference, Tag) and task.tags:
+        if isinstance(reference, Tag | ImageName) and task.tags:
             # Most tags of a mirror are unchanged: one lookup on each side shows it, and no manifest is read.
             with self._attribution.source(task.source.at(reference)):
                 checkpoint()
-                found = task.source.manifests.resolve(reference)
+                found = resolve(task.source, reference)
             reference, current = found.digest, self._current_tags(task, task.tags)
             if self._is_unchanged(found, current):
                 _, results = self._split_tags(state, found, task.tags, current)
@@ -194,14 +196,14 @@ class TaskResolver:
             return True
         return not options.overwrite and None not in current.values()
 
-    def _current_tags(self, task: CopyTask, tags: tuple[Tag, ...]) -> _CurrentTags:
+    def _current_tags(self, task: CopyTask, tags: tuple[TagOrName, ...]) -> _CurrentTags:
         """Look up tags in the target; ``None`` for a tag that it does not have, or that may be overwritten unseen."""
         found: _CurrentTags = {}
         for tag in tags:
             try:
                 with self._attribution.target(task.target.at(tag)):
                     checkpoint()
-                    found[tag] = task.target.manifests.resolve(tag).digest
+                    found[tag] = resolve(task.target, tag).digest
             except RegistryError as error:
                 # A tag that must not be overwritten is only set where the target is known not to have it.
                 if not isinstance(error, ImageNotFound) and not (self._options.overwrite and is_inconclusive(error)):
@@ -210,12 +212,12 @@ class TaskResolver:
         return found
 
     def _split_tags(
-        self, state: TaskState, manifest: Descriptor, tags: tuple[Tag, ...], current: _CurrentTags | None
-    ) -> tuple[tuple[Tag, ...], list[Result]]:
+        self, state: TaskState, manifest: Descriptor, tags: tuple[TagOrName, ...], current: _CurrentTags | None
+    ) -> tuple[tuple[TagOrName, ...], list[Result]]:
         """Return the tags to set, and the results of those that are right already or must not be moved."""
         if current is None:
             return tags, []
-        to_set: list[Tag] = []
+        to_set: list[TagOrName] = []
         results: list[Result] = []
         for tag in tags:
             digest = current[tag]
@@ -227,8 +229,8 @@ class TaskResolver:
                 to_set.append(tag)
         return tuple(to_set), results
 
-    def _read(self, source: Repository, reference: Tag | Digest) -> RawManifest:
-        cached = None if isinstance(reference, Tag) else self._cache.get(reference)
+    def _read(self, source: Repository, reference: ImageReference) -> RawManifest:
+        cached = self._cache.get(reference) if isinstance(reference, Digest) else None
         return cached or fetch_manifest(source, reference)
 
 

@@ -13,9 +13,10 @@ import msgspec
 
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import TagOrName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_manifest
-from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.names import RepositoryName
 from registry_core.errors import RegistryError
 from registry_core.ops.manifests import GraphLimits
 from registry_core.ops.transfer.options import AttachedManifest, CopyTask
@@ -63,7 +64,7 @@ class TaskState:
         self.subset: Subset | None = None
 
     def node(
-        self, kind: NodeKind, action: Action, descriptor: Descriptor, tag: Tag | None = None, *, note: str = ""
+        self, kind: NodeKind, action: Action, descriptor: Descriptor, tag: TagOrName | None = None, *, note: str = ""
     ) -> Node:
         """Return the node of a blob, manifest or tag of this task, for plans and reports."""
         return Node(
@@ -83,11 +84,11 @@ class TaskState:
         node = self.node(NodeKind.MANIFEST, Action.LEAVE_OUT, attestation, note=note)
         return Result(node=node, outcome=node.action.outcome)
 
-    def tag_result(self, manifest: Descriptor, tag: Tag, action: Action) -> Result:
+    def tag_result(self, manifest: Descriptor, tag: TagOrName, action: Action) -> Result:
         """Return the result of an action on a tag that succeeded."""
         return Result(node=self.node(NodeKind.TAG, action, manifest, tag), outcome=action.outcome)
 
-    def tags_not_done(self, manifest: Descriptor, tags: tuple[Tag, ...]) -> list[Result]:
+    def tags_not_done(self, manifest: Descriptor, tags: tuple[TagOrName, ...]) -> list[Result]:
         """Return the results of tags whose manifest was not stored."""
         return [
             Result(node=self.node(NodeKind.TAG, Action.TAG, manifest, tag), outcome=Outcome.NOT_DONE) for tag in tags
@@ -97,7 +98,7 @@ class TaskState:
         """Return the results of a task whose reference could not be looked up."""
         task = self.task
         reference = task.reference.digest if isinstance(task.reference, RawManifest) else task.reference
-        digest = None if isinstance(reference, Tag) else reference
+        digest = reference if isinstance(reference, Digest) else None
         source = task.source.at(reference)
         root = _unknown_node(
             NodeKind.MANIFEST, digest, source, task.target.at(task.tags[0] if task.tags else reference)
@@ -189,7 +190,7 @@ class NodeState:
         self.dependency_failed = self.has_ended = self.exists = False
         self.manifest: RawManifest | None = None
         self.children: tuple[Descriptor, ...] = ()
-        self.tags: tuple[Tag, ...] = ()
+        self.tags: tuple[TagOrName, ...] = ()
 
     @property
     def expected_claims(self) -> Hashable:

@@ -10,9 +10,10 @@ from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource
 from registry_core.content.verify import reader_remark
 from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.image_names import TagOrName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_nondistributable
-from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.names import RepositoryName
 from registry_core.errors import (
     BlobNotFound,
     Cancelled,
@@ -29,6 +30,7 @@ from registry_core.errors import (
 )
 from registry_core.ops.blobs import ProgressSource, open_blob_or_foreign
 from registry_core.ops.manifests import fetch_manifest, is_child_manifest, walk
+from registry_core.ops.references import store_manifest
 from registry_core.ops.transfer.options import CopyTask
 from registry_core.ops.transfer.report import Action, ErrorAttribution
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event, Observer
@@ -104,7 +106,7 @@ class CopyTarget(ABC):
 
     @abstractmethod
     def put_manifest(
-        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[TagOrName]
     ) -> None:
         """Store a manifest whose children the target has, and point tags at it.
 
@@ -162,7 +164,7 @@ class DryRunTarget(CopyTarget):
         return Action.MOVE if mount_candidate is None else Action.MOUNT
 
     def put_manifest(
-        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[TagOrName]
     ) -> None:
         """Do nothing: only a write shows whether a target accepts a manifest."""
 
@@ -212,7 +214,7 @@ class WritingTarget(CopyTarget):
             return Action.MOVE
 
     def put_manifest(
-        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[Tag]
+        self, task: CopyTask, manifest: RawManifest, children: Collection[Descriptor], tags: Collection[TagOrName]
     ) -> None:
         """Store a manifest, and point tags at it.
 
@@ -252,10 +254,10 @@ class WritingTarget(CopyTarget):
                 continue
             self._move_blob(task, child)
 
-    def _put(self, task: CopyTask, manifest: RawManifest, tags: Collection[Tag]) -> None:
+    def _put(self, task: CopyTask, manifest: RawManifest, tags: Collection[TagOrName]) -> None:
         checkpoint()
         with self.attribution.target(task.target.at(manifest.digest)):
-            task.target.manifests.put(manifest, tags=tags)
+            store_manifest(task.target, manifest, tags)
 
     def _move_blob(self, task: CopyTask, blob: Descriptor) -> None:
         checkpoint()

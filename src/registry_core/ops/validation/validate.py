@@ -20,9 +20,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import RawConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import EMPTY_JSON, is_image_manifest, is_manifest
-from registry_core.domain.names import Tag
 from registry_core.domain.platform import Platform
-from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.domain.referrers import referrer_descriptor
 from registry_core.domain.reports import Finding, Report, Severity
 from registry_core.domain.rfc3339 import is_rfc3339
@@ -30,6 +28,7 @@ from registry_core.errors import (
     AccessDenied,
     Cancelled,
     DeadlineExceeded,
+    IntegrityError,
     InvalidDocument,
     InvalidValue,
     NotFound,
@@ -48,9 +47,11 @@ from registry_core.ops.manifests import (
     is_child_manifest,
     read_config,
 )
+from registry_core.ops.references import ImageReference, parse_reference
 from registry_core.ops.tar.members import ExtractLimits
 from registry_core.ops.validation.blobs import BlobChecker
 from registry_core.ports.catalog import Repository
+from registry_core.ports.image_names import ImageNames
 
 __all__ = ["Validation", "validate"]
 
@@ -70,7 +71,7 @@ class _ManifestInRepository(Protocol):
 
 def validate(
     target: _ManifestInRepository | Repository,
-    reference: Tag | Digest | str | None = None,
+    reference: ImageReference | str | None = None,
     *,
     referrers: bool = False,
     sparse: bool = False,
@@ -84,7 +85,8 @@ def validate(
 
     Args:
         target: ``Image``, ``Index``, or repository.
-        reference: Tag or digest to validate in a repository; by default all tags.
+        reference: Tag, digest or name to validate in a repository; by default all tags, and all
+            names of a layout or archive.
         referrers: Whether to validate referrers as well, such as signatures, bills of materials and attestations, and
             their referrers.
         sparse: Whether manifests that an index lists may be missing, as after a copy of some platforms; they are
@@ -111,9 +113,11 @@ def validate(
     else:
         validation = Validation(target, limits=limits, sparse=sparse)
         with error_context("validate", str(target)):
-            references = target.manifests.tags() if reference is None else iter((reference,))
+            references = target.manifests.tags() if reference is None else [parse_reference(target, reference)]
             for each in references:
-                validation.add_reference(each if isinstance(each, Tag | Digest) else parse_tag_or_digest(each))
+                validation.add_reference(each)
+            if reference is None and target.names is not None:
+                validation.add_entries(target.names)
     with error_context("validate", str(validation.repository)):
         if referrers:
             validation.add_referrers()
@@ -159,7 +163,7 @@ class Validation:
         """Add a finding to the report."""
         self._findings.append(Finding(severity, where, what))
 
-    def add_reference(self, reference: Tag | Digest) -> None:
+    def add_reference(self, reference: ImageReference) -> None:
         """Check the graph of the manifest with a tag or digest.
 
         Raises:
@@ -174,6 +178,15 @@ class Validation:
             self.add_finding(self.repository.at(reference), _message(error))
             return
         self.add_manifest(manifest)
+
+    def add_entries(self, names: ImageNames) -> None:
+        """Check the graphs of the entries of a layout or archive that have a name, also if it means no tag."""
+        try:
+            for image in names.images():
+                if image.name:
+                    self.add_reference(image.descriptor.digest)
+        except IntegrityError as error:
+            self.add_finding(str(self.repository), _message(error))
 
     def add_manifest(self, manifest: RawManifest) -> None:
         """Check the graph of a manifest.

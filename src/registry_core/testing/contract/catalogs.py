@@ -46,7 +46,7 @@ class CatalogContract(Contract):
 
     def test_an_absent_repository_is_returned_without_io(self, catalog: Catalog) -> None:
         """I/O would raise in a cancelled scope. The repository is not created either."""
-        name = fresh_name()
+        name, other = fresh_name(), fresh_name()
 
         with CancelScope() as scope:
             scope.cancel()
@@ -54,8 +54,11 @@ class CatalogContract(Contract):
 
         with pytest.raises(ImageNotFound):
             repository.manifests.resolve(Tag("v1"))
+        push_image(catalog.repository(other), "another", tags=["v1"])
         if self.can & Can.LIST_REPOSITORIES:
-            assert name not in list(catalog.repositories())
+            listed = list(catalog.repositories())
+            assert other in listed
+            assert name not in listed
 
     def test_a_repository_name_may_be_text(self, catalog: Catalog) -> None:
         """A malformed name is refused before any I/O."""

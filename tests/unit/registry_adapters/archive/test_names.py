@@ -7,67 +7,13 @@ from pathlib import Path
 import pytest
 
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
-from registry_adapters.archive.names import (
-    aliases,
-    canonical_name,
-    name_annotations,
-    parse_name,
-    parse_name_annotations,
-    short_name,
-)
+from registry_adapters.archive.names import canonical_name, name_annotations, short_name
+from registry_core.domain.image_names import entry_name
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidName, RepositoryNotFound
 from registry_core.testing.content import push_image, put_blob
 
-CONTAINERD = "io.containerd.image.name"
 REF = "org.opencontainers.image.ref.name"
-
-
-@pytest.mark.parametrize(
-    ("text", "repository", "tag"),
-    [
-        ("debian:12", "library/debian", "12"),
-        ("debian", "library/debian", "latest"),
-        ("library/debian:12", "library/debian", "12"),
-        ("docker.io/library/debian:12", "library/debian", "12"),
-        ("index.docker.io/debian:12", "library/debian", "12"),
-        ("org/app:v1", "org/app", "v1"),
-        ("docker.io/org/app:v1", "org/app", "v1"),
-        ("quay.io/org/app:v1", "quay.io/org/app", "v1"),
-        ("registry.example.com:5000/org/app:v1", "registry.example.com/org/app", "v1"),
-        ("localhost/app:v1", "localhost/app", "v1"),
-        ("localhost:5000/app:v1", "localhost/app", "v1"),
-        ("Registry.Example.Com/app:v1", "registry.example.com/app", "v1"),
-        (f"org/app@sha256:{'0' * 64}", "org/app", None),
-        (f"org/app:v1@sha256:{'0' * 64}", "org/app", "v1"),
-    ],
-)
-def test_a_name_is_parsed_into_repository_and_tag(text: str, repository: str, tag: str | None) -> None:
-    assert parse_name(text) == (repository, tag)
-
-
-@pytest.mark.parametrize("text", ["", ":", "Debian:12", "<none>:<none>", "a//b:v1", "debian:", "0" * 64, "x" * 300])
-def test_an_invalid_name_is_none(text: str) -> None:
-    assert parse_name(text) is None
-
-
-@pytest.mark.parametrize(
-    ("annotations", "name"),
-    [
-        ({CONTAINERD: "docker.io/library/debian:12", REF: "12"}, ("library/debian", "12")),
-        ({CONTAINERD: "not a name: at all", REF: "v1"}, ("", "v1")),
-        ({REF: "v1"}, ("", "v1")),
-        ({REF: "debian:12"}, ("debian", "12")),
-        ({REF: "docker.io/library/debian:12"}, ("library/debian", "12")),
-        ({REF: "quay.io/org/app:v1"}, ("quay.io/org/app", "v1")),
-        ({REF: "not a name"}, None),
-        ({"title": "x"}, None),
-        ({}, None),
-    ],
-)
-def test_the_name_of_an_entry_is_in_its_annotations(annotations: dict[str, str], name: tuple[str, str] | None) -> None:
-    """R-307: other names are ignored, and never used as paths."""
-    assert parse_name_annotations(annotations) == name
 
 
 @pytest.mark.parametrize(
@@ -94,7 +40,7 @@ def test_names_are_written_as_other_tools_expect_them(repository: str, docker: s
 def test_a_written_name_is_read_back(repository: str, form: ArchiveForm) -> None:
     name, tag = RepositoryName(repository), Tag("v1")
 
-    assert parse_name_annotations(name_annotations(form, name, tag)) == (canonical_name(form, name), tag)
+    assert entry_name(name_annotations(form, name, tag))[1:3] == (canonical_name(form, name), tag)
 
 
 def test_only_a_layout_in_a_tar_can_have_the_empty_name() -> None:
@@ -109,11 +55,6 @@ def test_only_a_layout_in_a_tar_can_have_the_empty_name() -> None:
 def test_a_name_that_docker_cannot_load_is_refused(repository: str) -> None:
     with pytest.raises(InvalidName):
         name_annotations(ArchiveForm.DOCKER, RepositoryName(repository), Tag("v1"))
-
-
-def test_aliases_of_a_repository() -> None:
-    assert list(aliases(RepositoryName("debian"))) == ["debian", "library/debian", "debian"]
-    assert list(aliases(RepositoryName("docker.io/org/app"))) == ["docker.io/org/app", "org/app"]
 
 
 @pytest.mark.parametrize(("form", "listed"), [(ArchiveForm.DOCKER, ["library/debian"]), (ArchiveForm.OCI, ["debian"])])

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from registry_adapters import open_client
-from registry_adapters.archive import ArchiveCatalog, ArchivedImage, ArchiveForm
+from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_core import ImageBuilder, IndexBuilder
 from registry_core.cancellation import fail_after
 from registry_core.content.streams import BytesSource
@@ -493,11 +493,11 @@ class TestJsonFiles:
             catalog.close()
 
         images = list(catalog.images())
-        tagged = ArchivedImage(APP, (V1, Tag("v2")), index.descriptor)
-        assert tagged in images
-        assert tagged.descriptor.media_type == OCI_INDEX
-        assert [image.descriptor for image in images if not image.tags] == [bare.descriptor]
-        assert len(images) == 2
+        named = [(image.name, image.repository, image.tag, image.descriptor) for image in images if image.name]
+        assert named == [(f"docker.io/org/app:{tag}", APP, tag, index.descriptor) for tag in ("v1", "v2")]
+        assert index.descriptor.media_type == OCI_INDEX
+        assert [image.descriptor for image in images if not image.name] == [bare.descriptor]
+        assert len(images) == 3
         catalog.discard()
 
 

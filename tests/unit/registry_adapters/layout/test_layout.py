@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from registry_adapters.layout import LayoutCatalog
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ImageName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
@@ -461,12 +463,26 @@ class TestCatalog:
 
         assert list(LayoutCatalog(tmp_path).repositories()) == [NAME]
 
-    def test_an_absent_root_is_empty(self, tmp_path: Path) -> None:
-        catalog = LayoutCatalog(tmp_path / "absent")
+    @pytest.mark.parametrize("name", ["", "org/app"])
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda catalog, name: list(catalog.repositories()),
+            lambda catalog, name: list(catalog.images()),
+            lambda catalog, name: list(catalog.repository(name).manifests.tags()),
+            lambda catalog, name: catalog.repository(name).manifests.resolve(Tag("v1")),
+            lambda catalog, name: catalog.repository(name).manifests.get(Tag("v1")),
+            lambda catalog, name: list(catalog.repository(name).names.images()),
+            lambda catalog, name: catalog.repository(name).names.resolve(ImageName("1.0+build")),
+        ],
+    )
+    def test_an_absent_root_is_not_found(
+        self, tmp_path: Path, read: Callable[[LayoutCatalog, str], object], name: str
+    ) -> None:
+        """R-314: a misspelled path is no empty layout."""
+        with pytest.raises(RepositoryNotFound, match=r"/absent does not exist"):
+            read(LayoutCatalog(tmp_path / "absent"), name)
 
-        assert list(catalog.repositories()) == []
-        with pytest.raises(RepositoryNotFound):
-            list(catalog.repository(NAME).manifests.tags())
         assert not (tmp_path / "absent").exists()
 
     def test_a_root_that_is_a_file_is_refused(self, tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+"""References in the words of users: tags, digests, and names as they are written in layouts and archives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from registry_core.domain.descriptor import Descriptor
+from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ImageName, TagOrName, entry_name
+from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import REF_NAME, is_manifest
+from registry_core.domain.names import Tag
+from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.errors import ImageNotFound, InvalidName, InvalidReference, InvalidValue, error_reference
+from registry_core.ports.catalog import Repository
+from registry_core.ports.image_names import ImageNames, NamedImage
+
+__all__ = [
+    "ImageReference",
+    "describe_reference",
+    "locate",
+    "parse_reference",
+    "parse_tag_or_name",
+    "remove_name",
+    "resolve",
+    "store_manifest",
+    "target_names",
+]
+
+# A tag, a digest, or a name as written in a layout or archive.
+ImageReference = Tag | Digest | ImageName
+
+# What a tag cannot have; other text that is not a tag is malformed in every backend.
+_NAME_SIGNS: Final = frozenset("/:@+")
+
+# Image-spec annotations.md, "Pre-Defined Annotation Keys".
+_GRAMMAR: Final = re.compile(r"{0}(?:/{0})*".format(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"))
+
+_LISTED: Final = 20
+
+
+def parse_reference(repository: Repository, text: str) -> ImageReference:
+    """Parse a tag, a digest or both; the digest decides then. In a layout or archive, any other text is a name.
+
+    The empty text means the only image of a layout or archive.
+
+    Raises:
+        InvalidValue: The text is malformed, or empty for another backend.
+    """
+    if isinstance(text, Tag | Digest | ImageName):
+        return text
+    if repository.names is None:
+        return parse_tag_or_digest(text)
+    try:
+        parsed = parse_tag_or_digest(text)
+    except InvalidValue as error:
+        name = _parse_name(text)
+        if name is None:
+            raise error from None
+        path, at, digest = name.partition("@")
+        return _digest_in(digest) or name if path and at else name
+    # An unknown algorithm may be the repository of a name, as in debian:12.
+    return ImageName(text) if isinstance(parsed, Digest) and not parsed.verifiable else parsed
+
+
+def parse_tag_or_name(repository: Repository, text: str) -> TagOrName:
+    """Parse a tag to set or to remove; in a layout or archive, also a name.
+
+    Raises:
+        InvalidName: The text is neither.
+    """
+    if isinstance(text, Tag | ImageName):
+        return text
+    name = None if repository.names is None else _parse_name(text)
+    if not name or name.startswith(("sha256:", "sha512:")):
+        return Tag(text)
+    if not _GRAMMAR.fullmatch(name) and entry_name({REF_NAME: name}).tag is None:
+        raise InvalidName(f"other tools cannot read this name of an image: {text!r:.200}")
+    return name
+
+
+def target_names(repository: Repository, text: str, digest: Digest) -> tuple[TagOrName, ...]:
+    """Return the tags or names to set for a target: none for the digest of the content itself.
+
+    Args:
+        repository: Repository to write to.
+        text: Tag, digest or both; in a layout or archive, also a name, with or without a digest.
+        digest: Digest of the content.
+
+    Raises:
+        InvalidReference: The target has another digest.
+        InvalidValue: The target is malformed.
+    """
+    reference = parse_reference(repository, text) if text else parse_tag_or_digest(text)
+    if not isinstance(reference, Digest):
+        return (parse_tag_or_name(repository, reference if isinstance(reference, Tag) else str(reference)),)
+    if reference != digest:
+        raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {text}")
+    name, at, _ = text.partition("@")
+    return (parse_tag_or_name(repository, name),) if name and at else ()
+
+
+def describe_reference(repository: object, reference: object) -> str:
+    """Return a full reference for error messages, also if the reference is malformed.
+
+    Args:
+        repository: Repository, or its name for messages.
+        reference: Reference as the user gave it.
+    """
+    text = str(reference)[:200]
+    if not text or text.startswith("@"):
+        return f"{repository}{text}"
+    is_digest = ":" in text and "/" not in text and "@" not in text
+    return f"{repository}{'@' if is_digest else ':'}{text}"
+
+
+def locate(repository: Repository, reference: ImageReference) -> Tag | Digest:
+    """Return the digest for a name, and a tag or digest itself.
+
+    Raises:
+        ImageNotFound: No image has the name, or there is no image at all.
+        InvalidReference: The name is empty, and there are several images.
+        LayoutError: Several images have the name.
+    """
+    if not isinstance(reference, ImageName):
+        return reference
+    names = _names(repository, reference)
+    if not reference:
+        with error_reference(str(repository)):
+            return _only_image(names)
+    try:
+        return names.resolve(reference).digest
+    except ImageNotFound:
+        digest = _digest_in(reference)
+        if digest is None:
+            raise
+        return digest
+
+
+def resolve(repository: Repository, reference: ImageReference) -> Descriptor:
+    """Return media type, digest and size of a manifest.
+
+    Raises:
+        ImageNotFound: The manifest does not exist.
+        RegistryError: The backend failed.
+    """
+    return repository.manifests.resolve(locate(repository, reference))
+
+
+def store_manifest(repository: Repository, manifest: RawManifest, names: Collection[TagOrName]) -> Descriptor:
+    """Store a manifest, and point tags and names at it.
+
+    Raises:
+        InvalidName: The backend has no names besides tags.
+        RegistryError: The backend failed.
+    """
+    others = {name: _names(repository, name) for name in names if isinstance(name, ImageName)}
+    descriptor = repository.manifests.put(manifest, tags=[name for name in names if isinstance(name, Tag)])
+    for name, store in others.items():
+        store.assign(name, descriptor)
+    return descriptor
+
+
+def remove_name(repository: Repository, name: TagOrName) -> None:
+    """Remove a tag or name. The manifest stays.
+
+    Raises:
+        ImageNotFound: The tag or name does not exist.
+        RegistryError: The backend failed.
+    """
+    if isinstance(name, ImageName):
+        _names(repository, name).remove(name)
+    else:
+        repository.manifests.untag(name)
+
+
+def _names(repository: Repository, name: ImageName) -> ImageNames:
+    if repository.names is None:
+        raise InvalidName(f"not a tag: {name!r:.200}; only layouts and archives have such names")
+    return repository.names
+
+
+def _parse_name(text: str) -> ImageName | None:
+    if not isinstance(text, str) or text.startswith(("@", "sha256:", "sha512:")):
+        return None
+    try:
+        return ImageName(text) if not text or not _NAME_SIGNS.isdisjoint(text) else None
+    except InvalidName:
+        return None
+
+
+def _digest_in(text: str) -> Digest | None:
+    try:
+        return Digest(text)
+    except InvalidValue:
+        return None
+
+
+def _only_image(names: ImageNames) -> Digest:
+    images = [image for image in names.images() if is_manifest(image.descriptor.media_type)]
+    # Referrers have entries without a name.
+    found = [image for image in images if image.name] or images
+    digests = {image.descriptor.digest for image in found}
+    if not digests:
+        raise ImageNotFound("no image in this layout or archive")
+    if len(digests) > 1:
+        described = sorted(map(_describe, found))
+        more = f" and {len(described) - _LISTED} more" if len(described) > _LISTED else ""
+        raise InvalidReference(f"several images; choose one by its name: {', '.join(described[:_LISTED])}{more}")
+    return digests.pop()
+
+
+def _describe(image: NamedImage) -> str:
+    return image.name or image.descriptor.digest
