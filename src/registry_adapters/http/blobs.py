@@ -19,7 +19,6 @@ from registry_adapters.http.endpoint import (
     status_of,
 )
 from registry_adapters.http.messages import Headers, Request, Response
-from registry_adapters.http.retry import error_summary
 from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import PendingUpload, PendingUploads, cancel_upload
 from registry_adapters.http.uploads import Upload
@@ -38,7 +37,7 @@ from registry_core.errors import (
     Unavailable,
 )
 from registry_core.ports.blob_store import BlobStore
-from registry_core.ports.observer import RequestRetried, TransferResumed
+from registry_core.ports.observer import TransferResumed
 
 __all__ = ["Download", "HttpBlobs", "content_range", "strong_etag"]
 
@@ -306,11 +305,7 @@ class Download(BaseReader):
                 url=self._url,
                 reference=self._reference,
             ) from error
-        self._session.tell(
-            RequestRetried(
-                method="GET", url=self._url, attempt=self._failures, pause=seconds, reason=error_summary(error)
-            )
-        )
+        self._session.report_retry(error, "GET", self._url, attempt=self._failures, pause=seconds)
         sleep(seconds)
 
 

@@ -136,8 +136,10 @@ def failure_reason(error: BaseException) -> str:
 
     Messages about responses quote the server, and logs do not.
     """
-    has_no_response = isinstance(error, TransportError) and not error.status
-    return error.message if isinstance(error, RegistryError) and has_no_response else error_summary(error)
+    if not isinstance(error, TransportError) or error.status:
+        return error_summary(error)
+    # The line of the log names the request already.
+    return error.message.removeprefix(f"{error.method} {error.url}: ")
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):

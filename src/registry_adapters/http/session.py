@@ -178,6 +178,20 @@ class Session:
         """
         return check_url(purpose, self.origin, url, trusted_hosts=self.settings.trusted_hosts)
 
+    def report_retry(self, error: RegistryError, method: str, url: str, *, attempt: int, pause: float) -> None:
+        """Report to the log and the observer that an attempt failed and is repeated.
+
+        Args:
+            error: Error of the attempt.
+            method: HTTP method.
+            url: URL of the request.
+            attempt: Number of the attempt, from 1.
+            pause: Pause before the next attempt, in seconds.
+        """
+        shown, reason = redact_url(url), failure_reason(error)
+        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", method, shown, attempt, reason, pause)
+        self.tell(RequestRetried(method=method, url=shown, attempt=attempt, pause=pause, reason=error_summary(error)))
+
     def tell(self, event: Event) -> None:
         """Pass an event to the observer, if there is one."""
         self._sender.tell(event)
@@ -234,10 +248,7 @@ class Session:
             return False
         # After a 401, it was the token request that failed.
         state.may_be_done = state.may_be_done or (not state.is_refused and kind not in (Failure.UNREACHED, 429))
-        url, reason = redact_url(state.url), error_summary(error)
-        cause = failure_reason(error)
-        _log.debug("%s %s: attempt %d failed (%s), again in %.3f s", request.method, url, number, cause, pause)
-        self.tell(RequestRetried(method=request.method, url=url, attempt=number, pause=pause, reason=reason))
+        self.report_retry(error, request.method, state.url, attempt=number, pause=pause)
         if not shared:
             self._sleep(pause)
         return True

@@ -28,7 +28,7 @@ from registry_adapters.http.endpoint import (
     unproved_success,
 )
 from registry_adapters.http.messages import SINGLE_USE, Body, Request, Response
-from registry_adapters.http.retry import REFUSED, StaleConnection, as_unavailable, error_summary, failure_kind
+from registry_adapters.http.retry import REFUSED, StaleConnection, as_unavailable, failure_kind
 from registry_adapters.http.session import Session
 from registry_adapters.http.upload_sessions import (
     PendingUpload,
@@ -55,7 +55,7 @@ from registry_core.errors import (
     TransportError,
     Unavailable,
 )
-from registry_core.ports.observer import RequestRetried, TransferResumed
+from registry_core.ports.observer import TransferResumed
 
 __all__ = ["ChunkPlan", "Upload"]
 
@@ -442,15 +442,7 @@ class Upload:
             or (time_left is not None and seconds >= time_left)
         ):
             raise error
-        self._session.tell(
-            RequestRetried(
-                method=method,
-                url=redact_url(self._location),
-                attempt=failures,
-                pause=seconds,
-                reason=error_summary(error),
-            )
-        )
+        self._session.report_retry(error, method, self._location, attempt=failures, pause=seconds)
         # A pause that the registry asked for is kept by the rate limiter before the next request.
         if requested is None or failure_kind(error) not in REFUSED:
             sleep(seconds)

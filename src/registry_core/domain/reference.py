@@ -9,7 +9,7 @@ import msgspec
 
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.origin import Origin
+from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import InvalidReference, InvalidValue
 
 __all__ = [
@@ -71,6 +71,7 @@ class Reference(msgspec.Struct, frozen=True):
         """
         if not isinstance(text, str):
             raise InvalidReference(f"not a reference: {text!r:.300}")
+        _refuse_user_information(text)
         name, at, digest = text.partition("@")
         registry, slash, path = name.partition("/")
         repository, colon, tag = path.partition(":")
@@ -149,6 +150,16 @@ def join_reference(repository: object, reference: str) -> str:
     return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
 
+def _refuse_user_information(text: str) -> None:
+    """Raise an error that does not show the password of ``user:password@host``; ``name:tag@digest`` is accepted."""
+    _, separator, rest = text.rpartition("://")
+    host, slash, _ = rest.partition("/")
+    user, at, name = host.rpartition("@")
+    if at and (separator or slash or (":" in user and ":" not in name)):
+        shown = redact_url(text) if separator else f"***@{name}"
+        raise InvalidReference(f"a reference has no user information: {shown}; pass credentials by auth")
+
+
 def is_host(text: str) -> bool:
     """Return whether the first part of a reference must be a host and cannot be part of a repository name.
 
@@ -179,6 +190,7 @@ def parse_familiar(text: str) -> Reference:
     """
     if not isinstance(text, str) or _IDENTIFIER.fullmatch(text):
         raise InvalidReference(f"not an image name: {text!r:.300}")
+    _refuse_user_information(text)
     first, slash, rest = text.partition("/")
     host, path = (first, rest) if slash and is_host(first.partition("@")[0]) else (_HUB, text)
     if host in _ALIASES:

@@ -273,6 +273,30 @@ def test_credentials_in_a_url_are_rejected_and_not_repeated(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:hunter2@host", "http://host"),
+        ("https://user:hunter2@host", "https://host"),
+        ("HTTP://user:hunter2@host:5000", "http://host:5000"),
+        ("http://user:hunter2@host/app", "http://host/app"),
+        ("http://hunter2@host", "http://host"),
+        ("http://user:hunter2@host?x=hunter2", "http://host?…"),
+        ("user:hunter2@host", "host"),
+        ("user:hunter2@host:5000/app", "host:5000/app"),
+    ],
+)
+@pytest.mark.parametrize("opener", [open_client, open_catalog, open_http])
+def test_the_error_for_credentials_in_a_url_shows_the_scheme_of_the_url(
+    opener: Callable[[str], object], url: str, shown: str
+) -> None:
+    """R-043."""
+    with pytest.raises(ConfigError) as caught:
+        opener(url)
+
+    assert str(caught.value) == f"pass credentials by auth, not in the URL: {shown}"
+
+
 @pytest.mark.parametrize("url", ["https://registry.example.com?a=s3cret", "registry.example.com/app#s3cret"])
 def test_query_and_fragment_are_rejected(url: str) -> None:
     with pytest.raises(ConfigError) as caught:

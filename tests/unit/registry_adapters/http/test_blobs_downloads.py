@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import random
 import re
 import socket
@@ -203,6 +204,17 @@ class TestResume:
             RequestRetried(method="GET", url=url, attempt=1, pause=0.0, reason="Unavailable"),
             TransferResumed(method="GET", url=url, offset=5),
         ]
+
+    def test_the_log_has_the_reason_of_each_resumption(
+        self, start_server: StartServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """R-064."""
+        caplog.set_level(logging.DEBUG, "registry_adapters.http")
+        with connect(start_server(CuttingRegistry(CONTENT, 5))) as catalog, open_blob(catalog) as reader:
+            reader.read()
+
+        reason = "the connection was closed before the end of the response"
+        assert f"/blobs/{DIGEST}: attempt 1 failed ({reason}), again in" in caplog.text
 
 
 class TestLimits:

@@ -244,3 +244,12 @@ def test_messages_hold_no_control_characters_and_are_short() -> None:
 
     assert text.isprintable()
     assert len(text) <= 500
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_user_information_in_a_location_is_refused_with_the_scheme_of_the_url(scheme: str) -> None:
+    """R-042, R-043."""
+    with pytest.raises(ProtocolError) as caught:
+        resolve_url(BASE, f"{scheme}://me:hunter2@cdn.example.net/x?sig=hunter2")
+
+    assert str(caught.value) == f"the URL has user information, which is never sent: {scheme}://cdn.example.net/x?…"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.domain.reference import Reference, parse_tag_and_digest, parse_tag_or_digest
+from registry_core.domain.reference import Reference, parse_familiar, parse_tag_and_digest, parse_tag_or_digest
 from registry_core.errors import InvalidDigest, InvalidName, InvalidReference, InvalidValue
 
 SHA = "sha256:" + "a" * 64
@@ -185,3 +186,24 @@ def test_text_without_a_colon_is_a_tag() -> None:
 def test_text_that_is_neither_tag_nor_digest_is_refused(text: str, error: type[InvalidValue]) -> None:
     with pytest.raises(error):
         parse_tag_or_digest(text)
+
+
+@pytest.mark.parametrize("parse", [Reference.parse, parse_familiar])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:hunter2@host/app:v1", "http://host/app:v1"),
+        ("https://user:hunter2@host", "https://host"),
+        ("user:hunter2@host/app:v1", "***@host"),
+        ("user:hunter2@host.example.com:5000/app:v1", "***@host.example.com:5000"),
+        ("hunter2@host.example.com/app", "***@host.example.com"),
+        ("user:hunter2@host", "***@host"),
+    ],
+)
+def test_user_information_is_refused_and_not_shown(parse: Callable[[str], Reference], text: str, shown: str) -> None:
+    """R-043."""
+    with pytest.raises(InvalidReference) as caught:
+        parse(text)
+
+    assert f"no user information: {shown};" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
