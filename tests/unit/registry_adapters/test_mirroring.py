@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,22 @@ def test_backends_are_closed_when_one_of_them_cannot_be_opened(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("scheme", ["oci", "oci-archive", "docker-archive"])
+@pytest.mark.parametrize("allow_empty", ["false", "true"])
 @pytest.mark.parametrize("more", ["", 'repositories = ["app"]', 'repositories = ["*"]', 'tags = ["v1"]'])
-def test_a_source_that_does_not_exist_is_named_in_the_report(tmp_path: Path, scheme: str, more: str) -> None:
+def test_a_source_that_does_not_exist_is_an_error_that_names_it(
+    tmp_path: Path, scheme: str, more: str, allow_empty: str
+) -> None:
     source = f"{scheme}:{tmp_path / 'lost'}"
-    text = f'continue_on_error = true\n[[mirror]]\nsource = "{source}"\ntarget = "oci:{tmp_path / "copy"}"\n{more}\n'
+    text = (
+        f'[[mirror]]\nsource = "{source}"\ntarget = "oci:{tmp_path / "copy"}"\n'
+        f"allow_empty = {allow_empty}\nprune = true\n{more}\n"
+    )
 
     with open_mirror(write(tmp_path, text)) as mirror:
+        for call in (mirror.plan, mirror.run):
+            with pytest.raises(NotFound, match=re.escape(source)):
+                call()
+    with open_mirror(write(tmp_path, f"continue_on_error = true\n{text}")) as mirror:
         plan = mirror.plan()
         reports = [plan.apply(), mirror.run()]
 
