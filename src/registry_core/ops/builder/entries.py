@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from registry_core.cancellation import checkpoint
+from registry_core.content.operating_system import user_id
 from registry_core.content.streams import ByteSource, BytesSource, FileSource
 from registry_core.domain.layer_paths import Whiteout, whiteout_of
 from registry_core.errors import ConfigError, InvalidName, InvalidValue, UnsafeArchive
@@ -50,8 +51,8 @@ class Attributes(msgspec.Struct, frozen=True):
     """Attributes of new entries.
 
     Args:
-        mode: Permissions of all files and directories; ``None`` keeps those on disk. Directories and executable files
-            also get the permission to execute for everyone who may read.
+        mode: Permissions of all files and directories; ``None`` keeps those on disk, or is 0644 on a system without
+            permissions. Directories and executable files also get the permission to execute for everyone who may read.
         owner: Numeric owner and group.
         special_modes: Whether files on disk keep their setuid and setgid bits.
 
@@ -85,9 +86,13 @@ class Attributes(msgspec.Struct, frozen=True):
             executable: Whether the entry is a directory, or a file that its owner may execute.
         """
         special = mode & _SPECIAL_BITS if self.special_modes else 0
-        if self.mode is None:
-            return mode & (0o777 | stat.S_ISVTX) | special
-        return self.mode | special | ((self.mode & 0o444) >> 2 if executable else 0)
+        wanted = self.mode
+        if wanted is None:
+            # Windows has neither users nor permissions, and reports 0666 for every file.
+            if user_id() is not None:
+                return mode & (0o777 | stat.S_ISVTX) | special
+            wanted = 0o644
+        return wanted | special | ((wanted & 0o444) >> 2 if executable else 0)
 
 
 DEFAULT_ATTRIBUTES: Final = Attributes()

@@ -87,6 +87,15 @@ class TestModes:
 
         assert built[0].digest == built[1].digest
 
+    def test_are_uniform_on_a_system_without_permissions(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Windows reports 0666 for files and 0777 for directories."""
+        monkeypatch.setattr(entries_module, "user_id", lambda: None)
+
+        found = modes(ImageBuilder().add_directory(tree).build())
+
+        assert {found[name] for name in ("secret", "shared", "locked")} == {0o644}
+        assert {found[name] for name in ("run", "private", "spool")} == {0o755}
+
     @pytest.mark.parametrize("mode", [-1, 0o1000, 0o4755, "644", 6.0, True])
     def test_that_are_malformed_are_refused(self, mode: Any) -> None:
         with pytest.raises(InvalidValue, match="mode must be a number from 0 to 0o777"):
