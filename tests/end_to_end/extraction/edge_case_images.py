@@ -236,6 +236,19 @@ def _repeated(directory: Path) -> EdgeCase:
     ]
 
 
+def _unusual(directory: Path) -> EdgeCase:
+    """Incomplete ends, sizes of what has no content, and entries that come twice."""
+    file, link = _file("twice", b"2" * 5000), _symlink("twice-link", "twice")
+    sizes = [member(f"size-{kind}", kind=kind, link="twice", size=4096, mode=0o755, mtime=_LATER) for kind in "1256"]
+    return [
+        (tar(file, link, file, _hard("hard", "twice"), link, _hard("hard", "twice")).content, GZIP),
+        (tar(*sizes).content, GZIP),
+        (tar(_file("a", b"a" * 600), end=b"").content, GZIP),
+        (tar(_file("b", b"b" * 600), end=b"").content, PLAIN),
+        (tar(_file("c", b"c" * 600), end=bytes(512)).content, PLAIN),
+    ]
+
+
 def _sparse(*versions: str) -> Callable[[Path], EdgeCase]:
     def sparse(directory: Path) -> EdgeCase:
         """Sparse files, one layer for each sparse format of GNU tar."""
@@ -328,6 +341,7 @@ EDGE_CASES: dict[str, Callable[[Path], EdgeCase]] = {
     "names in pax": _names("pax"),
     "spellings": _spellings,
     "empty layers and repeated directories": _repeated,
+    "incomplete ends, sizes without content, entries twice": _unusual,
     "sparse files in GNU": _sparse("oldgnu", "gnu"),
     "sparse files in pax": _sparse("pax 0.0", "pax 0.1", "pax 1.0"),
     "formats": _formats,
