@@ -241,6 +241,15 @@ HIDDEN = (
     Bug("session.py", " and state.request.target != _API", ""),
 )
 
+SERVER = (
+    Bug("app.py", "        response.headers += INERT_HEADERS\n", ""),
+    Bug("cheroot_server.py", "            *INERT_HEADERS,\n", ""),
+    Bug("manifests.py", "    if not may_be_manifest(manifest.media_type):", "    if False:"),
+    Bug("manifests.py", "and not may_be_manifest(content_type):", "and False:"),
+    Bug("chunked_body.py", "if not 0 <= size <= _MAX_SIZE:", "if size < 0:"),
+    Bug("chunked_body.py", '!= b"\\r\\n":\n                raise', '== b"":\n                raise'),
+)
+
 REDIRECTS = (
     Bug("session.py", "purpose if is_read else UrlPurpose.WRITE", "purpose"),
     Bug("session.py", "not is_read and status not in _KEEPING_REDIRECTS", "False"),
@@ -482,6 +491,7 @@ TARGETS = {
     ),
     "errors": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_error_mapping.py", ERRORS),
     "hidden": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_session_hidden.py", HIDDEN),
+    "server": Target("src/registry_adapters/wsgi", "unit/registry_adapters/wsgi/test_inert_responses.py", SERVER),
     "redirects": Target(
         "src/registry_adapters/http", "unit/registry_adapters/http/test_session_redirects.py", REDIRECTS
     ),

@@ -14,7 +14,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 from registry_adapters.testing.matching import RequestMatcher
 from registry_adapters.testing.request_log import Entry, RequestLog
 from registry_adapters.wsgi.connection import connection
-from registry_adapters.wsgi.messages import Body, HttpError
+from registry_adapters.wsgi.messages import INERT_HEADERS, Body, HttpError
 
 __all__ = ["ConnectionDropped", "Effect", "FaultContext", "Response", "StallGate"]
 
@@ -176,7 +176,8 @@ class FaultContext:
 
     def respond(self, status: int, headers: Iterable[tuple[str, str]] = (), content: bytes = b"") -> Response:
         """Respond instead of the application. A long request body is not read; the connection is closed instead."""
-        response = Response(status, headers, [content] if content and self.method != "HEAD" else [])
+        body = [content] if content and self.method != "HEAD" else []
+        response = Response(status, [*headers, *INERT_HEADERS], body)
         if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             response.headers.append(("Content-Length", str(len(content))))
         drained = False

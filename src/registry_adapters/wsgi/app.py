@@ -17,6 +17,7 @@ from registry_adapters.wsgi import blobs, manifests
 from registry_adapters.wsgi.auth import Authorizer
 from registry_adapters.wsgi.blobs import Uploads, UploadSessions
 from registry_adapters.wsgi.messages import (
+    INERT_HEADERS,
     HttpError,
     Request,
     Response,
@@ -163,6 +164,7 @@ class RegistryApp:
         if request is not None and not request.body.drain():
             response.headers = [(name, value) for name, value in response.headers if name != "Connection"]
             response.headers.append(("Connection", "close"))
+        response.headers += INERT_HEADERS
         if environ["REQUEST_METHOD"] == "HEAD":
             response.drop_body()
         start_response(response.status_line, response.headers)

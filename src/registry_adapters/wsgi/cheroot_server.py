@@ -19,7 +19,9 @@ from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Gateway_10, Server
 
+from registry_adapters.wsgi.chunked_body import ChunkedBody
 from registry_adapters.wsgi.connection import CONNECTION
+from registry_adapters.wsgi.messages import INERT_HEADERS
 
 __all__ = ["CherootServer"]
 
@@ -50,6 +52,20 @@ class _Request(HTTPRequest):
                     continue
             except ValueError:
                 self.close_connection = True
+
+    def simple_response(self, status: object, msg: str = "") -> None:
+        """Send a response of the server itself, such as a 400 to a malformed request, and close the connection."""
+        self.close_connection = True
+        content = msg.encode("ISO-8859-1", "replace")
+        fields = [
+            ("Content-Length", str(len(content))),
+            ("Content-Type", "text/plain"),
+            ("Connection", "close"),
+            *INERT_HEADERS,
+        ]
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        with suppress(OSError):
+            self.conn.wfile.write(f"{self.server.protocol} {status}\r\n{head}\r\n".encode("ISO-8859-1") + content)
 
     def send_headers(self) -> None:
         if (b"Connection", b"close") in self.outheaders:
@@ -127,6 +143,8 @@ class _RequestConnection:
 
 class _Gateway(Gateway_10):
     def __init__(self, request: Any) -> None:
+        if request.chunked_read:
+            request.rfile = ChunkedBody(request.conn.rfile)
         super().__init__(request)
         self.env[CONNECTION] = _RequestConnection(request)
 

@@ -17,7 +17,7 @@ from registry_adapters.wsgi.messages import Headers, HttpError, Request, Respons
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_INDEX
+from registry_core.domain.media_types import OCI_INDEX, essence, may_be_manifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, NotFound, RepositoryNotFound
 from registry_core.ports.catalog import Catalog, Repository
@@ -76,7 +76,8 @@ def push(
 
     Raises:
         RegistryError: See ``ManifestStore.put``.
-        HttpError: The manifest is too large, or its digest is not the one in the path.
+        HttpError: The manifest is too large, its media type is none of a manifest, or its digest is not the one in the
+            path.
     """
     extra = [Tag(text) for text in request.parameters("tag")]
     if len(extra) > _TAG_LIMIT:
@@ -85,11 +86,16 @@ def push(
         raise HttpError(
             HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"unsupported digest algorithm {reference.algorithm!r:.80}"
         )
+    content_type = essence(request.header("Content-Type"))
+    if content_type not in ("", "application/json") and not may_be_manifest(content_type):
+        raise _unsupported_media_type(content_type)
     content = request.body.read_all(limit)
     algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
     if isinstance(reference, Digest) and Digest.of(content, algorithm) != reference:
         raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match uploaded content")
     manifest = RawManifest.of(content, claimed=request.header("Content-Type"), algorithm=algorithm)
+    if not may_be_manifest(manifest.media_type):
+        raise _unsupported_media_type(manifest.media_type)
     tags = extra if isinstance(reference, Digest) else [reference, *extra]
     try:
         repository.manifests.put(manifest, tags=tuple(dict.fromkeys(tags)))
@@ -179,6 +185,12 @@ def _repositories(catalog: Catalog, after: RepositoryName | None, page_size: int
     # A layout whose directory does not exist yet is an empty registry: the first push creates it.
     with suppress(RepositoryNotFound):
         yield from catalog.repositories(after=after, page_size=page_size)
+
+
+def _unsupported_media_type(media_type: str) -> HttpError:
+    return HttpError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "MANIFEST_INVALID", f"{media_type!r:.100} is no media type of a manifest"
+    )
 
 
 def _root_repository(catalog: Catalog, root_name: str, after: RepositoryName | None) -> Iterator[RepositoryName]:

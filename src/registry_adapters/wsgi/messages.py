@@ -40,6 +40,7 @@ from registry_core.errors import (
 )
 
 __all__ = [
+    "INERT_HEADERS",
     "Body",
     "Headers",
     "HttpError",
@@ -52,6 +53,12 @@ __all__ = [
 ]
 
 Headers = list[tuple[str, str]]
+
+INERT_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
+"""Headers of every response: a browser that is led to pushed content neither guesses its type nor runs it."""
 
 # An unread body up to this size is read and discarded, so that the connection can be used for the next request.
 _DRAIN_LIMIT: Final = 16 << 20

@@ -23,14 +23,13 @@ from registry_core.domain.media_types import (
     is_generic,
     is_image_manifest,
     is_index,
-    is_part,
     is_schema1,
+    may_be_manifest,
 )
 from registry_core.errors import InvalidDocument, NotAnImage, NotAnIndex, Unsupported
 
 __all__ = ["ArtifactManifest", "ImageIndex", "ImageManifest", "RawManifest"]
 
-_VENDOR = "application/vnd."
 # Fields with the parts of the other kinds.
 _OTHER_PARTS = frozenset({"manifests", "layers", "config", "fsLayers"})
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
@@ -331,10 +330,8 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     known = declared or stated
     if known:
         return known
-    # A vendor's type may be a kind of manifest that this library does not know; the type of a part is none.
-    if claim.startswith(_VENDOR) and not is_part(claim):
-        return claim
-    return _by_shape(mapping)
+    # A vendor's type may be a kind of manifest that this library does not know.
+    return claim if may_be_manifest(claim) else _by_shape(mapping)
 
 
 def _single(content_type: str) -> str:

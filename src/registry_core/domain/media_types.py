@@ -56,8 +56,8 @@ __all__ = [
     "is_index",
     "is_manifest",
     "is_nondistributable",
-    "is_part",
     "is_schema1",
+    "may_be_manifest",
 ]
 
 
@@ -148,6 +148,8 @@ _GENERIC: Final = frozenset(
     }
 )
 
+_VENDOR_TYPE: Final = re.compile(r"application/vnd\.[^,;\s]+")
+
 _SCHEMA1: Final = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:json|prettyjws)")
 
 
@@ -213,9 +215,10 @@ def is_nondistributable(media_type: str) -> bool:
     return media_type == DOCKER_FOREIGN_LAYER_GZIP or media_type.startswith(OCI_NONDISTRIBUTABLE_LAYER)
 
 
-def is_part(media_type: str) -> bool:
-    """Return whether the type is a configuration or a layer of OCI or Docker, or empty JSON: no manifest."""
-    return media_type in _PARTS or media_type.startswith((OCI_LAYER, OCI_NONDISTRIBUTABLE_LAYER))
+def may_be_manifest(media_type: str) -> bool:
+    """Return whether the type may be one of a manifest: a vendor's type, but not that of a configuration or layer."""
+    is_part = media_type in _PARTS or media_type.startswith((OCI_LAYER, OCI_NONDISTRIBUTABLE_LAYER))
+    return _VENDOR_TYPE.fullmatch(media_type) is not None and not is_part
 
 
 # The annotation in which containerd, and Docker with it, stores the full name of an image.
