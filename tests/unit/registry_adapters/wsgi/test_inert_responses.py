@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -223,6 +224,16 @@ def test_a_chunk_size_out_of_bounds_is_400(wire: Wire, size: bytes, kind: str) -
 
     assert (reply.status, reply.code) == (400, "SIZE_INVALID")
     check_inert(reply)
+
+
+@pytest.mark.parametrize("size", [b"FFFFFFFFFFFFFFFFFFFFFFFF", b"FFFFFFFFFFFFFFFF", b"8000000000000000"])
+def test_a_chunk_size_beyond_63_bits_is_refused_before_the_chunk_comes(wire: Wire, size: bytes) -> None:
+    """R-246."""
+    host, _, port = wire.host.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(chunked(f"/v2/a/blobs/uploads/?digest={DIGEST}", "POST", size + b"\r\n0123"))
+
+        assert client.recv(1 << 10).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("body", [b"4\r\n0123", b"4\r\n0123xx0\r\n\r\n", b"4\n0123\r\n0\r\n\r\n", b"4\r\n01"])
