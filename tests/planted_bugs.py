@@ -153,9 +153,11 @@ LISTS = (
     Bug("headers.py", "if not all(map(_RELATION.fullmatch, types)):", "if False:"),
     Bug("paging.py", "            if is_after_empty:", "            if True:"),
     Bug("paging.py", "is_after_empty and beginning and", "False and"),
-    Bug("paging.py", "and unquote(parts.path) not in paths", ""),
+    Bug("paging.py", "unquote(parts.path) in paths and", "True and"),
+    Bug("paging.py", " and not _is_trusted(session, origin)", ""),
+    Bug("paging.py", "        return at_registry\n    # R-034", "        return target\n    # R-034"),
+    Bug("paging.py", "return not is_weaker and any(", "return any("),
     Bug("paging.py", "            after = size = None", "            return"),
-    Bug("paging.py", """return f"{parts.path or '/'}""", """return target or f"{parts.path or '/'}"""),
 )  # fmt: skip
 
 # What only a registry shows that keeps no lists of referrers, and insists on the parts of a manifest.

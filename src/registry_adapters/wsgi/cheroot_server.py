@@ -56,6 +56,8 @@ class _Request(HTTPRequest):
     def simple_response(self, status: object, msg: str = "") -> None:
         """Send a response of the server itself, such as a 400 to a malformed request, and close the connection."""
         self.close_connection = True
+        # The request may not be read to its end.
+        self.conn.unread = True
         content = msg.encode("ISO-8859-1", "replace")
         fields = [
             ("Content-Length", str(len(content))),
