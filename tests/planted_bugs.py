@@ -278,7 +278,7 @@ ERRORS = (
     Bug("error_mapping.py", "402, 403, 412, 423, 451", "403"),
     Bug("error_mapping.py", '"TAG_INVALID": Forbidden', '"TAG_INVALID": InvalidName'),
     Bug("error_mapping.py", "bool(_POLICY.search(text))", "False"),
-    Bug("error_mapping.py", " or _plain_text(content)", ""),
+    Bug("error_mapping.py", "text = error_text(content)", 'text = ""'),
 )
 UPLOADS = (
     Bug("transport/urllib3_transport.py", "pool.new() if is_single else pool.take()", "pool.take()"),

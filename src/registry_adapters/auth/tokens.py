@@ -14,16 +14,21 @@ none                        ``pull`` of any repository, and the catalog
 
 from __future__ import annotations
 
+import base64
+import binascii
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from registry_adapters.auth.authorization import is_token
 from registry_core.domain.auth import Credential, NotPicklable, Scope, TokenReply, TokenRequest
+from registry_core.domain.error_bodies import error_text
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import (
@@ -168,13 +173,13 @@ def parse_token(request: TokenRequest, reply: TokenReply) -> Token:
 
     Raises:
         Unauthorized: The token server refused the credential.
-        Forbidden: The token server accepted the credential, but refused the scopes.
+        Forbidden: The token server accepted the credential, but refused the scopes, or a policy of it does.
         RateLimited: The token server answered 429.
         Unavailable: The token server answered 408 or 5xx.
         ProtocolError: The reply has no usable token.
     """
     if not 200 <= reply.status < 300:
-        raise _refusal(request, reply.status)
+        raise _refusal(request, reply)
     operation = f"token request to {redact_url(request.url)}"
     if len(reply.content) > MAX_REPLY_BYTES:
         raise ProtocolError(f"{operation}: the reply has more than {MAX_REPLY_BYTES} bytes", status=reply.status)
@@ -211,12 +216,14 @@ def _lifetime(value: object) -> float:
     return float(min(max(value, MIN_LIFETIME), MAX_LIFETIME))
 
 
-def _refusal(request: TokenRequest, status: int) -> RegistryError:
-    url = redact_url(request.url)
+def _refusal(request: TokenRequest, reply: TokenReply) -> RegistryError:
+    url, status = redact_url(request.url), reply.status
     message = f"token request to {url}: {_describe(status)}"
+    words = _words(request, reply) if status in _FORBIDDEN else ""
+    message += f": {words}" if words else ""
     transport = TransportError(message, status=status, method=request.method, url=url)
     has_credential = request.method == "POST" or "Authorization" in request.headers
-    if status == 403:
+    if status in _FORBIDDEN:
         return Forbidden(message, transport=transport)
     # OAuth2 answers 400 to an invalid grant (RFC 6749, section 5.2).
     if status == 401 or (status == 400 and request.method == "POST"):
@@ -229,6 +236,23 @@ def _refusal(request: TokenRequest, status: int) -> RegistryError:
     return ProtocolError(message, status=status, method=request.method, url=url)
 
 
+def _words(request: TokenRequest, reply: TokenReply) -> str:
+    """The reason of a refusal in the words of the token server, without the secrets of the request."""
+    content = reply.content
+    for secret in _secrets(request):
+        content = content.replace(secret, b"***")
+    return error_text(content)
+
+
+def _secrets(request: TokenRequest) -> list[bytes]:
+    """The secrets of a request that a server may repeat; shorter ones may occur in a text by chance."""
+    value = request.headers.get("Authorization", "").partition(" ")[2]
+    found = [value.encode(), *(each for name, each in parse_qsl(request.body or b"") if name in _SECRET_FIELDS)]
+    with suppress(binascii.Error):
+        found.append(base64.b64decode(value, validate=True).partition(b":")[2])
+    return [secret for secret in found if len(secret) >= _MIN_SECRET]
+
+
 def _describe(status: int) -> str:
     """Return the status with its reason phrase, if it is a known one."""
     try:
@@ -236,6 +260,13 @@ def _describe(status: int) -> str:
     except ValueError:
         return str(status)
 
+
+# The statuses of policies as well: Payment Required, Precondition Failed, Locked, Unavailable For Legal Reasons.
+_FORBIDDEN: Final = frozenset({402, 403, 412, 423, 451})
+
+_SECRET_FIELDS: Final = (b"password", b"refresh_token")
+
+_MIN_SECRET: Final = 8
 
 _EXPIRY_MARGIN: Final = 5.0
 

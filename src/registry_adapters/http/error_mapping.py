@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 import time
 from http import HTTPStatus
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.retry import TRANSIENT, retry_after
+from registry_core.domain.error_bodies import CONTENT_LIMIT, error_infos, error_text
 from registry_core.domain.origin import redact_url
 from registry_core.errors import (
     BlobNotFound,
     CatalogUnsupported,
     DigestMismatch,
-    ErrorInfo,
     Forbidden,
     ImageNotFound,
     InvalidDocument,
@@ -35,14 +33,9 @@ from registry_core.errors import (
     Unsupported,
 )
 
-__all__ = ["CONTENT_LIMIT", "error_from_response", "error_infos", "escaped"]
+__all__ = ["error_from_response"]
 
-# Largest part of an error body that is read, in bytes (R-055).
-CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
-_ENTRIES: Final = 16
-# The fields for the reason in errors of AWS, GitHub, Quay and of RFC 9457.
-_WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
 _UNAVAILABLE: Final = TRANSIENT - {429, 500}
 _PROXY: Final = 407
 # In the words of Go's net/http, of nginx, Apache, Tomcat and cheroot.
@@ -108,7 +101,7 @@ def error_from_response(
     infos = error_infos(content)
     code = next((info.code for info in infos if info.code), "")
     target = redact_url(url or request.target)
-    text = "; ".join(map(_info_text, infos)) or _plain_text(content)
+    text = error_text(content)
     if status == _PROXY:
         text = "the proxy wants other credentials"
     message = f"{request.method} {target}: {status} {text[:_TEXT] or _phrase(status)}".rstrip()
@@ -140,76 +133,11 @@ def error_from_response(
     return kind(message, reference=request.reference, code=code or known, transport=transport)
 
 
-def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
-    """The errors that a body lists (distribution-spec, "Error Codes"); empty for any other format.
-
-    A body that was cut, because it is larger than ``CONTENT_LIMIT``, lists none.
-    """
-    if len(content) > CONTENT_LIMIT:
-        return ()
-    try:
-        document: Any = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
-    entries = document.get("errors") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        return ()
-    return tuple(_info(entry) for entry in entries[:_ENTRIES] if isinstance(entry, dict))
-
-
-def escaped(text: str, limit: int = _TEXT) -> str:
-    """Text from a server as one printable line for terminals and logs, cut to a limit."""
-    safe = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
-    )
-    return safe if len(safe) <= limit and len(text) <= limit else safe[: limit - 1] + "…"
-
-
-def _info(entry: dict[str, Any]) -> ErrorInfo:
-    detail = entry.get("detail")
-    if detail and not isinstance(detail, str):
-        detail = msgspec.json.encode(detail).decode("utf-8", "replace")
-    return ErrorInfo(
-        code=_text(entry.get("code"), 64), message=_text(entry.get("message"), _TEXT), detail=_text(detail, _TEXT)
-    )
-
-
-def _info_text(info: ErrorInfo) -> str:
-    """Code, message and detail of an entry. A detail that is no text repeats the request."""
-    detail = "" if info.detail.startswith(("{", "[")) or info.detail in info.message else info.detail
-    return ": ".join(part for part in (info.code, info.message, detail) if part)
-
-
-def _plain_text(content: bytes) -> str:
-    """The words of an error body in another format: a field of a JSON object, or text that is no HTML."""
-    if len(content) > CONTENT_LIMIT:
-        return ""
-    try:
-        document: Any = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _as_line(content)
-    found = [document.get(name) for name in _WORDS] if isinstance(document, dict) else []
-    return next((escaped(text) for text in found if isinstance(text, str) and text), "")
-
-
-def _as_line(content: bytes) -> str:
-    """A body as one line; empty if it is HTML or no text."""
-    try:
-        text = content.decode().strip()
-    except UnicodeDecodeError:
-        return ""
-    return "" if text.startswith("<") else escaped(" ".join(text.split()))
-
-
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-def _text(value: object, limit: int) -> str:
-    return escaped(value, limit) if isinstance(value, str) else ""
 
 
 def _transport_kind(status: int, code: str) -> type[TransportError]:

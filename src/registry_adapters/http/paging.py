@@ -12,12 +12,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import msgspec
 
 from registry_adapters.http.endpoint import coding_remark
-from registry_adapters.http.error_mapping import escaped
 from registry_adapters.http.headers import next_target
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint
 from registry_core.domain import strict_json
+from registry_core.domain.error_bodies import escaped
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import TrustedHost, UrlPurpose

@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from registry_adapters.http.error_mapping import CONTENT_LIMIT, escaped
 from registry_adapters.http.messages import NO_BODY, SINGLE_USE, Body, Headers, Request, Response
 from registry_adapters.http.middleware import Middleware, OutgoingRequest, RequestHeaders, apply_middleware
 from registry_adapters.http.rate_limit import OriginLimiter, Permit, RateLimiter
@@ -30,6 +29,7 @@ from registry_adapters.http.retry import (
     retry_after,
 )
 from registry_adapters.http.transport.urllib3_transport import Transport
+from registry_core.domain.error_bodies import CONTENT_LIMIT, escaped
 from registry_core.domain.origin import redact_url
 from registry_core.domain.url_policy import AllowedUrl
 from registry_core.errors import ProtocolError, TransportError

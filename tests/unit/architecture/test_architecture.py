@@ -14,7 +14,7 @@ FLOORS = ["testing", "client", "ops", "ports", "content", "domain", "cancellatio
 SIBLINGS = {"http", "layout", "memory", "wsgi", "auth", "keychains", "telemetry", "archive"}
 # One owner for each outside package.
 OWNERS = {
-    "urllib3": {"registry_adapters.http.transport.urllib3_transport", "registry_adapters.http.transport.connection"},
+    "urllib3": {"registry_adapters.http.transport.failures", "registry_adapters.http.transport.connection"},
     "dependency_injector": {"registry_adapters.container"},
     "json": {"registry_core.domain.strict_json", "registry_core.testing.contract.odd_json"},
     "cheroot": {"registry_adapters.wsgi.cheroot_server"},
@@ -24,6 +24,7 @@ OWNERS = {
     "ssl": {
         "registry_adapters.http.transport.tls",
         "registry_adapters.http.transport.connection",
+        "registry_adapters.http.transport.failures",
         "registry_adapters.http.transport.urllib3_transport",
     },
 }

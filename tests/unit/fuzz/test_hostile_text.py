@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from tests.scale import FULL
 
 from registry_adapters.http.blobs import content_range
-from registry_adapters.http.error_mapping import error_infos
 from registry_adapters.http.headers import challenges, next_target
 from registry_adapters.http.messages import Headers
 from registry_adapters.http.retry import retry_after
 from registry_adapters.http.upload_sessions import committed_bytes
 from registry_adapters.keychains import TextKeychain
 from registry_adapters.keychains.helper import parse_output
+from registry_core.domain.error_bodies import error_infos
 from registry_core.domain.image_config import ImageConfig
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST

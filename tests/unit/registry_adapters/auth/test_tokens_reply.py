@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_adapters.auth.token_requests import token_form, token_query
 from registry_adapters.auth.tokens import MAX_LIFETIME, MAX_REPLY_BYTES, Token, parse_token
-from registry_core.domain.auth import TokenReply, TokenRequest
+from registry_core.domain.auth import Basic, IdentityToken, TokenReply, TokenRequest
 from registry_core.domain.origin import redact_url
 from registry_core.errors import Forbidden, ProtocolError, RateLimited, RegistryError, Unauthorized, Unavailable
 
@@ -169,3 +170,52 @@ def test_the_error_names_the_token_server_and_the_reason(request_: TokenRequest,
         parse_token(request_, TokenReply(status=status, content=b""))
 
     assert caught.value.message == f"token request to {redact_url(request_.url)}: {outcome}"
+
+
+def error_body(message: str) -> bytes:
+    return json.dumps({"errors": [{"code": "DENIED", "message": message}]}).encode()
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+@pytest.mark.parametrize(
+    ("status", "content", "words"),
+    [
+        (403, error_body("registry contains 1 repositories, limit is 1"), "DENIED: registry contains 1 repositories"),
+        (403, b'{"message": "your storage quota is used up"}', "your storage quota is used up"),
+        (403, b"the subscription has ended", "the subscription has ended"),
+        (402, error_body("payment required for private repositories"), "payment required"),
+        (412, error_body("the project is archived"), "the project is archived"),
+        (423, b"", "423 Locked"),
+        (451, error_body("not available in your country"), "not available"),
+        (403, b"<html><title>Forbidden</title></html>", "403 Forbidden"),
+    ],
+)
+def test_a_refusal_by_policy_is_forbidden_in_the_words_of_the_token_server(
+    request_: TokenRequest, status: int, content: bytes, words: str
+) -> None:
+    """R-244."""
+    with pytest.raises(Forbidden) as caught:
+        parse_token(request_, TokenReply(status=status, content=content))
+
+    assert words in str(caught.value)
+    assert "<" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        token_query("https://auth.example.com/token", "", (), Basic("me", "hunter2-hunter2")),
+        token_form("https://auth.example.com/token", "", (), Basic("me", "hunter2-hunter2")),
+        token_form("https://auth.example.com/token", "", (), IdentityToken("hunter2-hunter2")),
+    ],
+)
+def test_a_secret_that_the_token_server_repeats_is_masked(request_: TokenRequest) -> None:
+    """R-043."""
+    value = request_.headers.get("Authorization", "").partition(" ")[2]
+    content = error_body(f"no access for hunter2-hunter2 {value}")
+
+    with pytest.raises(Forbidden, match=r"no access for \*\*\*") as caught:
+        parse_token(request_, TokenReply(status=403, content=content))
+
+    assert "hunter2" not in str(caught.value)
+    assert not value or value not in str(caught.value)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_adapters.http.error_mapping import error_from_response, error_infos, escaped
+from registry_adapters.http.error_mapping import error_from_response
 from registry_adapters.http.messages import Headers, Request
+from registry_core.domain.error_bodies import error_infos, escaped
 from registry_core.errors import (
     BlobNotFound,
     CatalogUnsupported,
