@@ -7,7 +7,7 @@ keeps its bytes, and so its digest.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -148,7 +148,7 @@ class BaseImageBuilder(ConfigMethods):
         mode: int | None = None,
         owner: tuple[int, int] = (0, 0),
         special_modes: bool = False,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
     ) -> Self:
         """Add a layer with the content of a directory on disk.
 
@@ -409,9 +409,10 @@ class ImageBuilder(BaseImageBuilder):
     Layers are read and written when they are added. All times are 1970 unless ``created`` or ``mtime`` is given, so the
     result does not depend on the time of the build.
 
-    Equal input gives equal tars, and so equal diff IDs, on every machine. Digests of compressed layers are equal only
-    with the same compressor: another zlib, such as zlib-ng, may produce other bytes from the same tar. If digests must
-    agree across such machines, build the layers once and use ``add_layer``, or do not compress them.
+    Equal input gives equal tars, and so equal diff IDs, on every machine. The permissions of files on disk are part of
+    the input, unless ``mode`` is given. Digests of compressed layers are equal only with the same compressor: another
+    zlib, such as zlib-ng, may produce other bytes from the same tar. If digests must agree across such machines, build
+    the layers once and use ``add_layer``, or do not compress them.
 
     The result is an OCI image without the annotations of the base. To change an existing image and keep the rest of
     it, use ``ImageEditor``.

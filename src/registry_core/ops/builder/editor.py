@@ -46,10 +46,11 @@ class ImageEditor(BaseImageBuilder):
     """Edit an image. Each method changes the editor and returns it; the image itself is not changed.
 
     The result has the format of the image, OCI or Docker, unless it is converted. Unknown fields are kept, and an
-    unchanged image keeps its digest. Unchanged layers are not read: they stay where they are, and a push transfers only
-    what the target lacks.
+    unchanged image keeps its digest. Unchanged layers stay where they are, and a push transfers only what the target
+    lacks.
 
-    Methods that change layers read and write them when they are called.
+    Methods that change layers read and write them when they are called. ``add_files`` and ``add_directory`` may read
+    the names in the layers below.
 
     Args:
         image: Image from any repository, or from a builder.

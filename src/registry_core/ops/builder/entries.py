@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -240,7 +240,7 @@ def whiteout_entry(path: str, entry: Entry) -> Whiteout | None:
         raise InvalidName(error.message) from None
 
 
-def path_filter(patterns: Sequence[str]) -> Callable[[str], bool] | None:
+def path_filter(patterns: Iterable[str]) -> Callable[[str], bool] | None:
     """Make a function that returns whether a path is excluded by patterns as in ``.gitignore``.
 
     Args:
@@ -253,16 +253,17 @@ def path_filter(patterns: Sequence[str]) -> Callable[[str], bool] | None:
         InvalidValue: A pattern is malformed, or the patterns are not a list of strings.
         ConfigError: The extra ``build`` is not installed.
     """
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+    lines = tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns, None)
+    if not all(isinstance(line, str) for line in lines):
         raise InvalidValue(f"exclude must be a list of patterns, not {patterns!r:.100}")
-    if not patterns:
+    if not lines:
         return None
     try:
         pathspec = import_module("pathspec")
     except ModuleNotFoundError:
         raise ConfigError("patterns of files need an extra: pip install 'ociport[build]'") from None
     try:
-        matches: Callable[[str], bool] = pathspec.GitIgnoreSpec.from_lines(patterns).match_file
+        matches: Callable[[str], bool] = pathspec.GitIgnoreSpec.from_lines(lines).match_file
     except (ValueError, re.error) as error:
         raise InvalidValue(f"exclude: malformed pattern: {error}") from None
     return matches

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,14 +251,19 @@ class TestPatterns:
 
         assert {entry.path.removeprefix("srv/") for entry in found} - {"srv"} == everything - left_out
 
+    def test_may_come_from_a_generator(self, tree: Path) -> None:
+        built = ImageBuilder().add_directory(tree, exclude=(line for line in ("src/", "build/", ".git"))).build()
+
+        assert [entry.path for entry in built.list_files()] == ["app.py", "app.pyc"]
+
     def test_keep_directories_from_being_read(self, tree: Path) -> None:
         (tree / "fifos").mkdir()
         os.mkfifo(tree / "fifos/fifo")
 
         assert "fifos" not in directory_entries(tree, excludes=path_filter(["fifos/"]))
 
-    @pytest.mark.parametrize("patterns", ["*.pyc", [b"*.pyc"], ["!"], ["[z-a]"]])
-    def test_that_are_malformed_are_refused(self, tree: Path, patterns: Sequence[Any]) -> None:
+    @pytest.mark.parametrize("patterns", ["*.pyc", "", b"*", None, 7, [b"*.pyc"], ["!"], ["[z-a]"]])
+    def test_that_are_malformed_are_refused(self, tree: Path, patterns: Any) -> None:
         with pytest.raises(InvalidValue, match="exclude"):
             ImageBuilder().add_directory(tree, exclude=patterns)
 
