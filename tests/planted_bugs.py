@@ -378,6 +378,7 @@ TRANSFER = (
     Bug("target.py", "return has_response or isinstance", "return isinstance"),
     Bug("target.py", "if isinstance(error, _FINAL):", "if False:"),
     Bug("scheduler.py", "(self._options.overwrite and is_inconclusive(error))", "is_inconclusive(error)"),
+    Bug("scheduler.py", "isinstance(error, NotFound) or not is_inconclusive(error)", "True"),
     Bug("state.py", "active.waiting.append((parent, True))", "parent.blockers -= 1"),
     Bug("state.py", "node.dependency_failed = node.content not in repository.done", "pass"),
     Bug("copy.py", "self._options, referrers=False, digest_tags=False)", "self._options)"),

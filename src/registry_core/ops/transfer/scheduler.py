@@ -20,7 +20,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
-from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, RegistryError
+from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, NotFound, RegistryError
 from registry_core.ops.manifests import fetch_child, fetch_manifest, is_attestation, is_child_manifest
 from registry_core.ops.references import ImageReference, resolve
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
@@ -126,7 +126,7 @@ class TaskResolver:
             # Most tags of a mirror are unchanged: one lookup on each side shows it, and no manifest is read.
             with self._attribution.source(task.source.at(reference)):
                 checkpoint()
-                found = resolve(task.source, reference)
+                found = self._look_up(task.source, reference)
             reference, current = found.digest, self._current_tags(task, task.tags)
             if self._is_unchanged(found, current):
                 _, results = self._split_tags(state, found, task.tags, current)
@@ -165,7 +165,7 @@ class TaskResolver:
                 try:
                     with self._attribution.source(source.at(tag)):
                         checkpoint()
-                        entry = source.manifests.resolve(tag)
+                        entry = self._look_up(source, tag)
                 except ImageNotFound:
                     continue
                 yield AttachedManifest(entry, (tag,))
@@ -228,6 +228,17 @@ class TaskResolver:
             else:
                 to_set.append(tag)
         return tuple(to_set), results
+
+    def _look_up(self, source: Repository, reference: ImageReference) -> Descriptor:
+        """Look up a manifest of the source; read it where the look-up, which is cheaper, is refused or fails."""
+        try:
+            return resolve(source, reference)
+        except RegistryError as error:
+            if isinstance(error, NotFound) or not is_inconclusive(error):
+                raise
+        manifest = fetch_manifest(source, reference)
+        self._cache.put(manifest)
+        return manifest.descriptor
 
     def _read(self, source: Repository, reference: ImageReference) -> RawManifest:
         cached = self._cache.get(reference) if isinstance(reference, Digest) else None

@@ -17,6 +17,7 @@ from registry_core.errors import (
     Forbidden,
     ImageNotFound,
     InvalidDocument,
+    NotFound,
     ProtocolError,
     RateLimited,
     RegistryError,
@@ -29,8 +30,8 @@ from registry_core.errors import (
     Unavailable,
     Unsupported,
 )
-from registry_core.ops.transfer.copy import copy, plan_copy
-from registry_core.ops.transfer.options import CopyOptions
+from registry_core.ops.transfer.copy import copy, plan_copy, run_copies
+from registry_core.ops.transfer.options import CopyOptions, CopyTask
 from registry_core.ops.transfer.report import Action
 from registry_core.ops.transfer.target import is_inconclusive
 from registry_core.ports.catalog import Repository
@@ -174,6 +175,34 @@ class TestLookUps:
         copy(source, recorded.repository, root.digest)
 
         assert recorded.count("put blob") == 2
+
+
+class TestSourceLookUps:
+    @pytest.mark.parametrize("error", [each for each in INCONCLUSIVE if not isinstance(each, NotFound)], ids=str)
+    def test_a_tag_of_the_source_is_read_where_it_cannot_be_looked_up(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, error: RegistryError
+    ) -> None:
+        """R-078: a mirror looks tags up to save reading their manifests."""
+        root = graphs.image(b"1")
+        source.manifests.put(root, tags=[V1])
+        recorded = refusing(record_calls, source, error, "resolve")
+
+        report = run_copies([CopyTask(source=recorded.repository, target=target, reference=V1, tags=[V1])])
+
+        assert report.ok
+        assert target.manifests.resolve(V1).digest == root.digest
+
+    @pytest.mark.parametrize("error", [*CONCLUSIVE, ImageNotFound("404")], ids=str)
+    def test_other_errors_of_the_source_are_raised(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, error: RegistryError
+    ) -> None:
+        recorded = refusing(record_calls, source, error, "resolve")
+        task = CopyTask(source=recorded.repository, target=target, reference=V1, tags=[V1])
+
+        with pytest.raises(type(error)):
+            run_copies([task])
+
+        assert recorded.count("get") == 0
 
 
 class TestSizes:
