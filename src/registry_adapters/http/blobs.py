@@ -431,17 +431,26 @@ class HttpBlobs(BlobStore):
         return False
 
     def _stat(self, digest: Digest) -> int:
+        """The size of a blob; it is read and verified where the headers do not state it, or may be those of a page."""
         try:
             with self._session.send(self._request("HEAD", digest)) as response:
-                size = content_length(response.headers)
+                size = _stated_size(response.headers, digest)
                 if size is not None and not response.headers.get("Content-Encoding"):
                     return size
         except RegistryError as error:
             if status_of(error) not in HEAD_REFUSED:
                 raise
         with self._session.send(self._request("GET", digest)) as response:
-            size = content_length(response.headers)
-            return _count_bytes(response) if size is None else size
+            size = _stated_size(response.headers, digest)
+            return self._verified_size(response, digest) if size is None else size
+
+    def _verified_size(self, response: Response, digest: Digest) -> int:
+        reader = VerifyingReader(response.reader, digest, None, reference=self._endpoint.at(digest))
+        size = 0
+        while data := reader.read(CHUNK_SIZE):
+            checkpoint()
+            size += len(data)
+        return size
 
     def _request(self, method: str, digest: Digest) -> Request:
         return Request(
@@ -454,36 +463,13 @@ class HttpBlobs(BlobStore):
         )
 
     def _has(self, digest: Digest, size: int) -> bool:
-        """Whether the registry shows that it has a blob; ``False`` if it cannot be asked.
-
-        The headers of HEAD are enough if they state the digest, or the size of content that is no web page. Otherwise
-        the blob is read and verified.
-        """
+        """Whether the registry has a blob; ``False`` if it cannot be asked."""
         try:
-            shown = self._shown_by_head(digest, size)
-            return self._is_served(digest, size) if shown is None else shown
+            return self._stat(digest) == size
         except (Cancelled, DeadlineExceeded):
             raise
         except RegistryError:
             return False
-
-    def _shown_by_head(self, digest: Digest, size: int) -> bool | None:
-        try:
-            with self._session.send(self._request("HEAD", digest)) as response:
-                headers = response.headers
-        except RegistryError as error:
-            if status_of(error) in HEAD_REFUSED:
-                return None
-            raise
-        return _shows_blob(headers, digest, size)
-
-    def _is_served(self, digest: Digest, size: int) -> bool:
-        with self._session.send(self._request("GET", digest)) as response:
-            reader = VerifyingReader(response.reader, digest, size, reference=self._endpoint.at(digest))
-            # The read that reaches the end raises if the content is wrong.
-            while reader.read(CHUNK_SIZE):
-                checkpoint()
-        return True
 
 
 def _names_no_other(headers: Headers, digest: Digest) -> bool:
@@ -493,21 +479,14 @@ def _names_no_other(headers: Headers, digest: Digest) -> bool:
     return all(claim == digest for claim in [*claims, *([location] if ":" in location else [])])
 
 
-def _shows_blob(headers: Headers, digest: Digest, size: int) -> bool | None:
-    """Whether the headers of HEAD belong to a blob; ``None`` if they do not show it."""
-    length = None if headers.get("Content-Encoding") else content_length(headers)
-    if length not in (None, size):
-        return False
+def _stated_size(headers: Headers, digest: Digest) -> int | None:
+    """The size of a blob from the headers of a response; ``None`` if the response may have other content.
+
+    That of a login page, for example: it has status 200 and a length as well.
+    """
     claim = digest_header(headers)
     if claim is not None and claim.algorithm == digest.algorithm:
-        return claim == digest
-    return None if length is None or essence(headers.get("Content-Type")) in _PAGES else True
-
-
-def _count_bytes(response: Response) -> int:
-    """Read the body to its end and count its bytes."""
-    count = 0
-    while data := response.reader.read(CHUNK_SIZE):
-        checkpoint()
-        count += len(data)
-    return count
+        is_doubtful = claim != digest
+    else:
+        is_doubtful = essence(headers.get("Content-Type")) in _PAGES
+    return None if is_doubtful else content_length(headers)

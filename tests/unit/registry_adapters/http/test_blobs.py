@@ -74,6 +74,30 @@ class TestStat:
         """R-058."""
         assert blobs(scripted(reply(200), reply(200, {}, CONTENT))).stat(DIGEST) == 12
 
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Content-Type": "text/html; charset=utf-8"},
+            {"Content-Type": "application/xhtml+xml"},
+            {"Docker-Content-Digest": Digest.of(b"other")},
+        ],
+    )
+    def test_a_blob_is_read_and_verified_if_head_may_be_about_other_content(
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str]
+    ) -> None:
+        """R-205: a login page may have the size of the blob."""
+        answers = [reply(200, headers | {"Content-Length": "12"}, content) for content in (b"", CONTENT)]
+
+        assert blobs(scripted(*answers)).stat(DIGEST) == 12
+        with pytest.raises(DigestMismatch):
+            blobs(scripted(*[reply(200, headers | {"Content-Length": "12"}, b"Please log i")] * 2)).stat(DIGEST)
+
+    def test_a_page_with_the_digest_of_the_blob_is_the_blob(self, scripted: MakeTransport, reply: MakeReply) -> None:
+        """R-205: a blob may be a page."""
+        headers = {"Content-Type": "text/html", "Content-Length": "12", "Docker-Content-Digest": DIGEST}
+
+        assert blobs(scripted(reply(200, headers))).stat(DIGEST) == 12
+
     @pytest.mark.parametrize(("status", "error"), [(404, BlobNotFound), (403, Forbidden)])
     def test_a_refused_head_is_not_repeated_as_get(
         self, scripted: MakeTransport, reply: MakeReply, status: int, error: type[Exception]

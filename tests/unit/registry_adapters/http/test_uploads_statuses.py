@@ -29,7 +29,7 @@ OTHERS = [200, 202, 203, 204, 206, 226]
 # Responses to the look-up, HEAD first, that show the blob, and those that do not.
 SHOWN: list[list[tuple[Any, ...]]] = [
     [(200, {"Content-Length": "10"})],
-    [(200, {"Docker-Content-Digest": DIGEST})],
+    [(200, {"Docker-Content-Digest": DIGEST}), (200, {}, CONTENT)],
     [(200, PAGE | {"Content-Length": "10", "Docker-Content-Digest": DIGEST})],
     [(200, PAGE | {"Content-Length": "10"}), (200, {}, CONTENT)],
     [(200, {}), (200, {}, CONTENT)],
@@ -41,8 +41,9 @@ NOT_SHOWN: list[list[tuple[Any, ...]]] = [
     [(401, {})],
     [(403, {})],
     [(500, {})],
-    [(200, PAGE | {"Content-Length": "54"})],
-    [(200, {"Content-Length": "10", "Docker-Content-Digest": Digest.of(b"")})],
+    [(200, {"Content-Length": "54"})],
+    [(200, PAGE | {"Content-Length": "54"}), (200, PAGE | {"Content-Length": "54"}, LOGIN)],
+    [(200, {"Content-Length": "10", "Docker-Content-Digest": Digest.of(b"")}), (404, {})],
     [(200, PAGE | {"Content-Length": "10"}), (200, PAGE, b"<html>401<")],
     [(200, PAGE), (200, PAGE, LOGIN)],
     [(200, {}), (200, {}, CONTENT + b"more")],
@@ -144,13 +145,12 @@ class TestChunk:
         self, scripted: MakeTransport, reply: MakeReply, chunk: int
     ) -> None:
         """R-076."""
-        transport = scripted(reply(202, FIRST), reply(200, PAGE, LOGIN), reply(200, PAGE | {"Content-Length": "54"}))
-        transport.replies.append(reply(204))
+        transport = scripted(reply(202, FIRST), *[reply(200, PAGE, LOGIN)] * 3, reply(204))
 
         with pytest.raises(ProtocolError, match=r"PATCH .*: unexpected status 200"):
             put(transport, chunk=chunk)
 
-        assert methods(transport) == ["POST", "PATCH", "HEAD", "DELETE"]
+        assert methods(transport) == ["POST", "PATCH", "HEAD", "GET", "DELETE"]
 
 
 class TestOpeningPost:
