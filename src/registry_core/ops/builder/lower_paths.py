@@ -38,7 +38,7 @@ _USUAL_LINKS: Final = frozenset(
 
 
 class PathKind(enum.Enum):
-    """What the layers below a new one have at a path."""
+    """The state of a path in the layers below a new one."""
 
     MISSING = "missing"
     DIRECTORY = "directory"
@@ -122,7 +122,7 @@ class LowerPaths:
         return _Resolution(self, entries, lower, target).entries()
 
     def find(self, path: bytes, lower: Sequence[LayerPart]) -> tuple[PathKind, bytes]:
-        """What the layers have at a path, and the target if it is a symbolic link."""
+        """Return the state of a path in the layers, and the target if it is a symbolic link."""
         for part in reversed(lower):
             paths = self._read(part, path)
             if paths is None:
