@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from http import HTTPStatus
 from typing import Final
 
 from registry_adapters.http.endpoint import (
@@ -38,6 +37,10 @@ __all__ = ["ManifestRequests"]
 
 _ACCEPT_HEADERS: Final = {"Accept": ", ".join(MANIFESTS)}
 
+# The statuses of policies: a response to HEAD has no body, and the one to GET says which policy it is. A 403 is more
+# often that of missing permissions, and is the same for GET.
+_POLICY_REFUSED: Final = frozenset({402, 409, 412, 422, 423, 451})
+
 
 class ManifestRequests:
     """Sends requests for manifests of one repository, and verifies the responses.
@@ -63,8 +66,7 @@ class ManifestRequests:
             with self._session.send(self._request("HEAD", reference)) as response:
                 headers = response.headers
         except RegistryError as error:
-            # The response to a GET says which policy refuses the manifest.
-            if status_of(error) in HEAD_REFUSED | {HTTPStatus.PRECONDITION_FAILED}:
+            if status_of(error) in HEAD_REFUSED | _POLICY_REFUSED:
                 return None
             raise
         if isinstance(reference, Digest):
