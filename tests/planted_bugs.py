@@ -333,6 +333,12 @@ ARCHIVE = (
     ),
 )
 
+EXPORTS = (
+    Bug("writer.py", "            _check_loadable(image, blobs, reference)\n", ""),
+    Bug("writer.py", "elif has_config(each) and _has_image_layers(each.image):", "elif has_config(each):"),
+    Bug("writer.py", "if each.is_index:\n            pending +=", "if each is manifest:\n            pending +="),
+)
+
 CANCELLATION = (
     Bug("cancellation.py", "while not predicate():", "while False:"),
     Bug("cancellation.py", "condition.wait(remaining())", "condition.wait()"),
@@ -383,7 +389,56 @@ TRANSFER = (
     Bug("state.py", "node.dependency_failed = node.content not in repository.done", "pass"),
     Bug("copy.py", "self._options, referrers=False, digest_tags=False)", "self._options)"),
     Bug("scheduler.py", "or self._callbacks.has_raised", "or False"),
+    Bug("scheduler.py", "            manifest.check_parts_known()", "            pass"),
+    Bug("scheduler.py", "        self._check_parts_known(task, manifest)", "        pass"),
+    Bug("scheduler.py", "results += map(state.left_out, selected.absent)", "pass"),
+    Bug("scheduler.py", "or options.reduces_indexes or options.repair:", "or options.platforms or options.repair:"),
+    Bug("platforms.py", "in self._stored) and self._is_present(entry)", "in self._stored)"),
+    Bug("platforms.py", "found = found or set(equal)", "found = set(equal)"),
+    Bug("platforms.py", "if names_platform(found) else", "if found.platform else"),
+    Bug("state.py", "if is_unknown else \"\"", "if False else \"\""),
 )  # fmt: skip
+
+PLATFORMS = (
+    Bug(
+        "platform.py",
+        "(host.os, host.architecture) != (image.os, image.architecture)",
+        "host.architecture != image.architecture",
+    ),
+    Bug("platform.py", "        -len(set(offered.os_features) - set(requested.os_features)),\n", ""),
+    Bug("platform.py", 'safe="")', 'safe="/")'),
+    Bug("platform.py", "if platform.os.strip() and platform.architecture.strip() else None", ""),
+    Bug(
+        "platform.py",
+        "        except msgspec.ValidationError:\n            return None",
+        "        except KeyError:\n            return None",
+    ),
+)
+
+SELECTION = (
+    Bug("manifests.py", "except _UNREADABLE as error:", "except KeyError as error:"),
+    Bug("manifests.py", "    except _UNREADABLE:", "    except KeyError:"),
+    Bug("manifests.py", "if not config.allows(platform):", "if config.platform is None:"),
+    Bug(
+        "manifests.py",
+        "not descriptor.artifact_type or is_image_config(",
+        "not descriptor.artifact_type or False and is_image_config(",
+    ),
+    Bug("manifests.py", "if names_platform(entry):", "if entry.platform is not None:"),
+)
+
+KINDS = (
+    Bug("manifest.py", "return self.artifact.blobs if is_artifact_manifest(self.media_type) else ()", "return ()"),
+    Bug("manifest.py", "if is_artifact and not mapping.keys().isdisjoint(_OTHER_PARTS):", "if False:"),
+    Bug("manifest.py", 'mapping | {"config": config | {"mediaType": ""}}', "mapping"),
+    Bug("media_types.py", "manifest == DOCKER_MANIFEST and is_generic(media_type)", "is_generic(media_type)"),
+    Bug("media_types.py", "manifest == DOCKER_MANIFEST and is_generic(media_type)", "False"),
+    Bug(
+        "image_config.py",
+        "Platform.of_document(mapping) or Platform.of_document(required)",
+        "Platform.of_document(mapping)",
+    ),
+)
 
 MIRROR = (
     Bug("prune.py", "if is_of_digest(name):", "if False:"),
@@ -445,7 +500,8 @@ ARTIFACTS = (
 
 VALIDATION = (
     Bug("validate.py", "if not is_rfc3339(created):", "if False:"),
-    Bug("validate.py", "if config.history and count != len(layers):", "if False:"),
+    Bug("validate.py", "if config.history and count != len(layers) and has_diff_ids:", "if False:"),
+    Bug("validate.py", 'if entry.get("platform") is not None and child.platform is None:', "if False:"),
     Bug("validate.py", "if (wanted.os, wanted.architecture) != (actual.os, actual.architecture):", "if False:"),
 )
 
@@ -511,12 +567,16 @@ TARGETS = {
     ),
     "policy": Target("src/registry_core/domain", "unit/registry_core/domain/test_url_policy.py", POLICY),
     "archive": Target("src/registry_adapters/archive", "contract/test_archives.py", ARCHIVE),
+    "exports": Target("src/registry_adapters/archive", "unit/registry_adapters/archive/test_writer.py", EXPORTS),
     "cancellation": Target("src/registry_core", "unit/registry_core/test_cancellation.py", CANCELLATION),
     "tar": Target("src/registry_core/ops/tar", "unit/registry_core/ops/tar/test_reader.py", TAR),
     "flatten": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract/test_flatten.py", FLATTEN),
     "sinks": Target("src/registry_core/ops/extract", "unit/registry_core/ops/extract", SINKS),
     "files": Target("src/registry_core/content", "unit/registry_core/ops/extract", FILES),
     "transfer": Target("src/registry_core/ops/transfer", "unit/registry_core/ops/transfer", TRANSFER),
+    "platforms": Target("src/registry_core/domain", "unit/registry_core/domain/test_platform.py", PLATFORMS),
+    "selection": Target("src/registry_core/ops", "unit/registry_core/ops/test_manifests_select.py", SELECTION),
+    "kinds": Target("src/registry_core/domain", "unit/registry_core/domain/test_kinds.py", KINDS),
     "mirror": Target("src/registry_core/ops/mirror", "unit/registry_core/ops/mirror", MIRROR),
     "rebase": Target("src/registry_core/ops/builder", "unit/registry_core/ops/builder", REBASE),
     "lower_paths": Target(
