@@ -24,7 +24,7 @@ from registry_core.content.streams import MANIFEST_LIMIT, read_limited
 from registry_core.content.verify import Verifier
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
+from registry_core.domain.digest import Digest, digests_in
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import CONTAINERD_NAME, REF_NAME, is_index, is_manifest
 from registry_core.domain.reports import PruneReport
@@ -168,7 +168,7 @@ class Reachability:
 
 
 def references_in(content: bytes, media_type: str) -> list[DescriptorRef]:
-    """Return the references in a document: those of a manifest, otherwise everything that looks like a descriptor.
+    """Return the references in a document: those of a manifest, otherwise every descriptor and digest in it.
 
     Args:
         content: The document. Content that is not JSON has no references.
@@ -191,6 +191,9 @@ def references_in(content: bytes, media_type: str) -> list[DescriptorRef]:
 
 
 def _find_descriptors(mapping: dict[str, Any]) -> Iterator[DescriptorRef]:
+    # Digests that are no part of a descriptor are kept too: it is unknown which of them the document needs. They come
+    # first, since references are followed from the last one, and those with a media type are followed more strictly.
+    yield from (DescriptorRef(digest, "", True) for digest in digests_in(mapping))
     pending: list[Any] = [mapping]
     while pending:
         value = pending.pop()

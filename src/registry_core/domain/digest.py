@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Protocol, Self
 
 from registry_core.errors import InvalidDigest, Unsupported
 
-__all__ = ["Digest", "Hasher"]
+__all__ = ["Digest", "Hasher", "digests_in"]
 
 _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[a-zA-Z0-9=_-]+)")
 # R-002: content is verified by these algorithms only, although hashlib offers more.
 _REGISTERED = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
+_IN_TEXT = re.compile(r"(?<![a-z0-9])(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})(?![0-9a-f])")
 _ENCODED = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
 
@@ -93,3 +95,16 @@ def _hasher(algorithm: str) -> Hasher:
     if factory is None:
         raise Unsupported(f"digest algorithm {algorithm!r:.64} cannot be verified; supported: sha256, sha512")
     return factory()
+
+
+def digests_in(value: object) -> Iterator[Digest]:
+    """Yield the verifiable digests in the strings of decoded JSON, names of fields included, wherever they are."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield from map(Digest, _IN_TEXT.findall(item))
+        elif isinstance(item, dict):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list):
+            pending += item

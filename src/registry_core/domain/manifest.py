@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,7 +11,7 @@ import msgspec
 
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
-from registry_core.domain.digest import Digest
+from registry_core.domain.digest import Digest, digests_in
 from registry_core.domain.media_types import (
     DOCKER_MANIFEST,
     OCI_INDEX,
@@ -32,7 +31,6 @@ __all__ = ["ArtifactManifest", "ImageIndex", "ImageManifest", "RawManifest"]
 
 # Fields with the parts of the other kinds.
 _OTHER_PARTS = frozenset({"manifests", "layers", "config", "fsLayers"})
-_DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -270,7 +268,7 @@ class RawManifest(msgspec.Struct, frozen=True, dict=True):
         if self._view is not None:
             return
         mapping = {key: value for key, value in self._decode().items() if key != "subject"}
-        if any(map(_DIGEST.search, _texts(mapping))):
+        if any(digests_in(mapping)):
             raise Unsupported(
                 f"manifests of the type {self.media_type!r:.200} are not supported: it is unknown which of its digests "
                 "are those of its parts"
@@ -354,16 +352,3 @@ def _image(mapping: dict[str, Any], media_type: str) -> ImageManifest:
         # Old Docker images do not type their configuration.
         mapping = mapping | {"config": config | {"mediaType": ""}}
     return strict_json.convert(mapping, ImageManifest)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield all strings in decoded JSON, names of fields included."""
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            pending += [*value, *value.values()]
-        elif isinstance(value, list):
-            pending += value

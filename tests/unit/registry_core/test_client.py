@@ -128,6 +128,24 @@ class TestPaths:
 
         assert app.get_image("v1").platform == Platform.parse(ARM64)
 
+    @pytest.mark.parametrize("system", ["windows", "darwin"])
+    def test_a_default_of_another_operating_system_is_never_answered_by_linux(
+        self, catalog: RecordingCatalog, system: str
+    ) -> None:
+        """R-014."""
+        index = IndexBuilder().add(ImageBuilder(platform="linux/amd64").build()).build()
+        RegistryClient(catalog, "app").push_index("v1", index)
+        app = RegistryClient(catalog, "app", default_platform=f"{system}/amd64")
+
+        for read in (
+            lambda: app.get_image("v1"),
+            lambda: app.get_image_config("v1"),
+            lambda: app.get_index("v1").image(),
+            lambda: app.get_manifest("v1", platform=f"{system}/amd64"),
+        ):
+            with pytest.raises(PlatformNotFound):
+                read()
+
     def test_an_index_is_resolved_to_the_clients_default_platform(self, catalog: RecordingCatalog) -> None:
         """R-024."""
         app = RegistryClient(catalog, "app", default_platform="linux/s390x")

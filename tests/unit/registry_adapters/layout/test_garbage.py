@@ -266,6 +266,20 @@ class TestKept:
         assert report.blobs == ()
         assert {part.encoded, named.encoded} <= _files(tmp_path)
 
+    @pytest.mark.parametrize("form", ["{}", "registry.example.com/app@{}"])
+    def test_digests_in_documents_of_unknown_types(self, tmp_path: Path, repository: Repository, form: str) -> None:
+        """R-016: it is unknown which of them are parts."""
+        parts = [_put(repository, content) for content in (b"one", b"two", b"three")]
+        document = strict_json.encode(
+            {"things": [form.format(parts[0])], form.format(parts[1]): 1, "deep": {"er": [[form.format(parts[2])]]}}
+        )
+        _put(repository, document)
+        repository.manifests.put(index_manifest([]), tags=[Tag("v1")])
+        _add_entry(tmp_path, descriptor_field(document, "application/vnd.example+json"))
+
+        assert _prune(tmp_path).blobs == ()
+        assert {part.encoded for part in parts} <= _files(tmp_path)
+
     def test_young_blobs(self, tmp_path: Path, repository: Repository) -> None:
         unused = _put(repository, b"unused")
 

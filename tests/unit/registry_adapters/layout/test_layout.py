@@ -277,6 +277,30 @@ class TestIndexFile:
         assert found == child
         assert repository.manifests.resolve(child.digest) == child.descriptor
 
+    @pytest.mark.parametrize("stated", [{}, {"architecture": "arm64"}, {"os": 1}, "linux/arm64", ["linux"], None])
+    def test_a_malformed_platform_makes_no_entry_unreadable(
+        self, repository: Repository, directory: Path, stated: object
+    ) -> None:
+        """R-013: neither in ``index.json`` nor in an index that it lists, and writers keep it."""
+        push_image(repository, "one", tags=["v1"])
+        child = push_image(repository, "two")
+        document = strict_json.decode(index_manifest([child.descriptor]).content)
+        document["manifests"][0]["platform"] = stated
+        index = RawManifest(OCI_INDEX, strict_json.encode(document))
+        repository.manifests.put(index, tags=[Tag("all")])
+        mapping = json.loads((directory / "index.json").read_bytes())
+        for each in mapping["manifests"]:
+            each["platform"] = stated
+        (directory / "index.json").write_text(json.dumps(mapping))
+
+        repository.manifests.put(child, tags=[Tag("v2")])
+
+        assert list(repository.manifests.tags()) == ["all", "v1", "v2"]
+        assert repository.manifests.get(Tag("all")) == index
+        assert repository.manifests.get(Tag("v2")) == child
+        written = json.loads((directory / "index.json").read_bytes())["manifests"]
+        assert [each["platform"] for each in written if "platform" in each][:2] == [stated, stated]
+
     def test_a_child_whose_media_type_is_only_in_its_parent(self, repository: Repository, directory: Path) -> None:
         """R-306, R-027."""
         child = RawManifest("application/vnd.example.thing+json", b'{"thing":1}')

@@ -12,7 +12,7 @@ from registry_core.domain.media_types import DOCKER_CONFIG, DOCKER_MANIFEST, OCI
 from registry_core.domain.platform import Platform
 from registry_core.errors import IntegrityError, NotAnImage, PlatformNotFound
 from registry_core.ops.images import Index
-from registry_core.ops.manifests import select
+from registry_core.ops.manifests import configured_platform, select
 from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ class TestEntriesThatNameNoPlatform:
         assert select(source, root, wanted("linux/amd64")).manifest.digest == two.digest
         with pytest.raises(PlatformNotFound):
             select(source, root, wanted("linux/arm64"))
+        assert [configured_platform(source, entry) for entry in root.children] == [None, wanted("linux/amd64")]
 
     def test_one_with_other_content_is_an_error(self, source: Repository, graphs: Graphs) -> None:
         """R-004: it is not skipped."""

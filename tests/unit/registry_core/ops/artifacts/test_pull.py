@@ -19,7 +19,13 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import EMPTY_JSON, OCI_LAYER_GZIP, OCI_MANIFEST
+from registry_core.domain.media_types import (
+    EMPTY_JSON,
+    OCI_ARTIFACT_MANIFEST,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+    ORAS_ARTIFACT_MANIFEST,
+)
 from registry_core.domain.names import Tag
 from registry_core.errors import (
     BlobNotFound,
@@ -103,6 +109,16 @@ class TestFiles:
         assert _tree(tmp_path) == {
             "out": "/", "out/a": "A", "out/empty": "", "out/sub": "/", "out/sub/dir": "/", "out/sub/dir/b": "B",
         }  # fmt: skip
+
+    @pytest.mark.parametrize("media_type", [OCI_ARTIFACT_MANIFEST, ORAS_ARTIFACT_MANIFEST])
+    def test_of_artifact_manifests(self, source: Repository, tmp_path: Path, media_type: str) -> None:
+        """R-016."""
+        document = {"mediaType": media_type, "blobs": [_put(source, b"1") | {"annotations": {TITLE: "one"}}]}
+        source.manifests.put(RawManifest(media_type, strict_json.encode(document)), tags=[Tag("v1")])
+
+        pull_artifact(source, "v1", tmp_path)
+
+        assert _tree(tmp_path) == {"one": "1"}
 
     def test_have_the_permissions_of_new_files(self, source: Repository, tmp_path: Path) -> None:
         push_artifact(source, [ArtifactFile(b"A", title="sub/a")], artifact_type=KIND, tags=[Tag("v1")])

@@ -197,6 +197,48 @@ class TestOnePlatform:
         assert entries(edited)[1]["platform"] == {"architecture": "arm", "os": "linux", "variant": "v6"}
 
 
+@pytest.mark.parametrize("stated", [{}, {"architecture": "arm64"}, {"os": 1, "architecture": 2}, "linux/arm64", None])
+class TestEntriesThatNameNoPlatform:
+    """R-013: the configurations decide, and the bytes of the entries stay unchanged."""
+
+    def index(self, stated: object) -> tuple[Index, Image]:
+        repository = staged_repository()
+        images = [image("linux/amd64"), image("linux/arm64")]
+        for each in images:
+            copy(each.repository, repository, each.document)
+        amd64 = {"os": "linux", "architecture": "amd64"}
+        listed = [entry(images[0].document, platform=amd64), entry(images[1].document, platform=stated)]
+        return Index(repository, put(repository, {"mediaType": OCI_INDEX, "manifests": listed})), images[1]
+
+    def test_an_unchanged_index_keeps_its_bytes(self, stated: object) -> None:
+        index, _ = self.index(stated)
+
+        assert IndexBuilder(index).build().raw == index.raw
+        added = IndexBuilder(index).add(image("linux/s390x")).build()
+        assert entries(added)[:2] == entries(index)
+
+    def test_they_are_edited_replaced_and_removed_by_platform(self, stated: object) -> None:
+        index, old = self.index(stated)
+        new = ImageBuilder(platform="linux/arm64").add_files({"new": b""}).build()
+
+        edited = IndexBuilder(index).edit(lambda editor: editor.label("a", "b"), "linux/arm64").build()
+        replaced = IndexBuilder(index).replace(new).build()
+        removed = IndexBuilder(index).remove("linux/arm64").build()
+
+        assert edited.image("linux/arm64").config().config.labels == {"a": "b"}
+        assert entries(edited)[1]["platform"] == stated
+        assert [each.digest for each in replaced.manifests] == [index.manifests[0].digest, new.digest]
+        assert [each.digest for each in removed.manifests] == [index.manifests[0].digest]
+        assert old.digest == index.manifests[1].digest
+
+    def test_another_platform_is_not_found(self, stated: object) -> None:
+        index, _ = self.index(stated)
+
+        for platform in ("windows/arm64", "linux/s390x"):
+            with pytest.raises(PlatformNotFound):
+                IndexBuilder(index).remove(platform)
+
+
 class TestEntries:
     @pytest.mark.parametrize("by", ["platform", "digest"])
     def test_are_annotated_and_their_images_stay(self, attested: Index, by: str) -> None:

@@ -40,7 +40,6 @@ target = "oci:tools"
 tags = ["v1", "v2.*"]
 platforms = ["linux/arm64"]
 index = "sparse"
-attestations = false
 foreign_layers = true
 overwrite = false
 repair = true
@@ -80,7 +79,6 @@ def test_a_file_describes_mirrors(tmp_path: Path) -> None:
     assert second.options == CopyOptions(
         platforms=(Platform.parse("linux/arm64"),),
         index_mode=IndexMode.SPARSE,
-        attestations=False,
         foreign_layers=True,
         attestations=False,
         overwrite=False,
