@@ -133,18 +133,18 @@ def coding_remark(headers: Headers) -> str:
 
 
 def unproved_success(method: str, response: Response, what: str, *, reference: str) -> ProtocolError:
-    """The error for an unspecified success status whose request stored nothing, as far as the registry tells.
+    """The error for an unspecified success status where a look-up did not find the content.
 
     Args:
         method: Method of the request.
         response: Response with that status; it may be closed.
-        what: Description of what the registry lacks.
+        what: Kind of content.
         reference: Reference of the content.
     """
     url = redact_url(response.url)
     return ProtocolError(
-        f"{method} {url}: unexpected status {response.status}, and the registry {what}: check whether a proxy or a "
-        "login page answered in its place",
+        f"{method} {url}: unexpected status {response.status}, and a look-up did not find the {what}: check whether a "
+        "proxy or a login page answered in place of the registry",
         status=response.status,
         method=method,
         url=url,

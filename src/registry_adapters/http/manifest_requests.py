@@ -139,7 +139,7 @@ class ManifestRequests:
             if stored is not None and stored.verifiable:
                 check_digest_header(response.headers, Digest.of(content, stored.algorithm), reference=request.reference)
         if response.status != 201 and not self._is_stored(content, reference):
-            raise unproved_success("PUT", response, "does not have the manifest", reference=request.reference)
+            raise unproved_success("PUT", response, "manifest", reference=request.reference)
         return response.headers
 
     def delete(self, reference: Tag | Digest) -> None:

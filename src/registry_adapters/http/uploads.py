@@ -342,7 +342,7 @@ class Upload:
         return dict(SINGLE_USE) if self._plan.close_connection else {}
 
     def _unproved(self, method: str, response: Response) -> ProtocolError:
-        return unproved_success(method, response, "does not have the blob", reference=self._reference)
+        return unproved_success(method, response, "blob", reference=self._reference)
 
     def _recover(self, error: RegistryError, offset: int, end: int, *, closing: bool) -> int | None:
         """Decide how to go on after a failed request.

@@ -56,16 +56,16 @@ PUSHES: Final[dict[str, Callable[[RegistryClient], object]]] = {
     "tag_image": lambda client: client.with_segment("app").tag_image("subject", "pushed"),
     "run_mirror": mirrored,
 }
-UPLOAD: Final = r"[?&]mount="
-ODDS: Final[dict[str, tuple[Fault, ...]]] = {
+MOUNT: Final = r"[?&]mount="
+FAULTS: Final[dict[str, tuple[Fault, ...]]] = {
     **{f"HEAD {code}": (fault.status(code).on(method="HEAD"),) for code in (400, 403, 405, 412, 429, 451, 500, 503)},
     **{f"HEAD {code}": (fault.status(code).on(method="HEAD"),) for code in (202, 204, 206)},
     "HEAD login page": (fault.login_page().on(method="HEAD"),),
     **{
-        f"mount {code}": (fault.status(code).on("uploads", path=UPLOAD),)
+        f"mount {code}": (fault.status(code).on("uploads", path=MOUNT),)
         for code in (200, 202, 204, 400, 401, 403, 404, 409, 412, 415, 422, 429, 500, 503)
     },
-    "mount without an answer": (fault.drop().on("uploads", path=UPLOAD),),
+    "mount without an answer": (fault.drop().on("uploads", path=MOUNT),),
     **{f"PUT {code}": (fault.change_status(code).on(method="PUT"),) for code in (200, 202, 203, 204, 206)},
     **{f"PATCH {code}": (fault.change_status(code).on(method="PATCH"),) for code in (200, 201, 203, 204)},
     "PUT 202 without digests": (
@@ -95,23 +95,23 @@ def complete(client: RegistryClient, tag: str) -> bool:
 
 ABOUT_CHUNKS: Final = ("PATCH", "Range", "no Range")
 ABOUT_OTHER_REQUESTS: Final = ("HEAD", "mount")
-WAYS: Final = [
-    *((odd, None) for odd in ODDS if not odd.startswith(ABOUT_CHUNKS)),
-    *((odd, 50) for odd in ODDS if not odd.startswith(ABOUT_OTHER_REQUESTS)),
+CASES: Final = [
+    *((situation, None) for situation in FAULTS if not situation.startswith(ABOUT_CHUNKS)),
+    *((situation, 50) for situation in FAULTS if not situation.startswith(ABOUT_OTHER_REQUESTS)),
 ]
 
 
-@pytest.mark.parametrize(("odd", "chunk_size"), WAYS)
+@pytest.mark.parametrize(("situation", "chunk_size"), CASES)
 @pytest.mark.parametrize("push", PUSHES)
 def test_a_push_that_an_upload_can_complete_is_completed(
-    registry: FaultyRegistry, push: str, odd: str, chunk_size: int | None
+    registry: FaultyRegistry, push: str, situation: str, chunk_size: int | None
 ) -> None:
     """R-053, R-074, R-076, R-077, R-078, R-079: without a retry."""
     image = ImageBuilder(PLATFORM).add_files({"etc/os-release": b"ID=test"}).build()
     client = registry.client(retries=0, backoff=0.01, chunk_size=chunk_size)
     for name, tag in (("base", "v1"), ("app", "subject")):
         client.with_segment(name).push_image(tag, image if name == "base" else ImageBuilder(PLATFORM).build())
-    registry.inject(*ODDS[odd])
+    registry.inject(*FAULTS[situation])
 
     PUSHES[push](client)
 
