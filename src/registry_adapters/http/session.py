@@ -447,7 +447,9 @@ class Session:
 
     def _refused(self, state: RequestState) -> str:
         """Return the reason for a 401: the credentials that were refused, or that none were sent."""
-        if state.authorization is None or state.responder.credentials != self.origin:
+        if state.responder.credentials != self.origin:
+            return f"no credentials are sent to {state.responder.origin}, another origin than the registry's"
+        if state.authorization is None:
             return "no credentials were sent"
         is_basic = state.authorization.startswith("Basic ")
         return "the user name or password was refused" if is_basic else "the token was refused"

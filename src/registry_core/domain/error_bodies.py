@@ -38,7 +38,9 @@ def error_text(content: bytes) -> str:
     document = _decode(content)
     if document is None:
         return _as_line(content)
-    found = [document.get(name) for name in _WORDS] if isinstance(document, dict) else []
+    # Google and Azure put the fields into an object under "error".
+    inner = document.get("error") if isinstance(document, dict) else None
+    found = [each.get(name) for each in (document, inner) if isinstance(each, dict) for name in _WORDS]
     return next((escaped(text) for text in found if isinstance(text, str) and text), "")
 
 

@@ -180,7 +180,8 @@ def parse_host(host: str) -> tuple[str, int]:
     name = name.removesuffix(".")
     if (bracketed or _NUMERIC.fullmatch(name)) and (match["root"] or _address(name) is None):
         raise InvalidName(f"not a host[:port]: {host!r:.200}")
-    return name, port
+    # One spelling for each IPv6 address: it is a key of credentials and of trusted hosts.
+    return ipaddress.ip_address(name).compressed if bracketed else name, port
 
 
 @lru_cache(maxsize=256)

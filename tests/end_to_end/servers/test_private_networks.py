@@ -20,7 +20,7 @@ from registry_adapters.backends import Auth
 from registry_adapters.container import close, configured
 from registry_adapters.http import HttpCatalog, HttpSettings
 from registry_adapters.keychains import StaticKeychain
-from registry_core import Basic, ConfigError, Digest, ProtocolError
+from registry_core import Basic, ConfigError, Digest, ProtocolError, Unauthorized
 from registry_core.content.streams import BytesSource
 
 PASSWORD = Basic("me", "hunter2")
@@ -65,6 +65,7 @@ class Network(ThreadingHTTPServer):
         self.store = store
         self.seen: list[Seen] = []
         self.stored = b""
+        self.store_needs_credentials = False
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def hosts(self, method: str = "") -> list[str]:
@@ -90,6 +91,8 @@ class Network(ThreadingHTTPServer):
         return 307, {"Location": f"{self.store}/blob?sig=1"}, b""
 
     def _answer_store(self, method: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if self.store_needs_credentials:
+            return 401, {"WWW-Authenticate": 'Basic realm="store"'}, b""
         if method == "GET":
             return 200, {}, CONTENT
         self.stored += body
@@ -287,6 +290,21 @@ STORES = [
 
 
 class TestObjectStores:
+    def test_an_upload_that_needs_credentials_at_another_port_is_refused_with_the_reason(
+        self, networks: list[Network]
+    ) -> None:
+        """R-030: a registry behind a proxy names its inner port."""
+        network = start(networks, "gitlab.lan:5050", realm="http://gitlab.lan/jwt/auth", store="http://gitlab.lan:5000")
+        network.store_needs_credentials = True
+
+        with closing(open_catalog("http://gitlab.lan:5050", auth=PASSWORD, **settings_for(network, None))) as catalog:
+            with pytest.raises(
+                Unauthorized, match=r"no credentials are sent to http://gitlab\.lan:5000, another origin"
+            ):
+                catalog.repository("org/app").blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
+
+        assert {each.authorization for each in network.seen if each.netloc == "gitlab.lan:5000"} == {""}
+
     @pytest.mark.parametrize(("registry", "store", "trusted"), STORES)
     def test_downloads_and_uploads_go_there_without_credentials(
         self, networks: list[Network], registry: str, store: str, trusted: list[str] | None

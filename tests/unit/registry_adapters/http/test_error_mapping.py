@@ -195,6 +195,7 @@ class TestRefusalsByPolicy:
             (403, b"Forbidden: the image violates the admission policy\n", "violates the admission policy"),
             (409, b"tag v1 is immutable", "tag v1 is immutable"),
             (403, json.dumps({"message": "permission_denied: write_package"}), "permission_denied"),
+            (403, json.dumps({"error": {"code": 403, "message": "Quota exceeded for storage"}}), "Quota exceeded"),
             (403, json.dumps({"error": {"x": 1}, "detail": "account suspended"}), "account suspended"),
             (402, json.dumps({"title": "Storage is over its paid limit"}), "paid limit"),
             (451, b"withdrawn", "withdrawn"),

@@ -18,6 +18,8 @@ BASE = "https://registry.example.com/v2/app/blobs/uploads/1?state=old"
         ("example.com:5000", "example.com", 5000, "https://example.com:5000"),
         ("box", "box", 443, "https://box"),
         ("[::1]:5000", "::1", 5000, "https://[::1]:5000"),
+        ("[0:0:0:0:0:0:0:1]:5000", "::1", 5000, "https://[::1]:5000"),
+        ("[FD12:3456:0::1]", "fd12:3456::1", 443, "https://[fd12:3456::1]"),
         ("10.0.0.1", "10.0.0.1", 443, "https://10.0.0.1"),
         ("1.example", "1.example", 443, "https://1.example"),
     ],

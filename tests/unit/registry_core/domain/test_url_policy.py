@@ -299,6 +299,7 @@ class TestTrustedHosts:
             ("https://10.0.0.9", "https://10.0.0.9:444/x", False),
             ("http://10.0.0.9:5001", "https://10.0.0.9:5001/x", False),
             ("[fd12:3456::1]:5001", "https://[fd12:3456::1]:5001/x", True),
+            ("[fd12:3456:0:0::1]", "https://[FD12:3456::1]:5001/x", True),
             ("Auth_1.Corp.LAN.", "https://auth_1.corp.lan/x", True),
             ("auth.corp.lan", "https://AUTH.corp.lan./x", True),
         ],
