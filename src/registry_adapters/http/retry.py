@@ -73,7 +73,7 @@ class StaleConnection(Unavailable):
 
 
 def as_unavailable(error: RegistryError) -> RegistryError:
-    """The error for callers: a plain ``Unavailable`` where this module has a class of its own."""
+    """Convert an error of a class of this module to a plain ``Unavailable``; return any other unchanged."""
     if not isinstance(error, NotConnected | StaleConnection):
         return error
     plain = Unavailable(error.message, method=error.method, url=error.url, reference=error.reference)
