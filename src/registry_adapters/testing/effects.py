@@ -26,9 +26,11 @@ __all__ = [
     "expire_token",
     "flip_bit",
     "garbage",
+    "hide",
     "ignore_header",
     "lose_response",
     "lose_upload",
+    "move_link",
     "move_location",
     "no_mount",
     "no_referrers",
@@ -149,6 +151,14 @@ def expire_token(context: FaultContext) -> Response:
     return respond(context, status=401, headers=(("WWW-Authenticate", challenge),), content=None)
 
 
+def hide(context: FaultContext, *, status: int) -> Response:
+    """Respond with a status to an anonymous request, except for those that lead to a token."""
+    if "HTTP_AUTHORIZATION" in context.environ or context.entry.endpoint in ("base", "token"):
+        context.skip()
+        return context.forward()
+    return context.respond(status)
+
+
 def lose_upload(context: FaultContext) -> Response:
     """End the upload session before the request reaches it."""
     context.subrequest("DELETE", context.entry.path).close()
@@ -203,6 +213,15 @@ def endless_pages(context: FaultContext) -> Response:
     pairs["page"] = str(int(pairs.get("page", "1")) + 1)
     response = context.forward()
     response.set_header("Link", f'<{context.entry.path}?{urlencode(pairs)}>; rel="next"')
+    return response
+
+
+def move_link(context: FaultContext, *, origin: str) -> Response:
+    """Change the origin of the link to the next page."""
+    response = context.forward()
+    link = response.header("Link")
+    if link:
+        response.set_header("Link", link.replace("</", f"<{origin}/", 1))
     return response
 
 

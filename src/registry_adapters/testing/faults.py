@@ -35,7 +35,9 @@ __all__ = [
     "endless_paging",
     "expired_token",
     "garbage",
+    "hidden",
     "idle_close",
+    "inner_link",
     "login_page",
     "lost_response",
     "lost_upload",
@@ -340,6 +342,15 @@ def expired_token() -> Fault:
     return Fault("expired token", effects.expire_token, RequestMatch(header="Authorization", path="^/v2/", limit=1))
 
 
+def hidden(code: int = 404) -> Fault:
+    """Respond with this status to requests without ``Authorization``, except to ``/v2/`` and the token endpoint.
+
+    Args:
+        code: HTTP status.
+    """
+    return Fault(f"hidden by {code}", partial(effects.hide, status=code))
+
+
 def lost_upload() -> Fault:
     """Lose the upload session when the next chunk arrives; with ``.on(method="PUT")`` when the upload is finished."""
     match = RequestMatch(endpoints=("upload",), methods=("PATCH",))
@@ -396,6 +407,11 @@ def paging_loop() -> Fault:
 def endless_paging() -> Fault:
     """Link each page of a listing to the same page under a new URL."""
     return Fault("endless pages", effects.endless_pages, _LISTINGS)
+
+
+def inner_link(origin: str) -> Fault:
+    """Name another origin in the links to next pages, such as ``http://registry:5000``; path and query stay."""
+    return Fault("next page at an inner origin", partial(effects.move_link, origin=origin), _LISTINGS)
 
 
 def off_origin_link(url: str) -> Fault:

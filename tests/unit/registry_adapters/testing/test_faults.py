@@ -427,6 +427,25 @@ class TestTokens:
         assert caller("GET", "/v2/app/manifests/v1").status == 200
 
 
+class TestHidden:
+    @pytest.mark.parametrize("code", [403, 404])
+    def test_anonymous_requests_are_answered_by_the_status(self, call: Call, code: int) -> None:
+        caller = call(faults.hidden(code), authorizer=BasicAuthorizer({"ann": "x"}))
+
+        assert caller("GET", caller.blob).status == code
+        assert caller("GET", "/v2/").status == 401
+        assert caller("GET", caller.blob, headers={"Authorization": "Basic YW5uOng="}).status == 200
+
+
+def test_the_next_page_is_at_an_inner_origin(call: Call) -> None:
+    caller = call(faults.inner_link("http://registry:5000"))
+
+    first, last = caller("GET", "/v2/app/tags/list?n=1"), caller("GET", "/v2/app/tags/list")
+
+    assert first.headers["Link"] == '<http://registry:5000/v2/app/tags/list?n=1&last=v1>; rel="next"'
+    assert "Link" not in last.headers
+
+
 class TestUploads:
     def test_a_session_is_lost_when_a_chunk_arrives(self, call: Call) -> None:
         caller = call(faults.lost_upload())
