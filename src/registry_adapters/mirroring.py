@@ -113,6 +113,9 @@ class Mirror:
             return client
         backend = max((prefix for prefix in self._file.backends if _is_below(url, prefix)), key=len, default="")
         settings: dict[str, Any] = self._file.backends.get(backend, {})
+        for name in ("auth", "observer"):
+            if name in settings:
+                raise ConfigError(f"settings of {backend}: {name!r} is no setting; pass {name} to open_mirror")
         try:
             credentials = auth if takes_credentials(url) else None
             client = open_client(url, auth=credentials, observer=self._observer, **settings)
@@ -151,4 +154,5 @@ def open_mirror(path: str | os.PathLike[str], *, auth: Auth = None, observer: Ob
 
 
 def _is_below(url: str, prefix: str) -> bool:
+    prefix = prefix.rstrip("/")
     return url == prefix or url.startswith(f"{prefix}/")

@@ -284,20 +284,23 @@ class RegistryClient:
 
         Args:
             source: Tag or digest of the image.
-            target: Tag to set.
+            target: Tag to set; with a digest, as ``v1@sha256:…``, it is set only if the image has that digest.
 
         Returns:
             Descriptor of the tagged manifest.
 
         Raises:
             ImageNotFound: The manifest does not exist.
+            InvalidReference: The target has a digest, but not that of the image.
             InvalidValue: The source is malformed, or the target is not a tag.
         """
         with error_context("tag_image", self._describe(source)):
             parse_reference(self._repository, source)
-            name = parse_tag_or_name(self._repository, target)
+            # A digest alone is no tag to set.
+            parse_tag_or_name(self._repository, target.partition("@")[0] if isinstance(target, str) else target)
+            parse_reference(self._repository, target)
             raw = self._fetch(source)
-            store_manifest(self._repository, raw, (name,))
+            store_manifest(self._repository, raw, target_names(self._repository, target, raw.digest))
             return raw.descriptor
 
     def copy_image(

@@ -92,6 +92,14 @@ def test_settings_apply_only_to_their_registry(tmp_path: Path) -> None:
     [
         ('[backends."oci:x"]\nplain_http = true\n[[mirror]]\nsource = "oci:x"\ntarget = "oci:y"\n', "oci:x"),
         ('[[mirror]]\nsource = "nothing:x"\ntarget = "oci:y"\n', "nothing"),
+        (
+            '[backends."registry.test"]\nauth = "x"\n[[mirror]]\nsource = "registry.test/x"\ntarget = "oci:y"\n',
+            "settings of registry.test: 'auth' is no setting; pass auth to open_mirror",
+        ),
+        (
+            '[backends."registry.test/"]\nplain_http = 1\n[[mirror]]\nsource = "registry.test/x"\ntarget = "oci:y"\n',
+            "settings of registry.test/: plain_http must be True or False",
+        ),
     ],
 )
 def test_an_unusable_setting_or_backend_is_named(tmp_path: Path, text: str, message: str) -> None:

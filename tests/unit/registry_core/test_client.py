@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from registry_adapters.layout import LayoutCatalog
 from registry_adapters.memory import MemoryCatalog
 from registry_core import (
     ArtifactFile,
@@ -353,6 +354,19 @@ class TestWriting:
         assert app.get_digest("v1") == image.digest
         assert app.with_segment("other").list_tags() == ["v2"]
 
+    @pytest.mark.parametrize("open_catalog", [MemoryCatalog, LayoutCatalog])
+    def test_a_tag_with_a_digest_is_set_if_the_image_has_that_digest(
+        self, tmp_path: Path, open_catalog: Callable[[str], Catalog]
+    ) -> None:
+        app, image = RegistryClient(open_catalog(str(tmp_path / "store")), "app"), build()
+        app.push_image("v1", image)
+
+        app.tag_image("v1", f"v2@{image.digest}")
+        with pytest.raises(InvalidReference, match="cannot be stored as v3@"):
+            app.tag_image("v1", f"v3@{Digest.of(b'other')}")
+
+        assert app.list_tags() == ["v1", "v2"]
+
     @pytest.mark.parametrize("prefix", ["", "@", "v1@"])
     def test_pushing_under_another_digest_is_refused(self, app: RegistryClient, prefix: str) -> None:
         image = build()
@@ -602,7 +616,7 @@ class TestErrors:
 
         assert list(app.catalog.repositories()) == []
 
-    @pytest.mark.parametrize("target", ["a b", "@" + "sha256:" + "0" * 64, ""])
+    @pytest.mark.parametrize("target", ["a b", "@" + "sha256:" + "0" * 64, "sha256:" + "0" * 64, ""])
     def test_an_image_is_tagged_with_tags_only(self, app: RegistryClient, target: str) -> None:
         app.push_image("v1", build())
 

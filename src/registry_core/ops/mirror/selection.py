@@ -30,14 +30,22 @@ _WILDCARD: Final = re.compile(r"[*?\[]")
 # A tag with the list of referrers of a registry without a referrers API, or one that cosign names after it.
 _REFERRERS_TAG: Final = re.compile(r"sha(?:256-[0-9a-f]{64}|512-[0-9a-f]{64}(?:[0-9a-f]{64})?)")
 _DIGEST_TAG: Final = re.compile(rf"{_REFERRERS_TAG.pattern}(?:[._-].*)?")
-# Names that publishers move from image to image, alone or before flavours, such as latest-alpine.
+# Names that publishers move from image to image, alone or with flavours, such as latest-alpine and arm64v8-latest.
 FLOATING_NAMES: Final = (
     "alpha", "beta", "canary", "current", "daily", "default", "dev", "devel", "develop", "development", "edge",
     "experimental", "head", "insiders", "latest", "lts", "main", "mainline", "master", "next", "nightly", "oldstable",
     "preview", "prod", "production", "rc", "release", "rolling", "snapshot", "stable", "staging", "testing", "tip",
     "trunk", "unstable", "weekly",
 )  # fmt: skip
-_FLOATING_TAG: Final = re.compile(rf"(?:{'|'.join(FLOATING_NAMES)})(?:[._-][a-z]+)*", re.IGNORECASE)
+_ARCHITECTURE: Final = (
+    r"amd64|x86[._-]64|i[36]86|arm64(?:[._-]?v8)?|aarch64|arm(?:32)?[._-]?v[5-8]|arm|ppc64(?:le|el)?|s390x|riscv64"
+    r"|mips64(?:le|el)?|loong(?:arch)?64"
+)
+# A flavour is a word without digits, an architecture, or a system with its version, as alpine3.18.
+_FLAVOUR: Final = rf"(?:{_ARCHITECTURE}|[a-z]+|[a-z]{{2,}}[0-9]+(?:\.[0-9]+)+)"
+_FLOATING_TAG: Final = re.compile(
+    rf"(?:(?:{_ARCHITECTURE})[._-])?(?:{'|'.join(FLOATING_NAMES)})(?:[._-]{_FLAVOUR})*", re.IGNORECASE
+)
 
 
 class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +88,8 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
             if count > 1:
                 raise InvalidValue(f"the tag {tag} is listed with several digests, or with and without one")
         msgspec.structs.force_setattr(self, "names", tuple(names))
+        if not isinstance(self.semver, str):
+            raise InvalidValue(f"semver must be a string, not {self.semver!r:.200}")
         for field in ("globs", "regexes"):
             patterns = as_tuple(field, getattr(self, field))
             for pattern in patterns:
@@ -159,7 +169,7 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidValue(f"{field} must be TagPatterns, not {getattr(self, field)!r:.200}")
         if self.exclude.digests:
             raise InvalidValue("exclude takes tags and patterns, not digests")
-        if self.latest is not None and (not isinstance(self.latest, int) or self.latest < 1):
+        if self.latest is not None and (type(self.latest) is not int or self.latest < 1):
             raise InvalidValue(f"latest must be a number of at least 1, not {self.latest!r:.50}")
 
     @property

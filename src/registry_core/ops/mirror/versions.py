@@ -23,9 +23,12 @@ _IDENTIFIERS: Final = r"[0-9A-Za-z-]{1,128}(?:\.[0-9A-Za-z-]{1,128})*"
 _SUFFIX: Final = rf"(?:-(?P<prerelease>{_IDENTIFIERS}))?(?:[+_](?P<build>{_IDENTIFIERS}))?"
 _VERSION: Final = re.compile(rf"[vV]?(?P<numbers>{_NUMBER}(?:\.{_NUMBER})*){_SUFFIX}")
 _TERM: Final = re.compile(
-    rf"(?P<operator>>=|<=|!=|>|<|=|\^|~|)\s*"
-    rf"(?:[vV]?(?P<numbers>{_NUMBER}(?:\.{_NUMBER})*)(?P<wildcards>(?:\.[xX*])*){_SUFFIX}|(?P<any>[xX*]))"
+    rf"(?P<operator>>=|=>|<=|=<|!=|>|<|=|\^|~>|~|)\s*"
+    rf"(?:[vV]?(?P<numbers>{_NUMBER}(?:\.{_NUMBER})*)(?P<wildcards>(?:\.[xX*])*){_SUFFIX}|(?P<any>[xX*](?:\.[xX*])*))"
 )
+# Spellings that npm or Helm accept for other operators.
+_SYNONYMS: Final = {"=>": ">=", "=<": "<=", "~>": "~"}
+_BETWEEN: Final = re.compile(r"([^\s,]+)\s+-\s+([^\s,]+)")
 # With fewer parts, the text after a hyphen is a flavour or the rest of a date: 18-alpine, 2024-01-01.
 _PRERELEASE_PARTS: Final = 3
 _BUILD_PARTS: Final = 2
@@ -77,12 +80,12 @@ def version_of(tag: str) -> TagVersion | None:
 
 
 class VersionRange:
-    """A range of versions: ``>=1.2, <2``, ``^1.2``, ``~1.2.3``, ``1.2.x``, ``*``.
+    """A range of versions, as npm and Helm write them: ``>=1.2, <2``, ``^1.2``, ``~1.2.3``, ``1.2 - 2.3``, ``1.2.x``.
 
     Comma or space means "and", ``||`` means "or". ``^1.2`` contains the versions before the next incompatible one,
-    ``~1.2`` every patch of 1.2. A version of one or two parts, or with wildcards, means all versions that begin with
-    it: ``1.2`` is ``1.2.x``. A pre-release such as ``2.0.0-rc.1`` is in the range only if the range names a pre-release
-    of 2.0.0.
+    ``~1.2`` every patch of 1.2, and so does ``~>1.2``. ``1.2 - 2.3`` is ``>=1.2 <=2.3``. A version of one or two parts,
+    or with wildcards, means all versions that begin with it: ``1.2`` is ``1.2.x``. A pre-release such as
+    ``2.0.0-rc.1`` is in the range only if the range names a pre-release of 2.0.0.
 
     Args:
         text: The range.
@@ -114,7 +117,7 @@ class _Alternative:
         self._conditions: list[_Condition] = []
         # Numbers of the versions of which the range names a pre-release.
         self._with_prereleases: set[tuple[int, ...]] = set()
-        rest = text.strip().strip(",")
+        rest = _BETWEEN.sub(r">=\1 <=\2", text.strip().strip(","))
         if not rest:
             raise _malformed(range_text)
         while rest:
@@ -130,7 +133,7 @@ class _Alternative:
         return all(condition(version) for condition in self._conditions)
 
     def _parse(self, match: re.Match[str]) -> list[_Condition]:
-        operator = match["operator"]
+        operator = _SYNONYMS.get(match["operator"], match["operator"])
         if match["any"] is not None:
             if operator not in ("", "=", ">=", "<="):
                 raise _malformed(self._range_text)
@@ -147,7 +150,9 @@ class _Alternative:
 
 
 def _malformed(text: object) -> InvalidValue:
-    return InvalidValue(f"not a range of versions: {text!r:.200}")
+    return InvalidValue(
+        f"not a range of versions: {text!r:.200}; write for example '>=1.2 <2', '^1.2', '~1.2.3', '1.2 - 2.3' or '1.x'"
+    )
 
 
 def _conditions(operator: str, low: Version, numbers: tuple[int, ...], *, is_prefix: bool) -> list[_Condition]:

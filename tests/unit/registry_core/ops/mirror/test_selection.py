@@ -103,7 +103,10 @@ def test_only_tags_that_a_selection_can_judge_are_removable(selection: TagSelect
     [
         ("latest", True), ("LATEST", True), ("stable", True), ("nightly", True), ("main", True), ("lts", True),
         ("latest-alpine", True), ("lts-bookworm-slim", True), ("stable_arm", True),
+        ("latest-amd64", True), ("latest_x86_64", True), ("stable-arm64-v8", True), ("latest-alpine3.18", True),
+        ("lts-alpine3.18-slim", True), ("amd64-latest", True), ("arm64v8-latest", True), ("arm32v7-edge-alpine", True),
         ("nightly-20240101", False), ("main-0a0a0a", False), ("mainframe", False), ("old", False), ("my-latest", False),
+        ("release-1.2", False), ("release-v1.2", False), ("rc-1.2.3", False), ("main-abc1234", False), ("amd64", False),
     ],
 )  # fmt: skip
 def test_floating_names_are_not_removable_unless_they_are_named(tag: str, is_floating: bool) -> None:
@@ -113,7 +116,7 @@ def test_floating_names_are_not_removable_unless_they_are_named(tag: str, is_flo
 
 def test_the_page_on_mirrors_lists_the_floating_names() -> None:
     page = (Path(__file__).parents[5] / "docs/how-to/mirror.md").read_text()
-    listed = page.partition("as in `latest-alpine`:\n")[2].partition(".\n")[0]
+    listed = page.partition("These are the words:\n")[2].partition(".\n")[0]
 
     assert re.findall(r"`([^`]+)`", listed) == list(FLOATING_NAMES)
     assert TagSelection().removable(FLOATING_NAMES) == set()
@@ -144,6 +147,9 @@ def test_a_selection_of_names_needs_no_list() -> None:
         (lambda: TagPatterns(semver=">"), InvalidValue, "not a range of versions: '>'"),
         (lambda: TagSelection(latest=0), InvalidValue, "latest must be a number of at least 1, not 0"),
         (lambda: TagSelection(latest=cast("Any", "3")), InvalidValue, "latest must be a number"),
+        (lambda: TagSelection(latest=True), InvalidValue, "latest must be a number of at least 1, not True"),
+        (lambda: TagPatterns(semver=cast("Any", 0)), InvalidValue, "semver must be a string, not 0"),
+        (lambda: TagPatterns(semver=cast("Any", 24.04)), InvalidValue, "semver must be a string, not 24.04"),
         (lambda: TagSelection(include=cast("Any", ["1.*"])), InvalidValue, "include must be TagPatterns"),
     ],
 )

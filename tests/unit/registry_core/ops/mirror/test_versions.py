@@ -55,10 +55,26 @@ from registry_core.ops.mirror.versions import VersionRange, version_of
         ("1.2.3-rc.1", ["1.2.3-rc.1"], ["1.2.3"]),
         (">=1.0.0-rc.9", ["1.0.0-rc.10"], ["1.0.0-rc.2"]),
         (">= V1.2.3", ["1.2.3", "V1.2.4"], ["V1.2.2"]),
+        # Ranges of two ends; the last one contains all versions that begin with it.
+        ("1.2.3 - 2.3.4", ["1.2.3", "2.3.4"], ["1.2.2", "2.3.5", "2.0.0-rc.1"]),
+        ("1.2 - 2.3", ["1.2.0", "2.3.9"], ["1.1.9", "2.4.0"]),
+        ("1.2.3 - 2", ["1.2.3", "2.9.9"], ["1.2.2", "3.0.0"]),
+        ("v1.2.x  -  2.x || 4", ["1.2.0", "2.9.9", "4.1"], ["1.1.9", "3.0.0"]),
+        ("1.2.3-rc.1 - 2.0.0", ["1.2.3-rc.2", "2.0.0"], ["1.2.3-beta", "2.0.0-rc.1"]),
+        ("* - 2.3.4", ["0.0.1", "2.3.4"], ["2.3.5"]),
+        ("1 - 3, !=2.0.0", ["1.0.0", "3.9.9"], ["2.0.0", "4.0.0"]),
+        # Synonyms: Helm reads them so.
+        ("~>1.2", ["1.2.0", "1.2.9"], ["1.3.0", "2.0.0"]),
+        ("~> 1.2.3", ["1.2.3", "1.2.9"], ["1.2.2", "1.3.0"]),
+        ("=>1.2 =<1.3", ["1.2.0", "1.3.9"], ["1.1.9", "1.4.0"]),
+        ("*.*", ["1.0.0"], ["1.0.0-rc1"]),
+        ("x.x.X", ["1.0.0"], []),
+        ("1.2.*", ["1.2.0", "1.2.3"], ["1.3.0"]),
+        ("1.*.*", ["1.3.0"], ["2.0.0"]),
     ],
 )
 def test_a_range_contains_its_versions(text: str, inside: list[str], outside: list[str]) -> None:
-    """The ranges have the meaning that npm's semver gives them."""
+    """The ranges have the meaning that npm's semver gives them, and Helm."""
     found = VersionRange(text)
 
     versions = [(tag, version_of(tag)) for tag in (*inside, *outside)]
@@ -71,6 +87,7 @@ def test_a_range_contains_its_versions(text: str, inside: list[str], outside: li
         # Ubuntu, Alpine and Pi-hole put the year or the month into two digits.
         (">=22.04", ["22.04", "22.4", "24.04", "24.10"], ["20.04", "22.03.9"]),
         (">=22.4", ["22.04"], ["22.03"]),
+        ("20.04 - 24.04", ["20.04", "22.10", "24.04", "24.04.2"], ["18.04", "24.10"]),
         ("22.04", ["22.04", "22.04.1", "v22.4"], ["22.10", "22.040"]),
         ("=22.04", ["22.04"], ["22.10"]),
         ("!=22.04", ["22.10"], ["22.04", "22.4.1"]),
@@ -157,7 +174,6 @@ def test_spellings_of_one_version_are_equal(one: str, other: str) -> None:
         "|| 1",
         "1..2",
         "1.2.3.",
-        "~>1",
         "1.x.3",
         "1.2.x.4",
         "^*",
@@ -170,13 +186,21 @@ def test_spellings_of_one_version_are_equal(one: str, other: str) -> None:
         "1" * 2000,
         1,
         "<*",
-        "1.2.3 - 2.3.4",
+        "1.2.3 -",
+        "- 1.2.3",
+        "1.2.3 -2.3.4",
+        "1.2-2.3",
+        "^1.2 - 2",
+        ">=1, <2 - 3",
+        "1 - 2 - 3",
+        "1 - <2",
+        "*.1",
         "1.2.3;",
         "१.२.३",
     ],
 )
 def test_a_malformed_range_is_refused(text: str) -> None:
-    with pytest.raises(InvalidValue):
+    with pytest.raises(InvalidValue, match=r"write for example '>=1\.2 <2'"):
         VersionRange(text)
 
 
