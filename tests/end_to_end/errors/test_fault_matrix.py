@@ -75,6 +75,7 @@ CASES: Final = (
     case("403 always", fault.status(403).on(path="^/v2/"), errors="Forbidden"),
     case("404 to anonymous requests, except to /v2/", fault.hidden(404)),
     case("403 to anonymous requests, except to /v2/", fault.hidden(403)),
+    case("412 always, a refusal by policy", fault.status(412), errors="Forbidden"),
     case("token expires at every 3rd request", fault.expired_token().every(3)),
     case("token server responds 503", fault.status(503).on("token"), errors="Unavailable"),
     case("token server sends an invalid document", fault.body(b'{"token": 7}').on("token"), errors="ProtocolError"),
