@@ -34,6 +34,7 @@ __all__ = [
     "coding_remark",
     "content_length",
     "digest_header",
+    "is_text",
     "map_delete_errors",
     "map_store_errors",
     "status_of",
@@ -150,6 +151,15 @@ def unproved_success(method: str, response: Response, what: str, *, reference: s
         url=url,
         reference=reference,
     )
+
+
+def is_text(content: bytes) -> bool:
+    """Whether bytes are UTF-8: compressed bytes are not."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager

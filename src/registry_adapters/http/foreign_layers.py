@@ -20,8 +20,8 @@ from registry_adapters.http.session import Session
 from registry_adapters.http.settings import HttpSettings
 from registry_adapters.http.transport.urllib3_transport import Transport
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import BaseReader, ByteReader
-from registry_core.content.verify import VerifyingReader, reader_remark
+from registry_core.content.streams import BaseReader, ByteReader, reader_remark
+from registry_core.content.verify import VerifyingReader
 from registry_core.domain.auth import Scope
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.origin import Origin, resolve_url

@@ -13,6 +13,7 @@ from registry_adapters.http.endpoint import (
     coding_remark,
     content_length,
     digest_header,
+    is_text,
     status_of,
     unproved_success,
 )
@@ -29,6 +30,7 @@ from registry_core.errors import (
     DeadlineExceeded,
     DigestMismatch,
     InvalidDocument,
+    ProtocolError,
     RegistryError,
     error_reference,
 )
@@ -86,6 +88,7 @@ class ManifestRequests:
             ImageNotFound: The manifest does not exist.
             DigestMismatch: The bytes have another digest than was requested or reported.
             InvalidDocument: The content is not a manifest.
+            ProtocolError: The content of a tag has a content coding.
             TooLarge: The content exceeds the limit for manifests.
             Unsupported: Docker schema 1, or a digest whose algorithm cannot be verified.
         """
@@ -103,7 +106,11 @@ class ManifestRequests:
                     algorithm = _verified_algorithm(headers, content, reference=name)
                 return RawManifest.of(content, claimed=headers.get("Content-Type"), algorithm=algorithm)
             except (DigestMismatch, InvalidDocument) as error:
-                error.message += coding_remark(headers)
+                remark = coding_remark(headers)
+                error.message += remark
+                if remark and isinstance(error, InvalidDocument) and not is_text(content):
+                    # The bytes are really encoded, so they say nothing about the manifest.
+                    raise ProtocolError(error.message, status=200, reference=name) from error
                 raise
 
     def put(self, manifest: RawManifest, reference: Tag | Digest, *, tags: Collection[Tag] = ()) -> Headers:

@@ -177,7 +177,7 @@ class Referrers:
             _log.debug("%s has no referrers API: status %d", name, status_of(error))
             self._support_cache.put(name, supported=False)
             return None
-        if essence(first.headers.get("Content-Type")) != OCI_INDEX:
+        if not _is_index(first):
             self._support_cache.put(name, supported=False)
             return None
         self._support_cache.put(name, supported=True)
@@ -228,3 +228,14 @@ class Referrers:
             f"update the referrers list: another client overwrote it after each of {_MAX_ATTEMPTS} attempts",
             reference=self._endpoint.at(tag),
         )
+
+
+def _is_index(page: Page) -> bool:
+    """Whether a response is an image index; a ``Content-Type`` that is no kind of manifest gives way to the body."""
+    content_type = page.headers.get("Content-Type")
+    if essence(content_type) == OCI_INDEX:
+        return True
+    try:
+        return RawManifest.of(page.content, claimed=content_type).media_type == OCI_INDEX
+    except (InvalidDocument, Unsupported):
+        return False

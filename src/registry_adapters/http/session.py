@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from registry_adapters.http.endpoint import coding_remark
+from registry_adapters.http.endpoint import coding_remark, is_text
 from registry_adapters.http.error_mapping import error_from_response
 from registry_adapters.http.headers import challenges
 from registry_adapters.http.messages import Body, BufferedResponse, Request, Response
@@ -432,7 +432,7 @@ class Session:
         """The error for a response that is no success; reads and closes it."""
         content = SecretMasker(state.authorization or "").mask_body(read_error_body(response))
         remark = coding_remark(response.headers)
-        if not remark or _is_text(content):
+        if not remark or is_text(content):
             remark = ""
         else:
             # The body is really encoded.
@@ -453,14 +453,6 @@ class Session:
             return "no credentials were sent"
         is_basic = state.authorization.startswith("Basic ")
         return "the user name or password was refused" if is_basic else "the token was refused"
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def redirect_target(purpose: UrlPurpose, method: str, url: str, status: int, location: str) -> tuple[UrlPurpose, str]:

@@ -17,8 +17,8 @@ from registry_adapters.http.endpoint import RepositoryEndpoint
 from registry_adapters.http.messages import Headers, Request, Response
 from registry_adapters.http.session import Session
 from registry_core.cancellation import checkpoint, fail_after
-from registry_core.content.streams import BaseReader, ByteReader, ByteSource
-from registry_core.content.verify import Verifier, reader_remark
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource, reader_remark
+from registry_core.content.verify import Verifier
 from registry_core.domain.digest import Digest
 from registry_core.domain.origin import redact_url, resolve_url
 from registry_core.domain.url_policy import UrlPurpose

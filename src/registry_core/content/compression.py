@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, reader_remark
 from registry_core.domain.media_types import (
     DOCKER_FOREIGN_LAYER,
     DOCKER_FOREIGN_LAYER_GZIP,
@@ -129,6 +129,11 @@ class DecompressingReader(BaseReader):
         self._members = 0
         self._ended = False
 
+    @property
+    def remark(self) -> str:
+        """The remark of the compressed stream."""
+        return reader_remark(self._reader)
+
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all that are left if negative.
 
@@ -214,7 +219,7 @@ class DecompressingReader(BaseReader):
         return decoded
 
     def _corrupt(self, reason: str) -> IntegrityError:
-        return IntegrityError(f"corrupt {self._compression} stream: {reason}", reference=self._reference)
+        return IntegrityError(f"corrupt {self._compression} stream: {reason}{self.remark}", reference=self._reference)
 
 
 class _LayerReader(BaseReader):
@@ -225,6 +230,10 @@ class _LayerReader(BaseReader):
         self._compression = compression
         self._reference = reference
         self._tar: ByteReader | None = None
+
+    @property
+    def remark(self) -> str:
+        return reader_remark(self._reader)
 
     def read(self, size: int = -1, /) -> bytes:
         if self._tar is None:
@@ -251,6 +260,10 @@ class _PrefixedReader(BaseReader):
     def __init__(self, first: bytes, reader: ByteReader) -> None:
         self._first = first
         self._reader = reader
+
+    @property
+    def remark(self) -> str:
+        return reader_remark(self._reader)
 
     def read(self, size: int = -1, /) -> bytes:
         if not self._first:

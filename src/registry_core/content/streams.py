@@ -108,6 +108,11 @@ class BaseReader(ABC):
         self.close()
 
 
+def reader_remark(reader: object) -> str:
+    """The ``remark`` of a reader; empty if it has none, as a reader from outside of this library may not."""
+    return str(getattr(reader, "remark", ""))
+
+
 class FileObjectReader(BaseReader):
     """A ``ByteReader`` over a binary file object, closed with it."""
 

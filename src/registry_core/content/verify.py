@@ -6,16 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource
+from registry_core.content.streams import CHUNK_SIZE, BaseReader, ByteReader, ByteSource, reader_remark
 from registry_core.domain.digest import Digest
 from registry_core.errors import DigestMismatch, SizeMismatch
 
-__all__ = ["Verifier", "VerifyingReader", "reader_remark", "verified_chunks"]
-
-
-def reader_remark(reader: object) -> str:
-    """The ``remark`` of a reader; empty if it has none, as a reader from outside of this library may not."""
-    return str(getattr(reader, "remark", ""))
+__all__ = ["Verifier", "VerifyingReader", "verified_chunks"]
 
 
 class Verifier:
@@ -128,6 +123,11 @@ class VerifyingReader(BaseReader):
         self._verifier = Verifier(digest, size, reference=reference, what=what)
         self._verifier.reader = reader
         self.verified = False
+
+    @property
+    def remark(self) -> str:
+        """The remark of the stream."""
+        return reader_remark(self._reader)
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes; all that are left, verified, if negative.

@@ -19,8 +19,9 @@ from registry_core.content.streams import (
     CallableSource,
     FileSource,
     Readable,
+    reader_remark,
 )
-from registry_core.content.verify import VerifyingReader, reader_remark
+from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import OCTET_STREAM

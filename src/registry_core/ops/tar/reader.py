@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import ByteReader
+from registry_core.content.streams import ByteReader, reader_remark
 from registry_core.domain.layer_paths import clean_path
 from registry_core.errors import IntegrityError, TooLarge, UnsafeArchive, error_reference
 from registry_core.ops.tar.headers import (
@@ -86,10 +86,20 @@ class TarReader:
             TooLarge: A limit is exceeded.
         """
         with error_reference(self._reference):
-            while (member := self._next_member()) is not None:
+            while (member := self._described_member()) is not None:
                 yield member
                 self._skip_content()
             self._drain()
+
+    def _described_member(self) -> Member | None:
+        """The next member; the remark of the stream is added to the error of a corrupt tar."""
+        try:
+            return self._next_member()
+        except IntegrityError as error:
+            remark = reader_remark(self._stream)
+            if remark not in error.message and not isinstance(error, TooLarge | UnsafeArchive):
+                error.message += remark
+            raise
 
     def chunks(self) -> Iterator[tuple[int, memoryview]]:
         """The unread content of the current member, as offsets and data; holes are omitted.
@@ -311,4 +321,4 @@ class TarReader:
             self._position = len(self._buffer)
 
     def _truncated(self) -> IntegrityError:
-        return IntegrityError("truncated tar", reference=self._reference)
+        return IntegrityError(f"truncated tar{reader_remark(self._stream)}", reference=self._reference)

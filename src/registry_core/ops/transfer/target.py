@@ -7,8 +7,7 @@ from collections.abc import Collection
 from typing import ClassVar, Final
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource
-from registry_core.content.verify import reader_remark
+from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource, reader_remark
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.image_names import TagOrName
 from registry_core.domain.manifest import RawManifest

@@ -209,7 +209,7 @@ class TestGet:
         [
             (INDEX.digest, "", DigestMismatch),
             (Tag("v1"), INDEX.digest, DigestMismatch),
-            (Tag("v1"), "", InvalidDocument),
+            (Tag("v1"), "", ProtocolError),
         ],
     )
     def test_encoded_bytes_are_an_error_that_names_the_content_coding(

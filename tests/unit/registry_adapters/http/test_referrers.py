@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from registry_core.content.streams import MANIFEST_LIMIT
 from registry_core.domain import strict_json
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import OCI_INDEX, OCI_MANIFEST
+from registry_core.domain.media_types import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.referrers import fallback_tag
 from registry_core.errors import Forbidden, NotAnIndex, ProtocolError, TooLarge, Unavailable
@@ -122,11 +123,33 @@ class TestFallback:
 
         assert list(manifests(transport).referrers(SUBJECT)) == []
 
-    def test_a_response_without_the_index_type_means_no_api(self, scripted: MakeTransport, reply: MakeReply) -> None:
+    @pytest.mark.parametrize(
+        ("headers", "content"),
+        [
+            ({"Content-Type": "text/html"}, b"<html>"),
+            ({"Content-Type": "application/json"}, b"{}"),
+            ({}, b""),
+            ({"Content-Type": OCI_MANIFEST}, listing(entry("a"))),
+            ({"Content-Type": DOCKER_INDEX}, listing(entry("a"))),
+        ],
+    )
+    def test_a_response_that_is_no_image_index_means_no_api(
+        self, scripted: MakeTransport, reply: MakeReply, headers: dict[str, str], content: bytes
+    ) -> None:
         """R-221."""
-        transport = scripted(reply(200, {"Content-Type": "text/html"}, b"<html>"), reply(404))
+        transport = scripted(reply(200, headers, content), reply(404))
 
         assert list(manifests(transport).referrers(SUBJECT)) == []
+        assert requested(transport)[1] == f"GET {REPOSITORY}/manifests/{fallback_tag(SUBJECT)}"
+
+    @pytest.mark.parametrize("content_type", ["", "application/json", "text/plain", "binary/octet-stream", "text/html"])
+    def test_an_image_index_without_its_type_is_the_list(
+        self, scripted: MakeTransport, reply: MakeReply, content_type: str
+    ) -> None:
+        """R-221, R-029: no list is lost because the server does not know the type."""
+        transport = scripted(reply(200, {"Content-Type": content_type}, listing(entry("a"))))
+
+        assert [found.digest for found in manifests(transport).referrers(SUBJECT)] == digests("a")
 
     @pytest.mark.parametrize(
         ("status", "headers", "content"),
@@ -141,6 +164,15 @@ class TestFallback:
     ) -> None:
         """R-221."""
         assert list(manifests(scripted(reply(404), reply(status, headers, content))).referrers(SUBJECT)) == []
+
+    def test_a_list_under_the_tag_that_is_really_encoded_is_an_error(
+        self, scripted: MakeTransport, reply: MakeReply
+    ) -> None:
+        """R-056, R-221: it is not taken for no referrers."""
+        encoded = reply(200, TYPED | {"Content-Encoding": "gzip"}, gzip.compress(listing(entry("a"))))
+
+        with pytest.raises(ProtocolError, match="Content-Encoding 'gzip'"):
+            list(manifests(scripted(reply(404), encoded)).referrers(SUBJECT))
 
     def test_a_404_for_an_absent_repository_does_not_mark_the_api_as_missing(
         self, scripted: MakeTransport, reply: MakeReply

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from registry_adapters.auth import authenticator_for
 from registry_adapters.http.messages import Body, Headers, Request
 from registry_adapters.http.middleware import Middleware
 from registry_adapters.http.retry import NotConnected, StaleConnection
@@ -19,7 +20,7 @@ from registry_adapters.http.settings import HttpSettings
 from registry_core.cancellation import CancelScope, fail_after
 from registry_core.content.streams import ByteReader, BytesSource, CallableSource
 from registry_core.domain import url_policy
-from registry_core.domain.auth import Challenge, Scope, TokenReply, TokenRequest
+from registry_core.domain.auth import Basic, Challenge, Scope, TokenReply, TokenRequest
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin
 from registry_core.domain.url_policy import RULES, CredentialRule, Rule
@@ -37,6 +38,7 @@ from registry_core.errors import (
     Unauthorized,
     Unavailable,
 )
+from registry_core.ports.authenticator import Authenticator
 from registry_core.ports.observer import (
     Event,
     Observer,
@@ -147,7 +149,7 @@ def clock() -> Clock:
 def session(clock: Clock, recorder: Recorder) -> Callable[..., Session]:
     def build(
         transport: ScriptedTransport,
-        authenticator: FetchingAuthenticator | None = None,
+        authenticator: Authenticator | FetchingAuthenticator | None = None,
         *,
         settings: HttpSettings = SETTINGS,
         middleware: Sequence[Middleware] = (),
@@ -339,6 +341,21 @@ class TestAuth:
             session(transport, FetchingAuthenticator()).send(make_request())
 
         assert len(transport.sent) == 2
+
+    def test_an_encoded_token_response_is_an_error_that_names_the_coding(
+        self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]
+    ) -> None:
+        """R-056: a response that is JSON counts, whatever the header says."""
+        headers, token = {"Content-Encoding": "gzip"}, b'{"token":"t0ken"}'
+        authenticator = authenticator_for(Basic("user", "hunter2"))
+        encoded = scripted(reply(401, CHALLENGE), reply(200, headers, gzip.compress(token)))
+        plain = scripted(reply(401, CHALLENGE), reply(200, headers, token), reply(200))
+
+        with pytest.raises(ProtocolError, match="Content-Encoding 'gzip'"):
+            session(encoded, authenticator).send(make_request())
+        session(plain, authenticator).send(make_request()).close()
+
+        assert plain.sent[-1].headers["Authorization"] == "Bearer t0ken"
 
     def test_an_endless_token_response_is_refused(
         self, session: Callable[..., Session], scripted: MakeTransport, reply: type[Reply]

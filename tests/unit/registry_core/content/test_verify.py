@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_core.cancellation import CancelScope
+from registry_core.content.compression import decompress
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, BytesSource, FileObjectReader
 from registry_core.content.verify import VerifyingReader, verified_chunks
 from registry_core.domain.digest import Digest
+from registry_core.domain.media_types import OCI_LAYER
 from registry_core.errors import Cancelled, DigestMismatch, IntegrityError, SizeMismatch, Unsupported
+from registry_core.ops.tar.members import Budget, ExtractLimits
+from registry_core.ops.tar.reader import TarReader
 
 CONTENT = b"truth" * 1000
 DIGEST = Digest.of(CONTENT)
@@ -195,3 +200,37 @@ def test_pieces_are_the_content() -> None:
 def test_pieces_of_wrong_content_raise_before_they_end() -> None:
     with pytest.raises(DigestMismatch):
         list(verified_chunks(BytesSource(b"liars"), Digest.of(b"truth"), 5))
+
+
+class RemarkedReader(FileObjectReader):
+    """A reader with a remark on its stream."""
+
+    remark = " (the response has the Content-Encoding 'gzip')"
+
+
+class TestRemarks:
+    @pytest.mark.parametrize("content", [CONTENT[1:], CONTENT + b"x", CONTENT[::-1]])
+    def test_the_remark_of_a_reader_is_added_to_the_error(self, content: bytes) -> None:
+        """R-056: through readers around it."""
+        inner = RemarkedReader(io.BytesIO(content))
+
+        with (
+            VerifyingReader(VerifyingReader(inner, Digest.of(content), None), DIGEST, len(CONTENT)) as stream,
+            pytest.raises(IntegrityError, match="Content-Encoding 'gzip'"),
+        ):
+            stream.read()
+
+    def test_a_reader_without_a_remark_needs_none(self) -> None:
+        with VerifyingReader(io.BytesIO(b"wrong"), DIGEST, None) as stream, pytest.raises(DigestMismatch):
+            stream.read()
+
+    @pytest.mark.parametrize("media_type", [f"{OCI_LAYER}+gzip", OCI_LAYER])
+    def test_the_remark_is_added_where_the_content_is_no_layer(self, media_type: str) -> None:
+        """R-056: such an error comes before the end, where the digest would be compared."""
+        stored = VerifyingReader(RemarkedReader(io.BytesIO(b"60;chunk-signature=" * 100)), DIGEST, None)
+        tar = TarReader(decompress(stored, media_type), Budget(ExtractLimits()))
+
+        with closing(stored), pytest.raises(IntegrityError, match="Content-Encoding 'gzip'") as caught:
+            list(tar.members())
+
+        assert str(caught.value).count("Content-Encoding") == 1
