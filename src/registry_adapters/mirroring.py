@@ -111,7 +111,7 @@ class Mirror:
         client = self._clients.get(url)
         if client is not None:
             return client
-        backend = max((prefix for prefix in self._file.backends if _is_below(url, prefix)), key=len, default="")
+        backend = max((prefix for prefix in self._file.backends if _has_settings(url, prefix)), key=len, default="")
         settings: dict[str, Any] = self._file.backends.get(backend, {})
         for name in ("auth", "observer"):
             if name in settings:
@@ -126,7 +126,7 @@ class Mirror:
                 raise
             raise ConfigError(f"settings of {backend}: {error.message}") from None
         # Paths of one registry share its connections, tokens and rate limits.
-        registry = url.rstrip("/").removesuffix(str(client.path)).rstrip("/")
+        registry = url.removeprefix("https://").rstrip("/").removesuffix(str(client.path)).rstrip("/")
         shared = self._catalogs.setdefault((backend, registry), client.catalog)
         if shared is client.catalog:
             self._exit_stack.enter_context(client)
@@ -153,6 +153,10 @@ def open_mirror(path: str | os.PathLike[str], *, auth: Auth = None, observer: Ob
     return Mirror(read_mirror_file(path), auth=auth, observer=observer)
 
 
-def _is_below(url: str, prefix: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return url == prefix or url.startswith(f"{prefix}/")
+def _has_settings(url: str, backend: str) -> bool:
+    """Return whether the settings of a backend apply to a URL; without a scheme they apply to HTTP and HTTPS."""
+    url = url.removeprefix("https://").rstrip("/")
+    if "://" not in backend:
+        url = url.removeprefix("http://")
+    backend = backend.removeprefix("https://").rstrip("/")
+    return url == backend or url.startswith(f"{backend}/")

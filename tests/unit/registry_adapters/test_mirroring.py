@@ -58,9 +58,10 @@ def test_paths_in_one_registry_share_its_catalog(tmp_path: Path) -> None:
     assert (second.source_path, second.target_path) == ("org", "org")
 
 
-def test_a_repository_cannot_be_pruned_from_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["registry.test/a/", "https://registry.test/a"])
+def test_a_repository_cannot_be_pruned_from_itself(tmp_path: Path, target: str) -> None:
     path = write(
-        tmp_path, '[[mirror]]\nsource = "registry.test/a"\ntarget = "registry.test/a/"\nprune = true\ntags = ["v*"]\n'
+        tmp_path, f'[[mirror]]\nsource = "registry.test/a"\ntarget = "{target}"\nprune = true\ntags = ["v*"]\n'
     )
 
     with pytest.raises(InvalidValue, match="itself"):
@@ -105,6 +106,37 @@ def test_settings_apply_only_to_their_registry(tmp_path: Path) -> None:
 def test_an_unusable_setting_or_backend_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_mirror(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("backend", "url", "applies"),
+    [
+        ("registry.test", "registry.test/x", True),
+        ("registry.test", "https://registry.test/x", True),
+        ("registry.test", "http://registry.test", True),
+        ("registry.test/", "registry.test/x/", True),
+        ("https://registry.test", "registry.test/x", True),
+        ("http://registry.test/", "http://registry.test/x", True),
+        ("https://registry.test", "http://registry.test/x", False),
+        ("http://registry.test", "registry.test/x", False),
+        ("registry.test", "registry.test2/x", False),
+        ("registry.test", "registry.test:5000/x", False),
+        ("oci:store", "oci:store/", True),
+        ("oci:store", "oci:store2", False),
+    ],
+)
+def test_settings_apply_to_every_spelling_of_their_backend(
+    tmp_path: Path, backend: str, url: str, applies: bool
+) -> None:
+    path = write(
+        tmp_path, f'[[mirror]]\nsource = "{url}"\ntarget = "memory:"\n[backends."{backend}"]\nunknown = true\n'
+    )
+
+    if applies:
+        with pytest.raises(ConfigError, match="no setting 'unknown'"):
+            open_mirror(path)
+    else:
+        open_mirror(path).close()
 
 
 def test_credentials_and_observer_are_given_by_the_caller(tmp_path: Path) -> None:
