@@ -17,7 +17,19 @@ from tests.scale import FULL
 
 from registry_adapters import LayoutCatalog, open_client
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
-from registry_core import Descriptor, Image, ImageBuilder, IndexBuilder, RepositoryName, Tag, copy
+from registry_core import (
+    Descriptor,
+    Image,
+    ImageBuilder,
+    ImageEditor,
+    IndexBuilder,
+    RawManifest,
+    RepositoryName,
+    Tag,
+    copy,
+)
+from registry_core.domain import strict_json
+from registry_core.domain.media_types import DOCKER_MANIFEST
 
 HOME = "registry.example.com/org/app"
 
@@ -219,3 +231,19 @@ def test_a_large_image_through_two_archives_takes_no_more_memory_than_a_small_on
     small, large = _peak(tmp_path / "small", 1), _peak(tmp_path / "large", 1024 if FULL else 256)
 
     assert large - small <= 24
+
+
+@pytest.mark.parametrize("config_type", ["application/octet-stream", "text/html", ""])
+def test_skopeo_reads_old_docker_images_from_an_archive(skopeo: str, tmp_path: Path, config_type: str) -> None:
+    """R-015: images whose configuration has a generic type or none are in the list that Docker reads."""
+    client = open_client("memory:").with_segment("org", "app")
+    client.push_image("new", ImageEditor(_image("linux/arm64")).to_docker().build())
+    document = strict_json.decode(client.get_manifest("new").raw)
+    document["config"]["mediaType"] = config_type
+    client.repository.manifests.put(RawManifest(DOCKER_MANIFEST, strict_json.encode(document)), tags=[Tag("old")])
+
+    with open_client(f"docker-archive:{tmp_path / 'images.tar'}") as archive:
+        client.copy_image("old", archive.with_segment("org", "app"), "old")
+
+    found = json.loads(_skopeo(skopeo, "inspect", f"docker-archive:{tmp_path / 'images.tar'}:org/app:old"))
+    assert (found["Os"], found["Architecture"], len(found["Layers"])) == ("linux", "arm64", 2)
