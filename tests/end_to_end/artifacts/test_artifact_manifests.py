@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry_adapters import MemoryCatalog, open_client
-from registry_adapters.testing.server import registry_server
+from registry_adapters.wsgi import registry_server
 from registry_core import CopyOptions, Digest, ImageBuilder, RegistryClient, Tag, copy, validate
 from registry_core.domain.media_types import OCI_ARTIFACT_MANIFEST, ORAS_ARTIFACT_MANIFEST
 from registry_core.testing.content import artifact_manifest, index_manifest, put_blob
