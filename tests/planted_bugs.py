@@ -121,6 +121,16 @@ LAYOUT_NAMES = (
     Bug("catalog.py", "heapq.heappush(names, (name / child, False))", "child.below(name)"),
 )  # fmt: skip
 
+MIRRORED_NAMES = (
+    Bug("names.py", "yield self._lost_name(image)", "continue"),
+    Bug("names.py", "if not full.endswith(relative):", "if True:"),
+    Bug("names.py", "written = {} if _exists(self._target) else", "written ="),
+    Bug("names.py", "elif digest not in parts | copied and not self._has_subject(digest):", "else:"),
+    Bug("names.py", "return bool(target.name)", "return True"),
+    Bug("mirror.py", "for name in (*named, *self._meant_repositories()):", "for name in named:"),
+    Bug("mirror.py", "            yield from entries.other_tasks()\n", ""),
+)  # fmt: skip
+
 IMAGE_NAMES = (
     Bug("image_names.py", "for name in (_whole_reference(text), _containerd_name(full), _tag(text)):",
         "for name in (_containerd_name(full), _whole_reference(text), _tag(text)):"),
@@ -525,6 +535,9 @@ TARGETS = {
     "links": Target("src/registry_adapters/layout", "unit/registry_adapters/layout/test_links.py", LINKS),
     "layout_names": Target(
         "src/registry_adapters/layout", "unit/registry_adapters/layout/test_layout_names.py", LAYOUT_NAMES
+    ),
+    "mirrored_names": Target(
+        "src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_names.py", MIRRORED_NAMES
     ),
     "image_names": Target("src/registry_core/domain", "unit/registry_core/domain/test_image_names.py", IMAGE_NAMES),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),

@@ -18,6 +18,7 @@ from registry_core.errors import (
     error_reference,
 )
 from registry_core.ops.listing import repositories_below, tags_of
+from registry_core.ops.mirror.names import NamedEntries, can_be_nameless
 from registry_core.ops.mirror.prune import (
     FailedRepositories,
     PrunableTag,
@@ -144,7 +145,7 @@ class RuleScan:
         rule = self._rule
         patterns = [name for name in rule.repositories if has_wildcard(name)]
         named = dict.fromkeys(name for name in rule.repositories or [""] if not has_wildcard(name))
-        for name in named:
+        for name in (*named, *self._meant_repositories()):
             if not (yield from self._repository_tasks(name)):
                 yield from self._unmatched(name, f"no tag matches {rule.tags}")
         if not patterns:
@@ -169,13 +170,17 @@ class RuleScan:
         try:
             with error_reference(str(source)):
                 listed, selected = self._tags(source)
+                entries = NamedEntries(source, target, rule.target, rule.target_path, name)
         except RegistryError as error:
             yield self._failure(source, target, error, Side.SOURCE)
             return True
         digests = rule.tags.include.digests
         self.selected.setdefault(str(target), set()).update(selected, (tag for _, tag in digests if tag is not None))
-        for each in selected:
-            yield CopyTask(source=source, target=target, reference=each, tags=(each,))
+        yield from entries.tag_tasks(selected)
+        if rule.tags.is_everything:
+            yield from entries.other_tasks()
+            if entries.error is not None:
+                yield self._failure(source, target, entries.error, Side.SOURCE)
         for digest, tag in digests:
             yield CopyTask(source=source, target=target, reference=digest, tags=() if tag is None else (tag,))
         if rule.prune and listed is not None:
@@ -200,6 +205,9 @@ class RuleScan:
         rule = self._rule
         unmatched = dict.fromkeys(patterns)
         try:
+            unnamed = [each for each in patterns if matching_names([each], [RepositoryName("")])]
+            if unnamed and (yield from self._found_nameless()):
+                unmatched = {pattern: None for pattern in unmatched if pattern not in unnamed}
             for found in repositories_below(rule.source, rule.source_path, None, None, operation=""):
                 name = RepositoryName(found)
                 matching = (
@@ -216,6 +224,36 @@ class RuleScan:
         else:
             for pattern in unmatched:
                 yield from self._unmatched(pattern, "no repository matches this pattern")
+
+    def _meant_repositories(self) -> list[RepositoryName]:
+        """Return the repositories in the names of a whole layout or archive, which a rule without any mirrors, too."""
+        rule = self._rule
+        if rule.repositories or not rule.tags.is_everything:
+            return []
+        source = rule.source.repository(rule.source_path)
+        try:
+            return NamedEntries(source, source, rule.target, rule.target_path, "").repositories
+        except RegistryError:
+            # The repository itself reports it.
+            return []
+
+    def _found_nameless(self) -> Generator[RepositoryName | Result, None, bool]:
+        """Yield the repository at the path of the source itself, if it is that of a layout or archive with entries."""
+        rule, name = self._rule, RepositoryName("")
+        source, target = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
+        if source.names is None or self._is_own_target(name):
+            return False
+        try:
+            entries = NamedEntries(source, target, rule.target, rule.target_path, "")
+        except NotFound:
+            return False
+        if entries.is_empty:
+            return False
+        if can_be_nameless(target):
+            yield name
+        else:
+            yield from entries.left_out()
+        return True
 
     def _unmatched(self, name: str, message: str) -> Iterator[Result]:
         """Yield the failure of a repository, or of a pattern, for which there is nothing to mirror."""

@@ -114,7 +114,7 @@ class CopyPlan:
         unchanged_tags = (
             Result(node=node, outcome=node.action.outcome)
             for node in self._nodes
-            if node.kind is NodeKind.TAG and node.action in (Action.SKIP, Action.KEEP)
+            if node.kind is NodeKind.TAG and node.action in _NO_CHANGE
         )
         run = execute(
             chain(unchanged_tags, self._tasks),

@@ -161,7 +161,7 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> tuple[Result, ...]:
-        """The results of nodes with a note: attestations that the source lacks, and content of unknown kinds."""
+        """The results of nodes with a note: attestations that are missing, unknown kinds, names that are lost."""
         return tuple(result for result in self.results if result.node.note and not result.is_failure)
 
     @property

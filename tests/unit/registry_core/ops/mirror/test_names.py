@@ -1,0 +1,206 @@
+"""Mirrors of layouts and archives: every entry is copied, with its name as written where the target can have it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_adapters.archive import ArchiveCatalog, ArchiveForm
+from registry_adapters.layout import LayoutCatalog
+from registry_adapters.memory import MemoryCatalog
+from registry_core.domain.digest import Digest
+from registry_core.domain.names import RepositoryName, Tag
+from registry_core.errors import InvalidName
+from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
+from registry_core.ops.mirror.selection import TagPatterns, TagSelection
+from registry_core.ops.transfer.report import CopyReport, Outcome
+from registry_core.ports.catalog import Catalog, Repository
+from registry_core.testing.content import descriptor_field, image_manifest, index_manifest, push_image
+
+REF = "org.opencontainers.image.ref.name"
+ALPINE = "docker.io/library/alpine:3.18"
+NAMES = [ALPINE, "localhost:5000/org/app:v1", "1.0+build", "v1/rc", "v1", ""]
+
+
+def _layout(directory: Path, names: list[str]) -> list[Digest]:
+    """Write a layout with an image under each name, as other tools do."""
+    repository = LayoutCatalog(directory, fsync=False).repository("")
+    images = [push_image(repository, f"image {number}") for number in range(len(names))]
+    entries = [
+        {"mediaType": image.media_type, "digest": str(image.digest), "size": len(image.content)}
+        | ({"annotations": {REF: name}} if name else {})
+        for image, name in zip(images, names, strict=True)
+    ]
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    return [image.digest for image in images]
+
+
+def _mirror(source: Catalog, target: Catalog, *repositories: str, **settings: Any) -> CopyReport:
+    rule = MirrorRule(source=source, target=target, repositories=repositories, **settings)
+    return run_mirror([rule], continue_on_error=True)
+
+
+def _listed(catalog: LayoutCatalog | ArchiveCatalog) -> dict[str, Digest]:
+    return {image.name: image.descriptor.digest for image in catalog.images()}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> LayoutCatalog:
+    _layout(tmp_path / "source", NAMES)
+    return LayoutCatalog(tmp_path / "source", fsync=False)
+
+
+@pytest.mark.parametrize("repositories", [(), ("*",)])
+def test_a_layout_is_copied_into_a_layout_with_its_names(
+    tmp_path: Path, source: LayoutCatalog, repositories: tuple[str, ...]
+) -> None:
+    """R-315."""
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+
+    for _ in range(2):
+        report = _mirror(source, target, *repositories)
+
+        assert report.ok, str(report)
+        assert _listed(target) == _listed(source)
+        assert {path.name for path in (tmp_path / "target").iterdir() if path.is_dir()} == {"blobs"}
+    assert report.bytes_moved == 0
+
+
+@pytest.mark.parametrize("repositories", [(), ("*",)])
+def test_a_layout_is_copied_into_an_archive_and_back_with_its_names(
+    tmp_path: Path, source: LayoutCatalog, repositories: tuple[str, ...]
+) -> None:
+    """R-315."""
+    with ArchiveCatalog(tmp_path / "images.tar", ArchiveForm.OCI, fsync=False) as archive:
+        assert _mirror(source, archive, *repositories).ok
+        assert _listed(archive) == _listed(source)
+    back = LayoutCatalog(tmp_path / "back", fsync=False)
+
+    report = _mirror(ArchiveCatalog(tmp_path / "images.tar"), back, *repositories)
+
+    assert report.ok, str(report)
+    assert _listed(ArchiveCatalog(tmp_path / "images.tar")) == _listed(source)
+    assert _listed(back) == _listed(source)
+
+
+@pytest.mark.parametrize("repositories", [(), ("*",)])
+def test_a_target_with_tags_only_gets_the_tags_and_the_report_names_the_rest(
+    source: LayoutCatalog, repositories: tuple[str, ...]
+) -> None:
+    """R-316: what has no tag goes by digest."""
+    target = MemoryCatalog()
+
+    report = _mirror(source, target, *repositories, target_path="copies")
+
+    digests = _listed(source)
+    assert report.ok
+    alpine = target.repository("copies/library/alpine").manifests
+    assert alpine.resolve(Tag("3.18")).digest == digests[ALPINE]
+    assert target.repository("copies/localhost/org/app").manifests.resolve(Tag("v1")).digest
+    root = target.repository("copies").manifests
+    assert list(root.tags()) == ["v1"]
+    assert all(root.resolve(digests[name]).digest == digests[name] for name in ("1.0+build", "v1/rc", "v1", ""))
+    notes = [result.node.note for result in report.warnings]
+    assert [name for name in NAMES if any(f"{name!r}" in note for note in notes)] == ["1.0+build", "v1/rc"]
+    assert "copied by digest only: the target cannot have the name '1.0+build'" in str(report)
+
+
+def test_a_plan_says_so_too(source: LayoutCatalog) -> None:
+    """R-316."""
+    rule = MirrorRule(source=source, target=MemoryCatalog(), target_path="copies")
+
+    plan = plan_mirror([rule])
+
+    assert "cannot have the name '1.0+build'" in str(plan)
+    assert len(plan.apply().warnings) == 2
+
+
+def test_entries_that_a_target_has_no_repository_for_are_reported(source: LayoutCatalog) -> None:
+    """R-316: a registry has no repository with an empty name."""
+
+    class Registry(MemoryCatalog):
+        def repository(self, name: str) -> Repository:
+            if not name:
+                return _unusable(super().repository(name))
+            return super().repository(name)
+
+    target = Registry()
+
+    report = _mirror(source, target, "*")
+
+    assert report.ok
+    assert list(target.repositories()) == ["library/alpine", "localhost/org/app"]
+    left_out = [result.node.source for result in report.results if result.outcome is Outcome.LEFT_OUT]
+    digest = _listed(source)[""]
+    assert left_out == [str(source.registry) + suffix for suffix in (":1.0+build", ":v1/rc", ":v1", f"@{digest}")]
+
+
+def _unusable(repository: Repository) -> Repository:
+    class Manifests(type(repository.manifests)):  # type: ignore[misc]  # a subclass of the class at hand
+        def tags(self, **_: Any) -> Any:
+            raise InvalidName("the repository name is empty; a registry needs one")
+
+    manifests = Manifests.__new__(Manifests)
+    manifests.__dict__.update(repository.manifests.__dict__)
+    return Repository(repository.name, repository.blobs, manifests, repository.registry)
+
+
+def test_a_repository_that_has_its_directory_is_mirrored_into_it(tmp_path: Path, source: LayoutCatalog) -> None:
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+    push_image(target.repository("library/alpine"), "older", tags=["3.17"])
+
+    assert _mirror(source, target, "*").ok
+
+    assert list(target.repository("library/alpine").manifests.tags()) == ["3.17", "3.18"]
+    assert ALPINE not in _listed(target)
+
+
+def test_names_of_nested_layouts_stay_below_their_layout(tmp_path: Path) -> None:
+    _layout(tmp_path / "source/team", [ALPINE, "1.0+build"])
+    source, target = LayoutCatalog(tmp_path / "source"), LayoutCatalog(tmp_path / "target", fsync=False)
+
+    assert _mirror(source, target, "*", target_path="copies").ok
+
+    assert _listed(target) == _listed(source)
+    assert (tmp_path / "target/copies/team/index.json").exists()
+    assert list(target.repository("copies/team/library/alpine").manifests.tags()) == ["3.18"]
+
+
+def test_parts_of_an_index_and_referrers_are_no_images_without_a_name(tmp_path: Path) -> None:
+    source = LayoutCatalog(tmp_path / "source", fsync=False)
+    repository = source.repository("org/app")
+    child = push_image(repository, "child")
+    repository.manifests.put(index_manifest([child.descriptor]), tags=[Tag("v1")])
+    signature = image_manifest(b"{}", subject=descriptor_field(child.content, child.media_type))
+    repository.manifests.put(signature)
+    target = MemoryCatalog()
+
+    report = _mirror(source, target, "org/app")
+
+    assert report.ok
+    assert not [result for result in report.results if result.node.digest == signature.digest]
+
+
+def test_a_selection_of_tags_takes_no_other_names(tmp_path: Path, source: LayoutCatalog) -> None:
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+    selection = TagSelection(include=TagPatterns(globs=("3.*",)))
+
+    assert _mirror(source, target, "*", tags=selection).ok
+
+    assert list(_listed(target)) == [ALPINE]
+
+
+def test_tags_are_pruned_from_a_repository_of_names(tmp_path: Path, source: LayoutCatalog) -> None:
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+    assert _mirror(source, target, "*").ok
+    old = push_image(target.repository("library/alpine"), "old", tags=["3.17"])
+
+    report = _mirror(source, target, "library/*", prune=True)
+
+    assert report.ok, str(report)
+    assert list(target.repository("library/alpine").manifests.tags()) == ["3.18"]
+    assert target.repository("library/alpine").manifests.get(old.digest) == old
+    assert RepositoryName("library/alpine") in list(target.repositories())
