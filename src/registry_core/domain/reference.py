@@ -150,12 +150,16 @@ def join_reference(repository: object, reference: str) -> str:
     return f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
 
+# Without a path, host:5000 would be a digest of an unknown algorithm.
+_HOST: Final = re.compile(r"[^:]*(?::[0-9]{1,5})?")
+
+
 def _refuse_user_information(text: str) -> None:
     """Raise an error that does not show the password of ``user:password@host``; ``name:tag@digest`` is accepted."""
     _, separator, rest = text.rpartition("://")
     host, slash, _ = rest.partition("/")
     user, at, name = host.rpartition("@")
-    if at and (separator or slash or (":" in user and ":" not in name)):
+    if at and (separator or slash or (":" in user and _HOST.fullmatch(name))):
         shown = redact_url(text) if separator else f"***@{name}"
         raise InvalidReference(f"a reference has no user information: {shown}; pass credentials by auth")
 

@@ -198,6 +198,7 @@ def test_text_that_is_neither_tag_nor_digest_is_refused(text: str, error: type[I
         ("user:hunter2@host.example.com:5000/app:v1", "***@host.example.com:5000"),
         ("hunter2@host.example.com/app", "***@host.example.com"),
         ("user:hunter2@host", "***@host"),
+        ("user:hunter2@host:5000", "***@host:5000"),
     ],
 )
 def test_user_information_is_refused_and_not_shown(parse: Callable[[str], Reference], text: str, shown: str) -> None:
