@@ -163,9 +163,10 @@ LISTS = (
     Bug("headers.py", "if not all(map(_RELATION.fullmatch, types)):", "if False:"),
     Bug("paging.py", "            if is_after_empty:", "            if True:"),
     Bug("paging.py", "is_after_empty and beginning and", "False and"),
-    Bug("paging.py", "unquote(parts.path) in paths and", "True and"),
+    Bug("paging.py", "            origin = session.origin\n", "            origin = page_origin\n"),
     Bug("paging.py", " and not _is_trusted(session, origin)", ""),
-    Bug("paging.py", "        return at_registry\n    # R-034", "        return target\n    # R-034"),
+    Bug("paging.py", "        return local\n", "        return target\n"),
+    Bug("paging.py", "UrlPurpose.REDIRECT if origin == page_origin else UrlPurpose.LINK", "UrlPurpose.REDIRECT"),
     Bug("paging.py", "return not is_weaker and any(", "return any("),
     Bug("paging.py", "            after = size = None", "            return"),
 )  # fmt: skip

@@ -239,19 +239,17 @@ def _next_target(session: Session, first: Request, page_url: str, link: str) -> 
     target = resolve_url(page_url, link)
     origin, page_origin = Origin.of_url(target), Origin.of_url(page_url)
     parts = urlsplit(target)
-    at_registry = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    path, local = unquote(parts.path), f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    if origin not in (session.origin, page_origin) and not _is_trusted(session, origin):
+        if path in {unquote(urlsplit(url).path) for url in (session.url_of(first.target), first.target)}:
+            origin = session.origin
+        elif path == unquote(urlsplit(page_url).path):
+            origin = page_origin
     if origin == session.origin:
-        return at_registry
-    if origin == page_origin:
-        # The page came through a redirect to this origin.
-        session.check_url(UrlPurpose.REDIRECT, target)
-        return target
-    paths = {unquote(urlsplit(url).path) for url in (page_url, session.url_of(first.target), first.target)}
-    if unquote(parts.path) in paths and not _is_trusted(session, origin):
-        return at_registry
-    # the link is checked before a request is sent to it.
-    session.check_url(UrlPurpose.LINK, target)
-    return target
+        return local
+    # a link is checked before a request is sent to it. A page may have come through a redirect to its origin.
+    session.check_url(UrlPurpose.REDIRECT if origin == page_origin else UrlPurpose.LINK, f"{origin}{local}")
+    return f"{origin}{local}"
 
 
 def _is_trusted(session: Session, origin: Origin) -> bool:

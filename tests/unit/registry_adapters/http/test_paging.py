@@ -289,7 +289,15 @@ class TestTrustedHosts:
 
 
 class TestPagesThatCameThroughARedirect:
-    @pytest.mark.parametrize("link", ["?page=2", "/lists/app?page=2", "https://cdn.example.net/lists/app?page=2"])
+    @pytest.mark.parametrize(
+        "link",
+        [
+            "?page=2",
+            "/lists/app?page=2",
+            "https://cdn.example.net/lists/app?page=2",
+            "http://inner.example.net/lists/app?page=2",
+        ],
+    )
     def test_a_link_belongs_to_the_origin_of_its_page(
         self, scripted: MakeTransport, reply: MakeReply, link: str
     ) -> None:
