@@ -2,7 +2,7 @@
 
 A registry names URLs for redirects, upload sessions, next pages, token servers and foreign layers. Each purpose has one
 rule in ``RULES``, and ``check_url`` applies it. Code that follows such a URL calls it first, and sends only the
-credentials that the result allows. The setting ``trusted_hosts`` adds hosts that the user vouches for.
+credentials that the result allows. The setting ``trusted_hosts`` adds hosts that the user trusts.
 
 Names are not looked up: a public name that resolves to a private address is not detected.
 """
