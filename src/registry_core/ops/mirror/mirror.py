@@ -123,7 +123,7 @@ class RuleScan:
     Attributes:
         selected: Selected tags by target repository. Complete, like the others, after all tasks were taken.
         prunable: Tags of the target that the rule does not select.
-        unlisted: Target path if the source could not list its repositories, else ``None``.
+        unlisted: Target path if the source could not list its repositories or the names that mean some, else ``None``.
     """
 
     def __init__(self, rule: MirrorRule, *, continue_on_error: bool) -> None:
@@ -230,12 +230,18 @@ class RuleScan:
         rule = self._rule
         if rule.repositories or not rule.tags.is_everything:
             return []
-        source = rule.source.repository(rule.source_path)
+        source, target = rule.source.repository(rule.source_path), rule.target.repository(rule.target_path)
+        if source.names is None:
+            return []
         try:
-            return NamedEntries(source, source, rule.target, rule.target_path, "").repositories
+            entries = NamedEntries(source, target, rule.target, rule.target_path, "")
         except RegistryError:
             # The repository itself reports it.
+            self.unlisted = str(target)
             return []
+        if entries.error is not None:
+            self.unlisted = str(target)
+        return entries.repositories
 
     def _found_nameless(self) -> Generator[RepositoryName | Result, None, bool]:
         """Yield the repository at the path of the source itself, if it is that of a layout or archive with entries."""

@@ -204,3 +204,25 @@ def test_tags_are_pruned_from_a_repository_of_names(tmp_path: Path, source: Layo
     assert list(target.repository("library/alpine").manifests.tags()) == ["3.18"]
     assert target.repository("library/alpine").manifests.get(old.digest) == old
     assert RepositoryName("library/alpine") in list(target.repositories())
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
+    tmp_path: Path, source: LayoutCatalog, planned: bool
+) -> None:
+    other, target = MemoryCatalog("other.test"), MemoryCatalog("target.test")
+    push_image(other.repository("library/alpine"), "other", tags=["3.19"])
+    rules = [
+        MirrorRule(source=source, target=target, target_path="hub"),
+        MirrorRule(source=other, target=target, target_path="hub", repositories=["library/*"], prune=True),
+    ]
+    assert run_mirror(rules).ok
+    (tmp_path / "source" / "index.json").write_text("{")
+
+    if planned:
+        report = plan_mirror(rules, continue_on_error=True).apply(continue_on_error=True)
+    else:
+        report = run_mirror(rules, continue_on_error=True)
+
+    assert not report.ok
+    assert list(target.repository("hub/library/alpine").manifests.tags()) == ["3.18", "3.19"]
