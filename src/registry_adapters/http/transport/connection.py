@@ -416,7 +416,10 @@ def request_target(url: str, *, is_whole: bool = False) -> str:
     found = _TARGET.search(url.partition("#")[0], url.index("://") + 3)
     target = "" if found is None else _UNWRITABLE.sub(_escaped, found[0])
     target = target if target.startswith("/") else f"/{target}"
-    return f"{Origin.of_url(url)}{target}" if is_whole else target
+    if not is_whole:
+        return target
+    origin = Origin.of_url(url)
+    return f"{origin.scheme}://{root_host(url) or origin.netloc}{target}"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -305,6 +305,8 @@ def test_a_trailing_dot_of_a_host_stays_in_the_host_header(
 
     hosts = [line for line in received[0].decode().lower().splitlines() if line.startswith("host:")]
     assert hosts == [f"host: {sent}"]
+    # A proxy sends the host of the request line.
+    assert received[0].startswith(f"GET {f'http://{sent}' if uses_proxy else ''}/b?sig=1 ".encode())
     assert looked_up == ["proxy.corp.lan" if uses_proxy else host.lower().partition(":")[0].rstrip(".")]
 
 
