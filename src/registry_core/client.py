@@ -73,6 +73,7 @@ class RegistryClient:
         self._default_platform = _parse_platform(default_platform)
         self._observer = observer
         self._repository = catalog.repository(self._path.repository)
+        self._label = str(self._repository)
 
     def with_segment(self, *segments: str) -> Self:
         """Return a client for a path below this one. Both clients share the backend; this one does not change.
@@ -89,7 +90,7 @@ class RegistryClient:
     @property
     def registry(self) -> str:
         """Backend and path, as ``registry.example.com/org/repo``."""
-        return str(self._repository)
+        return self._label
 
     @property
     def path(self) -> PathSegments:
@@ -158,12 +159,12 @@ class RegistryClient:
             NotAnIndex: The manifest is not an index.
             InvalidValue: The reference is malformed.
         """
-        with error_context("get_index", self._describe(reference)):
+        with error_context("get_index", describe_reference(self._label, reference)):
             raw = self._fetch(reference)
             return Index(
                 self._repository,
                 raw,
-                reference=self._describe(reference or raw.digest),
+                reference=describe_reference(self._label, reference or raw.digest),
                 default_platform=self._default_platform,
             )
 
@@ -179,12 +180,12 @@ class RegistryClient:
             PlatformNotFound: No image fits the platform.
             InvalidValue: The reference or the platform is malformed.
         """
-        with error_context("get_manifest", self._describe(reference)):
+        with error_context("get_manifest", describe_reference(self._label, reference)):
             requested = _parse_platform(platform)
             raw = self._fetch(reference)
             if requested is not None:
                 raw = select(self._repository, raw, requested).manifest
-            return Manifest(raw, reference=self._describe(reference or raw.digest))
+            return Manifest(raw, reference=describe_reference(self._label, reference or raw.digest))
 
     def get_image_config(self, reference: str = "", platform: Platform | str | None = None) -> ImageConfig:
         """Return the configuration of an image, verified against its digest.
@@ -201,7 +202,7 @@ class RegistryClient:
             InvalidValue: The reference or the platform is malformed.
         """
         image = self._select_image("get_image_config", reference, platform)
-        with error_context("get_image_config", self._describe(reference)):
+        with error_context("get_image_config", describe_reference(self._label, reference)):
             return image.config()
 
     def get_digest(self, reference: str = "") -> Digest:
@@ -294,7 +295,7 @@ class RegistryClient:
             InvalidReference: The target has a digest, but not that of the image.
             InvalidValue: The source is malformed, or the target is not a tag.
         """
-        with error_context("tag_image", self._describe(source)):
+        with error_context("tag_image", describe_reference(self._label, source)):
             parse_reference(self._repository, source)
             # A digest alone is no tag to set.
             parse_tag_or_name(self._repository, target.partition("@")[0] if isinstance(target, str) else target)
@@ -334,7 +335,7 @@ class RegistryClient:
             Unsupported: The target is read-only.
             IntegrityError: The source sent other content than the digest names.
         """
-        with error_context("copy_image", self._describe(source)):
+        with error_context("copy_image", describe_reference(self._label, source)):
             if not isinstance(target_client, RegistryClient):
                 raise InvalidValue(f"target_client must be a RegistryClient, not {type(target_client).__name__}")
             raw = self._fetch(source)
@@ -360,7 +361,7 @@ class RegistryClient:
             InvalidName: The text is not a tag.
             Unsupported: The backend cannot delete a tag without its manifest.
         """
-        with error_context("delete_tag", self._describe(tag)):
+        with error_context("delete_tag", describe_reference(self._label, tag)):
             checkpoint()
             remove_name(self._repository, parse_tag_or_name(self._repository, tag))
 
@@ -375,7 +376,7 @@ class RegistryClient:
             InvalidDigest: The text is not a digest.
             Unsupported: The backend does not delete manifests.
         """
-        with error_context("delete_by_digest", self._describe(digest)):
+        with error_context("delete_by_digest", describe_reference(self._label, digest)):
             text = digest.removeprefix("@") if isinstance(digest, str) else digest
             checkpoint()
             self._repository.manifests.delete(Digest(text))
@@ -469,7 +470,7 @@ class RegistryClient:
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with error_context("push_artifact", self._describe(tag)):
+        with error_context("push_artifact", describe_reference(self._label, tag)):
             return push_artifact(
                 self._repository,
                 files,
@@ -515,7 +516,7 @@ class RegistryClient:
         """
         from registry_core.ops.artifacts.push import push_artifact
 
-        with error_context("attach", self._describe(subject)):
+        with error_context("attach", describe_reference(self._label, subject)):
             return push_artifact(
                 self._repository,
                 files,
@@ -567,7 +568,7 @@ class RegistryClient:
         """
         from registry_core.ops.artifacts.pull import pull_artifact
 
-        with error_context("pull_artifact", self._describe(reference)):
+        with error_context("pull_artifact", describe_reference(self._label, reference)):
             return pull_artifact(
                 self._repository,
                 reference,
@@ -594,30 +595,26 @@ class RegistryClient:
         """
         from registry_core.ops.artifacts.referrers import list_referrers
 
-        with error_context("list_referrers", self._describe(subject)):
+        with error_context("list_referrers", describe_reference(self._label, subject)):
             return list(list_referrers(self._repository, subject, artifact_type=artifact_type))
-
-    def _describe(self, reference: object) -> str:
-        """Return the full reference for error messages, also if the reference is malformed."""
-        return describe_reference(self.registry, reference)
 
     def _observer_or_default(self, observer: Observer | None) -> Observer | None:
         return self._observer if observer is None else observer
 
     def _select_image(self, operation: str, reference: str, platform: Platform | str | None) -> Image:
-        with error_context(operation, self._describe(reference)):
+        with error_context(operation, describe_reference(self._label, reference)):
             requested = _parse_platform(platform)
             raw = self._fetch(reference)
             selection = select(self._repository, raw, requested, default=self._default_platform)
             return Image(
                 self._repository,
                 selection.manifest,
-                reference=self._describe(reference or raw.digest),
+                reference=describe_reference(self._label, reference or raw.digest),
                 platform=selection.platform,
             )
 
     def _resolve(self, operation: str, reference: str) -> Descriptor:
-        with error_context(operation, self._describe(reference)):
+        with error_context(operation, describe_reference(self._label, reference)):
             checkpoint()
             return resolve(self._repository, parse_reference(self._repository, reference))
 
@@ -627,7 +624,7 @@ class RegistryClient:
     def _push(
         self, operation: str, reference: str, image: Image | Index, observer: Observer | None, jobs: int
     ) -> Descriptor:
-        with error_context(operation, self._describe(reference)):
+        with error_context(operation, describe_reference(self._label, reference)):
             check_kind(image, Image, Index)
             return move_graph(
                 image.repository,

@@ -117,7 +117,7 @@ def parse_tag_or_digest(text: str) -> Tag | Digest:
         InvalidName: The text, or the part before the ``@``, is not a tag.
     """
     tag, digest = parse_tag_and_digest(text)
-    return Tag(tag or "") if digest is None else digest
+    return digest or tag or Tag("")
 
 
 def parse_tag_and_digest(text: str) -> tuple[Tag | None, Digest | None]:

@@ -12,7 +12,7 @@ from registry_core.domain.image_names import ImageName, TagOrName, entry_name
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import REF_NAME, is_manifest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_or_digest
+from registry_core.domain.reference import parse_tag_and_digest, parse_tag_or_digest
 from registry_core.errors import ImageNotFound, InvalidName, InvalidReference, InvalidValue, error_reference
 from registry_core.ports.catalog import Repository
 from registry_core.ports.image_names import ImageNames, NamedImage
@@ -39,6 +39,7 @@ _NAME_SIGNS: Final = frozenset("/:@+")
 _GRAMMAR: Final = re.compile(r"{0}(?:/{0})*".format(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"))
 
 _LISTED: Final = 20
+_SHORTEST_HASH: Final = 32
 
 
 def parse_reference(repository: Repository, text: str) -> ImageReference:
@@ -52,7 +53,8 @@ def parse_reference(repository: Repository, text: str) -> ImageReference:
     if isinstance(text, Tag | Digest | ImageName):
         return text
     if repository.names is None:
-        return parse_tag_or_digest(text)
+        tag, parsed_digest = parse_tag_and_digest(text)
+        return parsed_digest or tag or Tag("")
     try:
         parsed = parse_tag_or_digest(text)
     except InvalidValue as error:
@@ -62,7 +64,8 @@ def parse_reference(repository: Repository, text: str) -> ImageReference:
         path, at, digest = name.partition("@")
         return _digest_in(digest) or name if path and at else name
     # An unknown algorithm may be the repository of a name, as in debian:12.
-    return ImageName(text) if isinstance(parsed, Digest) and not parsed.verifiable else parsed
+    is_name = isinstance(parsed, Digest) and not parsed.verifiable and "@" not in text
+    return ImageName(text) if is_name else parsed
 
 
 def parse_tag_or_name(repository: Repository, text: str) -> TagOrName:
@@ -134,7 +137,8 @@ def locate(repository: Repository, reference: ImageReference) -> Tag | Digest:
         return names.resolve(reference).digest
     except ImageNotFound:
         digest = _digest_in(reference)
-        if digest is None:
+        # In debian:12, the part after the colon is too short for a hash.
+        if digest is None or len(digest.encoded) < _SHORTEST_HASH:
             raise
         return digest
 
@@ -146,7 +150,8 @@ def resolve(repository: Repository, reference: ImageReference) -> Descriptor:
         ImageNotFound: The manifest does not exist.
         RegistryError: The backend failed.
     """
-    return repository.manifests.resolve(locate(repository, reference))
+    found = locate(repository, reference) if isinstance(reference, ImageName) else reference
+    return repository.manifests.resolve(found)
 
 
 def store_manifest(repository: Repository, manifest: RawManifest, names: Collection[TagOrName]) -> Descriptor:

@@ -121,10 +121,19 @@ def test_denied_access_is_not_reported_as_absence(operation: str) -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "a tag", "v1\n", "sha256:short", "@sha256:../../etc", "x" * 129, "a/b"])
-@pytest.mark.parametrize("operation", ["get_image", "get_digest", "get_manifest", "get_image_config", "image_exists"])
+@pytest.mark.parametrize("operation", ["get_image", "get_digest", "get_manifest", "get_image_config", "get_index"])
 def test_a_malformed_reference(client: RegistryClient, operation: str, reference: str) -> None:
-    with pytest.raises((InvalidName, InvalidDigest, InvalidReference)):
-        getattr(client.with_segment("app"), operation)(reference)
+    app = client.with_segment("app")
+    # In a layout or archive, these are the only image and the name of an image.
+    is_name = app.repository.names is not None and reference in ("", "a/b")
+
+    with pytest.raises(ImageNotFound if is_name else (InvalidName, InvalidDigest, InvalidReference)):
+        getattr(app, operation)(reference)
+    if is_name:
+        assert app.image_exists(reference) is False
+    else:
+        with pytest.raises((InvalidName, InvalidDigest, InvalidReference)):
+            app.image_exists(reference)
 
 
 @contextmanager
