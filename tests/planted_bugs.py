@@ -465,6 +465,7 @@ MIRROR = (
     Bug("mirror.py", "if count and not has_selected:", "if False:"),
     Bug("mirror.py", "results.append(failure)", "pass"),
     Bug("mirror.py", "            # The repository itself reports it.\n            self.unlisted = str(target)\n", ""),
+    Bug("mirror.py", "        if entries.error is not None:\n            self.unlisted = str(target)\n", ""),
     Bug("prune.py", "if each.target in failed:", "if False:"),
     Bug("prune.py", "if manifests.resolve(each.tag).digest != each.node.digest:", "if False:"),
     Bug("prune.py", "failed.add(each.target)", "pass"),

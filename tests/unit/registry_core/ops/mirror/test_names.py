@@ -206,9 +206,10 @@ def test_tags_are_pruned_from_a_repository_of_names(tmp_path: Path, source: Layo
     assert RepositoryName("library/alpine") in list(target.repositories())
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
 @pytest.mark.parametrize("planned", [False, True])
 def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
-    tmp_path: Path, source: LayoutCatalog, planned: bool
+    tmp_path: Path, source: LayoutCatalog, planned: bool, is_lost: bool
 ) -> None:
     other, target = MemoryCatalog("other.test"), MemoryCatalog("target.test")
     push_image(other.repository("library/alpine"), "other", tags=["3.19"])
@@ -217,7 +218,10 @@ def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
         MirrorRule(source=other, target=target, target_path="hub", repositories=["library/*"], prune=True),
     ]
     assert run_mirror(rules).ok
-    (tmp_path / "source" / "index.json").write_text("{")
+    if is_lost:
+        (tmp_path / "source").rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "source" / "index.json").write_text("{")
 
     if planned:
         report = plan_mirror(rules, continue_on_error=True).apply(continue_on_error=True)
