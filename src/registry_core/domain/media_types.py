@@ -134,7 +134,7 @@ _ARTIFACT_MANIFESTS: Final = frozenset({OCI_ARTIFACT_MANIFEST, ORAS_ARTIFACT_MAN
 
 _CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
-# Types of servers and programs that do not know the type.
+# Types that servers and programs state for content whose type they do not know.
 _GENERIC: Final = frozenset(
     {
         "",

@@ -121,7 +121,7 @@ class _Reduction:
         if not is_attestation(entry):
             return self._selected is None or entry.digest in self._selected or entry.digest in self._stored
         if not self._options.attestations:
-            # An image whose configuration knows more than the index was selected by its platform.
+            # Its configuration states a platform that was selected, so that it is an image.
             return self._selected is not None and entry.digest in self._selected and is_image(entry)
         if self._selected is None or entry.digest in self._selected:
             return True

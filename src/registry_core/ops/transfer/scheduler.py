@@ -407,7 +407,7 @@ class CopyScheduler:
             return
         if node.manifest is not None:
             selected = None if node.state.subset is None else node.state.subset.entries.get(node.manifest.digest)
-            node.children = selected or node.manifest.children
+            node.children = node.manifest.children if selected is None else selected
             if descends or not node.exists:
                 self._add_children(node, node.manifest)
         self._release(node)
@@ -432,7 +432,7 @@ class CopyScheduler:
         return True
 
     def _check_parts_known(self, task: CopyTask, manifest: RawManifest) -> None:
-        # A copy without its parts would be useless, and nothing would tell.
+        # A copy of only its bytes would lack the parts, and the report could not name them.
         with self._attribution.source(task.source.at(manifest.digest)):
             manifest.check_parts_known()
 

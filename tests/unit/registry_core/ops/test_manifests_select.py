@@ -112,7 +112,7 @@ class TestIndexes:
         assert select(source, root, wanted("linux/arm64")).manifest.digest == two.digest
 
 
-# What registries and tools write where they do not know the platform of an entry.
+# Platforms of entries as registries and tools write them where they do not know the platform.
 NOT_NAMED: list[object] = [
     {},
     {"architecture": "", "os": ""},

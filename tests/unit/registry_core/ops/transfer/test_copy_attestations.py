@@ -77,7 +77,7 @@ def stored(repository: Repository, *manifests: RawManifest) -> list[bool]:
 
 
 def missing(repository: Repository) -> list[str]:
-    """What a validation of the copy misses."""
+    """Findings of a validation of the copy about missing content."""
     findings = validate(repository, V1).findings
     return [finding.what for finding in findings if "missing" in finding.what or "no such" in finding.what]
 
@@ -148,6 +148,20 @@ class TestLeftOut:
         assert target.manifests.get(inner.digest).mapping["manifests"] == attested.entries[:2]
         assert last.digest == other.digest
 
+    @pytest.mark.parametrize("mode", IndexMode)
+    def test_where_an_index_lists_nothing_else(
+        self, source: Repository, target: Repository, graphs: Graphs, attested: AttestedIndex, mode: IndexMode
+    ) -> None:
+        only = graphs.index(manifests=attested.entries[2:])
+        root = graphs.index(attested.images[0], only)
+
+        copied = copy(source, target, root.digest, options=CopyOptions(attestations=False, index_mode=mode))
+
+        inner = target.manifests.get(copied.digest).children[1]
+        expected = attested.entries[2:] if mode is IndexMode.SPARSE else []
+        assert target.manifests.get(inner.digest).mapping["manifests"] == expected
+        assert stored(target, *attested.attestations) == [False, False]
+
     def test_listed_without_annotations(self, source: Repository, target: Repository, graphs: Graphs) -> None:
         """As in a Docker manifest list, which cannot have annotations."""
         image, proof = graphs.image(b"1"), graphs.image(b"proof", config=b'{"os":"unknown","architecture":"unknown"}')
@@ -157,7 +171,7 @@ class TestLeftOut:
 
         assert [entry.digest for entry in target.manifests.get(copied.digest).children] == [image.digest]
 
-    def test_an_index_without_any_is_copied_as_it_is(
+    def test_an_index_without_any_is_copied_unchanged(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
         unknown = graphs.entry("application/x-unknown", b"unknown")
