@@ -487,10 +487,14 @@ REBASE = (
 LOWER_PATHS = (
     Bug("lower_paths.py", "elif kind is PathKind.FILE or (kind is PathKind.MISSING and creates):", "else:"),
     Bug("lower_paths.py", "if kind is PathKind.LINK:", "if False:"),
-    Bug("lower_paths.py", "if part.is_remote and path not in _USUAL_LINKS:", "if False:"),
+    Bug("lower_paths.py", "if is_costly and path not in _USUAL_LINKS:", "if False:"),
+    Bug("lower_paths.py", " or part.descriptor.size > _MAX_SIZE", ""),
+    Bug("lower_paths.py", "path = paths.hard_links[path]", 'return PathKind.FILE, b""'),
     Bug("lower_paths.py", "if paths.hides(path):", "if False:"),
     Bug("lower_paths.py", 'current = [] if link.startswith(b"/") else current[:-1]', "current = current[:-1]"),
-    Bug("lower_paths.py", "or (kind is PathKind.DIRECTORY and path == self._target):", "or False:"),
+    Bug("lower_paths.py", "return kind is PathKind.DIRECTORY or (", "return ("),
+    Bug("lower_paths.py", " and len(self._unresolved) > 1)", ")"),
+    Bug("builder.py", "self._lower_paths.add(layer.descriptor.digest, entries)", "pass"),
 )
 
 ENTRIES = (
@@ -503,6 +507,9 @@ ENTRIES = (
     Bug("builder.py", 'if part.os and (part.os == "windows") != self._is_windows:', "if False:"),
     Bug("repack.py", "                check_windows_member(member)", "                pass"),
     Bug("entries.py", "skipped.append(str(disk))", "pass"),
+    Bug("patterns.py", "(?P<all_below>(?:^|(?<=/))\\*\\*+$)|", ""),
+    Bug("patterns.py", "for line in reversed(lines)", "for line in lines"),
+    Bug("patterns.py", 'line = line.rstrip("\\r\\n")', "pass"),
     Bug("entries.py", 'excludes(f"{below}/" if is_directory else below)', "excludes(below)"),
 )
 

@@ -47,7 +47,6 @@ from registry_core.ops.builder.entries import (
     directory_entries,
     file_entries,
     image_path,
-    path_filter,
 )
 from registry_core.ops.builder.layers import (
     BuiltLayer,
@@ -58,6 +57,7 @@ from registry_core.ops.builder.layers import (
     write_layer,
 )
 from registry_core.ops.builder.lower_paths import LowerPaths
+from registry_core.ops.builder.patterns import path_filter
 from registry_core.ops.builder.repack import check_layer, passthrough_layer, repack_layer
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests, stage_blob, staged_repository
 from registry_core.ops.images import Image, check_kind
@@ -113,8 +113,9 @@ class BaseImageBuilder(ConfigMethods):
         Parent directories that lower layers have are not part of the layer, so they keep their mode and owner. New ones
         have the mode 0755 and belong to root. Symbolic links of lower layers among the parents are followed.
 
-        To know the parents, the layers below are read, except for layers in a registry: those are read only if a parent
-        is one that distributions make a link, such as ``lib``, and all other parents count as existing directories.
+        To know the parents, layers below of up to 16 MiB are read. Larger layers, and layers in a registry, are read
+        only if a parent is one that distributions make a link, such as ``lib``, and all other parents count as existing
+        directories.
 
         Args:
             files: Content by path in the image: bytes, text (encoded as UTF-8), or the path of a file on disk.
@@ -155,8 +156,9 @@ class BaseImageBuilder(ConfigMethods):
         Symbolic links are stored as links, and files with several names as several files. Sockets are left out and
         listed in ``skipped``. Extended attributes are not stored.
 
-        The target and its parents keep their mode and owner if lower layers have them, as with ``add_files``;
-        directories below the target are replaced. Symbolic links of lower layers are followed, as by ``add_files``.
+        The target and its parents keep their mode and owner if lower layers have them, as with ``add_files``; a new
+        target gets ``mode`` and ``owner``. Directories below the target get the attributes of those on disk. Symbolic
+        links of lower layers are followed, as by ``add_files``.
 
         Args:
             directory: Directory on disk.
@@ -167,15 +169,14 @@ class BaseImageBuilder(ConfigMethods):
                 be executed by everyone who may read them. By default, the permissions on disk are kept.
             owner: Numeric owner and group of all files; those on disk are never used.
             special_modes: Whether files and directories keep their setuid and setgid bits.
-            exclude: Patterns of files and directories to leave out, as in ``.gitignore``; they apply to paths below the
-                directory.
+            exclude: Patterns of files and directories to leave out, as in ``.gitignore``: ``*.pyc``, ``/build/``,
+                ``!keep.pyc``. They apply to paths below the directory.
 
         Raises:
             InvalidName: The target leaves the image or leads through a loop of symbolic links, or the name of a file
                 is not UTF-8.
             InvalidValue: The directory contains a device or fifo that is not excluded, or ``mtime``, ``mode``,
                 ``owner`` or ``exclude`` is malformed.
-            ConfigError: ``exclude`` is given, and the extra ``build`` is not installed.
             OSError: A file or directory cannot be read.
             SizeMismatch: A file changed while it was read.
             Unsupported: The image is for Windows, and the files have modes or owners, or are symbolic links.
@@ -323,13 +324,16 @@ class BaseImageBuilder(ConfigMethods):
         target: str = "",
     ) -> Self:
         parsed, seconds = Compression.of(compression), unix_seconds(mtime)
-        if not self._is_windows:
-            entries = self._lower_paths.resolve(entries, self._parts, target=target)
-        elif attributes != DEFAULT_ATTRIBUTES:
-            raise Unsupported(
-                "layers for Windows have neither modes nor numeric owners: omit mode, owner, special_modes"
-            )
-        return self._add(write_layer(entries, parsed, seconds=seconds, windows=self._is_windows), created_by)
+        if self._is_windows:
+            if attributes != DEFAULT_ATTRIBUTES:
+                raise Unsupported(
+                    "layers for Windows have neither modes nor numeric owners: omit mode, owner, special_modes"
+                )
+            return self._add(write_layer(entries, parsed, seconds=seconds, windows=True), created_by)
+        entries = self._lower_paths.resolve(entries, self._parts, target=target)
+        layer = write_layer(entries, parsed, seconds=seconds)
+        self._lower_paths.add(layer.descriptor.digest, entries)
+        return self._add(layer, created_by)
 
     def _add(self, layer: BuiltLayer, created_by: str) -> Self:
         self._config.append(layer.diff_id, created_by)

@@ -77,9 +77,19 @@ def to_rfc3339(time: str | int | datetime) -> str:
     Raises:
         InvalidValue: The time has none of these forms.
     """
-    if isinstance(time, str):
-        return normalise_rfc3339(time)
-    return _to_utc(time).isoformat().replace("+00:00", "Z")
+    if isinstance(time, int) and not isinstance(time, bool):
+        try:
+            time = _EPOCH + timedelta(seconds=time)
+        except OverflowError:
+            raise InvalidValue(f"seconds since 1970 out of range: {time!r:.100}") from None
+    if isinstance(time, datetime):
+        # A subclass may give other text, such as ``NaT`` of pandas, so this is checked too.
+        time = _utc(time).isoformat().replace("+00:00", "Z")
+    if not isinstance(time, str):
+        raise InvalidValue(
+            f"not a time: {time!r:.100}; pass RFC 3339 text, a datetime with a time zone, or whole seconds since 1970"
+        )
+    return normalise_rfc3339(time)
 
 
 def unix_seconds(time: str | int | datetime) -> int:
@@ -88,27 +98,16 @@ def unix_seconds(time: str | int | datetime) -> int:
     Raises:
         InvalidValue: The time is not RFC 3339 text, a ``datetime`` with a time zone, or whole seconds since 1970.
     """
-    return (_to_utc(time) - _EPOCH) // timedelta(seconds=1)
+    return (parse_rfc3339(to_rfc3339(time)) - _EPOCH) // timedelta(seconds=1)
 
 
-def _to_utc(time: str | int | datetime) -> datetime:
-    if isinstance(time, str):
-        return parse_rfc3339(time)
-    if isinstance(time, datetime):
-        if time.utcoffset() is None:
-            raise InvalidValue(f"datetime without a time zone: {time!r}; pass one with tzinfo")
-        try:
-            return time.astimezone(UTC)
-        except OverflowError:
-            raise InvalidValue(f"datetime out of range: {time!r}") from None
-    if isinstance(time, bool) or not isinstance(time, int):
-        raise InvalidValue(
-            f"not a time: {time!r:.100}; pass RFC 3339 text, a datetime with a time zone, or whole seconds since 1970"
-        )
+def _utc(time: datetime) -> datetime:
+    if time.utcoffset() is None:
+        raise InvalidValue(f"datetime without a time zone: {time!r}; pass one with tzinfo")
     try:
-        return _EPOCH + timedelta(seconds=time)
+        return time.astimezone(UTC)
     except OverflowError:
-        raise InvalidValue(f"seconds since 1970 out of range: {time!r:.100}") from None
+        raise InvalidValue(f"datetime out of range: {time!r}") from None
 
 
 def _rebase_config(

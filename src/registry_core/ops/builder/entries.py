@@ -7,10 +7,8 @@ are not used.
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +18,7 @@ from registry_core.cancellation import checkpoint
 from registry_core.content.operating_system import user_id
 from registry_core.content.streams import ByteSource, BytesSource, FileSource
 from registry_core.domain.layer_paths import Whiteout, whiteout_of
-from registry_core.errors import ConfigError, InvalidName, InvalidValue, UnsafeArchive
+from registry_core.errors import InvalidName, InvalidValue, UnsafeArchive
 from registry_core.ops.tar.members import FileKind
 
 __all__ = [
@@ -30,7 +28,6 @@ __all__ = [
     "directory_entries",
     "file_entries",
     "image_path",
-    "path_filter",
     "whiteout_entry",
 ]
 
@@ -187,7 +184,7 @@ def directory_entries(
 ) -> dict[str, Entry]:
     """Entries for the content of a directory on disk. Symbolic links are stored as links and never followed.
 
-    There is no entry for the directory itself, unless it is empty: then the target is the only entry.
+    The target is an entry too, unless it is the root.
 
     Args:
         directory: Directory on disk.
@@ -204,6 +201,9 @@ def directory_entries(
     """
     root = image_path(target)
     entries: dict[str, Entry] = {}
+    if root:
+        mode = attributes.mode_of(0o755, executable=True)
+        entries[root] = Entry(FileKind.DIRECTORY, mode, owner=attributes.owner)
     pending = [(Path(directory), "")]
     while pending:
         checkpoint()
@@ -222,9 +222,6 @@ def directory_entries(
             entries[image_path(f"{root}/{below}")] = _entry_on_disk(disk, status, attributes)
             if is_directory:
                 pending.append((disk, f"{below}/"))
-    if not entries and root:
-        mode = attributes.mode_of(0o755, executable=True)
-        return {root: Entry(FileKind.DIRECTORY, mode, owner=attributes.owner)}
     return entries
 
 
@@ -240,35 +237,6 @@ def whiteout_entry(path: str, entry: Entry) -> Whiteout | None:
         raise InvalidName(error.message) from None
 
 
-def path_filter(patterns: Iterable[str]) -> Callable[[str], bool] | None:
-    """Make a function that returns whether a path is excluded by patterns as in ``.gitignore``.
-
-    Args:
-        patterns: Patterns; a later one that begins with ``!`` includes a path again.
-
-    Returns:
-        The function, or ``None`` without patterns. Paths of directories must end with a slash.
-
-    Raises:
-        InvalidValue: A pattern is malformed, or the patterns are not a list of strings.
-        ConfigError: The extra ``build`` is not installed.
-    """
-    lines = tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns, None)
-    if not all(isinstance(line, str) for line in lines):
-        raise InvalidValue(f"exclude must be a list of patterns, not {patterns!r:.100}")
-    if not lines:
-        return None
-    try:
-        pathspec = import_module("pathspec")
-    except ModuleNotFoundError:
-        raise ConfigError("patterns of files need an extra: pip install 'ociport[build]'") from None
-    try:
-        matches: Callable[[str], bool] = pathspec.GitIgnoreSpec.from_lines(lines).match_file
-    except (ValueError, re.error) as error:
-        raise InvalidValue(f"exclude: malformed pattern: {error}") from None
-    return matches
-
-
 def _entry_on_disk(path: Path, status: os.stat_result, attributes: Attributes) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         link = os.fspath(path.readlink())
@@ -278,7 +246,7 @@ def _entry_on_disk(path: Path, status: os.stat_result, attributes: Attributes) -
         mode = attributes.mode_of(stat.S_IMODE(status.st_mode), executable=True)
         return Entry(FileKind.DIRECTORY, mode, owner=attributes.owner)
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidValue(f"not a file, directory or symbolic link, which must be left out: {path}")
+        raise InvalidValue(f"not a file, directory or symbolic link: {path}; leave it out with exclude")
     return _file_on_disk(path, status, attributes)
 
 

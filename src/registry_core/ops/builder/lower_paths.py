@@ -23,13 +23,17 @@ from registry_core.domain.media_types import is_nondistributable
 from registry_core.errors import InvalidName, Unsupported, error_reference
 from registry_core.ops.builder.entries import Entry, image_path, whiteout_entry
 from registry_core.ops.builder.layers import LayerPart
-from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind, Member
+from registry_core.ops.tar.members import Budget, ExtractLimits, FileKind
 from registry_core.ops.tar.reader import TarReader
 
 __all__ = ["LowerPaths", "PathKind"]
 
 # As many as Linux follows in one path.
 _MAX_LINKS: Final = 40
+
+# Stored size up to which a layer on this machine is read for every path: about 0.2 s. Larger ones would take as long as
+# a push of the image.
+_MAX_SIZE: Final = 16 << 20
 
 # Directories that distributions replace with symbolic links.
 _USUAL_LINKS: Final = frozenset(
@@ -53,34 +57,44 @@ class _LayerPaths(msgspec.Struct):
     Args:
         directories: Directories, including those that the layer only implies.
         others: Everything else by path: the target of a symbolic link, or ``None``.
+        hard_links: Targets of hard links to files that only lower layers have.
         hidden: Paths that the layer hides by whiteouts.
         opaque: Directories whose content the layer hides.
     """
 
-    directories: set[bytes]
-    others: dict[bytes, bytes | None]
-    hidden: set[bytes]
-    opaque: set[bytes]
+    directories: set[bytes] = msgspec.field(default_factory=set)
+    others: dict[bytes, bytes | None] = msgspec.field(default_factory=dict)
+    hard_links: dict[bytes, bytes] = msgspec.field(default_factory=dict)
+    hidden: set[bytes] = msgspec.field(default_factory=set)
+    opaque: set[bytes] = msgspec.field(default_factory=set)
 
     def add_whiteout(self, whiteout: Whiteout) -> None:
         """Add a whiteout; private files of union file systems hide nothing."""
         if whiteout.kind is not WhiteoutKind.PRIVATE:
             (self.opaque if whiteout.kind is WhiteoutKind.OPAQUE else self.hidden).add(whiteout.path)
 
-    def add(self, member: Member) -> None:
-        """Add a member and the directories above it."""
-        whiteout = whiteout_of(member.path, regular=member.kind is FileKind.FILE)
+    def add(self, path: bytes, kind: FileKind, link: bytes = b"") -> None:
+        """Add an entry and the directories above it.
+
+        Args:
+            path: Clean path of the entry.
+            kind: Type of the file.
+            link: Target of a symbolic or hard link.
+        """
+        whiteout = whiteout_of(path, regular=kind is FileKind.FILE)
         if whiteout is not None:
             self.add_whiteout(whiteout)
             return
-        if member.kind is FileKind.DIRECTORY:
-            self.directories.add(member.path)
-        elif member.kind is FileKind.SYMLINK:
-            self.others[member.path] = member.link
+        if kind is FileKind.DIRECTORY:
+            self.directories.add(path)
+        elif kind is FileKind.HARDLINK:
+            # It may be another name of a symbolic link.
+            self.others[path] = self.others.get(link)
+            if link not in self.others or link in self.hard_links:
+                self.hard_links[path] = self.hard_links.get(link, link)
         else:
-            # A hard link may be another name of a symbolic link.
-            self.others[member.path] = self.others.get(member.link) if member.kind is FileKind.HARDLINK else None
-        for directory in ancestors(member.path):
+            self.others[path] = link if kind is FileKind.SYMLINK else None
+        for directory in ancestors(path):
             if directory in self.directories:
                 break
             self.directories.add(directory)
@@ -98,6 +112,17 @@ class LowerPaths:
     def __init__(self) -> None:
         self._layers: dict[Digest, _LayerPaths | None] = {}
 
+    def add(self, digest: Digest, entries: Mapping[str, Entry]) -> None:
+        """Add a layer that was written from entries, so that it is not read.
+
+        Args:
+            digest: Digest of the layer.
+            entries: Entries of the layer by clean path.
+        """
+        paths = self._layers[digest] = _LayerPaths()
+        for path, entry in entries.items():
+            paths.add(path.encode(), entry.kind, entry.link.encode())
+
     def resolve(
         self, entries: Mapping[str, Entry], lower: Sequence[LayerPart], *, target: str = ""
     ) -> dict[str, Entry]:
@@ -107,13 +132,13 @@ class LowerPaths:
 
         A parent is added to the entries if it is new, or replaces a file of a lower layer.
 
-        Layers in a registry are read only if a parent is one that distributions make a link, such as ``lib``; any other
-        parent counts as an existing directory then. All other layers are on this machine.
+        Layers in a registry, and large layers on this machine, are read only if a parent is one that distributions make
+        a link, such as ``lib``; any other parent counts as an existing directory then.
 
         Args:
             entries: Entries by clean path.
             lower: Layers below, the lowest first.
-            target: Directory whose entry is omitted if a lower layer has the directory.
+            target: Directory whose entry is omitted if a lower layer has the directory, or may have it.
 
         Raises:
             InvalidName: A parent is a loop of links, or two entries get the same path.
@@ -127,7 +152,9 @@ class LowerPaths:
             paths = self._read(part, path)
             if paths is None:
                 return PathKind.UNKNOWN, b""
-            if path in paths.others:
+            if path in paths.hard_links:
+                path = paths.hard_links[path]
+            elif path in paths.others:
                 link = paths.others[path]
                 return (PathKind.FILE, b"") if link is None else (PathKind.LINK, link)
             if path in paths.directories:
@@ -140,7 +167,8 @@ class LowerPaths:
         """The paths of a layer; ``None`` if it is not to be read for this path, or cannot be unpacked."""
         digest = part.descriptor.digest
         if digest not in self._layers:
-            if part.is_remote and path not in _USUAL_LINKS:
+            is_costly = part.is_remote or part.descriptor.size > _MAX_SIZE
+            if is_costly and path not in _USUAL_LINKS:
                 return None
             self._layers[digest] = _read_paths(part)
         return self._layers[digest]
@@ -162,7 +190,7 @@ class _Resolution:
         # Directories by their path before.
         self._directories: dict[str, str] = {"": ""}
         # Whiteouts of the new layer itself.
-        self._whiteouts = _LayerPaths(set(), {}, set(), set())
+        self._whiteouts = _LayerPaths()
 
     def entries(self) -> dict[str, Entry]:
         whiteouts: list[str] = []
@@ -192,12 +220,16 @@ class _Resolution:
         resolved = f"{directory}/{name}" if directory else name
         if entry.kind is FileKind.DIRECTORY:
             kind, _ = self._find(resolved)
-            if kind is PathKind.LINK or (kind is PathKind.DIRECTORY and path == self._target):
+            if kind is PathKind.LINK or (path == self._target and self._is_target_known(kind)):
                 return resolved
         other, source = self._resolved.setdefault(resolved, (entry, path))
         if source != path and not (entry.kind is other.kind is FileKind.DIRECTORY):
             raise InvalidName(f"two files with the same path: {source!r:.200} and {path!r:.200}")
         return resolved
+
+    def _is_target_known(self, kind: PathKind) -> bool:
+        """Whether the target needs no entry. In unread layers it counts as existing, unless nothing else is added."""
+        return kind is PathKind.DIRECTORY or (kind is PathKind.UNKNOWN and len(self._unresolved) > 1)
 
     def _directory(self, path: str, *, creates: bool) -> str:
         """The path of a directory without symbolic links of lower layers."""
@@ -245,7 +277,7 @@ def _read_paths(part: LayerPart) -> _LayerPaths | None:
     except Unsupported:
         return None
     reference = str(descriptor.digest)
-    paths = _LayerPaths(set(), {}, set(), set())
+    paths = _LayerPaths()
     budget = Budget(ExtractLimits(), reference=reference)
     budget.begin_layer(descriptor.size)
     with error_reference(reference):
@@ -255,5 +287,5 @@ def _read_paths(part: LayerPart) -> _LayerPaths | None:
             for member in reader.members():
                 checkpoint()
                 budget.add_entry(member.path)
-                paths.add(member)
+                paths.add(member.path, member.kind, member.link)
     return paths

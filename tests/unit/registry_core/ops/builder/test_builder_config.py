@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -127,6 +127,19 @@ class TestPaths:
         assert (found["WorkingDir"], found["Volumes"]) == ("/app", {"/data": {}, "/logs": {}})
 
 
+class NotATime(datetime):
+    """A missing value as pandas has it: a ``datetime`` that has no text."""
+
+    def __new__(cls) -> NotATime:
+        return super().__new__(cls, 1, 1, 1, tzinfo=UTC)
+
+    def isoformat(self, *_: Any, **__: Any) -> str:
+        return "NaT"
+
+    def astimezone(self, tz: tzinfo | None = None) -> NotATime:
+        return self
+
+
 class TestTimes:
     @pytest.mark.parametrize(
         ("time", "hint"),
@@ -138,6 +151,8 @@ class TestTimes:
             (datetime(2024, 5, 6), "without a time zone"),
             ("2024-05-06T07:08:09", "without a time zone"),
             (1 << 62, "out of range"),
+            (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), "out of range"),
+            (NotATime(), "not an RFC 3339 date: 'NaT'"),
         ],
     )
     @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.registry_core.ops.extract.test_flatten_properties import LAYERS, Model, Step, of_stream, shape
 
@@ -74,10 +74,12 @@ class Files:
     def flat(self) -> dict[str, str]:
         whole: dict[str, str] = {}
         for layer in self.layers:
-            # A whiteout removes paths of lower layers; the directories that contain it are created.
-            for path in sorted(layer, key=lambda path: layer[path] is not None):
+            # A file creates the directories above it, which replace files of lower layers; a whiteout does not.
+            for path, content in layer.items():
                 whole = {
-                    each: text for each, text in whole.items() if not _within(each, path) and not _within(path, each)
+                    each: text
+                    for each, text in whole.items()
+                    if not _within(each, path) and (content is None or not _within(path, each))
                 }
             whole |= {path: text for path, text in layer.items() if text is not None}
         return whole
@@ -131,7 +133,11 @@ def apply(editor: ImageEditor, files: Files, told: ConfigModel, kind: str, what:
             told.said[kind][key] = value
     elif kind == "add":
         editor.add_files(members(what), compression="zstd" if len(what) == 1 else "gzip")
-        files.layers.append(what)
+        # A whiteout below a file is written with a directory, which replaces the file.
+        replaced = {
+            each for each in files.flat() for path, text in what.items() if text is None and _within(path, each)
+        }
+        files.layers.append(what | dict.fromkeys(replaced))
     elif kind == "canonicalise":
         editor.canonicalise(what)
     elif kind == "squash":
@@ -187,6 +193,8 @@ def edited(edits: Sequence[tuple[str, Any]], files: Files, told: ConfigModel, *,
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EDITS, max_size=8))
+@example([("add", {"b": ""}), ("add", {"b": None}), ("add", {"b/a": None}), ("remove", 1)])
+@example([("add", {"b": ""}), ("add", {"b/a": None}), ("remove", 0)])
 def test_edits_change_an_image_as_they_change_the_model(edits: list[tuple[str, Any]]) -> None:
     """R-026, R-027."""
     files, told = Files(), ConfigModel()

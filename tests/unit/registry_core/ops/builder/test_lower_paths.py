@@ -17,9 +17,10 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.media_types import DOCKER_FOREIGN_LAYER_GZIP, OCI_LAYER_GZIP
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import IntegrityError, InvalidName
+from registry_core.ops.builder import lower_paths
 from registry_core.ops.builder.builder import BaseImageBuilder, ImageBuilder
 from registry_core.ops.builder.editor import ImageEditor
-from registry_core.ops.builder.entries import file_entries
+from registry_core.ops.builder.entries import directory_entries, file_entries
 from registry_core.ops.builder.index_builder import IndexBuilder
 from registry_core.ops.builder.layers import LayerPart, descriptor_json
 from registry_core.ops.builder.lower_paths import LowerPaths
@@ -120,6 +121,18 @@ class TestParents:
         assert listed(built).items() >= listed(base).items()
         assert listed(built)[f"{target}/sub"][1] == 0o700
 
+    def test_a_new_target_has_the_attributes_of_its_content(
+        self, kind: Callable[[Image], BaseImageBuilder], tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_bytes(b"1")
+
+        found = listed(
+            kind(image(tar(*BASE))).add_directory(tmp_path, "var/lib/new", mode=0o600, owner=(33, 34)).build()
+        )
+
+        assert found["var/lib/new"][:4] == (FileKind.DIRECTORY, 0o700, 33, 34)
+        assert found["var/lib"][1:4] == (0o711, 7, 8)
+
     def test_and_an_empty_target_keep_their_attributes(
         self, kind: Callable[[Image], BaseImageBuilder], tmp_path: Path
     ) -> None:
@@ -205,6 +218,8 @@ class TestLinks:
             ("again/x", "usr/lib/x"),
             ("root/x", "x"),
             ("root/lib/x", "usr/lib/x"),
+            ("upper/x", "usr/lib/x"),
+            ("upper2/x", "usr/lib/x"),
             ("dangling/x", "nowhere/yet/x"),
             ("lib/.wh.x", "usr/lib/.wh.x"),
             ("lib/.wh..wh..opq", "usr/lib/.wh..wh..opq"),
@@ -214,7 +229,7 @@ class TestLinks:
     def test_among_the_parents_are_followed(
         self, kind: Callable[[Image], BaseImageBuilder], path: str, written: str
     ) -> None:
-        base = image(tar(*LINKS))
+        base = image(tar(*LINKS), tar(("upper", "= lib"), ("upper2", "= upper"), (".wh.gone", "")))
 
         built = kind(base).add_files({path: "1" if ".wh." not in path else ""}).build()
 
@@ -323,6 +338,36 @@ class TestReading:
 
         assert self.resolve(part, "lib/x")[-1] == "usr/lib/x"
         assert opened == [0]
+
+    def test_a_large_layer_is_read_only_for_usual_links(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        part, opened = self.part(gzip.compress(tar(("lib", "-> usr/lib"), ("tmp", 0o1777))))
+        monkeypatch.setattr(lower_paths, "_MAX_SIZE", part.descriptor.size - 1)
+
+        assert self.resolve(part, "tmp/x", "app/y", "z") == ["app/y", "tmp/x", "z"]
+        assert opened == []
+        assert self.resolve(part, "lib/x")[-1] == "usr/lib/x"
+
+        monkeypatch.setattr(lower_paths, "_MAX_SIZE", part.descriptor.size)
+        assert self.resolve(part, "app/y") == ["app", "app/y"]
+
+    def test_a_layer_that_the_builder_wrote_is_not_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "data").symlink_to("srv/data")
+        monkeypatch.setattr(lower_paths, "_read_paths", None)
+
+        built = ImageBuilder().add_directory(tmp_path).add_files({"data/x": "1"}).add_files({"data/y": "1"}).build()
+
+        assert names(built) == ["srv/data/y"]
+
+    def test_an_unread_layer_may_have_the_target_of_a_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(b"1")
+        part, _ = self.part(b"", registry="ghcr.io")
+
+        filled = directory_entries(tmp_path, "tmp")
+        (tmp_path / "x").unlink()
+        empty = directory_entries(tmp_path, "tmp")
+
+        assert sorted(LowerPaths().resolve(filled, [part], target="tmp")) == ["tmp/x"]
+        assert sorted(LowerPaths().resolve(empty, [part], target="tmp")) == ["tmp"]
 
     def test_no_layer_is_read_for_a_file_in_the_root(self) -> None:
         part, opened = self.part(gzip.compress(tar(("data", "-> srv"))))
