@@ -16,7 +16,7 @@ from registry_core.ops.tar.headers import (
     parse_header,
     parse_pax_records,
     pax_number,
-    pax_path,
+    pax_override,
 )
 from registry_core.ops.tar.members import printable
 
@@ -165,8 +165,8 @@ class _TarIndexer:
 
     def _add_member(self, header: Header) -> None:
         records = self._pax_records or {}
-        raw_name = pax_path(records, b"path") or self._long_name or header.name
-        link = pax_path(records, b"linkpath") or self._long_link or header.link
+        raw_name = pax_override(records, b"path", self._long_name) or self._long_name or header.name
+        link = pax_override(records, b"linkpath", self._long_link) or self._long_link or header.link
         pax_size = pax_number(records, b"size")
         size = header.size if pax_size is None else pax_size
         self._reset_extensions()

@@ -104,7 +104,8 @@ class DockerConfig:
                 for entry in entries.get((name, path), ()):
                     yield name, entry
         for pattern, path, key in _patterns_of(auths) if self._patterns else ():
-            if path in paths and any(matches(pattern, name) for name in names):
+            # The kubelet compares ports as written, so only the name that is the most exact one counts.
+            if path in paths and matches(pattern, names[0]):
                 yield pattern, auths[key]
 
     def helper(self, registry: str) -> str:

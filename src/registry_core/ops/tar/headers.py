@@ -28,6 +28,7 @@ __all__ = [
     "parse_sparse_records",
     "parse_sparse_stream",
     "pax_number",
+    "pax_override",
     "pax_path",
     "pax_real_size",
     "pax_time",
@@ -203,6 +204,27 @@ def pax_path(records: dict[bytes, bytes], keyword: bytes) -> bytes | None:
     value = records.get(keyword)
     if value is not None and (not value or b"\0" in value):
         raise UnsafeArchive(f"unsafe PAX header: {_keyword(keyword)} is empty or contains a NUL byte")
+    return value
+
+
+def pax_override(records: dict[bytes, bytes], keyword: bytes, long_name: bytes | None) -> bytes | None:
+    """The value of a record that holds a path; ``None`` if there is no such record.
+
+    Readers disagree about the order of PAX records and GNU long names. The name of an old header also decides whether
+    it is of a directory, which has no content, so the two must not differ.
+
+    Args:
+        records: PAX records of the member.
+        keyword: ``path`` or ``linkpath``.
+        long_name: GNU long name of the member, or long name of its link; ``None`` if it has none.
+
+    Raises:
+        UnsafeArchive: The path is empty or contains a NUL byte.
+        IntegrityError: The member has a GNU long name that differs.
+    """
+    value = pax_path(records, keyword)
+    if value is not None and long_name is not None and value != long_name:
+        raise IntegrityError(f"corrupt tar: PAX record {_keyword(keyword)} and GNU long name of one member differ")
     return value
 
 

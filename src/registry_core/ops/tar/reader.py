@@ -25,6 +25,7 @@ from registry_core.ops.tar.headers import (
     parse_sparse_records,
     parse_sparse_stream,
     pax_number,
+    pax_override,
     pax_path,
     pax_real_size,
     pax_time,
@@ -149,8 +150,8 @@ class TarReader:
         values = dict(records)
         name, link, size = long_name or header.name, long_link or header.link, header.size
         if values:
-            name = pax_path(values, b"path") or name
-            link = pax_path(values, b"linkpath") or link
+            name = pax_override(values, b"path", long_name) or name
+            link = pax_override(values, b"linkpath", long_link) or link
             pax_size = pax_number(values, b"size")
             size = size if pax_size is None else pax_size
         if not name:
@@ -161,6 +162,8 @@ class TarReader:
             # only files have content. As in Go's archive/tar, a size that other members state has no effect:
             # some writers state the size of a hard link's target, of a link's text, or of a directory on the disk.
             size = 0
+            if any(keyword.startswith(b"GNU.sparse.") for keyword in values):
+                raise IntegrityError(f"{kind.value} with the records of a sparse file: {printable(name)}")
         self._remaining, self._padding, self._sparse_map = size, padding(size), None
         if kind is FileKind.FILE and (values or header.typeflag == b"S"):
             name = pax_path(values, b"GNU.sparse.name") or name

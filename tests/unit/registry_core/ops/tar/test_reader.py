@@ -139,6 +139,11 @@ def test_a_size_in_a_pax_header_moves_the_next_member() -> None:
     assert [each.path for each, _ in read(tar(outer, member("next")).content)] == [b"outer", b"next"]
 
 
+def test_a_pax_path_and_a_gnu_name_may_be_the_same() -> None:
+    """R-135."""
+    assert only(member("L", b"a/b\0", kind="L"), member("x", pax={b"path": b"a/b"})).path == b"a/b"
+
+
 def test_global_headers_do_not_set_paths() -> None:
     """R-135."""
     found = only(member("g", pax_records({b"path": b"../evil", b"comment": b"x"}), kind="g"), member("mine"))
@@ -240,6 +245,17 @@ MALFORMED = {
     "two extended headers": member("p", pax_records({b"path": b"a"}), kind="x") * 2 + member("x"),
     "two GNU names": member("L", b"a\0", kind="L") * 2 + member("x"),
     "two GNU link names": member("K", b"a\0", kind="K") * 2 + member("x", kind="2"),
+    "a pax path and a GNU name that differ": member("L", b"a\0", kind="L") + member("x", pax={b"path": b"b"}),
+    "a pax path of a directory and a GNU name of a file": (
+        member("L", b"a\0", kind="L") + member("x", kind="\0", size=512, pax={b"path": b"a/"})
+    ),
+    "a pax link and a GNU link that differ": (
+        member("K", b"a\0", kind="K") + member("x", kind="2", pax={b"linkpath": b"b"})
+    ),
+    "a directory with a map of sparse records": (
+        member("x", kind="5", pax={b"GNU.sparse.map": b"0,3", b"GNU.sparse.size": b"3"})
+    ),
+    "a link with another name in sparse records": member("x", kind="2", link="a", pax={b"GNU.sparse.name": b"y"}),
     "no name": member(""),
     "a directory without a name": member("", kind="5"),
     "a root that is a file": member("./"),
