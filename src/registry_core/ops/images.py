@@ -12,7 +12,7 @@ from registry_core.content.verify import VerifyingReader
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import ImageConfig, RawConfig
-from registry_core.domain.manifest import ImageIndex, ImageManifest, RawManifest
+from registry_core.domain.manifest import ArtifactManifest, ImageIndex, ImageManifest, RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidDocument, InvalidValue, error_context, error_reference
 from registry_core.ops.blobs import open_verified
@@ -137,6 +137,17 @@ class Manifest(ManifestView):
         """
         with error_reference(self.reference):
             return self.document.index
+
+    @property
+    def artifact(self) -> ArtifactManifest:
+        """View as an artifact manifest of OCI or ORAS.
+
+        Raises:
+            NotAnImage: The manifest is of another kind.
+            InvalidDocument: The manifest is malformed.
+        """
+        with error_reference(self.reference):
+            return self.document.artifact
 
     def __repr__(self) -> str:
         """Return reference, digest and media type."""

@@ -37,9 +37,11 @@ from registry_core import (
     RepositoryNotFound,
     copy,
 )
+from registry_core.domain.names import Tag
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ports.catalog import Catalog
 from registry_core.ports.observer import Event, Observer, Observers, WarningReceived
+from registry_core.testing.content import artifact_manifest
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
@@ -297,6 +299,18 @@ class TestReading:
             _ = many.manifest
         assert no_index.value.reference == f"{app.registry}:image"
         assert no_image.value.reference == f"{app.registry}:index"
+
+    def test_an_artifact_manifest_is_viewed_as_such(self, app: RegistryClient) -> None:
+        """R-016."""
+        artifact = artifact_manifest([b"1", b"2"], artifactType="a/b")
+        app.repository.manifests.put(artifact, tags=[Tag("artifact")])
+
+        found = app.get_manifest("artifact")
+
+        assert (found.artifact.artifact_type, len(found.artifact.blobs)) == ("a/b", 2)
+        for read in (lambda: found.manifest, lambda: app.get_image("artifact")):
+            with pytest.raises(NotAnImage):
+                read()
 
     def test_push_image_stores_an_index_with_all_its_images(self, app: RegistryClient) -> None:
         index = build_index()

@@ -33,6 +33,7 @@ from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import BlobNotFound, ImageNotFound, LayoutError, RepositoryNotFound, Unsupported
+from registry_core.ops.images import Image
 from registry_core.ops.validation.validate import validate
 from registry_core.ports.image_names import NamedImage
 from registry_core.testing.content import put_blob
@@ -392,3 +393,26 @@ def test_an_existing_archive_is_not_changed(tmp_path: Path) -> None:
             change()
 
     assert path.read_bytes() == docker_before_25()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"config": {"Entrypoint": "/bin/sh"}},
+        {"config": {"Labels": {"a": 1}}},
+        {"history": [None]},
+        {"created": 7},
+        {"os.features": "win32k"},
+    ],
+)
+def test_files_of_an_image_with_an_odd_configuration_are_read(tmp_path: Path, fields: dict[str, object]) -> None:
+    """R-017: where the archive has no manifest of the image, only the diff IDs are needed to make one."""
+    config = config_of([ONE], **fields)
+    name = f"{sha256(config)}.json"
+    content = tar(member("a/layer.tar", ONE), member(name, config), listing(saved(name, ["a/layer.tar"])))
+
+    repository = write_archive(tmp_path / "images.tar", content).repository(APP)
+
+    image = Image(repository, repository.manifests.get(V1))
+    assert list(image.list_files())
+    assert validate(repository, V1).is_clean
