@@ -139,6 +139,18 @@ def umoci() -> str:
 
 
 @pytest.fixture(scope="session")
+def buildah() -> str:
+    """The buildah program."""
+    return program("buildah", "buildah")
+
+
+@pytest.fixture(scope="session")
+def podman() -> str:
+    """The podman program."""
+    return program("podman", "podman")
+
+
+@pytest.fixture(scope="session")
 def as_root() -> None:
     """Root, who may create devices and change owners. Other users fail in CI, and are skipped elsewhere."""
     if os.geteuid() and os.environ.get("CI") == "true":
