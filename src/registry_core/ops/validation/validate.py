@@ -485,6 +485,10 @@ def _check_referrer(where: str, descriptor: Descriptor, manifest: RawManifest) -
 
 def _check_config(where: str, raw: RawConfig, layers: Sequence[Descriptor]) -> Iterator[Finding]:
     """Check the fields of the configuration besides the diff IDs, and the dates. Files can be read without them."""
+    for path, created in _dates(strict_json.decode(raw.content)):
+        if not is_rfc3339(created):
+            what = f"{path} is not a date that tools written in Go can read (RFC 3339, with T and Z or ±hh:mm)"
+            yield Finding(Severity.ERROR, where, f"{what}: {created!r:.100}")
     try:
         config = raw.config
     except InvalidDocument as error:
@@ -496,10 +500,6 @@ def _check_config(where: str, raw: RawConfig, layers: Sequence[Descriptor]) -> I
         yield Finding(Severity.ERROR, where, f"rootfs has the type {config.rootfs.type!r:.100}, not 'layers'")
     if config.platform is None:
         yield Finding(Severity.WARNING, where, "configuration states no platform")
-    for path, created in _dates(strict_json.decode(raw.content)):
-        if not is_rfc3339(created):
-            what = f"{path} is not a date that tools written in Go can read (RFC 3339, with T and Z or ±hh:mm)"
-            yield Finding(Severity.ERROR, where, f"{what}: {created!r:.100}")
     count = sum(1 for entry in config.history if not entry.empty_layer)
     has_diff_ids = len(layers) == len(config.rootfs.diff_ids)
     if config.history and count != len(layers) and has_diff_ids:

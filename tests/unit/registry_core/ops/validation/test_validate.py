@@ -231,6 +231,14 @@ class TestFindings:
             f"error: $.config: history[1].created {problem}: {date!r}",
         ]
 
+    def test_dates_beside_a_field_of_the_wrong_type(self, example: ExampleImage) -> None:
+        example.config |= {"created": "2026-01-02 03:04:05+00:00", "config": {"Entrypoint": "/run"}}
+        example.image()
+
+        date, field = example.findings()
+        assert date.startswith("error: $.config: created is not a date that tools written in Go can read")
+        assert "Entrypoint" in field
+
     @pytest.mark.parametrize("date", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.1234567891+01:00", None])
     def test_other_dates_are_clean(self, example: ExampleImage, date: str | None) -> None:
         example.config["created"] = date
