@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from registry_core.cancellation import checkpoint
-from registry_core.content.compression import GZIP, Compression, DecompressingReader, compression_for
+from registry_core.content.compression import GZIP, Compression, DecompressingReader, compression_for, decompress
 from registry_core.content.spool import Spool
 from registry_core.content.streams import CHUNK_SIZE, ByteReader, ByteSource, Readable
 from registry_core.domain import strict_json
@@ -120,7 +120,8 @@ def prebuilt_layer(content: str | os.PathLike[str] | bytes | ByteSource | Readab
 
     Args:
         content: Path of a file, bytes, or an open stream, which is copied to a temporary file.
-        media_type: Media type of the layer, which states its compression.
+        media_type: Media type of the layer, which states its compression. The diff ID is that of what readers find:
+            they decompress a layer whose first bytes show a compression, and take one of no bytes for empty.
 
     Raises:
         Unsupported: The media type is not one of a layer.
@@ -133,7 +134,8 @@ def prebuilt_layer(content: str | os.PathLike[str] | bytes | ByteSource | Readab
     descriptor = describe(source, media_type)
     hasher = Digest.of(b"").hasher()
     with source.open() as stored:
-        tar = DecompressingReader(stored, compression) if compression else stored
+        is_stated = compression and descriptor.size
+        tar = DecompressingReader(stored, compression) if is_stated else decompress(stored, media_type)
         while data := tar.read(CHUNK_SIZE):
             hasher.update(data)
     return BuiltLayer(descriptor, Digest(f"sha256:{hasher.hexdigest()}"), source)

@@ -187,6 +187,21 @@ class TestPrebuiltLayers:
 
         assert (layer.digest, layer.media_type, layer.diff_id()) == (Digest.of(stored), media_type, Digest.of(TAR))
 
+    @pytest.mark.parametrize("media_type", [OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD])
+    def test_a_prebuilt_layer_of_no_bytes_is_empty(self, media_type: str) -> None:
+        """R-142: as it is for readers."""
+        image = ImageBuilder().add_layer(b"", media_type=media_type).build()
+
+        assert image.layers()[0].diff_id() == Digest.of(b"")
+        assert not list(image.list_files())
+
+    def test_a_compressed_layer_under_the_type_of_a_tar_can_be_read(self) -> None:
+        """R-142: readers decompress it, so its diff ID is that of the tar."""
+        image = ImageBuilder().add_layer(gzip.compress(TAR), media_type=OCI_LAYER).build()
+
+        assert image.layers()[0].diff_id() == Digest.of(TAR)
+        assert list(image.list_files())
+
     def test_a_layer_of_an_unknown_type_is_refused(self) -> None:
         with pytest.raises(Unsupported):
             ImageBuilder().add_layer(TAR, media_type="application/x-layer")
