@@ -473,6 +473,7 @@ MIRROR = (
     Bug("versions.py", "(?:[+_](?P<build>", "(?:[+](?P<build>"),
     Bug("versions.py", "while count and not numbers[count - 1]:", "while False:"),
     Bug("versions.py", r'r">=\1 <=\2"', r'r">=\1 <\2"'),
+    Bug("selection.py", 'if glob.strip("*?")', "if glob"),
     Bug("selection.py", 'rf"(?:{_ARCHITECTURE}|[a-z]+|', 'rf"(?:[a-z]+|'),
     Bug("selection.py", "if self.latest is None or version_of(tag) is not None", "if True"),
     Bug("selection.py", "for tag in scope - (floating - named.matching(floating))", "for tag in scope"),

@@ -53,7 +53,8 @@ class MirrorRule(msgspec.Struct, frozen=True, kw_only=True):
         options: Parts of each image to copy.
         prune: Whether to remove tags from the target that the selection can judge, but that the source no longer has,
             or that are no longer among the latest. Tags that are not versions stay if ``latest`` is set; floating
-            names, such as ``latest`` and ``stable``, stay unless a name or pattern of ``tags`` matches them.
+            names, such as ``latest`` and ``stable``, stay unless a name or pattern of ``tags`` other than ``*`` matches
+            them.
         allow_empty: Whether patterns of ``repositories``, and ``tags``, may match nothing. Otherwise that is a failed
             result. Nothing is pruned in a repository without selected tags in either case.
 

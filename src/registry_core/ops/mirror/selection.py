@@ -204,11 +204,15 @@ class TagSelection(msgspec.Struct, frozen=True, kw_only=True):
     def removable(self, tags: Iterable[str]) -> set[str]:
         """Return the tags that a mirror may remove from its target if it does not select them.
 
-        These are the tags that the selection can judge. ``latest`` judges versions only; a floating name, such as
-        ``latest`` or ``stable``, has to match a name, shell pattern or regular expression of ``include``.
+        These are the tags that the selection can judge. ``latest`` judges versions only. A floating name, such as
+        ``latest`` or ``stable``, has to match a name, shell pattern or regular expression of ``include``; a pattern of
+        wildcards only, such as ``*``, does not count.
         """
-        include = self.include
-        named = TagPatterns(names=include.names, globs=include.globs, regexes=include.regexes)
+        named = TagPatterns(
+            names=self.include.names,
+            globs=[glob for glob in self.include.globs if glob.strip("*?")],
+            regexes=[regex for regex in self.include.regexes if regex.strip(".*+?()^$")],
+        )
         scope = self.in_scope(tags)
         floating = {tag for tag in scope if _FLOATING_TAG.fullmatch(tag)}
         return {

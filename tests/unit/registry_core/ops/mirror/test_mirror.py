@@ -368,7 +368,9 @@ class TestPrune:
             (TagSelection(latest=3), ["latest", "old", "stable", "v1"]),
             (TagSelection(include=TagPatterns(semver="*")), ["latest", "old", "stable", "v1"]),
             (TagSelection(include=TagPatterns(semver="*", names=["stable"])), ["latest", "old", "v1"]),
-            (TagSelection(include=TagPatterns(globs=["*"])), ["v1"]),
+            (TagSelection(include=TagPatterns(globs=["*"])), ["latest", "stable", "v1"]),
+            (TagSelection(include=TagPatterns(globs=["*", "l*"])), ["stable", "v1"]),
+            (TagSelection(include=TagPatterns(globs=["*"], names=["latest", "stable"])), ["v1"]),
             (TagSelection(include=TagPatterns(regexes=["v.*|s.*"])), ["latest", "old", "v1"]),
         ],
     )

@@ -87,7 +87,15 @@ MIXED = ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "edge", "latest", "la
         (TagSelection(include=TagPatterns(semver=">=2"), latest=1), ["18.04", "2.0.0"]),
         (TagSelection(include=TagPatterns(semver="1.x", names=["stable"])), ["1.0.0", "stable"]),
         (TagSelection(include=TagPatterns(names=["stable"], semver="1.x"), latest=1), ["1.0.0"]),
-        (TagSelection(include=TagPatterns(globs=["*"])), MIXED),
+        (TagSelection(include=TagPatterns(globs=["*"])), ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "local"]),
+        (
+            TagSelection(include=TagPatterns(regexes=["(.*)"])),
+            ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "local"],
+        ),
+        (
+            TagSelection(include=TagPatterns(globs=["*", "stab??", "?????"], names=["edge"])),
+            ["1.0.0", "18.04", "2.0.0", "2024-01-01", "dev-2", "edge", "local", "stable"],
+        ),
         (TagSelection(include=TagPatterns(globs=["l*"])), ["latest", "latest-alpine", "local"]),
         (TagSelection(include=TagPatterns(regexes=["[a-z]+"])), ["edge", "latest", "local", "stable"]),
         (TagSelection(include=TagPatterns(globs=["*"]), latest=1), ["1.0.0", "18.04", "2.0.0"]),
