@@ -258,7 +258,7 @@ SERVER = (
     Bug("app.py", "        response.headers += INERT_HEADERS\n", ""),
     Bug("cheroot_server.py", "            *INERT_HEADERS,\n", ""),
     Bug("manifests.py", "    if not may_be_manifest(manifest.media_type):", "    if False:"),
-    Bug("manifests.py", "and not may_be_manifest(content_type):", "and False:"),
+    Bug("manifests.py", "if content_type and not may_be_manifest(content_type):", "if False:"),
     Bug("chunked_body.py", "if not 0 <= size <= _MAX_SIZE:", "if size < 0:"),
     Bug("chunked_body.py", '!= b"\\r\\n":\n                raise', '== b"":\n                raise'),
 )

@@ -87,7 +87,7 @@ def push(
             HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", f"unsupported digest algorithm {reference.algorithm!r:.80}"
         )
     content_type = essence(request.header("Content-Type"))
-    if content_type not in ("", "application/json") and not may_be_manifest(content_type):
+    if content_type and not may_be_manifest(content_type):
         raise _unsupported_media_type(content_type)
     content = request.body.read_all(limit)
     algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"

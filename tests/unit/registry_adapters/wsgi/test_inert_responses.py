@@ -132,6 +132,8 @@ def test_an_injected_error_is_inert() -> None:
         "application/xhtml+xml",
         "text/plain",
         "application/octet-stream",
+        "application/json",
+        "Application/JSON; charset=utf-8",
         "application/x-www-form-urlencoded",
         "application/vnd.oci.image.config.v1+json",
         "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -152,20 +154,17 @@ def test_a_media_type_that_is_no_manifest_is_415(wire: Wire, media_type: str, co
 
 
 @pytest.mark.parametrize("media_type", ["text/html", "image/svg+xml", "application/vnd.oci.image.config.v1+json"])
-@pytest.mark.parametrize("content_type", ["", "application/json"])
-def test_a_document_that_states_such_a_media_type_is_415(wire: Wire, media_type: str, content_type: str) -> None:
+def test_a_document_that_states_such_a_media_type_is_415(wire: Wire, media_type: str) -> None:
     """R-245."""
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).encode()
 
-    reply = wire("PUT", "/v2/a/manifests/v1", content, {"Content-Type": content_type} if content_type else {})
+    reply = wire("PUT", "/v2/a/manifests/v1", content)
 
     assert reply.status == 415
     assert wire("GET", "/v2/a/manifests/v1").status == 404
 
 
-@pytest.mark.parametrize(
-    "content_type", [None, "application/json", "Application/JSON; charset=utf-8", OCI_INDEX, f"{OCI_INDEX}; a=b"]
-)
+@pytest.mark.parametrize("content_type", [None, OCI_INDEX, f"{OCI_INDEX}; a=b", OCI_INDEX.upper()])
 def test_the_document_decides_where_no_media_type_is_claimed(wire: Wire, content_type: str | None) -> None:
     """R-029."""
     reply = wire("PUT", "/v2/a/manifests/v1", INDEX, {"Content-Type": content_type} if content_type else {})
