@@ -272,7 +272,7 @@ class Session:
                 raise refusal
 
     def _answer_refusal(self, state: RequestState, response: Response, refusal: RegistryError) -> str | None:
-        """The ``Authorization`` to repeat a refused request with; ``None`` if the response stands."""
+        """The ``Authorization`` to repeat a refused request with; ``None`` to raise the refusal."""
         state.is_refused = response.status == 401
         if (
             self._authenticator is None
@@ -284,7 +284,7 @@ class Session:
         if response.status == 401:
             offers: Sequence[Challenge] = challenges(response.headers.all("www-authenticate"))
         elif response.status in _HIDING and state.authorization is None and state.request.target != _API:
-            # Nothing was carried out, whatever becomes of the requests that follow.
+            # The registry carried nothing out, even if the request for a challenge fails.
             state.is_refused = True
             offers = self._hidden_challenges(self._authenticator, state.request)
             if not offers:

@@ -76,7 +76,7 @@ def push(
 
     Raises:
         RegistryError: See ``ManifestStore.put``.
-        HttpError: The manifest is too large, its media type is none of a manifest, or its digest is not the one in the
+        HttpError: The manifest is too large, its media type is not that of a manifest, or its digest is not the one in the
             path.
     """
     extra = [Tag(text) for text in request.parameters("tag")]
@@ -189,7 +189,7 @@ def _repositories(catalog: Catalog, after: RepositoryName | None, page_size: int
 
 def _unsupported_media_type(media_type: str) -> HttpError:
     return HttpError(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "MANIFEST_INVALID", f"{media_type!r:.100} is no media type of a manifest"
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "MANIFEST_INVALID", f"{media_type!r:.100} is not a media type of a manifest"
     )
 
 

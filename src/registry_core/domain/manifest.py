@@ -300,13 +300,13 @@ def _manifest_errors() -> Iterator[None]:
 def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     """Return the media type of a document without parameters; unknown types are returned as they are.
 
-    A type that is no kind of manifest gives way to the document: to its ``mediaType``, or else to its fields.
+    A type that names no kind of manifest does not count; the ``mediaType`` of the document does, or else its fields.
     """
     stated = mapping.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise InvalidDocument("not a string", path="$.mediaType")
     claim = _single(claimed)
-    # A descriptor is written by a person or program that knew the content; a Content-Type often by one that did not.
+    # The program that wrote a descriptor knew the content; a server that sends a Content-Type often does not.
     declared = expected if not is_generic(expected) else claim if is_about_manifests(claim) else ""
     if (
         is_schema1(declared)

@@ -463,7 +463,7 @@ def test_a_page_beyond_the_limit_is_an_error(scripted: MakeTransport, reply: Mak
 
 
 @pytest.mark.parametrize("coding", ["gzip", "aws-chunked", "binary"])
-def test_a_page_that_is_json_counts_whatever_its_content_coding(
+def test_a_page_that_is_json_counts_under_each_content_coding(
     scripted: MakeTransport, reply: MakeReply, coding: str
 ) -> None:
     """R-056: bytes that are JSON are not encoded."""

@@ -173,7 +173,7 @@ def test_one_look_serves_all_repositories_and_threads(registry: HidingRegistry) 
 
 @pytest.mark.parametrize("auth", [None, Anonymous(), StaticKeychain({"other.test": USER})])
 def test_nothing_is_asked_without_a_credential(registry: HidingRegistry, auth: Credential | Keychain | None) -> None:
-    """R-048: the response stands."""
+    """R-048: the response is the result."""
     with closing(registry.connect(auth)) as catalog, pytest.raises((NotFound, Forbidden)):
         RegistryClient(catalog).with_segment("org", "app").list_tags()
 
@@ -233,7 +233,7 @@ def sent(transport: ScriptedTransport) -> list[tuple[str, bool]]:
     ("status", "headers"),
     [(200, {}), (404, {}), (403, CHALLENGE), (401, {}), (401, {"WWW-Authenticate": "Negotiate"}), (400, {}), (501, {})],
 )
-def test_the_first_response_stands_where_v2_shows_no_challenge(
+def test_the_first_response_is_the_result_where_v2_has_no_challenge(
     scripted: MakeTransport, reply: MakeReply, status: int, headers: dict[str, str]
 ) -> None:
     """R-048: and ``/v2/`` is not asked again."""

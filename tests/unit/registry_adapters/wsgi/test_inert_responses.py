@@ -1,4 +1,4 @@
-"""What a browser is told about every response: not to guess its type, and to run nothing of it."""
+"""Headers of every response, by which a browser neither guesses its type nor runs it; and strict request bodies."""
 
 from __future__ import annotations
 
