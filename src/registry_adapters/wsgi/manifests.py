@@ -76,8 +76,8 @@ def push(
 
     Raises:
         RegistryError: See ``ManifestStore.put``.
-        HttpError: The manifest is too large, its media type is not that of a manifest, or its digest is not the one in the
-            path.
+        HttpError: The manifest is too large, its media type is not that of a manifest, or its digest is not the one
+            in the path.
     """
     extra = [Tag(text) for text in request.parameters("tag")]
     if len(extra) > _TAG_LIMIT:
