@@ -304,7 +304,8 @@ class ArchiveNames(ImageNames):
         checkpoint()
         with error_reference(join_reference(self._label, name)):
             contents = self._contents()
-            found = contents.named(name)
+            repository = contents.canonical_name(self._name) if self._name else self._name
+            found = None if repository is None else contents.named(name, repository)
             if found is None:
                 raise ImageNotFound(f"no image with this name in {contents.description}")
             return found.check_size()

@@ -94,8 +94,12 @@ class ArchiveContents(Protocol):
         """
         ...
 
-    def named(self, name: ImageName) -> StoredManifest | None:
+    def named(self, name: ImageName, repository: RepositoryName = ROOT) -> StoredManifest | None:
         """Return the manifest that has a name as written, or else one whose name means the same; ``None`` without one.
+
+        Args:
+            name: Name to find.
+            repository: Repository to search; all are searched for the empty name.
 
         Raises:
             LayoutError: Several images have the name.

@@ -322,15 +322,16 @@ class ArchiveReader:
             full = self._synthesize(entry).descriptor if isinstance(entry, DockerManifestEntry) else entry
             yield NamedImage.of(full, name)
 
-    def named(self, name: ImageName) -> StoredManifest | None:
+    def named(self, name: ImageName, repository: RepositoryName = ROOT) -> StoredManifest | None:
         """Return the manifest that has a name as written, or else one whose name means the same; ``None`` without one.
 
         Raises:
             LayoutError: Several images have the name, or its image is malformed.
         """
         meant = entry_name({REF_NAME: name})
-        found = [each for each in self._names() if each[0].written == name] or [
-            each for each in self._names() if meant.tag is not None and each[0][1:3] == meant[1:3]
+        images = [each for each in self._names() if not repository or each[0].repository == repository]
+        found = [each for each in images if each[0].written == name] or [
+            each for each in images if meant.means_same(each[0])
         ]
         return self._only_manifest("name", name, found)
 

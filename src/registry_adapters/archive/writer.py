@@ -31,7 +31,7 @@ from registry_core.content.verify import verified_chunks
 from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_names import ROOT, ImageName, entry_name
+from registry_core.domain.image_names import ROOT, ImageName, aliases, entry_name
 from registry_core.domain.manifest import ImageManifest, RawManifest
 from registry_core.domain.media_types import OCI_INDEX, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
@@ -285,14 +285,15 @@ class ArchiveWriter:
                 name=entry_name(annotations).written, repository=name, tag=tag, descriptor=stored.check_size()
             )
 
-    def named(self, name: ImageName) -> StoredManifest | None:
+    def named(self, name: ImageName, repository: RepositoryName = ROOT) -> StoredManifest | None:
         """Return the manifest that has a name; ``None`` without one."""
         meant = entry_name({REF_NAME: name})
         with self._lock:
-            digest = self._other_names.get(name)
-            contents = self._repositories.get(canonical_name(self._form, meant.repository))
-            if meant.tag is not None and contents is not None:
-                digest = contents.tags.get(meant.tag)
+            digest = None if repository else self._other_names.get(name)
+            for place in aliases(meant.repository) if meant.tag is not None else ():
+                contents = self._repositories.get(place) if repository in (ROOT, place) else None
+                if digest is None and contents is not None and meant.tag is not None:
+                    digest = contents.tags.get(meant.tag)
             return None if digest is None else self._stored(digest)
 
     def canonical_name(self, name: RepositoryName) -> RepositoryName | None:

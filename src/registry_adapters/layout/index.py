@@ -118,7 +118,7 @@ class IndexFile:
         images = list(self.images(repository))
         meant = entry_name({REF_NAME: name})
         return [entry for entry, each in images if each.written == name] or [
-            entry for entry, each in images if meant.tag is not None and each[1:3] == meant[1:3]
+            entry for entry, each in images if meant.means_same(each)
         ]
 
     def with_manifest(self, manifest: Descriptor, names: Collection[NewName]) -> Self:

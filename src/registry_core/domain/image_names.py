@@ -72,6 +72,10 @@ class EntryName(NamedTuple):
     tag: Tag | None = None
     is_containerd: bool = False
 
+    def means_same(self, other: EntryName) -> bool:
+        """Return whether two names mean the same tag; Docker Hub's ``debian`` is also ``library/debian``."""
+        return self.tag is not None and self.tag == other.tag and other.repository in aliases(self.repository)
+
     @property
     def is_mapped(self) -> bool:
         """Whether the name means a repository or a tag."""

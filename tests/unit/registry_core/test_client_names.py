@@ -92,8 +92,16 @@ class TestReading:
         assert client.with_segment("library", "alpine").get_digest("3.18") == _image(ALPINE).digest
         assert client.with_segment("localhost/org/app").get_image("v1").digest == _image(NAMES[-1]).digest
 
-    def test_a_name_that_means_the_same_is_found(self, client: RegistryClient) -> None:
-        assert client.get_digest("index.docker.io/library/alpine:3.18") == _image(ALPINE).digest
+    def test_below_the_root_only_the_names_of_the_repository_are_found(self, client: RegistryClient) -> None:
+        alpine = client.with_segment("library", "alpine")
+
+        assert alpine.get_image().digest == alpine.get_digest(ALPINE) == _image(ALPINE).digest
+        for name in ("1.0+build", "v1/rc", "debian:12", "localhost:5000/org/app:v1"):
+            assert not alpine.image_exists(name)
+
+    @pytest.mark.parametrize("name", ["index.docker.io/library/alpine:3.18", "library/alpine:3.18", "alpine:3.18"])
+    def test_a_name_that_means_the_same_is_found(self, client: RegistryClient, name: str) -> None:
+        assert client.get_digest(name) == _image(ALPINE).digest
 
     @pytest.mark.parametrize("name", ["docker.io/library/alpine:3.19", "2.0+build", "v2/rc", "v9"])
     def test_an_absent_name_is_not_found(self, client: RegistryClient, name: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry_adapters.layout import LayoutCatalog
 from registry_adapters.memory import MemoryCatalog
-from registry_core import RawManifest, RepositoryName, Tag
+from registry_core import ImageName, RawManifest, RepositoryName, Tag
 
 if TYPE_CHECKING:
     from tests.unit.registry_adapters.wsgi.conftest import Reply, Serve, Wire
@@ -246,3 +248,28 @@ class TestReferrers:
         reply = wire("GET", f"/v2/org/app/referrers/{self.SUBJECT}")
 
         assert reply.status == 404
+
+
+class TestLayouts:
+    def test_a_layout_that_does_not_exist_yet_is_an_empty_registry(self, serve: Serve, tmp_path: Path) -> None:
+        """R-314: the first push creates it."""
+        wire = serve(LayoutCatalog(tmp_path / "absent"))
+
+        reply = wire("GET", "/v2/_catalog")
+
+        assert (reply.status, reply.json) == (200, {"repositories": []})
+        assert wire("GET", "/v2/org/app/tags/list").status == 404
+        assert not (tmp_path / "absent").exists()
+
+    def test_images_are_served_by_the_repositories_in_their_names(self, serve: Serve, tmp_path: Path) -> None:
+        """R-307."""
+        repository = LayoutCatalog(tmp_path).repository("")
+        assert repository.names is not None
+        for name in ("docker.io/library/alpine:3.18", "1.0+build"):
+            repository.names.assign(ImageName(name), repository.manifests.put(EMPTY))
+        wire = serve(LayoutCatalog(tmp_path))
+
+        assert wire("GET", "/v2/_catalog").json == {"repositories": ["library/alpine"]}
+        assert wire("GET", "/v2/library/alpine/tags/list").json["tags"] == ["3.18"]
+        assert wire("GET", "/v2/library/alpine/manifests/3.18").content == EMPTY.content
+        assert wire("GET", "/v2/library/alpine/manifests/1.0%2Bbuild").status in (400, 404)

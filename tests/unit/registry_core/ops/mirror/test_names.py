@@ -230,3 +230,14 @@ def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
 
     assert not report.ok
     assert list(target.repository("hub/library/alpine").manifests.tags()) == ["3.18", "3.19"]
+
+
+@pytest.mark.parametrize("repositories", [(), ("*",), ("library/alpine",)])
+def test_a_source_that_does_not_exist_is_a_failure(tmp_path: Path, repositories: tuple[str, ...]) -> None:
+    """R-314: it names the path."""
+    for source in (LayoutCatalog(tmp_path / "absent"), ArchiveCatalog(tmp_path / "absent")):
+        report = _mirror(source, LayoutCatalog(tmp_path / "target"), *repositories)
+
+        assert not report.ok
+        assert str(tmp_path / "absent") in str(report)
+    assert not list(tmp_path.iterdir())
