@@ -168,8 +168,8 @@ def _conditions(operator: str, low: Version, numbers: tuple[int, ...], *, is_pre
         case ">=":
             return [lambda version: version >= low]
         case "<":
-            # The pre-releases of an excluded version are excluded too.
-            end = _before(low) if low.is_release else low
+            # All that begins with the numeric parts is excluded, and so are pre-releases of it.
+            end = _before(low) if is_prefix else low
             return [lambda version: version < end]
         case ">":
             end = _next(numbers)

@@ -55,6 +55,10 @@ from registry_core.ops.mirror.versions import VersionRange, version_of
         ("1.2.3-rc.1", ["1.2.3-rc.1"], ["1.2.3"]),
         (">=1.0.0-rc.9", ["1.0.0-rc.10"], ["1.0.0-rc.2"]),
         (">= V1.2.3", ["1.2.3", "V1.2.4"], ["V1.2.2"]),
+        # The pre-releases before a release are in a range that names one of them.
+        (">=1.30.0-alpha.0 <1.30.0", ["1.30.0-alpha.0", "1.30.0-rc.0"], ["1.29.0", "1.30.0", "1.30.1-rc.0"]),
+        (">=1.30.0-alpha.0 <1.30", [], ["1.30.0-rc.0", "1.30.0"]),
+        ("<2.0.0", ["1.9.9"], ["2.0.0-rc.1", "2.0.0"]),
         # Ranges of two ends; the last one contains all versions that begin with it.
         ("1.2.3 - 2.3.4", ["1.2.3", "2.3.4"], ["1.2.2", "2.3.5", "2.0.0-rc.1"]),
         ("1.2 - 2.3", ["1.2.0", "2.3.9"], ["1.1.9", "2.4.0"]),
