@@ -488,7 +488,8 @@ REBASE = (
 LOWER_PATHS = (
     Bug("lower_paths.py", "elif kind is PathKind.FILE or (kind is PathKind.MISSING and creates):", "else:"),
     Bug("lower_paths.py", "if kind is PathKind.LINK:", "if False:"),
-    Bug("lower_paths.py", "if is_costly and path not in _USUAL_LINKS:", "if False:"),
+    Bug("lower_paths.py", "if is_costly and not read_all:", "if False:"),
+    Bug("lower_paths.py", "found = self._find(path, lower, read_all=True)", "pass"),
     Bug("lower_paths.py", " or part.descriptor.size > _MAX_SIZE", ""),
     Bug("lower_paths.py", "path = paths.hard_links[path]", 'return PathKind.FILE, b""'),
     Bug("lower_paths.py", "if paths.hides(path):", "if False:"),

@@ -114,8 +114,8 @@ class BaseImageBuilder(ConfigMethods):
         have the mode 0755 and belong to root. Symbolic links of lower layers among the parents are followed.
 
         To know the parents, layers below of up to 16 MiB are read. Larger layers, and layers in a registry, are read
-        only if a parent is one that distributions make a link, such as ``lib``, and all other parents count as existing
-        directories.
+        only if a parent is one that distributions make a link, such as ``lib``, or if a layer below them has a link
+        there; all other parents count as existing directories.
 
         Args:
             files: Content by path in the image: bytes, text (encoded as UTF-8), or the path of a file on disk.

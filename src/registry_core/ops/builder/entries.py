@@ -246,7 +246,7 @@ def _entry_on_disk(path: Path, status: os.stat_result, attributes: Attributes) -
         mode = attributes.mode_of(stat.S_IMODE(status.st_mode), executable=True)
         return Entry(FileKind.DIRECTORY, mode, owner=attributes.owner)
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidValue(f"not a file, directory or symbolic link: {path}; leave it out with exclude")
+        raise InvalidValue(f"not a file, directory or symbolic link, which must be left out: {path}")
     return _file_on_disk(path, status, attributes)
 
 

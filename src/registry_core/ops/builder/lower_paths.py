@@ -133,7 +133,7 @@ class LowerPaths:
         A parent is added to the entries if it is new, or replaces a file of a lower layer.
 
         Layers in a registry, and large layers on this machine, are read only if a parent is one that distributions make
-        a link, such as ``lib``; any other parent counts as an existing directory then.
+        a link, such as ``lib``, or if a layer below has a link; any other parent counts as an existing directory then.
 
         Args:
             entries: Entries by clean path.
@@ -148,27 +148,40 @@ class LowerPaths:
 
     def find(self, path: bytes, lower: Sequence[LayerPart]) -> tuple[PathKind, bytes]:
         """Return the state of a path in the layers, and the target if it is a symbolic link."""
+        found = self._find(path, lower, read_all=path in _USUAL_LINKS)
+        if found[0] is PathKind.LINK:
+            # A layer that was not read may have replaced the link.
+            found = self._find(path, lower, read_all=True)
+        return found
+
+    def _find(self, path: bytes, lower: Sequence[LayerPart], *, read_all: bool) -> tuple[PathKind, bytes]:
+        kind, is_unread = PathKind.MISSING, False
         for part in reversed(lower):
-            paths = self._read(part, path)
+            paths = self._read(part, read_all=read_all)
             if paths is None:
-                return PathKind.UNKNOWN, b""
+                is_unread = True
+                continue
             if path in paths.hard_links:
                 path = paths.hard_links[path]
             elif path in paths.others:
                 link = paths.others[path]
-                return (PathKind.FILE, b"") if link is None else (PathKind.LINK, link)
+                if link is not None:
+                    return PathKind.LINK, link
+                kind = PathKind.FILE
+                break
             if path in paths.directories:
-                return PathKind.DIRECTORY, b""
+                kind = PathKind.DIRECTORY
+                break
             if paths.hides(path):
                 break
-        return PathKind.MISSING, b""
+        return PathKind.UNKNOWN if is_unread else kind, b""
 
-    def _read(self, part: LayerPart, path: bytes) -> _LayerPaths | None:
-        """The paths of a layer; ``None`` if it is not to be read for this path, or cannot be unpacked."""
+    def _read(self, part: LayerPart, *, read_all: bool) -> _LayerPaths | None:
+        """The paths of a layer; ``None`` if it is costly and not all are to be read, or if it cannot be unpacked."""
         digest = part.descriptor.digest
         if digest not in self._layers:
             is_costly = part.is_remote or part.descriptor.size > _MAX_SIZE
-            if is_costly and path not in _USUAL_LINKS:
+            if is_costly and not read_all:
                 return None
             self._layers[digest] = _read_paths(part)
         return self._layers[digest]
@@ -220,7 +233,9 @@ class _Resolution:
         resolved = f"{directory}/{name}" if directory else name
         if entry.kind is FileKind.DIRECTORY:
             kind, _ = self._find(resolved)
-            if kind is PathKind.LINK or (path == self._target and self._is_target_known(kind)):
+            if kind is PathKind.LINK:
+                return self._directory(path, creates=creates)
+            if path == self._target and self._is_target_known(kind):
                 return resolved
         other, source = self._resolved.setdefault(resolved, (entry, path))
         if source != path and not (entry.kind is other.kind is FileKind.DIRECTORY):

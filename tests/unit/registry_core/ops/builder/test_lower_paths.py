@@ -295,6 +295,16 @@ class TestLinks:
         assert names(kind(base).add_directory(tmp_path / "lib", "lib").build()) == ["usr/lib/sub", "usr/lib/sub/x"]
         assert names(kind(base).add_directory(tmp_path / "lib/sub", "chain").build()) == ["usr/lib/x"]
 
+    def test_under_an_empty_directory_lead_to_a_directory(
+        self, kind: Callable[[Image], BaseImageBuilder], tmp_path: Path
+    ) -> None:
+        base = image(tar(*LINKS))
+
+        assert names(kind(base).add_directory(tmp_path, "lib").build()) == []
+        assert names(kind(base).add_directory(tmp_path, "dangling").build()) == ["nowhere", "nowhere/yet"]
+        with pytest.raises(InvalidName, match="more than 40 symbolic links"):
+            kind(base).add_directory(tmp_path, "loop")
+
     def test_must_not_lead_two_files_to_one_path(self, kind: Callable[[Image], BaseImageBuilder]) -> None:
         with pytest.raises(InvalidName, match="two files with the same path: 'lib/x' and 'usr/lib/x'"):
             kind(image(tar(*LINKS))).add_files({"lib/x": "1", "usr/lib/x": "2"})
@@ -349,6 +359,21 @@ class TestReading:
 
         monkeypatch.setattr(lower_paths, "_MAX_SIZE", part.descriptor.size)
         assert self.resolve(part, "app/y") == ["app", "app/y"]
+
+    def test_a_large_layer_above_a_link_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lower, _ = self.part(gzip.compress(tar(("data", "-> srv"), ("file", "x"))))
+        monkeypatch.setattr(lower_paths, "_MAX_SIZE", lower.descriptor.size)
+        large = ("large" * 100, "1")
+        removing, _ = self.part(gzip.compress(tar(("data", 0o700), large)))
+        other, opened = self.part(gzip.compress(tar(large)))
+
+        for upper, expected in ((removing, ["data/x"]), (other, ["srv", "srv/x"])):
+            assert upper.descriptor.size > lower.descriptor.size
+            assert sorted(LowerPaths().resolve(file_entries({"data/x": "1"}), [lower, upper])) == expected
+        assert opened == [0]
+        # It may have replaced the file, or created the directory.
+        for path in ("file/x", "new/x"):
+            assert sorted(LowerPaths().resolve(file_entries({path: "1"}), [lower, other])) == [path]
 
     def test_a_layer_that_the_builder_wrote_is_not_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "data").symlink_to("srv/data")
