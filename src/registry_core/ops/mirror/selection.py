@@ -13,7 +13,7 @@ import msgspec
 from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import parse_tag_and_digest
-from registry_core.errors import InvalidValue
+from registry_core.errors import InvalidDigest, InvalidValue
 from registry_core.ops.mirror.versions import VersionRange, version_of
 from registry_core.ops.transfer.options import as_tuple
 
@@ -60,7 +60,7 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         InvalidName: A name is not a tag.
-        InvalidDigest: A digest is malformed.
+        InvalidDigest: A digest is malformed, or its algorithm is unknown.
         InvalidValue: A plain string is given for a list, a tag is listed with several digests, or a regular expression
             or the range is malformed.
     """
@@ -84,6 +84,11 @@ class TagPatterns(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check names and patterns before anything is requested."""
         names = {name: parse_tag_and_digest(name) for name in as_tuple("names", self.names)}
+        for name, (_, digest) in names.items():
+            if digest is not None and not digest.verifiable:
+                raise InvalidDigest(
+                    f"not a tag, and not a digest that can be verified: {name!r:.200}; use v1, sha256:… or v1@sha256:…"
+                )
         for tag, count in Counter(tag for tag, _ in names.values() if tag is not None).items():
             if count > 1:
                 raise InvalidValue(f"the tag {tag} is listed with several digests, or with and without one")

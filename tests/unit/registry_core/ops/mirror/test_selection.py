@@ -156,6 +156,8 @@ def test_a_selection_of_names_needs_no_list() -> None:
         (lambda: TagSelection(latest=0), InvalidValue, "latest must be a number of at least 1, not 0"),
         (lambda: TagSelection(latest=cast("Any", "3")), InvalidValue, "latest must be a number"),
         (lambda: TagSelection(latest=True), InvalidValue, "latest must be a number of at least 1, not True"),
+        (lambda: TagPatterns(names=["debian:12"]), InvalidDigest, "not a tag, and not a digest that can be verified"),
+        (lambda: TagPatterns(names=["v1@app:v2"]), InvalidDigest, "not a tag, and not a digest .* 'v1@app:v2'"),
         (lambda: TagPatterns(semver=cast("Any", 0)), InvalidValue, "semver must be a string, not 0"),
         (lambda: TagPatterns(semver=cast("Any", 24.04)), InvalidValue, "semver must be a string, not 24.04"),
         (lambda: TagSelection(include=cast("Any", ["1.*"])), InvalidValue, "include must be TagPatterns"),
