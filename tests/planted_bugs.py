@@ -106,8 +106,7 @@ LINKS = (
 )  # fmt: skip
 
 LAYOUT_NAMES = (
-    Bug("index.py", "written = f\"{head if colon and '/' not in tail else path}:{name}\"",
-        'written = f"{repository}:{name}"'),
+    Bug("index.py", 'written = f"{style.path}:{name}"', 'written = f"{repository}:{name}"'),
     Bug("index.py", "key = CONTAINERD_NAME if style.is_containerd else REF_NAME", "key = REF_NAME"),
     Bug("index.py", "if self._is_same(name) or name.written == self._name.written:",
         "if name.written == self._name.written:"),

@@ -169,9 +169,7 @@ class IndexFile:
         siblings = [each for each in self.names if each.repository == repository]
         siblings.sort(key=lambda each: each.tag != name)
         style = siblings[0] if siblings else EntryName(repository)
-        path = style.written.partition("@")[0]
-        head, colon, tail = path.rpartition(":")
-        written = f"{head if colon and '/' not in tail else path}:{name}"
+        written = f"{style.path}:{name}"
         key = CONTAINERD_NAME if style.is_containerd else REF_NAME
         return NewName({REF_NAME: str(name)} | {key: written}, is_tag=True)
 

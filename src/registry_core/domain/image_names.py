@@ -18,7 +18,17 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import is_host, parse_familiar
 from registry_core.errors import InvalidName, InvalidReference
 
-__all__ = ["ROOT", "EntryName", "ImageName", "TagOrName", "aliases", "entry_name", "familiar_name", "parse_name"]
+__all__ = [
+    "ROOT",
+    "EntryName",
+    "ImageName",
+    "TagOrName",
+    "aliases",
+    "entry_name",
+    "familiar_name",
+    "name_beside",
+    "parse_name",
+]
 
 ROOT: Final = RepositoryName("")
 
@@ -72,6 +82,13 @@ class EntryName(NamedTuple):
     tag: Tag | None = None
     is_containerd: bool = False
 
+    @property
+    def path(self) -> str:
+        """A whole reference without tag and digest, as written."""
+        path = self.written.partition("@")[0]
+        head, colon, tail = path.rpartition(":")
+        return head if colon and "/" not in tail else path
+
     def means_same(self, other: EntryName) -> bool:
         """Return whether two names mean the same tag; Docker Hub's ``debian`` is also ``library/debian``."""
         return self.tag is not None and self.tag == other.tag and other.repository in aliases(self.repository)
@@ -80,6 +97,17 @@ class EntryName(NamedTuple):
     def is_mapped(self) -> bool:
         """Whether the name means a repository or a tag."""
         return bool(self.repository) or self.tag is not None
+
+
+def name_beside(name: object, tag: Tag) -> TagOrName:
+    """Return the name of a tag in the form of another name: the same repository, if that is a whole reference.
+
+    Args:
+        name: Name as written in a layout or archive; anything else is no name.
+        tag: Tag in the repository of the name.
+    """
+    meant = entry_name({REF_NAME: name}) if isinstance(name, ImageName) else EntryName("")
+    return ImageName(f"{meant.path}:{tag}") if meant.repository else tag
 
 
 def parse_name(text: str) -> tuple[RepositoryName, Tag | None] | None:

@@ -20,6 +20,7 @@ from registry_core.ports.image_names import ImageNames, NamedImage
 __all__ = [
     "ImageReference",
     "describe_reference",
+    "find_tag",
     "locate",
     "parse_reference",
     "parse_tag_or_name",
@@ -141,6 +142,18 @@ def locate(repository: Repository, reference: ImageReference) -> Tag | Digest:
         if digest is None or len(digest.encoded) < _SHORTEST_HASH:
             raise
         return digest
+
+
+def find_tag(repository: Repository, tag: Tag) -> Tag | Digest:
+    """Return a tag, or the digest of the image that has the tag in another repository of the same layout or archive.
+
+    The images at the root of a layout or archive may belong to any repository.
+
+    Raises:
+        LayoutError: The layout or archive is malformed.
+    """
+    images = () if repository.names is None or repository.name else repository.names.images()
+    return next((image.descriptor.digest for image in images if image.tag == tag), tag)
 
 
 def resolve(repository: Repository, reference: ImageReference) -> Descriptor:

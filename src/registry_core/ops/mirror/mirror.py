@@ -29,7 +29,7 @@ from registry_core.ops.mirror.prune import (
 )
 from registry_core.ops.mirror.selection import TagSelection, has_wildcard, matching_names
 from registry_core.ops.transfer.copy import CopyPlan, build_plan, execute
-from registry_core.ops.transfer.options import CopyOptions, CopyTask, as_tuple
+from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode, as_tuple
 from registry_core.ops.transfer.report import CopyReport, Node, Result, Side
 from registry_core.ports.catalog import Catalog, Repository
 from registry_core.ports.observer import Observer
@@ -171,7 +171,8 @@ class RuleScan:
         try:
             with error_reference(str(source)):
                 listed, selected = self._tags(source)
-                entries = NamedEntries(source, target, rule.target, rule.target_path, name)
+                keeps_digests = rule.options.index_mode is not IndexMode.REWRITTEN
+                entries = NamedEntries(source, target, rule.target, rule.target_path, name, keeps_digests=keeps_digests)
         except RegistryError as error:
             yield self._failure(source, target, error, Side.SOURCE)
             return True

@@ -29,6 +29,7 @@ class NamedEntries:
         target_catalog: Backend to write to.
         path: Path in the target that names are relative to.
         name: Name of the repository, relative to the paths of source and target.
+        keeps_digests: Whether the copies have the digests of the source, which a name may have too.
 
     Attributes:
         error: Error of an image that hides its name and those of others, if there is one. Tags are found all the same.
@@ -38,13 +39,21 @@ class NamedEntries:
     """
 
     def __init__(
-        self, source: Repository, target: Repository, target_catalog: Catalog, path: RepositoryName, name: str
+        self,
+        source: Repository,
+        target: Repository,
+        target_catalog: Catalog,
+        path: RepositoryName,
+        name: str,
+        *,
+        keeps_digests: bool = True,
     ) -> None:
         self._source = source
         self._target = target
         self._catalog = target_catalog
         self._path = path
         self._name = RepositoryName(name)
+        self._keeps_digests = keeps_digests
         self._layouts: dict[RepositoryName, Repository] = {}
         self._images: list[NamedImage] = []
         self.error: IntegrityError | None = None
@@ -106,6 +115,8 @@ class NamedEntries:
 
     def _place(self, tag: Tag, written: str) -> tuple[Repository, TagOrName]:
         """Return the repository of the target and the name to set there."""
+        if not self._keeps_digests:
+            written = written.partition("@")[0]
         meant = entry_name({REF_NAME: written})
         name = _image_name(written)
         if name is None or meant.tag != tag or not meant.repository:

@@ -15,14 +15,14 @@ from typing import Final, NamedTuple
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
-from registry_core.domain.image_names import ImageName, TagOrName
+from registry_core.domain.image_names import ImageName, TagOrName, name_beside
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, NotFound, RegistryError
 from registry_core.ops.manifests import fetch_child, fetch_manifest, is_attestation, is_child_manifest
-from registry_core.ops.references import ImageReference, resolve
+from registry_core.ops.references import ImageReference, find_tag, resolve
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import Subset, subset
 from registry_core.ops.transfer.report import Action, NodeKind, Result
@@ -165,10 +165,11 @@ class TaskResolver:
                 try:
                     with self._attribution.source(source.at(tag)):
                         checkpoint()
-                        entry = self._look_up(source, tag)
+                        entry = self._look_up(source, find_tag(source, tag))
                 except ImageNotFound:
                     continue
-                yield AttachedManifest(entry, (tag,))
+                # In a layout or archive, the name gets the form of the name of the image.
+                yield AttachedManifest(entry, (name_beside(next(iter(task.tags), tag), tag),))
 
     def select_tags(self, state: TaskState, attached: AttachedManifest) -> tuple[AttachedManifest | None, list[Result]]:
         """Reduce an attached manifest to the tags that have to be set.

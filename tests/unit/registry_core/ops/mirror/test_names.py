@@ -6,16 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.layout import LayoutCatalog
 from registry_adapters.memory import MemoryCatalog
 from registry_core.domain.digest import Digest
+from registry_core.domain.image_names import ImageName
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidName
 from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
+from registry_core.ops.transfer.copy import copy
+from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ops.transfer.report import CopyReport, Outcome
 from registry_core.ports.catalog import Catalog, Repository
 from registry_core.testing.content import descriptor_field, image_manifest, index_manifest, push_image
@@ -241,3 +246,47 @@ def test_a_source_that_does_not_exist_is_a_failure(tmp_path: Path, repositories:
         assert not report.ok
         assert str(tmp_path / "absent") in str(report)
     assert not list(tmp_path.iterdir())
+
+
+def test_signatures_keep_the_form_of_the_name(tmp_path: Path) -> None:
+    """R-315."""
+    (digest,) = _layout(tmp_path / "source", [ALPINE])
+    source, target = LayoutCatalog(tmp_path / "source"), LayoutCatalog(tmp_path / "target", fsync=False)
+    alpine = source.repository("library/alpine")
+    signature = push_image(alpine, "signature", tags=[f"sha256-{digest.encoded}.sig"])
+    options = CopyOptions(digest_tags=True)
+
+    selection = TagSelection(include=TagPatterns(globs=("3.*",)))
+    assert _mirror(source, target, "*", tags=selection, options=options).ok
+    copied = LayoutCatalog(tmp_path / "copied", fsync=False)
+    copy(source.repository(""), copied.repository(""), ALPINE, tags=[ALPINE], options=options)
+
+    for catalog in (target, copied):
+        assert _listed(catalog) == _listed(source)
+        assert f"docker.io/library/alpine:sha256-{digest.encoded}.sig" in _listed(catalog)
+        found = catalog.repository("library/alpine").manifests.get(Tag(f"sha256-{digest.encoded}.sig"))
+        assert found == signature
+
+
+@pytest.mark.parametrize("mode", IndexMode)
+def test_a_name_with_a_digest_fits_the_copy(tmp_path: Path, mode: IndexMode) -> None:
+    repository = LayoutCatalog(tmp_path / "source", fsync=False).repository("")
+    images = [push_image(repository, platform) for platform in ("amd64", "arm64")]
+    index = index_manifest(
+        [
+            msgspec.structs.replace(image.descriptor, platform=Platform(os="linux", architecture=platform))
+            for image, platform in zip(images, ("amd64", "arm64"), strict=True)
+        ]
+    )
+    repository.manifests.put(index)
+    written = f"org/app:v1@{index.digest}"
+    assert repository.names is not None
+    repository.names.assign(ImageName(written), index.descriptor)
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+    options = CopyOptions(platforms=("linux/amd64",), index_mode=mode)
+
+    report = _mirror(LayoutCatalog(tmp_path / "source"), target, "org/app", options=options)
+
+    assert report.ok, str(report)
+    assert list(target.repository("org/app").manifests.tags()) == ["v1"]
+    assert (written if mode is IndexMode.SPARSE else "org/app:v1") in _listed(target)
