@@ -33,7 +33,9 @@ from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
     ProtocolError,
+    RateLimited,
     RegistryError,
+    ServerError,
     Unavailable,
 )
 from registry_core.ports.blob_store import BlobStore
@@ -331,6 +333,7 @@ class HttpBlobs(BlobStore):
         self._endpoint = endpoint
         self._chunk_size = chunk_size
         self._pending_uploads = PendingUploads() if pending_uploads is None else pending_uploads
+        self._mounts_fail = False
 
     def stat(self, digest: Digest) -> int:
         """Return the size of a blob in bytes: from HEAD, or from GET if HEAD does not state it.
@@ -413,15 +416,19 @@ class HttpBlobs(BlobStore):
             reference=self._endpoint.at(digest),
             missing="blob",
             repeatable=False,
+            is_retried=not self._mounts_fail,
         )
         try:
             with self._session.send(request) as response:
+                self._mounts_fail = False
                 if response.status != 202:
                     return response.status == 201 and _names_no_other(response.headers, digest)
                 pending = PendingUpload.from_response(self._session, response)
         except (Cancelled, DeadlineExceeded):
             raise
-        except RegistryError:
+        except RegistryError as error:
+            # A registry that fails at each mount must not cost the pauses of the retries for each blob.
+            self._mounts_fail = isinstance(error, Unavailable | ServerError | RateLimited)
             return False
         if digest.algorithm == "sha256":
             self._pending_uploads.add(self._session, self._endpoint, digest, pending)

@@ -47,6 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         missing: Kind of content that a 404 without a code is about: ``manifest``, ``blob``, ``repository``,
             ``upload``, ``catalog``, or ``registry`` where a 404 means that the host is no registry.
         repeatable: Whether the request can be sent again after its response was lost.
+        is_retried: Whether the request is sent again, after a pause, if it fails for a possibly temporary reason.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     reference: str = ""
     missing: str = "manifest"
     repeatable: bool = True
+    is_retried: bool = True
 
 
 class Headers:

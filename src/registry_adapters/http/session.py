@@ -235,8 +235,12 @@ class Session:
     def _wait_before_retry(self, state: RequestState, error: RegistryError, number: int) -> bool:
         """Return whether to repeat the request, after the pause before it."""
         policy, request = self.policy, state.request
-        if number > policy.retries or not policy.is_worthwhile(
-            error, repeatable=request.repeatable, empty=state.is_empty, method=request.method
+        if (
+            not request.is_retried
+            or number > policy.retries
+            or not policy.is_worthwhile(
+                error, repeatable=request.repeatable, empty=state.is_empty, method=request.method
+            )
         ):
             return False
         kind = failure_kind(error)

@@ -85,6 +85,8 @@ _CHUNK_ACCEPTED: Final = frozenset({201, 202, 204})
 
 _PATCH_REFUSED: Final = frozenset({405, 501})
 
+_SESSION_GONE: Final = frozenset({404, 410})
+
 
 class ChunkPlan:
     """Decides how an upload is split into requests and whether it still makes progress; no I/O.
@@ -308,7 +310,7 @@ class Upload:
         body = Body(self._source, start, end - start)
         headers |= self._connection_headers()
         with self._send("PATCH", self._location, success=ANY_SUCCESS, headers=headers, body=body) as response:
-            self._location = upload_location(self._session, response, current=self._location)
+            pass
         if response.status != 202:
             names_session = "Location" in response.headers or "Range" in response.headers
             goes_on = response.status in _CHUNK_ACCEPTED or names_session
@@ -319,6 +321,7 @@ class Upload:
                     return None
             if not goes_on:
                 raise self._unproved("PATCH", response)
+        self._location = upload_location(self._session, response, current=self._location)
         if self._source.position < end:
             url = redact_url(self._location)
             raise Unavailable(
@@ -351,6 +354,7 @@ class Upload:
             The offset of the next request, or ``None`` if the blob is stored nevertheless.
         """
         status, plan = status_of(error), self._plan
+        is_gone = status in _SESSION_GONE or error.code == "BLOB_UPLOAD_UNKNOWN"
         # A pooled connection was closed; the requests after this one open new ones.
         is_stale = isinstance(error, StaleConnection) and not plan.close_connection
         error = as_unavailable(error)
@@ -365,15 +369,15 @@ class Upload:
             return self._check_progress(offset, self._query_committed(end, error), end)
         if closing and self._was_resumed and isinstance(error, _CONTENT_REFUSED):
             raise _SessionLost(error)
-        if status != 404 and not isinstance(error, _TRANSIENT):
+        if not is_gone and not isinstance(error, _TRANSIENT):
             raise error
         # The HTTP session has already repeated a refused request without a body as often as the policy allows.
         if closing and not (plan.is_monolithic and self._size) and failure_kind(error) in REFUSED:
             raise error
-        # R-075: a 404 may mean that an earlier attempt of this PUT closed the session.
+        # R-075: the session may be gone because an earlier attempt of this PUT closed it.
         if closing and self._is_stored():
             return None
-        if status == 404:
+        if is_gone:
             raise _SessionLost(error)
         if is_stale:
             self._restarts_left += 1

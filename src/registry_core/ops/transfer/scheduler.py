@@ -109,6 +109,7 @@ class TaskResolver:
     """
 
     def __init__(self, target: CopyTarget, options: CopyOptions, cache: ManifestCache) -> None:
+        self._target = target
         self._attribution = target.attribution
         self._options = options
         self._cache = cache
@@ -201,16 +202,22 @@ class TaskResolver:
         """Look up tags in the target; ``None`` for a tag that it does not have, or that may be overwritten unseen."""
         found: _CurrentTags = {}
         for tag in tags:
-            try:
-                with self._attribution.target(task.target.at(tag)):
-                    checkpoint()
-                    found[tag] = resolve(task.target, tag).digest
-            except RegistryError as error:
+            ask = partial(resolve, task.target, tag)
+            if self._options.overwrite:
+                current = self._target.look_up(task, NodeKind.TAG, tag, ask)
+            else:
                 # A tag that must not be overwritten is only set where the target is known not to have it.
-                if not isinstance(error, ImageNotFound) and not (self._options.overwrite and is_inconclusive(error)):
-                    raise
-                found[tag] = None
+                current = self._existing(task, tag, ask)
+            found[tag] = None if current is None else current.digest
         return found
+
+    def _existing(self, task: CopyTask, tag: TagOrName, ask: Callable[[], Descriptor]) -> Descriptor | None:
+        checkpoint()
+        try:
+            with self._attribution.target(task.target.at(tag)):
+                return ask()
+        except ImageNotFound:
+            return None
 
     def _split_tags(
         self, state: TaskState, manifest: Descriptor, tags: tuple[TagOrName, ...], current: _CurrentTags | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import ClassVar, Final
+from collections.abc import Callable, Collection
+from typing import ClassVar, Final, TypeVar
 
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import BaseReader, ByteReader, ByteSource, BytesSource, CallableSource, reader_remark
@@ -22,16 +22,20 @@ from registry_core.errors import (
     IntegrityError,
     InvalidDocument,
     ProtocolError,
+    RateLimited,
     RegistryError,
+    ServerError,
     SizeMismatch,
     Unauthorized,
+    Unavailable,
     Unsupported,
 )
 from registry_core.ops.blobs import ProgressSource, open_blob_or_foreign
 from registry_core.ops.manifests import fetch_manifest, is_child_manifest, walk
 from registry_core.ops.references import store_manifest
 from registry_core.ops.transfer.options import CopyTask
-from registry_core.ops.transfer.report import Action, ErrorAttribution
+from registry_core.ops.transfer.report import Action, ErrorAttribution, NodeKind
+from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import BlobCopied, BlobMounted, BlobSkipped, Event, Observer
 
 __all__ = ["CopyTarget", "DryRunTarget", "WritingTarget", "is_inconclusive"]
@@ -47,6 +51,14 @@ _INCONCLUSIVE: Final = (
     InvalidDocument,
 )
 _FINAL: Final = (Cancelled, DeadlineExceeded, Unauthorized)
+
+# The backend has repeated such a look-up, with pauses.
+_FAILED: Final = (ServerError, Unavailable, RateLimited)
+
+# R-078: after so many failed look-ups in a row, a run looks up nothing more of that kind in that repository.
+_MAX_FAILED: Final = 3
+
+_Found = TypeVar("_Found")
 
 
 def is_inconclusive(error: RegistryError) -> bool:
@@ -77,18 +89,44 @@ class CopyTarget(ABC):
 
     def __init__(self, attribution: ErrorAttribution) -> None:
         self.attribution = attribution
+        self._failed: dict[tuple[Repository, NodeKind], int] = {}
+
+    def look_up(self, task: CopyTask, kind: NodeKind, reference: str, ask: Callable[[], _Found]) -> _Found | None:
+        """Look content up in the target before a write.
+
+        Args:
+            task: Task that needs the content.
+            kind: Kind of the content.
+            reference: Tag, name or digest of the content.
+            ask: Function that asks the target.
+
+        Returns:
+            The result of ``ask``, or ``None`` if the target does not have the content or does not say whether it has.
+
+        Raises:
+            RegistryError: The target would refuse the write as well.
+        """
+        checkpoint()
+        key = (task.target, kind)
+        failed = self._failed.get(key, 0)
+        if failed >= _MAX_FAILED:
+            return None
+        try:
+            with self.attribution.target(task.target.at(reference)):
+                found = ask()
+        except RegistryError as error:
+            if not is_inconclusive(error):
+                raise
+            self._failed[key] = failed + 1 if isinstance(error, _FAILED) else 0
+            return None
+        self._failed[key] = 0
+        return found
 
     def has_manifest(self, task: CopyTask, descriptor: Descriptor) -> bool:
         """Return whether the target has a manifest, and therefore all its children."""
-        checkpoint()
-        try:
-            with self.attribution.target(task.target.at(descriptor.digest)):
-                found = task.target.manifests.resolve(descriptor.digest)
-        except RegistryError as error:
-            if is_inconclusive(error):
-                return False
-            raise
-        return found.digest == descriptor.digest
+        digest = descriptor.digest
+        found = self.look_up(task, NodeKind.MANIFEST, digest, lambda: task.target.manifests.resolve(digest))
+        return found is not None and found.digest == digest
 
     @abstractmethod
     def copy_blob(self, task: CopyTask, blob: Descriptor, mount_candidate: RepositoryName | None) -> Action:
@@ -114,15 +152,8 @@ class CopyTarget(ABC):
         """
 
     def _has_blob(self, task: CopyTask, blob: Descriptor) -> bool:
-        checkpoint()
-        try:
-            with self.attribution.target(task.target.at(blob.digest)):
-                size = task.target.blobs.stat(blob.digest)
-        except RegistryError as error:
-            if is_inconclusive(error):
-                return False
-            raise
-        if size != blob.size:
+        size = self.look_up(task, NodeKind.BLOB, blob.digest, lambda: task.target.blobs.stat(blob.digest))
+        if size is not None and size != blob.size:
             self._check_size(task, blob)
         return size == blob.size
 

@@ -40,8 +40,9 @@ REGISTRY = "https://registry.example.com"
 BLOB = f"{REGISTRY}/v2/org/app/blobs/{DIGEST}"
 
 
-def blobs(transport: ScriptedTransport, name: str = "org/app") -> BlobStore:
-    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0), transport=transport)
+def blobs(transport: ScriptedTransport, name: str = "org/app", *, retries: int = 0) -> BlobStore:
+    settings = HttpSettings(retries=retries, backoff=0.001)
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
     return catalog.repository(RepositoryName(name)).blobs
 
 
@@ -393,6 +394,25 @@ class TestMount:
         store.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
         assert mounted is False
+
+    @pytest.mark.parametrize("failure", [500, 502, 504, Unavailable("cut")])
+    @pytest.mark.parametrize("answer", [201, 202, 404])
+    def test_after_a_mount_that_failed_the_next_ones_are_tried_once_until_one_is_answered(
+        self, scripted: MakeTransport, reply: MakeReply, failure: int | Unavailable, answer: int
+    ) -> None:
+        """R-077: a registry that fails at each mount does not cost the pauses of the retries for each blob."""
+        failed = reply(failure) if isinstance(failure, int) else failure
+        answered = reply(answer, {"Location": "/upload/1"})
+        transport = scripted(*[failed] * 3, failed, failed, answered, *[failed] * 3)
+        store = blobs(transport, retries=2)
+        sent = []
+
+        for _ in range(5):
+            store.mount(DIGEST, self.origin)
+            sent.append(len(transport.sent))
+
+        # Whether the mount is carried out or refused, the registry answers mounts again.
+        assert sent == [3, 4, 5, 6, 9]
 
     @pytest.mark.parametrize("end", [Cancelled("stop"), DeadlineExceeded("late")])
     def test_the_end_of_a_scope_ends_a_mount(self, scripted: MakeTransport, end: Exception) -> None:

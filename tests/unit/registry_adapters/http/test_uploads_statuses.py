@@ -52,8 +52,9 @@ NOT_SHOWN: list[list[tuple[Any, ...]]] = [
 ]
 
 
-def put(transport: ScriptedTransport, *, chunk: int | None = None) -> None:
-    catalog = HttpCatalog("registry.example.com", HttpSettings(retries=0, chunk_size=chunk), transport=transport)
+def put(transport: ScriptedTransport, *, chunk: int | None = None, retries: int = 0) -> None:
+    settings = HttpSettings(retries=retries, backoff=0.001, chunk_size=chunk)
+    catalog = HttpCatalog("registry.example.com", settings, transport=transport)
     catalog.repository(RepositoryName("org/app")).blobs.put(DIGEST, len(CONTENT), BytesSource(CONTENT))
 
 
@@ -140,6 +141,28 @@ class TestChunk:
 
         assert methods(transport) == ["POST", "PATCH", "PATCH", "HEAD"]
 
+    @pytest.mark.parametrize("location", ["https://inner.example.com:5000/v2/org/app/blobs/1", "http:///", "/u/2"])
+    def test_the_location_of_a_blob_that_is_stored_is_not_used(
+        self, scripted: MakeTransport, reply: MakeReply, location: str
+    ) -> None:
+        """R-076: behind a proxy, it may name the inner host."""
+        transport = scripted(reply(202, FIRST), reply(202), reply(201, {"Location": location}), reply(*SHOWN[0][0]))
+
+        put(transport, chunk=5)
+
+        assert methods(transport) == ["POST", "PATCH", "PATCH", "HEAD"]
+
+    @pytest.mark.parametrize("status", [200, 201, 202, 204])
+    def test_a_session_at_another_host_is_refused(self, scripted: MakeTransport, reply: MakeReply, status: int) -> None:
+        """R-033."""
+        moved = {"Location": "https://elsewhere.example.com/u/2"}
+        transport = scripted(reply(202, FIRST), reply(status, moved), reply(204))
+
+        with pytest.raises(ProtocolError, match="trusted_hosts"):
+            put(transport, chunk=5)
+
+        assert methods(transport) == ["POST", "PATCH", "DELETE"]
+
     @pytest.mark.parametrize("chunk", [5, 10])
     def test_a_page_in_response_to_a_chunk_is_an_error_that_names_the_status(
         self, scripted: MakeTransport, reply: MakeReply, chunk: int
@@ -151,6 +174,44 @@ class TestChunk:
             put(transport, chunk=chunk)
 
         assert methods(transport) == ["POST", "PATCH", "HEAD", "GET", "DELETE"]
+
+
+class TestLostSession:
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            (404, ""),
+            (404, "BLOB_UPLOAD_UNKNOWN"),
+            (404, "BLOB_UPLOAD_INVALID"),
+            (404, "NAME_UNKNOWN"),
+            (410, ""),
+            (400, "BLOB_UPLOAD_UNKNOWN"),
+            (409, "BLOB_UPLOAD_UNKNOWN"),
+            (410, "BLOB_UPLOAD_UNKNOWN"),
+        ],
+    )
+    @pytest.mark.parametrize("step", [0, 1, 2, None])
+    def test_the_upload_begins_anew_wherever_the_session_is_lost(
+        self, scripted: MakeTransport, reply: MakeReply, status: int, code: str, step: int | None
+    ) -> None:
+        """R-075: at a chunk, at the closing PUT, or at the PUT of the whole blob."""
+        lost = reply(status, {}, b'{"errors":[{"code":"%s","message":"it has expired"}]}' % code.encode())
+        chunks = 0 if step is None else 2
+        look_ups = [reply(404)] if step in (2, None) else []
+        transport = scripted(
+            reply(202, FIRST),
+            *[reply(202)] * (step or 0),
+            lost,
+            *look_ups,
+            reply(404),
+            reply(202, FIRST),
+            *[reply(202)] * chunks,
+            reply(201),
+        )
+
+        put(transport, chunk=5 if chunks else None, retries=1)
+
+        assert methods(transport)[-chunks - 2 :] == ["POST", *["PATCH"] * chunks, "PUT"]
 
 
 class TestOpeningPost:

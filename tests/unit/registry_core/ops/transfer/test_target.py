@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 V1 = Tag("v1")
 
-INCONCLUSIVE = [
+FAILED = [
     ServerError("500", status=500),
     ServerError("501", status=501),
     Unavailable("502", status=502),
@@ -50,6 +50,8 @@ INCONCLUSIVE = [
     Unavailable("504", status=504),
     Unavailable("408", status=408),
     RateLimited("the pull limit is reached", status=429),
+]
+REFUSED = [
     ProtocolError("412", status=412),
     ProtocolError("a success status that means nothing", status=204),
     ProtocolError("the response is not valid HTTP"),
@@ -61,6 +63,7 @@ INCONCLUSIVE = [
     InvalidDocument("a login page"),
     TooLarge("an endless login page"),
 ]
+INCONCLUSIVE = [*FAILED, *REFUSED]
 CONCLUSIVE = [
     Unavailable("connection refused"),
     TLSError("the certificate is not trusted"),
@@ -137,6 +140,76 @@ class TestLookUps:
             copy(source, recorded.repository, root.digest, tags=[V1])
 
         assert recorded.writes == []
+
+    @pytest.mark.parametrize("error", FAILED, ids=str)
+    @pytest.mark.parametrize("call", ["resolve", "stat"])
+    def test_a_run_stops_looking_up_what_the_registry_fails_to_answer(
+        self,
+        source: Repository,
+        target: Repository,
+        graphs: Graphs,
+        record_calls: RecordCalls,
+        error: RegistryError,
+        call: str,
+    ) -> None:
+        """R-078: the backend has waited between its attempts at each of them."""
+        images = [graphs.image(b"%d" % number) for number in range(9)]
+        recorded = refusing(record_calls, target, error, call)
+        tasks = [CopyTask(source=source, target=recorded.repository, reference=each.digest) for each in images]
+
+        report = run_copies(tasks, jobs=1)
+
+        assert report.ok
+        assert all(target.manifests.get(each.digest).content == each.content for each in images)
+        assert recorded.count(call) == 3
+        assert recorded.count("stat" if call == "resolve" else "resolve") >= len(images)
+
+    @pytest.mark.parametrize("tags", [1, 9])
+    def test_a_run_stops_looking_up_tags_as_well(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, tags: int
+    ) -> None:
+        """R-078."""
+        root = graphs.image(b"1")
+        source.manifests.put(root, tags=[V1])
+        names = [f"v{number}" for number in range(tags)]
+        recorded = refusing(record_calls, target, ServerError("500", status=500), "resolve")
+
+        run_copies([CopyTask(source=source, target=recorded.repository, reference=V1, tags=names)])
+
+        assert {target.manifests.resolve(Tag(name)).digest for name in names} == {root.digest}
+        # One of them is the look-up of the manifest.
+        assert recorded.count("resolve") == min(tags, 3) + 1
+
+    @pytest.mark.parametrize("error", REFUSED, ids=str)
+    def test_a_run_goes_on_looking_up_after_a_refusal(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, error: RegistryError
+    ) -> None:
+        """R-078: it costs no pauses, and may concern one image only."""
+        images = [graphs.image(b"%d" % number) for number in range(5)]
+        recorded = refusing(record_calls, target, error, "resolve")
+        tasks = [CopyTask(source=source, target=recorded.repository, reference=each.digest) for each in images]
+
+        run_copies(tasks, jobs=1)
+
+        assert recorded.count("resolve") == len(images)
+
+    def test_a_look_up_that_is_answered_ends_a_row_of_failures(
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
+    ) -> None:
+        """R-078: failures now and then do not end the look-ups of a long run."""
+        images = [graphs.image(b"%d" % number) for number in range(9)]
+        recorded = record_calls(target)
+
+        def fail_twice_of_three(call: str, argument: str) -> None:
+            if call == "resolve" and recorded.count("resolve") % 3:
+                raise ServerError("500", status=500)
+
+        recorded.before = fail_twice_of_three
+        tasks = [CopyTask(source=source, target=recorded.repository, reference=each.digest) for each in images]
+
+        run_copies(tasks, jobs=1)
+
+        assert recorded.count("resolve") == len(images)
 
     def test_a_plan_moves_what_could_not_be_looked_up(
         self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
