@@ -493,7 +493,12 @@ REBASE = (
 
 LOWER_PATHS = (
     Bug("lower_paths.py", "elif kind is PathKind.FILE or (kind is PathKind.MISSING and creates):", "else:"),
-    Bug("lower_paths.py", "if kind is PathKind.LINK:", "if False:"),
+    Bug(
+        "lower_paths.py",
+        "if kind is PathKind.LINK:\n                links += 1",
+        "if False:\n                links += 1",
+    ),
+    Bug("lower_paths.py", "return self._directory(path, creates=creates)", "return resolved"),
     Bug("lower_paths.py", "if is_costly and not read_all:", "if False:"),
     Bug("lower_paths.py", "found = self._find(path, lower, read_all=True)", "pass"),
     Bug("lower_paths.py", " or part.descriptor.size > _MAX_SIZE", ""),
