@@ -57,7 +57,7 @@ class _Pattern(msgspec.Struct, frozen=True):
 def path_filter(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Make a function that returns whether a path is left out.
 
-    The last pattern that matches the path decides. What is below a directory that is left out must not be asked for.
+    The last pattern that matches the path decides. Do not pass paths below a directory that is left out.
 
     Args:
         patterns: Patterns, such as the lines of a file; one that begins with ``!`` includes a path again.
