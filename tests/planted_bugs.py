@@ -124,8 +124,9 @@ MIRRORED_NAMES = (
     Bug("names.py", "yield self._lost_name(image)", "continue"),
     Bug("names.py", "if not full.endswith(relative):", "if True:"),
     Bug("names.py", "written = {} if _exists(self._target) else", "written ="),
-    Bug("names.py", "elif digest not in parts | copied and not self._has_subject(digest):", "else:"),
-    Bug("names.py", "return bool(target.name)", "return True"),
+    Bug("names.py", "if digest not in parts and not self._has_subject(digest)", "if True"),
+    Bug("names.py", "except (InvalidName, Unsupported):\n        return False",
+        "except (InvalidName, Unsupported):\n        return True"),
     Bug("mirror.py", "for name in (*named, *self._meant_repositories()):", "for name in named:"),
     Bug("mirror.py", "            yield from entries.other_tasks()\n", ""),
 )  # fmt: skip

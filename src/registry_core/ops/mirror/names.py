@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from registry_core.cancellation import checkpoint
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_names import ImageName, TagOrName, entry_name
 from registry_core.domain.media_types import REF_NAME, is_index, is_manifest
@@ -88,27 +87,35 @@ class NamedEntries:
         Entries without a name are left out if they are part of an index or refer to a subject: they are copied with
         the index, or with the subject if the options ask for referrers.
         """
-        others = [image for image in self._own() if image.tag is None and is_manifest(image.descriptor.media_type)]
-        parts = self._parts() if any(not image.name for image in others) else set()
-        copied: set[Digest] = set()
+        others = self._others()
+        if others and not can_be_nameless(self._target):
+            yield from map(self._left_out, others)
+            return
         for image in others:
-            checkpoint()
-            digest = image.descriptor.digest
-            if image.name:
-                name = _image_name(image.name) if self._target.names is not None else None
-                if name is None:
-                    yield self._lost_name(image)
-                yield CopyTask(
-                    source=self._source, target=self._target, reference=digest, tags=() if name is None else (name,)
-                )
-            elif digest not in parts | copied and not self._has_subject(digest):
-                yield CopyTask(source=self._source, target=self._target, reference=digest)
-            copied.add(digest)
+            name = _image_name(image.name) if image.name and self._target.names is not None else None
+            if image.name and name is None:
+                yield self._lost_name(image)
+            yield CopyTask(
+                source=self._source,
+                target=self._target,
+                reference=image.descriptor.digest,
+                tags=() if name is None else (name,),
+            )
 
     def left_out(self) -> Iterator[Result]:
         """Yield a result for each entry of the repository, if the target cannot have the repository."""
-        for image in self._own():
-            yield self._result(image, "the target has no repository with an empty name")
+        yield from map(self._left_out, [image for image in self._own() if image.tag is not None] + self._others())
+
+    def _others(self) -> list[NamedImage]:
+        """Return the entries without a tag, and those without a name unless they belong to another entry."""
+        others = [image for image in self._own() if image.tag is None and is_manifest(image.descriptor.media_type)]
+        found = {image.descriptor.digest: image for image in others if not image.name}
+        parts = self._parts() if found else set()
+        nameless = [image for digest, image in found.items() if digest not in parts and not self._has_subject(digest)]
+        return [image for image in others if image.name] + nameless
+
+    def _left_out(self, image: NamedImage) -> Result:
+        return self._result(image, "the target has no repository with an empty name")
 
     def _own(self) -> list[NamedImage]:
         return [image for image in self._images if image.repository == self._source.name]
@@ -168,11 +175,13 @@ class NamedEntries:
 
 
 def can_be_nameless(target: Repository) -> bool:
-    """Return whether a backend can have a repository with an empty name, as layouts, archives and memory can."""
+    """Return whether a backend can have a repository, unless it has an empty name and the backend is a registry."""
+    if target.name:
+        return True
     try:
         next(tags_of(target, 1, None, operation=""), None)
     except (InvalidName, Unsupported):
-        return bool(target.name)
+        return False
     except NotFound:
         return True
     return True

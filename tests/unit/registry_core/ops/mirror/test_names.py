@@ -123,16 +123,17 @@ def test_a_plan_says_so_too(source: LayoutCatalog) -> None:
     assert len(plan.apply().warnings) == 2
 
 
+class _Registry(MemoryCatalog):
+    """A backend without a repository with an empty name."""
+
+    def repository(self, name: str) -> Repository:
+        found = super().repository(name)
+        return found if name else _unusable(found)
+
+
 def test_entries_that_a_target_has_no_repository_for_are_reported(source: LayoutCatalog) -> None:
     """R-316: a registry has no repository with an empty name."""
-
-    class Registry(MemoryCatalog):
-        def repository(self, name: str) -> Repository:
-            if not name:
-                return _unusable(super().repository(name))
-            return super().repository(name)
-
-    target = Registry()
+    target = _Registry()
 
     report = _mirror(source, target, "*")
 
@@ -140,7 +141,21 @@ def test_entries_that_a_target_has_no_repository_for_are_reported(source: Layout
     assert list(target.repositories()) == ["library/alpine", "localhost/org/app"]
     left_out = [result.node.source for result in report.results if result.outcome is Outcome.LEFT_OUT]
     digest = _listed(source)[""]
-    assert left_out == [str(source.registry) + suffix for suffix in (":1.0+build", ":v1/rc", ":v1", f"@{digest}")]
+    assert left_out == [str(source.registry) + suffix for suffix in (":v1", ":1.0+build", ":v1/rc", f"@{digest}")]
+
+
+def test_a_whole_layout_is_copied_into_a_registry(tmp_path: Path) -> None:
+    """R-316."""
+    names = [ALPINE, "localhost:5000/org/app:v1", "1.0+build", ""]
+    _layout(tmp_path / "source", names)
+    target = _Registry()
+
+    report = _mirror(LayoutCatalog(tmp_path / "source"), target)
+
+    assert report.ok, str(report)
+    assert list(target.repositories()) == ["library/alpine", "localhost/org/app"]
+    assert len(report.warnings) == 2
+    assert "the target has no repository with an empty name" in str(report)
 
 
 def _unusable(repository: Repository) -> Repository:
@@ -181,12 +196,13 @@ def test_parts_of_an_index_and_referrers_are_no_images_without_a_name(tmp_path: 
     repository.manifests.put(index_manifest([child.descriptor]), tags=[Tag("v1")])
     signature = image_manifest(b"{}", subject=descriptor_field(child.content, child.media_type))
     repository.manifests.put(signature)
-    target = MemoryCatalog()
 
-    report = _mirror(source, target, "org/app")
+    report = _mirror(source, MemoryCatalog(), "org/app")
+    at_root = _mirror(LayoutCatalog(tmp_path / "source/org/app"), _Registry(), "*", allow_empty=True)
 
     assert report.ok
     assert not [result for result in report.results if result.node.digest == signature.digest]
+    assert [result.node.source.rpartition(":")[2] for result in at_root.warnings] == ["v1"]
 
 
 def test_a_selection_of_tags_takes_no_other_names(tmp_path: Path, source: LayoutCatalog) -> None:
