@@ -91,8 +91,9 @@ def pull_artifact(
         repository: Repository of the artifact.
         reference: Tag or digest of the artifact.
         directory: Target directory; created if it does not exist, but its parent must exist.
-        unpack: Whether to unpack packed directories, which are written as files otherwise. A function decides for each
-            layer, also for layers that are not marked as packed: some tools do not mark them.
+        unpack: Whether to unpack packed directories, which are written as files otherwise, and layers for which
+            ``untitled`` returns ``.``. A function decides for each layer, also for layers that are not marked as
+            packed: some tools do not mark them.
         overwrite: Whether to replace existing files. Directories are never replaced.
         select: Returns whether to pull a layer.
         untitled: Returns the title of a layer that has none, such as those of Helm charts; ``None`` omits the layer.
@@ -119,9 +120,8 @@ def pull_artifact(
     if not isinstance(jobs, int) or jobs < 1:
         raise InvalidValue(f"{_OPERATION}: jobs must be at least 1, not {jobs!r:.50}")
     parsed = parse_reference(repository, reference)
-    to_unpack = unpack if callable(unpack) else lambda layer: unpack and _is_packed(layer)
     with error_context(_OPERATION, repository.at(parsed)):
-        files = _select_files(fetch_manifest(repository, parsed), select, untitled, to_unpack)
+        files = _select_files(fetch_manifest(repository, parsed), select, untitled, unpack)
         with _FileInstaller(directory, overwrite=overwrite) as installer:
             installer.check_targets(file.title for file in files)
             downloader = _Downloader(repository, installer, observer)
@@ -140,7 +140,7 @@ def _select_files(
     manifest: RawManifest,
     select: Callable[[Descriptor], bool],
     untitled: Callable[[Descriptor], str | None],
-    to_unpack: Callable[[Descriptor], bool],
+    unpack: bool | Callable[[Descriptor], bool],
 ) -> list[_File]:
     files, omitted = [], 0
     layers = manifest.children if is_artifact_manifest(manifest.media_type) else manifest.image.layers
@@ -150,9 +150,14 @@ def _select_files(
             # The empty layer of an artifact without files does not count.
             omitted += layer.media_type != EMPTY_JSON
         elif select(layer):
-            unpack = to_unpack(layer)
-            title = _title(layer, number, unpack=unpack) if name is None else _given_title(name, unpack=unpack)
-            files.append(_File(number, title, layer, unpack))
+            if callable(unpack):
+                is_unpacked = unpack(layer)
+            else:
+                is_unpacked = unpack and (_is_packed(layer) or _is_root_title(name))
+            title = (
+                _title(layer, number, unpack=is_unpacked) if name is None else _given_title(name, unpack=is_unpacked)
+            )
+            files.append(_File(number, title, layer, is_unpacked))
     titles = [file.title for file in files]
     if _ROOT_TITLE in titles and len(titles) > 1:
         raise UnsafeArchive(
@@ -179,14 +184,18 @@ def _title(layer: Descriptor, number: int, *, unpack: bool) -> str:
 
 
 def _given_title(name: str, *, unpack: bool) -> str:
-    if not isinstance(name, str) or name not in _ROOT_TITLES:
+    if not _is_root_title(name):
         return clean_title(name)
     if unpack:
         return _ROOT_TITLE
     raise InvalidName(
         "untitled returned '.', which names the target directory itself: only a layer that is unpacked can have that"
-        " title, so pass unpack as a function that returns True for the layer"
+        " title, so pass unpack=True, or a function that returns True for the layer"
     )
+
+
+def _is_root_title(name: str | None) -> bool:
+    return isinstance(name, str) and name in _ROOT_TITLES
 
 
 class _FileInstaller:

@@ -17,6 +17,7 @@ import pytest
 
 from registry_core.content.streams import BytesSource
 from registry_core.domain import strict_json
+from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import (
@@ -489,8 +490,11 @@ class TestDirectories:
 
         assert _tree(tmp_path) == {"d": "/", "d/a": "A"}
 
+    @pytest.mark.parametrize("unpack", [True, lambda file: True], ids=["all", "chosen"])
     @pytest.mark.parametrize("name", [".", "./"])
-    def test_without_a_title_go_to_the_target_on_request(self, source: Repository, tmp_path: Path, name: str) -> None:
+    def test_without_a_title_go_to_the_target_on_request(
+        self, source: Repository, tmp_path: Path, name: str, unpack: bool | Callable[[Descriptor], bool]
+    ) -> None:
         """The tars of Flux and of other tools have neither a title nor a mark."""
         (tmp_path / "mine").write_text("mine")
         stream = io.BytesIO()
@@ -500,16 +504,19 @@ class TestDirectories:
             archive.addfile(info, io.BytesIO(b"A"))
         _store(source, _put(source, gzip.compress(stream.getvalue())) | {"mediaType": OCI_LAYER_GZIP})
 
-        written = pull_artifact(source, "v1", tmp_path, unpack=lambda file: True, untitled=lambda file: name)
+        written = pull_artifact(source, "v1", tmp_path, unpack=unpack, untitled=lambda file: name)
 
         assert written == [tmp_path / "a"]
         assert _tree(tmp_path) == {"a": "A", "mine": "mine"}
 
-    def test_without_a_title_go_to_the_target_only_if_unpacked(self, source: Repository, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("unpack", [False, lambda file: False], ids=["none", "chosen"])
+    def test_without_a_title_go_to_the_target_only_if_unpacked(
+        self, source: Repository, tmp_path: Path, unpack: bool | Callable[[Descriptor], bool]
+    ) -> None:
         _store(source, _put(source, b"x") | {"mediaType": OCI_LAYER_GZIP})
 
         with pytest.raises(InvalidName, match="only a layer that is unpacked"):
-            pull_artifact(source, "v1", tmp_path, unpack=True, untitled=lambda file: ".")
+            pull_artifact(source, "v1", tmp_path, unpack=unpack, untitled=lambda file: ".")
 
         assert _tree(tmp_path) == {}
 
