@@ -190,7 +190,8 @@ KEYCHAINS = (
 PATTERNS = (
     Bug("registry_names.py", "port == pattern_port", "True"),
     Bug("registry_names.py", "and len(wanted) == len(parts)", "and len(wanted) <= len(parts)"),
-    Bug("docker_config.py", "if path in paths and any(", "if any("),
+    Bug("docker_config.py", "if path in paths and matches(", "if matches("),
+    Bug("docker_config.py", "matches(pattern, names[0])", "any(matches(pattern, name) for name in names)"),
     Bug("docker_config.py", "if parsed is not None), reverse=True)", "if parsed is not None))"),
     Bug("docker_config.py", 'unpadded + b"=" * (-len(unpadded) % 4)', "packed"),
     Bug("docker_config.py", "for pattern, path, key in _patterns_of(auths) if self._patterns else ():",
@@ -366,6 +367,12 @@ TAR = (
     Bug("reader.py", "if not self._skip(self._remaining):", "if not self._skip(self._remaining) and False:"),
     Bug("reader.py", 'if self._buffer[self._position :].strip(b"\\0"):', "if False:"),
     Bug("reader.py", "        if kind is not FileKind.FILE:\n", "        if kind is FileKind.HARDLINK:\n"),
+    Bug(
+        "reader.py",
+        'raise IntegrityError(f"{kind.value} with the records of a sparse file: {printable(name)}")',
+        "pass",
+    ),
+    Bug("headers.py", "and long_name is not None and value != long_name:", "and False:"),
     Bug("reader.py", 'raise IntegrityError("corrupt tar: a single zero block between members")', "pass"),
     Bug("reader.py", "if header.size > _EXTENDED_LIMIT:", "if False:"),
     Bug("reader.py", 'raise IntegrityError("corrupt tar: two GNU long names for one member")', "pass"),

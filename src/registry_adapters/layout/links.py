@@ -45,14 +45,14 @@ def open_inside(root: Path, path: str) -> int:
     """
     pending = _reversed_parts(path)
     opened = [os.open(root, DIRECTORY_FLAGS & ~NO_FOLLOW)]
-    links = 0
+    links, link = 0, ""
     try:
         while pending:
             checkpoint()
             part = pending.pop()
             target = None if part == ".." else _link_target(part, opened[-1])
             if target is not None:
-                links += 1
+                links, link = links + 1, target
                 if links > _MAX_LINKS:
                     raise LayoutError(f"{path}: more than {_MAX_LINKS} symbolic links, perhaps in a cycle")
                 if target.startswith("/"):
@@ -65,7 +65,7 @@ def open_inside(root: Path, path: str) -> int:
                     pending += _reversed_parts(target)
             elif part == "..":
                 if len(opened) == 1:
-                    raise _leaves(path, "..")
+                    raise _leaves(path, link)
                 os.close(opened.pop())
             elif pending:
                 if len(opened) > _MAX_DEPTH:

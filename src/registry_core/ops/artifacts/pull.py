@@ -150,13 +150,12 @@ def _select_files(
             # The empty layer of an artifact without files does not count.
             omitted += layer.media_type != EMPTY_JSON
         elif select(layer):
-            if callable(unpack):
-                is_unpacked = unpack(layer)
+            is_packed = _is_packed(layer) or _is_root_title(name)
+            is_unpacked = unpack(layer) if callable(unpack) else unpack and is_packed
+            if name is None:
+                title = _title(layer, number, unpack=is_unpacked)
             else:
-                is_unpacked = unpack and (_is_packed(layer) or _is_root_title(name))
-            title = (
-                _title(layer, number, unpack=is_unpacked) if name is None else _given_title(name, unpack=is_unpacked)
-            )
+                title = _given_title(name, unpack=is_unpacked)
             files.append(_File(number, title, layer, is_unpacked))
     titles = [file.title for file in files]
     if _ROOT_TITLE in titles and len(titles) > 1:
