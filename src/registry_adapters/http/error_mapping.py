@@ -48,11 +48,19 @@ _FORBIDDEN: Final = frozenset({402, 403, 412, 423, 451})
 # The words for policies, quotas and immutable tags of registries that have no status or code for them: ECR, ACR,
 # Artifact Registry, Nexus, Quay, GitLab. A method that is "not allowed" is no refusal by policy.
 _POLICY: Final = re.compile(
-    r"immutab|quota|polic(?:y|ies)|vulnerab|disallowed|storage limit|over(?:writ|rid)"
-    r"|does not allow (?:updating|redeploy)|cannot be updated|precondition"
-    r"|tag\b.{0,200}\balready exists|(?:tag|image|repository|registry|artifact|manifest) is (?:locked|protected)",
+    r"immutab|quota|polic(?:y|ies)|vulnerab|disallowed|storage limit|\bnot\b.{0,80}\bover(?:writ|rid)"
+    r"|cannot (?:be )?(?:over(?:writ|rid)|updated|update tag)|does not allow (?:updating|redeploy)|precondition"
+    r"|tag\b.{0,200}\b(?:already exists|was already pushed)"
+    r"|(?:tag|image|repository|registry|artifact|manifest) is (?:locked|protected)",
     re.IGNORECASE,
 )
+# Words inside names mean nothing: those in quotes, references, media types, file names and URLs.
+_QUOTED: Final = re.compile(r"""(?<!\w)(?:'[^']*'|"[^"]*"|`[^`]*`)(?!\w)""")
+_NAME: Final = re.compile(r"\w[./:@]\w|/")
+_NAME_PARTS: Final = re.compile(r"[/:@]")
+# Statuses and codes with one exact meaning, which no words change.
+_EXACT_STATUSES: Final = frozenset({404, 413, 415, 416})
+_EXACT_CODES: Final = frozenset({"NAME_INVALID", "RANGE_INVALID"})
 _INVALID: Final[dict[str, type[RegistryError]]] = {
     "NAME_INVALID": InvalidName,
     # Only a tag that fits the grammar is ever sent: the registry has a rule of its own.
@@ -100,6 +108,8 @@ def error_from_response(
     """
     infos = error_infos(content)
     code = next((info.code for info in infos if info.code), "")
+    # The specified codes are in upper case; some servers write them in lower case.
+    code = code.upper() if code.islower() else code
     target = redact_url(url or request.target)
     text = error_text(content)
     if status == _PROXY:
@@ -178,5 +188,14 @@ def _kind(status: int, code: str, text: str, request: Request) -> type[RegistryE
 
 def _is_policy(status: int, code: str, text: str, request: Request) -> bool:
     """Whether the registry's words say that a policy forbids the request."""
-    has_other_meaning = status in (404, 413) or code in _UNKNOWN or code in _MISMATCHES
-    return not has_other_meaning and request.missing not in ("catalog", "registry") and bool(_POLICY.search(text))
+    is_exact = status in _EXACT_STATUSES or code in _EXACT_CODES or code in _UNKNOWN or code in _MISMATCHES
+    if is_exact or request.missing in ("catalog", "registry"):
+        return False
+    return bool(_POLICY.search(_without_names(text, request)))
+
+
+def _without_names(text: str, request: Request) -> str:
+    """The text without the names in it, and without the parts of the request's own reference."""
+    own = {part.lower() for part in _NAME_PARTS.split(request.reference)}
+    words = _QUOTED.sub(" ", text).split()
+    return " ".join(word for word in words if not _NAME.search(word) and word.strip(".,:;()[]").lower() not in own)

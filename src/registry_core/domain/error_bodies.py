@@ -13,6 +13,7 @@ __all__ = ["CONTENT_LIMIT", "error_infos", "error_text", "escaped"]
 # Largest part of an error body that is read, in bytes (R-055).
 CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
+_BOM: Final = b"\xef\xbb\xbf"
 _ENTRIES: Final = 16
 # The fields for the reason in errors of AWS, GitHub, Quay, of OAuth2 and of RFC 9457.
 _WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
@@ -57,7 +58,7 @@ def _decode(content: bytes) -> Any:
     if len(content) > CONTENT_LIMIT:
         return None
     try:
-        return msgspec.json.decode(content)
+        return msgspec.json.decode(content.removeprefix(_BOM))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -80,7 +81,7 @@ def _info_text(info: ErrorInfo) -> str:
 def _as_line(content: bytes) -> str:
     """A body as one line; empty if it is HTML or no text."""
     try:
-        text = content.decode().strip()
+        text = content.removeprefix(_BOM).decode().strip()
     except UnicodeDecodeError:
         return ""
     return "" if text.startswith("<") else escaped(" ".join(text.split()))

@@ -165,6 +165,7 @@ HARBOR = "current image with 9 vulnerabilities cannot be pulled due to configure
 QUOTA = "adding 29.0 MiB of storage resource, which when updated to current usage of 152.4 MiB will exceed the limit"
 ACR = "The operation is disallowed on this registry, repository or image."
 NEXUS = "Repository does not allow updating assets: docker-hosted"
+REGO = "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"
 ARTIFACTORY = "Not enough permissions to delete/overwrite artifact 'app/v1/manifest.json'"
 
 
@@ -192,6 +193,11 @@ class TestRefusalsByPolicy:
             (400, body_of("MANIFEST_INVALID", "The repository has enabled tag immutability."), "tag immutability"),
             (409, body_of("TAG_IMMUTABLE", "Tag 'v1' cannot be changed"), "cannot be changed"),
             (409, body_of("CONFLICT", "tag v1 already exists under the repository 111"), "already exists"),
+            (409, body_of("TAG_ALREADY_EXISTS", "tag was already pushed", {}), "already pushed"),
+            (400, body_of("tag_invalid", "no such tag name here"), "no such tag name"),
+            (400, body_of("MANIFEST_INVALID", "the tag 'v1' cannot be overwritten"), "cannot be overwritten"),
+            (400, b"\xef\xbb\xbf" + body_of("UNKNOWN", "storage quota exceeded"), "storage quota exceeded"),
+            (400, b"the storage quota of r.example.com/quota is exceeded", "storage quota"),
             (403, b"Forbidden: the image violates the admission policy\n", "violates the admission policy"),
             (409, b"tag v1 is immutable", "tag v1 is immutable"),
             (403, json.dumps({"message": "permission_denied: write_package"}), "permission_denied"),
@@ -229,7 +235,16 @@ class TestRefusalsByPolicy:
             ("GET", 404, "NAME_UNKNOWN", "no policy for this repository", RepositoryNotFound),
             ("GET", 401, "UNAUTHORIZED", "the policy wants credentials", Unauthorized),
             ("GET", 429, "TOOMANYREQUESTS", "pull quota exceeded", RateLimited),
+            ("GET", 403, "toomanyrequests", "Rate exceeded", RateLimited),
             ("PUT", 409, "", "the upload session is in use", ProtocolError),
+            ("PUT", 400, "MANIFEST_INVALID", f"unknown media type {REGO}", InvalidDocument),
+            ("PUT", 415, "MANIFEST_INVALID", f"no artifact of type {REGO}, see the policy", InvalidDocument),
+            ("PUT", 400, "MANIFEST_INVALID", "the second key overrides the first", InvalidDocument),
+            ("PUT", 400, "", "not a manifest: org/policy-agent", ProtocolError),
+            ("PUT", 400, "", "the project 'quota' does not exist", ProtocolError),
+            ("PUT", 400, "NAME_INVALID", "the name of a policy must be lower case", InvalidName),
+            ("PATCH", 416, "", "the chunk must not overwrite earlier bytes", ProtocolError),
+            ("PATCH", 400, "RANGE_INVALID", "the chunk must not overwrite earlier bytes", ProtocolError),
             ("PUT", 500, "UNKNOWN", "quota exceeded", ServerError),
         ],
     )
@@ -241,6 +256,26 @@ class TestRefusalsByPolicy:
 
         assert type(error) is kind
         assert message in str(error)
+
+    def test_the_name_of_the_repository_is_no_word_about_a_policy(self) -> None:
+        """R-244."""
+        request = Request(
+            method="PUT",
+            target="/v2/org/quota-policy/manifests/immutable-1",
+            success=(201,),
+            reference="registry.example.com/org/quota-policy:immutable-1",
+            missing="manifest",
+        )
+        for text in ("no manifest for quota-policy", "tag immutable-1, repository Quota-Policy: bad request"):
+            assert type(error_from_response(400, Headers([]), text.encode(), request)) is ProtocolError
+
+    def test_a_page_is_no_word_about_a_policy(self) -> None:
+        """R-244."""
+        for page in (b"<html>Privacy policy</html>", b"\xef\xbb\xbf<!DOCTYPE html><html>Privacy policy</html>"):
+            error = map_error(400, page)
+
+            assert type(error) is ProtocolError
+            assert "Privacy" not in str(error)
 
     def test_a_registry_without_a_list_of_repositories_stays_unsupported(self) -> None:
         """R-095."""
