@@ -282,6 +282,7 @@ FAILURES = (
     Bug("transport/connection.py", "self.phase = Phase.PROXY_TLS if is_secure_proxy else Phase.TLS", "pass"),
     Bug("transport/connection.py", "        self.phase = Phase.TUNNEL", "        pass"),
     Bug("transport/failures.py", "and not self.have(*_CLOSED)", ""),
+    Bug("transport/failures.py", "if proxy is None else proxy.scheme", ""),
     Bug("transport/connection.py", 'skip_host="Host" in headers', "skip_host=False"),
     Bug("transport/tls.py", "_PROXY_NOT_TLS if reason == _NOT_TLS else ", ""),
 )

@@ -28,7 +28,7 @@ import msgspec
 
 from registry_adapters.auth.authorization import is_token
 from registry_core.domain.auth import Credential, NotPicklable, Scope, TokenReply, TokenRequest
-from registry_core.domain.error_bodies import error_text
+from registry_core.domain.error_bodies import error_text, refuses_plain_http
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.origin import Origin, redact_url
 from registry_core.errors import (
@@ -37,6 +37,7 @@ from registry_core.errors import (
     ProtocolError,
     RateLimited,
     RegistryError,
+    TLSError,
     TransportError,
     Unauthorized,
     Unavailable,
@@ -175,6 +176,7 @@ def parse_token(request: TokenRequest, reply: TokenReply) -> Token:
         Unauthorized: The token server refused the credential.
         Forbidden: The token server accepted the credential, but refused the scopes, or a policy of it does.
         RateLimited: The token server answered 429.
+        TLSError: The token server speaks TLS, and its URL is one of plain http.
         Unavailable: The token server answered 408 or 5xx.
         ProtocolError: The reply has no usable token.
     """
@@ -225,6 +227,11 @@ def _refusal(request: TokenRequest, reply: TokenReply) -> RegistryError:
     has_credential = request.method == "POST" or "Authorization" in request.headers
     if status in _FORBIDDEN:
         return Forbidden(message, transport=transport)
+    if status == 400 and url.startswith("http:") and refuses_plain_http(reply.content):
+        reason = (
+            "the token server speaks TLS, but the registry names it by a plain http URL: correct the registry's realm"
+        )
+        return TLSError(f"token request to {url}: {reason}", status=status, method=request.method, url=url)
     # OAuth2 answers 400 to an invalid grant (RFC 6749, section 5.2).
     if status == 401 or (status == 400 and request.method == "POST"):
         reason = "the token server refused the credentials" if has_credential else "no credentials were given"

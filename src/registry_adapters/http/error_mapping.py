@@ -9,7 +9,7 @@ from typing import Final
 
 from registry_adapters.http.messages import Headers, Request
 from registry_adapters.http.retry import TRANSIENT, retry_after
-from registry_core.domain.error_bodies import CONTENT_LIMIT, error_infos, error_text
+from registry_core.domain.error_bodies import error_infos, error_text, refuses_plain_http
 from registry_core.domain.origin import redact_url
 from registry_core.errors import (
     BlobNotFound,
@@ -38,11 +38,6 @@ __all__ = ["error_from_response"]
 _TEXT: Final = 300
 _UNAVAILABLE: Final = TRANSIENT - {429, 500}
 _PROXY: Final = 407
-# In the words of Go's net/http, of nginx, Apache, Tomcat and cheroot.
-_PLAIN_HTTP_REFUSED: Final = re.compile(
-    rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
-    rb"|host and port requires TLS|plain HTTP request, but this server only speaks HTTPS"
-)
 # Payment required, Forbidden, Precondition Failed (Harbor's policies), Locked, Unavailable For Legal Reasons.
 _FORBIDDEN: Final = frozenset({402, 403, 412, 423, 451})
 # The words for policies, quotas and immutable tags of registries that have no status or code for them: ECR, ACR,
@@ -118,7 +113,7 @@ def error_from_response(
     wait = retry_after(headers.get("retry-after"), time.time() if now is None else now)
     if wait:
         message += f" (retry after {wait:g} s)"
-    if status == 400 and target.startswith("http:") and _PLAIN_HTTP_REFUSED.search(content[:CONTENT_LIMIT]):
+    if status == 400 and target.startswith("http:") and refuses_plain_http(content):
         return TLSError(
             f"{request.method} {target}: the server speaks TLS, but the request was plain http: remove plain_http",
             status=status,

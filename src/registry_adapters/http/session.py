@@ -430,7 +430,11 @@ class Session:
                 )
             return TokenReply(status=status, content=content, remark=coding_remark(response.headers))
 
-        return self._repeat(state, attempt)
+        try:
+            return self._repeat(state, attempt)
+        except TransportError as error:
+            error.message = f"request a token: {error.message}"
+            raise
 
     def _error(self, response: Response, state: RequestState) -> RegistryError:
         """The error for a response that is no success; reads and closes it."""

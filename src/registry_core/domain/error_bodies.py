@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 from registry_core.errors import ErrorInfo
 
-__all__ = ["CONTENT_LIMIT", "error_infos", "error_text", "escaped"]
+__all__ = ["CONTENT_LIMIT", "error_infos", "error_text", "escaped", "refuses_plain_http"]
 
 # Largest part of an error body that is read, in bytes (R-055).
 CONTENT_LIMIT: Final = 64 << 10
@@ -17,6 +18,11 @@ _BOM: Final = b"\xef\xbb\xbf"
 _ENTRIES: Final = 16
 # The fields for the reason in errors of AWS, GitHub, Quay, of OAuth2 and of RFC 9457.
 _WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
+# In the words of Go's net/http, of nginx, Apache, Tomcat and cheroot.
+_PLAIN_HTTP_REFUSED: Final = re.compile(
+    rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
+    rb"|host and port requires TLS|plain HTTP request, but this server only speaks HTTPS"
+)
 
 
 def error_infos(content: bytes) -> tuple[ErrorInfo, ...]:
@@ -43,6 +49,11 @@ def error_text(content: bytes) -> str:
     inner = document.get("error") if isinstance(document, dict) else None
     found = [each.get(name) for each in (document, inner) if isinstance(each, dict) for name in _WORDS]
     return next((escaped(text) for text in found if isinstance(text, str) and text), "")
+
+
+def refuses_plain_http(content: bytes) -> bool:
+    """Whether a body, that of a 400, says that a TLS server got a plain http request."""
+    return _PLAIN_HTTP_REFUSED.search(content[:CONTENT_LIMIT]) is not None
 
 
 def escaped(text: str, limit: int = _TEXT) -> str:

@@ -89,7 +89,11 @@ class ExchangeErrors:
         self._phase = Phase.EXCHANGE if connection is None else connection.phase
         self._is_first = connection is not None and connection.exchanges == 1
         self._is_reused = connection is not None and connection.is_reused
-        self._proxy = connection.proxy.netloc if connection is not None and connection.proxy is not None else None
+        proxy = None if connection is None else connection.proxy
+        self._proxy = None if proxy is None else proxy.netloc
+        # The peer to which the first bytes of the connection are plain http; ``None`` if they are TLS.
+        scheme = Origin.of_url(url).scheme if proxy is None else proxy.scheme
+        self._plain_peer = None if scheme == "https" else "server" if proxy is None else "proxy"
 
     def raise_for(self, error: BaseException) -> NoReturn:
         """Raise the library's error for an exception; others than those of connections are raised unchanged.
@@ -164,9 +168,9 @@ class ExchangeErrors:
         if causes.have(TimeoutError):
             return NotConnected, f"no answer of the proxy within {self._settings.connect_timeout:g} s"
         if causes.are_tls_alert:
-            return TLSError, "the proxy speaks TLS, but the request was plain http: write its URL with https://"
+            return TLSError, self._speaks_tls()
         if causes.have(OSError):
-            return NotConnected, f"connection to the proxy lost: {os_reason(causes.all)}"
+            return NotConnected, f"connection to the proxy lost: {os_reason(causes.all)}{self._question(causes)}"
         return ProtocolError, "the response of the proxy is not valid HTTP"
 
     def _failed_exchange(self, causes: _Causes) -> _Failure:
@@ -177,19 +181,25 @@ class ExchangeErrors:
         if causes.have(http.client.IncompleteRead):
             return Unavailable, "the connection was closed before the end of the response"
         if causes.are_tls_alert:
-            return TLSError, "the server speaks TLS, but the request was plain http: remove plain_http"
+            return TLSError, self._speaks_tls()
         if causes.have(OSError):
             # A TLS connection that was closed without a TLS alert ends with an error of its own.
             if self._is_reused and causes.have(ConnectionError, *_CLOSED):
                 return StaleConnection, "the idle connection was closed by the server"
-            # Some TLS servers answer plain http by no more than the end of the connection.
-            may_need_tls = self._is_first and self._proxy is None and self._url.startswith("http:")
-            hint = "; does the server expect TLS?" if may_need_tls and causes.have(ConnectionError) else ""
-            return Unavailable, f"connection lost: {os_reason(causes.all)}{hint}"
+            question = self._question(causes) if self._is_first else ""
+            return Unavailable, f"connection lost: {os_reason(causes.all)}{question}"
         if self._is_reused and causes.have(http.client.BadStatusLine):
             # R-061: the rest of an earlier response came after the connection had been checked.
             return StaleConnection, "the connection had bytes left from an earlier response"
         return ProtocolError, "the response is not valid HTTP"
+
+    def _speaks_tls(self) -> str:
+        remedy = "write its URL with https://" if self._proxy is not None else "remove plain_http"
+        return f"the {self._plain_peer or 'server'} speaks TLS, but the request was plain http: {remedy}"
+
+    def _question(self, causes: _Causes) -> str:
+        """The question whether the peer expects TLS: some TLS servers answer plain http by closing only."""
+        return f"; does the {self._plain_peer} expect TLS?" if self._plain_peer and causes.have(ConnectionError) else ""
 
 
 class _Causes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -200,6 +201,17 @@ def test_a_token_server_that_fails_is_not_asked_by_each_thread(
 
     assert [type(one) for one in errors] == [kind] * 8
     assert len(servers.exchanges) == most
+
+
+def test_the_error_of_an_unreachable_token_server_says_that_a_token_was_requested(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    servers.challenge = f'Bearer realm="http://127.0.0.1:{port}/token"'
+
+    with open_client(servers.url, retries=0) as client, pytest.raises(Unavailable) as caught:
+        client.list_tags()
+
+    assert f"request a token: connect to 127.0.0.1:{port}: connection refused" in str(caught.value)
 
 
 def test_a_wrong_password_raises_unauthorized_and_is_not_shown(servers: Servers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,15 @@ from registry_adapters.auth.token_requests import token_form, token_query
 from registry_adapters.auth.tokens import MAX_LIFETIME, MAX_REPLY_BYTES, Token, parse_token
 from registry_core.domain.auth import Basic, IdentityToken, TokenReply, TokenRequest
 from registry_core.domain.origin import redact_url
-from registry_core.errors import Forbidden, ProtocolError, RateLimited, RegistryError, Unauthorized, Unavailable
+from registry_core.errors import (
+    Forbidden,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    TLSError,
+    Unauthorized,
+    Unavailable,
+)
 
 GET = TokenRequest(method="GET", url="https://auth.example.com/token?account=me")
 POST = TokenRequest(method="POST", url="https://auth.example.com/token", body=b"password=hunter2")
@@ -170,6 +179,16 @@ def test_the_error_names_the_token_server_and_the_reason(request_: TokenRequest,
         parse_token(request_, TokenReply(status=status, content=b""))
 
     assert caught.value.message == f"token request to {redact_url(request_.url)}: {outcome}"
+
+
+@pytest.mark.parametrize("build", [token_query, token_form])
+def test_a_token_server_that_wants_tls_at_a_plain_http_url_says_so(build: Callable[..., TokenRequest]) -> None:
+    answer = TokenReply(status=400, content=b"Client sent an HTTP request to an HTTPS server.\n")
+
+    with pytest.raises(TLSError, match="the token server speaks TLS, but the registry names it by a plain http URL"):
+        parse_token(build("http://auth.lan/token", "", (), Basic("me", "hunter2-hunter2")), answer)
+    with pytest.raises((ProtocolError, Unauthorized), match="400 Bad Request"):
+        parse_token(build("https://auth.lan/token", "", (), Basic("me", "hunter2-hunter2")), answer)
 
 
 def error_body(message: str) -> bytes:

@@ -174,8 +174,8 @@ class TestProxies:
             ("https", wait, NotConnected, "with the proxy was not finished within 0.5 s; does the proxy speak TLS?"),
             ("http", answer(ALERT), TLSError, "but the request was plain http: write its URL with https://"),
             ("http", answer(b"hello"), ProtocolError, "the response of the proxy is not valid HTTP"),
-            ("http", close_after_reading, NotConnected, "proxy lost: closed by the server without a response"),
-            ("http", reset_after_reading, NotConnected, "connection to the proxy lost: connection reset by peer"),
+            ("http", close_after_reading, NotConnected, "without a response; does the proxy expect TLS?"),
+            ("http", reset_after_reading, NotConnected, "lost: connection reset by peer; does the proxy expect TLS?"),
             ("http", wait, NotConnected, "no answer of the proxy within 0.5 s"),
             ("http", answer(b"HTTP/1.1 503 Busy\r\n\r\n"), NotConnected, "the proxy answered 503"),
         ],
@@ -189,6 +189,20 @@ class TestProxies:
 
         assert message.startswith("connect to registry.example.com through the proxy 127.0.0.1:")
         assert message.endswith(expected)
+
+    @pytest.mark.parametrize(
+        ("script", "kind", "expected"),
+        [
+            (answer(ALERT), TLSError, "the proxy speaks TLS, but the request was plain http: write its URL with https"),
+            (reset_after_reading, Unavailable, "connection reset by peer; does the proxy expect TLS?"),
+        ],
+    )
+    def test_a_proxy_for_plain_http_that_speaks_tls(
+        self, start_server: StartServer, script: Script, kind: type[TransportError], expected: str
+    ) -> None:
+        proxy = f"http://{start_server(script).origin.netloc}"
+
+        assert expected in failure("http://registry.example.com", kind, proxy=proxy)
 
     def test_a_message_about_the_certificate_of_the_proxy_names_the_proxy(
         self, start_server: StartServer, tmp_path: Path
