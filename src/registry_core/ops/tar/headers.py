@@ -219,12 +219,11 @@ def pax_override(records: dict[bytes, bytes], keyword: bytes, long_name: bytes |
         long_name: GNU long name of the member, or long name of its link; ``None`` if it has none.
 
     Raises:
-        UnsafeArchive: The path is empty or contains a NUL byte.
-        IntegrityError: The member has a GNU long name that differs.
+        UnsafeArchive: The path is empty or contains a NUL byte, or the member has a GNU long name that differs.
     """
     value = pax_path(records, keyword)
     if value is not None and long_name is not None and value != long_name:
-        raise IntegrityError(f"corrupt tar: PAX record {_keyword(keyword)} and GNU long name of one member differ")
+        raise UnsafeArchive(f"unsafe tar: PAX record {_keyword(keyword)} and GNU long name of one member differ")
     return value
 
 
