@@ -17,8 +17,8 @@ from typing import Final
 
 from registry_adapters.layout.directory import Directory, StagedFile
 from registry_adapters.layout.files import FileReader, changed_at
-from registry_adapters.layout.homes import Home, Homes
 from registry_adapters.layout.layout import BLOBS
+from registry_adapters.layout.repository_layouts import OpenLayout, RepositoryLayouts
 from registry_core.cancellation import checkpoint, poll_until
 from registry_core.content import operating_system
 from registry_core.content.operating_system import (
@@ -74,12 +74,12 @@ class LayoutBlobs(BlobStore):
     """Blobs of one repository in an image layout.
 
     Args:
-        homes: Layouts that hold the repository.
+        layouts: Layouts that hold the repository.
         label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, homes: Homes, label: str) -> None:
-        self._homes = homes
+    def __init__(self, layouts: RepositoryLayouts, label: str) -> None:
+        self._layouts = layouts
         self._label = label
 
     def stat(self, digest: Digest) -> int:
@@ -91,14 +91,14 @@ class LayoutBlobs(BlobStore):
         """
         checkpoint()
 
-        def look(home: Home) -> int:
-            size = renew_blob_lease(home.directory, digest)
+        def look(opened: OpenLayout) -> int:
+            size = renew_blob_lease(opened.directory, digest)
             if size is None:
                 raise BlobNotFound("no such blob")
             return size
 
         with error_reference(self._at(digest)):
-            return self._homes.first(look, BlobNotFound("no such blob"))
+            return self._layouts.first(look, BlobNotFound("no such blob"))
 
     def open(self, digest: Digest, *, start: int = 0) -> ByteReader:
         """Open a blob for reading at the byte ``start``. The bytes are not verified.
@@ -109,8 +109,8 @@ class LayoutBlobs(BlobStore):
         """
         checkpoint()
 
-        def look(home: Home) -> FileReader:
-            file = open_blob(home.directory, digest)
+        def look(opened: OpenLayout) -> FileReader:
+            file = open_blob(opened.directory, digest)
             if file is None:
                 raise BlobNotFound("no such blob")
             try:
@@ -121,7 +121,7 @@ class LayoutBlobs(BlobStore):
             return file
 
         with error_reference(self._at(digest)):
-            return self._homes.first(look, BlobNotFound("no such blob"))
+            return self._layouts.first(look, BlobNotFound("no such blob"))
 
     def put(self, digest: Digest, size: int, source: ByteSource) -> None:
         """Store a blob after verifying it. The layout is created if it does not exist.
@@ -138,7 +138,7 @@ class LayoutBlobs(BlobStore):
         checkpoint()
         with error_reference(self._at(digest)):
             digest.hasher()
-            with self._homes.open_for_writing() as (layout, directory, _):
+            with self._layouts.open_for_writing() as (layout, directory, _):
                 store_blob(directory, digest, size, source, before_commit=lambda: layout.initialize(directory))
 
     def delete(self, digest: Digest) -> None:
@@ -151,17 +151,17 @@ class LayoutBlobs(BlobStore):
         """
         checkpoint()
 
-        def look(home: Home) -> None:
-            if home.repository:
-                file = open_blob(home.directory, digest)
+        def look(opened: OpenLayout) -> None:
+            if opened.repository:
+                file = open_blob(opened.directory, digest)
                 if file is not None:
                     file.close()
                     raise Unsupported("other images of the layout may need the blob; prune the layout instead")
-            if not remove_blob(home.directory, digest):
+            if not remove_blob(opened.directory, digest):
                 raise BlobNotFound("no such blob")
 
         with error_reference(self._at(digest)):
-            self._homes.first(look, BlobNotFound("no such blob"))
+            self._layouts.first(look, BlobNotFound("no such blob"))
 
     def mount(self, digest: Digest, from_repository: RepositoryName) -> bool:
         """Mount a blob from another repository of this catalog, as a hard link. The blob is verified first.
@@ -176,10 +176,12 @@ class LayoutBlobs(BlobStore):
         if not digest.verifiable:
             return False
         with error_reference(self._at(digest)), suppress(BlobNotFound):
-            return self._homes.of(from_repository).first(lambda home: self._link(digest, home), BlobNotFound("no blob"))
+            return self._layouts.of(from_repository).first(
+                lambda opened: self._link(digest, opened), BlobNotFound("no blob")
+            )
         return False
 
-    def _link(self, digest: Digest, origin: Home) -> bool:
+    def _link(self, digest: Digest, origin: OpenLayout) -> bool:
         with ExitStack() as stack:
             source = stack.enter_context(_open_blob_dir(origin.directory, digest, read_only=True))
             file = None if source is None else source.open(digest.encoded)
@@ -189,7 +191,7 @@ class LayoutBlobs(BlobStore):
             status = file.status()
             if not _is_intact(file, digest, status.st_size):
                 return False
-            layout, directory, _ = stack.enter_context(self._homes.open_for_writing())
+            layout, directory, _ = stack.enter_context(self._layouts.open_for_writing())
             target = stack.enter_context(_make_blob_dir(directory, digest))
             present = target.open(digest.encoded)
             if present is not None:

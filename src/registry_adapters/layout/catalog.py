@@ -12,11 +12,11 @@ from typing import Final
 
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
-from registry_adapters.layout.homes import Homes
 from registry_adapters.layout.index import IndexFile
 from registry_adapters.layout.layout import MARKER, RESERVED, Layout
 from registry_adapters.layout.manifests import LayoutManifests
 from registry_adapters.layout.names import LayoutNames
+from registry_adapters.layout.repository_layouts import RepositoryLayouts
 from registry_core.cancellation import checkpoint
 from registry_core.domain.names import RepositoryName
 from registry_core.domain.reports import PruneReport, Report
@@ -85,13 +85,13 @@ class LayoutCatalog(Catalog):
         """
         name = RepositoryName(name)
         label = "/".join(part for part in (self._registry, name) if part)
-        homes = Homes(self._root, name, self._parse)
+        layouts = RepositoryLayouts(self._root, name, self._parse)
         return Repository(
             name=name,
-            blobs=LayoutBlobs(homes, label),
-            manifests=LayoutManifests(homes, label),
+            blobs=LayoutBlobs(layouts, label),
+            manifests=LayoutManifests(layouts, label),
             registry=self._registry,
-            names=LayoutNames(homes, name, label),
+            names=LayoutNames(layouts, name, label),
         )
 
     def repositories(

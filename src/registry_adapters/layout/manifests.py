@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from registry_adapters.layout.blobs import open_blob, remove_blob, renew_blob_lease, store_blob
 from registry_adapters.layout.directory import Directory
-from registry_adapters.layout.homes import Home, Homes
 from registry_adapters.layout.index import IndexFile
+from registry_adapters.layout.repository_layouts import OpenLayout, RepositoryLayouts
 from registry_core.cancellation import checkpoint
 from registry_core.content.streams import MANIFEST_LIMIT, BytesSource, read_limited
 from registry_core.content.verify import Verifier
@@ -40,12 +40,12 @@ class LayoutManifests(ManifestStore):
     manifest.
 
     Args:
-        homes: Layouts that hold the repository.
+        layouts: Layouts that hold the repository.
         label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, homes: Homes, label: str) -> None:
-        self._homes = homes
+    def __init__(self, layouts: RepositoryLayouts, label: str) -> None:
+        self._layouts = layouts
         self._label = label
 
     def resolve(self, reference: Tag | Digest) -> Descriptor:
@@ -59,17 +59,17 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
 
-        def look(home: Home) -> Descriptor:
-            entry = home.read_index().find(reference, home.repository)
+        def look(opened: OpenLayout) -> Descriptor:
+            entry = opened.read_index().find(reference, opened.repository)
             if entry is None or not entry.media_type or not entry.digest.verifiable:
-                descriptor = _get(home, reference).descriptor
-                if renew_blob_lease(home.directory, descriptor.digest) is None:
+                descriptor = _get(opened, reference).descriptor
+                if renew_blob_lease(opened.directory, descriptor.digest) is None:
                     raise ImageNotFound("the blob of the manifest is missing")
                 return descriptor
-            return _described(home, entry)
+            return _described(opened, entry)
 
         with error_reference(self._at(reference)):
-            return self._homes.first(look)
+            return self._layouts.first(look)
 
     def get(self, reference: Tag | Digest) -> RawManifest:
         """Return the exact bytes of a manifest, verified.
@@ -86,7 +86,7 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
         with error_reference(self._at(reference)):
-            return self._homes.first(lambda home: _get(home, reference))
+            return self._layouts.first(lambda opened: _get(opened, reference))
 
     def put(self, manifest: RawManifest, *, tags: Collection[Tag] = ()) -> Descriptor:
         """Store a manifest and point tags to it. The layout is created if it does not exist.
@@ -106,17 +106,17 @@ class LayoutManifests(ManifestStore):
             checked = manifest.checked(expected=manifest.media_type)
             size, source = len(manifest.content), BytesSource(manifest.content)
             descriptor = Descriptor(media_type=checked.media_type, digest=manifest.digest, size=size)
-        with error_reference(self._at(descriptor.digest)), self._homes.open_for_writing() as home:
-            directory = home.directory
-            home.layout.initialize(directory)
-            with home.layout.locked(directory):
+        with error_reference(self._at(descriptor.digest)), self._layouts.open_for_writing() as opened:
+            directory = opened.directory
+            opened.layout.initialize(directory)
+            with opened.layout.locked(directory):
                 # Under the lock, so that a concurrent delete cannot remove the blob of the new entry.
                 store_blob(directory, descriptor.digest, size, source)
-                before = home.read_index()
-                names = [before.new_name(tag, home.repository) for tag in sorted(set(tags))]
+                before = opened.read_index()
+                names = [before.new_name(tag, opened.repository) for tag in sorted(set(tags))]
                 after = before.with_manifest(descriptor, names)
                 if after.encode() != before.encode():
-                    home.write_index(after)
+                    opened.write_index(after)
         return descriptor
 
     def untag(self, tag: Tag) -> None:
@@ -128,15 +128,15 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
 
-        def look(home: Home) -> None:
-            with home.layout.locked(home.directory):
-                index = home.read_index()
-                if not index.tagged(tag, home.repository):
+        def look(opened: OpenLayout) -> None:
+            with opened.layout.locked(opened.directory):
+                index = opened.read_index()
+                if not index.tagged(tag, opened.repository):
                     raise ImageNotFound("no such tag")
-                home.write_index(index.without_name(index.new_name(tag, home.repository)))
+                opened.write_index(index.without_name(index.new_name(tag, opened.repository)))
 
         with error_reference(self._at(tag)):
-            self._homes.first(look)
+            self._layouts.first(look)
 
     def delete(self, digest: Digest) -> None:
         """Delete a manifest, every tag that points to it, and its blob.
@@ -147,19 +147,19 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
 
-        def look(home: Home) -> None:
-            with home.layout.locked(home.directory):
-                index = home.read_index()
+        def look(opened: OpenLayout) -> None:
+            with opened.layout.locked(opened.directory):
+                index = opened.read_index()
                 if index.find(digest) is None:
-                    _get(home, digest)
+                    _get(opened, digest)
                 else:
-                    index = index.without_manifest(digest, home.repository)
-                    home.write_index(index)
+                    index = index.without_manifest(digest, opened.repository)
+                    opened.write_index(index)
                 if index.find(digest) is None:
-                    remove_blob(home.directory, digest)
+                    remove_blob(opened.directory, digest)
 
         with error_reference(self._at(digest)):
-            self._homes.first(look)
+            self._layouts.first(look)
 
     def tags(self, *, after: Tag | None = None, page_size: int | None = None) -> Iterator[Tag]:
         """Iterate over all tags in ASCII order.
@@ -170,9 +170,9 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
         with error_reference(self._label):
-            found = self._homes.each(lambda home: home.read_index().tags(home.repository))
+            found = self._layouts.each(lambda opened: opened.read_index().tags(opened.repository))
             if not found:
-                raise self._homes.not_found()
+                raise self._layouts.not_found()
         for tag in found[0] if len(found) == 1 else sorted({tag for tags in found for tag in tags}):
             if after is None or tag > after:
                 checkpoint()
@@ -190,7 +190,7 @@ class LayoutManifests(ManifestStore):
         """
         checkpoint()
         with error_reference(self._at(subject)):
-            found = self._homes.each(lambda home: list(_referrers(home, subject)))
+            found = self._layouts.each(lambda opened: list(_referrers(opened, subject)))
         listed = (each for referrers in found for each in referrers)
         for entry in filter_by_artifact_type(listed, artifact_type):
             checkpoint()
@@ -200,8 +200,8 @@ class LayoutManifests(ManifestStore):
         return join_reference(self._label, reference)
 
 
-def _described(home: Home, entry: Descriptor) -> Descriptor:
-    size = renew_blob_lease(home.directory, entry.digest)
+def _described(opened: OpenLayout, entry: Descriptor) -> Descriptor:
+    size = renew_blob_lease(opened.directory, entry.digest)
     if size is None:
         raise ImageNotFound("the blob of the manifest is missing")
     if size != entry.size:
@@ -209,12 +209,12 @@ def _described(home: Home, entry: Descriptor) -> Descriptor:
     return Descriptor(media_type=entry.media_type, digest=entry.digest, size=size)
 
 
-def _get(home: Home, reference: Tag | Digest) -> RawManifest:
-    index = home.read_index()
-    entry = index.find(reference, home.repository)
+def _get(opened: OpenLayout, reference: Tag | Digest) -> RawManifest:
+    index = opened.read_index()
+    entry = index.find(reference, opened.repository)
     if entry is None and isinstance(reference, Digest):
-        return _get_unlisted(home.directory, index, reference)
-    manifest = None if entry is None else _read(home.directory, entry.digest, entry)
+        return _get_unlisted(opened.directory, index, reference)
+    manifest = None if entry is None else _read(opened.directory, entry.digest, entry)
     if manifest is None:
         raise ImageNotFound("no such tag" if entry is None else "the blob of the manifest is missing")
     return manifest
@@ -240,8 +240,8 @@ def _get_unlisted(directory: Directory, index: IndexFile, digest: Digest) -> Raw
     return manifest
 
 
-def _referrers(home: Home, subject: Digest) -> Iterator[Descriptor]:
-    for manifest in _walk(home.read_index().entries, lambda entry: _readable(home.directory, entry)):
+def _referrers(opened: OpenLayout, subject: Digest) -> Iterator[Descriptor]:
+    for manifest in _walk(opened.read_index().entries, lambda entry: _readable(opened.directory, entry)):
         try:
             if manifest.subject is None or manifest.subject.digest != subject:
                 continue

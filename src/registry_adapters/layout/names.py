@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry_adapters.layout.homes import Home, Homes
+from registry_adapters.layout.repository_layouts import OpenLayout, RepositoryLayouts
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.image_names import ImageName
@@ -20,13 +20,13 @@ class LayoutNames(ImageNames):
     """Names of images in a layout as they are written.
 
     Args:
-        homes: Layouts that hold the repository.
+        layouts: Layouts that hold the repository.
         name: Name of the repository.
         label: Repository in errors, as ``registry/name``.
     """
 
-    def __init__(self, homes: Homes, name: RepositoryName, label: str) -> None:
-        self._homes = homes
+    def __init__(self, layouts: RepositoryLayouts, name: RepositoryName, label: str) -> None:
+        self._layouts = layouts
         self._name = name
         self._label = label
 
@@ -39,16 +39,16 @@ class LayoutNames(ImageNames):
         """
         checkpoint()
         with error_reference(self._label):
-            found = self._homes.each(self._images)
+            found = self._layouts.each(self._images)
             if not found:
-                raise self._homes.not_found()
+                raise self._layouts.not_found()
         for image in (each for images in found for each in images):
             checkpoint()
             yield image
 
-    def _images(self, home: Home) -> list[NamedImage]:
-        images = home.read_index().images(home.repository)
-        if home.repository:
+    def _images(self, opened: OpenLayout) -> list[NamedImage]:
+        images = opened.read_index().images(opened.repository)
+        if opened.repository:
             return [NamedImage.of(entry, name._replace(repository=self._name)) for entry, name in images]
         return [NamedImage.of(entry, name, below=self._name) for entry, name in images]
 
@@ -63,14 +63,14 @@ class LayoutNames(ImageNames):
         """
         checkpoint()
 
-        def look(home: Home) -> Descriptor:
-            entry = home.read_index().find_name(name, home.repository)
+        def look(opened: OpenLayout) -> Descriptor:
+            entry = opened.read_index().find_name(name, opened.repository)
             if entry is None:
                 raise ImageNotFound("no entry of index.json has this name")
             return entry
 
         with error_reference(join_reference(self._label, name)):
-            return self._homes.first(look)
+            return self._layouts.first(look)
 
     def assign(self, name: ImageName, manifest: Descriptor) -> None:
         """Give a name to a manifest of the layout. A manifest that loses the name keeps an entry.
@@ -81,15 +81,15 @@ class LayoutNames(ImageNames):
         """
         checkpoint()
 
-        def look(home: Home) -> None:
-            with home.layout.locked(home.directory):
-                before = home.read_index()
+        def look(opened: OpenLayout) -> None:
+            with opened.layout.locked(opened.directory):
+                before = opened.read_index()
                 after = before.with_manifest(manifest, [before.new_name(name)])
                 if after.encode() != before.encode():
-                    home.write_index(after)
+                    opened.write_index(after)
 
         with error_reference(join_reference(self._label, name)):
-            self._homes.first(look)
+            self._layouts.first(look)
 
     def remove(self, name: ImageName) -> None:
         """Remove a name. The manifest keeps an entry.
@@ -100,12 +100,12 @@ class LayoutNames(ImageNames):
         """
         checkpoint()
 
-        def look(home: Home) -> None:
-            with home.layout.locked(home.directory):
-                index = home.read_index()
-                if not index.named(name, home.repository):
+        def look(opened: OpenLayout) -> None:
+            with opened.layout.locked(opened.directory):
+                index = opened.read_index()
+                if not index.named(name, opened.repository):
                     raise ImageNotFound("no entry of index.json has this name")
-                home.write_index(index.without_name(index.new_name(name)))
+                opened.write_index(index.without_name(index.new_name(name)))
 
         with error_reference(join_reference(self._label, name)):
-            self._homes.first(look)
+            self._layouts.first(look)

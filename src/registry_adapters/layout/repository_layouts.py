@@ -13,12 +13,12 @@ from registry_core.domain.image_names import ROOT, aliases
 from registry_core.domain.names import RepositoryName
 from registry_core.errors import NotFound, RepositoryNotFound
 
-__all__ = ["Home", "Homes"]
+__all__ = ["OpenLayout", "RepositoryLayouts"]
 
 _Found = TypeVar("_Found")
 
 
-class Home(NamedTuple):
+class OpenLayout(NamedTuple):
     """An open layout that holds a repository.
 
     Attributes:
@@ -48,7 +48,7 @@ class Home(NamedTuple):
         self.layout.write_index(self.directory, index)
 
 
-class Homes:
+class RepositoryLayouts:
     """The layouts that may hold a repository, the nearest first.
 
     The directory of the repository comes first. In ``root/index.json`` an entry ``docker.io/library/alpine:3.18``
@@ -69,11 +69,11 @@ class Homes:
             for depth in range(len(parts), -1, -1)
         ]
 
-    def of(self, name: RepositoryName) -> Homes:
+    def of(self, name: RepositoryName) -> RepositoryLayouts:
         """Return the layouts of another repository of the catalog."""
-        return Homes(self._root, name, self._parse)
+        return RepositoryLayouts(self._root, name, self._parse)
 
-    def first(self, look: Callable[[Home], _Found], absent: NotFound | None = None) -> _Found:
+    def first(self, look: Callable[[OpenLayout], _Found], absent: NotFound | None = None) -> _Found:
         """Return the first result of a function that raises ``NotFound`` for a layout without one.
 
         Args:
@@ -86,15 +86,15 @@ class Homes:
         """
         missing = None
         for candidate in self._candidates:
-            with _open(*candidate) as home:
-                if home is not None:
+            with _open(*candidate) as opened:
+                if opened is not None:
                     try:
-                        return look(home)
+                        return look(opened)
                     except NotFound as error:
                         missing = missing or error
         raise missing or absent or self.not_found()
 
-    def each(self, look: Callable[[Home], _Found]) -> list[_Found]:
+    def each(self, look: Callable[[OpenLayout], _Found]) -> list[_Found]:
         """Return the results of a function for all layouts; none if the repository does not exist.
 
         Raises:
@@ -102,13 +102,13 @@ class Homes:
         """
         found = []
         for candidate in self._candidates:
-            with _open(*candidate) as home:
-                if home is not None:
-                    found.append(look(home))
+            with _open(*candidate) as opened:
+                if opened is not None:
+                    found.append(look(opened))
         return found
 
     @contextmanager
-    def open_for_writing(self) -> Iterator[Home]:
+    def open_for_writing(self) -> Iterator[OpenLayout]:
         """Open the layout to write to: the first that holds the repository, or its own directory, which is created.
 
         The directory may not be a layout yet; see ``Layout.initialize``.
@@ -118,13 +118,13 @@ class Homes:
             Unsupported: The repository name is the path of a file inside another layout.
         """
         for candidate in self._candidates:
-            with _open(*candidate) as home:
-                if home is not None:
-                    yield home
+            with _open(*candidate) as opened:
+                if opened is not None:
+                    yield opened
                     return
         layout, repository = self._candidates[0][0], ROOT
         with layout.open_for_writing() as directory:
-            yield Home(layout, directory, repository)
+            yield OpenLayout(layout, directory, repository)
 
     def not_found(self) -> RepositoryNotFound:
         """Return the error for a repository that does not exist."""
@@ -134,11 +134,11 @@ class Homes:
 
 
 @contextmanager
-def _open(layout: Layout, repository: RepositoryName) -> Iterator[Home | None]:
+def _open(layout: Layout, repository: RepositoryName) -> Iterator[OpenLayout | None]:
     with layout.open(is_marked=bool(repository)) as directory:
         if directory is None or not repository:
-            yield None if directory is None else Home(layout, directory, ROOT)
+            yield None if directory is None else OpenLayout(layout, directory, ROOT)
             return
         named = layout.index(directory).repositories
         found = next((alias for alias in aliases(repository) if alias in named), None) if named else None
-        yield None if found is None else Home(layout, directory, found)
+        yield None if found is None else OpenLayout(layout, directory, found)
