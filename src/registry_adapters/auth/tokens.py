@@ -236,6 +236,8 @@ def _refusal(request: TokenRequest, reply: TokenReply) -> RegistryError:
     if status == 401 or (status == 400 and request.method == "POST"):
         reason = "the token server refused the credentials" if has_credential else "no credentials were given"
         return Unauthorized(f"{message}: {reason}", transport=transport)
+    if 300 <= status < 400:
+        message += ": redirects of token requests are not followed, because the request may hold credentials"
     if status == 429:
         return RateLimited(message, status=status, method=request.method, url=url)
     if status >= 500 or status == 408:

@@ -389,7 +389,7 @@ class Session:
             ProtocolError: The URL is refused, or the response is longer than any token needs.
         """
         url = token_request.url
-        # R-035: the session checks the token server, whatever authenticator chose it.
+        # R-035: the session checks the token server of every authenticator.
         allowed = self.check_url(UrlPurpose.REALM, url)
         has_credentials = token_request.body is not None or "Authorization" in token_request.headers
         if has_credentials and allowed.credentials != self.origin:

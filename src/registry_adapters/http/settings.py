@@ -47,8 +47,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         user_agent: Value of the ``User-Agent`` header.
         trusted_hosts: Hosts besides the registry's own that token realms, redirects, uploads and next-page links may
             lead to: ``host`` for every port, ``host:port``, or an origin such as ``http://host:port``. Token servers
-            among them get the registry's credentials; the others get none. They never permit http to a registry's
-            URL if the registry has https.
+            among them get the registry's credentials; the others get none. No entry permits http where the registry
+            has https.
         retries: Maximum number of retries of a request.
         backoff: Maximum pause before the first retry; the maximum doubles with each further retry.
 

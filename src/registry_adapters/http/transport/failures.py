@@ -39,7 +39,7 @@ _ALERT: Final = "\x15\x03"
 # http.client reports the response of a proxy to CONNECT as an OSError with this message.
 _TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})")
 _EXCHANGE_ERRORS: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
-# The connection ended without a word about TLS.
+# The connection ended without a TLS alert.
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _Failure = tuple[type[TransportError], str]
@@ -194,8 +194,9 @@ class ExchangeErrors:
         return ProtocolError, "the response is not valid HTTP"
 
     def _speaks_tls(self) -> str:
-        remedy = "write its URL with https://" if self._proxy is not None else "remove plain_http"
-        return f"the {self._plain_peer or 'server'} speaks TLS, but the request was plain http: {remedy}"
+        if self._proxy is not None:
+            return "the proxy speaks TLS, but the request was plain http: write its URL with https://"
+        return "the server speaks TLS, but the request was plain http: remove plain_http"
 
     def _question(self, causes: _Causes) -> str:
         """The question whether the peer expects TLS: some TLS servers answer plain http by closing only."""

@@ -171,6 +171,11 @@ def test_a_token_shows_no_secret_and_cannot_be_pickled() -> None:
         (GET, 401, "401 Unauthorized: no credentials were given"),
         (POST, 400, "400 Bad Request: the token server refused the credentials"),
         (GET, 403, "403 Forbidden"),
+        (
+            GET,
+            302,
+            "302 Found: redirects of token requests are not followed, because the request may hold credentials",
+        ),
         (GET, 599, "599"),
     ],
 )
