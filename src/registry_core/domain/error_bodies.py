@@ -16,8 +16,19 @@ CONTENT_LIMIT: Final = 64 << 10
 _TEXT: Final = 300
 _BOM: Final = b"\xef\xbb\xbf"
 _ENTRIES: Final = 16
-# The fields for the reason in errors of AWS, GitHub, Quay, of OAuth2 and of RFC 9457.
-_WORDS: Final = ("message", "Message", "error_message", "error_description", "detail", "title", "reason", "error")
+# The fields for the reason in errors of AWS, GitHub, Quay, Huawei, of OAuth2 and of RFC 9457.
+_WORDS: Final = (
+    "message",
+    "Message",
+    "error_message",
+    "errorMessage",
+    "error_description",
+    "detail",
+    "title",
+    "reason",
+    "error",
+    "msg",
+)
 # In the words of Go's net/http, of nginx, Apache, Tomcat and cheroot.
 _PLAIN_HTTP_REFUSED: Final = re.compile(
     rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|plain HTTP to an SSL-enabled server"
@@ -45,9 +56,13 @@ def error_text(content: bytes) -> str:
     document = _decode(content)
     if document is None:
         return _as_line(content)
-    # Google and Azure put the fields into an object under "error".
-    inner = document.get("error") if isinstance(document, dict) else None
-    found = [each.get(name) for each in (document, inner) if isinstance(each, dict) for name in _WORDS]
+    # Google and Azure put the fields into an object under "error"; others list texts under "errors".
+    places = [document]
+    if isinstance(document, dict):
+        errors = document.get("errors")
+        places += [document.get("error"), *(errors[:1] if isinstance(errors, list) else [errors])]
+    found = [each.get(name) for each in places if isinstance(each, dict) for name in _WORDS]
+    found += places
     return next((escaped(text) for text in found if isinstance(text, str) and text), "")
 
 
