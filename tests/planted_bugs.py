@@ -424,6 +424,8 @@ TRANSFER = (
     Bug("scheduler.py", "results += map(state.left_out, selected.absent)", "pass"),
     Bug("scheduler.py", "or options.reduces_indexes or options.repair:", "or options.platforms or options.repair:"),
     Bug("platforms.py", "in self._stored) and self._is_present(entry)", "in self._stored)"),
+    Bug("platforms.py", "                    self._look_up(part)", "                    continue"),
+    Bug("platforms.py", "return is_listed_image(self._repository, entry)", "return False"),
     Bug("platforms.py", "found = found or set(equal)", "found = set(equal)"),
     Bug("platforms.py", "if names_platform(found) else", "if found.platform else"),
     Bug("state.py", "if is_unknown else \"\"", "if False else \"\""),
@@ -446,8 +448,10 @@ PLATFORMS = (
 )
 
 SELECTION = (
-    Bug("manifests.py", "except _UNREADABLE as error:", "except KeyError as error:"),
-    Bug("manifests.py", "    except _UNREADABLE:", "    except KeyError:"),
+    Bug("manifests.py", "            if not _is_unreadable(error):", "            if True:"),
+    Bug("manifests.py", "        if _is_unreadable(error):", "        if False:"),
+    Bug("manifests.py", " and not _demands_more(chosen.platform, wanted):", ":"),
+    Bug("manifests.py", "not is_attestation(entry) or configured_platform(repository, entry) is not None", "True"),
     Bug("manifests.py", "if not config.allows(platform):", "if config.platform is None:"),
     Bug(
         "manifests.py",

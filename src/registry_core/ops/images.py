@@ -19,8 +19,8 @@ from registry_core.ops.blobs import open_verified
 from registry_core.ops.manifests import (
     fetch_child,
     has_config,
-    is_attestation,
-    is_image,
+    is_listed_image,
+    names_platform,
     read_config,
     select,
 )
@@ -508,14 +508,15 @@ class Index(StoredManifest):
     def images(self) -> Iterator[Image]:
         """Yield the images that the index itself lists, in order, without attestations and other artifacts.
 
-        An entry with the platform ``unknown/unknown`` counts as an attestation.
+        An entry with an unknown platform is an image if its configuration states one, and otherwise an attestation.
 
         Raises:
             RegistryError: A manifest cannot be read.
         """
         for descriptor in self.manifests:
-            if is_image(descriptor) and not is_attestation(descriptor):
-                yield Image(self.repository, fetch_child(self.repository, descriptor), platform=descriptor.platform)
+            if is_listed_image(self.repository, descriptor):
+                listed = descriptor.platform if names_platform(descriptor) else None
+                yield Image(self.repository, fetch_child(self.repository, descriptor), platform=listed)
 
     def __repr__(self) -> str:
         """Return reference and digest."""

@@ -24,6 +24,7 @@ from registry_core.domain.media_types import (
 from registry_core.domain.platform import Platform, best_match
 from registry_core.errors import (
     DigestMismatch,
+    Forbidden,
     InvalidDocument,
     NotAnImage,
     NotFound,
@@ -52,6 +53,8 @@ __all__ = [
     "is_attestation",
     "is_child_manifest",
     "is_image",
+    "is_listed_image",
+    "is_not_served",
     "names_platform",
     "platform_not_found",
     "read_config",
@@ -335,7 +338,7 @@ def select(
     wanted = platform or default or Platform.host()
     entries = [entry for entry in walk_indexes(repository, manifest) if isinstance(entry, Descriptor)]
     chosen = best_match(wanted, [(entry.platform, entry) for entry in entries])
-    if chosen is not None:
+    if chosen is not None and not _demands_more(chosen.platform, wanted):
         return Selection(fetch_child(repository, chosen), chosen.platform)
     offers: list[tuple[Platform | None, Descriptor]] = []
     failure: RegistryError | None = None
@@ -345,7 +348,9 @@ def select(
             continue
         try:
             offers.append((_read_platform(repository, entry), entry))
-        except _UNREADABLE as error:
+        except RegistryError as error:
+            if not _is_unreadable(error):
+                raise
             failure = failure or error
     chosen = best_match(wanted, offers)
     if chosen is not None:
@@ -359,8 +364,22 @@ _REFERENCE_TYPE: Final = "vnd.docker.reference.type"
 # The annotation of an attestation with the digest of its image.
 REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
 
-# An entry whose manifest or configuration is absent, or is no document of an image, has no platform.
-_UNREADABLE: Final = (NotFound, InvalidDocument, NotAnImage, TooLarge, Unsupported)
+_GONE: Final = 410
+
+
+def is_not_served(error: RegistryError) -> bool:
+    """Return whether an error means that a registry lists content that it does not serve: absent, withheld or gone."""
+    is_gone = error.transport is not None and error.transport.status == _GONE
+    return is_gone or isinstance(error, NotFound | Forbidden)
+
+
+def _is_unreadable(error: RegistryError) -> bool:
+    # An entry whose manifest or configuration is not served, or is no document of an image, has no platform.
+    return is_not_served(error) or isinstance(error, InvalidDocument | NotAnImage | TooLarge | Unsupported)
+
+
+def _demands_more(offered: Platform | None, wanted: Platform) -> bool:
+    return offered is not None and not set(offered.os_features) <= set(wanted.os_features)
 
 
 def is_image(descriptor: Descriptor) -> bool:
@@ -374,7 +393,7 @@ def is_image(descriptor: Descriptor) -> bool:
 
 
 def is_attestation(descriptor: Descriptor) -> bool:
-    """Return whether an index entry is an attestation: it says so, or its platform is ``unknown/unknown``."""
+    """Return whether an index entry looks like an attestation: it says so, or its platform is ``unknown/unknown``."""
     if not is_image_manifest(descriptor.media_type):
         return False
     platform = descriptor.platform
@@ -390,16 +409,29 @@ def configured_platform(repository: Repository, entry: Descriptor) -> Platform |
     """Return the platform in the configuration of an index entry.
 
     Returns:
-        The platform, or ``None`` if the configuration names none, is no image's, or is absent or malformed: one broken
-        entry must not hide the others.
+        The platform, or ``None`` if the configuration names none, is no image's, is malformed or is not served: one
+        broken entry must not hide the others.
 
     Raises:
         RegistryError: The repository cannot be read, or sent other content than was requested.
     """
     try:
         return _read_platform(repository, entry)
-    except _UNREADABLE:
-        return None
+    except RegistryError as error:
+        if _is_unreadable(error):
+            return None
+        raise
+
+
+def is_listed_image(repository: Repository, entry: Descriptor) -> bool:
+    """Return whether an index entry is an image; if its platform is unknown, its configuration decides.
+
+    Raises:
+        RegistryError: The repository cannot be read, or sent other content than was requested.
+    """
+    if not is_image(entry):
+        return False
+    return not is_attestation(entry) or configured_platform(repository, entry) is not None
 
 
 def _read_platform(repository: Repository, entry: Descriptor) -> Platform | None:

@@ -26,9 +26,9 @@ from registry_core.ops.manifests import (
     configured_platform,
     fetch_child,
     fetch_manifest,
-    is_attestation,
     is_child_manifest,
     is_image,
+    is_listed_image,
     names_platform,
     walk,
 )
@@ -270,7 +270,7 @@ class IndexBuilder:
             nested = IndexBuilder(Index(entry.repository, fetch_child(entry.repository, entry.descriptor)))
             nested._edit(change, nested._entries, depth=depth + 1)
             return self._updated_entry(entry, nested.build(), None)
-        if not is_image(entry.descriptor) or is_attestation(entry.descriptor):
+        if not is_listed_image(entry.repository, entry.descriptor):
             return None
         image = Image(entry.repository, fetch_child(entry.repository, entry.descriptor))
         if not image.has_config:

@@ -14,18 +14,22 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import is_image_manifest
 from registry_core.domain.platform import Platform, best_match
-from registry_core.errors import ImageNotFound, PlatformNotFound
+from registry_core.errors import Forbidden, PlatformNotFound, RegistryError
 from registry_core.ops.manifests import (
     REFERENCE_DIGEST,
     configured_platform,
+    fetch_child,
     is_attestation,
     is_image,
+    is_listed_image,
+    is_not_served,
     names_platform,
     platform_not_found,
     select,
     walk_indexes,
 )
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
+from registry_core.ops.transfer.target import is_inconclusive
 from registry_core.ports.catalog import Repository
 
 __all__ = ["Subset", "subset"]
@@ -38,13 +42,14 @@ class Subset(msgspec.Struct, frozen=True):
         root: Manifest to store; not the source's if an index was rewritten.
         entries: Entries to copy, by digest of their index. An index that is not in here is copied with all entries.
         rewritten: Rewritten indexes below the root, by digest; the source does not have them.
-        absent: Attestations of the selected images that the source lists, but does not have.
+        absent: Attestations of the selected images that the source lists, but does not serve with all their blobs, and
+            why.
     """
 
     root: RawManifest
     entries: dict[Digest, tuple[Descriptor, ...]] = {}
     rewritten: dict[Digest, RawManifest] = {}
-    absent: tuple[Descriptor, ...] = ()
+    absent: tuple[tuple[Descriptor, str], ...] = ()
 
 
 def subset(repository: Repository, root: RawManifest, options: CopyOptions) -> Subset:
@@ -99,7 +104,7 @@ class _Reduction:
         self._options = options
         # By the digest that the source has: what is stored of each index that has selected entries.
         self._stored: dict[Digest, RawManifest] = {}
-        self._absent: dict[Digest, Descriptor] = {}
+        self._absent: dict[Digest, tuple[Descriptor, str]] = {}
 
     def run(self) -> Subset:
         entries: dict[Digest, tuple[Descriptor, ...]] = {}
@@ -121,25 +126,39 @@ class _Reduction:
         if not is_attestation(entry):
             return self._selected is None or entry.digest in self._selected or entry.digest in self._stored
         if not self._options.attestations:
+            if self._selected is None:
+                return is_listed_image(self._repository, entry)
             # Its configuration states a platform that was selected, so that it is an image.
-            return self._selected is not None and entry.digest in self._selected and is_image(entry)
+            return entry.digest in self._selected and is_image(entry)
         if self._selected is None or entry.digest in self._selected:
             return True
         subject = entry.annotations.get(REFERENCE_DIGEST)
         return (subject in self._selected or subject in self._stored) and self._is_present(entry)
 
     def _is_present(self, attestation: Descriptor) -> bool:
-        """Return whether the source has an attestation that it lists; some registries do not."""
+        """Return whether the source serves an attestation that it lists, and its blobs; some registries do not."""
         if attestation.digest in self._absent:
             return False
+        try:
+            for part in fetch_child(self._repository, attestation).children:
+                if part.embedded() is None:
+                    self._look_up(part)
+        except RegistryError as error:
+            if is_not_served(error):
+                self._absent[attestation.digest] = attestation, error.message
+                return False
+            # Other errors are those of the copy, if it meets them too.
+            if not is_inconclusive(error):
+                raise
+        return True
+
+    def _look_up(self, blob: Descriptor) -> None:
         checkpoint()
         try:
-            if attestation.embedded() is None:
-                self._repository.manifests.resolve(attestation.digest)
-        except ImageNotFound:
-            self._absent[attestation.digest] = attestation
-            return False
-        return True
+            self._repository.blobs.stat(blob.digest)
+        except Forbidden:
+            # Storage to which a registry redirects may forbid HEAD only.
+            self._repository.blobs.open(blob.digest).close()
 
 
 class _PlatformIndex:

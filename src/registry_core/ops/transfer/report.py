@@ -34,7 +34,7 @@ class Outcome(enum.Enum):
     KEPT = "kept"
     DELETED = "deleted"
     LEFT_OUT = "left out"
-    """Not copied, because the source lists it, but does not have it; only attestations."""
+    """Not copied, because the source lists it, but does not serve it; only attestations."""
 
     FAILED = "failed"
     NOT_DONE = "not done"
@@ -63,7 +63,7 @@ class Action(enum.Enum):
     """Remove the tag."""
 
     LEAVE_OUT = "leave out"
-    """Nothing: the source lists it, but does not have it; only attestations."""
+    """Nothing: the source lists it, but does not serve it; only attestations."""
 
     @property
     def outcome(self) -> Outcome:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import starmap
 from typing import Final, NamedTuple
 
 from registry_core.cancellation import checkpoint
@@ -21,7 +22,13 @@ from registry_core.domain.media_types import is_index, is_nondistributable
 from registry_core.domain.names import Tag
 from registry_core.domain.referrers import digest_tags
 from registry_core.errors import Cancelled, DeadlineExceeded, ImageNotFound, InvalidValue, NotFound, RegistryError
-from registry_core.ops.manifests import fetch_child, fetch_manifest, is_attestation, is_child_manifest
+from registry_core.ops.manifests import (
+    fetch_child,
+    fetch_manifest,
+    is_attestation,
+    is_child_manifest,
+    is_not_served,
+)
 from registry_core.ops.references import ImageReference, find_tag, resolve
 from registry_core.ops.transfer.options import AttachedManifest, CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.platforms import Subset, subset
@@ -145,7 +152,7 @@ class TaskResolver:
         is_needed = bool(tags) or not task.tags or root.digest in (current or {}).values()
         manifests = [AttachedManifest(manifest.descriptor, tags)] if is_needed else []
         if is_needed:
-            results += map(state.left_out, selected.absent)
+            results += starmap(state.left_out, selected.absent)
         resolved = ResolvedTask(task, root.descriptor, manifests)
         return _Resolution(resolved, root if is_needed else None, selected, results)
 
@@ -424,12 +431,12 @@ class CopyScheduler:
         """Read the manifest of a node; complete the node if the source lists the manifest but does not have it."""
         try:
             node.manifest = node.manifest or self._read(node)
-        except ImageNotFound as error:
-            if not node.unverified:
-                if is_attestation(node.descriptor):
-                    error.message += (
-                        "; the source lists this attestation, but does not have it: attestations=False leaves it out"
-                    )
+        except RegistryError as error:
+            if is_attestation(node.descriptor) and is_not_served(error):
+                error.message += (
+                    "; the source lists this attestation, but does not serve it: attestations=False leaves it out"
+                )
+            if not (node.unverified and isinstance(error, ImageNotFound)):
                 raise
             node.kind = NodeKind.TAG
             self._complete(node, ok=True)

@@ -78,9 +78,9 @@ class TaskState:
             note=note,
         )
 
-    def left_out(self, attestation: Descriptor) -> Result:
-        """Return the result of an attestation that the source lists, but does not have."""
-        note = "the source lists this attestation, but does not have it"
+    def left_out(self, attestation: Descriptor, reason: str) -> Result:
+        """Return the result of an attestation that the source lists, but does not serve."""
+        note = f"the source lists this attestation, but does not serve it: {reason}"
         node = self.node(NodeKind.MANIFEST, Action.LEAVE_OUT, attestation, note=note)
         return Result(node=node, outcome=node.action.outcome)
 

@@ -224,6 +224,16 @@ class TestOperatingSystems:
         with pytest.raises(PlatformNotFound):
             select(source, image, wanted("windows/amd64"))
 
+    def test_an_entry_that_demands_features_comes_after_one_without_a_platform(
+        self, source: Repository, graphs: Graphs
+    ) -> None:
+        """R-014."""
+        special, plain = graphs.image(b"special"), graphs.image(b"plain")
+        root = graphs.index(special, plain, platforms=[AMD64 | {"os.features": ["simd"]}, None])
+
+        assert select(source, root, wanted("linux/amd64")).manifest.digest == plain.digest
+        assert select(source, root, wanted("linux/amd64,osfeatures=simd")).manifest.digest == special.digest
+
     def test_an_entry_that_demands_features_is_the_last_choice(self, source: Repository, graphs: Graphs) -> None:
         windows = {"os": "windows", "architecture": "amd64", "os.version": "10.0.2"}
         one, two = graphs.image(b"1"), graphs.image(b"2")
@@ -295,13 +305,33 @@ class TestSingleImages:
 
 class TestIndexViews:
     def test_its_images_come_without_attestations(self, source: Repository, graphs: Graphs) -> None:
-        one, two, proof = graphs.image(b"1"), graphs.image(b"2"), graphs.image(b"proof")
+        proof = graphs.image(b"proof", config=strict_json.encode(UNKNOWN))
+        one, two = graphs.image(b"1"), graphs.image(b"2")
         index = Index(source, graphs.index(one, proof, two, platforms=[AMD64, UNKNOWN, ARM64]))
 
         images = list(index.images())
 
         assert [image.digest for image in images] == [one.digest, two.digest]
         assert len(index.manifests) == 3
+
+    @pytest.mark.parametrize("stated", [UNKNOWN, {"os": "unknown", "architecture": "amd64"}, {}])
+    def test_an_image_that_is_listed_with_an_unknown_platform_is_among_them(
+        self, source: Repository, graphs: Graphs, stated: dict[str, str]
+    ) -> None:
+        """R-013."""
+        image = graphs.image(b"1")
+        index = Index(source, graphs.index(image, platforms=[stated]))
+
+        (found,) = index.images()
+
+        assert (found.digest, found.platform) == (image.digest, wanted("linux/amd64"))
+
+    def test_attestations_that_are_not_served_hide_no_image(self, source: Repository, graphs: Graphs) -> None:
+        image, lost = graphs.image(b"1"), graphs.image(b"proof")
+        index = Index(source, graphs.index(image, lost, platforms=[AMD64, UNKNOWN]))
+        source.manifests.delete(lost.digest)
+
+        assert [each.digest for each in index.images()] == [image.digest]
 
     def test_an_image_is_had_by_its_platform(self, source: Repository, graphs: Graphs) -> None:
         one, two = graphs.image(b"1"), graphs.image(b"2")

@@ -8,7 +8,15 @@ import pytest
 
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.names import Tag
-from registry_core.errors import ImageNotFound, InvalidValue
+from registry_core.errors import (
+    BlobNotFound,
+    Forbidden,
+    ImageNotFound,
+    InvalidValue,
+    ProtocolError,
+    RegistryError,
+    Unavailable,
+)
 from registry_core.ops.transfer.copy import copy, plan_copy, run_copies
 from registry_core.ops.transfer.options import CopyOptions, CopyTask, IndexMode
 from registry_core.ops.transfer.report import Action, Outcome
@@ -17,6 +25,7 @@ from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
+    RecordedRepository = Any
 
 AMD64 = {"os": "linux", "architecture": "amd64"}
 ARM64 = {"os": "linux", "architecture": "arm64"}
@@ -52,6 +61,11 @@ class AttestedIndex:
 
     def lose(self, manifest: RawManifest) -> None:
         self.repository.manifests.delete(manifest.digest)
+
+
+@pytest.fixture
+def recorded_source(record_calls: type[RecordedRepository], source: Repository) -> RecordedRepository:
+    return record_calls(source)
 
 
 @pytest.fixture
@@ -171,6 +185,17 @@ class TestLeftOut:
 
         assert [entry.digest for entry in target.manifests.get(copied.digest).children] == [image.digest]
 
+    def test_an_image_with_an_unknown_platform_is_kept(
+        self, source: Repository, target: Repository, graphs: Graphs
+    ) -> None:
+        """The entry looks like an attestation, but the configuration of the image states a platform."""
+        image = graphs.image(b"1")
+        root = graphs.index(image, platforms=[UNKNOWN])
+
+        assert copy(source, target, root.digest, options=CopyOptions(attestations=False)) == root.descriptor
+
+        assert stored(target, image) == [True]
+
     def test_an_index_without_any_is_copied_unchanged(
         self, source: Repository, target: Repository, graphs: Graphs
     ) -> None:
@@ -209,7 +234,7 @@ class TestMissing:
         assert report.ok
         assert [node.digest for node in plan.nodes if node.action is Action.LEAVE_OUT] == [warning.node.digest]
         assert (warning.outcome, warning.node.digest) == (Outcome.LEFT_OUT, attested.attestations[0].digest)
-        assert "does not have it" in str(report)
+        assert "does not serve it" in str(report)
         assert stored(target, *attested.images) == [True, False]
         if mode is IndexMode.REWRITTEN:
             assert entries_of(target, target.manifests.get(V1)) == [attested.entries[0]]
@@ -218,6 +243,83 @@ class TestMissing:
             assert target.manifests.get(V1) == attested.root
         again = run_copies([CopyTask(source=source, target=target, reference=V1, tags=[V1])], options=options)
         assert (again.ok, len(again.warnings), again.bytes_moved) == (True, 1, 0)
+
+    @pytest.mark.parametrize("mode", IndexMode)
+    @pytest.mark.parametrize("refusal", [Forbidden("withheld"), ProtocolError("gone", status=410)])
+    def test_those_that_the_source_refuses(
+        self,
+        source: Repository,
+        target: Repository,
+        attested: AttestedIndex,
+        recorded_source: RecordedRepository,
+        mode: IndexMode,
+        refusal: RegistryError,
+    ) -> None:
+        def refuse(call: str, argument: str) -> None:
+            if argument == attested.attestations[0].digest:
+                raise refusal
+
+        recorded_source.before = refuse
+        with pytest.raises(type(refusal), match="attestations=False"):
+            copy(recorded_source.repository, target, V1)
+        task = CopyTask(source=recorded_source.repository, target=target, reference=V1, tags=[V1])
+
+        report = run_copies([task], options=CopyOptions(platforms=["linux/amd64"], index_mode=mode))
+
+        (warning,) = report.warnings
+        assert (report.ok, warning.node.digest) == (True, attested.attestations[0].digest)
+        assert refusal.message in str(report)
+
+    @pytest.mark.parametrize("mode", IndexMode)
+    @pytest.mark.parametrize("part", [0, 1])
+    def test_those_whose_blobs_are_missing(
+        self, source: Repository, target: Repository, attested: AttestedIndex, mode: IndexMode, part: int
+    ) -> None:
+        lost, kept = attested.attestations[0].children[part], attested.attestations[0].children[1 - part]
+        source.blobs.delete(lost.digest)
+        task = CopyTask(source=source, target=target, reference=V1, tags=[V1])
+
+        report = run_copies([task], options=CopyOptions(platforms=["linux/amd64"], index_mode=mode))
+
+        (warning,) = report.warnings
+        assert (report.ok, warning.node.digest) == (True, attested.attestations[0].digest)
+        assert stored(target, *attested.attestations) == [False, False]
+        with pytest.raises(BlobNotFound):
+            target.blobs.stat(kept.digest)
+
+    def test_blobs_that_can_be_read_though_not_looked_up(
+        self, target: Repository, attested: AttestedIndex, recorded_source: RecordedRepository
+    ) -> None:
+        """Storage behind a registry may forbid HEAD."""
+
+        def refuse(call: str, argument: str) -> None:
+            if call == "stat":
+                raise Forbidden("HEAD is forbidden")
+
+        recorded_source.before = refuse
+        task = CopyTask(source=recorded_source.repository, target=target, reference=V1, tags=[V1])
+
+        report = run_copies([task], options=CopyOptions(platforms=["linux/amd64"], index_mode="rewritten"))
+
+        assert (report.ok, report.warnings) == (True, ())
+        assert stored(target, *attested.attestations) == [True, False]
+
+    def test_an_outage_is_an_error(
+        self, target: Repository, attested: AttestedIndex, recorded_source: RecordedRepository
+    ) -> None:
+        def fail(call: str, argument: str) -> None:
+            if argument == attested.attestations[0].digest:
+                raise Unavailable("connection refused")
+
+        recorded_source.before = fail
+
+        with pytest.raises(Unavailable):
+            copy(
+                recorded_source.repository,
+                target,
+                V1,
+                options=CopyOptions(platforms=["linux/amd64"], index_mode="sparse"),
+            )
 
     def test_only_those_of_selected_images_count(
         self, source: Repository, target: Repository, attested: AttestedIndex
