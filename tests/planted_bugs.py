@@ -421,7 +421,7 @@ TRANSFER = (
     Bug("scheduler.py", "or self._callbacks.has_raised", "or False"),
     Bug("scheduler.py", "            manifest.check_parts_known()", "            pass"),
     Bug("scheduler.py", "        self._check_parts_known(task, manifest)", "        pass"),
-    Bug("scheduler.py", "results += map(state.left_out, selected.absent)", "pass"),
+    Bug("scheduler.py", "results += starmap(state.left_out, selected.absent)", "pass"),
     Bug("scheduler.py", "or options.reduces_indexes or options.repair:", "or options.platforms or options.repair:"),
     Bug("platforms.py", "in self._stored) and self._is_present(entry)", "in self._stored)"),
     Bug("platforms.py", "                    self._look_up(part)", "                    continue"),
