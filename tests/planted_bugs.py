@@ -260,6 +260,9 @@ HIDDEN = (
 SERVER = (
     Bug("app.py", "        response.headers += INERT_HEADERS\n", ""),
     Bug("cheroot_server.py", "            *INERT_HEADERS,\n", ""),
+    Bug(
+        "cheroot_server.py", "for name, value in inert if name.lower() not in present]", "for name, value in inert[:0]]"
+    ),
     Bug("manifests.py", "    if not may_be_manifest(manifest.media_type):", "    if False:"),
     Bug("manifests.py", "if content_type and not may_be_manifest(content_type):", "if False:"),
     Bug("chunked_body.py", "if not 0 <= size <= _MAX_SIZE:", "if size < 0:"),

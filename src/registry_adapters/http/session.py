@@ -37,7 +37,7 @@ from registry_core.content.streams import BytesSource
 from registry_core.domain.auth import Challenge, TokenReply, TokenRequest
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import RULES, AllowedUrl, UrlPurpose, check_url
-from registry_core.errors import ProtocolError, RegistryError, TransportError, Unauthorized, Unavailable
+from registry_core.errors import ConfigError, ProtocolError, RegistryError, TransportError, Unauthorized, Unavailable
 from registry_core.ports.authenticator import Authenticator, HoldsCredentials
 from registry_core.ports.observer import Event, Observer, RequestRetried, TokenRequested
 
@@ -304,14 +304,22 @@ class Session:
         """
         if self._api_challenges is not None and not self._api_challenges:
             return ()
-        if isinstance(authenticator, HoldsCredentials) and not authenticator.has_credential(
-            self.origin, request.scopes
-        ):
+        if not self._may_have_credential(authenticator, request):
             return ()
         with self._api_lock:
             if self._api_challenges is None:
                 self._api_challenges = self._request_api_challenges()
         return self._api_challenges
+
+    def _may_have_credential(self, authenticator: Authenticator, request: Request) -> bool:
+        if not isinstance(authenticator, HoldsCredentials):
+            return True
+        try:
+            return authenticator.has_credential(self.origin, request.scopes)
+        except ConfigError as error:
+            # A registry without a challenge needs no credential. The answer to a challenge raises this error again.
+            _log.debug("%s: cannot read the credentials: %s", self.origin, error_summary(error))
+            return True
 
     def _request_api_challenges(self) -> Sequence[Challenge]:
         request = Request(method="GET", target=_API, success=(200,), missing="registry")

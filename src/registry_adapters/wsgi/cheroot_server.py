@@ -37,9 +37,10 @@ _MAX_REQUEST_HEAD: Final = 64 << 10
 _TLS_HANDSHAKE: Final = b"\x16"
 # The sentence is that of Go's servers, which clients know.
 _PLAIN_REQUEST: Final = (
-    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
-    b"Client sent an HTTP request to an HTTPS server.\n"
-)
+    "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    + "".join(f"{name}: {value}\r\n" for name, value in INERT_HEADERS)
+    + "\r\nClient sent an HTTP request to an HTTPS server.\n"
+).encode()
 
 
 class _Request(HTTPRequest):
@@ -73,6 +74,10 @@ class _Request(HTTPRequest):
         if (b"Connection", b"close") in self.outheaders:
             # Otherwise cheroot reads the rest of the body into memory first.
             self.close_connection = True
+        # The application has set them, but WSGI middleware around it may answer in its place.
+        present = {name.lower() for name, _ in self.outheaders}
+        inert = [(name.encode(), value.encode()) for name, value in INERT_HEADERS]
+        self.outheaders += [(name, value) for name, value in inert if name.lower() not in present]
         super().send_headers()
         if self.close_connection:
             self.conn.unread = self.chunked_read or getattr(self.rfile, "remaining", 0) > 0

@@ -25,6 +25,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin
 from registry_core.errors import (
+    ConfigError,
     Forbidden,
     ImageNotFound,
     NotFound,
@@ -210,6 +211,33 @@ def test_a_keychain_without_a_credential_is_asked_once_a_minute_for_a_repository
             session.send(request_for())
 
     assert (keychain.asked, len(transport.sent)) == (1, 3)
+
+
+class UnreadableKeychain(Keychain):
+    """A keychain whose source cannot be read, such as a credential helper that is not installed."""
+
+    def credential(self, registry: str, repository: RepositoryName | None) -> Credential | None:
+        raise ConfigError("credential helper docker-credential-desktop: no such program")
+
+
+def test_credentials_that_cannot_be_read_do_not_hinder_the_use_of_an_open_registry(
+    scripted: MakeTransport, reply: MakeReply
+) -> None:
+    """R-048: an absent image is absent."""
+    session = open_session(scripted(reply(404), reply(200)), UnreadableKeychain())
+
+    with pytest.raises(ImageNotFound):
+        session.send(request_for())
+
+
+def test_credentials_that_cannot_be_read_are_the_error_where_they_are_needed(
+    scripted: MakeTransport, reply: MakeReply
+) -> None:
+    """R-048."""
+    session = open_session(scripted(reply(404), reply(401, CHALLENGE)), UnreadableKeychain())
+
+    with pytest.raises(ConfigError, match="docker-credential-desktop"):
+        session.send(request_for())
 
 
 def request_for(method: str = "GET", target: str = "/v2/a/b/manifests/v1", **more: Any) -> Request:

@@ -6,13 +6,18 @@ import hashlib
 import http.client
 import json
 import socket
+from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
+import trustme
 
+from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing import faults, faulty_registry
-from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer
+from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer, registry_server
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 if TYPE_CHECKING:
@@ -24,7 +29,13 @@ INDEX = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
 ABSENT = "sha256:" + "0" * 64
 
 
-def check_inert(reply: Reply) -> None:
+def get(host: str, path: str) -> http.client.HTTPResponse:
+    with closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse()
+
+
+def check_inert(reply: Reply | http.client.HTTPResponse) -> None:
     assert reply.headers.get_all("X-Content-Type-Options") == ["nosniff"]
     policies = reply.headers.get_all("Content-Security-Policy")
     assert policies == ["default-src 'none'; frame-ancestors 'none'; sandbox"]
@@ -108,6 +119,51 @@ def test_an_error_that_the_server_finds_before_the_application_is_inert(
 
     assert reply.status == status
     check_inert(reply)
+
+
+def test_the_error_for_plain_http_on_the_port_of_tls_is_inert(tmp_path: Path) -> None:
+    """R-243."""
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    leaf = trustme.CA().issue_cert("127.0.0.1")
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+
+    with registry_server(MemoryCatalog(), tls=(certificate, key)) as server:
+        reply = get(server.host, "/v2/")
+
+    assert reply.status == 400
+    check_inert(reply)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/fails", 500)])
+def test_the_responses_of_middleware_are_inert(path: str, status: int) -> None:
+    """R-243: it may answer in place of the application, or fail."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/fails":
+            raise RuntimeError
+        start_response("200 OK", [("Content-Length", str(len(PAGE)))])
+        return [PAGE]
+
+    with registry_server(MemoryCatalog(), wrap=lambda app: middleware) as server:
+        reply = get(server.host, path)
+
+    assert reply.status == status
+    check_inert(reply)
+
+
+def test_a_policy_of_middleware_is_kept() -> None:
+    """R-243: pages beside the registry may need another one."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("content-security-policy", "default-src 'self'"), ("Content-Length", "0")])
+        return []
+
+    with registry_server(MemoryCatalog(), wrap=lambda app: middleware) as server:
+        reply = get(server.host, "/")
+
+    assert reply.headers.get_all("Content-Security-Policy") == ["default-src 'self'"]
+    assert reply.headers.get_all("X-Content-Type-Options") == ["nosniff"]
 
 
 def test_an_injected_error_is_inert() -> None:
