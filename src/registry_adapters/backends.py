@@ -372,7 +372,9 @@ def _split_path(url: str, without_scheme: str) -> tuple[str, tuple[str, ...]]:
         raise ConfigError(f"the URL of a registry has no query and no fragment: {redact_url(url)}")
     try:
         Origin.of(host)
-    except InvalidName:
+    except InvalidName as error:
+        if url != without_scheme:
+            raise ConfigError(f"open a registry: {error.message}") from None
         raise _unknown_backend(url) from None
     path = path.strip("/")
     return host, tuple(path.split("/")) if path else ()

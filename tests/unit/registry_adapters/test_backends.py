@@ -243,6 +243,21 @@ def test_the_error_for_an_unknown_backend_repeats_the_whole_url(url: str, hint: 
 
 
 @pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://my_registry:5000", "a registry's name has no underscore and no trailing dot: 'my_registry:5000'"),
+        ("https://registry.lan./app", "a registry's name has no underscore and no trailing dot: 'registry.lan.'"),
+        ("http://127.1", "not a host[:port]: '127.1'"),
+    ],
+)
+def test_the_error_for_the_host_in_a_url_with_a_scheme_gives_the_reason(url: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_client(url)
+
+    assert str(caught.value) == f"open a registry: {reason}"
+
+
+@pytest.mark.parametrize(
     ("url", "settings", "message"),
     [
         ("memory:", {"plain_http": True}, "the memory backend has no setting 'plain_http'"),
