@@ -193,11 +193,14 @@ class TestLookUps:
 
         assert recorded.count("resolve") == len(images)
 
+    @pytest.mark.parametrize("exists", [False, True])
     def test_a_look_up_that_is_answered_ends_a_row_of_failures(
-        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls
+        self, source: Repository, target: Repository, graphs: Graphs, record_calls: RecordCalls, exists: bool
     ) -> None:
         """R-078: failures now and then do not end the look-ups of a long run."""
         images = [graphs.image(b"%d" % number) for number in range(9)]
+        for each in images if exists else ():
+            copy(source, target, each.digest)
         recorded = record_calls(target)
 
         def fail_twice_of_three(call: str, argument: str) -> None:
