@@ -394,7 +394,7 @@ def is_image(descriptor: Descriptor) -> bool:
 
 def is_attestation(descriptor: Descriptor) -> bool:
     """Return whether an index entry looks like an attestation: it says so, or its platform is ``unknown/unknown``."""
-    if not is_image_manifest(descriptor.media_type):
+    if not is_manifest(descriptor.media_type) or is_index(descriptor.media_type):
         return False
     platform = descriptor.platform
     return _REFERENCE_TYPE in descriptor.annotations or (platform is not None and platform.is_unknown)

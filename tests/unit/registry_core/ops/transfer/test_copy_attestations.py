@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_core.domain.manifest import RawManifest
+from registry_core.domain.media_types import OCI_ARTIFACT_MANIFEST
 from registry_core.domain.names import Tag
 from registry_core.errors import (
     BlobNotFound,
@@ -180,6 +181,19 @@ class TestLeftOut:
         """As in a Docker manifest list, which cannot have annotations."""
         image, proof = graphs.image(b"1"), graphs.image(b"proof", config=b'{"os":"unknown","architecture":"unknown"}')
         root = graphs.index(image, proof, platforms=[AMD64, UNKNOWN])
+
+        copied = copy(source, target, root.digest, options=CopyOptions(attestations=False))
+
+        assert [entry.digest for entry in target.manifests.get(copied.digest).children] == [image.digest]
+
+    @pytest.mark.parametrize("more", [{"annotations": {"vnd.docker.reference.type": "x"}}, {"platform": UNKNOWN}])
+    def test_artifact_manifests(
+        self, source: Repository, target: Repository, graphs: Graphs, more: dict[str, object]
+    ) -> None:
+        """Build tools wrote attestations in this form, too."""
+        image = graphs.image(b"1")
+        lost = graphs.entry(OCI_ARTIFACT_MANIFEST, b"never stored", **more)
+        root = graphs.index(image, manifests=[graphs.entry(image.media_type, image.content, platform=AMD64), lost])
 
         copied = copy(source, target, root.digest, options=CopyOptions(attestations=False))
 
