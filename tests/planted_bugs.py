@@ -363,6 +363,14 @@ EXPORTS = (
     Bug("writer.py", "if each.is_index:\n            pending +=", "if each is manifest:\n            pending +="),
 )
 
+REFERENCES = (
+    Bug("references.py", "return name if digest is None else Tag(text)", "return name"),
+    Bug("references.py", "if expected not in (None, digest):", "if False:"),
+    Bug("references.py", 'is_name = isinstance(parsed, Digest) and not parsed.verifiable and "@" not in text',
+        "is_name = False"),
+    Bug("references.py", "if digest is None or len(digest.encoded) < _SHORTEST_HASH:", "if digest is None:"),
+)  # fmt: skip
+
 CANCELLATION = (
     Bug("cancellation.py", "while not predicate():", "while False:"),
     Bug("cancellation.py", "condition.wait(remaining())", "condition.wait()"),
@@ -582,6 +590,7 @@ TARGETS = {
     "mirrored_names": Target(
         "src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_names.py", MIRRORED_NAMES
     ),
+    "references": Target("src/registry_core/ops", "unit/registry_core/test_client_names.py", REFERENCES),
     "image_names": Target("src/registry_core/domain", "unit/registry_core/domain/test_image_names.py", IMAGE_NAMES),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),
     "lists": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_paging.py", LISTS),

@@ -21,6 +21,7 @@ from registry_core.ops.listing import repositories_below, tags_of
 from registry_core.ops.manifests import fetch_manifest, select
 from registry_core.ops.references import (
     describe_reference,
+    parse_named_target,
     parse_reference,
     parse_tag_or_name,
     remove_name,
@@ -297,9 +298,7 @@ class RegistryClient:
         """
         with error_context("tag_image", describe_reference(self._label, source)):
             parse_reference(self._repository, source)
-            # A digest alone is no tag to set.
-            parse_tag_or_name(self._repository, target.partition("@")[0] if isinstance(target, str) else target)
-            parse_reference(self._repository, target)
+            parse_named_target(self._repository, target)
             raw = self._fetch(source)
             store_manifest(self._repository, raw, target_names(self._repository, target, raw.digest))
             return raw.descriptor
@@ -451,7 +450,7 @@ class RegistryClient:
         """Store files and directories as an artifact under a tag.
 
         Args:
-            tag: Tag of the artifact.
+            tag: Tag of the artifact; with a digest, as ``v1@sha256:…``, only if the artifact has that digest.
             files: Files in the order of the layers. A path alone stores a file or directory under its own name.
             artifact_type: Media type that names the kind of artifact; optional if ``config`` has a media type.
             config: Config blob with its media type.
@@ -477,7 +476,7 @@ class RegistryClient:
                 artifact_type=artifact_type,
                 config=config,
                 annotations=annotations,
-                tags=(parse_tag_or_name(self._repository, tag),),
+                tags=(tag,),
                 observer=self._observer_or_default(observer),
                 jobs=jobs,
             )

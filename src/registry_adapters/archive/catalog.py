@@ -345,7 +345,7 @@ class ArchiveCatalog(Catalog):
         fsync: Whether ``close`` returns only after the disk has the archive.
 
     Raises:
-        ConfigError: The path is empty or contains a NUL byte.
+        ConfigError: The path is empty or contains a NUL byte, or a switch is not a boolean.
     """
 
     def __init__(
@@ -359,6 +359,9 @@ class ArchiveCatalog(Catalog):
         text = os.fspath(path)
         if not text or "\0" in text:
             raise ConfigError(f"path of an archive that is empty or contains a NUL byte: {text!r:.100}")
+        for option, value in (("replace", replace), ("fsync", fsync)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{option} must be True or False, not {value!r:.100}")
         self._registry = f"{form.value}:{text}"
         # Absolute, so that it stays the same file when the working directory of the process changes.
         self._path = os.path.abspath(text)

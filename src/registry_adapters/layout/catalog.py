@@ -58,7 +58,7 @@ class LayoutCatalog(Catalog):
             renewed or deleted through a link. The directory of a repository is never reached through one.
 
     Raises:
-        ConfigError: The path is empty or contains a NUL byte.
+        ConfigError: The path is empty or contains a NUL byte, or a switch is not a boolean.
         Unsupported: Links are to be followed, and the system cannot open files relative to a directory.
     """
 
@@ -66,6 +66,9 @@ class LayoutCatalog(Catalog):
         path = os.fspath(root)
         if not path or "\0" in path:
             raise ConfigError(f"root directory of layouts that is empty or contains a NUL byte: {path!r:.100}")
+        for option, value in (("fsync", fsync), ("follow_symlinks", follow_symlinks)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{option} must be True or False, not {value!r:.100}")
         self._registry = f"oci:{path}"
         # Absolute, so that it stays the same directory when the working directory of the process changes.
         self._root = Root(Path(path).absolute(), fsync=fsync, follow_symlinks=follow_symlinks)

@@ -22,8 +22,11 @@ __all__ = [
     "describe_reference",
     "find_tag",
     "locate",
+    "parse_named_target",
+    "parse_new_name",
     "parse_reference",
     "parse_tag_or_name",
+    "parse_target",
     "remove_name",
     "resolve",
     "store_manifest",
@@ -85,25 +88,74 @@ def parse_tag_or_name(repository: Repository, text: str) -> TagOrName:
     return name
 
 
+def parse_target(repository: Repository, text: str) -> tuple[TagOrName | None, Digest | None]:
+    """Parse a target to write to: a tag, the digest of the content itself, or both.
+
+    Args:
+        repository: Repository to write to.
+        text: Tag, digest or both; in a layout or archive, also a name, with or without a digest.
+
+    Returns:
+        The tag or name to set, and the digest that the content must have; at most one of them is ``None``.
+
+    Raises:
+        InvalidValue: The text is malformed or empty.
+    """
+    # The only image of a layout or archive has the empty name, but nothing can be written to that name.
+    reference = parse_reference(repository, text) if text else parse_tag_or_digest(text)
+    if not isinstance(reference, Digest):
+        return parse_tag_or_name(repository, reference if isinstance(reference, Tag) else str(reference)), None
+    name, at, _ = text.partition("@")
+    return (parse_tag_or_name(repository, name) if name and at else None), reference
+
+
+def parse_named_target(repository: Repository, text: str) -> tuple[TagOrName, Digest | None]:
+    """Parse a target that has a tag or name; a digest alone has none.
+
+    Args:
+        repository: Repository to write to.
+        text: Target; see ``parse_target``.
+
+    Returns:
+        The tag or name to set, and the digest that the content must have, if the target has one.
+
+    Raises:
+        InvalidName: The text is empty, or a digest alone.
+        InvalidValue: The text is malformed.
+    """
+    name, digest = parse_target(repository, text) if text else (None, None)
+    return (Tag(text) if name is None else name), digest
+
+
+def parse_new_name(repository: Repository, text: str) -> TagOrName:
+    """Parse a tag to set for content whose digest is not known; in a layout or archive, also a name.
+
+    Raises:
+        InvalidName: The text is empty, or has a digest, which could not be compared.
+        InvalidValue: The text is malformed.
+    """
+    if isinstance(text, Tag | ImageName):
+        return text
+    name, digest = parse_named_target(repository, text)
+    return name if digest is None else Tag(text)
+
+
 def target_names(repository: Repository, text: str, digest: Digest) -> tuple[TagOrName, ...]:
     """Return the tags or names to set for a target: none for the digest of the content itself.
 
     Args:
         repository: Repository to write to.
-        text: Tag, digest or both; in a layout or archive, also a name, with or without a digest.
+        text: Target; see ``parse_target``.
         digest: Digest of the content.
 
     Raises:
         InvalidReference: The target has another digest.
         InvalidValue: The target is malformed.
     """
-    reference = parse_reference(repository, text) if text else parse_tag_or_digest(text)
-    if not isinstance(reference, Digest):
-        return (parse_tag_or_name(repository, reference if isinstance(reference, Tag) else str(reference)),)
-    if reference != digest:
+    name, expected = parse_target(repository, text)
+    if expected not in (None, digest):
         raise InvalidReference(f"the content has the digest {digest}; it cannot be stored as {text}")
-    name, at, _ = text.partition("@")
-    return (parse_tag_or_name(repository, name),) if name and at else ()
+    return () if name is None else (name,)
 
 
 def describe_reference(repository: object, reference: object) -> str:

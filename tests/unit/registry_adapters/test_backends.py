@@ -573,3 +573,20 @@ class TestTypesOfSettings:
 
     def test_none_is_required(self) -> None:
         assert BackendSettings.__required_keys__ == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("oci:layouts", "follow_symlinks"),
+        ("oci:layouts", "fsync"),
+        ("oci-archive:images.tar", "replace"),
+        ("docker-archive:images.tar", "replace"),
+        ("docker-archive:images.tar", "fsync"),
+    ],
+)
+@pytest.mark.parametrize("value", ["yes", "no", 0, None])
+def test_a_switch_is_a_boolean(url: str, option: str, value: Any) -> None:
+    """A word, as from a configuration file, would count as true."""
+    with pytest.raises(ConfigError, match=f"{option} must be True or False, not {value!r}"):
+        open_catalog(url, **{option: value})

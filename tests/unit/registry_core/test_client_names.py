@@ -271,6 +271,38 @@ class TestWriting:
 
         assert _written(tmp_path) == [reference]
 
+    @pytest.mark.parametrize("url", ["memory:", "oci:layout", "oci-archive:images.tar"])
+    @pytest.mark.parametrize("tag", ["v1", ALPINE])
+    def test_an_artifact_with_another_digest_than_its_tag_says_is_not_stored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, tag: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        client = open_client(url)
+        if url == "memory:":
+            client, tag = client.with_segment("app"), "v1"
+        digest = open_client("memory:").with_segment("app").push_artifact("v1", [], artifact_type="a/b").digest
+
+        with pytest.raises(InvalidReference, match="cannot be stored as"):
+            client.push_artifact(f"{tag}@{Digest.of(b'other')}", [], artifact_type="a/b")
+        assert not client.image_exists(tag)
+        client.push_artifact(f"{tag}@{digest}", [], artifact_type="a/b")
+
+        assert client.get_digest(tag) == digest
+        assert not client.image_exists(f"{tag}@{Digest.of(b'other')}")
+        for text in ("", str(digest), f"@{digest}"):
+            with pytest.raises(InvalidName, match="not a tag"):
+                client.push_artifact(text, [], artifact_type="a/b")
+
+    @pytest.mark.parametrize("url", ["memory:", "oci:layout"])
+    def test_a_task_takes_no_digest_to_compare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+        """A name with the digest of other content would never be found by it."""
+        monkeypatch.chdir(tmp_path)
+        repository = open_client(url).with_segment("app").repository
+
+        for text in (f"v1@{Digest.of(b'other')}", str(Digest.of(b"other")), ""):
+            with pytest.raises(InvalidName, match="not a tag"):
+                CopyTask(source=repository, target=repository, reference="v1", tags=(text,))
+
     @pytest.mark.parametrize("name", [name for name in NAMES if name != "debian:12"])
     def test_other_backends_refuse_such_names(self, name: str) -> None:
         """R-010."""

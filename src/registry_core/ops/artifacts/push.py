@@ -28,8 +28,9 @@ from registry_core.ops.builder.config import update_strings
 from registry_core.ops.builder.layers import descriptor_json
 from registry_core.ops.builder.staged import StagedBlobs, StagedManifests
 from registry_core.ops.manifests import fetch_manifest
-from registry_core.ops.references import parse_reference
+from registry_core.ops.references import describe_reference, parse_named_target, parse_reference, target_names
 from registry_core.ops.transfer.copy import move_graph
+from registry_core.ops.transfer.options import as_tuple
 from registry_core.ports.catalog import Repository
 from registry_core.ports.observer import Observer
 
@@ -91,7 +92,8 @@ def push_artifact(
         subject: Manifest that the artifact refers to: a tag or digest in this repository, or a descriptor, whose
             manifest may be missing.
         annotations: Annotations of the manifest.
-        tags: Tags of the artifact; without tags it is stored under its digest only.
+        tags: Tags of the artifact; without tags it is stored under its digest only. With a digest, as ``v1@sha256:…``,
+            a tag is set only if the artifact has that digest.
         observer: Receives an event for each blob.
         jobs: Number of blobs to transfer at a time.
         operation: Name of the operation in errors.
@@ -108,12 +110,17 @@ def push_artifact(
         OSError: A file cannot be read.
     """
     with error_context(operation, str(repository)):
+        tags = as_tuple("tags", tags)
+        for tag in tags:
+            with error_reference(describe_reference(repository, tag)):
+                parse_named_target(repository, tag)
         subject_descriptor = _resolve_subject(repository, subject)
         blobs, manifest = build_artifact(
             files, artifact_type=artifact_type, config=config, subject=subject_descriptor, annotations=annotations
         )
         staged = Repository(repository.name, blobs, StagedManifests())
-        pushed = move_graph(staged, repository, manifest, tags=tags, observer=observer, jobs=jobs, operation=operation)
+        names = [name for tag in tags for name in target_names(repository, tag, manifest.digest)]
+        pushed = move_graph(staged, repository, manifest, tags=names, observer=observer, jobs=jobs, operation=operation)
     return msgspec.structs.replace(pushed, artifact_type=artifact_type or manifest.image.config.media_type)
 
 

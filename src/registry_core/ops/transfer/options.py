@@ -13,7 +13,7 @@ from registry_core.domain.image_names import TagOrName
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.platform import Platform
 from registry_core.errors import InvalidValue
-from registry_core.ops.references import ImageReference, parse_reference, parse_tag_or_name
+from registry_core.ops.references import ImageReference, parse_new_name, parse_reference
 from registry_core.ports.catalog import Repository
 
 __all__ = [
@@ -172,7 +172,7 @@ class CopyTask(msgspec.Struct, frozen=True, kw_only=True):
         check_repositories(self.source, self.target)
         if not isinstance(self.reference, RawManifest):
             msgspec.structs.force_setattr(self, "reference", parse_reference(self.source, self.reference))
-        tags = tuple(parse_tag_or_name(self.target, tag) for tag in as_tuple("tags", self.tags))
+        tags = tuple(parse_new_name(self.target, tag) for tag in as_tuple("tags", self.tags))
         msgspec.structs.force_setattr(self, "tags", tags)
         msgspec.structs.force_setattr(self, "attached", as_tuple("attached", self.attached))
 
