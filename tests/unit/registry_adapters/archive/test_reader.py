@@ -32,6 +32,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
 from registry_core.domain.names import RepositoryName, Tag
+from registry_core.domain.reports import Severity
 from registry_core.errors import BlobNotFound, ImageNotFound, LayoutError, RepositoryNotFound, Unsupported
 from registry_core.ops.images import Image
 from registry_core.ops.validation.validate import validate
@@ -415,4 +416,8 @@ def test_files_of_an_image_with_an_odd_configuration_are_read(tmp_path: Path, fi
 
     image = Image(repository, repository.manifests.get(V1))
     assert list(image.list_files())
-    assert validate(repository, V1).is_clean
+    # Tools written in Go refuse a date of another type, so validate reports it.
+    unreadable_date = [
+        finding.what for finding in validate(repository, V1).findings if finding.severity is Severity.ERROR
+    ]
+    assert unreadable_date == (["Expected `str`, got `int` at $.created"] if "created" in fields else [])
