@@ -548,10 +548,16 @@ ENTRIES = (
     Bug("builder.py", 'if part.os and (part.os == "windows") != self._is_windows:', "if False:"),
     Bug("repack.py", "                check_windows_member(member)", "                pass"),
     Bug("entries.py", "skipped.append(str(disk))", "pass"),
-    Bug("patterns.py", "(?P<all_below>(?:^|(?<=/))\\*\\*+$)|", ""),
-    Bug("patterns.py", "for line in reversed(lines)", "for line in lines"),
-    Bug("patterns.py", 'line = line.rstrip("\\r\\n")', "pass"),
+    Bug("patterns.py", "prunes=not later and", "prunes="),
+    Bug("patterns.py", 'any("[" in line for line in lines)', "False"),
+    Bug("patterns.py", "(found.index in later and bool(later[found.index].match_file(path)))", "False"),
+    Bug("patterns.py", "if _UNSUPPORTED.search(line):", "if False:"),
+    Bug("patterns.py", "if pattern.include is None:", "if False:"),
+    Bug("patterns.py", 'line.rstrip("\\r\\n")', "line"),
     Bug("entries.py", 'excludes(f"{below}/" if is_directory else below)', "excludes(below)"),
+    Bug("entries.py", "if excluded and (exclude.prunes or not is_directory):", "if excluded:"),
+    Bug("entries.py", 'while (below := below.rpartition("/")[0]) in left_out:', "while False:"),
+    Bug("entries.py", "left_out[below] = entry\n                continue", "left_out[below] = entry"),
 )
 
 ARTIFACTS = (

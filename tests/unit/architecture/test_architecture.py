@@ -19,6 +19,7 @@ OWNERS = {
     "json": {"registry_core.domain.strict_json", "registry_core.testing.contract.odd_json"},
     "cheroot": {"registry_adapters.wsgi.cheroot_server"},
     "opentelemetry": {"registry_adapters.telemetry"},
+    "pathspec": {"registry_core.ops.builder.patterns"},
     "filelock": {"registry_adapters.layout.layout", "registry_adapters.keychains.json_file"},
     "subprocess": {"registry_adapters.keychains.helper"},
     "ssl": {

@@ -170,13 +170,15 @@ class BaseImageBuilder(ConfigMethods):
             owner: Numeric owner and group of all files; those on disk are never used.
             special_modes: Whether files and directories keep their setuid and setgid bits.
             exclude: Patterns of files and directories to leave out, as in ``.gitignore``: ``*.pyc``, ``/build/``,
-                ``!keep.pyc``. They apply to paths below the directory.
+                ``!keep.pyc``. They apply to paths below the directory, and need the extra ``ociport[build]``. To keep
+                some files of a directory, leave out its content: ``build/*``, ``!build/keep``.
 
         Raises:
             InvalidName: The target leaves the image or leads through a loop of symbolic links, or the name of a file
                 is not UTF-8.
             InvalidValue: The directory contains a device or fifo that is not excluded, or ``mtime``, ``mode``,
                 ``owner`` or ``exclude`` is malformed.
+            ConfigError: ``exclude`` is set, and the extra ``ociport[build]`` is not installed.
             OSError: A file or directory cannot be read.
             SizeMismatch: A file changed while it was read.
             Unsupported: The image is for Windows, and the files have modes or owners, or are symbolic links.
@@ -184,7 +186,7 @@ class BaseImageBuilder(ConfigMethods):
         """
         attributes = Attributes(mode, owner, special_modes)
         skipped: list[str] = []
-        entries = directory_entries(directory, target, attributes, excludes=path_filter(exclude), skipped=skipped)
+        entries = directory_entries(directory, target, attributes, exclude=path_filter(exclude), skipped=skipped)
         self._add_entries(entries, attributes, compression, mtime, "add directory", image_path(target))
         self._skipped += skipped
         return self

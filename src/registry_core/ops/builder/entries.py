@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from registry_core.content.operating_system import user_id
 from registry_core.content.streams import ByteSource, BytesSource, FileSource
 from registry_core.domain.layer_paths import Whiteout, whiteout_of
 from registry_core.errors import InvalidName, InvalidValue, UnsafeArchive
+from registry_core.ops.builder.patterns import NO_PATTERNS, PathFilter
 from registry_core.ops.tar.members import FileKind
 
 __all__ = [
@@ -179,7 +180,7 @@ def directory_entries(
     target: str | os.PathLike[str] = "",
     attributes: Attributes = DEFAULT_ATTRIBUTES,
     *,
-    excludes: Callable[[str], bool] | None = None,
+    exclude: PathFilter = NO_PATTERNS,
     skipped: list[str] | None = None,
 ) -> dict[str, Entry]:
     """Entries for the content of a directory on disk. Symbolic links are stored as links and never followed.
@@ -190,8 +191,7 @@ def directory_entries(
         directory: Directory on disk.
         target: Directory in the image that receives the content; the root by default.
         attributes: Attributes of all entries.
-        excludes: Function that returns whether a path below the directory is left out. Paths of directories end with
-            a slash, and nothing below one that is left out is read.
+        exclude: Paths below the directory to leave out. A directory is left out only if everything below it is.
         skipped: List to which the paths of sockets on disk are added; by default sockets are refused.
 
     Raises:
@@ -204,6 +204,7 @@ def directory_entries(
     if root:
         mode = attributes.mode_of(0o755, executable=True)
         entries[root] = Entry(FileKind.DIRECTORY, mode, owner=attributes.owner)
+    left_out: dict[str, Entry] = {}
     pending = [(Path(directory), "")]
     while pending:
         checkpoint()
@@ -214,14 +215,21 @@ def directory_entries(
             disk, below = folder / name, f"{prefix}{name}"
             status = disk.lstat()
             is_directory = stat.S_ISDIR(status.st_mode)
-            if excludes is not None and excludes(f"{below}/" if is_directory else below):
+            excluded = exclude.excludes(f"{below}/" if is_directory else below)
+            if excluded and (exclude.prunes or not is_directory):
                 continue
             if stat.S_ISSOCK(status.st_mode) and skipped is not None:
                 skipped.append(str(disk))
                 continue
-            entries[image_path(f"{root}/{below}")] = _entry_on_disk(disk, status, attributes)
+            entry = _entry_on_disk(disk, status, attributes)
             if is_directory:
                 pending.append((disk, f"{below}/"))
+            if excluded:
+                left_out[below] = entry
+                continue
+            entries[image_path(f"{root}/{below}")] = entry
+            while (below := below.rpartition("/")[0]) in left_out:
+                entries[image_path(f"{root}/{below}")] = left_out.pop(below)
     return entries
 
 

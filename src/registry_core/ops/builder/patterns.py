@@ -1,4 +1,4 @@
-"""Patterns of files to leave out of a layer, as in ``.gitignore`` (gitignore(5), "PATTERN FORMAT")."""
+"""Patterns of files to leave out of a layer, as in ``.gitignore`` (extra ``ociport[build]``)."""
 
 from __future__ import annotations
 
@@ -8,123 +8,83 @@ from typing import Final
 
 import msgspec
 
-from registry_core.errors import InvalidValue
+from registry_core.errors import ConfigError, InvalidValue
 
-__all__ = ["path_filter"]
+__all__ = ["NO_PATTERNS", "PathFilter", "path_filter"]
 
-# Spaces at the end are ignored, unless a backslash precedes them.
-_END: Final = re.compile(r"((?:[^\\]|\\.)*?) *", re.DOTALL)
-
-# Two asterisks are special only as a whole part of a path.
-_PART: Final = re.compile(
-    r"(?P<any_parents>(?:^|(?<=/))\*\*+/)|(?P<all_below>(?:^|(?<=/))\*\*+$)|(?P<any>\*+)|(?P<one>\?)"
-    r"|\[(?P<not>[!^]?)(?P<class>\]?(?:\[:\w+:\]|[^\]\\]|\\.)*)\]|\\(?P<escaped>.)|(?P<literal>[^\[\\])",
-    re.DOTALL,
-)
-
-_CLASS_ITEM: Final = re.compile(r"\[:(?P<name>\w+):\]|(?P<first>\\.|[^\\])(?:-(?P<last>\\.|[^\\]))?", re.DOTALL)
-
-_CLASSES: Final = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "blank": r" \t",
-    "cntrl": r"\x00-\x1f\x7f",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": r"!-/:-@\[-`{-~",
-    "space": r"\t-\r ",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
-}
+# The library reads these otherwise than git: a backslash or a class in brackets, and two asterisks at the end of a
+# pattern of directories.
+_UNSUPPORTED: Final = re.compile(r"(?<!\\)\[[!^]?\]?[^]]*?(?:\\|\[:\w+:\])|[^/]/\*\*/\s*$")
 
 
-class _Pattern(msgspec.Struct, frozen=True):
-    """A parsed pattern.
+class PathFilter(msgspec.Struct, frozen=True):
+    """A selection of the paths to leave out.
 
     Args:
-        expression: Regular expression of whole paths.
-        excludes: Whether matching paths are left out; otherwise they are included again.
-        directories_only: Whether only directories match.
+        excludes: Function that returns whether a path is left out. Its argument is a clean relative path, with a slash
+            at the end for a directory.
+        prunes: Whether all paths below a directory that is left out are left out too.
     """
 
-    expression: re.Pattern[str]
-    excludes: bool
-    directories_only: bool
+    excludes: Callable[[str], bool]
+    prunes: bool
 
 
-def path_filter(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Make a function that returns whether a path is left out.
+NO_PATTERNS: Final = PathFilter(lambda path: False, prunes=True)
 
-    The last pattern that matches the path decides. Do not pass paths below a directory that is left out.
+
+def path_filter(patterns: Iterable[str]) -> PathFilter:
+    """Select paths by patterns.
+
+    ``pathspec.GitIgnoreSpec`` judges the paths. Unlike git, its versions up to 1.1 include a file again that is below a
+    directory that is left out: after ``src``, ``!src/keep`` keeps the file.
 
     Args:
         patterns: Patterns, such as the lines of a file; one that begins with ``!`` includes a path again.
 
     Returns:
-        The function. Its argument is a clean relative path, with a slash at the end for a directory.
+        The selection.
 
     Raises:
         InvalidValue: A pattern is malformed, or the patterns are not a list of strings.
+        ConfigError: The extra is not installed.
     """
-    lines = tuple(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else (patterns, None)
-    if not all(isinstance(line, str) for line in lines):
-        raise InvalidValue(f"exclude must be a list of patterns, not {patterns!r:.100}")
-    parsed = [pattern for line in reversed(lines) if (pattern := _parse(str(line))) is not None]
+    lines = _lines(patterns)
+    if not lines:
+        return NO_PATTERNS
+    try:
+        from pathspec import GitIgnoreSpec
+    except ImportError as error:
+        raise ConfigError(f"exclude needs an extra: pip install 'ociport[build]' ({error})") from error
+    for line in lines:
+        if _UNSUPPORTED.search(line):
+            raise InvalidValue(
+                f"exclude: unsupported pattern: {line!r:.200} has a backslash or a class in brackets, or ends with /**/"
+            )
+        try:
+            (pattern,) = GitIgnoreSpec.from_lines([line]).patterns
+        except (ValueError, re.error) as error:
+            raise InvalidValue(f"exclude: malformed pattern: {line!r:.200}: {error}") from None
+        if pattern.include is None:
+            raise InvalidValue(f"exclude: malformed pattern, which matches nothing: {line!r:.200}")
+    spec = GitIgnoreSpec.from_lines(lines)
+    later = {
+        index: GitIgnoreSpec.from_lines(lines[index + 1 :]) for index, line in enumerate(lines) if line.startswith("!")
+    }
 
     def excludes(path: str) -> bool:
-        is_directory, name = path.endswith("/"), path.rstrip("/")
-        for pattern in parsed:
-            if (is_directory or not pattern.directories_only) and pattern.expression.fullmatch(name):
-                return pattern.excludes
-        return False
+        found = spec.check_file(path)
+        # Versions up to 1.1 let "!a" win over a later pattern of a directory that contains it.
+        return found.include or (found.index in later and bool(later[found.index].match_file(path)))
 
-    return excludes
-
-
-def _parse(line: str) -> _Pattern | None:
-    line = line.rstrip("\r\n")
-    match = _END.fullmatch(line)
-    text = line if match is None else match[1]
-    if not text or text.startswith("#"):
-        return None
-    excludes = not text.startswith("!")
-    text = text if excludes else text[1:]
-    directories_only = text.endswith("/")
-    text = text[:-1] if directories_only else text
-    # A pattern without a slash matches in every directory.
-    prefix = "" if "/" in text else "(?:.*/)?"
-    text = text.removeprefix("/")
-    if not text:
-        raise InvalidValue(f"exclude: pattern matches nothing: {line!r:.200}")
-    position, expression = 0, prefix
-    while position < len(text):
-        part = _PART.match(text, position)
-        if part is None:
-            raise InvalidValue(
-                f"exclude: malformed pattern: {line!r:.200} has an open bracket, or ends with a backslash"
-            )
-        expression += _expression(part)
-        position = part.end()
-    try:
-        return _Pattern(re.compile(expression, re.DOTALL), excludes, directories_only)
-    except re.error as error:
-        raise InvalidValue(f"exclude: malformed pattern: {line!r:.200}: {error.msg}") from None
+    # A set in brackets, such as "[!a]", may match the slash at the end of a directory, and nothing below it.
+    return PathFilter(excludes, prunes=not later and not any("[" in line for line in lines))
 
 
-def _expression(part: re.Match[str]) -> str:
-    fixed = {"any_parents": "(?:.*/)?", "all_below": ".*", "any": "[^/]*", "one": "[^/]"}
-    kind = part.lastgroup or ""
-    if kind == "class":
-        return f"(?!/)[{'^' if part['not'] else ''}{_CLASS_ITEM.sub(_class_item, part['class'])}]"
-    return fixed.get(kind) or re.escape(part[kind])
-
-
-def _class_item(item: re.Match[str]) -> str:
-    if item["name"] is not None:
-        if item["name"] not in _CLASSES:
-            raise InvalidValue(f"exclude: no class of characters has the name {item['name']!r:.50}")
-        return _CLASSES[item["name"]]
-    ends = [end[-1] for end in (item["first"], item["last"]) if end is not None]
-    return "-".join(re.escape(end) for end in ends)
+def _lines(patterns: object) -> list[str]:
+    """The patterns without line ends, empty lines and comments."""
+    given = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [None]
+    lines = [line.rstrip("\r\n") for line in given if isinstance(line, str)]
+    if len(lines) < len(given):
+        raise InvalidValue(f"exclude must be a list of patterns, not {patterns!r:.100}")
+    return [line for line in lines if line.strip() and not line.startswith("#")]
