@@ -417,7 +417,5 @@ def test_files_of_an_image_with_an_odd_configuration_are_read(tmp_path: Path, fi
     image = Image(repository, repository.manifests.get(V1))
     assert list(image.list_files())
     # Tools written in Go refuse a date of another type, so validate reports it.
-    unreadable_date = [
-        finding.what for finding in validate(repository, V1).findings if finding.severity is Severity.ERROR
-    ]
-    assert unreadable_date == (["Expected `str`, got `int` at $.created"] if "created" in fields else [])
+    errors = [finding for finding in validate(repository, V1).findings if finding.severity is Severity.ERROR]
+    assert [finding.what.partition(" ")[0] for finding in errors] == (["created"] if "created" in fields else [])
